@@ -1,0 +1,70 @@
+"""The `distillaw` command: which verbs exist and where each lives.
+
+A verb is named by its import path, so that `--help` and a plan import nothing heavy. Exit codes:
+0 done, 1 failed, 2 wrong usage, 130 interrupted. Answers go to stdout, progress and errors to stderr.
+
+    distillaw --help
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+
+from cyclopts import App, CycloptsError
+
+from distillaw.errors import ConfigError, DistillawError
+from distillaw.version import __version__
+
+SCHEMA_VERSION = 1
+
+app = App(
+    name="distillaw",
+    help="Plan, run and verify compute-optimal distillation of language models.",
+    version=__version__,
+)
+
+# verb -> (import path, one line for --help that is known without importing the verb)
+_VERBS: dict[str, tuple[str, str]] = {
+    "laws": ("distillaw.cli.laws:app", "The published and fitted laws known: coefficients, source, doubts."),
+    "predict": ("distillaw.cli.predict:predict", "The loss of one student under one law."),
+    "fit": ("distillaw.cli.fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),
+    "cost": ("distillaw.cli.cost:cost", "Parameters and FLOP, by part, of a student and its teacher."),
+    "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
+    "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
+    "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
+    "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
+}
+for _name, (_path, _help) in _VERBS.items():
+    app.command(_path, name=_name, help=_help)
+
+
+def print_json(answer: Mapping[str, object]) -> None:
+    """Print one JSON object with the schema version first, at full float precision."""
+    json.dump({"schema_version": SCHEMA_VERSION, **answer}, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def run(call: Callable[[], object]) -> int:
+    """Call a verb and turn what it raises into one clear line on stderr and an exit code."""
+    try:
+        result = call()
+    except CycloptsError:  # cyclopts has printed its own message
+        return 2
+    except ConfigError as error:
+        return _complain(error, 2)
+    except (DistillawError, OSError) as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: finished work is kept; the same command continues\n")
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _complain(error: BaseException, code: int) -> int:
+    sys.stderr.write(f"distillaw: {error}\n")
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -1,0 +1,1 @@
+"""Text to tokens: corpora, tokenizers, token shards with a manifest, and the batch order."""

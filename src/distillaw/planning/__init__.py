@@ -1,0 +1,1 @@
+"""From laws and measured runs to a verdict."""

@@ -1,0 +1,86 @@
+"""Read and write the numbers people type: `1.82B`, `512B`, `1e21`, `300M`, `20k`.
+
+Counts are plain floats or ints inside the package; this file is the only place that knows suffixes.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+
+from distillaw.errors import ConfigError
+
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)\s*$", re.IGNORECASE)
+
+
+def parse_count(text: str | float, *, name: str = "number") -> float:
+    """A positive finite count from text such as `1.82B`, `1e21`, `300M`, `20k` or a plain number.
+
+    Args:
+        text: what the user typed, or a number that is passed through the same checks.
+        name: what the number is, for the error message.
+    Returns:
+        The count as a float (exact for integers below 2**53).
+    Raises:
+        ConfigError: not a number, not finite, or not positive.
+    """
+    if isinstance(text, bool):
+        raise ConfigError(f"{name}: got {text!r}; write a number such as 300M, 1.82B or 1e21")
+    if isinstance(text, int | float):
+        value = float(text)
+    else:
+        match = _NUMBER.match(text)
+        if match is None:
+            raise ConfigError(f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21")
+        value = float(match[1].replace(",", "").replace("_", "")) * _SUFFIXES[match[2].lower()]
+    if not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"{name}: got {text!r}; it must be positive and finite, e.g. 300M or 1e21")
+    return value
+
+
+def format_count(value: float, *, digits: int = 3) -> str:
+    """A count as people write it: 1.82B, 300M, 96k, 512; powers of ten beyond 1e15 as 3.2e21."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    magnitude = abs(value)
+    if magnitude >= 1e15:
+        return f"{value:.{digits - 1}e}".replace("e+", "e")
+    for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        # 999_600 rounds to 1000k; it reads better as 1M, so the bound sits where the rounding does.
+        if magnitude >= scale * (1 - 0.5 * 10**-digits):
+            return f"{value / scale:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
+
+
+def format_flop(value: float) -> str:
+    """A FLOP count in powers of ten: 1.9e18 FLOP."""
+    return f"{value:.2e}".replace("e+0", "e").replace("e+", "e") + " FLOP" if value else "0 FLOP"
+
+
+def format_seconds(value: float) -> str:
+    """A duration as people say it: 0.4 s, 42 s, 6 min 10 s, 2 h 05 min."""
+    if value < 10:
+        return f"{value:.1f} s"
+    seconds = round(value)
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def format_bytes(value: float) -> str:
+    """A size on disk or in memory, decimal units: 12.4 MB."""
+    for suffix, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {suffix}"
+    return f"{value:.0f} B"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or the empty string when nothing known is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
