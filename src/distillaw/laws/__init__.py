@@ -1,1 +1,1 @@
-"""The equations; numpy only."""
+"""The equations: supervised loss, distilled student loss, capacity gap; numpy only."""
