@@ -1,0 +1,156 @@
+"""What must be known of a decoder to count its parameters, FLOP and memory: plain integers, no torch.
+
+`Shape` (shapes.py) describes the Llama family that we train; `Architecture` describes everything we can
+count: grouped-query attention, sliding windows, gated and plain FFN, biases, mixtures of experts, learned
+positions, layers that differ. Every count in this package takes either. This file counts nothing itself.
+"""
+
+from dataclasses import dataclass, fields
+
+from distillaw.accounting.shapes import Shape
+from distillaw.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Softmax attention with `heads` query heads and `kv_heads` key-value heads."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+    """Keys that one query may see at most (sliding window); None is the whole context."""
+    bias_params: int = 0
+    """Biases of the four projections, elements of one layer."""
+    norm_params: int = 0
+    """Gains of query and key norms, elements of one layer."""
+    rotary_dim: int = 0
+    """Dimensions of a head that are rotated; 0 without rotary positions."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        _check_counts(self, optional=("window",), may_be_zero=("bias_params", "norm_params", "rotary_dim"))
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "
+                "each key-value head serves the same number of query heads. Change one of the two."
+            )
+
+    @property
+    def group_size(self) -> int:
+        """g_size: query heads per key-value head."""
+        return self.heads // self.kv_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedForward:
+    """A feed-forward part: `matrices` matrices of d_model x `width`, once or once per expert."""
+
+    width: int
+    """d_ff; of one expert in a mixture."""
+    matrices: int = 3
+    """3 if gated (SwiGLU, GeGLU), 2 if plain."""
+    bias_params: int = 0
+    """Biases, elements of one layer (all experts together)."""
+    experts: int = 1
+    active_experts: int = 1
+    """Experts that one token visits."""
+    shared_width: int = 0
+    """Width of the expert that every token visits besides the routed ones; 0 if none."""
+    shared_gate: bool = False
+    """True if a d_model vector gates the shared expert (Qwen2-MoE)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        _check_counts(self, may_be_zero=("bias_params", "shared_width"))
+        if self.active_experts > self.experts:
+            raise ConfigError(
+                f"active experts = {self.active_experts} of {self.experts}: a token cannot visit more "
+                "experts than there are. Lower the first or raise the second."
+            )
+
+    @property
+    def is_mixture(self) -> bool:
+        """True if a router chooses among experts."""
+        return self.experts > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """`count` equal layers."""
+
+    count: int
+    attention: Attention
+    ffn: FeedForward
+    norm_params: int
+    """Gains and biases of the layer's norms (query and key norms excepted), elements of one layer."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        _check_counts(self, may_be_zero=("norm_params",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A decoder-only language model, as far as its counts need it."""
+
+    name: str
+    width: int
+    """d_model."""
+    vocab: int
+    """Rows of the embedding matrix, padding rows included."""
+    context: int
+    """Tokens of one sequence; counts take another one on request."""
+    blocks: tuple[Block, ...]
+    tied: bool = False
+    positions: int = 0
+    """Rows of a learned position table; 0 with rotary positions."""
+    final_norm_params: int = 0
+    head_bias_params: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can have."""
+        _check_counts(self, may_be_zero=("positions", "final_norm_params", "head_bias_params"))
+        if not self.blocks:
+            raise ConfigError("an architecture needs at least one layer")
+
+    @property
+    def layers(self) -> int:
+        """n_layers."""
+        return sum(block.count for block in self.blocks)
+
+
+Model = Shape | Architecture
+"""What every count takes."""
+
+
+def as_architecture(model: Model) -> Architecture:
+    """The full description of a model; a `Shape` is a Llama with gated FFN, RMSNorm and no biases."""
+    if isinstance(model, Architecture):
+        return model
+    attention = Attention(
+        heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim, rotary_dim=model.head_dim
+    )
+    block = Block(
+        count=model.layers, attention=attention, ffn=FeedForward(width=model.ffn), norm_params=2 * model.width
+    )
+    return Architecture(
+        name="llama", width=model.width, vocab=model.vocab, context=model.context, blocks=(block,),
+        tied=model.tied, final_norm_params=model.width,
+    )  # fmt: skip
+
+
+def _check_counts(part: object, *, optional: tuple[str, ...] = (), may_be_zero: tuple[str, ...] = ()) -> None:
+    """Every integer field is a positive whole number, unless it is named as one that may be zero or None."""
+    for field in fields(part):  # type: ignore[arg-type]
+        if field.type not in (int, int | None):
+            continue
+        value = getattr(part, field.name)
+        if value is None and field.name in optional:
+            continue
+        lowest = 0 if field.name in may_be_zero else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise ConfigError(
+                f"{field.name} = {value!r} in {type(part).__name__}: "
+                f"it must be a whole number of at least {lowest}"
+            )

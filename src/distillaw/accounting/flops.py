@@ -1,0 +1,229 @@
+"""FLOP per token, by part: the forward pass, training and distillation of a model whose shape is known.
+
+Conventions (arXiv 2502.08606v2, appendix on FLOPs; spec accounting sections 2-4): a multiply-add is 2 FLOP,
+attention is causal (half of the square), look-ups are free, the output head counts, backward = 2 forward.
+
+    F = 2 N_active + 2 n_layers n_ctx d_model + 2 n_vocab d_model
+
+is `FlopParts.total`, the compute axis of every law and budget here. Softmax and the scaling of embeddings
+are in the paper's "full count" only (`FlopParts.full_count`). Activation recomputation is hardware work and
+in no compute axis. The family for which F follows from N alone is in family.py.
+"""
+
+from dataclasses import dataclass
+
+from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture
+from distillaw.accounting.params import (
+    count_params,
+    expert_weights,
+    projection_weights,
+    router_weights,
+    shared_weights,
+    vector_params,
+)
+from distillaw.errors import ConfigError
+
+TRAINING_FACTOR = 3
+"""FLOP of a training step over those of a forward pass: forward F, backward 2 F."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlopParts:
+    """Forward FLOP per token, by part. `total` is the sum of the first six."""
+
+    attention_projections: float
+    """Query, key, value and output matrices."""
+    attention_scores: float
+    """Queries times keys, and weights times values."""
+    ffn: float
+    """Feed-forward matrices that the token passes: its experts and the shared one."""
+    router: float
+    """The matrix that chooses experts."""
+    vectors: float
+    """Gains and biases at 2 FLOP an element: the 2 N of the formula covers them."""
+    head: float
+    """The output head, tied or not."""
+    softmax: float
+    """2.5 n_heads n_ctx per layer, halved by nothing: the paper's full count; outside `total`."""
+    embedding: float
+    """2 d_model: the paper's full count; outside `total`."""
+    rotary: float
+    """The outer product behind rotary angles, as Hugging Face modules compute it once per pass; outside `total`."""
+    causal: bool
+    """Whether attention counts half of the square (True) or all of it, as torch's counter does."""
+
+    @property
+    def matmuls(self) -> float:
+        """Matrix products only: what `torch.utils.flop_counter` sees when `causal` is False, less `rotary`."""
+        return self.attention_projections + self.attention_scores + self.ffn + self.router + self.head
+
+    @property
+    def total(self) -> float:
+        """F, model FLOP per token: matrix products, gains and biases."""
+        return self.matmuls + self.vectors
+
+    @property
+    def full_count(self) -> float:
+        """The paper's full count: F plus softmax plus embedding."""
+        return self.total + self.softmax + self.embedding
+
+
+def forward_flops(model: Model, *, context: int | None = None, causal: bool = True) -> FlopParts:
+    """Forward FLOP per token of a shape or an architecture, averaged over a sequence.
+
+    Args:
+        model: a `Shape` or an `Architecture`.
+        context: n_ctx, tokens of one sequence; the model's own by default.
+        causal: count half of the attention square (model FLOP); False counts all of it (what a dense
+            kernel executes and torch's counter reports).
+    Returns:
+        The parts, in FLOP per token; `.total` is F.
+    Raises:
+        ConfigError: the context is not a positive whole number.
+    Source:
+        arXiv 2502.08606v2, appendix on FLOPs; spec accounting section 2 (F_shape).
+    Example:
+        >>> from distillaw.accounting.shapes import Shape
+        >>> parts = forward_flops(Shape(layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128,
+        ...                             vocab=32768, context=4096))
+        >>> f"{parts.total:.4e}"
+        '1.4149e+09'
+    """
+    arch = as_architecture(model)
+    tokens = arch.context if context is None else context
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        raise ConfigError(f"context = {tokens!r}: it must be a whole number of tokens of at least 1")
+    blocks, width = arch.blocks, arch.width
+    return FlopParts(
+        attention_projections=2.0 * sum(b.count * projection_weights(b, width) for b in blocks),
+        attention_scores=sum(b.count * _score_flops(b.attention, tokens, causal) for b in blocks),
+        ffn=2.0 * sum(b.count * _ffn_weights(b, width) for b in blocks),
+        router=2.0 * sum(b.count * router_weights(b, width) for b in blocks),
+        vectors=2.0
+        * (arch.final_norm_params + arch.head_bias_params + sum(b.count * vector_params(b) for b in blocks)),
+        head=2.0 * arch.vocab * width,
+        softmax=sum(2.5 * b.count * b.attention.heads * tokens for b in blocks),
+        embedding=2.0 * width,
+        rotary=float(max(b.attention.rotary_dim for b in blocks)),
+        causal=causal,
+    )
+
+
+def training_flops(model: Model, tokens: float, *, context: int | None = None) -> float:
+    """Model FLOP to train on `tokens` tokens: 3 F D.
+
+    Source:
+        Spec accounting section 3.
+    """
+    return TRAINING_FACTOR * forward_flops(model, context=context).total * tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationFlops:
+    """Where the compute of a distillation goes, in FLOP."""
+
+    student_training: float
+    teacher_logits: float
+    teacher_training: float
+
+    @property
+    def total(self) -> float:
+        """C, the whole budget."""
+        return self.student_training + self.teacher_logits + self.teacher_training
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Fractions of the total; they sum to 1."""
+        return {
+            "student_training": self.student_training / self.total,
+            "teacher_logits": self.teacher_logits / self.total,
+            "teacher_training": self.teacher_training / self.total,
+        }
+
+
+def distillation_flops(
+    student: Model,
+    teacher: Model,
+    student_tokens: float,
+    *,
+    teacher_tokens: float = 0.0,
+    delta_lgt: float = 1.0,
+    delta_pre: float = 1.0,
+    context: int | None = None,
+) -> DistillationFlops:
+    """Total compute of a distillation from shapes.
+
+        C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T)
+
+    Args:
+        student: the student's shape.
+        teacher: the teacher's shape.
+        student_tokens: D_S, tokens the student is trained on.
+        teacher_tokens: D_T, tokens the teacher was trained on; 0 if it is given.
+        delta_lgt: share of the teacher's forward passes that this student pays, in [0, 1].
+        delta_pre: share of the teacher's pretraining that this student pays, in [0, 1].
+        context: n_ctx of both; each model's own by default.
+    Raises:
+        ConfigError: a share outside [0, 1], or a negative token count.
+    Source:
+        arXiv 2502.08606v2, total-compute objective; spec accounting section 4. Named scenarios: scenarios.py.
+    """
+    check_shares(delta_lgt=delta_lgt, delta_pre=delta_pre)
+    if min(student_tokens, teacher_tokens) < 0:
+        raise ConfigError(
+            f"student_tokens = {student_tokens:g}, teacher_tokens = {teacher_tokens:g}: neither may be negative"
+        )
+    forward = forward_flops(teacher, context=context).total
+    return DistillationFlops(
+        student_training=training_flops(student, student_tokens, context=context),
+        teacher_logits=delta_lgt * forward * student_tokens,
+        teacher_training=delta_pre * TRAINING_FACTOR * forward * teacher_tokens,
+    )
+
+
+def check_shares(*, delta_lgt: float, delta_pre: float) -> None:
+    """Refuse cost shares outside [0, 1]."""
+    for name, value in (("delta_lgt", delta_lgt), ("delta_pre", delta_pre)):
+        if not 0 <= value <= 1:
+            raise ConfigError(
+                f"{name} = {value:g}: it is the share of a teacher cost that is paid here and lies in [0, 1]; "
+                "write 1/n for a cost shared by n students"
+            )
+
+
+def two_n_flops(model: Model) -> float:
+    """The usual approximation F = 2 N with N non-embedding (active) parameters, in FLOP per token.
+
+    It leaves out attention scores and the head: `approximation_error` says how much that is.
+    """
+    return 2.0 * count_params(model).active_non_embedding
+
+
+def approximation_error(approximate: float, exact: float) -> float:
+    """Relative error of an approximation; negative if it is too small."""
+    return approximate / exact - 1
+
+
+def mean_keys(tokens: int, *, window: int | None = None, causal: bool = True) -> float:
+    """Keys that a query sees on average over a sequence of `tokens`, in the paper's continuous convention.
+
+        n_ctx / 2;  with a window w < n_ctx:  w - w^2 / (2 n_ctx);  not causal: n_ctx (a dense kernel)
+
+    The exact discrete mean is (n_ctx + 1) / 2; the paper drops the diagonal's half key.
+    """
+    if not causal:
+        return float(tokens)
+    if window is None or window >= tokens:
+        return tokens / 2
+    return window - window**2 / (2 * tokens)
+
+
+def _score_flops(attention: Attention, tokens: int, causal: bool) -> float:
+    """Two products (queries x keys, weights x values) of 2 FLOP per head, dimension and key seen."""
+    keys = mean_keys(tokens, window=attention.window, causal=causal)
+    return 2 * 2.0 * attention.heads * attention.head_dim * keys
+
+
+def _ffn_weights(block: Block, width: int) -> int:
+    """FFN weights that one token passes in one layer."""
+    return block.ffn.active_experts * expert_weights(block, width) + shared_weights(block, width)
