@@ -44,17 +44,17 @@ class FlopParts:
     head: float
     """The output head, tied or not."""
     softmax: float
-    """2.5 n_heads n_ctx per layer, halved by nothing: the paper's full count; outside `total`."""
+    """2.5 n_heads n_ctx per layer, not halved: the paper's full count; outside `total`."""
     embedding: float
     """2 d_model: the paper's full count; outside `total`."""
     rotary: float
-    """The outer product behind rotary angles, as Hugging Face modules compute it once per pass; outside `total`."""
+    """The product of positions and frequencies, computed once per forward pass; outside `total`."""
     causal: bool
     """Whether attention counts half of the square (True) or all of it, as torch's counter does."""
 
     @property
     def matmuls(self) -> float:
-        """Matrix products only: what `torch.utils.flop_counter` sees when `causal` is False, less `rotary`."""
+        """Matrix products only: with `causal=False`, what torch's counter sees (less `rotary`)."""
         return self.attention_projections + self.attention_scores + self.ffn + self.router + self.head
 
     @property
@@ -99,8 +99,7 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
         attention_scores=sum(b.count * _score_flops(b.attention, tokens, causal) for b in blocks),
         ffn=2.0 * sum(b.count * _ffn_weights(b, width) for b in blocks),
         router=2.0 * sum(b.count * router_weights(b, width) for b in blocks),
-        vectors=2.0
-        * (arch.final_norm_params + arch.head_bias_params + sum(b.count * vector_params(b) for b in blocks)),
+        vectors=2.0 * (_top_vectors(arch) + sum(b.count * vector_params(b) for b in blocks)),
         head=2.0 * arch.vocab * width,
         softmax=sum(2.5 * b.count * b.attention.heads * tokens for b in blocks),
         embedding=2.0 * width,
@@ -171,7 +170,8 @@ def distillation_flops(
     check_shares(delta_lgt=delta_lgt, delta_pre=delta_pre)
     if min(student_tokens, teacher_tokens) < 0:
         raise ConfigError(
-            f"student_tokens = {student_tokens:g}, teacher_tokens = {teacher_tokens:g}: neither may be negative"
+            f"student_tokens = {student_tokens:g}, teacher_tokens = {teacher_tokens:g}: "
+            "neither may be negative"
         )
     forward = forward_flops(teacher, context=context).total
     return DistillationFlops(
@@ -186,7 +186,7 @@ def check_shares(*, delta_lgt: float, delta_pre: float) -> None:
     for name, value in (("delta_lgt", delta_lgt), ("delta_pre", delta_pre)):
         if not 0 <= value <= 1:
             raise ConfigError(
-                f"{name} = {value:g}: it is the share of a teacher cost that is paid here and lies in [0, 1]; "
+                f"{name} = {value:g}: it is the share of a teacher cost paid here and lies in [0, 1]; "
                 "write 1/n for a cost shared by n students"
             )
 
@@ -222,6 +222,11 @@ def _score_flops(attention: Attention, tokens: int, causal: bool) -> float:
     """Two products (queries x keys, weights x values) of 2 FLOP per head, dimension and key seen."""
     keys = mean_keys(tokens, window=attention.window, causal=causal)
     return 2 * 2.0 * attention.heads * attention.head_dim * keys
+
+
+def _top_vectors(arch: Architecture) -> int:
+    """Gains and biases outside the layers."""
+    return arch.final_norm_params + arch.head_bias_params
 
 
 def _ffn_weights(block: Block, width: int) -> int:

@@ -2,7 +2,7 @@
 
 Three counts go by the name "parameters" (spec accounting section 1):
 
-    N              every weight but the look-up tables and the output head; norm gains are in. The laws use it.
+    N              every weight but the look-up tables and the output head; norm gains are in (laws).
     N + one matrix the N_total of the distillation paper's table (arXiv 2502.08606v2, Table 13).
     all weights    N + tables + head: two matrices if untied. The axis of the capacity-gap work.
 
@@ -16,7 +16,7 @@ from distillaw.accounting.architecture import Block, Model, as_architecture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParamCount:
-    """Parameters of one model; `non_embedding + embedding + head == total`, exactly as the module has them."""
+    """Parameters of one model, as the module has them; `non_embedding + embedding + head == total`."""
 
     non_embedding: int
     """N: neither token embedding nor learned positions nor output head; norm gains and biases are in."""
@@ -49,7 +49,7 @@ def count_params(model: Model) -> ParamCount:
         >>> from distillaw.accounting.shapes import Shape
         >>> count_params(Shape(layers=21, width=2688, ffn=7168, heads=21, kv_heads=21, head_dim=128,
         ...                    vocab=32768, context=4096)).non_embedding
-        1820986944
+        1820902272
     """
     arch = as_architecture(model)
     matrix = arch.vocab * arch.width

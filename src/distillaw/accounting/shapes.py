@@ -38,7 +38,9 @@ def ffn_width(width: int, *, ratio: float = FFN_RATIO, multiple: int = 8) -> int
     return math.ceil(width * ratio / multiple - 1e-9) * multiple
 
 
-def non_embedding_params(*, layers: int, width: int, ffn: int, heads: int, kv_heads: int, head_dim: int) -> int:
+def non_embedding_params(
+    *, layers: int, width: int, ffn: int, heads: int, kv_heads: int, head_dim: int
+) -> int:
     """N: every weight but the token embedding and the output head; norm gains are counted.
 
     N = layers * (2 d (h + h_kv) d_head + 3 d d_ff + 2 d) + d    (spec accounting section 1; exact for Llama)
@@ -48,7 +50,13 @@ def non_embedding_params(*, layers: int, width: int, ffn: int, heads: int, kv_he
 
 
 def shape_for_params(
-    params: float, *, vocab: int, context: int, head_dim: int = HEAD_DIM, aspect: float = ASPECT, tied: bool = False
+    params: float,
+    *,
+    vocab: int,
+    context: int,
+    head_dim: int = HEAD_DIM,
+    aspect: float = ASPECT,
+    tied: bool = False,
 ) -> Shape:
     """The shape whose non-embedding size is nearest to `params` at the family's fixed aspect rule.
 
@@ -82,11 +90,12 @@ def shape_for_params(
     shape = best[1]
     actual = count_non_embedding(shape)
     if not 1 / 1.5 < actual / params < 1.5:
+        smallest = non_embedding_params(
+            layers=1, width=head_dim, ffn=ffn_width(head_dim), heads=1, kv_heads=1, head_dim=head_dim
+        )
         raise ConfigError(
             f"params = {params:g}: the nearest shape with head_dim {head_dim} has {actual} non-embedding "
-            f"parameters, more than a factor 1.5 away. Choose a size of at least "
-            f"{non_embedding_params(layers=1, width=head_dim, ffn=ffn_width(head_dim), heads=1, kv_heads=1, head_dim=head_dim)}"
-            " or a smaller head_dim."
+            f"parameters, more than a factor 1.5 away. Choose a size of at least {smallest} or a smaller head_dim."
         )
     return shape
 
