@@ -1,0 +1,129 @@
+"""Progress on stderr: a live bar in a terminal, a line now and then in a log file, nothing when asked."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from distillaw.quantities import format_count, format_seconds
+from distillaw.sweep.jobs import Job, executed_tokens
+from distillaw.sweep.local import Display
+
+LOG_SECONDS = 20.0
+
+
+def console() -> Console:
+    """Standard output; wide enough in pipes that tables are not folded."""
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr."""
+    if not quiet:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def make_display(total_tokens: float, *, quiet: bool) -> Iterator[Display]:
+    """The display for a study: live in a terminal, plain lines elsewhere."""
+    if quiet:
+        yield QuietDisplay()
+    elif sys.stderr.isatty():
+        with _progress() as progress:
+            yield LiveDisplay(progress, total_tokens)
+    else:
+        yield LogDisplay(total_tokens)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
+        console=Console(stderr=True), transient=True, speed_estimate_period=60,
+    )  # fmt: skip
+
+
+class QuietDisplay:
+    """Says nothing but failures, which are printed at the end anyway."""
+
+    def started(self, job: Job, worker: int) -> None:
+        """Ignored."""
+
+    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+        """Ignored."""
+
+    def finished(self, job: Job) -> None:
+        """Ignored."""
+
+    def failed(self, job: Job, error: str) -> None:
+        """Ignored."""
+
+
+class LiveDisplay:
+    """One bar for the study, one per running trunk, with tokens/s, loss and time left."""
+
+    def __init__(self, progress: Progress, total_tokens: float) -> None:
+        self._progress = progress
+        self._all = progress.add_task("study", total=total_tokens, note="")
+        self._tasks: dict[str, TaskID] = {}
+        self._began = time.monotonic()
+        self._tokens = 0
+
+    def started(self, job: Job, worker: int) -> None:
+        """A bar appears."""
+        name = job.trunk.trunk_id.rsplit("-", 1)[0]
+        self._tasks[job.trunk.trunk_id] = self._progress.add_task(
+            f"{job.trunk.purpose:7s} {name}", total=executed_tokens(job), note=""
+        )
+
+    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+        """Bars advance."""
+        self._tokens += tokens
+        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        self._progress.update(self._all, advance=tokens, note=f"{format_count(rate)} tokens/s")
+        note = {} if loss is None else {"note": f"loss {loss:.3f}"}
+        self._progress.update(self._tasks[job.trunk.trunk_id], advance=tokens, **note)
+
+    def finished(self, job: Job) -> None:
+        """The bar goes."""
+        self._progress.remove_task(self._tasks.pop(job.trunk.trunk_id))
+
+    def failed(self, job: Job, error: str) -> None:
+        """The bar goes, the error stays."""
+        self.finished(job)
+        self._progress.console.print(f"failed: {job.trunk.trunk_id}: {error}", markup=False)
+
+
+class LogDisplay:
+    """A line when a trunk ends and one every twenty seconds between."""
+
+    def __init__(self, total_tokens: float) -> None:
+        self._total, self._tokens = total_tokens, 0
+        self._began = self._said = time.monotonic()
+
+    def started(self, job: Job, worker: int) -> None:
+        """Nothing: the end says enough."""
+
+    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+        """A line now and then."""
+        self._tokens += tokens
+        now = time.monotonic()
+        if now - self._said > LOG_SECONDS:
+            self._said = now
+            rate = self._tokens / (now - self._began)
+            left = format_seconds(max(0.0, self._total - self._tokens) / rate)
+            say(f"  {format_seconds(now - self._began)}: {format_count(self._tokens)} of about "
+                f"{format_count(self._total)} tokens, {format_count(rate)} tokens/s, about {left} left")  # fmt: skip
+
+    def finished(self, job: Job) -> None:
+        """One line."""
+        budgets = ", ".join(format_count(tokens) for tokens in job.budgets)
+        say(f"  done: {job.trunk.purpose} {job.trunk.trunk_id} at {budgets} tokens")
+
+    def failed(self, job: Job, error: str) -> None:
+        """One line."""
+        say(f"  failed: {job.trunk.trunk_id}: {error}")

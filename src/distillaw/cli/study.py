@@ -1,0 +1,164 @@
+"""`distillaw study show | run`: a family of runs from one TOML file."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.display import make_display, say
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+
+app = App(name="study", help="Design, dry-run and run a family of runs.")
+
+
+@app.command
+def show(
+    study: Path,
+    *,
+    workers: Annotated[int, Parameter(help="Processes, one core each; 0 takes all cores.")] = 0,
+    json: bool = False,
+) -> None:
+    """Print the runs, FLOP, time and disk of a study before anything is spent.
+
+    Args:
+        study: the study's TOML file.
+        workers: processes, one core each; 0 takes all cores.
+        json: print one JSON object.
+    """
+    from distillaw.sweep.local import available_cores
+    from distillaw.sweep.spec import load_study
+    from distillaw.sweep.study import study_cost
+
+    spec = load_study(study)
+    cost = study_cost(spec, spec.data.vocab_size)
+    cores = workers or available_cores()
+    wall = cost.wall_seconds(cores)
+    if json:
+        rows = [
+            {"trunk": job.trunk.label, "role": job.trunk.role, "purpose": job.trunk.purpose, "arm": job.trunk.arm,
+             "params": job.trunk.params, "tokens": list(job.budgets), "seed": job.trunk.seed, "core_seconds": seconds}
+            for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
+        ]  # fmt: skip
+        print_json({"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, "num_runs": cost.num_runs,
+                    "flops": cost.flops, "seconds": wall, "workers": cores, "disk_bytes": cost.disk_bytes})  # fmt: skip
+        return
+    _print_trunks(cost.jobs, cost.seconds)
+    print(
+        f"\n{spec.name}: {cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
+        f"{format_flop(cost.flops)}\nabout {format_seconds(wall)} on {cores} cores "
+        f"({format_seconds(sum(cost.seconds))} of core time at an assumed 45 GFLOP/s and 20 us a token per core), "
+        f"{format_bytes(cost.disk_bytes)} on disk"
+    )
+    _print_unknowns(spec)
+    print(f"\nnext: distillaw study run {shlex.quote(str(study))}")
+
+
+def _print_trunks(jobs: list, seconds: list[float]) -> None:
+    from rich.table import Table
+
+    from distillaw.cli.display import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "purpose",
+        "model",
+        "arm",
+        "params",
+        "layers x width",
+        "token budgets",
+        "trunks",
+        "core time",
+    ):
+        table.add_column(name, justify="right" if name in ("params", "trunks", "core time") else "left")
+    groups: dict[tuple, list[float]] = {}
+    for job, cost in zip(jobs, seconds, strict=True):
+        trunk = job.trunk
+        key = (
+            trunk.purpose,
+            trunk.label,
+            trunk.arm,
+            trunk.params,
+            f"{trunk.layers} x {trunk.width}",
+            job.budgets,
+        )
+        groups.setdefault(key, []).append(cost)
+    for (purpose, label, arm, params, shape, budgets), costs in groups.items():
+        tokens = ", ".join(format_count(t) for t in budgets)
+        table.add_row(
+            purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
+        )
+    console().print(table)
+
+
+def _print_unknowns(spec) -> None:  # noqa: ANN001 - StudySpec is imported on use
+    if spec.tuning.enabled:
+        print(
+            "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
+        )
+
+
+@app.command
+def run(
+    study: Path,
+    *,
+    out: Annotated[Path | None, Parameter(help="Study folder; default out/<name>.")] = None,
+    workers: int = 0,
+    quiet: bool = False,
+    json: bool = False,
+) -> int:
+    """Train whatever the study still lacks, fit its laws, decide, and write the report.
+
+    Safe to interrupt and to repeat: finished runs are kept, unfinished ones continue from their checkpoint.
+
+    Args:
+        study: the study's TOML file.
+        out: study folder; default out/<name of the study>.
+        workers: processes, one core each; 0 takes all cores.
+        quiet: no progress, only the result.
+        json: print one JSON object at the end.
+    """
+    from distillaw.sweep.local import available_cores
+    from distillaw.sweep.spec import load_study
+    from distillaw.sweep.study import clear_failures, require_trainable, run_study, study_cost
+    from distillaw.runs.store import StudyFolder
+
+    require_trainable()
+    spec = load_study(study)
+    folder = out or Path("out") / spec.name
+    cores = workers or available_cores()
+    cost = study_cost(spec, spec.data.vocab_size)
+    say(f"{spec.name}: {cost.num_runs} runs planned, {format_flop(cost.flops)}, about "
+        f"{format_seconds(cost.wall_seconds(cores))} on {cores} cores; folder {folder}", quiet=quiet)  # fmt: skip
+    clear_failures(StudyFolder(folder))
+    with make_display(cost.tokens, quiet=quiet) as display:
+        outcome = run_study(
+            spec, folder, workers=cores, display=display, command=shlex.join(["distillaw", *sys.argv[1:]])
+        )
+    return _conclude(folder, outcome, quiet=quiet, as_json=json)
+
+
+def _conclude(folder: Path, outcome, *, quiet: bool, as_json: bool) -> int:  # noqa: ANN001
+    """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
+    from distillaw.report.study import conclude_study
+
+    conclusion = conclude_study(folder)
+    if as_json:
+        print_json({"folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed,
+                    "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
+                    "report": str(conclusion.report), "verdict": conclusion.verdict})  # fmt: skip
+    else:
+        if outcome.done:
+            busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
+            say(
+                f"{len(outcome.done)} runs in {format_seconds(outcome.wall_seconds)}, cores {busy:.0%} busy",
+                quiet=quiet,
+            )
+        else:
+            say("nothing left to train", quiet=quiet)
+        print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
+    for run_id, error in outcome.failed.items():
+        sys.stderr.write(f"failed: {run_id}: {error}\n")
+    return 1 if outcome.failed else 0

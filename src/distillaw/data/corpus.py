@@ -1,0 +1,169 @@
+"""Where text comes from: local files, the shipped speeches, or a Hugging Face dataset; one document at a time.
+
+A document is the unit of everything later: splits never cut one, held-out errors are clustered by it.
+Text must be UTF-8; a file that is not is refused with the byte that is wrong.
+"""
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.quantities import did_you_mean
+
+SHIPPED = {"sotu": "sotu.parquet"}
+"""Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""
+
+_SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+def read_documents(
+    corpus: str, *, text_column: str = "text", max_document_chars: int = 0, section_chars: int = 0
+) -> Iterator[str]:
+    """The documents of a corpus in a fixed order, empty ones dropped.
+
+    Args:
+        corpus: `sotu`; a .txt file (one document), .jsonl or .parquet file (one document a row); a folder of
+            such files; or a Hugging Face dataset: a folder written by `save_to_disk`, or a hub name
+            (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`.
+        text_column: the field or column that holds the text.
+        max_document_chars: keep only the first characters of each document; 0 keeps all.
+        section_chars: cut each document into sections of about this many characters at line ends, each then
+            a document of its own (for corpora of few long texts); 0 does not cut.
+    Raises:
+        DataError: a file is unreadable, not UTF-8, or lacks the column.
+        ConfigError: the corpus does not exist or has no known format.
+    """
+    for text in _raw_documents(corpus, text_column):
+        kept = text[:max_document_chars] if max_document_chars else text
+        for section in _sections(kept, section_chars) if section_chars else (kept,):
+            if section.strip():
+                yield section
+
+
+def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
+    if corpus in SHIPPED:
+        with resources.as_file(resources.files("distillaw.data") / "corpora" / SHIPPED[corpus]) as path:
+            yield from _read_parquet(path, text_column)
+        return
+    if corpus.startswith("hub:"):
+        yield from _read_hub(corpus.removeprefix("hub:"), text_column)
+        return
+    path = Path(corpus).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"data.corpus = {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
+            f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or one of {sorted(SHIPPED)}"
+        )
+    if (path / "dataset_info.json").exists():
+        yield from _read_saved_dataset(path, text_column)
+    elif path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
+        if not files:
+            raise ConfigError(f"data.corpus = {corpus!r}: the folder holds no {', '.join(_SUFFIXES)} files")
+        for file in files:
+            yield from _read_file(file, text_column)
+    else:
+        yield from _read_file(path, text_column)
+
+
+def _read_file(path: Path, text_column: str) -> Iterator[str]:
+    if path.suffix == ".txt":
+        yield _decode(path.read_bytes(), str(path))
+    elif path.suffix == ".jsonl":
+        yield from _read_jsonl(path, text_column)
+    elif path.suffix == ".parquet":
+        yield from _read_parquet(path, text_column)
+    else:
+        raise ConfigError(f"data.corpus = {str(path)!r}: unknown format; use one of {', '.join(_SUFFIXES)}")
+
+
+def _decode(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}). Convert it first, "
+            f"e.g. `iconv -f latin1 -t utf-8 {where}`"
+        ) from None
+
+
+def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
+    with path.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            where = f"{path}, line {number}"
+            line = _decode(raw, where).strip()
+            if not line:
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not JSON ({error.msg})") from None
+            if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
+                fields = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise DataError(
+                    f"{where}: no text field {text_column!r}; found {fields}. Set data.text_column"
+                )
+            yield row[text_column]
+
+
+def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow import parquet as pq
+    except ImportError:
+        raise ConfigError(f'{path}: reading Parquet needs pyarrow: pip install "distillaw[train]"') from None
+    try:
+        file = pq.ParquetFile(path)
+    except ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+    if text_column not in file.schema_arrow.names:
+        raise DataError(
+            f"{path}: no column {text_column!r}; found {file.schema_arrow.names}. Set data.text_column"
+        )
+    for batch in file.iter_batches(batch_size=16, columns=[text_column]):
+        yield from (text for text in batch.column(0).to_pylist() if text is not None)
+
+
+def _read_saved_dataset(path: Path, text_column: str) -> Iterator[str]:
+    from_disk = _datasets("load_from_disk")
+    yield from _column(from_disk(str(path)), text_column, str(path))
+
+
+def _read_hub(name: str, text_column: str) -> Iterator[str]:
+    repository, _, split = name.partition(":")
+    load = _datasets("load_dataset")
+    try:
+        dataset = load(repository, split=split or "train")
+    except Exception as error:  # the library raises many unrelated types for "not found" and "no network"
+        raise DataError(
+            f"data.corpus = 'hub:{name}': {type(error).__name__}: {error}. Without a network, download it "
+            "elsewhere with `save_to_disk` and give the folder"
+        ) from error
+    yield from _column(dataset, text_column, f"hub:{name}")
+
+
+def _datasets(function: str):  # noqa: ANN202 - a function of a library without types
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError('Hugging Face datasets need: pip install "distillaw[hub]"') from None
+    return getattr(datasets, function)
+
+
+def _column(dataset, text_column: str, where: str) -> Iterator[str]:  # noqa: ANN001
+    if text_column not in dataset.column_names:
+        raise DataError(
+            f"{where}: no column {text_column!r}; found {dataset.column_names}. Set data.text_column"
+        )
+    yield from (row[text_column] for row in dataset)
+
+
+def _sections(text: str, size: int) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + size)
+        end = len(text) if end < 0 else end + 1
+        yield text[start:end]
+        start = end

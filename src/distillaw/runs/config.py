@@ -1,0 +1,94 @@
+"""From a TOML table to a frozen dataclass: unknown keys refused with a suggestion, types checked, counts read.
+
+Numbers may be written as people say them (`"0.3M"`, `1e6`, `20_000`); where a field is an int they must come
+out whole.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean, parse_count
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: missing, not UTF-8, or not TOML (line and column named).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def from_table(cls: type[T], table: object, where: str) -> T:
+    """Build a dataclass from a TOML table.
+
+    Args:
+        cls: a dataclass whose fields are str, bool, int, float, nested dataclasses, or tuples of these.
+        table: what TOML gave.
+        where: the table's name for messages, e.g. `[data]`.
+    Raises:
+        ConfigError: unknown or missing keys, wrong types.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: expected a table, got {table!r}")
+    assert dataclasses.is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, fields)}. Known: {', '.join(sorted(fields))}"
+            )
+    missing = [
+        name for name, field in fields.items()
+        if name not in table and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]  # fmt: skip
+    if missing:
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+    return cls(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
+
+
+def _convert(kind: Any, value: object, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_table(typing.cast(type, kind), value, where)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(kind):
+            return None
+        return _convert(next(arg for arg in typing.get_args(kind) if arg is not type(None)), value, where)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(item, entry, where) for entry in value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return _number(kind, value, where)
+    raise ConfigError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def _number(kind: type, value: float | str, where: str) -> float | int:
+    number = float(value) if isinstance(value, int | float) else parse_count(value, name=where)
+    if kind is float:
+        return number
+    if number != round(number):
+        raise ConfigError(f"{where}: expected a whole number, got {value!r}")
+    return round(number)

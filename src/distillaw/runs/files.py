@@ -1,0 +1,130 @@
+"""Files that are never half written: atomic replacement, append-only logs, locks, hashes.
+
+Every file of a run or study goes through here. A full disk leaves the previous version in place.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from distillaw.errors import CacheError, RunError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it replaces `path`, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically and flush it to disk.
+
+    Raises:
+        RunError: the disk is full or not writable; the previous version is intact.
+    """
+    try:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write one JSON object atomically, at full float precision, NaN refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let a library write a file under a temporary name, then move it into place."""
+    try:
+        with replacing(path) as temporary:
+            write(temporary)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> RunError:
+    """One clear error for a write that failed."""
+    return RunError(
+        f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; everything "
+        "finished before is intact and the same command continues"
+    )
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read one JSON object.
+
+    Raises:
+        CacheError: missing, unreadable, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CacheError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CacheError(f"{path}: damaged, not JSON ({error}). Delete it to have it made again") from error
+    if not isinstance(value, dict):
+        raise CacheError(f"{path}: damaged, holds a {type(value).__name__} where an object belongs")
+    return value
+
+
+def read_json_lines(path: Path) -> list[dict[str, object]]:
+    """The objects of an append-only log; a torn last line (a kill while writing) is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def content_hash(value: object, *, digits: int = 10) -> str:
+    """SHA-256 of the canonical JSON of a value, shortened."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[IO[str]]:
+    """Hold an exclusive lock on a file for the duration; the kernel drops it when the process dies.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise RunError(
+                f"{what} is being worked on by another process ({holder}); wait for it or stop it"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"pid {os.getpid()}\n")
+        stream.flush()
+        yield stream

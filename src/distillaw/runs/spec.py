@@ -1,0 +1,96 @@
+"""What one run is, completely: a frozen record whose hash names its folder.
+
+A *trunk* is a training run at constant rate; a *run* is a trunk plus a token budget, reached by cooling down a
+branch of it. Runs of one trunk share its `trunk_id` (the `group` of the run table) and are correlated.
+Whatever changes a single number of the result is in the record; nothing else is.
+"""
+
+from dataclasses import asdict, dataclass
+
+from distillaw.accounting.shapes import Shape
+from distillaw.quantities import format_count
+from distillaw.runs.files import content_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Training settings shared by all runs of a study."""
+
+    context: int = 128
+    head_dim: int = 16
+    aspect: float = 16.0
+    warmup_tokens: int = 20_000
+    cooldown: float = 0.2
+    """Share of each token budget spent decaying the rate linearly to 1 % of its peak."""
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    z_weight: float = 1e-4
+    distill_weight: float = 1.0
+    """lambda: 1 trains on the teacher alone, 0 on the data alone."""
+    temperature: float = 1.0
+    micro_batch_tokens: int = 0
+    """Accumulate gradients over micro-batches of this many tokens; 0 takes the batch at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkSpec:
+    """One trunk: a model, the stream it reads, its teacher, its rate."""
+
+    role: str
+    """`teacher` or `student`."""
+    purpose: str
+    """`teacher`, `grid` or `tuning`; not part of the identity: a tuning run may serve the grid."""
+    label: str
+    """The size as the study names it, e.g. `0.3M`."""
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    params: int
+    total_params: int
+    vocab_size: int
+    seed: int
+    split: str
+    peak_lr: float
+    batch_tokens: int
+    recipe: Recipe
+    data_hash: str
+    teacher_run: str | None = None
+    """Run id of the teacher (or the folder of an external one); None trains on the data."""
+    teacher_fingerprint: str | None = None
+    """Hash of the teacher's weights, so that another teacher of the same name is another run."""
+
+    @property
+    def arm(self) -> str:
+        """`distilled` or `supervised`."""
+        return "distilled" if self.teacher_run else "supervised"
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the model (multi-head attention, untied head)."""
+        return Shape(
+            layers=self.layers, width=self.width, ffn=self.ffn, heads=self.heads, kv_heads=self.heads,
+            head_dim=self.recipe.head_dim, vocab=self.vocab_size, context=self.recipe.context,
+        )  # fmt: skip
+
+    @property
+    def trunk_id(self) -> str:
+        """Readable name plus the hash of everything that determines the weights."""
+        identity = asdict(self)
+        del identity["purpose"], identity["label"]
+        arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"
+        return f"{self.role}-{self.label}-{arm}-s{self.seed}-{content_hash(identity, digits=8)}"
+
+    def run_id(self, tokens: int) -> str:
+        """The run of this trunk that is cooled down at `tokens`."""
+        return f"{self.trunk_id}-{format_count(tokens)}t"
+
+
+def _short(teacher_run: str) -> str:
+    parts = teacher_run.rstrip("/").split("/")[-1].split("-")
+    return parts[1] if parts[0] == "teacher" and len(parts) > 1 else parts[0]
+
+
+def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:
+    """What spec.json of a run holds: every field, the budget, and the ids derived from them."""
+    return {"run_id": spec.run_id(tokens), "group": spec.trunk_id, "tokens": tokens, **asdict(spec)}

@@ -1,0 +1,279 @@
+"""Which trunks a study needs, and which of them can be trained now: a pure function of what is on disk.
+
+Order: rates and batch on the supervised arm; then teachers and lone students; then the distilled rates with
+one teacher; then every student from every teacher. Nothing is remembered between calls, so a killed study
+continues from its folder alone.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.params import count_params
+from distillaw.accounting.shapes import Shape
+from distillaw.errors import RunError
+from distillaw.quantities import parse_count
+from distillaw.runs.spec import TrunkSpec
+from distillaw.sweep.spec import StudySpec, TeacherSpec
+from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
+
+FLOP_PER_SECOND = 45e9
+SECONDS_PER_TOKEN = 2e-5
+"""Assumed speed of one core for the dry run: matrix work plus a fixed cost per token (dev/LOG.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What jobs depend on besides the study file."""
+
+    vocab_size: int
+    data_hash: str
+    fingerprints: Mapping[str, str]
+    """External teacher folder -> hash of its weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What is on disk."""
+
+    losses: Mapping[str, float]
+    """Finished run id -> held-out loss."""
+    failures: Mapping[str, str]
+    """Failed run id -> its error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One trunk and the budgets wanted from it: the unit a worker takes."""
+
+    trunk: TrunkSpec
+    budgets: tuple[int, ...]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Runs this job makes."""
+        return [self.trunk.run_id(tokens) for tokens in self.budgets]
+
+
+@dataclass(slots=True, kw_only=True)
+class Board:
+    """All jobs known at this moment, in the order they should start."""
+
+    jobs: list[Job]
+    """Every job whose inputs are decided (finished ones included)."""
+    waiting: list[str]
+    """What cannot be decided yet, in words."""
+    supervised: Search | None = None
+    distilled: Search | None = None
+
+
+class Planner:
+    """Turns a study, its facts and its progress into jobs."""
+
+    def __init__(self, spec: StudySpec, facts: Facts, progress: Progress) -> None:
+        self._spec, self._facts, self._progress = spec, facts, progress
+        self._sizes = spec.end_sizes()
+
+    def board(self) -> Board:
+        """The jobs whose inputs are decided, tuning first.
+
+        Raises:
+            RunError: every rate of a search diverged.
+        """
+        spec, board = self._spec, Board(jobs=[], waiting=[])
+        if not spec.tuning.enabled:
+            self._add_grid(board, self._fixed_rates(), spec.batch_tokens)
+            return board
+        lowest = math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9)
+        rounds = spec.tuning.rounds
+        search = search_supervised(self._lookup(None), self._sizes, rounds=rounds, lowest_batch=lowest)
+        board.supervised = search
+        self._add_points(board, search, None)
+        if not search.is_done:
+            board.waiting.append("teachers and students wait for the supervised rate and batch")
+            return board
+        batch = self.batch_tokens(search.batch)
+        supervised = self._rates(search, "supervised")
+        teachers = self._add_teachers(board, supervised, batch)
+        self._add_students(board, supervised, batch, None, None)
+        self._add_distilled(board, teachers, search.batch, rounds, lowest)
+        return board
+
+    def _add_distilled(
+        self, board: Board, teachers: dict[str, str], batch_index: int, rounds: int, lowest: int
+    ) -> None:
+        spec = self._spec
+        middle = spec.middle_teacher()
+        if middle is None:
+            return
+        reference = teachers[spec.teacher_label(middle)]
+        if not self._is_available(reference):
+            board.waiting.append(f"distilled rates wait for the teacher {spec.teacher_label(middle)}")
+            return
+        search = search_distilled(
+            self._lookup(reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest
+        )
+        board.distilled = search
+        self._add_points(board, search, reference)
+        if not search.rates_known:
+            board.waiting.append("distilled students wait for their rate")
+            return
+        rates = self._rates(search, "distilled")
+        for label, teacher_run in teachers.items():
+            if self._is_available(teacher_run):
+                self._add_students(board, rates, self.batch_tokens(batch_index), teacher_run, label)
+            else:
+                board.waiting.append(f"students of {label} wait for their teacher")
+
+    def _add_grid(self, board: Board, rates: dict[float, float], batch: int) -> None:
+        teachers = self._add_teachers(board, rates, batch)
+        self._add_students(board, rates, batch, None, None)
+        for label, teacher_run in teachers.items():
+            if self._is_available(teacher_run):
+                self._add_students(board, rates, batch, teacher_run, label)
+            else:
+                board.waiting.append(f"students of {label} wait for their teacher")
+
+    def _add_teachers(self, board: Board, rates: dict[float, float], batch: int) -> dict[str, str]:
+        """Adds a job per teacher size; returns label -> run id or external folder."""
+        budgets: dict[str, set[int]] = {}
+        names: dict[str, str] = {}
+        for teacher in self._spec.teachers:
+            label = self._spec.teacher_label(teacher)
+            if teacher.path:
+                names[label] = str(Path(teacher.path).expanduser().resolve())
+                continue
+            budgets.setdefault(teacher.params, set()).add(teacher.tokens)
+            names[label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
+        for params, tokens in budgets.items():
+            trunk = self._teacher_trunk(TeacherSpec(params=params, tokens=max(tokens)), rates, batch)
+            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+        return names
+
+    def _teacher_trunk(self, teacher: TeacherSpec, rates: dict[float, float], batch: int) -> TrunkSpec:
+        return self._trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+
+    def _add_students(
+        self, board: Board, rates: dict[float, float], batch: int, teacher_run: str | None, label: str | None
+    ) -> None:
+        spec = self._spec
+        for params in spec.students.params:
+            wanted = {spec.seed: set(spec.students.tokens)}
+            for replicate in spec.replicates:
+                chosen = label is None or not replicate.teachers or label in replicate.teachers
+                if replicate.params == params and chosen:
+                    for seed in range(spec.seed + 1, spec.seed + replicate.seeds):
+                        wanted.setdefault(seed, set()).update(replicate.tokens or spec.students.tokens)
+            for seed, tokens in wanted.items():
+                trunk = self._trunk("student", params, rates, batch, seed, teacher_run)
+                board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+
+    def _trunk(
+        self, role: str, params: str, rates: dict[float, float], batch: int, seed: int, teacher_run: str | None,
+        *, peak_lr: float | None = None, purpose: str = "",
+    ) -> TrunkSpec:  # fmt: skip
+        shape = self._spec.shape(params, self._facts.vocab_size)
+        counts = count_params(shape)
+        return TrunkSpec(
+            role=role, purpose=purpose or ("teacher" if role == "teacher" else "grid"), label=params,
+            layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, params=counts.non_embedding,
+            total_params=counts.total, vocab_size=self._facts.vocab_size, seed=seed, split=role,
+            peak_lr=peak_lr or transfer_rate(rates, counts.non_embedding), batch_tokens=batch,
+            recipe=self._spec.training, data_hash=self._facts.data_hash, teacher_run=teacher_run,
+            teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
+        )  # fmt: skip
+
+    # --- tuning ---------------------------------------------------------------------------------------------
+
+    def batch_tokens(self, j: int) -> int:
+        """Batch of lattice index j, a whole number of sequences."""
+        context = self._spec.training.context
+        return max(context, round(self._spec.batch_tokens * 2.0**j / context) * context)
+
+    def point(self, arm: str, size: str, i: int, j: int, teacher_run: str | None) -> TrunkSpec:
+        """The trunk of a lattice point."""
+        rate = float(f"{self._spec.peak_lr * 2.0**i * math.sqrt(2.0**j):.4g}")
+        return self._trunk("student", size, {}, self.batch_tokens(j), self._spec.seed,
+                           teacher_run if arm == "distilled" else None, peak_lr=rate, purpose="tuning")  # fmt: skip
+
+    def _lookup(self, teacher_run: str | None):  # noqa: ANN202 - a closure of type tuning.Lookup
+        def lookup(arm: str, size: str, i: int, j: int) -> float | None:
+            run_id = self.point(arm, size, i, j, teacher_run).run_id(self._spec.tuning_tokens)
+            if run_id in self._progress.failures:
+                return math.inf
+            return self._progress.losses.get(run_id)
+
+        return lookup
+
+    def _add_points(self, board: Board, search: Search, teacher_run: str | None) -> None:
+        """Adds the search's points, measured and needed alike."""
+        for arm, size, i, j in search.needed:
+            trunk = self.point(arm, size, i, j, teacher_run)
+            board.jobs.append(Job(trunk=trunk, budgets=(self._spec.tuning_tokens,)))
+
+    def _rates(self, search: Search, arm: str) -> dict[float, float]:
+        """Tuned rate at each end size, keyed by its exact parameter count."""
+        rates = {}
+        for size in self._sizes:
+            trunk = self.point(arm, size, search.rate[arm, size], search.batch, None)
+            if math.isinf(self._lookup(None)(arm, size, search.rate[arm, size], search.batch) or 0.0):
+                raise RunError(
+                    f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
+                    "lower peak_lr in the study file"
+                )
+            rates[float(trunk.params)] = trunk.peak_lr
+        return rates
+
+    def _fixed_rates(self) -> dict[float, float]:
+        return {1.0: self._spec.peak_lr}
+
+    def _is_available(self, teacher_run: str) -> bool:
+        return Path(teacher_run).is_absolute() or teacher_run in self._progress.losses
+
+
+def job_flops(job: Job, teacher_shape: Shape | None) -> float:
+    """Training and teacher-logit FLOP a job executes: one trunk, a cooldown per budget."""
+    forward = forward_flops(job.trunk.shape).total
+    teacher = forward_flops(teacher_shape).total if teacher_shape else 0.0
+    return (3 * forward + teacher) * executed_tokens(job)
+
+
+def executed_tokens(job: Job) -> float:
+    """Tokens a job trains on: (1 - c) of the largest budget, and c of every budget."""
+    cooldown = job.trunk.recipe.cooldown
+    return (1 - cooldown) * max(job.budgets) + cooldown * sum(job.budgets)
+
+
+def job_seconds(job: Job, teacher_shape: Shape | None) -> float:
+    """Estimated seconds on one core."""
+    return job_flops(job, teacher_shape) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * executed_tokens(job)
+
+
+def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
+    """Every job of the study as if tuning stayed at its start: for the dry run."""
+    fixed = replace(spec, tuning=replace(spec.tuning, enabled=False))
+    done = Progress(losses=_Everything(), failures={})
+    jobs = Planner(fixed, facts, done).board().jobs
+    if not spec.tuning.enabled:
+        return jobs
+    planner = Planner(spec, facts, done)
+    middle = spec.middle_teacher()
+    arms = ["supervised"] + (["distilled"] if middle else [])
+    teacher_run = next((j.trunk.run_id(max(j.budgets)) for j in jobs if middle and j.trunk.role == "teacher"
+                        and j.trunk.label == middle.params), None)  # fmt: skip
+    for arm in arms:
+        for size in spec.end_sizes():
+            for i, j in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
+                jobs.append(
+                    Job(trunk=planner.point(arm, size, i, j, teacher_run), budgets=(spec.tuning_tokens,))
+                )
+    return jobs
+
+
+class _Everything(dict):
+    """A progress in which every run is finished."""
+
+    def __contains__(self, key: object) -> bool:
+        return True

@@ -1,0 +1,233 @@
+"""The local scheduler: one single-threaded worker process per core, jobs handed out as they become ready.
+
+Small models run fastest one to a core. Workers live through many jobs, so torch is imported once each; the
+scheduler itself never imports it. All state is on disk: kill anything at any moment and run again.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from distillaw.errors import RunError
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.jobs import Board, Job
+
+STOP_SECONDS = 20.0
+"""How long workers may take to save their checkpoints after being asked to stop."""
+MAX_CRASHES = 2
+"""A job whose worker dies this often (killed, out of memory) is marked failed."""
+
+
+class Display(Protocol):
+    """What the scheduler tells the person who watches."""
+
+    def started(self, job: Job, worker: int) -> None: ...
+    def progressed(self, job: Job, tokens: int, loss: float | None) -> None: ...
+    def finished(self, job: Job) -> None: ...
+    def failed(self, job: Job, error: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process and the job it has."""
+
+    process: subprocess.Popen[bytes]
+    number: int
+    job: Job | None = None
+    is_ready: bool = False
+    pending: bytes = b""
+    """Output read so far that is not yet a whole line."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What one call of the scheduler did."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    busy_seconds: float = 0.0
+    """CPU seconds of the workers, from the operating system."""
+    wall_seconds: float = 0.0
+    workers: int = 0
+
+
+class LocalScheduler:
+    """Runs jobs on this machine until none is left."""
+
+    def __init__(self, study: StudyFolder, *, workers: int, display: Display) -> None:
+        self._study, self._count, self._display = study, workers, display
+        self._workers: list[Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._crashes: dict[str, int] = {}
+        self._outcome = Outcome(workers=workers)
+
+    def run(self, board: Callable[[], Board]) -> Outcome:
+        """Train until the board has no unfinished job; `board` is asked again after every finished one.
+
+        Raises:
+            RunError: workers cannot be started.
+            KeyboardInterrupt: passed on after the workers have saved their checkpoints.
+        """
+        began, before = time.monotonic(), os.times()
+        try:
+            while self._assign(board()):
+                self._wait()
+        finally:
+            self._stop()
+            after = os.times()
+            self._outcome.wall_seconds = time.monotonic() - began
+            used = after.children_user + after.children_system - before.children_user - before.children_system
+            self._outcome.busy_seconds = used
+        return self._outcome
+
+    def _assign(self, board: Board) -> bool:
+        """Give ready jobs to free workers; False when nothing is left to do."""
+        running = {w.job.trunk.trunk_id for w in self._workers if w.job}
+        ready = [job for job in board.jobs if self._is_open(job) and job.trunk.trunk_id not in running]
+        for worker in self._free_workers(len(ready)):
+            # two jobs of one trunk share a checkpoint, so they run one after the other
+            job = next((j for j in ready if j.trunk.trunk_id not in running), None)
+            if job is None:
+                break
+            running.add(job.trunk.trunk_id)
+            worker.job = job
+            self._send(worker, job)
+            self._display.started(job, worker.number)
+        return bool(running)
+
+    def _is_open(self, job: Job) -> bool:
+        ids = job.run_ids
+        if any(run_id in self._outcome.failed for run_id in ids):
+            return False
+        return any(self._study.run(run_id).state() != "done" for run_id in ids)
+
+    def _free_workers(self, wanted: int) -> list[Worker]:
+        for worker in [w for w in self._workers if w.process.poll() is not None and w.job is None]:
+            self._forget(worker)
+        while len(self._workers) < min(self._count, wanted + sum(w.job is not None for w in self._workers)):
+            self._start_worker()
+        return [worker for worker in self._workers if worker.job is None]
+
+    def _start_worker(self) -> None:
+        number = next(n for n in range(self._count) if all(w.number != n for w in self._workers))
+        environment = os.environ | {
+            # Keep freed memory in the process: page faults cost 3-5 % of a step on small models.
+            "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32), "MALLOC_TOP_PAD_": str(1 << 26),
+            "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
+        with (self._study.path / f"worker-{number}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "distillaw.sweep.worker", str(self._study.path)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, env=environment,
+            )  # fmt: skip
+        worker = Worker(process, number)
+        assert process.stdout is not None
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._workers.append(worker)
+
+    def _send(self, worker: Worker, job: Job) -> None:
+        assert worker.process.stdin is not None
+        try:
+            worker.process.stdin.write(json.dumps({"job": asdict(job)}).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it died: its end of output tells
+
+    def _wait(self) -> None:
+        """Handle messages until some job has ended, so that the board is asked only when it may have changed."""
+        while True:
+            for key, _ in self._selector.select(timeout=1.0):
+                if self._read(key.data):
+                    return
+
+    def _read(self, worker: Worker) -> bool:
+        """Handle what a worker has written; True if its job ended."""
+        assert worker.process.stdout is not None
+        raw = os.read(worker.process.stdout.fileno(), 1 << 16)
+        if not raw:
+            return self._crashed(worker)
+        *lines, worker.pending = (worker.pending + raw).split(b"\n")
+        ended = [self._handle(worker, json.loads(line)) for line in lines]
+        return any(ended)
+
+    def _handle(self, worker: Worker, message: dict[str, Any]) -> bool:
+        """Act on one message; True if the worker's job ended."""
+        job = worker.job
+        if message["event"] == "ready":
+            worker.is_ready = True
+        if job is None or message["event"] == "ready":
+            return False
+        if message["event"] == "progress":
+            self._display.progressed(job, int(message["tokens"]), message["loss"])
+            return False
+        worker.job = None
+        if message["event"] == "done":
+            self._outcome.done.extend(message["run_ids"])
+            self._display.finished(job)
+        else:
+            self._fail(job, message["run_ids"], message["error"])
+        return True
+
+    def _crashed(self, worker: Worker) -> bool:
+        """A worker's output ended: retry its job on a new one, or give the job up."""
+        job, code = worker.job, worker.process.wait()
+        self._forget(worker)
+        if job is None:
+            return False
+        if not worker.is_ready:
+            raise RunError(
+                f"a worker ended with code {code} before its first job; see {self._study.path}/worker-*.log"
+            )
+        crashes = self._crashes[job.trunk.trunk_id] = self._crashes.get(job.trunk.trunk_id, 0) + 1
+        if crashes >= MAX_CRASHES:
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            error = f"its worker died {crashes} times ({how}; out of memory?); see {self._study.path}/worker-*.log"
+            for run_id in job.run_ids:
+                if self._study.run(run_id).state() != "done":
+                    self._study.run(run_id).set_status("failed", error=error)
+            self._fail(job, job.run_ids, error)
+        return True
+
+    def _fail(self, job: Job, run_ids: list[str], error: str) -> None:
+        self._outcome.failed.update(dict.fromkeys(run_ids, error))
+        self._display.failed(job, error)
+
+    def _forget(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        assert worker.process.stdout is not None and worker.process.stdin is not None
+        self._selector.unregister(worker.process.stdout)
+        worker.process.stdout.close()
+        try:
+            worker.process.stdin.close()
+        except BrokenPipeError:
+            pass
+
+    def _stop(self) -> None:
+        """Ask all workers to save and end; the slow ones are killed."""
+        for worker in self._workers:
+            worker.process.terminate() if worker.job else worker.process.stdin and worker.process.stdin.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in list(self._workers):
+            try:
+                worker.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            self._forget(worker)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def worker_logs(study: Path) -> list[Path]:
+    """Logs of the workers, for error messages."""
+    return sorted(study.glob("worker-*.log"))

@@ -1,0 +1,37 @@
+"""Warm-up, constant trunk, cooldown branches (WSD): one trunk serves every token budget.
+
+A run to D tokens follows the trunk at a constant rate to (1 - c) D and decays over the last c D tokens, so
+k budgets cost (1 - c) D_max + c sum D_i instead of sum D_i (spec experiments.md, section 6.1; parity with
+cosine is reported by arXiv 2404.06395 and 2405.18392). All positions are in optimiser steps.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The rate as a multiple of the peak, for one branch."""
+
+    warmup_steps: int
+    branch_step: int
+    """Step at which the cooldown begins; the trunk itself never decays."""
+    total_steps: int
+    final_ratio: float = 0.01
+    """Rate at the last step over the peak."""
+
+    def factor(self, step: int) -> float:
+        """Multiple of the peak rate used by step `step` (0-based)."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if step < self.branch_step:
+            return warm
+        progress = (step + 1 - self.branch_step) / (self.total_steps - self.branch_step)
+        return warm * (1 - (1 - self.final_ratio) * progress)
+
+
+def schedule_for(*, tokens: int, batch_tokens: int, warmup_tokens: int, cooldown: float) -> Schedule:
+    """The schedule of a run: steps are whole batches, the budget is rounded to the nearest."""
+    total = max(1, round(tokens / batch_tokens))
+    branch = min(total - 1, round(total * (1 - cooldown)))
+    return Schedule(
+        warmup_steps=max(1, round(warmup_tokens / batch_tokens)), branch_step=branch, total_steps=total
+    )
