@@ -20,8 +20,10 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
     Args:
         text: what the user typed, or a number that is passed through the same checks.
         name: what the number is, for the error message.
+
     Returns:
         The count as a float (exact for integers below 2**53).
+
     Raises:
         ConfigError: not a number, not finite, or not positive.
     """

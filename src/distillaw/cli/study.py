@@ -93,7 +93,7 @@ def _print_trunks(jobs: list, seconds: list[float]) -> None:
     console().print(table)
 
 
-def _print_unknowns(spec) -> None:  # noqa: ANN001 - StudySpec is imported on use
+def _print_unknowns(spec) -> None:
     if spec.tuning.enabled:
         print(
             "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
@@ -120,10 +120,10 @@ def run(
         quiet: no progress, only the result.
         json: print one JSON object at the end.
     """
+    from distillaw.runs.store import StudyFolder
     from distillaw.sweep.local import available_cores
     from distillaw.sweep.spec import load_study
     from distillaw.sweep.study import clear_failures, require_trainable, run_study, study_cost
-    from distillaw.runs.store import StudyFolder
 
     require_trainable()
     spec = load_study(study)
@@ -140,7 +140,7 @@ def run(
     return _conclude(folder, outcome, quiet=quiet, as_json=json)
 
 
-def _conclude(folder: Path, outcome, *, quiet: bool, as_json: bool) -> int:  # noqa: ANN001
+def _conclude(folder: Path, outcome, *, quiet: bool, as_json: bool) -> int:
     """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
     from distillaw.report.study import conclude_study
 

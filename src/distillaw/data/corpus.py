@@ -31,6 +31,7 @@ def read_documents(
         max_document_chars: keep only the first characters of each document; 0 keeps all.
         section_chars: cut each document into sections of about this many characters at line ends, each then
             a document of its own (for corpora of few long texts); 0 does not cut.
+
     Raises:
         DataError: a file is unreadable, not UTF-8, or lacks the column.
         ConfigError: the corpus does not exist or has no known format.
@@ -144,7 +145,7 @@ def _read_hub(name: str, text_column: str) -> Iterator[str]:
     yield from _column(dataset, text_column, f"hub:{name}")
 
 
-def _datasets(function: str):  # noqa: ANN202 - a function of a library without types
+def _datasets(function: str):
     try:
         import datasets
     except ImportError:
@@ -152,7 +153,7 @@ def _datasets(function: str):  # noqa: ANN202 - a function of a library without 
     return getattr(datasets, function)
 
 
-def _column(dataset, text_column: str, where: str) -> Iterator[str]:  # noqa: ANN001
+def _column(dataset, text_column: str, where: str) -> Iterator[str]:
     if text_column not in dataset.column_names:
         raise DataError(
             f"{where}: no column {text_column!r}; found {dataset.column_names}. Set data.text_column"

@@ -140,7 +140,7 @@ def _build(spec: DataSpec, folder: Path) -> None:
     })  # fmt: skip
 
 
-def _train(spec: DataSpec, sides: np.ndarray):  # noqa: ANN202 - a transformers type, imported on use
+def _train(spec: DataSpec, sides: np.ndarray):
     def sample() -> Iterator[str]:
         left = TOKENIZER_SAMPLE_CHARS
         for text, side in zip(_documents(spec), sides, strict=True):

@@ -8,6 +8,7 @@
 Nothing here knows about training: a split is an array of token windows that any seed may order.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ class TokenStore:
         """Token ids of each held-out document, each beginning with the end-of-text token."""
         bounds = np.load(self.folder / "validation-documents.npy")
         tokens = np.concatenate(self.split("validation", context=1).shards)
-        return [tokens[a:b].astype(np.int64) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [tokens[a:b].astype(np.int64) for a, b in itertools.pairwise(bounds)]
 
 
 def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:

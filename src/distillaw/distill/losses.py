@@ -31,8 +31,10 @@ def distillation_loss(
         distill_weight: lambda in [0, 1]; ignored without a teacher.
         temperature: tau > 0.
         z_weight: lambda_Z >= 0.
+
     Returns:
         A scalar tensor.
+
     Raises:
         ValueError: shapes disagree, or a weight is out of its range.
     Source:
@@ -56,7 +58,7 @@ class _FusedLoss(torch.autograd.Function):
     """Value and gradient together; the backward pass only scales what the forward pass computed."""
 
     @staticmethod
-    def forward(ctx, student, labels, teacher, weight, temperature, z_weight):  # noqa: ANN001, ANN205
+    def forward(ctx, student, labels, teacher, weight, temperature, z_weight):
         logits = student.detach().flatten(0, -2)
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         flat_labels = labels.flatten().unsqueeze(1)
@@ -81,7 +83,7 @@ class _FusedLoss(torch.autograd.Function):
         return value / len(logits)
 
     @staticmethod
-    def backward(ctx, grad_output):  # noqa: ANN001, ANN205
+    def backward(ctx, grad_output):
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_output).view(ctx.shape).to(ctx.dtype), None, None, None, None, None
 

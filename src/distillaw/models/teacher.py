@@ -4,14 +4,10 @@ Its vocabulary is compared with the study's token by token before any forward pa
 vocabulary would train the student on nonsense without an error.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.accounting.config import shape_from_config
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import CacheError, VocabularyError
-from distillaw.runs.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,9 +55,3 @@ def check_vocabulary(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None
         f"{len(different)} tokens differ, e.g. {shown}). Set data.tokenizer to the teacher's folder so that both "
         "share one tokenizer, or choose another teacher"
     )
-
-
-def teacher_shape(folder: Path, *, context: int) -> Shape:
-    """The shape of a teacher, from its config.json, for FLOP counts at the study's context."""
-    config = read_json(folder / "config.json")
-    return replace(shape_from_config(config), context=context)

@@ -41,6 +41,7 @@ def from_table(cls: type[T], table: object, where: str) -> T:
         cls: a dataclass whose fields are str, bool, int, float, nested dataclasses, or tuples of these.
         table: what TOML gave.
         where: the table's name for messages, e.g. `[data]`.
+
     Raises:
         ConfigError: unknown or missing keys, wrong types.
     """

@@ -14,7 +14,6 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
-from distillaw.quantities import parse_count
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.spec import StudySpec, TeacherSpec
 from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
@@ -198,7 +197,7 @@ class Planner:
         return self._trunk("student", size, {}, self.batch_tokens(j), self._spec.seed,
                            teacher_run if arm == "distilled" else None, peak_lr=rate, purpose="tuning")  # fmt: skip
 
-    def _lookup(self, teacher_run: str | None):  # noqa: ANN202 - a closure of type tuning.Lookup
+    def _lookup(self, teacher_run: str | None):
         def lookup(arm: str, size: str, i: int, j: int) -> float | None:
             run_id = self.point(arm, size, i, j, teacher_run).run_id(self._spec.tuning_tokens)
             if run_id in self._progress.failures:

@@ -29,10 +29,17 @@ MAX_CRASHES = 2
 class Display(Protocol):
     """What the scheduler tells the person who watches."""
 
-    def started(self, job: Job, worker: int) -> None: ...
-    def progressed(self, job: Job, tokens: int, loss: float | None) -> None: ...
-    def finished(self, job: Job) -> None: ...
-    def failed(self, job: Job, error: str) -> None: ...
+    def started(self, job: Job, worker: int) -> None:
+        """A worker has taken a job."""
+
+    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+        """A job has trained on further tokens; the loss is its training loss just now."""
+
+    def finished(self, job: Job) -> None:
+        """All runs of a job are on disk."""
+
+    def failed(self, job: Job, error: str) -> None:
+        """A job is given up."""
 
 
 @dataclass(slots=True)

@@ -172,9 +172,11 @@ def check_study(spec: StudySpec) -> None:
             f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt",
         )
     _check_teachers(spec)
+    sizes = list(spec.students.params)
     for replicate in spec.replicates:
-        _require(replicate.params in spec.students.params,
-                 f"[[replicates]] params = {replicate.params!r} is not one of {list(spec.students.params)}")  # fmt: skip
+        _require(
+            replicate.params in sizes, f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
+        )
         for label in replicate.teachers:
             _require(label in spec.teacher_labels(),
                      f"[[replicates]] teachers: {label!r} is not one of {spec.teacher_labels()}")  # fmt: skip

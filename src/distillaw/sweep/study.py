@@ -34,7 +34,6 @@ from distillaw.sweep.jobs import (
 )
 from distillaw.sweep.local import Display, LocalScheduler, Outcome
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tuning import Search
 from distillaw.version import __version__
 
 BYTES_PER_PARAM_RUN = 4.2
@@ -91,6 +90,7 @@ def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, 
         workers: processes, one core each.
         display: told about every job.
         command: how the user called, for the report.
+
     Raises:
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: another process works on the folder, the disk is full, or workers do not start.
@@ -100,7 +100,7 @@ def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, 
         _check_disk(folder, study_cost(spec, spec.data.vocab_size).disk_bytes)
         store = prepare_data(spec.data, study.data)
         facts = check_facts(spec, store)
-        _write_study(spec, study, store, command)
+        write_study(spec, study, store, command)
         outcome = LocalScheduler(study, workers=workers, display=display).run(
             lambda: Planner(spec, facts, read_progress(study)).board()
         )
@@ -224,7 +224,7 @@ def _check_disk(folder: Path, needed: float) -> None:
         )
 
 
-def _write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command: str) -> None:
+def write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command: str) -> None:
     """Write study.json; a changed study file is noted, since finished runs that no longer fit are left out."""
     file = study.path / "study.json"
     created = (

@@ -31,7 +31,7 @@ Report = Callable[[int, float], None]
 """Called after every step with (its tokens, its training loss); may raise to stop the run cleanly."""
 
 
-class StopTraining(Exception):
+class StopTraining(Exception):  # noqa: N818 - a request, not an error
     """Raised by a `Report` to end training now; the loop saves a checkpoint before it lets go."""
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, make_heldout, score_heldout
 from distillaw.models.fresh import build_model, count_parameters
-from distillaw.models.teacher import load_teacher, teacher_shape
+from distillaw.models.teacher import load_teacher
 from distillaw.runs.files import read_json, write_with
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
@@ -40,8 +41,10 @@ def train_trunk(
         budgets: token budgets in any order.
         study: where tokens, trunks and runs lie.
         report: progress callback.
+
     Returns:
         One folder per budget, ascending.
+
     Raises:
         RunError: diverged, or the disk is full; finished runs and the last checkpoint are kept.
         VocabularyError: the teacher does not share the study's vocabulary.
@@ -164,4 +167,4 @@ def _teacher_facts(spec: TrunkSpec, study: StudyFolder) -> tuple[dict[str, objec
         return {}, 0.0
     path = teacher_folder(spec.teacher_run, study)
     facts = read_json(path / "result.json") if (path / "result.json").exists() else {}
-    return facts, forward_flops(teacher_shape(path, context=spec.recipe.context)).total
+    return facts, forward_flops(read_architecture(path), context=spec.recipe.context).total

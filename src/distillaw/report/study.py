@@ -1,0 +1,62 @@
+"""What follows the runs of a study: fit its laws, decide, write the report. Nothing is trained here.
+
+The conclusion is a function of runs.parquet and study.json; while neither changes it is not computed again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillaw.errors import DistillawError
+from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
+from distillaw.version import __version__
+
+FAMILIES = ("supervised", "distillation-reduced", "capacity-gap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """Where the report lies and what it says first."""
+
+    report: Path
+    verdict: dict[str, object]
+    sentence: str
+
+
+def conclude_study(folder: Path) -> Conclusion:
+    """Fit the laws of a study folder, decide for its target, write report.html and verdict.json.
+
+    Raises:
+        DistillawError: no finished runs, or the tables are damaged.
+    """
+    stamp, report = folder / "conclusion.json", folder / "report.html"
+    inputs = content_hash([file_sha256(folder / name) for name in ("runs.parquet", "study.json", "tuning.json")]
+                          + [__version__])  # fmt: skip
+    if report.exists() and stamp.exists() and read_json(stamp).get("inputs") == inputs:
+        return _read(folder, read_json(stamp))
+    fit_laws(folder)
+    from distillaw.report.document import write_report
+
+    write_report(folder)
+    verdict = read_json(folder / "verdict.json")
+    write_json(stamp, {"inputs": inputs, "sentence": verdict.get("sentence", "")})
+    return _read(folder, read_json(stamp))
+
+
+def _read(folder: Path, stamp: dict[str, object]) -> Conclusion:
+    return Conclusion(report=folder / "report.html", verdict=read_json(folder / "verdict.json"),
+                      sentence=str(stamp["sentence"]))  # fmt: skip
+
+
+def fit_laws(folder: Path, *, bootstrap: int = 300) -> None:
+    """Fit each family on the study's runs into laws/<family>.json; what cannot be fitted says why there."""
+    from distillaw.fitting.api import fit
+
+    for family in FAMILIES:
+        file = folder / "laws" / f"{family}.json"
+        try:
+            fit(folder, family=family, bootstrap=bootstrap).save(file)
+        except DistillawError as error:
+            file.unlink(missing_ok=True)
+            write_json(folder / "laws" / f"{family}.error.json", {"family": family, "error": str(error)})
+        else:
+            (folder / "laws" / f"{family}.error.json").unlink(missing_ok=True)
