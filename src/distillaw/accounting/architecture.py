@@ -24,12 +24,10 @@ class Attention:
     """Biases of the four projections, elements of one layer."""
     norm_params: int = 0
     """Gains of query and key norms, elements of one layer."""
-    rotary_dim: int = 0
-    """Dimensions of a head that are rotated; 0 without rotary positions."""
 
     def __post_init__(self) -> None:
         """Refuse what no model can have."""
-        _check_counts(self, optional=("window",), may_be_zero=("bias_params", "norm_params", "rotary_dim"))
+        _check_counts(self, optional=("window",), may_be_zero=("bias_params", "norm_params"))
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "
@@ -128,9 +126,7 @@ def as_architecture(model: Model) -> Architecture:
     """The full description of a model; a `Shape` is a Llama with gated FFN, RMSNorm and no biases."""
     if isinstance(model, Architecture):
         return model
-    attention = Attention(
-        heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim, rotary_dim=model.head_dim
-    )
+    attention = Attention(heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim)
     block = Block(
         count=model.layers, attention=attention, ffn=FeedForward(width=model.ffn), norm_params=2 * model.width
     )

@@ -47,14 +47,12 @@ class FlopParts:
     """2.5 n_heads n_ctx per layer, not halved: the paper's full count; outside `total`."""
     embedding: float
     """2 d_model: the paper's full count; outside `total`."""
-    rotary: float
-    """The product of positions and frequencies, computed once per forward pass; outside `total`."""
     causal: bool
     """Whether attention counts half of the square (True) or all of it, as torch's counter does."""
 
     @property
     def matmuls(self) -> float:
-        """Matrix products only: with `causal=False`, what torch's counter sees (less `rotary`)."""
+        """Matrix products only: with `causal=False`, what torch's counter sees."""
         return self.attention_projections + self.attention_scores + self.ffn + self.router + self.head
 
     @property
@@ -103,7 +101,6 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
         head=2.0 * arch.vocab * width,
         softmax=sum(2.5 * b.count * b.attention.heads * tokens for b in blocks),
         embedding=2.0 * width,
-        rotary=float(max(b.attention.rotary_dim for b in blocks)),
         causal=causal,
     )
 

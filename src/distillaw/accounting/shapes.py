@@ -95,7 +95,8 @@ def shape_for_params(
         )
         raise ConfigError(
             f"params = {params:g}: the nearest shape with head_dim {head_dim} has {actual} non-embedding "
-            f"parameters, more than a factor 1.5 away. Choose a size of at least {smallest} or a smaller head_dim."
+            f"parameters, more than a factor 1.5 away. Choose a size of at least {smallest} "
+            "or a smaller head_dim."
         )
     return shape
 
