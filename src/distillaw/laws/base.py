@@ -24,6 +24,7 @@ def log_positive(name: str, value: ArrayLike) -> Array:
     Args:
         name: what the value is, for the message.
         value: scalar or array of any shape.
+
     Raises:
         DataError: an entry is not a number, not finite or not positive (first offender named).
     """

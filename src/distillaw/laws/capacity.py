@@ -56,7 +56,9 @@ class CapacityGapLine:
         T = np.exp(log_positive("teacher_params", teacher_params))
         S = (T / _MILLION - self.intercept) / self.slope * _MILLION
         if (S <= 0).any():
-            raise DataError(f"teacher_params {T[S <= 0].flat[0]:.4g}: no positive student size lies on the line there")
+            raise DataError(
+                f"teacher_params {T[S <= 0].flat[0]:.4g}: no positive student size lies on the line there"
+            )
         return S
 
     @property

@@ -44,6 +44,7 @@ class _StudentLaw(ABC):
             student_tokens: D_S, tokens the student is distilled on, > 0.
             teacher_loss: L_T, the teacher's cross-entropy against data, nats per token, > 0.
             supervised_loss: Ltilde_S; by default from the law's own supervised law.
+
         Raises:
             DataError: an argument is not positive or not finite, or Ltilde_S is not known.
         """
@@ -60,7 +61,7 @@ class _StudentLaw(ABC):
     __call__ = distillation
 
     def log_loss(self, n: Array, d: Array, t: Array, s: Array) -> Array:
-        """ln L_S from ln N_S, ln D_S, ln L_T, ln Ltilde_S, unchecked."""
+        """Ln L_S from ln N_S, ln D_S, ln L_T, ln Ltilde_S, unchecked."""
         return np.logaddexp(t, self._log_term(n, d) - self._c0() * t - self._break(t - s))
 
     def break_factor(self, ratio: ArrayLike) -> Array:
@@ -77,7 +78,7 @@ class _StudentLaw(ABC):
 
     @abstractmethod
     def _log_term(self, n: Array, d: Array) -> Array:
-        """ln T from ln N_S, ln D_S."""
+        """Ln T from ln N_S, ln D_S."""
 
     @abstractmethod
     def _c0(self) -> float:
@@ -85,14 +86,14 @@ class _StudentLaw(ABC):
 
     @abstractmethod
     def _break(self, x: Array) -> Array:
-        """h at x = ln (L_T / Ltilde_S)."""
+        """H at x = ln (L_T / Ltilde_S)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationLaw(_StudentLaw):
     """The full, nine-parameter form of the paper.
 
-        L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
+    L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
     """
 
     A: float
@@ -154,7 +155,9 @@ class KappaDistillationLaw(_StudentLaw):
     @property
     def coefficients(self) -> dict[str, float]:
         """A B alpha beta gamma c0 kappa f1."""
-        return {name: getattr(self, name) for name in ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")}
+        return {
+            name: getattr(self, name) for name in ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")
+        }
 
     @property
     def derived(self) -> dict[str, float]:
@@ -213,7 +216,7 @@ class ReducedDistillationLaw(_StudentLaw):
 
 
 def _exponential_break(kappa: float, f1: float, x: Array) -> Array:
-    """kappa r^(1/f1) at x = ln r, capped where exp(-h) is zero to rounding anyway."""
+    """Kappa r^(1/f1) at x = ln r, capped where exp(-h) is zero to rounding anyway."""
     return np.exp(np.minimum(np.log(kappa) + x / f1, 50.0))
 
 

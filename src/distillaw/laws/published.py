@@ -107,6 +107,7 @@ def published(name: str) -> PublishedLaw:
 
     Raises:
         ConfigError: unknown name (with the nearest known one).
+
     Example:
         >>> law = published("busbridge2025")
         >>> round(float(law.supervised(params=1.821e9, tokens=20 * 1.821e9)), 3)
@@ -116,7 +117,9 @@ def published(name: str) -> PublishedLaw:
     if raw is None:
         known = laws_available()
         raise ConfigError(f"no law named {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
-    values = {part: {symbol: float(c["value"]) for symbol, c in raw[part].items()} for part in _PARTS if part in raw}
+    values = {
+        part: {symbol: float(c["value"]) for symbol, c in raw[part].items()} for part in _PARTS if part in raw
+    }
     box = {part: Box.of({k: (v[0], v[1]) for k, v in b.items()}) for part, b in raw.get("range", {}).items()}
     supervised = None
     if "supervised" in values:
@@ -170,8 +173,11 @@ def _record(name: str, raw: dict) -> Record:
         coefficients=tuple((part, _coefficients(raw[part])) for part in _PARTS if part in raw),
         goldens=tuple(
             Golden(
-                target=g["target"], coords=tuple(sorted(g["coords"].items())), value=g["value"],
-                tolerance=g["tolerance"], source=g["source"],
+                target=g["target"],
+                coords=tuple(sorted(g["coords"].items())),
+                value=g["value"],
+                tolerance=g["tolerance"],
+                source=g["source"],
             )
             for g in raw.get("golden", [])
         ),  # fmt: skip

@@ -44,6 +44,7 @@ class SupervisedLaw:
         Args:
             params: N, parameters in the convention of the fit (non-embedding unless stated), > 0.
             tokens: D, training tokens, > 0.
+
         Raises:
             DataError: an argument is not positive or not finite (names the first offending entry).
         """
@@ -52,11 +53,11 @@ class SupervisedLaw:
     __call__ = supervised
 
     def log_loss(self, log_params: Array, log_tokens: Array) -> Array:
-        """ln L from ln N and ln D, unchecked: the inner loop of searches and of the other laws."""
+        """Ln L from ln N and ln D, unchecked: the inner loop of searches and of the other laws."""
         return np.logaddexp(np.log(self.E), self.log_reducible(log_params, log_tokens))
 
     def log_reducible(self, log_params: Array, log_tokens: Array) -> Array:
-        """ln (L - E) from ln N and ln D."""
+        """Ln (L - E) from ln N and ln D."""
         return self.gamma * np.logaddexp(
             np.log(self.A) - self.alpha * log_params, np.log(self.B) - self.beta * log_tokens
         )
@@ -93,7 +94,14 @@ class SupervisedLaw:
     @property
     def coefficients(self) -> dict[str, float]:
         """E A B alpha beta gamma."""
-        return {"E": self.E, "A": self.A, "B": self.B, "alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
+        return {
+            "E": self.E,
+            "A": self.A,
+            "B": self.B,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "gamma": self.gamma,
+        }
 
     @property
     def derived(self) -> dict[str, float]:

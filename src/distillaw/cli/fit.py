@@ -1,0 +1,91 @@
+"""`distillaw fit`: a law from a CSV, a Parquet file or a study folder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+
+Family = Literal[
+    "supervised", "chinchilla", "distillation", "distillation-kappa", "distillation-reduced", "distillation-reduced-q",
+    "distillation-auto", "capacity-gap",
+]  # fmt: skip
+
+
+def fit(
+    file: Path,
+    *,
+    law: Family,
+    columns: str | None = None,
+    group: str | None = None,
+    delta: str = "auto",
+    bootstrap: int = 1000,
+    level: float = 0.9,
+    seed: int = 0,
+    supervised: str | None = None,
+    priors: Literal["auto", "weak", "none"] = "auto",
+    unit: str | None = None,
+    out: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Fit a law to runs.
+
+    Args:
+        file: CSV, Parquet or JSON lines file, or a study folder.
+        law: the family to fit.
+        columns: which column is what, e.g. params=N,tokens=D,loss=val_loss,teacher_loss=LT.
+        group: column that names the independent run of each row; `none` for independent rows.
+        delta: Huber threshold in ln loss; `auto` matches the noise, 1e-3 is the field's habit.
+        bootstrap: replicates for the intervals.
+        level: coverage of the intervals.
+        seed: of the bootstrap.
+        supervised: law of the students' own supervised loss: a published name or a fitted JSON file.
+        priors: weak priors; `auto` uses them when delta is auto.
+        unit: of the losses: nats, bits, bits-per-byte, bits-per-character.
+        out: write the fitted law here, for `predict --law` and `plan`.
+        json_: print one JSON object instead.
+    """
+    from distillaw.fitting.api import fit as fit_law
+    from distillaw.fitting.query import load_law
+
+    result = fit_law(
+        file, family=law, columns=parse_columns(columns), group=group,
+        delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
+        seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
+    )  # fmt: skip
+    if out is not None:
+        result.save(out)
+    if json_:
+        document = result.to_json()
+        keys = ("params", "conf_int", "level", "objective", "delta", "nobs", "ngroups", "status", "remedy",
+                "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
+                "notes", "details", "provenance")  # fmt: skip
+        print_json({"law": law, **{key: document[key] for key in keys}})
+        return
+    print(result.summary())
+    if not result.is_usable:
+        print("\nnext: add the runs named above, then the same command")
+    elif out is None:
+        print(
+            f"\nnext: distillaw fit {file} --law {law} --out law.json, then distillaw predict --law law.json ..."
+        )
+    else:
+        print(f"\nnext: distillaw predict --law {out} --student-params 300M --student-tokens 6B")
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """{our name: column} from `params=N,tokens=D`.
+
+    Raises:
+        ConfigError: a part without `=`.
+    """
+    pairs = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(
+                f"--columns: cannot read {pair!r}; write params=COLUMN,tokens=COLUMN,loss=COLUMN"
+            )
+    return {name.strip(): column.strip() for name, column in (pair.split("=", 1) for pair in pairs)}

@@ -1,0 +1,85 @@
+"""Design checks before a fit and the verdict after it: a status with a remedy instead of silence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.fitting.estimate import Estimate, Problem
+from distillaw.fitting.problem import Observations
+from distillaw.fitting.status import FitStatus
+
+SPARE_RUNS = 3
+"""Independent runs needed beyond the number of parameters."""
+CONDITION_LIMIT = 1e6
+"""Of the information matrix with unit diagonal (spec fitting.md section 5, an inferred limit)."""
+ISOFLOP = 0.05
+"""Spread of ln(6 N D) below which all runs count as one compute level."""
+DISAGREEMENT = 1e-6
+"""Relative objective by which the second solver may be better before it is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A status and what to do about it, with the values seen."""
+
+    status: FitStatus
+    remedy: str
+
+
+def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Verdict | None:
+    """None if a curve may be drawn through these rows, otherwise why not.
+
+    Args:
+        rows: the rows that would be fitted.
+        num_params: fitted parameters of the law.
+        needs_both: the law has both a size term and a data term.
+    """
+    ngroups = rows.ngroups
+    if ngroups < num_params + SPARE_RUNS:
+        what = f"{len(rows)} rows in {ngroups} independent runs" if rows.grouped else f"{ngroups} runs"
+        return Verdict(
+            status=FitStatus.TOO_FEW_RUNS,
+            remedy=f"{what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
+            f"needed. Add {num_params + SPARE_RUNS - ngroups} runs at new sizes and token counts, or fit a law with "
+            f"fewer parameters",
+        )
+    spread = float(np.ptp(np.log(rows.compute)))
+    if needs_both and spread < ISOFLOP and np.ptp(np.log(rows.params)) > spread:
+        level = float(np.median(rows.compute))
+        return Verdict(
+            status=FitStatus.ONE_COMPUTE_LEVEL,
+            remedy=f"{len(rows)} runs lie on one isoFLOP curve (6 N D within {100 * np.expm1(spread):.1g} % of "
+            f"{level:.2g}); alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}",
+        )
+    return None
+
+
+def check_estimate(
+    problem: Problem, fitted: Estimate, *, condition: float, disagreement: float | None
+) -> Verdict:
+    """The status of an estimate."""
+    model, theta = problem.model, fitted.theta
+    edge = [
+        f"{model.names[i]} = {theta[i]:.3g}"
+        for i in model.free
+        if theta[i] <= model.lower[i] + 1e-9 or theta[i] >= model.upper[i] - 1e-9
+    ]
+    if edge:
+        return Verdict(
+            status=FitStatus.AT_BOUND,
+            remedy=f"{', '.join(edge)} at the end of its range; {FitStatus.AT_BOUND.value}",
+        )
+    if condition > CONDITION_LIMIT:
+        return Verdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"condition number {condition:.1e} (limit {CONDITION_LIMIT:.0e}): {FitStatus.WEAKLY_IDENTIFIED.value}",
+        )
+    if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
+        size = (
+            f"an independent solver is better by {disagreement:.1e}" if disagreement else "iterations ran out"
+        )
+        return Verdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"the optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
+        )
+    return Verdict(status=FitStatus.CONVERGED, remedy=FitStatus.CONVERGED.value)

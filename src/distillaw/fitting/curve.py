@@ -1,0 +1,167 @@
+"""A fitted curve: parameters with their bootstrap replicates, evaluated at any coordinates.
+
+Converts between the fitted (power-mean, centred) parameters and the coefficients of the papers, in both
+directions. A distillation curve carries the supervised curve behind Ltilde_S, replicate by replicate, so
+that its uncertainty is never frozen silently.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.errors import DataError
+from distillaw.fitting.models import FREE, StudentModel, SupervisedModel
+from distillaw.laws.base import Array, Box, log_positive
+from distillaw.laws.capacity import CapacityGapLine
+from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.supervised import SupervisedLaw
+
+COEFFICIENTS = {
+    "chinchilla": ("E", "A", "B", "alpha", "beta"),
+    "supervised": ("E", "A", "B", "alpha", "beta", "gamma"),
+    "reduced": ("s0", "p", "c0", "kappa", "f1"),
+    "reduced-q": ("s0", "p", "q", "c0", "kappa", "f1"),
+    "kappa": ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1"),
+    "full": ("A", "B", "alpha", "beta", "gamma", "c0", "c1", "f1", "d1", "kappa"),
+    "capacity-gap": ("slope", "intercept"),
+}
+"""Reported names of each form; `kappa` of the full form is derived from the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A law's parameters and their replicates, in the fitted parameterisation."""
+
+    form: str
+    """chinchilla, supervised, reduced, reduced-q, kappa, full or capacity-gap."""
+    theta: Array
+    """(k,)."""
+    replicates: Array
+    """(R, k); (0, k) without a bootstrap."""
+    centre: tuple[float, float] = (0.0, 0.0)
+    """Means of ln N and ln D that were subtracted."""
+    behind: "Curve | None" = None
+    """The supervised curve behind Ltilde_S, with as many replicates, or one if it is taken as known."""
+
+    @property
+    def is_student(self) -> bool:
+        """True for a distillation law."""
+        return self.form in FREE
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the coordinates of a prediction."""
+        if self.form == "capacity-gap":
+            return ("student_params",)
+        return (
+            ("student_params", "student_tokens", "teacher_loss") if self.is_student else ("params", "tokens")
+        )
+
+    def log_value(self, coords: dict[str, Array], *, replicates: bool) -> Array:
+        """Ln of the prediction: (1, n) at the estimate, (R, n) for the replicates.
+
+        Args:
+            coords: natural logs of the coordinates, flat arrays of equal length; `supervised_loss` may
+                give Ltilde_S itself.
+            replicates: evaluate every bootstrap replicate instead of the estimate.
+        """
+        theta = self.replicates if replicates else self.theta[None]
+        if self.form == "capacity-gap":
+            T = theta[:, :1] * np.exp(coords["student_params"]) + theta[:, 1:] * 1e6
+            return np.log(np.maximum(T, 1.0))
+        if not self.is_student:
+            n, d = coords["params"] - self.centre[0], coords["tokens"] - self.centre[1]
+            return SupervisedModel(n, d, gamma_free=True).value(theta)
+        n, d = coords["student_params"] - self.centre[0], coords["student_tokens"] - self.centre[1]
+        s = self._log_supervised(coords, replicates=replicates)
+        return StudentModel(n, d, coords["teacher_loss"], s, form=self.form).value(theta)
+
+    def _log_supervised(self, coords: dict[str, Array], *, replicates: bool) -> Array:
+        if "supervised_loss" in coords:
+            return coords["supervised_loss"]
+        if self.behind is None:
+            raise DataError(
+                "this distillation law was fitted on measured supervised losses and has no supervised law; "
+                "pass supervised_loss=... for the student, or fit with supervised=LAW"
+            )
+        cells = {"params": coords["student_params"], "tokens": coords["student_tokens"]}
+        return self.behind.log_value(cells, replicates=replicates and len(self.behind.replicates) > 0)
+
+    def coefficients(self, *, replicates: bool = False) -> dict[str, Array]:
+        """Coefficients of the paper's form, each (1,) or (R,)."""
+        theta = self.replicates if replicates else self.theta[None]
+        return _coefficients(self.form, theta, self.centre)
+
+    def law(
+        self, *, box: Box
+    ) -> SupervisedLaw | DistillationLaw | KappaDistillationLaw | ReducedDistillationLaw | CapacityGapLine:
+        """The law object at the estimate, valid in `box`."""
+        values = {name: float(value[0]) for name, value in self.coefficients().items()}
+        if self.form == "capacity-gap":
+            return CapacityGapLine(**values, range=box)
+        if not self.is_student:
+            return SupervisedLaw(**values, range=box)
+        behind = self.behind.law(box=Box()) if self.behind is not None else None
+        assert behind is None or isinstance(behind, SupervisedLaw)
+        if self.form == "full":
+            values.pop("kappa")
+            return DistillationLaw(**values, supervised=behind, range=box)
+        if self.form == "kappa":
+            return KappaDistillationLaw(**values, supervised=behind, range=box)
+        return ReducedDistillationLaw(**values, supervised=behind, range=box)
+
+
+def _coefficients(form: str, theta: Array, centre: tuple[float, float]) -> dict[str, Array]:
+    if form == "capacity-gap":
+        return {"slope": theta[:, 0], "intercept": theta[:, 1]}
+    offset = 0 if form in FREE else 1
+    s0, lw, p, q, le = (theta[:, offset + i] for i in range(5))
+    if form in ("reduced", "reduced-q"):
+        out = {"s0": s0 + p * centre[0] + q * centre[1], "p": p}
+        out |= {"q": q} if form == "reduced-q" else {}
+    else:
+        eta = np.exp(le)
+        log_a = -np.logaddexp(0.0, -lw) + eta * (s0 + p * centre[0])
+        log_b = -np.logaddexp(0.0, lw) + eta * (s0 + q * centre[1])
+        with np.errstate(over="ignore"):  # a coefficient beyond 1e308 is still a correct answer: inf
+            out = {"A": np.exp(log_a), "B": np.exp(log_b), "alpha": eta * p, "beta": eta * q}
+        out |= {} if form == "chinchilla" else {"gamma": 1 / eta}
+    if form not in FREE:
+        return {"E": np.exp(theta[:, 0])} | out
+    kappa, f1 = np.exp(theta[:, 6]), np.exp(theta[:, 7])
+    out |= {"c0": theta[:, 5]}
+    if form == "full":
+        eps = theta[:, 8]
+        with np.errstate(over="ignore"):
+            out |= {"c1": 1 / (eps * f1), "f1": f1, "d1": np.exp(-f1 * np.log(eps * kappa)), "kappa": kappa}
+    else:
+        out |= {"kappa": kappa, "f1": f1}
+    return out
+
+
+def supervised_curve(law: SupervisedLaw) -> Curve:
+    """A given supervised law as a curve without replicates: taken as known."""
+    eta = 1 / law.gamma
+    log_a, log_b = np.log(law.A), np.log(law.B)
+    theta = np.array(
+        [np.log(law.E), law.gamma * np.logaddexp(log_a, log_b), log_a - log_b,
+         law.gamma * law.alpha, law.gamma * law.beta, np.log(eta)]
+    )  # fmt: skip
+    return Curve(form="supervised", theta=theta, replicates=np.empty((0, 6)))
+
+
+def log_coordinates(curve: Curve, coords: dict) -> tuple[dict[str, Array], tuple[int, ...]]:
+    """Checked natural logs of a prediction's coordinates, flattened, with the shape to give back.
+
+    Raises:
+        DataError: a coordinate is missing, unknown, or not positive and finite.
+    """
+    allowed = curve.coordinates + (("supervised_loss",) if curve.is_student else ())
+    missing = [name for name in curve.coordinates if coords.get(name) is None]
+    unknown = [name for name in coords if name not in allowed]
+    if missing or unknown:
+        problem = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
+        raise DataError(f"predict: {problem}; this law takes {', '.join(allowed)}")
+    logs = {name: log_positive(name, value) for name, value in coords.items() if value is not None}
+    shape = np.broadcast_shapes(*(value.shape for value in logs.values()))
+    return {name: np.broadcast_to(value, shape).reshape(-1) for name, value in logs.items()}, shape

@@ -1,0 +1,199 @@
+"""Which rows, model, starts and prior each family of the interface means.
+
+`supervised` and `chinchilla` use the rows without a teacher; the distillation families use the rows with one
+and need Ltilde_S: from a given supervised law, from a joint fit with the no-teacher rows, or measured.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.fitting import starts
+from distillaw.fitting.curve import Curve
+from distillaw.fitting.estimate import Problem
+from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel
+from distillaw.fitting.problem import Observations
+from distillaw.laws.base import Array
+from distillaw.quantities import did_you_mean
+
+FAMILIES = (
+    "supervised", "chinchilla", "distillation", "distillation-kappa", "distillation-reduced", "distillation-reduced-q",
+    "distillation-auto", "capacity-gap",
+)  # fmt: skip
+FORMS = {
+    "distillation": "full",
+    "distillation-kappa": "kappa",
+    "distillation-reduced": "reduced",
+    "distillation-reduced-q": "reduced-q",
+}
+_SUPERVISED_PRIOR = {"le": (-np.log(0.6), 0.4)}
+"""gamma near 0.6 within a factor 1.5: the weak prior of spec fitting.md section 7.3."""
+_STUDENT_PRIOR = {
+    "s0": (1.0, 2.0), "lw": (0.0, 2.0), "p": (0.25, 0.3), "q": (0.3, 0.3), "le": (0.0, 0.7), "c0": (2.5, 2.0),
+    "lk": (0.8, 1.0), "lf": (np.log(0.1), 0.5), "eps": (0.02, 0.05),
+}  # fmt: skip
+"""Spec fitting.md section 8, for the forms with a data term."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specified:
+    """A problem, and how its parameter vector becomes a curve."""
+
+    problem: Problem
+    form: str
+    centre: tuple[float, float]
+    behind: Curve | None = None
+    """A given supervised curve."""
+    behind_centre: tuple[float, float] | None = None
+    """Centre of the jointly fitted supervised law: the first six parameters are its own."""
+
+    def curve(self, theta: Array, replicates: Array) -> Curve:
+        """The curve at theta (k,) with replicates (R, k)."""
+        if self.behind_centre is None:
+            return Curve(
+                form=self.form, theta=theta, replicates=replicates, centre=self.centre, behind=self.behind
+            )
+        behind = Curve(
+            form="supervised", theta=theta[:6], replicates=replicates[:, :6], centre=self.behind_centre
+        )
+        return Curve(
+            form=self.form, theta=theta[6:], replicates=replicates[:, 6:], centre=self.centre, behind=behind
+        )
+
+
+def check_family(family: str) -> None:
+    """Refuse an unknown family with the nearest known one."""
+    if family not in FAMILIES:
+        raise ConfigError(
+            f"family: unknown {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
+        )
+
+
+def specify_supervised(rows: Observations, *, form: str, prior: dict[str, tuple[float, float]]) -> Specified:
+    """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher."""
+    n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
+    centre = (float(n.mean()), float(d.mean()))
+    n, d = n - centre[0], d - centre[1]
+    free_gamma = form == "supervised"
+    model = SupervisedModel(n, d, gamma_free=free_gamma)
+
+    def start(rng: np.random.Generator) -> Array:
+        first = starts.variable_projection(n, d, y, rows.weight)[None]
+        return np.concatenate([first, starts.random_supervised(rng, y, 3)]) if free_gamma else first
+
+    mean, sd = _prior_arrays(model.names, prior, model.free)
+    problem = Problem(
+        model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=4,
+        stages=(0.3, 0.03, 0.003) if free_gamma else (0.1, 0.01, 0.001, 3e-4), prior_mean=mean, prior_sd=sd, restarts=0,
+    )  # fmt: skip
+    return Specified(problem=problem, form=form, centre=centre)
+
+
+def specify_student(
+    rows: Observations,
+    *,
+    form: str,
+    log_supervised: Array,
+    behind: Curve | None,
+    prior: dict[str, tuple[float, float]],
+) -> Specified:
+    """A distillation form with ln Ltilde_S of each row given, (n,) or one row per replicate (R, n)."""
+    n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
+    centre = (float(n.mean()), float(d.mean()))
+    model = StudentModel(n - centre[0], d - centre[1], np.log(rows.teacher_loss), log_supervised, form=form)
+    few = form in ("reduced", "reduced-q")
+
+    def start(rng: np.random.Generator) -> Array:
+        return starts.random_student(rng, form, 32 if few else 64)
+
+    mean, sd = _prior_arrays(model.names, prior, model.free)
+    problem = Problem(
+        model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=8 if few else 12,
+        stages=(0.3, 0.03), prior_mean=mean, prior_sd=sd, restarts=1 if few else 2,
+    )  # fmt: skip
+    return Specified(problem=problem, form=form, centre=centre, behind=behind)
+
+
+def specify_joint(
+    plain: Observations, rows: Observations, *, form: str, supervised_theta: Array, student_starts: Array,
+    prior: dict[str, tuple[float, float]],
+) -> Specified:  # fmt: skip
+    """Supervised and distilled rows together; starts come from the two separate fits."""
+    centre = (float(np.log(plain.params).mean()), float(np.log(plain.tokens).mean()))
+    own = (float(np.log(rows.params).mean()), float(np.log(rows.tokens).mean()))
+    n, d = np.log(rows.params), np.log(rows.tokens)
+    model = JointModel(
+        SupervisedModel(np.log(plain.params) - centre[0], np.log(plain.tokens) - centre[1], gamma_free=True),
+        SupervisedModel(n - centre[0], d - centre[1], gamma_free=True),
+        StudentModel(n - own[0], d - own[1], np.log(rows.teacher_loss), np.zeros(len(n)), form=form),
+    )
+    start = np.concatenate(
+        [np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1
+    )
+    sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, _SUPERVISED_PRIOR if prior else {}, np.arange(6))
+    mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
+    problem = Problem(
+        model=model, y=np.concatenate([np.log(plain.loss), np.log(rows.loss)]),
+        weight=np.concatenate([plain.weight, rows.weight]), group=np.concatenate([plain.group, rows.group]),
+        starts=lambda rng: start, keep=4, stages=(0.03,), prior_mean=np.concatenate([sup_mean, mean]),
+        prior_sd=np.concatenate([sup_sd, sd]), restarts=1,
+    )  # fmt: skip
+    return Specified(problem=problem, form=form, centre=own, behind_centre=centre)
+
+
+def weak_prior(form: str) -> dict[str, tuple[float, float]]:
+    """The default weak prior of a form; empty for those whose parameters the data always show."""
+    if form == "supervised":
+        return dict(_SUPERVISED_PRIOR)
+    return dict(_STUDENT_PRIOR) if form in ("kappa", "full") else {}
+
+
+_PUBLIC_PRIOR = {"E": ("e", True), "gamma": ("le", True), "kappa": ("lk", True), "f1": ("lf", True),
+                 "p": ("p", False), "q": ("q", False), "c0": ("c0", False)}  # fmt: skip
+
+
+def read_priors(
+    priors: str | dict[str, tuple[float, float]] | None, *, form: str, delta: float | str
+) -> dict:
+    """Internal priors from what the user asked for.
+
+    Args:
+        priors: "auto" (weak priors when delta is auto, none at a fixed delta, which is for reproducing the
+            field's fits), "weak", "none" / None, or {coefficient: (centre, sd)}; for E, gamma, kappa and
+            f1 the sd is of the logarithm.
+        form: the form that is fitted.
+        delta: the threshold asked for.
+    """
+    if priors is None or priors == "none" or (priors == "auto" and delta != "auto"):
+        return {}
+    if priors in ("auto", "weak"):
+        return weak_prior(form)
+    if isinstance(priors, str):
+        raise ConfigError(
+            f"priors: unknown {priors!r}; known: auto, weak, none, or a mapping such as {{'gamma': (0.6, 0.4)}}"
+        )
+    out = {}
+    for name, (centre, sd) in priors.items():
+        if name not in _PUBLIC_PRIOR:
+            raise ConfigError(
+                f"priors: no prior on {name!r}{did_you_mean(name, _PUBLIC_PRIOR)}; known: {', '.join(_PUBLIC_PRIOR)}"
+            )
+        inner, is_log = _PUBLIC_PRIOR[name]
+        if sd <= 0 or (is_log and centre <= 0):
+            raise ConfigError(
+                f"priors: {name} = ({centre}, {sd}); the sd must be positive, and the centre of a logarithm too"
+            )
+        mean = float(np.log(centre)) if is_log else float(centre)
+        out[inner] = (-mean if inner == "le" else mean, float(sd))
+    return out
+
+
+def _prior_arrays(
+    names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Array
+) -> tuple[Array, Array]:
+    mean, sd = np.zeros(len(names)), np.full(len(names), np.inf)
+    for i in free:
+        if names[i] in prior:
+            mean[i], sd[i] = prior[names[i]]
+    return mean, sd

@@ -1,0 +1,344 @@
+"""The laws as functions of free parameters: value, gradient and curvature of ln L, batched.
+
+Parameters are the power-mean ones of spec laws.md section 6, on centred ln N and ln D: they are visible in
+the data and nearly uncorrelated, where A, B, alpha, beta are not. Every method works on a batch of parameter
+vectors at once (R replicates), which is what makes a bootstrap cheap. No solver here (`newton.py`).
+
+Shapes: R replicates, n rows, k parameters. A replicate may have its own ln Ltilde_S (R, n).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.laws.base import Array
+
+SUPERVISED = ("e", "s0", "lw", "p", "q", "le")
+"""ln E, ln S at the centre, logit of the size share w, slopes in ln N and ln D, ln eta = -ln gamma."""
+STUDENT = ("s0", "lw", "p", "q", "le", "c0", "lk", "lf", "eps")
+"""The student's term as above, then c0, ln kappa, ln f1, eps = 1/(c1 f1)."""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """ln L of a batch of parameter vectors, with what a Newton step needs."""
+
+    value: Array
+    """f, shape (R, n)."""
+    gradient: Array
+    """df/dtheta, shape (R, k, n)."""
+    curvature: Callable[[Array], Array]
+    """c (R, n) -> sum_i c_i d2f_i/dtheta2, shape (R, k, k)."""
+
+
+class Model(ABC):
+    """ln L of the rows of one table as a function of a parameter vector."""
+
+    names: tuple[str, ...]
+    lower: Array
+    upper: Array
+    free: Array
+    """Indices of the parameters that are fitted; the others keep their start values."""
+
+    @abstractmethod
+    def value(self, theta: Array) -> Array:
+        """F, shape (R, n), for theta (R, k)."""
+
+    @abstractmethod
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Value, gradient and curvature for theta (R, k)."""
+
+    @abstractmethod
+    def take(self, rows: slice | Array) -> "Model":
+        """The same law on a part of the replicates, where rows of data differ by replicate."""
+
+
+@dataclass(slots=True)
+class _Term:
+    """ln of the student's or model's own term S(N, D), with derivatives by (s0, lw, p, q, le)."""
+
+    value: Array
+    gradient: Array
+    """(R, 5, n)."""
+    curvature: Callable[[Array], Array]
+
+
+def power_mean(theta: Array, n: Array, d: Array, *, derivatives: bool = True) -> _Term:
+    """S = e^s0 [ w e^(-eta p n) + (1-w) e^(-eta q d) ]^(1/eta), spec laws.md section 6.
+
+    Args:
+        theta: (R, 5): s0, logit w, p, q, ln eta.
+        n: centred ln N, shape (n,).
+        d: centred ln D, shape (n,).
+        derivatives: False leaves gradient and curvature empty.
+    """
+    s0, lw, p, q, le = (theta[:, i, None] for i in range(5))
+    eta = np.exp(le)
+    log_w, log_v = -np.logaddexp(0.0, -lw), -np.logaddexp(0.0, lw)
+    pn, qd = (eta * p) * n, (eta * q) * d
+    gap = (log_w - log_v) - pn + qd  # X - Y
+    # softplus by hand: numpy's logaddexp is an order of magnitude slower than exp and log1p
+    tail = np.exp(-np.abs(gap))
+    Z = np.maximum(gap, 0.0) + np.log1p(tail) + (log_v - qd)
+    value = s0 + Z / eta
+    if not derivatives:
+        return _Term(value, np.empty(0), lambda c: np.empty(0))
+    share = np.where(gap >= 0, 1.0, tail) / (1.0 + tail)  # of the size term
+    w = np.exp(log_w)
+    G = np.empty((theta.shape[0], 5, value.shape[1]))
+    G[:, 0] = 1.0
+    G[:, 1] = (share - w) / eta
+    np.multiply(share, -n, out=G[:, 2])
+    np.multiply(share - 1.0, d, out=G[:, 3])
+    G[:, 4] = p * G[:, 2] + q * G[:, 3] - Z / eta
+
+    def curvature(c: Array) -> Array:
+        spread = np.empty((theta.shape[0], 4, value.shape[1]))  # derivative of X - Y by lw, p, q, le
+        spread[:, 0] = 1.0
+        spread[:, 1] = -eta * n
+        spread[:, 2] = eta * d
+        spread[:, 3] = qd - pn
+        weight = c * share * (1.0 - share)
+        H = np.zeros((theta.shape[0], 5, 5))
+        H[:, 1:, 1:] = (spread * weight[:, None, :]) @ spread.transpose(0, 2, 1)
+        total = c.sum(axis=1)
+        by = np.einsum("ri,rki->rk", c, G[:, 1:])  # sum c T_k
+        one = eta[:, 0]
+        H[:, 1, 1] -= total * (w * (1 - w))[:, 0]
+        # Z_pp' etc. vanish; Z_p,le = eta T_p, Z_le,le = eta (p T_p + q T_q), and dividing by eta brings 1/eta
+        H[:, 1:, 1:] /= one[:, None, None]
+        H[:, 2, 4] += by[:, 1]
+        H[:, 4, 2] += by[:, 1]
+        H[:, 3, 4] += by[:, 2]
+        H[:, 4, 3] += by[:, 2]
+        H[:, 4, 4] += p[:, 0] * by[:, 1] + q[:, 0] * by[:, 2]
+        # T = s0 + Z / eta: the division itself depends on le
+        H[:, 1:4, 4] -= by[:, :3]
+        H[:, 4, 1:4] -= by[:, :3]
+        Zc = np.einsum("ri,ri->r", c, Z) / one
+        H[:, 4, 4] += -2 * (p[:, 0] * by[:, 1] + q[:, 0] * by[:, 2]) + Zc
+        return H
+
+    return _Term(value, G, curvature)
+
+
+def log_linear(theta: Array, n: Array, d: Array) -> _Term:
+    """S = e^s0 N^-p D^-q, the student's term of the reduced forms (q fixed at 0 in the five-parameter one)."""
+    R = theta.shape[0]
+    value = theta[:, 0, None] - theta[:, 2, None] * n - theta[:, 3, None] * d
+    G = np.zeros((R, 5, value.shape[1]))
+    G[:, 0] = 1.0
+    G[:, 2] = -n
+    G[:, 3] = -d
+    return _Term(value, G, lambda c: np.zeros((R, 5, 5)))
+
+
+class SupervisedModel(Model):
+    """ln L = LSE( e, ln S(N, D) ); `gamma_free=False` is the Chinchilla form (eta = 1)."""
+
+    names = SUPERVISED
+
+    def __init__(self, n: Array, d: Array, *, gamma_free: bool):
+        """Take centred ln N and ln D."""
+        self.n, self.d = n, d
+        self.free = np.arange(6 if gamma_free else 5)
+        self.lower = np.array([-12.0, -10.0, -25.0, -0.5, -0.5, -3.0])
+        self.upper = np.array([5.0, 10.0, 25.0, 3.0, 3.0, 4.0])
+
+    def take(self, rows: slice | Array) -> "SupervisedModel":
+        """Rows of data are shared by all replicates here."""
+        return self
+
+    def value(self, theta: Array) -> Array:
+        """Ln L, shape (R, n)."""
+        return np.logaddexp(
+            theta[:, 0, None], power_mean(theta[:, 1:], self.n, self.d, derivatives=False).value
+        )
+
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Value, gradient by SUPERVISED, curvature."""
+        term = power_mean(theta[:, 1:], self.n, self.d)
+        value, share = _log_sum(theta[:, 0, None], term.value)  # share of S in L
+        J = np.empty((theta.shape[0], 6, value.shape[1]))
+        J[:, 0] = 1.0 - share
+        np.multiply(term.gradient, share[:, None, :], out=J[:, 1:])
+
+        def curvature(c: Array) -> Array:
+            c = c * share
+            spread = np.empty_like(J)
+            spread[:, 0] = -1.0
+            spread[:, 1:] = term.gradient
+            H = (spread * (c * (1.0 - share))[:, None, :]) @ spread.transpose(0, 2, 1)
+            H[:, 1:, 1:] += term.curvature(c)
+            return H
+
+        return Evaluation(value, J, curvature)
+
+
+class StudentModel(Model):
+    """ln L_S = LSE( ln L_T, ln S(N_S, D_S) - c0 ln L_T - h(L_T / Ltilde_S) ), all four forms."""
+
+    names = STUDENT
+
+    def __init__(self, n: Array, d: Array, t: Array, s: Array, *, form: str):
+        """Take centred ln N_S and ln D_S, ln L_T, and ln Ltilde_S as (n,) or (R, n)."""
+        self.n, self.d, self.t, self.s, self.form = n, d, t, s, form
+        self.free = np.array(FREE[form])
+        self.lower = np.array([-10.0, -8.0, -0.5, -0.5, -3.0, -5.0, -8.0, np.log(0.01), 1e-4])
+        self.upper = np.array([10.0, 8.0, 3.0, 3.0, 4.0, 15.0, 8.0, np.log(3.0), 5.0])
+
+    def take(self, rows: slice | Array) -> "StudentModel":
+        """The replicates' own Ltilde_S, where they have one each."""
+        if self.s.ndim == 1:
+            return self
+        return StudentModel(self.n, self.d, self.t, self.s[rows], form=self.form)
+
+    def with_supervised(self, s: Array) -> "StudentModel":
+        """The same rows with ln Ltilde_S of each replicate, (R, n)."""
+        return StudentModel(self.n, self.d, self.t, s, form=self.form)
+
+    def _term(self, theta: Array, *, derivatives: bool = True) -> _Term:
+        if self.form in ("reduced", "reduced-q"):
+            return log_linear(theta[:, :5], self.n, self.d)
+        return power_mean(theta[:, :5], self.n, self.d, derivatives=derivatives)
+
+    def value(self, theta: Array) -> Array:
+        """Ln L_S, shape (R, n)."""
+        broken = _Break(theta, self.t - self.s, with_eps=self.form == "full")
+        g = self._term(theta, derivatives=False).value - theta[:, 5, None] * self.t - broken.h
+        return np.logaddexp(self.t, g)
+
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Value, gradient by STUDENT, curvature."""
+        value, J, curvature, _ = self.evaluate_with_supervised(theta, self.s)
+        return Evaluation(value, J, curvature)
+
+    def evaluate_with_supervised(
+        self, theta: Array, s: Array
+    ) -> tuple[Array, Array, Callable[[Array], Array], Array]:
+        """As `evaluate` at a given ln Ltilde_S, with d ln L_S / d ln Ltilde_S as the last item."""
+        term, full = self._term(theta), self.form == "full"
+        broken = _Break(theta, self.t - s, with_eps=full)
+        g = term.value - theta[:, 5, None] * self.t - broken.h
+        value, share = _log_sum(self.t, g)
+        G = np.zeros((theta.shape[0], 9, value.shape[1]))
+        G[:, :5] = term.gradient
+        G[:, 5] = -self.t
+        G[:, 6] = -broken.v
+        G[:, 7] = broken.v * broken.xi
+        if full:
+            G[:, 8] = -broken.h_eps
+
+        def curvature(c: Array) -> Array:
+            c = c * share
+            H = (G * (c * (1.0 - share))[:, None, :]) @ G.transpose(0, 2, 1)
+            H[:, :5, :5] += term.curvature(c)
+            broken.add_curvature(H, c)
+            return H
+
+        return value, G * share[:, None, :], curvature, share * broken.v * np.exp(-theta[:, 7, None])
+
+
+class _Break:
+    """h = ln(1 + eps u) / eps with u = kappa e^(x / f1), spec laws.md section 5.4; eps = 0 gives h = u."""
+
+    def __init__(self, theta: Array, x: Array, *, with_eps: bool):
+        lk, lf = theta[:, 6, None], theta[:, 7, None]
+        self.with_eps = with_eps
+        self.xi = x * np.exp(-lf)
+        self.u = u = np.exp(np.minimum(lk + self.xi, 50.0))
+        if not with_eps:
+            self.h = self.v = self.v2 = u
+            return
+        eps = theta[:, 8, None]
+        z = eps * u
+        self.h = np.log1p(z) / eps
+        self.v = u / (1.0 + z)
+        self.v2 = self.v / (1.0 + z)
+        small = z < 1e-3  # the closed forms cancel there
+        self.h_eps = np.where(small, u * u * (-0.5 + z * (2 / 3 - 0.75 * z)), (self.v - self.h) / eps)
+        closed = -(self.v * self.v + 2 * self.h_eps) / eps
+        self.h_eps_eps = np.where(small, u**3 * (2 / 3 - 1.5 * z), closed)
+
+    def add_curvature(self, H: Array, c: Array) -> None:
+        """Add sum_i c_i d2(-h_i) to the block of (ln kappa, ln f1, eps)."""
+        a = c * self.v2
+        xi = self.xi
+        H[:, 6, 6] -= a.sum(axis=1)
+        cross = (a * xi).sum(axis=1)
+        H[:, 6, 7] += cross
+        H[:, 7, 6] += cross
+        H[:, 7, 7] -= (a * xi * xi + c * self.v * xi).sum(axis=1)
+        if self.with_eps:
+            b = c * self.v * self.v
+            by_k, by_f = b.sum(axis=1), (b * xi).sum(axis=1)
+            H[:, 6, 8] += by_k
+            H[:, 8, 6] += by_k
+            H[:, 7, 8] -= by_f
+            H[:, 8, 7] -= by_f
+            H[:, 8, 8] -= (c * self.h_eps_eps).sum(axis=1)
+
+
+class JointModel(Model):
+    """Supervised rows first, then distilled rows whose Ltilde_S is the supervised law being fitted."""
+
+    names = tuple(f"sup_{name}" for name in SUPERVISED) + STUDENT
+
+    def __init__(self, rows: SupervisedModel, cells: SupervisedModel, students: StudentModel):
+        """`rows` has the no-teacher rows, `cells` the distilled rows' own (N_S, D_S), same centre."""
+        self.rows, self.cells, self.students = rows, cells, students
+        self.free = np.concatenate([rows.free, 6 + students.free])
+        self.lower = np.concatenate([rows.lower, students.lower])
+        self.upper = np.concatenate([rows.upper, students.upper])
+
+    def take(self, rows: slice | Array) -> "JointModel":
+        """Nothing in the data differs by replicate."""
+        return self
+
+    def value(self, theta: Array) -> Array:
+        """Ln L of the no-teacher rows, then ln L_S of the distilled ones."""
+        students = StudentModel(
+            self.students.n,
+            self.students.d,
+            self.students.t,
+            self.cells.value(theta[:, :6]),
+            form=self.students.form,
+        )
+        return np.concatenate([self.rows.value(theta[:, :6]), students.value(theta[:, 6:])], axis=1)
+
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Value and gradient exact; the curvature leaves out the cross terms of the distilled rows."""
+        own = self.rows.evaluate(theta[:, :6])
+        cells = self.cells.evaluate(theta[:, :6])
+        value, J, curve, by_supervised = self.students.evaluate_with_supervised(theta[:, 6:], cells.value)
+        m, total = own.value.shape[1], own.value.shape[1] + value.shape[1]
+        full = np.zeros((theta.shape[0], 15, total))
+        full[:, :6, :m] = own.gradient
+        full[:, :6, m:] = cells.gradient * by_supervised[:, None, :]
+        full[:, 6:, m:] = J
+
+        def curvature(c: Array) -> Array:
+            H = np.zeros((theta.shape[0], 15, 15))
+            H[:, :6, :6] = own.curvature(c[:, :m])
+            H[:, 6:, 6:] = curve(c[:, m:])
+            return H
+
+        return Evaluation(np.concatenate([own.value, value], axis=1), full, curvature)
+
+
+FREE = {
+    "reduced": (0, 2, 5, 6, 7),
+    "reduced-q": (0, 2, 3, 5, 6, 7),
+    "kappa": (0, 1, 2, 3, 4, 5, 6, 7),
+    "full": (0, 1, 2, 3, 4, 5, 6, 7, 8),
+}
+"""Which of STUDENT each form fits."""
+
+
+def _log_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """ln(e^a + e^b) and the share of e^b in it."""
+    gap = b - a
+    tail = np.exp(-np.abs(gap))
+    return a + np.maximum(gap, 0.0) + np.log1p(tail), np.where(gap >= 0, 1.0, tail) / (1.0 + tail)

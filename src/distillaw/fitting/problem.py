@@ -1,0 +1,355 @@
+"""From a table of runs to checked observations: which column is what, which rows a family uses.
+
+Refuses or warns, never guesses: a missing, non-finite or non-positive value is named by row; loss units and
+parameter conventions are never mixed. Rows that share a group (checkpoints or branches of one run) are one
+independent observation for every resampling. No equations here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distillaw.errors import ConfigError, DataError, UnitError
+from distillaw.laws.base import Array, Box
+from distillaw.quantities import did_you_mean
+
+_ALIASES = {
+    "params": ("params", "student_params", "n", "non_embedding_params"),
+    "tokens": ("tokens", "student_tokens", "d"),
+    "loss": ("loss", "student_loss", "final_loss", "val_loss"),
+    "teacher_loss": ("teacher_loss",),
+    "supervised_loss": ("supervised_loss",),
+    "teacher_params": ("teacher_params",),
+    "loss_se": ("loss_se",),
+    "group": ("group", "run_name", "trunk"),
+    "weight": ("weight",),
+}
+_UNITS = {"nats": 1.0, "bits": float(np.log(2)), "bits-per-byte": 1.0, "bits-per-character": 1.0}
+_OTHER_UNIT_WORDS = ("bit", "bpb", "bpc", "ppl", "perplexity")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """Checked rows of one kind, as arrays of equal length."""
+
+    params: Array
+    tokens: Array
+    loss: Array
+    teacher_loss: Array
+    """NaN for rows without a teacher."""
+    supervised_loss: Array
+    """Measured Ltilde_S of the row's own (params, tokens); NaN where not known."""
+    teacher_params: Array
+    loss_se: Array
+    weight: Array
+    group: NDArray[np.int64]
+    """Code of the independent run that the row belongs to."""
+    row: NDArray[np.int64]
+    """Index in the table that was given."""
+    grouped: bool
+    """True where a column named the groups; False where each row counts as a run."""
+    group_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.loss)
+
+    def rows(self, keep: NDArray) -> "Observations":
+        """The rows where `keep` (mask or indices)."""
+        part = {name: getattr(self, name)[keep] for name in _ROWWISE}
+        return replace(self, **part)
+
+    @property
+    def ngroups(self) -> int:
+        """Number of independent runs among the rows."""
+        return len(np.unique(self.group))
+
+    @property
+    def compute(self) -> Array:
+        """6 N D, the axis along which hold-outs and extrapolation are measured."""
+        return 6 * self.params * self.tokens
+
+    def box(self, *, students: bool) -> Box:
+        """The range of these rows, under the names of the law's coordinates."""
+        prefix = "student_" if students else ""
+        bounds = {f"{prefix}params": self.params, f"{prefix}tokens": self.tokens,
+                  "tokens_per_param": self.tokens / self.params, "compute": self.compute}  # fmt: skip
+        if students:
+            bounds["teacher_loss"] = self.teacher_loss
+        return Box.of({name: (float(v.min()), float(v.max())) for name, v in bounds.items()})
+
+
+_ROWWISE = ("params", "tokens", "loss", "teacher_loss", "supervised_loss", "teacher_params", "loss_se", "weight",
+            "group", "row")  # fmt: skip
+
+
+def observe(
+    table: Mapping[str, ArrayLike],
+    *,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
+    weights: ArrayLike | None = None,
+    unit: str | None = None,
+) -> Observations:
+    """Map, check and code the rows of a table.
+
+    Args:
+        table: columns of equal length.
+        columns: {name we use: column of the table}, e.g. {"params": "N", "loss": "final_loss"}.
+        group: column that names the independent run of each row; "none" makes each row its own; by
+            default a column called group, run_name or trunk where there is one.
+        weights: weight per row, or None for the table's `weight` column, or 1.
+        unit: unit of the losses: nats (default), bits (per token, converted), bits-per-byte or
+            bits-per-character (kept as they are: never mix them with nats).
+
+    Raises:
+        DataError: a needed column is missing, or a value is not a positive finite number.
+        UnitError: the losses look like another unit, or units or conventions are mixed in the table.
+    """
+    table = {str(name): _column(name, values) for name, values in table.items()}
+    if not table:
+        raise DataError("the table has no columns")
+    sizes = {name: len(values) for name, values in table.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"columns have different lengths: {sizes}")
+    size = next(iter(sizes.values()))
+    if size == 0:
+        raise DataError("the table has no rows")
+    found = _match_columns(table, columns or {}, group)
+    scale = _unit_scale(found["loss"], table, unit)
+    keep, notes = _usable_rows(table, size)
+    if not keep.any():
+        raise DataError("no rows left: all are tuning runs or unfinished")
+    index = np.flatnonzero(keep)
+    numbers = {
+        name: _numbers(name, found[name], table, index, needed=name in ("params", "tokens", "loss"))
+        for name in (
+            "params",
+            "tokens",
+            "loss",
+            "teacher_loss",
+            "supervised_loss",
+            "teacher_params",
+            "loss_se",
+        )
+    }
+    for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
+        numbers[name] = numbers[name] * scale
+    weight = _weights(weights, found["weight"], table, index, size)
+    codes, names = _groups(found["group"], table, index, numbers)
+    return Observations(
+        **numbers, weight=weight, group=codes, row=index, grouped=found["group"] is not None,
+        group_names=names, notes=tuple(notes + _remarks(table, index, found, numbers)),
+    )  # fmt: skip
+
+
+def _column(name: object, values: ArrayLike) -> NDArray:
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise DataError(f"column {name!r} has shape {column.shape}; each column must be one-dimensional")
+    return column
+
+
+def _match_columns(table: Mapping, columns: Mapping[str, str], group: str | None) -> dict[str, str | None]:
+    known = {"student_params": "params", "student_tokens": "tokens", "student_loss": "loss"}
+    wanted = {known.get(name, name): column for name, column in columns.items()}
+    for name, column in wanted.items():
+        if name not in _ALIASES:
+            raise ConfigError(
+                f"columns: unknown name {name!r}{did_you_mean(name, _ALIASES)}; known: {', '.join(_ALIASES)}"
+            )
+        if column not in table:
+            raise DataError(
+                f"no column {column!r}{did_you_mean(column, table)}; the table has: {', '.join(table)}"
+            )
+    if group is not None and group.lower() != "none":
+        if group not in table:
+            raise DataError(
+                f"group: no column {group!r}{did_you_mean(group, table)}; the table has: {', '.join(table)}"
+            )
+        wanted["group"] = group
+    lowered = {column.lower(): column for column in reversed(list(table))}
+    found: dict[str, str | None] = {}
+    for name, aliases in _ALIASES.items():
+        found[name] = wanted.get(name) or next(
+            (lowered[alias] for alias in aliases if alias in lowered), None
+        )
+    if group is not None and group.lower() == "none":
+        found["group"] = None
+    for name in ("params", "tokens", "loss"):
+        if found[name] is None:
+            raise DataError(
+                f"no column for {name}; the table has: {', '.join(table)}. Say which it is with "
+                f"--columns {name}=COLUMN (Python: columns={{'{name}': 'COLUMN'}})"
+            )
+    return found
+
+
+def _unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str | None) -> float:
+    if unit is not None and unit not in _UNITS:
+        raise ConfigError(f"unit: unknown {unit!r}{did_you_mean(unit, _UNITS)}; known: {', '.join(_UNITS)}")
+    for name in ("loss_unit", "unit", "params_convention", "tokenizer"):
+        values = {str(v) for v in table.get(name, ())}
+        if len(values) > 1:
+            raise UnitError(
+                f"column {name!r} mixes {', '.join(sorted(values))}; fit one at a time, or convert first"
+            )
+    stated = {str(v).lower() for name in ("loss_unit", "unit") for v in table.get(name, ())} - {
+        "nats",
+        "nats/token",
+    }
+    looks_other = any(word in (loss_column or "").lower() for word in _OTHER_UNIT_WORDS) or stated
+    if looks_other and unit is None:
+        raise UnitError(
+            f"column {loss_column!r} does not look like nats per token{f' (unit {stated.pop()})' if stated else ''}. "
+            f"Say --unit bits (converted), --unit bits-per-byte or --unit bits-per-character (fitted as they are), "
+            f"or --unit nats if it is nats after all"
+        )
+    return _UNITS[unit or "nats"]
+
+
+def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:
+    keep = np.ones(size, dtype=bool)
+    notes = []
+    for name, drop in (("purpose", ("tuning",)), ("state", ("planned", "running", "failed"))):
+        if name in table:
+            dropped = np.isin(np.array([str(v) for v in table[name]]), drop) & keep
+            keep &= ~dropped
+            if dropped.any():
+                notes.append(f"{int(dropped.sum())} rows left out: {name} is {' or '.join(drop)}")
+    return keep, notes
+
+
+def _numbers(
+    name: str, column: str | None, table: Mapping[str, NDArray], index: NDArray, *, needed: bool
+) -> Array:
+    if column is None:
+        return np.full(len(index), np.nan)
+    raw = table[column][index]
+    try:
+        values = np.array(
+            [np.nan if v is None else v for v in raw] if raw.dtype == object else raw, dtype=np.float64
+        )
+    except (TypeError, ValueError):
+        for i, v in zip(index, raw, strict=True):
+            try:
+                float(v if v is not None else "nan")
+            except (TypeError, ValueError):
+                raise DataError(f"{_place(name, column, i)} is {v!r}, which is not a number") from None
+        raise
+    bad = (
+        ~np.isfinite(values) | (values <= 0)
+        if needed
+        else ~np.isnan(values) & ~(np.isfinite(values) & (values >= 0))
+    )
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        more = f" ({int(bad.sum()) - 1} more like it)" if bad.sum() > 1 else ""
+        raise DataError(
+            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite{more}. "
+            f"Correct or remove that row"
+        )
+    return values
+
+
+def _place(name: str, column: str, i: int) -> str:
+    what = name if name == column else f"{name} (column {column!r})"
+    return f"{what} in row {int(i) + 1} (index {int(i)})"
+
+
+def _weights(
+    weights: ArrayLike | None, column: str | None, table: Mapping[str, NDArray], index: NDArray, size: int
+) -> Array:
+    if weights is not None:
+        given = _column("weights", weights)
+        if len(given) != size:
+            raise DataError(f"weights: {len(given)} values for {size} rows")
+        table, column = {"weights": given}, "weights"
+    if column is None:
+        return np.ones(len(index))
+    values = _numbers("weight", column, table, index, needed=True)
+    return values / values.mean()
+
+
+def _groups(
+    column: str | None, table: Mapping[str, NDArray], index: NDArray, numbers: Mapping[str, Array]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Group codes; exact copies of a row are one run even where no column says so."""
+    if column is None:
+        key = np.column_stack(
+            [np.nan_to_num(numbers[c], nan=-1.0) for c in ("params", "tokens", "loss", "teacher_loss")]
+        )
+        return np.unique(key, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64), ()
+    labels = []
+    for i in index:
+        value = table[column][i]
+        missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+        labels.append(f"row {i}" if missing else str(value))
+    names, codes = np.unique(np.array(labels), return_inverse=True)
+    return codes.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
+
+
+def _remarks(
+    table: Mapping[str, NDArray],
+    index: NDArray,
+    found: Mapping[str, str | None],
+    numbers: Mapping[str, Array],
+) -> list[str]:
+    notes = []
+    key = np.column_stack(
+        [np.nan_to_num(numbers[c], nan=-1.0) for c in ("params", "tokens", "loss", "teacher_loss")]
+    )
+    copies = len(key) - len(np.unique(key, axis=0))
+    if copies:
+        notes.append(f"{copies} rows are exact copies of another row (same size, tokens and loss)")
+    if found["group"] is None and len(index) > len(np.unique(numbers["params"])) * 1.5:
+        notes.append(
+            "rows are taken as independent runs; if several are checkpoints of one run, name it with --group COLUMN "
+            "(intervals are too short otherwise)"
+        )
+    for name in ("lambda", "temperature", "init"):
+        values = (
+            {str(v) for v in np.asarray(table.get(name, ()), dtype=object)[index]} if name in table else set()
+        )
+        values -= {"nan", "None", ""}
+        if len(values) > 1:
+            notes.append(f"rows mix {name} = {', '.join(sorted(values))}; the law holds for one value of it")
+    return notes
+
+
+def split_by_teacher(rows: Observations) -> tuple[Observations, Observations]:
+    """(rows without a teacher, rows with one)."""
+    taught = np.isfinite(rows.teacher_loss)
+    return rows.rows(~taught), rows.rows(taught)
+
+
+def with_measured_supervised(students: Observations, plain: Observations) -> Observations:
+    """Fill a missing Ltilde_S with the mean loss of the no-teacher rows of the same (params, tokens)."""
+    if not len(plain):
+        return students
+    known: dict[tuple[float, float], list[float]] = {}
+    for N, D, L in zip(plain.params, plain.tokens, plain.loss, strict=True):
+        known.setdefault((N, D), []).append(L)
+    measured = [
+        s if np.isfinite(s) else float(np.mean(known.get((N, D), [np.nan])))
+        for N, D, s in zip(students.params, students.tokens, students.supervised_loss, strict=True)
+    ]
+    return replace(students, supervised_loss=np.array(measured, dtype=np.float64))
+
+
+def require_variation(rows: Observations, names: Sequence[str]) -> None:
+    """Refuse a column that never changes where the law needs it to.
+
+    Raises:
+        DataError: names the column, its value, and what to add.
+    """
+    for name in names:
+        values = getattr(rows, name)
+        if len(values) > 1 and values.max() <= values.min() * (1 + 1e-9):
+            raise DataError(
+                f"{name} is {values[0]:.6g} in all {len(rows)} rows; its effect cannot be fitted. "
+                f"Add runs with another {name} (at least a factor 4 apart)"
+            )

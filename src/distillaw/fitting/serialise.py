@@ -1,0 +1,142 @@
+"""A fit as one JSON file that predicts the same after loading: parameters, replicates, ranges, provenance."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import DataError
+from distillaw.fitting.calibrate import Calibration
+from distillaw.fitting.curve import Curve
+from distillaw.fitting.result import FitResult
+from distillaw.fitting.status import FitStatus
+from distillaw.laws.base import Box
+
+FORMAT = "distillaw-fit"
+VERSION = 1
+_PLAIN = ("family", "remedy", "nobs", "ngroups", "objective", "delta", "level", "noise", "condition_number",
+          "solver_disagreement", "seconds", "seed")  # fmt: skip
+
+
+def to_json(result: FitResult) -> dict[str, object]:
+    """Plain JSON values; numbers at full precision, infinities as null."""
+    return {
+        "format": FORMAT,
+        "schema_version": VERSION,
+        "status": result.status.name,
+        **{name: _finite(getattr(result, name)) for name in _PLAIN},
+        "params": {k: _finite(v) for k, v in result.params.items()},
+        "conf_int": {k: [_finite(x) for x in v] for k, v in result.conf_int().items()},
+        "derived": _plain(result.derived),
+        "curve": _curve_to_json(result.curve),
+        "fitted_range": {k: list(v) for k, v in result.fitted_range.as_dict().items()},
+        "calibration": {name: getattr(result.calibration, name) for name in Calibration.__slots__},
+        "provenance": _plain(result.provenance),
+        "resid": result.resid.tolist(),
+        "fitted_rows": result.fitted_rows.tolist(),
+        "notes": list(result.notes),
+        "details": _plain(result.details),
+    }
+
+
+def from_json(document: Mapping) -> FitResult:
+    """The result that `to_json` wrote.
+
+    Raises:
+        DataError: not a fit of this format and version.
+    """
+    if document.get("format") != FORMAT:
+        raise DataError(f'not a fitted law: expected "format": "{FORMAT}", got {document.get("format")!r}')
+    if document.get("schema_version") != VERSION:
+        raise DataError(
+            f"fitted law of version {document.get('schema_version')}; this program reads {VERSION}"
+        )
+    try:
+        plain = {name: document[name] for name in _PLAIN}
+        if plain["condition_number"] is None and document["curve"] is not None:
+            plain["condition_number"] = float("inf")
+        return FitResult(
+            status=FitStatus[document["status"]],
+            curve=_curve_from_json(document["curve"]),
+            fitted_range=Box.of({k: (v[0], v[1]) for k, v in document["fitted_range"].items()}),
+            calibration=Calibration(**document["calibration"]),
+            provenance=document["provenance"],
+            resid=np.array(document["resid"], dtype=np.float64),
+            fitted_rows=np.array(document["fitted_rows"], dtype=np.int64),
+            notes=tuple(document["notes"]),
+            details=document["details"],
+            **plain,
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"fitted law is incomplete: {error!r}") from None
+
+
+def save(result: FitResult, path: str | Path) -> Path:
+    """Write to a temporary name, then rename: a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(to_json(result), allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def load(path: str | Path) -> FitResult:
+    """Read what `save` wrote.
+
+    Raises:
+        DataError: missing, not JSON, or not a fitted law.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; write one with `distillaw fit TABLE --law FAMILY --out {path.name}`"
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: not a fitted law")
+    return from_json(document)
+
+
+def _curve_to_json(curve: Curve | None) -> dict[str, object] | None:
+    if curve is None:
+        return None
+    return {
+        "form": curve.form,
+        "theta": curve.theta.tolist(),
+        "replicates": curve.replicates.tolist(),
+        "centre": list(curve.centre),
+        "behind": _curve_to_json(curve.behind),
+    }
+
+
+def _curve_from_json(document: Mapping | None) -> Curve | None:
+    if document is None:
+        return None
+    theta = np.array(document["theta"], dtype=np.float64)
+    return Curve(
+        form=document["form"],
+        theta=theta,
+        replicates=np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta)),
+        centre=(float(document["centre"][0]), float(document["centre"][1])),
+        behind=_curve_from_json(document["behind"]),
+    )
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return _finite(value)

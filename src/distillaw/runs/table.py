@@ -1,0 +1,147 @@
+"""Read a table of runs, from anything a user has, into plain numpy columns.
+
+CSV, JSON lines, Parquet, or a study folder (its `runs.parquet`, or the result files of its runs). This
+file knows formats, not meanings: which column is what, and which rows a law uses, is `fitting/problem.py`.
+Torch-free; pyarrow is imported only for Parquet.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import DataError
+
+_MISSING = {"", "nan", "null", "none", "na", "n/a"}
+
+
+def read_table(path: str | Path) -> dict[str, np.ndarray]:
+    """Columns of a table of runs: numbers as float64 (missing = NaN), anything else as objects.
+
+    Args:
+        path: a .csv, .tsv, .jsonl / .ndjson or .parquet file, a study folder holding `runs.parquet`
+            or `runs/*/result.json`, or one such `result.json`'s folder of runs.
+
+    Raises:
+        DataError: the path is missing, empty, of an unknown kind, or cannot be read as such.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file or folder. Give a CSV, Parquet or JSON lines file, or a study folder"
+        )
+    if path.is_dir():
+        return _read_study(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: unknown kind of table {path.suffix!r}; known: {', '.join(sorted(_READERS))}"
+        )
+    try:
+        table = reader(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the table as UTF-8") from None
+    if not table or not len(next(iter(table.values()))):
+        raise DataError(f"{path}: the table has no rows")
+    return table
+
+
+def _read_study(folder: Path) -> dict[str, np.ndarray]:
+    if (folder / "runs.parquet").is_file():
+        return read_table(folder / "runs.parquet")
+    results = sorted(folder.glob("runs/*/result.json")) or sorted(folder.glob("*/result.json"))
+    if not results:
+        raise DataError(
+            f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?"
+        )
+    return _columns([_parse_json(path.read_text(encoding="utf-8"), str(path)) for path in results])
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        lines = csv.reader(file, delimiter=delimiter)
+        header = next(lines, None)
+        if not header:
+            raise DataError(f"{path}: empty; the first line must name the columns")
+        header = [name.strip() for name in header]
+        if len(set(header)) != len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(f"{path}: column {twice!r} appears twice in the first line")
+        rows = []
+        for line in lines:
+            if not line:
+                continue
+            if len(line) != len(header):
+                raise DataError(
+                    f"{path}, line {lines.line_num}: {len(line)} fields where the header has {len(header)}"
+                )
+            rows.append(line)
+    return {name: _typed([row[i] for row in rows]) for i, name in enumerate(header)}
+
+
+def _read_jsonl(path: Path) -> dict[str, np.ndarray]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return _columns(
+        [_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()]
+    )
+
+
+def _parse_json(text: str, where: str) -> Mapping[str, object]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected one JSON object, got {type(row).__name__}")
+    return row
+
+
+def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, np.ndarray]:
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _typed([row.get(name) for row in rows]) for name in names}
+
+
+def _read_parquet(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise DataError(f'{path}: reading Parquet needs pyarrow; pip install "distillaw[report]"') from None
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
+    return {name: _typed(table.column(name).to_pylist()) for name in table.column_names}
+
+
+def _typed(values: list) -> np.ndarray:
+    """Float64 where every present value is a number (or reads as one); objects otherwise."""
+    if not any(isinstance(v, bool | list | dict) for v in values):
+        try:
+            return np.array([_number(v) for v in values], dtype=np.float64)
+        except ValueError:
+            pass
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _number(value: object) -> float:
+    if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
+        return float("nan")
+    if isinstance(value, int | float | str):
+        return float(value)
+    raise ValueError(value)
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".parquet": _read_parquet,
+}
