@@ -18,6 +18,7 @@ app = App(name="study", help="Design, dry-run and run a family of runs.")
 def show(
     study: Path,
     *,
+    corpus: str | None = None,
     workers: Annotated[int, Parameter(help="Processes, one core each; 0 takes all cores.")] = 0,
     json: bool = False,
 ) -> None:
@@ -25,6 +26,7 @@ def show(
 
     Args:
         study: the study's TOML file.
+        corpus: the text, instead of the study file's data.corpus.
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
@@ -32,7 +34,7 @@ def show(
     from distillaw.sweep.spec import load_study
     from distillaw.sweep.study import study_cost
 
-    spec = load_study(study)
+    spec = load_study(study, corpus=corpus)
     cost = study_cost(spec, spec.data.vocab_size)
     cores = workers or available_cores()
     wall = cost.wall_seconds(cores)
@@ -104,6 +106,7 @@ def _print_unknowns(spec) -> None:
 def run(
     study: Path,
     *,
+    corpus: str | None = None,
     out: Annotated[Path | None, Parameter(help="Study folder; default out/<name>.")] = None,
     workers: int = 0,
     quiet: bool = False,
@@ -115,6 +118,7 @@ def run(
 
     Args:
         study: the study's TOML file.
+        corpus: the text, instead of the study file's data.corpus.
         out: study folder; default out/<name of the study>.
         workers: processes, one core each; 0 takes all cores.
         quiet: no progress, only the result.
@@ -126,7 +130,7 @@ def run(
     from distillaw.sweep.study import clear_failures, require_trainable, run_study, study_cost
 
     require_trainable()
-    spec = load_study(study)
+    spec = load_study(study, corpus=corpus)
     folder = out or Path("out") / spec.name
     cores = workers or available_cores()
     cost = study_cost(spec, spec.data.vocab_size)

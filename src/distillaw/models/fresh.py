@@ -16,8 +16,8 @@ from distillaw.accounting.shapes import Shape
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-EMBEDDING_STD = 0.1
-"""Initial standard deviation of token embeddings (dev/LOG.md, 2026-11-21, has the comparison)."""
+EMBEDDING_STD = 0.5
+"""Initial standard deviation of token embeddings: 0.1 to 1 do alike, 0.02 costs 0.2 nats (dev/LOG.md, 2026-11-21)."""
 ROPE_BASE = 10_000.0
 
 

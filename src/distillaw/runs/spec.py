@@ -19,7 +19,7 @@ class Recipe:
     context: int = 128
     head_dim: int = 16
     aspect: float = 16.0
-    warmup_tokens: int = 20_000
+    warmup_tokens: int = 10_000
     cooldown: float = 0.2
     """Share of each token budget spent decaying the rate linearly to 1 % of its peak."""
     weight_decay: float = 1e-4

@@ -1,6 +1,6 @@
 """A study as its TOML file describes it: text, sizes, budgets, teachers, seeds, and the question it answers."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from distillaw.accounting.shapes import Shape, shape_for_params
@@ -124,13 +124,19 @@ class StudySpec:
         return self.tuning.tokens or min(self.students.tokens)
 
 
-def load_study(path: Path) -> StudySpec:
+def load_study(path: Path, *, corpus: str | None = None) -> StudySpec:
     """Read and check a study file.
+
+    Args:
+        path: the TOML file.
+        corpus: overrides data.corpus, for studies of text that the user brings.
 
     Raises:
         ConfigError: anything in it that cannot be run, before anything is spent.
     """
     spec = from_table(StudySpec, read_toml(path), f"{path}:")
+    if corpus is not None:
+        spec = replace(spec, data=replace(spec.data, corpus=corpus))
     check_study(spec)
     return spec
 
@@ -143,6 +149,10 @@ def check_study(spec: StudySpec) -> None:
     """
     context = spec.training.context
     _require(bool(spec.students.params) and bool(spec.students.tokens), "[students] needs params and tokens")
+    _require(
+        bool(spec.data.corpus),
+        "data.corpus is empty: give the text with --corpus PATH, or name it in the file",
+    )
     _require(len(set(spec.students.params)) == len(spec.students.params), "[students] params repeats a size")
     _require(spec.batch_tokens % context == 0 and spec.batch_tokens > 0,
              f"batch_tokens = {spec.batch_tokens} is not a multiple of training.context = {context}")  # fmt: skip

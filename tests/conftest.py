@@ -1,0 +1,20 @@
+"""One thread, no network, and where the data that is not committed may lie."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data that is read, never committed; the test skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no data folder at {SHARED} (set DISTILLAW_DATA)")
+    return SHARED
