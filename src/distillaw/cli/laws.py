@@ -80,12 +80,21 @@ def _document(law: PublishedLaw) -> dict[str, object]:
         "data": record.data,
         "interval_kind": record.interval,
         "coefficients": {
-            part: {c.symbol: {"value": c.value, "interval": None if c.low is None else [c.low, c.high]} for c in coefficients}
+            part: {
+                c.symbol: {"value": c.value, "interval": None if c.low is None else [c.low, c.high]}
+                for c in coefficients
+            }
             for part, coefficients in record.coefficients
         },
         "range": {part: {k: list(v) for k, v in box.items()} for part, box in _ranges(law).items()},
         "golden": [
-            {"target": g.target, "coords": dict(g.coords), "value": g.value, "tolerance": g.tolerance, "source": g.source}
+            {
+                "target": g.target,
+                "coords": dict(g.coords),
+                "value": g.value,
+                "tolerance": g.tolerance,
+                "source": g.source,
+            }
             for g in record.goldens
         ],
         "known_problems": list(record.known_problems),

@@ -72,7 +72,8 @@ def check_estimate(
     if condition > CONDITION_LIMIT:
         return Verdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"condition number {condition:.1e} (limit {CONDITION_LIMIT:.0e}): {FitStatus.WEAKLY_IDENTIFIED.value}",
+            remedy=f"condition number {condition:.1e} (limit {CONDITION_LIMIT:.0e}): "
+            + FitStatus.WEAKLY_IDENTIFIED.value,
         )
     if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
         size = (

@@ -10,6 +10,8 @@ from distillaw.fitting.estimate import Estimate, Problem
 from distillaw.fitting.models import JointModel, StudentModel, SupervisedModel
 from distillaw.laws.base import Array
 
+_OPTIONS = {"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxcor": 30}
+
 
 def second_objective(
     problem: Problem, fitted: Estimate, *, rng: np.random.Generator, starts: int = 4
@@ -38,8 +40,7 @@ def second_objective(
             return value, gradient[problem.model.free]
 
         with np.errstate(all="ignore"):
-            found = minimize(objective, z[problem.model.free], jac=True, method="L-BFGS-B",
-                             options={"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxcor": 30})  # fmt: skip
+            found = minimize(objective, z[problem.model.free], jac=True, method="L-BFGS-B", options=_OPTIONS)
         if np.isfinite(found.fun):
             best = min(best, float(found.fun))
     return best

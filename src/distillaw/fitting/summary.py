@@ -92,8 +92,8 @@ def summarise_html(result: FitResult) -> str:
     remedy = "" if result.status is FitStatus.CONVERGED else f"<p>{html.escape(result.remedy)}</p>"
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(result), *result.notes])
     return (
-        f"<div class='distillaw-fit'><p><b>{html.escape(result.family)}: {result.status.name}</b>, {result.nobs} rows in "
-        f"{result.ngroups} independent runs</p>{remedy}"
+        f"<div class='distillaw-fit'><p><b>{html.escape(result.family)}: {result.status.name}</b>, "
+        f"{result.nobs} rows in {result.ngroups} independent runs</p>{remedy}"
         f"<table><thead><tr><th></th><th>estimate</th><th>{100 * result.level:.0f} % interval</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table><ul>{lines}</ul>"
         f"<p>fitted range: {html.escape(', '.join(_ranges(result)))}</p></div>"

@@ -180,7 +180,7 @@ def _record(name: str, raw: dict) -> Record:
                 source=g["source"],
             )
             for g in raw.get("golden", [])
-        ),  # fmt: skip
+        ),
         known_problems=tuple(raw.get("known_problems", [])),
         refuse_plan=raw.get("refuse_plan", False),
     )

@@ -1,0 +1,106 @@
+"""`distillaw fit` through the console script, on CSV, Parquet and JSON lines."""
+
+import csv
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from distillaw.laws.published import published
+
+
+def distillaw(*args):
+    return subprocess.run(["distillaw", *map(str, args)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def table(tmp_path):
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 5)))
+    L = published("busbridge2025").supervised(params=N, tokens=D)
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["size", "D", "val"])
+        writer.writerows(zip(N, D, L, strict=True))
+    return path
+
+
+COLUMNS = ("--columns", "params=size,tokens=D,loss=val")
+
+
+def test_json_keys_and_values(table):
+    done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 50, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert {"law", "params", "conf_int", "level", "objective", "delta", "nobs", "status", "condition_number", "seconds",
+            "derived"} <= set(answer)  # fmt: skip
+    assert list(answer["params"]) == ["E", "A", "B", "alpha", "beta", "gamma"]
+    assert answer["params"]["gamma"] == pytest.approx(0.452, rel=1e-6)
+    assert answer["status"] == "CONVERGED" and answer["nobs"] == 30
+    assert answer["derived"]["p"] == pytest.approx(0.452 * 0.408, rel=1e-6)
+
+
+def test_fitted_law_is_used_by_predict_and_shown_by_laws(table, tmp_path):
+    law = tmp_path / "law.json"
+    done = distillaw("fit", table, "--law", "supervised", *COLUMNS, "--bootstrap", 20, "--out", law)
+    assert done.returncode == 0 and done.stdout.startswith("supervised: CONVERGED")
+    assert f"next: distillaw predict --law {law}" in done.stdout
+    predicted = distillaw(
+        "predict", "--law", law, "--student-params", "1B", "--student-tokens", "20B", "--json"
+    )
+    answer = json.loads(predicted.stdout)
+    truth = float(published("busbridge2025").supervised(params=1e9, tokens=2e10))
+    assert answer["student_loss"] == pytest.approx(truth, rel=1e-6)
+    assert (
+        answer["interval"][0] <= answer["student_loss"] <= answer["interval"][1]
+        and answer["inside_range"] is True
+    )
+    assert distillaw("laws", "show", law).stdout.startswith("supervised: CONVERGED")
+
+
+def test_too_few_runs_is_an_answer_not_a_curve(table):
+    short = table.with_name("short.csv")
+    short.write_text("\n".join(table.read_text().splitlines()[:6]) + "\n")
+    done = distillaw("fit", short, "--law", "supervised", *COLUMNS, "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (
+        answer["status"] == "TOO_FEW_RUNS" and answer["conf_int"] == {} and "Add 4 runs" in answer["remedy"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "size,D,val\n1e8,1e9,3\n1e8,x,3\n",
+            "tokens (column 'D') in row 2 (index 1) is 'x', which is not a number",
+        ),
+        ("size,D,val\n1e8,1e9,3\n1e8,2e9\n", "line 3: 2 fields where the header has 3"),
+        ("size,D,val\n", "no rows"),
+        ("", "empty"),
+    ],
+)
+def test_bad_files(tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    done = distillaw("fit", path, "--law", "supervised", *COLUMNS)
+    assert done.returncode == 1 and message in done.stderr
+
+
+def test_missing_file_and_bad_family(tmp_path):
+    assert "no such file" in distillaw("fit", tmp_path / "no.csv", "--law", "supervised").stderr
+    assert distillaw("fit", tmp_path / "no.csv", "--law", "chinchila").returncode == 2
+
+
+def test_parquet_and_json_lines(table, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with table.open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "runs.parquet")
+    (tmp_path / "runs.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    for path in (tmp_path / "runs.parquet", tmp_path / "runs.jsonl", tmp_path):
+        done = distillaw("fit", path, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0, "--json")
+        assert json.loads(done.stdout)["nobs"] == 30, done.stderr

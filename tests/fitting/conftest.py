@@ -1,0 +1,59 @@
+"""Other people's runs: DISTILLAW_DATA, or ../shared/data beside the checkout."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distillaw.laws.published import published
+
+
+@pytest.fixture(scope="session")
+def law_runs() -> Path:
+    root = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    folder = root / "lawruns"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set DISTILLAW_DATA to the folder that holds lawruns/")
+    return folder
+
+
+@pytest.fixture
+def grid() -> dict[str, np.ndarray]:
+    """A 6 x 5 noise-free supervised grid of the published law."""
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 5)))
+    return {"params": N, "tokens": D, "loss": published("busbridge2025").supervised(params=N, tokens=D)}
+
+
+@pytest.fixture
+def study() -> dict[str, np.ndarray]:
+    """A run table as a study writes it: teachers and no-teacher students, then distilled students (set S2)."""
+    law = published("surrogate-s2")
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 5)))
+    NS, DS, LT = (
+        v.ravel()
+        for v in np.meshgrid(
+            np.geomspace(1.4e8, 5e9, 5), np.geomspace(3e9, 5e11, 4), np.linspace(1.9, 2.7, 6)
+        )
+    )
+    plain = law.supervised(params=N, tokens=D)
+    taught = law.distillation(student_params=NS, student_tokens=DS, teacher_loss=LT)
+    return {
+        "run_id": np.array([f"r{i}" for i in range(len(N) + len(NS))]),
+        "params": np.r_[N, NS],
+        "tokens": np.r_[D, DS],
+        "loss": np.r_[plain, taught],
+        "teacher_loss": np.r_[np.full(len(N), np.nan), LT],
+        "purpose": np.array(["teacher"] * len(N) + ["grid"] * len(NS)),
+    }
+
+
+def noisy(table: dict, scale: float, seed: int) -> dict:
+    """The table with multiplicative noise on the losses."""
+    rng = np.random.default_rng(seed)
+    return table | {"loss": table["loss"] * np.exp(scale * rng.standard_normal(len(table["loss"])))}
+
+
+@pytest.fixture
+def with_noise():
+    return noisy

@@ -1,0 +1,82 @@
+"""Analytic gradients and curvatures of every model against central differences."""
+
+import numpy as np
+import pytest
+
+from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel
+from distillaw.fitting.second import _law, _to_standard
+
+H = np.finfo(float).eps ** (1 / 3)
+
+
+def rows(seed=0, count=20):
+    rng = np.random.default_rng(seed)
+    n, d = rng.normal(size=(2, count)) * 1.5
+    t = rng.uniform(0.5, 1.0, count)
+    return n, d, t, t + rng.uniform(-0.05, 0.4, count)
+
+
+SUPERVISED = np.array([[0.2, 0.3, 0.5, 0.2, 0.25, 0.7], [0.1, -0.3, -1.5, 0.1, 0.35, -0.7]])
+STUDENT = np.array(
+    [
+        [0.5, 0.3, 0.25, 0.3, 0.4, 2.5, 0.8, np.log(0.1), 0.02],
+        [0.5, -1.0, 0.1, 0.4, -0.4, 1.0, 0.2, np.log(0.2), 2e-4],
+    ]
+)
+
+
+def models():
+    n, d, t, s = rows()
+    yield pytest.param(SupervisedModel(n, d, gamma_free=True), SUPERVISED, id="supervised")
+    for form in FREE:
+        yield pytest.param(StudentModel(n, d, t, s, form=form), STUDENT, id=form)
+
+
+def joint():
+    n, d, t, s = rows()
+    own, cells = (SupervisedModel(v, w, gamma_free=True) for v, w in ((n, d), (n[:8], d[:8])))
+    return JointModel(own, cells, StudentModel(n[:8], d[:8], t[:8], s[:8], form="full"))
+
+
+@pytest.mark.parametrize(
+    ("model", "theta"), [*models(), pytest.param(joint(), np.hstack([SUPERVISED, STUDENT]), id="joint")]
+)
+def test_gradient(model, theta):
+    point = model.evaluate(theta)
+    np.testing.assert_allclose(point.value, model.value(theta), rtol=1e-13)
+    for j in range(theta.shape[1]):
+        up, down = theta.copy(), theta.copy()
+        up[:, j] += H
+        down[:, j] -= H
+        numeric = (model.value(up) - model.value(down)) / (2 * H)
+        np.testing.assert_allclose(point.gradient[:, j], numeric, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("model", "theta"), list(models()))
+def test_curvature(model, theta):
+    c = np.random.default_rng(1).normal(size=(2, 20))
+    ours = model.evaluate(theta).curvature(c)
+    for j in range(theta.shape[1]):
+        up, down = theta.copy(), theta.copy()
+        up[:, j] += H
+        down[:, j] -= H
+        numeric = (
+            np.einsum("ri,rki->rk", c, model.evaluate(up).gradient)
+            - np.einsum("ri,rki->rk", c, model.evaluate(down).gradient)
+        ) / (2 * H)
+        np.testing.assert_allclose(ours[:, j], numeric, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("model", "theta"), [*models(), pytest.param(joint(), np.hstack([SUPERVISED, STUDENT]), id="joint")]
+)
+def test_second_solver_has_the_same_law_in_other_parameters(model, theta):
+    z = _to_standard(model, theta[0])
+    value, jacobian = _law(model, z)
+    np.testing.assert_allclose(value, model.value(theta[:1])[0], rtol=1e-12)
+    for j in model.free:
+        up, down = z.copy(), z.copy()
+        up[j] += H
+        down[j] -= H
+        numeric = (_law(model, up)[0] - _law(model, down)[0]) / (2 * H)
+        np.testing.assert_allclose(jacobian[j], numeric, rtol=1e-6, atol=1e-8)

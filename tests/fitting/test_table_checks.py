@@ -1,0 +1,128 @@
+"""Bad tables: each is refused with row and column, or answered with a status that says what to add."""
+
+import numpy as np
+import pytest
+
+import distillaw as dl
+from distillaw.errors import ConfigError, DataError, FitError, UnitError
+from distillaw.fitting.status import FitStatus
+
+
+def changed(table, column, row, value):
+    values = table[column].astype(object) if isinstance(value, str) else table[column].copy()
+    values[row] = value
+    return table | {column: values}
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, 0.0, np.inf])
+@pytest.mark.parametrize("column", ["loss", "params", "tokens"])
+def test_bad_value_is_named_by_row_and_column(grid, column, value):
+    with pytest.raises(DataError, match=rf"{column} in row 18 \(index 17\) is {value}"):
+        dl.fit(changed(grid, column, 17, value), family="supervised", bootstrap=0)
+
+
+def test_text_is_named_by_row_and_column(grid):
+    with pytest.raises(DataError, match=r"loss in row 4 \(index 3\) is 'abc', which is not a number"):
+        dl.fit(changed(grid, "loss", 3, "abc"), family="supervised", bootstrap=0)
+
+
+@pytest.mark.parametrize("column", ["params", "tokens"])
+def test_constant_column(grid, column):
+    table = grid | {column: np.full(30, 1e9)}
+    with pytest.raises(DataError, match=rf"{column} is 1e\+09 in all 30 rows"):
+        dl.fit(table, family="supervised", bootstrap=0)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8])
+def test_too_few_runs_draw_no_curve(grid, rows):
+    result = dl.fit({k: v[:rows] for k, v in grid.items()}, family="supervised", bootstrap=50)
+    assert result.status is FitStatus.TOO_FEW_RUNS
+    assert result.law is None and result.conf_int() == {}
+    with pytest.raises(FitError, match="at least 9 independent runs"):
+        result.predict(params=1e9, tokens=1e10)
+    with pytest.raises(FitError, match="TOO_FEW_RUNS"):
+        result.raise_for_status()
+
+
+def test_many_rows_of_few_runs_are_few_runs(grid):
+    table = grid | {"group": np.arange(30) % 5}
+    result = dl.fit(table, family="chinchilla", bootstrap=20)
+    assert result.status is FitStatus.TOO_FEW_RUNS and result.ngroups == 5
+    assert dl.fit(table, family="chinchilla", group="none", bootstrap=0).is_usable
+
+
+def test_one_isoflop_curve():
+    N = np.geomspace(1e8, 1e10, 12)
+    D = 1e21 / (6 * N)
+    loss = dl.published("busbridge2025").supervised(params=N, tokens=D)
+    result = dl.fit({"params": N, "tokens": D, "loss": loss}, family="supervised", bootstrap=0)
+    assert result.status is FitStatus.ONE_COMPUTE_LEVEL
+    assert "second budget, e.g. 3e+21" in result.remedy
+    with pytest.raises(FitError, match="isoFLOP"):
+        result.predict(params=1e9, tokens=1e10)
+
+
+def test_one_ratio_of_tokens_to_parameters_is_weakly_identified():
+    N = np.geomspace(1e8, 1e10, 14)
+    noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(14))
+    loss = dl.published("busbridge2025").supervised(params=N, tokens=20 * N) * noise
+    result = dl.fit({"params": N, "tokens": 20 * N, "loss": loss}, family="chinchilla", bootstrap=0)
+    assert result.status in (FitStatus.WEAKLY_IDENTIFIED, FitStatus.AT_BOUND)
+
+
+def test_exact_copies_count_once(grid):
+    twice = {k: np.r_[v, v] for k, v in grid.items()}
+    result = dl.fit(twice, family="supervised", bootstrap=0)
+    assert result.nobs == 60 and result.ngroups == 30
+    assert any("30 rows are exact copies" in note for note in result.notes)
+
+
+def test_losses_in_bits_are_refused_until_declared(grid):
+    table = {"params": grid["params"], "tokens": grid["tokens"], "bits_per_byte": grid["loss"]}
+    with pytest.raises(UnitError, match="does not look like nats"):
+        dl.fit(table, family="supervised", columns={"loss": "bits_per_byte"}, bootstrap=0)
+    bits = grid | {"loss": grid["loss"] / np.log(2)}
+    converted = dl.fit(bits, family="supervised", unit="bits", bootstrap=0)
+    assert converted.params["E"] == pytest.approx(1.22, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("loss_unit", ("nats", "bits")), ("params_convention", ("total", "non-embedding"))]
+)
+def test_mixed_units_and_conventions_are_refused(grid, column, values):
+    table = grid | {column: np.array(values)[np.arange(30) % 2]}
+    with pytest.raises(UnitError, match=f"column '{column}' mixes"):
+        dl.fit(table, family="supervised", bootstrap=0)
+
+
+def test_missing_and_misspelt_columns(grid):
+    with pytest.raises(DataError, match="no column for loss; the table has: params, tokens"):
+        dl.fit({k: grid[k] for k in ("params", "tokens")}, family="supervised")
+    with pytest.raises(DataError, match="did you mean 'loss'"):
+        dl.fit(grid, family="supervised", columns={"loss": "los"})
+    with pytest.raises(ConfigError, match="did you mean 'params'"):
+        dl.fit(grid, family="supervised", columns={"param": "params"})
+    with pytest.raises(ConfigError, match="did you mean 'supervised'"):
+        dl.fit(grid, family="supervized")
+
+
+def test_columns_of_different_length(grid):
+    with pytest.raises(DataError, match="different lengths"):
+        dl.fit(grid | {"loss": grid["loss"][:-1]}, family="supervised")
+
+
+def test_tuning_runs_are_left_out(study):
+    odd = study | {"purpose": np.where(np.arange(len(study["purpose"])) == 3, "tuning", study["purpose"])}
+    odd["loss"] = np.where(np.arange(len(odd["loss"])) == 3, 9.0, odd["loss"])
+    result = dl.fit(odd, family="supervised", bootstrap=0)
+    assert result.nobs == 29 and result.params["gamma"] == pytest.approx(0.452, rel=1e-6)
+    assert "1 rows left out: purpose is tuning" in result.notes
+
+
+def test_distilled_rows_without_any_supervised_loss(study):
+    taught = np.isfinite(study["teacher_loss"])
+    table = {k: v[taught] for k, v in study.items()}
+    with pytest.raises(DataError, match="--supervised LAW"):
+        dl.fit(table, family="distillation-reduced", bootstrap=0)
+    with pytest.raises(DataError, match="teacher_loss"):
+        dl.fit({k: v[~taught] for k, v in study.items()}, family="distillation-reduced", bootstrap=0)
