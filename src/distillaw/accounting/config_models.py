@@ -105,7 +105,8 @@ def _qwen_mixture(shared: bool, experts: int, active: int) -> Callable[[ConfigFi
     """Qwen mixtures: some layers dense, and in Qwen2 a gated expert that every token visits."""
 
     def read(config: ConfigFields, layer: int) -> FeedForward:
-        total = config.count("num_experts", experts)
+        # transformers 5 writes Qwen3-MoE's num_experts under the name of its attribute map.
+        total = config.count("num_experts", config.count("num_local_experts", experts))
         dense = layer in (config.items("mlp_only_layers") or [])
         if dense or (layer + 1) % config.count("decoder_sparse_step", 1):
             return FeedForward(width=config.count("intermediate_size"))
