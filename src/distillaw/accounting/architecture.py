@@ -126,6 +126,7 @@ def as_architecture(model: Model) -> Architecture:
     """The full description of a model; a `Shape` is a Llama with gated FFN, RMSNorm and no biases."""
     if isinstance(model, Architecture):
         return model
+    _check_counts(model)
     attention = Attention(heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim)
     block = Block(
         count=model.layers, attention=attention, ffn=FeedForward(width=model.ffn), norm_params=2 * model.width

@@ -170,15 +170,15 @@ def _saved_bytes(arch: Architecture, block: Block, tokens: int, size: int, *, ea
     attention, ffn = block.attention, block.ffn
     queries, keys = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
     if eager:
-        # Keys and values are repeated for every query head, and the attention matrix is kept.
-        numbers = 4 * queries + attention.heads * tokens
-        statistics = 0
+        # Keys and values are repeated for every query head; the softmax is kept in 32 bits and as used.
+        numbers = 4 * queries
+        extra = attention.heads * tokens * (4 if size == 4 else 4 + size)
     else:
         numbers = 2 * queries + 2 * keys
-        statistics = 4 * attention.heads
+        extra = 4 * attention.heads
     hidden = ffn.active_experts * ffn.width + ffn.shared_width
     numbers += 4 * arch.width + (4 if ffn.matrices == 3 else 2) * hidden
-    return numbers * size + 2 * 4 * (arch.width + 1) + statistics
+    return numbers * size + 2 * 4 * (arch.width + 1) + extra
 
 
 def _tokens(arch: Architecture, context: int | None) -> int:

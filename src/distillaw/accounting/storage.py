@@ -1,6 +1,6 @@
 """Bytes of stored teacher targets, per token and in total, for every scheme in use.
 
-    sparse:  ceil(k ceil(log2 V) / 8) + k value_bytes   packed ids        (+4 logsumexp, +4 gold log-probability)
+    sparse:  ceil(k (ceil(log2 V) + value_bits) / 8)     (+4 logsumexp, +4 gold log-probability)
     dense:   V value_bytes
 
 Source: spec accounting section 9 and logits section 3a. Bytes only: which scheme is biased and what that
@@ -48,8 +48,7 @@ class TargetScheme:
                 f"{self.name}: {self.entries} ids of {bits} bits do not fit a vocabulary of {vocab} "
                 f"({needed} bits each). Keep fewer entries or use wider ids"
             )
-        ids = math.ceil(self.entries * bits / 8)
-        return ids + math.ceil(self.entries * self.value_bits / 8) + self.extra_bytes
+        return math.ceil(self.entries * (bits + self.value_bits) / 8) + self.extra_bytes
 
 
 def cache_bytes(scheme: TargetScheme, *, vocab: int, tokens: float) -> float:

@@ -1,0 +1,131 @@
+"""Who pays what: the four corners, amortisation, budgets, and axes that must not be mixed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillaw.accounting.conventions import Compute, ComputeAxis, ParamConvention, Params, params_of
+from distillaw.accounting.params import count_params
+from distillaw.accounting.pareto import distillation_axis, training_axis
+from distillaw.accounting.scenarios import (
+    CostShares,
+    Scenario,
+    amortised,
+    data_tokens,
+    family_compute,
+    tokens_for_budget,
+    total_compute,
+)
+from distillaw.accounting.shapes import shape_for_params
+from distillaw.errors import ConfigError, UnitError
+
+flop = st.floats(1e3, 1e12)
+tokens = st.floats(1e3, 1e15)
+
+
+@given(flop, tokens, flop, tokens)
+def test_the_four_corners(f_s, d_s, f_t, d_t):
+    totals = {
+        s: total_compute(
+            student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, teacher_tokens=d_t, shares=s.value
+        ).total
+        for s in Scenario
+    }
+    assert totals[Scenario.BEST_CASE] == pytest.approx(3 * f_s * d_s)
+    assert totals[Scenario.INFERENCE] == pytest.approx(3 * f_s * d_s + f_t * d_s)
+    assert totals[Scenario.PRETRAINING] == pytest.approx(3 * f_s * d_s + 3 * f_t * d_t)
+    assert totals[Scenario.PRETRAINING_INFERENCE] == max(totals.values())
+
+
+@given(flop, flop, st.floats(0, 1), st.floats(1e12, 1e26))
+def test_a_budget_buys_the_tokens_that_cost_it(f_s, f_t, delta_lgt, budget):
+    d_s = tokens_for_budget(budget, student_forward=f_s, teacher_forward=f_t, delta_lgt=delta_lgt)
+    spent = total_compute(
+        student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, shares=CostShares(delta_lgt, 0.0)
+    )
+    assert spent.total == pytest.approx(budget)
+
+
+@given(flop, tokens, flop, tokens, st.integers(1, 50), st.booleans())
+def test_n_equal_students_with_their_shares_cost_the_family(f_s, d_s, f_t, d_t, n, shared):
+    shares = amortised(n, logits="shared" if shared else "own")
+    one = total_compute(
+        student_forward=f_s, student_tokens=d_s, teacher_forward=f_t, teacher_tokens=d_t, shares=shares
+    )
+    family = family_compute(
+        student_forwards=[f_s] * n, student_tokens=[d_s] * n, teacher_forward=f_t, teacher_tokens=d_t,
+        shared_logits=shared,
+    )  # fmt: skip
+    assert n * one.total == pytest.approx(family.total)
+    assert family.without_teacher == pytest.approx(3 * f_s * d_s * n)
+
+
+@given(flop, tokens, flop, tokens, st.integers(1, 20), st.booleans())
+def test_marginal_is_what_one_more_student_adds(f_s, d_s, f_t, d_t, n, shared):
+    def family(number):
+        return family_compute(
+            student_forwards=[f_s] * number, student_tokens=[d_s] * number, teacher_forward=f_t,
+            teacher_tokens=d_t, shared_logits=shared,
+        )  # fmt: skip
+
+    assert family(n + 1).total - family(n).total == pytest.approx(
+        family(n).marginal, rel=1e-6, abs=1e-9 * family(n + 1).total
+    )
+
+
+def test_an_existing_teacher_and_stored_logits():
+    assert amortised(4, pretraining_paid=False, logits="free") == Scenario.BEST_CASE.value
+    assert amortised(4, logits="shared") == CostShares(0.25, 0.25)
+    assert data_tokens(1e9, 4e9, delta_pre=0.25) == 2e9
+
+
+def test_bad_requests_say_what_to_write():
+    with pytest.raises(ConfigError, match="at least one student"):
+        amortised(0)
+    with pytest.raises(ConfigError, match="own, shared, free"):
+        amortised(2, logits="cached")
+    with pytest.raises(ConfigError, match="one of each per student"):
+        family_compute(student_forwards=[1.0], student_tokens=[1.0, 2.0], teacher_forward=1.0)
+    with pytest.raises(ConfigError, match="lies in"):
+        CostShares(2.0, 0.0)
+
+
+class TestAxesAreNotMixed:
+    def test_model_flop_and_six_nd_do_not_add_compare_or_divide(self):
+        model = Compute(1e21, ComputeAxis.MODEL)
+        pareto = training_axis(Params(7e9, ParamConvention.ALL_WEIGHTS), 2e12)
+        for act in (lambda: model + pareto, lambda: model < pareto, lambda: model.ratio_to(pareto)):
+            with pytest.raises(UnitError, match="on one axis"):
+                act()
+        assert (pareto + pareto).flop == 2 * pareto.flop
+        assert pareto < pareto + pareto
+        assert pareto.ratio_to(pareto + pareto) == 0.5
+
+    def test_the_pareto_axis_takes_all_weights_only(self):
+        with pytest.raises(UnitError, match="bare number"):
+            training_axis(7e9, 2e12)
+        small = Params(1e9, ParamConvention.NON_EMBEDDING)
+        with pytest.raises(UnitError, match="needs all-weights parameters, got 1e"):
+            distillation_axis(Params(3e9, ParamConvention.ALL_WEIGHTS), small, 1e9)
+
+    def test_counts_of_two_conventions_do_not_add(self):
+        a, b = Params(1.0, ParamConvention.NON_EMBEDDING), Params(2.0, ParamConvention.ALL_WEIGHTS)
+        with pytest.raises(UnitError):
+            _ = a + b
+        with pytest.raises(UnitError):
+            a.ratio_to(b)
+        assert (a + a).value == 2.0
+
+    def test_teacher_training_is_an_option_of_the_pareto_axis(self):
+        student = Params(3e9, ParamConvention.ALL_WEIGHTS)
+        teacher = Params(7e9, ParamConvention.ALL_WEIGHTS)
+        without = distillation_axis(student, teacher, 1e9)
+        with_training = distillation_axis(student, teacher, 1e9, teacher_tokens=2e9)
+        assert with_training.flop - without.flop == pytest.approx(6 * 7e9 * 2e9)
+
+
+def test_an_exact_count_in_each_convention():
+    count = count_params(shape_for_params(1e6, vocab=512, context=64))
+    assert params_of(count, ParamConvention.NON_EMBEDDING).value == count.non_embedding
+    assert params_of(count, ParamConvention.ONE_MATRIX, active=True).value == count.one_matrix
+    assert params_of(count, ParamConvention.ALL_WEIGHTS, active=True).value == count.total
