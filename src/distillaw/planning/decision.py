@@ -1,0 +1,205 @@
+"""From evidence to a verdict: which source may speak, how sure it is, and when the answer is "too close".
+
+    gain    = loss of pretraining - loss of the best distillation, nats/token, as draws
+    margin  = max(0.25 % of the loss, standard error of the paired gain)
+    distil if P(gain > margin) >= 0.8, pretrain if P(-gain > margin) >= 0.8, else too close to call
+
+The 0.25 % is about what half or twice the teacher costs (spec laws.md section 13.5) and about the seed noise of a
+small run; a gain below it is not worth a pipeline. The words around the numbers are in wording.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.planning.crossover import Crossover
+from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.situation import Situation
+
+MARGIN = 0.0025
+"""Smallest gain worth having, as a share of the loss."""
+SURE = 0.8
+"""Probability from which a choice is called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What one source's draws say: the choice, its probability, the margin."""
+
+    verdict: str
+    """`distil`, `pretrain` or `too-close`."""
+    probability: float
+    """That the gain over the other choice exceeds the margin, for the leading choice."""
+    distil: float
+    """P(gain > margin)."""
+    pretrain: float
+    """P(-gain > margin)."""
+    margin: float
+    """Nats/token."""
+
+    def to_json(self) -> dict[str, object]:
+        """All five."""
+        return {"verdict": self.verdict, "probability": self.probability, "probability_distil": self.distil,
+                "probability_pretrain": self.pretrain, "margin": self.margin}  # fmt: skip
+
+
+def call(evidence: Evidence) -> Call:
+    """Turn the draws of one source into a choice.
+
+    A source that may not decide knows nothing: too close, with probability one half either way. The margin
+    uses the noise of paired runs only: a law's doubt is in its draws already.
+    """
+    assert evidence.pretrain is not None
+    gain = evidence.gain_draws
+    margin = max(MARGIN * evidence.pretrain.loss.mean, evidence.noise if evidence.kind == "measured" else 0.0)
+    # (k + 1/2) / (R + 1): a finite number of draws never proves certainty.
+    distil = (np.count_nonzero(gain > margin) + 0.5) / (len(gain) + 1)
+    pretrain = (np.count_nonzero(gain < -margin) + 0.5) / (len(gain) + 1)
+    if not evidence.is_decisive:
+        return Call(verdict="too-close", probability=0.5, distil=0.5, pretrain=0.5, margin=margin)
+    lead = max(distil, pretrain)
+    verdict = "too-close"
+    if lead >= SURE:
+        verdict = "distil" if distil > pretrain else "pretrain"
+    return Call(verdict=verdict, probability=lead, distil=distil, pretrain=pretrain, margin=margin)
+
+
+def regret(evidence: Evidence, verdict: str, level: float) -> Interval:
+    """What is lost, nats/token, if the choice turns out wrong: draws in which the other one is better.
+
+    Too close to call means that pretraining, which needs no teacher, is taken for granted. No wrong draw, no
+    regret: zeros.
+    """
+    gain = evidence.gain_draws
+    lost = -gain if verdict == "distil" else gain
+    lost = lost[lost > 0]
+    return Interval.of(lost, level) if len(lost) else Interval(mean=0.0, lower=0.0, upper=0.0)
+
+
+def choose(evidence: Sequence[Evidence]) -> Evidence:
+    """The source that carries the verdict: the first decisive one, else the first that has numbers at all."""
+    speaking = [e for e in evidence if e.speaks]
+    assert speaking, "published laws always have numbers"
+    return next((e for e in speaking if e.is_decisive), speaking[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EqualCompute:
+    """The same question at equal FLOP: pretraining may spend what the teacher's logits would have cost."""
+
+    compute: float
+    """FLOP of the distillation chosen, as the scenario counts it."""
+    pretrain_tokens: float
+    """Tokens that pretraining gets for it."""
+    basis: str
+    """The source, or why there is none."""
+    call: Call | None
+    gain: Interval | None
+
+    def to_json(self) -> dict[str, object]:
+        """Flat; verdict and probability are null where no source can say."""
+        answer: dict[str, object] = {
+            "compute": self.compute, "pretrain_tokens": self.pretrain_tokens, "basis": self.basis,
+            "verdict": None, "probability": None, "margin": None, "gain": None,
+        }  # fmt: skip
+        if self.call is not None and self.gain is not None:
+            answer |= {**self.call.to_json(), "gain": self.gain.to_json()}
+        return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Distil or pretrain, from which teacher, how sure, and what would change the answer."""
+
+    verdict: str
+    probability: float
+    margin: float
+    strategies: Sequence[Strategy]
+    """Best first, pretraining among them."""
+    gain: Interval
+    """Best distillation over pretraining, nats/token."""
+    crossover: Crossover | None
+    flips_if: Sequence[str]
+    assumptions: Sequence[str]
+    inside_range: bool
+    warnings: Sequence[str]
+    regret_if_wrong: Interval
+    reasons: Sequence[str]
+    evidence: Sequence[Evidence]
+    headline: Evidence
+    call: Call
+    equal_compute: EqualCompute | None
+    situation: Situation
+    level: float
+    sentence: str
+    next_runs: Sequence[str]
+    next_command: str
+
+    @property
+    def crossover_tokens(self) -> dict[str, float | None]:
+        """`{lower, median, upper}`, None where there is none."""
+        band = self.crossover
+        if band is None:
+            return {"lower": None, "median": None, "upper": None}
+        return {"lower": band.lower, "median": band.median, "upper": band.upper}
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of interface.md, `plan`, and what stands behind them, at full precision."""
+        return {
+            "verdict": self.verdict,
+            "probability": self.probability,
+            "margin": self.margin,
+            "sentence": self.sentence,
+            "strategies": [s.to_json() for s in self.strategies],
+            "gain": self.gain.to_json(),
+            "crossover_tokens": self.crossover_tokens,
+            "crossover": None if self.crossover is None else self.crossover.to_json(),
+            "flips_if": list(self.flips_if),
+            "assumptions": list(self.assumptions),
+            "inside_range": self.inside_range,
+            "warnings": list(self.warnings),
+            "regret_if_wrong": self.regret_if_wrong.to_json(),
+            "reasons": list(self.reasons),
+            "equal_compute": None if self.equal_compute is None else self.equal_compute.to_json(),
+            "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
+            "probability_distil": self.call.distil,
+            "probability_pretrain": self.call.pretrain,
+            "comparison": self.situation.comparison,
+            "scenario": self.situation.scenario,
+            "student_params": self.situation.student_params,
+            "student_tokens": self.situation.student_tokens,
+            "compute": self.situation.compute,
+            "level": self.level,
+            "next_runs": list(self.next_runs),
+            "next_command": self.next_command,
+        }
+
+    def __str__(self) -> str:
+        from distillaw.planning.wording import summary
+
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[str, object]:
+    """One source as a row: numbers where it has any, and why it has none where not."""
+    row: dict[str, object] = {
+        "source": evidence.source, "kind": evidence.kind, "status": evidence.status, "note": evidence.note,
+        "decides": evidence is headline, "inside_range": evidence.inside_range, "best": None, "gain": None,
+        "probability_distil": None, "probability_pretrain": None, "details": _plain(evidence.details),
+    }  # fmt: skip
+    if evidence.speaks:
+        row |= {"best": evidence.best.name, "gain": Interval.of(evidence.gain_draws, level).to_json()}
+    if evidence.is_decisive:
+        answer = call(evidence)
+        row |= {"probability_distil": answer.distil, "probability_pretrain": answer.pretrain}
+    return row
+
+
+def _plain(details: Mapping[str, object]) -> dict[str, object]:
+    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in details.items()}

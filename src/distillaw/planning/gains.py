@@ -1,0 +1,172 @@
+"""How sure a measured gain is: from paired runs to a posterior over the gain of every candidate teacher.
+
+gain = loss without a teacher minus loss with it, nats/token. Three things make a naive "mean over its standard
+error" too sure, and each is met here: the gains of several teachers share the run without a teacher and the
+held-out documents (joint covariance); training noise is known from a handful of seeds (t tails); and the best
+of several noisy gains is best partly by luck (shrinkage towards their mean, integrated over how far teachers
+may really differ). Which runs are compared is decided in measured.py; what to do with the answer in decision.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillaw.runs.paired import effective_dof
+
+Array = NDArray[np.float64]
+
+DRAWS = 20_000
+ASSUMED_SEED_SD = 0.003
+"""Seed noise of one run, as a share of its loss, where a study measured none: about the spread of 0.01 nats at
+4.4 that the spec's pilot saw (spec README), widened by a quarter."""
+ASSUMED_DOF = 3.0
+TEACHER_SPREAD = 0.01
+"""Scale of the half-Cauchy prior on how much gains differ between teachers, as a share of the loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedNoise:
+    """Training noise of one run that pairing does not remove."""
+
+    sd: float
+    """Standard deviation of one run's loss beyond what all runs of one seed share, nats/token."""
+    dof: float
+    source: str
+    """`cell` (repeated here), `study` (borrowed from repeated cells elsewhere), `assumed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainPosterior:
+    """Draws of the gain of each candidate, joint over candidates."""
+
+    draws: Array
+    """Shape (R, candidates), nats/token."""
+    estimate: Array
+    """Gains as measured, before shrinkage, shape (candidates,)."""
+    se: Array
+    """Standard errors of `estimate`, documents and seeds, shape (candidates,)."""
+
+    @property
+    def mean(self) -> Array:
+        """Posterior means, shape (candidates,)."""
+        return self.draws.mean(0)
+
+    @property
+    def best(self) -> int:
+        """The candidate with the highest posterior mean."""
+        return int(np.argmax(self.mean))
+
+    def share_best(self) -> Array:
+        """Probability of each candidate to be the best one, shape (candidates,)."""
+        return np.bincount(self.draws.argmax(1), minlength=self.draws.shape[1]) / len(self.draws)
+
+
+def seed_noise(cells: Sequence[dict[tuple[str, int], float]]) -> tuple[float, float]:
+    """Paired seed variance of one run and its degrees of freedom, pooled over cells.
+
+        loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
+
+    A two-way layout fitted by least squares in each cell, so that cells need not be complete. Arms are "no
+    teacher" and each teacher; what all arms of one seed share cancels in a paired gain and is not counted.
+
+    Args:
+        cells: one mapping {(arm, seed): loss} per cell of equal size and tokens.
+
+    Returns:
+        (variance, dof); (0, 0) where nothing was repeated.
+    """
+    rss, dof = 0.0, 0.0
+    for cell in cells:
+        arms = sorted({arm for arm, _ in cell})
+        seeds = sorted({seed for _, seed in cell})
+        design = np.array(
+            [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in cell]
+        )
+        losses = np.array(list(cell.values()))
+        free = len(losses) - np.linalg.matrix_rank(design)
+        if free > 0:
+            residual = losses - design @ np.linalg.lstsq(design, losses, rcond=None)[0]
+            rss, dof = rss + float(residual @ residual), dof + float(free)
+    return (rss / dof, dof) if dof else (0.0, 0.0)
+
+
+def gain_covariance(documents: Array, seeds: Sequence[frozenset[int]], noise: SeedNoise) -> Array:
+    """Covariance of the measured gains: documents plus seeds, shape (m, m).
+
+        cov_jk = documents_jk + sd^2 |K_j & K_k| / (|K_j| |K_k|) + [j = k] sd^2 / |K_j|
+
+    K_j are the seeds over which candidate j was paired; the middle term is the run without a teacher, which
+    candidates share, the last one the distilled runs.
+
+    Args:
+        documents: clustered covariance over documents, shape (m, m).
+        seeds: K_j of each candidate.
+        noise: training noise of one run.
+    """
+    shared = np.array([[len(a & b) / (len(a) * len(b)) for b in seeds] for a in seeds])
+    return documents + noise.sd**2 * (shared + np.diag([1 / len(k) for k in seeds]))
+
+
+def gain_posterior(
+    gain: Array, covariance: Array, *, dof: float, spread: float, rng: np.random.Generator, draws: int = DRAWS
+) -> GainPosterior:
+    """Joint posterior of the candidates' gains, shrunk towards their mean as far as the noise asks for.
+
+        gain_j ~ N(mu, tau^2),   measured | gain ~ N(gain, covariance),   mu flat,   tau half-Cauchy(spread)
+
+    One candidate needs no shrinkage. With several, tau is integrated on a grid, so that teachers which differ
+    clearly are left alone and teachers which differ by noise share one gain. Deviations are scaled to a t
+    distribution with `dof` degrees of freedom.
+
+    Args:
+        gain: measured gains, nats/token, shape (m,).
+        covariance: of the measured gains, shape (m, m).
+        dof: degrees of freedom of the covariance.
+        spread: scale of the prior on tau, nats/token.
+        rng: source of the draws.
+        draws: how many.
+    """
+    centre, deviation = _shrunk(gain, covariance, spread, rng, draws)
+    tails = np.sqrt(dof / rng.chisquare(dof, size=(draws, 1)))
+    return GainPosterior(draws=centre + deviation * tails, estimate=gain, se=np.sqrt(np.diag(covariance)))
+
+
+def _shrunk(
+    gain: Array, cov: Array, spread: float, rng: np.random.Generator, draws: int
+) -> tuple[Array, Array]:
+    """Posterior means and normal deviations, each of shape (draws, m)."""
+    m = len(gain)
+    if m == 1:
+        return np.broadcast_to(gain, (draws, 1)), rng.normal(size=(draws, 1)) * np.sqrt(cov[0, 0])
+    taus = spread * np.geomspace(1e-2, 1e2, 61)
+    ones = np.ones(m)
+    log_weight, parts = [], []
+    for tau in taus:
+        inverse = np.linalg.inv(cov + tau**2 * np.eye(m))
+        precision = ones @ inverse @ ones
+        mu = ones @ inverse @ gain / precision
+        off = gain - mu
+        # d tau on a log grid brings a factor tau; half-Cauchy density is 1 / (1 + (tau / spread)^2)
+        log_weight.append(
+            0.5 * (np.linalg.slogdet(inverse)[1] - np.log(precision) - off @ inverse @ off)
+            + np.log(tau) - np.log1p((tau / spread) ** 2)
+        )  # fmt: skip
+        keep = tau**2 * inverse  # how much of its own measurement each candidate keeps
+        pull = ones - keep @ ones  # what an error of mu moves
+        spread_cov = keep @ cov + np.outer(pull, pull) / precision
+        parts.append((mu + keep @ off, (spread_cov + spread_cov.T) / 2))
+    weight = np.exp(np.array(log_weight) - max(log_weight))
+    counts = rng.multinomial(draws, weight / weight.sum())
+    centres = [np.broadcast_to(centre, (n, m)) for (centre, _), n in zip(parts, counts, strict=True)]
+    deviations = [
+        rng.multivariate_normal(np.zeros(m), c, size=n, method="eigh") if n else np.empty((0, m))
+        for (_, c), n in zip(parts, counts, strict=True)
+    ]
+    return np.concatenate(centres), np.concatenate(deviations)
+
+
+def gain_dof(document_var: float, documents: int, seed_var: float, noise: SeedNoise) -> float:
+    """Degrees of freedom of a gain's variance: documents are many, seeds are few."""
+    return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof))

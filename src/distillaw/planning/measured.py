@@ -1,0 +1,315 @@
+"""What a study measured at the target: the runs with and without a teacher, paired, at equal tokens or compute.
+
+An arm is one student size with one teacher (or none); its token budgets are points on a curve. At a budget
+that was run the losses are the measured ones; between two budgets they are interpolated (ln loss in ln tokens),
+document by document, so that pairing survives; up to a factor 3 beyond the largest the line is drawn on, with a
+doubt that grows. Further out there is no answer here: that is what laws are for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillaw.planning.gains import (
+    ASSUMED_DOF,
+    ASSUMED_SEED_SD,
+    TEACHER_SPREAD,
+    GainPosterior,
+    SeedNoise,
+    gain_covariance,
+    gain_dof,
+    gain_posterior,
+    seed_noise,
+)
+from distillaw.planning.record import Run, StudyRecord, is_near
+from distillaw.quantities import format_count
+from distillaw.runs.paired import clustered_cov
+
+Array = NDArray[np.float64]
+ALONE = "no teacher"
+REACH = 3.0
+"""How far beyond its largest budget an arm is extrapolated."""
+EXTRAPOLATION_DOUBT = 0.25
+"""Standard deviation of an extrapolated change of the loss, as a share of that change: curves flatten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One student size with one teacher or none: its runs by token budget and seed."""
+
+    name: str
+    teacher: Run | None
+    runs: Mapping[int, Mapping[int, Run]]
+    """tokens -> seed -> run."""
+
+    @property
+    def student_flop_per_token(self) -> float:
+        """3 F(N_S), as the runs counted it."""
+        run = self._any()
+        return run.number("train_flops") / run.tokens
+
+    @property
+    def logit_flop_per_token(self) -> float:
+        """F(N_T), as the runs counted it; 0 without a teacher."""
+        run = self._any()
+        return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Measured training time per token; NaN where it was not recorded."""
+        run = self._any()
+        return run.number("seconds") / run.tokens
+
+    def _any(self) -> Run:
+        return next(iter(self.runs[max(self.runs)].values()))
+
+    def at(self, tokens: float) -> "ArmPoint | None":
+        """The arm at a token budget: measured, interpolated, extrapolated up to `REACH`, or None."""
+        for budget, seeds in self.runs.items():
+            if is_near(budget, tokens, within=0.01):
+                return ArmPoint(arm=self, tokens=float(budget), parts=((1.0, seeds),))
+        budgets = sorted(self.runs)
+        if len(budgets) < 2 or not budgets[0] < tokens <= REACH * budgets[-1]:
+            return None
+        high = min(next((i for i, b in enumerate(budgets) if b > tokens), len(budgets) - 1), len(budgets) - 1)
+        ends = [self.runs[budgets[high - 1]], self.runs[budgets[high]]]
+        common = sorted(ends[0].keys() & ends[1].keys())
+        if not common:
+            return None
+        share = math.log(tokens / budgets[high - 1]) / math.log(budgets[high] / budgets[high - 1])
+        parts = tuple(
+            (w, {s: end[s] for s in common}) for w, end in zip((1 - share, share), ends, strict=True)
+        )
+        return ArmPoint(arm=self, tokens=tokens, parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmPoint:
+    """An arm at one token budget."""
+
+    arm: Arm
+    tokens: float
+    parts: Sequence[tuple[float, Mapping[int, Run]]]
+    """One budget with weight 1, or two with weights that sum to 1 (one is negative in an extrapolation)."""
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Seeds known at this point."""
+        return frozenset(self.parts[0][1])
+
+    def loss(self, seed: int) -> float:
+        """Loss of one seed, nats/token."""
+        return math.exp(sum(weight * math.log(runs[seed].loss) for weight, runs in self.parts))
+
+    def sums(self, seed: int) -> Array | None:
+        """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
+        total = np.float64(0)
+        for weight, runs in self.parts:
+            scores = runs[seed].scores
+            if scores is None:
+                return None
+            # d(exp(sum w ln L)) : each end enters with weight w L / L_end
+            total = total + weight * self.loss(seed) / runs[seed].loss * scores.loss_sum
+        return np.asarray(total)
+
+    @property
+    def basis(self) -> str:
+        """`measured`, `interpolated` or `extrapolated`."""
+        if len(self.parts) == 1:
+            return "measured"
+        return "interpolated" if self.parts[0][0] > 0 else "extrapolated"
+
+    @property
+    def doubt(self) -> float:
+        """Standard deviation of what lies between or beyond the budgets that were run, nats.
+
+        Between them, the distance of straight lines in loss and in ln loss; beyond them, a quarter of the change.
+        """
+        seed = min(self.seeds)
+        if self.basis == "extrapolated":
+            return EXTRAPOLATION_DOUBT * abs(self.loss(seed) - self.parts[1][1][seed].loss)
+        return abs(sum(weight * runs[seed].loss for weight, runs in self.parts) - self.loss(seed))
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over seeds, nats/token."""
+        return float(np.mean([self.loss(seed) for seed in sorted(self.seeds)]))
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs behind this point."""
+        return sorted(run.run_id for _, runs in self.parts for run in runs.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredGain:
+    """Gains of several teachers over no teacher, as measured, with everything that qualifies them."""
+
+    baseline: ArmPoint
+    candidates: Sequence[ArmPoint]
+    posterior: GainPosterior
+    noise: SeedNoise
+    documents: Array
+    """Covariance of the gains over documents alone, shape (candidates, candidates)."""
+    is_paired: bool
+    """False where per-document losses were missing and losses were compared as if independent."""
+
+    def document_se(self, candidate: int) -> float:
+        """The part of a gain's standard error that more held-out text would reduce, nats/token."""
+        return float(np.sqrt(self.documents[candidate, candidate]))
+
+
+def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
+    """The arms of the student size nearest to the target (within 25 %), the one without a teacher first."""
+    sizes = {run.params for run in record.students if is_near(run.params, student_params)}
+    if not sizes:
+        return []
+    size = min(sizes, key=lambda n: abs(math.log(n / student_params)))
+    found: dict[str, dict[int, dict[int, Run]]] = {}
+    for run in record.students:
+        if run.params == size:
+            found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
+    order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
+    return [
+        Arm(name=teacher_name(record, t) if t else ALONE, teacher=_teacher(record, t, found[t]),
+            runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])})
+        for t in order
+    ]  # fmt: skip
+
+
+def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mapping[int, Run]]) -> Run | None:
+    """The teacher's own run; where it is not in the study, what the student's row says of it."""
+    if not teacher_run:
+        return None
+    if teacher_run in record.teachers:
+        return record.teachers[teacher_run]
+    row = next(iter(next(iter(budgets.values())).values())).row
+    known = {
+        "params": row.get("teacher_params"),
+        "tokens": row.get("teacher_tokens"),
+        "loss": row.get("teacher_loss"),
+    }
+    return Run(row={"run_id": teacher_run, "role": "teacher", "seed": 0, **known}, folder=None)
+
+
+def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
+    if teacher_run in record.teachers:
+        return record.teachers[teacher_run].loss
+    losses = [run.number("teacher_loss") for run in record.students if run.teacher_run == teacher_run]
+    return losses[0] if losses else math.inf
+
+
+def teacher_name(record: StudyRecord, teacher_run: str) -> str:
+    """How people say it: the teacher by its size and, where sizes repeat, its tokens."""
+    teachers = record.teachers
+    if teacher_run not in teachers:
+        return teacher_run.rstrip("/").split("/")[-1]
+    run = teachers[teacher_run]
+    same = [t for t in teachers.values() if t.label == run.label]
+    return (
+        f"{run.label} teacher"
+        if len(same) == 1
+        else f"{run.label} teacher ({format_count(run.tokens)} tokens)"
+    )
+
+
+def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: float, loss: float) -> SeedNoise:
+    """Seed noise for one cell: measured there, borrowed from other cells of the study, or assumed.
+
+    Branches of one trunk share their luck, so each student size contributes one cell, the one nearest in
+    tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study.
+    """
+    cells: dict[int, dict[int, dict[tuple[str, int], float]]] = {}
+    for run in record.students:
+        cell = cells.setdefault(run.params, {}).setdefault(run.tokens, {})
+        cell[(run.teacher_run or "", run.seed)] = run.loss
+    nearest = {}
+    for size, budgets in cells.items():
+        repeated = [b for b, cell in budgets.items() if seed_noise([cell])[1] > 0]
+        if repeated:
+            budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
+            nearest[size, budget] = budgets[budget]
+    own = [
+        cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)
+    ]
+    for cells_used, source, needed in ((own, "cell", 2), (list(nearest.values()), "study", 1)):
+        variance, dof = seed_noise(cells_used)
+        if dof >= needed:
+            return SeedNoise(sd=math.sqrt(variance), dof=dof, source=source)
+    return SeedNoise(sd=ASSUMED_SEED_SD * loss, dof=ASSUMED_DOF, source="assumed")
+
+
+def measure_gain(
+    record: StudyRecord, baseline: ArmPoint, candidates: Sequence[ArmPoint], *, rng: np.random.Generator
+) -> MeasuredGain | None:
+    """Posterior gains of the candidates over the baseline; None where nothing can be compared.
+
+    Candidates are paired with the baseline over the seeds that both have. A candidate without a common seed
+    is left out.
+    """
+    candidates = [c for c in candidates if c.seeds & baseline.seeds]
+    if not candidates:
+        return None
+    seeds = [c.seeds & baseline.seeds for c in candidates]
+    gain = np.array([
+        np.mean([baseline.loss(s) - c.loss(s) for s in sorted(common)])
+        for c, common in zip(candidates, seeds, strict=True)
+    ])  # fmt: skip
+    loss = baseline.loss(min(baseline.seeds))
+    size = baseline.arm.runs[max(baseline.arm.runs)]
+    noise = study_seed_noise(
+        record, student_params=next(iter(size.values())).params, tokens=baseline.tokens, loss=loss
+    )
+    documents, count = _document_covariance(baseline, candidates, seeds)
+    cov = gain_covariance(documents, seeds, noise)
+    doubt = np.diag([c.doubt**2 for c in candidates]) + baseline.doubt**2
+    top = int(np.argmax(gain))
+    dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise)
+    posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng)
+    return MeasuredGain(
+        baseline=baseline, candidates=tuple(candidates), posterior=posterior, noise=noise, documents=documents,
+        is_paired=_has_scores(baseline, candidates, seeds),
+    )  # fmt: skip
+
+
+def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Sequence[frozenset[int]]) -> bool:
+    return all(
+        point.sums(s) is not None
+        for c, common in zip(candidates, seeds, strict=True) for point in (baseline, c) for s in common
+    )  # fmt: skip
+
+
+def _document_covariance(
+    baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Sequence[frozenset[int]]
+) -> tuple[Array, int]:
+    """Covariance of the gains over documents, and the number of documents."""
+    if not _has_scores(baseline, candidates, seeds):
+        own = _mean_se(baseline) ** 2
+        return np.diag([_mean_se(c) ** 2 for c in candidates]) + own, 30
+    columns = [
+        np.mean([baseline.sums(s) - c.sums(s) for s in sorted(common)], axis=0)  # type: ignore[operator]
+        for c, common in zip(candidates, seeds, strict=True)
+    ]
+    scores = next(iter(baseline.parts[0][1].values())).scores
+    assert scores is not None
+    return clustered_cov(np.stack(columns, axis=1), scores.tokens), len(scores.tokens)
+
+
+def _mean_se(point: ArmPoint) -> float:
+    """Standard error over documents of the point's mean loss; shared documents, so seeds do not average it."""
+    found = [run.loss_se for _, runs in point.parts for run in runs.values() if math.isfinite(run.loss_se)]
+    return float(np.mean(found)) if found else 0.01 * point.loss(min(point.seeds))
+
+
+def loss_interval(point: ArmPoint, noise: SeedNoise, *, level: float) -> tuple[float, float, float]:
+    """(mean, lower, upper) of the point's loss: held-out sampling and seeds; wider than any paired gain."""
+    from distillaw.runs.paired import t_quantile
+
+    mean = point.mean_loss
+    documents, seeds = _mean_se(point) ** 2, noise.sd**2 / len(point.seeds)
+    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise))
+    half *= math.sqrt(documents + seeds + point.doubt**2)
+    return mean, mean - half, mean + half

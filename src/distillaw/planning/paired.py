@@ -1,0 +1,195 @@
+"""The headline evidence of a small study: runs at the target with and without a teacher, compared in pairs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from distillaw.planning.crossover import Crossover, band_of, crossings
+from distillaw.planning.evidence import Evidence, Interval, Strategy, strategy_name
+from distillaw.planning.measured import (
+    REACH,
+    Arm,
+    ArmPoint,
+    MeasuredGain,
+    loss_interval,
+    measure_gain,
+    student_arms,
+)
+from distillaw.planning.record import Run, StudyRecord
+from distillaw.planning.situation import Situation, Teacher
+from distillaw.quantities import format_count
+
+SOURCE = "paired runs of this study"
+SEED_SOURCES = {
+    "cell": "seed noise measured at this cell",
+    "study": "seed noise borrowed from repeated cells elsewhere in this study",
+    "assumed": "SEED_NOISE_UNKNOWN: no cell was repeated, 0.3 % of the loss per run is assumed",
+}
+
+
+def paired_evidence(
+    situation: Situation, record: StudyRecord, teachers: Sequence[Teacher], *, level: float, rng: np.random.Generator
+) -> Evidence:  # fmt: skip
+    """What the study measured at the target, or why it is silent.
+
+    Args:
+        situation: the question; candidates that are not teachers of this study are not answered here.
+        record: the study.
+        teachers: candidates.
+        level: of the intervals.
+        rng: source of the draws.
+    """
+    arms = student_arms(record, situation.student_params)
+    if not arms or arms[0].teacher is not None:
+        sizes = ", ".join(sorted({format_count(run.params) for run in record.students})) or "none"
+        return _silent(
+            "NOT_RUN", f"no student of this size was trained without a teacher (sizes run: {sizes})"
+        )
+    wanted = {t.run_id: t for t in teachers if t.run_id is not None}
+    points = _points(situation, arms, wanted)
+    if points is None or not points[1]:
+        budgets = ", ".join(format_count(b) for b in arms[0].runs)
+        return _silent(
+            "NOT_RUN",
+            f"no pair within reach of the tokens asked for (this student was run on {budgets} tokens)",
+        )
+    gain = measure_gain(record, *points, rng=rng)
+    if gain is None:
+        return _silent("NOT_PAIRED", "runs with and without a teacher share no seed, so no pair exists")
+    return _evidence(situation, arms, wanted, gain, record, level=level, rng=rng)
+
+
+def _silent(status: str, note: str) -> Evidence:
+    return Evidence(source=SOURCE, kind="measured", status=status, note=note)
+
+
+def _points(
+    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher]
+) -> tuple[ArmPoint, list[ArmPoint]] | None:
+    """The baseline and the candidates, each at the tokens that the situation gives it."""
+    own = situation.tokens_for(None)
+    baseline = arms[0].at(own) if own is not None else None
+    if baseline is None:
+        return None
+    candidates = []
+    for arm in arms[1:]:
+        teacher = wanted.get(arm.teacher.run_id) if arm.teacher else None
+        tokens = situation.tokens_for(teacher) if teacher else None
+        if tokens is not None and (point := arm.at(tokens)) is not None:
+            candidates.append(point)
+    return baseline, candidates
+
+
+def _evidence(
+    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher], gain: MeasuredGain,
+    record: StudyRecord, *, level: float, rng: np.random.Generator,
+) -> Evidence:  # fmt: skip
+    share = gain.posterior.share_best()
+    rows = tuple(
+        _row(situation, point, wanted[_run_id(point)], gain, level,
+             gain=Interval.of(gain.posterior.draws[:, j], level), share=float(share[j]))
+        for j, point in enumerate(gain.candidates)
+    )  # fmt: skip
+    best = gain.candidates[gain.posterior.best]
+    bases = {best.basis, gain.baseline.basis}
+    status = "PAIRED" if gain.is_paired else "UNPAIRED"
+    return Evidence(
+        source=SOURCE, kind="measured", status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
+        note=_note(gain, bases), is_decisive=True, inside_range="extrapolated" not in bases,
+        pretrain=_row(situation, gain.baseline, None, gain, level), distil=rows, posterior=gain.posterior,
+        noise=float(gain.posterior.se[gain.posterior.best]), warnings=tuple(_warnings(gain, bases)),
+        crossover=_crossover(record, arms, best, level=level, rng=rng),
+        details={"seed_sd": gain.noise.sd, "seed_dof": gain.noise.dof, "seed_source": gain.noise.source,
+                 "seeds_baseline": len(gain.baseline.seeds), "seeds_best": len(best.seeds),
+                 "document_se": gain.document_se(gain.posterior.best)},
+    )  # fmt: skip
+
+
+def _note(gain: MeasuredGain, bases: set[str]) -> str:
+    best = gain.candidates[gain.posterior.best]
+    pairs = len(best.seeds & gain.baseline.seeds)
+    how = "measured" if bases == {"measured"} else " and ".join(sorted(bases - {"measured"}))
+    return f"{how}, {pairs} seed{'s' * (pairs != 1)} in pairs; {SEED_SOURCES[gain.noise.source]}"
+
+
+def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
+    found = []
+    if gain.noise.source == "assumed":
+        found.append(
+            "SEED_NOISE_UNKNOWN: no cell was run with a second seed; the interval assumes 0.3 % of the loss"
+        )
+    if not gain.is_paired:
+        found.append(
+            "per-document losses are missing: runs were compared as if independent, which is far wider"
+        )
+    if "extrapolated" in bases:
+        found.append(
+            f"beyond the largest budget that was run (at most {REACH:g} times): drawn on in ln loss, with doubt"
+        )
+    return found
+
+
+def _run_id(point: ArmPoint) -> str:
+    assert point.arm.teacher is not None
+    return point.arm.teacher.run_id
+
+
+def _row(
+    situation: Situation, point: ArmPoint, teacher: Teacher | None, measured: MeasuredGain, level: float, *,
+    gain: Interval | None = None, share: float | None = None,
+) -> Strategy:  # fmt: skip
+    mean, lower, upper = loss_interval(point, measured.noise, level=level)
+    return Strategy(
+        name=strategy_name(teacher), teacher=teacher, student_params=situation.student_params,
+        student_tokens=point.tokens, compute=situation.bill(teacher, point.tokens),
+        loss=Interval(mean=mean, lower=lower, upper=upper), basis=point.basis,
+        teacher_loss=None if teacher is None else teacher.loss, gain=gain, share_best=share, run_ids=point.run_ids,
+    )  # fmt: skip
+
+
+def _crossover(
+    record: StudyRecord, arms: Sequence[Arm], best: ArmPoint, *, level: float, rng: np.random.Generator
+) -> Crossover | None:
+    """Where the gain of the chosen teacher reaches zero over the budgets that were run, drawn on by `REACH`."""
+    arm = best.arm
+    budgets = [float(b) for b in sorted(arms[0].runs.keys() & arm.runs.keys())]
+    if len(budgets) < 2:
+        return None
+    tokens, draws = [*budgets, REACH * budgets[-1]], []
+    for budget in budgets:
+        ends = arms[0].at(budget), arm.at(budget)
+        found = measure_gain(record, ends[0], [ends[1]], rng=rng) if ends[0] and ends[1] else None
+        if found is None:
+            return None
+        draws.append(found.posterior.draws[:, 0])
+    slope = (draws[-1] - draws[-2]) / math.log(budgets[-1] / budgets[-2])
+    draws.append(draws[-1] + slope * math.log(REACH))
+    crossed = crossings(np.array(tokens), np.stack(draws, axis=1))
+    return band_of(crossed, (tokens[0], tokens[-1]), SOURCE, level)
+
+
+def study_teachers(record: StudyRecord, student_params: float) -> tuple[Teacher, ...]:
+    """The teachers that this student was distilled from, or all of the study's where it was not run."""
+    arms = [arm for arm in student_arms(record, student_params) if arm.teacher is not None]
+    if arms:
+        return tuple(_as_teacher(arm.teacher, arm.name) for arm in arms if arm.teacher is not None)
+    from distillaw.planning.measured import teacher_name
+
+    return tuple(_as_teacher(run, teacher_name(record, run.run_id)) for run in record.teachers.values())
+
+
+def _as_teacher(run: Run, name: str) -> Teacher:
+    def known(key: str) -> float | None:
+        value = run.number(key)
+        return value if math.isfinite(value) else None
+
+    return Teacher(
+        name=name, params=known("params"), tokens=known("tokens"), loss=known("loss"), run_id=run.run_id
+    )
+
+
+def study_prices(record: StudyRecord) -> dict[float, float]:
+    """F(N), FLOP per token, as the runs counted it, by non-embedding size."""
+    found = {float(run.params): run.number("train_flops") / run.tokens / 3 for run in record.runs}
+    return {size: flop for size, flop in sorted(found.items()) if math.isfinite(flop) and flop > 0}

@@ -1,0 +1,124 @@
+"""What to run next: the cheapest runs that would settle a verdict that is too close, with their cost."""
+
+import math
+
+from distillaw.planning.decision import MARGIN, SURE, Call
+from distillaw.planning.evidence import Evidence
+from distillaw.planning.record import StudyRecord
+from distillaw.planning.situation import Situation
+from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.runs.paired import t_quantile
+
+MOST_SEEDS = 12
+"""More repetitions than this are not proposed; a gain that needs them is not worth having."""
+
+
+def next_runs(
+    situation: Situation, headline: Evidence, answer: Call, record: StudyRecord | None
+) -> tuple[list[str], str]:
+    """Sentences on what to run next, and the likely next command."""
+    if record is None:
+        return _first_study(situation), "distillaw study show studies/quickstart.toml"
+    report = f"distillaw report {record.folder}"
+    if headline.kind != "measured":
+        return [_measure_target(situation, headline)], report
+    if answer.verdict != "too-close":
+        return [], report
+    return [_more_seeds(situation, headline, answer, record)], report
+
+
+def _first_study(situation: Situation) -> list[str]:
+    """Nothing of the user's own has been measured: a pilot at small scale, then at the target's neighbourhood."""
+    return [
+        "a pilot study of your own text: two student sizes, two token budgets, three teachers of clearly different "
+        "loss, three seeds of one cell; `make demo` runs one in minutes, studies/pocket.toml in an hour",
+        f"then the target itself, with and without a teacher{_tenth(situation)}, in pairs: that outweighs every law",
+    ]
+
+
+def _tenth(situation: Situation) -> str:
+    if situation.student_params < 1e7:
+        return ""
+    return f", or at a tenth of its size first ({format_count(situation.student_params / 10)})"
+
+
+def _measure_target(situation: Situation, headline: Evidence) -> str:
+    """The target was not run: the two runs that would make it measured."""
+    own, best = headline.pretrain, headline.best
+    assert own is not None
+    cost = (
+        (own.compute["total"] or 0.0)
+        + (best.compute["student_training"] or 0.0)
+        + (best.compute["teacher_logits"] or 0.0)
+    )
+    return (
+        f"the target itself: {format_count(situation.student_params)} on {format_count(own.student_tokens)} "
+        f"tokens without a teacher and on {format_count(best.student_tokens)} tokens from the "
+        f"{best.teacher.name if best.teacher else ''}, {format_flop(cost)} for the pair"
+    )
+
+
+def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: StudyRecord) -> str:
+    """How many seeds would settle it if the gain stays as it is now; or that no number would."""
+    gain = abs(float(headline.gain_draws.mean()))
+    own, best = headline.pretrain, headline.best
+    assert own is not None
+    floor = MARGIN * own.loss.mean
+    seeds = seeds_needed(
+        gain, floor, documents=_number(headline, "document_se"), seed_sd=_number(headline, "seed_sd")
+    )
+    have = int(_number(headline, "seeds_best"))
+    teacher = best.teacher.name if best.teacher else ""
+    cell = f"{format_count(situation.student_params)} on {format_count(best.student_tokens)} tokens"
+    if gain < floor:
+        return (
+            f"none: the gain ({gain:.3f}) is below what matters ({floor:.3f} nats/token). Take the cheaper way, "
+            "without a teacher, unless the teacher is at hand anyway"
+        )
+    if seeds is None:
+        return (
+            "more held-out text rather than more seeds: documents, not seeds, limit this comparison "
+            f"(standard error {_number(headline, 'document_se'):.4f} nats/token from them alone)"
+        )
+    extra = max(1, seeds - have)
+    flop = extra * ((own.compute["student_training"] or 0.0) + (best.compute["student_training"] or 0.0)
+                    + (best.compute["teacher_logits"] or 0.0))  # fmt: skip
+    seconds = _seconds(record, [*own.run_ids, *best.run_ids]) * extra
+    time = f", about {format_seconds(seconds)} of one core" if seconds > 0 else ""
+    return (
+        f"{extra} more seed{'s' * (extra > 1)} of {cell}, without a teacher and from the {teacher} "
+        f"([[replicates]] in the study file): {format_flop(flop)}{time}. If the gain stays at {gain:.3f} "
+        "nats/token that settles it"
+    )
+
+
+def seeds_needed(gain: float, floor: float, *, documents: float, seed_sd: float) -> int | None:
+    """Fewest seeds at which a gain of this size would be called; None if documents alone forbid it.
+
+        call if gain - max(floor, se) >= t_{SURE}(2 (K - 1)) se,   se^2 = documents^2 + 2 sd^2 / K
+
+    Args:
+        gain: expected |gain|, nats/token.
+        floor: smallest gain worth having, nats/token.
+        documents: standard error from held-out documents alone.
+        seed_sd: paired seed noise of one run.
+    """
+    for seeds in range(2, MOST_SEEDS + 1):
+        se = math.sqrt(documents**2 + 2 * seed_sd**2 / seeds)
+        if gain - max(floor, se) >= t_quantile(SURE, 2 * (seeds - 1)) * se:
+            return seeds
+    return None
+
+
+def _number(headline: Evidence, key: str) -> float:
+    value = headline.details.get(key, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _seconds(record: StudyRecord, run_ids: list[str]) -> float:
+    """Training seconds of one seed of these runs, as measured."""
+    seconds: dict[tuple[object, object], float] = {}
+    for run in record.runs:
+        if run.run_id in run_ids and math.isfinite(run.number("seconds")):
+            seconds[run.teacher_run, run.tokens] = run.number("seconds")
+    return sum(seconds.values())

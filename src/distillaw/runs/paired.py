@@ -1,0 +1,193 @@
+"""The difference between two runs, from their held-out losses document by document.
+
+Two runs scored on the same documents share most of their noise: what is hard for one is hard for the other.
+Paired, a difference is known several times better than either loss. Tokens of one document are correlated, so
+the document, not the token, is the unit that counts. Training noise (another seed, another result) is a second
+source that more held-out text cannot reduce; it is measured by repeating both runs with other seeds.
+
+This file estimates; what follows from a difference is decided in planning/.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillaw.errors import CacheError, DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentScores:
+    """Held-out loss of one run, summed within documents."""
+
+    document: NDArray[np.int64]
+    """Which document, shape (n,)."""
+    tokens: NDArray[np.int64]
+    """Scored tokens of each document, shape (n,), > 0."""
+    loss_sum: NDArray[np.float64]
+    """Sum of -ln p over the tokens of each document, nats, shape (n,)."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per token over all documents."""
+        return float(self.loss_sum.sum() / self.tokens.sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference:
+    """Mean difference of two runs (or of two sets of runs) in nats per token, with its noise by source."""
+
+    mean: float
+    se: float
+    """Standard error of `mean`, documents and seeds together where seeds were repeated."""
+    se_documents: float
+    """The part that more held-out text would reduce."""
+    se_seeds: float | None
+    """The part that more seeds would reduce; None for a single pair, where it cannot be seen."""
+    dof: float
+    """Degrees of freedom of `se`, for a t interval."""
+    documents: int
+    seeds: int
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Two-sided t interval of the mean difference; for one seed it holds for this seed only."""
+        half = t_quantile(0.5 + level / 2, self.dof) * self.se
+        return self.mean - half, self.mean + half
+
+
+def read_scores(path: Path) -> DocumentScores:
+    """The per-document losses of a run, from its `heldout.parquet`.
+
+    Raises:
+        CacheError: missing or unreadable.
+        DataError: empty, or a loss that is not finite.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["document", "tokens", "loss_sum"])
+    except (OSError, pa.ArrowException) as error:
+        raise CacheError(f"{path}: cannot be read ({error}); run the study again to have it made") from error
+    scores = DocumentScores(
+        document=table["document"].to_numpy(), tokens=table["tokens"].to_numpy(),
+        loss_sum=table["loss_sum"].to_numpy(),
+    )  # fmt: skip
+    if not len(scores.tokens) or scores.tokens.sum() <= 0 or not np.isfinite(scores.loss_sum).all():
+        raise DataError(
+            f"{path}: no documents, or a loss that is not finite; delete the run folder and run it again"
+        )
+    return scores
+
+
+def clustered_cov(sums: NDArray[np.float64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Covariance of ratios sum_i x_ij / sum_i t_i whose documents are a sample, shape (m, m).
+
+        r_j = sum_i x_ij / T,   T = sum_i t_i,   e_ij = x_ij - r_j t_i
+        cov(r_j, r_k) = n / (n - 1) * sum_i e_ij e_ik / T^2
+
+    The linearised (Taylor) variance of a ratio estimator with documents as clusters; n documents.
+
+    Args:
+        sums: x, per-document sums of any losses or differences of losses, nats, shape (n, m).
+        tokens: t, tokens of each document, shape (n,).
+
+    Raises:
+        DataError: fewer than two documents, of which no spread can be estimated.
+    """
+    count = len(tokens)
+    if count < 2:
+        raise DataError(
+            f"{count} held-out document: a standard error needs at least two; hold out more documents"
+        )
+    total = tokens.sum()
+    residual = sums - np.outer(tokens, sums.sum(0) / total)
+    return count / (count - 1) * residual.T @ residual / float(total) ** 2
+
+
+def check_same_documents(runs: Sequence[DocumentScores]) -> None:
+    """Refuse runs that were not scored on the same tokens of the same documents.
+
+    Raises:
+        DataError: documents or their token counts differ (another held-out set or another tokenizer).
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        if not np.array_equal(first.document, other.document):
+            raise DataError(
+                f"runs scored on different documents ({len(first.document)} and {len(other.document)}); "
+                "score both on one held-out set to compare them in pairs"
+            )
+        if not np.array_equal(first.tokens, other.tokens):
+            raise DataError(
+                f"runs scored on different tokens of the same documents ({first.tokens.sum()} and "
+                f"{other.tokens.sum()}): two tokenizers? Compare such runs in bits per byte, not in nats per token"
+            )
+
+
+def paired_difference(first: DocumentScores, second: DocumentScores) -> PairedDifference:
+    """Loss of `first` minus loss of `second`, with its standard error over documents.
+
+        delta = sum_i (a_i - b_i) / T,   se^2 = n / (n - 1) * sum_i (a_i - b_i - delta t_i)^2 / T^2
+
+    with a_i, b_i the loss sums and t_i the tokens of document i. It says how well this pair of models is told
+    apart, not how another seed would come out: see `paired_over_seeds`.
+
+    Raises:
+        DataError: the runs were not scored on the same tokens, or on fewer than two documents.
+    """
+    return paired_over_seeds([(first, second)])
+
+
+def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) -> PairedDifference:
+    """Mean over seeds of (first minus second), with documents and seeds as sources of noise.
+
+        delta = mean_k delta_k,   V_doc = clustered variance of the differences averaged over the K seeds
+        V_seed = sum_k (delta_k - delta)^2 / (K (K - 1)),   se^2 = V_doc + V_seed
+        dof = se^4 / (V_doc^2 / (n - 1) + V_seed^2 / (K - 1))          (Welch and Satterthwaite)
+
+    The seeds are few, so the interval is a t interval with about K - 1 degrees of freedom wherever seeds
+    dominate. What seeds and documents do jointly (a seed that is better on some documents) is in both terms:
+    the sum errs on the wide side. With one seed V_seed is unknown and left out; `se_seeds` is then None.
+
+    Raises:
+        DataError: no pairs, or runs that were not scored on the same tokens.
+    """
+    if not pairs:
+        raise DataError(
+            "no pair of runs to compare; a pair is two runs of one student size, token budget and seed"
+        )
+    check_same_documents([run for pair in pairs for run in pair])
+    tokens = pairs[0][0].tokens
+    sums = np.stack([first.loss_sum - second.loss_sum for first, second in pairs], axis=1)
+    deltas = sums.sum(0) / tokens.sum()
+    v_doc = float(clustered_cov(sums.mean(1, keepdims=True), tokens)[0, 0])
+    seeds = len(pairs)
+    v_seed = float(deltas.var(ddof=1) / seeds) if seeds > 1 else 0.0
+    return PairedDifference(
+        mean=float(deltas.mean()), se=float(np.sqrt(v_doc + v_seed)), se_documents=float(np.sqrt(v_doc)),
+        se_seeds=float(np.sqrt(v_seed)) if seeds > 1 else None,
+        dof=effective_dof((v_doc, len(tokens) - 1), (v_seed, seeds - 1)),
+        documents=len(tokens), seeds=seeds,
+    )  # fmt: skip
+
+
+def effective_dof(*parts: tuple[float, float]) -> float:
+    """Degrees of freedom of a sum of independent variance estimates (Satterthwaite 1946).
+
+    Args:
+        parts: (variance, its degrees of freedom); parts of zero variance do not count.
+    """
+    parts = tuple((v, nu) for v, nu in parts if v > 0)
+    if not parts:
+        return 1.0
+    return sum(v for v, _ in parts) ** 2 / sum(v**2 / nu for v, nu in parts)
+
+
+def t_quantile(probability: float, dof: float) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, probability))

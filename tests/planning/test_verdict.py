@@ -1,0 +1,270 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic_study import World, distilled_loss, supervised_loss, write_study
+
+from distillaw.errors import CacheError, ConfigError
+from distillaw.planning.api import plan
+from distillaw.planning.measured import student_arms
+from distillaw.planning.record import read_study
+from distillaw.planning.situation import Situation, Teacher
+
+KEYS = {
+    "verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
+    "inside_range", "warnings", "regret_if_wrong", "reasons", "evidence",
+}  # fmt: skip
+ROW_KEYS = {"name", "teacher", "student_params", "student_tokens", "teacher_params", "teacher_tokens",
+            "teacher_loss", "compute", "loss"}  # fmt: skip
+
+
+def true_gains(folder):
+    """Gain by teacher run at the target cell, from the law that made the study."""
+    record = read_study(folder)
+    size = record.students[-1].params
+    truth = {}
+    for run in record.teachers.values():
+        mean = supervised_loss(run.params, run.tokens) - 0.15
+        truth[run.run_id] = supervised_loss(size, 150_000) - distilled_loss(size, 150_000, mean)
+    return truth
+
+
+def test_the_gain_at_the_target_is_recovered_with_its_interval(study):
+    verdict = plan(1e5, student_tokens=150_000, study=study)
+    truth = true_gains(study)
+    assert verdict.verdict == "distil"
+    assert verdict.probability > 0.99
+    assert verdict.headline.kind == "measured"
+    for row in verdict.strategies:
+        if row.teacher is not None:
+            # four standard errors of a gain that is known to about 0.01
+            assert row.gain.mean == pytest.approx(truth[row.teacher.run_id], abs=0.04)
+    assert verdict.gain.lower < truth[verdict.headline.best.teacher.run_id] < verdict.gain.upper
+
+
+def test_json_holds_the_contract_at_full_precision(study):
+    answer = json.loads(json.dumps(plan(1e5, student_tokens=150_000, study=study).to_json(), allow_nan=False))
+    assert KEYS <= answer.keys()
+    assert all(ROW_KEYS <= row.keys() for row in answer["strategies"])
+    assert {"mean", "lower", "upper"} == answer["gain"].keys() == answer["strategies"][0]["loss"].keys()
+    assert {"lower", "median", "upper"} == answer["crossover_tokens"].keys()
+    losses = [row["loss"]["mean"] - 0 for row in answer["strategies"]]
+    assert losses == sorted(losses), "best first"
+    assert sum(row["decides"] for row in answer["evidence"]) == 1
+
+
+def test_strategy_losses_are_the_means_of_the_runs(study):
+    record = read_study(study)
+    verdict = plan(1e5, student_tokens=150_000, study=record)
+    by_id = {run.run_id: run for run in record.runs}
+    for row in verdict.strategies:
+        assert row.loss.mean == pytest.approx(np.mean([by_id[i].loss for i in row.run_ids]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("gain_scale", "wanted"), [(-1.0, "pretrain"), (0.0, "too-close")])
+def test_harmful_and_worthless_teachers(tmp_path, gain_scale, wanted):
+    write_study(tmp_path, World(gain_scale=gain_scale))
+    verdict = plan(1e5, student_tokens=150_000, study=tmp_path)
+    assert verdict.verdict == wanted
+    if wanted == "pretrain":
+        assert verdict.strategies[0].teacher is None
+        assert "Pretrain" in verdict.sentence
+    else:
+        assert verdict.next_runs
+        assert verdict.call.distil < 0.8
+        assert verdict.call.pretrain < 0.8
+
+
+def test_probability_is_calibrated_over_simulated_studies(tmp_path):
+    rng = np.random.default_rng(11)
+    said, came = [], []
+    for k in range(60):
+        world = World(students=(2e4,), budgets=(150_000,), teachers=((1e5, 2_000_000),), documents=60,
+                      gain_scale=float(rng.uniform(-0.1, 0.2)), rng_seed=k)  # fmt: skip
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        write_study(folder, world)
+        verdict = plan(2.5e4, student_tokens=150_000, study=folder)
+        truth = world.truth["student-0.02M-alone-s0-150kt"] - world.truth["student-0.02M-from-0.1M-s0-150kt"]
+        said.append(verdict.call.distil)
+        came.append(truth > verdict.margin)
+    said, came = np.array(said), np.array(came)
+    assert came[said > 0.9].mean() > 0.85
+    assert came[said < 0.1].mean() < 0.15
+    # Brier score: 0.25 is knowing nothing; below the mean of p (1 - p) plus noise is calibrated
+    assert np.mean((said - came) ** 2) < np.mean(said * (1 - said)) + 0.05
+
+
+def test_seed_noise_is_borrowed_and_said_so(study):
+    verdict = plan(2.5e4, student_tokens=600_000, study=study)
+    assert verdict.headline.details["seed_source"] == "study"
+    assert "borrowed" in verdict.headline.note
+
+
+def test_unknown_seed_noise_is_flagged_and_widens(tmp_path, study):
+    write_study(tmp_path, World(seeds=1))
+    alone = plan(1e5, student_tokens=150_000, study=tmp_path)
+    assert alone.headline.status == "SEED_NOISE_UNKNOWN"
+    assert any("SEED_NOISE_UNKNOWN" in line for line in alone.warnings)
+    known = plan(1e5, student_tokens=150_000, study=study)
+    assert alone.gain.upper - alone.gain.lower > 1.5 * (known.gain.upper - known.gain.lower)
+
+
+def test_unequal_seeds_are_paired_over_what_is_common(tmp_path):
+    write_study(tmp_path, World(), skip=("from-0.3M-s1", "from-0.3M-s2", "from-0.02M-s2"))
+    verdict = plan(1e5, student_tokens=150_000, study=tmp_path)
+    seeds = {row.teacher.name: len(row.run_ids) for row in verdict.strategies if row.teacher}
+    assert seeds == {"0.3M teacher": 1, "0.1M teacher": 3, "0.02M teacher": 2}
+    width = {row.teacher.name: row.gain.upper - row.gain.lower for row in verdict.strategies if row.teacher}
+    assert width["0.3M teacher"] > width["0.1M teacher"]
+
+
+def test_interpolated_sums_add_up_to_the_interpolated_loss(study):
+    arm = student_arms(read_study(study), 1e5)[0]
+    point = arm.at(300_000)
+    scores = next(iter(point.parts[0][1].values())).scores
+    assert point.basis == "interpolated"
+    assert point.sums(0).sum() / scores.tokens.sum() == pytest.approx(point.loss(0), rel=1e-12)
+    ends = [arm.at(b).loss(0) for b in (150_000, 600_000)]
+    assert ends[1] < point.loss(0) < ends[0]
+    assert point.loss(0) == pytest.approx(math.sqrt(ends[0] * ends[1]))  # half way in ln tokens
+    assert arm.at(900_000).basis == "extrapolated"
+    assert arm.at(100_000) is None
+    assert arm.at(3_000_000) is None
+
+
+def test_equal_compute_counts_the_logits(study):
+    verdict = plan(1e5, student_tokens=150_000, study=study)
+    best = verdict.headline.best
+    assert verdict.equal_compute.compute == pytest.approx(
+        best.compute["student_training"] + best.compute["teacher_logits"]
+    )
+    assert verdict.equal_compute.pretrain_tokens > 150_000
+    assert verdict.equal_compute.gain.mean < verdict.gain.mean
+    same = plan(1e5, compute=verdict.equal_compute.compute, study=study)
+    totals = [row.compute["total"] for row in same.strategies]
+    assert totals == pytest.approx([verdict.equal_compute.compute] * len(totals), rel=1e-9)
+
+
+def test_crossover_is_a_band_around_the_truth(study):
+    verdict = plan(1e5, student_tokens=150_000, study=study)
+    band = verdict.crossover_tokens
+    assert band["lower"] < band["median"] < band["upper"]
+    assert 300_000 < band["median"] < 1_800_000
+    assert "catches up" in " ".join(verdict.flips_if)
+
+
+def test_missing_heldout_files_fall_back_to_unpaired_and_say_so(tmp_path, study):
+    write_study(tmp_path, World())
+    for path in tmp_path.glob("runs/*/heldout.parquet"):
+        path.unlink()
+    verdict = plan(1e5, student_tokens=150_000, study=tmp_path)
+    paired = plan(1e5, student_tokens=150_000, study=study)
+    assert verdict.headline.status == "UNPAIRED"
+    assert verdict.gain.upper - verdict.gain.lower > 3 * (paired.gain.upper - paired.gain.lower)
+
+
+def test_a_student_the_study_did_not_run_is_not_answered_with_confidence(study):
+    verdict = plan("5M", student_tokens="20M", study=study)
+    assert verdict.verdict == "too-close"
+    assert verdict.probability == 0.5
+    assert not verdict.inside_range
+    assert any("target itself" in line for line in verdict.next_runs)
+
+
+def test_published_laws_answer_inside_their_range_and_refuse_far_outside():
+    teacher = Teacher(name="8B teacher", params=8e9, tokens=2e11)
+    inside = plan("1B", student_tokens="20B", teachers=[teacher])
+    assert inside.inside_range
+    assert inside.headline.kind == "surrogate"
+    assert any("ot published" in line for line in inside.warnings)
+    outside = plan("0.1M", student_tokens="0.5M")
+    assert (outside.verdict, outside.probability, outside.inside_range) == ("too-close", 0.5, False)
+    assert outside.gain.lower < 0 < outside.gain.upper
+
+
+def test_table_6_verbatim_never_carries_a_plan():
+    teacher = Teacher(name="8B teacher", params=8e9, tokens=2e11)
+    verdict = plan("1B", student_tokens="20B", teachers=[teacher], law="busbridge2025")
+    shown = {row["source"]: row for row in verdict.to_json()["evidence"]}["busbridge2025"]
+    assert shown["status"] == "REFUSED"
+    assert shown["probability_distil"] is None
+    assert not shown["decides"]
+
+
+def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
+    teacher = Teacher(name="2B teacher", params=2e9, tokens=4e10, exists=False)
+    verdict = plan("1B", student_tokens="20B", teachers=[teacher])
+    assert verdict.equal_compute.call.verdict == "pretrain"
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        ({"student_params": "1B"}, "either the student's tokens or its compute"),
+        ({"student_params": "1B", "student_tokens": 1e10, "compute": 1e20}, "either"),
+        ({"student_params": -5, "student_tokens": 1e10}, "positive"),
+        ({"student_params": "1B", "student_tokens": 0}, "positive"),
+        ({"student_params": "1B", "student_tokens": 1e6}, "tokens per parameter"),
+        ({"student_params": "1B", "compute": 1e12}, "tokens per parameter"),
+        ({"student_params": 300, "student_tokens": 1e6}, "write 300M"),
+        ({"student_params": "1B", "student_tokens": 1e10, "scenario": "best-cse"}, "did you mean 'best-case'"),
+        ({"student_params": "1B", "student_tokens": 1e10, "law": "busbrige2025"}, "did you mean"),
+        ({"student_params": "1B", "student_tokens": 1e10, "law": "besiroglu2024"}, "no distillation part"),
+        ({"student_params": "1B", "student_tokens": 1e10, "level": 5}, "level"),
+        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]}, "irreducible"),
+        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]}, "guessing"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_the_rule(call, match):
+    with pytest.raises(ConfigError, match=match):
+        plan(**call)
+
+
+def test_a_teacher_needs_a_loss_or_size_and_tokens():
+    with pytest.raises(ConfigError, match="its loss, or its size and tokens"):
+        Teacher(name="t", params=1e9)
+    with pytest.raises(ConfigError, match="positive"):
+        Teacher(name="t", loss=-1.0)
+
+
+def test_a_teacher_worse_or_smaller_than_the_student_is_named():
+    verdict = plan("1B", student_tokens="20B", teachers=[Teacher(name="weak one", params=2e8, loss=2.6)])
+    text = " ".join(verdict.warnings)
+    assert "no better than the student by itself" in text
+    assert "smaller than the student" in text
+    assert verdict.verdict != "distil"
+
+
+def test_a_folder_that_is_no_study_is_named(tmp_path):
+    with pytest.raises(CacheError, match="not a study folder"):
+        plan("1B", student_tokens=1e10, study=tmp_path)
+    with pytest.raises(CacheError, match="no such folder"):
+        plan("1B", student_tokens=1e10, study=tmp_path / "nowhere")
+
+
+def test_bill_parts_and_scenarios():
+    teacher = Teacher(name="t", params=4e9, tokens=8e10, exists=False)
+    for scenario, paid in (("teacher-inference", (1, 1)), ("best-case", (0, 1))):
+        situation = Situation(student_params=1e9, student_tokens=2e10, scenario=scenario, students_served=4)
+        bill = situation.bill(teacher, 2e10)
+        wanted = (
+            bill["student_training"]
+            + paid[0] * bill["teacher_logits"]
+            + paid[1] * bill["teacher_training"] / 4
+        )
+        assert bill["total"] == pytest.approx(wanted)
+    unknown = Situation(student_params=1e9, student_tokens=2e10).bill(Teacher(name="t", loss=2.0), 2e10)
+    assert unknown["total"] is None
+
+
+def test_a_plan_without_a_study_imports_nothing_heavy():
+    code = (
+        "import sys; import distillaw as dl; dl.plan('1B', student_tokens='20B');"
+        "print([m for m in ('torch','matplotlib','scipy','pyarrow','transformers','jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
