@@ -12,7 +12,7 @@ from distillaw.data.shards import Split, TokenStore
 from distillaw.errors import CacheError, ConfigError, DataError, RunError
 
 SPEC = DataSpec(
-    vocab_size=300, validation_documents=10, validation_tokens_per_document=64, max_document_chars=800
+    vocab_size=300, validation_documents=10, validation_tokens_per_document=1024, max_document_chars=800
 )
 
 

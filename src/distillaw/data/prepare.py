@@ -6,13 +6,13 @@ duplicates are dropped before splitting, so that one text cannot stand on two si
 """
 
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from distillaw.data.corpus import read_documents
 from distillaw.data.shards import FORMAT, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
-from distillaw.runs.files import content_hash, disk_error, write_json
+from distillaw.runs.files import saving, write_json
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("teacher", "student", "validation")
 TOKENIZER_SAMPLE_CHARS = 20_000_000
@@ -75,12 +76,9 @@ def prepare_data(spec: DataSpec, folder: Path) -> TokenStore:
     try:
         building.mkdir(parents=True)
         _build(spec, building)
-        shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
-        os.replace(building, folder)
-    except OSError as error:
-        if isinstance(error, CacheError):
-            raise
-        raise disk_error(folder, error) from error
+        with saving(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
+            os.replace(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return TokenStore.open(folder)
@@ -109,10 +107,26 @@ def _build(spec: DataSpec, folder: Path) -> None:
     sizes = np.array([len(text) for text in _documents(spec)], dtype=np.int64)
     sides = assign_splits(sizes, spec)
     tokenizer = load_tokenizer(spec.tokenizer) if spec.tokenizer else _train(spec, sides)
-    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    with saving(folder):
+        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        name, splits = _encode(spec, sides, tokenizer, folder)
+    write_json(folder / "manifest.json", {
+        "format": FORMAT, "spec": asdict(spec), "tokenizer_hash": name, "vocab_size": len(tokenizer),
+        "dtype": _dtype(tokenizer).name, "documents": len(sizes), "characters": int(sizes.sum()), "splits": splits,
+        "data_hash": manifest_hash(name, splits),
+    })  # fmt: skip
+
+
+def _dtype(tokenizer: "PreTrainedTokenizerBase") -> np.dtype:
+    return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+
+
+def _encode(
+    spec: DataSpec, sides: np.ndarray, tokenizer: "PreTrainedTokenizerBase", folder: Path
+) -> tuple[str, dict[str, dict]]:
+    """Write the shards of every split; returns the tokenizer's hash and the manifest's `splits`."""
     end = tokenizer.eos_token_id
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
-    writers = {split: ShardWriter(folder, split, dtype) for split in SPLITS}
+    writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in SPLITS}
     heldout_bounds = [0]
     documents = iter(zip(_documents(spec), sides, strict=True))
     while chunk := list(islice(documents, 64)):
@@ -132,15 +146,10 @@ def _build(spec: DataSpec, folder: Path) -> None:
         split: {"documents": int(np.sum(sides == split)), "tokens": writer.tokens, "shards": writer.files}
         for split, writer in writers.items()
     }
-    name = tokenizer_hash(tokenizer)
-    write_json(folder / "manifest.json", {
-        "format": FORMAT, "spec": asdict(spec), "tokenizer_hash": name, "vocab_size": len(tokenizer),
-        "dtype": dtype.name, "documents": len(sizes), "characters": int(sizes.sum()), "splits": splits,
-        "data_hash": manifest_hash(name, splits),
-    })  # fmt: skip
+    return tokenizer_hash(tokenizer), splits
 
 
-def _train(spec: DataSpec, sides: np.ndarray):
+def _train(spec: DataSpec, sides: np.ndarray) -> "PreTrainedTokenizerBase":
     def sample() -> Iterator[str]:
         left = TOKENIZER_SAMPLE_CHARS
         for text, side in zip(_documents(spec), sides, strict=True):
@@ -193,8 +202,3 @@ def require_tokens(store: TokenStore, *, context: int, teacher: int, student: in
                 "since repeated text bends the token exponent. Lower the tokens, add text, or change "
                 "data.teacher_share"
             )
-
-
-def spec_hash(spec: DataSpec) -> str:
-    """Names a [data] table."""
-    return content_hash(asdict(spec))

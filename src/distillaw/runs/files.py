@@ -65,6 +65,22 @@ def disk_error(path: Path, error: OSError) -> RunError:
     )
 
 
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn what libraries raise when a disk is full into one clear error.
+
+    The Rust libraries under transformers raise plain exceptions of their own that only quote the system's message.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise disk_error(path, error) from error
+        if "os error" in str(error) or "No space left" in str(error):
+            raise disk_error(path, OSError(0, str(error))) from error
+        raise
+
+
 def read_json(path: Path) -> dict[str, object]:
     """Read one JSON object.
 

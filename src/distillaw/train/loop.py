@@ -56,17 +56,17 @@ class Trainer:
             while self.state.step < until:
                 step, rate = self.state.step, self.spec.peak_lr * schedule.factor(self.state.step)
                 loss, norm = self.step(rate)
-                try:
-                    self.report(self.spec.batch_tokens, loss)
-                except StopTraining:
-                    save_state(self.state, checkpoint, identity=identity)
-                    raise
                 now = time.monotonic()
                 self.state.seconds += now - last
                 if step % LOG_STEPS == 0 or self.state.step == until:
                     write({"step": step, "tokens": self.state.step * self.spec.batch_tokens, "loss": loss,
                            "grad_norm": norm, "lr": rate,
                            "tokens_per_second": self.spec.batch_tokens / max(now - last, 1e-9)})  # fmt: skip
+                try:
+                    self.report(self.spec.batch_tokens, loss)
+                except StopTraining:
+                    save_state(self.state, checkpoint, identity=identity)
+                    raise
                 if now - saved > CHECKPOINT_SECONDS:
                     save_state(self.state, checkpoint, identity=identity)
                     saved = now

@@ -19,7 +19,7 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, make_heldout, score_heldout
 from distillaw.models.fresh import build_model, count_parameters
 from distillaw.models.teacher import load_teacher
-from distillaw.runs.files import read_json, write_with
+from distillaw.runs.files import read_json, saving, write_with
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.train.checkpoint import TrainState, load_state, save_state
@@ -135,8 +135,9 @@ def _finish(branch: Trainer, tokens: int, folder: RunFolder, study: StudyFolder)
     text = open_text(study.data, branch.spec.recipe.context)
     scores = score_heldout(model, text.heldout)
     folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
-    model.save_pretrained(folder.path)
-    text.tokenizer.save_pretrained(str(folder.path))
+    with saving(folder.path):
+        model.save_pretrained(folder.path)
+        text.tokenizer.save_pretrained(str(folder.path))
     folder.finish(_result(branch, scores, folder, study))
 
 

@@ -1,0 +1,213 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distillaw.errors import CacheError, RunError, VocabularyError
+from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.runs.store import RESULT_KEYS
+from distillaw.train.loop import StopTraining
+from distillaw.train.trunk import train_trunk
+
+
+def _weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder.path).state_dict()
+
+
+def _same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+class _StopAt:
+    """A report that stops training at one step, as SIGTERM does."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def __call__(self, tokens, loss):
+        self.left -= 1
+        if self.left == 0:
+            raise StopTraining
+
+
+def test_a_finished_run_is_a_hugging_face_folder_with_the_contract_keys(study, trunk, text):
+    (folder,) = train_trunk(trunk, [2048], study)
+    result = folder.result()
+    assert set(RESULT_KEYS) <= set(result)
+    assert (result["tokens"], result["steps"], result["params"]) == (2048, 16, trunk.params)
+    model = AutoModelForCausalLM.from_pretrained(folder.path)
+    assert sum(p.numel() for p in model.parameters()) == result["total_params"]
+    assert (
+        AutoTokenizer.from_pretrained(folder.path).get_vocab()
+        == AutoTokenizer.from_pretrained(text.tokenizer_folder).get_vocab()
+    )
+    scores = score_heldout(model, make_heldout(text.heldout_documents(), context=32))
+    assert scores.loss == pytest.approx(result["loss"], rel=1e-6)
+    assert folder.state() == "done"
+
+
+def test_branches_of_one_trunk_equal_the_runs_trained_alone(study, trunk, tmp_path, text):
+    both = train_trunk(trunk, [2048, 4096], study)
+    alone = type(study)(tmp_path / "alone")
+    alone.path.mkdir()
+    alone.data.symlink_to(text.folder)
+    (small,) = train_trunk(trunk, [2048], alone)
+    (large,) = train_trunk(trunk, [4096], alone)  # continues the trunk of the small one
+    assert _same_weights(_weights(both[0]), _weights(small))
+    assert _same_weights(_weights(both[1]), _weights(large))
+    assert both[0].result()["loss"] > both[1].result()["loss"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 10, 13, 15])
+def test_a_run_stopped_at_any_step_resumes_bit_for_bit(study, trunk, tmp_path, text, stop_at):
+    """Steps 1 and 10 lie on the trunk, 13 and 15 in the cooldown (16 steps, cooldown from 13)."""
+    (whole,) = train_trunk(trunk, [2048], study)
+    other = type(study)(tmp_path / "stopped")
+    other.path.mkdir()
+    other.data.symlink_to(text.folder)
+    with pytest.raises(StopTraining):
+        train_trunk(trunk, [2048], other, report=_StopAt(stop_at))
+    assert other.run(trunk.run_id(2048)).result() is None
+    (resumed,) = train_trunk(trunk, [2048], other)
+    assert _same_weights(_weights(whole), _weights(resumed))
+    assert whole.result()["loss"] == resumed.result()["loss"]
+
+    def trajectory(folder):
+        rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+        return [(row["step"], row["loss"], row["grad_norm"], row["lr"]) for row in rows]
+
+    assert trajectory(whole) == trajectory(resumed)
+
+
+def test_nothing_finished_is_repeated(study, trunk):
+    (folder,) = train_trunk(trunk, [2048], study)
+    before = {p.name: p.stat().st_mtime_ns for p in folder.path.iterdir()}
+
+    def never(tokens, loss):
+        raise AssertionError("trained again")
+
+    train_trunk(trunk, [2048], study, report=never)
+    assert {p.name: p.stat().st_mtime_ns for p in folder.path.iterdir()} == before
+
+
+def _losses(trunk, study, micro, dtype):
+    """Training losses of 12 steps with gradients accumulated over micro-batches, computed in `dtype`."""
+    from distillaw.train.trunk import _make_trainer, _schedule
+
+    spec = replace(trunk, recipe=replace(trunk.recipe, micro_batch_tokens=micro))
+    trainer = _make_trainer(spec, study, lambda tokens, loss: None)
+    trainer.state.model.to(dtype)
+    schedule = _schedule(spec, 2048)
+    return np.array([trainer.step(spec.peak_lr * schedule.factor(step))[0] for step in range(12)])
+
+
+def test_gradient_accumulation_gives_the_same_trajectory(study, trunk):
+    """Bit for bit as float32 when computed in float64; in float32 the sums round differently, without drift."""
+    whole, parts = (_losses(trunk, study, micro, torch.float64) for micro in (0, 32))
+    assert (whole.astype(np.float32) == parts.astype(np.float32)).all()
+    whole, parts = (_losses(trunk, study, micro, torch.float32) for micro in (0, 32))
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    residual = parts - whole
+    assert abs(residual.mean()) <= 3 * residual.std() / np.sqrt(len(residual)) + 1e-9
+
+
+def test_distillation_with_the_teachers_targets_stored_in_batch_order_equals_the_online_teacher(study, trunk):
+    """The teacher's logits, computed beforehand in the stream's order, train the same student bit for bit."""
+    from distillaw.train.trunk import _make_trainer, _schedule
+
+    (teacher,) = train_trunk(replace(trunk, role="teacher", split="teacher", seed=3), [2048], study)
+    spec = replace(trunk, teacher_run=teacher.path.name)
+    online = _make_trainer(spec, study, lambda tokens, loss: None)
+    stored = _make_trainer(spec, study, lambda tokens, loss: None)
+    sequences = spec.batch_tokens // spec.recipe.context
+    with torch.no_grad():
+        targets = [
+            online.teacher(
+                input_ids=torch.from_numpy(online.order.batch(step * sequences, sequences))[:, :-1]
+            ).logits
+            for step in range(8)
+        ]
+
+    class Stored(torch.nn.Module):
+        def forward(self, input_ids, use_cache):
+            return type("Out", (), {"logits": targets[stored.state.step]})
+
+    stored.teacher = Stored()
+    schedule = _schedule(spec, 2048)
+    for step in range(8):
+        rate = spec.peak_lr * schedule.factor(step)
+        assert online.step(rate) == stored.step(rate)
+    assert _same_weights(online.state.model.state_dict(), stored.state.model.state_dict())
+
+
+def test_a_student_learns_more_from_a_good_teacher_than_alone(study, trunk):
+    (teacher,) = train_trunk(replace(trunk, role="teacher", split="teacher"), [65536], study)
+    (alone,) = train_trunk(trunk, [8192], study)
+    (distilled,) = train_trunk(replace(trunk, teacher_run=teacher.path.name), [8192], study)
+    result = distilled.result()
+    assert result["teacher_loss"] == teacher.result()["loss"]
+    assert result["lambda"] == 1.0 and result["arm"] == "distilled"
+    assert result["loss"] < alone.result()["loss"] - 0.1
+
+
+def test_divergence_is_named_with_the_rate_and_keeps_what_was_finished(study, trunk):
+    (done,) = train_trunk(trunk, [2048], study)
+    with pytest.raises(RunError, match=r"diverged at step \d+.*peak_lr 1e\+18.*Lower"):
+        train_trunk(replace(trunk, peak_lr=1e18), [2048], study)
+    assert done.state() == "done"
+
+
+def test_a_damaged_checkpoint_is_named(study, trunk):
+    with pytest.raises(StopTraining):
+        train_trunk(trunk, [2048], study, report=_StopAt(5))
+    state = study.trunk(trunk.trunk_id) / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CacheError, match=r"state.pt: the checkpoint is damaged.*Delete"):
+        train_trunk(trunk, [2048], study)
+
+
+def test_a_foreign_checkpoint_is_refused(study, trunk):
+    with pytest.raises(StopTraining):
+        train_trunk(trunk, [2048], study, report=_StopAt(5))
+    other = replace(trunk, seed=7)
+    study.trunk(other.trunk_id).mkdir()
+    (study.trunk(other.trunk_id) / "state.pt").write_bytes(
+        (study.trunk(trunk.trunk_id) / "state.pt").read_bytes()
+    )
+    with pytest.raises(RunError, match="belongs to"):
+        train_trunk(other, [2048], study)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_with_the_tokens_shown(study, trunk, tmp_path):
+    from distillaw.data.tokenizer import train_tokenizer
+    from distillaw.models.fresh import build_model
+
+    folder = tmp_path / "foreign"
+    build_model(trunk.shape, seed=0).save_pretrained(folder)
+    train_tokenizer(["completely different words here " * 50], vocab_size=300 - 30).save_pretrained(
+        str(folder)
+    )
+    with pytest.raises(VocabularyError, match=r"another vocabulary.*270 entries against 300.*data.tokenizer"):
+        train_trunk(replace(trunk, teacher_run=str(folder)), [2048], study)
+
+
+def test_a_full_disk_during_training_is_a_clear_error_and_loses_nothing(study, trunk):
+    import resource
+    import signal
+
+    (done,) = train_trunk(trunk, [2048], study)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        with pytest.raises(RunError, match=r"cannot write .*same command continues"):
+            train_trunk(trunk, [4096], study)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert done.state() == "done"
+    (folder,) = train_trunk(trunk, [4096], study)
+    assert folder.state() == "done"
