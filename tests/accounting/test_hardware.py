@@ -38,6 +38,11 @@ def test_own_assumptions_replace_those_of_the_preset():
     assert estimate_cost(1e18, hardware("l4")).price is None
 
 
+def test_a_short_name_is_the_first_variant():
+    assert hardware("H100") is hardware("h100-sxm")
+    assert hardware("a100") is hardware("a100-80gb")
+
+
 def test_bad_requests():
     with pytest.raises(ConfigError, match=r"did you mean 'h100-sxm'\?.*Known: h100-sxm"):
         hardware("h100-sxn")

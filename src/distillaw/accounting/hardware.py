@@ -59,16 +59,19 @@ def hardware_presets() -> dict[str, Hardware]:
 
 
 def hardware(name: str) -> Hardware:
-    """The preset with this name.
+    """The preset with this name; `h100` is the first of the `h100-...`.
 
     Raises:
         ConfigError: no such preset; the message lists them.
     """
     presets = hardware_presets()
-    if name not in presets:
-        known = ", ".join(presets)
-        raise ConfigError(f"hardware {name!r} is not known{did_you_mean(name, presets)}. Known: {known}")
-    return presets[name]
+    wanted = name.lower()
+    for known in presets:
+        if known == wanted or known.startswith(f"{wanted}-"):
+            return presets[known]
+    raise ConfigError(
+        f"hardware {name!r} is not known{did_you_mean(wanted, presets)}. Known: {', '.join(presets)}"
+    )
 
 
 def estimate_cost(

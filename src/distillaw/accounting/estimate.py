@@ -1,0 +1,244 @@
+"""One estimate of everything a run costs: parameters, FLOP, memory, stored targets, time and money.
+
+This file puts the counts of the package together and states what was assumed; it counts nothing itself.
+
+    distillaw cost --params 1.82B --tokens 512B --teacher-params 7.75B
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from distillaw.accounting.architecture import Model, as_architecture
+from distillaw.accounting.conventions import Compute, ParamConvention, Params, params_of
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.flops import DistillationFlops, FlopParts, approximation_error, forward_flops
+from distillaw.accounting.hardware import Hardware, RunCost, estimate_cost
+from distillaw.accounting.memory import (
+    Precision,
+    ServingMemory,
+    TrainingMemory,
+    serving_memory,
+    training_memory,
+)
+from distillaw.accounting.params import ParamCount, count_params
+from distillaw.accounting.pareto import distillation_axis, training_axis
+from distillaw.accounting.scenarios import (
+    CostShares,
+    Scenario,
+    StudentFamily,
+    family_compute,
+    total_compute,
+)
+from distillaw.accounting.storage import DEFAULT_SCHEME, TargetScheme, cache_bytes, target_scheme
+from distillaw.errors import ConfigError
+
+CHECKED_SIZES = (1.03e8, 1.26e10)
+"""Sizes of the published table that F(N) was checked on (spec accounting section 10)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedModel:
+    """One model with its counts, from a shape or from N alone."""
+
+    label: str
+    """Where the counts come from, in words."""
+    params: ParamCount
+    parts: FlopParts
+    shape: Model
+    """The shape itself, or the nearest whole-number shape of the family; for memory."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def forward(self) -> float:
+        """F, FLOP per token."""
+        return self.parts.total
+
+    @property
+    def two_n_error(self) -> float:
+        """Relative error of 2 N (and of 6 N D) for this model, N non-embedding and active."""
+        return approximation_error(2 * self.params.active_non_embedding, self.forward)
+
+
+def counted_model(model: Model, *, label: str, context: int | None = None) -> CountedModel:
+    """Counts of a shape or an architecture, at another context on request."""
+    arch = as_architecture(model)
+    arch = arch if context is None else replace(arch, context=context)
+    notes = ()
+    if any(block.attention.window for block in arch.blocks):
+        notes = ("sliding windows are counted: a query sees at most its window",)
+    return CountedModel(
+        label=label, params=count_params(arch), parts=forward_flops(arch), shape=arch, notes=notes
+    )
+
+
+def counted_family(
+    params: Params, *, family: FixedAspect, context: int, vocab: int, tied: bool = True
+) -> CountedModel:
+    """Counts of the member of a fixed-aspect family with these parameters, in any convention."""
+    N = family.convert(params, ParamConvention.NON_EMBEDDING, vocab=vocab, matrices=1 if tied else 2).value
+    shape = replace(family.nearest_shape(N, context=context, vocab=vocab), tied=tied)
+    rounded, embedding = round(N), round(vocab * family.width(N))
+    head = 0 if tied else embedding
+    total = rounded + embedding + head
+    notes = []
+    if not CHECKED_SIZES[0] / 1.5 <= N <= CHECKED_SIZES[1] * 1.5 or family != FixedAspect():
+        notes.append(
+            "F(N) was checked on the paper's family, 103M to 12.6B; elsewhere a shape is safer: --layers"
+        )
+    notes += [f"memory from the nearest whole-number shape, {shape.layers} layers of width {shape.width}"]
+    if params.convention is not ParamConvention.NON_EMBEDDING:
+        notes.append(f"{params.value:.4g} {params.convention} parameters are N = {N:.4g} non-embedding")
+    return CountedModel(
+        label=f"N alone, family of width = {family.aspect:g} x layers, omega = {family.omega:g}",
+        params=ParamCount(
+            non_embedding=rounded, embedding=embedding, head=head, total=total,
+            one_matrix=rounded + embedding, active_non_embedding=rounded, active_total=total,
+        ),
+        parts=family.forward_parts(N, context=context, vocab=vocab),
+        shape=shape,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """What a student costs, with its teacher if it has one."""
+
+    student: CountedModel
+    teacher: CountedModel | None
+    student_tokens: float
+    teacher_tokens: float
+    shares: CostShares
+    compute: DistillationFlops
+    all_weights_axis: Compute
+    """The 6 N D axis of Pareto plots; never comparable with `compute`."""
+    precision: Precision
+    training: TrainingMemory
+    serving: ServingMemory
+    scheme: TargetScheme
+    cache_bytes: float
+    """Stored teacher targets of the student's tokens, under `scheme`."""
+    device: Hardware
+    run: RunCost
+    family: StudentFamily | None
+    """Totals over `students` equal students of the teacher; None for one."""
+    students: int
+    warnings: tuple[str, ...]
+
+
+def estimate(
+    student: CountedModel,
+    *,
+    student_tokens: float,
+    device: Hardware,
+    teacher: CountedModel | None = None,
+    teacher_tokens: float = 0.0,
+    shares: CostShares = Scenario.PRETRAINING_INFERENCE.value,
+    students: int = 1,
+    shared_logits: bool = True,
+    precision: Precision | None = None,
+    sequences: int = 1,
+    recompute: bool = False,
+    scheme: str = DEFAULT_SCHEME,
+    mfu: float | None = None,
+    price_per_hour: float | None = None,
+) -> CostEstimate:
+    """Put a student, its teacher, a device and a cache scheme together.
+
+    Args:
+        student: from `counted_model` or `counted_family`.
+        student_tokens: D_S.
+        device: a preset of hardware.py.
+        teacher: None for supervised training.
+        teacher_tokens: D_T; 0 for a teacher whose training is not to be counted.
+        shares: who pays for the teacher.
+        students: equal students of one teacher, for the totals over a family.
+        shared_logits: whether one teacher pass feeds all of them.
+        precision: numbers kept while training; by default mixed, or fp32 on a device without 16-bit units.
+        sequences: sequences of one micro-batch.
+        recompute: whether activations are recomputed in the backward pass.
+        scheme: how teacher targets are stored; a name of `target_scheme`.
+        mfu: utilisation to assume instead of the preset's.
+        price_per_hour: US dollars per device-hour instead of the preset's.
+    """
+    forward = teacher.forward if teacher else 0.0
+    compute = total_compute(
+        student_forward=student.forward, student_tokens=student_tokens, teacher_forward=forward,
+        teacher_tokens=teacher_tokens, shares=shares,
+    )  # fmt: skip
+    if not math.isfinite(compute.total):
+        raise ConfigError(
+            f"the compute of {student.params.non_embedding:.3g} parameters and {student_tokens:.3g} tokens is no "
+            "finite number; check sizes and token counts"
+        )
+    precision = precision or (Precision.FP32 if device.dtype == "fp32" else Precision.MIXED)
+    vocab = as_architecture((teacher or student).shape).vocab
+    target = target_scheme(scheme)
+    return CostEstimate(
+        student=student, teacher=teacher, student_tokens=student_tokens, teacher_tokens=teacher_tokens,
+        shares=shares, compute=compute,
+        all_weights_axis=_all_weights_axis(student, teacher, student_tokens),
+        precision=precision,
+        training=training_memory(
+            student.shape, sequences=sequences, precision=precision, recompute=recompute,
+            total_params=student.params.total,
+            online_teacher_params=teacher.params.total if teacher and shares.delta_lgt else None,
+        ),
+        serving=serving_memory(student.shape, total_params=student.params.total),
+        scheme=target, cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
+        device=device, run=estimate_cost(compute.total, device, mfu=mfu, price_per_hour=price_per_hour),
+        family=_family(student, teacher, student_tokens, teacher_tokens, students, shared_logits),
+        students=students, warnings=tuple(_warnings(student, teacher, device, student_tokens)),
+    )  # fmt: skip
+
+
+def _all_weights_axis(student: CountedModel, teacher: CountedModel | None, tokens: float) -> Compute:
+    def weights(model: CountedModel) -> Params:
+        return params_of(model.params, ParamConvention.ALL_WEIGHTS, active=True)
+
+    if teacher is None:
+        return training_axis(weights(student), tokens)
+    return distillation_axis(weights(student), weights(teacher), tokens)
+
+
+def _family(
+    student: CountedModel,
+    teacher: CountedModel | None,
+    student_tokens: float,
+    teacher_tokens: float,
+    students: int,
+    shared_logits: bool,
+) -> StudentFamily | None:
+    if teacher is None or students == 1:
+        return None
+    return family_compute(
+        student_forwards=[student.forward] * students,
+        student_tokens=[student_tokens] * students,
+        teacher_forward=teacher.forward,
+        teacher_tokens=teacher_tokens,
+        shared_logits=shared_logits,
+    )
+
+
+def _warnings(
+    student: CountedModel, teacher: CountedModel | None, device: Hardware, tokens: float
+) -> Sequence[str]:
+    warnings = []
+    if teacher is not None:
+        ours, theirs = as_architecture(student.shape), as_architecture(teacher.shape)
+        if ours.vocab != theirs.vocab:
+            warnings.append(
+                f"vocabularies differ ({ours.vocab} and {theirs.vocab} rows): logits line up only if both "
+                "tokenizers are the same up to padding rows"
+            )
+        if teacher.params.non_embedding < student.params.non_embedding:
+            warnings.append("the teacher is smaller than the student")
+    if tokens < student.params.non_embedding:
+        warnings.append("less than one token per parameter: far outside the range of every published law")
+    states = student.params.total * 16
+    if states > 8 * device.memory_bytes:
+        warnings.append(
+            f"16 bytes per parameter alone need {states / device.memory_bytes:.0f} devices of {device.name}"
+        )
+    return warnings

@@ -1,0 +1,250 @@
+"""How `distillaw cost` shows an estimate: the JSON of the interface contract, and text with its sources."""
+
+import math
+import textwrap
+from collections.abc import Iterator
+
+from distillaw.accounting.architecture import as_architecture
+from distillaw.accounting.estimate import CostEstimate, CountedModel
+from distillaw.accounting.flops import FlopParts
+from distillaw.accounting.params import ParamCount
+from distillaw.accounting.pareto import PRINTED_UNIT
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+
+PARTS = (
+    ("attention_projections", "attention projections"),
+    ("attention_scores", "attention scores, causal"),
+    ("ffn", "feed-forward"),
+    ("router", "router"),
+    ("vectors", "norms and biases"),
+    ("head", "output head"),
+)
+
+
+def as_json(answer: CostEstimate) -> dict[str, object]:
+    """The keys of the interface contract, and more."""
+    student, teacher, compute = answer.student, answer.teacher, answer.compute
+    return {
+        "flops": {
+            "student_forward_per_token": student.forward,
+            "student_training": compute.student_training,
+            "teacher_forward_per_token": teacher.forward if teacher else 0.0,
+            "teacher_logits": compute.teacher_logits,
+            "teacher_training": compute.teacher_training,
+            "total": compute.total,
+        },
+        "params": _params_json(student.params),
+        "memory_bytes": answer.training.total,
+        "cache_bytes": answer.cache_bytes,
+        "device_hours": answer.run.device_hours,
+        "price": answer.run.price,
+        "teacher_params": _params_json(teacher.params) if teacher else None,
+        "flop_parts": {
+            "student": _parts_json(student.parts), "teacher": _parts_json(teacher.parts) if teacher else None,
+        },
+        "shares": compute.shares,
+        "delta_lgt": answer.shares.delta_lgt if teacher else 0.0,
+        "delta_pre": answer.shares.delta_pre if teacher else 0.0,
+        "approximations": _approximations_json(student, answer.student_tokens),
+        "all_weights_6nd": answer.all_weights_axis.flop,
+        "family": _family_json(answer),
+        "memory": _memory_json(answer),
+        "cache": {
+            "scheme": answer.scheme.name, "meaning": answer.scheme.meaning, "tokens": answer.student_tokens,
+            "bytes_per_token": answer.cache_bytes / answer.student_tokens,
+        },
+        "hardware": _hardware_json(answer),
+        "assumptions": list(assumptions(answer)),
+        "warnings": list(answer.warnings),
+    }  # fmt: skip
+
+
+def _params_json(count: ParamCount) -> dict[str, int]:
+    return {
+        "non_embedding": count.non_embedding, "embedding": count.embedding, "head": count.head,
+        "total": count.total, "one_matrix": count.one_matrix,
+        "active_non_embedding": count.active_non_embedding, "active_total": count.active_total,
+    }  # fmt: skip
+
+
+def _parts_json(parts: FlopParts) -> dict[str, object]:
+    inside = {name: getattr(parts, name) for name, _ in PARTS}
+    return {
+        **inside, "total": parts.total, "outside_total": {"softmax": parts.softmax, "embedding": parts.embedding},
+        "full_count": parts.full_count,
+    }  # fmt: skip
+
+
+def _approximations_json(student: CountedModel, tokens: float) -> dict[str, dict[str, float]]:
+    """2 N and 6 N D with N non-embedding, and by how much they miss F and 3 F D (negative: too small)."""
+    N, error = student.params.active_non_embedding, student.two_n_error
+    return {
+        "two_n": {"flop_per_token": 2.0 * N, "relative_error": error},
+        "six_nd": {"flop": 6.0 * N * tokens, "relative_error": error},
+    }
+
+
+def _family_json(answer: CostEstimate) -> dict[str, float] | None:
+    if answer.family is None:
+        return None
+    return {
+        "students": answer.students, "total": answer.family.total, "marginal": answer.family.marginal,
+        "without_teacher": answer.family.without_teacher,
+    }  # fmt: skip
+
+
+def _memory_json(answer: CostEstimate) -> dict[str, object]:
+    training, serving = answer.training, answer.serving
+    return {
+        "precision": answer.precision.name.lower(),
+        "training": {
+            "weights": training.weights, "gradients": training.gradients, "optimizer": training.optimizer,
+            "activations_estimate": training.activations, "logits_estimate": training.logits,
+            "teacher_weights": training.teacher, "total": training.total,
+        },
+        "serving": {"weights": serving.weights, "kv_cache": serving.kv_cache, "total": serving.total},
+    }  # fmt: skip
+
+
+def _hardware_json(answer: CostEstimate) -> dict[str, object]:
+    device, run = answer.device, answer.run
+    return {
+        "name": device.name, "device": device.device, "peak_flop_per_second": device.peak_flop_per_second,
+        "peak_source": device.peak_source, "mfu": run.mfu, "mfu_source": device.mfu_source,
+        "device_hours_range": [run.device_hours_low, run.device_hours_high],
+        "price_source": device.price_source or None, "currency": "USD",
+    }  # fmt: skip
+
+
+def assumptions(answer: CostEstimate) -> Iterator[str]:
+    """What the numbers rest on, one sentence each."""
+    arch = as_architecture(answer.student.shape)
+    yield f"sequences of {arch.context} tokens, vocabulary {arch.vocab}; attention counts half of the square"
+    yield "a multiply-add is 2 FLOP, backward = 2 forward, look-ups are free, recomputation is not counted"
+    yield f"student: {answer.student.label}"
+    yield from answer.student.notes
+    if answer.teacher:
+        yield f"teacher: {answer.teacher.label}"
+        yield from answer.teacher.notes
+        yield (
+            f"of the teacher, this run pays {answer.shares.delta_lgt:.3g} of the forward passes and "
+            f"{answer.shares.delta_pre:.3g} of the pretraining"
+        )
+        yield "the teacher's forward passes run at the utilisation of training"
+        if not answer.teacher_tokens:
+            yield "the teacher's training is not counted (no --teacher-tokens)"
+    yield (
+        f"memory: one device without sharding, AdamW in {answer.precision.name.lower()} precision; activations "
+        "and logits are estimates for fused attention and a dense vocabulary loss"
+    )
+
+
+def print_text(answer: CostEstimate) -> None:
+    """The answer for people: counts first, then what they rest on."""
+    for warning in answer.warnings:
+        print(f"WARNING: {warning}")
+    models = [("student", answer.student)] + ([("teacher", answer.teacher)] if answer.teacher else [])
+    _print_params(models)
+    _print_forward(models)
+    _print_compute(answer)
+    _print_machine(answer)
+    print("\nassumptions")
+    for sentence in assumptions(answer):
+        print(textwrap.fill(sentence, 100, initial_indent="  - ", subsequent_indent="    "))
+    print(
+        "sources: arXiv 2502.08606v2 (parameters, FLOP, objective), 2311.07052 (6 N D axis); docs/accounting.md"
+    )
+
+
+def _row(label: str, cells: list[str]) -> None:
+    print(f"  {label:<32}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def _print_params(models: list[tuple[str, CountedModel]]) -> None:
+    print(f"{'parameters':<34}" + "".join(f"{name:>16}" for name, _ in models))
+    rows = [("N, non-embedding", "non_embedding"), ("token embedding and positions", "embedding"),
+            ("output head", "head"), ("all weights", "total"), ("N + one matrix", "one_matrix")]  # fmt: skip
+    if any(m.params.active_total != m.params.total for _, m in models):
+        rows += [("N, active per token", "active_non_embedding"), ("all weights, active", "active_total")]
+    for label, key in rows:
+        values = [getattr(model.params, key) for _, model in models]
+        _row(label, [format_count(v, digits=4) if v else "tied" for v in values])
+
+
+def _print_forward(models: list[tuple[str, CountedModel]]) -> None:
+    print("\nforward FLOP per token")
+    for name, label in PARTS:
+        values = [(getattr(m.parts, name), m.forward) for _, m in models]
+        if any(value for value, _ in values):
+            _row(label, [f"{_flop(value)} {100 * value / total:3.0f}%" for value, total in values])
+    _row("F, their sum", [f"{_flop(m.forward)}     " for _, m in models])
+    _row("outside F: softmax", [f"{_flop(m.parts.softmax)}     " for _, m in models])
+    _row(
+        "approximation 2 N",
+        [f"{_flop(2 * m.params.active_non_embedding)} {100 * m.two_n_error:+3.0f}%" for _, m in models],
+    )
+
+
+def _print_compute(answer: CostEstimate) -> None:
+    compute, shares = answer.compute, answer.compute.shares
+    print("\ncompute")
+    rows = [("student training, 3 F D", compute.student_training, shares["student_training"])]
+    if answer.teacher:
+        rows += [
+            (f"teacher logits, {answer.shares.delta_lgt:.3g} F D", compute.teacher_logits, shares["teacher_logits"]),
+            (f"teacher training, {answer.shares.delta_pre:.3g} x 3 F D", compute.teacher_training,
+             shares["teacher_training"]),
+        ]  # fmt: skip
+    for label, flop, share in rows:
+        _row(label, [f"{_flop(flop)} {100 * share:3.0f}%"])
+    _row("total", [f"{_flop(compute.total)}     "])
+    if answer.family:
+        family = answer.family
+        _row(f"{answer.students} students together", [f"{_flop(family.total)}     "])
+        _row("one more student", [f"{_flop(family.marginal)}     "])
+        _row("the same without a teacher", [f"{_flop(family.without_teacher)}     "])
+    axis = answer.all_weights_axis.flop
+    _row("6 N D axis of Pareto plots", [f"{_flop(axis)}     "])
+    print(
+        f"    (all weights, no attention, no teacher training; {axis / PRINTED_UNIT:.3g} in the printed 1e9 TFLOPs;"
+    )
+    print("    not comparable with the total above)")
+
+
+def _print_machine(answer: CostEstimate) -> None:
+    training, serving, run, device = answer.training, answer.serving, answer.run, answer.device
+    print("\nmemory and storage")
+    states = training.weights + training.gradients + training.optimizer
+    _row("weights, gradients, AdamW", [format_bytes(states)])
+    _row("activations (estimate)", [format_bytes(training.activations)])
+    _row("vocabulary loss (estimate)", [format_bytes(training.logits)])
+    if training.teacher:
+        _row("teacher weights", [format_bytes(training.teacher)])
+    _row("training, one device", [format_bytes(training.total)])
+    _row("serving one sequence, KV cache in", [format_bytes(serving.total)])
+    per_token = answer.cache_bytes / answer.student_tokens
+    _row(f"targets, {answer.scheme.name}", [format_bytes(answer.cache_bytes)])
+    print(f"    ({per_token:.0f} B per token: {answer.scheme.meaning})")
+    print(f"\ntime and money on {device.device}")
+    _row("device time", [_hours(run.device_hours)])
+    if run.device_hours_low < run.device_hours_high:
+        _row(
+            "  at the ends of the MFU range",
+            [f"{_hours(run.device_hours_low)} to {_hours(run.device_hours_high)}"],
+        )
+    _row("price", ["unknown: --price" if run.price is None else f"${run.price:,.2f}"])
+    for name, text in (("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
+                       ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
+                       ("price", device.price_source or "none shipped")):  # fmt: skip
+        print(textwrap.fill(f"{name}: {text}", 100, initial_indent="    ", subsequent_indent="      "))
+
+
+def _flop(value: float) -> str:
+    return format_flop(value).removesuffix(" FLOP")
+
+
+def _hours(hours: float) -> str:
+    """Device-hours from an hour on, a duration below."""
+    if hours < 1 or not math.isfinite(hours):
+        return format_seconds(hours * 3600)
+    return f"{format_count(hours)} h"

@@ -1,0 +1,228 @@
+"""`distillaw cost`: the keys of the interface, numbers that agree with the library, errors with a remedy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.shapes import Shape
+from distillaw.cli.app import app, run
+
+FLOPS = {
+    "student_forward_per_token", "student_training", "teacher_forward_per_token", "teacher_logits",
+    "teacher_training", "total",
+}  # fmt: skip
+KEYS = {"schema_version", "flops", "params", "memory_bytes", "cache_bytes", "device_hours", "price"}
+LLAMA = {
+    "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
+    "max_position_embeddings": 131072, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def cost(capsys):
+    """cost(*args) -> (exit code, stdout, stderr), in this process."""
+
+    def call(*args):
+        code = run(lambda: app(["cost", *map(str, args)], exit_on_error=False, result_action="return_value"))
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def cost_json(cost):
+    def call(*args):
+        code, out, err = cost(*args, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def llama_config(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA))
+    return path
+
+
+def test_keys_of_the_interface(cost_json):
+    answer = cost_json("--params", "1.82B", "--tokens", "512B")
+    assert set(answer) >= KEYS
+    assert answer["schema_version"] == 1
+    assert set(answer["flops"]) == FLOPS
+    assert set(answer["params"]) >= {"non_embedding", "embedding", "total"}
+
+
+def test_a_size_means_the_fixed_aspect_family(cost_json):
+    answer = cost_json("--params", "1e9", "--tokens", "20B")
+    forward = answer["flops"]["student_forward_per_token"]
+    assert forward == pytest.approx(2.45439e9, rel=1e-5)  # spec accounting section 11
+    assert answer["flops"]["student_training"] == pytest.approx(3 * forward * 20e9)
+    assert answer["flops"]["total"] == answer["flops"]["student_training"]
+    assert answer["params"]["non_embedding"] == 1_000_000_000
+
+
+def test_vocabulary_context_and_family_enter(cost_json):
+    answer = cost_json(
+        "--params", "1e9", "--tokens", "20B", "--vocab", "128k", "--context", "8192", "--aspect", "64",
+        "--ffn-ratio", "4", "--group-size", "4",
+    )  # fmt: skip
+    family = FixedAspect(aspect=64, ffn_ratio=4, group_size=4)
+    assert answer["flops"]["student_forward_per_token"] == pytest.approx(
+        family.forward_flops(1e9, context=8192, vocab=128_000)
+    )
+
+
+def test_a_shape(cost_json):
+    answer = cost_json(
+        "--layers", 14, "--width", 1792, "--ffn", 4864, "--heads", 14, "--vocab", 32768, "--context", 4096,
+        "--tokens", "11B",
+    )  # fmt: skip
+    shape = Shape(
+        layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128, vocab=32768, context=4096
+    )
+    assert answer["flops"]["student_forward_per_token"] == forward_flops(shape).total
+    assert answer["params"]["non_embedding"] == pytest.approx(0.546e9, rel=1e-3)
+    count = answer["params"]
+    assert count["non_embedding"] + count["embedding"] + count["head"] == count["total"]
+    parts = dict(answer["flop_parts"]["student"])
+    outside, full, total = parts.pop("outside_total"), parts.pop("full_count"), parts.pop("total")
+    assert sum(parts.values()) == total == answer["flops"]["student_forward_per_token"]
+    assert full == total + sum(outside.values())
+
+
+def test_a_config_file_and_its_folder(cost_json, llama_config):
+    by_file = cost_json("--config", llama_config, "--tokens", "1B", "--context", "4096")
+    by_folder = cost_json("--config", llama_config.parent, "--tokens", "1B", "--context", "4096")
+    assert by_file["flops"] == by_folder["flops"]
+    assert by_file["params"]["total"] == 1_235_814_400  # Llama-3.2-1B as published
+    longest = cost_json("--config", llama_config, "--tokens", "1B")
+    assert any("longest the config allows" in sentence for sentence in longest["assumptions"])
+
+
+def test_a_teacher_is_charged_as_asked(cost_json):
+    options = ("--params", "198M", "--tokens", "4B", "--teacher-params", "546M", "--teacher-tokens", "11B")
+    full = cost_json(*options)["flops"]
+    F_S, F_T = (FixedAspect().forward_flops(n) for n in (198e6, 546e6))
+    assert full["teacher_forward_per_token"] == pytest.approx(F_T)
+    assert full["total"] == pytest.approx(3 * F_S * 4e9 + F_T * (4e9 + 3 * 11e9))
+    assert full["total"] == full["student_training"] + full["teacher_logits"] + full["teacher_training"]
+    inference = cost_json(*options, "--scenario", "inference")
+    assert inference["flops"]["teacher_training"] == 0
+    assert (inference["delta_lgt"], inference["delta_pre"]) == (1, 0)
+    half = cost_json(*options, "--delta-lgt", "0.5", "--delta-pre", "0")["flops"]
+    assert half["teacher_logits"] == pytest.approx(full["teacher_logits"] / 2)
+    assert sum(inference["shares"].values()) == pytest.approx(1)
+
+
+def test_four_students_share_one_teacher(cost_json):
+    options = ("--params", "198M", "--tokens", "4B", "--teacher-params", "546M", "--students", "4")
+    shared, own = cost_json(*options), cost_json(*options, "--logits", "own")
+    assert shared["family"]["total"] == pytest.approx(4 * shared["flops"]["total"])
+    assert shared["delta_lgt"] == 0.25 and own["delta_lgt"] == 1
+    assert own["family"]["marginal"] > shared["family"]["marginal"] == shared["flops"]["student_training"]
+
+
+def test_a_teacher_of_another_vocabulary_is_warned_about(cost_json, llama_config):
+    answer = cost_json("--params", "198M", "--tokens", "4B", "--teacher-config", llama_config)
+    assert any("vocabularies differ (32768 and 128256 rows)" in text for text in answer["warnings"])
+
+
+def test_other_conventions_are_converted(cost_json):
+    options = ("--tokens", "1B", "--convention", "one-matrix")
+    answer = cost_json("--params", "1.909B", *options)
+    assert answer["params"]["non_embedding"] == pytest.approx(1.821e9, rel=5e-4)  # the 1.82B row
+    assert any("one-matrix parameters are N" in sentence for sentence in answer["assumptions"])
+
+
+def test_time_money_and_storage(cost_json):
+    options = ("--params", "1e9", "--tokens", "20B", "--hardware", "a100-80gb")
+    answer = cost_json(*options, "--mfu", "0.5", "--price", "2", "--cache-scheme", "top-64")
+    assert answer["device_hours"] == pytest.approx(answer["flops"]["total"] / (312e12 * 0.5) / 3600)
+    assert answer["price"] == pytest.approx(2 * answer["device_hours"])
+    assert answer["cache_bytes"] == 20e9 * (64 * (15 + 16) / 8)
+    assert answer["memory_bytes"] == answer["memory"]["training"]["total"]
+    assert cost_json("--params", "1e9", "--tokens", "1B", "--hardware", "l4")["price"] is None
+    assert (
+        cost_json("--params", "1e6", "--tokens", "1M", "--hardware", "cpu-core")["memory"]["precision"]
+        == "fp32"
+    )
+
+
+def test_approximations_are_labelled_with_their_error(cost_json):
+    answer = cost_json("--params", "103M", "--tokens", "1B")["approximations"]
+    assert answer["two_n"]["relative_error"] == pytest.approx(-0.40, abs=0.01)  # spec accounting section 2
+    assert answer["six_nd"]["flop"] == pytest.approx(6 * 103e6 * 1e9)
+
+
+def test_the_text_names_conventions_parts_and_sources(cost):
+    code, out, _ = cost("--params", "1.82B", "--tokens", "512B", "--teacher-params", "7.75B")
+    assert code == 0
+    for word in (
+        "N, non-embedding", "all weights", "attention scores, causal", "outside F: softmax", "approximation 2 N",
+        "teacher logits", "not comparable", "estimate", "assumptions", "arXiv 2502.08606v2", "MFU", "peak",
+    ):  # fmt: skip
+        assert word in out, word
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--tokens", "1B"], "got none: --params N, or --config"),
+        (["--tokens", "1B", "--params", "1B", "--layers", "3"], "got --params and --layers"),
+        (["--tokens", "1B", "--params", "big"], "cannot read 'big'"),
+        (["--tokens", "-1", "--params", "1B"], "--tokens: got '-1'"),
+        (["--tokens", "1B", "--params", "1B", "--aspect", "0"], "aspect = 0"),
+        (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "no finite number"),
+        (["--tokens", "1B", "--layers", "2"], "missing: --width, --ffn, --heads"),
+        (["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"], "not a multiple"),
+        (["--tokens", "1B", "--layers", "2", "--width", "9.5", "--ffn", "9", "--heads", "3"], "whole number"),
+        (["--tokens", "1B", "--params", "1B", "--kv-heads", "2"], "--kv-heads belongs to a shape"),
+        (["--tokens", "1B", "--params", "1B", "--context", "0"], "--context: got '0'"),
+        (["--tokens", "1B", "--config", "/nowhere", "--aspect", "64"], "--aspect belongs to --params"),
+        (["--tokens", "1B", "--config", "/nowhere"], "give a config.json or its folder"),
+        (["--tokens", "1B", "--params", "1B", "--teacher-tokens", "9B"], "add --teacher-params"),
+        (["--tokens", "1B", "--params", "1B", "--scenario", "inference"], "add --teacher-params"),
+        (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--delta-lgt", "2"], r"1/n"),
+        (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "0"], "at least one"),
+        (
+            ["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "2", "--delta-pre", "1"],
+            "say once who pays",
+        ),
+        (["--tokens", "1B", "--params", "1B", "--hardware", "h1000"], "did you mean 'h100"),
+        (["--tokens", "1B", "--params", "1B", "--mfu", "40"], "fraction of peak"),
+        (["--tokens", "1B", "--params", "1B", "--price", "nan"], "cannot be negative"),
+        (["--tokens", "1B", "--params", "1B", "--sequences", "0"], "at least one sequence"),
+        (["--tokens", "1B", "--params", "1B", "--cache-scheme", "top64"], "top-K"),
+        (["--tokens", "1B", "--params", "1B", "--precision", "int8"], "precision"),
+        (["--params", "1B"], "tokens"),
+    ],
+)  # fmt: skip
+def test_bad_requests_exit_with_2_and_a_remedy(cost, args, message):
+    code, out, err = cost(*args)
+    assert code == 2, (out, err)
+    assert message in out + err
+
+
+def test_through_the_console_script():
+    done = subprocess.run(
+        ["distillaw", "cost", "--params", "300M", "--tokens", "6B", "--json"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["flops"]["total"] > 0
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; import distillaw.cli.cost; "
+        "print([m for m in ('torch', 'transformers', 'scipy', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
