@@ -36,6 +36,12 @@ VARIANTS = [
     ("granite", {"attention_bias": True, "mlp_bias": True}),
     ("olmo2", {"attention_bias": True}),
     ("smollm3", {"use_sliding_window": True, "sliding_window": 5, "no_rope_layer_interval": 2}),
+    ("qwen2_moe", {"head_dim": 10}),
+    ("phi3", {"head_dim": 10}),
+    ("olmo2", {"head_dim": 10}),
+    ("smollm3", {"head_dim": 10}),
+    ("granite", {"head_dim": 10}),
+    ("starcoder2", {"head_dim": 10}),
     ("starcoder2", {"use_bias": False, "tie_word_embeddings": False}),
 ]
 CASES = [(kind, {}) for kind in READERS] + VARIANTS

@@ -22,6 +22,7 @@ LLAMA = {
         ({"hidden_size": "48"}, "hidden_size = '48'; it must be a whole number"),
         ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         ({"num_key_value_heads": 4}, "not a multiple of kv_heads = 4"),
+        ({"hidden_size": 50}, "not a multiple of 6 heads"),
         ({"tie_word_embeddings": "yes"}, "must be true or false"),
         ({"text_config": {}}, "multimodal"),
         ({"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["full_attention"]}, "3 layers"),

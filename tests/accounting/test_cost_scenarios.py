@@ -1,5 +1,6 @@
 """Who pays what: the four corners, amortisation, budgets, and axes that must not be mixed."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from distillaw.accounting.scenarios import (
     CostShares,
     Scenario,
     amortised,
+    break_even_students,
     data_tokens,
     family_compute,
     tokens_for_budget,
@@ -77,6 +79,25 @@ def test_an_existing_teacher_and_stored_logits():
     assert amortised(4, pretraining_paid=False, logits="free") == Scenario.BEST_CASE.value
     assert amortised(4, logits="shared") == CostShares(0.25, 0.25)
     assert data_tokens(1e9, 4e9, delta_pre=0.25) == 2e9
+
+
+@given(st.floats(1, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_break_even_is_the_smallest_number_that_pays(supervised, distilled, once):
+    n = break_even_students(supervised=supervised, distilled=distilled, teacher_once=once)
+    if n is None:
+        assert distilled >= supervised
+        return
+    saved = supervised - distilled
+    assert n >= 1
+    assert once < n * saved * (1 + 1e-12)
+    assert n == 1 or once >= (n - 1) * saved * (1 - 1e-12)
+
+
+def test_arrays_broadcast():
+    costs = total_compute(
+        student_forward=np.array([1.0, 2.0]), student_tokens=10.0, teacher_forward=3.0, teacher_tokens=5.0
+    )
+    assert costs.total.tolist() == [30 + 30 + 45, 60 + 30 + 45]
 
 
 def test_bad_requests_say_what_to_write():

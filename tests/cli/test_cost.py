@@ -195,7 +195,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
             ["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "2", "--delta-pre", "1"],
             "say once who pays",
         ),
-        (["--tokens", "1B", "--params", "1B", "--hardware", "h1000"], "did you mean 'h100"),
+        (["--tokens", "1B", "--params", "1B", "--hardware", "h100-sxn"], "did you mean 'h100-sxm'"),
         (["--tokens", "1B", "--params", "1B", "--mfu", "40"], "fraction of peak"),
         (["--tokens", "1B", "--params", "1B", "--price", "nan"], "cannot be negative"),
         (["--tokens", "1B", "--params", "1B", "--sequences", "0"], "at least one sequence"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward
 from distillaw.accounting.config_fields import ConfigFields
+from distillaw.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def _attention(config: ConfigFields, family: LlamaLike, window: int | None) -> A
     width = config.count("hidden_size")
     heads = config.count("num_attention_heads", family.heads)
     kv_heads = config.count("num_key_value_heads", family.kv_heads or heads)
-    head_dim = config.count("head_dim", family.head_dim or width // heads)
+    head_dim = config.count("head_dim", family.head_dim or _even_share(config, width, heads))
     of_qkv = (heads + 2 * kv_heads) * head_dim
     if family.qkv_bias is not None:
         biases = of_qkv if family.qkv_bias(config) else 0
@@ -87,6 +88,19 @@ def _attention(config: ConfigFields, family: LlamaLike, window: int | None) -> A
         bias_params=biases,
         norm_params=gains,
     )
+
+
+def _even_share(config: ConfigFields, width: int, heads: int) -> int:
+    """The head dimension where the config does not state one.
+
+    Raises:
+        ConfigError: the width does not divide, which transformers refuses too.
+    """
+    if width % heads and "head_dim" not in config.values:
+        raise ConfigError(
+            f"{config.source}: width {width} is not a multiple of {heads} heads, and no head_dim is given"
+        )
+    return max(1, width // heads)
 
 
 def _gated_ffn(config: ConfigFields, layer: int) -> FeedForward:
@@ -211,7 +225,9 @@ def _read_gpt2(config: ConfigFields) -> Architecture:
     config.refuse("add_cross_attention", False, "cross-attention belongs to encoder-decoders")
     width, heads = config.count("n_embd", 768), config.count("n_head", 12)
     context, ffn = config.count("n_positions", 1024), config.count("n_inner", 4 * width)
-    attention = Attention(heads=heads, kv_heads=heads, head_dim=width // heads, bias_params=4 * width)
+    attention = Attention(
+        heads=heads, kv_heads=heads, head_dim=_even_share(config, width, heads), bias_params=4 * width
+    )
     block = Block(
         count=config.count("n_layer", 12), attention=attention, norm_params=4 * width,
         ffn=FeedForward(width=ffn, matrices=2, bias_params=ffn + width),
@@ -227,9 +243,10 @@ def _read_gpt_neox(config: ConfigFields) -> Architecture:
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
     ffn = config.count("intermediate_size")
     biases = 4 * width if config.flag("attention_bias", True) else 0
+    head_dim = _even_share(config, width, heads)
     block = Block(
         count=config.count("num_hidden_layers"), norm_params=4 * width,
-        attention=Attention(heads=heads, kv_heads=heads, head_dim=width // heads, bias_params=biases),
+        attention=Attention(heads=heads, kv_heads=heads, head_dim=head_dim, bias_params=biases),
         ffn=FeedForward(width=ffn, matrices=2, bias_params=ffn + width),
     )  # fmt: skip
     return Architecture(
@@ -243,7 +260,8 @@ def _read_starcoder2(config: ConfigFields) -> Architecture:
     """StarCoder2: grouped-query attention and rotary positions, LayerNorm with bias, plain FFN."""
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
     kv_heads, ffn = config.count("num_key_value_heads", 2), config.count("intermediate_size")
-    head_dim, biased = width // heads, config.flag("use_bias", True)
+    head_dim = config.count("head_dim", _even_share(config, width, heads))
+    biased = config.flag("use_bias", True)
     attention = Attention(
         heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=config.optional_count("sliding_window"),
         bias_params=(heads + 2 * kv_heads) * head_dim + width if biased else 0,

@@ -6,6 +6,7 @@ Source: arXiv 2502.08606v2, total-compute objective; spec accounting sections 4-
 forward FLOP per token, from a shape (flops.py) or from N (family.py); arrays broadcast.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -139,6 +140,29 @@ def family_compute(
         marginal=training[-1] + (0.0 if shared_logits else teacher_forward * student_tokens[-1]),
         without_teacher=sum(training),
     )
+
+
+def break_even_students(*, supervised: float, distilled: float, teacher_once: float) -> int | None:
+    """The smallest number of students for which one teacher costs less than none.
+
+        smallest n with  teacher_once + n distilled < n supervised
+
+    Args:
+        supervised: FLOP of one supervised student that reaches the loss wanted.
+        distilled: FLOP of one distilled student that reaches it, with what it pays of the logits.
+        teacher_once: FLOP paid once: the teacher's training, and logits that all students share.
+    Returns:
+        n, or None if a distilled student alone costs no less than a supervised one.
+    Source:
+        Spec accounting section 5. The costs come from laws; report n as the band that their intervals give.
+    """
+    if min(supervised, distilled, teacher_once) < 0 or not math.isfinite(
+        supervised + distilled + teacher_once
+    ):
+        raise ConfigError("costs must be finite and not negative")
+    if distilled >= supervised:
+        return None
+    return math.floor(teacher_once / (supervised - distilled)) + 1
 
 
 def data_tokens(student_tokens: float, teacher_tokens: float, *, delta_pre: float) -> float:

@@ -157,7 +157,7 @@ def print_text(answer: CostEstimate) -> None:
 
 
 def _row(label: str, cells: list[str]) -> None:
-    print(f"  {label:<32}" + "".join(f"{cell:>16}" for cell in cells))
+    print((f"  {label:<32}" + "".join(f"{cell:>16}" for cell in cells)).rstrip())
 
 
 def _print_params(models: list[tuple[str, CountedModel]]) -> None:
@@ -221,7 +221,7 @@ def _print_machine(answer: CostEstimate) -> None:
     if training.teacher:
         _row("teacher weights", [format_bytes(training.teacher)])
     _row("training, one device", [format_bytes(training.total)])
-    _row("serving one sequence, KV cache in", [format_bytes(serving.total)])
+    _row("serving one sequence", [format_bytes(serving.total)])
     per_token = answer.cache_bytes / answer.student_tokens
     _row(f"targets, {answer.scheme.name}", [format_bytes(answer.cache_bytes)])
     print(f"    ({per_token:.0f} B per token: {answer.scheme.meaning})")
