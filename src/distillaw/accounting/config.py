@@ -41,8 +41,10 @@ def architecture_from_config(config: Mapping[str, object], *, source: str = "con
     Args:
         config: the parsed JSON object, with its `model_type`.
         source: where it came from, for error messages.
+
     Raises:
         ConfigError: an unknown model type, a missing or impossible key.
+
     Example:
         >>> arch = architecture_from_config({"model_type": "gpt2"})
         >>> arch.layers, arch.width, arch.tied

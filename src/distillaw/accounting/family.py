@@ -83,9 +83,11 @@ class FixedAspect:
             params: N, non-embedding parameters, scalar or array, > 0.
             context: n_ctx, tokens.
             vocab: n_vocab, entries.
+
         Raises:
             UnitError: parameters of another convention.
             ConfigError: not positive and finite.
+
         Example:
             >>> f"{FixedAspect().forward_flops(1e9):.5e}"
             '2.45439e+09'

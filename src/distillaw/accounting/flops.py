@@ -74,12 +74,15 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
         context: n_ctx, tokens of one sequence; the model's own by default.
         causal: count half of the attention square (model FLOP); False counts all of it (what a dense
             kernel executes and torch's counter reports).
+
     Returns:
         The parts, in FLOP per token; `.total` is F.
+
     Raises:
         ConfigError: the context is not a positive whole number.
     Source:
         arXiv 2502.08606v2, appendix on FLOPs; spec accounting section 2 (F_shape).
+
     Example:
         >>> from distillaw.accounting.shapes import Shape
         >>> parts = forward_flops(Shape(layers=14, width=1792, ffn=4864, heads=14, kv_heads=14, head_dim=128,
@@ -159,6 +162,7 @@ def distillation_flops(
         delta_lgt: share of the teacher's forward passes that this student pays, in [0, 1].
         delta_pre: share of the teacher's pretraining that this student pays, in [0, 1].
         context: n_ctx of both; each model's own by default.
+
     Raises:
         ConfigError: a share outside [0, 1], or a negative token count.
     Source:

@@ -84,8 +84,10 @@ def estimate_cost(
         device: a preset.
         mfu: utilisation to assume; the preset's by default.
         price_per_hour: US dollars per device-hour; the preset's by default.
+
     Raises:
         ConfigError: a utilisation outside (0, 1], or a negative price.
+
     Example:
         >>> round(estimate_cost(1e21, hardware("h100-sxm")).device_hours)
         702

@@ -88,6 +88,7 @@ def training_memory(
         eager_attention: keep the attention matrix, as attention without a fused kernel does.
         online_teacher_params: all weights of a teacher in the same process; None without one.
         total_params: all weights, where they are known better than from the shape.
+
     Returns:
         The parts in bytes. For a mixture of experts all experts have states, active ones activations.
     """

@@ -41,10 +41,12 @@ def count_params(model: Model) -> ParamCount:
 
     Args:
         model: a `Shape`, or an `Architecture` (for instance from a Hugging Face config).
+
     Returns:
         Integers equal to `sum(p.numel())` over the parts of the real module.
     Source:
         arXiv 2502.08606v2, appendix on parameters and FLOPs; spec accounting section 1.
+
     Example:
         >>> from distillaw.accounting.shapes import Shape
         >>> count_params(Shape(layers=21, width=2688, ffn=7168, heads=21, kv_heads=21, head_dim=128,

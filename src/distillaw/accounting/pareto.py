@@ -23,7 +23,7 @@ def training_axis(params: Params, tokens: float) -> Compute:
 
     Example:
         >>> from distillaw.accounting.conventions import ParamConvention as C
-        >>> training_axis(Params(7e9, C.ALL_WEIGHTS), 2e12).flop / PRINTED_UNIT
+        >>> round(training_axis(Params(7e9, C.ALL_WEIGHTS), 2e12).flop / PRINTED_UNIT, 1)
         84.0
     """
     return _axis(6 * _all_weights(params) * tokens)

@@ -151,6 +151,7 @@ def break_even_students(*, supervised: float, distilled: float, teacher_once: fl
         supervised: FLOP of one supervised student that reaches the loss wanted.
         distilled: FLOP of one distilled student that reaches it, with what it pays of the logits.
         teacher_once: FLOP paid once: the teacher's training, and logits that all students share.
+
     Returns:
         n, or None if a distilled student alone costs no less than a supervised one.
     Source:

@@ -71,6 +71,7 @@ def shape_for_params(
         head_dim: width of one head; the width is a multiple of it.
         aspect: width / layers of the family.
         tied: whether the head is the embedding matrix.
+
     Raises:
         ConfigError: the nearest shape is more than a factor 1.5 away from the target.
     """
