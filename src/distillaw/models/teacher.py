@@ -25,7 +25,7 @@ def load_teacher(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrai
     check_vocabulary(folder, tokenizer)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # safetensors and the loaders below raise types of their own for damaged files
         raise CacheError(f"{folder}: no teacher can be loaded ({str(error).splitlines()[0]})") from error
     rows = model.get_output_embeddings().weight.shape[0]
     if rows != len(tokenizer):

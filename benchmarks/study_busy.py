@@ -1,0 +1,52 @@
+"""How busy a study keeps the cores: CPU time of its workers over wall time times workers.
+
+    python benchmarks/study_busy.py [--study studies/quickstart.toml] [--out benchmarks/results/study_busy.json]
+
+Runs the study from nothing in a temporary folder. CPU time is the operating system's, for all worker processes,
+their start-up included; the wall time excludes tokenising. On a machine that other work shares it reads low.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+from distillaw.cli.display import LogDisplay
+from distillaw.sweep.local import available_cores
+from distillaw.sweep.spec import load_study
+from distillaw.sweep.study import run_study, study_cost
+
+
+def main() -> None:
+    """Run the study, print and write the shares."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--study", type=Path, default=Path(__file__).parents[1] / "studies" / "quickstart.toml"
+    )
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    spec = load_study(arguments.study)
+    cost = study_cost(spec, spec.data.vocab_size)
+    cores = available_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run_study(
+            spec, Path(folder), workers=cores, display=LogDisplay(cost.tokens), command="benchmark"
+        )
+    result = {
+        "command": f"python benchmarks/study_busy.py --study {arguments.study.name}",
+        "date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "runs": len(set(outcome.done)), "failed": len(outcome.failed), "workers": cores,
+        "wall_seconds": round(outcome.wall_seconds, 1), "worker_cpu_seconds": round(outcome.busy_seconds, 1),
+        "busy": round(outcome.busy_seconds / outcome.wall_seconds / cores, 3),
+        "estimated_core_seconds": round(sum(cost.seconds), 1),
+    }  # fmt: skip
+    print(json.dumps(result, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

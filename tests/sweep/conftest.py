@@ -1,0 +1,40 @@
+"""A study small enough to be run many times: 25k-parameter models on a few thousand tokens of the speeches."""
+
+import pytest
+
+TINY = """
+name = "tiny"
+batch_tokens = 128
+peak_lr = 0.01
+[data]
+vocab_size = 300
+validation_documents = 20
+validation_tokens_per_document = 96
+max_document_chars = 800
+[training]
+context = 32
+warmup_tokens = 512
+[tuning]
+enabled = false
+[students]
+params = ["0.03M", "0.05M"]
+tokens = ["4k", "8k"]
+[[teachers]]
+params = "0.05M"
+tokens = "16k"
+[[replicates]]
+params = "0.03M"
+seeds = 2
+tokens = ["4k"]
+[target]
+params = "0.03M"
+tokens = "8k"
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Path of a study file that runs in seconds."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path

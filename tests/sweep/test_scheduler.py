@@ -1,0 +1,196 @@
+"""The study engine as a user meets it: real processes, real training, killed in earnest."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from distillaw.sweep.spec import load_study
+from distillaw.sweep.study import read_progress, run_study
+
+CALL = """
+import sys
+from pathlib import Path
+from distillaw.cli.display import QuietDisplay
+from distillaw.sweep.spec import load_study
+from distillaw.sweep.study import clear_failures, run_study
+from distillaw.runs.store import StudyFolder
+clear_failures(StudyFolder(Path(sys.argv[2])))
+outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), workers=2, display=QuietDisplay(), command="test")
+print(len(outcome.done), len(outcome.failed))
+"""
+
+
+def _start(study: Path, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", CALL, str(study), str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def _finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def _table(folder: Path) -> dict[str, dict]:
+    rows = pq.read_table(folder / "runs.parquet").to_pylist()
+    return {row["run_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted study, the reference of the others."""
+    from conftest import TINY
+
+    base = tmp_path_factory.mktemp("whole")
+    (base / "tiny.toml").write_text(TINY)
+    assert _finish(_start(base / "tiny.toml", base / "study")).strip() == "11 0"
+    return base / "study"
+
+
+def test_the_table_holds_one_row_per_result_with_the_contract_keys(whole):
+    table = pq.read_table(whole / "runs.parquet")
+    assert table.column_names == list(RESULT_KEYS)
+    rows = table.to_pylist()
+    assert len(rows) == 11
+    for row in rows:
+        assert row == json.loads((whole / "runs" / row["run_id"] / "result.json").read_text())
+    by = {(r["role"], r["arm"], r["params"], r["tokens"], r["seed"]): r for r in rows}
+    small = min(r["params"] for r in rows)
+    assert {(a, s) for (role, a, p, t, s) in by if p == small and t == 3968} == {
+        ("supervised", 0), ("supervised", 1), ("distilled", 0), ("distilled", 1)
+    }  # fmt: skip
+    teacher = next(r for r in rows if r["role"] == "teacher")
+    assert {r["teacher_loss"] for r in rows if r["arm"] == "distilled"} == {teacher["loss"]}
+
+
+def test_every_run_can_be_paired_document_by_document(whole):
+    tables = [pq.read_table(path) for path in whole.glob("runs/*/heldout.parquet")]
+    assert len(tables) == 11
+    assert all(t.column("document").equals(tables[0].column("document")) for t in tables)
+    assert all(t.column("tokens").equals(tables[0].column("tokens")) for t in tables)
+
+
+def test_a_second_run_trains_nothing(whole, tiny):
+    before = {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")}
+    began = time.monotonic()
+    assert _finish(_start(tiny, whole)).strip() == "0 0"
+    assert {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")} == before
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill scheduler", "kill worker"])
+def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whole, how):
+    folder = tmp_path / "study"
+    process = _start(tiny, folder)
+    _wait_for_runs(folder, 2)
+    finished = {p: p.stat().st_mtime_ns for p in folder.glob("runs/*/result.json")}
+    if how == "interrupt":
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+    elif how == "kill scheduler":
+        process.kill()
+        process.communicate()
+        _wait_until_workers_are_gone(folder)
+    else:
+        _kill_one_worker(process.pid)
+        assert _finish(process).split()[1] == "0"  # the scheduler replaces the worker and goes on
+    if how != "kill worker":
+        _finish(_start(tiny, folder))
+    assert _table(folder) == _table(whole)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_at_random_moments_it_still_ends_the_same(tiny, tmp_path, whole):
+    """Shows that no moment of a kill loses or changes anything finished; about ten minutes."""
+    folder, chance = tmp_path / "study", random.Random(0)
+    for _ in range(50):
+        process = _start(tiny, folder)
+        time.sleep(chance.uniform(0.5, 12))
+        if process.poll() is None:
+            chance.choice([process.kill, lambda p=process: os.killpg(p.pid, signal.SIGKILL)])()
+        process.communicate()
+        _wait_until_workers_are_gone(folder)
+    _finish(_start(tiny, folder))
+    assert _table(folder) == _table(whole)
+
+
+def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
+    """A teacher folder is made unreadable for the student: that arm fails, the rest of the study finishes."""
+    folder = tmp_path / "study"
+    study = StudyFolder(folder)
+    folder.mkdir()
+    spec = load_study(tiny)
+
+    class Saboteur:
+        """Truncates the teacher's weights as soon as it is finished."""
+
+        def started(self, job, worker): ...
+        def progressed(self, job, tokens, loss): ...
+        def failed(self, job, error): ...
+
+        def finished(self, job):
+            if job.trunk.role == "teacher":
+                weights = study.run(job.run_ids[0]).path / "model.safetensors"
+                weights.write_bytes(weights.read_bytes()[:500])
+
+    outcome = run_study(spec, folder, workers=1, display=Saboteur(), command="test")
+    progress = read_progress(study)
+    assert len(progress.failures) == 5 == len(outcome.failed)
+    assert all("no teacher can be loaded" in error for error in progress.failures.values())
+    assert len(progress.losses) == 6
+    assert {row["arm"] for row in _table(folder).values()} == {"supervised"}
+
+
+def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
+    from distillaw.cli.display import QuietDisplay
+    from distillaw.errors import RunError
+    from distillaw.runs.files import locked
+
+    folder = tmp_path / "study"
+    with locked(folder / ".lock", "it"), pytest.raises(RunError, match=r"another process \(pid \d+\)"):
+        run_study(load_study(tiny), folder, workers=1, display=QuietDisplay(), command="test")
+
+
+def _wait_for_runs(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("runs/*/result.json"))) < count:
+        assert time.monotonic() < deadline, "no runs were finished"
+        time.sleep(0.02)
+
+
+def _workers_of(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if "distillaw.sweep.worker" in command and str(folder) in command:
+                found.append(int(entry.name))
+    return found
+
+
+def _wait_until_workers_are_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while _workers_of(folder):
+        assert time.monotonic() < deadline, "orphaned workers go on"
+        time.sleep(0.05)
+
+
+def _kill_one_worker(scheduler: int) -> None:
+    children = Path(f"/proc/{scheduler}/task/{scheduler}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)

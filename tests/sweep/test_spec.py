@@ -1,0 +1,78 @@
+import pytest
+
+from distillaw.errors import ConfigError
+from distillaw.sweep.spec import load_study
+from distillaw.sweep.study import study_cost
+
+
+def _load(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return load_study(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("peak_lr =", "peak_lrr =", ["unknown key 'peak_lrr'", "did you mean 'peak_lr'"]),
+        ("vocab_size", "vocab_sizes", ["data", "did you mean 'vocab_size'"]),
+        ("batch_tokens = 128", "batch_tokens = 100", ["100", "multiple", "context = 32"]),
+        ('tokens = ["4k", "8k"]', "tokens = [100]", ["100", "20 batches"]),
+        ('tokens = ["4k", "8k"]', 'tokens = ["many"]', ["cannot read 'many'", "300M"]),
+        ("peak_lr = 0.01", "peak_lr = 5", ["peak_lr = 5", "(0, 1)"]),
+        ("peak_lr = 0.01", 'peak_lr = "fast"', ["fast"]),
+        ("peak_lr = 0.01", "peak_lr = true", ["expected float", "True"]),
+        ("[tuning]", "cooldown = 1.5\n[tuning]", ["cooldown = 1.5"]),
+        ("[tuning]", "temperature = 0.0\n[tuning]", ["temperature = 0.0"]),
+        ("[tuning]", '[tuning]\nteacher = "9B"', ["'9B'", "0.05M@16k"]),
+        ('params = "0.03M"\nseeds', 'params = "0.7M"\nseeds', ["'0.7M'", "0.03M"]),
+        ('params = "0.05M"\ntokens = "16k"', 'path = "/nowhere"', ["/nowhere", "config.json"]),
+        ('params = "0.05M"\ntokens = "16k"', 'params = "0.05M"', ["tokens"]),
+        ("[students]", "[student]", ["unknown key 'student'", "did you mean 'students'"]),
+        ('name = "tiny"', "name = tiny", ["not TOML", "line"]),
+        ('name = "tiny"\n', "", ["missing name"]),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_value_and_rule(tiny, old, new, words):
+    with pytest.raises(ConfigError) as caught:
+        _load(tiny, old, new)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_study(tmp_path / "none.toml")
+
+
+def test_a_size_that_no_shape_has_is_refused(tiny):
+    spec = _load(tiny, '"0.03M", "0.05M"]', '"100", "0.03M", "0.05M"]')
+    with pytest.raises(ConfigError, match=r"params = 100: .*at least"):
+        study_cost(spec, 300)
+
+
+def test_the_shipped_studies_dry_run():
+    from pathlib import Path
+
+    studies = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+    assert len(studies) >= 2
+    for path in studies:
+        spec = load_study(path, corpus="sotu")
+        cost = study_cost(spec, spec.data.vocab_size)
+        assert cost.num_runs > 20 and 0 < cost.flops < 1e16
+        smallest = spec.shape(spec.end_sizes()[0], spec.data.vocab_size)
+        from distillaw.accounting.params import count_params
+
+        counts = count_params(smallest)
+        assert counts.embedding / counts.non_embedding <= 0.30
+
+
+def test_cost_counts_every_run_once_and_branches_share_their_trunk(tiny):
+    cost = study_cost(load_study(tiny), 300)
+    # 1 teacher; 2 sizes x 2 budgets x (alone, distilled); one further seed at 4k tokens in both arms
+    assert cost.num_runs == 1 + 2 * 2 * 2 + 2
+    assert len(cost.jobs) == 1 + 2 * 2 + 2
+    trunk = next(job for job in cost.jobs if job.budgets == (4000, 8000))
+    from distillaw.sweep.jobs import executed_tokens
+
+    assert executed_tokens(trunk) == pytest.approx(0.8 * 8000 + 0.2 * 12000)
