@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel
+from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel
 from distillaw.fitting.second import _law, _to_standard
 
 H = np.finfo(float).eps ** (1 / 3)
@@ -80,3 +80,16 @@ def test_second_solver_has_the_same_law_in_other_parameters(model, theta):
         down[j] -= H
         numeric = (_law(model, up)[0] - _law(model, down)[0]) / (2 * H)
         np.testing.assert_allclose(jacobian[j], numeric, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("delta", [1.0, 0.1])
+def test_moments_equal_the_generic_path(delta):
+    n, d, _, _ = rows()
+    model = SupervisedModel(n, d, gamma_free=True)
+    rng = np.random.default_rng(3)
+    y, weights = model.value(SUPERVISED[:1])[0] + 0.2 * rng.normal(size=20), rng.uniform(0, 2, (2, 20))
+    ours, generic = (
+        normal(model, SUPERVISED, y, weights, delta) for normal in (SupervisedModel.normal, Model.normal)
+    )
+    for a, b in zip(ours, generic, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)

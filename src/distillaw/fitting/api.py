@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting import families
-from distillaw.fitting.calibrate import Calibration, calibrate
+from distillaw.fitting.calibrate import Calibration, calibrate, hold_out
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
 from distillaw.fitting.checks import Verdict, check_design, check_estimate
 from distillaw.fitting.curve import Curve, supervised_curve
@@ -254,12 +254,14 @@ def _fit_joint(
         plain, taught, form=form, supervised_theta=sup.theta, student_starts=student_starts, prior=prior
     )
     note = f"fitted jointly with a supervised law from {len(plain)} rows without a teacher"
-    return _solve(specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True)
+    return _solve(
+        specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True, plain=plain
+    )
 
 
 def _solve(
     specified: Specified, rows: Observations, request: _Request, verdict: Verdict | None, *, students: bool,
-    log_supervised: np.ndarray | None = None,
+    log_supervised: np.ndarray | None = None, plain: Observations | None = None,
 ) -> FitResult:  # fmt: skip
     """Estimate, check, bootstrap, calibrate, judge."""
     rng = np.random.default_rng(request.seed)
@@ -274,23 +276,33 @@ def _solve(
     gap = (
         disagreement(problem, fitted, rng=np.random.default_rng([request.seed, 2])) if request.check else None
     )
-    replicates = _replicates(problem, fitted, request.bootstrap, rng, log_supervised)
+    replicates, checked = _replicates(problem, fitted, request.bootstrap, rng, log_supervised)
     condition = condition_number(problem, fitted)
+    compute = rows.compute if plain is None else np.concatenate([plain.compute, rows.compute])
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap)
     return FitResult(
         family=request.family, status=judged.status, remedy=judged.remedy,
         curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,
         objective=fitted.objective, delta=fitted.delta, level=request.level, noise=fitted.noise,
         condition_number=condition, solver_disagreement=gap, fitted_range=rows.box(students=students),
-        calibration=calibrate(problem, fitted, _compute(problem, rows), level=request.level, rng=rng),
+        calibration=_calibration(problem, fitted, compute, rows, request),
         seconds=0.0, seed=request.seed, provenance=request.provenance,
-        resid=problem.model.value(fitted.theta[None])[0] - problem.y, fitted_rows=rows.row, notes=rows.notes,
+        resid=problem.model.value(fitted.theta[None])[0] - problem.y, fitted_rows=rows.row if plain is None else np.concatenate([plain.row, rows.row]), notes=rows.notes,
+        details=checked,
     )  # fmt: skip
 
 
-def _compute(problem: Problem, rows: Observations) -> np.ndarray | None:
-    """6 N D of each row of the problem; None for a joint fit, whose two kinds of rows are not one ladder."""
-    return rows.compute if len(rows) == len(problem.y) else None
+def _calibration(
+    problem: Problem, fitted: Estimate, compute: np.ndarray, rows: Observations, request: _Request
+) -> Calibration:
+    """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
+    if not request.bootstrap:
+        return Calibration(nominal=request.level)
+    scored = np.arange(len(problem.y)) >= len(problem.y) - len(
+        rows
+    )  # a joint fit has its no-teacher rows first
+    held = hold_out(problem, fitted, compute, rng=np.random.default_rng([request.seed, 5]), scored=scored)
+    return calibrate(held, noise=fitted.noise, level=request.level)
 
 
 def _replicates(
@@ -299,12 +311,19 @@ def _replicates(
     count: int,
     rng: np.random.Generator,
     log_supervised: np.ndarray | None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[str, object]]:
     if not count:
-        return np.empty((0, len(fitted.theta)))
+        return np.empty((0, len(fitted.theta))), {}
     if log_supervised is not None:
         problem = replace(problem, model=problem.model.with_supervised(log_supervised))
-    return bootstrap(problem, fitted, replicates=count, rng=rng)[0]
+    found = bootstrap(problem, fitted, replicates=count, rng=rng)
+    return found.theta, {
+        "bootstrap": {
+            "worst_gap": found.worst_gap,
+            "num_checked": found.num_checked,
+            "restarted": found.restarted,
+        }
+    }
 
 
 def _refused(rows: Observations, request: _Request, verdict: Verdict, *, students: bool) -> FitResult:
@@ -341,6 +360,6 @@ def _fit_capacity(rows: Observations, request: _Request) -> FitResult:
         curve=Curve(form="capacity-gap", theta=gap.theta, replicates=gap.replicates), nobs=len(rows),
         ngroups=gap.num_sizes, objective=None, delta=None, level=request.level,
         noise=float(np.sqrt((gap.resid**2).sum() / dof)), condition_number=None, solver_disagreement=None,
-        fitted_range=box, calibration=Calibration(per_decade=0.0), seconds=0.0, seed=request.seed,
+        fitted_range=box, calibration=Calibration(at_edge=0.0, per_decade=0.0), seconds=0.0, seed=request.seed,
         provenance=request.provenance, resid=gap.resid, notes=rows.notes, details=details,
     )  # fmt: skip

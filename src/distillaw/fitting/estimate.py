@@ -5,17 +5,23 @@ Spec fitting.md sections 1, 4 and 6. What is minimised is in `newton.py`; what t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.fitting.models import Model
-from distillaw.fitting.newton import Prior, graduated, minimise
+from distillaw.fitting.newton import EXACT, LOOSE, Prior, distinct, graduated, minimise
 from distillaw.laws.base import Array
 
 MATCHED = 1.345
 """Huber threshold in units of the robust noise: 95 % efficiency for Gaussian residuals."""
+CHECKED = 20
+"""Replicates of every bootstrap that are minimised again from fresh starts."""
+GAP = 1e-6
+"""Relative objective above which a replicate counts as short of its minimum."""
+FIRST = 0.03
+"""Threshold of the first fit, from which the noise is read: nearly least squares."""
 FLOOR = 5e-4
 """Smallest automatic threshold, in ln L."""
 
@@ -31,6 +37,8 @@ class Problem:
     group: NDArray[np.int64]
     starts: Callable[[np.random.Generator], Array]
     """Start points (S, k) for a fit from nothing."""
+    random_starts: Callable[[np.random.Generator, int], Array]
+    """Scaled random points (count, k) for checks that must not share the starts of the estimate."""
     keep: int
     """Starts that survive the first stage."""
     stages: tuple[float, ...]
@@ -38,7 +46,7 @@ class Problem:
     prior_sd: Array
     """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
     restarts: int
-    """Extra starts of each bootstrap replicate; 0 where a warm start is known to be safe."""
+    """Extra starts of each bootstrap replicate where the check shows that warm starts are not enough."""
 
     @property
     def num_free(self) -> int:
@@ -82,26 +90,29 @@ def robust_scale(r: Array, weight: Array | None = None) -> float:
 def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) -> Estimate:
     """The global minimum for one data set, with the threshold chosen from the residuals if `delta="auto"`."""
     y, weights = problem.y, problem.weight[None]
-    start = problem.starts(rng)
-    first = 0.03 if delta == "auto" else float(delta)
-    found = graduated(problem.model, y, weights, start, delta=first, stages=problem.stages, keep=problem.keep)
+    automatic = delta == "auto"
+    threshold = FIRST if automatic else float(delta)
+    found = graduated(
+        problem.model, y, weights, problem.starts(rng), delta=threshold, stages=problem.stages, keep=problem.keep,
+        tolerance=LOOSE,
+    )  # fmt: skip
+    theta = found.theta[np.argsort(found.penalised)]
+    noise, prior = _noise(problem, theta[:1]), None
+    for _ in range(8):  # the noise scale sets the threshold and the prior's strength, and they set the fit
+        if not automatic and not np.isfinite(problem.prior_sd).any():
+            break
+        before = noise
+        threshold = max(MATCHED * noise_raw(problem, theta[:1]), FLOOR) if automatic else threshold
+        prior = problem.prior(noise)
+        found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=LOOSE)
+        theta = found.theta[distinct(found.penalised)]
+        noise = _noise(problem, theta[:1])
+        if abs(noise - before) <= 0.02 * before:
+            break
+    found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=EXACT)
     order = np.argsort(found.penalised)
     theta, others = found.theta[order[:1]], found.theta[order[1:]]
     noise = _noise(problem, theta)
-    prior = problem.prior(noise)
-    threshold = first
-    rounds = 6 if delta == "auto" or prior is not None else 0
-    for _ in range(rounds):
-        before = noise
-        threshold = max(MATCHED * noise_raw(problem, theta), FLOOR) if delta == "auto" else first
-        start = np.concatenate([theta, others[: problem.keep]])
-        found = graduated(problem.model, y, weights, start, delta=threshold, prior=prior, stages=())
-        order = np.argsort(found.penalised)
-        theta, others = found.theta[order[:1]], found.theta[order[1:]]
-        noise = _noise(problem, theta)
-        if abs(noise - before) <= 0.02 * before:
-            break
-        prior = problem.prior(noise)
     return Estimate(
         theta=theta[0], objective=float(found.objective[order[0]]), delta=threshold, noise=noise, prior=prior,
         converged=bool(found.converged[order[0]]), others=others,
@@ -125,47 +136,54 @@ def cluster_weights(group: NDArray[np.int64], replicates: int, rng: np.random.Ge
     return counts[:, member.reshape(-1)].astype(np.float64)
 
 
-def bootstrap(
-    problem: Problem, fitted: Estimate, *, replicates: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Refit every replicate, from the full fit and from `problem.restarts` further starts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicates:
+    """Bootstrap replicates and how well they were minimised."""
 
-    Returns:
-        (parameters (R, k), minimised objectives (R,)).
-    """
+    theta: Array
+    """(R, k)."""
+    worst_gap: float
+    """Largest relative objective by which fresh starts beat the warm one, over the replicates checked."""
+    num_checked: int
+    restarted: bool
+    """True if the check failed and every replicate was then restarted."""
+
+
+def bootstrap(problem: Problem, fitted: Estimate, *, replicates: int, rng: np.random.Generator) -> Replicates:
+    """Refit every replicate from the full fit; check some from fresh starts, and restart all if one was short."""
     weights = cluster_weights(problem.group, replicates, rng) * problem.weight
-    return refit(problem, fitted, weights, rng=rng)
+    theta, objective = refit(problem, fitted, weights, rng=rng, restarts=0)
+    checked = np.arange(min(replicates, CHECKED))
+    check = replace(problem, model=problem.model.take(checked))
+    _, best = refit(check, fitted, weights[checked], rng=rng, restarts=2)
+    gap = float(((objective[checked] - best) / np.maximum(best, 1e-16 * len(problem.y))).max())
+    restarted = gap > GAP
+    if restarted:
+        theta, _ = refit(problem, fitted, weights, rng=rng, restarts=problem.restarts)
+    return Replicates(theta=theta, worst_gap=gap, num_checked=len(checked), restarted=restarted)
 
 
 def refit(
-    problem: Problem, fitted: Estimate, weights: Array, *, rng: np.random.Generator
+    problem: Problem, fitted: Estimate, weights: Array, *, rng: np.random.Generator, restarts: int
 ) -> tuple[Array, Array]:
-    """The minimum for each row of weights (R, n), at the threshold and prior of the full fit."""
+    """Parameters (R, k) and minimised objective (R,) for each row of weights (R, n), threshold and prior kept.
+
+    Each starts from the full fit, and from `restarts` random points as well.
+    """
     best = minimise(
         problem.model, problem.y, weights, np.repeat(fitted.theta[None], len(weights), axis=0),
         delta=fitted.delta, prior=fitted.prior,
     )  # fmt: skip
     theta, objective = best.theta, best.penalised
-    pool = np.concatenate([fitted.others, problem.starts(rng)])
-    for i in range(problem.restarts):
-        picks = pool[rng.integers(len(pool), size=len(weights))] if i else _cycle(pool, len(weights))
+    for _ in range(restarts):
         again = graduated(
-            problem.model,
-            problem.y,
-            weights,
-            picks,
-            delta=fitted.delta,
-            prior=fitted.prior,
-            stages=problem.stages,
-        )
+            problem.model, problem.y, weights, problem.random_starts(rng, len(weights)), delta=fitted.delta,
+            prior=fitted.prior, stages=(0.3, 0.03),
+        )  # fmt: skip
         better = again.penalised < objective
         theta = np.where(better[:, None], again.theta, theta)
         objective = np.where(better, again.penalised, objective)
     return theta, objective
-
-
-def _cycle(pool: Array, count: int) -> Array:
-    return pool[np.arange(count) % len(pool)]
 
 
 def condition_number(problem: Problem, fitted: Estimate) -> float:

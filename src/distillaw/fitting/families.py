@@ -79,13 +79,13 @@ def specify_supervised(rows: Observations, *, form: str, prior: dict[str, tuple[
     model = SupervisedModel(n, d, gamma_free=free_gamma)
 
     def start(rng: np.random.Generator) -> Array:
-        first = starts.variable_projection(n, d, y, rows.weight)[None]
-        return np.concatenate([first, starts.random_supervised(rng, y, 3)]) if free_gamma else first
+        return starts.variable_projection(n, d, y, rows.weight, gamma_free=free_gamma)
 
     mean, sd = _prior_arrays(model.names, prior, model.free)
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=4,
-        stages=(0.3, 0.03, 0.003) if free_gamma else (0.1, 0.01, 0.001, 3e-4), prior_mean=mean, prior_sd=sd, restarts=0,
+        random_starts=lambda rng, count: _with_gamma(starts.random_supervised(rng, y, count), free_gamma),
+        stages=(0.03, 0.006), prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre)
 
@@ -110,7 +110,8 @@ def specify_student(
     mean, sd = _prior_arrays(model.names, prior, model.free)
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=8 if few else 12,
-        stages=(0.3, 0.03), prior_mean=mean, prior_sd=sd, restarts=1 if few else 2,
+        random_starts=lambda rng, count: starts.random_student(rng, form, count),
+        stages=(0.3, 0.03), prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre, behind=behind)
 
@@ -136,10 +137,24 @@ def specify_joint(
     problem = Problem(
         model=model, y=np.concatenate([np.log(plain.loss), np.log(rows.loss)]),
         weight=np.concatenate([plain.weight, rows.weight]), group=np.concatenate([plain.group, rows.group]),
-        starts=lambda rng: start, keep=4, stages=(0.03,), prior_mean=np.concatenate([sup_mean, mean]),
-        prior_sd=np.concatenate([sup_sd, sd]), restarts=1,
+        starts=lambda rng: start, random_starts=lambda rng, count: _shaken(start, model.free, rng, count),
+        keep=4, stages=(0.03,), prior_mean=np.concatenate([sup_mean, mean]),
+        prior_sd=np.concatenate([sup_sd, sd]), restarts=2,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=own, behind_centre=centre)
+
+
+def _with_gamma(theta: Array, free: bool) -> Array:
+    if not free:
+        theta[:, 5] = 0.0
+    return theta
+
+
+def _shaken(start: Array, free: Array, rng: np.random.Generator, count: int) -> Array:
+    """Random picks of the start points, each fitted parameter moved by 20 %."""
+    theta = start[rng.integers(len(start), size=count)].copy()
+    theta[:, free] *= 1 + 0.2 * rng.standard_normal((count, len(free)))
+    return theta
 
 
 def weak_prior(form: str) -> dict[str, tuple[float, float]]:

@@ -15,6 +15,9 @@ from distillaw.laws.base import Array
 _CHUNK = 24_000
 """Replicates x rows worked on at a time: small enough that a parameter's row stays in cache."""
 
+EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
+"""Expected relative decrease of the objective at which an estimate, a replicate and a passing stage end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
@@ -57,7 +60,7 @@ def minimise(
     delta: float,
     prior: Prior | None = None,
     iterations: int = 200,
-    tolerance: float = 1e-13,
+    tolerance: float = TIGHT,
 ) -> Solutions:
     """Minimise the penalised Huber sum for each replicate.
 
@@ -97,6 +100,7 @@ def graduated(
     prior: Prior | None = None,
     stages: tuple[float, ...] = (0.3, 0.03),
     keep: int | None = None,
+    tolerance: float = TIGHT,
 ) -> Solutions:
     """Minimise at falling thresholds, each from the previous solution; keep the best few starts.
 
@@ -109,14 +113,22 @@ def graduated(
         start: as in `minimise`.
         delta: as in `minimise`.
         prior: as in `minimise`.
+        tolerance: of the last stage.
     """
     theta = start
     for stage in (s for s in stages if s > 2 * delta):
-        found = minimise(model, y, weights, theta, delta=stage, prior=prior, iterations=30, tolerance=1e-4)
+        found = minimise(model, y, weights, theta, delta=stage, prior=prior, iterations=30, tolerance=LOOSE)
         theta = found.theta
-        if keep is not None and len(theta) > keep:
-            theta = theta[np.argsort(found.penalised)[:keep]]
-    return minimise(model, y, weights, theta, delta=delta, prior=prior)
+        if keep is not None:
+            theta = theta[distinct(found.penalised)[:keep]]
+    return minimise(model, y, weights, theta, delta=delta, prior=prior, tolerance=tolerance)
+
+
+def distinct(objective: Array) -> Array:
+    """Indices of different end points, best first: two that agree to 0.1 % are one."""
+    order = np.argsort(objective)
+    value = objective[order]
+    return order[np.concatenate([[True], value[1:] > value[:-1] * 1.001])]
 
 
 def _minimise_chunk(
@@ -129,40 +141,67 @@ def _minimise_chunk(
     iterations: int,
     tolerance: float,
 ) -> Solutions:
-    R, free = len(start), model.free
+    R = len(start)
     out = np.clip(start, model.lower, model.upper)
     objective, penalised = np.full(R, np.inf), np.full(R, np.inf)
     converged = np.zeros(R, dtype=bool)
     active = np.arange(R)
     mu = np.full(R, 1e-3)
-    state = _evaluate(model, out, y, weights, delta, prior)
+    scale = model.metric(out, weights)
+    if prior is not None:
+        scale = np.sqrt(scale**2 + prior.precision[model.free])
+    state = _evaluate(model, out, scale, y, weights, delta, prior)
     for _ in range(iterations):
         step, decrease = _newton_step(state, model, mu)
-        done = decrease <= tolerance * state.penalised + 1e-30
-        done |= mu > 1e7
+        # a step this small is the last: Newton leaves its square behind, so only the value is checked
+        done = (decrease <= tolerance * state.penalised + 1e-30) | (mu > 1e7)
         if done.any():
             idx = active[done]
-            out[idx], objective[idx], penalised[idx] = (
-                state.theta[done],
-                state.objective[done],
-                state.penalised[done],
-            )
+            last = _finish(model.take(idx), state.part(done), step[done], y, weights[idx], delta, prior)
+            out[idx], objective[idx], penalised[idx] = last
             converged[idx] = True
             keep = ~done
             active, mu, step = active[keep], mu[keep], step[keep]
             state = state.part(keep)
             if not len(active):
                 break
-        model_part, w = model.take(active), weights[active]
-        trial_theta = state.theta.copy()
-        trial_theta[:, free] = np.clip(trial_theta[:, free] + step, model.lower[free], model.upper[free])
-        trial = _evaluate(model_part, trial_theta, y, w, delta, prior)
+        trial_theta = _moved(model, state.theta, step)
+        trial = _evaluate(model.take(active), trial_theta, state.scale, y, weights[active], delta, prior)
         better = trial.penalised <= state.penalised
         mu = np.where(better, np.maximum(0.1 * mu, 1e-12), np.maximum(8.0 * mu, 1e-6))
         state = trial if better.all() else _mix(better, trial, state)
     if len(active):
         out[active], objective[active], penalised[active] = state.theta, state.objective, state.penalised
     return Solutions(out, objective, penalised, converged)
+
+
+def _moved(model: Model, theta: Array, step: Array) -> Array:
+    free = model.free
+    moved = theta.copy()
+    moved[:, free] = np.clip(moved[:, free] + step, model.lower[free], model.upper[free])
+    return moved
+
+
+def _finish(
+    model: Model, state: "_State", step: Array, y: Array, weights: Array, delta: float, prior: Prior | None
+) -> tuple[Array, Array, Array]:
+    """Parameters, objective and penalised objective after a last step, kept where it does not rise."""
+    theta = _moved(model, state.theta, step)
+    r = model.value(theta) - y
+    psi = np.clip(r, -delta, delta)
+    objective = np.einsum("ri,ri,ri->r", weights, psi, r - 0.5 * psi)
+    penalised = objective + (0.0 if prior is None else _penalty(theta, prior))
+    better = penalised <= state.penalised
+    return (
+        np.where(better[:, None], theta, state.theta),
+        np.where(better, objective, state.objective),
+        np.where(better, penalised, state.penalised),
+    )
+
+
+def _penalty(theta: Array, prior: Prior) -> Array:
+    off = theta - prior.mean
+    return 0.5 * (off * off) @ prior.precision
 
 
 @dataclass(slots=True)
@@ -175,7 +214,7 @@ class _State:
     gradient: Array
     hessian: Array
     scale: Array
-    """Diagonal of the Gauss-Newton matrix over all rows: a metric that does not vanish at small delta."""
+    """Root diagonal of the Gauss-Newton matrix at the start: a metric that does not vanish at small delta."""
 
     def part(self, keep: Array) -> "_State":
         return _State(*(getattr(self, name)[keep] for name in _State.__slots__))
@@ -191,30 +230,18 @@ def _mix(choose: Array, a: _State, b: _State) -> _State:
 
 
 def _evaluate(
-    model: Model, theta: Array, y: Array, weights: Array, delta: float, prior: Prior | None
+    model: Model, theta: Array, scale: Array, y: Array, weights: Array, delta: float, prior: Prior | None
 ) -> _State:
-    point = model.evaluate(theta)
-    free = model.free
-    r = point.value - y
-    psi = np.clip(r, -delta, delta)
-    objective = np.einsum("ri,ri,ri->r", weights, psi, r - 0.5 * psi)
-    J = point.gradient if len(free) == point.gradient.shape[1] else point.gradient[:, free]
-    c = weights * psi
-    gradient = np.einsum("ri,rki->rk", c, J)
-    inside = weights * (np.abs(r) <= delta)
-    hessian = (J * inside[:, None, :]) @ J.transpose(0, 2, 1)
-    hessian += point.curvature(c)[:, free[:, None], free[None, :]]
-    scale = np.einsum("ri,rki,rki->rk", weights, J, J)
+    objective, gradient, hessian = model.normal(theta, y, weights, delta)
     penalised = objective
     if prior is not None:
-        off = (theta - prior.mean) * prior.precision
-        penalised = objective + 0.5 * ((theta - prior.mean) * off).sum(axis=1)
-        gradient = gradient + off[:, free]
-        hessian[:, np.arange(len(free)), np.arange(len(free))] += prior.precision[free]
-        scale = scale + prior.precision[free]
+        free, k = model.free, np.arange(len(model.free))
+        penalised = objective + _penalty(theta, prior)
+        gradient = gradient + ((theta - prior.mean) * prior.precision)[:, free]
+        hessian[:, k, k] += prior.precision[free]
     # a NaN objective (overflow far outside) must count as worse than anything
     penalised = np.where(np.isfinite(penalised), penalised, np.inf)
-    return _State(theta, objective, penalised, gradient, hessian, np.sqrt(np.maximum(scale, 1e-300)))
+    return _State(theta, objective, penalised, gradient, hessian, scale)
 
 
 def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
@@ -236,7 +263,8 @@ def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
     damped = H.copy()
     damped[:, diagonal, diagonal] += mu[:, None] + stuck
     bad = ~_is_positive(damped)
-    damped[bad] = np.eye(k)
+    if bad.any():
+        damped[bad] = np.eye(k)
     step = -np.linalg.solve(damped, g[:, :, None])[:, :, 0]
     if bad.any():
         values, vectors = np.linalg.eigh(np.where(np.isfinite(H[bad]), H[bad], 0.0))
@@ -248,12 +276,17 @@ def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
 
 
 def _is_positive(matrices: Array) -> Array:
-    """True where a symmetric matrix is positive definite (pivots of an LDL^T without exchanges)."""
-    A = matrices.copy()
-    positive = np.isfinite(A).all(axis=(1, 2))
-    for j in range(A.shape[1]):
-        pivot = A[:, j, j]
-        positive &= pivot > 1e-14
-        row = A[:, j, j:] / np.where(positive, pivot, 1.0)[:, None]
-        A[:, j:, j:] -= A[:, j:, j, None] * row[:, None, :]
-    return positive
+    """True where a symmetric matrix is positive definite."""
+    try:
+        np.linalg.cholesky(matrices)
+        return np.isfinite(matrices).all(axis=(1, 2))
+    except np.linalg.LinAlgError:  # raised for the whole batch if one fails
+        return np.array([_is_positive_one(matrix) for matrix in matrices])
+
+
+def _is_positive_one(matrix: Array) -> bool:
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.isfinite(matrix).all())

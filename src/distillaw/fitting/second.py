@@ -26,7 +26,7 @@ def second_objective(
     """
     from scipy.optimize import minimize
 
-    pool = np.concatenate([problem.starts(rng)[: starts - 1], fitted.theta[None]])
+    pool = np.concatenate([problem.random_starts(rng, starts - 1), fitted.theta[None]])
     pool[-1, problem.model.free] *= 1 + 0.2 * rng.standard_normal(len(problem.model.free))
     pool = np.clip(pool, problem.model.lower, problem.model.upper)
     best = np.inf

@@ -1,48 +1,80 @@
 """Start points: variable projection for the supervised laws, scaled random points for the rest.
 
-Given (alpha, beta) the Chinchilla form is linear in E, A', B'; a grid of exponents with a small non-negative
-least-squares problem at each is a global search that costs a few matrix products (spec fitting.md section
-4.1). Ranges of the random points are those of section 4.3.
+Given (alpha, beta) the Chinchilla form is linear in E, A, B; given E and gamma too, the gamma law is linear
+in A, B after a power. A grid with a small least-squares problem at each point is a global search that costs a
+few matrix products (spec fitting.md section 4.1). Ranges of the random points are those of section 4.3.
 """
 
 import numpy as np
 
 from distillaw.laws.base import Array
 
-_GRID = np.exp(np.linspace(np.log(0.05), np.log(1.2), 24))
+_SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 14))
+"""Slopes p and q of the grid: ln S falls by this much per unit of ln N or ln D."""
+_FLOORS = np.array([0.02, 0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97])
+"""E as a share of the lowest loss."""
+_GAMMAS = np.array([0.25, 0.4, 0.6, 1.0])
 
 
-def variable_projection(n: Array, d: Array, y: Array, weights: Array) -> Array:
-    """The best Chinchilla point on a 24 x 24 grid of exponents, as SUPERVISED parameters (eta = 1).
+def variable_projection(
+    n: Array, d: Array, y: Array, weights: Array, *, gamma_free: bool, count: int = 3
+) -> Array:
+    """The best points of a grid over (E, gamma, p, q), as SUPERVISED parameters, shape (count, 6).
+
+    With E and gamma fixed, (L - E)^(1/gamma) = A x + B z is linear in A and B; the rows are weighted so that
+    the residual is relative to the loss to first order. The best point of each gamma is a candidate.
 
     Args:
         n: centred ln N, shape (n,).
         d: centred ln D, shape (n,).
         y: ln of the losses.
         weights: weights of the rows, shape (n,).
+        gamma_free: False keeps gamma = 1.
+        count: candidates returned.
     """
-    w = np.sqrt(weights) * np.exp(-y)  # residuals relative to the loss
-    size, data = np.exp(-np.outer(_GRID, n)) * w, np.exp(-np.outer(_GRID, d)) * w
-    target = w * np.exp(y)
-    ss, dd, sd = (size * size).sum(1), (data * data).sum(1), size @ data.T
-    s1, d1, one = size @ w, data @ w, w @ w
-    st, dt, t1 = size @ target, data @ target, w @ target
-    G, K = np.meshgrid(np.arange(24), np.arange(24), indexing="ij")
-    normal = np.empty((24, 24, 3, 3))
-    normal[..., 0, 0] = one
-    normal[..., 0, 1] = normal[..., 1, 0] = s1[G]
-    normal[..., 0, 2] = normal[..., 2, 0] = d1[K]
-    normal[..., 1, 1], normal[..., 2, 2] = ss[G], dd[K]
-    normal[..., 1, 2] = normal[..., 2, 1] = sd
-    right = np.stack([np.full((24, 24), t1), st[G], dt[K]], axis=-1)
-    normal += 1e-10 * np.einsum("...ii->...i", normal)[..., :, None] * np.eye(3)
-    solution = np.linalg.solve(normal, right[..., None])[..., 0]
-    gain = np.where((solution > 0).all(axis=-1), (solution * right).sum(axis=-1), -np.inf)
-    i, j = np.unravel_index(int(np.argmax(gain)), gain.shape)
-    if not np.isfinite(gain[i, j]):
-        return np.array([np.min(y) - 0.5, np.mean(y) - 1.0, 0.0, 0.3, 0.3, 0.0])
-    E, A, B = solution[i, j]
-    return np.array([np.log(E), np.log(A + B), np.log(A / B), _GRID[i], _GRID[j], 0.0])
+    L = np.exp(y)
+    E = _FLOORS * L.min()
+    found = []
+    for gamma in _GAMMAS if gamma_free else np.ones(1):
+        z = (L - E[:, None]) ** (1 / gamma)
+        relative = weights * (gamma * (L - E[:, None]) / (z * L)) ** 2  # dL = gamma (L - E)/z dz
+        score, a, b, p, q = _best_linear(n / gamma, d / gamma, z, relative)
+        best = int(np.argmin(score))
+        if np.isfinite(score[best]):
+            A, B = a[best], b[best]
+            theta = [np.log(E[best]), gamma * np.log(A + B), np.log(A / B), p[best], q[best], -np.log(gamma)]
+            found.append((score[best], theta))
+    if not found:  # no point with a falling size term and a falling data term: start from a mild one
+        return np.array([[np.min(y) - 0.5, np.mean(y) - 1.0, 0.0, 0.3, 0.3, 0.0]])
+    found.sort(key=lambda pair: pair[0])
+    return np.array([theta for _, theta in found[:count]])
+
+
+def _best_linear(n: Array, d: Array, z: Array, w: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """For each row of z (e, n) with weights w, the best a x + b v over the grid of slopes.
+
+    Returns:
+        weighted residual sum of squares (inf where no positive a, b exist), a, b, p, q, each (e,).
+    """
+    x, v = np.exp(-np.outer(_SLOPES, n)), np.exp(-np.outer(_SLOPES, d))
+    k = len(_SLOPES)
+    xx, vv = (w @ (x * x).T)[:, :, None], (w @ (v * v).T)[:, None, :]
+    xv = (w @ (x[:, None] * v[None]).reshape(k * k, -1).T).reshape(-1, k, k)
+    xz, vz = ((w * z) @ x.T)[:, :, None], ((w * z) @ v.T)[:, None, :]
+    det = xx * vv - xv * xv
+    det = np.where(det > 1e-12 * xx * vv, det, np.inf)
+    a, b = (xz * vv - vz * xv) / det, (vz * xx - xz * xv) / det
+    score = (w * z * z).sum(axis=1)[:, None, None] - a * xz - b * vz
+    score = np.where((a > 0) & (b > 0), score, np.inf).reshape(len(z), -1)
+    at = np.argmin(score, axis=1)
+    row = np.arange(len(z))
+    return (
+        score[row, at],
+        a.reshape(len(z), -1)[row, at],
+        b.reshape(len(z), -1)[row, at],
+        _SLOPES[at // k],
+        _SLOPES[at % k],
+    )
 
 
 def random_supervised(rng: np.random.Generator, y: Array, count: int) -> Array:

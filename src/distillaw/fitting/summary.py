@@ -51,6 +51,11 @@ def _evidence(result: FitResult) -> list[str]:
             f"misspecification {100 * calibration.at_edge:.2g} % at the edge of the runs + "
             f"{100 * calibration.per_decade:.2g} % per decade of compute ({calibration.label})"
         )
+        if calibration.obtained is not None and calibration.obtained_without is not None:
+            lines.append(
+                f"held-out runs inside their {100 * calibration.nominal:.0f} % interval: "
+                f"{100 * calibration.obtained:.0f} % (without that term {100 * calibration.obtained_without:.0f} %)"
+            )
     return lines
 
 
