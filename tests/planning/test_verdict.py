@@ -248,7 +248,7 @@ def test_a_folder_that_is_no_study_is_named(tmp_path):
 
 def test_bill_parts_and_scenarios():
     teacher = Teacher(name="t", params=4e9, tokens=8e10, exists=False)
-    for scenario, paid in (("teacher-inference", (1, 1)), ("best-case", (0, 1))):
+    for scenario, paid in (("inference", (1, 1)), ("best-case", (0, 1))):
         situation = Situation(student_params=1e9, student_tokens=2e10, scenario=scenario, students_served=4)
         bill = situation.bill(teacher, 2e10)
         wanted = (

@@ -28,7 +28,7 @@ def plan(
     teacher_tokens: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     train_teacher: bool = False,
     law: str | None = None,
-    scenario: str = "teacher-inference",
+    scenario: str = "inference",
     students_served: int = 1,
     vocab: int | None = None,
     context: int | None = None,
@@ -47,7 +47,7 @@ def plan(
         teacher_tokens: tokens each teacher was (or would be) trained on.
         train_teacher: the teachers do not exist yet; their training is in the bill.
         law: a published law to decide by (`distillaw laws` lists them).
-        scenario: best-case, teacher-inference, teacher-pretraining or pretraining-and-inference.
+        scenario: best-case, inference, pretraining or pretraining-inference.
         students_served: students that share the bill for training a teacher.
         vocab: vocabulary, for counting FLOP.
         context: training context in tokens, for counting FLOP.
@@ -168,7 +168,7 @@ def _evidence(verdict: "Verdict") -> "Table":
 
     table = _table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
     for source in verdict.evidence:
-        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.speaks else ""
+        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
         chances = ["", ""]
         if source.is_decisive:
             answer = call(source)

@@ -29,7 +29,7 @@ def plan(
     study: str | Path | StudyRecord | None = None,
     teachers: Sequence[Teacher] = (),
     law: str | None = None,
-    scenario: str = "teacher-inference",
+    scenario: str = "inference",
     students_served: int = 1,
     vocab: int | None = None,
     context: int | None = None,
@@ -46,8 +46,8 @@ def plan(
         teachers: candidates. Empty takes the study's own, or a ladder of compute-optimal ones that would have
             to be trained.
         law: a published law to decide by; by default the three surrogates together stand for them all.
-        scenario: who pays for the teacher: best-case, teacher-inference, teacher-pretraining or
-            pretraining-and-inference.
+        scenario: who pays for the teacher: best-case, inference, pretraining or
+            pretraining-inference.
         students_served: students that share the bill for training a teacher.
         vocab: vocabulary, for counting FLOP; by default the study's, else 32768.
         context: training context, for counting FLOP; by default the study's, else 4096.

@@ -13,6 +13,8 @@ from distillaw.planning.crossover import Crossover
 from distillaw.planning.gains import GainPosterior
 from distillaw.planning.situation import Situation, Teacher
 
+OUT_OF_RANGE = "OUT_OF_RANGE"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
@@ -103,6 +105,11 @@ class Evidence:
     def speaks(self) -> bool:
         """True if it has numbers."""
         return self.posterior is not None
+
+    @property
+    def is_informative(self) -> bool:
+        """False where the numbers are so far out of range that showing them would only mislead."""
+        return self.speaks and self.status != OUT_OF_RANGE and not self.details.get("far_outside")
 
     @property
     def best(self) -> Strategy:

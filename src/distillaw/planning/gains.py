@@ -47,6 +47,8 @@ class GainPosterior:
     """Gains as measured, before shrinkage, shape (candidates,)."""
     se: Array
     """Standard errors of `estimate`, documents and seeds, shape (candidates,)."""
+    dof: float = float("inf")
+    """Degrees of freedom of `se`."""
 
     @property
     def mean(self) -> Array:
@@ -130,7 +132,9 @@ def gain_posterior(
     """
     centre, deviation = _shrunk(gain, covariance, spread, rng, draws)
     tails = np.sqrt(dof / rng.chisquare(dof, size=(draws, 1)))
-    return GainPosterior(draws=centre + deviation * tails, estimate=gain, se=np.sqrt(np.diag(covariance)))
+    return GainPosterior(
+        draws=centre + deviation * tails, estimate=gain, se=np.sqrt(np.diag(covariance)), dof=dof
+    )
 
 
 def _shrunk(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distillaw.planning.gains import (
     ASSUMED_DOF,
     ASSUMED_SEED_SD,
+    DRAWS,
     TEACHER_SPREAD,
     GainPosterior,
     SeedNoise,
@@ -243,7 +244,12 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
 
 
 def measure_gain(
-    record: StudyRecord, baseline: ArmPoint, candidates: Sequence[ArmPoint], *, rng: np.random.Generator
+    record: StudyRecord,
+    baseline: ArmPoint,
+    candidates: Sequence[ArmPoint],
+    *,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
 ) -> MeasuredGain | None:
     """Posterior gains of the candidates over the baseline; None where nothing can be compared.
 
@@ -268,7 +274,7 @@ def measure_gain(
     doubt = np.diag([c.doubt**2 for c in candidates]) + baseline.doubt**2
     top = int(np.argmax(gain))
     dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise)
-    posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng)
+    posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
     return MeasuredGain(
         baseline=baseline, candidates=tuple(candidates), posterior=posterior, noise=noise, documents=documents,
         is_paired=_has_scores(baseline, candidates, seeds),

@@ -14,7 +14,7 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning.crossover import Crossover, band_of, crossings
-from distillaw.planning.evidence import Evidence, Interval, law_strategy
+from distillaw.planning.evidence import OUT_OF_RANGE, Evidence, Interval, law_strategy
 from distillaw.planning.gains import DRAWS, GainPosterior
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
@@ -116,14 +116,21 @@ def _published_voice(
     verdictable = not refused and outside <= FAR
     best = posterior.best
     return Evidence(
-        source=source, kind=kind, status="REFUSED" if refused else "IN_RANGE" if outside == 0 else "OUT_OF_RANGE",
+        source=source, kind=kind, status="REFUSED" if refused else _range_status(outside),
         note=_voice_note(refused, outside, lines), is_decisive=verdictable, inside_range=outside == 0,
         pretrain=law_strategy(situation, None, own, Interval.of(table["alone"][pick] + spread, level)),
         distil=rows, posterior=posterior, noise=0.0, warnings=(*warnings, *lines),
         crossover=_law_crossover(laws, situation, plans[best][1], table["teacher"][:, best], source, level),
-        details={"efolds_outside": outside, "laws": {law.name: {"pretrain": float(a), "distil": float(d[best])}
-                 for law, a, d in zip(laws, table["alone"], table["distilled"], strict=True)}},
+        details={
+            "efolds_outside": outside, "far_outside": outside > FAR,
+            "laws": {law.name: {"pretrain": float(a), "distil": float(d[best])}
+                     for law, a, d in zip(laws, table["alone"], table["distilled"], strict=True)},
+        },
     )  # fmt: skip
+
+
+def _range_status(outside: float) -> str:
+    return "IN_RANGE" if outside == 0 else "NEAR_RANGE" if outside <= FAR else OUT_OF_RANGE
 
 
 def _voice_note(refused: bool, outside: float, lines: Sequence[str]) -> str:
@@ -132,7 +139,8 @@ def _voice_note(refused: bool, outside: float, lines: Sequence[str]) -> str:
             "shown for comparison only: its printed coefficients contradict its own paper's planning figures"
         )
     if outside > FAR:
-        return f"a factor {math.exp(outside):.2g} outside its fitted range: no confidence, whatever it says"
+        factor = float(f"{math.exp(outside):.1g}")
+        return f"a factor {factor:,.0f} outside its fitted range: whatever it says is a guess"
     return "within a factor 3 of its fitted range" if lines else "inside its fitted range"
 
 

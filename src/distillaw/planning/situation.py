@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.scenarios import Scenario
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, format_flop
 
 SCENARIOS: Mapping[str, tuple[float, float]] = {
-    "best-case": (0.0, 0.0),
-    "teacher-inference": (1.0, 0.0),
-    "teacher-pretraining": (0.0, 1.0),
-    "pretraining-and-inference": (1.0, 1.0),
+    s.name.lower().replace("_", "-"): (s.value.delta_lgt, s.value.delta_pre) for s in Scenario
 }
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
 
@@ -72,7 +70,7 @@ class Situation:
     """FLOP: the same bill for every strategy; None with `student_tokens`."""
     teachers: Sequence[Teacher] = ()
     """Empty takes those of the study, or a ladder of compute-optimal ones where there is none."""
-    scenario: str = "teacher-inference"
+    scenario: str = "inference"
     students_served: int = 1
     """Students that share the bill for training a teacher."""
     vocab: int = 32768
@@ -175,8 +173,6 @@ class Situation:
             return 0.0, 0.0
         if not teacher.exists:
             training = 1.0
-        elif self.scenario == "teacher-inference":
-            training = 0.0
         return logits, training / self.students_served
 
     @property

@@ -82,25 +82,31 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     if answer.verdict == "distil":
         return (
             f"{name[0].upper()}{name[1:]}: {percent(answer.probability)} likely to beat pretraining by more than "
-            f"{nats(answer.margin)} nats/token for {student(situation)}; gain {interval(gain)}"
+            f"{nats(answer.margin)} nats/token for {student(situation)}; gain {stated(gain, level)}"
         )
     if answer.verdict == "pretrain":
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
             f"Pretrain without a teacher: {percent(answer.probability)} likely to beat every teacher considered by "
-            f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {interval(flipped)} over "
-            "the best of them"
+            f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
+            "over the best of them"
         )
     if not headline.is_decisive:
         return (
-            f"Too close to call for {student(situation)}: no evidence reaches it ({headline.source}: {headline.note}); "
-            "nothing said here is more than a guess"
+            f"Too close to call for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"
+            f"{headline.source[1:]} are all there is: {headline.note}"
         )
     return (
         f"Too close to call for {student(situation)}: {percent(answer.distil)} that distilling is better by more than "
         f"{nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
-        f"teacher is {interval(gain)}"
+        f"teacher is {stated(gain, level)}"
     )
+
+
+def stated(value: Interval, level: float) -> str:
+    """`0.253 nats/token [0.236, 0.270] (90 % interval)`."""
+    mean, band = interval(value).split(" ", 1)
+    return f"{mean} nats/token {band} ({100 * level:.0f} % interval)"
 
 
 def _reasons(
@@ -109,6 +115,8 @@ def _reasons(
     best = headline.best
     found = [f"Decided by {headline.source}: {headline.note}."]
     assert headline.pretrain is not None
+    if not headline.is_informative:
+        return found
     found.append(
         f"Student loss {nats(best.loss.mean)} nats/token from the {_teacher(best)}, "
         f"{nats(headline.pretrain.loss.mean)} without a teacher."
@@ -209,9 +217,9 @@ def _crossover_sentence(band: Crossover, level: float) -> str:
 def _assumptions(situation: Situation, headline: Evidence) -> list[str]:
     paid = {
         "best-case": "the teacher and its logits are free",
-        "teacher-inference": "the teacher exists; its logits are computed for this student and counted",
-        "teacher-pretraining": "the teacher is trained for this; its logits are free",
-        "pretraining-and-inference": "the teacher is trained for this and its logits are counted",
+        "inference": "the teacher exists; its logits are computed for this student and counted",
+        "pretraining": "the teacher is trained for this; its logits are free",
+        "pretraining-inference": "the teacher is trained for this and its logits are counted",
     }[situation.scenario]
     found = [
         "The verdict is about held-out loss in nats/token on text like the validation split, not about skill.",

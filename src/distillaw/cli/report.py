@@ -1,0 +1,24 @@
+"""`distillaw report DIR`: one HTML file from a study folder."""
+
+from pathlib import Path
+
+from distillaw.cli.app import print_json
+
+
+def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
+    """Write the report of a study folder, finished or not.
+
+    Args:
+        study: the folder that `study run` wrote.
+        out: the HTML file; by default report.html in that folder, with verdict.json beside it.
+        json: print one JSON object: where the report lies, and the verdict.
+    """
+    from distillaw.report.document import write_report
+    from distillaw.runs.files import read_json
+
+    path = write_report(study, out)
+    verdict = read_json(path.parent / "verdict.json")
+    if json:
+        print_json({"report": str(path), "verdict": verdict})
+    else:
+        print(f"{verdict['sentence']}\n\nreport: {path}\n\nnext: distillaw plan --study {study}")

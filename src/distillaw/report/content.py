@@ -1,0 +1,311 @@
+"""What a report says: every text and number of the page, made from the same objects as its pictures.
+
+No HTML here; templates/report.html.j2 only places these. A part that a study cannot fill says why in one sentence.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distillaw.errors import ConfigError
+from distillaw.planning.api import plan
+from distillaw.planning.decision import Verdict, call
+from distillaw.planning.evidence import Interval
+from distillaw.planning.measured import teacher_name
+from distillaw.planning.record import Run, StudyRecord
+from distillaw.planning.wording import interval, nats, percent
+from distillaw.quantities import format_count, format_seconds
+from distillaw.report.cells import Cell
+from distillaw.report.spending import Spent, flop_text, power_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One key number with its interval and what it is."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """One table entry: what is shown and what it is sorted by."""
+
+    text: str
+    sort: float | str = ""
+    kind: str = "number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Columns and rows of entries."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+
+
+def decide_target(record: StudyRecord, cells: Sequence[Cell]) -> tuple[Verdict | None, str]:
+    """The verdict on the study's target, or on its largest student where it names none; else why there is none."""
+    target, note = record.target, ""
+    if target is None:
+        taught = [cell for cell in cells if cell.taught]
+        if not taught:
+            return None, "no student has been run both with and without a teacher yet"
+        cell = max(taught, key=lambda c: (c.params, c.tokens))
+        target = (float(cell.params), float(cell.tokens))
+        note = f"The study names no target; this is about its largest pair of runs ({cell.label} student)."
+    try:
+        verdict = plan(target[0], student_tokens=target[1], study=record)
+    except ConfigError as error:
+        return None, str(error)
+    if not verdict.headline.is_informative:
+        return None, "the target has not been run both with and without a teacher, and no law reaches it"
+    return verdict, note
+
+
+def key_numbers(verdict: Verdict | None, spent: Sequence[Spent], record: StudyRecord) -> list[Figure]:
+    """The handful of numbers that a reader takes away."""
+    found = _verdict_numbers(verdict) if verdict is not None else []
+    flop, seconds = sum(s.flop for s in spent), sum(s.seconds for s in spent)
+    note = f"{len(record.runs)} finished runs"
+    if seconds > 0:
+        note += f", {format_seconds(seconds)} of training"
+    return [*found, Figure(label="Compute spent", value=flop_text(flop), note=note)]
+
+
+def _verdict_numbers(verdict: Verdict) -> list[Figure]:
+    best, own = verdict.headline.best, verdict.headline.pretrain
+    assert own is not None
+    level = f"{100 * verdict.level:.0f} % interval"
+    found = [
+        Figure(label="Gain of distilling", value=f"{_signed(verdict.gain.mean)} nats/token",
+               note=f"{_range(verdict.gain)}, {level}"),
+        Figure(label="Probability", value=percent(verdict.probability),
+               note=_probability_note(verdict)),
+        Figure(label="Best teacher", value=best.teacher.name if best.teacher else "",
+               note=f"best of {len(verdict.headline.distil)} with probability {percent(best.share_best or 0.0)}"
+               if len(verdict.headline.distil) > 1 else "the only one considered"),
+        Figure(label="Student loss", value=f"{nats(best.loss.mean)} nats/token",
+               note=f"{nats(own.loss.mean)} without a teacher"),
+    ]  # fmt: skip
+    equal = verdict.equal_compute
+    if equal is not None:
+        value = f"{_signed(equal.gain.mean)} nats/token" if equal.gain is not None else "not known"
+        given = f"pretraining on {format_count(equal.pretrain_tokens)} tokens, same FLOP"
+        note = f"{_range(equal.gain)} against {given}" if equal.gain is not None else given
+        found.append(Figure(label="Gain at equal compute", value=value, note=note))
+    found.append(_crossover_number(verdict))
+    seed_sd = verdict.headline.details.get("seed_sd")
+    if isinstance(seed_sd, float):
+        source = {"cell": "measured at the target", "study": "measured elsewhere in the study",
+                  "assumed": "ASSUMED: no cell was repeated"}[str(verdict.headline.details["seed_source"])]  # fmt: skip
+        found.append(Figure(label="Seed noise of one run", value=f"{seed_sd:.4f} nats/token", note=source))
+    return found
+
+
+def _probability_note(verdict: Verdict) -> str:
+    side = "distilling" if verdict.call.distil >= verdict.call.pretrain else "pretraining"
+    return f"that {side} is better by more than {nats(verdict.margin)} nats/token"
+
+
+def _crossover_number(verdict: Verdict) -> Figure:
+    band = verdict.crossover
+    label = "Pretraining catches up at"
+    if band is None:
+        return Figure(
+            label=label, value="not known", note="needs two token budgets with and without a teacher"
+        )
+    if band.median is None:
+        far = format_count(band.searched[1])
+        return Figure(
+            label=label,
+            value="no crossover",
+            note=f"up to {far} tokens in {percent(band.share_none)} of draws",
+        )
+    low = format_count(band.lower) if band.lower is not None else f"below {format_count(band.searched[0])}"
+    high = format_count(band.upper) if band.upper is not None else f"beyond {format_count(band.searched[1])}"
+    return Figure(label=label, value=f"{format_count(band.median)} tokens", note=f"{low} to {high}")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _range(value: Interval) -> str:
+    return f"[{_signed(value.lower)}, {_signed(value.upper)}]"
+
+
+def strategy_table(verdict: Verdict) -> Table:
+    """Strategies of the verdict, best first."""
+    rows = [
+        [
+            Value(text=row.name, kind="text"), number(row.teacher_loss, 3),
+            Value(text=format_count(row.student_tokens), sort=row.student_tokens),
+            Value(text=interval(row.loss), sort=row.loss.mean),
+            Value(text=interval(row.gain) if row.gain else "", sort=row.gain.mean if row.gain else 0.0),
+            Value(text=percent(row.share_best) if row.share_best is not None else "", sort=row.share_best or 0.0),
+            Value(text=row.basis, kind="text"),
+        ]
+        for row in verdict.strategies
+    ]  # fmt: skip
+    columns = ["strategy", "teacher loss", "tokens", "student loss", "gain", "best teacher?", "basis"]
+    return Table(columns=columns, rows=rows)
+
+
+def cost_table(verdict: Verdict) -> Table:
+    """FLOP of each strategy by part, and what the scenario has this student pay."""
+    rows = []
+    for row in verdict.strategies:
+        parts = [
+            row.compute.get(k) for k in ("student_training", "teacher_logits", "teacher_training", "total")
+        ]
+        entries = [Value(text="unknown" if p is None else flop_text(p), sort=p or 0.0) for p in parts]
+        rows.append([Value(text=row.name, kind="text"), *entries])
+    return Table(
+        columns=["strategy", "student training", "teacher logits", "teacher training", "paid here"], rows=rows
+    )
+
+
+def evidence_table(verdict: Verdict) -> Table:
+    """Every source side by side, with what it says and whether it decides."""
+    rows = []
+    for source in verdict.evidence:
+        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
+        answer = call(source) if source.is_decisive else None
+        rows.append([
+            Value(text=source.source, kind="text"),
+            Value(text="decides" if source is verdict.headline else "", kind="text"),
+            Value(text=gain), Value(text=percent(answer.distil) if answer else ""),
+            Value(text=percent(answer.pretrain) if answer else ""),
+            Value(text=f"{source.status}: {source.note}", kind="text"),
+        ])  # fmt: skip
+    return Table(columns=["evidence", "", "gain", "P(distil)", "P(pretrain)", "what it is"], rows=rows)
+
+
+def typeset(text: str) -> str:
+    """Computer powers of ten as people write them: 2.96e11 becomes 2.96 x 10^11, typographically."""
+    return _POWER.sub(lambda found: power_text(float(found[0])), text)
+
+
+_POWER = re.compile(r"\b\d(?:\.\d+)?e\d{1,2}\b")
+
+
+def number(value: float | None, digits: int) -> Value:
+    """A number for a table; empty where it is missing."""
+    if value is None or not math.isfinite(value):
+        return Value(text="", sort=math.inf)
+    return Value(text=f"{value:.{digits}f}", sort=value)
+
+
+def run_table(record: StudyRecord) -> Table:
+    """Every finished run."""
+    columns = ["run", "for", "params", "tokens", "teacher", "seed", "loss", "± s.e.", "peak rate", "batch", "FLOP",
+               "time"]  # fmt: skip
+    return Table(columns=columns, rows=[_run_row(record, run) for run in record.runs])
+
+
+def _run_row(record: StudyRecord, run: Run) -> list[Value]:
+    flop = run.number("train_flops") + (run.number("teacher_flops") if run.teacher_run else 0.0)
+    seconds = run.number("seconds")
+    taught_by = teacher_name(record, run.teacher_run) if run.teacher_run else ""
+    return [
+        Value(text=run.run_id, sort=run.run_id, kind="text"), Value(text=run.purpose, sort=run.purpose, kind="text"),
+        Value(text=f"{run.params:,}", sort=run.params), Value(text=format_count(run.tokens), sort=run.tokens),
+        Value(text=taught_by.replace(" teacher", ""), sort=taught_by, kind="text"),
+        Value(text=str(run.seed), sort=run.seed), number(run.loss, 4), number(run.loss_se, 4),
+        Value(text=f"{run.number('peak_lr'):.3g}", sort=run.number("peak_lr")),
+        Value(text=f"{run.number('batch_tokens'):,.0f}", sort=run.number("batch_tokens")),
+        Value(text=flop_text(flop).removesuffix(" FLOP") if math.isfinite(flop) else "", sort=flop),
+        Value(text=format_seconds(seconds) if math.isfinite(seconds) else "", sort=seconds),
+    ]  # fmt: skip
+
+
+def cell_table(cells: Sequence[Cell]) -> Table:
+    """Paired gains of every cell: the numbers of the first two pictures."""
+    columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", "paired gain", "± 90 %",
+               "best?"]  # fmt: skip
+    rows = [
+        [
+            Value(text=cell.label, sort=cell.params), Value(text=format_count(cell.tokens), sort=cell.tokens),
+            Value(text=t.teacher.replace(" teacher", ""), sort=t.teacher, kind="text"), number(t.teacher_loss, 4),
+            Value(text=str(len(t.seeds)), sort=len(t.seeds)), number(t.loss, 4), number(cell.alone, 4),
+            number(t.gain, 4), number(t.half, 4), Value(text=percent(t.share_best), sort=t.share_best),
+        ]
+        for cell in cells for t in cell.taught
+    ]  # fmt: skip
+    return Table(columns=columns, rows=rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitNote:
+    """One law of the study: its status first, then values where there are any."""
+
+    family: str
+    status: str
+    remedy: str
+    summary: str
+    rows: Sequence[Sequence[str]]
+    """(coefficient, value, interval); empty where the fit is not to be used."""
+
+
+def fit_notes(record: StudyRecord) -> list[FitNote]:
+    """The stored fits and the families that could not be fitted."""
+    from distillaw.fitting.summary import rounded
+
+    found = []
+    for name, fit in record.laws.items():
+        intervals = fit.conf_int()
+        rows = []
+        for key, value in fit.params.items() if fit.is_usable else ():
+            low, high = intervals.get(key, (None, None))
+            span = (
+                ""
+                if low is None or high is None
+                else f"{rounded(low, low, high)} to {rounded(high, low, high)}"
+            )
+            rows.append((key, rounded(value, low, high), span))
+        found.append(
+            FitNote(family=name, status=fit.status.name, remedy=fit.remedy or fit.status.value, rows=rows,
+                    summary=f"{fit.nobs} rows in {fit.ngroups} independent runs")
+        )  # fmt: skip
+    found += [FitNote(family=name, status="NOT FITTED", remedy=error, summary="", rows=())
+              for name, error in record.law_errors.items()]  # fmt: skip
+    return sorted(found, key=lambda note: _FAMILY_ORDER.get(note.family, 9))
+
+
+_FAMILY_ORDER = {"supervised": 0, "distillation-reduced": 1, "capacity-gap": 2}
+
+
+def provenance(record: StudyRecord) -> list[tuple[str, str]]:
+    """How the study was made, as (what, value) lines."""
+    info = record.info
+    data = info.get("data") if isinstance(info.get("data"), Mapping) else {}
+    assert isinstance(data, Mapping)
+    tokens = data.get("tokens")
+    lines = [
+        ("study", record.name),
+        ("specification", f"hash {info.get('spec_hash', 'unknown')}"),
+        ("created", str(info.get("created", "unknown"))),
+        ("corpus", f"{data.get('corpus', 'unknown')}, {_count(data.get('documents'))} documents"),
+        ("tokens", _pairs({k: _count(v) for k, v in tokens.items()} if isinstance(tokens, Mapping) else None)),
+        ("tokenizer", f"{data.get('tokenizer', 'unknown')}, {data.get('vocab_size', '?')} pieces"),
+        ("held out", f"{_count(data.get('heldout_documents'))} documents, "
+                     f"{_count(data.get('heldout_tokens'))} tokens scored"),
+        ("versions", _pairs(info.get("versions"))),
+        ("machine", _pairs(info.get("machine"))),
+    ]  # fmt: skip
+    return lines
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "unknown")
+
+
+def _pairs(value: object) -> str:
+    return (
+        ", ".join(f"{k} {v}" for k, v in value.items())
+        if isinstance(value, Mapping)
+        else str(value or "unknown")
+    )

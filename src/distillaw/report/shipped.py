@@ -1,0 +1,52 @@
+"""The run table of the pocket study that ships with the package, refitted live: what a larger study can show."""
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+from distillaw.errors import DistillawError
+from distillaw.report.fitplot import FittedLaw, fitted_law, predicted_measured
+from distillaw.report.svg import Picture
+
+BOOTSTRAP = 40
+"""Replicates of the live refit: enough for its status and a picture, cheap enough for every report."""
+LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """What the refit shows, or why there is none."""
+
+    picture: Picture | None
+    notes: tuple[str, ...]
+
+
+def refit_shipped_table() -> Refit:
+    """Fit both laws on the shipped table, now, and draw predicted against measured."""
+    source = files("distillaw") / "studies" / "pocket_runs.parquet"
+    if not source.is_file():
+        return Refit(
+            picture=None, notes=("The run table of the pocket study is not part of this installation.",)
+        )
+    from distillaw.fitting.api import fit
+    from distillaw.runs.table import read_table
+
+    with as_file(source) as path:
+        table = read_table(path)
+    laws: list[FittedLaw] = []
+    notes = []
+    for family, label in LABELS.items():
+        try:
+            found = fit(table, family=family, bootstrap=BOOTSTRAP, check=False)
+        except DistillawError as error:
+            notes.append(f"{label}: {error}")
+            continue
+        law = fitted_law(label, found, table["loss"])
+        notes.append(f"{label}: {found.status.name}, {found.nobs} rows in {found.ngroups} independent runs"
+                     + ("." if law is not None else f": {found.remedy or found.status.value}"))  # fmt: skip
+        laws += [law] if law is not None else []
+    picture = predicted_measured(
+        laws, name="shipped-fit", title="Predicted against measured: the shipped pocket study",
+        caption="Not this study: the run table of the pocket study, which ships with the package, refitted while this "
+        "page was made. It shows what laws look like where there are enough runs to fit them.",
+    )  # fmt: skip
+    return Refit(picture=picture, notes=tuple(notes))

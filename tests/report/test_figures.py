@@ -1,0 +1,123 @@
+import math
+
+import numpy as np
+import pytest
+
+from distillaw.planning.record import read_study
+from distillaw.report.cells import measured_cells
+from distillaw.report.content import typeset
+from distillaw.report.fitplot import fitted_law, predicted_measured
+from distillaw.report.losses import capacity_gap, token_curves
+from distillaw.report.spending import compute_spent, executed_tokens, flop_text, power_text, tuning_curves
+from distillaw.report.svg import new_figure, spread, to_svg
+
+
+@pytest.fixture(scope="module")
+def cells(reported):
+    return measured_cells(read_study(reported))
+
+
+def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
+    runs = {run.run_id: run for run in read_study(reported).runs}
+    cell = next(c for c in cells if c.label == "0.1M" and c.tokens == 150_000)
+    alone = [runs[f"student-0.1M-alone-s{s}-150kt"].loss for s in range(3)]
+    taught = [runs[f"student-0.1M-from-0.3M-s{s}-150kt"].loss for s in range(3)]
+    found = next(t for t in cell.taught if t.teacher == "0.3M teacher")
+    assert cell.alone == pytest.approx(np.mean(alone))
+    assert found.loss == pytest.approx(np.mean(taught))
+    assert found.gain == pytest.approx(np.mean(alone) - np.mean(taught))
+    assert 0.005 < found.half < 0.05
+    assert [t.teacher_loss for t in cell.taught] == sorted(
+        (t.teacher_loss for t in cell.taught), reverse=True
+    )
+    assert sum(t.is_best for t in cell.taught) == 1
+
+
+def test_loss_pictures_state_every_number_they_draw(cells):
+    for picture in (capacity_gap(cells), token_curves(cells)):
+        for cell in cells:
+            assert f"{cell.alone:.3f} without a teacher" in picture.alt
+            assert all(f"{t.loss:.3f} from the {t.teacher}" in picture.alt for t in cell.taught)
+        assert picture.svg.startswith("<svg")
+        assert "nats/token" in picture.svg
+    assert capacity_gap([]) is None
+    assert token_curves([]) is None
+
+
+def test_compute_counts_a_trunk_once_and_every_part(reported):
+    record = read_study(reported)
+    spent = {s.part: s.flop for s in compute_spent(record)}
+    # two budgets of one trunk: 0.8 * 600k + 0.2 * (150k + 600k) = 630k tokens executed, not 750k
+    assert executed_tokens([150_000, 600_000], 0.2) == pytest.approx(630_000)
+    assert executed_tokens([150_000], 0.2) == pytest.approx(150_000)
+    runs = {run.run_id: run.number("train_flops") for run in record.runs}
+    wanted = 1.05 * (runs["student-0.02M-alone-s0-600kt"] + runs["student-0.1M-alone-s0-600kt"])
+    wanted += runs["student-0.1M-alone-s1-150kt"] + runs["student-0.1M-alone-s2-150kt"]
+    assert spent["students without a teacher"] == pytest.approx(wanted)
+    assert spent["teacher training"] == pytest.approx(
+        sum(f for run, f in runs.items() if run.startswith("teacher"))
+    )
+    assert set(spent) == {
+        "teacher training",
+        "students without a teacher",
+        "distilled students",
+        "teacher logits",
+    }
+
+
+def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
+    grid = [
+        {"peak_lr": 0.01 * 2.0**i, "loss": 4.4 - 0.1 * i, "multiplier": 2.0**i, "run_id": "x"}
+        for i in (-1, 0, 1)
+    ]
+    grid.append({"peak_lr": 0.04, "loss": None, "multiplier": 4.0, "run_id": "diverged"})
+    arm = {"arm": "supervised", "params": 20_000, "batch": {"grid": [], "best": 1024, "interior": False},
+           "learning_rate": {"grid": grid, "best": 0.02, "interior": False}}  # fmt: skip
+    picture = tuning_curves({"arms": [arm]})
+    assert "at the edge" in picture.svg
+    assert "at the edge of the search" in picture.caption
+    assert tuning_curves({"arms": []}) is None
+    assert tuning_curves({}) is None
+
+
+def test_predicted_against_measured_uses_the_fit_s_own_residuals():
+    from distillaw.fitting.api import fit
+
+    rng = np.random.default_rng(0)
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(2e4, 1e6, 5), np.geomspace(1e5, 1e7, 5)))
+    L = (1.2 + (189 * N**-0.35 + 368 * D**-0.3) ** 0.45) * np.exp(rng.normal(0, 0.003, 25))
+    result = fit({"params": N, "tokens": D, "loss": L}, family="chinchilla", bootstrap=0, check=False)
+    law = fitted_law("supervised law", result, L)
+    assert law.predicted == pytest.approx(result.law.supervised(params=N, tokens=D), rel=1e-9)
+    picture = predicted_measured([law], name="fit", title="t", caption="c")
+    typical = 100 * math.sqrt(np.mean(np.log(law.predicted / L) ** 2))
+    assert f"{typical:.2f} %" in picture.alt
+    assert predicted_measured([], name="fit", title="t", caption="c") is None
+
+
+def test_powers_of_ten_are_written_as_people_write_them():
+    assert power_text(2.96e11) == "2.96 × 10¹¹"
+    assert power_text(1e13) == "10¹³"
+    assert flop_text(5.2e-3) == "5.2 × 10⁻³ FLOP"
+    assert power_text(0) == "0"
+    assert typeset("costs 2.96e11 FLOP, run s1e2f") == "costs 2.96 × 10¹¹ FLOP, run s1e2f"
+
+
+def test_labels_are_moved_apart_and_keep_their_order():
+    placed = spread([1.0, 1.01, 1.02, 3.0], 0.1)
+    assert placed == sorted(placed)
+    assert np.diff(placed).min() >= 0.1 - 1e-12
+    assert np.mean(placed[:3]) == pytest.approx(1.01)
+    assert placed[3] == 3.0
+    assert spread([2.0, 1.0], 0.1) == [2.0, 1.0]
+
+
+def test_a_figure_is_the_same_twice_and_carries_no_date():
+    def draw():
+        figure, axes = new_figure(1, 1, width=2, height=2)
+        axes[0][0].plot([0, 1], [0, 1])
+        return to_svg(figure, name="x", alt="a line")
+
+    assert draw() == draw()
+    assert "20" + "26-" not in draw()
+    assert "<text" in draw(), "text stays text"
