@@ -8,7 +8,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,8 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     ]  # fmt: skip
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
-    return cls(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
+    build: Callable[..., T] = cls
+    return build(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
 
 
 def _convert(kind: Any, value: object, where: str) -> Any:

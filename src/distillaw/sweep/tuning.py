@@ -104,13 +104,13 @@ def _search_batch(
     low, high = max(centre - 1, lowest_batch), centre + 1
     best = centre
     for _ in range(rounds + 1):
-        scores = []
-        for j in range(low, high + 1):
-            losses = _measured(search, lookup, [(arm, size, search.rate[arm, size], j) for size in sizes])
-            scores.append(None if losses is None else float(np.mean(np.log(losses))))
-        if any(score is None for score in scores):
+        columns = [
+            _measured(search, lookup, [(arm, size, search.rate[arm, size], j) for size in sizes])
+            for j in range(low, high + 1)
+        ]
+        if any(column is None for column in columns):
             return best
-        values = np.array(scores, dtype=float)
+        values = np.array([np.mean(np.log(column)) for column in columns if column is not None])
         best = low + int(np.argmin(values))
         if values[centre - low] - values.min() < MOVE:
             best = centre
