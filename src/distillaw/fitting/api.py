@@ -29,6 +29,7 @@ from distillaw.fitting.problem import (
     split_by_teacher,
     with_measured_supervised,
 )
+from distillaw.fitting.profile import profiles
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.second import disagreement
 from distillaw.fitting.status import FitStatus
@@ -127,7 +128,10 @@ def fit(
     elif family == "distillation-auto":
         from distillaw.fitting.ladder import fit_ladder
 
-        result = fit_ladder(lambda form: _fit_students(plain, taught, supervised, form, request), taught)
+        result = fit_ladder(
+            lambda form, count: _fit_students(plain, taught, supervised, form, replace(request, bootstrap=count)),
+            ngroups=taught.ngroups, bootstrap=bootstrap,
+        )  # fmt: skip
     else:
         result = _fit_students(plain, taught, supervised, families.FORMS[family], request)
     return replace(result, family=family, seconds=time.perf_counter() - started)
@@ -278,17 +282,20 @@ def _solve(
     )
     replicates, checked = _replicates(problem, fitted, request.bootstrap, rng, log_supervised)
     condition = condition_number(problem, fitted)
-    compute = rows.compute if plain is None else np.concatenate([plain.compute, rows.compute])
-    judged = check_estimate(problem, fitted, condition=condition, disagreement=gap)
+    profiled = profiles(problem, fitted, level=request.level) if request.check else {}
+    if profiled:
+        checked |= {"profile": {name: {"low": p.low, "high": p.high} for name, p in profiled.items()}}
+    open_ended = [name for name, p in profiled.items() if p.is_flat]
+    judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
+    together = rows if plain is None else plain.followed_by(rows)
     return FitResult(
         family=request.family, status=judged.status, remedy=judged.remedy,
         curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,
         objective=fitted.objective, delta=fitted.delta, level=request.level, noise=fitted.noise,
         condition_number=condition, solver_disagreement=gap, fitted_range=rows.box(students=students),
-        calibration=_calibration(problem, fitted, compute, rows, request),
-        seconds=0.0, seed=request.seed, provenance=request.provenance,
-        resid=problem.model.value(fitted.theta[None])[0] - problem.y, fitted_rows=rows.row if plain is None else np.concatenate([plain.row, rows.row]), notes=rows.notes,
-        details=checked,
+        calibration=_calibration(problem, fitted, together.compute, rows, request), seconds=0.0, seed=request.seed,
+        provenance=request.provenance, resid=problem.model.value(fitted.theta[None])[0] - problem.y,
+        fitted_rows=together.row, notes=rows.notes, details=checked,
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def _predict_above(
     weights = np.zeros((REPLICATES + 1, len(below)))
     weights[0, below] = 1.0
     weights[1:, below] = cluster_weights(problem.group[below], REPLICATES, rng)
-    theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0)
+    theta, _ = refit(problem, fitted, weights * problem.weight, rng=rng, restarts=0, iterations=40)
     above = ~below & scored
     value = problem.model.value(theta)[:, above]
     return HoldOuts(

@@ -1,5 +1,6 @@
 """Design checks before a fit and the verdict after it: a status with a remedy instead of silence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,9 +56,14 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Ve
 
 
 def check_estimate(
-    problem: Problem, fitted: Estimate, *, condition: float, disagreement: float | None
+    problem: Problem,
+    fitted: Estimate,
+    *,
+    condition: float,
+    disagreement: float | None,
+    open_ended: Sequence[str] = (),
 ) -> Verdict:
-    """The status of an estimate."""
+    """The status of an estimate; `open_ended` names coefficients whose profile has an open end."""
     model, theta = problem.model, fitted.theta
     edge = [
         f"{model.names[i]} = {theta[i]:.3g}"
@@ -73,6 +79,12 @@ def check_estimate(
         return Verdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
             remedy=f"condition number {condition:.1e} (limit {CONDITION_LIMIT:.0e}): "
+            + FitStatus.WEAKLY_IDENTIFIED.value,
+        )
+    if open_ended:
+        return Verdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"the runs do not bound {', '.join(open_ended)} on one side (flat profile). "
             + FitStatus.WEAKLY_IDENTIFIED.value,
         )
     if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):

@@ -164,7 +164,13 @@ def bootstrap(problem: Problem, fitted: Estimate, *, replicates: int, rng: np.ra
 
 
 def refit(
-    problem: Problem, fitted: Estimate, weights: Array, *, rng: np.random.Generator, restarts: int
+    problem: Problem,
+    fitted: Estimate,
+    weights: Array,
+    *,
+    rng: np.random.Generator,
+    restarts: int,
+    iterations: int = 200,
 ) -> tuple[Array, Array]:
     """Parameters (R, k) and minimised objective (R,) for each row of weights (R, n), threshold and prior kept.
 
@@ -172,7 +178,7 @@ def refit(
     """
     best = minimise(
         problem.model, problem.y, weights, np.repeat(fitted.theta[None], len(weights), axis=0),
-        delta=fitted.delta, prior=fitted.prior,
+        delta=fitted.delta, prior=fitted.prior, iterations=iterations,
     )  # fmt: skip
     theta, objective = best.theta, best.penalised
     for _ in range(restarts):

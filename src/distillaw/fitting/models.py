@@ -7,6 +7,7 @@ vectors at once (R replicates), which is what makes a bootstrap cheap. No solver
 Shapes: R replicates, n rows, k parameters. A replicate may have its own ln Ltilde_S (R, n).
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,12 @@ class Model(ABC):
         hessian = (J * np.where(psi == r, weights, 0.0)[:, None, :]) @ J.transpose(0, 2, 1)
         hessian += point.curvature(c)[:, free[:, None], free[None, :]]
         return np.einsum("ri,ri->r", c, r - 0.5 * psi), (J @ c[:, :, None])[:, :, 0], hessian
+
+    def holding(self, index: int) -> "Model":
+        """The same law with one more parameter kept at its start value."""
+        held = copy.copy(self)
+        held.free = self.free[self.free != index]
+        return held
 
     def metric(self, theta: Array, weights: Array) -> Array:
         """Root of the diagonal of the Gauss-Newton matrix over all rows, (R, free): it never vanishes."""
@@ -172,9 +179,11 @@ class SupervisedModel(Model):
 
     def normal(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """As in `Model`, from moments: several times faster for a bootstrap."""
-        k = len(self.free)
+        free = self.free
         found = supervised_normal(theta, self.n, self.d, self._powers, y, weights, delta)
-        return found[0], found[1][:, :k], found[2][:, :k, :k]
+        if len(free) == 6:
+            return found
+        return found[0], found[1][:, free], found[2][:, free[:, None], free[None, :]]
 
     def value(self, theta: Array) -> Array:
         """Ln L, shape (R, n)."""

@@ -18,6 +18,9 @@ _CHUNK = 24_000
 EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
 """Expected relative decrease of the objective at which an estimate, a replicate and a passing stage end."""
 
+_FIRST_PASS = 16
+"""Iterations before the unfinished replicates of all chunks are pooled, so that a few do not hold up many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
@@ -74,17 +77,37 @@ def minimise(
         iterations: most Newton steps.
         tolerance: stop when the expected relative decrease falls below it.
     """
-    R, n = len(start), len(y)
-    weights = np.broadcast_to(weights, (R, n))
-    size = max(1, _CHUNK // max(n, 1))
-    chunks = [slice(i, min(i + size, R)) for i in range(0, R, size)]
+    weights = np.broadcast_to(weights, (len(start), len(y)))
+    first = min(iterations, _FIRST_PASS)
     with np.errstate(all="ignore"):  # far points of a trial step may overflow; they count as worse
-        parts = [
-            _minimise_chunk(
-                model.take(rows), y, weights[rows], start[rows], delta, prior, iterations, tolerance
+        found = _in_chunks(model, y, weights, start, delta, prior, first, tolerance)
+        late = np.flatnonzero(~found.converged)
+        if len(late) and iterations > first:
+            rest = _in_chunks(
+                model.take(late),
+                y,
+                weights[late],
+                found.theta[late],
+                delta,
+                prior,
+                iterations - first,
+                tolerance,
             )
-            for rows in chunks
-        ]
+            for name in Solutions.__slots__:
+                getattr(found, name)[late] = getattr(rest, name)
+    return found
+
+
+def _in_chunks(
+    model: Model, y: Array, weights: Array, start: Array, delta: float, prior: Prior | None, iterations: int,
+    tolerance: float,
+) -> Solutions:  # fmt: skip
+    R = len(start)
+    size = max(1, _CHUNK // max(len(y), 1))
+    parts = [
+        _minimise_chunk(model.take(rows), y, weights[rows], start[rows], delta, prior, iterations, tolerance)
+        for rows in (slice(i, min(i + size, R)) for i in range(0, R, size))
+    ]
     return Solutions(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in Solutions.__slots__)
     )

@@ -62,6 +62,11 @@ class Observations:
         part = {name: getattr(self, name)[keep] for name in _ROWWISE}
         return replace(self, **part)
 
+    def followed_by(self, other: "Observations") -> "Observations":
+        """These rows, then the other's."""
+        both = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ROWWISE}
+        return replace(self, **both)
+
     @property
     def ngroups(self) -> int:
         """Number of independent runs among the rows."""

@@ -8,6 +8,7 @@ JSON in `serialise.py`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,7 +67,7 @@ class FitResult:
     fitted_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Index in the given table of each fitted row, aligned with `resid`."""
     notes: tuple[str, ...] = ()
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     """Further evidence of the family: the ladder's scores, bracketed students of the capacity gap."""
 
     @property
@@ -108,12 +109,20 @@ class FitResult:
             out["supervised"] = {k: float(v[0]) for k, v in self.curve.behind.coefficients().items()}
         return out
 
-    def conf_int(self, level: float | None = None) -> dict[str, tuple[float, float]]:
-        """Percentile bootstrap interval of each coefficient; empty without replicates.
+    def conf_int(
+        self, level: float | None = None, *, method: Literal["bootstrap", "profile"] = "bootstrap"
+    ) -> dict[str, tuple[float | None, float | None]]:
+        """Interval of each coefficient; empty where there is none.
 
         Args:
-            level: coverage, by default that of the fit.
+            level: coverage, by default that of the fit (the only one that profiles have).
+            method: "bootstrap" is percentile pairs by run; "profile" is profile likelihood for E, gamma,
+                p, q, c0, kappa, f1, with None for an end that the runs do not bound.
         """
+        if method == "profile":
+            return {
+                name: (found["low"], found["high"]) for name, found in self.details.get("profile", {}).items()
+            }
         if not self.is_usable or self.curve is None or not len(self.curve.replicates):
             return {}
         tail = 50 * (1 - (self.level if level is None else level))
