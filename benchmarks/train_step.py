@@ -28,7 +28,6 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.fresh import build_model
-from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState

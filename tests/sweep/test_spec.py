@@ -1,8 +1,8 @@
 import pytest
 
 from distillaw.errors import ConfigError
+from distillaw.sweep.cost import study_cost
 from distillaw.sweep.spec import load_study
-from distillaw.sweep.study import study_cost
 
 
 def _load(path, old, new):
@@ -73,6 +73,4 @@ def test_cost_counts_every_run_once_and_branches_share_their_trunk(tiny):
     assert cost.num_runs == 1 + 2 * 2 * 2 + 2
     assert len(cost.jobs) == 1 + 2 * 2 + 2
     trunk = next(job for job in cost.jobs if job.budgets == (4000, 8000))
-    from distillaw.sweep.jobs import executed_tokens
-
-    assert executed_tokens(trunk) == pytest.approx(0.8 * 8000 + 0.2 * 12000)
+    assert trunk.tokens == pytest.approx(0.8 * 8000 + 0.2 * 12000)

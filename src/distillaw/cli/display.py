@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from distillaw.quantities import format_count, format_seconds
-from distillaw.sweep.jobs import Job, executed_tokens
+from distillaw.sweep.jobs import Job
 from distillaw.sweep.local import Display
 
 LOG_SECONDS = 20.0
@@ -77,7 +77,7 @@ class LiveDisplay:
         """A bar appears."""
         name = job.trunk.trunk_id.rsplit("-", 1)[0]
         self._tasks[job.trunk.trunk_id] = self._progress.add_task(
-            f"{job.trunk.purpose:7s} {name}", total=executed_tokens(job), note=""
+            f"{job.trunk.purpose:7s} {name}", total=job.tokens, note=""
         )
 
     def progressed(self, job: Job, tokens: int, loss: float | None) -> None:

@@ -30,9 +30,9 @@ def show(
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
+    from distillaw.sweep.cost import study_cost
     from distillaw.sweep.local import available_cores
     from distillaw.sweep.spec import load_study
-    from distillaw.sweep.study import study_cost
 
     spec = load_study(study, corpus=corpus)
     cost = study_cost(spec, spec.data.vocab_size)
@@ -125,9 +125,10 @@ def run(
         json: print one JSON object at the end.
     """
     from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.cost import study_cost
     from distillaw.sweep.local import available_cores
     from distillaw.sweep.spec import load_study
-    from distillaw.sweep.study import clear_failures, require_trainable, run_study, study_cost
+    from distillaw.sweep.study import clear_failures, require_trainable, run_study
 
     require_trainable()
     spec = load_study(study, corpus=corpus)

@@ -7,20 +7,14 @@ continues from its folder alone.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
-from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.spec import StudySpec, TeacherSpec
 from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
-
-FLOP_PER_SECOND = 45e9
-SECONDS_PER_TOKEN = 2e-5
-"""Assumed speed of one core for the dry run: matrix work plus a fixed cost per token (dev/LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +49,18 @@ class Job:
         """Runs this job makes."""
         return [self.trunk.run_id(tokens) for tokens in self.budgets]
 
+    @property
+    def tokens(self) -> float:
+        """Tokens it trains on: (1 - c) of the largest budget, and c of every budget."""
+        cooldown = self.trunk.recipe.cooldown
+        return (1 - cooldown) * max(self.budgets) + cooldown * sum(self.budgets)
+
+    @property
+    def urgency(self) -> tuple[bool, bool, float]:
+        """Sorts jobs: tuning before teachers before students, and the longest first, so that no core ends alone."""
+        trunk = self.trunk
+        return trunk.purpose != "tuning", trunk.role != "teacher", -self.tokens * trunk.total_params
+
 
 @dataclass(slots=True, kw_only=True)
 class Board:
@@ -76,15 +82,21 @@ class Planner:
         self._sizes = spec.end_sizes()
 
     def board(self) -> Board:
-        """The jobs whose inputs are decided, tuning first.
+        """The jobs whose inputs are decided, the most urgent first.
 
         Raises:
             RunError: every rate of a search diverged.
         """
-        spec, board = self._spec, Board(jobs=[], waiting=[])
-        if not spec.tuning.enabled:
-            self._add_grid(board, self._fixed_rates(), spec.batch_tokens)
-            return board
+        board = Board(jobs=[], waiting=[])
+        if self._spec.tuning.enabled:
+            self._add_tuned(board)
+        else:
+            self._add_grid(board, self._fixed_rates(), self._spec.batch_tokens)
+        board.jobs.sort(key=lambda job: job.urgency)
+        return board
+
+    def _add_tuned(self, board: Board) -> None:
+        spec = self._spec
         lowest = math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9)
         rounds = spec.tuning.rounds
         search = search_supervised(self._lookup(None), self._sizes, rounds=rounds, lowest_batch=lowest)
@@ -92,13 +104,12 @@ class Planner:
         self._add_points(board, search, None)
         if not search.is_done:
             board.waiting.append("teachers and students wait for the supervised rate and batch")
-            return board
+            return
         batch = self.batch_tokens(search.batch)
         supervised = self._rates(search, "supervised")
         teachers = self._add_teachers(board, supervised, batch)
         self._add_students(board, supervised, batch, None, None)
         self._add_distilled(board, teachers, search.batch, rounds, lowest)
-        return board
 
     def _add_distilled(
         self, board: Board, teachers: dict[str, str], batch_index: int, rounds: int, lowest: int
@@ -230,49 +241,3 @@ class Planner:
 
     def _is_available(self, teacher_run: str) -> bool:
         return Path(teacher_run).is_absolute() or teacher_run in self._progress.losses
-
-
-def job_flops(job: Job, teacher_shape: Shape | None) -> float:
-    """Training and teacher-logit FLOP a job executes: one trunk, a cooldown per budget."""
-    forward = forward_flops(job.trunk.shape).total
-    teacher = forward_flops(teacher_shape).total if teacher_shape else 0.0
-    return (3 * forward + teacher) * executed_tokens(job)
-
-
-def executed_tokens(job: Job) -> float:
-    """Tokens a job trains on: (1 - c) of the largest budget, and c of every budget."""
-    cooldown = job.trunk.recipe.cooldown
-    return (1 - cooldown) * max(job.budgets) + cooldown * sum(job.budgets)
-
-
-def job_seconds(job: Job, teacher_shape: Shape | None) -> float:
-    """Estimated seconds on one core."""
-    return job_flops(job, teacher_shape) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * executed_tokens(job)
-
-
-def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
-    """Every job of the study as if tuning stayed at its start: for the dry run."""
-    fixed = replace(spec, tuning=replace(spec.tuning, enabled=False))
-    done = Progress(losses=_Everything(), failures={})
-    jobs = Planner(fixed, facts, done).board().jobs
-    if not spec.tuning.enabled:
-        return jobs
-    planner = Planner(spec, facts, done)
-    middle = spec.middle_teacher()
-    arms = ["supervised"] + (["distilled"] if middle else [])
-    teacher_run = next((j.trunk.run_id(max(j.budgets)) for j in jobs if middle and j.trunk.role == "teacher"
-                        and j.trunk.label == middle.params), None)  # fmt: skip
-    for arm in arms:
-        for size in spec.end_sizes():
-            for i, j in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
-                jobs.append(
-                    Job(trunk=planner.point(arm, size, i, j, teacher_run), budgets=(spec.tuning_tokens,))
-                )
-    return jobs
-
-
-class _Everything(dict):
-    """A progress in which every run is finished."""
-
-    def __contains__(self, key: object) -> bool:
-        return True

@@ -59,6 +59,7 @@ def search_supervised(lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowe
     for _ in range(rounds + 1):
         _search_rates(search, lookup, "supervised", sizes, rounds)
         if search.needed:
+            _ask_batch_early(search, lookup, "supervised", sizes, lowest_batch)
             return search
         best = _search_batch(search, lookup, "supervised", sizes, rounds, lowest_batch)
         search.rates_known = search.is_done and best == search.batch
@@ -94,6 +95,16 @@ def _search_rates(search: Search, lookup: Lookup, arm: str, sizes: Sequence[str]
             if low < best < high:
                 break
             low, high = (low - 1, high) if best == low else (low, high + 1)
+
+
+def _ask_batch_early(
+    search: Search, lookup: Lookup, arm: str, sizes: Sequence[str], lowest_batch: int
+) -> None:
+    """Ask for the batch neighbours of sizes whose rate is decided while others still search: no core waits."""
+    for size in sizes:
+        if search.interior.get((arm, size, "rate"), False):
+            near = [j for j in (search.batch - 1, search.batch + 1) if j >= lowest_batch]
+            _measured(search, lookup, [(arm, size, search.rate[arm, size], j) for j in near])
 
 
 def _search_batch(
