@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting import families
-from distillaw.fitting.calibrate import Calibration, calibrate, hold_out
+from distillaw.fitting.calibrate import Calibration, calibrate_term, hold_out
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
 from distillaw.fitting.checks import Verdict, check_design, check_estimate
 from distillaw.fitting.curve import Curve, supervised_curve
@@ -53,6 +53,7 @@ class _Request:
     seed: int
     priors: str | Mapping[str, tuple[float, float]] | None
     check: bool
+    calibrate: bool
     provenance: Mapping[str, object]
 
 
@@ -71,6 +72,7 @@ def fit(
     priors: str | Mapping[str, tuple[float, float]] | None = "auto",
     unit: str | None = None,
     check: bool = True,
+    calibrate: bool = True,
 ) -> FitResult:
     """Fit a law to runs.
 
@@ -91,7 +93,8 @@ def fit(
         weights: weight per row.
         priors: "auto" (weak ones when delta is auto), "weak", "none", or {coefficient: (centre, sd)}.
         unit: of the losses: nats, bits, bits-per-byte or bits-per-character.
-        check: run the independent second solver.
+        check: run the independent second solver and the profile likelihoods.
+        calibrate: choose the misspecification term from hold-outs; False keeps the default one.
 
     Returns:
         FitResult; soft problems are its status.
@@ -117,6 +120,7 @@ def fit(
     rows = observe(data, columns=columns, group=group, weights=weights, unit=unit)
     request = _Request(
         family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
+        calibrate=calibrate,
         provenance={"source": source, "version": __version__, "seed": seed, "priors": _plain_priors(priors),
                     "columns": dict(columns or {}), "unit": unit or "nats", "bootstrap": bootstrap},
     )  # fmt: skip
@@ -303,13 +307,13 @@ def _calibration(
     problem: Problem, fitted: Estimate, compute: np.ndarray, rows: Observations, request: _Request
 ) -> Calibration:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
-    if not request.bootstrap:
+    if not request.bootstrap or not request.calibrate:
         return Calibration(nominal=request.level)
     scored = np.arange(len(problem.y)) >= len(problem.y) - len(
         rows
     )  # a joint fit has its no-teacher rows first
     held = hold_out(problem, fitted, compute, rng=np.random.default_rng([request.seed, 5]), scored=scored)
-    return calibrate(held, noise=fitted.noise, level=request.level)
+    return calibrate_term(held, noise=fitted.noise, level=request.level)
 
 
 def _replicates(

@@ -120,7 +120,7 @@ def _predict_above(
     )  # fmt: skip
 
 
-def calibrate(held: HoldOuts | None, *, noise: float, level: float) -> Calibration:
+def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Calibration:
     """The misspecification term that makes held-out rows fall inside their intervals as often as nominal.
 
     Student-t likelihood over a grid of (m0, m1) with a log-normal prior around the default, since the rows
