@@ -97,7 +97,7 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
             teacher_flops=0.0,
         )
         forward = cell.pop("_forward")
-        name = f"teacher-{size / 1e6:g}M-alone-s0"
+        name = f"teacher-{size / 1e6:g}M-alone-s0-{budget / 1e6:g}Mt"
         mean = supervised_loss(cell["params"], budget) - 0.15
         teachers.append((add(name, mean, seed=0, group=name, **cell), forward, mean))
     for size in world.students:
@@ -123,7 +123,10 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
                 )
                 for teacher, forward, teacher_mean in teachers:
                     gain = own - distilled_loss(cell["params"], budget, teacher_mean)
-                    trunk = f"student-{size / 1e6:g}M-from-{teacher['run_id'].split('-')[1]}-s{seed}"
+                    named = teacher["run_id"].split("-")
+                    again = sum(t[0]["run_id"].split("-")[1] == named[1] for t in teachers) > 1
+                    name = named[1] + f"@{named[-1]}" * again
+                    trunk = f"student-{size / 1e6:g}M-from-{name}-s{seed}"
                     add(
                         f"{trunk}-{budget // 1000}kt",
                         own - world.gain_scale * gain,

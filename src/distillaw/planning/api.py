@@ -71,8 +71,9 @@ def plan(
     record = read_study(Path(study)) if isinstance(study, str | Path) else study
     params = parse_count(student_params, name="student")
     candidates = tuple(teachers) or _candidates(record, params)
+    exact, label = _exact_size(record, params)
     situation = Situation(
-        student_params=params,
+        student_params=exact, label=label,
         student_tokens=None if student_tokens is None else parse_count(student_tokens, name="tokens"),
         compute=None if compute is None else parse_count(compute, name="compute"),
         teachers=candidates, scenario=scenario, students_served=students_served, **_sizes(record, vocab, context),
@@ -148,6 +149,17 @@ def consult(
             "a teacher that exists, or choose --scenario best-case"
         )
     return [*published[:1], *found, *published[1:]] if law is not None else [*found, *published]
+
+
+def _exact_size(record: StudyRecord | None, params: float) -> tuple[float, str]:
+    """The exact count of the study's student that is meant (sizes come in steps), and what people call it."""
+    from distillaw.planning.record import is_near
+
+    near = [run for run in record.students if is_near(run.params, params)] if record is not None else []
+    if not near:
+        return params, ""
+    run = min(near, key=lambda run: abs(math.log(run.params / params)))
+    return float(run.params), run.label
 
 
 def _candidates(record: StudyRecord | None, params: float) -> tuple[Teacher, ...]:

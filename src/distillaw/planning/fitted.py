@@ -13,7 +13,7 @@ from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation, Teacher
 
 SOURCE = "laws fitted on this study"
-DECISIVE = ("CONVERGED", "SEED_NOISE_UNKNOWN")
+DECISIVE = ("CONVERGED", "AT_BOUND", "SEED_NOISE_UNKNOWN")
 """Only such a fit may carry a verdict; one whose parameters the runs do not separate is shown, no more."""
 Plans = Sequence[tuple[Teacher, float]]
 """Teachers with the tokens that the student can be given from each."""
@@ -68,7 +68,7 @@ def _from_fit(situation: Situation, fit: FitResult, plans: Plans, own: float, *,
         for j, (t, d) in enumerate(plans)
     )
     pretrain = law_strategy(situation, None, own, Interval.of(alone[:, 0], level))
-    note = f"{fit.status.name} on {fit.nobs} rows in {fit.ngroups} independent runs"
+    note = f"{fit.nobs} rows in {fit.ngroups} independent runs" + ("" if inside else ", outside their range")
     best, tokens = plans[posterior.best]
     return Evidence(
         source=SOURCE, kind="fitted", status=fit.status.name, note=note,

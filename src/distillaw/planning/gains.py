@@ -22,7 +22,7 @@ ASSUMED_SEED_SD = 0.003
 """Seed noise of one run, as a share of its loss, where a study measured none: about the spread of 0.01 nats at
 4.4 that the spec's pilot saw (spec README), widened by a quarter."""
 ASSUMED_DOF = 3.0
-TEACHER_SPREAD = 0.01
+TEACHER_SPREAD = 0.0025
 """Scale of the half-Cauchy prior on how much gains differ between teachers, as a share of the loss."""
 
 

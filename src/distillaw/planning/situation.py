@@ -64,6 +64,8 @@ class Situation:
 
     student_params: float
     """N_S, non-embedding."""
+    label: str = ""
+    """The student's size as people call it, where that is not the exact count: `0.1M`."""
     student_tokens: float | None = None
     """D_S: the same tokens for every strategy; None with `compute`."""
     compute: float | None = None

@@ -66,9 +66,14 @@ def interval(value: Interval) -> str:
     return f"{nats(value.mean, half)} [{nats(value.lower, half)}, {nats(value.upper, half)}]"
 
 
+def model_size(params: float) -> str:
+    """Sizes of models are said in millions from 0.1M on, where tokens are counted in thousands."""
+    return f"{params / 1e6:.3g}M" if 0.9995e5 <= params < 0.9995e6 else format_count(params)
+
+
 def student(situation: Situation) -> str:
     """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
-    size = format_count(situation.student_params)
+    size = situation.label or model_size(situation.student_params)
     if situation.student_tokens is not None:
         return f"a {size} student on {format_count(situation.student_tokens)} tokens"
     assert situation.compute is not None
@@ -230,6 +235,8 @@ def _assumptions(situation: Situation, headline: Evidence) -> list[str]:
             "Teachers that do not exist yet must be trained: that is in the bill, shared by "
             f"{situation.students_served} student{'s' * (situation.students_served != 1)}."
         )
+    if situation.label:
+        found.append(f"The {situation.label} student has {situation.student_params:,.0f} parameters exactly.")
     if headline.kind == "measured":
         found.append(
             "The next runs are like those measured: same text, tokenizer, recipe and tuned learning rate."
@@ -260,16 +267,11 @@ def _warnings(situation: Situation, evidence: Sequence[Evidence], headline: Evid
                 f"the {_teacher(row)} is no better than the student by itself ({nats(own)}): "
                 "expect it to hold the student back"
             )
-        chosen = row is headline.best or headline.kind != "measured"
-        if (
-            chosen
-            and row.teacher is not None
-            and row.teacher.params
-            and row.teacher.params < situation.student_params / 1.25
-        ):
+        size = row.teacher.params if row.teacher is not None else None
+        if headline.kind != "measured" and size and size < situation.student_params / 1.25:
             found.append(
-                f"the {row.teacher.name} is smaller than the student; no law here can describe a student that beats "
-                "its teacher"
+                f"{row.name}: a teacher smaller than the student; no law here can describe a student that "
+                "beats its teacher"
             )
     for other in evidence:
         if (

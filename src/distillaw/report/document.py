@@ -117,7 +117,7 @@ def _sections(record: StudyRecord, cells: Sequence[Cell], spent: Sequence) -> li
         Section(
             title="Which teacher? Student loss against teacher loss", pictures=_some(gap),
             notes=() if gap else ("No student has been run both with and without a teacher yet.",),
-            table=content.cell_table(cells), table_title="The numbers of this and the next picture",
+            table=content.cell_table(cells) if gap else None, table_title="The numbers of this and the next picture",
         ),
         Section(title="How many tokens? Loss with and without a teacher", pictures=_some(curves),
                 notes=() if curves else ("No student has been run without a teacher yet.",)),

@@ -33,8 +33,8 @@ def fitted_law(label: str, fit: FitResult, losses: np.ndarray) -> FittedLaw | No
 
 
 def is_drawable(fit: FitResult) -> bool:
-    """True if a curve may be drawn: the runs identify it."""
-    return fit.is_usable and fit.status.name in ("CONVERGED", "SEED_NOISE_UNKNOWN")
+    """True if it may be drawn: the runs identify it, or all of it but a parameter at the end of its range."""
+    return fit.is_usable and fit.status.name in ("CONVERGED", "AT_BOUND", "SEED_NOISE_UNKNOWN")
 
 
 def predicted_measured(laws: Sequence[FittedLaw], *, name: str, title: str, caption: str) -> Picture | None:
@@ -51,7 +51,7 @@ def predicted_measured(laws: Sequence[FittedLaw], *, name: str, title: str, capt
         left.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         left.plot(law.measured, law.predicted, "o", color=color, markersize=4, alpha=0.75)
         left.set_title("")
-        set_title(left, f"{law.label}: {len(law.measured)} runs")
+        set_title(left, f"{law.label}: {len(law.measured)} runs, {law.fit.status.name}")
         left.set_ylabel("predicted, nats/token")
         percent = 100 * law.fit.resid
         right.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))

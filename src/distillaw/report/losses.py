@@ -52,14 +52,16 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
     x = [t.teacher_loss for t in cell.taught]
     ax.axhline(cell.alone, color=INK, linestyle=(0, (4, 3)), linewidth=1.1)
     ax.plot(x, [t.loss for t in cell.taught], color=color)
-    for t in cell.taught:
+    for j, t in enumerate(cell.taught):
         ax.plot([t.teacher_loss] * 2, [t.loss - t.half, t.loss + t.half], color=color, linewidth=1.1)
         if len(t.seeds) > 1:
             ax.plot([t.teacher_loss] * len(t.seeds), t.seeds, "o", color=color, markersize=2.2, alpha=0.6)
         ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
                 markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
-        ax.annotate(_short(t.teacher), (t.teacher_loss, t.loss - t.half), xytext=(0, -3), ha="center", va="top",
-                    textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
+        side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
+        ax.annotate(_short(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side), ha="center",
+                    va="bottom" if side > 0 else "top", textcoords="offset points", fontsize=8,
+                    color=MUTED)  # fmt: skip
     set_title(ax, f"{cell.label} student, {format_count(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()

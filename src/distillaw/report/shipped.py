@@ -7,8 +7,6 @@ from distillaw.errors import DistillawError
 from distillaw.report.fitplot import FittedLaw, fitted_law, predicted_measured
 from distillaw.report.svg import Picture
 
-BOOTSTRAP = 40
-"""Replicates of the live refit: enough for its status and a picture, cheap enough for every report."""
 LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
 
 
@@ -21,7 +19,10 @@ class Refit:
 
 
 def refit_shipped_table() -> Refit:
-    """Fit both laws on the shipped table, now, and draw predicted against measured."""
+    """Fit both laws on the shipped table, now, and draw predicted against measured.
+
+    Without bootstrap: the picture needs the estimate alone, and every report pays for this.
+    """
     source = files("distillaw") / "studies" / "pocket_runs.parquet"
     if not source.is_file():
         return Refit(
@@ -36,7 +37,7 @@ def refit_shipped_table() -> Refit:
     notes = []
     for family, label in LABELS.items():
         try:
-            found = fit(table, family=family, bootstrap=BOOTSTRAP, check=False)
+            found = fit(table, family=family, bootstrap=0, check=False)
         except DistillawError as error:
             notes.append(f"{label}: {error}")
             continue

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from distillaw.planning.record import Run, StudyRecord
 from distillaw.quantities import format_count
@@ -87,6 +87,7 @@ def flop_bars(spent: Sequence[Spent]) -> Picture | None:
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, max(s.flop for s in spent) * 1.22)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlabel("FLOP executed")
     name = "flop"

@@ -22,10 +22,6 @@ from distillaw.runs.files import locked, read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Facts, Planner, Progress
-    Facts,
-    Planner,
-    Progress,
-)
 from distillaw.sweep.local import Display, LocalScheduler, Outcome
 from distillaw.sweep.record import write_tables
 from distillaw.sweep.spec import StudySpec
