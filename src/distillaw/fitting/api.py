@@ -22,6 +22,7 @@ from distillaw.fitting.checks import Verdict, check_design, check_estimate
 from distillaw.fitting.curve import Curve, supervised_curve
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
+from distillaw.fitting.newton import minimise
 from distillaw.fitting.problem import (
     Observations,
     observe,
@@ -38,6 +39,9 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.table import read_table
 from distillaw.version import __version__
+
+LARGE = 4000
+"""Independent runs above which intervals come from a random part of this size."""
 
 Supervised = SupervisedLaw | PublishedLaw | FitResult
 
@@ -163,8 +167,34 @@ def _fit_supervised(rows: Observations, request: _Request) -> FitResult:
         return _refused(rows, request, verdict, students=False)
     if verdict is None:
         require_variation(rows, ("params", "tokens"))
+    if rows.ngroups > LARGE:
+        return _fit_large(rows, request, prior)
     specified = families.specify_supervised(rows, form=request.family, prior=prior)
     return _solve(specified, rows, request, verdict, students=False)
+
+
+def _fit_large(rows: Observations, request: _Request, prior: dict) -> FitResult:
+    """Intervals, checks and calibration from a random part of the runs, the estimate from all of them.
+
+    The spread of the replicates is scaled by root(m/n), the m-out-of-n bootstrap.
+    """
+    part = rows.thinned(LARGE, np.random.default_rng([request.seed, 4]))
+    small = _fit_supervised(part, request)
+    if small.curve is None or small.delta is None:
+        return small
+    whole = families.specify_supervised(rows, form=request.family, prior=prior, centre=small.curve.centre)
+    problem = whole.problem
+    found = minimise(
+        problem.model, problem.y, problem.weight[None], small.curve.theta[None], delta=small.delta,
+        prior=problem.prior(small.noise),
+    )  # fmt: skip
+    shrunk = (small.curve.replicates - small.curve.theta) * np.sqrt(part.ngroups / rows.ngroups)
+    note = f"intervals are linearised from a random {part.ngroups} of the {rows.ngroups} runs (m-out-of-n bootstrap)"
+    return replace(
+        small, curve=whole.curve(found.theta[0], found.theta[0] + shrunk), nobs=len(rows), ngroups=rows.ngroups,
+        objective=float(found.objective[0]), fitted_range=rows.box(students=False), fitted_rows=rows.row,
+        resid=problem.model.value(found.theta)[0] - problem.y, notes=(*rows.notes, note),
+    )  # fmt: skip
 
 
 def _fit_students(

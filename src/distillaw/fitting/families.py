@@ -70,10 +70,16 @@ def check_family(family: str) -> None:
         )
 
 
-def specify_supervised(rows: Observations, *, form: str, prior: dict[str, tuple[float, float]]) -> Specified:
+def specify_supervised(
+    rows: Observations,
+    *,
+    form: str,
+    prior: dict[str, tuple[float, float]],
+    centre: tuple[float, float] | None = None,
+) -> Specified:
     """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher."""
     n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
-    centre = (float(n.mean()), float(d.mean()))
+    centre = (float(n.mean()), float(d.mean())) if centre is None else centre
     n, d = n - centre[0], d - centre[1]
     free_gamma = form == "supervised"
     model = SupervisedModel(n, d, gamma_free=free_gamma)
