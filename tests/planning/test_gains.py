@@ -26,7 +26,7 @@ def test_seed_noise_of_an_incomplete_cell_counts_only_what_is_repeated():
 
 
 def test_gains_share_the_noise_of_the_run_without_a_teacher():
-    noise = SeedNoise(sd=0.1, dof=4, source="cell")
+    noise = SeedNoise(sd=0.1, seen=0.1, dof=4, source="cell")
     cov = gain_covariance(np.zeros((2, 2)), [frozenset({0, 1}), frozenset({0})], noise)
     # mean over two seeds against one seed: var = 2 s^2 / 2 and 2 s^2, cov = s^2 |{0}| / (2 * 1)
     assert cov == pytest.approx(0.01 * np.array([[1.0, 0.5], [0.5, 2.0]]))

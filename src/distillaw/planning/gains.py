@@ -7,13 +7,13 @@ of several noisy gains is best partly by luck (shrinkage towards their mean, int
 may really differ). Which runs are compared is decided in measured.py; what to do with the answer in decision.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.runs.paired import effective_dof
+from distillaw.runs.paired import clustered_cov, effective_dof
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,10 @@ ASSUMED_SEED_SD = 0.003
 4.4 that the spec's pilot saw (spec README), widened by a quarter."""
 ASSUMED_DOF = 3.0
 TEACHER_SPREAD = 0.0025
-"""Scale of the half-Cauchy prior on how much gains differ between teachers, as a share of the loss."""
+"""Scale of the half-Cauchy prior on how much gains differ between teachers, as a share of the loss: the margin
+of a verdict. Its heavy tail lets teachers differ by far more when they do."""
+LEAST_SEED_SHARE = 0.5
+"""Of the seed variance seen, never less than this share is kept: a handful of seeds cannot prove it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,10 @@ class SeedNoise:
     """Training noise of one run that pairing does not remove."""
 
     sd: float
-    """Standard deviation of one run's loss beyond what all runs of one seed share, nats/token."""
+    """Standard deviation of one run's loss beyond what all runs of one seed share and beyond what the sample of
+    documents explains, nats/token."""
+    seen: float
+    """The same as it shows on these documents: what a table of losses lets one see."""
     dof: float
     source: str
     """`cell` (repeated here), `study` (borrowed from repeated cells elsewhere), `assumed`."""
@@ -65,7 +71,7 @@ class GainPosterior:
         return np.bincount(self.draws.argmax(1), minlength=self.draws.shape[1]) / len(self.draws)
 
 
-def seed_noise(cells: Sequence[dict[tuple[str, int], float]]) -> tuple[float, float]:
+def seed_noise(cells: Sequence[Mapping[tuple[str, int], float]]) -> tuple[float, float]:
     """Paired seed variance of one run and its degrees of freedom, pooled over cells.
 
         loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
@@ -81,17 +87,41 @@ def seed_noise(cells: Sequence[dict[tuple[str, int], float]]) -> tuple[float, fl
     """
     rss, dof = 0.0, 0.0
     for cell in cells:
-        arms = sorted({arm for arm, _ in cell})
-        seeds = sorted({seed for _, seed in cell})
-        design = np.array(
-            [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in cell]
-        )
-        losses = np.array(list(cell.values()))
-        free = len(losses) - np.linalg.matrix_rank(design)
-        if free > 0:
-            residual = losses - design @ np.linalg.lstsq(design, losses, rcond=None)[0]
-            rss, dof = rss + float(residual @ residual), dof + float(free)
+        maker, free = _residual_maker(list(cell))
+        residual = maker @ np.array(list(cell.values()))
+        rss, dof = rss + float(residual @ residual), dof + free
     return (rss / dof, dof) if dof else (0.0, 0.0)
+
+
+def document_part(
+    cells: Sequence[tuple[Sequence[tuple[str, int]], Array]], tokens: NDArray[np.int64]
+) -> float:
+    """How much of that variance comes from the choice of held-out documents, shape as `seed_noise`.
+
+    Runs differ on some documents more than on others; the part of e_ak that another sample of documents would
+    change is in the document variance of a gain already, and must not be counted twice.
+
+    Args:
+        cells: per cell the (arm, seed) of each run and their loss sums by document, shape (runs, n).
+        tokens: scored tokens of each document, shape (n,).
+    """
+    found, dof = 0.0, 0.0
+    for names, sums in cells:
+        maker, free = _residual_maker(names)
+        if free:
+            found += float(np.trace(clustered_cov((maker @ sums).T, tokens)))
+            dof += free
+    return found / dof if dof else 0.0
+
+
+def _residual_maker(names: Sequence[tuple[str, int]]) -> tuple[Array, float]:
+    """The projection onto what arms and seeds leave unexplained, and its rank."""
+    arms, seeds = sorted({arm for arm, _ in names}), sorted({seed for _, seed in names})
+    design = np.array(
+        [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in names]
+    )
+    maker = np.eye(len(names)) - design @ np.linalg.pinv(design)
+    return maker, float(len(names) - np.linalg.matrix_rank(design))
 
 
 def gain_covariance(documents: Array, seeds: Sequence[frozenset[int]], noise: SeedNoise) -> Array:

@@ -17,9 +17,11 @@ from distillaw.planning.gains import (
     ASSUMED_DOF,
     ASSUMED_SEED_SD,
     DRAWS,
+    LEAST_SEED_SHARE,
     TEACHER_SPREAD,
     GainPosterior,
     SeedNoise,
+    document_part,
     gain_covariance,
     gain_dof,
     gain_posterior,
@@ -217,30 +219,54 @@ def teacher_name(record: StudyRecord, teacher_run: str) -> str:
     )
 
 
+Repeated = Mapping[tuple[str, int], Run]
+"""Runs of one cell by (teacher, seed)."""
+
+
 def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: float, loss: float) -> SeedNoise:
     """Seed noise for one cell: measured there, borrowed from other cells of the study, or assumed.
 
     Branches of one trunk share their luck, so each student size contributes one cell, the one nearest in
     tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study.
     """
-    cells: dict[int, dict[int, dict[tuple[str, int], float]]] = {}
+    cells: dict[int, dict[int, dict[tuple[str, int], Run]]] = {}
     for run in record.students:
-        cell = cells.setdefault(run.params, {}).setdefault(run.tokens, {})
-        cell[(run.teacher_run or "", run.seed)] = run.loss
+        cells.setdefault(run.params, {}).setdefault(run.tokens, {})[run.teacher_run or "", run.seed] = run
     nearest = {}
     for size, budgets in cells.items():
-        repeated = [b for b, cell in budgets.items() if seed_noise([cell])[1] > 0]
+        repeated = [b for b, cell in budgets.items() if seed_noise([_losses(cell)])[1] > 0]
         if repeated:
             budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
             nearest[size, budget] = budgets[budget]
     own = [
         cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)
     ]
-    for cells_used, source, needed in ((own, "cell", 2), (list(nearest.values()), "study", 1)):
-        variance, dof = seed_noise(cells_used)
+    for used, source, needed in ((own, "cell", 2), (list(nearest.values()), "study", 1)):
+        variance, dof = seed_noise([_losses(cell) for cell in used])
         if dof >= needed:
-            return SeedNoise(sd=math.sqrt(variance), dof=dof, source=source)
-    return SeedNoise(sd=ASSUMED_SEED_SD * loss, dof=ASSUMED_DOF, source="assumed")
+            pure = max(variance - _document_part(used), LEAST_SEED_SHARE * variance)
+            return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source)
+    sd = ASSUMED_SEED_SD * loss
+    return SeedNoise(sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed")
+
+
+def _losses(cell: Repeated) -> dict[tuple[str, int], float]:
+    return {name: run.loss for name, run in cell.items()}
+
+
+def _document_part(cells: Sequence[Repeated]) -> float:
+    """The share of the seed variance that is the documents', 0 where losses by document are missing."""
+    found, tokens = [], None
+    for cell in cells:
+        scores = [run.scores for run in cell.values()]
+        kept = [s for s in scores if s is not None]
+        if len(kept) < len(scores):
+            return 0.0
+        tokens = kept[0].tokens
+        if any(len(s.tokens) != len(tokens) for s in kept):
+            return 0.0
+        found.append((list(cell), np.stack([s.loss_sum for s in kept])))
+    return document_part(found, tokens) if tokens is not None else 0.0
 
 
 def measure_gain(

@@ -100,9 +100,11 @@ def _evidence(
         pretrain=_row(situation, gain.baseline, None, gain, level), distil=rows, posterior=gain.posterior,
         noise=float(gain.posterior.se[gain.posterior.best]), warnings=tuple(_warnings(gain, bases)),
         crossover=_crossover(record, arms, best, level=level, rng=rng),
-        details={"seed_sd": gain.noise.sd, "seed_dof": gain.noise.dof, "seed_source": gain.noise.source,
-                 "seeds_baseline": len(gain.baseline.seeds), "seeds_best": len(best.seeds),
-                 "document_se": gain.document_se(gain.posterior.best)},
+        details={
+            "seed_sd": gain.noise.sd, "seed_sd_seen": gain.noise.seen, "seed_dof": gain.noise.dof,
+            "seed_source": gain.noise.source, "seeds_baseline": len(gain.baseline.seeds),
+            "seeds_best": len(best.seeds), "document_se": gain.document_se(gain.posterior.best),
+        },
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
         note = f"{_range(equal.gain)} against {given}" if equal.gain is not None else given
         found.append(Figure(label="Gain at equal compute", value=value, note=note))
     found.append(_crossover_number(verdict))
-    seed_sd = verdict.headline.details.get("seed_sd")
+    seed_sd = verdict.headline.details.get("seed_sd_seen")
     if isinstance(seed_sd, float):
         source = {"cell": "measured at the target", "study": "measured elsewhere in the study",
                   "assumed": "ASSUMED: no cell was repeated"}[str(verdict.headline.details["seed_source"])]  # fmt: skip
