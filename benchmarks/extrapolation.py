@@ -99,7 +99,7 @@ def ours(trial, **options):
 
 
 def habit(trial):
-    """gamma = 1, delta 1e-3, parameter bootstrap with noise: what peers do."""
+    """Gamma = 1, delta 1e-3, parameter bootstrap with noise: what peers do."""
     result = dl.fit(trial.table(), family="chinchilla", delta=1e-3, check=False, bootstrap=400, group="none")
     logs = {"params": np.log(trial.N[trial.held]), "tokens": np.log(trial.D[trial.held])}
     draws = result.curve.log_value(logs, replicates=True)
@@ -109,7 +109,7 @@ def habit(trial):
 
 
 def variable_projection(trial):
-    """gamma = 1 by non-negative least squares in (E, A, B) inside a search over the exponents."""
+    """Gamma = 1 by non-negative least squares in (E, A, B) inside a search over the exponents."""
     t = trial.table()
     n, d = np.log(t["params"] / t["params"].mean()), np.log(t["tokens"] / t["tokens"].mean())
 
@@ -230,9 +230,10 @@ def geometric(rows, key):
 
 def markdown(rows):
     """The table of docs/fitting.md."""
-    head = ("| set | held out | decades beyond | error % (ours / gamma = 1 / varpro) | in 90 % interval (ours / gamma = 1) | "
-            "interval score (ours / gamma = 1) | error, decades of C | right decisions (law / gamma = 1 / single scale) |\n"
-            "| --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
+    columns = ["set", "held out", "decades beyond", "error % (ours / gamma = 1 / varpro)",
+               "in 90 % interval (ours / gamma = 1)", "interval score (ours / gamma = 1)", "error, decades of C",
+               "right decisions (law / gamma = 1 / single scale)"]  # fmt: skip
+    head = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     lines = [head]
     for r in rows:
         decided = (
@@ -251,7 +252,8 @@ def markdown(rows):
     decided = [r for r in rows if r["pairs"]]
     share = {k: np.mean([r[k] for r in decided]) for k in ("right", "right gamma=1", "right single scale")}
     lines.append(
-        f"| **all {len(rows)}** | {held} | | **{geometric(rows, 'error'):.2f} / {geometric(rows, 'error gamma=1'):.2f} / "
+        f"| **all {len(rows)}** | {held} | | **{geometric(rows, 'error'):.2f} / "
+        f"{geometric(rows, 'error gamma=1'):.2f} / "
         f"{geometric(rows, 'error varpro'):.2f}** (geometric mean) | **{np.mean([r['inside'] for r in rows]):.2f} / "
         f"{np.mean([r['inside gamma=1'] for r in rows]):.2f}** (mean of sets) | {geometric(rows, 'score'):.1f} / "
         f"{geometric(rows, 'score gamma=1'):.1f} | {geometric(rows, 'decades of C'):.2f} | "
@@ -270,10 +272,11 @@ def main():
     for trial in trials(args.folder):
         rows.append(evaluate(trial))
         r = rows[-1]
+        c = r["calibration"]
         sys.stderr.write(
             f"{r['set']}: error {r['error']:.2f} %, inside {r['inside']:.2f}, half width {r['width']:.2f} %, "
-            f"gamma {r['gamma']:.2f}, {r['status']}, m0 {100 * r['calibration'].at_edge:.2f} m1 "
-            f"{100 * r['calibration'].per_decade:.2f} ({r['calibration'].obtained_without} -> {r['calibration'].obtained})\n"
+            f"gamma {r['gamma']:.2f}, {r['status']}, misspecification {100 * c.at_edge:.2f} % + "
+            f"{100 * c.per_decade:.2f} % per decade, hold-outs inside {c.obtained_without} -> {c.obtained}\n"
         )
     table = markdown(rows)
     print(table)

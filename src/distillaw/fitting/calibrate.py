@@ -18,7 +18,7 @@ from distillaw.laws.base import Array
 DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
 """s_model where the data cannot tell: about 1 % of L per decade of compute (spec fitting.md section 7.2)."""
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8)
-REPLICATES = 40
+REPLICATES = 30
 """Bootstrap replicates per cut, for s_param there."""
 _WORTH = 2.0
 """Independent observations that the rows above one cut are worth: they err together, and the cuts overlap."""

@@ -42,6 +42,11 @@ class Problem:
     keep: int
     """Starts that survive the first stage."""
     stages: tuple[float, ...]
+    """Thresholds before the final one."""
+    within: float
+    """Starts that are this many times worse than the best after a stage are given up."""
+    passing: int
+    """Most iterations of a stage before the last."""
     prior_mean: Array
     prior_sd: Array
     """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
@@ -94,7 +99,7 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
     threshold = FIRST if automatic else float(delta)
     found = graduated(
         problem.model, y, weights, problem.starts(rng), delta=threshold, stages=problem.stages, keep=problem.keep,
-        tolerance=LOOSE,
+        tolerance=LOOSE, within=problem.within, passing=problem.passing,
     )  # fmt: skip
     theta = found.theta[np.argsort(found.penalised)]
     noise, prior = _noise(problem, theta[:1]), None
@@ -155,7 +160,7 @@ def bootstrap(problem: Problem, fitted: Estimate, *, replicates: int, rng: np.ra
     theta, objective = refit(problem, fitted, weights, rng=rng, restarts=0)
     checked = np.arange(min(replicates, CHECKED))
     check = replace(problem, model=problem.model.take(checked))
-    _, best = refit(check, fitted, weights[checked], rng=rng, restarts=2)
+    _, best = refit(check, fitted, weights[checked], rng=rng, restarts=1)
     gap = float(((objective[checked] - best) / np.maximum(best, 1e-16 * len(problem.y))).max())
     restarted = gap > GAP
     if restarted:

@@ -91,7 +91,7 @@ def specify_supervised(
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=4,
         random_starts=lambda rng, count: _with_gamma(starts.random_supervised(rng, y, count), free_gamma),
-        stages=(0.03, 0.006), prior_mean=mean, prior_sd=sd, restarts=3,
+        stages=(0.08, 0.03, 0.006), within=1.2, passing=7, prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre)
 
@@ -117,7 +117,7 @@ def specify_student(
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=8 if few else 12,
         random_starts=lambda rng, count: starts.random_student(rng, form, count),
-        stages=(0.3, 0.03), prior_mean=mean, prior_sd=sd, restarts=3,
+        stages=(0.3, 0.03), within=np.inf, passing=30, prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre, behind=behind)
 
@@ -144,7 +144,7 @@ def specify_joint(
         model=model, y=np.concatenate([np.log(plain.loss), np.log(rows.loss)]),
         weight=np.concatenate([plain.weight, rows.weight]), group=np.concatenate([plain.group, rows.group]),
         starts=lambda rng: start, random_starts=lambda rng, count: _shaken(start, model.free, rng, count),
-        keep=4, stages=(0.03,), prior_mean=np.concatenate([sup_mean, mean]),
+        keep=4, stages=(0.03,), within=np.inf, passing=30, prior_mean=np.concatenate([sup_mean, mean]),
         prior_sd=np.concatenate([sup_sd, sd]), restarts=2,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=own, behind_centre=centre)

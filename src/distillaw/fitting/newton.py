@@ -124,6 +124,8 @@ def graduated(
     stages: tuple[float, ...] = (0.3, 0.03),
     keep: int | None = None,
     tolerance: float = TIGHT,
+    within: float = np.inf,
+    passing: int = 30,
 ) -> Solutions:
     """Minimise at falling thresholds, each from the previous solution; keep the best few starts.
 
@@ -137,13 +139,18 @@ def graduated(
         delta: as in `minimise`.
         prior: as in `minimise`.
         tolerance: of the last stage.
+        within: drop starts whose objective after a stage is more than this many times the best.
+        passing: most iterations of a stage before the last.
     """
     theta = start
     for stage in (s for s in stages if s > 2 * delta):
-        found = minimise(model, y, weights, theta, delta=stage, prior=prior, iterations=30, tolerance=LOOSE)
+        found = minimise(
+            model, y, weights, theta, delta=stage, prior=prior, iterations=passing, tolerance=LOOSE
+        )
         theta = found.theta
         if keep is not None:
-            theta = theta[distinct(found.penalised)[:keep]]
+            left = distinct(found.penalised)[:keep]
+            theta = theta[left[found.penalised[left] <= within * found.penalised[left[0]]]]
     return minimise(model, y, weights, theta, delta=delta, prior=prior, tolerance=tolerance)
 
 
