@@ -20,6 +20,7 @@ from distillaw.fitting.calibrate import Calibration, calibrate_term, hold_out
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
 from distillaw.fitting.checks import Verdict, check_design, check_estimate
 from distillaw.fitting.curve import Curve, supervised_curve
+from distillaw.fitting.diagnostics import behaviours, students_above_teachers
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
 from distillaw.fitting.newton import minimise
@@ -35,6 +36,7 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.second import disagreement
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
+from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.table import read_table
@@ -142,6 +144,8 @@ def fit(
         )  # fmt: skip
     else:
         result = _fit_students(plain, taught, supervised, families.FORMS[family], request)
+    if isinstance(result.law, StudentLaw):
+        result = replace(result, details={**result.details, "behaviours": behaviours(result.law)})
     return replace(result, family=family, seconds=time.perf_counter() - started)
 
 
@@ -211,6 +215,8 @@ def _fit_students(
     require_variation(
         taught, ("params", "teacher_loss") if form == "reduced" else ("params", "tokens", "teacher_loss")
     )
+    beaten = students_above_teachers(taught)
+    taught = replace(taught, notes=(*taught.notes, beaten)) if beaten else taught
     if supervised is not None:
         return _fit_given(taught, supervised, form, prior, request)
     if len(plain) and check_design(plain, num_params=6, needs_both=True) is None:

@@ -21,7 +21,7 @@ from distillaw.laws.supervised import SupervisedLaw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _StudentLaw(ABC):
+class StudentLaw(ABC):
     """What the three forms share: where Ltilde_S comes from, and the sum with the teacher's loss."""
 
     supervised: SupervisedLaw | None = None
@@ -76,6 +76,16 @@ class _StudentLaw(ABC):
             {"student_params": student_params, "student_tokens": student_tokens, "teacher_loss": teacher_loss}
         )
 
+    @property
+    @abstractmethod
+    def coefficients(self) -> dict[str, float]:
+        """The fitted numbers by name."""
+
+    @property
+    @abstractmethod
+    def derived(self) -> dict[str, float]:
+        """Better identified combinations; always the effective `break`."""
+
     @abstractmethod
     def _log_term(self, n: Array, d: Array) -> Array:
         """Ln T from ln N_S, ln D_S."""
@@ -90,7 +100,7 @@ class _StudentLaw(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistillationLaw(_StudentLaw):
+class DistillationLaw(StudentLaw):
     """The full, nine-parameter form of the paper.
 
     L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
@@ -137,7 +147,7 @@ class DistillationLaw(_StudentLaw):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KappaDistillationLaw(_StudentLaw):
+class KappaDistillationLaw(StudentLaw):
     """The eight-parameter form: the limit c1 -> infinity at fixed kappa, without the flat direction.
 
     L_S = L_T + L_T^(-c0) exp( -kappa (L_T/Ltilde_S)^(1/f1) ) ( A/N_S^alpha + B/D_S^beta )^gamma
@@ -179,7 +189,7 @@ class KappaDistillationLaw(_StudentLaw):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReducedDistillationLaw(_StudentLaw):
+class ReducedDistillationLaw(StudentLaw):
     """The five-parameter kappa form, for designs in which the data term cannot be seen.
 
         L_S = L_T + exp( s0 - p ln N_S - q ln D_S - c0 ln L_T - kappa (L_T/Ltilde_S)^(1/f1) )

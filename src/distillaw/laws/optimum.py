@@ -7,17 +7,15 @@ stay inside the given range of L_T and say when they end at its edge.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import DataError
 from distillaw.laws.base import Array, log_positive
-from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.supervised import SupervisedLaw
 
-StudentLaw: TypeAlias = DistillationLaw | KappaDistillationLaw | ReducedDistillationLaw
 _LOG_TOKENS = (np.log(1e5), np.log(1e22))
 """Tokens searched by the bisections; beyond them a target counts as out of reach."""
 

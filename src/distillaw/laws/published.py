@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TypeAlias
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.distillation import (
+    DistillationLaw,
+    KappaDistillationLaw,
+    ReducedDistillationLaw,
+    StudentLaw,
+)
 from distillaw.laws.repetition import RepetitionCorrection
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
-
-StudentLaw: TypeAlias = DistillationLaw | KappaDistillationLaw | ReducedDistillationLaw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
