@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distillaw.planning.gains import SeedNoise, gain_covariance, gain_posterior, seed_noise
+from distillaw.planning.gains import SeedNoise, document_part, gain_covariance, gain_posterior, seed_noise
 
 
 def test_seed_noise_is_recovered_and_ignores_what_a_seed_does_to_all_arms():
@@ -23,6 +23,26 @@ def test_seed_noise_of_an_incomplete_cell_counts_only_what_is_repeated():
     assert dof == 1
     assert variance == pytest.approx(0.0, abs=1e-20)
     assert seed_noise([{("", 0): 4.0, ("t", 0): 3.9}]) == (0.0, 0.0)
+
+
+def test_repeats_of_one_arm_alone_bound_the_seed_noise_from_above():
+    cell = {("", 0): 4.0, ("", 1): 4.1, ("t", 0): 3.9}
+    assert seed_noise([cell]) == (0.0, 0.0)
+    variance, dof = seed_noise([cell], paired=False)
+    assert (variance, dof) == (pytest.approx(0.005), 1)
+
+
+def test_what_documents_do_to_the_difference_between_seeds_is_told_apart():
+    rng = np.random.default_rng(7)
+    tokens = np.maximum(20, rng.lognormal(6, 0.6, 64)).astype(np.int64)
+    names = [(arm, seed) for arm in "ab" for seed in range(3)]
+    cells, losses = [], []
+    for _ in range(200):
+        sums = (4 + rng.normal(0, 0.03, (6, 64))) * tokens  # no seed noise at all, only run x document
+        cells.append((names, sums))
+        losses.append(dict(zip(names, sums.sum(1) / tokens.sum(), strict=True)))
+    # both estimate the same variance: 200 cells know each to about 7 %
+    assert document_part(cells, tokens) == pytest.approx(seed_noise(losses)[0], rel=0.2)
 
 
 def test_gains_share_the_noise_of_the_run_without_a_teacher():

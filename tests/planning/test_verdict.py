@@ -113,6 +113,21 @@ def test_unknown_seed_noise_is_flagged_and_widens(tmp_path, study):
     assert alone.gain.upper - alone.gain.lower > 1.5 * (known.gain.upper - known.gain.lower)
 
 
+def test_repeats_without_a_teacher_alone_still_bound_the_noise(tmp_path):
+    write_study(
+        tmp_path, World(), skip=tuple(f"from-{t}-s{s}" for t in ("0.02M", "0.1M", "0.3M") for s in (1, 2))
+    )
+    assert plan(1e5, student_tokens=150_000, study=tmp_path).headline.details["seed_source"] == "arm"
+
+
+def test_beyond_the_budgets_run_the_runs_that_are_missing_are_named(study):
+    verdict = plan(1e5, student_tokens=900_000, study=study)
+    assert verdict.headline.best.basis == "extrapolated"
+    assert not verdict.inside_range
+    if verdict.verdict == "too-close":
+        assert "the target itself: 0.1M on 900k tokens without a teacher and on 900k" in verdict.next_runs[0]
+
+
 def test_unequal_seeds_are_paired_over_what_is_common(tmp_path):
     write_study(tmp_path, World(), skip=("from-0.3M-s1", "from-0.3M-s2", "from-0.02M-s2"))
     verdict = plan(1e5, student_tokens=150_000, study=tmp_path)

@@ -40,7 +40,8 @@ class SeedNoise:
     """The same as it shows on these documents: what a table of losses lets one see."""
     dof: float
     source: str
-    """`cell` (repeated here), `study` (borrowed from repeated cells elsewhere), `assumed`."""
+    """`cell` (repeated here), `study` (borrowed from repeated cells elsewhere), `arm` (one arm was repeated, so
+    what a seed does to both is in it), `assumed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,9 @@ class GainPosterior:
         return np.bincount(self.draws.argmax(1), minlength=self.draws.shape[1]) / len(self.draws)
 
 
-def seed_noise(cells: Sequence[Mapping[tuple[str, int], float]]) -> tuple[float, float]:
+def seed_noise(
+    cells: Sequence[Mapping[tuple[str, int], float]], *, paired: bool = True
+) -> tuple[float, float]:
     """Paired seed variance of one run and its degrees of freedom, pooled over cells.
 
         loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
@@ -81,13 +84,14 @@ def seed_noise(cells: Sequence[Mapping[tuple[str, int], float]]) -> tuple[float,
 
     Args:
         cells: one mapping {(arm, seed): loss} per cell of equal size and tokens.
+        paired: False leaves seed_k out of the layout, for cells where one arm alone was repeated: an upper bound.
 
     Returns:
         (variance, dof); (0, 0) where nothing was repeated.
     """
     rss, dof = 0.0, 0.0
     for cell in cells:
-        maker, free = _residual_maker(list(cell))
+        maker, free = _residual_maker(list(cell), paired=paired)
         residual = maker @ np.array(list(cell.values()))
         rss, dof = rss + float(residual @ residual), dof + free
     return (rss / dof, dof) if dof else (0.0, 0.0)
@@ -107,16 +111,17 @@ def document_part(
     """
     found, dof = 0.0, 0.0
     for names, sums in cells:
-        maker, free = _residual_maker(names)
+        maker, free = _residual_maker(names, paired=True)
         if free:
             found += float(np.trace(clustered_cov((maker @ sums).T, tokens)))
             dof += free
     return found / dof if dof else 0.0
 
 
-def _residual_maker(names: Sequence[tuple[str, int]]) -> tuple[Array, float]:
+def _residual_maker(names: Sequence[tuple[str, int]], *, paired: bool) -> tuple[Array, float]:
     """The projection onto what arms and seeds leave unexplained, and its rank."""
-    arms, seeds = sorted({arm for arm, _ in names}), sorted({seed for _, seed in names})
+    arms = sorted({arm for arm, _ in names})
+    seeds = sorted({seed for _, seed in names}) if paired else []
     design = np.array(
         [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in names]
     )

@@ -246,6 +246,11 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
         if dof >= needed:
             pure = max(variance - _document_part(used), LEAST_SEED_SHARE * variance)
             return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source)
+    variance, dof = seed_noise(
+        [_losses(c) for budgets in cells.values() for c in budgets.values()], paired=False
+    )
+    if dof:
+        return SeedNoise(sd=math.sqrt(variance), seen=math.sqrt(variance), dof=dof, source="arm")
     sd = ASSUMED_SEED_SD * loss
     return SeedNoise(sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed")
 

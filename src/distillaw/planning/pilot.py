@@ -20,7 +20,9 @@ def next_runs(
     if record is None:
         return _first_study(situation), "distillaw study show studies/quickstart.toml"
     report = f"distillaw report {record.folder}"
-    if headline.kind != "measured":
+    assert headline.pretrain is not None
+    bases = {headline.pretrain.basis, headline.best.basis}
+    if headline.kind != "measured" or (answer.verdict == "too-close" and bases != {"measured"}):
         return [_measure_target(situation, headline)], report
     if answer.verdict != "too-close":
         return [], report
@@ -43,19 +45,18 @@ def _tenth(situation: Situation) -> str:
 
 
 def _measure_target(situation: Situation, headline: Evidence) -> str:
-    """The target was not run: the two runs that would make it measured."""
+    """The target was not run in full: the one or two runs that would make it measured."""
     own, best = headline.pretrain, headline.best
     assert own is not None
-    cost = (
-        (own.compute["total"] or 0.0)
-        + (best.compute["student_training"] or 0.0)
-        + (best.compute["teacher_logits"] or 0.0)
-    )
-    return (
-        f"the target itself: {format_count(situation.student_params)} on {format_count(own.student_tokens)} "
-        f"tokens without a teacher and on {format_count(best.student_tokens)} tokens from the "
-        f"{best.teacher.name if best.teacher else ''}, {format_flop(cost)} for the pair"
-    )
+    missing, cost = [], 0.0
+    if own.basis != "measured":
+        missing.append(f"on {format_count(own.student_tokens)} tokens without a teacher")
+        cost += own.compute["total"] or 0.0
+    if best.basis != "measured":
+        teacher = best.teacher.name if best.teacher else ""
+        missing.append(f"on {format_count(best.student_tokens)} tokens from the {teacher}")
+        cost += (best.compute["student_training"] or 0.0) + (best.compute["teacher_logits"] or 0.0)
+    return f"the target itself: {situation.size} {' and '.join(missing)}, {format_flop(cost)}"
 
 
 def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: StudyRecord) -> str:
@@ -69,7 +70,7 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     )
     have = int(_number(headline, "seeds_best"))
     teacher = best.teacher.name if best.teacher else ""
-    cell = f"{format_count(situation.student_params)} on {format_count(best.student_tokens)} tokens"
+    cell = f"{situation.size} on {format_count(best.student_tokens)} tokens"
     if gain < floor:
         return (
             f"none: the gain ({gain:.3f}) is below what matters ({floor:.3f} nats/token). Take the cheaper way, "

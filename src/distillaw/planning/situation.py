@@ -113,6 +113,12 @@ class Situation:
             )
 
     @property
+    def size(self) -> str:
+        """The student's size in words: its label, else in millions from 0.1M on."""
+        n = self.student_params
+        return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
+
+    @property
     def training_flop_per_token(self) -> float:
         """3 F(N_S)."""
         return 3 * self.forward_flop(self.student_params)

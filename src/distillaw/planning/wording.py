@@ -66,14 +66,9 @@ def interval(value: Interval) -> str:
     return f"{nats(value.mean, half)} [{nats(value.lower, half)}, {nats(value.upper, half)}]"
 
 
-def model_size(params: float) -> str:
-    """Sizes of models are said in millions from 0.1M on, where tokens are counted in thousands."""
-    return f"{params / 1e6:.3g}M" if 0.9995e5 <= params < 0.9995e6 else format_count(params)
-
-
 def student(situation: Situation) -> str:
     """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
-    size = situation.label or model_size(situation.student_params)
+    size = situation.size
     if situation.student_tokens is not None:
         return f"a {size} student on {format_count(situation.student_tokens)} tokens"
     assert situation.compute is not None
@@ -262,7 +257,7 @@ def _warnings(situation: Situation, evidence: Sequence[Evidence], headline: Evid
     assert headline.pretrain is not None
     own = headline.pretrain.loss.mean
     for row in headline.distil:
-        if row.teacher_loss is not None and row.teacher_loss >= own:
+        if headline.kind != "measured" and row.teacher_loss is not None and row.teacher_loss >= own:
             found.append(
                 f"the {_teacher(row)} is no better than the student by itself ({nats(own)}): "
                 "expect it to hold the student back"

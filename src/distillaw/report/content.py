@@ -100,7 +100,7 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
     seed_sd = verdict.headline.details.get("seed_sd_seen")
     if isinstance(seed_sd, float):
         source = {"cell": "measured at the target", "study": "measured elsewhere in the study",
-                  "assumed": "ASSUMED: no cell was repeated"}[str(verdict.headline.details["seed_source"])]  # fmt: skip
+                  "arm": "from repeats of one arm", "assumed": "ASSUMED: no cell was repeated"}[str(verdict.headline.details["seed_source"])]  # fmt: skip
         found.append(Figure(label="Seed noise of one run", value=f"{seed_sd:.4f} nats/token", note=source))
     return found
 
