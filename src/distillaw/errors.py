@@ -7,7 +7,8 @@
       FitError(RuntimeError)       no usable estimate at all; soft problems are a FitStatus
       VocabularyError(ValueError)  teacher and student do not share a vocabulary
       CacheError(OSError)          a file on disk is missing, truncated or made from something else
-      RunError(RuntimeError)       diverged, out of memory, out of disk, resumed with another spec
+      RunError(RuntimeError)       out of memory or disk, resumed with another spec
+        DivergedError              loss or gradient not finite: trying again would only repeat it
 
 A message says what happened, the values seen, the rule, and the next action. Each class is picklable
 (workers send them home) and carries the standard-library parent that a caller would expect.
@@ -47,7 +48,11 @@ class CacheError(DistillawError, OSError):
 
 
 class RunError(DistillawError, RuntimeError):
-    """A run that cannot go on: diverged, out of memory or disk, resumed with another spec."""
+    """A run that cannot go on: out of memory or disk, resumed with another spec."""
+
+
+class DivergedError(RunError):
+    """Loss or gradient is not finite; the same spec diverges again, so it is not tried again."""
 
 
 class DistillawWarning(UserWarning):

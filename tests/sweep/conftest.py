@@ -32,9 +32,15 @@ tokens = "8k"
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_text():
+    """Content of a study file that runs in seconds."""
+    return TINY
+
+
 @pytest.fixture
-def tiny(tmp_path):
-    """Path of a study file that runs in seconds."""
+def tiny(tmp_path, tiny_text):
+    """Path of that study file."""
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
+    path.write_text(tiny_text)
     return path

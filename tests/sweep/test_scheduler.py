@@ -21,9 +21,7 @@ import sys
 from pathlib import Path
 from distillaw.cli.display import QuietDisplay
 from distillaw.sweep.spec import load_study
-from distillaw.sweep.study import clear_failures, run_study
-from distillaw.runs.store import StudyFolder
-clear_failures(StudyFolder(Path(sys.argv[2])))
+from distillaw.sweep.study import run_study
 outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), workers=2, display=QuietDisplay(), command="test")
 print(len(outcome.done), len(outcome.failed))
 """
@@ -48,12 +46,10 @@ def _table(folder: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, tiny_text):
     """An uninterrupted study, the reference of the others."""
-    from conftest import TINY
-
     base = tmp_path_factory.mktemp("whole")
-    (base / "tiny.toml").write_text(TINY)
+    (base / "tiny.toml").write_text(tiny_text)
     assert _finish(_start(base / "tiny.toml", base / "study")).strip() == "11 0"
     return base / "study"
 
@@ -140,6 +136,7 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
         def started(self, job, worker): ...
         def progressed(self, job, tokens, loss): ...
         def failed(self, job, error): ...
+        def note(self, message): ...
 
         def finished(self, job):
             if job.trunk.role == "teacher":
@@ -152,6 +149,42 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
     assert all("no teacher can be loaded" in error for error in progress.failures.values())
     assert len(progress.losses) == 6
     assert {row["arm"] for row in _table(folder).values()} == {"supervised"}
+
+
+def test_a_deleted_result_is_made_again_and_a_deleted_status_is_not_missed(tiny, tmp_path, whole):
+    import shutil
+
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    teacher = next(folder.glob("runs/teacher-*/result.json")).parent
+    other = next(folder.glob("runs/student-0.05M-alone-*-8000t"))
+    (other / "result.json").unlink()
+    (teacher / "status.json").unlink()
+    assert _finish(_start(tiny, folder)).strip() == "1 0"
+    assert _table(folder) == _table(whole)
+
+
+def test_a_damaged_result_names_the_file_and_the_remedy(tiny, tmp_path, whole):
+    import shutil
+
+    from distillaw.cli.display import QuietDisplay
+    from distillaw.errors import CacheError
+
+    folder = tmp_path / "study"
+    shutil.copytree(whole, folder)
+    file = next(folder.glob("runs/*/result.json"))
+    file.write_text("{")
+    with pytest.raises(CacheError, match=r"result.json: damaged.*Delete"):
+        run_study(load_study(tiny), folder, workers=1, display=QuietDisplay(), command="test")
+
+
+def test_the_folder_of_another_study_is_refused(tiny, whole):
+    from distillaw.cli.display import QuietDisplay
+    from distillaw.errors import ConfigError
+
+    tiny.write_text(tiny.read_text().replace('name = "tiny"', 'name = "other"'))
+    with pytest.raises(ConfigError, match=r"holds the study 'tiny', not 'other'"):
+        run_study(load_study(tiny), whole, workers=1, display=QuietDisplay(), command="test")
 
 
 def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):

@@ -62,6 +62,9 @@ class QuietDisplay:
     def failed(self, job: Job, error: str) -> None:
         """Ignored."""
 
+    def note(self, message: str) -> None:
+        """Ignored."""
+
 
 class LiveDisplay:
     """One bar for the study, one per running trunk, with tokens/s, loss and time left."""
@@ -76,6 +79,8 @@ class LiveDisplay:
     def started(self, job: Job, worker: int) -> None:
         """A bar appears."""
         name = job.trunk.trunk_id.rsplit("-", 1)[0]
+        if job.trunk.trunk_id in self._tasks:  # its worker died; another goes on from the checkpoint
+            return
         self._tasks[job.trunk.trunk_id] = self._progress.add_task(
             f"{job.trunk.purpose:7s} {name}", total=job.tokens, note=""
         )
@@ -95,7 +100,11 @@ class LiveDisplay:
     def failed(self, job: Job, error: str) -> None:
         """The bar goes, the error stays."""
         self.finished(job)
-        self._progress.console.print(f"failed: {job.trunk.trunk_id}: {error}", markup=False)
+        self.note(f"failed: {job.trunk.trunk_id}: {error}")
+
+    def note(self, message: str) -> None:
+        """A line above the bars."""
+        self._progress.console.print(message, markup=False, highlight=False)
 
 
 class LogDisplay:
@@ -114,7 +123,7 @@ class LogDisplay:
         now = time.monotonic()
         if now - self._said > LOG_SECONDS:
             self._said = now
-            rate = self._tokens / (now - self._began)
+            rate = max(self._tokens, 1) / (now - self._began)
             left = format_seconds(max(0.0, self._total - self._tokens) / rate)
             say(f"  {format_seconds(now - self._began)}: {format_count(self._tokens)} of about "
                 f"{format_count(self._total)} tokens, {format_count(rate)} tokens/s, about {left} left")  # fmt: skip
@@ -127,3 +136,7 @@ class LogDisplay:
     def failed(self, job: Job, error: str) -> None:
         """One line."""
         say(f"  failed: {job.trunk.trunk_id}: {error}")
+
+    def note(self, message: str) -> None:
+        """One line."""
+        say(f"  {message}")

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display, say
+from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
 app = App(name="study", help="Design, dry-run and run a family of runs.")
@@ -30,13 +31,12 @@ def show(
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
-    from distillaw.sweep.cost import study_cost
-    from distillaw.sweep.local import available_cores
+    from distillaw.sweep.cost import study_cost, study_vocab
     from distillaw.sweep.spec import load_study
 
     spec = load_study(study, corpus=corpus)
-    cost = study_cost(spec, spec.data.vocab_size)
-    cores = workers or available_cores()
+    cost = study_cost(spec, study_vocab(spec))
+    cores = _count_workers(workers)
     wall = cost.wall_seconds(cores)
     if json:
         rows = [
@@ -55,7 +55,8 @@ def show(
         f"{format_bytes(cost.disk_bytes)} on disk"
     )
     _print_unknowns(spec)
-    print(f"\nnext: distillaw study run {shlex.quote(str(study))}")
+    text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
+    print(f"\nnext: distillaw study run {shlex.quote(str(study))}{text}")
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
@@ -124,46 +125,64 @@ def run(
         quiet: no progress, only the result.
         json: print one JSON object at the end.
     """
-    from distillaw.runs.store import StudyFolder
-    from distillaw.sweep.cost import study_cost
-    from distillaw.sweep.local import available_cores
+    from distillaw.sweep.cost import study_cost, study_vocab
     from distillaw.sweep.spec import load_study
-    from distillaw.sweep.study import clear_failures, require_trainable, run_study
+    from distillaw.sweep.study import require_trainable, run_study
 
     require_trainable()
     spec = load_study(study, corpus=corpus)
     folder = out or Path("out") / spec.name
-    cores = workers or available_cores()
-    cost = study_cost(spec, spec.data.vocab_size)
-    say(f"{spec.name}: {cost.num_runs} runs planned, {format_flop(cost.flops)}, about "
-        f"{format_seconds(cost.wall_seconds(cores))} on {cores} cores; folder {folder}", quiet=quiet)  # fmt: skip
-    clear_failures(StudyFolder(folder))
-    with make_display(cost.tokens, quiet=quiet) as display:
-        outcome = run_study(
-            spec, folder, workers=cores, display=display, command=shlex.join(["distillaw", *sys.argv[1:]])
-        )
+    cores = _count_workers(workers)
+    cost = study_cost(spec, study_vocab(spec))
+    say(
+        f"{spec.name}: {cost.num_runs} runs in all, {format_flop(cost.flops)}, about "
+        f"{format_seconds(cost.wall_seconds(cores))} on {cores} cores from nothing; folder {folder}",
+        quiet=quiet,
+    )
+    share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
+    with make_display(cost.tokens * share_left, quiet=quiet) as display:
+        command = shlex.join(["distillaw", *sys.argv[1:]])
+        outcome = run_study(spec, folder, workers=cores, display=display, command=command)
     return _conclude(folder, outcome, quiet=quiet, as_json=json)
+
+
+def _count_workers(asked: int) -> int:
+    """Workers to start: all cores if 0.
+
+    Raises:
+        ConfigError: negative, or more than four per core.
+    """
+    from distillaw.sweep.local import available_cores
+
+    cores = available_cores()
+    if not 0 <= asked <= 4 * cores:
+        raise ConfigError(f"--workers {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
+    return asked or cores
 
 
 def _conclude(folder: Path, outcome, *, quiet: bool, as_json: bool) -> int:
     """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
+    for run_id, error in outcome.failed.items():
+        sys.stderr.write(f"failed: {run_id}: {error}\n")
+    for reason in outcome.waiting:
+        sys.stderr.write(f"not trained: {reason}\n")
+    if not (folder / "runs.parquet").exists():
+        raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
     from distillaw.report.study import conclude_study
 
     conclusion = conclude_study(folder)
     if as_json:
-        print_json({"folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed,
-                    "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
-                    "report": str(conclusion.report), "verdict": conclusion.verdict})  # fmt: skip
+        print_json({
+            "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,
+            "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
+            "report": str(conclusion.report), "verdict": conclusion.verdict,
+        })  # fmt: skip
     else:
         if outcome.done:
             busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
-            say(
-                f"{len(outcome.done)} runs in {format_seconds(outcome.wall_seconds)}, cores {busy:.0%} busy",
-                quiet=quiet,
-            )
-        else:
+            took = format_seconds(outcome.wall_seconds)
+            say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy", quiet=quiet)
+        elif not outcome.failed:
             say("nothing left to train", quiet=quiet)
         print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
-    for run_id, error in outcome.failed.items():
-        sys.stderr.write(f"failed: {run_id}: {error}\n")
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed or outcome.waiting else 0

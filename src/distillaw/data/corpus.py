@@ -5,7 +5,7 @@ Text must be UTF-8; a file that is not is refused with the byte that is wrong.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -56,6 +56,10 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
         raise ConfigError(
             f"data.corpus = {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
             f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or one of {sorted(SHIPPED)}"
+        )
+    if (path / "dataset_dict.json").exists():
+        raise ConfigError(
+            f"data.corpus = {corpus!r} holds several splits; give one of them, e.g. {corpus}/train"
         )
     if (path / "dataset_info.json").exists():
         yield from _read_saved_dataset(path, text_column)
@@ -111,20 +115,32 @@ def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     try:
-        from pyarrow import ArrowInvalid
+        from pyarrow import ArrowException
         from pyarrow import parquet as pq
     except ImportError:
         raise ConfigError(f'{path}: reading Parquet needs pyarrow: pip install "distillaw[train]"') from None
     try:
         file = pq.ParquetFile(path)
-    except ArrowInvalid as error:
+    except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     if text_column not in file.schema_arrow.names:
         raise DataError(
             f"{path}: no column {text_column!r}; found {file.schema_arrow.names}. Set data.text_column"
         )
-    for batch in file.iter_batches(batch_size=16, columns=[text_column]):
-        yield from (text for text in batch.column(0).to_pylist() if text is not None)
+    try:
+        for batch in file.iter_batches(batch_size=16, columns=[text_column]):
+            yield from _texts(batch.column(0).to_pylist(), f"{path}, column {text_column!r}")
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged ({error})") from error
+
+
+def _texts(values: Iterable[object], where: str) -> Iterator[str]:
+    """The values that are text; missing ones are dropped, other types refused."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif value is not None:
+            raise DataError(f"{where}: holds {type(value).__name__}, not text. Set data.text_column")
 
 
 def _read_saved_dataset(path: Path, text_column: str) -> Iterator[str]:
@@ -158,7 +174,7 @@ def _column(dataset, text_column: str, where: str) -> Iterator[str]:
         raise DataError(
             f"{where}: no column {text_column!r}; found {dataset.column_names}. Set data.text_column"
         )
-    yield from (row[text_column] for row in dataset)
+    yield from _texts((row[text_column] for row in dataset), where)
 
 
 def _sections(text: str, size: int) -> Iterator[str]:

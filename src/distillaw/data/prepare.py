@@ -8,7 +8,7 @@ duplicates are dropped before splitting, so that one text cannot stand on two si
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.data.corpus import read_documents
-from distillaw.data.shards import FORMAT, ShardWriter, TokenStore, manifest_hash
+from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
-from distillaw.runs.files import saving, write_json
+from distillaw.quantities import format_count
+from distillaw.runs.files import file_sha256, saving, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,8 +57,15 @@ class DataSpec:
     """Decides which document goes to which split."""
 
 
-def prepare_data(spec: DataSpec, folder: Path) -> TokenStore:
+def prepare_data(
+    spec: DataSpec, folder: Path, *, say: Callable[[str], None] = lambda message: None
+) -> TokenStore:
     """Tokenise a corpus into `folder`, or open what is there if it was made from the same spec.
+
+    Args:
+        spec: the text and how it is cut.
+        folder: where shards, tokenizer and manifest go.
+        say: told now and then how far it is.
 
     Raises:
         CacheError: the folder was made from another spec, or is damaged.
@@ -75,7 +83,7 @@ def prepare_data(spec: DataSpec, folder: Path) -> TokenStore:
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        _build(spec, building)
+        _build(spec, building, say)
         with saving(folder):
             shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
             os.replace(building, folder)
@@ -103,17 +111,21 @@ def _documents(spec: DataSpec) -> Iterator[str]:
             yield text
 
 
-def _build(spec: DataSpec, folder: Path) -> None:
+def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
+    say(f"reading {spec.corpus}")
     sizes = np.array([len(text) for text in _documents(spec)], dtype=np.int64)
     sides = assign_splits(sizes, spec)
     tokenizer = load_tokenizer(spec.tokenizer) if spec.tokenizer else _train(spec, sides)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
+        say(f"tokenising {len(sizes)} documents, {format_count(float(sizes.sum()))} characters")
         name, splits = _encode(spec, sides, tokenizer, folder)
+        others = {path.name: file_sha256(path) for path in sorted((folder / "tokenizer").iterdir())}
+        others[HELDOUT_BOUNDS] = file_sha256(folder / HELDOUT_BOUNDS)
     write_json(folder / "manifest.json", {
         "format": FORMAT, "spec": asdict(spec), "tokenizer_hash": name, "vocab_size": len(tokenizer),
         "dtype": _dtype(tokenizer).name, "documents": len(sizes), "characters": int(sizes.sum()), "splits": splits,
-        "data_hash": manifest_hash(name, splits),
+        "data_hash": manifest_hash(name, splits), "files": others,
     })  # fmt: skip
 
 
@@ -141,7 +153,7 @@ def _encode(
                 writers[side].append([*ids, end])
     for writer in writers.values():
         writer.flush()
-    np.save(folder / "validation-documents.npy", np.array(heldout_bounds, dtype=np.int64))
+    np.save(folder / HELDOUT_BOUNDS, np.array(heldout_bounds, dtype=np.int64))
     splits = {
         split: {"documents": int(np.sum(sides == split)), "tokens": writer.tokens, "shards": writer.files}
         for split, writer in writers.items()

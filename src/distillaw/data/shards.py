@@ -19,6 +19,19 @@ from distillaw.errors import CacheError
 from distillaw.runs.files import content_hash, file_sha256, read_json
 
 FORMAT = 1
+HELDOUT_BOUNDS = "validation-documents.npy"
+_KEYS = {
+    "spec",
+    "tokenizer_hash",
+    "vocab_size",
+    "dtype",
+    "documents",
+    "characters",
+    "splits",
+    "data_hash",
+    "files",
+}
+_AGAIN = "Delete {} to tokenise again"
 SHARD_TOKENS = 1 << 26
 """Tokens per shard file (128 MB as uint16): small enough to copy, large enough to be few."""
 
@@ -105,10 +118,15 @@ class TokenStore:
         manifest = read_json(folder / "manifest.json")
         if manifest.get("format") != FORMAT:
             raise CacheError(f"{folder}: data format {manifest.get('format')!r}, this version reads {FORMAT}")
+        if missing := _KEYS - manifest.keys():
+            what = f"{folder}/manifest.json: damaged, keys missing: {sorted(missing)}"
+            raise CacheError(f"{what}. {_AGAIN.format(folder)}")
         store = cls(folder=folder, manifest=manifest)
         for name in store._splits():
             for entry in store._splits()[name]["shards"]:
                 _check_shard(folder / entry["file"], entry, np.dtype(manifest["dtype"]).itemsize, verify)
+        if verify:
+            _check_files(folder, manifest["files"])
         return store
 
     def _splits(self) -> dict[str, dict]:
@@ -136,7 +154,7 @@ class TokenStore:
 
     def heldout_documents(self) -> list[np.ndarray]:
         """Token ids of each held-out document, each beginning with the end-of-text token."""
-        bounds = np.load(self.folder / "validation-documents.npy")
+        bounds = np.load(self.folder / HELDOUT_BOUNDS)
         tokens = np.concatenate(self.split("validation", context=1).shards)
         return [tokens[a:b].astype(np.int64) for a, b in itertools.pairwise(bounds)]
 
@@ -148,16 +166,25 @@ def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:
     )
 
 
+def _check_files(folder: Path, hashes: object) -> None:
+    """Checksums of the tokenizer's files and the held-out boundaries: altered, they would change every loss."""
+    assert isinstance(hashes, dict)
+    for name, expected in hashes.items():
+        path = folder / name if name == HELDOUT_BOUNDS else folder / "tokenizer" / name
+        if not path.exists() or file_sha256(path) != expected:
+            raise CacheError(
+                f"{path}: missing, or its checksum differs from the manifest. {_AGAIN.format(folder)}"
+            )
+
+
 def _check_shard(path: Path, entry: dict, itemsize: int, verify: bool) -> None:
     if not path.exists():
-        raise CacheError(f"{path}: the shard is missing. Delete {path.parent} to tokenise again")
+        raise CacheError(f"{path}: the shard is missing. {_AGAIN.format(path.parent)}")
     expected = entry["tokens"] * itemsize
     if path.stat().st_size != expected:
         raise CacheError(
             f"{path}: {path.stat().st_size} bytes, the manifest says {expected}: the shard is truncated or "
-            f"foreign. Delete {path.parent} to tokenise again"
+            f"foreign. {_AGAIN.format(path.parent)}"
         )
     if verify and file_sha256(path) != entry["sha256"]:
-        raise CacheError(
-            f"{path}: checksum differs from the manifest. Delete {path.parent} to tokenise again"
-        )
+        raise CacheError(f"{path}: checksum differs from the manifest. {_AGAIN.format(path.parent)}")

@@ -6,7 +6,6 @@ The hash covers the token-to-id map: two tokenizers with the same hash can share
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
@@ -63,9 +62,9 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise ConfigError(f"data.tokenizer = {name_or_path!r}: cannot be loaded ({first})") from error
+        raise ConfigError(f"the tokenizer {name_or_path!r} cannot be loaded ({first})") from error
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"data.tokenizer = {name_or_path!r} has no end-of-text token; documents need one")
+        raise ConfigError(f"the tokenizer {name_or_path!r} has no end-of-text token; documents need one")
     return tokenizer
 
 
@@ -79,8 +78,3 @@ def encode_documents(tokenizer: "PreTrainedTokenizerBase", documents: list[str])
     """Token ids of each document, without special tokens; runs on all cores inside the tokenizer."""
     encoded = tokenizer(documents, add_special_tokens=False, return_attention_mask=False, verbose=False)
     return encoded["input_ids"]
-
-
-def same_vocabulary(folder: Path, expected_hash: str) -> bool:
-    """Whether the tokenizer stored in a model folder has the given hash."""
-    return tokenizer_hash(load_tokenizer(str(folder))) == expected_hash

@@ -5,6 +5,7 @@ out whole.
 """
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -89,6 +90,8 @@ def _convert(kind: Any, value: object, where: str) -> Any:
 
 def _number(kind: type, value: float | str, where: str) -> float | int:
     number = float(value) if isinstance(value, int | float) else parse_count(value, name=where)
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: {value!r} is not a finite number")
     if kind is float:
         return number
     if number != round(number):

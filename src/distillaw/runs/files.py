@@ -130,7 +130,13 @@ def locked(path: Path, what: str) -> Iterator[IO[str]]:
     Raises:
         RunError: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise RunError(
+            f"{path.parent} cannot be used as a folder ({error.strerror}); choose another one with --out"
+        ) from error
     with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

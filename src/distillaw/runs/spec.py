@@ -2,13 +2,12 @@
 
 A *trunk* is a training run at constant rate; a *run* is a trunk plus a token budget, reached by cooling down a
 branch of it. Runs of one trunk share its `trunk_id` (the `group` of the run table) and are correlated.
-Whatever changes a single number of the result is in the record; nothing else is.
+Whatever changes a single number of the result is in the hash; where an external teacher lies is not.
 """
 
 from dataclasses import asdict, dataclass
 
 from distillaw.accounting.shapes import Shape
-from distillaw.quantities import format_count
 from distillaw.runs.files import content_hash
 
 
@@ -78,12 +77,14 @@ class TrunkSpec:
         """Readable name plus the hash of everything that determines the weights."""
         identity = asdict(self)
         del identity["purpose"], identity["label"]
+        if self.teacher_fingerprint:  # the weights name an external teacher, wherever its folder lies
+            del identity["teacher_run"]
         arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"
         return f"{self.role}-{self.label}-{arm}-s{self.seed}-{content_hash(identity, digits=8)}"
 
     def run_id(self, tokens: int) -> str:
         """The run of this trunk that is cooled down at `tokens`."""
-        return f"{self.trunk_id}-{format_count(tokens)}t"
+        return f"{self.trunk_id}-{tokens}t"
 
 
 def _short(teacher_run: str) -> str:

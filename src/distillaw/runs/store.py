@@ -1,7 +1,7 @@
 """Folders of runs: where things lie, what state they are in, and the table of finished ones.
 
     runs/<run_id>/   spec.json status.json metrics.jsonl result.json heldout.parquet + a Hugging Face model
-    trunks/<id>/     spec.json metrics.jsonl state.pt (latest checkpoint of the constant-rate trunk)
+    trunks/<id>/     metrics.jsonl state.pt (latest checkpoint of the constant-rate trunk)
 
 `result.json` is written last: a folder that has it is finished, and nothing finished is ever redone.
 """
@@ -50,7 +50,13 @@ class RunFolder:
         if (self.path / "result.json").exists():
             return "done"
         status = self.path / "status.json"
-        return str(read_json(status).get("state", "planned")) if status.exists() else "planned"
+        state = str(read_json(status).get("state")) if status.exists() else "planned"
+        return "planned" if state == "done" else state  # its result was deleted: it is to be done again
+
+    def failure(self) -> tuple[str, bool]:
+        """Error of a failed run, and whether it diverged."""
+        status = read_json(self.path / "status.json")
+        return str(status.get("error", "unknown")), bool(status.get("diverged", False))
 
     def set_status(self, state: str, **details: object) -> None:
         """Write status.json."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import Shape
 from distillaw.sweep.jobs import Facts, Job, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 
@@ -38,12 +38,17 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     """FLOP, time and disk of the whole study, with tuning staying at its start."""
     facts = Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     jobs = nominal(spec, facts)
-    teachers = {
-        j.trunk.run_id(t): j.trunk.shape for j in jobs if j.trunk.role == "teacher" for t in j.budgets
-    }
+    context = spec.training.context
+    forward = {
+        j.trunk.run_id(t): forward_flops(j.trunk.shape).total
+        for j in jobs if j.trunk.role == "teacher" for t in j.budgets
+    } | {
+        str(folder): forward_flops(read_architecture(folder), context=context).total
+        for folder in spec.external_teachers()
+    }  # fmt: skip
 
-    def teacher_of(job: Job) -> Shape | None:
-        return teachers.get(job.trunk.teacher_run or "")
+    def teacher_of(job: Job) -> float:
+        return forward[job.trunk.teacher_run] if job.trunk.teacher_run else 0.0
 
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
     trunks = {job.trunk.trunk_id: job.trunk for job in jobs}
@@ -56,16 +61,23 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     )  # fmt: skip
 
 
-def job_flops(job: Job, teacher_shape: Shape | None) -> float:
+def study_vocab(spec: StudySpec) -> int:
+    """Entries of the study's vocabulary, from its tokenizer if it names one (loading that takes seconds)."""
+    if not spec.data.tokenizer:
+        return spec.data.vocab_size
+    from distillaw.data.tokenizer import load_tokenizer
+
+    return len(load_tokenizer(spec.data.tokenizer))
+
+
+def job_flops(job: Job, teacher_forward: float) -> float:
     """Training and teacher-logit FLOP a job executes: one trunk, a cooldown per budget."""
-    forward = forward_flops(job.trunk.shape).total
-    teacher = forward_flops(teacher_shape).total if teacher_shape else 0.0
-    return (3 * forward + teacher) * job.tokens
+    return (3 * forward_flops(job.trunk.shape).total + teacher_forward) * job.tokens
 
 
-def job_seconds(job: Job, teacher_shape: Shape | None) -> float:
+def job_seconds(job: Job, teacher_forward: float) -> float:
     """Estimated seconds on one core."""
-    return job_flops(job, teacher_shape) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * job.tokens
+    return job_flops(job, teacher_forward) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * job.tokens
 
 
 def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
@@ -77,10 +89,13 @@ def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
         return jobs
     planner = Planner(spec, facts, done)
     middle = spec.middle_teacher()
-    arms = ["supervised"] + (["distilled"] if middle else [])
-    teacher_run = next((j.trunk.run_id(max(j.budgets)) for j in jobs if middle and j.trunk.role == "teacher"
-                        and j.trunk.label == middle.params), None)  # fmt: skip
-    for arm in arms:
+    teacher_run = None
+    if middle is not None and middle.path:
+        teacher_run = str(middle.folder)
+    elif middle is not None:
+        trunk = next(j.trunk for j in jobs if j.trunk.role == "teacher" and j.trunk.label == middle.params)
+        teacher_run = trunk.run_id(middle.tokens)
+    for arm in ["supervised"] + (["distilled"] if middle else []):
         for size in spec.end_sizes():
             for i, j in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
                 jobs.append(

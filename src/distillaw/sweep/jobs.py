@@ -34,7 +34,9 @@ class Progress:
     losses: Mapping[str, float]
     """Finished run id -> held-out loss."""
     failures: Mapping[str, str]
-    """Failed run id -> its error."""
+    """Failed run id -> its error, divergence aside."""
+    diverged: frozenset[str] = frozenset()
+    """Runs whose loss or gradient ceased to be finite: to a search they are the worst there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Board:
     """What cannot be decided yet, in words."""
     supervised: Search | None = None
     distilled: Search | None = None
+    reference: str | None = None
+    """Run (or folder) of the teacher that the distilled arm is tuned with."""
 
 
 class Planner:
@@ -114,37 +118,47 @@ class Planner:
     def _add_distilled(
         self, board: Board, teachers: dict[str, str], batch_index: int, rounds: int, lowest: int
     ) -> None:
-        spec = self._spec
-        middle = spec.middle_teacher()
-        if middle is None:
+        """Tune the distilled arm with one teacher, then add the students of all."""
+        board.reference = self._reference(teachers)
+        if board.reference is None:
             return
-        reference = teachers[spec.teacher_label(middle)]
-        if not self._is_available(reference):
-            board.waiting.append(f"distilled rates wait for the teacher {spec.teacher_label(middle)}")
+        if not self._is_available(board.reference):
+            board.waiting.append(f"the distilled arm's rates wait for {board.reference}")
             return
         search = search_distilled(
-            self._lookup(reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest
+            self._lookup(board.reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest
         )
         board.distilled = search
-        self._add_points(board, search, reference)
-        if not search.rates_known:
+        self._add_points(board, search, board.reference)
+        if search.rates_known:
+            rates = self._rates(search, "distilled")
+            self._add_distilled_students(board, teachers, rates, self.batch_tokens(batch_index))
+        else:
             board.waiting.append("distilled students wait for their rate")
-            return
-        rates = self._rates(search, "distilled")
+
+    def _reference(self, teachers: dict[str, str]) -> str | None:
+        """The teacher to tune with: the chosen or middle one; if it failed, the next that did not."""
+        middle = self._spec.middle_teacher()
+        if middle is None:
+            return None
+        chosen = self._spec.teacher_label(middle)
+        order = [chosen, *(label for label in teachers if label != chosen)]
+        dead = self._progress.failures.keys() | self._progress.diverged
+        return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
+
+    def _add_distilled_students(
+        self, board: Board, teachers: dict[str, str], rates: dict[float, float], batch: int
+    ) -> None:
         for label, teacher_run in teachers.items():
             if self._is_available(teacher_run):
-                self._add_students(board, rates, self.batch_tokens(batch_index), teacher_run, label)
+                self._add_students(board, rates, batch, teacher_run, label)
             else:
                 board.waiting.append(f"students of {label} wait for their teacher")
 
     def _add_grid(self, board: Board, rates: dict[float, float], batch: int) -> None:
         teachers = self._add_teachers(board, rates, batch)
         self._add_students(board, rates, batch, None, None)
-        for label, teacher_run in teachers.items():
-            if self._is_available(teacher_run):
-                self._add_students(board, rates, batch, teacher_run, label)
-            else:
-                board.waiting.append(f"students of {label} wait for their teacher")
+        self._add_distilled_students(board, teachers, rates, batch)
 
     def _add_teachers(self, board: Board, rates: dict[float, float], batch: int) -> dict[str, str]:
         """Adds a job per teacher size; returns label -> run id or external folder."""
@@ -153,7 +167,7 @@ class Planner:
         for teacher in self._spec.teachers:
             label = self._spec.teacher_label(teacher)
             if teacher.path:
-                names[label] = str(Path(teacher.path).expanduser().resolve())
+                names[label] = str(teacher.folder)
                 continue
             budgets.setdefault(teacher.params, set()).add(teacher.tokens)
             names[label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
@@ -211,9 +225,7 @@ class Planner:
     def _lookup(self, teacher_run: str | None):
         def lookup(arm: str, size: str, i: int, j: int) -> float | None:
             run_id = self.point(arm, size, i, j, teacher_run).run_id(self._spec.tuning_tokens)
-            if run_id in self._progress.failures:
-                return math.inf
-            return self._progress.losses.get(run_id)
+            return math.inf if run_id in self._progress.diverged else self._progress.losses.get(run_id)
 
         return lookup
 
@@ -227,8 +239,9 @@ class Planner:
         """Tuned rate at each end size, keyed by its exact parameter count."""
         rates = {}
         for size in self._sizes:
-            trunk = self.point(arm, size, search.rate[arm, size], search.batch, None)
-            if math.isinf(self._lookup(None)(arm, size, search.rate[arm, size], search.batch) or 0.0):
+            best = search.rate[arm, size]
+            trunk = self.point(arm, size, best, search.batch, None)
+            if math.isinf(search.points[arm, size, best, search.batch]):
                 raise RunError(
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from distillaw.errors import RunError
@@ -41,6 +40,9 @@ class Display(Protocol):
     def failed(self, job: Job, error: str) -> None:
         """A job is given up."""
 
+    def note(self, message: str) -> None:
+        """Something the person who watches should know."""
+
 
 @dataclass(slots=True)
 class Worker:
@@ -60,6 +62,8 @@ class Outcome:
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    """What the study still lacks because something it needs has failed, in words."""
     busy_seconds: float = 0.0
     """CPU seconds of the workers, from the operating system."""
     wall_seconds: float = 0.0
@@ -74,6 +78,7 @@ class LocalScheduler:
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._crashes: dict[str, int] = {}
+        self._any_was_ready = False
         self._outcome = Outcome(workers=workers)
 
     def run(self, board: Callable[[], Board]) -> Outcome:
@@ -111,10 +116,9 @@ class LocalScheduler:
         return bool(running)
 
     def _is_open(self, job: Job) -> bool:
-        ids = job.run_ids
-        if any(run_id in self._outcome.failed for run_id in ids):
-            return False
-        return any(self._study.run(run_id).state() != "done" for run_id in ids)
+        """Whether a job has unfinished runs and none that failed (those wait for the next call, or for ever)."""
+        states = [self._study.run(run_id).state() for run_id in job.run_ids]
+        return "failed" not in states and any(state != "done" for state in states)
 
     def _free_workers(self, wanted: int) -> list[Worker]:
         for worker in [w for w in self._workers if w.process.poll() is not None and w.job is None]:
@@ -168,7 +172,7 @@ class LocalScheduler:
         """Act on one message; True if the worker's job ended."""
         job = worker.job
         if message["event"] == "ready":
-            worker.is_ready = True
+            worker.is_ready = self._any_was_ready = True
         if job is None or message["event"] == "ready":
             return False
         if message["event"] == "progress":
@@ -188,7 +192,7 @@ class LocalScheduler:
         self._forget(worker)
         if job is None:
             return False
-        if not worker.is_ready:
+        if not worker.is_ready and not self._any_was_ready:
             raise RunError(
                 f"a worker ended with code {code} before its first job; see {self._study.path}/worker-*.log"
             )
@@ -218,8 +222,13 @@ class LocalScheduler:
 
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
+        if any(worker.job for worker in self._workers):
+            self._display.note("stopping: the workers save their checkpoints")
         for worker in self._workers:
-            worker.process.terminate() if worker.job else worker.process.stdin and worker.process.stdin.close()
+            if worker.job:
+                worker.process.terminate()
+            if worker.process.stdin:
+                worker.process.stdin.close()
         deadline = time.monotonic() + STOP_SECONDS
         for worker in list(self._workers):
             try:
@@ -232,9 +241,6 @@ class LocalScheduler:
 
 def available_cores() -> int:
     """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def worker_logs(study: Path) -> list[Path]:
-    """Logs of the workers, for error messages."""
-    return sorted(study.glob("worker-*.log"))
+    if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and containers
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,7 +1,5 @@
 """The tables of a study: runs.parquet and tuning.json, views of the run folders."""
 
-from pathlib import Path
-
 from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
@@ -13,7 +11,7 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
     planner = Planner(spec, facts, progress)
     board = planner.board()
     purposes: dict[str, str] = {}
-    for search, teacher_run in ((board.supervised, None), (board.distilled, _tuning_teacher(spec, board))):
+    for search, teacher_run in ((board.supervised, None), (board.distilled, board.reference)):
         if search is not None:
             for arm, size, i, j in search.points:
                 run_id = planner.point(arm, size, i, j, teacher_run).run_id(spec.tuning_tokens)
@@ -24,22 +22,10 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
     write_json(study.path / "tuning.json", tuning_record(spec, planner, board))
 
 
-def _tuning_teacher(spec: StudySpec, board: Board) -> str | None:
-    middle = spec.middle_teacher()
-    if middle is None:
-        return None
-    if middle.path:
-        return str(Path(middle.path).expanduser().resolve())
-    trunk = next(
-        (j.trunk for j in board.jobs if j.trunk.role == "teacher" and j.trunk.label == middle.params), None
-    )
-    return trunk.run_id(middle.tokens) if trunk else None
-
-
 def tuning_record(spec: StudySpec, planner: Planner, board: Board) -> dict[str, object]:
     """tuning.json: per arm and size, the rates and batches tried, their losses, the best, whether interior."""
     arms = []
-    teacher_run = _tuning_teacher(spec, board)
+    teacher_run = board.reference
     for search in (board.supervised, board.distilled):
         if search is None:
             continue

@@ -11,7 +11,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board, Planner
 from distillaw.sweep.local import Display, LocalScheduler, Outcome
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec, check_study
-from distillaw.sweep.study import check_facts, read_progress, write_study
+from distillaw.sweep.study import check_facts, clear_failures, read_progress, standing_failures, write_study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,9 @@ def run_single(
     spec = single.as_study()
     with locked(folder / ".lock", f"the folder {folder}"):
         study = StudyFolder(folder)
-        store = prepare_data(spec.data, study.data)
-        facts = check_facts(spec, store)
+        clear_failures(study)
+        store = prepare_data(spec.data, study.data, say=display.note)
+        facts = check_facts(spec, store, display)
         write_study(spec, study, store, command)
         wanted = "distilled" if single.teacher else "supervised"
 
@@ -70,5 +71,6 @@ def run_single(
             return full
 
         outcome = LocalScheduler(study, workers=1, display=display).run(board)
-        (job,) = board().jobs
-        return study.run(job.run_ids[0]).result(), outcome
+        full = board()
+        outcome.failed = standing_failures(full, read_progress(study))
+        return study.run(full.jobs[0].run_ids[0]).result(), outcome

@@ -1,5 +1,6 @@
 """A study as its TOML file describes it: text, sizes, budgets, teachers, seeds, and the question it answers."""
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +23,11 @@ class TeacherSpec:
     """Tokens it is trained on (the teacher split)."""
     path: str = ""
     """Folder of an existing Hugging Face model with the study's tokenizer, instead of params and tokens."""
+
+    @property
+    def folder(self) -> Path:
+        """`path` as an absolute folder: how runs name an external teacher."""
+        return Path(self.path).expanduser().resolve()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +111,10 @@ class StudySpec:
         """Labels of all teachers, in file order."""
         return [self.teacher_label(teacher) for teacher in self.teachers]
 
+    def external_teachers(self) -> list[Path]:
+        """Folders of the teachers that are not trained here."""
+        return [teacher.folder for teacher in self.teachers if teacher.path]
+
     def middle_teacher(self) -> TeacherSpec | None:
         """The teacher that the distilled arm is tuned with."""
         if not self.teachers:
@@ -147,45 +157,71 @@ def check_study(spec: StudySpec) -> None:
     Raises:
         ConfigError: naming the setting, its value and the rule.
     """
+    _check_numbers(spec)
     context = spec.training.context
     _require(bool(spec.students.params) and bool(spec.students.tokens), "[students] needs params and tokens")
     _require(
         bool(spec.data.corpus),
         "data.corpus is empty: give the text with --corpus PATH, or name it in the file",
     )
-    _require(len(set(spec.students.params)) == len(spec.students.params), "[students] params repeats a size")
-    _require(spec.batch_tokens % context == 0 and spec.batch_tokens > 0,
+    sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
+    _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
+    _require(spec.batch_tokens % context == 0,
              f"batch_tokens = {spec.batch_tokens} is not a multiple of training.context = {context}")  # fmt: skip
     micro = spec.training.micro_batch_tokens
     _require(
         micro % context == 0, f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
     )
-    _require(
-        0 < spec.training.cooldown < 1, f"training.cooldown = {spec.training.cooldown} must lie in (0, 1)"
-    )
-    _require(0 <= spec.training.distill_weight <= 1,
-             f"training.distill_weight = {spec.training.distill_weight} must lie in [0, 1]")  # fmt: skip
-    _require(
-        spec.training.temperature > 0, f"training.temperature = {spec.training.temperature} must be positive"
-    )
-    _require(0 < spec.peak_lr < 1, f"peak_lr = {spec.peak_lr} must lie in (0, 1)")
-    _require(
-        0 < spec.data.teacher_share < 1, f"data.teacher_share = {spec.data.teacher_share} must lie in (0, 1)"
-    )
-    _require(spec.data.validation_documents >= 2,
-             f"data.validation_documents = {spec.data.validation_documents}: errors are clustered by document, so "
-             "at least 2 are needed and 60 are wanted")  # fmt: skip
-    shortest = 20 * spec.batch_tokens
     for tokens in (*spec.students.tokens, spec.tuning_tokens):
-        _require(
-            tokens >= shortest,
-            f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt",
-        )
+        _require(tokens >= 20 * spec.batch_tokens,
+                 f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt")  # fmt: skip
     _check_teachers(spec)
+    _check_replicates(spec)
+
+
+def _check_numbers(spec: StudySpec) -> None:
+    """Every number that has a range, in one table."""
+    training, data = spec.training, spec.data
+    rules: list[tuple[str, float, float, float]] = [
+        ("batch_tokens", spec.batch_tokens, 1, math.inf),
+        ("peak_lr", spec.peak_lr, 1e-9, 0.999),
+        ("seed", spec.seed, 0, math.inf),
+        ("training.context", training.context, 2, math.inf),
+        ("training.head_dim", training.head_dim, 2, math.inf),
+        ("training.aspect", training.aspect, 0.1, 1e4),
+        ("training.warmup_tokens", training.warmup_tokens, 0, math.inf),
+        ("training.cooldown", training.cooldown, 0.01, 0.99),
+        ("training.weight_decay", training.weight_decay, 0, 1),
+        ("training.clip_norm", training.clip_norm, 1e-9, math.inf),
+        ("training.z_weight", training.z_weight, 0, math.inf),
+        ("training.distill_weight", training.distill_weight, 0, 1),
+        ("training.temperature", training.temperature, 1e-3, 1e3),
+        ("training.micro_batch_tokens", training.micro_batch_tokens, 0, math.inf),
+        ("tuning.rounds", spec.tuning.rounds, 0, 20),
+        ("data.teacher_share", data.teacher_share, 0.001, 0.999),
+        ("data.vocab_size", data.vocab_size, 257, math.inf),
+        ("data.validation_documents", data.validation_documents, 2, math.inf),
+        ("data.validation_tokens_per_document", data.validation_tokens_per_document, 1, math.inf),
+        ("data.max_document_chars", data.max_document_chars, 0, math.inf),
+        ("data.section_chars", data.section_chars, 0, math.inf),
+        ("data.seed", data.seed, 0, math.inf),
+    ]
+    for name, value, low, high in rules:
+        _require(low <= value <= high, f"{name} = {value:g} must lie in [{low:g}, {high:g}]")
+    _require(
+        training.head_dim % 2 == 0, f"training.head_dim = {training.head_dim} must be even (rotary positions)"
+    )
+
+
+def _check_replicates(spec: StudySpec) -> None:
     sizes = list(spec.students.params)
     for replicate in spec.replicates:
         _require(
             replicate.params in sizes, f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
+        )
+        _require(
+            replicate.seeds >= 2,
+            f"[[replicates]] seeds = {replicate.seeds}: give at least 2, the first included",
         )
         for label in replicate.teachers:
             _require(label in spec.teacher_labels(),
@@ -202,11 +238,8 @@ def _check_teachers(spec: StudySpec) -> None:
         if teacher.path:
             _require(not teacher.params and not teacher.tokens,
                      f"[[teachers]] path = {teacher.path!r}: give either path, or params and tokens")  # fmt: skip
-            folder = Path(teacher.path).expanduser()
-            _require(
-                (folder / "config.json").exists(),
-                f"[[teachers]] path = {teacher.path!r}: no config.json there",
-            )
+            _require((teacher.folder / "config.json").exists(),
+                     f"[[teachers]] path = {teacher.path!r}: no config.json there")  # fmt: skip
         else:
             _require(bool(teacher.params) and teacher.tokens >= 20 * spec.batch_tokens,
                      f"[[teachers]] {teacher}: needs params, and tokens of at least 20 batches")  # fmt: skip

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from distillaw.accounting.config import read_architecture
 from distillaw.data.prepare import prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import locked, read_json, write_json
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.cost import study_cost
-from distillaw.sweep.jobs import Facts, Planner, Progress
+from distillaw.sweep.cost import study_cost, study_vocab
+from distillaw.sweep.jobs import Board, Facts, Planner, Progress
 from distillaw.sweep.local import Display, LocalScheduler, Outcome
 from distillaw.sweep.record import write_tables
 from distillaw.sweep.spec import StudySpec
@@ -38,81 +39,120 @@ def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, 
         display: told about every job.
         command: how the user called, for the report.
 
+    Returns:
+        What was done, and every run of the study that has failed, now or before.
+
     Raises:
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: another process works on the folder, the disk is full, or workers do not start.
     """
     with locked(folder / ".lock", f"the study {folder}"):
         study = StudyFolder(folder)
-        _check_disk(folder, study_cost(spec, spec.data.vocab_size).disk_bytes)
-        store = prepare_data(spec.data, study.data)
-        facts = check_facts(spec, store)
+        cost = study_cost(spec, study_vocab(spec))
+        _check_folder(spec, folder, cost.disk_bytes)
+        clear_failures(study)
+        store = prepare_data(spec.data, study.data, say=display.note)
+        facts = check_facts(spec, store, display)
         write_study(spec, study, store, command)
         outcome = LocalScheduler(study, workers=workers, display=display).run(
             lambda: Planner(spec, facts, read_progress(study)).board()
         )
-        write_tables(spec, facts, read_progress(study), study)
+        progress = read_progress(study)
+        write_tables(spec, facts, progress, study)
+        board = Planner(spec, facts, progress).board()
+        outcome.failed = standing_failures(board, progress)
+        outcome.waiting = board.waiting
         return outcome
 
 
-def check_facts(spec: StudySpec, store: TokenStore) -> Facts:
-    """Check text and external teachers against the study; what jobs depend on besides its file."""
-    from distillaw.train.fingerprint import fingerprint
+def standing_failures(board: Board, progress: Progress) -> dict[str, str]:
+    """Failed runs of the study as it stands; a tuning run that diverged is a finding, not a failure."""
+    failed = {}
+    for job in board.jobs:
+        for run_id in job.run_ids:
+            if run_id in progress.failures:
+                failed[run_id] = progress.failures[run_id]
+            elif run_id in progress.diverged and job.trunk.purpose != "tuning":
+                failed[run_id] = "training diverged; lower peak_lr in the study file"
+    return failed
 
+
+def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
+    """Check text and external teachers against the study; what jobs depend on besides its file."""
     require_tokens(
-        store, context=spec.training.context, student=max(spec.students.tokens),
+        store, context=spec.training.context, student=max(*spec.students.tokens, spec.tuning_tokens),
         teacher=max((teacher.tokens for teacher in spec.teachers), default=0),
     )  # fmt: skip
-    fingerprints = {}
-    for teacher in spec.teachers:
-        if teacher.path:
-            from distillaw.data.tokenizer import load_tokenizer
-            from distillaw.models.teacher import check_vocabulary
-
-            path = Path(teacher.path).expanduser().resolve()
-            check_vocabulary(path, load_tokenizer(str(store.tokenizer_folder)))
-            fingerprints[str(path)] = fingerprint(path)
+    if spec.data.validation_documents < 60:
+        display.note(f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
+                     "and will be wide and themselves uncertain; 60 or more are wanted")  # fmt: skip
+    fingerprints = {str(folder): _check_teacher(folder, spec, store) for folder in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
     assert isinstance(vocab_size, int)
     return Facts(vocab_size=vocab_size, data_hash=store.data_hash, fingerprints=fingerprints)
 
 
+def _check_teacher(folder: Path, spec: StudySpec, store: TokenStore) -> str:
+    """Refuse an external teacher that cannot serve, before anything is trained; returns its fingerprint."""
+    from distillaw.data.tokenizer import load_tokenizer
+    from distillaw.models.teacher import check_vocabulary
+    from distillaw.train.fingerprint import fingerprint
+
+    architecture = read_architecture(folder)
+    if architecture.context < spec.training.context:
+        raise ConfigError(
+            f"{folder}: the teacher's context is {architecture.context} tokens, the study's {spec.training.context}; "
+            "lower training.context"
+        )
+    check_vocabulary(folder, load_tokenizer(str(store.tokenizer_folder)))
+    return fingerprint(folder)
+
+
 def read_progress(study: StudyFolder) -> Progress:
-    """Losses of finished runs and errors of failed ones."""
-    losses, failures = {}, {}
-    for path in sorted((study.path / "runs").glob("*/status.json")):
-        run = study.run(path.parent.name)
+    """Losses of finished runs, errors of failed ones, and which diverged."""
+    losses, failures, diverged = {}, {}, set()
+    for path in sorted((study.path / "runs").glob("*/")):
+        run = study.run(path.name)
         result = run.result()
         if result is not None:
-            losses[run.path.name] = float(str(result["loss"]))
+            losses[path.name] = float(str(result["loss"]))
         elif run.state() == "failed":
-            failures[run.path.name] = str(read_json(path).get("error", "unknown"))
-    return Progress(losses=losses, failures=failures)
+            error, has_diverged = run.failure()
+            if has_diverged:
+                diverged.add(path.name)
+            else:
+                failures[path.name] = error
+    return Progress(losses=losses, failures=failures, diverged=frozenset(diverged))
 
 
 def clear_failures(study: StudyFolder) -> None:
     """Forget failures that are worth another try: everything but divergence, which would only repeat."""
-    for run_id, error in read_progress(study).failures.items():
-        if "diverged" not in error:
-            study.run(run_id).set_status("planned")
+    for run_id in read_progress(study).failures:
+        study.run(run_id).set_status("planned")
 
 
-def _check_disk(folder: Path, needed: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _check_folder(spec: StudySpec, folder: Path, needed: float) -> None:
+    """Refuse a folder of another study, or one without room for what is still to come."""
+    file = folder / "study.json"
+    name = read_json(file).get("name", spec.name) if file.exists() else spec.name
+    if name != spec.name:
+        raise ConfigError(
+            f"{folder} holds the study {name!r}, not {spec.name!r}; choose another folder with --out"
+        )
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if free < needed - used:
         raise RunError(
-            f"{folder}: {format_bytes(free)} free, the study needs about {format_bytes(needed)}. "
+            f"{folder}: {format_bytes(free)} free, the study needs about {format_bytes(needed - used)} more. "
             "Free space or choose another folder with --out"
         )
 
 
 def write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command: str) -> None:
-    """Write study.json; a changed study file is noted, since finished runs that no longer fit are left out."""
+    """Write study.json. Runs that no longer belong to a changed study file stay on disk, out of the table."""
     file = study.path / "study.json"
-    created = (
-        read_json(file)["created"] if file.exists() else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    )
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    created = read_json(file).get("created", now) if file.exists() else now
     manifest = store.manifest
     splits = manifest["splits"]
     assert isinstance(splits, Mapping)
@@ -145,16 +185,17 @@ def _versions(*packages: str) -> dict[str, str]:
     return found
 
 
+_NEEDED = {"train": ("torch", "transformers", "tokenizers", "pyarrow"), "report": ("jinja2", "matplotlib")}
+
+
 def require_trainable() -> None:
     """Refuse to start where the training extra is not installed.
 
     Raises:
         ConfigError: naming the missing package and how to get it.
     """
-    for package in ("torch", "transformers", "tokenizers", "pyarrow"):
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+    for extra, packages in _NEEDED.items():
+        if missing := sorted(set(packages) - _versions(*packages).keys()):
             raise ConfigError(
-                f'training needs {package}: pip install "distillaw[train]" (torch first, CPU build)'
-            ) from None
+                f'a study needs {", ".join(missing)}: pip install "distillaw[{extra}]" (torch first: its CPU build)'
+            )

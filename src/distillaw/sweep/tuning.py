@@ -123,7 +123,7 @@ def _search_batch(
             return best
         values = np.array([np.mean(np.log(column)) for column in columns if column is not None])
         best = low + int(np.argmin(values))
-        if values[centre - low] - values.min() < MOVE:
+        if not np.isfinite(values.min()) or values[centre - low] - values.min() < MOVE:
             best = centre
         for size in sizes:
             search.interior[arm, size, "batch"] = low < best < high

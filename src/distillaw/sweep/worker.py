@@ -18,9 +18,8 @@ import time
 import traceback
 from pathlib import Path
 
-from distillaw.errors import DistillawError
+from distillaw.errors import DistillawError, DivergedError
 from distillaw.runs.config import from_table
-from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
 from distillaw.train.loop import StopTraining
@@ -52,19 +51,24 @@ class Reporter:
         self._tokens = 0
 
 
+_CHANNEL = 1
+"""File descriptor of the scheduler's pipe; `main` moves it, so that nothing a library prints can reach it."""
+
+
 def send(message: dict[str, object]) -> None:
     """Write one JSON line to the scheduler; a vanished scheduler ends the worker."""
     try:
-        sys.__stdout__.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
-    except (BrokenPipeError, OSError):
+        os.write(_CHANNEL, json.dumps(message).encode() + b"\n")
+    except OSError:
         raise StopTraining("the scheduler is gone") from None
 
 
 def main() -> int:
     """Serve jobs until standard input ends."""
+    global _CHANNEL
     study = StudyFolder(Path(sys.argv[1]))
-    sys.stdout = sys.stderr  # whatever a library prints must not look like a message
+    _CHANNEL = os.dup(1)
+    os.dup2(2, 1)
     reporter = Reporter()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the scheduler decides
     signal.signal(signal.SIGTERM, lambda *_: setattr(reporter, "stop", True))
@@ -82,6 +86,8 @@ def main() -> int:
             _work(job, study, reporter)
         except StopTraining:
             return 0
+        if reporter.stop:
+            return 0
     return 0
 
 
@@ -93,22 +99,21 @@ def _work(job: Job, study: StudyFolder, reporter: Reporter) -> None:
     except StopTraining:
         raise
     except (DistillawError, MemoryError, OSError) as error:
-        _mark_failed(job.trunk, job, study, str(error) or type(error).__name__)
+        message = str(error) or type(error).__name__
+        _mark_failed(job, study, message, diverged=isinstance(error, DivergedError))
     except Exception as error:  # a defect of ours: the trace goes to the worker's log, the study goes on
         traceback.print_exc()
-        _mark_failed(
-            job.trunk, job, study, f"{type(error).__name__}: {error} (trace in {study.path}/worker-*.log)"
-        )
+        _mark_failed(job, study, f"{type(error).__name__}: {error} (trace in {study.path}/worker-*.log)")
     else:
         reporter.flush()
         send({"event": "done", "run_ids": job.run_ids})
 
 
-def _mark_failed(trunk: TrunkSpec, job: Job, study: StudyFolder, message: str) -> None:
-    failed = [trunk.run_id(t) for t in job.budgets if study.run(trunk.run_id(t)).state() != "done"]
+def _mark_failed(job: Job, study: StudyFolder, message: str, *, diverged: bool = False) -> None:
+    failed = [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
     try:
         for run_id in failed:
-            study.run(run_id).set_status("failed", error=message)
+            study.run(run_id).set_status("failed", error=message, diverged=diverged)
     except DistillawError as error:  # the disk is full: the scheduler still hears of it
         message = f"{message}; and its status could not be written: {error}"
     send({"event": "failed", "run_ids": failed, "error": message})

@@ -17,7 +17,7 @@ import torch
 
 from distillaw.data.batches import BatchOrder
 from distillaw.distill.losses import distillation_loss
-from distillaw.errors import RunError
+from distillaw.errors import DivergedError
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.checkpoint import TrainState, save_state
@@ -76,7 +76,7 @@ class Trainer:
         """One optimiser step at the given rate; returns (training loss, gradient norm).
 
         Raises:
-            RunError: loss or gradient is not finite; the weights are those before the step.
+            DivergedError: loss or gradient is not finite; the weights are those before the step.
         """
         spec, state = self.spec, self.state
         sequences = spec.batch_tokens // spec.recipe.context
@@ -89,7 +89,7 @@ class Trainer:
             loss += weighted.item()
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), spec.recipe.clip_norm).item()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunError(
+            raise DivergedError(
                 f"{spec.trunk_id}: training diverged at step {state.step}: loss {loss:g}, gradient norm {norm:g}, "
                 f"rate {rate:g} (peak_lr {spec.peak_lr:g}). Lower training.peak_lr, e.g. to {spec.peak_lr / 4:g}"
             )
@@ -116,7 +116,8 @@ class Trainer:
 def _open_log(path: Path, *, below: int) -> Iterator[Callable[[dict[str, object]], None]]:
     """Append to metrics.jsonl; lines at or past step `below` (from before a kill) are dropped first."""
     rows = read_json_lines(path)
-    if rows and int(str(rows[-1]["step"])) >= below:
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    if torn or (rows and int(str(rows[-1]["step"])) >= below):
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows if int(str(row["step"])) < below))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.params import count_params
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, make_heldout, score_heldout
 from distillaw.models.fresh import build_model, count_parameters
 from distillaw.models.teacher import load_teacher
-from distillaw.runs.files import read_json, saving, write_with
+from distillaw.runs.files import read_json, saving, write_json, write_with
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.train.checkpoint import TrainState, load_state, save_state
@@ -147,7 +148,7 @@ def _result(branch: Trainer, scores: HeldoutLoss, folder: RunFolder, study: Stud
     assert (params, total_params) == (spec.params, spec.total_params), "the shape was counted wrongly"
     trained = state.step * spec.batch_tokens
     split = branch.order.split
-    teacher, teacher_forward = _teacher_facts(spec, study)
+    teacher, teacher_forward = _teacher_facts(branch, study)
     return {
         "run_id": folder.path.name, "group": spec.trunk_id, "role": spec.role, "purpose": spec.purpose,
         "arm": spec.arm, "params": params, "total_params": total_params, "layers": spec.layers, "width": spec.width,
@@ -162,10 +163,32 @@ def _result(branch: Trainer, scores: HeldoutLoss, folder: RunFolder, study: Stud
     }  # fmt: skip
 
 
-def _teacher_facts(spec: TrunkSpec, study: StudyFolder) -> tuple[dict[str, object], float]:
-    """What the teacher's own result says, and its forward FLOP per token."""
+def _teacher_facts(branch: Trainer, study: StudyFolder) -> tuple[dict[str, object], float]:
+    """Loss, size and tokens of the teacher, and its forward FLOP per token.
+
+    A teacher of the study has its own result; an external one is scored on this study's held-out documents, once
+    per set of weights, since a loss measured on other text would be another quantity.
+    """
+    spec = branch.spec
     if spec.teacher_run is None:
         return {}, 0.0
     path = teacher_folder(spec.teacher_run, study)
-    facts = read_json(path / "result.json") if (path / "result.json").exists() else {}
-    return facts, forward_flops(read_architecture(path), context=spec.recipe.context).total
+    architecture = read_architecture(path)
+    forward = forward_flops(architecture, context=spec.recipe.context).total
+    if spec.teacher_fingerprint is None:
+        return read_json(path / "result.json"), forward
+    file = study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
+    if not file.exists():
+        assert branch.teacher is not None
+        scores = score_heldout(branch.teacher, open_text(study.data, spec.recipe.context).heldout)
+        write_json(file, {
+            "folder": str(path), "loss": scores.loss, "loss_se": scores.loss_se,
+            "params": count_params(architecture).non_embedding, "tokens": _trained_tokens(path),
+        })  # fmt: skip
+    return read_json(file), forward
+
+
+def _trained_tokens(path: Path) -> object:
+    """Tokens an external teacher was trained on, if it is a run of ours; else unknown."""
+    file = path / "result.json"
+    return read_json(file).get("tokens") if file.exists() else None
