@@ -75,6 +75,14 @@ def key_numbers(verdict: Verdict | None, spent: Sequence[Spent], record: StudyRe
     return [*found, Figure(label="Compute spent", value=flop_text(flop), note=note)]
 
 
+_SEED_WORDS = {
+    "cell": "measured at the target",
+    "study": "measured elsewhere in the study",
+    "arm": "from repeats of one arm",
+    "assumed": "ASSUMED: no cell was repeated",
+}
+
+
 def _verdict_numbers(verdict: Verdict) -> list[Figure]:
     best, own = verdict.headline.best, verdict.headline.pretrain
     assert own is not None
@@ -99,8 +107,7 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
     found.append(_crossover_number(verdict))
     seed_sd = verdict.headline.details.get("seed_sd_seen")
     if isinstance(seed_sd, float):
-        source = {"cell": "measured at the target", "study": "measured elsewhere in the study",
-                  "arm": "from repeats of one arm", "assumed": "ASSUMED: no cell was repeated"}[str(verdict.headline.details["seed_source"])]  # fmt: skip
+        source = _SEED_WORDS[str(verdict.headline.details["seed_source"])]
         found.append(Figure(label="Seed noise of one run", value=f"{seed_sd:.4f} nats/token", note=source))
     return found
 

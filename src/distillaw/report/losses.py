@@ -61,7 +61,7 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
         ax.annotate(_short(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side), ha="center",
                     va="bottom" if side > 0 else "top", textcoords="offset points", fontsize=8,
-                    color=MUTED)  # fmt: skip
+                    color=MUTED, bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
     set_title(ax, f"{cell.label} student, {format_count(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
