@@ -66,14 +66,19 @@ def fit(
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    if not result.is_usable:
-        print("\nnext: add the runs named above, then the same command")
-    elif out is None:
-        print(
-            f"\nnext: distillaw fit {file} --law {law} --out law.json, then distillaw predict --law law.json ..."
-        )
-    else:
-        print(f"\nnext: distillaw predict --law {out} --student-params 300M --student-tokens 6B")
+    print(f"\nnext: {_next(file, law, out, usable=result.is_usable)}")
+
+
+def _next(file: Path, law: str, out: Path | None, *, usable: bool) -> str:
+    """The likely next command."""
+    if not usable:
+        return "add the runs named above, then the same command"
+    if out is None:
+        return f"distillaw fit {file} --law {law} --out law.json, then distillaw predict --law law.json ..."
+    question = "--student-params 300M"
+    question += "" if law == "capacity-gap" else " --student-tokens 6B"
+    question += " --teacher-loss 2.5" if law.startswith("distillation") else ""
+    return f"distillaw predict --law {out} {question}"
 
 
 def parse_columns(text: str | None) -> dict[str, str]:

@@ -23,6 +23,7 @@ from distillaw.fitting.curve import Curve, supervised_curve
 from distillaw.fitting.diagnostics import behaviours, students_above_teachers
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
+from distillaw.fitting.models import StudentModel
 from distillaw.fitting.newton import minimise
 from distillaw.fitting.problem import (
     Observations,
@@ -362,6 +363,7 @@ def _replicates(
     if not count:
         return np.empty((0, len(fitted.theta))), {}
     if log_supervised is not None:
+        assert isinstance(problem.model, StudentModel)
         problem = replace(problem, model=problem.model.with_supervised(log_supervised))
     found = bootstrap(problem, fitted, replicates=count, rng=rng)
     return found.theta, {

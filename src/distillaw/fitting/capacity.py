@@ -128,7 +128,7 @@ def _line(S: Array, T: Array, weight: Array) -> Array:
     """Slope and intercept (millions) by relative least squares: errors of a best size are multiplicative."""
     w = np.sqrt(weight) / T
     design = np.column_stack([S * w, 1e6 * w])
-    return np.linalg.lstsq(design, T * w, rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(design, T * w, rcond=None)[0], dtype=np.float64)
 
 
 def _bootstrap(
@@ -155,6 +155,6 @@ def _bootstrap(
         if len(np.unique(sizes[ok])) < 2:
             out[r] = np.nan
             continue
-        T = np.exp([a for a, good in zip(at, ok, strict=True) if good])
+        T = np.exp(np.array([a for a, good in zip(at, ok, strict=True) if good], dtype=np.float64))
         out[r] = _line(sizes[ok], T, weight[ok])
     return out[np.isfinite(out).all(axis=1)]

@@ -154,13 +154,13 @@ def _covariance(curve: Curve, fitted: Mapping[str, ArrayLike] | None, noise: flo
     prior = np.eye(len(free)) / _PRIOR_SD**2
     if fitted is not None:
         J, _ = _gradient(curve, fitted)
-        return np.linalg.inv(J.T @ J / max(noise, 1e-6) ** 2 + prior)
+        return np.asarray(np.linalg.inv(J.T @ J / max(noise, 1e-6) ** 2 + prior), dtype=np.float64)
     if len(curve.replicates) < 2:
         raise FitError(
             "design: the fit has no bootstrap replicates; fit with bootstrap=1000 or pass fitted=..."
         )
     spread = np.cov(curve.replicates[:, free].T) + 1e-12 * np.eye(len(free))
-    return np.linalg.inv(np.linalg.inv(spread) + prior)
+    return np.asarray(np.linalg.inv(np.linalg.inv(spread) + prior), dtype=np.float64)
 
 
 def _price(logs: Mapping[str, Array], cost: ArrayLike | None) -> Array:

@@ -4,6 +4,7 @@
 and need Ltilde_S: from a given supervised law, from a joint fit with the no-teacher rows, or measured.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from distillaw.fitting.curve import Curve
 from distillaw.fitting.estimate import Problem
 from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel
 from distillaw.fitting.problem import Observations
-from distillaw.laws.base import Array
+from distillaw.laws.base import Array, Indices
 from distillaw.quantities import did_you_mean
 
 FAMILIES = (
@@ -156,7 +157,7 @@ def _with_gamma(theta: Array, free: bool) -> Array:
     return theta
 
 
-def _shaken(start: Array, free: Array, rng: np.random.Generator, count: int) -> Array:
+def _shaken(start: Array, free: Indices, rng: np.random.Generator, count: int) -> Array:
     """Random picks of the start points, each fitted parameter moved by 20 %."""
     theta = start[rng.integers(len(start), size=count)].copy()
     theta[:, free] *= 1 + 0.2 * rng.standard_normal((count, len(free)))
@@ -175,7 +176,7 @@ _PUBLIC_PRIOR = {"E": ("e", True), "gamma": ("le", True), "kappa": ("lk", True),
 
 
 def read_priors(
-    priors: str | dict[str, tuple[float, float]] | None, *, form: str, delta: float | str
+    priors: str | Mapping[str, tuple[float, float]] | None, *, form: str, delta: float | str
 ) -> dict:
     """Internal priors from what the user asked for.
 
@@ -211,7 +212,7 @@ def read_priors(
 
 
 def _prior_arrays(
-    names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Array
+    names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Indices
 ) -> tuple[Array, Array]:
     mean, sd = np.zeros(len(names)), np.full(len(names), np.inf)
     for i in free:

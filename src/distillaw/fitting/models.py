@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.fitting.moments import powers, supervised_normal
-from distillaw.laws.base import Array
+from distillaw.laws.base import Array, Indices
 
 SUPERVISED = ("e", "s0", "lw", "p", "q", "le")
 """ln E, ln S at the centre, logit of the size share w, slopes in ln N and ln D, ln eta = -ln gamma."""
@@ -41,7 +41,7 @@ class Model(ABC):
     names: tuple[str, ...]
     lower: Array
     upper: Array
-    free: Array
+    free: Indices
     """Indices of the parameters that are fitted; the others keep their start values."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Model(ABC):
         return np.sqrt(np.maximum((J * J @ weights[:, :, None])[:, :, 0], 1e-300))
 
     @abstractmethod
-    def take(self, rows: slice | Array) -> "Model":
+    def take(self, rows: slice | Indices) -> "Model":
         """The same law on a part of the replicates, where rows of data differ by replicate."""
 
 
@@ -173,7 +173,7 @@ class SupervisedModel(Model):
         self.upper = np.array([5.0, 10.0, 25.0, 3.0, 3.0, 4.0])
         self._powers = powers(n, d)
 
-    def take(self, rows: slice | Array) -> "SupervisedModel":
+    def take(self, rows: slice | Indices) -> "SupervisedModel":
         """Rows of data are shared by all replicates here."""
         return self
 
@@ -223,7 +223,7 @@ class StudentModel(Model):
         self.lower = np.array([-10.0, -8.0, -0.5, -0.5, -3.0, -5.0, -8.0, np.log(0.01), 1e-4])
         self.upper = np.array([10.0, 8.0, 3.0, 3.0, 4.0, 15.0, 8.0, np.log(3.0), 5.0])
 
-    def take(self, rows: slice | Array) -> "StudentModel":
+    def take(self, rows: slice | Indices) -> "StudentModel":
         """The replicates' own Ltilde_S, where they have one each."""
         if self.s.ndim == 1:
             return self
@@ -327,7 +327,7 @@ class JointModel(Model):
         self.lower = np.concatenate([rows.lower, students.lower])
         self.upper = np.concatenate([rows.upper, students.upper])
 
-    def take(self, rows: slice | Array) -> "JointModel":
+    def take(self, rows: slice | Indices) -> "JointModel":
         """Nothing in the data differs by replicate."""
         return self
 

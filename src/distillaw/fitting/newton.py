@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.fitting.models import Model
-from distillaw.laws.base import Array
+from distillaw.laws.base import Array, Indices, Mask
 
 _CHUNK = 24_000
 """Replicates x rows worked on at a time: small enough that a parameter's row stays in cache."""
@@ -41,7 +41,7 @@ class Solutions:
     """Sum of Huber terms, without the prior, shape (R,)."""
     penalised: Array
     """With the prior: what was minimised."""
-    converged: Array
+    converged: Mask
 
     def best(self) -> int:
         """Index of the lowest minimised objective."""
@@ -154,7 +154,7 @@ def graduated(
     return minimise(model, y, weights, theta, delta=delta, prior=prior, tolerance=tolerance)
 
 
-def distinct(objective: Array) -> Array:
+def distinct(objective: Array) -> Indices:
     """Indices of different end points, best first: two that agree to 0.1 % are one."""
     order = np.argsort(objective)
     value = objective[order]
@@ -246,11 +246,11 @@ class _State:
     scale: Array
     """Root diagonal of the Gauss-Newton matrix at the start: a metric that does not vanish at small delta."""
 
-    def part(self, keep: Array) -> "_State":
+    def part(self, keep: Mask) -> "_State":
         return _State(*(getattr(self, name)[keep] for name in _State.__slots__))
 
 
-def _mix(choose: Array, a: _State, b: _State) -> _State:
+def _mix(choose: Mask, a: _State, b: _State) -> _State:
     """Replicates of a where `choose`, of b elsewhere."""
     mixed = []
     for name in _State.__slots__:
@@ -305,11 +305,11 @@ def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
     return step / state.scale, np.abs(decrease)
 
 
-def _is_positive(matrices: Array) -> Array:
+def _is_positive(matrices: Array) -> Mask:
     """True where a symmetric matrix is positive definite."""
     try:
         np.linalg.cholesky(matrices)
-        return np.isfinite(matrices).all(axis=(1, 2))
+        return np.asarray(np.isfinite(matrices).all(axis=(1, 2)), dtype=bool)
     except np.linalg.LinAlgError:  # raised for the whole batch if one fails
         return np.array([_is_positive_one(matrix) for matrix in matrices])
 

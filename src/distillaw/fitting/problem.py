@@ -119,23 +119,23 @@ def observe(
         DataError: a needed column is missing, or a value is not a positive finite number.
         UnitError: the losses look like another unit, or units or conventions are mixed in the table.
     """
-    table = {str(name): _column(name, values) for name, values in table.items()}
-    if not table:
+    arrays = {str(name): _column(name, values) for name, values in table.items()}
+    if not arrays:
         raise DataError("the table has no columns")
-    sizes = {name: len(values) for name, values in table.items()}
+    sizes = {name: len(values) for name, values in arrays.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(f"columns have different lengths: {sizes}")
     size = next(iter(sizes.values()))
     if size == 0:
         raise DataError("the table has no rows")
-    found = _match_columns(table, columns or {}, group)
-    scale = _unit_scale(found["loss"], table, unit)
-    keep, notes = _usable_rows(table, size)
+    found = _match_columns(arrays, columns or {}, group)
+    scale = _unit_scale(found["loss"], arrays, unit)
+    keep, notes = _usable_rows(arrays, size)
     if not keep.any():
         raise DataError("no rows left: all are tuning runs or unfinished")
     index = np.flatnonzero(keep)
     numbers = {
-        name: _numbers(name, found[name], table, index, needed=name in ("params", "tokens", "loss"))
+        name: _numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
         for name in (
             "params",
             "tokens",
@@ -148,11 +148,11 @@ def observe(
     }
     for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
         numbers[name] = numbers[name] * scale
-    weight = _weights(weights, found["weight"], table, index, size)
-    codes, names = _groups(found["group"], table, index, numbers)
+    weight = _weights(weights, found["weight"], arrays, index, size)
+    codes, names = _groups(found["group"], arrays, index, numbers)
     return Observations(
         **numbers, weight=weight, group=codes, row=index, grouped=found["group"] is not None,
-        group_names=names, notes=tuple(notes + _remarks(table, index, found, numbers)),
+        group_names=names, notes=tuple(notes + _remarks(arrays, index, found, numbers)),
     )  # fmt: skip
 
 

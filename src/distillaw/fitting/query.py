@@ -10,6 +10,7 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.fitting.result import FitResult
 from distillaw.laws.capacity import CapacityGapLine
+from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
@@ -111,7 +112,11 @@ def _supervised(law: PublishedLaw | FitResult) -> SupervisedLaw | None:
     if isinstance(law, PublishedLaw):
         return law.supervised
     inner = law.law
-    return inner if isinstance(inner, SupervisedLaw) or inner is None else inner.supervised
+    return (
+        inner.supervised
+        if isinstance(inner, StudentLaw)
+        else (inner if isinstance(inner, SupervisedLaw) else None)
+    )
 
 
 def _doubts(result: FitResult) -> list[str]:

@@ -128,7 +128,8 @@ class FitResult:
         tail = 50 * (1 - (self.level if level is None else level))
         values = self.curve.coefficients(replicates=True)
         return {
-            name: tuple(float(x) for x in np.percentile(v, [tail, 100 - tail])) for name, v in values.items()
+            name: (float(np.percentile(v, tail)), float(np.percentile(v, 100 - tail)))
+            for name, v in values.items()
         }
 
     def predict(self, *, level: float | None = None, **coords: ArrayLike) -> Prediction:

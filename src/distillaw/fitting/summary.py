@@ -65,6 +65,7 @@ def _coefficients(result: FitResult) -> list[str]:
     for name, value in result.params.items():
         if name in intervals:
             low, high = intervals[name]
+            assert low is not None and high is not None  # a bootstrap interval has both ends
             text = rounded(value, low, high)
             lines.append(f"  {name:<10}{text:>14}   [{rounded(low, low, high)}, {rounded(high, low, high)}]")
         else:

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from distillaw.errors import DataError
 
 Array: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+Mask: TypeAlias = NDArray[np.bool_]
 
 _DERIVED = ("tokens_per_param", "compute")
 

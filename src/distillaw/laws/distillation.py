@@ -76,6 +76,10 @@ class StudentLaw(ABC):
             {"student_params": student_params, "student_tokens": student_tokens, "teacher_loss": teacher_loss}
         )
 
+    @abstractmethod
+    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
+        """Share of the data term in the student's inner sum; below about 0.02 the tokens do not inform it."""
+
     @property
     @abstractmethod
     def coefficients(self) -> dict[str, float]:
@@ -214,6 +218,11 @@ class ReducedDistillationLaw(StudentLaw):
     def derived(self) -> dict[str, float]:
         """The effective break in L_T / Ltilde_S."""
         return {"break": self.kappa**-self.f1}
+
+    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
+        """0 where the data term is left out (q = 0); nan for a product of powers, which has no sum."""
+        n, d = log_positive("student_params", student_params), log_positive("student_tokens", student_tokens)
+        return np.zeros(np.broadcast_shapes(n.shape, d.shape)) + (np.nan if self.q else 0.0)
 
     def _log_term(self, n: Array, d: Array) -> Array:
         return self.s0 - self.p * n - self.q * d
