@@ -148,3 +148,17 @@ def test_names_from_outside_are_escaped(tmp_path):
 def test_a_folder_that_is_no_study_is_refused(tmp_path):
     with pytest.raises(CacheError, match="not a study folder"):
         write_report(tmp_path)
+
+
+def test_a_small_study_shows_the_shipped_table_refitted_and_labelled_as_such(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    write_study(package / "pocket", World(students=(1e5, 2e5, 4e5), budgets=(200_000, 600_000, 1_800_000)))
+    (package / "studies").mkdir()
+    (package / "pocket" / "runs.parquet").rename(package / "studies" / "pocket_runs.parquet")
+    monkeypatch.setattr("distillaw.report.shipped.files", lambda name: package)
+    write_study(tmp_path / "small", World())
+    html = write_report(tmp_path / "small").read_text()
+    assert "No law is drawn through this study" in html
+    assert "Shipped pocket study, distillation law" in html
+    assert '<figure id="shipped-fit">' in html
+    assert "Not this study" in html

@@ -142,11 +142,13 @@ def _fit_section(record: StudyRecord) -> Section:
         caption="Laws fitted on this study against the runs they were fitted to: left on the diagonal, right what is "
         "left over. Points near zero without a trend mean that the form holds inside this range, not beyond it.",
     )  # fmt: skip
-    if picture is not None:
-        return Section(title=title, pictures=[picture])
+    if len(laws) == len(LABELS):
+        return Section(title=title, pictures=_some(picture))
     refit = refit_shipped_table()
-    why = "No law is drawn through this study: " + (_why_no_law(record) or "none has been fitted.")
-    return Section(title=title, pictures=_some(refit.picture), notes=(why, *refit.notes))
+    drawn = {law.label for law in laws}
+    why = _why_no_law(record, drawn) or "none has been fitted."
+    lead = "Not drawn through this study: " if drawn else "No law is drawn through this study: "
+    return Section(title=title, pictures=_some(picture, refit.picture), notes=(lead + why, *refit.notes))
 
 
 def _own_laws(record: StudyRecord) -> list:
@@ -160,6 +162,6 @@ def _own_laws(record: StudyRecord) -> list:
     return [law for law in found if law is not None]
 
 
-def _why_no_law(record: StudyRecord) -> str:
-    notes = [n for n in content.fit_notes(record) if n.family in LABELS]
+def _why_no_law(record: StudyRecord, drawn: set[str]) -> str:
+    notes = [n for n in content.fit_notes(record) if n.family in LABELS and LABELS[n.family] not in drawn]
     return " ".join(f"{LABELS[n.family]}: {n.status}: {n.remedy.rstrip('.')}." for n in notes)

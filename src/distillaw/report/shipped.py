@@ -39,11 +39,12 @@ def refit_shipped_table() -> Refit:
         try:
             found = fit(table, family=family, bootstrap=0, check=False)
         except DistillawError as error:
-            notes.append(f"{label}: {error}")
+            notes.append(f"Shipped pocket study, {label}: {error}")
             continue
         law = fitted_law(label, found, table["loss"])
-        notes.append(f"{label}: {found.status.name}, {found.nobs} rows in {found.ngroups} independent runs"
-                     + ("." if law is not None else f": {found.remedy or found.status.value}"))  # fmt: skip
+        why = "." if law is not None else f": {found.remedy or found.status.value}"
+        size = f"{found.nobs} rows in {found.ngroups} independent runs"
+        notes.append(f"Shipped pocket study, {label}: {found.status.name}, {size}{why}")
         laws += [law] if law is not None else []
     picture = predicted_measured(
         laws, name="shipped-fit", title="Predicted against measured: the shipped pocket study",
