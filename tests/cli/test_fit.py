@@ -104,3 +104,40 @@ def test_parquet_and_json_lines(table, tmp_path):
     for path in (tmp_path / "runs.parquet", tmp_path / "runs.jsonl", tmp_path):
         done = distillaw("fit", path, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0, "--json")
         assert json.loads(done.stdout)["nobs"] == 30, done.stderr
+
+
+def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
+    law = published("surrogate-s2")
+    N, D, T = (
+        v.ravel()
+        for v in np.meshgrid(
+            np.geomspace(1.4e8, 5e9, 3), np.geomspace(3e9, 5e11, 3), np.linspace(1.9, 2.7, 4)
+        )
+    )
+    own = law.supervised(params=N, tokens=D)
+    loss = law.distillation(student_params=N, student_tokens=D, teacher_loss=T)
+    with (tmp_path / "runs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["params", "tokens", "teacher_loss", "supervised_loss", "loss"])
+        writer.writerows(zip(N, D, T, own, loss, strict=True))
+    fitted = tmp_path / "law.json"
+    done = distillaw(
+        "fit", tmp_path / "runs.csv", "--law", "distillation-reduced", "--bootstrap", 20, "--out", fitted
+    )
+    assert done.returncode == 0, done.stderr
+    ask = (
+        "predict",
+        "--law",
+        fitted,
+        "--student-params",
+        N[5],
+        "--student-tokens",
+        D[5],
+        "--teacher-loss",
+        T[5],
+    )
+    refused = distillaw(*ask)
+    assert refused.returncode == 1 and "supervised_loss" in refused.stderr
+    answer = json.loads(distillaw(*ask, "--supervised-loss", own[5], "--json").stdout)
+    assert answer["student_loss"] == pytest.approx(loss[5], rel=0.02)
+    assert answer["supervised_loss"] == pytest.approx(own[5])

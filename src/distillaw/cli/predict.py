@@ -19,6 +19,7 @@ def predict(
     teacher_loss: str | None = None,
     teacher_params: str | None = None,
     teacher_tokens: str | None = None,
+    supervised_loss: str | None = None,
     level: float = 0.9,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -31,6 +32,7 @@ def predict(
         teacher_loss: the teacher's loss in nats per token; or give its size and tokens.
         teacher_params: non-embedding parameters of the teacher.
         teacher_tokens: tokens the teacher was trained on.
+        supervised_loss: the student's own loss without a teacher, where it was measured.
         level: coverage of the interval (fitted laws only).
         json_: print one JSON object instead.
     """
@@ -50,6 +52,7 @@ def predict(
         teacher_loss=_count(teacher_loss, "--teacher-loss"),
         teacher_params=_count(teacher_params, "--teacher-params"),
         teacher_tokens=_count(teacher_tokens, "--teacher-tokens"),
+        supervised_loss=_count(supervised_loss, "--supervised-loss"),
         level=level,
     )
     if json_:

@@ -48,6 +48,7 @@ def predict_student(
     teacher_loss: float | None = None,
     teacher_params: float | None = None,
     teacher_tokens: float | None = None,
+    supervised_loss: float | None = None,
     level: float = 0.9,
 ) -> dict[str, object]:
     """The answer of `distillaw predict` as plain JSON values.
@@ -60,6 +61,7 @@ def predict_student(
         teacher_loss: L_T, nats per token; or the two below, from which the law's supervised half gives it.
         teacher_params: N_T.
         teacher_tokens: D_T.
+        supervised_loss: Ltilde_S, the student's own loss without a teacher, where it was measured.
         level: coverage of the interval; published laws have none.
 
     Raises:
@@ -87,13 +89,15 @@ def predict_student(
     cell = {"params": student_params, "tokens": student_tokens}
     answer: dict[str, object] = {
         "law": name,
-        "supervised_loss": None if supervised is None else float(supervised.supervised(**cell)),
+        "supervised_loss": supervised_loss
+        if supervised is None or supervised_loss
+        else float(supervised(**cell)),
         "teacher_loss": teacher_loss,
     }
     if teacher_loss is None:
         answer |= _plain_loss(law, supervised, cell, level, warnings, name)
     else:
-        answer |= _distilled_loss(law, cell, teacher_loss, level, warnings, name)
+        answer |= _distilled_loss(law, cell, teacher_loss, supervised_loss, level, warnings, name)
         if supervised is not None and teacher_loss <= supervised.E:
             warnings.append(
                 f"the teacher's loss {teacher_loss:.4g} is at or below the irreducible loss {supervised.E:.4g}"
@@ -154,18 +158,19 @@ def _cell_inside(law: PublishedLaw | FitResult, cell: dict[str, float]) -> bool:
 
 
 def _distilled_loss(
-    law: PublishedLaw | FitResult, cell: dict[str, float], teacher_loss: float, level: float,
-    warnings: list[str], name: str,
+    law: PublishedLaw | FitResult, cell: dict[str, float], teacher_loss: float, supervised_loss: float | None,
+    level: float, warnings: list[str], name: str,
 ) -> dict[str, object]:  # fmt: skip
     coords = {
         "student_params": cell["params"],
         "student_tokens": cell["tokens"],
         "teacher_loss": teacher_loss,
     }
+    own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
     if isinstance(law, FitResult):
         if law.curve is not None and not law.curve.is_student:
             raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
-        return _fitted(law, level, warnings, **coords)
+        return _fitted(law, level, warnings, **coords, **own)
     student = law.distillation
     if student is None:
         raise ConfigError(f"{name} has no distillation half; leave the teacher out or use another law")
@@ -181,7 +186,7 @@ def _distilled_loss(
             f"the data term is {100 * share:.2g} % of the student's sum: student_tokens hardly informs this answer"
         )
     return {
-        "student_loss": float(student.distillation(**coords)),
+        "student_loss": float(student.distillation(**coords, **own)),
         "interval": None,
         "inside_range": bool(student.inside(**coords)),
         "data_share": share,

@@ -72,6 +72,7 @@ def _coefficients(result: FitResult) -> list[str]:
             lines.append(f"  {name:<10}{rounded(value):>14}")
     if lines:
         head = f"{100 * result.level:.0f} % interval" if intervals else "no interval"
+        head = head if result.is_usable else "not a law: only to compare objectives"
         lines.insert(0, f"  {'':<10}{'estimate':>14}   {head}")
     return lines
 
