@@ -75,7 +75,7 @@ def _from_fit(situation: Situation, fit: FitResult, plans: Plans, own: float, *,
         is_decisive=inside and fit.status.name in DECISIVE, inside_range=inside, pretrain=pretrain,
         distil=rows, posterior=posterior, noise=float(posterior.se[posterior.best]),
         warnings=() if inside else ("outside the range of the study's own fits",),
-        crossover=_fit_crossover(fit, N, tokens, best.loss, level),
+        crossover=_fit_crossover(fit, N, tokens, best.loss or 0.0, level),
     )  # fmt: skip
 
 

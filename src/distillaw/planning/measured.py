@@ -294,7 +294,7 @@ def measure_gain(
     gain = np.array([
         np.mean([baseline.loss(s) - c.loss(s) for s in sorted(common)])
         for c, common in zip(candidates, seeds, strict=True)
-    ])  # fmt: skip
+    ], dtype=np.float64)  # fmt: skip
     loss = baseline.loss(min(baseline.seeds))
     size = baseline.arm.runs[max(baseline.arm.runs)]
     noise = study_seed_noise(

@@ -47,7 +47,7 @@ def paired_evidence(
         return _silent(
             "NOT_RUN", f"no student of this size was trained without a teacher (sizes run: {sizes})"
         )
-    wanted = {t.run_id: t for t in teachers if t.run_id is not None}
+    wanted: dict[str | None, Teacher] = {t.run_id: t for t in teachers if t.run_id is not None}
     points = _points(situation, arms, wanted)
     if points is None or not points[1]:
         budgets = ", ".join(format_count(b) for b in arms[0].runs)

@@ -13,6 +13,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.laws.supervised import SupervisedLaw
 from distillaw.planning.crossover import Crossover, band_of, crossings
 from distillaw.planning.evidence import OUT_OF_RANGE, Evidence, Interval, law_strategy
 from distillaw.planning.gains import DRAWS, GainPosterior
@@ -150,13 +151,21 @@ def _losses(laws: Sequence[PublishedLaw], situation: Situation, plans: Plans, ow
     alone, distilled, teacher = [], [], []
     for law in laws:
         assert law.supervised is not None and law.distillation is not None
-        at = [t.loss or float(law.supervised(params=t.params, tokens=t.tokens)) for t, _ in plans]
+        at = [_teacher_loss(law.supervised, t) for t, _ in plans]
         alone.append(float(law.supervised(params=N, tokens=own)))
         distilled.append(
             law.distillation(student_params=N, student_tokens=[d for _, d in plans], teacher_loss=at)
         )
         teacher.append(at)
     return {"alone": np.array(alone), "distilled": np.array(distilled), "teacher": np.array(teacher)}
+
+
+def _teacher_loss(law: SupervisedLaw, teacher: Teacher) -> float:
+    """L_T as given, else what the law makes of the teacher's size and tokens."""
+    if teacher.loss is not None:
+        return teacher.loss
+    assert teacher.params is not None and teacher.tokens is not None, "a Teacher has one or the other"
+    return float(law.supervised(params=teacher.params, tokens=teacher.tokens))
 
 
 def _outside(
@@ -190,9 +199,10 @@ def _law_crossover(
 ) -> Crossover:
     grid = tokens * np.geomspace(0.1, 1000, 81)
     N = situation.student_params
-    gains = np.array([
-        law.supervised(params=N, tokens=grid)
-        - law.distillation(student_params=N, student_tokens=grid, teacher_loss=loss)
-        for law, loss in zip(laws, teacher_losses, strict=True)
-    ])  # fmt: skip
-    return band_of(crossings(grid, gains), (float(grid[0]), float(grid[-1])), source, level)
+    gains = []
+    for law, loss in zip(laws, teacher_losses, strict=True):
+        assert law.supervised is not None and law.distillation is not None
+        taught = law.distillation(student_params=N, student_tokens=grid, teacher_loss=loss)
+        gains.append(law.supervised(params=N, tokens=grid) - taught)
+    crossed = crossings(grid, np.array(gains))
+    return band_of(crossed, (float(grid[0]), float(grid[-1])), source, level)

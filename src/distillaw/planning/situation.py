@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.scenarios import Scenario
-from distillaw.accounting.shapes import shape_for_params
+from distillaw.accounting.shapes import ASPECT, HEAD_DIM, shape_for_params
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, format_flop
 
@@ -192,5 +192,6 @@ class Situation:
 @lru_cache(maxsize=256)
 def _forward_from_shape(params: float, vocab: int, context: int) -> float:
     # Below 50M the package's own small family, above it the family of the paper (width / layers = 128).
-    family = {} if params < 5e7 else {"head_dim": 128, "aspect": 128.0}
-    return forward_flops(shape_for_params(params, vocab=vocab, context=context, **family)).total
+    head_dim, aspect = (HEAD_DIM, ASPECT) if params < 5e7 else (128, 128.0)
+    shape = shape_for_params(params, vocab=vocab, context=context, head_dim=head_dim, aspect=aspect)
+    return forward_flops(shape).total
