@@ -94,6 +94,7 @@ def main() -> int:
 def _work(job: Job, study: StudyFolder, reporter: Reporter) -> None:
     from distillaw.train.trunk import train_trunk
 
+    missing = [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
     try:
         train_trunk(job.trunk, list(job.budgets), study, report=reporter)
     except StopTraining:
@@ -106,7 +107,7 @@ def _work(job: Job, study: StudyFolder, reporter: Reporter) -> None:
         _mark_failed(job, study, f"{type(error).__name__}: {error} (trace in {study.path}/worker-*.log)")
     else:
         reporter.flush()
-        send({"event": "done", "run_ids": job.run_ids})
+        send({"event": "done", "run_ids": missing})
 
 
 def _mark_failed(job: Job, study: StudyFolder, message: str, *, diverged: bool = False) -> None:
