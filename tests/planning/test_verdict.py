@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from synthetic_study import World, distilled_loss, supervised_loss, write_study
 
@@ -180,6 +181,28 @@ def test_missing_heldout_files_fall_back_to_unpaired_and_say_so(tmp_path, study)
     paired = plan(1e5, student_tokens=150_000, study=study)
     assert verdict.headline.status == "UNPAIRED"
     assert verdict.gain.upper - verdict.gain.lower > 3 * (paired.gain.upper - paired.gain.lower)
+
+
+def test_one_document_or_another_held_out_set_is_not_paired(tmp_path):
+    write_study(tmp_path / "one", World(documents=2, seeds=1))
+    for path in (tmp_path / "one").glob("runs/*/heldout.parquet"):
+        pq.write_table(pq.read_table(path).slice(0, 1), path)
+    assert plan(1e5, student_tokens=150_000, study=tmp_path / "one").headline.noise > 0
+    write_study(tmp_path / "other", World())
+    path = tmp_path / "other" / "runs" / "student-0.1M-from-0.3M-s0-150kt" / "heldout.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 40), path)
+    verdict = plan(1e5, student_tokens=150_000, study=tmp_path / "other")
+    assert any("compared as if independent" in line for line in verdict.warnings)
+
+
+def test_teachers_that_the_study_does_not_know_are_judged_by_laws_alone(study):
+    verdict = plan(
+        1e5, student_tokens=150_000, study=study, teachers=[Teacher(name="t", params=1e6, loss=3.2)]
+    )
+    silent = verdict.to_json()["evidence"][0]
+    assert (silent["status"], silent["gain"]) == ("NOT_RUN", None)
+    assert "not distilled from the teachers considered" in silent["note"]
+    assert verdict.verdict == "too-close"
 
 
 def test_a_student_the_study_did_not_run_is_not_answered_with_confidence(study):

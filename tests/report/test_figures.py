@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from synthetic_study import World, write_study
 
 from distillaw.planning.record import read_study
 from distillaw.report.cells import measured_cells
-from distillaw.report.content import typeset
+from distillaw.report.content import gap_sentences, typeset
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
 from distillaw.report.spending import compute_spent, executed_tokens, flop_text, power_text, tuning_curves
@@ -121,3 +122,18 @@ def test_a_figure_is_the_same_twice_and_carries_no_date():
     assert draw() == draw()
     assert "20" + "26-" not in draw()
     assert "<text" in draw(), "text stays text"
+
+
+def test_a_capacity_gap_is_claimed_only_where_it_is_deeper_than_its_noise(tmp_path):
+    write_study(
+        tmp_path / "deep", World(seeds=3, teachers=((1e5, 1e6), (4e5, 3e6), (3e6, 2e8)), budgets=(1_800_000,))
+    )
+    deep = measured_cells(read_study(tmp_path / "deep"))
+    assert all(cell.gap is not None and cell.gap.is_established for cell in deep)
+    lead, first, *_ = gap_sentences(deep)
+    assert "shows in 2 of 2 cells" in lead
+    assert f"{deep[0].gap.depth:.3f} ± {deep[0].gap.sd:.3f}" in first
+    write_study(tmp_path / "flat", World(gain_scale=0.0, students=(1e5,), budgets=(150_000,)))
+    flat = measured_cells(read_study(tmp_path / "flat"))
+    assert "shows in 0 of 1 cells" in gap_sentences(flat)[0]
+    assert "cannot be judged" in gap_sentences([])[0]

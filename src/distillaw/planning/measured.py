@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distillaw.errors import DataError
 from distillaw.planning.gains import (
     ASSUMED_DOF,
     ASSUMED_SEED_SD,
@@ -29,7 +30,7 @@ from distillaw.planning.gains import (
 )
 from distillaw.planning.record import Run, StudyRecord, is_near
 from distillaw.quantities import format_count
-from distillaw.runs.paired import clustered_cov
+from distillaw.runs.paired import check_same_documents, clustered_cov
 
 Array = NDArray[np.float64]
 ALONE = "no teacher"
@@ -313,10 +314,20 @@ def measure_gain(
 
 
 def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Sequence[frozenset[int]]) -> bool:
-    return all(
-        point.sums(s) is not None
-        for c, common in zip(candidates, seeds, strict=True) for point in (baseline, c) for s in common
-    )  # fmt: skip
+    """True if every run that is needed kept its losses by document, and all of the same documents."""
+    used = [
+        runs[s].scores
+        for c, common in zip(candidates, seeds, strict=True) for point in (baseline, c)
+        for _, runs in point.parts for s in common
+    ]  # fmt: skip
+    kept = [scores for scores in used if scores is not None]
+    if len(kept) < len(used):
+        return False
+    try:
+        check_same_documents(kept)
+    except DataError:
+        return False
+    return True
 
 
 def _document_covariance(
@@ -330,7 +341,7 @@ def _document_covariance(
         np.mean([baseline.sums(s) - c.sums(s) for s in sorted(common)], axis=0)  # type: ignore[operator]
         for c, common in zip(candidates, seeds, strict=True)
     ]
-    scores = next(iter(baseline.parts[0][1].values())).scores
+    scores = baseline.parts[0][1][min(seeds[0])].scores
     assert scores is not None
     return clustered_cov(np.stack(columns, axis=1), scores.tokens), len(scores.tokens)
 

@@ -48,6 +48,8 @@ def paired_evidence(
             "NOT_RUN", f"no student of this size was trained without a teacher (sizes run: {sizes})"
         )
     wanted: dict[str | None, Teacher] = {t.run_id: t for t in teachers if t.run_id is not None}
+    if not any(arm.teacher is not None and arm.teacher.run_id in wanted for arm in arms):
+        return _silent("NOT_RUN", "this student was not distilled from the teachers considered")
     points = _points(situation, arms, wanted)
     if points is None or not points[1]:
         budgets = ", ".join(format_count(b) for b in arms[0].runs)

@@ -91,13 +91,14 @@ class Run:
 
     @cached_property
     def scores(self) -> DocumentScores | None:
-        """Per-document losses, or None where they were not kept or cannot be read."""
+        """Per-document losses, or None where they were not kept, cannot be read, or are of one document alone."""
         if self.folder is None or not (self.folder / "heldout.parquet").exists():
             return None
         try:
-            return read_scores(self.folder / "heldout.parquet")
+            scores = read_scores(self.folder / "heldout.parquet")
         except (CacheError, DataError):
             return None
+        return scores if len(scores.tokens) > 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.planning.gains import SeedNoise
-from distillaw.planning.measured import Arm, ArmPoint, MeasuredGain, measure_gain, student_arms
+from distillaw.planning.measured import (
+    Arm,
+    ArmPoint,
+    MeasuredGain,
+    measure_gain,
+    student_arms,
+    study_seed_noise,
+)
 from distillaw.planning.record import StudyRecord
 from distillaw.runs.paired import t_quantile
 
@@ -36,6 +43,22 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How much worse the strongest teacher is than the best one: the depth of the U's right arm."""
+
+    best: str
+    strongest: str
+    depth: float
+    """Student loss from the strongest teacher minus that from the best, shrunk, nats/token."""
+    sd: float
+
+    @property
+    def is_established(self) -> bool:
+        """Deeper than two standard deviations (spec experiments.md: claim a U only then)."""
+        return self.depth > 2 * self.sd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One student size and token budget."""
 
@@ -49,6 +72,8 @@ class Cell:
     taught: Sequence[Taught]
     """Worst teacher first."""
     noise: SeedNoise
+    gap: Gap | None = None
+    """None with fewer than three teachers, or where the strongest teacher is the best."""
 
     @property
     def best(self) -> Taught | None:
@@ -78,13 +103,22 @@ def _cell(record: StudyRecord, arms: Sequence[Arm], budget: int, rng: np.random.
     points = [p for arm in arms[1:] if budget in arm.runs and (p := arm.at(budget)) is not None]
     gain = measure_gain(record, baseline, points, rng=rng, draws=DRAWS)
     run = next(iter(arms[0].runs[budget].values()))
-    from distillaw.planning.measured import study_seed_noise
-
     noise = study_seed_noise(record, student_params=run.params, tokens=budget, loss=baseline.mean_loss)
     return Cell(
         label=run.label, params=run.params, tokens=budget, alone=baseline.mean_loss, alone_seeds=_seeds(baseline),
-        taught=tuple(_taught(gain)) if gain else (), noise=noise,
+        taught=tuple(_taught(gain)) if gain else (), noise=noise, gap=_gap(gain) if gain else None,
     )  # fmt: skip
+
+
+def _gap(gain: MeasuredGain) -> Gap | None:
+    teachers = [point.arm.teacher for point in gain.candidates]
+    losses = [teacher.loss for teacher in teachers if teacher is not None]
+    best, strongest = gain.posterior.best, int(np.argmin(losses))
+    if len(losses) < 3 or best == strongest:
+        return None
+    depth = gain.posterior.draws[:, best] - gain.posterior.draws[:, strongest]
+    names = [point.arm.name for point in gain.candidates]
+    return Gap(best=names[best], strongest=names[strongest], depth=float(depth.mean()), sd=float(depth.std()))
 
 
 def _taught(gain: MeasuredGain) -> list[Taught]:

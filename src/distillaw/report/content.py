@@ -16,7 +16,7 @@ from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import format_count, format_seconds
-from distillaw.report.cells import Cell
+from distillaw.report.cells import Cell, Gap
 from distillaw.report.spending import Spent, flop_text, power_text
 
 
@@ -243,6 +243,29 @@ def cell_table(cells: Sequence[Cell]) -> Table:
         for cell in cells for t in cell.taught
     ]  # fmt: skip
     return Table(columns=columns, rows=rows)
+
+
+def gap_sentences(cells: Sequence[Cell]) -> list[str]:
+    """Whether a capacity gap was seen: a stronger teacher that is worse by more than two standard deviations."""
+    asked = [cell for cell in cells if len(cell.taught) >= 3]
+    if not asked:
+        return [
+            "A capacity gap cannot be judged here: it takes three teachers of one student and token budget."
+        ]
+    found = [cell for cell in asked if cell.gap is not None and cell.gap.is_established]
+    lead = (
+        f"A capacity gap shows in {len(found)} of {len(asked)} cells: there the strongest teacher is worse than another by "
+        "more than two standard deviations."
+    )
+    details = " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)
+    return [lead, details] if details else [lead]
+
+
+def _gap_sentence(cell: Cell, gap: Gap) -> str:
+    return (
+        f"{cell.label} student on {format_count(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
+        f"{gap.sd:.3f} nats/token against the {gap.best}."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,9 @@ def _sections(record: StudyRecord, cells: Sequence[Cell], spent: Sequence) -> li
     return [
         Section(
             title="Which teacher? Student loss against teacher loss", pictures=_some(gap),
-            notes=() if gap else ("No student has been run both with and without a teacher yet.",),
+            notes=content.gap_sentences(cells)
+            if gap
+            else ("No student has been run both with and without a teacher yet.",),
             table=content.cell_table(cells) if gap else None, table_title="The numbers of this and the next picture",
         ),
         Section(title="How many tokens? Loss with and without a teacher", pictures=_some(curves),
