@@ -254,8 +254,8 @@ def gap_sentences(cells: Sequence[Cell]) -> list[str]:
         ]
     found = [cell for cell in asked if cell.gap is not None and cell.gap.is_established]
     lead = (
-        f"A capacity gap shows in {len(found)} of {len(asked)} cells: there the strongest teacher is worse than another by "
-        "more than two standard deviations."
+        f"A capacity gap shows in {len(found)} of {len(asked)} cells: there the strongest teacher is worse than "
+        "another by more than two standard deviations."
     )
     details = " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)
     return [lead, details] if details else [lead]
