@@ -231,6 +231,11 @@ def test_table_6_verbatim_never_carries_a_plan():
     assert shown["status"] == "REFUSED"
     assert shown["probability_distil"] is None
     assert not shown["decides"]
+    assert "busbridge2025 was asked for and may not carry a plan" in verdict.warnings[0]
+    single = plan("1B", student_tokens="20B", teachers=[teacher], law="surrogate-s2")
+    assert single.headline.source == "surrogate-s2"
+    band = single.crossover_tokens
+    assert band["upper"] is None or band["upper"] > 1.5 * band["lower"], "one law, and still a band"
 
 
 def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
@@ -253,6 +258,7 @@ def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
         ({"student_params": "1B", "student_tokens": 1e10, "law": "busbrige2025"}, "did you mean"),
         ({"student_params": "1B", "student_tokens": 1e10, "law": "besiroglu2024"}, "no distillation part"),
         ({"student_params": "1B", "student_tokens": 1e10, "level": 5}, "level"),
+        ({"student_params": "1B", "student_tokens": 1e10, "vocab": 0}, "vocab = 0"),
         ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]}, "irreducible"),
         ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]}, "guessing"),
     ],

@@ -60,8 +60,9 @@ def plan(
     record = read_study(study) if study is not None else None
     params: str | float | None = student
     wanted: str | float | None = tokens
-    if record is not None and student is None and tokens is None and compute is None and record.target:
-        params, wanted = record.target
+    if record is not None and student is None and record.target:
+        params = record.target[0]
+        wanted = record.target[1] if tokens is None and compute is None else tokens
     if params is None:
         raise ConfigError(
             "name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a target)"
@@ -138,12 +139,13 @@ def _losses(verdict: "Verdict") -> "Table":
     from distillaw.planning.wording import interval, nats, percent
 
     table = _table("student trained", ">teacher loss", ">loss, nats/token", ">gain", ">best?")
+    known = verdict.headline.is_informative
     for row in verdict.strategies:
         table.add_row(
             f"from the {row.teacher.name}" if row.teacher else "without a teacher",
-            "" if row.teacher_loss is None else nats(row.teacher_loss), interval(row.loss),
-            "" if row.gain is None else interval(row.gain),
-            "" if row.share_best is None else percent(row.share_best),
+            "" if row.teacher_loss is None else nats(row.teacher_loss), interval(row.loss) if known else "unknown",
+            interval(row.gain) if known and row.gain else "",
+            percent(row.share_best) if known and row.share_best is not None else "",
         )  # fmt: skip
     return table
 

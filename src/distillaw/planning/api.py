@@ -95,7 +95,7 @@ def decide(
     assert headline.pretrain is not None
     rows = sorted([headline.pretrain, *headline.distil], key=_expected_loss(headline))
     lost = regret(headline, answer.verdict, level)
-    words = wording.explain(situation, evidence, headline, answer, equal, record=record, level=level)
+    words = wording.explain(situation, evidence, headline, answer, equal, record=record, level=level, law=law)
     return Verdict(
         verdict=answer.verdict, probability=answer.probability, margin=answer.margin, strategies=tuple(rows),
         gain=Interval.of(headline.gain_draws, level), crossover=headline.crossover, flips_if=words.flips_if,
@@ -176,13 +176,17 @@ def _candidates(record: StudyRecord | None, params: float) -> tuple[Teacher, ...
 def _sizes(record: StudyRecord | None, vocab: int | None, context: int | None) -> dict:
     """Vocabulary, context and known prices: what was asked, else the study's, else the papers'."""
     if record is None or not record.runs:
-        return {"vocab": vocab or 32768, "context": context or 4096}
+        return {
+            "vocab": vocab if vocab is not None else 32768,
+            "context": context if context is not None else 4096,
+        }
     from distillaw.planning.paired import study_prices
 
     row = record.runs[0]
     known = {key: int(n) for key in ("vocab_size", "context") if (n := row.number(key)) == n}
     same = (vocab, context) == (None, None)
-    return {"vocab": vocab or known.get("vocab_size", 32768), "context": context or known.get("context", 4096),
+    return {"vocab": vocab if vocab is not None else known.get("vocab_size", 32768),
+            "context": context if context is not None else known.get("context", 4096),
             "prices": study_prices(record) if same else {}}  # fmt: skip
 
 

@@ -8,6 +8,7 @@ own paper's planning figures and never carries a verdict.
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -121,7 +122,8 @@ def _published_voice(
         note=_voice_note(refused, outside, lines), is_decisive=verdictable, inside_range=outside == 0,
         pretrain=law_strategy(situation, None, own, Interval.of(table["alone"][pick] + spread, level)),
         distil=rows, posterior=posterior, noise=0.0, warnings=(*warnings, *lines),
-        crossover=_law_crossover(laws, situation, plans[best][1], table["teacher"][:, best], source, level),
+        crossover=_law_crossover(laws, situation, plans[best][1], table["teacher"][:, best], sd=sd, source=source,
+                                 level=level),
         details={
             "efolds_outside": outside, "far_outside": outside > FAR,
             "laws": {law.name: {"pretrain": float(a), "distil": float(d[best])}
@@ -194,15 +196,19 @@ def _law_crossover(
     situation: Situation,
     tokens: float,
     teacher_losses: Array,
+    *,
+    sd: float,
     source: str,
     level: float,
 ) -> Crossover:
+    """Where the gain from one teacher vanishes under each law, shifted by the doubt of a gain, sd."""
     grid = tokens * np.geomspace(0.1, 1000, 81)
     N = situation.student_params
+    shifts = sd * np.array([NormalDist().inv_cdf((k + 0.5) / 101) for k in range(101)])
     gains = []
     for law, loss in zip(laws, teacher_losses, strict=True):
         assert law.supervised is not None and law.distillation is not None
         taught = law.distillation(student_params=N, student_tokens=grid, teacher_loss=loss)
-        gains.append(law.supervised(params=N, tokens=grid) - taught)
-    crossed = crossings(grid, np.array(gains))
+        gains.append(law.supervised(params=N, tokens=grid) - taught + shifts[:, None])
+    crossed = crossings(grid, np.concatenate(gains))
     return band_of(crossed, (float(grid[0]), float(grid[-1])), source, level)

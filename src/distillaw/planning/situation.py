@@ -95,6 +95,10 @@ class Situation:
         if self.scenario not in SCENARIOS:
             hint = did_you_mean(self.scenario, SCENARIOS)
             raise ConfigError(f"unknown cost scenario {self.scenario!r}{hint}; known: {', '.join(SCENARIOS)}")
+        if min(self.vocab, self.context) < 1:
+            raise ConfigError(
+                f"vocab = {self.vocab}, context = {self.context}: both are positive whole numbers"
+            )
         if self.students_served < 1:
             raise ConfigError(f"students_served = {self.students_served}: at least the one being planned")
         if self.compute is not None:

@@ -31,7 +31,7 @@ class Words:
 
 def explain(
     situation: Situation, evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, *,
-    record: StudyRecord | None, level: float,
+    record: StudyRecord | None, level: float, law: str | None,
 ) -> Words:  # fmt: skip
     """Put a decision into words."""
     runs, command = next_runs(situation, headline, answer, record)
@@ -40,7 +40,7 @@ def explain(
         reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
         flips_if=tuple(_flips(headline, answer, equal, level)),
         assumptions=tuple(_assumptions(situation, headline)),
-        warnings=tuple(_warnings(situation, evidence, headline)),
+        warnings=tuple(_warnings(situation, evidence, headline, law)),
         next_runs=tuple(runs), next_command=command,
     )  # fmt: skip
 
@@ -244,8 +244,13 @@ def _assumptions(situation: Situation, headline: Evidence) -> list[str]:
     return found
 
 
-def _warnings(situation: Situation, evidence: Sequence[Evidence], headline: Evidence) -> list[str]:
+def _warnings(
+    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, law: str | None
+) -> list[str]:
     found = list(headline.warnings)
+    asked = next((e for e in evidence if e.source == law), None)
+    if asked is not None and asked is not headline:
+        found.insert(0, f"{law} was asked for and may not carry a plan ({asked.status}: {asked.note})")
     if not headline.is_decisive and headline.status == "REFUSED":
         found.insert(
             0, f"REFUSED as a basis: {headline.source} may not carry a plan; the verdict is left open."
