@@ -93,3 +93,19 @@ def test_moments_equal_the_generic_path(delta):
     )
     for a, b in zip(ours, generic, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("gamma_free", [True, False])
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_vector_equals_the_batch(delta, gamma_free, which):
+    n, d, _, _ = rows()
+    model = SupervisedModel(n, d, gamma_free=gamma_free)
+    rng = np.random.default_rng(2)
+    theta, weights = SUPERVISED[which : which + 1], rng.uniform(0, 2, (1, 20))
+    y = model.value(theta)[0] + 0.2 * rng.normal(size=20)
+    for held in (model, model.holding(0), model.holding(3)):
+        one, many = held.normal(theta, y, weights, delta), Model.normal(held, theta, y, weights, delta)
+        for a, b in zip(one, many, strict=True):
+            assert a.shape == b.shape
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.fitting.models import Model
-from distillaw.fitting.newton import EXACT, LOOSE, Prior, distinct, graduated, minimise
+from distillaw.fitting.newton import EXACT, LOOSE, Prior, Solutions, distinct, graduated, minimise
 from distillaw.laws.base import Array
 
 MATCHED = 1.345
@@ -97,24 +97,14 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
     y, weights = problem.y, problem.weight[None]
     automatic = delta == "auto"
     threshold = FIRST if automatic else float(delta)
+    settled = not automatic and not np.isfinite(problem.prior_sd).any()  # nothing depends on the noise
     found = graduated(
         problem.model, y, weights, problem.starts(rng), delta=threshold, stages=problem.stages, keep=problem.keep,
-        tolerance=LOOSE, within=problem.within, passing=problem.passing,
+        tolerance=EXACT if settled else LOOSE, within=problem.within, passing=problem.passing,
     )  # fmt: skip
-    theta = found.theta[np.argsort(found.penalised)]
-    noise, prior = _noise(problem, theta[:1]), None
-    for _ in range(8):  # the noise scale sets the threshold and the prior's strength, and they set the fit
-        if not automatic and not np.isfinite(problem.prior_sd).any():
-            break
-        before = noise
-        threshold = max(MATCHED * noise_raw(problem, theta[:1]), FLOOR) if automatic else threshold
-        prior = problem.prior(noise)
-        found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=LOOSE)
-        theta = found.theta[distinct(found.penalised)]
-        noise = _noise(problem, theta[:1])
-        if abs(noise - before) <= 0.02 * before:
-            break
-    found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=EXACT)
+    prior = None
+    if not settled:
+        threshold, prior, found = _matched(problem, found, threshold, automatic=automatic)
     order = np.argsort(found.penalised)
     theta, others = found.theta[order[:1]], found.theta[order[1:]]
     noise = _noise(problem, theta)
@@ -124,14 +114,42 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
     )  # fmt: skip
 
 
+def _matched(
+    problem: Problem, found: Solutions, threshold: float, *, automatic: bool
+) -> tuple[float, Prior | None, Solutions]:
+    """Threshold and prior that go with the noise of the fit they give, and that fit."""
+    y, weights, prior = problem.y, problem.weight[None], None
+    theta = found.theta[np.argsort(found.penalised)]
+    inflate = _inflation(problem)
+    raw = noise_raw(problem, theta[:1])
+    for _ in range(8):
+        before, noise = raw, inflate * raw
+        threshold = max(MATCHED * raw, FLOOR) if automatic else threshold
+        prior = problem.prior(noise)
+        found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=LOOSE)
+        theta = found.theta[distinct(found.penalised)]
+        raw = noise_raw(problem, theta[:1])
+        if abs(raw - before) <= 0.02 * before:
+            break
+    return (
+        threshold, prior,
+        minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=EXACT),
+    )  # fmt: skip
+
+
 def noise_raw(problem: Problem, theta: Array) -> float:
     """Robust scale of the residuals at theta (1, k)."""
     return robust_scale(problem.model.value(theta)[0] - problem.y, problem.weight)
 
 
 def _noise(problem: Problem, theta: Array) -> float:
+    return noise_raw(problem, theta) * _inflation(problem)
+
+
+def _inflation(problem: Problem) -> float:
+    """Root of n over the degrees of freedom."""
     n = len(problem.y)
-    return noise_raw(problem, theta) * float(np.sqrt(n / max(n - problem.num_free, 1)))
+    return float(np.sqrt(n / max(n - problem.num_free, 1)))
 
 
 def cluster_weights(group: NDArray[np.int64], replicates: int, rng: np.random.Generator) -> Array:

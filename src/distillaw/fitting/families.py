@@ -92,7 +92,7 @@ def specify_supervised(
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=4,
         random_starts=lambda rng, count: _with_gamma(starts.random_supervised(rng, y, count), free_gamma),
-        stages=(0.08, 0.03, 0.006), within=1.2, passing=7, prior_mean=mean, prior_sd=sd, restarts=3,
+        stages=(0.08, 0.006), within=1.2, passing=7, prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre)
 

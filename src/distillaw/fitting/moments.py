@@ -84,7 +84,7 @@ def supervised_normal(
     lift, P = _softplus_and_share(s0 - e + Z / eta)
     r = lift
     r += e - y
-    psi = np.clip(r, -delta, delta)
+    psi = np.minimum(np.maximum(r, -delta), delta)
     c = weights * psi
     objective = np.einsum("ri,ri->r", c, r - 0.5 * psi)
     inside = np.where(psi == r, weights, 0.0)

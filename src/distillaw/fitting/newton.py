@@ -6,10 +6,12 @@ finished ones leave the batch. Starts come from `starts.py`; the independent che
 """
 
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 
 from distillaw.fitting.models import Model
+from distillaw.fitting.single import newton_step_one
 from distillaw.laws.base import Array, Indices, Mask
 
 _CHUNK = 24_000
@@ -172,6 +174,8 @@ def _minimise_chunk(
     tolerance: float,
 ) -> Solutions:
     R = len(start)
+    if R == 1:
+        return _minimise_one(model, y, weights, start, delta, prior, iterations, tolerance)
     out = np.clip(start, model.lower, model.upper)
     objective, penalised = np.full(R, np.inf), np.full(R, np.inf)
     converged = np.zeros(R, dtype=bool)
@@ -203,6 +207,47 @@ def _minimise_chunk(
     if len(active):
         out[active], objective[active], penalised[active] = state.theta, state.objective, state.penalised
     return Solutions(out, objective, penalised, converged)
+
+
+def _minimise_one(
+    model: Model, y: Array, weights: Array, start: Array, delta: float, prior: Prior | None, iterations: int,
+    tolerance: float,
+) -> Solutions:  # fmt: skip
+    """The same steps for one problem, without the bookkeeping of a batch."""
+    free, lower, upper = model.free, model.lower[model.free], model.upper[model.free]
+    theta = np.clip(start, model.lower, model.upper)
+    scale = model.metric(theta, weights)[0]
+    if prior is not None:
+        scale = np.sqrt(scale**2 + prior.precision[free])
+
+    def at(theta: Array) -> tuple[float, float, Array, Array]:
+        objective, gradient, hessian = model.normal(theta, y, weights, delta)
+        value, g, H = float(objective[0]), gradient[0], hessian[0]
+        total = value
+        if prior is not None:
+            off = theta[0] - prior.mean
+            pull = off * prior.precision
+            H.flat[:: len(free) + 1] += prior.precision[free]
+            total, g = value + 0.5 * float(pull @ off), g + pull[free]
+        # overflow far outside must count as worse than anything
+        return value, total if isfinite(total) else inf, g, H
+
+    objective, penalised, g, H = at(theta)
+    mu, converged = 1e-3, False
+    for _ in range(iterations):
+        inner = theta[0, free]
+        step, decrease = newton_step_one(g, H, scale, mu, inner <= lower, inner >= upper)
+        trial = theta.copy()
+        trial[0, free] = np.minimum(np.maximum(inner + step, lower), upper)
+        converged = decrease <= tolerance * penalised + 1e-30 or mu > 1e7
+        found = at(trial)
+        better = found[1] <= penalised
+        if better:
+            theta, (objective, penalised, g, H) = trial, found
+        if converged:
+            break
+        mu = max(0.1 * mu, 1e-12) if better else max(8.0 * mu, 1e-6)
+    return Solutions(theta, np.array([objective]), np.array([penalised]), np.array([converged]))
 
 
 def _moved(model: Model, theta: Array, step: Array) -> Array:
