@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +143,53 @@ def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
     answer = json.loads(distillaw(*ask, "--supervised-loss", own[5], "--json").stdout)
     assert answer["student_loss"] == pytest.approx(loss[5], rel=0.02)
     assert answer["supervised_loss"] == pytest.approx(own[5])
+
+
+DATA = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data")) / "lawruns"
+GEMSTONES = ("--columns", "params=params_active_precise,tokens=tokens,loss=final_loss", "--group", "none", "--delta",
+             "1e-3", "--bootstrap", 0)  # fmt: skip
+TOTAL = ("--params-convention", "total")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public run tables are not there")
+@pytest.mark.parametrize(
+    ("name", "objective", "E", "alpha", "beta"),
+    [
+        ("hot", 1.7466696231e-3, 2.14638, 0.280827, 0.680022),
+        ("hot_100b+", 5.3939491254e-3, 1.94744, 0.242384, 0.606225),
+    ],
+)
+def test_total_parameters_are_converted(name, objective, E, alpha, beta):
+    done = distillaw("fit", DATA / "gemstones" / f"{name}.csv", "--law", "chinchilla", *GEMSTONES, *TOTAL, "--vocab",
+                     50304, "--width", "width", "--json")  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert answer["objective"] <= objective * (1 + 1e-6)
+    assert answer["params_convention"] == "non-embedding"
+    for key, value in {"E": E, "alpha": alpha, "beta": beta}.items():
+        assert answer["params"][key] == pytest.approx(value, rel=5e-6)  # six digits printed
+
+
+def test_a_law_of_total_parameters_is_not_asked_in_another_convention(table, tmp_path):
+    total, law = tmp_path / "total.csv", tmp_path / "law.json"
+    total.write_text(table.read_text().replace("size", "total_params", 1))
+    fit = (
+        "fit",
+        total,
+        "--law",
+        "chinchilla",
+        "--columns",
+        "params=total_params,tokens=D,loss=val",
+        "--bootstrap",
+        0,
+    )
+    refused = distillaw(*fit)
+    assert refused.returncode != 0 and "--params-convention total" in refused.stderr
+    done = distillaw(*fit, *TOTAL, "--out", law)
+    assert done.returncode == 0 and "--params-convention total" in done.stdout
+    assert json.loads(law.read_text())["params_convention"] == "total"
+    ask = ("predict", "--law", law, "--student-params", "1B", "--student-tokens", "20B")
+    refused = distillaw(*ask)
+    assert refused.returncode != 0 and "counts total parameters" in refused.stderr
+    assert distillaw(*ask, *TOTAL).returncode == 0
+    wrong = distillaw(*fit, *TOTAL, "--vocab", 50304)
+    assert wrong.returncode != 0 and "--width COLUMN" in wrong.stderr

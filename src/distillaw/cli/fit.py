@@ -28,6 +28,9 @@ def fit(
     supervised: str | None = None,
     priors: Literal["auto", "weak", "none"] = "auto",
     unit: str | None = None,
+    params_convention: Literal["non-embedding", "total"] | None = None,
+    vocab: str | None = None,
+    width: str | None = None,
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -45,6 +48,9 @@ def fit(
         supervised: law of the students' own supervised loss: a published name or a fitted JSON file.
         priors: weak priors; `auto` uses them when delta is auto.
         unit: of the losses: nats, bits, bits-per-byte, bits-per-character.
+        params_convention: what the params column counts; the law says it too. Default: non-embedding.
+        vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
+        width: column with the model width, for that.
         out: write the fitted law here, for `predict --law` and `plan`.
         json_: print one JSON object instead.
     """
@@ -55,6 +61,8 @@ def fit(
         file, family=law, columns=parse_columns(columns), group=group,
         delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
         seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
+        params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+        width=width,
     )  # fmt: skip
     if out is not None:
         result.save(out)
@@ -62,14 +70,14 @@ def fit(
         document = result.to_json()
         keys = ("params", "conf_int", "level", "objective", "delta", "nobs", "ngroups", "status", "remedy",
                 "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
-                "notes", "details", "provenance")  # fmt: skip
+                "notes", "details", "provenance", "params_convention")  # fmt: skip
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    print(f"\nnext: {_next(file, law, out, usable=result.is_usable)}")
+    print(f"\nnext: {_next(file, law, out, usable=result.is_usable, convention=result.params_convention)}")
 
 
-def _next(file: Path, law: str, out: Path | None, *, usable: bool) -> str:
+def _next(file: Path, law: str, out: Path | None, *, usable: bool, convention: str) -> str:
     """The likely next command."""
     if not usable:
         return "add the runs named above, then the same command"
@@ -78,6 +86,7 @@ def _next(file: Path, law: str, out: Path | None, *, usable: bool) -> str:
     question = "--student-params 300M"
     question += "" if law == "capacity-gap" else " --student-tokens 6B"
     question += " --teacher-loss 2.5" if law.startswith("distillation") else ""
+    question += " --params-convention total" if convention == "total" else ""
     return f"distillaw predict --law {out} {question}"
 
 

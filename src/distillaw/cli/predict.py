@@ -1,7 +1,7 @@
 """`distillaw predict`: the loss of one student under one law, with its interval and its doubts."""
 
 import textwrap
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,7 @@ def predict(
     teacher_tokens: str | None = None,
     supervised_loss: str | None = None,
     level: float = 0.9,
+    params_convention: Literal["non-embedding", "total"] = "non-embedding",
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Predict the loss of one student, distilled or not.
@@ -34,6 +35,7 @@ def predict(
         teacher_tokens: tokens the teacher was trained on.
         supervised_loss: the student's own loss without a teacher, where it was measured.
         level: coverage of the interval (fitted laws only).
+        params_convention: what the counts given here hold; must be that of a fitted law.
         json_: print one JSON object instead.
     """
     if teacher_loss is not None and (teacher_params or teacher_tokens):
@@ -54,6 +56,7 @@ def predict(
         teacher_tokens=_count(teacher_tokens, "--teacher-tokens"),
         supervised_loss=_count(supervised_loss, "--supervised-loss"),
         level=level,
+        params_convention=params_convention,
     )
     if json_:
         print_json(answer)

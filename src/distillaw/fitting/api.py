@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distillaw.errors import ConfigError, DataError
+from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting import families
 from distillaw.fitting.calibrate import Calibration, calibrate_term, hold_out
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
@@ -33,7 +33,7 @@ from distillaw.fitting.problem import (
     with_measured_supervised,
 )
 from distillaw.fitting.profile import profiles
-from distillaw.fitting.result import FitResult
+from distillaw.fitting.result import FitResult, convention_of
 from distillaw.fitting.second import disagreement
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
@@ -78,6 +78,9 @@ def fit(
     weights: ArrayLike | None = None,
     priors: str | Mapping[str, tuple[float, float]] | None = "auto",
     unit: str | None = None,
+    params_convention: str | None = None,
+    vocab: float | None = None,
+    width: str | None = None,
     check: bool = True,
     calibrate: bool = True,
 ) -> FitResult:
@@ -100,6 +103,10 @@ def fit(
         weights: weight per row.
         priors: "auto" (weak ones when delta is auto), "weak", "none", or {coefficient: (centre, sd)}.
         unit: of the losses: nats, bits, bits-per-byte or bits-per-character.
+        params_convention: what the params column counts, non-embedding (default) or total; the law is in that
+            convention, and says so.
+        vocab: entries of the vocabulary; with the width, total parameters become non-embedding ones.
+        width: column with the model width, by default `width`.
         check: run the independent second solver and the profile likelihoods.
         calibrate: choose the misspecification term from hold-outs; False keeps the default one.
 
@@ -124,12 +131,16 @@ def fit(
     _check_numbers(delta, bootstrap, level)
     source = str(table) if isinstance(table, str | Path) else "table in memory"
     data = read_table(table) if isinstance(table, str | Path) else table
-    rows = observe(data, columns=columns, group=group, weights=weights, unit=unit)
+    rows = observe(
+        data, columns=columns, group=group, weights=weights, unit=unit, params_convention=params_convention,
+        vocab=vocab, width=width,
+    )  # fmt: skip
     request = _Request(
         family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
         calibrate=calibrate,
         provenance={"source": source, "version": __version__, "seed": seed, "priors": _plain_priors(priors),
-                    "columns": dict(columns or {}), "unit": unit or "nats", "bootstrap": bootstrap},
+                    "columns": dict(columns or {}), "unit": unit or "nats", "bootstrap": bootstrap,
+                    "params_convention": rows.convention},
     )  # fmt: skip
     plain, taught = split_by_teacher(rows)
     if family in ("supervised", "chinchilla"):
@@ -229,6 +240,12 @@ def _fit_given(
     taught: Observations, supervised: Supervised, form: str, prior: dict, request: _Request
 ) -> FitResult:
     """Ltilde_S from a given law; a FitResult's replicates go with ours one to one."""
+    other = convention_of(supervised)
+    if other is not None and other != taught.convention:
+        raise UnitError(
+            f"the supervised law counts {other} parameters, the table {taught.convention} ones; convert the table "
+            f"(--params-convention total --vocab V --width COLUMN) or fit the supervised law on the same count"
+        )
     behind = _behind(supervised, request.bootstrap)
     cells = {"params": np.log(taught.params), "tokens": np.log(taught.tokens)}
     at = behind.log_value(cells, replicates=False)[0]

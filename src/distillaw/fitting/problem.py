@@ -25,7 +25,10 @@ _ALIASES = {
     "loss_se": ("loss_se",),
     "group": ("group", "run_name", "trunk"),
     "weight": ("weight",),
+    "width": ("width",),
 }
+CONVENTIONS = ("non-embedding", "total")
+"""What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""
 _UNITS = {"nats": 1.0, "bits": float(np.log(2)), "bits-per-byte": 1.0, "bits-per-character": 1.0}
 _OTHER_UNIT_WORDS = ("bit", "bpb", "bpc", "ppl", "perplexity")
 
@@ -51,6 +54,8 @@ class Observations:
     grouped: bool
     """True where a column named the groups; False where each row counts as a run."""
     group_names: tuple[str, ...] = ()
+    convention: str = "non-embedding"
+    """What `params` counts."""
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -103,6 +108,9 @@ def observe(
     group: str | None = None,
     weights: ArrayLike | None = None,
     unit: str | None = None,
+    params_convention: str | None = None,
+    vocab: float | None = None,
+    width: str | None = None,
 ) -> Observations:
     """Map, check and code the rows of a table.
 
@@ -114,6 +122,9 @@ def observe(
         weights: weight per row, or None for the table's `weight` column, or 1.
         unit: unit of the losses: nats (default), bits (per token, converted), bits-per-byte or
             bits-per-character (kept as they are: never mix them with nats).
+        params_convention: what the params column counts, non-embedding (default) or total.
+        vocab: entries of the vocabulary; with `width`, total parameters become non-embedding ones.
+        width: column with the model width of each row; by default `width` where the table has one.
 
     Raises:
         DataError: a needed column is missing, or a value is not a positive finite number.
@@ -128,8 +139,10 @@ def observe(
     size = next(iter(sizes.values()))
     if size == 0:
         raise DataError("the table has no rows")
-    found = _match_columns(arrays, columns or {}, group)
+    wanted = dict(columns or {}) | ({} if width is None else {"width": width})
+    found = _match_columns(arrays, wanted, group)
     scale = _unit_scale(found["loss"], arrays, unit)
+    convention = _stated_convention(found["params"], arrays, params_convention)
     keep, notes = _usable_rows(arrays, size)
     if not keep.any():
         raise DataError("no rows left: all are tuning runs or unfinished")
@@ -148,11 +161,15 @@ def observe(
     }
     for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
         numbers[name] = numbers[name] * scale
+    if vocab is not None:
+        numbers["params"] = _without_embedding(numbers, convention, vocab, found["width"], arrays, index)
+        convention = "non-embedding"
+        notes.append(f"parameters are non-embedding: total - {vocab:.0f} x {found['width']}")
     weight = _weights(weights, found["weight"], arrays, index, size)
     codes, names = _groups(found["group"], arrays, index, numbers)
     return Observations(
         **numbers, weight=weight, group=codes, row=index, grouped=found["group"] is not None,
-        group_names=names, notes=tuple(notes + _remarks(arrays, index, found, numbers)),
+        group_names=names, convention=convention, notes=tuple(notes + _remarks(arrays, index, found, numbers)),
     )  # fmt: skip
 
 
@@ -191,9 +208,11 @@ def _match_columns(table: Mapping, columns: Mapping[str, str], group: str | None
         found["group"] = None
     for name in ("params", "tokens", "loss"):
         if found[name] is None:
+            total = name == "params" and "total_params" in lowered
+            hint = ". total_params counts the embedding too: add --params-convention total" if total else ""
             raise DataError(
                 f"no column for {name}; the table has: {', '.join(table)}. Say which it is with "
-                f"--columns {name}=COLUMN (Python: columns={{'{name}': 'COLUMN'}})"
+                f"--columns {name}=COLUMN (Python: columns={{'{name}': 'COLUMN'}}){hint}"
             )
     return found
 
@@ -219,6 +238,61 @@ def _unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str
             f"or --unit nats if it is nats after all"
         )
     return _UNITS[unit or "nats"]
+
+
+def check_convention(name: str, value: str) -> str:
+    """The value, if it is a convention that is known here."""
+    if value not in CONVENTIONS:
+        raise ConfigError(
+            f"{name}: unknown {value!r}{did_you_mean(value, CONVENTIONS)}; known: {', '.join(CONVENTIONS)}"
+        )
+    return value
+
+
+def _stated_convention(column: str | None, table: Mapping[str, NDArray], stated: str | None) -> str:
+    """What the params column counts: as stated, as the table says, or non-embedding; refused where they differ."""
+    if stated is not None:
+        check_convention("params_convention", stated)
+    said = {str(v) for v in table.get("params_convention", ())} & set(CONVENTIONS)
+    inside = said.pop() if said else None
+    if stated is not None and inside is not None and stated != inside:
+        raise UnitError(
+            f"params_convention: {stated} was asked for, the table's own column says {inside}; correct one of them"
+        )
+    if stated is None and inside is None and "total" in (column or "").lower():
+        raise UnitError(
+            f"column {column!r} looks like total parameters; laws here are of non-embedding ones. Say "
+            f"--params-convention total (kept in that convention), with --vocab V --width COLUMN to convert, or "
+            f"--params-convention non-embedding if it is that after all"
+        )
+    return stated or inside or "non-embedding"
+
+
+def _without_embedding(
+    numbers: Mapping[str, Array], convention: str, vocab: float, column: str | None, table: Mapping[str, NDArray],
+    index: NDArray,
+) -> Array:  # fmt: skip
+    """Total parameters less one embedding matrix."""
+    if convention != "total":
+        raise ConfigError("vocab: only total parameters are converted; add --params-convention total")
+    if not (np.isfinite(vocab) and vocab >= 1):
+        raise ConfigError(f"vocab: got {vocab}; give the number of entries of the vocabulary, e.g. 50304")
+    if column is None:
+        raise ConfigError(
+            f"width: no column with the model width; the table has: {', '.join(table)}. Say --width COLUMN"
+        )
+    if np.isfinite(numbers["teacher_params"]).any():
+        raise UnitError(
+            "teacher_params cannot be converted (the teachers' widths are not known); convert it first"
+        )
+    left = numbers["params"] - vocab * _numbers("width", column, table, index, needed=True)
+    if (left <= 0).any():
+        i = int(np.flatnonzero(left <= 0)[0])
+        raise UnitError(
+            f"params in row {int(index[i]) + 1}: {numbers['params'][i]:.4g} parameters are fewer than the embedding "
+            f"({vocab:.0f} x width); the column does not hold total parameters, or --vocab is wrong"
+        )
+    return left
 
 
 def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:

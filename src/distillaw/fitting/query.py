@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distillaw.errors import ConfigError
-from distillaw.fitting.result import FitResult
+from distillaw.errors import ConfigError, UnitError
+from distillaw.fitting.problem import check_convention
+from distillaw.fitting.result import FitResult, convention_of
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw, laws_available, published
@@ -50,6 +51,7 @@ def predict_student(
     teacher_tokens: float | None = None,
     supervised_loss: float | None = None,
     level: float = 0.9,
+    params_convention: str = "non-embedding",
 ) -> dict[str, object]:
     """The answer of `distillaw predict` as plain JSON values.
 
@@ -63,16 +65,20 @@ def predict_student(
         teacher_tokens: D_T.
         supervised_loss: Ltilde_S, the student's own loss without a teacher, where it was measured.
         level: coverage of the interval; published laws have none.
+        params_convention: what the counts asked about hold; a law fitted in another one refuses.
 
     Raises:
+        UnitError: the law was fitted on another count of parameters.
         ConfigError: the law lacks the half that the question needs, or a number is missing.
     """
+    mixed = _mixed_conventions(name, law, params_convention)
     if _gap_line(law) is not None:
         return _best_teacher(name, law, student_params, level)
     if student_tokens is None:
         raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --student-tokens 6B")
     supervised = _supervised(law)
     warnings = list(law.warnings) if isinstance(law, PublishedLaw) else _doubts(law)
+    warnings += mixed
     inside = True
     if teacher_params is not None and teacher_tokens is not None:
         if supervised is None:
@@ -104,6 +110,21 @@ def predict_student(
             )
     answer["inside_range"] = bool(answer["inside_range"]) and inside
     return answer | {"warnings": warnings}
+
+
+def _mixed_conventions(name: str, law: PublishedLaw | FitResult, asked: str) -> list[str]:
+    """A warning for a published law of another convention; a fitted one refuses."""
+    check_convention("params_convention", asked)
+    own = convention_of(law)
+    if own is None or own == asked:
+        return []
+    text = f"{name} counts {own} parameters, the question {asked} ones"
+    if isinstance(law, FitResult):
+        raise UnitError(
+            f"{text}; give {own} counts and say --params-convention {own}, or fit again on {asked} ones "
+            f"(distillaw fit ... --params-convention total --vocab V --width COLUMN converts)"
+        )
+    return [f"{text}; give {own} counts and say --params-convention {own}"]
 
 
 def _gap_line(law: PublishedLaw | FitResult) -> CapacityGapLine | None:

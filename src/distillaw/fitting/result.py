@@ -20,6 +20,7 @@ from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
 
 
@@ -74,6 +75,11 @@ class FitResult:
     def is_usable(self) -> bool:
         """True where predictions may be made at all."""
         return self.status.is_usable and self.curve is not None
+
+    @property
+    def params_convention(self) -> str:
+        """What the law's parameter counts hold: non-embedding or total."""
+        return str(self.provenance.get("params_convention", "non-embedding"))
 
     @property
     def params(self) -> dict[str, float]:
@@ -260,6 +266,17 @@ class FitResult:
         if names[1] in logs:
             decades = (np.log(6.0) + logs[names[0]] + logs[names[1]] - np.log(top)) / np.log(10.0)
         return np.hypot(self.noise, self.calibration.spread(decades))
+
+
+def convention_of(law: FitResult | PublishedLaw | SupervisedLaw) -> str | None:
+    """What a law's parameter counts hold; None where it does not say, or not in these words."""
+    if isinstance(law, FitResult):
+        return law.params_convention
+    if isinstance(law, PublishedLaw):
+        return next(
+            (c for c in ("non-embedding", "total") if law.record.params_convention.startswith(c)), None
+        )
+    return None
 
 
 def _normal_quantile(probability: float) -> float:

@@ -26,6 +26,7 @@ def to_json(result: FitResult) -> dict[str, object]:
         "format": FORMAT,
         "schema_version": VERSION,
         "status": result.status.name,
+        "params_convention": result.params_convention,
         **{name: _finite(getattr(result, name)) for name in _PLAIN},
         "params": {k: _finite(v) for k, v in result.params.items()},
         "conf_int": {k: [_finite(x) for x in v] for k, v in result.conf_int().items()},
