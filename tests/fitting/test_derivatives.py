@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel
+from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel
 from distillaw.fitting.second import _law, _to_standard
 
 H = np.finfo(float).eps ** (1 / 3)
@@ -28,6 +28,7 @@ STUDENT = np.array(
 def models():
     n, d, t, s = rows()
     yield pytest.param(SupervisedModel(n, d, gamma_free=True), SUPERVISED, id="supervised")
+    yield pytest.param(TiedModel(n, d, gamma_free=True), SUPERVISED, id="tied")
     for form in FREE:
         yield pytest.param(StudentModel(n, d, t, s, form=form), STUDENT, id=form)
 
@@ -98,9 +99,10 @@ def test_moments_equal_the_generic_path(delta):
 @pytest.mark.parametrize("delta", [1e-3, 0.1, 10.0])
 @pytest.mark.parametrize("gamma_free", [True, False])
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_vector_equals_the_batch(delta, gamma_free, which):
+@pytest.mark.parametrize("kind", [SupervisedModel, TiedModel])
+def test_one_vector_equals_the_batch(delta, gamma_free, which, kind):
     n, d, _, _ = rows()
-    model = SupervisedModel(n, d, gamma_free=gamma_free)
+    model = kind(n, d, gamma_free=gamma_free)
     rng = np.random.default_rng(2)
     theta, weights = SUPERVISED[which : which + 1], rng.uniform(0, 2, (1, 20))
     y = model.value(theta)[0] + 0.2 * rng.normal(size=20)

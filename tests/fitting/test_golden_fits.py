@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import distillaw as dl
+from distillaw.errors import ConfigError
 from distillaw.runs.table import read_table
 
 CHINCHILLA = [
@@ -168,3 +169,40 @@ def test_records_of_refitted_sets_hold_our_own_optimum(law_runs):
         law = dl.published(name).supervised
         for key, value in result.params.items():
             assert law.coefficients[key] == pytest.approx(value, rel=1e-6), (name, key)
+
+
+def test_tied_fit_of_mlfoundations(law_runs):
+    """The published tied law of 11.3: five small runs, least squares in L, errors of the two large runs.
+
+    Least squares in L is the fixed point of least squares in ln L with weights (L - y) L / ln(L / y).
+    """
+    table = mlfoundations(law_runs, "rpj")
+    N, D, L = (np.asarray(table[name], dtype=float) for name in ("params", "tokens", "loss"))
+    ratio = D / N
+    small = (N < 5e8) & (np.abs(ratio - 20) < 1) | (N < 2e7) & (np.abs(ratio - 320) < 1)
+    assert small.sum() == 5
+    rows, weights = {name: values[small] for name, values in table.items()}, L[small] ** 2
+    for _ in range(6):
+        result = fit(rows, "chinchilla", 10.0, tie_exponents=True, weights=weights)
+        E, A, B, alpha, beta = result.params.values()
+        predicted = E + A / N**alpha + B / D**beta
+        weights = ((predicted - L) * predicted / np.log(predicted / L))[small]
+    assert alpha == beta and result.status.name == "TOO_FEW_RUNS"
+    for value, expected in ((A, 166.211), (B, 287.168), (alpha, 0.272851), (E, 1.836648)):
+        assert value == pytest.approx(expected, rel=1e-5)  # the digits of section 11.3
+    error = 100 * np.abs(predicted / L - 1)
+    assert error[(N > 1e9) & (ratio > 600)] == pytest.approx([0.7103], abs=5e-5)
+    assert error[N > 6e9] == pytest.approx([0.7320], abs=5e-5)
+
+
+def test_tied_exponents_cost_objective_and_both_solvers_agree(law_runs):
+    table = read_table(law_runs / "kyo-takano-chinchilla" / "df.csv")
+    for family in ("chinchilla", "supervised"):
+        free, tied = (fit(table, family, 1e-3, tie_exponents=tie) for tie in (False, True))
+        assert tied.params["alpha"] == tied.params["beta"]
+        assert free.objective < tied.objective < 1.01 * free.objective  # alpha and beta nearly agree there
+        assert abs(tied.solver_disagreement) < 1e-6
+    boot = dl.fit(table, family="chinchilla", tie_exponents=True, bootstrap=50, check=False, calibrate=False)
+    assert boot.conf_int()["alpha"] == boot.conf_int()["beta"]
+    with pytest.raises(ConfigError, match="tie_exponents"):
+        fit(table, "distillation-reduced", 1e-3, tie_exponents=True)

@@ -31,6 +31,7 @@ def fit(
     params_convention: Literal["non-embedding", "total"] | None = None,
     vocab: str | None = None,
     width: str | None = None,
+    tie_exponents: bool = False,
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -51,6 +52,7 @@ def fit(
         params_convention: what the params column counts; the law says it too. Default: non-embedding.
         vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
         width: column with the model width, for that.
+        tie_exponents: alpha = beta (supervised, chinchilla).
         out: write the fitted law here, for `predict --law` and `plan`.
         json_: print one JSON object instead.
     """
@@ -62,7 +64,7 @@ def fit(
         delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
         seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
         params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-        width=width,
+        width=width, tie_exponents=tie_exponents,
     )  # fmt: skip
     if out is not None:
         result.save(out)

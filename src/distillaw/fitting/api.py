@@ -61,6 +61,7 @@ class _Request:
     priors: str | Mapping[str, tuple[float, float]] | None
     check: bool
     calibrate: bool
+    tie: bool
     provenance: Mapping[str, object]
 
 
@@ -81,6 +82,7 @@ def fit(
     params_convention: str | None = None,
     vocab: float | None = None,
     width: str | None = None,
+    tie_exponents: bool = False,
     check: bool = True,
     calibrate: bool = True,
 ) -> FitResult:
@@ -107,6 +109,7 @@ def fit(
             convention, and says so.
         vocab: entries of the vocabulary; with the width, total parameters become non-embedding ones.
         width: column with the model width, by default `width`.
+        tie_exponents: alpha = beta, for the supervised and chinchilla families.
         check: run the independent second solver and the profile likelihoods.
         calibrate: choose the misspecification term from hold-outs; False keeps the default one.
 
@@ -129,6 +132,8 @@ def fit(
     started = time.perf_counter()
     families.check_family(family)
     _check_numbers(delta, bootstrap, level)
+    if tie_exponents and family not in ("supervised", "chinchilla"):
+        raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
     source = str(table) if isinstance(table, str | Path) else "table in memory"
     data = read_table(table) if isinstance(table, str | Path) else table
     rows = observe(
@@ -137,10 +142,10 @@ def fit(
     )  # fmt: skip
     request = _Request(
         family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
-        calibrate=calibrate,
+        calibrate=calibrate, tie=tie_exponents,
         provenance={"source": source, "version": __version__, "seed": seed, "priors": _plain_priors(priors),
                     "columns": dict(columns or {}), "unit": unit or "nats", "bootstrap": bootstrap,
-                    "params_convention": rows.convention},
+                    "params_convention": rows.convention, "tie_exponents": tie_exponents},
     )  # fmt: skip
     plain, taught = split_by_teacher(rows)
     if family in ("supervised", "chinchilla"):
@@ -178,14 +183,15 @@ def _fit_supervised(rows: Observations, request: _Request) -> FitResult:
     if not len(rows):
         raise DataError("no rows without a teacher: a supervised law is fitted to those (teacher_loss empty)")
     prior = families.read_priors(request.priors, form=request.family, delta=request.delta)
-    verdict = check_design(rows, num_params=6 if request.family == "supervised" else 5, needs_both=True)
+    num_params = (6 if request.family == "supervised" else 5) - request.tie
+    verdict = check_design(rows, num_params=num_params, needs_both=True)
     if verdict is not None and len(rows) < 5:
         return _refused(rows, request, verdict, students=False)
     if verdict is None:
         require_variation(rows, ("params", "tokens"))
     if rows.ngroups > LARGE:
         return _fit_large(rows, request, prior)
-    specified = families.specify_supervised(rows, form=request.family, prior=prior)
+    specified = families.specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
     return _solve(specified, rows, request, verdict, students=False)
 
 
@@ -198,7 +204,9 @@ def _fit_large(rows: Observations, request: _Request, prior: dict) -> FitResult:
     small = _fit_supervised(part, request)
     if small.curve is None or small.delta is None:
         return small
-    whole = families.specify_supervised(rows, form=request.family, prior=prior, centre=small.curve.centre)
+    whole = families.specify_supervised(
+        rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie
+    )
     problem = whole.problem
     found = minimise(
         problem.model, problem.y, problem.weight[None], small.curve.theta[None], delta=small.delta,

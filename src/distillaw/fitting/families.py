@@ -13,7 +13,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting import starts
 from distillaw.fitting.curve import Curve
 from distillaw.fitting.estimate import Problem
-from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel
+from distillaw.fitting.models import FREE, JointModel, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.fitting.problem import Observations
 from distillaw.laws.base import Array, Indices
 from distillaw.quantities import did_you_mean
@@ -46,11 +46,15 @@ class Specified:
     centre: tuple[float, float]
     behind: Curve | None = None
     """A given supervised curve."""
+    tie: bool = False
+    """alpha = beta: q of every parameter vector is its p."""
     behind_centre: tuple[float, float] | None = None
     """Centre of the jointly fitted supervised law: the first six parameters are its own."""
 
     def curve(self, theta: Array, replicates: Array) -> Curve:
         """The curve at theta (k,) with replicates (R, k)."""
+        if self.tie:
+            theta, replicates = tied(theta), tied(replicates)
         if self.behind_centre is None:
             return Curve(
                 form=self.form, theta=theta, replicates=replicates, centre=self.centre, behind=self.behind
@@ -77,16 +81,17 @@ def specify_supervised(
     form: str,
     prior: dict[str, tuple[float, float]],
     centre: tuple[float, float] | None = None,
+    tie: bool = False,
 ) -> Specified:
-    """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher."""
+    """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher; `tie`: alpha = beta."""
     n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
     centre = (float(n.mean()), float(d.mean())) if centre is None else centre
     n, d = n - centre[0], d - centre[1]
     free_gamma = form == "supervised"
-    model = SupervisedModel(n, d, gamma_free=free_gamma)
+    model = (TiedModel if tie else SupervisedModel)(n, d, gamma_free=free_gamma)
 
     def start(rng: np.random.Generator) -> Array:
-        return starts.variable_projection(n, d, y, rows.weight, gamma_free=free_gamma)
+        return starts.variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie)
 
     mean, sd = _prior_arrays(model.names, prior, model.free)
     problem = Problem(
@@ -94,7 +99,7 @@ def specify_supervised(
         random_starts=lambda rng, count: _with_gamma(starts.random_supervised(rng, y, count), free_gamma),
         stages=(0.08, 0.006), within=1.2, passing=7, prior_mean=mean, prior_sd=sd, restarts=3,
     )  # fmt: skip
-    return Specified(problem=problem, form=form, centre=centre)
+    return Specified(problem=problem, form=form, centre=centre, tie=tie)
 
 
 def specify_student(

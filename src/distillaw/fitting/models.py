@@ -219,6 +219,40 @@ class SupervisedModel(Model):
         return Evaluation(value, J, curvature)
 
 
+class TiedModel(SupervisedModel):
+    """The supervised law with alpha = beta: q follows p, and is not among the free parameters."""
+
+    def __init__(self, n: Array, d: Array, *, gamma_free: bool):
+        """Take centred ln N and ln D."""
+        super().__init__(n, d, gamma_free=gamma_free)
+        self.free = self.free[self.free != 4]
+
+    def normal(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
+        """As in `Model`, by the chain rule."""
+        found = supervised_normal(tied(theta), self.n, self.d, self._powers, y, weights, delta)
+        free, gradient, hessian = self.free, found[1] @ _TIE, _TIE.T @ found[2] @ _TIE
+        return found[0], gradient[:, free], hessian[:, free[:, None], free[None, :]]
+
+    def value(self, theta: Array) -> Array:
+        """Ln L, shape (R, n)."""
+        return super().value(tied(theta))
+
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Value, gradient by SUPERVISED (that by q is zero), curvature."""
+        point = super().evaluate(tied(theta))
+        return Evaluation(point.value, _TIE.T @ point.gradient, lambda c: _TIE.T @ point.curvature(c) @ _TIE)
+
+
+_TIE = np.eye(6)
+_TIE[4] = _TIE[3]
+"""d(e, s0, lw, p, q, le) / d(the same) where q = p."""
+
+
+def tied(theta: Array) -> Array:
+    """The parameters with q = p, shape (..., 6)."""
+    return theta @ _TIE.T
+
+
 class StudentModel(Model):
     """ln L_S = LSE( ln L_T, ln S(N_S, D_S) - c0 ln L_T - h(L_T / Ltilde_S) ), all four forms."""
 

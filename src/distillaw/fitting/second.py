@@ -7,7 +7,7 @@ agreement means something. Its relative difference in the objective is `solver_d
 import numpy as np
 
 from distillaw.fitting.estimate import Estimate, Problem
-from distillaw.fitting.models import JointModel, StudentModel, SupervisedModel
+from distillaw.fitting.models import JointModel, StudentModel, SupervisedModel, TiedModel, tied
 from distillaw.laws.base import Array
 
 _OPTIONS = {"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxcor": 30}
@@ -56,6 +56,7 @@ def disagreement(problem: Problem, fitted: Estimate, *, rng: np.random.Generator
 
 def _to_standard(model: object, theta: Array) -> Array:
     """Power mean (s0, lw, p, q, le) -> (ln A, ln B, alpha, beta, ln gamma), other parameters unchanged."""
+    theta = tied(theta) if isinstance(model, TiedModel) else theta
     z = theta.copy()
     for at in _term_positions(model):
         s0, lw, p, q, le = theta[at : at + 5]
@@ -111,6 +112,10 @@ def _power_mean_of(z: Array) -> tuple[Array, Array]:
 
 def _law(model: object, z: Array) -> tuple[Array, Array]:
     """Ln L and its Jacobian (k, n) in standard parameters."""
+    if isinstance(model, TiedModel):
+        value, J = _supervised(model.n, model.d, np.concatenate([z[:4], z[3:4], z[5:]]))
+        J[3] += J[4]
+        return value, J
     if isinstance(model, SupervisedModel):
         return _supervised(model.n, model.d, z)
     if isinstance(model, StudentModel):

@@ -17,7 +17,7 @@ _GAMMAS = np.array([0.25, 0.4, 0.6, 1.0])
 
 
 def variable_projection(
-    n: Array, d: Array, y: Array, weights: Array, *, gamma_free: bool, count: int = 3
+    n: Array, d: Array, y: Array, weights: Array, *, gamma_free: bool, tie: bool = False, count: int = 3
 ) -> Array:
     """The best points of a grid over (E, gamma, p, q), as SUPERVISED parameters, shape (count, 6).
 
@@ -30,6 +30,7 @@ def variable_projection(
         y: ln of the losses.
         weights: weights of the rows, shape (n,).
         gamma_free: False keeps gamma = 1.
+        tie: only points with p = q.
         count: candidates returned.
     """
     L = np.exp(y)
@@ -38,7 +39,7 @@ def variable_projection(
     for gamma in _GAMMAS if gamma_free else np.ones(1):
         z = (L - E[:, None]) ** (1 / gamma)
         relative = weights * (gamma * (L - E[:, None]) / (z * L)) ** 2  # dL = gamma (L - E)/z dz
-        score, a, b, p, q = _best_linear(n / gamma, d / gamma, z, relative)
+        score, a, b, p, q = _best_linear(n / gamma, d / gamma, z, relative, tie=tie)
         best = int(np.argmin(score))
         if np.isfinite(score[best]):
             A, B = a[best], b[best]
@@ -50,7 +51,9 @@ def variable_projection(
     return np.array([theta for _, theta in found[:count]])
 
 
-def _best_linear(n: Array, d: Array, z: Array, w: Array) -> tuple[Array, Array, Array, Array, Array]:
+def _best_linear(
+    n: Array, d: Array, z: Array, w: Array, *, tie: bool
+) -> tuple[Array, Array, Array, Array, Array]:
     """For each row of z (e, n) with weights w, the best a x + b v over the grid of slopes.
 
     Returns:
@@ -65,7 +68,10 @@ def _best_linear(n: Array, d: Array, z: Array, w: Array) -> tuple[Array, Array, 
     det = np.where(det > 1e-12 * xx * vv, det, np.inf)
     a, b = (xz * vv - vz * xv) / det, (vz * xx - xz * xv) / det
     score = (w * z * z).sum(axis=1)[:, None, None] - a * xz - b * vz
-    score = np.where((a > 0) & (b > 0), score, np.inf).reshape(len(z), -1)
+    allowed = (a > 0) & (b > 0)
+    if tie:
+        allowed &= np.eye(k, dtype=bool)
+    score = np.where(allowed, score, np.inf).reshape(len(z), -1)
     at = np.argmin(score, axis=1)
     row = np.arange(len(z))
     return (
