@@ -48,14 +48,7 @@ class StudentLaw(ABC):
         Raises:
             DataError: an argument is not positive or not finite, or Ltilde_S is not known.
         """
-        n, d = log_positive("student_params", student_params), log_positive("student_tokens", student_tokens)
-        t = log_positive("teacher_loss", teacher_loss)
-        if supervised_loss is not None:
-            s = log_positive("supervised_loss", supervised_loss)
-        elif self.supervised is not None:
-            s = self.supervised.log_loss(n, d)
-        else:
-            raise DataError("this distillation law has no supervised law; pass supervised_loss=...")
+        n, d, t, s = self._logs(student_params, student_tokens, teacher_loss, supervised_loss)
         return np.exp(self.log_loss(n, d, t, s))
 
     __call__ = distillation
@@ -63,6 +56,43 @@ class StudentLaw(ABC):
     def log_loss(self, n: Array, d: Array, t: Array, s: Array) -> Array:
         """Ln L_S from ln N_S, ln D_S, ln L_T, ln Ltilde_S, unchecked."""
         return np.logaddexp(t, self._log_term(n, d) - self._c0() * t - self._break(t - s))
+
+    def gradient(
+        self,
+        *,
+        student_params: ArrayLike,
+        student_tokens: ArrayLike,
+        teacher_loss: ArrayLike,
+        supervised_loss: ArrayLike | None = None,
+    ) -> dict[str, Array]:
+        """Partial derivatives of L_S by each fitted coefficient of this law.
+
+        The supervised law behind Ltilde_S is held. `kappa` of the full form is derived and has no entry.
+
+        Args:
+            student_params: as in `distillation`, like the others.
+            student_tokens: D_S.
+            teacher_loss: L_T.
+            supervised_loss: Ltilde_S.
+        """
+        n, d, t, s = self._logs(student_params, student_tokens, teacher_loss, supervised_loss)
+        x = t - s
+        # what the teacher's loss does not explain: dL_S / d(its logarithm) is itself
+        beyond = np.exp(self._log_term(n, d) - self._c0() * t - self._break(x))
+        parts = self._term_gradient(n, d) | {"c0": -t} | {k: -v for k, v in self._break_gradient(x).items()}
+        return {name: beyond * part for name, part in parts.items()}
+
+    def _logs(
+        self, params: ArrayLike, tokens: ArrayLike, teacher_loss: ArrayLike, supervised_loss: ArrayLike | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Checked ln N_S, ln D_S, ln L_T, ln Ltilde_S."""
+        n, d = log_positive("student_params", params), log_positive("student_tokens", tokens)
+        t = log_positive("teacher_loss", teacher_loss)
+        if supervised_loss is not None:
+            return n, d, t, log_positive("supervised_loss", supervised_loss)
+        if self.supervised is not None:
+            return n, d, t, self.supervised.log_loss(n, d)
+        raise DataError("this distillation law has no supervised law; pass supervised_loss=...")
 
     def break_factor(self, ratio: ArrayLike) -> Array:
         """The factor exp(-h) in front of the student's term at r = L_T / Ltilde_S."""
@@ -101,6 +131,14 @@ class StudentLaw(ABC):
     @abstractmethod
     def _break(self, x: Array) -> Array:
         """H at x = ln (L_T / Ltilde_S)."""
+
+    @abstractmethod
+    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
+        """Derivatives of ln T by its coefficients."""
+
+    @abstractmethod
+    def _break_gradient(self, x: Array) -> dict[str, Array]:
+        """Derivatives of the break by its coefficients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +187,18 @@ class DistillationLaw(StudentLaw):
     def _break(self, x: Array) -> Array:
         return self.c1 * self.f1 * np.logaddexp(0.0, (x - np.log(self.d1)) / self.f1)
 
+    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
+        return _power_term_gradient(self, n, d)
+
+    def _break_gradient(self, x: Array) -> dict[str, Array]:
+        z = (x - np.log(self.d1)) / self.f1
+        soft, share = np.logaddexp(0.0, z), np.exp(-np.logaddexp(0.0, -z))
+        return {
+            "c1": self.f1 * soft,
+            "f1": self.c1 * (soft - share * z),
+            "d1": -self.c1 * share / self.d1,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KappaDistillationLaw(StudentLaw):
@@ -190,6 +240,12 @@ class KappaDistillationLaw(StudentLaw):
 
     def _break(self, x: Array) -> Array:
         return _exponential_break(self.kappa, self.f1, x)
+
+    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
+        return _power_term_gradient(self, n, d)
+
+    def _break_gradient(self, x: Array) -> dict[str, Array]:
+        return _exponential_break_gradient(self.kappa, self.f1, x)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +289,32 @@ class ReducedDistillationLaw(StudentLaw):
     def _break(self, x: Array) -> Array:
         return _exponential_break(self.kappa, self.f1, x)
 
+    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
+        n, d = np.broadcast_arrays(n, d)
+        return {"s0": np.ones_like(n), "p": -n} | ({"q": -d} if self.q else {})
+
+    def _break_gradient(self, x: Array) -> dict[str, Array]:
+        return _exponential_break_gradient(self.kappa, self.f1, x)
+
 
 def _exponential_break(kappa: float, f1: float, x: Array) -> Array:
     """Kappa r^(1/f1) at x = ln r, capped where exp(-h) is zero to rounding anyway."""
     return np.exp(np.minimum(np.log(kappa) + x / f1, 50.0))
+
+
+def _exponential_break_gradient(kappa: float, f1: float, x: Array) -> dict[str, Array]:
+    u = _exponential_break(kappa, f1, x)
+    return {"kappa": u / kappa, "f1": -u * x / f1**2}
+
+
+def _power_term_gradient(
+    law: "DistillationLaw | KappaDistillationLaw", n: Array, d: Array
+) -> dict[str, Array]:
+    """Derivatives of gamma ln(A N^-alpha + B D^-beta)."""
+    size, data = np.log(law.A) - law.alpha * n, np.log(law.B) - law.beta * d
+    inner = np.logaddexp(size, data)
+    u, v = law.gamma * np.exp(size - inner), law.gamma * np.exp(data - inner)
+    return {"A": u / law.A, "B": v / law.B, "alpha": -n * u, "beta": -d * v, "gamma": inner}
 
 
 def _data_share(law: DistillationLaw | KappaDistillationLaw, params: ArrayLike, tokens: ArrayLike) -> Array:
