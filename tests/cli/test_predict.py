@@ -36,7 +36,7 @@ def test_without_a_teacher_it_is_the_supervised_loss():
 
 def test_outside_the_range_is_said():
     answer = predict("--student-params", "70B", "--student-tokens", "1e13", "--teacher-loss", "2.0")
-    assert answer["inside_range"] is False
+    assert answer["inside_range"] is False and answer["status"] == "EXTRAPOLATED"
     assert any("student_params 7e+10 is above" in warning for warning in answer["warnings"])
 
 

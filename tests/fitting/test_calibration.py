@@ -116,3 +116,20 @@ def test_a_parameter_without_a_bound_makes_the_fit_weakly_identified(with_noise)
         with_noise({"params": N, "tokens": 20 * N, "loss": loss}, 0.002, 0), family="supervised", bootstrap=0
     )
     assert result.status in (FitStatus.WEAKLY_IDENTIFIED, FitStatus.AT_BOUND)
+
+
+def test_details_hold_the_calibration_by_decade(grid, with_noise):
+    result = dl.fit(with_noise(grid, 0.003, 1), family="chinchilla", bootstrap=30, check=False)
+    table = result.details["calibration_by_decade"]
+    assert sum(row["num"] for row in table) == result.calibration.num_held_out
+    assert sum(row["num"] * row["inside"] for row in table) == pytest.approx(
+        result.calibration.num_held_out * result.calibration.obtained
+    )
+    assert all(row["inside_without"] <= row["inside"] and row["from"] <= row["to"] for row in table)
+    assert table[-1]["to"] == pytest.approx(result.calibration.max_decades)
+
+
+def test_a_prediction_outside_the_runs_is_extrapolated(grid):
+    result = dl.fit(grid, family="supervised", bootstrap=0, check=False)
+    assert result.predict(params=1e9, tokens=1e11).status is result.status
+    assert result.predict(params=[1e9, 1e12], tokens=1e11).status is FitStatus.EXTRAPOLATED

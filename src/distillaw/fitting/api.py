@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting import families
-from distillaw.fitting.calibrate import Calibration, calibrate_term, hold_out
+from distillaw.fitting.calibrate import Calibration, by_decade, calibrate_term, hold_out
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
 from distillaw.fitting.checks import Verdict, check_design, check_estimate
 from distillaw.fitting.curve import Curve, supervised_curve
@@ -354,12 +354,15 @@ def _solve(
     open_ended = [name for name, p in profiled.items() if p.is_flat]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
+    calibration, decades = _calibration(problem, fitted, together.compute, rows, request)
+    if decades:
+        checked |= {"calibration_by_decade": decades}
     return FitResult(
         family=request.family, status=judged.status, remedy=judged.remedy,
         curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,
         objective=fitted.objective, delta=fitted.delta, level=request.level, noise=fitted.noise,
         condition_number=condition, solver_disagreement=gap, fitted_range=rows.box(students=students),
-        calibration=_calibration(problem, fitted, together.compute, rows, request), seconds=0.0, seed=request.seed,
+        calibration=calibration, seconds=0.0, seed=request.seed,
         provenance=request.provenance, resid=problem.model.value(fitted.theta[None])[0] - problem.y,
         fitted_rows=together.row, notes=rows.notes, details=checked,
     )  # fmt: skip
@@ -367,15 +370,16 @@ def _solve(
 
 def _calibration(
     problem: Problem, fitted: Estimate, compute: np.ndarray, rows: Observations, request: _Request
-) -> Calibration:
+) -> tuple[Calibration, list[dict[str, float]]]:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
     if not request.bootstrap or not request.calibrate:
-        return Calibration(nominal=request.level)
+        return Calibration(nominal=request.level), []
     scored = np.arange(len(problem.y)) >= len(problem.y) - len(
         rows
     )  # a joint fit has its no-teacher rows first
     held = hold_out(problem, fitted, compute, rng=np.random.default_rng([request.seed, 5]), scored=scored)
-    return calibrate_term(held, noise=fitted.noise, level=request.level)
+    found = calibrate_term(held, noise=fitted.noise, level=request.level)
+    return found, by_decade(held, found, noise=fitted.noise)
 
 
 def _replicates(

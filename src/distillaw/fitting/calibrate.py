@@ -7,6 +7,7 @@ the smallest 40 to 80 % of the runs, predict the rest with the same law and sett
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +21,8 @@ DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8)
 REPLICATES = 30
 """Bootstrap replicates per cut, for s_param there."""
+_DECADES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, float("inf"))
+"""Ends of the rows of the table by decade."""
 _WORTH = 2.0
 """Independent observations that the rows above one cut are worth: they err together, and the cuts overlap."""
 _EDGES = np.geomspace(2e-4, 0.03, 12)
@@ -152,3 +155,28 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
         max_decades=float(held.decades.max()), nominal=level, obtained=share(factor), obtained_without=share(0.0),
         error=float(np.sqrt((held.error**2).mean())),
     )  # fmt: skip
+
+
+def by_decade(held: HoldOuts | None, calibration: Calibration, *, noise: float) -> list[dict[str, float]]:
+    """The held-out predictions by how far beyond the fitted runs they lie, in decades of compute.
+
+    Each entry: `from` and `to` (decades), `num` predictions, `error` (root mean square, in ln L), `inside` the
+    interval with the misspecification term, `inside_without` it, and the mean half width `half_width` (ln L).
+    """
+    if held is None:
+        return []
+    z = NormalDist().inv_cdf(0.5 + calibration.nominal / 2)
+    without = z * np.hypot(held.s_param, noise)
+    half = np.hypot(without, z * calibration.spread(held.decades))
+    size, table = np.abs(held.error), []
+    for low, high in pairwise(_DECADES):
+        here = (held.decades >= low) & (held.decades < high)
+        if here.any():
+            table.append({
+                "from": low, "to": min(high, float(held.decades.max())), "num": int(here.sum()),
+                "error": float(np.sqrt((held.error[here] ** 2).mean())),
+                "inside": float((size <= half)[here].mean()),
+                "inside_without": float((size <= without)[here].mean()),
+                "half_width": float(half[here].mean()),
+            })  # fmt: skip
+    return table

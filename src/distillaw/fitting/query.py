@@ -109,7 +109,8 @@ def predict_student(
                 f"the teacher's loss {teacher_loss:.4g} is at or below the irreducible loss {supervised.E:.4g}"
             )
     answer["inside_range"] = bool(answer["inside_range"]) and inside
-    return answer | {"warnings": warnings}
+    status = law.status.name if isinstance(law, FitResult) else "PUBLISHED"
+    return answer | {"status": status if answer["inside_range"] else "EXTRAPOLATED", "warnings": warnings}
 
 
 def _mixed_conventions(name: str, law: PublishedLaw | FitResult, asked: str) -> list[str]:

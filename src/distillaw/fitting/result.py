@@ -35,6 +35,13 @@ class Prediction:
     level: float
     inside_range: NDArray[np.bool_]
     """False: outside the runs that were fitted; the interval is wider there but still a guess."""
+    fit_status: FitStatus = FitStatus.CONVERGED
+    """Of the fit behind it."""
+
+    @property
+    def status(self) -> FitStatus:
+        """EXTRAPOLATED where any point lies outside the fitted range, otherwise the status of the fit."""
+        return self.fit_status if bool(np.all(self.inside_range)) else FitStatus.EXTRAPOLATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +176,7 @@ class FitResult:
             mean=np.exp(mean).reshape(shape), lower=np.exp(mean + low).reshape(shape),
             upper=np.exp(mean + high).reshape(shape), level=level,
             inside_range=self.fitted_range.inside({k: np.exp(v) for k, v in logs.items()}).reshape(shape),
+            fit_status=self.status,
         )  # fmt: skip
 
     def draws(self, *, noise: bool = True, **coords: ArrayLike) -> Array:
