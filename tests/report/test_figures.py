@@ -76,7 +76,12 @@ def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
            "learning_rate": {"grid": grid, "best": 0.02, "interior": False}}  # fmt: skip
     picture = tuning_curves({"arms": [arm]})
     assert "at the edge" in picture.svg
-    assert "at the edge of the search" in picture.caption
+    assert (
+        "Not at an interior lowest value: supervised 20k: peak learning rate 0.02, at the edge."
+        in picture.caption
+    )
+    arm["learning_rate"]["best"], arm["learning_rate"]["interior"] = 0.01, True
+    assert "peak learning rate 0.01, 0.100 above the lowest" in tuning_curves({"arms": [arm]}).caption
     assert tuning_curves({"arms": []}) is None
     assert tuning_curves({}) is None
 

@@ -193,7 +193,7 @@ def _flips(headline: Evidence, answer: Call, equal: EqualCompute | None, level: 
         worst = min(headline.distil, key=lambda row: row.gain.mean if row.gain else math.inf)
         if worst.gain is not None and worst.gain.mean < answer.margin:
             found.append(
-                f"only the {worst.teacher.name if worst.teacher else ''} were at hand: gain {interval(worst.gain)}"
+                f"only the {worst.teacher.name if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
             )
     if answer.verdict != "too-close":
         found.append(

@@ -66,7 +66,7 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
     ax.annotate("no\nteacher", (1.0, cell.alone), xycoords=("axes fraction", "data"), xytext=(3, 0), ha="left",
-                va="center", textcoords="offset points", fontsize=8, annotation_clip=False)  # fmt: skip
+                va="center", textcoords="offset points", fontsize=8, color=INK, annotation_clip=False)  # fmt: skip
     if is_last:
         ax.set_xlabel("teacher loss, nats/token  (better →)")
     if is_first:

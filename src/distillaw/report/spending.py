@@ -83,7 +83,7 @@ def flop_bars(spent: Sequence[Spent]) -> Picture | None:
     ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
     for y, s in zip(rows, spent, strict=True):
         ax.annotate(f"{flop_text(s.flop)} ({100 * s.flop / total:.0f} %)", (s.flop, y), xytext=(5, 0), va="center",
-                    textcoords="offset points", fontsize=8.5)  # fmt: skip
+                    textcoords="offset points", fontsize=8.5, color=INK)  # fmt: skip
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, max(s.flop for s in spent) * 1.22)
@@ -133,13 +133,16 @@ def tuning_curves(tuning: Mapping[str, object]) -> Picture | None:
                 axes[row][column].set_ylabel("loss, nats/token")
         set_title(axes[0][column], f"{arm.get('arm')}, {_size(arm)}")
     name = "tuning"
-    alt = "Search for learning rate and batch. " + " ".join(words)
-    edges = [w for w in words if "edge" in w]
-    verdict = "Every chosen value lies inside its search range." if not edges else " ".join(edges)
+    alt = "Search for learning rate and batch. " + " ".join(word.replace("!", ".") for word in words)
+    doubts = [word.rstrip("!") for word in words if word.endswith("!")]
+    verdict = "Every chosen value is the lowest tried and lies inside its search range."
+    if doubts:
+        verdict = f"Not at an interior lowest value: {'; '.join(doubts)}."
     return Picture(
         name=name, title="Search for learning rate and batch", alt=alt, svg=to_svg(figure, name=name, alt=alt),
         caption=f"{verdict} An untuned rate fakes a capacity gap, so both arms are tuned alike at the smallest and the "
-        "largest student and interpolated between. The chosen value is filled; missing points diverged.",
+        "largest student and interpolated between; the batch is one for the whole study. The chosen value is filled; "
+        "missing points diverged.",
     )  # fmt: skip
 
 
@@ -164,22 +167,34 @@ def _tuning_panel(ax: Axes, arm: Mapping, search: str, key: str, label: str) -> 
     if not points:
         ax.set_axis_off()
         return ""
-    chosen, interior = arm[search].get("best"), bool(arm[search].get("interior"))
+    chosen = arm[search].get("best")
     x, y = zip(*points, strict=True)
+    where, is_fine = _where(points, chosen, interior=bool(arm[search].get("interior")))
     ax.plot(x, y, color=SERIES[0])
     for px, py in points:
         is_chosen = chosen is not None and math.isclose(px, float(chosen), rel_tol=1e-6)
         ax.plot(px, py, "o", markersize=6, markeredgecolor=SERIES[0], markeredgewidth=1.3,
                 markerfacecolor=SERIES[0] if is_chosen else PAPER)  # fmt: skip
         if is_chosen:
-            ax.annotate("interior" if interior else "at the edge", (px, py), xytext=(0, -9), ha="center", va="top",
-                        textcoords="offset points", fontsize=8, color=INK if interior else SERIES[1])  # fmt: skip
+            ax.annotate(where, (px, py), xytext=(0, -9), ha="center", va="top", textcoords="offset points",
+                        fontsize=8, color=INK if is_fine else SERIES[1])  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}" if key == "peak_lr" else f"{v:,.0f}"))
     ax.tick_params(axis="x", labelsize=8, colors=MUTED)
     ax.margins(x=0.14, y=0.3)
-    where = "interior" if interior else "at the edge of the search"
     best = "none" if chosen is None else f"{float(chosen):.3g}"
-    return f"{arm.get('arm')} {_size(arm)}: {label} {best}, {where}."
+    return f"{arm.get('arm')} {_size(arm)}: {label} {best}, {where}{'.' if is_fine else '!'}"
+
+
+def _where(points: Sequence[tuple[float, float]], chosen: object, *, interior: bool) -> tuple[str, bool]:
+    """Where the chosen value stands among those tried, and whether that is as it should be."""
+    lowest = min(loss for _, loss in points)
+    loss = next(
+        (y for x, y in points if isinstance(chosen, int | float) and math.isclose(x, chosen, rel_tol=1e-6)),
+        None,
+    )
+    if loss is not None and loss > lowest + 1e-9:
+        return f"{loss - lowest:.3f} above the lowest", False
+    return ("interior", True) if interior else ("at the edge", False)
