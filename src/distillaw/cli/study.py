@@ -31,7 +31,13 @@ def show(
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
-    from distillaw.sweep.cost import study_cost, study_vocab
+    from distillaw.sweep.cost import (
+        FLOP_PER_SECOND,
+        SECONDS_PER_RUN,
+        SECONDS_PER_TOKEN,
+        study_cost,
+        study_vocab,
+    )
     from distillaw.sweep.spec import load_study
 
     spec = load_study(study, corpus=corpus)
@@ -50,9 +56,10 @@ def show(
     _print_trunks(cost.jobs, cost.seconds)
     print(
         f"\n{spec.name}: {cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
-        f"{format_flop(cost.flops)}\nabout {format_seconds(wall)} on {cores} cores "
-        f"({format_seconds(sum(cost.seconds))} of core time at an assumed 45 GFLOP/s and 20 us a token per core), "
+        f"{format_flop(cost.flops)}\nabout {format_seconds(wall)} on {cores} cores, "
         f"{format_bytes(cost.disk_bytes)} on disk"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, "
+        f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
     )
     _print_unknowns(spec)
     text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
