@@ -11,7 +11,7 @@ from math import exp, isfinite, log1p
 
 import numpy as np
 
-from distillaw.laws.base import Array
+from distillaw.laws.base import Array, Mask
 
 
 def supervised_one(
@@ -83,7 +83,7 @@ def _softplus(x: Array) -> tuple[Array, Array]:
 
 
 def newton_step_one(
-    g: Array, H: Array, scale: Array, mu: float, at_lower: Array, at_upper: Array
+    g: Array, H: Array, scale: Array, mu: float, at_lower: Mask, at_upper: Mask
 ) -> tuple[Array, float]:
     """Damped step within the box and the decrease it expects, as `newton._newton_step` for one vector."""
     g = g / scale
@@ -104,6 +104,6 @@ def newton_step_one(
 @cache
 def _posv() -> Callable[[Array, Array], tuple[Array, Array, int]]:
     """LAPACK's solver for positive matrices; imported on first use, a prediction does not need it."""
-    from scipy.linalg.lapack import dposv
+    from scipy.linalg import get_lapack_funcs
 
-    return dposv
+    return get_lapack_funcs("posv", dtype=np.float64)
