@@ -1,8 +1,11 @@
 """One thread, no network, and where the data that is not committed may lie."""
 
 import os
+import sys
 from pathlib import Path
 
+# The console script lies beside the interpreter, also where no environment is activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -92,6 +92,7 @@ class FixedAspect:
             >>> f"{FixedAspect().forward_flops(1e9):.5e}"
             '2.45439e+09'
         """
+        # pyrefly: ignore[bad-argument-type]  # arrays pass through unchanged; the signature of one number stays simple
         N = _positive(as_non_embedding(params, purpose="F(N)"))
         _positive(context), _positive(vocab)
         return 2 * N * (1 + self.sigma1 * context / N ** (1 / 3) + self.sigma2 * vocab / N ** (2 / 3))
