@@ -21,6 +21,7 @@ app = App(
     name="distillaw",
     help="Plan, run and verify compute-optimal distillation of language models.",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
 # verb -> (import path, one line for --help that is known without importing the verb)
