@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic_study import World, write_study
 
-from distillaw.planning.record import read_study
+from distillaw.planning.record import budget_text, read_study
 from distillaw.report.cells import measured_cells
 from distillaw.report.content import gap_sentences, typeset
 from distillaw.report.fitplot import fitted_law, predicted_measured
@@ -107,6 +107,8 @@ def test_powers_of_ten_are_written_as_people_write_them():
     assert flop_text(5.2e-3) == "5.2 × 10⁻³ FLOP"
     assert power_text(0) == "0"
     assert typeset("costs 2.96e11 FLOP, run s1e2f") == "costs 2.96 × 10¹¹ FLOP, run s1e2f"
+    assert typeset("gain -0.3 [-0.4, 0.1], S1-S3, 90 %") == "gain −0.3 [−0.4, 0.1], S1-S3, 90\u00a0%"
+    assert [budget_text(n) for n in (79_872, 1_800_192, 125_000, 266_900)] == ["80k", "1.8M", "125k", "267k"]
 
 
 def test_labels_are_moved_apart_and_keep_their_order():
@@ -140,5 +142,5 @@ def test_a_capacity_gap_is_claimed_only_where_it_is_deeper_than_its_noise(tmp_pa
     assert f"{deep[0].gap.depth:.3f} ± {deep[0].gap.sd:.3f}" in first
     write_study(tmp_path / "flat", World(gain_scale=0.0, students=(1e5,), budgets=(150_000,)))
     flat = measured_cells(read_study(tmp_path / "flat"))
-    assert "shows in 0 of 1 cells" in gap_sentences(flat)[0]
+    assert "in none of 1 cells" in gap_sentences(flat)[0]
     assert "cannot be judged" in gap_sentences([])[0]

@@ -151,13 +151,15 @@ def _losses(verdict: "Verdict") -> "Table":
 
 
 def _costs(verdict: "Verdict") -> "Table":
+    from distillaw.planning.record import budget_text
+
     table = _table("FLOP", ">tokens", ">student", ">logits", ">teacher", ">paid here", "loss is")
     for row in verdict.strategies:
         parts = ("student_training", "teacher_logits", "teacher_training", "total")
         flop = [row.compute.get(part) for part in parts]
         table.add_row(
             f"from the {row.teacher.name}" if row.teacher else "without a teacher",
-            format_count(row.student_tokens),
+            budget_text(row.student_tokens),
             *("unknown" if f is None else format_flop(f).removesuffix(" FLOP") for f in flop), row.basis,
         )  # fmt: skip
     return table

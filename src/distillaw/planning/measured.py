@@ -28,8 +28,7 @@ from distillaw.planning.gains import (
     gain_posterior,
     seed_noise,
 )
-from distillaw.planning.record import Run, StudyRecord, is_near
-from distillaw.quantities import format_count
+from distillaw.planning.record import Run, StudyRecord, budget_text, is_near
 from distillaw.runs.paired import check_same_documents, clustered_cov
 
 Array = NDArray[np.float64]
@@ -216,7 +215,7 @@ def teacher_name(record: StudyRecord, teacher_run: str) -> str:
     return (
         f"{run.label} teacher"
         if len(same) == 1
-        else f"{run.label} teacher ({format_count(run.tokens)} tokens)"
+        else f"{run.label} teacher ({budget_text(run.tokens)} tokens)"
     )
 
 

@@ -16,7 +16,7 @@ from distillaw.planning.measured import (
     measure_gain,
     student_arms,
 )
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
 
@@ -52,7 +52,7 @@ def paired_evidence(
         return _silent("NOT_RUN", "this student was not distilled from the teachers considered")
     points = _points(situation, arms, wanted)
     if points is None or not points[1]:
-        budgets = ", ".join(format_count(b) for b in arms[0].runs)
+        budgets = ", ".join(budget_text(b) for b in arms[0].runs)
         return _silent(
             "NOT_RUN",
             f"no pair within reach of the tokens asked for (this student was run on {budgets} tokens)",

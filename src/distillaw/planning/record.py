@@ -256,3 +256,9 @@ def _read_table(path: Path) -> list[dict[str, object]]:
 def is_near(value: float, wanted: float, *, within: float = SAME_SIZE) -> bool:
     """True if two positive numbers differ by less than the share `within`, in logarithm."""
     return abs(math.log(value / wanted)) < math.log1p(within)
+
+
+def budget_text(tokens: float) -> str:
+    """A token budget by the round number it was meant to be: whole batches make 80k into 79,872."""
+    nominal = float(f"{tokens:.2g}")
+    return format_count(nominal if is_near(tokens, nominal, within=0.01) else tokens)

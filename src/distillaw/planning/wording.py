@@ -11,7 +11,7 @@ from distillaw.planning.crossover import Crossover
 from distillaw.planning.decision import Call, EqualCompute, Verdict
 from distillaw.planning.evidence import Evidence, Interval, Strategy
 from distillaw.planning.pilot import next_runs
-from distillaw.planning.record import StudyRecord
+from distillaw.planning.record import StudyRecord, budget_text
 from distillaw.planning.situation import Situation
 from distillaw.quantities import format_count, format_flop
 
@@ -36,7 +36,7 @@ def explain(
     """Put a decision into words."""
     runs, command = next_runs(situation, headline, answer, record)
     return Words(
-        sentence=sentence(situation, headline, answer, level),
+        sentence=sentence(situation, headline, answer, level) + _but(answer, equal),
         reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
         flips_if=tuple(_flips(headline, answer, equal, level)),
         assumptions=tuple(_assumptions(situation, headline)),
@@ -70,7 +70,7 @@ def student(situation: Situation) -> str:
     """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
     size = situation.size
     if situation.student_tokens is not None:
-        return f"a {size} student on {format_count(situation.student_tokens)} tokens"
+        return f"a {size} student on {budget_text(situation.student_tokens)} tokens"
     assert situation.compute is not None
     return f"a {size} student within {format_flop(situation.compute)}"
 
@@ -101,6 +101,18 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
         f"{nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
         f"teacher is {stated(gain, level)}"
     )
+
+
+def _but(answer: Call, equal: EqualCompute | None) -> str:
+    """Nobody should read the verdict without it: the same FLOP would give another answer."""
+    if equal is None or equal.call is None or equal.call.verdict == answer.verdict:
+        return ""
+    words = {
+        "distil": "distilling is better",
+        "pretrain": "pretraining is better",
+        "too-close": "it is too close to call",
+    }
+    return f"; at equal FLOP {words[equal.call.verdict]}"
 
 
 def stated(value: Interval, level: float) -> str:

@@ -13,7 +13,7 @@ from distillaw.planning.api import plan
 from distillaw.planning.decision import Verdict, call
 from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.cells import Cell, Gap
@@ -149,7 +149,7 @@ def strategy_table(verdict: Verdict) -> Table:
     rows = [
         [
             Value(text=row.name, kind="text"), number(row.teacher_loss, 3),
-            Value(text=format_count(row.student_tokens), sort=row.student_tokens),
+            Value(text=budget_text(row.student_tokens), sort=row.student_tokens),
             Value(text=interval(row.loss), sort=row.loss.mean),
             Value(text=interval(row.gain) if row.gain else "", sort=row.gain.mean if row.gain else 0.0),
             Value(text=percent(row.share_best) if row.share_best is not None else "", sort=row.share_best or 0.0),
@@ -192,10 +192,12 @@ def evidence_table(verdict: Verdict) -> Table:
 
 
 def typeset(text: str) -> str:
-    """Computer powers of ten as people write them: 2.96e11 becomes 2.96 x 10^11, typographically."""
-    return _POWER.sub(lambda found: power_text(float(found[0])), text)
+    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break before %."""
+    text = _POWER.sub(lambda found: power_text(float(found[0])), text)
+    return _MINUS.sub("−", text).replace(" %", "\u00a0%")
 
 
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 _POWER = re.compile(r"\b\d(?:\.\d+)?e\d{1,2}\b")
 
 
@@ -219,7 +221,7 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
     taught_by = teacher_name(record, run.teacher_run) if run.teacher_run else ""
     return [
         Value(text=run.run_id, sort=run.run_id, kind="text"), Value(text=run.purpose, sort=run.purpose, kind="text"),
-        Value(text=f"{run.params:,}", sort=run.params), Value(text=format_count(run.tokens), sort=run.tokens),
+        Value(text=f"{run.params:,}", sort=run.params), Value(text=f"{run.tokens:,}", sort=run.tokens),
         Value(text=taught_by.replace(" teacher", ""), sort=taught_by, kind="text"),
         Value(text=str(run.seed), sort=run.seed), number(run.loss, 4), number(run.loss_se, 4),
         Value(text=f"{run.number('peak_lr'):.3g}", sort=run.number("peak_lr")),
@@ -235,7 +237,7 @@ def cell_table(cells: Sequence[Cell]) -> Table:
                "best?"]  # fmt: skip
     rows = [
         [
-            Value(text=cell.label, sort=cell.params), Value(text=format_count(cell.tokens), sort=cell.tokens),
+            Value(text=cell.label, sort=cell.params), Value(text=budget_text(cell.tokens), sort=cell.tokens),
             Value(text=t.teacher.replace(" teacher", ""), sort=t.teacher, kind="text"), number(t.teacher_loss, 4),
             Value(text=str(len(t.seeds)), sort=len(t.seeds)), number(t.loss, 4), number(cell.alone, 4),
             number(t.gain, 4), number(t.half, 4), Value(text=percent(t.share_best), sort=t.share_best),
@@ -253,17 +255,21 @@ def gap_sentences(cells: Sequence[Cell]) -> list[str]:
             "A capacity gap cannot be judged here: it takes three teachers of one student and token budget."
         ]
     found = [cell for cell in asked if cell.gap is not None and cell.gap.is_established]
+    if not found:
+        return [
+            f"No capacity gap shows: in none of {len(asked)} cells is the strongest teacher worse than another by more "
+            "than two standard deviations."
+        ]
     lead = (
         f"A capacity gap shows in {len(found)} of {len(asked)} cells: there the strongest teacher is worse than "
         "another by more than two standard deviations."
     )
-    details = " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)
-    return [lead, details] if details else [lead]
+    return [lead, " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)]
 
 
 def _gap_sentence(cell: Cell, gap: Gap) -> str:
     return (
-        f"{cell.label} student on {format_count(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
+        f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
         f"{gap.sd:.3f} nats/token against the {gap.best}."
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from distillaw.quantities import format_count
+from distillaw.planning.record import budget_text
 from distillaw.report.cells import Cell
 from distillaw.report.svg import (
     INK,
@@ -62,7 +62,7 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         ax.annotate(_short(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side), ha="center",
                     va="bottom" if side > 0 else "top", textcoords="offset points", fontsize=8,
                     color=MUTED, bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
-    set_title(ax, f"{cell.label} student, {format_count(cell.tokens)} tokens")
+    set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
     ax.annotate("no\nteacher", (1.0, cell.alone), xycoords=("axes fraction", "data"), xytext=(3, 0), ha="left",
@@ -79,7 +79,7 @@ def _short(teacher: str) -> str:
 
 def _gap_words(cell: Cell) -> str:
     pairs = ", ".join(f"{t.loss:.3f} from the {t.teacher} of loss {t.teacher_loss:.3f}" for t in cell.taught)
-    return f"{cell.label} on {format_count(cell.tokens)} tokens: {cell.alone:.3f} without a teacher, {pairs}."
+    return f"{cell.label} on {budget_text(cell.tokens)} tokens: {cell.alone:.3f} without a teacher, {pairs}."
 
 
 def token_curves(cells: Sequence[Cell]) -> Picture | None:

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from distillaw.quantities import format_count
+from distillaw.planning.record import budget_text
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
@@ -110,7 +110,7 @@ def count_axis(ax: Axes, values: list[float], *, axis: str = "x") -> None:
     line = ax.xaxis if axis == "x" else ax.yaxis
     line.set_major_locator(FixedLocator(sorted(set(values))))
     line.set_minor_locator(NullLocator())
-    line.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    line.set_major_formatter(FuncFormatter(lambda value, _: budget_text(value)))
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
