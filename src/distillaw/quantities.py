@@ -53,7 +53,8 @@ def format_count(value: float, *, digits: int = 3) -> str:
     for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         # 999_600 rounds to 1000k; it reads better as 1M, so the bound sits where the rounding does.
         if magnitude >= scale * (1 - 0.5 * 10**-digits):
-            return f"{value / scale:.{digits}g}{suffix}"
+            scaled = value / scale
+            return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits else f"{scaled:.0f}{suffix}"
     return f"{value:.{digits}g}"
 
 

@@ -65,8 +65,3 @@ def architecture_from_config(config: Mapping[str, object], *, source: str = "con
             f"Known: {known}. For another decoder give --layers --width --ffn --heads --vocab --context"
         )
     return READERS[str(kind)](ConfigFields(config, source))
-
-
-def shape_from_config(config: Mapping[str, object]) -> Architecture:
-    """The same as `architecture_from_config`, under the name that models/teacher.py uses."""
-    return architecture_from_config(config)

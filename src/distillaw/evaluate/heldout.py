@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.runs.paired import clustered_cov
+
 IGNORE = -100
 
 
@@ -30,10 +32,8 @@ class HeldoutLoss:
 
     @property
     def loss_se(self) -> float:
-        """Standard error of `loss`, clustered by document (ratio estimator, n / (n - 1) correction)."""
-        count = len(self.tokens)
-        residual = self.loss_sum - self.loss * self.tokens
-        return float(np.sqrt(count / (count - 1) * np.square(residual).sum()) / self.tokens.sum())
+        """Standard error of `loss`, clustered by document (runs/paired.py has the formula)."""
+        return float(np.sqrt(clustered_cov(self.loss_sum[:, None], self.tokens)[0, 0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

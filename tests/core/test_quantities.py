@@ -1,0 +1,31 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_seconds, parse_count
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1.82B", 1.82e9), ("512b", 512e9), ("1e21", 1e21), ("300M", 3e8), ("20k", 2e4), ("20_000", 2e4)]
+)
+def test_numbers_as_people_type_them(text, value):
+    assert parse_count(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "many", "-3M", "0", "nan", "inf", "1.2.3", "3MB", True])
+def test_what_is_no_count_is_refused_with_an_example(text):
+    with pytest.raises(ConfigError, match="300M"):
+        parse_count(text, name="tokens")
+
+
+@given(value=st.floats(1, 9e14), digits=st.integers(1, 6))
+def test_what_is_printed_is_read_back_to_its_digits(value, digits):
+    text = format_count(value, digits=digits)
+    assert "e" not in text
+    assert parse_count(text) == pytest.approx(value, rel=0.51 * 10 ** (1 - digits))
+
+
+def test_counts_and_durations_as_people_write_them():
+    assert [format_count(v) for v in (999_600, 110_000, 1.8e6, 512, 3.2e21)] == ["1M", "110k", "1.8M", "512", "3.20e21"]
+    assert [format_seconds(v) for v in (0.44, 42, 370, 7500)] == ["0.4 s", "42 s", "6 min 10 s", "2 h 05 min"]
