@@ -34,7 +34,7 @@ from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import Trainer
 from distillaw.train.optim import build_optimizer
 
-ROUNDS, STEPS = 9, 20
+ROUNDS, STEPS = 7, 12
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def _plain_step(size: str, batch_tokens: int, distilled: bool, store):
 
     def step() -> float:
         start = position[0]
-        position[0] += batch_tokens
+        position[0] = (start + batch_tokens) % (len(tokens) - 2 * batch_tokens)
         inputs = torch.stack([tokens[start + i * 128 : start + i * 128 + 129] for i in range(sequences)])
         logits = model(input_ids=inputs[:, :-1], use_cache=False).logits.flatten(0, 1)
         if teacher is None:
