@@ -50,12 +50,11 @@ def format_count(value: float, *, digits: int = 3) -> str:
     magnitude = abs(value)
     if magnitude >= 1e15:
         return f"{value:.{digits - 1}e}".replace("e+", "e")
-    for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        # 999_600 rounds to 1000k; it reads better as 1M, so the bound sits where the rounding does.
-        if magnitude >= scale * (1 - 0.5 * 10**-digits):
-            scaled = value / scale
-            return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits else f"{scaled:.0f}{suffix}"
-    return f"{value:.{digits}g}"
+    # 999_600 rounds to 1000k; it reads better as 1M, so the bound sits where the rounding does.
+    units = (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3))
+    suffix, scale = next((u for u in units if magnitude >= u[1] * (1 - 0.5 * 10**-digits)), ("", 1.0))
+    scaled = value / scale
+    return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}{suffix}"
 
 
 def format_flop(value: float) -> str:

@@ -7,7 +7,8 @@ from distillaw.quantities import format_count, format_seconds, parse_count
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1.82B", 1.82e9), ("512b", 512e9), ("1e21", 1e21), ("300M", 3e8), ("20k", 2e4), ("20_000", 2e4)]
+    ("text", "value"),
+    [("1.82B", 1.82e9), ("512b", 512e9), ("1e21", 1e21), ("300M", 3e8), ("20k", 2e4), ("20_000", 2e4)],
 )
 def test_numbers_as_people_type_them(text, value):
     assert parse_count(text) == pytest.approx(value)
@@ -27,5 +28,11 @@ def test_what_is_printed_is_read_back_to_its_digits(value, digits):
 
 
 def test_counts_and_durations_as_people_write_them():
-    assert [format_count(v) for v in (999_600, 110_000, 1.8e6, 512, 3.2e21)] == ["1M", "110k", "1.8M", "512", "3.20e21"]
+    assert [format_count(v) for v in (999_600, 110_000, 1.8e6, 512, 3.2e21)] == [
+        "1M",
+        "110k",
+        "1.8M",
+        "512",
+        "3.20e21",
+    ]
     assert [format_seconds(v) for v in (0.44, 42, 370, 7500)] == ["0.4 s", "42 s", "6 min 10 s", "2 h 05 min"]
