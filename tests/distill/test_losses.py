@@ -2,8 +2,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from distillaw.distill.losses import distillation_loss, plain_loss
+from distillaw.distill.losses import distillation_loss
+
+
+def plain_loss(
+    student_logits_BTV: torch.Tensor,
+    labels_BT: torch.Tensor,
+    teacher_logits_BTV: torch.Tensor | None = None,
+    *,
+    distill_weight: float = 1.0,
+    temperature: float = 1.0,
+    z_weight: float = 0.0,
+) -> torch.Tensor:
+    """The definition, with autograd: what the fused loss must equal."""
+    logits = student_logits_BTV.flatten(0, -2)
+    ntp = functional.cross_entropy(logits, labels_BT.flatten())
+    z = torch.logsumexp(logits, dim=-1).square().mean()
+    if teacher_logits_BTV is None:
+        return ntp + z_weight * z
+    teacher = functional.log_softmax(teacher_logits_BTV.flatten(0, -2) / temperature, dim=-1)
+    student = functional.log_softmax(logits / temperature, dim=-1)
+    kl = functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    return (1 - distill_weight) * ntp + distill_weight * kl + z_weight * z
+
 
 CASES = [
     {"distill_weight": 1.0, "z_weight": 1e-4},

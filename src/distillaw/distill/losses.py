@@ -98,24 +98,3 @@ def _add_forward_kl(
     kl = (target * (log_teacher - log_student)).sum() * temperature**2
     gradient.add_(log_student.exp_().sub_(target), alpha=weight * temperature)
     return kl
-
-
-def plain_loss(
-    student_logits_BTV: torch.Tensor,
-    labels_BT: torch.Tensor,
-    teacher_logits_BTV: torch.Tensor | None = None,
-    *,
-    distill_weight: float = 1.0,
-    temperature: float = 1.0,
-    z_weight: float = 0.0,
-) -> torch.Tensor:
-    """The same number by the definition and autograd: the reference of the tests, slower and larger."""
-    logits = student_logits_BTV.flatten(0, -2)
-    ntp = functional.cross_entropy(logits, labels_BT.flatten())
-    z = torch.logsumexp(logits, dim=-1).square().mean()
-    if teacher_logits_BTV is None:
-        return ntp + z_weight * z
-    teacher = functional.log_softmax(teacher_logits_BTV.flatten(0, -2) / temperature, dim=-1)
-    student = functional.log_softmax(logits / temperature, dim=-1)
-    kl = functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
-    return (1 - distill_weight) * ntp + distill_weight * kl + z_weight * z
