@@ -142,11 +142,8 @@ class StudentLaw(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistillationLaw(StudentLaw):
-    """The full, nine-parameter form of the paper.
-
-    L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
-    """
+class PowerTermLaw(StudentLaw):
+    """What the full and the kappa form share: L_T^(-c0) ( A/N_S^alpha + B/D_S^beta )^gamma, up to the break."""
 
     A: float
     B: float
@@ -154,6 +151,37 @@ class DistillationLaw(StudentLaw):
     beta: float
     gamma: float
     c0: float
+
+    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
+        """Share of B/D_S^beta in the inner sum; below about 0.02 the tokens do not inform the answer."""
+        size, data = self._log_parts(
+            log_positive("student_params", student_params), log_positive("student_tokens", student_tokens)
+        )
+        return np.exp(data - np.logaddexp(size, data))
+
+    def _log_parts(self, n: Array, d: Array) -> tuple[Array, Array]:
+        return np.log(self.A) - self.alpha * n, np.log(self.B) - self.beta * d
+
+    def _log_term(self, n: Array, d: Array) -> Array:
+        return self.gamma * np.logaddexp(*self._log_parts(n, d))
+
+    def _c0(self) -> float:
+        return self.c0
+
+    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
+        size, data = self._log_parts(n, d)
+        inner = np.logaddexp(size, data)
+        u, v = self.gamma * np.exp(size - inner), self.gamma * np.exp(data - inner)
+        return {"A": u / self.A, "B": v / self.B, "alpha": -n * u, "beta": -d * v, "gamma": inner}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillationLaw(PowerTermLaw):
+    """The full, nine-parameter form of the paper.
+
+    L_S = L_T + L_T^(-c0) [ 1 + (L_T / (Ltilde_S d1))^(1/f1) ]^(-c1 f1) ( A/N_S^alpha + B/D_S^beta )^gamma
+    """
+
     c1: float
     f1: float
     d1: float
@@ -174,21 +202,8 @@ class DistillationLaw(StudentLaw):
         """Slopes p, q of the student's term and the effective break in L_T / Ltilde_S."""
         return {"p": self.gamma * self.alpha, "q": self.gamma * self.beta, "break": self.kappa**-self.f1}
 
-    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
-        """Share of B/D_S^beta in the inner sum; below about 0.02 the tokens do not inform the answer."""
-        return _data_share(self, student_params, student_tokens)
-
-    def _log_term(self, n: Array, d: Array) -> Array:
-        return self.gamma * np.logaddexp(np.log(self.A) - self.alpha * n, np.log(self.B) - self.beta * d)
-
-    def _c0(self) -> float:
-        return self.c0
-
     def _break(self, x: Array) -> Array:
         return self.c1 * self.f1 * np.logaddexp(0.0, (x - np.log(self.d1)) / self.f1)
-
-    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
-        return _power_term_gradient(self, n, d)
 
     def _break_gradient(self, x: Array) -> dict[str, Array]:
         z = (x - np.log(self.d1)) / self.f1
@@ -201,18 +216,12 @@ class DistillationLaw(StudentLaw):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KappaDistillationLaw(StudentLaw):
+class KappaDistillationLaw(PowerTermLaw):
     """The eight-parameter form: the limit c1 -> infinity at fixed kappa, without the flat direction.
 
     L_S = L_T + L_T^(-c0) exp( -kappa (L_T/Ltilde_S)^(1/f1) ) ( A/N_S^alpha + B/D_S^beta )^gamma
     """
 
-    A: float
-    B: float
-    alpha: float
-    beta: float
-    gamma: float
-    c0: float
     kappa: float
     f1: float
 
@@ -228,21 +237,8 @@ class KappaDistillationLaw(StudentLaw):
         """Slopes p, q of the student's term and the effective break in L_T / Ltilde_S."""
         return {"p": self.gamma * self.alpha, "q": self.gamma * self.beta, "break": self.kappa**-self.f1}
 
-    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
-        """Share of B/D_S^beta in the inner sum; below about 0.02 the tokens do not inform the answer."""
-        return _data_share(self, student_params, student_tokens)
-
-    def _log_term(self, n: Array, d: Array) -> Array:
-        return self.gamma * np.logaddexp(np.log(self.A) - self.alpha * n, np.log(self.B) - self.beta * d)
-
-    def _c0(self) -> float:
-        return self.c0
-
     def _break(self, x: Array) -> Array:
         return _exponential_break(self.kappa, self.f1, x)
-
-    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
-        return _power_term_gradient(self, n, d)
 
     def _break_gradient(self, x: Array) -> dict[str, Array]:
         return _exponential_break_gradient(self.kappa, self.f1, x)
@@ -305,19 +301,3 @@ def _exponential_break(kappa: float, f1: float, x: Array) -> Array:
 def _exponential_break_gradient(kappa: float, f1: float, x: Array) -> dict[str, Array]:
     u = _exponential_break(kappa, f1, x)
     return {"kappa": u / kappa, "f1": -u * x / f1**2}
-
-
-def _power_term_gradient(
-    law: "DistillationLaw | KappaDistillationLaw", n: Array, d: Array
-) -> dict[str, Array]:
-    """Derivatives of gamma ln(A N^-alpha + B D^-beta)."""
-    size, data = np.log(law.A) - law.alpha * n, np.log(law.B) - law.beta * d
-    inner = np.logaddexp(size, data)
-    u, v = law.gamma * np.exp(size - inner), law.gamma * np.exp(data - inner)
-    return {"A": u / law.A, "B": v / law.B, "alpha": -n * u, "beta": -d * v, "gamma": inner}
-
-
-def _data_share(law: DistillationLaw | KappaDistillationLaw, params: ArrayLike, tokens: ArrayLike) -> Array:
-    size = np.log(law.A) - law.alpha * log_positive("student_params", params)
-    data = np.log(law.B) - law.beta * log_positive("student_tokens", tokens)
-    return np.exp(data - np.logaddexp(size, data))
