@@ -79,10 +79,8 @@ def test_every_run_can_be_paired_document_by_document(whole):
 
 def test_a_second_run_trains_nothing(whole, tiny):
     before = {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")}
-    began = time.monotonic()
     assert _finish(_start(tiny, whole)).strip() == "0 0"
     assert {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")} == before
-    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill scheduler", "kill worker"])
