@@ -1,9 +1,9 @@
-"""How busy a study keeps the cores: CPU time of its workers over wall time times workers.
+"""How busy a study keeps the cores: CPU time of scheduler and workers over wall time times workers.
 
     python benchmarks/study_busy.py [--study studies/quickstart.toml] [--out benchmarks/results/study_busy.json]
 
-Runs the study from nothing in a temporary folder. CPU time is the operating system's, for all worker processes,
-their start-up included; the wall time excludes tokenising. On a machine that other work shares it reads low.
+Runs the study from nothing in a temporary folder. CPU time is the operating system's, for the scheduler and all worker
+processes; wall time is the whole study's, tokenising and start-up included. On a shared machine it reads low.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
         "command": f"python benchmarks/study_busy.py --study {arguments.study.name}",
         "date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "runs": len(set(outcome.done)), "failed": len(outcome.failed), "workers": cores,
-        "wall_seconds": round(outcome.wall_seconds, 1), "worker_cpu_seconds": round(outcome.busy_seconds, 1),
+        "wall_seconds": round(outcome.wall_seconds, 1), "cpu_seconds": round(outcome.busy_seconds, 1),
         "busy": round(outcome.busy_seconds / outcome.wall_seconds / cores, 3),
         "estimated_core_seconds": round(sum(cost.seconds), 1),
     }  # fmt: skip

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from distillaw.errors import RunError
 from distillaw.runs.store import StudyFolder
@@ -65,13 +65,13 @@ class Outcome:
     waiting: list[str] = field(default_factory=list)
     """What the study still lacks because something it needs has failed, in words."""
     busy_seconds: float = 0.0
-    """CPU seconds of the workers, from the operating system."""
+    """CPU seconds of scheduler and workers, from the operating system, tokenising included."""
     wall_seconds: float = 0.0
     workers: int = 0
 
 
 class LocalScheduler:
-    """Runs jobs on this machine until none is left."""
+    """Runs jobs on this machine until none is left; used in a `with` block, which owns the worker processes."""
 
     def __init__(self, study: StudyFolder, *, workers: int, display: Display) -> None:
         self._study, self._count, self._display = study, workers, display
@@ -80,24 +80,35 @@ class LocalScheduler:
         self._crashes: dict[str, int] = {}
         self._any_was_ready = False
         self._outcome = Outcome(workers=workers)
+        self._began, self._before = time.monotonic(), os.times()
+
+    def __enter__(self) -> Self:
+        """Workers start with `warm_up`, or when the first job needs them."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all workers, checkpoints saved, and settle the outcome."""
+        self._stop()
+        after, before = os.times(), self._before
+        self._outcome.wall_seconds = time.monotonic() - self._began
+        self._outcome.busy_seconds = sum(after[:4]) - sum(before[:4])  # user and system, own and children's
+
+    def warm_up(self) -> None:
+        """Start every worker now, so that they import torch while the caller prepares the text."""
+        while len(self._workers) < self._count:
+            self._start_worker()
 
     def run(self, board: Callable[[], Board]) -> Outcome:
         """Train until the board has no unfinished job; `board` is asked again after every finished one.
 
+        The outcome's times are settled when the `with` block ends.
+
         Raises:
             RunError: workers cannot be started.
-            KeyboardInterrupt: passed on after the workers have saved their checkpoints.
+            KeyboardInterrupt: passed on; leaving the `with` block has the workers save their checkpoints.
         """
-        began, before = time.monotonic(), os.times()
-        try:
-            while self._assign(board()):
-                self._wait()
-        finally:
-            self._stop()
-            after = os.times()
-            self._outcome.wall_seconds = time.monotonic() - began
-            used = after.children_user + after.children_system - before.children_user - before.children_system
-            self._outcome.busy_seconds = used
+        while self._assign(board()):
+            self._wait()
         return self._outcome
 
     def _assign(self, board: Board) -> bool:

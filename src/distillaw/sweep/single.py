@@ -70,7 +70,8 @@ def run_single(
             full.jobs = [job for job in full.jobs if job.trunk.arm == wanted]
             return full
 
-        outcome = LocalScheduler(study, workers=1, display=display).run(board)
+        with LocalScheduler(study, workers=1, display=display) as scheduler:
+            outcome = scheduler.run(board)
         full = board()
         outcome.failed = standing_failures(full, read_progress(study))
         return study.run(full.jobs[0].run_ids[0]).result(), outcome

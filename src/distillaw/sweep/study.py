@@ -51,12 +51,13 @@ def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, 
         cost = study_cost(spec, study_vocab(spec))
         _check_folder(spec, folder, cost.disk_bytes)
         clear_failures(study)
-        store = prepare_data(spec.data, study.data, say=display.note)
-        facts = check_facts(spec, store, display)
-        write_study(spec, study, store, command)
-        outcome = LocalScheduler(study, workers=workers, display=display).run(
-            lambda: Planner(spec, facts, read_progress(study)).board()
-        )
+        with LocalScheduler(study, workers=workers, display=display) as scheduler:
+            if not (study.data / "manifest.json").exists():
+                scheduler.warm_up()  # a new study: workers import torch while its text is tokenised
+            store = prepare_data(spec.data, study.data, say=display.note)
+            facts = check_facts(spec, store, display)
+            write_study(spec, study, store, command)
+            outcome = scheduler.run(lambda: Planner(spec, facts, read_progress(study)).board())
         progress = read_progress(study)
         write_tables(spec, facts, progress, study)
         board = Planner(spec, facts, progress).board()
