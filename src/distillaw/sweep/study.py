@@ -97,7 +97,7 @@ def _check_teacher(folder: Path, spec: StudySpec, store: TokenStore) -> str:
     """Refuse an external teacher that cannot serve, before anything is trained; returns its fingerprint."""
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.teacher import check_vocabulary
-    from distillaw.train.fingerprint import fingerprint
+    from distillaw.models.fingerprint import fingerprint
 
     architecture = read_architecture(folder)
     if architecture.context < spec.training.context:
