@@ -126,3 +126,67 @@ def test_distilled_rows_without_any_supervised_loss(study):
         dl.fit(table, family="distillation-reduced", bootstrap=0)
     with pytest.raises(DataError, match="teacher_loss"):
         dl.fit({k: v[~taught] for k, v in study.items()}, family="distillation-reduced", bootstrap=0)
+
+
+def test_a_loss_that_never_changes_is_refused(grid):
+    with pytest.raises(DataError, match="loss is 3 in all 30 rows"):
+        dl.fit(grid | {"loss": np.full(30, 3.0)}, family="supervised", bootstrap=0)
+
+
+def totals(study, vocab, matrices=1):
+    """The study with all counts as totals: students of width 512 to 2048, teachers of width 4096."""
+    width = 512.0 * (1 + np.arange(len(study["loss"])) % 4)
+    taught = np.isfinite(study["teacher_loss"])
+    teachers = np.where(taught, 3e9, np.nan)
+    return study | {
+        "params": study["params"] + matrices * vocab * width, "width": width,
+        "teacher_params": teachers + matrices * vocab * 4096, "teacher_width": np.where(taught, 4096.0, np.nan),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("matrices", [1, 2])
+def test_students_and_teachers_are_converted_together(study, matrices):
+    options = {"family": "distillation-reduced", "bootstrap": 0, "check": False}
+    table = totals(study, 32000, matrices)
+    known = dl.fit(study, **options)
+    found = dl.fit(table, **options, params_convention="total", vocab=32000, matrices=matrices)
+    assert found.params == pytest.approx(known.params, rel=1e-6)
+    assert found.params_convention == "non-embedding"
+    assert any("teacher_params likewise, from teacher_width" in note for note in found.notes)
+
+
+def test_teachers_without_a_width_are_set_aside_or_refused(study):
+    table = totals(study, 32000)
+    del table["teacher_width"]
+    total = {"params_convention": "total", "vocab": 32000, "bootstrap": 0, "check": False}
+    reduced = dl.fit(table, family="distillation-reduced", **total)
+    assert any("teacher_params are set aside" in note for note in reduced.notes)
+    with pytest.raises(UnitError, match="--teacher-width COLUMN"):
+        dl.fit(table, family="capacity-gap", **total)
+    with pytest.raises(UnitError, match="fewer than the embedding"):
+        dl.fit(table, family="distillation-reduced", **total | {"vocab": 1e9})
+    with pytest.raises(ConfigError, match="add --vocab"):
+        dl.fit(study, family="distillation-reduced", width="width")
+
+
+def test_every_status_is_a_sentence(grid, with_noise):
+    for status in FitStatus:
+        assert status.value[0].isupper() and status.value.endswith(".")
+    isoflop = np.geomspace(1e8, 1e10, 12)
+    seen = {
+        FitStatus.TOO_FEW_RUNS: {k: v[:5] for k, v in grid.items()},
+        FitStatus.ONE_COMPUTE_LEVEL: {"params": isoflop, "tokens": 1e20 / isoflop, "loss": 1 + 1e9 / isoflop},
+        FitStatus.AT_BOUND: with_noise(
+            grid | {"loss": 30 * grid["params"] ** -0.1 + grid["tokens"] ** -1.5}, 0.01, 0
+        ),
+    }
+    for status, table in seen.items():
+        result = dl.fit(table, family="supervised", bootstrap=0)
+        assert result.status is status, (status, result.status)
+        assert result.remedy[0].isupper() and result.remedy.endswith(".")
+        assert result.summary().splitlines()[:2] == [f"supervised: {status.name}", f"  {result.remedy}"]
+        assert (
+            f"<p>{status.name}" in result._repr_html_()
+            or status.name in result._repr_html_().split("<table>")[0]
+        )
+        assert result.to_json()["status"] == status.name

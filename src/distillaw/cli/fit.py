@@ -1,5 +1,7 @@
 """`distillaw fit`: a law from a CSV, a Parquet file or a study folder."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +33,8 @@ def fit(
     params_convention: Literal["non-embedding", "total"] | None = None,
     vocab: str | None = None,
     width: str | None = None,
+    teacher_width: str | None = None,
+    untied: bool = False,
     tie_exponents: bool = False,
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -52,6 +56,8 @@ def fit(
         params_convention: what the params column counts; the law says it too. Default: non-embedding.
         vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
         width: column with the model width, for that.
+        teacher_width: column with the teacher's width; teacher_params are then converted too.
+        untied: the totals hold two vocabulary x width matrices (embedding and head), not one.
         tie_exponents: alpha = beta (supervised, chinchilla).
         out: write the fitted law here, for `predict --law` and `plan`.
         json_: print one JSON object instead.
@@ -64,32 +70,32 @@ def fit(
         delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
         seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
         params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-        width=width, tie_exponents=tie_exponents,
+        width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
     )  # fmt: skip
     if out is not None:
         result.save(out)
     if json_:
         document = result.to_json()
-        keys = ("params", "conf_int", "level", "objective", "delta", "nobs", "ngroups", "status", "remedy",
+        keys = ("status", "remedy", "params", "conf_int", "level", "objective", "delta", "nobs", "ngroups",
                 "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
                 "notes", "details", "provenance", "params_convention")  # fmt: skip
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    print(f"\nnext: {_next(file, law, out, usable=result.is_usable, convention=result.params_convention)}")
+    print(f"\nnext: {_next(law, out, usable=result.is_usable, convention=result.params_convention)}")
 
 
-def _next(file: Path, law: str, out: Path | None, *, usable: bool, convention: str) -> str:
+def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> str:
     """The likely next command."""
     if not usable:
         return "add the runs named above, then the same command"
     if out is None:
-        return f"distillaw fit {file} --law {law} --out law.json, then distillaw predict --law law.json ..."
+        return f"{shlex.join(['distillaw', *sys.argv[1:]])} --out law.json"
     question = "--student-params 300M"
     question += "" if law == "capacity-gap" else " --student-tokens 6B"
     question += " --teacher-loss 2.5" if law.startswith("distillation") else ""
     question += " --params-convention total" if convention == "total" else ""
-    return f"distillaw predict --law {out} {question}"
+    return f"distillaw predict --law {shlex.quote(str(out))} {question}"
 
 
 def parse_columns(text: str | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distillaw.errors import DataError
 from distillaw.fitting.estimate import Estimate, Problem
 from distillaw.fitting.problem import Observations
 from distillaw.fitting.status import FitStatus
@@ -27,6 +28,11 @@ class Verdict:
     remedy: str
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Verdict | None:
     """None if a curve may be drawn through these rows, otherwise why not.
 
@@ -36,23 +42,42 @@ def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Ve
         needs_both: the law has both a size term and a data term.
     """
     ngroups = rows.ngroups
-    if ngroups < num_params + SPARE_RUNS:
-        what = f"{len(rows)} rows in {ngroups} independent runs" if rows.grouped else f"{ngroups} runs"
+    missing = num_params + SPARE_RUNS - ngroups
+    if missing > 0:
+        what = (
+            f"{plural(len(rows), 'row')} in {ngroups} independent runs"
+            if rows.grouped
+            else plural(ngroups, "run")
+        )
         return Verdict(
             status=FitStatus.TOO_FEW_RUNS,
-            remedy=f"{what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
-            f"needed. Add {num_params + SPARE_RUNS - ngroups} runs at new sizes and token counts, or fit a law with "
-            f"fewer parameters",
+            remedy=f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
+            f"needed. Add {plural(missing, 'run')} at new sizes and token counts, or fit a law with "
+            "fewer parameters.",
         )
     spread = float(np.ptp(np.log(rows.compute)))
     if needs_both and spread < ISOFLOP and np.ptp(np.log(rows.params)) > spread:
-        level = float(np.median(rows.compute))
+        level, percent = float(np.median(rows.compute)), 100 * max(float(np.expm1(spread)), 1e-3)
         return Verdict(
             status=FitStatus.ONE_COMPUTE_LEVEL,
-            remedy=f"{len(rows)} runs lie on one isoFLOP curve (6 N D within {100 * np.expm1(spread):.1g} % of "
-            f"{level:.2g}); alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}",
+            remedy=f"All {len(rows)} runs lie on one isoFLOP curve (6 N D within {percent:.1g} % of {level:.2g}); "
+            f"alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}.",
         )
     return None
+
+
+def require_losses_differ(rows: Observations) -> None:
+    """Refuse a loss column that never changes: there is nothing to fit.
+
+    Raises:
+        DataError: every loss is the same.
+    """
+    low, high = float(rows.loss.min()), float(rows.loss.max())
+    if high <= low * (1 + 1e-12):
+        raise DataError(
+            f"loss is {low:.6g} in all {len(rows)} rows; nothing can be fitted to it. Is it the right column? Name it "
+            f"with --columns loss=COLUMN"
+        )
 
 
 def check_estimate(
@@ -73,18 +98,18 @@ def check_estimate(
     if edge:
         return Verdict(
             status=FitStatus.AT_BOUND,
-            remedy=f"{', '.join(edge)} at the end of its range; {FitStatus.AT_BOUND.value}",
+            remedy=f"At the end of its range: {', '.join(edge)}. {FitStatus.AT_BOUND.value}",
         )
     if condition > CONDITION_LIMIT:
         return Verdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"condition number {condition:.1e} (limit {CONDITION_LIMIT:.0e}): "
+            remedy=f"The condition number is {condition:.1e} (limit {CONDITION_LIMIT:.0e}). "
             + FitStatus.WEAKLY_IDENTIFIED.value,
         )
     if open_ended:
         return Verdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"the runs do not bound {', '.join(open_ended)} on one side (flat profile). "
+            remedy=f"The runs do not bound {', '.join(open_ended)} on one side (flat profile). "
             + FitStatus.WEAKLY_IDENTIFIED.value,
         )
     if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
@@ -93,6 +118,6 @@ def check_estimate(
         )
         return Verdict(
             status=FitStatus.WEAKLY_IDENTIFIED,
-            remedy=f"the optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
+            remedy=f"The optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
         )
     return Verdict(status=FitStatus.CONVERGED, remedy=FitStatus.CONVERGED.value)

@@ -1,7 +1,6 @@
 """A fit as one JSON file that predicts the same after loading: parameters, replicates, ranges, provenance."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from distillaw.fitting.curve import Curve
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
+from distillaw.runs.files import write_text
 
 FORMAT = "distillaw-fit"
 VERSION = 1
@@ -75,12 +75,13 @@ def from_json(document: Mapping) -> FitResult:
 
 
 def save(result: FitResult, path: str | Path) -> Path:
-    """Write to a temporary name, then rename: a reader never sees half a file."""
+    """Write the file atomically.
+
+    Raises:
+        RunError: the folder cannot be written; a previous file is intact.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(to_json(result), allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(to_json(result), allow_nan=False))
     return path
 
 

@@ -1,4 +1,4 @@
-"""What a fit may end as; the value of each status is the remedy that is printed."""
+"""What a fit may end as; the value of each status is a sentence with the remedy that is printed."""
 
 from enum import Enum
 
@@ -6,20 +6,20 @@ from enum import Enum
 class FitStatus(Enum):
     """Outcome of a fit. Soft outcomes are statuses, not errors; `raise_for_status()` makes them errors."""
 
-    CONVERGED = "both solvers agree and the runs identify every reported parameter"
-    AT_BOUND = "a parameter sits at the end of its range; fix or drop that term, or add runs that inform it"
+    CONVERGED = "Both solvers agree and the runs identify every reported parameter."
+    AT_BOUND = "A parameter sits at the end of its range; fix or drop that term, or add runs that inform it."
     WEAKLY_IDENTIFIED = (
-        "the runs do not separate the parameters; trust predictions inside the fitted range, "
-        "not single coefficients, and add runs away from the present line in (ln params, ln tokens)"
+        "The runs do not separate the parameters; trust predictions inside the fitted range, "
+        "not single coefficients, and add runs away from the present line in (ln params, ln tokens)."
     )
     EXTRAPOLATED = (
-        "outside the fitted range; widen the runs towards the target or trust only the wide interval"
+        "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
     )
-    TOO_FEW_RUNS = "fewer independent runs than parameters + 3; add runs, no curve is drawn through these"
-    SEED_NOISE_UNKNOWN = "no repeated cell; run a few cells with a second seed to measure the noise"
+    TOO_FEW_RUNS = "Fewer independent runs than parameters + 3; add runs, no curve is drawn through these."
+    SEED_NOISE_UNKNOWN = "No repeated cell; run a few cells with a second seed to measure the noise."
     ONE_COMPUTE_LEVEL = (
-        "all runs lie on one compute level, where size and tokens cannot be separated; "
-        "add runs at a second budget, at least 3x larger or smaller"
+        "All runs lie on one compute level, where size and tokens cannot be separated; "
+        "add runs at a second budget, at least 3x larger or smaller."
     )
 
     @property

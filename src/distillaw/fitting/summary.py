@@ -3,6 +3,7 @@
 import html
 import math
 
+from distillaw.fitting.checks import plural
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.quantities import format_count
@@ -24,13 +25,18 @@ def summarise(result: FitResult) -> str:
     lines = [f"{result.family}: {result.status.name}"]
     if result.status is not FitStatus.CONVERGED:
         lines.append(f"  {result.remedy}")
-    lines.append(f"  {result.nobs} rows in {result.ngroups} independent runs")
+    lines.append(f"  {_size(result)}")
     lines += [f"  {line}" for line in _evidence(result)]
-    lines += ["", *_coefficients(result)]
+    values = _coefficients(result)
+    lines += ["", *values] if values else []
     ranges = _ranges(result)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
     lines += [f"note: {note}" for note in result.notes]
     return "\n".join(lines)
+
+
+def _size(result: FitResult) -> str:
+    return f"{plural(result.nobs, 'row')} in {plural(result.ngroups, 'independent run')}"
 
 
 def _evidence(result: FitResult) -> list[str]:
@@ -100,7 +106,7 @@ def summarise_html(result: FitResult) -> str:
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(result), *result.notes])
     return (
         f"<div class='distillaw-fit'><p><b>{html.escape(result.family)}: {result.status.name}</b>, "
-        f"{result.nobs} rows in {result.ngroups} independent runs</p>{remedy}"
+        f"{_size(result)}</p>{remedy}"
         f"<table><thead><tr><th></th><th>estimate</th><th>{100 * result.level:.0f} % interval</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table><ul>{lines}</ul>"
         f"<p>fitted range: {html.escape(', '.join(_ranges(result)))}</p></div>"
