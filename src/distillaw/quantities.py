@@ -10,8 +10,12 @@ from collections.abc import Iterable
 
 from distillaw.errors import ConfigError
 
-_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbt]?)\s*$", re.IGNORECASE)
+_POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
+_NUMBER = re.compile(
+    r"^\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+))(?:e([+-]?\d{1,9}))?\s*([kmbt]?)\s*$", re.IGNORECASE
+)
+_THOUSANDS = re.compile(r"^\s*[+-]?\d{1,3}(?:,\d{3})+\s*$")
+"""Commas separate thousands of a plain whole number only: `1,82B` is a decimal comma, not 182B."""
 
 
 def parse_count(text: str | float, *, name: str = "number") -> float:
@@ -32,10 +36,11 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
     if isinstance(text, int | float):
         value = float(text)
     else:
-        match = _NUMBER.match(text)
+        match = _NUMBER.match(text.replace(",", "") if _THOUSANDS.match(text) else text)
         if match is None:
             raise ConfigError(f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21")
-        value = float(match[1].replace(",", "").replace("_", "")) * _SUFFIXES[match[2].lower()]
+        # one decimal literal, so that 4.35M is exactly 4350000 and not its neighbour
+        value = float(f"{match[1]}e{int(match[2] or 0) + _POWERS[match[3].lower()]}")
     if not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name}: got {text!r}; it must be positive and finite, e.g. 300M or 1e21")
     return value

@@ -36,3 +36,15 @@ def test_counts_and_durations_as_people_write_them():
         "3.20e21",
     ]
     assert [format_seconds(v) for v in (0.44, 42, 370, 7500)] == ["0.4 s", "42 s", "6 min 10 s", "2 h 05 min"]
+
+
+@pytest.mark.parametrize("text", ["1,82B", "1,820B", "1,00", "12,34,567", "1__0", "1.82Q", "1e4M2", "+-3"])
+def test_a_decimal_comma_is_not_taken_for_thousands(text):
+    with pytest.raises(ConfigError, match="cannot read"):
+        parse_count(text)
+
+
+def test_a_suffix_is_exact():
+    assert [parse_count(t) for t in ("4.35M", "32.1k", "1.1M", "1,234,567", "2.3e3k")] == [
+        4_350_000, 32_100, 1_100_000, 1_234_567, 2_300_000
+    ]  # fmt: skip

@@ -42,6 +42,11 @@ def log_positive(name: str, value: ArrayLike) -> Array:
     return np.log(array)
 
 
+def log_or_unlimited(name: str, value: ArrayLike | None) -> Array:
+    """ln(value), checked; +inf for None, which stands for as much as one likes."""
+    return np.asarray(np.inf) if value is None else log_positive(name, value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """The box of coordinates in which a law was fitted; outside it a prediction is an extrapolation."""

@@ -32,6 +32,12 @@ class CapacityGapLine:
     intercept: float = 0.0
     """Millions of parameters; 0 is the constant-ratio version."""
     range: Box = field(default_factory=Box)
+    """Where it was fitted, in `student_params`."""
+
+    @classmethod
+    def of_ratio(cls, ratio: float) -> "CapacityGapLine":
+        """The constant-ratio version T* = ratio x S (2.5 in the paper; a student that keeps 40 %)."""
+        return cls(slope=ratio)
 
     def best_teacher(self, *, student_params: ArrayLike) -> Array:
         """T*, parameters (not millions), of the best teacher for each student.
@@ -60,6 +66,15 @@ class CapacityGapLine:
                 f"teacher_params {T[S <= 0].flat[0]:.4g}: no positive student size lies on the line there"
             )
         return S
+
+    def gradient(self, *, student_params: ArrayLike) -> dict[str, Array]:
+        """Derivatives of T* (parameters) by the student's size, by the slope and by the intercept (millions)."""
+        S = np.exp(log_positive("student_params", student_params))
+        return {
+            "student_params": np.full_like(S, self.slope),
+            "slope": S,
+            "intercept": np.full_like(S, _MILLION),
+        }
 
     @property
     def smallest_student(self) -> float:

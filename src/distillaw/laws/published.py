@@ -21,7 +21,7 @@ from distillaw.laws.distillation import (
     ReducedDistillationLaw,
     StudentLaw,
 )
-from distillaw.laws.repetition import RepetitionCorrection
+from distillaw.laws.repetition import RepeatedDataLaw, RepetitionCorrection
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
 
@@ -91,6 +91,13 @@ class PublishedLaw:
     distillation: StudentLaw | None = None
     capacity_gap: CapacityGapLine | None = None
     repetition: RepetitionCorrection | None = None
+
+    @property
+    def repeated(self) -> RepeatedDataLaw | None:
+        """The supervised law with the correction for repeated data; None where the source has none."""
+        if self.supervised is None or self.repetition is None:
+            return None
+        return RepeatedDataLaw(supervised=self.supervised, correction=self.repetition)
 
     @property
     def warnings(self) -> tuple[str, ...]:

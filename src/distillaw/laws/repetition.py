@@ -8,10 +8,12 @@ wide interval, and refit them where you can.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import DataError
-from distillaw.laws.base import Array, log_positive
+from distillaw.laws.base import Array, Box, Mask, log_positive
+from distillaw.laws.search import LOG_TOKENS, last_true
+from distillaw.laws.supervised import SupervisedLaw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,8 @@ class RepetitionCorrection:
     """Effective tokens of a run that repeats its data.
 
         D' = U + U R* (1 - e^(-R / R*)),    R = D / U - 1 repeats beyond the first pass
+
+    Limits: D' = D for one pass or less; U (1 + R*) however often the data are repeated.
 
     Example:
         >>> correct = RepetitionCorrection(repeat_scale=15.39)
@@ -39,14 +43,169 @@ class RepetitionCorrection:
             unique_tokens: U, distinct tokens, > 0.
         """
         D = np.exp(log_positive("tokens", tokens))
-        U = np.minimum(np.exp(log_positive("unique_tokens", unique_tokens)), D)
-        repeats = D / U - 1
-        return U - U * self.repeat_scale * np.expm1(-repeats / self.repeat_scale)
+        return _decayed(D, np.exp(log_positive("unique_tokens", unique_tokens)), self.repeat_scale)
+
+    def tokens_for_effective(self, *, effective_tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        """D, the tokens to train on so that they are worth D' fresh ones; inf beyond U (1 + R*)."""
+        target = np.exp(log_positive("effective_tokens", effective_tokens))
+        U = np.exp(log_positive("unique_tokens", unique_tokens))
+        used_up = (target / U - 1) / self.repeat_scale
+        reachable = used_up < 1
+        repeats = -self.repeat_scale * np.log1p(-np.where(reachable, used_up, 0.0))
+        return np.where(target <= U, target, np.where(reachable, U * (1 + repeats), np.inf))
 
     def effective_params(self, *, params: ArrayLike, optimal_params: ArrayLike) -> Array:
         """N', the parameters that N are worth when only `optimal_params` suit the unique tokens."""
+        N = np.exp(log_positive("params", params))
+        return _decayed(N, np.exp(log_positive("optimal_params", optimal_params)), self._excess_scale())
+
+    def gradient(self, *, tokens: ArrayLike, unique_tokens: ArrayLike) -> dict[str, Array]:
+        """Derivatives of D' by the tokens, by the unique tokens and by `repeat_scale`."""
+        D = np.exp(log_positive("tokens", tokens))
+        slopes = _decayed_slopes(D, np.exp(log_positive("unique_tokens", unique_tokens)), self.repeat_scale)
+        return dict(zip(("tokens", "unique_tokens", "repeat_scale"), slopes, strict=True))
+
+    def _excess_scale(self) -> float:
         if self.excess_scale is None:
             raise DataError("this correction has no constant for excess parameters (excess_scale)")
-        N = np.exp(log_positive("params", params))
-        U = np.minimum(np.exp(log_positive("optimal_params", optimal_params)), N)
-        return U - U * self.excess_scale * np.expm1(-(N / U - 1) / self.excess_scale)
+        return self.excess_scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedDataLaw:
+    """Cross-entropy of a model trained on U unique tokens seen more than once, in nats per token.
+
+        L(N, D, U) = E + ( A / N'^alpha + B / D'^beta )^gamma
+
+    D' as in `RepetitionCorrection`; N' counts parameters beyond those that suit the U tokens
+    (`SupervisedLaw.params_for_tokens`) the same way, or is N where the correction has no `excess_scale`.
+    """
+
+    supervised: SupervisedLaw
+    correction: RepetitionCorrection
+
+    def loss(self, *, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        """L(N, D, U), nats per token; arguments broadcast.
+
+        Args:
+            params: N, > 0.
+            tokens: D, tokens trained on, repeats included, > 0.
+            unique_tokens: U, distinct tokens, > 0; as many as `tokens` or more is one pass.
+        """
+        D = self.correction.effective_tokens(tokens=tokens, unique_tokens=unique_tokens)
+        N = self._effective_params(params, tokens, unique_tokens)
+        return self.supervised(params=N, tokens=D)
+
+    __call__ = loss
+
+    def gradient(self, *, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> dict[str, Array]:
+        """Derivatives of the loss by the three coordinates and by every coefficient.
+
+        Args:
+            params: N.
+            tokens: D.
+            unique_tokens: U.
+        """
+        N, D, U = np.broadcast_arrays(
+            np.exp(log_positive("params", params)), np.exp(log_positive("tokens", tokens)),
+            np.exp(log_positive("unique_tokens", unique_tokens)),
+        )  # fmt: skip
+        by_D, by_U, by_repeats = _decayed_slopes(D, U, self.correction.repeat_scale)
+        found = self.supervised.gradient(
+            params=self._effective_params(N, D, U), tokens=self.correction.effective_tokens(tokens=D, unique_tokens=U)
+        )  # fmt: skip
+        by_data, by_size = found["tokens"], found["params"]
+        found |= {
+            "tokens": by_data * by_D,
+            "unique_tokens": by_data * by_U,
+            "repeat_scale": by_data * by_repeats,
+        }
+        if self.correction.excess_scale is None:
+            return found
+        suited = self._suited_params(D, U)
+        by_N, by_suited, by_excess = _decayed_slopes(N, suited, self.correction.excess_scale)
+        found |= {"params": by_size * by_N, "excess_scale": by_size * by_excess}
+        # through ln U_N, which moves with the tokens seen and with the exponents
+        seen = np.minimum(D, U)
+        for name, slope in _suited_slopes(self.supervised, seen, suited).items():
+            found[name] = found[name] + by_size * by_suited * suited * slope
+        moved = by_size * by_suited * suited * self.supervised.beta / self.supervised.alpha / seen
+        found["tokens"] = found["tokens"] + np.where(D <= U, moved, 0.0)
+        found["unique_tokens"] = found["unique_tokens"] + np.where(D <= U, 0.0, moved)
+        return found
+
+    def tokens_for_loss(self, *, params: ArrayLike, unique_tokens: ArrayLike, loss: ArrayLike) -> Array:
+        """D, repeats included, at which a size reaches a loss; inf where no number of repeats does."""
+        N, U, target = np.broadcast_arrays(
+            np.asarray(params, dtype=np.float64), np.asarray(unique_tokens, dtype=np.float64),
+            np.exp(log_positive("loss", loss)),
+        )  # fmt: skip
+
+        def above(d: Array) -> Mask:
+            return self.loss(params=N, tokens=np.exp(d), unique_tokens=U) > target
+
+        few, many = (np.full(target.shape, end) for end in LOG_TOKENS)
+        return np.where(above(many), np.inf, np.exp(last_true(above, low=few, high=many)))
+
+    def limit(self, *, params: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        """The loss of a size that repeats U tokens without end."""
+        U = np.exp(log_positive("unique_tokens", unique_tokens))
+        most = U * (1 + self.correction.repeat_scale)
+        return self.supervised(params=self._effective_params(params, U, U), tokens=most)
+
+    def inside(self, *, params: ArrayLike, tokens: ArrayLike) -> NDArray[np.bool_]:
+        """True where size and tokens lie in the fitted range."""
+        return self.range.inside({"params": params, "tokens": tokens})
+
+    @property
+    def range(self) -> Box:
+        """Where it was fitted: the range of the supervised law."""
+        return self.supervised.range
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Those of the supervised law, then the scales of the correction."""
+        excess = self.correction.excess_scale
+        scales = {"repeat_scale": self.correction.repeat_scale}
+        return self.supervised.coefficients | scales | ({} if excess is None else {"excess_scale": excess})
+
+    def _suited_params(self, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        """The compute-optimal size for the unique tokens that a run sees."""
+        seen = np.minimum(
+            np.exp(log_positive("tokens", tokens)), np.exp(log_positive("unique_tokens", unique_tokens))
+        )
+        return self.supervised.params_for_tokens(tokens=seen)
+
+    def _effective_params(self, params: ArrayLike, tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
+        if self.correction.excess_scale is None:
+            return np.exp(log_positive("params", params))
+        most = self._suited_params(tokens, unique_tokens)
+        return self.correction.effective_params(params=params, optimal_params=most)
+
+
+def _suited_slopes(law: SupervisedLaw, seen: Array, suited: Array) -> dict[str, Array]:
+    """Derivatives of ln U_N by the coefficients: ln U_N = (ln (alpha A / (beta B)) + beta ln U) / alpha."""
+    alpha, beta = law.alpha, law.beta
+    return {
+        "A": np.full_like(seen, 1 / (alpha * law.A)),
+        "B": np.full_like(seen, -1 / (alpha * law.B)),
+        "alpha": (1 / alpha - np.log(suited)) / alpha,
+        "beta": (np.log(seen) - 1 / beta) / alpha,
+    }
+
+
+def _decayed(total: Array, useful: Array, scale: float) -> Array:
+    """U + U R* (1 - e^(-R/R*)) with R = total / U - 1, and U no more than the total."""
+    U = np.minimum(useful, total)
+    return U - U * scale * np.expm1(-(total / U - 1) / scale)
+
+
+def _decayed_slopes(total: Array, useful: Array, scale: float) -> tuple[Array, Array, Array]:
+    """Derivatives of `_decayed` by the total, by the useful part and by the scale."""
+    total, useful = np.broadcast_arrays(total, useful)
+    U = np.minimum(useful, total)
+    R = total / U - 1
+    left = np.exp(-R / scale)
+    is_repeated = total > useful
+    by_useful = 1 - scale * np.expm1(-R / scale) - (1 + R) * left
+    return left, np.where(is_repeated, by_useful, 0.0), U * (1 - left * (1 + R / scale))

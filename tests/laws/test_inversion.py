@@ -4,14 +4,6 @@ import numpy as np
 import pytest
 
 from distillaw.errors import DataError
-from distillaw.laws.optimum import (
-    compute_optimal,
-    optimal_teacher_loss,
-    params_for_loss,
-    student_tokens_for_loss,
-    teacher_loss_for,
-    tokens_for_loss,
-)
 from distillaw.laws.published import published
 
 LAW = published("surrogate-s2")
@@ -20,18 +12,18 @@ N, D = np.array([2e8, 1e9, 8e9]), np.array([5e9, 8e10, 3e11])
 
 def test_tokens_and_size_for_a_loss_undo_the_law():
     loss = LAW.supervised(params=N, tokens=D)
-    np.testing.assert_allclose(tokens_for_loss(LAW.supervised, params=N, loss=loss), D, rtol=1e-9)
-    np.testing.assert_allclose(params_for_loss(LAW.supervised, tokens=D, loss=loss), N, rtol=1e-9)
+    np.testing.assert_allclose(LAW.supervised.tokens_for_loss(params=N, loss=loss), D, rtol=1e-9)
+    np.testing.assert_allclose(LAW.supervised.params_for_loss(tokens=D, loss=loss), N, rtol=1e-9)
 
 
 def test_out_of_reach_is_infinite():
-    assert tokens_for_loss(LAW.supervised, params=1e8, loss=[2.0, 1.0]).tolist() == [np.inf, np.inf]
-    never = student_tokens_for_loss(LAW.distillation, student_params=1e9, teacher_loss=2.2, student_loss=2.1)
+    assert LAW.supervised.tokens_for_loss(params=1e8, loss=[2.0, 1.0]).tolist() == [np.inf, np.inf]
+    never = LAW.distillation.tokens_for_loss(student_params=1e9, teacher_loss=2.2, student_loss=2.1)
     assert never == np.inf  # a student never passes its teacher
 
 
 def test_compute_optimal_beats_its_neighbours_and_follows_the_exponent():
-    best = compute_optimal(LAW.supervised, compute=[1e20, 1e22])
+    best = LAW.supervised.compute_optimal(compute=[1e20, 1e22])
     for factor in (0.9, 1.1):
         worse = LAW.supervised(params=best.params * factor, tokens=best.tokens / factor)
         assert (worse > best.loss).all()
@@ -43,7 +35,7 @@ def test_compute_optimal_beats_its_neighbours_and_follows_the_exponent():
 
 
 def test_optimal_teacher_is_the_minimum_of_a_scan():
-    best = optimal_teacher_loss(LAW.distillation, student_params=N, student_tokens=D)
+    best = LAW.distillation.optimal_teacher_loss(student_params=N, student_tokens=D)
     scan = np.linspace(1.85, 2.8, 20001)[:, None]
     losses = LAW.distillation(student_params=N, student_tokens=D, teacher_loss=scan)
     np.testing.assert_allclose(best.teacher_loss, scan[np.argmin(losses, axis=0), 0], atol=2e-4)
@@ -57,33 +49,31 @@ def test_optimal_teacher_is_the_minimum_of_a_scan():
 
 def test_teacher_for_a_student_loss_is_the_weaker_of_two():
     at = {"student_params": 2e8, "student_tokens": 5e9}
-    best = optimal_teacher_loss(LAW.distillation, **at)
+    best = LAW.distillation.optimal_teacher_loss(**at)
     target = float(best.student_loss) + 0.01
-    found = teacher_loss_for(LAW.distillation, **at, student_loss=target)
+    found = LAW.distillation.teacher_loss_for(**at, student_loss=target)
     assert found > best.teacher_loss
     assert LAW.distillation(**at, teacher_loss=found) == pytest.approx(target, rel=1e-9)
-    assert np.isnan(teacher_loss_for(LAW.distillation, **at, student_loss=float(best.student_loss) - 0.01))
+    assert np.isnan(LAW.distillation.teacher_loss_for(**at, student_loss=float(best.student_loss) - 0.01))
 
 
 def test_student_tokens_undo_the_distillation_law():
     teacher = np.array([2.5, 2.2, 2.0])
     loss = LAW.distillation(student_params=N, student_tokens=D, teacher_loss=teacher)
-    found = student_tokens_for_loss(
-        LAW.distillation, student_params=N, teacher_loss=teacher, student_loss=loss
-    )
+    found = LAW.distillation.tokens_for_loss(student_params=N, teacher_loss=teacher, student_loss=loss)
     np.testing.assert_allclose(found, D, rtol=1e-6)
 
 
 def test_efficiency_text_of_the_paper_under_the_surrogate():
     # spec laws.md section 8.1: 500M student at 2.4 nats needs 0.66 of the supervised tokens under S2, at the
     # teacher that is cheapest when its inference is paid; the fewest tokens with any teacher are a little fewer
-    tokens = tokens_for_loss(LAW.supervised, params=5e8, loss=2.4)
+    tokens = LAW.supervised.tokens_for_loss(params=5e8, loss=2.4)
     grid = np.linspace(1.85, 2.39, 400)
     at = {"student_params": 5e8, "teacher_loss": grid, "student_loss": 2.4}
-    assert 0.60 < student_tokens_for_loss(LAW.distillation, **at).min() / tokens < 0.66
+    assert 0.60 < LAW.distillation.tokens_for_loss(**at).min() / tokens < 0.66
     printed = published("busbridge2025").distillation
     at["teacher_loss"] = np.linspace(1.5, 2.39, 400)
-    fewest = student_tokens_for_loss(printed, **at).min() / tokens
+    fewest = printed.tokens_for_loss(**at).min() / tokens
     assert 0.01 < fewest < 0.012  # 0.012 at the cheapest: the absurdity that the warning is about
 
 
@@ -91,4 +81,4 @@ def test_a_law_without_a_range_asks_for_one():
     law = published("surrogate-s2").distillation
     bare = type(law)(**{k: v for k, v in law.coefficients.items() if k != "kappa"}, supervised=law.supervised)
     with pytest.raises(DataError, match="pass low="):
-        optimal_teacher_loss(bare, student_params=1e9, student_tokens=1e10)
+        bare.optimal_teacher_loss(student_params=1e9, student_tokens=1e10)
