@@ -1,0 +1,140 @@
+"""Value and gradient of each divergence between a teacher p and a student q, for one chunk of tokens.
+
+With u the student's logits over the temperature and q = softmax(u), every gradient has the form
+
+    d D / d u_i = q_i (g_i - sum_j q_j g_j),     g = dD/dq
+
+so a multiple of q that other terms of the loss ask for ("shift", a number or one per token) is added on the
+way for nothing. Each function returns D per token and leaves `weight * dD/du + shift * q` in the student's
+probability buffer; it may overwrite every buffer it is given. Mixtures are formed in the linear domain and
+floored at the smallest normal number: where a mixture underflows both of its parts have, and count nothing.
+
+Sources: Agarwal et al. 2023, arXiv 2306.13649, section 2.1 (JSD(beta)); Ko et al. 2024, arXiv 2402.03898, Eq. 4-5
+(skew KL and skew reverse KL). Shape suffixes: N token, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+
+class Softmax(NamedTuple):
+    """A distribution per token in three forms."""
+
+    logits_NV: torch.Tensor
+    probs_NV: torch.Tensor
+    logsumexp_N1: torch.Tensor
+
+    def log_probs_(self) -> torch.Tensor:
+        """Logarithms of the probabilities, in the buffer of the logits."""
+        return self.logits_NV.sub_(self.logsumexp_N1)
+
+
+Shift = torch.Tensor | float
+Divergence = Callable[[Softmax, Softmax, float, Shift], torch.Tensor]
+"""(student, teacher, weight, shift) -> value per token (N,); the gradient is left in `student.probs_NV`."""
+
+
+def softmax_into(logits_NV: torch.Tensor, out_NV: torch.Tensor) -> Softmax:
+    """Softmax with one exponential per entry: the largest probability gives log sum exp without another."""
+    torch.softmax(logits_NV, dim=-1, out=out_NV)
+    logsumexp_N1 = logits_NV.amax(-1, keepdim=True) - out_NV.amax(-1, keepdim=True).log_()
+    return Softmax(logits_NV, out_NV, logsumexp_N1)
+
+
+def forward_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
+    """KL(p || q): g = -p / q."""
+    q_NV, p_NV = student.probs_NV, teacher.probs_NV
+    product_NV = teacher.logits_NV.sub_(student.logits_NV).mul_(p_NV)
+    value_N = product_NV.sum(-1) + (student.logsumexp_N1 - teacher.logsumexp_N1).squeeze(1)
+    _scale(q_NV, shift + weight).sub_(p_NV, alpha=weight)
+    return value_N.clamp_(min=0)
+
+
+def reverse_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
+    """KL(q || p): g = log(q / p) + 1."""
+    ratio_NV = student.log_probs_().sub_(teacher.log_probs_())
+    return _through_softmax(student.probs_NV, ratio_NV, weight, shift).clamp_(min=0)
+
+
+def jensen_shannon(beta: float) -> Divergence:
+    """Generalised JSD: beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, 0 < beta < 1."""
+
+    def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
+        log_m_NV = _mixture(student, teacher, teacher_share=beta).log_()
+        teacher_N = teacher.log_probs_().sub_(log_m_NV).mul_(teacher.probs_NV).sum(-1)
+        ratio_NV = student.log_probs_().sub_(log_m_NV)
+        student_N = _through_softmax(student.probs_NV, ratio_NV, weight * (1 - beta), shift)
+        return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
+
+    return divergence
+
+
+def skew_kl(skew: float) -> Divergence:
+    """KL(p || m), m = skew p + (1 - skew) q, 0 < skew < 1: g = -(1 - skew) p / m."""
+
+    def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
+        m_NV = _mixture(student, teacher, teacher_share=skew)
+        ratio_NV = torch.div(teacher.probs_NV, m_NV, out=student.logits_NV)
+        value_N = teacher.log_probs_().sub_(m_NV.log_()).mul_(teacher.probs_NV).sum(-1)
+        _through_softmax(student.probs_NV, ratio_NV, -weight * (1 - skew), shift)
+        return value_N.clamp_(min=0)
+
+    return divergence
+
+
+def skew_reverse_kl(skew: float) -> Divergence:
+    """KL(q || m), m = (1 - skew) p + skew q, 0 < skew < 1: g = log(q / m) - skew q / m + 1."""
+
+    def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
+        m_NV = _mixture(student, teacher, teacher_share=1 - skew)
+        share_NV = torch.div(student.probs_NV, m_NV, out=teacher.logits_NV)
+        ratio_NV = student.log_probs_().sub_(m_NV.log_())
+        value_N = m_NV.copy_(ratio_NV).mul_(student.probs_NV).sum(-1)
+        _through_softmax(student.probs_NV, ratio_NV.sub_(share_NV, alpha=skew), weight, shift)
+        return value_N.clamp_(min=0)
+
+    return divergence
+
+
+def _mixture(student: Softmax, teacher: Softmax, *, teacher_share: float) -> torch.Tensor:
+    m_NV = torch.lerp(student.probs_NV, teacher.probs_NV, teacher_share)
+    return m_NV.clamp_(min=torch.finfo(m_NV.dtype).tiny)
+
+
+def _through_softmax(q_NV: torch.Tensor, g_NV: torch.Tensor, weight: float, shift: Shift) -> torch.Tensor:
+    """Leave `weight * q (g - sum q g) + shift * q` in `q_NV`; returns sum q g per token."""
+    g_NV.mul_(q_NV)
+    mean_N1 = g_NV.sum(-1, keepdim=True)
+    q_NV.mul_(shift - weight * mean_N1).add_(g_NV, alpha=weight)
+    return mean_N1.squeeze(1)
+
+
+def _scale(q_NV: torch.Tensor, factor: Shift) -> torch.Tensor:
+    return q_NV if isinstance(factor, float) and factor == 1 else q_NV.mul_(factor)
+
+
+def sparse_forward_kl(student: Softmax, targets, weight: float, shift: Shift) -> torch.Tensor:
+    """KL or cross-entropy towards sparse targets; the same contract as the dense divergences.
+
+    With w the weights, S their tokens, r the residual, r_s = sum of q outside S and W = sum w + r:
+    value = -sum_S w log q - r log r_s, less sum_S -w log w - r log r (with a residual: the KL of the coarse
+    distributions) or less the teacher's entropy (without); gradient = q (W - [outside S] r / r_s) - w.
+    """
+    q_NV, w_NK, ids_NK = student.probs_NV, targets.weights.to(student.probs_NV.dtype), targets.ids
+    log_q_NK = student.logits_NV.gather(1, ids_NK) - student.logsumexp_N1
+    value_N = -(w_NK * log_q_NK).sum(-1)
+    mass_N1 = w_NK.sum(-1, keepdim=True)
+    if targets.residual is None:
+        _scale(q_NV, shift + weight * mass_N1).scatter_add_(1, ids_NK, w_NK * -weight)
+        return value_N if targets.entropy is None else value_N - targets.entropy.to(value_N.dtype)
+    r_N1 = targets.residual.to(q_NV.dtype).unsqueeze(1)
+    kept_NK = q_NV.gather(1, ids_NK).masked_fill_(w_NK == 0, 0)
+    q_NV.scatter_add_(1, ids_NK, -kept_NK)
+    outside_N1 = q_NV.sum(-1, keepdim=True).clamp_(min=torch.finfo(q_NV.dtype).tiny)
+    total_N1 = shift + weight * (mass_N1 + r_N1)
+    q_NV.mul_(total_N1 - weight * r_N1 / outside_N1)
+    q_NV.scatter_add_(1, ids_NK, total_N1 * kept_NK - weight * w_NK)
+    own_N = torch.xlogy(w_NK, w_NK).sum(-1) + torch.xlogy(r_N1, r_N1).squeeze(1)
+    return value_N + own_N - (r_N1 * outside_N1.log()).squeeze(1)
