@@ -3,17 +3,26 @@
 Each document is scored from its first token (after an end-of-text token) in windows of the training context;
 nothing is seen across documents. Sums per document are kept, because tokens of one document are correlated:
 standard errors are clustered by document (runs/paired.py), several times the naive ones.
+Shape suffixes: B window, T position, N scored token, D hidden width, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.models.parts import apply_head, head_of, hidden_states
+from distillaw.models.teacher import Teacher
 from distillaw.runs.paired import clustered_cov
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 IGNORE = -100
+LOGITS_AT_ONCE = 1 << 20
+"""Largest number of logits held while scoring: 4 MiB of float32, whatever the vocabulary; larger is not faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,24 +76,45 @@ def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
 
 
 @torch.no_grad()
-def score_heldout(model: torch.nn.Module, heldout: HeldoutSet, *, batch_windows: int = 16) -> HeldoutLoss:
+def score_heldout(
+    model: "PreTrainedModel | Teacher", heldout: HeldoutSet, *, batch_windows: int = 16
+) -> HeldoutLoss:
     """Score every held-out document with a causal language model in eval mode.
 
-    Padding sits at the end of a window, so causal attention never lets a scored token see it.
+    Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
+    the study's tokens alone. Logits exist for a few hundred tokens at a time (LOGITS_AT_ONCE).
     """
-    was_training = model.training
-    model.eval()
+    module = model.model if isinstance(model, Teacher) else model
+    was_training = module.training
+    module.eval()
     loss_sum = np.zeros(heldout.num_documents)
     tokens = np.zeros(heldout.num_documents, np.int64)
     for first in range(0, len(heldout.inputs), batch_windows):
         rows = slice(first, first + batch_windows)
-        labels = heldout.labels[rows]
-        logits = model(input_ids=heldout.inputs[rows], use_cache=False).logits.float()
-        flat = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        losses = flat.view(labels.shape)
-        np.add.at(loss_sum, heldout.document[rows], losses.double().sum(1).numpy())
-        np.add.at(tokens, heldout.document[rows], (labels != IGNORE).sum(1).numpy())
-    model.train(was_training)
+        labels_BT = heldout.labels[rows]
+        scored_BT = labels_BT != IGNORE
+        losses_BT = torch.zeros(labels_BT.shape, dtype=torch.float64)
+        losses_BT[scored_BT] = _token_losses(model, heldout.inputs[rows], labels_BT, scored_BT).double().cpu()
+        np.add.at(loss_sum, heldout.document[rows], losses_BT.sum(1).numpy())
+        np.add.at(tokens, heldout.document[rows], scored_BT.sum(1).numpy())
+    module.train(was_training)
     return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
+
+
+def _token_losses(
+    model: "PreTrainedModel | Teacher", inputs_BT: torch.Tensor, labels_BT: torch.Tensor, scored_BT: torch.Tensor
+) -> torch.Tensor:
+    """-ln p(label) of the scored tokens, float32, shape (scored,)."""
+    module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))
+    inputs_BT, scored_BT = inputs_BT.to(module.device), scored_BT.to(module.device)
+    labels_N = labels_BT.to(module.device)[scored_BT]
+    if head is None:
+        assert isinstance(model, Teacher)
+        logits_NV = model.logits(inputs_BT)[scored_BT]
+        return functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+    hidden_ND = hidden_states(module, inputs_BT)[scored_BT]
+    chunk = max(LOGITS_AT_ONCE // len(head.weight), 64)
+    return torch.cat([
+        functional.cross_entropy(apply_head(head, h_ND).float(), labels, reduction="none")
+        for h_ND, labels in zip(hidden_ND.split(chunk), labels_N.split(chunk), strict=True)
+    ])  # fmt: skip

@@ -4,16 +4,36 @@ import hashlib
 from pathlib import Path
 
 from distillaw.errors import CacheError
-from distillaw.runs.files import file_sha256
+from distillaw.models.source import ModelSource, locate
+from distillaw.runs.files import content_hash, file_sha256, read_json
+
+VOLATILE_KEYS = (
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+)
+"""Entries of a config.json that do not change a single logit of the float32 model."""
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the checksums of a folder's safetensors files, 16 hex digits.
+def fingerprint(name: str | Path | ModelSource) -> str:
+    """SHA-256 over the checksums of a model's weights and its configuration, 16 hex digits.
+
+    Args:
+        name: a Hugging Face folder, a GGUF file or a name on the hub.
 
     Raises:
-        CacheError: the folder holds no weights.
+        CacheError: no weights there.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    source = locate(name)
+    if source.gguf_file is not None:
+        return file_sha256(source.folder / source.gguf_file)[:16]
+    files = sorted(source.folder.glob("*.safetensors")) or sorted(source.folder.glob("pytorch_model*.bin"))
     if not files:
-        raise CacheError(f"{folder}: no *.safetensors there, so no teacher")
-    return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()[:16]
+        raise CacheError(f"{source.name}: no *.safetensors in {source.folder}, so no teacher")
+    config = read_json(source.folder / "config.json")
+    kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    parts = [*(file_sha256(file) for file in files), content_hash(kept, digits=64)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

@@ -1,57 +1,201 @@
-"""A teacher: any causal language model in a folder that `AutoModelForCausalLM` loads, frozen, in eval mode.
+"""A teacher: any causal language model that transformers loads, frozen, in eval mode, checked before it is used.
 
-Its vocabulary is compared with the study's token by token before any forward pass: logits of another
-vocabulary would train the student on nonsense without an error.
+    python -c "from distillaw.models.teacher import load_teacher; ..."      docs/teachers.md has the whole example
+
+What is checked: that it reads from left to right, shares the study's vocabulary, sees the study's context, has all its
+weights, and that its head can be applied apart from its body. Shape suffixes: B sequence, T position, D hidden width,
+V vocabulary.
 """
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.errors import CacheError, VocabularyError
+import torch
+
+from distillaw.accounting.architecture import Architecture
+from distillaw.accounting.config import architecture_from_config
+from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.params import count_params
+from distillaw.distill.heads import Head
+from distillaw.errors import CacheError, ConfigError, DistillawWarning
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.fresh import count_parameters
+from distillaw.models.parts import apply_head, head_of, hidden_states, probe_tokens, reproduces_logits
+from distillaw.models.source import ModelSource, loading, locate
+from distillaw.models.vocabulary import check_rows, check_vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_teacher(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
-    """Load, check and freeze a teacher.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A frozen model over the study's vocabulary."""
+
+    name: str
+    """As the user gave it."""
+    model: "PreTrainedModel"
+    head: Head | None
+    """Its head over the study's tokens; None where only the model itself gives right logits."""
+    vocab_size: int
+    """V: tokens of the study."""
+    trimmed_rows: int
+    """Rows of the model's own head that no token owns and that `head` and `logits` leave out."""
+    fingerprint: str
+    """Hash of weights and configuration."""
+
+    @torch.no_grad()
+    def hidden(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Last hidden states, shape (B, T, D); `head` turns them into logits."""
+        return hidden_states(self.model, input_ids_BT)
+
+    @torch.no_grad()
+    def logits(self, input_ids_BT: torch.Tensor) -> torch.Tensor:
+        """Logits over the study's tokens, shape (B, T, V)."""
+        if self.head is not None:
+            return apply_head(self.head, self.hidden(input_ids_BT))
+        return self.model(input_ids=input_ids_BT, use_cache=False).logits[..., : self.vocab_size]
+
+    @property
+    def params(self) -> int:
+        """Non-embedding parameters (docs/accounting.md)."""
+        architecture = architecture_of(self.model.config)
+        return count_params(architecture).non_embedding if architecture else count_parameters(self.model)[0]
+
+    def flops_per_token(self, context: int) -> float:
+        """Forward FLOP per token at a context; measured where accounting does not know the architecture."""
+        architecture = architecture_of(self.model.config)
+        return (
+            forward_flops(architecture, context=context).total
+            if architecture
+            else _measured_flops(self.model, context)
+        )
+
+
+def load_teacher(
+    name: str | Path | ModelSource,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    context: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    teacher_tokenizer: str | Path | None = None,
+) -> Teacher:
+    """Find, check, load and freeze a teacher.
+
+    Args:
+        name: a Hugging Face folder (quantised ones too), FOLDER/FILE.gguf, or a name on the hub.
+        tokenizer: the study's; the teacher's must be the same map from tokens to ids.
+        context: longest sequence it will be shown, tokens; None skips the check.
+        device: where it runs.
+        dtype: None: float32 on CPUs, bfloat16 elsewhere.
+        teacher_tokenizer: where its own tokenizer lies, if not beside its weights.
 
     Raises:
-        CacheError: the folder holds no loadable model.
+        CacheError: nothing loadable of that name, or weights are missing in it.
+        ConfigError: not a left-to-right language model, a context too short, or a package is not installed.
         VocabularyError: its vocabulary is not the study's (the first differing tokens are shown).
     """
-    from transformers import AutoModelForCausalLM
-
-    check_vocabulary(folder, tokenizer)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # safetensors and the loaders below raise types of their own for damaged files
-        raise CacheError(f"{folder}: no teacher can be loaded ({str(error).splitlines()[0]})") from error
-    rows = model.get_output_embeddings().weight.shape[0]
-    if rows != len(tokenizer):
-        raise VocabularyError(
-            f"{folder}: the teacher's head has {rows} rows, the tokenizer {len(tokenizer)} entries. Padded "
-            "vocabularies are not trimmed yet; resize the head to the tokenizer's size"
-        )
-    model.eval()
-    return model.requires_grad_(False)
+    source, device = locate(name), torch.device(device)
+    check_config(source, context=context)
+    check_vocabulary(source, tokenizer, teacher_tokenizer=teacher_tokenizer)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    model = _load(source, device, dtype)
+    trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
+    _check_causal(source.name, model)
+    return Teacher(
+        name=source.name, model=model, head=_verified_head(source.name, model, len(tokenizer)),
+        vocab_size=len(tokenizer), trimmed_rows=trimmed, fingerprint=fingerprint(source),
+    )  # fmt: skip
 
 
-def check_vocabulary(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuse a teacher whose token-to-id map differs from the study's.
+def check_config(source: ModelSource, *, context: int | None) -> None:
+    """Refuse what cannot teach a causal language model, from its configuration alone.
 
     Raises:
-        VocabularyError: naming up to three differing tokens and what to do.
+        ConfigError: an encoder-decoder, or its context is shorter than the study's.
     """
-    from distillaw.data.tokenizer import load_tokenizer
+    config = source.config()
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"{source.name}: an encoder-decoder ({config.model_type}); its next-token probabilities depend on an "
+            "encoder's input that a language model does not have. Choose a decoder-only teacher"
+        )
+    theirs = context_of(config)
+    if context is not None and theirs is not None and theirs < context:
+        raise ConfigError(
+            f"{source.name}: the teacher's context is {theirs} tokens, the study's {context}; lower training.context"
+        )
 
-    theirs, ours = load_tokenizer(str(folder)).get_vocab(), tokenizer.get_vocab()
-    if theirs == ours:
-        return
-    different = [t for t in sorted(ours.keys() | theirs.keys()) if ours.get(t) != theirs.get(t)]
-    shown = ", ".join(f"{t!r} is {theirs.get(t)} there, {ours.get(t)} here" for t in different[:3])
-    raise VocabularyError(
-        f"{folder}: the teacher has another vocabulary ({len(theirs)} entries against {len(ours)}; "
-        f"{len(different)} tokens differ, e.g. {shown}). Set data.tokenizer to the teacher's folder so that both "
-        "share one tokenizer, or choose another teacher"
-    )
+
+def context_of(config: "PreTrainedConfig") -> int | None:
+    """Longest sequence the model was made for, tokens; None where its kind has no such limit (Mamba)."""
+    values = config.get_text_config().to_dict()
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if isinstance(value := values.get(key), int):
+            return value
+    return None
+
+
+def architecture_of(config: "PreTrainedConfig") -> Architecture | None:
+    """What accounting makes of a configuration; None for a model type that it does not know."""
+    try:
+        return architecture_from_config(config.get_text_config().to_dict(), source=config.model_type)
+    except ConfigError:
+        return None
+
+
+def _load(source: ModelSource, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    with loading(source.name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            **source.where, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    if absent := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
+        raise CacheError(
+            f"{source.name}: {len(absent)} weights of the model are missing or of another shape in its files, e.g. "
+            f"{absent[0]}; they would be random. Fetch the folder again"
+        )
+    if (
+        source.gguf_file is not None
+    ):  # dequantised on loading: from here on an ordinary model, which can be saved
+        del model.config.quantization_config
+        model.hf_quantizer = None
+    if model.device != device:
+        model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _check_causal(name: str, model: "PreTrainedModel") -> None:
+    first, second = hidden_states(model, probe_tokens(model))
+    if not torch.allclose(first[:-1], second[:-1], rtol=1e-2, atol=1e-2 * first.abs().max().item()):
+        raise ConfigError(
+            f"{name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
+            "causal language model. Choose a decoder-only teacher"
+        )
+
+
+def _verified_head(name: str, model: "PreTrainedModel", vocab_size: int) -> Head | None:
+    head = head_of(model)
+    if reproduces_logits(model, head):
+        return head.trimmed(vocab_size, head.weight.dtype)
+    warnings.warn(
+        f"{name}: the head of this model ({model.config.model_type}) is more than matrix, bias, factor and soft "
+        "cap; its full logits are used, at the cost of memory for all of them",
+        DistillawWarning, stacklevel=3,
+    )  # fmt: skip
+    return None
+
+
+@torch.no_grad()
+def _measured_flops(model: "PreTrainedModel", context: int) -> float:
+    """Matrix products of one sequence as torch counts them, per token (the whole square of attention)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(1, context, dtype=torch.long, device=model.device), use_cache=False)
+    return counter.get_total_flops() / context

@@ -1,0 +1,141 @@
+"""Where a model lies: a folder, a GGUF file, or a name on the Hugging Face hub; its configuration and tokenizer.
+
+Torch-free, so that a dry run can check a teacher. Names on the hub are downloaded where there is a network and taken
+from the local cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillaw.errors import CacheError, ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+"""What is fetched from the hub: weights as safetensors, configs and tokenizers; no pickles, no code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model on this machine, not loaded yet."""
+
+    name: str
+    """As the user gave it."""
+    folder: Path
+    gguf_file: str | None = None
+    """The file in `folder` that holds everything; None: a Hugging Face folder."""
+
+    @property
+    def where(self) -> dict[str, str]:
+        """Arguments that every `from_pretrained` of transformers takes to find it."""
+        place = {"pretrained_model_name_or_path": str(self.folder)}
+        return place if self.gguf_file is None else place | {"gguf_file": self.gguf_file}
+
+    def config(self) -> "PreTrainedConfig":
+        """Its configuration.
+
+        Raises:
+            CacheError: there is none, or it is damaged.
+            ConfigError: an architecture that transformers does not know, an adapter, or gguf is not installed.
+        """
+        from transformers import AutoConfig
+
+        if (self.folder / "adapter_config.json").exists():
+            raise ConfigError(
+                f"{self.name}: an adapter, not a model; merge it into its base (peft: merge_and_unload) and save that"
+            )
+        if self.gguf_file is None and not (self.folder / "config.json").exists():
+            raise CacheError(
+                f"{self.name}: no config.json in {self.folder}, so no model; give a Hugging Face folder, "
+                "FOLDER/FILE.gguf or a name on the hub (owner/name)"
+            )
+        with loading(self.name):
+            return AutoConfig.from_pretrained(**self.where)
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer beside its weights.
+
+        Raises:
+            CacheError: there is none, or it is damaged.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(**self.where)
+        except ImportError as error:
+            raise _missing_package(self.name, error) from error
+        except Exception as error:  # transformers raises many types for missing and damaged tokenizers
+            raise CacheError(
+                f"{self.name}: no tokenizer can be loaded from {self.folder} ({_first_line(error)}). Logits are "
+                "matched token by token, so it is needed: copy the tokenizer files that the model was "
+                "trained with beside its weights"
+            ) from error
+
+
+def locate(name: "str | Path | ModelSource") -> ModelSource:
+    """Find a model on this machine, or fetch it from the hub.
+
+    Args:
+        name: a folder; a GGUF file; or `owner/name` on the hub, with `@revision` and `/file.gguf` where wanted.
+
+    Raises:
+        CacheError: nothing of that name here, in the cache or (with a network) on the hub.
+    """
+    if isinstance(name, ModelSource):
+        return name
+    path, text = Path(name).expanduser(), str(name)
+    if path.is_dir():
+        return ModelSource(name=text, folder=path)
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelSource(name=text, folder=path.parent, gguf_file=path.name)
+    hub = re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?(?:/([\w.-]+\.gguf))?", text)
+    if hub is None or path.is_absolute() or text.startswith("."):
+        raise CacheError(
+            f"{text}: no such model here; give a Hugging Face folder, FOLDER/FILE.gguf or a name on the hub "
+            "(owner/name)"
+        )
+    repo, revision, gguf_file = hub.groups()
+    return ModelSource(name=text, folder=_fetch(text, repo, revision, gguf_file), gguf_file=gguf_file)
+
+
+def _fetch(name: str, repo: str, revision: str | None, gguf_file: str | None) -> Path:
+    """The snapshot of a hub repository, from the cache or the network."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [gguf_file] if gguf_file else list(HUB_FILES)
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # errors of HTTP, of the hub and of the cache have no parent of their own
+        raise CacheError(
+            f"{name}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub "
+            f"({_first_line(error)}). Where there is a network, `hf download {repo}`, then copy the cache, or give the "
+            "folder of a copy"
+        ) from error
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise on loading into one clear error."""
+    try:
+        yield
+    except Exception as error:  # safetensors and the loaders below raise types of their own for damaged files
+        if isinstance(error, ImportError) or "pip install" in str(error):
+            raise _missing_package(name, error) from error
+        raise CacheError(f"{name}: no model can be loaded ({_first_line(error)})") from error
+
+
+def _missing_package(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{name}: loading needs a package that is not installed ({_first_line(error)}). GGUF files: pip install "
+        '"distillaw[gguf]"; quantised folders: "distillaw[quantised]", or the package that the folder was made with'
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
