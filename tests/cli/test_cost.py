@@ -93,6 +93,8 @@ def test_a_shape(cost_json):
     assert count["non_embedding"] + count["embedding"] + count["head"] == count["total"]
     parts = dict(answer["flop_parts"]["student"])
     outside, full, total = parts.pop("outside_total"), parts.pop("full_count"), parts.pop("total")
+    dense = parts.pop("not_causal_total")
+    assert dense == forward_flops(shape, causal=False).total == total + parts["attention_scores"]
     assert sum(parts.values()) == total == answer["flops"]["student_forward_per_token"]
     assert full == total + sum(outside.values())
 
@@ -127,6 +129,94 @@ def test_four_students_share_one_teacher(cost_json):
     assert shared["family"]["total"] == pytest.approx(4 * shared["flops"]["total"])
     assert shared["delta_lgt"] == 0.25 and own["delta_lgt"] == 1
     assert own["family"]["marginal"] > shared["family"]["marginal"] == shared["flops"]["student_training"]
+
+
+SHAPE = ("--layers", 14, "--width", 1792, "--ffn", 4864, "--heads", 14)
+TEACHER_SHAPE = (
+    "--teacher-layers", 32, "--teacher-width", 4096, "--teacher-ffn", 14336, "--teacher-heads", 32,
+    "--teacher-kv-heads", 8,
+)  # fmt: skip
+LLAMA_3_8B = Shape(
+    layers=32, width=4096, ffn=14336, heads=32, kv_heads=8, head_dim=128, vocab=128256, context=4096
+)
+
+
+class TestUnlikeTeachers:
+    """Each way to describe a student with each way to describe a teacher, both counted as by themselves."""
+
+    @pytest.mark.parametrize("way", ["size", "shape", "config"])
+    @pytest.mark.parametrize("teacher_way", ["size", "shape", "config"])
+    def test_both_are_counted_as_alone(self, cost_json, llama_config, way, teacher_way):
+        student = {"size": ("--params", "546M"), "shape": SHAPE, "config": ("--config", llama_config)}[way]
+        like = ("--context", 2048, "--vocab", 50000, "--tokens", "1B")
+        teacher, alone = {
+            "size": (("--teacher-params", "7.75B"), ("--params", "7.75B")),
+            "shape": (TEACHER_SHAPE, [str(a).replace("--teacher-", "--") for a in TEACHER_SHAPE]),
+            "config": (("--teacher-config", llama_config), ("--config", llama_config)),
+        }[teacher_way]
+        both = cost_json(*student, *like, *teacher)
+        own = like if teacher_way != "config" else (*like[:2], *like[4:])  # a config keeps its vocabulary
+        other = cost_json(*alone, *own)
+        assert both["params"] == cost_json(*student, *like)["params"]
+        assert both["teacher_params"] == other["params"]
+        forward = both["flops"]["teacher_forward_per_token"]
+        assert forward == other["flops"]["student_forward_per_token"]
+        assert both["flops"]["teacher_logits"] == pytest.approx(forward * 1e9)
+
+    def test_a_shape_with_its_own_vocabulary_and_head(self, cost_json):
+        answer = cost_json("--params", "1B", "--tokens", "20B", *TEACHER_SHAPE, "--teacher-vocab", 128256)
+        assert answer["teacher_params"]["total"] == 8_030_261_248  # Llama-3-8B as published
+        assert answer["flops"]["teacher_forward_per_token"] == forward_flops(LLAMA_3_8B).total
+        assert any("vocabularies differ (32768 and 128256 rows)" in text for text in answer["warnings"])
+        tied = cost_json("--params", "1B", "--tokens", "1B", *TEACHER_SHAPE, "--teacher-tied")
+        assert tied["teacher_params"]["head"] == 0
+
+    def test_a_size_of_another_family(self, cost_json):
+        options = ("--params", "1B", "--tokens", "20B", "--aspect", "64", "--teacher-params", "7B")
+        same, other = (
+            cost_json(*options),
+            cost_json(*options, "--teacher-aspect", "128", "--teacher-group-size", "4"),
+        )
+        assert same["flops"]["teacher_forward_per_token"] == pytest.approx(
+            FixedAspect(aspect=64).forward_flops(7e9)
+        )
+        family = FixedAspect(aspect=128, group_size=4)
+        assert other["flops"]["teacher_forward_per_token"] == pytest.approx(family.forward_flops(7e9))
+        assert other["flops"]["student_training"] == same["flops"]["student_training"]
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["--teacher-layers", "3"], "missing: --teacher-width, --teacher-ffn, --teacher-heads"),
+            (
+                ["--teacher-params", "2B", "--teacher-layers", "3"],
+                "got --teacher-params and --teacher-layers",
+            ),
+            (["--teacher-params", "2B", "--teacher-kv-heads", "3"], "--teacher-kv-heads belongs to a shape"),
+            (
+                [*TEACHER_SHAPE, "--teacher-aspect", "64"],
+                "--teacher-aspect belongs to --params and --teacher",
+            ),
+            (
+                ["--teacher-vocab", "32k"],
+                "add --teacher-params N, --teacher-config config.json, or --teacher-l",
+            ),
+            (["--teacher-params", "-2B"], "--teacher-params: got '-2B'; it must be positive"),
+            (["--teacher-params", "1.82Q"], "--teacher-params: cannot read '1.82Q'"),
+        ],
+    )
+    def test_bad_descriptions(self, cost, args, message):
+        code, out, err = cost("--params", "1B", "--tokens", "1B", *args)
+        assert code == 2 and message in out + err
+
+
+def test_serving_many_sequences_in_few_bits(cost_json):
+    one = cost_json("--params", "1B", "--tokens", "1B")["memory"]["serving"]
+    many = cost_json("--params", "1B", "--tokens", "1B", "--serving-sequences", 8, "--serving-bits", 4)[
+        "memory"
+    ]["serving"]
+    assert many["weights"] == one["weights"] / 4 and many["kv_cache"] == 8 * one["kv_cache"]
+    assert many["total"] == many["weights"] + many["kv_cache"]
 
 
 def test_a_teacher_of_another_vocabulary_is_warned_about(cost_json, llama_config):
@@ -178,6 +268,15 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--layers", "3"], "got --params and --layers"),
         (["--tokens", "1B", "--params", "big"], "cannot read 'big'"),
         (["--tokens", "-1", "--params", "1B"], "--tokens: got '-1'"),
+        (["--tokens", "1B", "--params", "-1.82B"], "--params: got '-1.82B'"),
+        (["--tokens", "nan", "--params", "1B"], "--tokens: cannot read 'nan'"),
+        (["--tokens", "inf", "--params", "1B"], "--tokens: cannot read 'inf'"),
+        (["--tokens", "1B", "--params", "1,82B"], "--params: cannot read '1,82B'"),
+        (["--tokens", "1B", "--params", "1B", "--aspect", "nan"], "aspect = nan"),
+        (["--tokens", "1B", "--params", "1B", "--mfu", "nan"], "fraction of peak"),
+        (["--tokens", "1B", "--params", "1B", "--price", "inf"], "price"),
+        (["--tokens", "1B", "--params", "1B", "--serving-sequences", "0"], "--serving-sequences 0"),
+        (["--tokens", "1B", "--params", "1B", "--serving-bits", "3"], "serving-bits"),
         (["--tokens", "1B", "--params", "1B", "--aspect", "0"], "aspect = 0"),
         (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "no finite number"),
         (["--tokens", "1B", "--layers", "2"], "missing: --width, --ffn, --heads"),

@@ -45,6 +45,8 @@ class CountedModel:
     """Where the counts come from, in words."""
     params: ParamCount
     parts: FlopParts
+    dense_forward: float
+    """F with the whole attention square: what a dense kernel executes and torch's FLOP counter reports."""
     shape: Model
     """The shape itself, or the nearest whole-number shape of the family; for memory."""
     notes: tuple[str, ...] = ()
@@ -68,8 +70,9 @@ def counted_model(model: Model, *, label: str, context: int | None = None) -> Co
     if any(block.attention.window for block in arch.blocks):
         notes = ("sliding windows are counted: a query sees at most its window",)
     return CountedModel(
-        label=label, params=count_params(arch), parts=forward_flops(arch), shape=arch, notes=notes
-    )
+        label=label, params=count_params(arch), parts=forward_flops(arch),
+        dense_forward=forward_flops(arch, causal=False).total, shape=arch, notes=notes,
+    )  # fmt: skip
 
 
 def counted_family(
@@ -86,6 +89,7 @@ def counted_family(
         notes.append(
             "F(N) was checked on the paper's family, 103M to 12.6B; elsewhere a shape is safer: --layers"
         )
+    parts = family.forward_parts(N, context=context, vocab=vocab)
     notes += [f"memory from the nearest whole-number shape, {shape.layers} layers of width {shape.width}"]
     if params.convention is not ParamConvention.NON_EMBEDDING:
         notes.append(f"{params.value:.4g} {params.convention} parameters are N = {N:.4g} non-embedding")
@@ -95,7 +99,8 @@ def counted_family(
             non_embedding=rounded, embedding=embedding, head=head, total=total,
             one_matrix=rounded + embedding, active_non_embedding=rounded, active_total=total,
         ),
-        parts=family.forward_parts(N, context=context, vocab=vocab),
+        parts=parts,
+        dense_forward=parts.total + parts.attention_scores,
         shape=shape,
         notes=tuple(notes),
     )  # fmt: skip
@@ -116,6 +121,9 @@ class CostEstimate:
     precision: Precision
     training: TrainingMemory
     serving: ServingMemory
+    serving_sequences: int
+    serving_bytes: float
+    """Bytes of a weight while serving."""
     scheme: TargetScheme
     cache_bytes: float
     """Stored teacher targets of the student's tokens, under `scheme`."""
@@ -140,6 +148,8 @@ def estimate(
     precision: Precision | None = None,
     sequences: int = 1,
     recompute: bool = False,
+    serving_sequences: int = 1,
+    serving_bytes: float = 2,
     scheme: str = DEFAULT_SCHEME,
     mfu: float | None = None,
     price_per_hour: float | None = None,
@@ -158,6 +168,8 @@ def estimate(
         precision: numbers kept while training; by default mixed, or fp32 on a device without 16-bit units.
         sequences: sequences of one micro-batch.
         recompute: whether activations are recomputed in the backward pass.
+        serving_sequences: sequences served at once.
+        serving_bytes: bytes of a weight while serving.
         scheme: how teacher targets are stored; a name of `target_scheme`.
         mfu: utilisation to assume instead of the preset's.
         price_per_hour: US dollars per device-hour instead of the preset's.
@@ -185,7 +197,11 @@ def estimate(
             total_params=student.params.total,
             online_teacher_params=teacher.params.total if teacher and shares.delta_lgt else None,
         ),
-        serving=serving_memory(student.shape, total_params=student.params.total),
+        serving=serving_memory(
+            student.shape, sequences=serving_sequences, weight_bytes=serving_bytes,
+            total_params=student.params.total,
+        ),
+        serving_sequences=serving_sequences, serving_bytes=serving_bytes,
         scheme=target, cache_bytes=cache_bytes(target, vocab=vocab, tokens=student_tokens),
         device=device, run=estimate_cost(compute.total, device, mfu=mfu, price_per_hour=price_per_hour),
         family=_family(student, teacher, student_tokens, teacher_tokens, students, shared_logits),

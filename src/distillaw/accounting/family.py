@@ -26,6 +26,9 @@ PAPER_CONTEXT = 4096
 PAPER_VOCAB = 32768
 """n_vocab of that family: what its table implies; its text says 32168 (spec accounting section 10)."""
 
+_LARGEST_RATIO = 1e6
+"""No family of models has a larger ratio; powers of it stay finite."""
+
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
@@ -48,8 +51,8 @@ class FixedAspect:
         """Refuse ratios that no model has."""
         for name in ("aspect", "group_size", "ffn_matrices", "ffn_ratio", "head_dim"):
             value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} = {value!r}: it must be positive and finite")
+            if not 0 < value <= _LARGEST_RATIO:
+                raise ConfigError(f"{name} = {value!r}: it must be positive and at most {_LARGEST_RATIO:g}")
 
     @property
     def omega(self) -> float:
@@ -169,6 +172,7 @@ def _solve_cubic(slope: float, total: float) -> float:
 
 
 def _positive(value: Number) -> Number:
-    if not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
+    array = np.asarray(value, dtype=np.float64)
+    if not np.all(np.isfinite(array) & (array > 0)):
         raise ConfigError(f"got {value!r}: parameters, context and vocabulary must be positive and finite")
     return value

@@ -6,6 +6,7 @@ Every preset (data/hardware.toml) states where its peak, its utilisation (MFU, m
 price come from. Utilisation is an assumption and prices move: give your own with `--mfu` and `--price`.
 """
 
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
@@ -86,7 +87,7 @@ def estimate_cost(
         price_per_hour: US dollars per device-hour; the preset's by default.
 
     Raises:
-        ConfigError: a utilisation outside (0, 1], or a negative price.
+        ConfigError: a utilisation outside (0, 1], or a price that is negative or infinite.
 
     Example:
         >>> round(estimate_cost(1e21, hardware("h100-sxm")).device_hours)
@@ -94,8 +95,8 @@ def estimate_cost(
     """
     if mfu is not None and not 0 < mfu <= 1:
         raise ConfigError(f"mfu = {mfu:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4")
-    if price_per_hour is not None and not price_per_hour >= 0:
-        raise ConfigError(f"price = {price_per_hour:g} per hour: it cannot be negative")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise ConfigError(f"price = {price_per_hour:g} per hour: it cannot be negative or infinite")
     at_peak = flop / device.peak_flop_per_second / SECONDS_PER_HOUR
     used = device.mfu if mfu is None else mfu
     price = device.price_per_hour if price_per_hour is None else price_per_hour

@@ -1,8 +1,7 @@
 """`distillaw cost`: parameters, FLOP by part, memory, stored targets, time and money of a run."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,99 +13,19 @@ from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.memory import Precision
 from distillaw.accounting.scenarios import CostShares, Scenario, amortised
-from distillaw.accounting.shapes import FFN_RATIO, Shape
-from distillaw.accounting.storage import DEFAULT_SCHEME
+from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import print_json
+from distillaw.cli.cost_options import FAMILY_DEFAULTS, MachineOptions, ModelOptions, TeacherOptions
 from distillaw.cli.cost_view import as_json, print_text
+from distillaw.cli.counts import Count, optional_count, whole_count
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentOptions:
-    """The student: by size, by config file, or by shape."""
-
-    params: str | None = None
-    """Size within the fixed-aspect family, e.g. 1.82B; non-embedding unless --convention says otherwise."""
-    config: Path | None = None
-    """A Hugging Face config.json, or the folder that holds it."""
-    layers: str | None = None
-    """Number of layers; with --width, --ffn and --heads a shape of its own."""
-    width: str | None = None
-    """d_model."""
-    ffn: str | None = None
-    """d_ff of the gated FFN."""
-    heads: str | None = None
-    """Query heads."""
-    kv_heads: str | None = None
-    """Key-value heads; one per query head by default."""
-    head_dim: str | None = None
-    """Width of a head; width / heads by default."""
-    vocab: str | None = None
-    """Vocabulary size; that of the config, or 32768."""
-    context: str | None = None
-    """Tokens of one sequence; that of the config, or 4096."""
-    tied: bool | None = None
-    """Whether the head is the embedding matrix: a size is tied by default, a shape is not."""
-    convention: Literal["non-embedding", "one-matrix", "all-weights"] = "non-embedding"
-    """What --params and --teacher-params count."""
-    aspect: float = 128.0
-    """Width over layers of the family that --params means."""
-    ffn_ratio: float = FFN_RATIO
-    """d_ff over d_model of that family."""
-    group_size: float = 1.0
-    """Query heads per key-value head of that family."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherOptions:
-    """The teacher, and who pays for it."""
-
-    teacher_params: str | None = None
-    """Its size within the same family."""
-    teacher_config: Path | None = None
-    """Its Hugging Face config.json, or folder."""
-    teacher_tokens: str | None = None
-    """Tokens it is trained on, if its training is to be counted."""
-    scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] | None = None
-    """Which teacher costs are paid here; all that are given, by default."""
-    delta_lgt: float | None = None
-    """Share of the teacher's forward passes paid here, 0 to 1."""
-    delta_pre: float | None = None
-    """Share of the teacher's pretraining paid here, 0 to 1."""
-    students: int = 1
-    """Equal students that share this teacher."""
-    logits: Literal["own", "shared"] = "shared"
-    """With several students: one teacher pass for all, or each its own."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineOptions:
-    """The machine, and how the run uses it."""
-
-    hardware: str = "h100-sxm"
-    """A preset; an unknown name lists them."""
-    mfu: float | None = None
-    """Model FLOP over peak, 0 to 1; the preset's by default."""
-    price: float | None = None
-    """US dollars per device-hour; the preset's by default."""
-    precision: Literal["fp32", "mixed", "bf16"] | None = None
-    """How training keeps its numbers; mixed by default, fp32 on a CPU."""
-    sequences: int = 1
-    """Sequences of one micro-batch, for activations."""
-    recompute: bool = False
-    """Recompute activations in the backward pass: less memory, more hardware work."""
-    cache_scheme: str = DEFAULT_SCHEME
-    """How teacher targets are stored: top-64, sampled-12, dense-bf16, ..."""
-
-
 def cost(
     *,
-    tokens: str,
-    student: StudentOptions | None = None,
+    tokens: Count,
+    student: ModelOptions | None = None,
     teacher: TeacherOptions | None = None,
     machine: MachineOptions | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -116,32 +35,31 @@ def cost(
     Args:
         tokens: tokens the student is trained on, e.g. 512B.
         student: the student.
-        teacher: the teacher.
+        teacher: the teacher, of the student's kind or of another.
         machine: the machine.
         json_: print one JSON object instead.
     """
     student, teacher, machine = (
-        student or StudentOptions(),
+        student or ModelOptions(),
         teacher or TeacherOptions(),
         machine or MachineOptions(),
     )
     _check_machine(machine)
-    _refuse_unused(student, has_size=bool(student.params or teacher.teacher_params))
-    counted = count_student(student)
+    counted = count_student(student, has_sized_teacher=teacher.teacher_params is not None)
     answer = estimate(
         counted,
         student_tokens=parse_count(tokens, name="--tokens"),
         device=hardware(machine.hardware),
         teacher=count_teacher(teacher, student, counted),
-        teacher_tokens=parse_count(teacher.teacher_tokens, name="--teacher-tokens")
-        if teacher.teacher_tokens
-        else 0.0,
+        teacher_tokens=optional_count(teacher.teacher_tokens, name="--teacher-tokens") or 0.0,
         shares=read_shares(teacher),
         students=teacher.students,
         shared_logits=teacher.logits == "shared",
         precision=Precision.named(machine.precision) if machine.precision else None,
         sequences=machine.sequences,
         recompute=machine.recompute,
+        serving_sequences=machine.serving_sequences,
+        serving_bytes=machine.serving_bits / 8,
         scheme=machine.cache_scheme,
         mfu=machine.mfu,
         price_per_hour=machine.price,
@@ -149,158 +67,186 @@ def cost(
     print_json(as_json(answer)) if json_ else print_text(answer)
 
 
-def count_student(options: StudentOptions) -> CountedModel:
+def count_student(options: ModelOptions, *, has_sized_teacher: bool = False) -> CountedModel:
     """The student, from the one description that was given."""
-    by_shape = {
-        "--layers": options.layers,
-        "--width": options.width,
-        "--ffn": options.ffn,
-        "--heads": options.heads,
-    }
-    given = {
-        "--params": options.params is not None,
-        "--config": options.config is not None,
-        "--layers": any(value is not None for value in by_shape.values()),
-    }
-    if sum(given.values()) != 1:
-        named = " and ".join(name for name, is_given in given.items() if is_given) or "none"
+    way = _description(options, prefix="--")
+    if way is None:
         raise ConfigError(
-            f"describe the student in one way, got {named}: --params N, or --config config.json, "
+            "describe the student in one way, got none: --params N, or --config config.json, "
             "or --layers --width --ffn --heads (with --vocab --context)"
         )
-    if options.params is not None:
-        return _from_size(options.params, options, name="--params")
-    if options.config is not None:
-        arch = _override(read_architecture(options.config), options)
-        counted = counted_model(arch, label=f"{arch.name}, from {options.config}")
-        if options.context is None:
-            longest = f"{arch.context} tokens is the longest the config allows; training usually takes fewer: --context"
-            counted = replace(counted, notes=(*counted.notes, longest))
-        return counted
-    missing = [name for name, value in by_shape.items() if value is None]
-    if missing:
-        raise ConfigError(
-            f"a shape needs --layers, --width, --ffn and --heads; missing: {', '.join(missing)}"
-        )
-    return counted_model(read_shape(options), label="gated FFN, RMSNorm, rotary positions, from --layers ...")
+    _refuse_unused(options, way, prefix="--", passed_on=has_sized_teacher)
+    context = None if options.context is None else whole_count(options.context, name="--context")
+    counted = _counted(options, way, prefix="--", context=context, vocab=PAPER_VOCAB)
+    if way == "config" and context is None:
+        longest = as_architecture(counted.shape).context
+        note = f"{longest} tokens is the longest the config allows; training usually takes fewer: --context"
+        return replace(counted, notes=(*counted.notes, note))
+    return counted
 
 
 def count_teacher(
-    options: TeacherOptions, student_options: StudentOptions, student: CountedModel
+    options: TeacherOptions, student_options: ModelOptions, student: CountedModel
 ) -> CountedModel | None:
-    """The teacher at the student's context, or None."""
-    if options.teacher_params and options.teacher_config:
-        raise ConfigError("describe the teacher in one way: --teacher-params or --teacher-config")
-    context = as_architecture(student.shape).context
-    if options.teacher_params:
-        return _from_size(options.teacher_params, student_options, name="--teacher-params", like=student)
-    if options.teacher_config:
-        arch = read_architecture(options.teacher_config)
-        return counted_model(arch, label=f"{arch.name}, from {options.teacher_config}", context=context)
-    if options.teacher_tokens or options.students != 1 or options.scenario or _has_deltas(options):
-        raise ConfigError(
-            "teacher options without a teacher: add --teacher-params N or --teacher-config config.json"
+    """The teacher, of its own kind, at the student's context; None where none is described."""
+    model = options.model(student_options)
+    way = _description(model, prefix="--teacher-")
+    if way is None:
+        own = (
+            model.vocab,
+            model.kv_heads,
+            model.head_dim,
+            model.tied,
+            model.aspect,
+            model.ffn_ratio,
+            model.group_size,
         )
-    return None
+        if (
+            any(value is not None for value in own)
+            or options.teacher_tokens
+            or options.students != 1
+            or options.scenario
+            or _has_deltas(options)
+        ):
+            raise ConfigError(
+                "teacher options without a teacher: add --teacher-params N, --teacher-config config.json, "
+                "or --teacher-layers --teacher-width --teacher-ffn --teacher-heads"
+            )
+        return None
+    _refuse_unused(model, way, prefix="--teacher-")
+    if way == "params":
+        kept = {name: getattr(model, name) for name in ("aspect", "ffn_ratio", "group_size", "tied")}
+        model = replace(
+            model, **{name: getattr(student_options, name) if v is None else v for name, v in kept.items()}
+        )
+    arch = as_architecture(student.shape)
+    return _counted(model, way, prefix="--teacher-", context=arch.context, vocab=arch.vocab)
 
 
-def read_shares(options: TeacherOptions) -> CostShares:
+def _description(options: ModelOptions, *, prefix: str) -> str | None:
+    """Which one of `params`, `config` and `layers` describes the model; None for no description."""
+    shape = (options.layers, options.width, options.ffn, options.heads)
+    given = {
+        "params": options.params is not None,
+        "config": options.config is not None,
+        "layers": any(value is not None for value in shape),
+    }
+    ways = [name for name, is_given in given.items() if is_given]
+    if len(ways) > 1:
+        who = "teacher" if prefix == "--teacher-" else "student"
+        raise ConfigError(
+            f"describe the {who} in one way, got {' and '.join(prefix + way for way in ways)}: "
+            f"{prefix}params N, or {prefix}config config.json, or a shape ({prefix}layers ...)"
+        )
+    return ways[0] if ways else None
+
+
+def _counted(
+    options: ModelOptions, way: str, *, prefix: str, context: int | None, vocab: int
+) -> CountedModel:
+    """The counts of one model, from one description; `context` and `vocab` where it does not say."""
+    own_vocab = None if options.vocab is None else whole_count(options.vocab, name=f"{prefix}vocab")
+    if way == "params":
+        assert options.params is not None
+        asked = {name: getattr(options, name) for name in FAMILY_DEFAULTS}
+        family = FAMILY_DEFAULTS | {name: value for name, value in asked.items() if value is not None}
+        return counted_family(
+            Params(parse_count(options.params, name=f"{prefix}params"), ParamConvention(options.convention)),
+            family=FixedAspect(**family),
+            context=context or PAPER_CONTEXT,
+            vocab=own_vocab or vocab,
+            tied=options.tied is not False,
+        )
+    if way == "config":
+        assert options.config is not None
+        arch = _changed(
+            read_architecture(options.config), vocab=own_vocab, context=context, tied=options.tied
+        )
+        return counted_model(arch, label=f"{arch.name}, from {options.config}")
+    shape = read_shape(options, prefix=prefix, vocab=own_vocab or vocab, context=context or PAPER_CONTEXT)
+    return counted_model(shape, label=f"gated FFN, RMSNorm, rotary positions, from {prefix}layers ...")
+
+
+def read_shares(teacher: TeacherOptions) -> CostShares:
     """Who pays for the teacher: a named scenario, explicit shares, or amortisation over students."""
-    ways = [bool(options.scenario), _has_deltas(options), options.students != 1]
+    ways = [bool(teacher.scenario), _has_deltas(teacher), teacher.students != 1]
     if sum(ways) > 1:
         raise ConfigError(
             "say once who pays for the teacher: --scenario, or --delta-lgt/--delta-pre, or --students"
         )
-    if options.scenario:
-        return Scenario[options.scenario.upper().replace("-", "_")].value
-    if options.students != 1:
-        return amortised(options.students, logits=options.logits)
+    if teacher.scenario:
+        return Scenario[teacher.scenario.upper().replace("-", "_")].value
+    if teacher.students != 1:
+        return amortised(teacher.students, logits=teacher.logits)
     default = Scenario.PRETRAINING_INFERENCE.value
     return CostShares(
-        default.delta_lgt if options.delta_lgt is None else options.delta_lgt,
-        default.delta_pre if options.delta_pre is None else options.delta_pre,
+        default.delta_lgt if teacher.delta_lgt is None else teacher.delta_lgt,
+        default.delta_pre if teacher.delta_pre is None else teacher.delta_pre,
     )
 
 
-def read_shape(options: StudentOptions) -> Shape:
+def read_shape(options: ModelOptions, *, prefix: str, vocab: int, context: int) -> Shape:
     """A shape from --layers, --width and the rest."""
-    width, heads = _whole(options.width, "--width"), _whole(options.heads, "--heads")
+    needed = {name: getattr(options, name) for name in ("layers", "width", "ffn", "heads")}
+    missing = [f"{prefix}{name}" for name, value in needed.items() if value is None]
+    if missing:
+        raise ConfigError(
+            f"a shape needs {prefix}layers, {prefix}width, {prefix}ffn and {prefix}heads; "
+            f"missing: {', '.join(missing)}"
+        )
+    layers, width, ffn, heads = (whole_count(text, name=f"{prefix}{n}") for n, text in needed.items())
     if options.head_dim is None and width % heads:
         raise ConfigError(
-            f"--width {width} is not a multiple of --heads {heads}; change one, or give --head-dim"
+            f"{prefix}width {width} is not a multiple of {prefix}heads {heads}; change one, or give {prefix}head-dim"
         )
     return Shape(
-        layers=_whole(options.layers, "--layers"),
+        layers=layers,
         width=width,
-        ffn=_whole(options.ffn, "--ffn"),
+        ffn=ffn,
         heads=heads,
-        kv_heads=_whole(options.kv_heads, "--kv-heads", heads),
-        head_dim=_whole(options.head_dim, "--head-dim", width // heads),
-        vocab=_whole(options.vocab, "--vocab", PAPER_VOCAB),
-        context=_whole(options.context, "--context", PAPER_CONTEXT),
+        kv_heads=whole_count(options.kv_heads, name=f"{prefix}kv-heads", default=heads),
+        head_dim=whole_count(options.head_dim, name=f"{prefix}head-dim", default=width // heads),
+        vocab=vocab,
+        context=context,
         tied=bool(options.tied),
     )
 
 
-def _from_size(
-    text: str, options: StudentOptions, *, name: str, like: CountedModel | None = None
-) -> CountedModel:
-    """A member of the fixed-aspect family; a teacher takes the student's vocabulary and context."""
-    arch = as_architecture(like.shape) if like else None
-    return counted_family(
-        Params(parse_count(text, name=name), ParamConvention(options.convention)),
-        family=FixedAspect(aspect=options.aspect, ffn_ratio=options.ffn_ratio, group_size=options.group_size),
-        context=arch.context if arch else _whole(options.context, "--context", PAPER_CONTEXT),
-        vocab=arch.vocab if arch else _whole(options.vocab, "--vocab", PAPER_VOCAB),
-        tied=options.tied is not False,
-    )
+def _changed(
+    arch: Architecture, *, vocab: int | None, context: int | None, tied: bool | None
+) -> Architecture:
+    """A config with another vocabulary, context or tying on request."""
+    asked = {"vocab": vocab, "context": context, "tied": tied}
+    return replace(arch, **{name: value for name, value in asked.items() if value is not None})
 
 
-def _override(arch: Architecture, options: StudentOptions) -> Architecture:
-    """A config with another context, vocabulary or tying on request."""
-    return replace(
-        arch,
-        vocab=_whole(options.vocab, "--vocab", arch.vocab),
-        context=_whole(options.context, "--context", arch.context),
-        tied=arch.tied if options.tied is None else options.tied,
-    )
-
-
-def _refuse_unused(options: StudentOptions, *, has_size: bool) -> None:
+def _refuse_unused(options: ModelOptions, way: str, *, prefix: str, passed_on: bool = False) -> None:
     """An option that would silently do nothing is an error."""
-    of_shape = {"--kv-heads": options.kv_heads, "--head-dim": options.head_dim}
-    unused = [name for name, value in of_shape.items() if value is not None and options.layers is None]
-    if unused:
-        raise ConfigError(f"{unused[0]} belongs to a shape: give --layers --width --ffn --heads")
-    defaults = StudentOptions()
-    changed = {
-        "--convention": options.convention != defaults.convention,
-        "--aspect": options.aspect != defaults.aspect,
-        "--ffn-ratio": options.ffn_ratio != defaults.ffn_ratio,
-        "--group-size": options.group_size != defaults.group_size,
-    }
-    if any(changed.values()) and not has_size:
-        name = next(name for name, is_changed in changed.items() if is_changed)
+    of_shape = [name for name in ("kv_heads", "head_dim") if getattr(options, name) is not None]
+    if of_shape and way != "layers":
+        name = of_shape[0].replace("_", "-")
         raise ConfigError(
-            f"{name} belongs to --params and --teacher-params: a config or a shape says it itself"
+            f"{prefix}{name} belongs to a shape: give {prefix}layers {prefix}width {prefix}ffn {prefix}heads"
+        )
+    of_family = [name for name in FAMILY_DEFAULTS if getattr(options, name) is not None]
+    if options.convention != "non-embedding" and prefix == "--":
+        of_family = ["convention", *of_family]
+    if of_family and way != "params" and not passed_on:
+        name = of_family[0].replace("_", "-")
+        raise ConfigError(
+            f"{prefix}{name} belongs to --params and --teacher-params: a config or a shape says it itself"
         )
 
 
 def _check_machine(machine: MachineOptions) -> None:
-    if machine.sequences < 1:
-        raise ConfigError(f"--sequences {machine.sequences}: a micro-batch has at least one sequence")
+    for name, value in (
+        ("--sequences", machine.sequences),
+        ("--serving-sequences", machine.serving_sequences),
+    ):
+        if value < 1:
+            what = "a micro-batch has" if name == "--sequences" else "serving needs"
+            raise ConfigError(f"{name} {value}: {what} at least one sequence")
 
 
-def _has_deltas(options: TeacherOptions) -> bool:
-    return options.delta_lgt is not None or options.delta_pre is not None
-
-
-def _whole(text: str | None, name: str, default: int | None = None) -> int:
-    """A whole number such as 4096 or 32k."""
-    if text is None:
-        assert default is not None, f"{name} is required before this point"
-        return default
-    value = parse_count(text, name=name)
-    if value != int(value):
-        raise ConfigError(f"{name}: got {text!r}; it must be a whole number")
-    return int(value)
+def _has_deltas(teacher: TeacherOptions) -> bool:
+    return teacher.delta_lgt is not None or teacher.delta_pre is not None

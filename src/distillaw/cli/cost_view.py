@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from distillaw.accounting.architecture import as_architecture
 from distillaw.accounting.estimate import CostEstimate, CountedModel
-from distillaw.accounting.flops import FlopParts
 from distillaw.accounting.params import ParamCount
 from distillaw.accounting.pareto import PRINTED_UNIT
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
@@ -40,7 +39,7 @@ def as_json(answer: CostEstimate) -> dict[str, object]:
         "price": answer.run.price,
         "teacher_params": _params_json(teacher.params) if teacher else None,
         "flop_parts": {
-            "student": _parts_json(student.parts), "teacher": _parts_json(teacher.parts) if teacher else None,
+            "student": _parts_json(student), "teacher": _parts_json(teacher) if teacher else None,
         },
         "shares": compute.shares,
         "delta_lgt": answer.shares.delta_lgt if teacher else 0.0,
@@ -67,11 +66,12 @@ def _params_json(count: ParamCount) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _parts_json(parts: FlopParts) -> dict[str, object]:
+def _parts_json(model: CountedModel) -> dict[str, object]:
+    parts = model.parts
     inside = {name: getattr(parts, name) for name, _ in PARTS}
     return {
         **inside, "total": parts.total, "outside_total": {"softmax": parts.softmax, "embedding": parts.embedding},
-        "full_count": parts.full_count,
+        "full_count": parts.full_count, "not_causal_total": model.dense_forward,
     }  # fmt: skip
 
 
@@ -102,7 +102,10 @@ def _memory_json(answer: CostEstimate) -> dict[str, object]:
             "activations_estimate": training.activations, "logits_estimate": training.logits,
             "teacher_weights": training.teacher, "total": training.total,
         },
-        "serving": {"weights": serving.weights, "kv_cache": serving.kv_cache, "total": serving.total},
+        "serving": {
+            "sequences": answer.serving_sequences, "bits_per_weight": 8 * answer.serving_bytes,
+            "weights": serving.weights, "kv_cache": serving.kv_cache, "total": serving.total,
+        },
     }  # fmt: skip
 
 
@@ -178,6 +181,7 @@ def _print_forward(models: list[tuple[str, CountedModel]]) -> None:
         if any(value for value, _ in values):
             _row(label, [f"{_flop(value)} {100 * value / total:3.0f}%" for value, total in values])
     _row("F, their sum", [f"{_flop(m.forward)}     " for _, m in models])
+    _row("outside F: attention not causal", [f"{_flop(m.dense_forward - m.forward)}     " for _, m in models])
     _row("outside F: softmax", [f"{_flop(m.parts.softmax)}     " for _, m in models])
     _row(
         "approximation 2 N",
@@ -198,6 +202,9 @@ def _print_compute(answer: CostEstimate) -> None:
     for label, flop, share in rows:
         _row(label, [f"{_flop(flop)} {100 * share:3.0f}%"])
     _row("total", [f"{_flop(compute.total)}     "])
+    student = answer.student
+    six_nd = 6 * student.params.active_non_embedding * answer.student_tokens
+    _row("approximation 6 N D, student", [f"{_flop(six_nd)} {100 * student.two_n_error:+3.0f}%"])
     if answer.family:
         family = answer.family
         _row(f"{answer.students} students together", [f"{_flop(family.total)}     "])
@@ -221,7 +228,7 @@ def _print_machine(answer: CostEstimate) -> None:
     if training.teacher:
         _row("teacher weights", [format_bytes(training.teacher)])
     _row("training, one device", [format_bytes(training.total)])
-    _row("serving one sequence", [format_bytes(serving.total)])
+    _row(_serving_label(answer), [format_bytes(serving.total)])
     per_token = answer.cache_bytes / answer.student_tokens
     _row(f"targets, {answer.scheme.name}", [format_bytes(answer.cache_bytes)])
     print(f"    ({per_token:.0f} B per token: {answer.scheme.meaning})")
@@ -237,6 +244,13 @@ def _print_machine(answer: CostEstimate) -> None:
                        ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
                        ("price", device.price_source or "none shipped")):  # fmt: skip
         print(textwrap.fill(f"{name}: {text}", 100, initial_indent="    ", subsequent_indent="      "))
+
+
+def _serving_label(answer: CostEstimate) -> str:
+    """E.g. `serving 8 sequences, 4 bits`."""
+    number = answer.serving_sequences
+    sequences = "one sequence" if number == 1 else f"{number} sequences"
+    return f"serving {sequences}, {8 * answer.serving_bytes:.0f} bits"
 
 
 def _flop(value: float) -> str:

@@ -1,0 +1,30 @@
+"""How the verbs read counts such as 1.82B from the command line."""
+
+from typing import Annotated, TypeAlias
+
+from cyclopts import Parameter
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+
+Count: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""A number as typed; a negative one reaches `parse_count`, which says what is wrong with it."""
+
+_LARGEST = 1e12
+"""No dimension of a model is larger; beyond 2**53 a float is no exact count."""
+
+
+def optional_count(text: str | None, *, name: str) -> float | None:
+    """The count, or None where none was given."""
+    return None if text is None else parse_count(text, name=name)
+
+
+def whole_count(text: str | None, *, name: str, default: int | None = None) -> int:
+    """A whole number such as 4096 or 32k."""
+    if text is None:
+        assert default is not None, f"{name} is required before this point"
+        return default
+    value = parse_count(text, name=name)
+    if value != int(value) or value > _LARGEST:
+        raise ConfigError(f"{name}: got {text!r}; it must be a whole number, at most {_LARGEST:g}")
+    return int(value)
