@@ -5,6 +5,7 @@ import pytest
 
 from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel
 from distillaw.fitting.second import _law, _to_standard
+from distillaw.fitting.valley import along_valley, along_valley_one
 
 H = np.finfo(float).eps ** (1 / 3)
 
@@ -107,7 +108,38 @@ def test_one_vector_equals_the_batch(delta, gamma_free, which, kind):
     theta, weights = SUPERVISED[which : which + 1], rng.uniform(0, 2, (1, 20))
     y = model.value(theta)[0] + 0.2 * rng.normal(size=20)
     for held in (model, model.holding(0), model.holding(3)):
-        one, many = held.normal(theta, y, weights, delta), Model.normal(held, theta, y, weights, delta)
+        one = held.normal_one(theta[0], y, weights[0], delta)
+        many = Model.normal(held, theta, y, weights, delta)
         for a, b in zip(one, many, strict=True):
-            assert a.shape == b.shape
-            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+            assert np.shape(a) == b.shape[1:]
+            np.testing.assert_allclose(a, b[0], rtol=1e-11, atol=1e-12)
+
+
+def test_the_bent_step_is_the_straight_one_to_first_order():
+    rng = np.random.default_rng(4)
+    step = rng.normal(size=SUPERVISED.shape)
+    for size in (1e-3, 1e-5):
+        bent = along_valley(SUPERVISED, size * step)
+        np.testing.assert_allclose(bent, size * step, atol=10 * size**2)
+        for i in range(2):
+            np.testing.assert_allclose(along_valley_one(SUPERVISED[i], size * step[i]), bent[i], rtol=1e-12)
+
+
+def test_the_bent_step_keeps_what_the_runs_fix():
+    step = np.array([[-0.8, 0.9, 0.0, 0.1, -0.05, 0.3]] * 2)
+    moved = SUPERVISED + along_valley(SUPERVISED, step)
+
+    def fixed(theta):
+        e, s0, _, p, q, _ = theta.T
+        share = 1 / (1 + np.exp(e - s0))
+        return np.stack([np.logaddexp(e, s0), share * p, share * q])
+
+    change = (fixed(SUPERVISED + H * step) - fixed(SUPERVISED - H * step)) / (2 * H)
+    np.testing.assert_allclose(fixed(moved), fixed(SUPERVISED) + change, rtol=1e-6)
+    for held in range(5):
+        still = step.copy()
+        still[:, held] = 0
+        bent = along_valley(SUPERVISED, still)
+        assert (bent[:, held] == 0).all()
+        for i in range(2):
+            np.testing.assert_allclose(along_valley_one(SUPERVISED[i], still[i]), bent[i], rtol=1e-12)

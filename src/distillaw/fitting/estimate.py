@@ -52,6 +52,8 @@ class Problem:
     """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
     restarts: int
     """Extra starts of each bootstrap replicate where the check shows that warm starts are not enough."""
+    rescue: int = 0
+    """Random starts of a wider search where the first one ends in doubt; 0 where the first is as wide."""
 
     @property
     def num_free(self) -> int:
@@ -94,17 +96,14 @@ def robust_scale(r: Array, weight: Array | None = None) -> float:
 
 def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) -> Estimate:
     """The global minimum for one data set, with the threshold chosen from the residuals if `delta="auto"`."""
-    y, weights = problem.y, problem.weight[None]
     automatic = delta == "auto"
-    threshold = FIRST if automatic else float(delta)
+    threshold, prior = FIRST if automatic else float(delta), None
     settled = not automatic and not np.isfinite(problem.prior_sd).any()  # nothing depends on the noise
-    found = graduated(
-        problem.model, y, weights, problem.starts(rng), delta=threshold, stages=problem.stages, keep=problem.keep,
-        tolerance=EXACT if settled else LOOSE, within=problem.within, passing=problem.passing,
-    )  # fmt: skip
-    prior = None
+    found = _from(problem, problem.starts(rng), threshold, tolerance=EXACT if settled else LOOSE)
     if not settled:
         threshold, prior, found = _matched(problem, found, threshold, automatic=automatic)
+    if problem.rescue and _is_doubtful(problem, found):
+        found = _widened(problem, found, threshold, prior, rng=rng)
     order = np.argsort(found.penalised)
     theta, others = found.theta[order[:1]], found.theta[order[1:]]
     noise = _noise(problem, theta)
@@ -112,6 +111,32 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
         theta=theta[0], objective=float(found.objective[order[0]]), delta=threshold, noise=noise, prior=prior,
         converged=bool(found.converged[order[0]]), others=others,
     )  # fmt: skip
+
+
+def _from(problem: Problem, start: Array, delta: float, *, tolerance: float) -> Solutions:
+    return graduated(
+        problem.model, problem.y, problem.weight[None], start, delta=delta, stages=problem.stages,
+        keep=problem.keep, tolerance=tolerance, within=problem.within, passing=problem.passing,
+    )  # fmt: skip
+
+
+def _is_doubtful(problem: Problem, found: Solutions) -> bool:
+    """True where the best end point did not converge or sits at a bound: the runs hardly hold it."""
+    best, model = found.best(), problem.model
+    theta = found.theta[best, model.free]
+    at_bound = (theta <= model.lower[model.free]) | (theta >= model.upper[model.free])
+    return not found.converged[best] or bool(at_bound.any())
+
+
+def _widened(
+    problem: Problem, found: Solutions, delta: float, prior: Prior | None, *, rng: np.random.Generator
+) -> Solutions:
+    """The better of what was found and of many random starts."""
+    again = graduated(
+        problem.model, problem.y, problem.weight[None], problem.random_starts(rng, problem.rescue), delta=delta,
+        prior=prior, stages=problem.stages, tolerance=EXACT,
+    )  # fmt: skip
+    return again if again.penalised.min() < found.penalised.min() * (1 - GAP) else found
 
 
 def _matched(

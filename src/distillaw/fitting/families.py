@@ -91,13 +91,14 @@ def specify_supervised(
     model = (TiedModel if tie else SupervisedModel)(n, d, gamma_free=free_gamma)
 
     def start(rng: np.random.Generator) -> Array:
-        return starts.variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie)
+        return starts.variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie, count=2)
 
     mean, sd = _prior_arrays(model.names, prior, model.free)
     problem = Problem(
         model=model, y=y, weight=rows.weight, group=rows.group, starts=start, keep=4,
         random_starts=lambda rng, count: _with_gamma(starts.random_supervised(rng, y, count), free_gamma),
-        stages=(0.08, 0.006), within=1.2, passing=7, prior_mean=mean, prior_sd=sd, restarts=3,
+        stages=(0.08, 0.02, 0.006, 0.002, 6e-4, 2e-4), within=1.2, passing=7, prior_mean=mean,
+        prior_sd=sd, restarts=3, rescue=30,
     )  # fmt: skip
     return Specified(problem=problem, form=form, centre=centre, tie=tie)
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distillaw.fitting.kernel import supervised_one
 from distillaw.fitting.moments import powers, supervised_normal
-from distillaw.fitting.single import supervised_one
+from distillaw.fitting.valley import along_valley, along_valley_one
 from distillaw.laws.base import Array, Indices
 
 SUPERVISED = ("e", "s0", "lw", "p", "q", "le")
@@ -44,6 +45,8 @@ class Model(ABC):
     upper: Array
     free: Indices
     """Indices of the parameters that are fitted; the others keep their start values."""
+    one_by_one: int = 1
+    """Largest batch that is solved faster one vector at a time."""
 
     @abstractmethod
     def value(self, theta: Array) -> Array:
@@ -65,6 +68,19 @@ class Model(ABC):
         hessian += point.curvature(c)[:, free[:, None], free[None, :]]
         return np.einsum("ri,ri->r", c, r - 0.5 * psi), (J @ c[:, :, None])[:, :, 0], hessian
 
+    def normal_one(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[float, Array, Array]:
+        """As `normal`, for one vector (k,) and its weights (n,)."""
+        objective, gradient, hessian = self.normal(theta[None], y, weights[None], delta)
+        return float(objective[0]), gradient[0], hessian[0]
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """The parameters (R, k) after a step (R, k) that is zero where a parameter is held, within the bounds."""
+        return np.minimum(np.maximum(theta + step, self.lower), self.upper)
+
+    def moved_one(self, theta: Array, step: Array) -> Array:
+        """As `moved`, for one vector (k,)."""
+        return np.minimum(np.maximum(theta + step, self.lower), self.upper)
+
     def holding(self, index: int) -> "Model":
         """The same law with one more parameter kept at its start value."""
         held = copy.copy(self)
@@ -74,6 +90,8 @@ class Model(ABC):
     def metric(self, theta: Array, weights: Array) -> Array:
         """Root of the diagonal of the Gauss-Newton matrix over all rows, (R, free): it never vanishes."""
         J = self.evaluate(theta).gradient[:, self.free]
+        if len(J) == 1:  # one point for all replicates
+            return np.sqrt(np.maximum(weights @ (J[0] * J[0]).T, 1e-300))
         return np.sqrt(np.maximum((J * J @ weights[:, :, None])[:, :, 0], 1e-300))
 
     @abstractmethod
@@ -165,6 +183,7 @@ class SupervisedModel(Model):
     """ln L = LSE( e, ln S(N, D) ); `gamma_free=False` is the Chinchilla form (eta = 1)."""
 
     names = SUPERVISED
+    one_by_one = 4
 
     def __init__(self, n: Array, d: Array, *, gamma_free: bool):
         """Take centred ln N and ln D."""
@@ -173,7 +192,6 @@ class SupervisedModel(Model):
         self.lower = np.array([-12.0, -10.0, -25.0, -0.5, -0.5, -3.0])
         self.upper = np.array([5.0, 10.0, 25.0, 3.0, 3.0, 4.0])
         self._powers = powers(n, d)
-        self._rows = np.ascontiguousarray(self._powers[:, :3].T)
 
     def take(self, rows: slice | Indices) -> "SupervisedModel":
         """Rows of data are shared by all replicates here."""
@@ -182,16 +200,26 @@ class SupervisedModel(Model):
     def normal(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """As in `Model`, from moments: several times faster for a bootstrap."""
         free = self.free
-        if len(theta) == 1:
-            value, gradient, hessian = supervised_one(theta[0], self._rows, y, weights[0], delta)
-            k = len(free)
-            if free[-1] != k - 1:  # a parameter in the middle is held
-                gradient, hessian = gradient[free], hessian[free[:, None], free]
-            return np.array([value]), gradient[None, :k], hessian[None, :k, :k]
         found = supervised_normal(theta, self.n, self.d, self._powers, y, weights, delta)
         if len(free) == 6:
             return found
         return found[0], found[1][:, free], found[2][:, free[:, None], free[None, :]]
+
+    def normal_one(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[float, Array, Array]:
+        """As in `Model`, with few array calls."""
+        value, gradient, hessian = supervised_one(theta, self.n, self.d, self._powers, y, weights, delta)
+        free, k = self.free, len(self.free)
+        if free[-1] == k - 1:
+            return value, gradient[:k], hessian[:k, :k]
+        return value, gradient[free], hessian[free[:, None], free]
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """As in `Model`, along the valley (`valley.along_valley`)."""
+        return super().moved(theta, along_valley(theta, step))
+
+    def moved_one(self, theta: Array, step: Array) -> Array:
+        """As in `Model`, along the valley."""
+        return super().moved_one(theta, along_valley_one(theta, step))
 
     def value(self, theta: Array) -> Array:
         """Ln L, shape (R, n)."""
@@ -226,6 +254,14 @@ class TiedModel(SupervisedModel):
         """Take centred ln N and ln D."""
         super().__init__(n, d, gamma_free=gamma_free)
         self.free = self.free[self.free != 4]
+
+    def normal_one(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[float, Array, Array]:
+        """As in `Model`, by the chain rule."""
+        value, gradient, hessian = supervised_one(
+            tied(theta), self.n, self.d, self._powers, y, weights, delta
+        )
+        gradient, hessian = gradient @ _TIE, _TIE.T @ hessian @ _TIE
+        return value, gradient[self.free], hessian[self.free[:, None], self.free]
 
     def normal(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[Array, Array, Array]:
         """As in `Model`, by the chain rule."""
@@ -372,6 +408,12 @@ class JointModel(Model):
     def take(self, rows: slice | Indices) -> "JointModel":
         """Nothing in the data differs by replicate."""
         return self
+
+    def moved(self, theta: Array, step: Array) -> Array:
+        """As in `Model`, the supervised part along its valley."""
+        step = step.copy()
+        step[:, :6] = along_valley(theta[:, :6], step[:, :6])
+        return super().moved(theta, step)
 
     def value(self, theta: Array) -> Array:
         """Ln L of the no-teacher rows, then ln L_S of the distilled ones."""

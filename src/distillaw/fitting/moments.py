@@ -79,10 +79,11 @@ def supervised_normal(
     log_v = -np.logaddexp(0.0, lw)
     gap = lw - (eta * p) * n
     gap += (eta * q) * d
-    Z, s = _softplus_and_share(gap)
+    Z, s = softplus_and_share(gap, np.empty_like(gap), np.empty_like(gap))
     Z += log_v - (eta * q) * d
-    lift, P = _softplus_and_share(s0 - e + Z / eta)
-    r = lift
+    lift = Z / eta
+    lift += s0 - e
+    r, P = softplus_and_share(lift, gap, np.empty_like(lift))
     r += e - y
     psi = np.minimum(np.maximum(r, -delta), delta)
     c = weights * psi
@@ -123,14 +124,15 @@ def supervised_normal(
     return objective, gradient, H
 
 
-def _softplus_and_share(x: Array) -> tuple[Array, Array]:
-    """ln(1 + e^x) and e^x / (1 + e^x)."""
-    tail = np.exp(-np.abs(x))
-    one = 1.0 + tail
-    share = np.where(x >= 0, 1.0, tail)
-    share /= one
-    # the logarithm of a number in [1, 2] is exact to 1e-16 absolute, which is what a residual needs
-    return np.maximum(x, 0.0) + np.log(one), share
+def softplus_and_share(x: Array, softplus: Array, share: Array) -> tuple[Array, Array]:
+    """ln(1 + e^x) and e^x / (1 + e^x) into the two arrays given, which are returned."""
+    np.minimum(x, 700.0, out=share)  # e^709 is the largest double
+    np.exp(share, out=share)
+    np.add(share, 1.0, out=softplus)
+    share /= softplus
+    np.log(softplus, out=softplus)  # exact to 1e-16 absolute, which is what a residual needs
+    np.maximum(softplus, x, out=softplus)
+    return softplus, share
 
 
 def _rows_of_gradient(eta: Array, p: Array, q: Array, w: Array) -> Array:

@@ -5,13 +5,13 @@ prior where one is given. A batch of R problems (starts, bootstrap weights, hold
 finished ones leave the batch. Starts come from `starts.py`; the independent check is `second.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
 
 import numpy as np
 
 from distillaw.fitting.models import Model
-from distillaw.fitting.single import newton_step_one
+from distillaw.fitting.single import Prior, Stage, minimise_one
 from distillaw.laws.base import Array, Indices, Mask
 
 _CHUNK = 24_000
@@ -22,16 +22,6 @@ EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
 
 _FIRST_PASS = 16
 """Iterations before the unfinished replicates of all chunks are pooled, so that a few do not hold up many."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prior:
-    """Gaussian prior on the free parameters, added as sigma^2/2 sum ((theta - mean) / sd)^2."""
-
-    mean: Array
-    """(k,)."""
-    precision: Array
-    """sigma^2 / sd^2, shape (k,); 0 where there is no prior."""
 
 
 @dataclass(slots=True)
@@ -80,6 +70,8 @@ def minimise(
         tolerance: stop when the expected relative decrease falls below it.
     """
     weights = np.broadcast_to(weights, (len(start), len(y)))
+    if len(start) <= model.one_by_one:
+        return _singly(model, y, weights, start, [Stage(delta, tolerance, iterations)], prior)
     first = min(iterations, _FIRST_PASS)
     with np.errstate(all="ignore"):  # far points of a trial step may overflow; they count as worse
         found = _in_chunks(model, y, weights, start, delta, prior, first, tolerance)
@@ -98,6 +90,14 @@ def minimise(
             for name in Solutions.__slots__:
                 getattr(found, name)[late] = getattr(rest, name)
     return found
+
+
+def _singly(
+    model: Model, y: Array, weights: Array, start: Array, stages: Sequence[Stage], prior: Prior | None
+) -> Solutions:
+    with np.errstate(all="ignore"):
+        found = [minimise_one(model, y, weights[i], start[i], stages, prior) for i in range(len(start))]
+    return Solutions(*(np.array(values) for values in zip(*found, strict=True)))
 
 
 def _in_chunks(
@@ -144,15 +144,19 @@ def graduated(
         within: drop starts whose objective after a stage is more than this many times the best.
         passing: most iterations of a stage before the last.
     """
-    theta = start
-    for stage in (s for s in stages if s > 2 * delta):
+    theta, last = start, Stage(delta, tolerance, 200)
+    ladder = [Stage(stage, LOOSE, passing) for stage in stages if stage > 2 * delta]
+    while ladder and len(theta) > 1:
+        first = ladder.pop(0)
         found = minimise(
-            model, y, weights, theta, delta=stage, prior=prior, iterations=passing, tolerance=LOOSE
+            model, y, weights, theta, delta=first.delta, prior=prior, iterations=passing, tolerance=LOOSE
         )
         theta = found.theta
         if keep is not None:
             left = distinct(found.penalised)[:keep]
             theta = theta[left[found.penalised[left] <= within * found.penalised[left[0]]]]
+    if len(theta) == 1:
+        return _singly(model, y, weights, theta, [*ladder, last], prior)
     return minimise(model, y, weights, theta, delta=delta, prior=prior, tolerance=tolerance)
 
 
@@ -174,8 +178,6 @@ def _minimise_chunk(
     tolerance: float,
 ) -> Solutions:
     R = len(start)
-    if R == 1:
-        return _minimise_one(model, y, weights, start, delta, prior, iterations, tolerance)
     out = np.clip(start, model.lower, model.upper)
     objective, penalised = np.full(R, np.inf), np.full(R, np.inf)
     converged = np.zeros(R, dtype=bool)
@@ -209,52 +211,10 @@ def _minimise_chunk(
     return Solutions(out, objective, penalised, converged)
 
 
-def _minimise_one(
-    model: Model, y: Array, weights: Array, start: Array, delta: float, prior: Prior | None, iterations: int,
-    tolerance: float,
-) -> Solutions:  # fmt: skip
-    """The same steps for one problem, without the bookkeeping of a batch."""
-    free, lower, upper = model.free, model.lower[model.free], model.upper[model.free]
-    theta = np.clip(start, model.lower, model.upper)
-    scale = model.metric(theta, weights)[0]
-    if prior is not None:
-        scale = np.sqrt(scale**2 + prior.precision[free])
-
-    def at(theta: Array) -> tuple[float, float, Array, Array]:
-        objective, gradient, hessian = model.normal(theta, y, weights, delta)
-        value, g, H = float(objective[0]), gradient[0], hessian[0]
-        total = value
-        if prior is not None:
-            off = theta[0] - prior.mean
-            pull = off * prior.precision
-            H.flat[:: len(free) + 1] += prior.precision[free]
-            total, g = value + 0.5 * float(pull @ off), g + pull[free]
-        # overflow far outside must count as worse than anything
-        return value, total if isfinite(total) else inf, g, H
-
-    objective, penalised, g, H = at(theta)
-    mu, converged = 1e-3, False
-    for _ in range(iterations):
-        inner = theta[0, free]
-        step, decrease = newton_step_one(g, H, scale, mu, inner <= lower, inner >= upper)
-        trial = theta.copy()
-        trial[0, free] = np.minimum(np.maximum(inner + step, lower), upper)
-        converged = decrease <= tolerance * penalised + 1e-30 or mu > 1e7
-        found = at(trial)
-        better = found[1] <= penalised
-        if better:
-            theta, (objective, penalised, g, H) = trial, found
-        if converged:
-            break
-        mu = max(0.1 * mu, 1e-12) if better else max(8.0 * mu, 1e-6)
-    return Solutions(theta, np.array([objective]), np.array([penalised]), np.array([converged]))
-
-
 def _moved(model: Model, theta: Array, step: Array) -> Array:
-    free = model.free
-    moved = theta.copy()
-    moved[:, free] = np.clip(moved[:, free] + step, model.lower[free], model.upper[free])
-    return moved
+    full = np.zeros_like(theta)
+    full[:, model.free] = step
+    return model.moved(theta, full)
 
 
 def _finish(

@@ -1,85 +1,93 @@
-"""One parameter vector at a time: the same Newton method and derivatives with a tenth of the numpy calls.
+"""The solver of `newton.py` for one parameter vector, through a whole ladder of thresholds.
 
-A fit on a few hundred rows is dominated by the overhead of small array calls, not by arithmetic. The batched
-path of `newton.py` and `moments.py` serves bootstraps; this one serves the single estimate. Equal to it to
-rounding (tests/fitting/test_derivatives.py). No starts, no thresholds here.
+The single estimate spends its time in the overhead of small array calls, so it goes without the bookkeeping of
+a batch. The same steps, the same end point. No starts here (`starts.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from math import exp, isfinite, log1p
+from math import inf, isfinite
 
 import numpy as np
 
+from distillaw.fitting.models import Model
 from distillaw.laws.base import Array, Mask
 
 
-def supervised_one(
-    theta: Array, basis: Array, y: Array, weights: Array, delta: float
-) -> tuple[float, Array, Array]:
-    """Huber objective, gradient (6,) and Hessian (6, 6) by (e, s0, lw, p, q, le).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """Gaussian prior on the free parameters, added as sigma^2/2 sum ((theta - mean) / sd)^2."""
+
+    mean: Array
+    """(k,)."""
+    precision: Array
+    """sigma^2 / sd^2, shape (k,); 0 where there is no prior."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One threshold of the ladder, and when to leave it."""
+
+    delta: float
+    tolerance: float
+    """Expected relative decrease of the objective."""
+    iterations: int
+
+
+def minimise_one(
+    model: Model, y: Array, weights: Array, start: Array, stages: Sequence[Stage], prior: Prior | None
+) -> tuple[Array, float, float, bool]:
+    """Parameters (k,), objective, penalised objective, and whether the last stage converged.
 
     Args:
-        theta: (6,), within the bounds of the model.
-        basis: rows 1, n, d of the centred logs, shape (3, n).
-        y: ln of the losses, shape (n,).
+        model: the law on the rows.
+        y: ln of the observed losses, shape (n,).
         weights: shape (n,).
-        delta: Huber threshold.
+        start: (k,); the fixed ones keep their values.
+        stages: thresholds in turn.
+        prior: weak prior.
     """
-    e, s0, lw, p, q, le = theta.tolist()
-    n, d = basis[1], basis[2]
-    eta = exp(le)
-    tail = exp(-abs(lw))
-    log_v, w = -(max(lw, 0.0) + log1p(tail)), (1.0 if lw >= 0 else tail) / (1.0 + tail)
-    data = (eta * q) * d
-    gap = lw - (eta * p) * n
-    gap += data
-    Z, s = _softplus(gap)
-    Z += log_v
-    Z -= data
-    Z /= eta
-    r, P = _softplus(Z + (s0 - e))
-    r += e
-    r -= y
-    psi = np.minimum(np.maximum(r, -delta), delta)
-    c = weights * psi
-    objective = float(c @ (r - 0.5 * psi))
+    free, lower, upper = model.free, model.lower[model.free], model.upper[model.free]
+    theta = np.minimum(np.maximum(start, model.lower), model.upper)
+    scale = model.metric(theta[None], weights[None])[0]
+    if prior is not None:
+        scale = np.sqrt(scale**2 + prior.precision[free])
 
-    K = np.empty((6, len(n)))  # (-1, gradient of ln S): the direction in which the share of S grows
-    K[0] = -1.0
-    K[1] = 1.0
-    np.multiply(s - w, 1.0 / eta, out=K[2])
-    np.multiply(s, n, out=K[3])
-    np.negative(K[3], out=K[3])
-    np.multiply(s - 1.0, d, out=K[4])
-    np.subtract(p * K[3] + q * K[4], Z, out=K[5])
-    J = K * P
-    J[0] += 1.0
-    cP = c * P
-    H = (J * (weights * (psi == r))) @ J.T
-    H += (K * (cP * (1.0 - P))) @ K.T
-    gradient = J @ c
-    by = gradient.tolist()
+    def at(theta: Array, delta: float) -> tuple[float, float, Array, Array]:
+        value, g, H = model.normal_one(theta, y, weights, delta)
+        total = value
+        if prior is not None:
+            off = theta - prior.mean
+            pull = off * prior.precision
+            H.flat[:: len(free) + 1] += prior.precision[free]
+            total, g = value + 0.5 * float(pull @ off), g + pull[free]
+        # overflow far outside must count as worse than anything
+        return value, total if isfinite(total) else inf, g, H
 
-    spread = (basis * (cP * s * (1.0 - s))) @ basis.T  # of X - Y by (lw, p, q, le), as rows of (1, n, d)
-    U = np.array([[1.0, 0.0, 0.0], [0.0, -eta, 0.0], [0.0, 0.0, eta], [0.0, -eta * p, eta * q]])
-    H[2:, 2:] += U @ spread @ (U.T / eta)
-    H[2, 2] -= by[1] * w * (1.0 - w) / eta
-    H[2, 5] -= by[2]
-    H[5, 2] -= by[2]
-    H[5, 5] += float(cP @ Z) - p * by[3] - q * by[4]
-    return objective, gradient, H
-
-
-def _softplus(x: Array) -> tuple[Array, Array]:
-    """ln(1 + e^x) and e^x / (1 + e^x)."""
-    tail = np.exp(-np.abs(x))
-    one = 1.0 + tail
-    share = np.where(x >= 0, 1.0, tail)
-    share /= one
-    np.log(one, out=one)
-    one += np.maximum(x, 0.0)
-    return one, share
+    full, converged = np.zeros(len(theta)), False
+    state = at(theta, stages[0].delta)
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        mu, converged = 1e-3, False
+        for _ in range(stage.iterations):
+            inner = theta[free]
+            step, decrease = newton_step_one(state[2], state[3], scale, mu, inner <= lower, inner >= upper)
+            full[free] = step
+            trial = model.moved_one(theta, full)
+            converged = decrease <= stage.tolerance * state[1] + 1e-30 or mu > 1e7
+            if converged and following is not None:  # a step this small needs no check before the last stage
+                theta = trial
+                break
+            found = at(trial, stage.delta)
+            better = found[1] <= state[1]
+            if better:
+                theta, state = trial, found
+            if converged:
+                break
+            mu = max(0.1 * mu, 1e-12) if better else max(8.0 * mu, 1e-6)
+        if following is not None:
+            state = at(theta, following.delta)
+    return theta, state[0], state[1], converged
 
 
 def newton_step_one(

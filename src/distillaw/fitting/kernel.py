@@ -1,0 +1,92 @@
+"""Objective and derivatives of the supervised law for one parameter vector, in few array calls.
+
+A fit on a few hundred rows is dominated by the overhead of small array calls, not by arithmetic. `moments.py`
+has the same algebra for a batch; equal to rounding (tests/fitting/test_derivatives.py).
+"""
+
+from math import exp, log1p
+
+import numpy as np
+
+from distillaw.fitting.moments import softplus_and_share
+from distillaw.laws.base import Array
+
+
+def supervised_one(
+    theta: Array, n: Array, d: Array, basis: Array, y: Array, weights: Array, delta: float
+) -> tuple[float, Array, Array]:
+    """Huber objective, gradient (6,) and Hessian (6, 6) by (e, s0, lw, p, q, le); `moments.py` has the algebra.
+
+    Args:
+        theta: (6,), within the bounds of the model.
+        n: centred ln N, shape (n,).
+        d: centred ln D, shape (n,).
+        basis: `moments.powers(n, d)`.
+        y: ln of the losses, shape (n,).
+        weights: shape (n,).
+        delta: Huber threshold.
+    """
+    e, s0, lw, p, q, le = theta.tolist()
+    eta = exp(le)
+    tail = exp(-abs(lw))
+    log_v, w = -(max(lw, 0.0) + log1p(tail)), (1.0 if lw >= 0 else tail) / (1.0 + tail)
+    b = np.empty((5, len(n)))  # 1, s, s n, (1-s) d, Z
+    b[0] = 1.0
+    _, s, size, rest, Z = b
+    data = (eta * q) * d
+    gap = data - (eta * p) * n
+    gap += lw
+    softplus_and_share(gap, Z, s)
+    Z -= data
+    Z += log_v
+    v = 1.0 - s
+    np.multiply(s, n, out=size)
+    np.multiply(v, d, out=rest)
+
+    lift = Z / eta
+    lift += s0 - e
+    r, P = softplus_and_share(lift, np.empty_like(lift), np.empty_like(lift))  # share of S in L
+    r += e
+    r -= y
+    psi = np.minimum(np.maximum(r, -delta), delta)
+    inside = weights * (psi == r)
+    c = weights * psi
+    r -= 0.5 * psi
+    objective = float(c @ r)
+    Q = 1.0 - P
+    cP, cQ, wQ = c * P, c * Q, inside * Q
+    inside *= P
+    inside += cQ
+    inside *= P
+
+    T = np.array([[1.0, 0.0, 0.0, 0.0, 0.0], [-w / eta, 1 / eta, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0, 0.0],
+                  [0.0, 0.0, 0.0, -1.0, 0.0], [0.0, 0.0, -p, -q, -1 / eta]])  # fmt: skip
+    sums = b @ cP
+    gradient, H = np.empty(6), np.empty((6, 6))
+    gradient[0] = cQ.sum()
+    gradient[1:] = T @ sums
+    H[0, 0] = Q @ (wQ + cP)
+    wQ -= cQ
+    wQ *= P
+    H[0, 1:] = H[1:, 0] = T @ (b @ wQ)
+    H[1:, 1:] = T @ ((b * inside) @ b.T) @ T.T
+    cP *= s
+    cP *= v
+    H[2:, 2:] += _term_curvature(cP @ basis, gradient, float(sums[4]) / eta, p, q, eta, w)
+    return objective, gradient, H
+
+
+def _term_curvature(
+    spread: Array, gradient: Array, Z: float, p: float, q: float, eta: float, w: float
+) -> Array:
+    """sum_i c_i d2T_i by (lw, p, q, le), as `moments._add_term_curvature` for one vector."""
+    one, n, d, nn, nd, dd = spread.tolist()
+    _, total, by_lw, by_p, by_q, _ = gradient.tolist()
+    lw_le = q * d - p * n - by_lw
+    p_le, q_le = eta * (p * nn - q * nd), eta * (q * dd - p * nd)
+    return np.array([
+        [(one - total * w * (1.0 - w)) / eta, -n, d, lw_le],
+        [-n, eta * nn, -eta * nd, p_le],
+        [d, -eta * nd, eta * dd, q_le],
+        [lw_le, p_le, q_le, p * p_le + q * q_le + Z - p * by_p - q * by_q],
+    ])  # fmt: skip
