@@ -102,7 +102,10 @@ def score_heldout(
 
 
 def _token_losses(
-    model: "PreTrainedModel | Teacher", inputs_BT: torch.Tensor, labels_BT: torch.Tensor, scored_BT: torch.Tensor
+    model: "PreTrainedModel | Teacher",
+    inputs_BT: torch.Tensor,
+    labels_BT: torch.Tensor,
+    scored_BT: torch.Tensor,
 ) -> torch.Tensor:
     """-ln p(label) of the scored tokens, float32, shape (scored,)."""
     module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))

@@ -32,10 +32,9 @@ def head_of(model: "PreTrainedModel") -> Head:
     A quantised weight is given as a floating-point copy.
     """
     module = model.get_output_embeddings()
-    weight = module.weight
-    if type(weight) not in (torch.Tensor, torch.nn.Parameter):
-        weight = weight.dequantize()
-    scale, softcap = _constants(model.config.get_text_config().to_dict())
+    is_plain = "quantization_config" not in vars(model.config) or type(module.weight) is torch.nn.Parameter
+    weight = module.weight if is_plain else module.weight.dequantize()
+    scale, softcap = _constants(vars(model.config.get_text_config()))
     return Head(weight, module.bias, scale, softcap)
 
 
@@ -63,8 +62,13 @@ def reproduces_logits(model: "PreTrainedModel", head: Head) -> bool:
     probe = probe_tokens(model)
     wanted = model(input_ids=probe, use_cache=False).logits
     got = apply_head(head, hidden_states(model, probe))
-    tolerance = max(1e-5, 4 * torch.finfo(got.dtype).eps) * wanted.abs().max().item()
-    return got.shape == wanted.shape and (got - wanted).abs().max().item() <= tolerance
+    return got.shape == wanted.shape and equal_to_rounding(got, wanted)
+
+
+def equal_to_rounding(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Do two results of one calculation, done in another order, agree as well as their dtype lets them?"""
+    tolerance = max(1e-5, 4 * torch.finfo(first.dtype).eps)
+    return bool((first - second).abs().max() <= tolerance * second.abs().max())
 
 
 def probe_tokens(model: "PreTrainedModel") -> torch.Tensor:

@@ -22,7 +22,14 @@ from distillaw.distill.heads import Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
-from distillaw.models.parts import apply_head, head_of, hidden_states, probe_tokens, reproduces_logits
+from distillaw.models.parts import (
+    apply_head,
+    equal_to_rounding,
+    head_of,
+    hidden_states,
+    probe_tokens,
+    reproduces_logits,
+)
 from distillaw.models.source import ModelSource, loading, locate
 from distillaw.models.vocabulary import check_rows, check_vocabulary
 
@@ -172,7 +179,7 @@ def _load(source: ModelSource, device: torch.device, dtype: torch.dtype) -> "Pre
 @torch.no_grad()
 def _check_causal(name: str, model: "PreTrainedModel") -> None:
     first, second = hidden_states(model, probe_tokens(model))
-    if not torch.allclose(first[:-1], second[:-1], rtol=1e-2, atol=1e-2 * first.abs().max().item()):
+    if not equal_to_rounding(first[:-1], second[:-1]):
         raise ConfigError(
             f"{name}: the model ({model.config.model_type}) sees later tokens when it predicts one, so it is no "
             "causal language model. Choose a decoder-only teacher"

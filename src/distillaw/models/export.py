@@ -1,0 +1,72 @@
+"""A trained model as a Hugging Face folder: safetensors, tokenizer, generation config, model card.
+
+`AutoModelForCausalLM.from_pretrained(folder)` gives the same logits bit for bit. All files are written apart and moved
+into place, config.json last: a folder without it does not load, so a kill leaves nothing that looks finished.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from distillaw.models.card import ModelCard
+from distillaw.runs.files import read_json, saving, write_json
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def export_model(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    card: ModelCard,
+    *,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model that transformers loads; other files of the folder are left alone.
+
+    Args:
+        model: the module itself, not a DDP or FSDP wrapper of it.
+        tokenizer: the one whose ids it was trained on.
+        folder: made if missing; an earlier export in it is replaced.
+        card: the run's record.
+        state_dict: full tensors by name, where the module's own are sharded over ranks.
+
+    Raises:
+        RunError: the disk is full or not writable.
+    """
+    stage = folder / ".export.tmp"
+    with saving(folder):
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        try:
+            model.save_pretrained(stage, state_dict=state_dict)
+            tokenizer.save_pretrained(str(stage))
+            generation_config(tokenizer).save_pretrained(stage)
+            write_json(stage / "config.json", read_json(stage / "config.json") | {"use_cache": True})
+            (stage / "README.md").write_text(card.text(), encoding="utf-8")
+            _move(stage, folder)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def generation_config(tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig":
+    """How `generate` begins, stops and pads: by the tokenizer's special tokens."""
+    from transformers import GenerationConfig
+
+    end = tokenizer.eos_token_id
+    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=pad)
+
+
+def _move(stage: Path, folder: Path) -> None:
+    """Put the staged files in place; without config.json the folder does not load meanwhile."""
+    (folder / "config.json").unlink(missing_ok=True)
+    for stale in folder.glob("*.safetensors*"):
+        stale.unlink()
+    for file in sorted(stage.iterdir(), key=lambda file: file.name == "config.json"):
+        os.replace(file, folder / file.name)
