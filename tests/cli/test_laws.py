@@ -14,6 +14,7 @@ def test_list_marks_the_doubtful_sets():
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "do not plan with it" in lines["busbridge2025"]
     assert "NOT PUBLISHED" in lines["surrogate-s1"]
+    assert "refitted by us" in lines["gemstones-hot"] and "refitted" not in lines["busbridge2025"]
     assert done.stdout.rstrip().splitlines()[-1].startswith("next: distillaw laws show")
 
 
@@ -22,6 +23,25 @@ def test_show_as_json_has_provenance():
     assert answer["schema_version"] == 1
     assert answer["coefficients"]["supervised"]["gamma"] == {"value": 0.452, "interval": [0.442, 0.461]}
     assert "Table 6" in answer["source"] and answer["known_problems"] and answer["refuse_plan"] is True
+
+
+def test_show_says_what_is_identified_and_how_wrong_it_may_be():
+    text = distillaw("laws", "show", "busbridge2025").stdout
+    for words in (
+        "WARNING: The printed distillation coefficients", "Table 6", "effective break, not d1", "what is identified",
+        "[2.425, 2.615]", "valid for teacher_loss 1.85 to 2.8", "error of supervised predictions: 1 %", "L_T^(-c0)",
+    ):  # fmt: skip
+        assert words in text, words
+    answer = json.loads(distillaw("laws", "show", "busbridge2025", "--json").stdout)
+    assert round(answer["derived"]["distillation"]["break"], 2) == 0.93
+    assert round(answer["derived"]["distillation"]["kappa"], 3) == 2.244
+
+
+def test_every_law_is_shown_and_its_next_command_works():
+    for entry in json.loads(distillaw("laws", "--json").stdout)["laws"]:
+        shown = distillaw("laws", "show", entry["name"]).stdout
+        command = shown.rstrip().splitlines()[-1].removeprefix("next: distillaw ").split()
+        assert distillaw(*command).returncode == 0, command
 
 
 def test_unknown_law_is_wrong_usage():

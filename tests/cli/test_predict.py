@@ -2,8 +2,12 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
+
+from distillaw.fitting.result import convention_of
+from distillaw.laws.published import laws_available, published
 
 KEYS = {"law", "supervised_loss", "teacher_loss", "student_loss", "interval", "inside_range", "warnings"}
 
@@ -25,7 +29,13 @@ def test_published_table_7_value():
     assert answer["student_loss"] == pytest.approx(2.42, abs=0.005)  # arXiv:2502.08606v2 Table 7
     assert answer["supervised_loss"] == pytest.approx(2.515, abs=5e-4)
     assert answer["teacher_loss"] == pytest.approx(2.251, abs=5e-4)
-    assert answer["inside_range"] is True and answer["interval"] is None
+    assert answer["inside_range"] is True
+    low, high = answer["interval"]  # the span of the printed set and the three surrogates, 1 % wider
+    assert low == pytest.approx(0.99 * answer["student_loss"]) and 2.460 * 1.009 < high < 2.4605 * 1.011
+    assert (
+        "surrogate-s2" in answer["interval_meaning"]
+        and "no confidence interval" in answer["interval_meaning"]
+    )
     assert any("do not reproduce" in warning for warning in answer["warnings"])
 
 
@@ -40,10 +50,110 @@ def test_outside_the_range_is_said():
     assert any("student_params 7e+10 is above" in warning for warning in answer["warnings"])
 
 
+def test_no_prediction_without_an_interval_or_the_reason_for_none():
+    for name in laws_available():
+        law = published(name)
+        total = ["--params-convention", "total"] if convention_of(law) == "total" else []
+        for params in ("500M", "900B"):
+            done = distillaw(
+                "predict",
+                "--law",
+                name,
+                "--json",
+                "--student-params",
+                params,
+                "--student-tokens",
+                "30B",
+                *total,
+            )
+            assert done.returncode == 0, done.stderr
+            answer = json.loads(done.stdout)
+            assert KEYS <= set(answer) and len(answer["interval_meaning"]) > 10
+            if answer["interval"] is not None:
+                low, high = answer["interval"]
+                assert answer["inside_range"] and low < answer["student_loss"] < high
+            elif law.record.errors:
+                assert not answer["inside_range"] and "outside the range" in answer["interval_meaning"]
+
+
+def test_the_level_widens_the_interval():
+    cell = ("--student-params", "1B", "--student-tokens", "30B")
+    narrow, wide = (predict(*cell, "--level", level)["interval"] for level in ("0.5", "0.99"))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_repeated_data():
+    options = ("--law", "muennighoff2023", "--student-params", "1B", "--student-tokens", "80B", "--json")
+    plain = json.loads(distillaw("predict", *options).stdout)
+    repeated = json.loads(distillaw("predict", *options, "--unique-tokens", "10B").stdout)
+    law = published("muennighoff2023").repeated
+    assert (
+        repeated["student_loss"]
+        == float(law(params=1e9, tokens=8e10, unique_tokens=1e10))
+        > plain["student_loss"]
+    )
+    assert repeated["effective_tokens"] == pytest.approx(66.2e9, rel=1e-3)
+
+
+def test_a_measured_loss_of_the_student():
+    given = predict(
+        "--student-params",
+        "1B",
+        "--student-tokens",
+        "30B",
+        "--teacher-loss",
+        "2.1",
+        "--supervised-loss",
+        "2.4",
+    )
+    assert given["supervised_loss"] == 2.4
+    expected = published("busbridge2025").distillation(
+        student_params=1e9, student_tokens=30e9, teacher_loss=2.1, supervised_loss=2.4
+    )
+    assert given["student_loss"] == float(expected) and given["interval"][0] < expected < given["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("law", "args", "message"),
+    [
+        ("gemstones-hot", (), "say --params-convention total"),
+        ("zhang2023-capacity-gap", ("--teacher-loss", "2"), "takes nothing else"),
+        ("busbridge2025", ("--unique-tokens", "1B"), "muennighoff2023 does"),
+        ("busbridge2026", (), "did you mean 'busbridge2025'"),
+    ],
+)
+def test_questions_that_a_law_cannot_answer(law, args, message):
+    done = distillaw("predict", "--law", law, "--student-params", "1B", "--student-tokens", "30B", *args)
+    assert done.returncode in (1, 2) and message in done.stderr and not done.stdout
+
+
+def test_a_line_is_not_evaluated_below_its_own_student():
+    done = distillaw("predict", "--law", "zhang2023-capacity-gap", "--student-params", "5M")
+    assert done.returncode == 1 and "smaller than the student" in done.stderr
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; import distillaw.cli.predict, distillaw.cli.laws; "
+        "print([m for m in ('torch', 'transformers', 'scipy', 'pandas', 'matplotlib', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (("--student-params", "x", "--student-tokens", "1B"), "--student-params: cannot read 'x'"),
+        (("--student-params", "-1B", "--student-tokens", "1B"), "--student-params: got '-1B'"),
+        (("--student-params", "1.82Q", "--student-tokens", "1B"), "cannot read '1.82Q'"),
+        (("--student-params", "1,82B", "--student-tokens", "1B"), "cannot read '1,82B'"),
+        (("--student-params", "0", "--student-tokens", "1B"), "must be positive"),
+        (("--student-params", "1B", "--student-tokens", "inf"), "cannot read 'inf'"),
+        (("--student-params", "1B", "--student-tokens", "nan"), "cannot read 'nan'"),
+        (("--student-params", "1B", "--student-tokens", "1B", "--teacher-loss", "2.0B"), "nats per token"),
+        (("--student-params", "1B", "--student-tokens", "1B", "--level", "90"), "share between 0 and 1"),
+        (("--student-tokens", "1B"), "--student-params"),
         (("--student-params", "1B"), "--student-tokens 6B"),
         (("--student-params", "1B", "--student-tokens", "1B", "--teacher-params", "7B"), "belong together"),
         (("--student-params", "1B", "--student-tokens", "1B", "--teacher-loss", "-2"), "must be positive"),

@@ -25,6 +25,7 @@ def laws(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = Fals
     width = max(len(law.name) for law in known)
     for law in known:
         mark = "" if law.record.published else "  [NOT PUBLISHED]"
+        mark += "  [refitted by us]" if law.record.obtained.startswith("refitted") else ""
         mark += "  [do not plan with it]" if law.record.refuse_plan else ""
         print(f"{law.name:<{width}}  {law.record.title}{mark}")
     print("\nnext: distillaw laws show NAME")
@@ -57,13 +58,53 @@ def show(name: str, *, json_: Annotated[bool, Parameter(name="--json", negative=
                         ("data", record.data), ("intervals", record.interval)):  # fmt: skip
         print(f"  {label:<11}{text}")
     for part, coefficients in record.coefficients:
-        print(f"\n  {part}")
+        print(f"\n  {part}: {_EQUATIONS[_form(law, part)]}")
         for c in coefficients:
             interval = "" if c.low is None or c.high is None else f"   [{c.low:g}, {c.high:g}]"
             print(f"    {c.symbol:<13}{c.value!r:>20}{interval}")
+        for symbol, value in _derived(law).get(part, {}).items():
+            print(f"    {symbol:<13}{value:>20.4g}   ({_DERIVED[symbol]})")
         for coordinate, (low, high) in _ranges(law).get(part, {}).items():
             print(f"    valid for {coordinate} {low:.4g} to {high:.4g}")
-    print(f"\nnext: distillaw predict --law {name} --student-params 300M --student-tokens 6B")
+    for error in record.errors:
+        around = f" around the span of this set with {', '.join(error.span)}" if error.span else ""
+        print(f"\n  error of {error.part} predictions: {100 * error.relative:.3g} %{around}; {error.source}")
+    tokens = "" if law.capacity_gap else " --student-tokens 30B"
+    convention = " --params-convention total" if record.params_convention.startswith("total") else ""
+    print(f"\nnext: distillaw predict --law {name} --student-params 1B{tokens}{convention}")
+
+
+_EQUATIONS = {
+    "SupervisedLaw": "L = E + ( A/N^alpha + B/D^beta )^gamma",
+    "DistillationLaw": "L_S = L_T + L_T^(-c0) [ 1 + (L_T/(Ltilde_S d1))^(1/f1) ]^(-c1 f1) "
+    "( A/N_S^alpha + B/D_S^beta )^gamma",
+    "CapacityGapLine": "T* = slope S + intercept, in millions of parameters",
+    "RepetitionCorrection": "D' = U + U R (1 - exp(-(D/U - 1)/R)), R = repeat_scale; N' alike with excess_scale",
+}
+_DERIVED = {
+    "p": "gamma alpha: slope of the reducible loss in ln N",
+    "q": "gamma beta: slope of the reducible loss in ln D",
+    "a": "N* ~ C^a",
+    "b": "D* ~ C^b",
+    "break": "L_T / Ltilde_S at which the factor is 1/e: the effective break, not d1",
+    "kappa": "c1 f1 d1^(-1/f1): what is identified of c1 and d1",
+    "eps": "1/(c1 f1); 0 is the eight-parameter form",
+}
+
+
+def _form(law: PublishedLaw, part: str) -> str:
+    return type(getattr(law, part)).__name__
+
+
+def _derived(law: PublishedLaw) -> dict[str, dict[str, float]]:
+    """Combinations that the data pin down better than the coefficients, by part."""
+    found = {}
+    if law.supervised is not None:
+        found["supervised"] = law.supervised.derived
+    if law.distillation is not None:
+        kappa = {"kappa": law.distillation.coefficients["kappa"]}
+        found["distillation"] = kappa | law.distillation.derived
+    return found
 
 
 def _document(law: PublishedLaw) -> dict[str, object]:
@@ -85,6 +126,11 @@ def _document(law: PublishedLaw) -> dict[str, object]:
                 for c in coefficients
             }
             for part, coefficients in record.coefficients
+        },
+        "forms": {part: _EQUATIONS[_form(law, part)] for part, _ in record.coefficients},
+        "derived": _derived(law),
+        "errors": {
+            e.part: {"relative": e.relative, "span": list(e.span), "source": e.source} for e in record.errors
         },
         "range": {part: {k: list(v) for k, v in box.items()} for part, box in _ranges(law).items()},
         "golden": [

@@ -42,12 +42,26 @@ class Golden:
     """A prediction that the coefficients must reproduce."""
 
     target: str
-    """supervised, distillation or best_teacher."""
+    """supervised, distillation, best_teacher or repeated."""
     coords: tuple[tuple[str, float], ...]
     value: float
     tolerance: float
     """Absolute, the rounding of the printed value."""
     source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionError:
+    """How far predictions of one part of a set may be off, within its range."""
+
+    part: str
+    """supervised or distillation."""
+    relative: float
+    """Half width that holds about 90 % of the losses, as a share of the loss."""
+    source: str
+    """Who reported it, or on what it was measured."""
+    span: tuple[str, ...] = ()
+    """Other sets that disagree with this one: the band reaches from the lowest to the highest of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +85,8 @@ class Record:
     coefficients: tuple[tuple[str, tuple[Coefficient, ...]], ...]
     """(part, coefficients): supervised, distillation, capacity_gap or repetition."""
     goldens: tuple[Golden, ...]
+    errors: tuple[PredictionError, ...]
+    """What is known of the error of predictions; a part without one gets no interval (`laws/bands.py`)."""
     known_problems: tuple[str, ...]
     """One paragraph each; the first sentence of the first is the warning shown with predictions."""
     refuse_plan: bool
@@ -189,6 +205,12 @@ def _record(name: str, raw: dict) -> Record:
                 source=g["source"],
             )
             for g in raw.get("golden", [])
+        ),
+        errors=tuple(
+            PredictionError(
+                part=part, relative=e["relative"], source=e["source"], span=tuple(e.get("span", ()))
+            )
+            for part, e in raw.get("error", {}).items()
         ),
         known_problems=tuple(raw.get("known_problems", [])),
         refuse_plan=raw.get("refuse_plan", False),
