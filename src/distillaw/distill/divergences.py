@@ -18,22 +18,25 @@ from typing import NamedTuple
 
 import torch
 
+from distillaw.distill.targets import SparseTargets
+from distillaw.errors import ConfigError
+
 
 class Softmax(NamedTuple):
-    """A distribution per token in three forms."""
+    """A distribution per token in three forms: logits and probabilities (N, V), log sum exp (N, 1)."""
 
-    logits_NV: torch.Tensor
-    probs_NV: torch.Tensor
-    logsumexp_N1: torch.Tensor
+    logits: torch.Tensor
+    probs: torch.Tensor
+    logsumexp: torch.Tensor
 
     def log_probs_(self) -> torch.Tensor:
         """Logarithms of the probabilities, in the buffer of the logits."""
-        return self.logits_NV.sub_(self.logsumexp_N1)
+        return self.logits.sub_(self.logsumexp)
 
 
 Shift = torch.Tensor | float
 Divergence = Callable[[Softmax, Softmax, float, Shift], torch.Tensor]
-"""(student, teacher, weight, shift) -> value per token (N,); the gradient is left in `student.probs_NV`."""
+"""(student, teacher, weight, shift) -> value per token (N,); the gradient is left in `student.probs`."""
 
 
 def softmax_into(logits_NV: torch.Tensor, out_NV: torch.Tensor) -> Softmax:
@@ -45,9 +48,9 @@ def softmax_into(logits_NV: torch.Tensor, out_NV: torch.Tensor) -> Softmax:
 
 def forward_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
     """KL(p || q): g = -p / q."""
-    q_NV, p_NV = student.probs_NV, teacher.probs_NV
-    product_NV = teacher.logits_NV.sub_(student.logits_NV).mul_(p_NV)
-    value_N = product_NV.sum(-1) + (student.logsumexp_N1 - teacher.logsumexp_N1).squeeze(1)
+    q_NV, p_NV = student.probs, teacher.probs
+    product_NV = teacher.logits.sub_(student.logits).mul_(p_NV)
+    value_N = product_NV.sum(-1) + (student.logsumexp - teacher.logsumexp).squeeze(1)
     _scale(q_NV, shift + weight).sub_(p_NV, alpha=weight)
     return value_N.clamp_(min=0)
 
@@ -55,7 +58,7 @@ def forward_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) 
 def reverse_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
     """KL(q || p): g = log(q / p) + 1."""
     ratio_NV = student.log_probs_().sub_(teacher.log_probs_())
-    return _through_softmax(student.probs_NV, ratio_NV, weight, shift).clamp_(min=0)
+    return _through_softmax(student.probs, ratio_NV, weight, shift).clamp_(min=0)
 
 
 def jensen_shannon(beta: float) -> Divergence:
@@ -63,9 +66,9 @@ def jensen_shannon(beta: float) -> Divergence:
 
     def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
         log_m_NV = _mixture(student, teacher, teacher_share=beta).log_()
-        teacher_N = teacher.log_probs_().sub_(log_m_NV).mul_(teacher.probs_NV).sum(-1)
+        teacher_N = teacher.log_probs_().sub_(log_m_NV).mul_(teacher.probs).sum(-1)
         ratio_NV = student.log_probs_().sub_(log_m_NV)
-        student_N = _through_softmax(student.probs_NV, ratio_NV, weight * (1 - beta), shift)
+        student_N = _through_softmax(student.probs, ratio_NV, weight * (1 - beta), shift)
         return (beta * teacher_N + (1 - beta) * student_N).clamp_(min=0)
 
     return divergence
@@ -76,9 +79,9 @@ def skew_kl(skew: float) -> Divergence:
 
     def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
         m_NV = _mixture(student, teacher, teacher_share=skew)
-        ratio_NV = torch.div(teacher.probs_NV, m_NV, out=student.logits_NV)
-        value_N = teacher.log_probs_().sub_(m_NV.log_()).mul_(teacher.probs_NV).sum(-1)
-        _through_softmax(student.probs_NV, ratio_NV, -weight * (1 - skew), shift)
+        ratio_NV = torch.div(teacher.probs, m_NV, out=student.logits)
+        value_N = teacher.log_probs_().sub_(m_NV.log_()).mul_(teacher.probs).sum(-1)
+        _through_softmax(student.probs, ratio_NV, -weight * (1 - skew), shift)
         return value_N.clamp_(min=0)
 
     return divergence
@@ -89,17 +92,17 @@ def skew_reverse_kl(skew: float) -> Divergence:
 
     def divergence(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:
         m_NV = _mixture(student, teacher, teacher_share=1 - skew)
-        share_NV = torch.div(student.probs_NV, m_NV, out=teacher.logits_NV)
+        share_NV = torch.div(student.probs, m_NV, out=teacher.logits)
         ratio_NV = student.log_probs_().sub_(m_NV.log_())
-        value_N = m_NV.copy_(ratio_NV).mul_(student.probs_NV).sum(-1)
-        _through_softmax(student.probs_NV, ratio_NV.sub_(share_NV, alpha=skew), weight, shift)
+        value_N = m_NV.copy_(ratio_NV).mul_(student.probs).sum(-1)
+        _through_softmax(student.probs, ratio_NV.sub_(share_NV, alpha=skew), weight, shift)
         return value_N.clamp_(min=0)
 
     return divergence
 
 
 def _mixture(student: Softmax, teacher: Softmax, *, teacher_share: float) -> torch.Tensor:
-    m_NV = torch.lerp(student.probs_NV, teacher.probs_NV, teacher_share)
+    m_NV = torch.lerp(student.probs, teacher.probs, teacher_share)
     return m_NV.clamp_(min=torch.finfo(m_NV.dtype).tiny)
 
 
@@ -115,15 +118,15 @@ def _scale(q_NV: torch.Tensor, factor: Shift) -> torch.Tensor:
     return q_NV if isinstance(factor, float) and factor == 1 else q_NV.mul_(factor)
 
 
-def sparse_forward_kl(student: Softmax, targets, weight: float, shift: Shift) -> torch.Tensor:
+def sparse_forward_kl(student: Softmax, targets: SparseTargets, weight: float, shift: Shift) -> torch.Tensor:
     """KL or cross-entropy towards sparse targets; the same contract as the dense divergences.
 
     With w the weights, S their tokens, r the residual, r_s = sum of q outside S and W = sum w + r:
     value = -sum_S w log q - r log r_s, less sum_S -w log w - r log r (with a residual: the KL of the coarse
     distributions) or less the teacher's entropy (without); gradient = q (W - [outside S] r / r_s) - w.
     """
-    q_NV, w_NK, ids_NK = student.probs_NV, targets.weights.to(student.probs_NV.dtype), targets.ids
-    log_q_NK = student.logits_NV.gather(1, ids_NK) - student.logsumexp_N1
+    q_NV, w_NK, ids_NK = student.probs, targets.weights.to(student.probs.dtype), targets.ids
+    log_q_NK = student.logits.gather(1, ids_NK) - student.logsumexp
     value_N = -(w_NK * log_q_NK).sum(-1)
     mass_N1 = w_NK.sum(-1, keepdim=True)
     if targets.residual is None:
@@ -138,3 +141,25 @@ def sparse_forward_kl(student: Softmax, targets, weight: float, shift: Shift) ->
     q_NV.scatter_add_(1, ids_NK, total_N1 * kept_NK - weight * w_NK)
     own_N = torch.xlogy(w_NK, w_NK).sum(-1) + torch.xlogy(r_N1, r_N1).squeeze(1)
     return value_N + own_N - (r_N1 * outside_N1.log()).squeeze(1)
+
+
+def divergence_named(name: str, *, beta: float, skew: float) -> Divergence:
+    """A dense divergence by name; JSD at its ends is, as GKD and TRL have it, the KL it tends to.
+
+    Raises:
+        ConfigError: no such divergence.
+    """
+    match name:
+        case "forward-kl":
+            return forward_kl
+        case "reverse-kl":
+            return reverse_kl
+        case "jsd":
+            return {0.0: forward_kl, 1.0: reverse_kl}.get(beta) or jensen_shannon(beta)
+        case "skew-kl":
+            return skew_kl(skew) if skew else forward_kl
+        case "skew-reverse-kl":
+            return skew_reverse_kl(skew) if skew else reverse_kl
+    raise ConfigError(
+        f"divergence {name!r} is unknown; choose forward-kl, reverse-kl, jsd, skew-kl or skew-reverse-kl"
+    )

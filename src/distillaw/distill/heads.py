@@ -3,7 +3,7 @@
     logits = softcap(scale * (hidden @ weight.T + bias)),   softcap(x) = cap * tanh(x / cap)
 
 That covers Llama and Qwen (plain), Gemma 2 (`final_logit_softcapping`), Cohere (`logit_scale`) and Granite
-(`1 / logits_scaling`). Shape suffixes: N token, V vocabulary, D width.
+(`1 / logits_scaling`). Shape suffixes: N token, V vocabulary, H width.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from distillaw.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """An output layer: weight (V, D), bias (V,) or None, logit scale, logit soft cap."""
+    """An output layer: weight (V, H), bias (V,) or None, logit scale, logit soft cap."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
@@ -40,12 +40,12 @@ class Head:
         bias = None if self.bias is None else self.bias.detach()[:vocab_size].to(dtype)
         return Head(self.weight.detach()[:vocab_size].to(dtype), bias, self.scale, self.softcap)
 
-    def logits_into(self, hidden_ND: torch.Tensor, out_NV: torch.Tensor) -> torch.Tensor:
+    def logits_into(self, hidden_NH: torch.Tensor, out_NV: torch.Tensor) -> torch.Tensor:
         """Logits of a chunk, written to `out_NV`, which may be of a wider dtype than the head; returns it."""
         if out_NV.dtype == self.weight.dtype:
-            torch.mm(hidden_ND, self.weight.t(), out=out_NV)
+            torch.mm(hidden_NH, self.weight.t(), out=out_NV)
         else:
-            out_NV.copy_(hidden_ND @ self.weight.t())
+            out_NV.copy_(hidden_NH @ self.weight.t())
         if self.bias is not None:
             # A bias of -inf masks a token; a finite stand-in keeps 0 * log 0 = 0 in the divergences.
             out_NV.add_(self.bias).clamp_(min=LOWEST_LOGIT)

@@ -5,48 +5,48 @@
 Every term is a mean over the tokens that count; p are softmax(z / tau). It is computed from hidden states and
 heads, chunk by chunk (distill/fused.py), so that no tensor of tokens x vocabulary exists. The forward KL differs
 from the cross-entropy of arXiv 2502.08606v2 (section 2, "KD") by the teacher's entropy, which is constant for the
-student, so that zero means a perfect match.
-Shape suffixes: B sequence, T position, V vocabulary, H width.
+student, so that zero means a perfect match. What is checked before the work begins is in distill/checks.py.
+Shape suffixes: B sequence, T position, N token (B and T flattened), V vocabulary, H student width.
 """
 
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch.nn import functional
 
-from distillaw.distill import divergences
+from distillaw.distill import checks
+from distillaw.distill.divergences import divergence_named
 from distillaw.distill.fused import DenseTeacher, FusedLoss, Objective, Work
 from distillaw.distill.heads import Head, as_head
 from distillaw.distill.targets import SparseTargets
-from distillaw.errors import ConfigError, DataError, VocabularyError
 
 AnyHead = torch.nn.Linear | torch.Tensor | Head
 
-CHUNK_ENTRIES = 2**20
-"""Logits per chunk."""
+CHUNK_ENTRIES = {"cpu": 2**20, "other": 2**26}
+"""Logits per chunk: 4 MiB in float32 stay in a processor's cache, 256 MiB keep an accelerator busy (not measured)."""
+MIN_CHUNK_TOKENS = 128
+"""Fewer rows than this make the matrix products slow, however large the vocabulary."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class LossParts(NamedTuple):
     """The loss and its terms: total = (1 - lambda) next_token + lambda distillation + lambda_Z z.
 
-    The last three are detached means per token, None where not computed.
+    The last three are detached means per token.
     """
 
     total: torch.Tensor
+    """Differentiable in the student's hidden states and head."""
     distillation: torch.Tensor | None
-    """tau^2 times the divergence, nats."""
+    """tau^2 times the divergence, nats; None without a teacher or at lambda = 0."""
     next_token: torch.Tensor | None
-    """Cross-entropy against the labels, nats."""
-    z: torch.Tensor | None
+    """Cross-entropy against the labels, nats; None without labels."""
+    z: torch.Tensor
     """Squared log sum exp of the logits."""
-
-
-def distillation_loss(
-    student_hidden_BTH: torch.Tensor, student_head: AnyHead, *args, **kwargs
-) -> torch.Tensor:
-    if isinstance(student_head, torch.Tensor) and not student_head.is_floating_point():
-        return logits_loss(student_hidden_BTH, student_head, *args, **kwargs)  # until train/ has moved
-    return loss_parts(student_hidden_BTH, student_head, *args, **kwargs).total
 
 
 def loss_parts(
@@ -69,44 +69,36 @@ def loss_parts(
     vocab_size: int | None = None,
     chunk_tokens: int | None = None,
 ) -> LossParts:
-    """`distillation_loss` with its terms, for logging."""
+    """`distillation_loss` together with its terms, for logging; same arguments, same errors."""
     head = as_head(student_head)
-    vocab = vocab_size or head.weight.shape[0]
-    device = student_hidden_BTH.device
-    dtype = student_hidden_BTH.dtype
-    if torch.is_autocast_enabled(device.type) and dtype == torch.float32:
-        dtype = torch.get_autocast_dtype(device.type)
-    hidden_NH = student_hidden_BTH.flatten(0, -2)
-    if labels_BT is None:
-        labels_N, index_N = None, torch.arange(len(hidden_NH), device=device)
-    else:
-        labels_N = labels_BT.flatten()
-        index_N = (labels_N != ignore_index).nonzero().squeeze(1)
-    teacher: DenseTeacher | SparseTargets | None = None
+    given = as_head(teacher_head) if teacher_head is not None else None
+    checks.check_numbers(
+        distill_weight=distill_weight, temperature=temperature, z_weight=z_weight, beta=beta, skew=skew,
+        chunk_tokens=chunk_tokens,
+    )  # fmt: skip
+    checks.check_sources(teacher_hidden, given, teacher_logits, targets)
+    checks.check_shapes(student_hidden_BTH, head, labels_BT, teacher_hidden, given, teacher_logits, targets)
+    vocab = checks.common_vocabulary(vocab_size, head, given, teacher_logits)
     if targets is not None:
-        teacher = targets.rows(None)
-    elif teacher_logits is not None:
-        teacher = DenseTeacher(rows=teacher_logits, head=None)
-    elif teacher_hidden is not None:
-        teacher = DenseTeacher(
-            rows=teacher_hidden.flatten(0, -2).detach(), head=as_head(teacher_head).trimmed(vocab, dtype)
-        )
-    count = len(index_N) if num_tokens is None else float(num_tokens)
-    work = Work(
-        head=head.trimmed(vocab, dtype),
-        labels_N=labels_N,
-        teacher=teacher,
-        index_N=index_N,
-        objective=Objective(
-            distill_weight=distill_weight if teacher is not None else 0.0,
-            temperature=temperature,
-            z_weight=z_weight,
-            divergence=_divergence(divergence, beta=beta, skew=skew),
-        ),
-        scale=1 / max(count, 1),
-        chunk_tokens=chunk_tokens or max(64, CHUNK_ENTRIES // vocab),
-        wide=torch.float64 if dtype == torch.float64 else torch.float32,
+        checks.check_targets(targets, divergence=divergence, temperature=temperature, vocab=vocab)
+    teacher = (
+        targets.rows(None) if targets is not None else _dense(teacher_hidden, given, teacher_logits, vocab)
     )
+    checks.check_use(labels_BT, teacher is not None, distill_weight)
+    teacher = teacher if distill_weight else None
+    labels_N, index_N = _counted(labels_BT, student_hidden_BTH, ignore_index, vocab)
+    hidden_NH = student_hidden_BTH.flatten(0, -2)
+    dtype = _product_dtype(hidden_NH, head.weight)
+    work = Work(
+        head=head.trimmed(vocab, dtype), labels=labels_N, teacher=teacher, index=index_N,
+        objective=Objective(
+            distill_weight=distill_weight if teacher is not None else 0.0, temperature=temperature,
+            z_weight=z_weight, divergence=divergence_named(divergence, beta=beta, skew=skew),
+        ),
+        scale=1 / checks.token_count(num_tokens, len(index_N)),
+        chunk_tokens=chunk_tokens or _chunk_tokens(vocab, hidden_NH.device),
+        wide=torch.promote_types(dtype, torch.float32),
+    )  # fmt: skip
     inputs = (hidden_NH, head.weight, head.bias)
     wanted = tuple(torch.is_grad_enabled() and x is not None and x.requires_grad for x in inputs)
     total, parts = FusedLoss.apply(*inputs, work, wanted)
@@ -116,23 +108,112 @@ def loss_parts(
     )
 
 
-def _divergence(name: str, *, beta: float, skew: float) -> divergences.Divergence:
-    """The divergence by name; JSD at its ends is, by the convention of GKD and TRL, the KL it tends to."""
-    match name:
-        case "forward-kl":
-            return divergences.forward_kl
-        case "reverse-kl":
-            return divergences.reverse_kl
-        case "jsd":
-            ends = {0.0: divergences.forward_kl, 1.0: divergences.reverse_kl}
-            return ends.get(beta) or divergences.jensen_shannon(beta)
-        case "skew-kl":
-            return divergences.skew_kl(skew) if skew else divergences.forward_kl
-        case "skew-reverse-kl":
-            return divergences.skew_reverse_kl(skew) if skew else divergences.reverse_kl
-    raise ConfigError(
-        f"divergence {name!r} is unknown; choose forward-kl, reverse-kl, jsd, skew-kl or skew-reverse-kl"
-    )
+def _with_arguments_of(model: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function the signature of another, for readers and type checkers alike."""
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        returns = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.signature(model).replace(return_annotation=returns)
+        return function
+
+    return decorate
+
+
+@_with_arguments_of(loss_parts)
+def distillation_loss(*arguments, **options) -> torch.Tensor:
+    """Mean training loss per token in nats, from hidden states; its gradients are computed on the way.
+
+    Args:
+        student_hidden_BTH: last hidden states, (B, T, H) or (N, H), float64, float32, bfloat16 or float16.
+        student_head: a `torch.nn.Linear`, its weight (V, H), or a `Head` (bias, logit scale, soft cap). Gets its
+            gradient like any input, tied to the embedding or not.
+        labels_BT: next tokens, int64; `ignore_index` marks positions that count for nothing, in no term. May be
+            None at distill_weight 1.
+        teacher_hidden: teacher's last hidden states (B, T, H_T), with
+        teacher_head: in the forms of `student_head`; or
+        teacher_logits: (B, T, V), any float type, -inf for impossible tokens; or
+        targets: stored `SparseTargets`, for the forward KL at their own temperature. Without any of these four
+            the loss is the next-token cross-entropy, whatever distill_weight says.
+        divergence: of p (teacher) and q (student), both at the temperature:
+            "forward-kl" KL(p || q);
+            "reverse-kl" KL(q || p);
+            "jsd" beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q;
+            "skew-kl" KL(p || skew p + (1 - skew) q);
+            "skew-reverse-kl" KL(q || (1 - skew) p + skew q).
+        beta: of "jsd", in [0, 1]. JSD / beta tends to the forward KL as beta -> 0, JSD / (1 - beta) to the reverse
+            KL as beta -> 1; at the ends themselves those KLs are taken, as GKD and TRL do.
+        skew: of the skewed KLs, in [0, 1); 0 is the plain KL.
+        distill_weight: lambda in [0, 1].
+        temperature: tau > 0; the divergence is multiplied by tau^2, next token and z-loss stay at 1.
+        z_weight: lambda_Z >= 0.
+        num_tokens: what the sum over tokens is divided by; default: the positions that count here. With the number
+            of the whole step (all micro-batches and ranks) the sum of the losses is the step's mean, exactly.
+        ignore_index: the label of positions left out.
+        vocab_size: use the first so many tokens of both heads, which may be padded to different sizes; padding
+            rows get a zero gradient. Default: all, and then both sizes must agree.
+        chunk_tokens: tokens worked on at a time; default from the vocabulary and the device.
+
+    Returns:
+        A scalar, float32 at least; 0 with zero gradients where no position counts.
+
+    Raises:
+        ConfigError: an option out of range, or options that exclude each other.
+        DataError: shapes or types that do not fit.
+        VocabularyError: teacher and student have different vocabularies, or a label lies outside.
+
+    Validity:
+        Matrix products run in the type of the inputs (under autocast, in its type), everything else in float32;
+        the head's gradient is summed in float32. Not twice differentiable.
+
+    Source:
+        Busbridge et al. 2025, arXiv 2502.08606v2, Eq. 2-6 (forms), section D.1 (defaults lambda = tau = 1);
+        divergences and sparse targets: distill/divergences.py, distill/targets.py.
+
+    Example:
+        >>> hidden, head = torch.zeros(1, 3, 4), torch.nn.Linear(4, 8, bias=False)
+        >>> round(distillation_loss(hidden, head, torch.tensor([[1, 2, -100]])).item(), 4)  # log 8
+        2.0794
+    """
+    if "student_head" not in options and not isinstance(arguments[1], torch.nn.Module | Head):
+        if not arguments[1].is_floating_point():  # until train/ has moved
+            return logits_loss(*arguments, **options)
+    return loss_parts(*arguments, **options).total
+
+
+def _dense(
+    hidden: torch.Tensor | None, head: Head | None, logits: torch.Tensor | None, vocab: int
+) -> DenseTeacher | None:
+    if hidden is not None and head is not None:
+        head = head.trimmed(vocab, _product_dtype(hidden, head.weight))
+        return DenseTeacher(rows=hidden.detach().flatten(0, -2), head=head)
+    if logits is not None:
+        return DenseTeacher(rows=logits.detach(), head=None)
+    return None
+
+
+def _counted(
+    labels_BT: torch.Tensor | None, hidden: torch.Tensor, ignore_index: int, vocab: int
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Flat labels, and the flat positions that count."""
+    if labels_BT is None:
+        return None, torch.arange(hidden.shape[:-1].numel(), device=hidden.device)
+    labels_N = labels_BT.flatten()
+    index_N = (labels_N != ignore_index).nonzero().squeeze(1)
+    checks.check_ids(labels_N[index_N], vocab, "labels")
+    return labels_N, index_N
+
+
+def _product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
+    """Type of hidden @ weight.T: autocast's where it is on, else the wider of the two."""
+    dtype, device = torch.promote_types(hidden.dtype, weight.dtype), hidden.device.type
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return dtype
+
+
+def _chunk_tokens(vocab: int, device: torch.device) -> int:
+    entries = CHUNK_ENTRIES["cpu" if device.type == "cpu" else "other"]
+    return max(MIN_CHUNK_TOKENS, entries // vocab)
 
 
 def logits_loss(
