@@ -1,4 +1,4 @@
-"""`distillaw study show | run`: a family of runs from one TOML file."""
+"""`distillaw study show | run | next`: a family of runs from one TOML file, and what to add to it."""
 
 import shlex
 import sys
@@ -12,7 +12,12 @@ from distillaw.cli.display import make_display, say
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
-app = App(name="study", help="Design, dry-run and run a family of runs.")
+app = App(name="study", help="Design, dry-run, run and extend a family of runs.")
+app.command(
+    "distillaw.cli.next_runs:next_runs",
+    name="next",
+    help="The runs that sharpen a prediction or decision most.",
+)
 
 
 @app.command

@@ -1,26 +1,41 @@
 """Which runs next: the cells that shrink the uncertainty of a target most per FLOP.
 
-Spec fitting.md section 10: greedy V-optimal design per cost^0.4, linearised at the present fit, with a weak
-prior so that the first picks are defined. The target is a prediction, or the difference of two predictions
-(a decision: distilled against pretrained), given as its gradient by the fitted parameters.
+Spec fitting.md section 10: greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed
+law), with a weak prior so that the first picks are defined. The target is a prediction, or the difference of two
+(a decision: two allocations at equal compute, or distilled against pretrained). Its variance has the three parts
+of a prediction interval: a run informs the parameters, and one of larger compute shortens the extrapolation.
+
+    distillaw study next runs.csv --student-params 7B --student-tokens 1T --budget 1e21
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distillaw.errors import ConfigError, FitError
-from distillaw.fitting.curve import Curve, log_coordinates
-from distillaw.fitting.models import FREE
+from distillaw.errors import ConfigError
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.uncertainty import Belief, Cells, fitted_belief
 from distillaw.laws.base import Array
 
 COST_POWER = 0.4
 """Price of a FLOP in the greedy score: below 1, because one long run teaches more than many short ones."""
-_PRIOR_SD = 1.0
-"""Weak prior of every fitted parameter while fewer runs than parameters are chosen."""
+_WORTH = 0.002
+"""Share of the target's variance that a run must remove to be proposed at all."""
+BUDGETS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Shares of the budget for which the expected interval is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The target's interval as it is, or as it is expected to be."""
+
+    half_width: float
+    """Of the interval at the design's level, nats per token (of the difference, for a decision)."""
+    probability: float | None
+    """That the target is the better of the two, if the present estimate holds; None without a decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,146 +44,210 @@ class NextRun:
 
     index: int
     """Row of the candidate table."""
-    coords: Mapping[str, float]
+    params: float
+    tokens: float
+    teacher_loss: float | None
+    """None for a run without a teacher."""
     cost: float
-    """FLOP."""
     total_cost: float
-    """FLOP spent by this run and those before it."""
-    target_sd: float
-    """Expected standard deviation of the target's ln loss after this run, parameters only."""
+    """Spent by this run and those before it."""
+    after: Expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStep:
+    """What a budget is expected to buy."""
+
+    budget: float
+    spent: float
+    num_runs: int
+    after: Expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """Proposed runs in order, and the target's standard deviation before any of them."""
+    """Proposed runs in order, what the target looks like now, and how it is expected to sharpen with budget."""
 
-    before: float
+    loss: float
+    """Predicted loss of the target, nats per token (mean over its points)."""
+    gain: float | None
+    """Loss of the alternative less that of the target; None without a decision."""
+    level: float
+    before: Expected
     runs: tuple[NextRun, ...]
+    by_budget: tuple[BudgetStep, ...]
+    basis: str = ""
+    """What stands behind it: the fit and its status, or the guess."""
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 def propose(
-    result: FitResult,
+    law: FitResult | Belief,
     *,
-    candidates: Mapping[str, ArrayLike],
     target: Mapping[str, ArrayLike],
+    candidates: Mapping[str, ArrayLike],
     budget: float,
-    cost: ArrayLike | None = None,
-    against: "tuple[FitResult, Mapping[str, ArrayLike]] | None" = None,
-    fitted: Mapping[str, ArrayLike] | None = None,
+    against: Mapping[str, ArrayLike] | None = None,
+    level: float = 0.9,
     most: int = 40,
 ) -> Design:
-    """Runs that shrink the uncertainty of the target most per FLOP^0.4, within a budget.
+    """Runs that shrink the uncertainty of the target most per cost^0.4, within a budget.
 
     Args:
-        result: a usable fit, or one at a guessed law; its residual noise prices a run's information.
-        candidates: coordinates of the runs that could be made, as in `result.predict`.
-        target: coordinates whose predicted losses matter (their mean variance is minimised).
-        budget: FLOP that may be spent.
-        cost: FLOP of each candidate; by default 6 N D of its own size and tokens.
-        against: (None-teacher fit, coordinates) when the target is the difference of two predictions of one
-            fit; the same `result` must be given, since only its own parameters are informed by its runs.
-        fitted: coordinates of the runs already made; by default the information of the bootstrap replicates.
+        law: a usable fit with bootstrap replicates, or what is believed of a guessed law (`guessed_belief`).
+        target: params, tokens and (for a distilled student) teacher_loss; with several points their mean
+            variance is what shrinks.
+        candidates: columns params, tokens, teacher_loss (NaN without a teacher) of the runs that could be made;
+            teacher_params adds the teacher's forward pass to the cost; cost replaces the FLOP by prices of
+            your own, in the unit of the budget.
+        budget: what may be spent: FLOP, 6 N D + 2 N_T D per run, unless the candidates bring their cost.
+        against: the alternative of a decision, as `target`; what shrinks is then the difference.
+        level: coverage of the interval.
         most: runs at most.
 
     Raises:
-        FitError: the fit is not usable.
-        ConfigError: no candidate is within the budget.
+        FitError: the fit is not usable or has no replicates.
+        ConfigError: a coordinate is missing, or no candidate is within the budget.
     """
-    if result.curve is None or not result.is_usable:
-        raise FitError(f"design: the fit is {result.status.name}; {result.remedy}")
-    curve = result.curve
-    J, logs = _gradient(curve, candidates)
-    G, _ = _gradient(curve, target)
-    if against is not None:
-        other, coords = against
-        if other is not result:
-            raise ConfigError("design: a difference of two predictions needs both from the same fit")
-        G = G - _gradient(curve, coords)[0]
-    price = _price(logs, cost)
-    if not (price <= budget).any():
-        raise ConfigError(
-            f"design: the cheapest candidate costs {price.min():.2g} FLOP, the budget is {budget:.2g}"
-        )
-    covariance = _covariance(curve, fitted, result.noise)
-    return _greedy(
-        J, G, price, covariance, noise=max(result.noise, 1e-6), budget=budget, most=most, logs=logs
+    belief = fitted_belief(law) if isinstance(law, FitResult) else law
+    if not 0 < level < 1:
+        raise ConfigError(f"level: got {level}; give the coverage as a share between 0 and 1, e.g. 0.9")
+    pool = Cells.of(candidates, what="candidates")
+    cost = _cost(candidates, pool)
+    if not (np.isfinite(budget) and budget > 0) or not (cost <= budget).any():
+        raise ConfigError(f"budget: got {budget:.3g}; the cheapest candidate costs {cost.min():.3g}")
+    alternative = None if against is None else Cells.of(against, what="against")
+    question = _Question(
+        belief=belief, target=Cells.of(target, what="target"), against=alternative, level=level
     )
+    return question.design(pool, cost, budget=budget, most=most)
 
 
-def _greedy(
-    J: Array, G: Array, price: Array, covariance: Array, *, noise: float, budget: float, most: int,
-    logs: Mapping[str, Array],
-) -> Design:  # fmt: skip
-    """Rank-one updates of the covariance; a candidate may be chosen once."""
-    runs: list[NextRun] = []
-    spent, left = 0.0, np.ones(len(price), dtype=bool)
-    before = float(np.sqrt(np.mean(np.einsum("ti,ij,tj->t", G, covariance, G))))
-    while len(runs) < most:
-        allowed = left & (price <= budget - spent)
-        if not allowed.any():
-            break
-        CJ = covariance @ J.T  # (k, m)
-        gain = ((G @ CJ) ** 2).mean(axis=0) / (noise**2 + np.einsum("mk,km->m", J, CJ))
-        score = np.where(allowed, gain / price**COST_POWER, -np.inf)
-        i = int(np.argmax(score))
-        covariance = covariance - np.outer(CJ[:, i], CJ[:, i]) / (noise**2 + J[i] @ CJ[:, i])
-        spent += float(price[i])
-        left[i] = False
-        sd = float(np.sqrt(max(np.mean(np.einsum("ti,ij,tj->t", G, covariance, G)), 0.0)))
-        coords = {name: float(np.exp(value[i])) for name, value in logs.items()}
-        runs.append(NextRun(index=i, coords=coords, cost=float(price[i]), total_cost=spent, target_sd=sd))
-    return Design(before=before, runs=tuple(runs))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A target under a belief: its gradient, and its variance for any covariance and any reach of the runs."""
+
+    belief: Belief
+    target: Cells
+    against: Cells | None
+    level: float
+
+    def design(self, pool: Cells, cost: Array, *, budget: float, most: int) -> Design:
+        loss = np.exp(self.belief.log_loss(self.target))
+        gain = None
+        if self.against is not None:
+            gain = float(np.mean(np.exp(self.belief.log_loss(self.against)) - loss))
+        scale = _Scale(loss=float(loss.mean()), gain=gain, z=NormalDist().inv_cdf(0.5 + self.level / 2))
+        gradients = self.belief.gradient(pool), self._gradient()
+        runs = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
+        return Design(
+            loss=scale.loss, gain=gain, level=self.level, runs=runs,
+            before=scale.expected(self._variance(gradients[1], self.belief.covariance, self.belief.largest)),
+            by_budget=tuple(
+                self._step(pool, cost, gradients, scale, budget=share * budget, most=most)
+                for share in BUDGETS if (cost <= share * budget).any()
+            ),
+        )  # fmt: skip
+
+    def _step(self, pool: Cells, cost: Array, gradients: tuple[Array, Array], scale: "_Scale", *, budget: float,
+              most: int) -> BudgetStep:  # fmt: skip
+        runs = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
+        now = scale.expected(self._variance(gradients[1], self.belief.covariance, self.belief.largest))
+        return BudgetStep(budget=budget, spent=runs[-1].total_cost if runs else 0.0, num_runs=len(runs),
+                          after=runs[-1].after if runs else now)  # fmt: skip
+
+    def _gradient(self) -> Array:
+        G = self.belief.gradient(self.target)
+        return G if self.against is None else G - self.belief.gradient(self.against)
+
+    def _variance(self, G: Array, covariance: Array, largest: float | Array) -> Array:
+        """Mean variance of the target in ln L, for one reach of the runs or for each of many (m,)."""
+        own = float(np.mean(np.einsum("ti,ij,tj->t", G, covariance, G)))
+        return own + self._misspecified(largest)
+
+    def _misspecified(self, largest: float | Array) -> Array:
+        """Noise and misspecification of the target when the runs reach a compute, shape of `largest`.
+
+        They move neighbouring predictions together, so two of one kind differ by the difference of their spreads;
+        a distilled and a plain prediction do not share them (as in the draws behind a verdict).
+        """
+        spread = self._spread(self.target, largest)
+        if self.against is not None:
+            other = self._spread(self.against, largest)
+            distilled, against = self.target.taught, self.against.taught
+            spread = np.where(distilled == against, spread - other, np.where(distilled, spread, other))
+        return (spread**2).mean(axis=-1)
+
+    def _spread(self, cells: Cells, largest: float | Array) -> Array:
+        top = np.asarray(largest, dtype=np.float64)[..., None]
+        decades = np.log10(cells.compute / np.where(top > 0, top, cells.compute))
+        return np.hypot(self.belief.noise, self.belief.calibration.spread(decades))
+
+    def _greedy(
+        self,
+        pool: Cells,
+        cost: Array,
+        gradients: tuple[Array, Array],
+        scale: "_Scale",
+        *,
+        budget: float,
+        most: int,
+    ) -> tuple[NextRun, ...]:
+        """Rank-one updates of the covariance; a candidate may be chosen once."""
+        (J, G), covariance, largest = gradients, self.belief.covariance, self.belief.largest
+        noise = max(self.belief.noise, 1e-6) ** 2
+        runs: list[NextRun] = []
+        spent, left = 0.0, np.ones(len(cost), dtype=bool)
+        while len(runs) < most:
+            allowed = left & (cost <= budget - spent)
+            CJ = covariance @ J.T  # (k, m)
+            informed = noise + np.einsum("mk,km->m", J, CJ)
+            gain = ((G @ CJ) ** 2).mean(axis=0) / informed
+            gain += self._misspecified(largest) - self._misspecified(np.maximum(largest, pool.compute))
+            allowed &= gain >= _WORTH * self._variance(G, covariance, largest)
+            if not allowed.any():
+                break
+            i = int(np.argmax(np.where(allowed, gain / cost**COST_POWER, -np.inf)))
+            covariance = covariance - np.outer(CJ[:, i], CJ[:, i]) / informed[i]
+            largest = max(largest, float(pool.compute[i]))
+            spent += float(cost[i])
+            left[i] = False
+            runs.append(_run(pool, cost, i, spent, scale.expected(self._variance(G, covariance, largest))))
+        return tuple(runs)
 
 
-def _free(curve: Curve) -> Sequence[int]:
-    if curve.form == "capacity-gap":
-        raise ConfigError(
-            "design: not defined for the capacity-gap line; add teachers on the open side instead"
-        )
-    return FREE[curve.form] if curve.is_student else range(5 if curve.form == "chinchilla" else 6)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """From a variance in ln L to nats and a probability."""
+
+    loss: float
+    gain: float | None
+    z: float
+
+    def expected(self, variance: Array | float) -> Expected:
+        sd = self.loss * float(np.sqrt(max(float(variance), 0.0)))
+        chance = None if self.gain is None else NormalDist().cdf(self.gain / max(sd, 1e-12))
+        return Expected(half_width=self.z * sd, probability=chance)
 
 
-def _gradient(curve: Curve, coords: Mapping[str, ArrayLike]) -> tuple[Array, dict[str, Array]]:
-    """D ln L / d theta at the coordinates by central difference, (m, k), and the logs of the coordinates."""
-    logs, _ = log_coordinates(curve, dict(coords))
-    free = list(_free(curve))
-    h = 1e-5
-    up, down = (np.repeat(curve.theta[None], len(free), axis=0) for _ in range(2))
-    up[np.arange(len(free)), free] += h
-    down[np.arange(len(free)), free] -= h
-    behind = curve.behind
-    if behind is not None:  # the supervised law stays where it is
-        logs = logs | {"supervised_loss": curve._log_supervised(logs, replicates=False)[0]}
-    shifted = [
-        Curve(form=curve.form, theta=curve.theta, replicates=theta, centre=curve.centre).log_value(
-            logs, replicates=True
-        )
-        for theta in (up, down)
-    ]
-    return ((shifted[0] - shifted[1]) / (2 * h)).T, logs
+def _run(pool: Cells, cost: Array, i: int, spent: float, after: Expected) -> NextRun:
+    teacher = float(pool.teacher_loss[i]) if pool.taught[i] else None
+    return NextRun(index=i, params=float(pool.params[i]), tokens=float(pool.tokens[i]), teacher_loss=teacher,
+                   cost=float(cost[i]), total_cost=spent, after=after)  # fmt: skip
 
 
-def _covariance(curve: Curve, fitted: Mapping[str, ArrayLike] | None, noise: float) -> Array:
-    """Present covariance of the fitted parameters, kept proper by the weak prior."""
-    free = list(_free(curve))
-    prior = np.eye(len(free)) / _PRIOR_SD**2
-    if fitted is not None:
-        J, _ = _gradient(curve, fitted)
-        return np.asarray(np.linalg.inv(J.T @ J / max(noise, 1e-6) ** 2 + prior), dtype=np.float64)
-    if len(curve.replicates) < 2:
-        raise FitError(
-            "design: the fit has no bootstrap replicates; fit with bootstrap=1000 or pass fitted=..."
-        )
-    spread = np.cov(curve.replicates[:, free].T) + 1e-12 * np.eye(len(free))
-    return np.asarray(np.linalg.inv(np.linalg.inv(spread) + prior), dtype=np.float64)
-
-
-def _price(logs: Mapping[str, Array], cost: ArrayLike | None) -> Array:
-    if cost is not None:
-        price = np.asarray(cost, dtype=np.float64)
-        if not (np.isfinite(price).all() and (price > 0).all()):
-            raise ConfigError("design: every candidate's cost must be positive and finite")
+def _cost(table: Mapping[str, ArrayLike], pool: Cells) -> Array:
+    """FLOP of each candidate: 6 N D, and 2 N_T D for the teacher's forward pass; or the prices given."""
+    if table.get("cost") is not None:
+        price = np.broadcast_to(np.asarray(table["cost"], dtype=np.float64), pool.params.shape)
+        if not (np.isfinite(price) & (price > 0)).all():
+            raise ConfigError("candidates: every cost must be positive and finite")
         return price
-    size = logs["student_params"] if "student_params" in logs else logs["params"]
-    tokens = logs["student_tokens"] if "student_tokens" in logs else logs["tokens"]
-    return 6 * np.exp(size + tokens)
+    cost = pool.compute
+    if table.get("teacher_params") is not None:
+        teacher = np.broadcast_to(np.asarray(table["teacher_params"], dtype=np.float64), cost.shape)
+        cost = cost + np.where(pool.taught & np.isfinite(teacher), 2 * teacher * pool.tokens, 0.0)
+    return cost

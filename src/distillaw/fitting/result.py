@@ -8,7 +8,7 @@ JSON in `serialise.py`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
+
+if TYPE_CHECKING:
+    from distillaw.fitting.design import Design
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +213,31 @@ class FitResult:
         logs, _ = log_coordinates(curve.behind, {"params": params, "tokens": tokens})
         values = np.exp(curve.behind.log_value(logs, replicates=len(curve.behind.replicates) > 0))
         return np.broadcast_to(values, (max(len(curve.replicates), 1), values.shape[1]))
+
+    def next_runs(
+        self, *, target: Mapping[str, ArrayLike], budget: float, against: Mapping[str, ArrayLike] | None = None,
+        candidates: Mapping[str, ArrayLike] | None = None, level: float | None = None, most: int = 40,
+    ) -> "Design":  # fmt: skip
+        """The runs that shrink the uncertainty of a prediction or decision most per FLOP.
+
+        Args:
+            target: params, tokens and, for a distilled student, teacher_loss.
+            budget: FLOP that may be spent.
+            against: the alternative of a decision, as `target`: what shrinks is then the difference.
+            candidates: runs that could be made; by default a grid from the smallest run to the target.
+            level: coverage of the interval, by default that of the fit.
+            most: runs proposed at most.
+
+        Raises:
+            FitError: the fit is not usable, or has no bootstrap replicates.
+            ConfigError: the question is incomplete, or the budget buys no candidate.
+        """
+        from distillaw.fitting.next_runs import next_runs
+
+        return next_runs(
+            self, target=target, budget=budget, against=against, candidates=candidates, most=most,
+            level=self.level if level is None else level, params_convention=self.params_convention,
+        )  # fmt: skip
 
     def raise_for_status(self) -> "FitResult":
         """Self if the status is CONVERGED; otherwise an error with the remedy, for scripts.

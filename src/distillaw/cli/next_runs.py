@@ -1,0 +1,237 @@
+"""`distillaw study next`: which runs would sharpen a prediction or a decision most per FLOP."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.fit import Family, parse_columns
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.accounting.hardware import Hardware
+    from distillaw.fitting.design import Design
+
+SHOWN = 12
+"""Runs in the printed table; --json has all."""
+
+
+def next_runs(
+    source: str,
+    *,
+    student_params: str | None = None,
+    student_tokens: str | None = None,
+    teacher_loss: float | None = None,
+    teacher_params: str | None = None,
+    against: str | None = None,
+    budget: str | None = None,
+    dollars: float | None = None,
+    hardware: str | None = None,
+    price: float | None = None,
+    candidates: Path | None = None,
+    guess: str | None = None,
+    noise: float = 0.003,
+    law: Family | None = None,
+    columns: str | None = None,
+    group: str | None = None,
+    unit: str | None = None,
+    params_convention: Literal["non-embedding", "total"] | None = None,
+    bootstrap: int = 400,
+    level: float = 0.9,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Propose the runs that shrink the uncertainty of a prediction or decision most per FLOP.
+
+    Args:
+        source: a table of runs (CSV, Parquet, JSON lines), a study folder, a fitted law (JSON), or the name of a
+            published law as a guess without runs.
+        student_params: of the student in question, e.g. 7B; a study folder's target by default.
+        student_tokens: tokens it is trained on, e.g. 1T.
+        teacher_loss: of its teacher, nats/token; leave out for a student trained alone.
+        teacher_params: of its teacher, to price the teacher's forward pass in runs with it.
+        against: the alternative of a decision: `pretrain` (the same student alone), or PARAMS,TOKENS[,TEACHER_LOSS].
+        budget: FLOP to spend, e.g. 1e21; or --dollars with --hardware.
+        dollars: money to spend instead.
+        hardware: device of the price and of the hours shown, e.g. h100-sxm.
+        price: US dollars per device-hour, instead of the preset's.
+        candidates: table of the runs that could be made (params, tokens, teacher_loss, teacher_params, cost);
+            by default sizes and tokens in factors of two from the smallest run to the student in question.
+        guess: published law to design from where the runs do not carry one, e.g. surrogate-s2.
+        noise: spread of one run's ln loss that a guess assumes.
+        law: the family to fit to a table.
+        columns: which column is what, as in `distillaw fit`.
+        group: column that names the independent run of each row.
+        unit: of the losses.
+        params_convention: what the params column and --student-params count.
+        bootstrap: replicates of the fit.
+        level: coverage of the interval.
+        json_: print one JSON object instead.
+    """
+    from distillaw.fitting.next_runs import next_runs as propose_runs
+    from distillaw.runs.table import read_table
+
+    device = _device(hardware)
+    target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
+    design = propose_runs(
+        source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
+        candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
+        columns=parse_columns(columns), group=group, unit=unit, params_convention=params_convention,
+        bootstrap=bootstrap, level=level,
+    )  # fmt: skip
+    if json_:
+        print_json(
+            {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
+        )
+        return
+    _print(design, target, against, device, price)
+    print(f"\nnext: {_next(source, law, taught='teacher_loss' in target)}")
+
+
+def _target(
+    source: str,
+    params: str | None,
+    tokens: str | None,
+    teacher_loss: float | None,
+    teacher_params: str | None,
+) -> dict[str, float]:
+    """The student in question; a study folder knows its own."""
+    if params is None and tokens is None and (Path(source) / "study.json").is_file():
+        from distillaw.planning.record import read_study
+
+        known = read_study(Path(source)).target
+        params, tokens = (None, None) if known is None else (str(known[0]), str(known[1]))
+    if params is None or tokens is None:
+        raise ConfigError("name the student in question: --student-params 7B --student-tokens 1T")
+    target = {"params": parse_count(params, name="--student-params"),
+              "tokens": parse_count(tokens, name="--student-tokens")}  # fmt: skip
+    if teacher_loss is not None:
+        target["teacher_loss"] = parse_count(teacher_loss, name="--teacher-loss")
+    if teacher_params is not None:
+        target["teacher_params"] = parse_count(teacher_params, name="--teacher-params")
+    return target
+
+
+def _against(text: str | None, target: dict[str, float]) -> dict[str, float] | None:
+    """The alternative from `pretrain` or `PARAMS,TOKENS[,TEACHER_LOSS]`."""
+    if text is None:
+        return None
+    if text == "pretrain":
+        if "teacher_loss" not in target:
+            raise ConfigError(
+                "--against pretrain: the student in question has no teacher; add --teacher-loss"
+            )
+        return {"params": target["params"], "tokens": target["tokens"]}
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) not in (2, 3):
+        raise ConfigError(
+            f"--against {text!r}: write pretrain, or PARAMS,TOKENS[,TEACHER_LOSS] such as 3B,2T,2.1"
+        )
+    names = ("params", "tokens", "teacher_loss")
+    return {name: parse_count(part, name="--against") for name, part in zip(names, parts, strict=False)}
+
+
+def _device(name: str | None) -> "Hardware | None":
+    from distillaw.accounting.hardware import hardware
+
+    return None if name is None else hardware(name)
+
+
+def _budget(text: str | None, dollars: float | None, device: "Hardware | None", price: float | None) -> float:
+    """FLOP to spend."""
+    if (text is None) == (dollars is None):
+        raise ConfigError(
+            "give either --budget FLOP, e.g. --budget 1e21, or --dollars X with --hardware NAME"
+        )
+    if text is not None:
+        return parse_count(text, name="--budget")
+    from distillaw.accounting.hardware import estimate_cost
+
+    if device is None:
+        raise ConfigError(
+            "--dollars needs --hardware NAME, e.g. h100-sxm: its speed and price turn money into FLOP"
+        )
+    per_flop = estimate_cost(1.0, device, price_per_hour=price).price
+    if not per_flop:
+        raise ConfigError(f"{device.name} has no price per hour; give one with --price")
+    return parse_count(dollars or 0.0, name="--dollars") / per_flop
+
+
+def _print(
+    design: "Design",
+    target: dict[str, float],
+    against: str | None,
+    device: "Hardware | None",
+    price: float | None,
+) -> None:
+    print(design.basis)
+    what = f"{format_count(target['params'])} on {format_count(target['tokens'])} tokens"
+    what += f", teacher loss {target['teacher_loss']:g}" if "teacher_loss" in target else ""
+    percent = f"{100 * design.level:.0f} %"
+    if design.gain is None:
+        print(
+            f"target: loss of {what}: {design.loss:.4f} +- {design.before.half_width:.4f} nats/token ({percent})"
+        )
+    else:
+        print(f"target: {what}, against {against}")
+        print(f"  better by {design.gain:+.4f} +- {design.before.half_width:.4f} nats/token ({percent}), probability "
+              f"{_chance(design.before)}")  # fmt: skip
+    if not design.runs:
+        print("\nno run within the budget shrinks this noticeably")
+    else:
+        _print_runs(design, device, price)
+    _print_budgets(design)
+    print("\nExpected values are linearised at the present law; fit again after every few runs.")
+
+
+def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
+    from rich.table import Table
+
+    from distillaw.cli.display import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    decides = design.gain is not None
+    names = ["run", "params", "tokens", "teacher loss", "FLOP", "FLOP in all", "then +-"]
+    for name in names + ["probability"] * decides + ["hours, price in all"] * (device is not None):
+        table.add_column(name, justify="right")
+    for number, run in enumerate(design.runs[:SHOWN], 1):
+        cells = [str(number), format_count(run.params), format_count(run.tokens),
+                 "-" if run.teacher_loss is None else f"{run.teacher_loss:.4g}", f"{run.cost:.2g}",
+                 f"{run.total_cost:.2g}", f"{run.after.half_width:.4f}"]  # fmt: skip
+        cells += [_chance(run.after)] * decides
+        table.add_row(*cells, *([] if device is None else [_bill(run.total_cost, device, price)]))
+    print()
+    console().print(table)
+    if len(design.runs) > SHOWN:
+        print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
+
+
+def _print_budgets(design: "Design") -> None:
+    print("\nwith a budget of      runs   interval" + ("   probability" if design.gain is not None else ""))
+    for step in design.by_budget:
+        chance = f"   {_chance(step.after)}" if design.gain is not None else ""
+        print(f"{format_flop(step.budget):<20}{step.num_runs:>6}   +- {step.after.half_width:.4f}{chance}")
+
+
+def _chance(expected) -> str:
+    return "" if expected.probability is None else f"{expected.probability:.2f}"
+
+
+def _bill(flop: float, device: "Hardware", price: float | None) -> str:
+    from distillaw.accounting.hardware import SECONDS_PER_HOUR, estimate_cost
+
+    cost = estimate_cost(flop, device, price_per_hour=price)
+    money = "" if cost.price is None else f", ${cost.price:,.0f}"
+    return f"{format_seconds(cost.device_hours * SECONDS_PER_HOUR)}{money}"
+
+
+def _next(source: str, law: str | None, *, taught: bool) -> str:
+    """The likely next command."""
+    path = Path(source)
+    if (path / "study.json").is_file():
+        return "add these sizes and tokens to the study's TOML file, then distillaw study run STUDY.toml"
+    family = law or ("distillation-reduced" if taught else "supervised")
+    table = shlex.quote(source) if path.suffix not in (".json", "") else "runs.csv"
+    return f"make these runs, add them to {table}, then distillaw fit {table} --law {family} --out law.json"
