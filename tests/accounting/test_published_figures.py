@@ -1,6 +1,7 @@
 """Every row of sections 10 and 11 of the specification of accounting (arXiv 2502.08606 and 2311.07052)."""
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,36 @@ class TestArchitectureTable:
     def test_f_shape_is_within_its_stated_error_of_the_full_count(self, row):
         error = approximation_error(forward_flops(shape_of(row)).total / 1e9, float(row["C_fwd_B"]))
         assert -4.0e-3 - 5e-4 < error < 0  # 0.40 %: it leaves out the softmax
+
+
+def test_the_table_was_made_with_32768_entries():
+    """(N_total - N) / d_model within the rounding of both columns; the 32168 of the paper's text is ruled out."""
+    sizes = [(float(row["N_total_B"]) - float(row["N_B"])) * 1e9 / int(row["d_model"]) for row in TABLE]
+    half_digits = [
+        sum(rounding(row[key]) for key in ("N_total_B", "N_B")) / int(row["d_model"]) for row in TABLE
+    ]
+    assert all(abs(v - 32768) <= half + 1 for v, half in zip(sizes, half_digits, strict=True))
+    assert any(abs(v - 32168) > half for v, half in zip(sizes, half_digits, strict=True))
+
+
+def rounding(printed: str) -> float:
+    """Half of the last printed digit, in units of one; trailing zeros are not printed, so at most four digits."""
+    digits = 3 - math.floor(math.log10(float(printed)))
+    return 0.5 * 10 ** (9 - digits)
+
+
+def test_f_of_n_against_the_count_from_shapes():
+    """Section 10: the two differ by up to 0.42 %, at 103M."""
+    errors = {
+        row["name"]: abs(
+            approximation_error(
+                PAPER.forward_flops(float(row["N_B"]) * 1e9), forward_flops(shape_of(row)).total
+            )
+        )
+        for row in TABLE
+    }
+    assert max(errors, key=errors.__getitem__) == "103M"
+    assert errors["103M"] == pytest.approx(0.0042, abs=4e-4)
 
 
 @pytest.mark.parametrize(
