@@ -34,6 +34,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
+    "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
     "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
 }
 for _name, (_path, _help) in _VERBS.items():

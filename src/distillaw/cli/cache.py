@@ -1,0 +1,335 @@
+"""`distillaw cache build | inspect | verify`: teacher targets on disk."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.display import say
+from distillaw.errors import CacheError, ConfigError
+from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.targets.make import TargetMaker
+    from distillaw.targets.manifest import Manifest, StorePlan
+    from distillaw.targets.predict import Prediction
+
+app = App(name="cache", help="Teacher targets on disk: built once, read by any number of students.")
+
+Estimator = Annotated[
+    str, Parameter(help="sampled (unbiased), top-k, top-p (both with residual mass) or full.")
+]
+
+
+@app.command
+def build(
+    *,
+    teacher: str,
+    data: Path,
+    out: Path,
+    split: str = "student",
+    context: int = 128,
+    tokens: str | None = None,
+    order_seed: int = 0,
+    estimator: Estimator = "sampled",
+    samples: int = 32,
+    k: int = 64,
+    p: float = 0.95,
+    temperature: float = 1.0,
+    seed: int = 0,
+    shard_mb: float = 64.0,
+    device: str = "auto",
+    dry_run: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Store a teacher's targets for every window of a split; prints first what it will cost.
+
+    Safe to interrupt and to repeat: finished shards are kept, and the result is the same byte for byte.
+
+    Args:
+        teacher: a Hugging Face folder, FOLDER/FILE.gguf or a name on the hub.
+        data: prepared tokens: the `data` folder of a study or run.
+        out: folder of the store.
+        split: which text.
+        context: positions per window; the students' training.context (128 unless set).
+        tokens: cover only the first tokens that a student reads, e.g. 5M; default: all of the split.
+        order_seed: the student's data seed, which says which tokens those are.
+        estimator: what is kept of each distribution.
+        samples: points per position of `sampled`.
+        k: ids of `top-k`, and the most of `top-p`.
+        p: probability that `top-p` keeps.
+        temperature: of the stored distribution.
+        seed: of the samples.
+        shard_mb: largest size of a file, MB.
+        device: cpu, cuda or auto (cuda where there is one).
+        dry_run: print the cost and stop.
+        quiet: no progress.
+        json: print one JSON object.
+    """
+    from distillaw.targets.build import Request, build_shards, make_plan, opened_for_building, settle_plan
+    from distillaw.targets.scheme import Scheme
+
+    scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=temperature)
+    request = Request(
+        scheme=scheme, split=split, context=context, order_seed=order_seed, seed=seed,
+        tokens=None if tokens is None else int(parse_count(tokens, name="--tokens")), shard_bytes=int(shard_mb * 1e6),
+    )  # fmt: skip
+    maker, store = _load(teacher, data, split, context, scheme, seed, device)
+    plan = settle_plan(out, make_plan(request, maker.teacher, store))
+    prediction = _predict(out, plan, maker, quiet=quiet)
+    if dry_run:
+        command = shlex.join(
+            ["distillaw", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--json"))]
+        )
+        if json:
+            print_json({"folder": str(out), **plan.record(), **prediction.record()})
+        else:
+            print(f"{_describe(plan)}\n{_cost(prediction)}\n\nnext: {command}")
+        return
+    say(f"{_describe(plan)}\n{_cost(prediction)}", quiet=quiet)
+    began = time.monotonic()
+    with opened_for_building(out, plan) as plan:
+        manifest = build_shards(
+            out, plan, maker, progress=_progress(plan, quiet), say=lambda text: say(text, quiet=quiet)
+        )
+    seconds = time.monotonic() - began
+    if json:
+        answer = {
+            "folder": str(out),
+            **_facts(out, manifest),
+            "seconds": seconds,
+            "predicted": prediction.record(),
+        }
+        print_json(answer)
+        return
+    off = manifest.total_bytes / prediction.bytes - 1
+    print(
+        f"{out}: {format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction) in {format_seconds(seconds)}"
+    )
+    print(f"{_found(manifest)}\n\nnext: distillaw cache verify {shlex.quote(str(out))}")
+
+
+@app.command
+def inspect(cache: Path, *, json: bool = False) -> None:
+    """What a store holds: teacher, text, estimator, bytes, the teacher's loss and entropy.
+
+    Args:
+        cache: folder of the store.
+        json: print one JSON object.
+    """
+    from distillaw.targets.manifest import read_manifest
+
+    manifest = read_manifest(cache)
+    if json:
+        print_json({"folder": str(cache), **_facts(cache, manifest)})
+        return
+    plan = manifest.plan
+    print(f"{_describe(plan)}\n{_found(manifest)}")
+    print(
+        f"{format_bytes(manifest.total_bytes)} in {len(manifest.shards)} shards, "
+        f"{manifest.bytes_per_position:.1f} bytes per position, built in {format_seconds(_build_seconds(cache))}"
+    )
+    print(
+        f"teacher   {plan.teacher}  {plan.teacher_fingerprint}  {plan.teacher_dtype}\n"
+        f"tokenizer {plan.tokenizer_hash}  {plan.vocab_size} entries\ndata      {plan.data}  {plan.data_hash}\n"
+        f"store     {plan.identity}  seed {plan.seed}"
+    )
+    print(f"\nnext: distillaw cache verify {shlex.quote(str(cache))}")
+
+
+@app.command
+def verify(
+    cache: Path,
+    *,
+    teacher: str | None = None,
+    data: Path | None = None,
+    windows: int = 16,
+    checksums_only: bool = False,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Check every checksum, then ask the teacher again about some windows and compare.
+
+    Args:
+        cache: folder of the store.
+        teacher: where the teacher lies now; default: where it was.
+        data: where the tokens lie now; default: where they were.
+        windows: how many windows the teacher is asked about.
+        checksums_only: leave the teacher out.
+        device: cpu, cuda or auto.
+        json: print one JSON object.
+    """
+    from distillaw.targets.manifest import read_manifest
+    from distillaw.targets.verify import check_files
+
+    if windows < 1:
+        raise ConfigError(f"--windows {windows}: at least 1 is needed, or --checksums-only")
+    manifest = read_manifest(cache)
+    problems = [problem for problem in check_files(cache, manifest) if problem]
+    compared = None
+    if not problems and not checksums_only:
+        compared = _ask_again(cache, manifest, teacher, data, windows, device)
+        if not compared.agrees:
+            problems.append(
+                f"{cache}: the teacher asked again differs by {compared.loss_difference:.3f} nats in loss and "
+                f"{compared.entropy_difference:.3f} in entropy on average: its weights or the way it runs have "
+                "changed. Build the store again"
+            )
+    if json:
+        from dataclasses import asdict
+
+        print_json({
+            "folder": str(cache), "ok": not problems, "problems": problems, "shards": len(manifest.shards),
+            "bytes": manifest.total_bytes, "teacher": None if compared is None else asdict(compared),
+        })  # fmt: skip
+        return 1 if problems else 0
+    for problem in problems:
+        sys.stderr.write(f"distillaw: {problem}\n")
+    if not problems:
+        print(
+            f"{cache}: {len(manifest.shards)} shards, {format_bytes(manifest.total_bytes)}, every checksum right"
+        )
+        if compared is not None:
+            print(
+                f"teacher asked again about {compared.windows} windows: {compared.identical_windows} equal byte for "
+                f"byte, losses differ by {compared.loss_difference:.2g} nats on average"
+            )
+        print(f"\nnext: distillaw cache inspect {shlex.quote(str(cache))}")
+    return 1 if problems else 0
+
+
+def _load(teacher: str, data: Path, split: str, context: int, scheme, seed: int, device: str):
+    """(maker, token store) of what the user named."""
+    from distillaw.sweep.study import require_trainable
+
+    require_trainable()
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from distillaw.data.shards import TokenStore
+    from distillaw.data.tokenizer import load_tokenizer
+    from distillaw.models.teacher import load_teacher
+    from distillaw.targets.build import open_split
+    from distillaw.targets.make import TargetMaker
+
+    disable_progress_bar()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    store = TokenStore.open(data)
+    text = open_split(store, split, context)
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
+    loaded = load_teacher(teacher, tokenizer, context=context, device=device)
+    return TargetMaker(teacher=loaded, split=text, scheme=scheme, seed=seed), store
+
+
+def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", *, quiet: bool) -> "Prediction":
+    from distillaw.targets.build import missing_positions, require_space
+    from distillaw.targets.predict import predict
+
+    say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time", quiet=quiet)
+    prediction = predict(maker, plan)
+    require_space(out, prediction.bytes_per_position * missing_positions(out, plan))
+    return prediction
+
+
+def _ask_again(
+    cache: Path, manifest: "Manifest", teacher: str | None, data: Path | None, windows: int, device: str
+):
+    from distillaw.targets.manifest import require_same
+    from distillaw.targets.store import TargetStore
+    from distillaw.targets.verify import ask_again
+
+    plan = manifest.plan
+    try:
+        maker, store = _load(
+            teacher or plan.teacher,
+            data or Path(plan.data),
+            plan.split,
+            plan.context,
+            plan.scheme,
+            plan.seed,
+            device,
+        )
+    except CacheError as error:
+        raise CacheError(
+            f"{error}. Every checksum of {cache} is right; say with --teacher and --data where teacher and tokens lie "
+            "now, or leave the teacher out with --checksums-only"
+        ) from error
+    require_same(
+        cache, plan, {"data_hash": store.data_hash, "teacher_fingerprint": maker.teacher.fingerprint}
+    )
+    return ask_again(TargetStore.open(cache), maker, windows)
+
+
+def _describe(plan: "StorePlan") -> str:
+    covered = "all" if plan.order_seed is None else f"the first in data order {plan.order_seed}"
+    return (
+        f"{plan.scheme.describe()} of {plan.teacher}\n{format_count(plan.num_positions)} positions: {covered} of the "
+        f"{plan.split} split in windows of {plan.context}, vocabulary {plan.vocab_size}"
+    )
+
+
+def _cost(prediction: "Prediction") -> str:
+    students = prediction.break_even
+    pays = (
+        "an online teacher is as cheap"
+        if students is None
+        else f"pays from {students:.3g} students on, against {format_seconds(prediction.forward_seconds)} of an "
+        "online teacher for each"
+    )
+    return (
+        f"about {format_bytes(prediction.bytes)} +- {format_bytes(2 * prediction.bytes_error)} "
+        f"({prediction.bytes_per_position:.1f} bytes per position) and {format_seconds(prediction.seconds)}; {pays}; "
+        f"reading it all takes a student {format_seconds(prediction.read_seconds)}"
+    )
+
+
+def _found(manifest: "Manifest") -> str:
+    return (
+        f"teacher loss {manifest.teacher_loss:.4f} nats/token on this text, mean entropy {manifest.mean_entropy:.4f}, "
+        f"ids kept hold {manifest.mean_mass:.1%} of the mass"
+    )
+
+
+def _facts(folder: Path, manifest: "Manifest") -> dict[str, object]:
+    plan = manifest.plan
+    return {
+        **plan.record(), "identity": plan.identity, "positions": plan.num_positions, "bytes": manifest.total_bytes,
+        "bytes_per_position": manifest.bytes_per_position, "shards": len(manifest.shards),
+        "teacher_loss": manifest.teacher_loss, "mean_entropy": manifest.mean_entropy,
+        "mean_mass": manifest.mean_mass, "build_seconds": _build_seconds(folder),
+    }  # fmt: skip
+
+
+def _build_seconds(folder: Path) -> float:
+    """Time spent on the shards, over all attempts."""
+    from distillaw.runs.files import read_json_lines
+    from distillaw.targets.manifest import LOG
+
+    return sum(float(str(line["seconds"])) for line in read_json_lines(folder / LOG))
+
+
+def _progress(plan: "StorePlan", quiet: bool):
+    """A callback that says now and then how far the build is."""
+    from distillaw.cli.display import LOG_SECONDS
+
+    began = said = time.monotonic()
+    done = 0
+
+    def advance(positions: int) -> None:
+        nonlocal said, done
+        done += positions
+        now = time.monotonic()
+        if now - said > LOG_SECONDS:
+            said = now
+            rate = done / (now - began)
+            left = format_seconds((plan.num_positions - done) / rate)
+            share = done / plan.num_positions
+            say(f"{share:4.0%}  {format_count(rate)} positions/s, {left} left", quiet=quiet)
+
+    return advance

@@ -1,0 +1,248 @@
+"""Building a store: plan, shards one after another, manifest last.
+
+A shard is on the disk completely or not at all, and the plan fixes what each one holds. So a build that is killed at
+any moment goes on with the shards that are missing, and the result is the uninterrupted one byte for byte.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.data.shards import Split, TokenStore
+from distillaw.errors import CacheError, ConfigError, DataError, RunError
+from distillaw.models.teacher import Teacher
+from distillaw.quantities import format_bytes
+from distillaw.runs.files import disk_error, file_sha256, locked
+from distillaw.targets.make import TargetMaker, windows_per_forward
+from distillaw.targets.manifest import (
+    LOG,
+    PLAN,
+    Manifest,
+    ShardEntry,
+    StorePlan,
+    read_plan,
+    require_same,
+    shard_name,
+    write_plan,
+)
+from distillaw.targets.scheme import Scheme
+from distillaw.targets.shard import Shard, write_shard
+
+SHARD_TOKENS = {"cpu": 1 << 15, "cuda": 1 << 22}
+"""Most positions of a shard: about a minute of a teacher, which is what a kill loses at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asks for."""
+
+    scheme: Scheme
+    split: str = "student"
+    context: int = 128
+    tokens: int | None = None
+    """Cover the first tokens of a data order only; None covers the split."""
+    order_seed: int = 0
+    seed: int = 0
+    shard_bytes: int = 64_000_000
+
+
+def make_plan(request: Request, teacher: Teacher, data: TokenStore) -> StorePlan:
+    """What a request comes to for a teacher and a token store.
+
+    Raises:
+        ConfigError: no such split, or a number out of its range.
+        DataError: the split has no window of that context, or fewer tokens than asked for.
+    """
+    request.scheme.check(teacher.vocab_size)
+    if request.seed < 0 or request.order_seed < 0 or request.shard_bytes < 1:
+        raise ConfigError("--shard-mb must be positive, --seed and --order-seed not negative")
+    available = open_split(data, request.split, request.context).num_windows
+    wanted = available if request.tokens is None else -(-request.tokens // request.context)
+    if not 1 <= wanted <= available:
+        raise DataError(
+            f"{data.folder}: the {request.split} split has {available} windows of {request.context} tokens "
+            f"({available * request.context} tokens), {wanted} are asked for. Lower --tokens or --context, or add text"
+        )
+    device = teacher.model.device.type
+    group = windows_per_forward(request.context, device)
+    return StorePlan(
+        teacher=teacher.name, data=str(data.folder), teacher_fingerprint=teacher.fingerprint,
+        teacher_dtype=str(teacher.model.dtype).removeprefix("torch."),
+        tokenizer_hash=str(data.manifest["tokenizer_hash"]), data_hash=data.data_hash, split=request.split,
+        context=request.context, vocab_size=teacher.vocab_size, scheme=request.scheme, seed=request.seed,
+        split_windows=available, num_windows=wanted, order_seed=None if wanted == available else request.order_seed,
+        windows_per_shard=_shard_windows(request, teacher.vocab_size, device, group), windows_per_forward=group,
+    )  # fmt: skip
+
+
+def _shard_windows(request: Request, vocab_size: int, device: str, group: int) -> int:
+    """Windows of a shard: whole groups, within the bytes asked for and the positions of a minute or so."""
+    scheme = request.scheme
+    per_position = {"sampled": scheme.samples * 1.2, "full": vocab_size * 4.0}.get(
+        scheme.estimator, scheme.k * 3.5
+    )
+    positions = min(request.shard_bytes / per_position, SHARD_TOKENS.get(device, SHARD_TOKENS["cuda"]))
+    return max(1, int(positions / request.context) // group) * group
+
+
+@contextmanager
+def opened_for_building(folder: Path, plan: StorePlan) -> Iterator[StorePlan]:
+    """Lock the folder and settle the plan: the one begun there, if it is of the same request.
+
+    Raises:
+        CacheError: another store was begun or built there (every difference is named).
+        RunError: another process is building there, or the disk is full.
+    """
+    with locked(folder / ".lock", f"the target store {folder}"):
+        for left in folder.glob(".*.tmp"):  # of a build that was killed; nobody else holds the lock
+            left.unlink()
+        begun = settle_plan(folder, plan)
+        if not (folder / PLAN).exists():
+            write_plan(folder, begun)
+        yield begun
+
+
+def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
+    """The plan begun in a folder if it is of the same request, else the new one.
+
+    Raises:
+        CacheError: another store was begun or built there (every difference is named).
+    """
+    if not (folder / PLAN).exists():
+        if any(path.name != ".lock" for path in folder.glob("*")):
+            raise CacheError(
+                f"{folder}: not empty, and no target store was begun there. Choose a new folder with --out"
+            )
+        return plan
+    begun = read_plan(folder / PLAN)
+    layout = ("teacher", "data", "windows_per_shard", "windows_per_forward")
+    require_same(folder, begun, {name: value for name, value in plan.record().items() if name not in layout})
+    return begun
+
+
+def build_shards(
+    folder: Path, plan: StorePlan, maker: TargetMaker, *, progress: Callable[[int], None] = lambda positions: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Manifest:  # fmt: skip
+    """Make what is missing or damaged, then write the manifest; the folder is locked by the caller.
+
+    Args:
+        folder: the store's.
+        plan: of `opened_for_building`.
+        maker: teacher and text.
+        progress: told of positions as they are finished, those found on the disk included.
+        say: told of shards that are made anew.
+
+    Raises:
+        RunError: the disk is full; finished shards are kept.
+    """
+    windows = plan.windows(maker.split)
+    shards = []
+    for number in range(plan.num_shards):
+        path, wanted = folder / shard_name(number), windows[plan.shard_windows(number)]
+        shard = _intact(path, plan, wanted, say)
+        if shard is None:
+            _build_shard(path, plan, maker, wanted, progress)
+            shard = Shard.open(path, plan.identity)
+        else:
+            progress(len(wanted) * plan.context)
+        shards.append(shard)
+    manifest = _manifest(plan, shards)
+    manifest.write(folder)
+    return manifest
+
+
+def missing_positions(folder: Path, plan: StorePlan) -> int:
+    """Positions of the shards that are not there yet."""
+    absent = [n for n in range(plan.num_shards) if not (folder / shard_name(n)).exists()]
+    return sum(len(range(*plan.shard_windows(n).indices(plan.num_windows))) for n in absent) * plan.context
+
+
+def require_space(folder: Path, needed: float) -> None:
+    """Refuse a build that cannot end well.
+
+    Raises:
+        RunError: the disk has less room than predicted.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise RunError(
+            f"{folder}: {format_bytes(needed)} are needed and {format_bytes(free)} are free there. Choose another disk "
+            "with --out, cover fewer tokens with --tokens, or keep less per position (--samples, --k)"
+        )
+
+
+def _intact(path: Path, plan: StorePlan, wanted: np.ndarray, say: Callable[[str], None]) -> Shard | None:
+    """The shard on the disk, if every byte of it is right."""
+    if not path.exists():
+        return None
+    try:
+        shard = Shard.open(path, plan.identity)
+        shard.check()
+    except CacheError as error:
+        say(f"made anew: {str(error).split('. ')[0]}")
+        return None
+    if not np.array_equal(shard.windows, wanted):
+        say(f"made anew: {path}: holds other windows, so it is a shard of another place in this store")
+        return None
+    return shard
+
+
+def _build_shard(
+    path: Path, plan: StorePlan, maker: TargetMaker, windows: np.ndarray, progress: Callable[[int], None]
+) -> None:
+    began, made, total = time.monotonic(), [], None
+    for first in range(0, len(windows), plan.windows_per_forward):
+        group = windows[first : first + plan.windows_per_forward]
+        encoded, sums = maker.make(group)
+        made += encoded
+        total = sums if total is None else total + sums
+        progress(len(group) * plan.context)
+    assert total is not None
+    write_shard(path, plan.identity, windows, made, total)
+    line = {"shard": path.name, "positions": len(windows) * plan.context, "seconds": time.monotonic() - began}
+    try:
+        with (path.parent / LOG).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise disk_error(path.parent / LOG, error) from error
+
+
+def _manifest(plan: StorePlan, shards: list[Shard]) -> Manifest:
+    entries = tuple(
+        ShardEntry(
+            file=shard.path.name, windows=len(shard.windows), first_window=int(shard.windows[0]),
+            last_window=int(shard.windows[-1]), bytes=shard.path.stat().st_size, sha256=file_sha256(shard.path),
+        )
+        for shard in shards
+    )  # fmt: skip
+    total = shards[0].sums
+    for shard in shards[1:]:
+        total = total + shard.sums
+    count = plan.num_positions
+    return Manifest(
+        plan=plan, shards=entries, teacher_loss=total.loss / count, mean_entropy=total.entropy / count,
+        mean_mass=total.mass / count,
+    )  # fmt: skip
+
+
+def open_split(data: TokenStore, name: str, context: int) -> Split:
+    """A split as windows of `context` positions.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    splits = data.manifest["splits"]
+    assert isinstance(splits, dict)
+    if name not in splits:
+        raise ConfigError(f"--split {name!r}: {data.folder} has {', '.join(sorted(splits))}")
+    if context < 1:
+        raise ConfigError(f"--context {context}: it must be positive")
+    return data.split(name, context=context)
