@@ -28,11 +28,15 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.fresh import build_model
+from distillaw.models.parts import head_of
+from distillaw.models.teacher import Teacher
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Trainer
+from distillaw.train.loop import Feed, Trainer
 from distillaw.train.optim import build_optimizer
+from distillaw.train.student import Student
+from distillaw.train.teaching import Alone, OnlineTeacher, Source
 
 ROUNDS, STEPS = 7, 12
 
@@ -96,9 +100,24 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
         Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk, peak_lr=1e-3
     )
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
-    order = BatchOrder(split=store.split("student", context=128), seed=0)
-    trainer = Trainer(spec=spec, state=TrainState(model, optimizer), order=order, teacher=teacher)
-    return lambda: trainer.step(1e-3)
+    trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
+    feed = Feed(order=BatchOrder(split=store.split("student", context=128), seed=0), source=_source(teacher),
+                batch_tokens=batch_tokens)  # fmt: skip
+
+    def step() -> None:
+        for tokens, signal, last in feed.parts(trainer.state.step):
+            trainer.accumulate(tokens, signal, last=last)
+        trainer.update(1e-3)
+
+    return step
+
+
+def _source(model) -> Source:
+    if model is None:
+        return Alone()
+    return OnlineTeacher(Teacher(
+        name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint="",
+    ))  # fmt: skip
 
 
 def _plain_step(size: str, batch_tokens: int, distilled: bool, store):

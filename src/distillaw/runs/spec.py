@@ -20,15 +20,29 @@ class Recipe:
     aspect: float = 16.0
     warmup_tokens: int = 10_000
     cooldown: float = 0.2
-    """Share of each token budget spent decaying the rate linearly to 1 % of its peak."""
+    """Share of each token budget spent decaying the rate to 1 % of its peak."""
+    decay: str = "linear"
+    """Shape of the cooldown: `linear`, `sqrt` (1 - sqrt) or `cosine`; with `cooldown = 1` the cosine schedule."""
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     z_weight: float = 1e-4
     distill_weight: float = 1.0
     """lambda: 1 trains on the teacher alone, 0 on the data alone."""
     temperature: float = 1.0
+    divergence: str = "forward-kl"
+    """Teacher to student: `forward-kl`, `reverse-kl`, `jsd` (`beta`), `skew-kl`, `skew-reverse-kl` (`skew`)."""
+    beta: float = 0.5
+    skew: float = 0.1
     micro_batch_tokens: int = 0
-    """Accumulate gradients over micro-batches of this many tokens; 0 takes the batch at once."""
+    """Accumulate gradients over micro-batches of this many tokens per process; 0 takes the batch at once."""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` for products in bfloat16 with weights, moments and losses in float32."""
+    checkpoint_activations: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them."""
+    spike_factor: float = 0.0
+    """Skip a step whose gradient norm exceeds this many times its running mean; 0 skips only what is not finite."""
+    patience: int = 0
+    """Skipped steps in a row that a run survives; 0 gives up at the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,27 @@
-"""Training state on disk: weights, optimiser moments and the step, replaced atomically.
+"""Training state on disk: weights, optimiser moments and the step, in PyTorch's distributed checkpoint format.
 
-With the data order a function of the step alone there is nothing else to save: a resumed run repeats the
-uninterrupted one bit for bit.
+    <folder>/step-00001200/    __0_0.distcp ... .metadata, one data file per rank, and checkpoint.json
+
+A checkpoint becomes visible by one rename when all ranks have written, and only then is its predecessor removed. It
+can be loaded by any number of ranks. checkpoint.json holds the checksum of every file: a damaged or foreign
+checkpoint is named, never read. With the data order a function of the step alone there is nothing else to save: a
+run resumed on as many ranks repeats the uninterrupted one bit for bit.
 """
 
-import pickle
-from dataclasses import dataclass
+import os
+import shutil
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, RunError
-from distillaw.runs.files import disk_error, replacing
+from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
+from distillaw.train.parallel import ALONE, Ranks
+
+RECORD = "checkpoint.json"
 
 
 @dataclass(slots=True)
@@ -23,43 +33,116 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     """Wall seconds spent in training steps so far, over all resumptions."""
+    notes: dict[str, float] = field(default_factory=dict)
+    """Small numbers that the run must remember, such as the spike guard's averages."""
+
+    def tensors(self) -> dict[str, object]:
+        """Weights and moments by parameter name, the live tensors themselves."""
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        moments = {names[id(p)]: dict(values) for p, values in self.optimizer.state.items()}
+        return {"model": self.model.state_dict(), "optimizer": moments}
 
 
-def save_state(state: TrainState, path: Path, *, identity: str) -> None:
-    """Write a checkpoint that belongs to `identity` (a trunk or run id)."""
-    payload = {
-        "identity": identity, "step": state.step, "seconds": state.seconds, "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }  # fmt: skip
-    try:
-        with replacing(path) as temporary:
-            torch.save(payload, temporary)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as RuntimeError from its zip writer
-        cause = error if isinstance(error, OSError) else OSError(28, f"checkpoint not written ({error})")
-        raise disk_error(path, cause) from error
-
-
-def load_state(state: TrainState, path: Path, *, identity: str) -> bool:
-    """Restore a checkpoint into `state`; False if there is none.
+def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> None:
+    """Write a checkpoint that belongs to `identity` (a trunk or run id); called by all ranks together.
 
     Raises:
-        CacheError: the file is damaged.
+        RunError: the disk is full; the previous checkpoint is intact.
+    """
+    target = folder / f"step-{state.step:08d}"
+    partial = folder / f".{target.name}.partial"
+    if ranks.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+    ranks.wait()
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        _write(state.tensors(), partial, ranks)
+        if ranks.is_first:
+            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
+            write_json(partial / RECORD, {
+                "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
+                "ranks": ranks.world, "files": hashes,
+            })  # fmt: skip
+            _publish(partial, target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise disk_error(folder, error) from error
+    ranks.wait()
+
+
+def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> bool:
+    """Restore the latest checkpoint in `folder` into `state`; False if there is none.
+
+    Raises:
+        CacheError: a file of it is missing or damaged.
         RunError: it belongs to another run.
     """
-    if not path.exists():
+    steps = sorted(folder.glob("step-*"))
+    if not steps:
         return False
-    try:
-        payload = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise CacheError(
-            f"{path}: the checkpoint is damaged ({str(error).splitlines()[0]}). Delete it; the run starts over"
-        ) from error
-    if payload["identity"] != identity:
+    latest = steps[-1]
+    record = read_json(latest / RECORD)
+    if record.get("identity") != identity:
         raise RunError(
-            f"{path} belongs to {payload['identity']!r}, not {identity!r}. Delete it or use another folder"
+            f"{latest} belongs to {record.get('identity')!r}, not {identity!r}. Delete it or use another folder"
         )
-    state.model.load_state_dict(payload["model"])
-    state.optimizer.load_state_dict(payload["optimizer"])
-    state.step, state.seconds = payload["step"], payload["seconds"]
+    if ranks.is_first:
+        _check(latest, record)
+    ranks.wait()
+    _read(state, latest, ranks)
+    state.step, state.seconds, state.notes = record["step"], record["seconds"], dict(record["notes"])
     return True
+
+
+def saved_step(folder: Path) -> int:
+    """Step of the latest checkpoint in a folder; -1 without one."""
+    steps = sorted(folder.glob("step-*"))
+    return int(steps[-1].name.removeprefix("step-")) if steps else -1
+
+
+def _write(tensors: dict[str, object], folder: Path, ranks: Ranks) -> None:
+    writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, thread_count=1)
+    try:
+        with _quiet():
+            dcp.save(tensors, storage_writer=writer, no_dist=ranks.world == 1)
+    except (
+        RuntimeError
+    ) as error:  # torch's zip writer and its collectives report a full disk in their own words
+        raise OSError(28, f"checkpoint not written ({str(error).splitlines()[0]})") from error
+    except dcp.api.CheckpointException as error:
+        causes = {str(cause[0]) for cause in error.failures.values()}
+        raise OSError(28, f"checkpoint not written ({'; '.join(sorted(causes))})") from error
+
+
+def _read(state: TrainState, folder: Path, ranks: Ranks) -> None:
+    tensors = state.tensors()
+    with _quiet():
+        dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=ranks.world == 1)
+    state.model.load_state_dict(tensors["model"])  # the moments are filled in place
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Make a complete checkpoint the latest, then remove the older ones."""
+    if target.exists():  # this step was saved before: the same bits
+        shutil.rmtree(partial)
+    else:
+        os.replace(partial, target)
+    for other in target.parent.iterdir():
+        if other != target and other.name.lstrip(".").startswith("step-"):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _check(folder: Path, record: dict[str, object]) -> None:
+    hashes = record["files"]
+    assert isinstance(hashes, dict)
+    for name, expected in hashes.items():
+        file = folder / name
+        if not file.exists() or file_sha256(file) != expected:
+            raise CacheError(
+                f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
+                f"Delete {folder}; the run starts over"
+            )
+
+
+def _quiet() -> warnings.catch_warnings:
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -7,6 +7,8 @@ after Yang et al. 2022). So one rate serves a family; the study tunes it at both
 
 import torch
 
+from distillaw.errors import ConfigError
+
 BASE_WIDTH = 64
 
 
@@ -20,16 +22,37 @@ def build_optimizer(
         width: its hidden size.
         weight_decay: decoupled decay of matrices, per step and times the learning rate.
         betas: moment decays of AdamW.
+
+    Raises:
+        ConfigError: the head shares the embedding's weights, which cannot follow the rates of both.
     """
+    embedding = model.get_input_embeddings().weight
+    if embedding is model.get_output_embeddings().weight:
+        raise ConfigError(
+            "the model ties its head to its embedding: the head's rate falls as 1/width, the embedding's does not, and "
+            "one matrix cannot do both. Untie them (tie_word_embeddings = false, the head a copy of the embedding)"
+        )
     matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        hidden = parameter.dim() == 2 and "embed_tokens" not in name
+    for parameter in model.parameters():
+        hidden = parameter.dim() == 2 and parameter is not embedding
         (matrices if hidden else others).append(parameter)
     groups = [
         {"params": matrices, "lr_scale": BASE_WIDTH / width, "weight_decay": weight_decay},
         {"params": others, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    fill_moments(optimizer)
+    return optimizer
+
+
+def fill_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW its zero moments now instead of in the first step, so that every checkpoint has one structure."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter),
+            }  # fmt: skip
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -2,9 +2,11 @@
 
 A run to D tokens follows the trunk at a constant rate to (1 - c) D and decays over the last c D tokens, so
 k budgets cost (1 - c) D_max + c sum D_i instead of sum D_i (spec experiments.md, section 6.1; parity with
-cosine is reported by arXiv 2404.06395 and 2405.18392). All positions are in optimiser steps.
+cosine is reported by arXiv 2404.06395 and 2405.18392). With c = 1 the trunk is empty and every budget decays
+from its start: with the cosine shape that is the cosine schedule. All positions are in optimiser steps.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,6 +18,8 @@ class Schedule:
     branch_step: int
     """Step at which the cooldown begins; the trunk itself never decays."""
     total_steps: int
+    decay: str = "linear"
+    """Shape of the cooldown: a key of `DECAYS`."""
     final_ratio: float = 0.01
     """Rate at the last step over the peak."""
 
@@ -25,13 +29,23 @@ class Schedule:
         if step < self.branch_step:
             return warm
         progress = (step + 1 - self.branch_step) / (self.total_steps - self.branch_step)
-        return warm * (1 - (1 - self.final_ratio) * progress)
+        return warm * (self.final_ratio + (1 - self.final_ratio) * DECAYS[self.decay](progress))
 
 
-def schedule_for(*, tokens: int, batch_tokens: int, warmup_tokens: int, cooldown: float) -> Schedule:
+DECAYS = {
+    "linear": lambda progress: 1 - progress,
+    "sqrt": lambda progress: 1 - math.sqrt(progress),  # 1-sqrt of arXiv 2405.18392, section 3
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+}
+"""Cooldown shapes: share of the decay still to come, from 1 to 0, as a function of the progress through it."""
+
+
+def schedule_for(
+    *, tokens: int, batch_tokens: int, warmup_tokens: int, cooldown: float, decay: str = "linear"
+) -> Schedule:
     """The schedule of a run: steps are whole batches, the budget is rounded to the nearest."""
     total = max(1, round(tokens / batch_tokens))
     branch = min(total - 1, round(total * (1 - cooldown)))
     return Schedule(
-        warmup_steps=max(1, round(warmup_tokens / batch_tokens)), branch_step=branch, total_steps=total
-    )
+        warmup_steps=max(1, round(warmup_tokens / batch_tokens)), branch_step=branch, total_steps=total, decay=decay,
+    )  # fmt: skip

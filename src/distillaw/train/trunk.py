@@ -1,46 +1,57 @@
-"""From a trunk's spec to finished runs at every token budget.
+"""From trunks' specs to finished runs at every token budget.
 
-A trunk advances at constant rate; at each budget's branch point a copy of its state is cooled down, scored on
-the held-out documents and written as a run, a Hugging Face folder with result.json; then the trunk goes on.
+A trunk advances at constant rate; at each budget's branch point its state is saved, cooled down, scored on the held-out
+documents and written as a run, a Hugging Face folder with result.json; then the saved state goes on. Trunks that read
+one stream with one teacher advance together (train/loop.py).
 """
 
-import copy
 import functools
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, make_heldout, score_heldout
-from distillaw.models.fresh import build_model, count_parameters
-from distillaw.models.teacher import load_teacher
-from distillaw.runs.files import read_json, saving, write_json, write_with
+from distillaw.errors import DivergedError
+from distillaw.evaluate.heldout import HeldoutSet, make_heldout
+from distillaw.models.fresh import build_model
+from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
-from distillaw.train.checkpoint import TrainState, load_state, save_state
-from distillaw.train.loop import Report, Trainer, silent
+from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
+from distillaw.train.finish import finish_run
+from distillaw.train.loop import Feed, Lane, Report, Trainer, advance, silent
 from distillaw.train.optim import build_optimizer
+from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule, schedule_for
+from distillaw.train.speed import Speed
+from distillaw.train.student import Student, decoder_blocks
+from distillaw.train.teaching import Alone, OnlineTeacher, Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def train_trunk(
-    spec: TrunkSpec, budgets: list[int], study: StudyFolder, *, report: Report = silent
+    spec: TrunkSpec,
+    budgets: Sequence[int],
+    study: StudyFolder,
+    *,
+    ranks: Ranks = ALONE,
+    report: Report = silent,
 ) -> list[RunFolder]:
-    """Train a trunk and cool it down at each token budget; finished runs are left as they are.
+    """Train one trunk and cool it down at each token budget; finished runs are left as they are.
 
     Args:
         spec: the trunk; `spec.teacher_run` names a finished run of the study or an external folder.
         budgets: token budgets in any order.
         study: where tokens, trunks and runs lie.
+        ranks: the processes that train it together; all call this.
         report: progress callback.
 
     Returns:
@@ -50,23 +61,45 @@ def train_trunk(
         RunError: diverged, or the disk is full; finished runs and the last checkpoint are kept.
         VocabularyError: the teacher does not share the study's vocabulary.
     """
-    folders = {tokens: study.run(spec.run_id(tokens)) for tokens in sorted(budgets)}
-    missing = [tokens for tokens, folder in folders.items() if folder.state() != "done"]
+    errors = train_trunks({spec: budgets}, study, ranks=ranks, report=report)
+    if errors:
+        raise errors[spec]
+    return [study.run(spec.run_id(tokens)) for tokens in sorted(budgets)]
+
+
+def train_trunks(
+    wanted: Mapping[TrunkSpec, Sequence[int]],
+    study: StudyFolder,
+    *,
+    ranks: Ranks = ALONE,
+    report: Report = silent,
+) -> dict[TrunkSpec, DivergedError]:
+    """Train several trunks that read the same stream with the same teacher, each teacher forward shared by all.
+
+    Args:
+        wanted: token budgets of each trunk. The trunks agree in split, seed, batch, context and teacher.
+        study, ranks, report: as for `train_trunk`.
+
+    Returns:
+        The trunks that diverged; the others are finished.
+    """
+    missing = {spec: _missing(spec, budgets, study) for spec, budgets in wanted.items()}
+    missing = {spec: budgets for spec, budgets in missing.items() if budgets}
     if not missing:
-        return list(folders.values())
-    home = study.trunk(spec.trunk_id)
-    trainer = _make_trainer(spec, study, report)
-    load_state(trainer.state, home / "state.pt", identity=spec.trunk_id)
-    if trainer.state.step > _schedule(spec, missing[0]).branch_step:
-        # the checkpoint is past a budget that was asked for later: start over, bit for bit the same trunk
-        trainer = _make_trainer(spec, study, report)
-    for tokens in missing:
-        schedule = _schedule(spec, tokens)
-        trainer.advance(schedule.branch_step, schedule, log=home / "metrics.jsonl", checkpoint=home / "state.pt",
-                        identity=spec.trunk_id)  # fmt: skip
-        save_state(trainer.state, home / "state.pt", identity=spec.trunk_id)
-        _branch(trainer, tokens, schedule, folders[tokens], study)
-    return list(folders.values())
+        return {}
+    group = Group(list(missing), study, ranks, report)
+    trunks = [_Trunk(group, spec, budgets) for spec, budgets in missing.items()]
+    for tokens in sorted({t for budgets in missing.values() for t in budgets}):
+        group.advance([trunk.to_branch(tokens) for trunk in trunks if trunk.goes_to(tokens)])
+        branches = [trunk for trunk in trunks if trunk.wants(tokens)]
+        group.advance([trunk.begin_cooldown(tokens) for trunk in branches])
+        for trunk in branches:
+            trunk.finish(tokens)
+    return {trunk.spec: trunk.error for trunk in trunks if trunk.error is not None}
+
+
+def _missing(spec: TrunkSpec, budgets: Sequence[int], study: StudyFolder) -> list[int]:
+    return [t for t in sorted(set(budgets)) if study.run(spec.run_id(t)).state() != "done"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,101 +127,141 @@ def teacher_folder(teacher_run: str, study: StudyFolder) -> Path:
     return path if path.is_absolute() else study.run(teacher_run).path
 
 
-def _make_trainer(spec: TrunkSpec, study: StudyFolder, report: Report) -> Trainer:
-    text = open_text(study.data, spec.recipe.context)
-    teacher = None
-    if spec.teacher_run is not None:
-        teacher = load_teacher(teacher_folder(spec.teacher_run, study), text.tokenizer)
-    model = build_model(spec.shape, seed=spec.seed, end_of_text=text.tokenizer.eos_token_id).train()
-    optimizer = build_optimizer(model, width=spec.width, weight_decay=spec.recipe.weight_decay)
-    order = BatchOrder(split=text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed)
-    state = TrainState(model=model, optimizer=optimizer)
-    return Trainer(spec=spec, state=state, order=order, teacher=teacher, report=report)
+class Group:
+    """What trunks that advance together share: text, teacher, ranks."""
+
+    def __init__(
+        self, specs: list[TrunkSpec], study: StudyFolder, ranks: Ranks = ALONE, report: Report = silent
+    ) -> None:
+        spec = specs[0]
+        assert len({shared_stream(s) for s in specs}) == 1, "these trunks do not read one stream"
+        self.study, self.ranks, self.report = study, ranks, report
+        self.text = open_text(study.data, spec.recipe.context)
+        self.teacher: Teacher | None = None
+        if spec.teacher_run is not None:
+            self.teacher = load_teacher(
+                teacher_folder(spec.teacher_run, study), self.text.tokenizer, context=spec.recipe.context,
+                device=ranks.device,
+            )  # fmt: skip
+        self.feed = Feed(
+            order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
+            source=self._source(), batch_tokens=spec.batch_tokens,
+            micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
+        )  # fmt: skip
+        self.teacher_flops = self.teacher.flops_per_token(spec.recipe.context) if self.teacher else 0.0
+
+    def _source(self) -> Source:
+        return OnlineTeacher(self.teacher) if self.teacher else Alone()
+
+    def trainer(self, spec: TrunkSpec) -> Trainer:
+        """A fresh student at step 0."""
+        model = build_model(spec.shape, seed=spec.seed, end_of_text=self.text.tokenizer.eos_token_id)
+        student = Student(model.train().to(self.ranks.device), spec.recipe)
+        wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
+        optimizer = build_optimizer(model, width=spec.width, weight_decay=spec.recipe.weight_decay)
+        return Trainer(
+            spec=spec, student=wrapped, state=TrainState(model=model, optimizer=optimizer), ranks=self.ranks
+        )
+
+    def advance(self, lanes: list[Lane]) -> None:
+        """Train the lanes to where they are going."""
+        advance(lanes, self.feed, report=self.report)
 
 
-def _schedule(spec: TrunkSpec, tokens: int) -> Schedule:
-    return schedule_for(
-        tokens=tokens, batch_tokens=spec.batch_tokens, warmup_tokens=spec.recipe.warmup_tokens,
-        cooldown=spec.recipe.cooldown,
-    )  # fmt: skip
+def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
+    """What trunks must have in common to share their batches and their teacher's forward passes."""
+    recipe = spec.recipe
+    return (spec.split, spec.seed, spec.batch_tokens, spec.data_hash, spec.teacher_run, spec.teacher_fingerprint,
+            recipe.context, recipe.micro_batch_tokens)  # fmt: skip
 
 
-def _branch(trainer: Trainer, tokens: int, schedule: Schedule, folder: RunFolder, study: StudyFolder) -> None:
-    """Cool a copy of the trunk down, score it, write the run."""
-    spec, path = trainer.spec, folder.path
-    path.mkdir(parents=True, exist_ok=True)
-    folder.set_status("running")
-    folder.write_spec(spec_record(spec, tokens))
-    branch = Trainer(spec=spec, state=copy.deepcopy(trainer.state), order=trainer.order, teacher=trainer.teacher,
-                     report=trainer.report)  # fmt: skip
-    checkpoint, log = path / "state.pt", path / "metrics.jsonl"
-    if not load_state(branch.state, checkpoint, identity=path.name):
-        trunk_log = study.trunk(spec.trunk_id) / "metrics.jsonl"
-        write_with(log, lambda temporary: shutil.copyfile(trunk_log, temporary))
-    branch.advance(schedule.total_steps, schedule, log=log, checkpoint=checkpoint, identity=path.name)
-    _finish(branch, tokens, folder, study)
-    checkpoint.unlink(missing_ok=True)
+class _Trunk:
+    """One trunk on its way through its budgets."""
 
+    def __init__(self, group: Group, spec: TrunkSpec, budgets: list[int]) -> None:
+        self.spec, self._group, self._budgets = spec, group, budgets
+        self._home = group.study.trunk(spec.trunk_id)
+        self.error: DivergedError | None = None
+        self._trainer = group.trainer(spec)
+        self._lane: Lane | None = None
+        # a checkpoint past a budget that was asked for later is of no use: the trunk starts over, the same bit for bit
+        if 0 <= saved_step(self._home / "state") <= self._schedule(budgets[0]).branch_step:
+            self._load(self._home, spec.trunk_id)
 
-def _finish(branch: Trainer, tokens: int, folder: RunFolder, study: StudyFolder) -> None:
-    """Score the cooled model and write the run; result.json comes last and marks it finished."""
-    model = branch.state.model
-    text = open_text(study.data, branch.spec.recipe.context)
-    scores = score_heldout(model, text.heldout)
-    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
-    with saving(folder.path):
-        model.save_pretrained(folder.path)
-        text.tokenizer.save_pretrained(str(folder.path))
-    folder.finish(_result(branch, scores, folder, study))
+    def goes_to(self, tokens: int) -> bool:
+        """Whether it advances to the branch point of this budget, its own or one before its own."""
+        return self.error is None and self._budgets[-1] >= tokens
 
+    def wants(self, tokens: int) -> bool:
+        """Whether this budget is its own and can still be reached."""
+        self._note_error()
+        return self.error is None and tokens in self._budgets
 
-def _result(branch: Trainer, scores: HeldoutLoss, folder: RunFolder, study: StudyFolder) -> dict[str, object]:
-    spec, state = branch.spec, branch.state
-    params, total_params = count_parameters(state.model)
-    assert (params, total_params) == (spec.params, spec.total_params), "the shape was counted wrongly"
-    trained = state.step * spec.batch_tokens
-    split = branch.order.split
-    teacher, teacher_forward = _teacher_facts(branch, study)
-    return {
-        "run_id": folder.path.name, "group": spec.trunk_id, "role": spec.role, "purpose": spec.purpose,
-        "arm": spec.arm, "params": params, "total_params": total_params, "layers": spec.layers, "width": spec.width,
-        "tokens": trained, "teacher_run": spec.teacher_run, "teacher_loss": teacher.get("loss"),
-        "teacher_params": teacher.get("params"), "teacher_tokens": teacher.get("tokens"),
-        "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
-        "temperature": spec.recipe.temperature, "init": "fresh", "seed": spec.seed, "loss": scores.loss,
-        "loss_se": scores.loss_se, "peak_lr": spec.peak_lr, "batch_tokens": spec.batch_tokens, "steps": state.step,
-        "split": spec.split, "unique_tokens": min(trained, split.num_tokens),
-        "train_flops": 3 * forward_flops(spec.shape).total * trained, "teacher_flops": teacher_forward * trained,
-        "seconds": state.seconds, "device": "cpu", "vocab_size": spec.vocab_size, "context": spec.recipe.context,
-    }  # fmt: skip
+    def to_branch(self, tokens: int) -> Lane:
+        """The way to the branch point of a budget, at constant rate."""
+        schedule = self._schedule(tokens)
+        return self._start(schedule, schedule.branch_step, self._home, self.spec.trunk_id)
 
+    def begin_cooldown(self, tokens: int) -> Lane:
+        """Save the trunk, then the way through the cooldown of a budget, resumed if it was begun before."""
+        save_state(
+            self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks
+        )
+        folder, schedule = self._run(tokens), self._schedule(tokens)
+        self._on_first(lambda: self._announce(folder, tokens))
+        self._load(folder.path, folder.path.name)
+        return self._start(schedule, schedule.total_steps, folder.path, folder.path.name)
 
-def _teacher_facts(branch: Trainer, study: StudyFolder) -> tuple[dict[str, object], float]:
-    """Loss, size and tokens of the teacher, and its forward FLOP per token.
+    def finish(self, tokens: int) -> None:
+        """Score and write the run, then go back to the trunk if there is more to do."""
+        self._note_error()
+        if self.error is not None:
+            return
+        folder, group = self._run(tokens), self._group
+        finish_run(self._trainer, folder, group.study, group.text, group.teacher, group.teacher_flops)
+        self._on_first(lambda: shutil.rmtree(folder.path / "state", ignore_errors=True))
+        if self._budgets[-1] > tokens:
+            self._load(self._home, self.spec.trunk_id)
 
-    A teacher of the study has its own result; an external one is scored on this study's held-out documents, once
-    per set of weights, since a loss measured on other text would be another quantity.
-    """
-    spec = branch.spec
-    if spec.teacher_run is None:
-        return {}, 0.0
-    path = teacher_folder(spec.teacher_run, study)
-    architecture = read_architecture(path)
-    forward = forward_flops(architecture, context=spec.recipe.context).total
-    if spec.teacher_fingerprint is None:
-        return read_json(path / "result.json"), forward
-    file = study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
-    if not file.exists():
-        assert branch.teacher is not None
-        scores = score_heldout(branch.teacher, open_text(study.data, spec.recipe.context).heldout)
-        write_json(file, {
-            "folder": str(path), "loss": scores.loss, "loss_se": scores.loss_se,
-            "params": count_params(architecture).non_embedding, "tokens": _trained_tokens(path),
-        })  # fmt: skip
-    return read_json(file), forward
+    def _announce(self, folder: RunFolder, tokens: int) -> None:
+        """Make the run's folder, with the trunk's log as the beginning of its own."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.set_status("running")
+        folder.write_spec(spec_record(self.spec, tokens))
+        if saved_step(folder.path / "state") < 0:
+            log = self._home / "metrics.jsonl"
+            if log.exists():
+                write_with(folder.path / "metrics.jsonl", lambda temporary: shutil.copyfile(log, temporary))
 
+    def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
+        spec, group = self.spec, self._group
+        speed = Speed(
+            student_flops=3 * forward_flops(spec.shape).total, teacher_flops=group.teacher_flops,
+            device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
+        )  # fmt: skip
+        self._lane = Lane(
+            trainer=self._trainer, schedule=schedule, until=until, log=home / "metrics.jsonl",
+            checkpoint=home / "state", identity=identity, speed=speed,
+        )  # fmt: skip
+        return self._lane
 
-def _trained_tokens(path: Path) -> object:
-    """Tokens an external teacher was trained on, if it is a run of ours; else unknown."""
-    file = path / "result.json"
-    return read_json(file).get("tokens") if file.exists() else None
+    def _load(self, home: Path, identity: str) -> None:
+        load_state(self._trainer.state, home / "state", identity=identity, ranks=self._group.ranks)
+
+    def _run(self, tokens: int) -> RunFolder:
+        return self._group.study.run(self.spec.run_id(tokens))
+
+    def _note_error(self) -> None:
+        self.error = self.error or (self._lane.error if self._lane else None)
+
+    def _on_first(self, act: Callable[[], object]) -> None:
+        if self._group.ranks.is_first:
+            act()
+        self._group.ranks.wait()
+
+    def _schedule(self, tokens: int) -> Schedule:
+        recipe = self.spec.recipe
+        return schedule_for(
+            tokens=tokens, batch_tokens=self.spec.batch_tokens, warmup_tokens=recipe.warmup_tokens,
+            cooldown=recipe.cooldown, decay=recipe.decay,
+        )  # fmt: skip

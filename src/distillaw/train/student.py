@@ -1,0 +1,57 @@
+"""The module that is trained: a causal language model together with its loss, so that wrappers see one forward pass.
+
+Tokens and the teacher's signal go in, the loss comes out; logits of a whole batch never exist (distill/losses.py).
+Precision and activation checkpointing are applied from here, from outside the model.
+"""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from distillaw.distill.losses import LossParts, loss_parts
+from distillaw.models.parts import head_of, hidden_states
+from distillaw.runs.spec import Recipe
+from distillaw.train.teaching import Signal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Student(torch.nn.Module):
+    """A model and what it is trained on."""
+
+    def __init__(self, model: "PreTrainedModel", recipe: Recipe) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        if recipe.checkpoint_activations:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def forward(self, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int) -> LossParts:
+        """The loss of these sequences as part of a batch of `num_tokens`.
+
+        Args:
+            tokens_BT: context + 1 ids per sequence; each predicts the next.
+            signal: the teacher's, for the same positions; empty trains on the text alone.
+            num_tokens: tokens of the whole step, over all micro-batches and ranks.
+        """
+        recipe = self.recipe
+        with self._precision(tokens_BT.device.type):
+            hidden = hidden_states(self.model, tokens_BT[:, :-1])
+            return loss_parts(
+                hidden, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
+                beta=recipe.beta, skew=recipe.skew, distill_weight=recipe.distill_weight,
+                temperature=recipe.temperature, z_weight=recipe.z_weight, num_tokens=num_tokens,
+            )  # fmt: skip
+
+    def _precision(self, device: str) -> contextlib.AbstractContextManager:
+        if self.recipe.precision == "bf16":
+            return torch.autocast(device, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
+    """The repeated layers of a model: the longest list of modules in its body."""
+    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return list(max(lists, key=len))
