@@ -75,14 +75,14 @@ class Work:
         """The positions that count, a chunk at a time."""
         return iter(self.index.split(self.chunk_tokens)) if len(self.index) else iter(())
 
-    def buffers(self) -> torch.Tensor:
+    def buffers(self) -> list[torch.Tensor]:
         """Room for a chunk of logits and one of probabilities, for the student and for a dense teacher."""
         count = 4 if isinstance(self.teacher, DenseTeacher) else 2
         if self.teacher is not None and self.objective.temperature != 1:
             count += 1
         tokens = min(self.chunk_tokens, len(self.index))
         weight = self.head.weight
-        return torch.empty(count, tokens, len(weight), dtype=self.wide, device=weight.device)
+        return [torch.empty(tokens, len(weight), dtype=self.wide, device=weight.device) for _ in range(count)]
 
 
 class FusedLoss(torch.autograd.Function):
@@ -134,7 +134,7 @@ def _run(
     buffers, sums = work.buffers(), hidden_NH.new_zeros(3, dtype=work.wide)
     for index_N in work.chunks():
         chunk_NH = hidden_NH[index_N].to(dtype)
-        space = buffers[:, : len(index_N)].unbind()
+        space = [buffer[: len(index_N)] for buffer in buffers]
         logits_NV = head.logits_into(chunk_NH, space[0])
         slope_NV = head.slope(logits_NV)
         gradient_NV = _chunk(logits_NV, index_N, work, space[1:], sums)
@@ -157,7 +157,7 @@ def _chunk(
     logits_NV: torch.Tensor,
     index_N: torch.Tensor,
     work: Work,
-    space: tuple[torch.Tensor, ...],
+    space: list[torch.Tensor],
     sums: torch.Tensor,
 ) -> torch.Tensor:
     """Gradient of the summed loss by the student's logits of one chunk; adds the three terms to `sums`."""
@@ -186,7 +186,7 @@ def _chunk(
 
 
 def _towards_teacher(
-    student: Softmax, index_N: torch.Tensor, work: Work, shift: Shift, space: tuple[torch.Tensor, ...]
+    student: Softmax, index_N: torch.Tensor, work: Work, shift: Shift, space: list[torch.Tensor]
 ) -> torch.Tensor:
     """Summed divergence of a chunk; the gradient is left in the student's probabilities."""
     objective = work.objective
