@@ -270,6 +270,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "-1", "--params", "1B"], "--tokens: got '-1'"),
         (["--tokens", "1B", "--params", "-1.82B"], "--params: got '-1.82B'"),
         (["--tokens", "nan", "--params", "1B"], "--tokens: cannot read 'nan'"),
+        (["--tokens", "0.5", "--params", "1B"], "--tokens: got '0.5'; it counts whole things"),
         (["--tokens", "inf", "--params", "1B"], "--tokens: cannot read 'inf'"),
         (["--tokens", "1B", "--params", "1,82B"], "--params: cannot read '1,82B'"),
         (["--tokens", "1B", "--params", "1B", "--aspect", "nan"], "aspect = nan"),

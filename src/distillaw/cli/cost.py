@@ -17,9 +17,8 @@ from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import print_json
 from distillaw.cli.cost_options import FAMILY_DEFAULTS, MachineOptions, ModelOptions, TeacherOptions
 from distillaw.cli.cost_view import as_json, print_text
-from distillaw.cli.counts import Count, optional_count, whole_count
+from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.errors import ConfigError
-from distillaw.quantities import parse_count
 
 
 def cost(
@@ -48,7 +47,7 @@ def cost(
     counted = count_student(student, has_sized_teacher=teacher.teacher_params is not None)
     answer = estimate(
         counted,
-        student_tokens=parse_count(tokens, name="--tokens"),
+        student_tokens=count(tokens, name="--tokens"),
         device=hardware(machine.hardware),
         teacher=count_teacher(teacher, student, counted),
         teacher_tokens=optional_count(teacher.teacher_tokens, name="--teacher-tokens") or 0.0,
@@ -151,7 +150,7 @@ def _counted(
         asked = {name: getattr(options, name) for name in FAMILY_DEFAULTS}
         family = FAMILY_DEFAULTS | {name: value for name, value in asked.items() if value is not None}
         return counted_family(
-            Params(parse_count(options.params, name=f"{prefix}params"), ParamConvention(options.convention)),
+            Params(count(options.params, name=f"{prefix}params"), ParamConvention(options.convention)),
             family=FixedAspect(**family),
             context=context or PAPER_CONTEXT,
             vocab=own_vocab or vocab,

@@ -14,9 +14,19 @@ _LARGEST = 1e12
 """No dimension of a model is larger; beyond 2**53 a float is no exact count."""
 
 
+def count(text: str, *, name: str) -> float:
+    """A number of parameters or tokens: at least one."""
+    value = parse_count(text, name=name)
+    if value < 1:
+        raise ConfigError(
+            f"{name}: got {text!r}; it counts whole things, so it must be at least 1, e.g. 300M"
+        )
+    return value
+
+
 def optional_count(text: str | None, *, name: str) -> float | None:
     """The count, or None where none was given."""
-    return None if text is None else parse_count(text, name=name)
+    return None if text is None else count(text, name=name)
 
 
 def whole_count(text: str | None, *, name: str, default: int | None = None) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, optional_count
+from distillaw.cli.counts import Count, count, optional_count
 from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.fitting.result import FitResult, convention_of
@@ -14,7 +14,7 @@ from distillaw.laws.bands import Band, published_band
 from distillaw.laws.published import PublishedLaw
 from distillaw.quantities import format_count, parse_count
 
-_LARGEST_LOSS = 20.0
+_LOSSES = (1e-3, 20.0)
 """Nats per token; a uniform guess among a million tokens costs 13.8."""
 
 
@@ -62,7 +62,7 @@ def predict(
     answer = predict_student(
         law,
         known,
-        student_params=parse_count(student_params, name="--student-params"),
+        student_params=count(student_params, name="--student-params"),
         student_tokens=optional_count(student_tokens, name="--student-tokens"),
         teacher_loss=_loss(teacher_loss, "--teacher-loss"),
         teacher_params=optional_count(teacher_params, name="--teacher-params"),
@@ -74,7 +74,8 @@ def predict(
     if isinstance(known, PublishedLaw) and known.capacity_gap is not None:
         answer["interval_meaning"] = f"none: {known.record.interval}"
     elif isinstance(known, PublishedLaw):
-        cell = {"params": parse_count(student_params), "tokens": parse_count(student_tokens or "")}
+        assert student_tokens is not None  # or predict_student has refused
+        cell = {"params": parse_count(student_params), "tokens": parse_count(student_tokens)}
         _add_band(answer, known, cell, optional_count(unique_tokens, name="--unique-tokens"), level)
     if json_:
         print_json(answer)
@@ -94,8 +95,8 @@ def _check_teacher(teacher_loss: str | None, teacher_params: str | None, teacher
 
 def _loss(text: str | None, name: str) -> float | None:
     """Nats per token."""
-    value = optional_count(text, name=name)
-    if value is not None and value > _LARGEST_LOSS:
+    value = None if text is None else parse_count(text, name=name)
+    if value is not None and not _LOSSES[0] <= value <= _LOSSES[1]:
         raise ConfigError(
             f"{name}: got {text!r}; a loss is in nats per token, and guessing among a million tokens costs 13.8. "
             "Take the logarithm of a perplexity; multiply bits by 0.693"
