@@ -1,5 +1,7 @@
 """The loss with a dense teacher against its definition: value, gradients, limits, refusals."""
 
+import doctest
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import distillaw as dl
+from distillaw.distill import losses
 from distillaw.distill.heads import Head
 from distillaw.distill.losses import loss_parts
 from distillaw.errors import ConfigError, DataError, VocabularyError
@@ -294,3 +297,8 @@ def test_vocabularies_that_do_not_line_up_are_refused():
 def test_a_head_that_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError, match="head: "):
         Head(torch.zeros(4, 2), **wrong)
+
+
+def test_the_example_of_the_documentation_holds():
+    result = doctest.testmod(losses)
+    assert result.attempted and not result.failed

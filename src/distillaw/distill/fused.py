@@ -109,8 +109,9 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_total, _):
+    def backward(ctx, *grad_outputs):  # pyrefly: ignore[bad-override] - once_differentiable hides its type
         """Scale the stored gradients and give each the type of its input."""
+        grad_total = grad_outputs[0]
         is_unit = grad_total.device.type == "cpu" and grad_total.item() == 1
         results = []
         for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True):
@@ -174,11 +175,12 @@ def _chunk(
     if work.teacher is None:
         gradient_NV.mul_(shift)
     elif objective.temperature == 1:
-        sums[0] += _towards_teacher(plain, index_N, work, shift, space[1:])
+        sums[0] += _towards_teacher(plain, work.teacher, index_N, objective, shift, space[1:])
     else:
         gradient_NV.mul_(shift)
         warm = softmax_into(logits_NV.div_(objective.temperature), space[1])
-        sums[0] += _towards_teacher(warm, index_N, work, 0.0, space[2:]) * objective.temperature**2
+        value = _towards_teacher(warm, work.teacher, index_N, objective, 0.0, space[2:])
+        sums[0] += value * objective.temperature**2
         gradient_NV.add_(warm.probs)
     if next_token_weight and labels_N1 is not None:
         gradient_NV.scatter_add_(1, labels_N1, gradient_NV.new_full(labels_N1.shape, -next_token_weight))
@@ -186,14 +188,18 @@ def _chunk(
 
 
 def _towards_teacher(
-    student: Softmax, index_N: torch.Tensor, work: Work, shift: Shift, space: list[torch.Tensor]
+    student: Softmax,
+    teacher: DenseTeacher | SparseTargets,
+    index_N: torch.Tensor,
+    objective: Objective,
+    shift: Shift,
+    space: list[torch.Tensor],
 ) -> torch.Tensor:
     """Summed divergence of a chunk; the gradient is left in the student's probabilities."""
-    objective = work.objective
     weight = objective.distill_weight * objective.temperature
-    if isinstance(work.teacher, SparseTargets):
-        return sparse_forward_kl(student, work.teacher.rows(index_N), weight, shift).sum()
-    logits_NV = work.teacher.logits_into(space[0], index_N)
+    if isinstance(teacher, SparseTargets):
+        return sparse_forward_kl(student, teacher.rows(index_N), weight, shift).sum()
+    logits_NV = teacher.logits_into(space[0], index_N)
     if objective.temperature != 1:
         logits_NV.div_(objective.temperature)
     return objective.divergence(student, softmax_into(logits_NV, space[1]), weight, shift).sum()

@@ -57,15 +57,14 @@ class SparseTargets:
 
     def rows(self, keep_N: torch.Tensor | None) -> "SparseTargets":
         """The same targets flattened to one position per row, only rows `keep_N` (indices) if given."""
+        leading = self.ids.dim() - 1
 
-        def flat(value: torch.Tensor | None, leading: int) -> torch.Tensor | None:
-            if value is None:
-                return None
+        def flat(value: torch.Tensor) -> torch.Tensor:
             value = value.reshape(-1, *value.shape[leading:])
             return value if keep_N is None else value[keep_N]
 
-        leading = self.ids.dim() - 1
         return SparseTargets(
-            ids=flat(self.ids, leading), weights=flat(self.weights, leading), residual=flat(self.residual, leading),
-            entropy=flat(self.entropy, leading), temperature=self.temperature,
+            ids=flat(self.ids), weights=flat(self.weights), temperature=self.temperature,
+            residual=None if self.residual is None else flat(self.residual),
+            entropy=None if self.entropy is None else flat(self.entropy),
         )  # fmt: skip
