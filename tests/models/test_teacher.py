@@ -48,7 +48,6 @@ def test_sizes_and_flops_are_those_of_accounting(save_teacher, tokenizer):
 def test_measured_flops_are_those_of_accounting_where_both_exist(save_teacher, tokenizer):
     folder, _ = save_teacher("llama")
     teacher = load_teacher(folder, tokenizer)
-    teacher.model.set_attn_implementation("eager")
     counted = forward_flops(read_architecture(folder), context=64, causal=False).matmuls
     assert teacher_module._measured_flops(teacher.model, 64) == counted
 

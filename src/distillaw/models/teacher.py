@@ -18,11 +18,11 @@ from distillaw.accounting.architecture import Architecture
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
-from distillaw.distill.heads import Head
 from distillaw.errors import CacheError, ConfigError, DistillawWarning
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
 from distillaw.models.parts import (
+    Head,
     apply_head,
     equal_to_rounding,
     head_of,
@@ -203,6 +203,9 @@ def _measured_flops(model: "PreTrainedModel", context: int) -> float:
     """Matrix products of one sequence as torch counts them, per token (the whole square of attention)."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # torch does not count the fused kernels of CPUs
     with FlopCounterMode(display=False) as counter:
         model(input_ids=torch.zeros(1, context, dtype=torch.long, device=model.device), use_cache=False)
+    model.set_attn_implementation(attention)
     return counter.get_total_flops() / context
