@@ -127,33 +127,31 @@ def variable_projection(trial):
     return E + A * N ** -x[0] + B * D ** -x[1]
 
 
-def decisions(trial, predicted):
-    """Share of right signs and mean error of size, over pairs of held-out rows of nearly equal compute.
+def decisions(trial, **laws):
+    """Which of two held-out runs of nearly equal compute is better, and by how much, according to each law.
+
+    `single` compares the same two ratios of tokens to parameters at the largest budget among the fitted runs.
 
     Returns:
-        (right by the law, right by the largest affordable scale, mean |error of the difference| in %, pairs).
+        {name: (share of right signs, mean |error of the difference| in %)} and the number of pairs.
     """
-    index = np.flatnonzero(trial.held)
-    fitted = np.flatnonzero(~trial.held)
-    right, single, error = [], [], []
-    for a, i in enumerate(index):
-        for j in index[a + 1 :]:
-            close = abs(np.log(trial.compute[i] / trial.compute[j])) < 0.15
-            if not close or abs(np.log(trial.N[i] / trial.N[j])) < 0.1:
-                continue
-            true = np.log(trial.L[i] / trial.L[j])
-            guess = np.log(predicted[i] / predicted[j])
-            right.append(true * guess > 0)
-            error.append(abs(guess - true))
-            # the same two sizes, or rather tokens per parameter, compared at the largest budget already run
-            near = [affordable(trial, fitted, k) for k in (i, j)]
-            single.append(true * np.log(trial.L[near[0]] / trial.L[near[1]]) > 0)
-    count = len(right)
-    return (
-        (np.mean(right), np.mean(single), 100 * np.mean(error), count)
-        if count
-        else (np.nan, np.nan, np.nan, 0)
-    )
+    index, fitted = np.flatnonzero(trial.held), np.flatnonzero(~trial.held)
+    pairs = [
+        (i, j)
+        for a, i in enumerate(index)
+        for j in index[a + 1 :]
+        if abs(np.log(trial.compute[i] / trial.compute[j])) < 0.15
+        and abs(np.log(trial.N[i] / trial.N[j])) >= 0.1
+    ]
+    if not pairs:
+        return {name: (np.nan, np.nan) for name in (*laws, "single")}, 0
+    i, j = np.array(pairs).T
+    near = np.array([affordable(trial, fitted, k) for k in range(len(trial.N))])
+    true = np.log(trial.L[i] / trial.L[j])
+    guesses = {name: np.log(loss[i] / loss[j]) for name, loss in laws.items()}
+    guesses["single"] = np.log(trial.L[near[i]] / trial.L[near[j]])
+    scores = {k: (np.mean(true * g > 0), 100 * np.mean(abs(g - true))) for k, g in guesses.items()}
+    return scores, len(pairs)
 
 
 def affordable(trial, fitted, k):
@@ -191,11 +189,10 @@ def rms(trial, predicted):
 def evaluate(trial):
     """One row of the table."""
     mine, lower, upper, result = ours(trial)
-    theirs, low, high, _ = habit(trial)
+    theirs, low, high, other = habit(trial)
     projected = variable_projection(trial)
     held = trial.L[trial.held]
-    right, single, size, pairs = decisions(trial, mine)
-    right_habit = decisions(trial, theirs)[0]
+    decided, pairs = decisions(trial, law=mine, habit=theirs, varpro=projected)
     return {
         "set": trial.name,
         "held": int(trial.held.sum()),
@@ -208,14 +205,9 @@ def evaluate(trial):
         "score": interval_score(held, lower, upper),
         "score gamma=1": interval_score(held, low, high),
         "decades of C": equivalent_compute(trial, result.law, mine),
+        "decades of C gamma=1": equivalent_compute(trial, other.law, theirs),
         "pairs": pairs,
-        "right": right,
-        "right gamma=1": right_habit,
-        "right single scale": single,
-        "size error": size,
-        "held count": int(trial.held.sum()),
-        "inside count": int(((held >= lower) & (held <= upper)).sum()),
-        "inside count gamma=1": int(((held >= low) & (held <= high)).sum()),
+        "decided": decided,
         "status": result.status.name,
         "gamma": result.params["gamma"],
         "calibration": result.calibration,
@@ -229,37 +221,48 @@ def geometric(rows, key):
 
 
 def markdown(rows):
-    """The table of docs/fitting.md."""
-    columns = ["set", "held out", "decades beyond", "error % (ours / gamma = 1 / varpro)",
-               "in 90 % interval (ours / gamma = 1)", "interval score (ours / gamma = 1)", "error, decades of C",
-               "right decisions (law / gamma = 1 / single scale)"]  # fmt: skip
-    head = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
-    lines = [head]
+    """The two tables of docs/fitting.md: predictions, then decisions."""
+    held = np.array([r["held"] for r in rows])
+    inside = {k: np.array([r[k] for r in rows]) for k in ("inside", "inside gamma=1")}
+    lines = heading("set", "held out", "decades beyond", "error % (ours / gamma = 1 / varpro)",
+                    "in 90 % interval (ours / gamma = 1)", "interval score (ours / gamma = 1)",
+                    "error, decades of C (ours / gamma = 1)")  # fmt: skip
     for r in rows:
-        decided = (
-            "-"
-            if not r["pairs"]
-            else (
-                f"{r['right']:.2f} / {r['right gamma=1']:.2f} / {r['right single scale']:.2f} of {r['pairs']}"
-            )
-        )
         lines.append(
             f"| {r['set']} | {r['held']} | {r['decades']:.1f} | {r['error']:.2f} / {r['error gamma=1']:.2f} / "
             f"{r['error varpro']:.2f} | {r['inside']:.2f} / {r['inside gamma=1']:.2f} | {r['score']:.1f} / "
-            f"{r['score gamma=1']:.1f} | {r['decades of C']:.2f} | {decided} |"
+            f"{r['score gamma=1']:.1f} | {r['decades of C']:.2f} / {r['decades of C gamma=1']:.2f} |"
         )
-    held = sum(r["held"] for r in rows)
-    decided = [r for r in rows if r["pairs"]]
-    share = {k: np.mean([r[k] for r in decided]) for k in ("right", "right gamma=1", "right single scale")}
+    g = {key: geometric(rows, key) for key in ("error", "error gamma=1", "error varpro", "score", "score gamma=1",
+                                               "decades of C", "decades of C gamma=1")}  # fmt: skip
     lines.append(
-        f"| **all {len(rows)}** | {held} | | **{geometric(rows, 'error'):.2f} / "
-        f"{geometric(rows, 'error gamma=1'):.2f} / "
-        f"{geometric(rows, 'error varpro'):.2f}** (geometric mean) | **{np.mean([r['inside'] for r in rows]):.2f} / "
-        f"{np.mean([r['inside gamma=1'] for r in rows]):.2f}** (mean of sets) | {geometric(rows, 'score'):.1f} / "
-        f"{geometric(rows, 'score gamma=1'):.1f} | {geometric(rows, 'decades of C'):.2f} | "
-        f"{share['right']:.2f} / {share['right gamma=1']:.2f} / {share['right single scale']:.2f} |"
+        f"| **all {len(rows)}** (geometric mean; shares: mean of sets, then of all rows) | {held.sum()} | | "
+        f"**{g['error']:.2f} / {g['error gamma=1']:.2f} / {g['error varpro']:.2f}** | "
+        f"**{inside['inside'].mean():.2f} / {inside['inside gamma=1'].mean():.2f}**, "
+        f"{inside['inside'] @ held / held.sum():.2f} / {inside['inside gamma=1'] @ held / held.sum():.2f} | "
+        f"{g['score']:.1f} / {g['score gamma=1']:.1f} | {g['decades of C']:.2f} / {g['decades of C gamma=1']:.2f} |"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *decision_table([r for r in rows if r["pairs"]])])
+
+
+def decision_table(rows):
+    """Signs and sizes of differences at nearly equal compute."""
+    who = ("law", "habit", "varpro", "single")
+    names = "(ours / gamma = 1 / varpro / single scale)"
+    lines = heading("set", "pairs", f"right sign {names}", f"error of the difference, % of the loss {names}")
+    for r in rows:
+        right, size = (" / ".join(f"{r['decided'][k][i]:.2f}" for k in who) for i in (0, 1))
+        lines.append(f"| {r['set']} | {r['pairs']} | {right} | {size} |")
+    mean = [" / ".join(f"{np.mean([r['decided'][k][i] for r in rows]):.2f}" for k in who) for i in (0, 1)]
+    lines.append(
+        f"| **mean of {len(rows)} sets** | {sum(r['pairs'] for r in rows)} | **{mean[0]}** | **{mean[1]}** |"
+    )
+    return lines
+
+
+def heading(*columns):
+    """The first two lines of a Markdown table."""
+    return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
 
 
 def main():

@@ -145,6 +145,29 @@ def test_a_law_on_measured_losses_is_asked_with_the_students_own_loss(tmp_path):
     assert answer["supervised_loss"] == pytest.approx(own[5])
 
 
+def test_rows_are_chosen_by_column(table):
+    lines = table.read_text().splitlines()
+    mixed = table.with_name("mixed.csv")
+    others = [f"{line},books-{i % 2}" for i, line in enumerate(lines[1:])]
+    mixed.write_text("\n".join(["size,D,val,text", *others, *(f"{line},web" for line in lines[1:])]) + "\n")
+    ask = ("fit", mixed, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0)
+    assert json.loads(distillaw(*ask, "--json").stdout)["nobs"] == 60
+    answer = json.loads(distillaw(*ask, "--where", "text=books*", "--json").stdout)
+    assert answer["nobs"] == 30 and "only rows with text = books*" in answer["notes"]
+    both = distillaw(*ask, "--where", "text=books-1", "--where", "size=1e10", "--json")
+    assert json.loads(both.stdout)["nobs"] == 5
+    for condition, message in (("text=novels", "it has: books-0, books-1, web"), ("txt=web", "did you mean 'text'"),
+                               ("text", "COLUMN=VALUE")):  # fmt: skip
+        refused = distillaw(*ask, "--where", condition)
+        assert refused.returncode != 0 and message in refused.stderr
+
+
+def test_next_command_keeps_the_options(table):
+    done = distillaw("fit", table, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0)
+    command = done.stdout.splitlines()[-1].removeprefix("next: ")
+    assert command == f"distillaw fit {table} --law chinchilla {' '.join(COLUMNS)} --bootstrap 0 --out law.json"
+
+
 DATA = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data")) / "lawruns"
 GEMSTONES = ("--columns", "params=params_active_precise,tokens=tokens,loss=final_loss", "--group", "none", "--delta",
              "1e-3", "--bootstrap", 0)  # fmt: skip

@@ -190,3 +190,12 @@ def test_every_status_is_a_sentence(grid, with_noise):
             or status.name in result._repr_html_().split("<table>")[0]
         )
         assert result.to_json()["status"] == status.name
+
+
+def test_chosen_rows_keep_their_numbers(grid):
+    text = np.where(np.arange(30) % 3, "web", "books")
+    result = dl.fit(grid | {"text": text}, family="chinchilla", bootstrap=0, where={"text": "web"})
+    assert result.fitted_rows.tolist() == np.flatnonzero(text == "web").tolist()
+    bad = changed(grid | {"text": text}, "loss", 4, np.nan)
+    with pytest.raises(DataError, match="counting the 20 rows with text = web"):
+        dl.fit(bad, family="chinchilla", bootstrap=0, where={"text": "web"})

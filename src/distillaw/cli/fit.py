@@ -23,6 +23,7 @@ def fit(
     law: Family,
     columns: str | None = None,
     group: str | None = None,
+    where: list[str] | None = None,
     delta: str = "auto",
     bootstrap: int = 1000,
     level: float = 0.9,
@@ -46,6 +47,7 @@ def fit(
         law: the family to fit.
         columns: which column is what, e.g. params=N,tokens=D,loss=val_loss,teacher_loss=LT.
         group: column that names the independent run of each row; `none` for independent rows.
+        where: fit only the rows with COLUMN=VALUE (repeatable; * stands for anything), e.g. --where dataset=c4.
         delta: Huber threshold in ln loss; `auto` matches the noise, 1e-3 is the field's habit.
         bootstrap: replicates for the intervals.
         level: coverage of the intervals.
@@ -66,7 +68,7 @@ def fit(
     from distillaw.fitting.query import load_law
 
     result = fit_law(
-        file, family=law, columns=parse_columns(columns), group=group,
+        file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
         delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
         seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
         params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
@@ -111,3 +113,19 @@ def parse_columns(text: str | None) -> dict[str, str]:
                 f"--columns: cannot read {pair!r}; write params=COLUMN,tokens=COLUMN,loss=COLUMN"
             )
     return {name.strip(): column.strip() for name, column in (pair.split("=", 1) for pair in pairs)}
+
+
+def parse_where(conditions: list[str] | None) -> dict[str, str]:
+    """{column: value} from `COLUMN=VALUE` texts.
+
+    Raises:
+        ConfigError: a text without `=`.
+    """
+    for text in conditions or []:
+        if "=" not in text:
+            raise ConfigError(
+                f"--where: cannot read {text!r}; write --where COLUMN=VALUE, once per condition"
+            )
+    return {
+        column.strip(): value.strip() for column, value in (text.split("=", 1) for text in conditions or [])
+    }

@@ -20,9 +20,10 @@ from distillaw.fitting.diagnostics import behaviours
 from distillaw.fitting.gap import fit_capacity
 from distillaw.fitting.ladder import fit_ladder
 from distillaw.fitting.plain import fit_supervised
-from distillaw.fitting.problem import observe, split_by_teacher
+from distillaw.fitting.problem import Observations, observe, split_by_teacher
 from distillaw.fitting.request import Request, check_numbers
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.selection import observe_where
 from distillaw.fitting.students import Supervised, fit_students
 from distillaw.laws.distillation import StudentLaw
 from distillaw.runs.table import read_table
@@ -35,6 +36,7 @@ def fit(
     family: str,
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
+    where: Mapping[str, str] | None = None,
     delta: float | str = "auto",
     bootstrap: int = 1000,
     level: float = 0.9,
@@ -61,6 +63,7 @@ def fit(
         columns: {our name: column}, e.g. {"params": "N", "tokens": "D", "loss": "final_loss"}.
         group: column naming the independent run of each row (checkpoints and branches of one run share
             it); "none" for independent rows; default: group, run_name or trunk where the table has one.
+        where: {column: value}, to fit some rows only; `*` in a value stands for anything.
         delta: Huber threshold in ln L; "auto" is 1.345 times the robust noise, 1e-3 the field's habit.
         bootstrap: replicates, resampled by group; 0 for none.
         level: coverage of the intervals.
@@ -104,21 +107,27 @@ def fit(
         raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
     source = str(table) if isinstance(table, str | Path) else "table in memory"
     data = read_table(table) if isinstance(table, str | Path) else table
-    rows = observe(
-        data, columns=columns, group=group, weights=weights, unit=unit, params_convention=params_convention
-    )
+    embedding = None
     if vocab is not None:
         width = width or (columns or {}).get("width")
         embedding = Embedding(vocab=vocab, width=width, teacher_width=teacher_width, matrices=matrices)
-        rows = to_non_embedding(rows, data, embedding, needs_teachers=family == "capacity-gap")
     elif width or teacher_width:
         raise ConfigError("width: it only serves to convert total parameters; add --vocab V")
+
+    def observed(part: Mapping[str, ArrayLike], part_weights: ArrayLike | None) -> Observations:
+        seen = observe(part, columns=columns, group=group, weights=part_weights, unit=unit,
+                       params_convention=params_convention)  # fmt: skip
+        if embedding is None:
+            return seen
+        return to_non_embedding(seen, part, embedding, needs_teachers=family == "capacity-gap")
+
+    rows = observed(data, weights) if not where else observe_where(data, weights, where, observed)
     request = Request(
         family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
         calibrate=calibrate, tie=tie_exponents,
         provenance={"source": source, "version": __version__, "seed": seed, "priors": _plain_priors(priors),
-                    "columns": dict(columns or {}), "unit": unit or "nats", "bootstrap": bootstrap,
-                    "params_convention": rows.convention, "tie_exponents": tie_exponents},
+                    "columns": dict(columns or {}), "where": dict(where or {}), "unit": unit or "nats",
+                    "bootstrap": bootstrap, "params_convention": rows.convention, "tie_exponents": tie_exponents},
     )  # fmt: skip
     plain, taught = split_by_teacher(rows)
     if family in ("supervised", "chinchilla"):

@@ -100,8 +100,8 @@ def next_runs(
         options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
         rows = observe(table, **options)
         family = family or ("distillation-reduced" if taught else "supervised")
-        basis = _from_rows(fit(table, family=family, bootstrap=bootstrap, level=level, **options), rows, guessed, points,
-                           noise, taught)  # fmt: skip
+        result = fit(table, family=family, bootstrap=bootstrap, level=level, **options)
+        basis = _from_rows(result, rows, guessed, points, noise, taught)
     if candidates is None:
         arms = basis.teachers if taught else ()
         candidates = candidate_grid(basis.ranges, target=points, budget=budget, teachers=_with(arms, target))
