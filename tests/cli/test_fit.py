@@ -165,7 +165,9 @@ def test_rows_are_chosen_by_column(table):
 def test_next_command_keeps_the_options(table):
     done = distillaw("fit", table, "--law", "chinchilla", *COLUMNS, "--bootstrap", 0)
     command = done.stdout.splitlines()[-1].removeprefix("next: ")
-    assert command == f"distillaw fit {table} --law chinchilla {' '.join(COLUMNS)} --bootstrap 0 --out law.json"
+    assert (
+        command == f"distillaw fit {table} --law chinchilla {' '.join(COLUMNS)} --bootstrap 0 --out law.json"
+    )
 
 
 DATA = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data")) / "lawruns"

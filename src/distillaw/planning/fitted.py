@@ -29,7 +29,10 @@ def fitted_evidence(
     if not fit.is_usable:
         return _silent(fit.status.name, fit.remedy or fit.status.value)
     if fit.params_convention != "non-embedding":
-        return _silent("OTHER_CONVENTION", f"the law counts {fit.params_convention} parameters, a plan non-embedding ones")
+        return _silent(
+            "OTHER_CONVENTION",
+            f"the law counts {fit.params_convention} parameters, a plan non-embedding ones",
+        )
     if fit.curve is None or fit.curve.behind is None:
         supervised = record.laws.get("supervised")
         why = supervised.remedy if supervised is not None else "fit one from more runs without a teacher"
