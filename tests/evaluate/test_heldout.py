@@ -7,6 +7,8 @@ import torch
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.evaluate.heldout import HeldoutLoss, make_heldout, score_heldout
 from distillaw.models.fresh import build_model
+from distillaw.models.parts import head_of
+from distillaw.models.teacher import Teacher
 
 
 def test_scores_equal_a_plain_loop_over_documents():
@@ -23,6 +25,32 @@ def test_scores_equal_a_plain_loop_over_documents():
             total -= logp.gather(2, piece[:, 1:, None]).sum().item()
         assert scores.loss_sum[index] == pytest.approx(total, rel=1e-5)
         assert scores.tokens[index] == len(ids) - 1
+
+
+def test_chunks_of_any_size_give_the_same_scores(monkeypatch):
+    model = build_model(shape_for_params(3e4, vocab=50, context=16), seed=0)
+    documents = [np.random.default_rng(size).integers(0, 50, size) for size in (5, 90, 400)]
+    windows = make_heldout(documents, context=16)
+    whole = score_heldout(model, windows)
+    monkeypatch.setattr("distillaw.evaluate.heldout.LOGITS_AT_ONCE", 1)
+    chunked = score_heldout(model, windows)
+    np.testing.assert_allclose(chunked.loss_sum, whole.loss_sum, rtol=1e-6)
+    assert np.array_equal(chunked.tokens, whole.tokens)
+    assert model.training  # as it was
+
+
+@pytest.mark.parametrize("head_is_known", [True, False])
+def test_a_teacher_is_scored_over_the_studys_tokens_alone(head_is_known):
+    model = build_model(shape_for_params(3e4, vocab=64, context=16), seed=0).eval().requires_grad_(False)
+    head = head_of(model).trimmed(50, torch.float32) if head_is_known else None
+    teacher = Teacher(
+        name="padded", model=model, head=head, vocab_size=50, trimmed_rows=14, fingerprint="0" * 16
+    )
+    ids = np.random.default_rng(0).integers(0, 50, 14)
+    scores = score_heldout(teacher, make_heldout([ids], context=16))
+    logp = torch.log_softmax(model(torch.from_numpy(ids[None, :-1])).logits[..., :50], -1)
+    wanted = -logp.gather(2, torch.from_numpy(ids[None, 1:, None])).sum().item()
+    assert scores.loss_sum[0] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_standard_error_is_clustered_and_agrees_with_the_bootstrap():

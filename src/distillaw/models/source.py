@@ -1,7 +1,7 @@
 """Where a model lies: a folder, a GGUF file, or a name on the Hugging Face hub; its configuration and tokenizer.
 
-Torch-free, so that a dry run can check a teacher. Names on the hub are downloaded where there is a network and taken
-from the local cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
+No weight is read here, so that a dry run can check a teacher in a second. Names on the hub are downloaded where there
+is a network and taken from the local cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
 """
 
 import contextlib
@@ -116,6 +116,34 @@ def _fetch(name: str, repo: str, revision: str | None, gguf_file: str | None) ->
             f"({_first_line(error)}). Where there is a network, `hf download {repo}`, then copy the cache, or give the "
             "folder of a copy"
         ) from error
+
+
+def check_config(source: ModelSource, *, context: int | None) -> None:
+    """Refuse what cannot teach a causal language model, from its configuration alone.
+
+    Raises:
+        ConfigError: an encoder-decoder, or its context is shorter than the study's.
+    """
+    config = source.config()
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"{source.name}: an encoder-decoder ({config.model_type}); its next-token probabilities depend on an "
+            "encoder's input that a language model does not have. Choose a decoder-only teacher"
+        )
+    theirs = context_of(config)
+    if context is not None and theirs is not None and theirs < context:
+        raise ConfigError(
+            f"{source.name}: the teacher's context is {theirs} tokens, the study's {context}; lower training.context"
+        )
+
+
+def context_of(config: "PreTrainedConfig") -> int | None:
+    """Longest sequence the model was made for, tokens; None where its kind has no such limit (Mamba)."""
+    values = config.get_text_config().to_dict()
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if isinstance(value := values.get(key), int):
+            return value
+    return None
 
 
 @contextlib.contextmanager

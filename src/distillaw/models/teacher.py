@@ -30,7 +30,7 @@ from distillaw.models.parts import (
     probe_tokens,
     reproduces_logits,
 )
-from distillaw.models.source import ModelSource, loading, locate
+from distillaw.models.source import ModelSource, check_config, loading, locate
 from distillaw.models.vocabulary import check_rows, check_vocabulary
 
 if TYPE_CHECKING:
@@ -116,34 +116,6 @@ def load_teacher(
         name=source.name, model=model, head=_verified_head(source.name, model, len(tokenizer)),
         vocab_size=len(tokenizer), trimmed_rows=trimmed, fingerprint=fingerprint(source),
     )  # fmt: skip
-
-
-def check_config(source: ModelSource, *, context: int | None) -> None:
-    """Refuse what cannot teach a causal language model, from its configuration alone.
-
-    Raises:
-        ConfigError: an encoder-decoder, or its context is shorter than the study's.
-    """
-    config = source.config()
-    if config.is_encoder_decoder:
-        raise ConfigError(
-            f"{source.name}: an encoder-decoder ({config.model_type}); its next-token probabilities depend on an "
-            "encoder's input that a language model does not have. Choose a decoder-only teacher"
-        )
-    theirs = context_of(config)
-    if context is not None and theirs is not None and theirs < context:
-        raise ConfigError(
-            f"{source.name}: the teacher's context is {theirs} tokens, the study's {context}; lower training.context"
-        )
-
-
-def context_of(config: "PreTrainedConfig") -> int | None:
-    """Longest sequence the model was made for, tokens; None where its kind has no such limit (Mamba)."""
-    values = config.get_text_config().to_dict()
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        if isinstance(value := values.get(key), int):
-            return value
-    return None
 
 
 def architecture_of(config: "PreTrainedConfig") -> Architecture | None:
