@@ -71,15 +71,19 @@ def _front_matter(card: ModelCard) -> str:
 
 
 def _teacher(card: ModelCard) -> str:
-    """The teacher's name: a run, a name on the hub, or the last part of a folder (the rest is nobody's business)."""
-    name = str(card.result["teacher_run"])
-    return PurePath(name).name if PurePath(name).is_absolute() else name
+    """The teacher's name: a run, a name on the hub, or the last part of a folder."""
+    return _public(str(card.result["teacher_run"]))
+
+
+def _public(name: str) -> str:
+    """A name fit for publication: of a folder or file the last part, since the rest is nobody's business."""
+    return PurePath(name).name if name.startswith(("/", "~", ".")) else name
 
 
 def _corpus(card: ModelCard) -> str:
     spec = card.manifest["spec"]
     assert isinstance(spec, Mapping)
-    return str(spec["corpus"])
+    return _public(str(spec["corpus"]))
 
 
 def _number(value: object) -> float:
