@@ -1,24 +1,35 @@
 """`distillaw train SPEC.toml --out DIR`: one run, the same engine and folders as a study of one."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display, say
-from distillaw.errors import RunError
 
 
-def train(spec: Path, *, out: Path, quiet: bool = False, json: bool = False) -> int:
-    """Train one run from a TOML file: pretrain, or distil from a teacher; resumable.
+def train(
+    spec: Path,
+    *,
+    out: Path,
+    sharding: Literal["ddp", "fsdp"] = "ddp",
+    track: Literal["wandb", "trackio", "tensorboard"] | None = None,
+    quiet: bool = False,
+    json: bool = False,
+) -> int:
+    """Train one run from a TOML file: pretrain, or distil from a teacher or its stored targets; resumable.
 
-    The file has `name`, `params`, `tokens`, `peak_lr`, and optionally `teacher` (a folder), `batch_tokens`,
-    `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/<run id>, a Hugging Face
-    folder with result.json.
+    The file has `name`, `params`, `tokens`, `peak_lr`, and optionally `teacher` (a folder) or `targets` (a target
+    store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/<run id>,
+    a Hugging Face folder with result.json. Several processes: torchrun --nproc-per-node 8 -m distillaw train ...
 
     Args:
         spec: the run's TOML file.
         out: folder for tokens, checkpoints and the run.
+        sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
+        track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
         quiet: no progress, only the result.
         json: print result.json as one JSON object.
     """
@@ -27,16 +38,19 @@ def train(spec: Path, *, out: Path, quiet: bool = False, json: bool = False) -> 
 
     require_trainable()
     single = load_single(spec)
-    with make_display(single.tokens, quiet=quiet) as display:
-        result, outcome = run_single(
-            single, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]])
-        )
-    if result is None:
-        raise RunError("; ".join(outcome.failed.values()) or "the run did not finish")
+    first = os.environ.get("RANK", "0") == "0"
+    with make_display(single.tokens, quiet=quiet or not first) as display:
+        result, trained = run_single(
+            single, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]), sharding=sharding,
+            tracker=track,
+        )  # fmt: skip
+    if not first:
+        return 0
+    assert result is not None
     if json:
         print_json(result)
         return 0
-    say("" if outcome.done else "already finished", quiet=quiet)
+    say("" if trained else "already finished", quiet=quiet)
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
     print(f"{result['run_id']}, {arm}")
     print(

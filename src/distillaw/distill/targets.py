@@ -68,3 +68,15 @@ class SparseTargets:
             residual=None if self.residual is None else flat(self.residual),
             entropy=None if self.entropy is None else flat(self.entropy),
         )  # fmt: skip
+
+    def to(self, device: torch.device) -> "SparseTargets":
+        """The same targets on another device."""
+        if self.ids.device == device:
+            return self
+        moved = {
+            name: None if value is None else value.to(device)
+            for name, value in (("residual", self.residual), ("entropy", self.entropy))
+        }
+        return SparseTargets(
+            ids=self.ids.to(device), weights=self.weights.to(device), temperature=self.temperature, **moved
+        )

@@ -72,6 +72,10 @@ class TrunkSpec:
     """Run id of the teacher (or the folder of an external one); None trains on the data."""
     teacher_fingerprint: str | None = None
     """Hash of the teacher's weights, so that another teacher of the same name is another run."""
+    targets: str | None = None
+    """Folder of stored targets that stand for the teacher; None has it read along."""
+    targets_identity: str | None = None
+    """Hash of what determines the stored targets."""
 
     @property
     def arm(self) -> str:
@@ -90,7 +94,7 @@ class TrunkSpec:
     def trunk_id(self) -> str:
         """Readable name plus the hash of everything that determines the weights."""
         identity = asdict(self)
-        del identity["purpose"], identity["label"]
+        del identity["purpose"], identity["label"], identity["targets"]
         if self.teacher_fingerprint:  # the weights name an external teacher, wherever its folder lies
             del identity["teacher_run"]
         arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"

@@ -1,17 +1,38 @@
-"""One run from one TOML file: a study with one student, no tuning, and at most one external teacher."""
+"""One run from one TOML file, by one process or by the ranks that torchrun started."""
 
-from dataclasses import dataclass, field
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from transformers.utils.logging import disable_progress_bar
 
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.data.shards import TokenStore
+from distillaw.errors import ConfigError, RunError
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.files import locked
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Board, Planner
-from distillaw.sweep.local import Display, LocalScheduler, Outcome
+from distillaw.sweep.jobs import Job, Planner
+from distillaw.sweep.local import Display, available_cores
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec, check_study
-from distillaw.sweep.study import check_facts, clear_failures, read_progress, standing_failures, write_study
+from distillaw.sweep.study import check_facts, read_progress, write_study
+from distillaw.targets.store import TargetStore
+from distillaw.train.loop import StopTraining
+from distillaw.train.mirror import Mirror
+from distillaw.train.parallel import Ranks, Sharding, join_ranks
+from distillaw.train.stopping import StopRequest
+from distillaw.train.trunk import train_trunk
+
+T = TypeVar("T")
+
+SMALL_PARAMS = 5_000_000
+"""Total parameters below which a step is faster on one thread than on two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +47,8 @@ class SingleSpec:
     """Peak rate at width 64 (train/optim.py has the rule for other widths)."""
     teacher: str = ""
     """Folder of the teacher; empty pretrains."""
+    targets: str = ""
+    """Folder of stored teacher targets (`distillaw cache build`), instead of the teacher beside the student."""
     batch_tokens: int = 1024
     seed: int = 0
     data: DataSpec = field(default_factory=DataSpec)
@@ -48,30 +71,120 @@ def load_single(path: Path) -> SingleSpec:
         ConfigError: anything in it that cannot be run.
     """
     single = from_table(SingleSpec, read_toml(path), f"{path}:")
+    if single.teacher and single.targets:
+        raise ConfigError(
+            f"{path}: teacher and targets are both given; the targets name their teacher: drop one"
+        )
     check_study(single.as_study())
     return single
 
 
 def run_single(
-    single: SingleSpec, folder: Path, *, display: Display, command: str
-) -> tuple[dict[str, object] | None, Outcome]:
-    """Train the run, or find it finished; returns (its result or None, what was done)."""
-    spec = single.as_study()
-    with locked(folder / ".lock", f"the folder {folder}"):
+    single: SingleSpec, folder: Path, *, display: Display, command: str, sharding: Sharding = "ddp",
+    tracker: str | None = None,
+) -> tuple[dict[str, object] | None, bool]:  # fmt: skip
+    """Train the run, or find it finished.
+
+    Args:
+        single: the run.
+        folder: for tokens, checkpoints and the run.
+        display: told about progress (by the first rank).
+        command: how the user called, for the record.
+        sharding: how several ranks divide the model.
+        tracker: mirror the scalars to it.
+
+    Returns:
+        (result, whether anything was trained); the result is None on all ranks but the first.
+
+    Raises:
+        ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
+        RunError: diverged, disk full, or asked to stop by SIGTERM (checkpoints saved).
+        KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+    """
+    with join_ranks(sharding) as ranks, _held(folder, ranks):
+        disable_progress_bar()
         study = StudyFolder(folder)
-        clear_failures(study)
-        store = prepare_data(spec.data, study.data, say=display.note)
-        facts = check_facts(spec, store, display)
+        store = _first_then_all(ranks, lambda: prepare_data(single.data, study.data, say=display.note))
+        job = _job(single, study, store, ranks, display, command)
+        run = study.run(job.run_ids[0])
+        if run.state() == "done":
+            return run.result(), False
+        _set_threads(ranks, job.trunk.total_params)
+        mirror = Mirror(tracker, run.path.name, folder, display.note) if tracker and ranks.is_first else None
+        try:
+            _train(job, study, ranks, display if ranks.is_first else None, mirror)
+        finally:
+            if mirror is not None:
+                mirror.close()
+        return run.result(), True
+
+
+def _train(
+    job: Job, study: StudyFolder, ranks: Ranks, display: Display | None, mirror: Mirror | None
+) -> None:
+    if display:
+        display.started(job, 0)
+
+    def report(tokens: int, loss: float) -> None:
+        if display:
+            display.progressed(job, tokens, loss)
+
+    with StopRequest(report) as request:
+        try:
+            train_trunk(job.trunk, job.budgets, study, ranks=ranks, report=request, mirror=mirror)
+        except StopTraining:
+            if request.received == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
+    if display:
+        display.finished(job)
+
+
+def _job(
+    single: SingleSpec, study: StudyFolder, store: TokenStore, ranks: Ranks, display: Display, command: str
+) -> Job:
+    """The run as a job of its study of one, checked against text, teacher and targets."""
+    spec = single.as_study()
+    targets = None
+    if single.targets:
+        targets = TargetStore.open(
+            Path(single.targets), data_hash=store.data_hash, context=single.training.context, split="student",
+            tokenizer_hash=str(store.manifest["tokenizer_hash"]), temperature=single.training.temperature,
+        )  # fmt: skip
+    facts = check_facts(spec, store, display)
+    if ranks.is_first:
         write_study(spec, study, store, command)
-        wanted = "distilled" if single.teacher else "supervised"
+    wanted = "distilled" if single.teacher else "supervised"
+    jobs = Planner(spec, facts, read_progress(study)).board().jobs
+    job = next(job for job in jobs if job.trunk.arm == wanted)
+    if targets is None:
+        return job
+    plan = targets.manifest.plan
+    trunk = replace(
+        job.trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint,
+        targets=str(Path(single.targets).resolve()), targets_identity=plan.identity,
+    )  # fmt: skip
+    return Job(trunk=trunk, budgets=job.budgets)
 
-        def board() -> Board:
-            full = Planner(spec, facts, read_progress(study)).board()
-            full.jobs = [job for job in full.jobs if job.trunk.arm == wanted]
-            return full
 
-        with LocalScheduler(study, workers=1, display=display) as scheduler:
-            outcome = scheduler.run(board)
-        full = board()
-        outcome.failed = standing_failures(full, read_progress(study))
-        return study.run(full.jobs[0].run_ids[0]).result(), outcome
+@contextlib.contextmanager
+def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """The folder's lock, held by the first rank for all."""
+    if not ranks.is_first:
+        yield
+        return
+    with locked(folder / ".lock", f"the folder {folder}"):
+        yield
+
+
+def _first_then_all(ranks: Ranks, make: Callable[[], T]) -> T:
+    """What the first rank makes on disk and the others then find there."""
+    made = make() if ranks.is_first else None
+    ranks.wait()
+    return made if made is not None else make()
+
+
+def _set_threads(ranks: Ranks, total_params: int) -> None:
+    """All cores, divided among the ranks of this machine; one for a small model, which threads only slow down."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    torch.set_num_threads(1 if total_params < SMALL_PARAMS else max(1, available_cores() // here))

@@ -96,8 +96,8 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
 def _check_teacher(folder: Path, spec: StudySpec, store: TokenStore) -> str:
     """Refuse an external teacher that cannot serve, before anything is trained; returns its fingerprint."""
     from distillaw.data.tokenizer import load_tokenizer
-    from distillaw.models.teacher import check_vocabulary
     from distillaw.models.fingerprint import fingerprint
+    from distillaw.models.teacher import check_vocabulary
 
     architecture = read_architecture(folder)
     if architecture.context < spec.training.context:

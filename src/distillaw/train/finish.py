@@ -6,24 +6,23 @@ from typing import TYPE_CHECKING
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from distillaw.accounting.flops import forward_flops
+from distillaw.errors import DistillawError
 from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
 from distillaw.models.fresh import build_model, count_parameters
-from distillaw.models.teacher import Teacher
 from distillaw.runs.files import read_json, saving, write_json
-from distillaw.runs.store import RunFolder, StudyFolder
+from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.store import RunFolder
 from distillaw.train.loop import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distillaw.train.trunk import Text
+    from distillaw.train.trunk import Group
 
 
-def finish_run(
-    trainer: Trainer, folder: RunFolder, study: StudyFolder, text: "Text", teacher: Teacher | None,
-    teacher_flops: float,
-) -> None:  # fmt: skip
+def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
     """Score the cooled model and write the run; the first rank does, the others wait."""
+    text = group.text
     model = _whole_model(trainer, text.tokenizer.eos_token_id)
     if trainer.ranks.is_first:
         scores = score_heldout(model, text.heldout)
@@ -33,9 +32,9 @@ def finish_run(
         with saving(folder.path):
             model.save_pretrained(folder.path)
             text.tokenizer.save_pretrained(str(folder.path))
-        facts = _teacher_facts(trainer, study, text, teacher)
+        facts = _teacher_facts(trainer.spec, group)
         unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-        folder.finish(_result(trainer, model, scores, folder, facts, teacher_flops, unique))
+        folder.finish(_result(trainer, model, scores, folder, facts, group.teacher_flops, unique))
     trainer.ranks.wait()
 
 
@@ -74,22 +73,24 @@ def _result(
     }  # fmt: skip
 
 
-def _teacher_facts(
-    trainer: Trainer, study: StudyFolder, text: "Text", teacher: Teacher | None
-) -> dict[str, object]:
+def _teacher_facts(spec: TrunkSpec, group: "Group") -> dict[str, object]:
     """Loss, size and tokens of the teacher.
 
     A teacher of the study has its own result; an external one is scored on this study's held-out documents, once
-    per set of weights, since a loss measured on other text would be another quantity.
+    per set of weights, since a loss measured on other text would be another quantity. With stored targets it is
+    loaded for that, if it is still there.
     """
-    spec = trainer.spec
-    if spec.teacher_run is None or teacher is None:
+    if spec.teacher_run is None:
         return {}
     if spec.teacher_fingerprint is None:
-        return read_json(study.run(spec.teacher_run).path / "result.json")
-    file = study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
+        return read_json(group.study.run(spec.teacher_run).path / "result.json")
+    file = group.study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
     if not file.exists():
-        scores = score_heldout(teacher.model, text.heldout)
+        try:
+            teacher = group.teacher or group.load_teacher(spec)
+        except DistillawError:
+            return {}
+        scores = score_heldout(teacher.model, group.text.heldout)
         write_json(file, {
             "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
             "tokens": _trained_tokens(Path(teacher.name)),

@@ -135,6 +135,8 @@ class Lane:
     checkpoint: Path
     identity: str
     speed: Speed
+    mirror: Callable[[dict[str, object]], None] | None = None
+    """Given every row of the log as well."""
     error: DivergedError | None = None
 
     @property
@@ -251,6 +253,12 @@ def _open_log(lane: Lane, ranks: Ranks) -> Iterator[Callable[[dict[str, object]]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("a", encoding="utf-8", buffering=1) as stream:
-            yield lambda row: stream.write(json.dumps(row) + "\n") and None
+
+            def write(row: dict[str, object]) -> None:
+                stream.write(json.dumps(row) + "\n")
+                if lane.mirror is not None:
+                    lane.mirror(row)
+
+            yield write
     except OSError as error:
         raise disk_error(path, error) from error

@@ -11,6 +11,7 @@ import torch
 from distillaw.distill.heads import Head
 from distillaw.distill.targets import SparseTargets
 from distillaw.models.teacher import Teacher
+from distillaw.targets.store import TargetStore
 
 
 class Signal(NamedTuple):
@@ -50,3 +51,17 @@ class OnlineTeacher:
         if self._teacher.head is None:
             return Signal(teacher_logits=self._teacher.logits(inputs))
         return Signal(teacher_hidden=self._teacher.hidden(inputs), teacher_head=self._teacher.head)
+
+
+class StoredTargets:
+    """Targets that the teacher left on disk; it need not be in memory, or even exist any more."""
+
+    def __init__(self, store: TargetStore, device: torch.device) -> None:
+        self._store, self._device = store, device
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+        """The targets of the windows, sparse or whole."""
+        targets = self._store.read(windows)
+        if isinstance(targets, SparseTargets):
+            return Signal(targets=targets.to(self._device))
+        return Signal(teacher_logits=targets.to(self._device))

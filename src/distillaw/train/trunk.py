@@ -23,15 +23,17 @@ from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
+from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
 from distillaw.train.finish import finish_run
 from distillaw.train.loop import Feed, Lane, Report, Trainer, advance, silent
+from distillaw.train.mirror import Mirror
 from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule, schedule_for
 from distillaw.train.speed import Speed
 from distillaw.train.student import Student, decoder_blocks
-from distillaw.train.teaching import Alone, OnlineTeacher, Source
+from distillaw.train.teaching import Alone, OnlineTeacher, Source, StoredTargets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,6 +46,7 @@ def train_trunk(
     *,
     ranks: Ranks = ALONE,
     report: Report = silent,
+    mirror: Mirror | None = None,
 ) -> list[RunFolder]:
     """Train one trunk and cool it down at each token budget; finished runs are left as they are.
 
@@ -53,6 +56,7 @@ def train_trunk(
         study: where tokens, trunks and runs lie.
         ranks: the processes that train it together; all call this.
         report: progress callback.
+        mirror: given every row of the log as well.
 
     Returns:
         One folder per budget, ascending.
@@ -61,7 +65,7 @@ def train_trunk(
         RunError: diverged, or the disk is full; finished runs and the last checkpoint are kept.
         VocabularyError: the teacher does not share the study's vocabulary.
     """
-    errors = train_trunks({spec: budgets}, study, ranks=ranks, report=report)
+    errors = train_trunks({spec: budgets}, study, ranks=ranks, report=report, mirror=mirror)
     if errors:
         raise errors[spec]
     return [study.run(spec.run_id(tokens)) for tokens in sorted(budgets)]
@@ -73,12 +77,13 @@ def train_trunks(
     *,
     ranks: Ranks = ALONE,
     report: Report = silent,
+    mirror: Mirror | None = None,
 ) -> dict[TrunkSpec, DivergedError]:
     """Train several trunks that read the same stream with the same teacher, each teacher forward shared by all.
 
     Args:
         wanted: token budgets of each trunk. The trunks agree in split, seed, batch, context and teacher.
-        study, ranks, report: as for `train_trunk`.
+        study, ranks, report, mirror: as for `train_trunk`.
 
     Returns:
         The trunks that diverged; the others are finished.
@@ -87,7 +92,7 @@ def train_trunks(
     missing = {spec: budgets for spec, budgets in missing.items() if budgets}
     if not missing:
         return {}
-    group = Group(list(missing), study, ranks, report)
+    group = Group(list(missing), study, ranks, report, mirror)
     trunks = [_Trunk(group, spec, budgets) for spec, budgets in missing.items()]
     for tokens in sorted({t for budgets in missing.values() for t in budgets}):
         group.advance([trunk.to_branch(tokens) for trunk in trunks if trunk.goes_to(tokens)])
@@ -131,27 +136,38 @@ class Group:
     """What trunks that advance together share: text, teacher, ranks."""
 
     def __init__(
-        self, specs: list[TrunkSpec], study: StudyFolder, ranks: Ranks = ALONE, report: Report = silent
+        self,
+        specs: list[TrunkSpec],
+        study: StudyFolder,
+        ranks: Ranks = ALONE,
+        report: Report = silent,
+        mirror: Mirror | None = None,
     ) -> None:
         spec = specs[0]
         assert len({shared_stream(s) for s in specs}) == 1, "these trunks do not read one stream"
-        self.study, self.ranks, self.report = study, ranks, report
+        self.study, self.ranks, self.report, self.mirror = study, ranks, report, mirror
         self.text = open_text(study.data, spec.recipe.context)
         self.teacher: Teacher | None = None
-        if spec.teacher_run is not None:
-            self.teacher = load_teacher(
-                teacher_folder(spec.teacher_run, study), self.text.tokenizer, context=spec.recipe.context,
-                device=ranks.device,
-            )  # fmt: skip
+        source: Source = Alone()
+        if spec.targets is not None:
+            source = StoredTargets(TargetStore.open(spec.targets), ranks.device)
+        elif spec.teacher_run is not None:
+            self.teacher = self.load_teacher(spec)
+            source = OnlineTeacher(self.teacher)
         self.feed = Feed(
             order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
-            source=self._source(), batch_tokens=spec.batch_tokens,
+            source=source, batch_tokens=spec.batch_tokens,
             micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
         )  # fmt: skip
         self.teacher_flops = self.teacher.flops_per_token(spec.recipe.context) if self.teacher else 0.0
 
-    def _source(self) -> Source:
-        return OnlineTeacher(self.teacher) if self.teacher else Alone()
+    def load_teacher(self, spec: TrunkSpec) -> Teacher:
+        """The teacher of these trunks, checked against their text."""
+        assert spec.teacher_run is not None
+        return load_teacher(
+            teacher_folder(spec.teacher_run, self.study), self.text.tokenizer, context=spec.recipe.context,
+            device=self.ranks.device,
+        )  # fmt: skip
 
     def trainer(self, spec: TrunkSpec) -> Trainer:
         """A fresh student at step 0."""
@@ -172,7 +188,7 @@ def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to share their batches and their teacher's forward passes."""
     recipe = spec.recipe
     return (spec.split, spec.seed, spec.batch_tokens, spec.data_hash, spec.teacher_run, spec.teacher_fingerprint,
-            recipe.context, recipe.micro_batch_tokens)  # fmt: skip
+            spec.targets, recipe.context, recipe.micro_batch_tokens)  # fmt: skip
 
 
 class _Trunk:
@@ -218,7 +234,7 @@ class _Trunk:
         if self.error is not None:
             return
         folder, group = self._run(tokens), self._group
-        finish_run(self._trainer, folder, group.study, group.text, group.teacher, group.teacher_flops)
+        finish_run(self._trainer, folder, group)
         self._on_first(lambda: shutil.rmtree(folder.path / "state", ignore_errors=True))
         if self._budgets[-1] > tokens:
             self._load(self._home, self.spec.trunk_id)
@@ -242,6 +258,7 @@ class _Trunk:
         self._lane = Lane(
             trainer=self._trainer, schedule=schedule, until=until, log=home / "metrics.jsonl",
             checkpoint=home / "state", identity=identity, speed=speed,
+            mirror=group.mirror,
         )  # fmt: skip
         return self._lane
 
