@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import distillaw as dl
+from distillaw.errors import ConfigError
 from distillaw.fitting.calibrate import DEFAULT_PER_DECADE, HoldOuts, calibrate_term
-from distillaw.fitting.ladder import Score, choose
+from distillaw.fitting.comparison import Score, score_all
+from distillaw.fitting.ladder import choose
 from distillaw.fitting.status import FitStatus
 
 
@@ -133,3 +135,43 @@ def test_a_prediction_outside_the_runs_is_extrapolated(grid):
     result = dl.fit(grid, family="supervised", bootstrap=0, check=False)
     assert result.predict(params=1e9, tokens=1e11).status is result.status
     assert result.predict(params=[1e9, 1e12], tokens=1e11).status is FitStatus.EXTRAPOLATED
+
+
+def test_families_are_compared_on_the_same_held_out_runs(with_noise):
+    """Data of a free gamma: gamma = 1 errs more on held-out runs, and what it says far out is disowned."""
+    law = dl.published("busbridge2025").supervised
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.4e8, 1e10, 6), np.geomspace(3e9, 5e11, 6)))
+    table = with_noise({"params": N, "tokens": D, "loss": law(params=N, tokens=D)}, 0.002, 3)
+    result = dl.fit(table, family="supervised", bootstrap=50, compare=["chinchilla"])
+    ours, theirs = result.details["comparison"]
+    assert (ours["form"], theirs["form"]) == ("supervised", "chinchilla")
+    assert ours["held_out_error"] < theirs["held_out_error"] and ours["aic"] < theirs["aic"]
+    assert any("times the largest compute chinchilla predicts" in note for note in result.notes)
+    text = result.summary()
+    assert "held-out error" in text and text.index("CONVERGED") < text.index("held-out error")
+
+
+def test_only_cuts_that_all_laws_have_are_compared(grid, with_noise):
+    table = {
+        k: v[::2] for k, v in with_noise(grid, 0.003, 1).items()
+    }  # 15 runs: the cut at 60 % is too early for one
+    fits = {
+        name: dl.fit(table, family=name, bootstrap=1, check=False) for name in ("supervised", "chinchilla")
+    }
+    shares = {name: {cut["share"] for cut in fit.details["held_out_by_cut"]} for name, fit in fits.items()}
+    assert shares["supervised"] < shares["chinchilla"]
+    common = [
+        cut for cut in fits["chinchilla"].details["held_out_by_cut"] if cut["share"] in shares["supervised"]
+    ]
+    expected = sum(c["num"] * c["mean_square"] for c in common) / sum(c["num"] for c in common)
+    assert score_all(fits)[1].held_out_error ** 2 == pytest.approx(expected)
+
+
+def test_a_comparison_of_other_kinds_is_refused(grid):
+    for family, other in (
+        ("supervised", "distillation"),
+        ("supervised", "supervised"),
+        ("capacity-gap", "chinchilla"),
+    ):
+        with pytest.raises(ConfigError, match=f"compare: {other} cannot be set against {family}"):
+            dl.fit(grid, family=family, compare=[other], bootstrap=0)

@@ -37,6 +37,7 @@ def fit(
     teacher_width: str | None = None,
     untied: bool = False,
     tie_exponents: bool = False,
+    compare: list[Family] | None = None,
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -61,6 +62,7 @@ def fit(
         teacher_width: column with the teacher's width; teacher_params are then converted too.
         untied: the totals hold two vocabulary x width matrices (embedding and head), not one.
         tie_exponents: alpha = beta (supervised, chinchilla).
+        compare: another family, set against this one by held-out error and AIC (repeatable).
         out: write the fitted law here, for `predict --law` and `plan`.
         json_: print one JSON object instead.
     """
@@ -73,6 +75,7 @@ def fit(
         seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
         params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
         width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
+        compare=compare or (),
     )  # fmt: skip
     if out is not None:
         result.save(out)

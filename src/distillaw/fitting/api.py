@@ -7,7 +7,7 @@ The steps: rows (`problem.py`), family (`plain.py`, `students.py`, `gap.py`), de
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError
 from distillaw.fitting import families
+from distillaw.fitting.comparison import check_compared, compared
 from distillaw.fitting.conversion import Embedding, to_non_embedding
 from distillaw.fitting.diagnostics import behaviours
 from distillaw.fitting.gap import fit_capacity
@@ -51,6 +52,7 @@ def fit(
     teacher_width: str | None = None,
     matrices: int = 1,
     tie_exponents: bool = False,
+    compare: Sequence[str] = (),
     check: bool = True,
     calibrate: bool = True,
 ) -> FitResult:
@@ -81,6 +83,7 @@ def fit(
         teacher_width: column with the teacher's width, by default `teacher_width`; converts teacher_params.
         matrices: vocabulary x width matrices in the totals, 1 with tied embeddings, 2 without.
         tie_exponents: alpha = beta, for the supervised and chinchilla families.
+        compare: other families to fit to the same rows; their held-out errors are in details["comparison"].
         check: run the independent second solver and the profile likelihoods.
         calibrate: choose the misspecification term from hold-outs; False keeps the default one.
 
@@ -103,6 +106,7 @@ def fit(
     started = time.perf_counter()
     families.check_family(family)
     check_numbers(delta, bootstrap, level)
+    check_compared(family, compare)
     if tie_exponents and family not in ("supervised", "chinchilla"):
         raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
     source = str(table) if isinstance(table, str | Path) else "table in memory"
@@ -129,7 +133,18 @@ def fit(
                     "columns": dict(columns or {}), "where": dict(where or {}), "unit": unit or "nats",
                     "bootstrap": bootstrap, "params_convention": rows.convention, "tie_exponents": tie_exponents},
     )  # fmt: skip
+    result = _fit_family(rows, supervised, request)
+    if compare:
+        result = compared(result, {
+            name: _fit_family(rows, supervised, replace(request, family=name, bootstrap=min(bootstrap, 1), check=False))
+            for name in compare
+        })  # fmt: skip
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _fit_family(rows: Observations, supervised: Supervised | None, request: Request) -> FitResult:
     plain, taught = split_by_teacher(rows)
+    family = request.family
     if family in ("supervised", "chinchilla"):
         result = fit_supervised(plain, request)
     elif family == "capacity-gap":
@@ -137,13 +152,13 @@ def fit(
     elif family == "distillation-auto":
         result = fit_ladder(
             lambda form, count: fit_students(plain, taught, supervised, form, replace(request, bootstrap=count)),
-            ngroups=taught.ngroups, bootstrap=bootstrap,
+            ngroups=taught.ngroups, bootstrap=request.bootstrap,
         )  # fmt: skip
     else:
         result = fit_students(plain, taught, supervised, families.FORMS[family], request)
     if isinstance(result.law, StudentLaw):
         result = replace(result, details={**result.details, "behaviours": behaviours(result.law)})
-    return replace(result, family=family, seconds=time.perf_counter() - started)
+    return replace(result, family=family)
 
 
 def _plain_priors(priors: str | Mapping[str, tuple[float, float]] | None) -> object:

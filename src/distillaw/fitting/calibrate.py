@@ -157,14 +157,12 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
     )  # fmt: skip
 
 
-def by_decade(held: HoldOuts | None, calibration: Calibration, *, noise: float) -> list[dict[str, float]]:
+def by_decade(held: HoldOuts, calibration: Calibration, *, noise: float) -> list[dict[str, float]]:
     """The held-out predictions by how far beyond the fitted runs they lie, in decades of compute.
 
     Each entry: `from` and `to` (decades), `num` predictions, `error` (root mean square, in ln L), `inside` the
     interval with the misspecification term, `inside_without` it, and the mean half width `half_width` (ln L).
     """
-    if held is None:
-        return []
     z = NormalDist().inv_cdf(0.5 + calibration.nominal / 2)
     without = z * np.hypot(held.s_param, noise)
     half = np.hypot(without, z * calibration.spread(held.decades))
@@ -180,3 +178,18 @@ def by_decade(held: HoldOuts | None, calibration: Calibration, *, noise: float) 
                 "half_width": float(half[here].mean()),
             })  # fmt: skip
     return table
+
+
+def by_cut(held: HoldOuts) -> list[dict[str, float]]:
+    """Held-out error of each cut: `share` of the runs fitted, `num` predictions, `mean_square` error in ln L.
+
+    Laws with more parameters lack the earliest cuts; only cuts that both have compare two laws.
+    """
+    return [
+        {
+            "share": CUTS[i],
+            "num": int((held.cut == i).sum()),
+            "mean_square": float((held.error[held.cut == i] ** 2).mean()),
+        }
+        for i in np.unique(held.cut)
+    ]

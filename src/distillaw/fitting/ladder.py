@@ -5,27 +5,16 @@ held-out error the judge: a richer form must pass both, and below 60 independent
 kept whatever the fit says, because a free data term that the runs do not see ruins extrapolation.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 
+from distillaw.fitting.comparison import Score, score_all
 from distillaw.fitting.result import FitResult
 
 FEW_RUNS = 60
 """Independent distilled runs below which the five-parameter form is kept."""
 AIC_GAIN = 2.0
 FORMS = ("reduced", "reduced-q", "kappa", "full")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How one form did."""
-
-    form: str
-    num_params: int
-    aic: float
-    held_out_error: float | None
-    """Root mean square of ln predicted - ln observed over the held-out runs of all cuts."""
 
 
 def fit_ladder(fit_form: Callable[[str, int], FitResult], *, ngroups: int, bootstrap: int) -> FitResult:
@@ -40,7 +29,7 @@ def fit_ladder(fit_form: Callable[[str, int], FitResult], *, ngroups: int, boots
         simplest = fit_form("reduced", bootstrap)
         return _with_scores(simplest, "reduced", [], f"fewer than {FEW_RUNS} independent distilled runs")
     fits = {form: fit_form(form, 1) for form in FORMS}
-    scores = [score(form, result) for form, result in fits.items() if result.is_usable]
+    scores = score_all(fits)
     if not scores:
         return fits["reduced"]
     best = choose(scores)
@@ -63,19 +52,6 @@ def choose(scores: list[Score]) -> str:
     return best.form
 
 
-def score(form: str, result: FitResult) -> Score:
-    """AIC with the noise profiled out, and the held-out error of the calibration."""
-    assert result.objective is not None and result.curve is not None
-    num_params = len(result.curve.coefficients()) - (form == "full")
-    # Huber terms at matched delta are close to r^2/2, so n ln(objective / n) is -2 ln likelihood up to a constant
-    aic = 2 * num_params + result.nobs * math.log(max(result.objective, 1e-30) / result.nobs)
-    return Score(form=form, num_params=num_params, aic=aic, held_out_error=result.calibration.error)
-
-
 def _with_scores(result: FitResult, form: str, scores: list[Score], reason: str) -> FitResult:
-    table = [
-        {"form": s.form, "num_params": s.num_params, "aic": s.aic, "held_out_error": s.held_out_error}
-        for s in scores
-    ]
-    details = {**result.details, "form": form, "reason": reason, "ladder": table}
+    details = {**result.details, "form": form, "reason": reason, "ladder": [asdict(s) for s in scores]}
     return replace(result, details=details, notes=(*result.notes, f"form {form}: {reason}"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillaw.fitting.calibrate import Calibration, by_decade, calibrate_term, hold_out
+from distillaw.fitting.calibrate import Calibration, by_cut, by_decade, calibrate_term, hold_out
 from distillaw.fitting.checks import Verdict, check_estimate
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
@@ -43,9 +43,8 @@ def solve(
     open_ended = [name for name, p in profiled.items() if p.is_flat]
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
-    calibration, decades = _calibration(problem, fitted, together.compute, rows, request)
-    if decades:
-        checked |= {"calibration_by_decade": decades}
+    calibration, held = _calibration(problem, fitted, together.compute, rows, request)
+    checked |= held
     return FitResult(
         family=request.family, status=judged.status, remedy=judged.remedy,
         curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,
@@ -59,16 +58,18 @@ def solve(
 
 def _calibration(
     problem: Problem, fitted: Estimate, compute: np.ndarray, rows: Observations, request: Request
-) -> tuple[Calibration, list[dict[str, float]]]:
+) -> tuple[Calibration, dict[str, object]]:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
     if not request.bootstrap or not request.calibrate:
-        return Calibration(nominal=request.level), []
-    scored = np.arange(len(problem.y)) >= len(problem.y) - len(
-        rows
-    )  # a joint fit has its no-teacher rows first
+        return Calibration(nominal=request.level), {}
+    # a joint fit has its no-teacher rows first
+    scored = np.arange(len(problem.y)) >= len(problem.y) - len(rows)
     held = hold_out(problem, fitted, compute, rng=np.random.default_rng([request.seed, 5]), scored=scored)
     found = calibrate_term(held, noise=fitted.noise, level=request.level)
-    return found, by_decade(held, found, noise=fitted.noise)
+    if held is None:
+        return found, {}
+    table = by_decade(held, found, noise=fitted.noise)
+    return found, {"calibration_by_decade": table, "held_out_by_cut": by_cut(held)}
 
 
 def _replicates(

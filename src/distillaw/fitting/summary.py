@@ -29,6 +29,7 @@ def summarise(result: FitResult) -> str:
     lines += [f"  {line}" for line in _evidence(result)]
     values = _coefficients(result)
     lines += ["", *values] if values else []
+    lines += _comparison(result)
     ranges = _ranges(result)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
     lines += [f"note: {note}" for note in result.notes]
@@ -62,6 +63,19 @@ def _evidence(result: FitResult) -> list[str]:
                 f"held-out runs inside their {100 * calibration.nominal:.0f} % interval: "
                 f"{100 * calibration.obtained:.0f} % (without that term {100 * calibration.obtained_without:.0f} %)"
             )
+    return lines
+
+
+def _comparison(result: FitResult) -> list[str]:
+    """Families or forms by their error on held-out runs, AIC beside it."""
+    table = result.details.get("comparison") or result.details.get("ladder")
+    if not table:
+        return []
+    lines = ["", f"  {'':<24}{'held-out error':>15}{'AIC':>10}{'parameters':>12}"]
+    best = min(row["aic"] for row in table)
+    for row in table:
+        error = "-" if row["held_out_error"] is None else f"{100 * row['held_out_error']:.2f} %"
+        lines.append(f"  {row['form']:<24}{error:>15}{row['aic'] - best:>+10.1f}{row['num_params']:>12}")
     return lines
 
 

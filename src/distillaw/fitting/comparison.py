@@ -1,0 +1,110 @@
+"""Laws compared by what they predict of runs they have not seen, with AIC beside it.
+
+Spec fitting.md section 8: systematic misfit inflates differences of AIC, so it is a screen; the judge is the error
+of compute-ordered hold-outs, over the cuts that all laws have.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.fitting.families import FORMS, check_family
+from distillaw.fitting.result import FitResult
+
+_PLAIN = ("supervised", "chinchilla")
+FURTHER = 10.0
+"""Compute, in units of the largest run, at which the predictions of two laws are set against each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How one law did."""
+
+    form: str
+    num_params: int
+    aic: float
+    held_out_error: float | None
+    """Root mean square of ln predicted - ln observed over the held-out runs of the common cuts."""
+
+
+def check_compared(family: str, others: Sequence[str]) -> None:
+    """Refuse families that are not fitted to the rows of this one.
+
+    Raises:
+        ConfigError: an unknown family, or one of the other kind.
+    """
+    kind = _PLAIN if family in _PLAIN else tuple(FORMS)
+    for name in others:
+        check_family(name)
+        if family == "capacity-gap" or name not in kind or name == family:
+            rest = [known for known in kind if known != family]
+            raise ConfigError(
+                f"compare: {name} cannot be set against {family}; it can be compared with "
+                f"{', '.join(rest) if family != 'capacity-gap' else 'nothing'}"
+            )
+
+
+def score_all(fits: Mapping[str, FitResult]) -> list[Score]:
+    """AIC with the noise profiled out, and the held-out error over the common cuts, of every usable fit."""
+    usable = {name: result for name, result in fits.items() if result.is_usable}
+    cuts = {
+        name: {cut["share"]: cut for cut in r.details.get("held_out_by_cut", ())}
+        for name, r in usable.items()
+    }
+    common = set.intersection(*(set(found) for found in cuts.values())) if cuts else set()
+    return [
+        _score(name, result, [cuts[name][share] for share in sorted(common)])
+        for name, result in usable.items()
+    ]
+
+
+def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> Score:
+    assert result.objective is not None and result.curve is not None
+    derived = "c1" in result.params  # kappa of the full form is not a parameter of its own
+    num_params = len(result.params) - derived - bool(result.provenance.get("tie_exponents"))
+    # Huber terms at matched delta are close to r^2/2, so n ln(objective / n) is -2 ln likelihood up to a constant
+    aic = 2 * num_params + result.nobs * math.log(max(result.objective, 1e-30) / result.nobs)
+    num = sum(cut["num"] for cut in cuts)
+    error = math.sqrt(sum(cut["num"] * cut["mean_square"] for cut in cuts) / num) if num else None
+    return Score(form=form, num_params=num_params, aic=aic, held_out_error=error)
+
+
+def compared(result: FitResult, others: Mapping[str, FitResult]) -> FitResult:
+    """The result with every law's score in `details["comparison"]`, and a note where the laws part company.
+
+    Args:
+        result: the fit that was asked for.
+        others: fits of other families to the same rows.
+    """
+    scores = score_all({result.family: result, **others})
+    notes = [_difference(result, name, other) for name, other in others.items()]
+    refused = [f"{name} is not compared: {r.status.name}" for name, r in others.items() if not r.is_usable]
+    details = {**result.details, "comparison": [asdict(score) for score in scores]}
+    return replace(
+        result, details=details, notes=(*result.notes, *refused, *(note for note in notes if note))
+    )
+
+
+def _difference(result: FitResult, name: str, other: FitResult) -> str | None:
+    """A sentence if the other law's prediction at ten times the compute is outside this one's interval."""
+    if not (result.is_usable and other.is_usable):
+        return None
+    box = result.fitted_range.as_dict()
+    prefix = "student_" if "student_params" in box else ""
+    at = {f"{prefix}{axis}": box[f"{prefix}{axis}"][1] for axis in ("params", "tokens")}
+    grow = math.sqrt(FURTHER * box["compute"][1] / (6 * math.prod(at.values())))
+    at = {axis: value * grow for axis, value in at.items()}
+    if prefix:
+        if result.curve is None or result.curve.behind is None:
+            return None
+        at["teacher_loss"] = box["teacher_loss"][0]
+    mine, theirs = result.predict(**at), float(np.asarray(other.predict(**at).mean))
+    if float(mine.lower) <= theirs <= float(mine.upper):
+        return None
+    return (
+        f"at {FURTHER:.0f} times the largest compute {name} predicts {theirs:.4g}, outside this law's interval "
+        f"[{float(mine.lower):.4g}, {float(mine.upper):.4g}]; the held-out errors decide"
+    )
