@@ -91,7 +91,14 @@ class Estimate:
 def robust_scale(r: Array, weight: Array | None = None) -> float:
     """1.4826 median |r - median r|, the standard deviation of Gaussian residuals."""
     r = r if weight is None else r[weight > 0]
-    return float(1.4826 * np.median(np.abs(r - np.median(r))))
+    return 1.4826 * _median(np.abs(r - _median(r)))
+
+
+def _median(x: Array) -> float:
+    """The median of finite numbers, without the overhead of numpy's."""
+    middle = (len(x) - 1) // 2, len(x) // 2
+    ordered = np.partition(x, middle)
+    return 0.5 * float(ordered[middle[0]] + ordered[middle[1]])
 
 
 def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) -> Estimate:

@@ -28,25 +28,7 @@ def supervised_one(
     """
     e, s0, lw, p, q, le = theta.tolist()
     eta = exp(le)
-    tail = exp(-abs(lw))
-    log_v, w = -(max(lw, 0.0) + log1p(tail)), (1.0 if lw >= 0 else tail) / (1.0 + tail)
-    b = np.empty((5, len(n)))  # 1, s, s n, (1-s) d, Z
-    b[0] = 1.0
-    _, s, size, rest, Z = b
-    data = (eta * q) * d
-    gap = data - (eta * p) * n
-    gap += lw
-    softplus_and_share(gap, Z, s)
-    Z -= data
-    Z += log_v
-    v = 1.0 - s
-    np.multiply(s, n, out=size)
-    np.multiply(v, d, out=rest)
-
-    lift = Z / eta
-    lift += s0 - e
-    r, P = softplus_and_share(lift, np.empty_like(lift), np.empty_like(lift))  # share of S in L
-    r += e
+    b, P, r, w = _shares(e, s0, lw, eta * p, eta * q, eta, n, d)
     r -= y
     psi = np.minimum(np.maximum(r, -delta), delta)
     inside = weights * (psi == r)
@@ -59,8 +41,7 @@ def supervised_one(
     inside += cQ
     inside *= P
 
-    T = np.array([[1.0, 0.0, 0.0, 0.0, 0.0], [-w / eta, 1 / eta, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0, 0.0],
-                  [0.0, 0.0, 0.0, -1.0, 0.0], [0.0, 0.0, -p, -q, -1 / eta]])  # fmt: skip
+    T = _gradient_of_term(p, q, eta, w)
     sums = b @ cP
     gradient, H = np.empty(6), np.empty((6, 6))
     gradient[0] = cQ.sum()
@@ -70,10 +51,53 @@ def supervised_one(
     wQ *= P
     H[0, 1:] = H[1:, 0] = T @ (b @ wQ)
     H[1:, 1:] = T @ ((b * inside) @ b.T) @ T.T
-    cP *= s
-    cP *= v
+    cP *= b[1]
+    cP *= 1.0 - b[1]
     H[2:, 2:] += _term_curvature(cP @ basis, gradient, float(sums[4]) / eta, p, q, eta, w)
     return objective, gradient, H
+
+
+def supervised_metric(theta: Array, n: Array, d: Array, weights: Array) -> Array:
+    """sum_i w_i (df_i/dtheta)^2 by SUPERVISED, shape (6,); arguments as in `supervised_one`."""
+    e, s0, lw, p, q, le = theta.tolist()
+    eta = exp(le)
+    b, P, _, w = _shares(e, s0, lw, eta * p, eta * q, eta, n, d)
+    J = np.empty((6, len(n)))
+    np.subtract(1.0, P, out=J[0])
+    np.matmul(_gradient_of_term(p, q, eta, w), b, out=J[1:])
+    J[1:] *= P
+    return (J * J) @ weights
+
+
+def _shares(
+    e: float, s0: float, lw: float, by_size: float, by_data: float, eta: float, n: Array, d: Array
+) -> tuple[Array, Array, Array, float]:
+    """Rows 1, s, s n, (1-s) d, Z (spec laws.md section 6), the share of S in L, ln L, and w."""
+    tail = exp(-abs(lw))
+    log_v, w = -(max(lw, 0.0) + log1p(tail)), (1.0 if lw >= 0 else tail) / (1.0 + tail)
+    b = np.empty((5, len(n)))
+    b[0] = 1.0
+    _, s, size, rest, Z = b
+    data = by_data * d
+    gap = data - by_size * n
+    gap += lw
+    softplus_and_share(gap, Z, s)
+    Z -= data
+    Z += log_v
+    np.multiply(s, n, out=size)
+    np.multiply(s, d, out=rest)
+    np.subtract(d, rest, out=rest)
+    lift = np.multiply(Z, 1.0 / eta, out=data)
+    lift += s0 - e
+    value, P = softplus_and_share(lift, gap, np.empty_like(gap))
+    value += e
+    return b, P, value, w
+
+
+def _gradient_of_term(p: float, q: float, eta: float, w: float) -> Array:
+    """d ln S / d(s0, lw, p, q, le) as combinations of the rows of `_shares`."""
+    return np.array([[1.0, 0.0, 0.0, 0.0, 0.0], [-w / eta, 1.0 / eta, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0, 0.0],
+                     [0.0, 0.0, 0.0, -1.0, 0.0], [0.0, 0.0, -p, -q, -1.0 / eta]])  # fmt: skip
 
 
 def _term_curvature(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.fitting.kernel import supervised_one
+from distillaw.fitting.kernel import supervised_metric, supervised_one
 from distillaw.fitting.moments import powers, supervised_normal
 from distillaw.fitting.valley import along_valley, along_valley_one
 from distillaw.laws.base import Array, Indices
@@ -47,6 +47,8 @@ class Model(ABC):
     """Indices of the parameters that are fitted; the others keep their start values."""
     one_by_one: int = 1
     """Largest batch that is solved faster one vector at a time."""
+    chunk: int = 24_000
+    """Replicates x rows worked on at a time: many for the overhead of a call, few for the cache."""
 
     @abstractmethod
     def value(self, theta: Array) -> Array:
@@ -184,6 +186,7 @@ class SupervisedModel(Model):
 
     names = SUPERVISED
     one_by_one = 4
+    chunk = 64_000
 
     def __init__(self, n: Array, d: Array, *, gamma_free: bool):
         """Take centred ln N and ln D."""
@@ -212,6 +215,13 @@ class SupervisedModel(Model):
         if free[-1] == k - 1:
             return value, gradient[:k], hessian[:k, :k]
         return value, gradient[free], hessian[free[:, None], free]
+
+    def metric(self, theta: Array, weights: Array) -> Array:
+        """As in `Model`, with few array calls for one vector."""
+        if len(theta) > 1 or len(weights) > 1:
+            return super().metric(theta, weights)
+        square = supervised_metric(theta[0], self.n, self.d, weights[0])[self.free]
+        return np.sqrt(np.maximum(square, 1e-300))[None]
 
     def moved(self, theta: Array, step: Array) -> Array:
         """As in `Model`, along the valley (`valley.along_valley`)."""
@@ -254,6 +264,10 @@ class TiedModel(SupervisedModel):
         """Take centred ln N and ln D."""
         super().__init__(n, d, gamma_free=gamma_free)
         self.free = self.free[self.free != 4]
+
+    def metric(self, theta: Array, weights: Array) -> Array:
+        """As in `Model`."""
+        return Model.metric(self, theta, weights)
 
     def normal_one(self, theta: Array, y: Array, weights: Array, delta: float) -> tuple[float, Array, Array]:
         """As in `Model`, by the chain rule."""

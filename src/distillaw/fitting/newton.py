@@ -14,9 +14,6 @@ from distillaw.fitting.models import Model
 from distillaw.fitting.single import Prior, Stage, minimise_one
 from distillaw.laws.base import Array, Indices, Mask
 
-_CHUNK = 24_000
-"""Replicates x rows worked on at a time: small enough that a parameter's row stays in cache."""
-
 EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
 """Expected relative decrease of the objective at which an estimate, a replicate and a passing stage end."""
 
@@ -105,7 +102,7 @@ def _in_chunks(
     tolerance: float,
 ) -> Solutions:  # fmt: skip
     R = len(start)
-    size = max(1, _CHUNK // max(len(y), 1))
+    size = max(1, model.chunk // max(len(y), 1))
     parts = [
         _minimise_chunk(model.take(rows), y, weights[rows], start[rows], delta, prior, iterations, tolerance)
         for rows in (slice(i, min(i + size, R)) for i in range(0, R, size))
@@ -293,14 +290,10 @@ def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
     if stuck.any():
         g = np.where(stuck, 0.0, g)
         H = np.where(stuck[:, :, None] | stuck[:, None, :], 0.0, H)
-    k = len(free)
-    diagonal = np.arange(k)
+    diagonal = np.arange(len(free))
     damped = H.copy()
     damped[:, diagonal, diagonal] += mu[:, None] + stuck
-    bad = ~_is_positive(damped)
-    if bad.any():
-        damped[bad] = np.eye(k)
-    step = -np.linalg.solve(damped, g[:, :, None])[:, :, 0]
+    step, bad = _solve_positive(damped, -g)
     if bad.any():
         values, vectors = np.linalg.eigh(np.where(np.isfinite(H[bad]), H[bad], 0.0))
         coords = np.einsum("rji,rj->ri", vectors, g[bad])
@@ -310,18 +303,21 @@ def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:
     return step / state.scale, np.abs(decrease)
 
 
-def _is_positive(matrices: Array) -> Mask:
-    """True where a symmetric matrix is positive definite."""
-    try:
-        np.linalg.cholesky(matrices)
-        return np.asarray(np.isfinite(matrices).all(axis=(1, 2)), dtype=bool)
-    except np.linalg.LinAlgError:  # raised for the whole batch if one fails
-        return np.array([_is_positive_one(matrix) for matrix in matrices])
+def _solve_positive(matrices: Array, right: Array) -> tuple[Array, Mask]:
+    """Solutions (R, k) by elimination, and where a matrix was not positive definite (or not finite).
 
-
-def _is_positive_one(matrix: Array) -> bool:
-    try:
-        np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return False
-    return bool(np.isfinite(matrix).all())
+    Elimination over the whole batch: LAPACK takes one small matrix at a time, and stops at the first bad one.
+    """
+    k = right.shape[1]
+    A = np.concatenate([matrices, right[:, :, None]], axis=2).transpose(1, 2, 0).copy()  # (k, k + 1, R)
+    good = np.ones(len(right), dtype=bool)
+    for j in range(k):
+        pivot = A[j, j]
+        good &= pivot > 1e-14
+        A[j, j:] /= np.where(good, pivot, 1.0)
+        A[j + 1 :, j + 1 :] -= A[j + 1 :, j, None] * A[j, None, j + 1 :]
+    x = A[:, k]
+    for j in range(k - 2, -1, -1):
+        x[j] -= np.einsum("ir,ir->r", A[j, j + 1 : k], x[j + 1 :])
+    good &= np.isfinite(x).all(axis=0)
+    return x.T.copy(), ~good

@@ -12,7 +12,7 @@ from math import inf, isfinite
 import numpy as np
 
 from distillaw.fitting.models import Model
-from distillaw.laws.base import Array, Mask
+from distillaw.laws.base import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,13 @@ def minimise_one(
         stages: thresholds in turn.
         prior: weak prior.
     """
-    free, lower, upper = model.free, model.lower[model.free], model.upper[model.free]
+    free = model.free
+    lower, upper = model.lower[free].tolist(), model.upper[free].tolist()
     theta = np.minimum(np.maximum(start, model.lower), model.upper)
     scale = model.metric(theta[None], weights[None])[0]
     if prior is not None:
         scale = np.sqrt(scale**2 + prior.precision[free])
+    unit = 1.0 / scale
 
     def at(theta: Array, delta: float) -> tuple[float, float, Array, Array]:
         value, g, H = model.normal_one(theta, y, weights, delta)
@@ -70,9 +72,9 @@ def minimise_one(
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         mu, converged = 1e-3, False
         for _ in range(stage.iterations):
-            inner = theta[free]
-            step, decrease = newton_step_one(state[2], state[3], scale, mu, inner <= lower, inner >= upper)
-            full[free] = step
+            _, _, g, H = state
+            stuck = _stuck(theta[free].tolist(), g.tolist(), lower, upper)
+            full[free], decrease = newton_step_one(g, H, unit, mu, stuck)
             trial = model.moved_one(theta, full)
             converged = decrease <= stage.tolerance * state[1] + 1e-30 or mu > 1e7
             if converged and following is not None:  # a step this small needs no check before the last stage
@@ -90,23 +92,35 @@ def minimise_one(
     return theta, state[0], state[1], converged
 
 
-def newton_step_one(
-    g: Array, H: Array, scale: Array, mu: float, at_lower: Mask, at_upper: Mask
-) -> tuple[Array, float]:
-    """Damped step within the box and the decrease it expects, as `newton._newton_step` for one vector."""
-    g = g / scale
-    H = H / (scale[:, None] * scale)
-    stuck = (at_lower & (g > 0)) | (at_upper & (g < 0))
-    if stuck.any():
-        g = np.where(stuck, 0.0, g)
-        H = np.where(stuck[:, None] | stuck, 0.0, H)
+def _stuck(theta: list[float], g: list[float], lower: list[float], upper: list[float]) -> list[int]:
+    """Positions at a bound that the objective would push them through."""
+    return [i for i, t in enumerate(theta) if (t <= lower[i] and g[i] > 0) or (t >= upper[i] and g[i] < 0)]
+
+
+def newton_step_one(g: Array, H: Array, unit: Array, mu: float, stuck: list[int]) -> tuple[Array, float]:
+    """Damped step and the decrease it expects, as `newton._newton_step` for one vector.
+
+    Args:
+        g: gradient, (k,).
+        H: Hessian, (k, k).
+        unit: one over the metric, (k,).
+        mu: damping.
+        stuck: positions that stay where they are.
+    """
+    g = g * unit
+    H = H * (unit[:, None] * unit)
+    if stuck:
+        g[stuck] = 0.0
+        H[stuck] = H[:, stuck] = 0.0
     damped = H.copy()
-    damped.flat[:: len(g) + 1] += mu + stuck
+    damped.flat[:: len(g) + 1] += mu
+    for i in stuck:
+        damped[i, i] += 1.0
     _, step, trouble = _posv()(damped, -g)  # Cholesky; numpy's takes ten times as long for six unknowns
     if trouble or not isfinite(step.sum()):
         values, vectors = np.linalg.eigh(np.where(np.isfinite(H), H, 0.0))
         step = -vectors @ ((vectors.T @ g) / (np.maximum(np.abs(values), 1e-9) + mu))
-    return step / scale, abs(0.5 * float(g @ step))
+    return step * unit, abs(0.5 * float(g @ step))
 
 
 @cache

@@ -9,9 +9,9 @@ import numpy as np
 
 from distillaw.laws.base import Array
 
-_SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 14))
+_SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 12))
 """Slopes p and q of the grid: ln S falls by this much per unit of ln N or ln D."""
-_FLOORS = np.array([0.02, 0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97])
+_FLOORS = np.array([0.02, 0.2, 0.4, 0.6, 0.75, 0.86, 0.93, 0.97])
 """E as a share of the lowest loss."""
 _GAMMAS = np.array([0.25, 0.4, 0.6, 1.0])
 
