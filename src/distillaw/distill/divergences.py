@@ -9,8 +9,9 @@ way for nothing. Each function returns D per token and leaves `weight * dD/du + 
 probability buffer; it may overwrite every buffer it is given. Mixtures are formed in the linear domain and
 floored at the smallest normal number: where a mixture underflows both of its parts have, and count nothing.
 
-Sources: Agarwal et al. 2023, arXiv 2306.13649, section 2.1 (JSD(beta)); Ko et al. 2024, arXiv 2402.03898, Eq. 4-5
-(skew KL and skew reverse KL). Shape suffixes: N token, V vocabulary.
+Sources: Agarwal et al. 2023, arXiv 2306.13649 (JSD(beta)); Ko et al. 2024, arXiv 2402.03898 (skew KL and skew
+reverse KL, alpha there); Anshumann et al. 2025, arXiv 2503.16870 (sampled targets).
+Shape suffixes: N token, V vocabulary, K kept token.
 """
 
 from collections.abc import Callable
