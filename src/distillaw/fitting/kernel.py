@@ -95,7 +95,7 @@ def _shares(
 
 
 def _gradient_of_term(p: float, q: float, eta: float, w: float) -> Array:
-    """d ln S / d(s0, lw, p, q, le) as combinations of the rows of `_shares`."""
+    """Derivatives of ln S by (s0, lw, p, q, le) as combinations of the rows of `_shares`."""
     return np.array([[1.0, 0.0, 0.0, 0.0, 0.0], [-w / eta, 1.0 / eta, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0, 0.0],
                      [0.0, 0.0, 0.0, -1.0, 0.0], [0.0, 0.0, -p, -q, -1.0 / eta]])  # fmt: skip
 
