@@ -93,3 +93,14 @@ def test_same_seed_same_interval(grid, with_noise):
     first, second = (dl.fit(table, family="supervised", bootstrap=50, seed=4).conf_int() for _ in range(2))
     assert first == second
     assert first != dl.fit(table, family="supervised", bootstrap=50, seed=5).conf_int()
+
+
+def test_repeated_cells_measure_the_noise(grid, with_noise):
+    twice = {k: np.r_[v, v] for k, v in grid.items()}
+    result = dl.fit(with_noise(twice, 0.004, 1), family="supervised", bootstrap=0, check=False)
+    found = result.details["seed_noise"]
+    assert found["num_cells"] == found["spare"] == 30
+    assert found["sd"] == pytest.approx(0.004, rel=0.3)  # one standard error of 30 degrees of freedom is 13 %
+    assert "noise between runs of one cell" in result.summary()
+    for table in (grid, twice):  # no repeats, exact copies
+        assert "seed_noise" not in dl.fit(table, family="supervised", bootstrap=0, check=False).details

@@ -11,6 +11,8 @@ from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
 
 _PLENTY = 1e30
 """Tokens that stand for infinity."""
+_FEWEST_REPEATS = 5
+"""Repeated runs needed for a noise estimate (spec fitting.md section 2)."""
 
 
 def behaviours(law: StudentLaw) -> dict[str, float | bool | None]:
@@ -45,3 +47,26 @@ def students_above_teachers(rows: Observations) -> str | None:
     if not better:
         return None
     return f"{better} of {len(rows)} students have a lower loss than their teacher, which no form of this law allows"
+
+
+def seed_noise(rows: Observations) -> dict[str, float] | None:
+    """Spread of ln L between runs of one cell (same size, tokens and teacher), the noise without any misfit.
+
+    Returns:
+        `sd` in ln L, `num_cells` repeated, and `spare` degrees of freedom; None with fewer than five of these.
+    """
+    if len(rows) - len(np.unique(rows.params + 1j * rows.tokens)) < _FEWEST_REPEATS:
+        return None  # the usual case, decided cheaply
+    key = np.column_stack([rows.params, rows.tokens, np.nan_to_num(rows.teacher_loss), rows.loss])
+    distinct = np.unique(key, axis=0)  # an exact copy of a row is not a second run
+    cell = np.unique(distinct[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
+    y, count = np.log(distinct[:, 3]), np.bincount(cell)
+    spare = int((count - 1).sum())
+    if spare < _FEWEST_REPEATS:
+        return None
+    within = y - (np.bincount(cell, y) / count)[cell]
+    return {
+        "sd": float(np.sqrt((within**2).sum() / spare)),
+        "num_cells": int((count > 1).sum()),
+        "spare": spare,
+    }

@@ -10,6 +10,7 @@ import numpy as np
 
 from distillaw.fitting.calibrate import Calibration, by_cut, by_decade, calibrate_term, hold_out
 from distillaw.fitting.checks import Verdict, check_estimate
+from distillaw.fitting.diagnostics import seed_noise
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
 from distillaw.fitting.models import StudentModel
@@ -44,7 +45,8 @@ def solve(
     judged = check_estimate(problem, fitted, condition=condition, disagreement=gap, open_ended=open_ended)
     together = rows if plain is None else plain.followed_by(rows)
     calibration, held = _calibration(problem, fitted, together.compute, rows, request)
-    checked |= held
+    repeated = seed_noise(together)
+    checked |= held | ({} if repeated is None else {"seed_noise": repeated})
     return FitResult(
         family=request.family, status=judged.status, remedy=judged.remedy,
         curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,

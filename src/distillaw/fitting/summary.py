@@ -45,6 +45,11 @@ def _evidence(result: FitResult) -> list[str]:
     if result.objective is not None:
         lines.append(f"objective {result.objective:.6g} (sum of Huber terms, delta {result.delta:.3g})")
         lines.append(f"residual scale {100 * result.noise:.2g} % of the loss")
+    if (seeds := result.details.get("seed_noise")) is not None:
+        cells = plural(seeds["num_cells"], "repeated cell")
+        lines.append(
+            f"noise between runs of one cell {100 * seeds['sd']:.2g} % ({cells}); the rest is misfit"
+        )
     if result.solver_disagreement is not None:
         verdict = "agree" if abs(result.solver_disagreement) <= 1e-6 else "DISAGREE"
         lines.append(
