@@ -198,7 +198,8 @@ def _intact(path: Path, plan: StorePlan, wanted: np.ndarray, say: Callable[[str]
 def _build_shard(
     path: Path, plan: StorePlan, maker: TargetMaker, windows: np.ndarray, progress: Callable[[int], None]
 ) -> None:
-    began, made, total = time.monotonic(), [], None
+    began, cpu_began = time.monotonic(), time.process_time()
+    made, total = [], None
     for first in range(0, len(windows), plan.windows_per_forward):
         group = windows[first : first + plan.windows_per_forward]
         encoded, sums = maker.make(group)
@@ -207,7 +208,11 @@ def _build_shard(
         progress(len(group) * plan.context)
     assert total is not None
     write_shard(path, plan.identity, windows, made, total)
-    line = {"shard": path.name, "positions": len(windows) * plan.context, "seconds": time.monotonic() - began}
+    _log(path, len(windows) * plan.context, time.monotonic() - began, time.process_time() - cpu_began)
+
+
+def _log(path: Path, positions: int, seconds: float, cpu_seconds: float) -> None:
+    line = {"shard": path.name, "positions": positions, "seconds": seconds, "cpu_seconds": cpu_seconds}
     try:
         with (path.parent / LOG).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")

@@ -39,17 +39,18 @@ def estimate(
     """What a scheme keeps of some positions.
 
     Args:
-        logits_PV: the teacher's logits, any float type; computed in float32.
+        logits_PV: the teacher's logits, finite (a masked token: -1e30), any float type; computed in float32.
         labels_P: the tokens that follow, int64.
         offsets_P: random offsets in [0, 1), float64; used by `sampled`.
         scheme: the estimator.
     """
     logits_PV = logits_PV.float()
-    logp_PV = torch.log_softmax(logits_PV / scheme.temperature, dim=-1)
-    probs_PV = logp_PV.exp()
-    entropy_P = -(probs_PV * logp_PV.clamp(min=-1e4)).sum(dim=-1)  # 0 log 0 = 0 where a logit is -inf
-    plain_PV = logp_PV if scheme.temperature == 1 else torch.log_softmax(logits_PV, dim=-1)
-    scores = {"entropy": entropy_P, "loss": -plain_PV.gather(1, labels_P[:, None])[:, 0]}
+    scaled_PV = logits_PV if scheme.temperature == 1 else logits_PV / scheme.temperature
+    logsumexp_P = scaled_PV.logsumexp(dim=-1)
+    probs_PV = (scaled_PV - logsumexp_P[:, None]).exp_()
+    entropy_P = logsumexp_P - torch.einsum("pv,pv->p", probs_PV, scaled_PV)
+    normaliser_P = logsumexp_P if scheme.temperature == 1 else logits_PV.logsumexp(dim=-1)
+    scores = {"entropy": entropy_P, "loss": normaliser_P - logits_PV.gather(1, labels_P[:, None])[:, 0]}
     if scheme.estimator == "full":
         return Rows(logits=logits_PV, mass=torch.ones_like(entropy_P), **scores)
     if scheme.estimator == "sampled":
@@ -58,10 +59,10 @@ def estimate(
         first_PN[:, 1:] = ids_PN[:, 1:] != ids_PN[:, :-1]
         mass_P = (probs_PV.gather(1, ids_PN) * first_PN).sum(dim=-1)
         return Rows(ids=ids_PN, mass=mass_P, **scores)
-    ids_PK, kept_PK = keep_top(logp_PV, scheme.k, scheme.p if scheme.estimator == "top-p" else None)
-    ids_PK, order_PK = torch.where(kept_PK, ids_PK, logp_PV.shape[1]).sort(dim=-1, stable=True)
+    ids_PK, kept_PK = keep_top(probs_PV, scheme.k, scheme.p if scheme.estimator == "top-p" else 1.0)
+    ids_PK, order_PK = torch.where(kept_PK, ids_PK, probs_PV.shape[1]).sort(dim=-1)
     kept_PK = kept_PK.gather(1, order_PK)
-    nats_PK = -logp_PV.gather(1, torch.where(kept_PK, ids_PK, 0))
+    nats_PK = logsumexp_P[:, None] - scaled_PV.gather(1, torch.where(kept_PK, ids_PK, 0))
     return Rows(ids=ids_PK, nats=nats_PK, mass=((-nats_PK).exp() * kept_PK).sum(dim=-1), **scores)
 
 
@@ -78,14 +79,15 @@ def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: 
     """
     cumulative_PV = probs_PV.cumsum(dim=-1, dtype=torch.float64)
     points_PN = (torch.arange(samples, device=probs_PV.device) + offsets_P[:, None]) / samples
-    points_PN = points_PN * cumulative_PV[:, -1:]
-    return torch.searchsorted(cumulative_PV, points_PN, right=True).clamp_(max=probs_PV.shape[1] - 1)
+    total_P1 = cumulative_PV[:, -1:]
+    points_PN = torch.minimum(
+        points_PN * total_P1, total_P1 * (1 - 2**-52)
+    )  # (N - 1 + offset) / N may round to 1
+    return torch.searchsorted(cumulative_PV, points_PN, right=True)
 
 
-def keep_top(logp_PV: torch.Tensor, k: int, p: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k most likely ids of each row (P, K), and which of them are kept: all, or the fewest that hold mass p."""
-    values_PK, ids_PK = logp_PV.topk(min(k, logp_PV.shape[1]), dim=-1)
-    if p is None:
-        return ids_PK, torch.ones_like(ids_PK, dtype=torch.bool)
-    probs_PK = values_PK.double().exp()
-    return ids_PK, probs_PK.cumsum(dim=-1) - probs_PK < p
+def keep_top(probs_PV: torch.Tensor, k: int, p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k most likely ids of each row, (P, K), and which of them are kept: the fewest that hold mass p; all for 1."""
+    values_PK, ids_PK = probs_PV.topk(min(k, probs_PV.shape[1]), dim=-1)
+    before_PK = values_PK.cumsum(dim=-1, dtype=torch.float64) - values_PK
+    return ids_PK, (before_PK < p) | (p == 1)

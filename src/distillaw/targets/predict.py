@@ -32,6 +32,8 @@ class Prediction:
     """Standard error of `bytes`, from the spread between windows."""
     seconds: float
     """Wall time of the whole build on this machine as busy as it was during the probe."""
+    cpu_seconds: float
+    """Processor time of the whole build, which others on the machine do not change."""
     forward_seconds: float
     """The teacher's share of `seconds`: what one student with an online teacher would spend on it."""
     read_seconds: float
@@ -66,23 +68,30 @@ def predict(maker: TargetMaker, plan: StorePlan) -> Prediction:
     group = plan.windows_per_forward
     maker.make(windows[:group])  # warms up; not measured
     sizes: list[int] = []
-    seconds = forward = reading = 0.0
+    seconds = cpu = forward = reading = 0.0
     most = min(len(windows), max(MIN_WINDOWS, min(MAX_WINDOWS, int(MAX_SHARE * len(windows)))))
     while len(sizes) < most and not (len(sizes) >= min(most, MIN_WINDOWS) and _error(sizes) < WANTED_ERROR):
         chosen = [windows[i] for i in _spread(len(sizes), group, len(windows))]
-        start, before = time.perf_counter(), maker.forward_seconds
+        start, cpu_start, before = time.perf_counter(), time.process_time(), maker.forward_seconds
         made, _ = maker.make(chosen)
         seconds += time.perf_counter() - start
+        cpu += time.process_time() - cpu_start
         forward += maker.forward_seconds - before
         reading += _time_reading(made, plan)
         sizes += [len(block) for block in made]
     scale = plan.num_windows / len(sizes)
     overhead = plan.num_windows * INDEX_BYTES + plan.num_shards * HEADER_BYTES
     return Prediction(
-        positions=plan.num_positions, bytes=sum(sizes) * scale + overhead,
-        bytes_error=_error(sizes) * sum(sizes) * scale, seconds=seconds * scale, forward_seconds=forward * scale,
-        read_seconds=reading * scale, probe_windows=len(sizes), probe_seconds=time.perf_counter() - began,
-    )  # fmt: skip
+        positions=plan.num_positions,
+        bytes=sum(sizes) * scale + overhead,
+        bytes_error=_error(sizes) * sum(sizes) * scale,
+        seconds=seconds * scale,
+        cpu_seconds=cpu * scale,
+        forward_seconds=forward * scale,
+        read_seconds=reading * scale,
+        probe_windows=len(sizes),
+        probe_seconds=time.perf_counter() - began,
+    )
 
 
 def _spread(first: int, count: int, windows: int) -> list[int]:

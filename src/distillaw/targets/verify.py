@@ -67,7 +67,7 @@ class Comparison:
 
 
 def ask_again(store: TargetStore, maker: TargetMaker, windows: int) -> Comparison:
-    """Compare at least `windows` windows (or all), in groups as they were built, spread evenly over the store."""
+    """Compare about `windows` windows, in groups as they were built, spread evenly over the store."""
     plan = store.manifest.plan
     covered, group = plan.windows(maker.split), plan.windows_per_forward
     # Shards are whole groups, but the last one may end within a group: so does the store.
