@@ -12,25 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError, DataError, UnitError
+from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
 from distillaw.laws.base import Array, Box
 from distillaw.quantities import did_you_mean
 
-_ALIASES = {
-    "params": ("params", "student_params", "n", "non_embedding_params"),
-    "tokens": ("tokens", "student_tokens", "d"),
-    "loss": ("loss", "student_loss", "final_loss", "val_loss"),
-    "teacher_loss": ("teacher_loss",),
-    "supervised_loss": ("supervised_loss",),
-    "teacher_params": ("teacher_params",),
-    "loss_se": ("loss_se",),
-    "group": ("group", "run_name", "trunk"),
-    "weight": ("weight",),
-    "width": ("width",),
-}
 CONVENTIONS = ("non-embedding", "total")
 """What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""
-_UNITS = {"nats": 1.0, "bits": float(np.log(2)), "bits-per-byte": 1.0, "bits-per-character": 1.0}
-_OTHER_UNIT_WORDS = ("bit", "bpb", "bpc", "ppl", "perplexity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +117,7 @@ def observe(
         DataError: a needed column is missing, or a value is not a positive finite number.
         UnitError: the losses look like another unit, or units or conventions are mixed in the table.
     """
-    arrays = {str(name): _column(name, values) for name, values in table.items()}
+    arrays = {str(name): as_column(name, values) for name, values in table.items()}
     if not arrays:
         raise DataError("the table has no columns")
     sizes = {name: len(values) for name, values in arrays.items()}
@@ -140,15 +127,15 @@ def observe(
     if size == 0:
         raise DataError("the table has no rows")
     wanted = dict(columns or {}) | ({} if width is None else {"width": width})
-    found = _match_columns(arrays, wanted, group)
-    scale = _unit_scale(found["loss"], arrays, unit)
+    found = match_columns(arrays, wanted, group)
+    scale = unit_scale(found["loss"], arrays, unit)
     convention = _stated_convention(found["params"], arrays, params_convention)
     keep, notes = _usable_rows(arrays, size)
     if not keep.any():
         raise DataError("no rows left: all are tuning runs or unfinished")
     index = np.flatnonzero(keep)
     numbers = {
-        name: _numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
+        name: read_numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
         for name in (
             "params",
             "tokens",
@@ -165,79 +152,12 @@ def observe(
         numbers["params"] = _without_embedding(numbers, convention, vocab, found["width"], arrays, index)
         convention = "non-embedding"
         notes.append(f"parameters are non-embedding: total - {vocab:.0f} x {found['width']}")
-    weight = _weights(weights, found["weight"], arrays, index, size)
+    weight = read_weights(weights, found["weight"], arrays, index, size)
     codes, names = _groups(found["group"], arrays, index, numbers)
     return Observations(
         **numbers, weight=weight, group=codes, row=index, grouped=found["group"] is not None,
         group_names=names, convention=convention, notes=tuple(notes + _remarks(arrays, index, found, numbers)),
     )  # fmt: skip
-
-
-def _column(name: object, values: ArrayLike) -> NDArray:
-    column = np.asarray(values)
-    if column.ndim != 1:
-        raise DataError(f"column {name!r} has shape {column.shape}; each column must be one-dimensional")
-    return column
-
-
-def _match_columns(table: Mapping, columns: Mapping[str, str], group: str | None) -> dict[str, str | None]:
-    known = {"student_params": "params", "student_tokens": "tokens", "student_loss": "loss"}
-    wanted = {known.get(name, name): column for name, column in columns.items()}
-    for name, column in wanted.items():
-        if name not in _ALIASES:
-            raise ConfigError(
-                f"columns: unknown name {name!r}{did_you_mean(name, _ALIASES)}; known: {', '.join(_ALIASES)}"
-            )
-        if column not in table:
-            raise DataError(
-                f"no column {column!r}{did_you_mean(column, table)}; the table has: {', '.join(table)}"
-            )
-    if group is not None and group.lower() != "none":
-        if group not in table:
-            raise DataError(
-                f"group: no column {group!r}{did_you_mean(group, table)}; the table has: {', '.join(table)}"
-            )
-        wanted["group"] = group
-    lowered = {column.lower(): column for column in reversed(list(table))}
-    found: dict[str, str | None] = {}
-    for name, aliases in _ALIASES.items():
-        found[name] = wanted.get(name) or next(
-            (lowered[alias] for alias in aliases if alias in lowered), None
-        )
-    if group is not None and group.lower() == "none":
-        found["group"] = None
-    for name in ("params", "tokens", "loss"):
-        if found[name] is None:
-            total = name == "params" and "total_params" in lowered
-            hint = ". total_params counts the embedding too: add --params-convention total" if total else ""
-            raise DataError(
-                f"no column for {name}; the table has: {', '.join(table)}. Say which it is with "
-                f"--columns {name}=COLUMN (Python: columns={{'{name}': 'COLUMN'}}){hint}"
-            )
-    return found
-
-
-def _unit_scale(loss_column: str | None, table: Mapping[str, NDArray], unit: str | None) -> float:
-    if unit is not None and unit not in _UNITS:
-        raise ConfigError(f"unit: unknown {unit!r}{did_you_mean(unit, _UNITS)}; known: {', '.join(_UNITS)}")
-    for name in ("loss_unit", "unit", "params_convention", "tokenizer"):
-        values = {str(v) for v in table.get(name, ())}
-        if len(values) > 1:
-            raise UnitError(
-                f"column {name!r} mixes {', '.join(sorted(values))}; fit one at a time, or convert first"
-            )
-    stated = {str(v).lower() for name in ("loss_unit", "unit") for v in table.get(name, ())} - {
-        "nats",
-        "nats/token",
-    }
-    looks_other = any(word in (loss_column or "").lower() for word in _OTHER_UNIT_WORDS) or stated
-    if looks_other and unit is None:
-        raise UnitError(
-            f"column {loss_column!r} does not look like nats per token{f' (unit {stated.pop()})' if stated else ''}. "
-            f"Say --unit bits (converted), --unit bits-per-byte or --unit bits-per-character (fitted as they are), "
-            f"or --unit nats if it is nats after all"
-        )
-    return _UNITS[unit or "nats"]
 
 
 def check_convention(name: str, value: str) -> str:
@@ -285,7 +205,7 @@ def _without_embedding(
         raise UnitError(
             "teacher_params cannot be converted (the teachers' widths are not known); convert it first"
         )
-    left = numbers["params"] - vocab * _numbers("width", column, table, index, needed=True)
+    left = numbers["params"] - vocab * read_numbers("width", column, table, index, needed=True)
     if (left <= 0).any():
         i = int(np.flatnonzero(left <= 0)[0])
         raise UnitError(
@@ -305,57 +225,6 @@ def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bo
             if dropped.any():
                 notes.append(f"{int(dropped.sum())} rows left out: {name} is {' or '.join(drop)}")
     return keep, notes
-
-
-def _numbers(
-    name: str, column: str | None, table: Mapping[str, NDArray], index: NDArray, *, needed: bool
-) -> Array:
-    if column is None:
-        return np.full(len(index), np.nan)
-    raw = table[column][index]
-    try:
-        values = np.array(
-            [np.nan if v is None else v for v in raw] if raw.dtype == object else raw, dtype=np.float64
-        )
-    except (TypeError, ValueError):
-        for i, v in zip(index, raw, strict=True):
-            try:
-                float(v if v is not None else "nan")
-            except (TypeError, ValueError):
-                raise DataError(f"{_place(name, column, i)} is {v!r}, which is not a number") from None
-        raise
-    bad = (
-        ~np.isfinite(values) | (values <= 0)
-        if needed
-        else ~np.isnan(values) & ~(np.isfinite(values) & (values >= 0))
-    )
-    if bad.any():
-        i = int(np.flatnonzero(bad)[0])
-        more = f" ({int(bad.sum()) - 1} more like it)" if bad.sum() > 1 else ""
-        raise DataError(
-            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite{more}. "
-            f"Correct or remove that row"
-        )
-    return values
-
-
-def _place(name: str, column: str, i: int) -> str:
-    what = name if name == column else f"{name} (column {column!r})"
-    return f"{what} in row {int(i) + 1} (index {int(i)})"
-
-
-def _weights(
-    weights: ArrayLike | None, column: str | None, table: Mapping[str, NDArray], index: NDArray, size: int
-) -> Array:
-    if weights is not None:
-        given = _column("weights", weights)
-        if len(given) != size:
-            raise DataError(f"weights: {len(given)} values for {size} rows")
-        table, column = {"weights": given}, "weights"
-    if column is None:
-        return np.ones(len(index))
-    values = _numbers("weight", column, table, index, needed=True)
-    return values / values.mean()
 
 
 def _groups(
