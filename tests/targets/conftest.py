@@ -10,8 +10,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
-from distillaw.targets.build import Request, build_shards, make_plan, opened_for_building
+from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
+from distillaw.targets.request import Request
 from distillaw.targets.scheme import Scheme
 
 CONTEXT = 32

@@ -6,8 +6,9 @@ import torch
 
 from distillaw.data.batches import BatchOrder
 from distillaw.errors import CacheError, ConfigError, DataError
-from distillaw.targets.build import Request, make_plan
+from distillaw.targets.build import make_plan
 from distillaw.targets.make import window_offsets
+from distillaw.targets.request import Request
 from distillaw.targets.scheme import Scheme
 from distillaw.targets.store import TargetStore
 

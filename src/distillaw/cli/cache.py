@@ -14,9 +14,11 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
 
 if TYPE_CHECKING:
+    from distillaw.data.shards import TokenStore
     from distillaw.targets.make import TargetMaker
     from distillaw.targets.manifest import Manifest, StorePlan
     from distillaw.targets.predict import Prediction
+    from distillaw.targets.request import Request
 
 app = App(name="cache", help="Teacher targets on disk: built once, read by any number of students.")
 
@@ -71,7 +73,8 @@ def build(
         quiet: no progress.
         json: print one JSON object.
     """
-    from distillaw.targets.build import Request, build_shards, make_plan, opened_for_building, settle_plan
+    from distillaw.data.shards import TokenStore
+    from distillaw.targets.request import Request
     from distillaw.targets.scheme import Scheme
 
     scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=temperature)
@@ -79,7 +82,11 @@ def build(
         scheme=scheme, split=split, context=context, order_seed=order_seed, seed=seed,
         tokens=None if tokens is None else int(parse_count(tokens, name="--tokens")), shard_bytes=int(shard_mb * 1e6),
     )  # fmt: skip
-    maker, store = _load(teacher, data, split, context, scheme, seed, device)
+    store = TokenStore.open(data)
+    maker = _load(teacher, store, request, device)
+
+    from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
+
     plan = settle_plan(out, make_plan(request, maker.teacher, store))
     prediction = _predict(out, plan, maker, quiet=quiet)
     if dry_run:
@@ -203,28 +210,27 @@ def verify(
     return 1 if problems else 0
 
 
-def _load(teacher: str, data: Path, split: str, context: int, scheme, seed: int, device: str):
-    """(maker, token store) of what the user named."""
+def _load(teacher: str, store: "TokenStore", request: "Request", device: str) -> "TargetMaker":
+    """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
+    from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 
+    split = request.open_split(store)
+    source = locate(teacher)
     require_trainable()
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.data.shards import TokenStore
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.teacher import load_teacher
-    from distillaw.targets.build import open_split
     from distillaw.targets.make import TargetMaker
 
     disable_progress_bar()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    store = TokenStore.open(data)
-    text = open_split(store, split, context)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    loaded = load_teacher(teacher, tokenizer, context=context, device=device)
-    return TargetMaker(teacher=loaded, split=text, scheme=scheme, seed=seed), store
+    loaded = load_teacher(source, tokenizer, context=request.context, device=device)
+    return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
 
 
 def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", *, quiet: bool) -> "Prediction":
@@ -240,21 +246,16 @@ def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", *, quiet: bool)
 def _ask_again(
     cache: Path, manifest: "Manifest", teacher: str | None, data: Path | None, windows: int, device: str
 ):
+    from distillaw.data.shards import TokenStore
     from distillaw.targets.manifest import require_same
+    from distillaw.targets.request import Request
     from distillaw.targets.store import TargetStore
-    from distillaw.targets.verify import ask_again
 
     plan = manifest.plan
+    request = Request(scheme=plan.scheme, split=plan.split, context=plan.context, seed=plan.seed)
     try:
-        maker, store = _load(
-            teacher or plan.teacher,
-            data or Path(plan.data),
-            plan.split,
-            plan.context,
-            plan.scheme,
-            plan.seed,
-            device,
-        )
+        store = TokenStore.open(data or Path(plan.data))
+        maker = _load(teacher or plan.teacher, store, request, device)
     except CacheError as error:
         raise CacheError(
             f"{error}. Every checksum of {cache} is right; say with --teacher and --data where teacher and tokens lie "
@@ -263,6 +264,8 @@ def _ask_again(
     require_same(
         cache, plan, {"data_hash": store.data_hash, "teacher_fingerprint": maker.teacher.fingerprint}
     )
+    from distillaw.targets.verify import ask_again
+
     return ask_again(TargetStore.open(cache), maker, windows)
 
 

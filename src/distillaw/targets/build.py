@@ -9,13 +9,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from distillaw.data.shards import Split, TokenStore
-from distillaw.errors import CacheError, ConfigError, DataError, RunError
+from distillaw.data.shards import TokenStore
+from distillaw.errors import CacheError, RunError
 from distillaw.models.teacher import Teacher
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256, locked
@@ -31,25 +30,11 @@ from distillaw.targets.manifest import (
     shard_name,
     write_plan,
 )
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.request import Request
 from distillaw.targets.shard import Shard, write_shard
 
 SHARD_TOKENS = {"cpu": 1 << 15, "cuda": 1 << 22}
 """Most positions of a shard: about a minute of a teacher, which is what a kill loses at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the user asks for."""
-
-    scheme: Scheme
-    split: str = "student"
-    context: int = 128
-    tokens: int | None = None
-    """Cover the first tokens of a data order only; None covers the split."""
-    order_seed: int = 0
-    seed: int = 0
-    shard_bytes: int = 64_000_000
 
 
 def make_plan(request: Request, teacher: Teacher, data: TokenStore) -> StorePlan:
@@ -59,16 +44,8 @@ def make_plan(request: Request, teacher: Teacher, data: TokenStore) -> StorePlan
         ConfigError: no such split, or a number out of its range.
         DataError: the split has no window of that context, or fewer tokens than asked for.
     """
-    request.scheme.check(teacher.vocab_size)
-    if request.seed < 0 or request.order_seed < 0 or request.shard_bytes < 1:
-        raise ConfigError("--shard-mb must be positive, --seed and --order-seed not negative")
-    available = open_split(data, request.split, request.context).num_windows
-    wanted = available if request.tokens is None else -(-request.tokens // request.context)
-    if not 1 <= wanted <= available:
-        raise DataError(
-            f"{data.folder}: the {request.split} split has {available} windows of {request.context} tokens "
-            f"({available * request.context} tokens), {wanted} are asked for. Lower --tokens or --context, or add text"
-        )
+    split = request.open_split(data)
+    available, wanted = split.num_windows, request.num_windows(split)
     device = teacher.model.device.type
     group = windows_per_forward(request.context, device)
     return StorePlan(
@@ -236,18 +213,3 @@ def _manifest(plan: StorePlan, shards: list[Shard]) -> Manifest:
         plan=plan, shards=entries, teacher_loss=total.loss / count, mean_entropy=total.entropy / count,
         mean_mass=total.mass / count,
     )  # fmt: skip
-
-
-def open_split(data: TokenStore, name: str, context: int) -> Split:
-    """A split as windows of `context` positions.
-
-    Raises:
-        ConfigError: no such split.
-    """
-    splits = data.manifest["splits"]
-    assert isinstance(splits, dict)
-    if name not in splits:
-        raise ConfigError(f"--split {name!r}: {data.folder} has {', '.join(sorted(splits))}")
-    if context < 1:
-        raise ConfigError(f"--context {context}: it must be positive")
-    return data.split(name, context=context)

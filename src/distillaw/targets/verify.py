@@ -8,16 +8,19 @@ losses decide.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distillaw.errors import CacheError
 from distillaw.runs.files import file_sha256
 from distillaw.targets import blocks
-from distillaw.targets.make import TargetMaker
 from distillaw.targets.manifest import Manifest, ShardEntry, shard_name
 from distillaw.targets.shard import Shard
 from distillaw.targets.store import TargetStore
+
+if TYPE_CHECKING:
+    from distillaw.targets.make import TargetMaker
 
 TOLERANCE = 0.02
 """Nats by which a teacher's losses may differ, on average, between machines and precisions (bfloat16 included)."""
@@ -66,7 +69,7 @@ class Comparison:
         return max(self.loss_difference, self.entropy_difference) <= TOLERANCE
 
 
-def ask_again(store: TargetStore, maker: TargetMaker, windows: int) -> Comparison:
+def ask_again(store: TargetStore, maker: "TargetMaker", windows: int) -> Comparison:
     """Compare about `windows` windows, in groups as they were built, spread evenly over the store."""
     plan = store.manifest.plan
     covered, group = plan.windows(maker.split), plan.windows_per_forward
