@@ -1,6 +1,7 @@
 """Bytes of stored teacher targets, per token and in total, for every scheme in use.
 
     sparse:  ceil(k (ceil(log2 V) + value_bits) / 8)     (+4 logsumexp, +4 gold log-probability)
+    store:   ceil((U (log2(V / U) + 2) + N) / 8) + 4     (`distillaw cache build`: N samples on U ids; docs/targets.md)
     dense:   V value_bytes
 
 Source: spec accounting section 9 and logits section 3a. Bytes only: which scheme is biased and what that
@@ -27,6 +28,8 @@ class TargetScheme:
     """Bits of one probability, logit or count."""
     id_bits: int | None = None
     """Bits of one id; None for the fewest that hold the vocabulary, packed."""
+    samples: int | None = None
+    """N of `distillaw cache build`: ids are coded as a sorted set, with one bit per sample; None for the others."""
     extra_bytes: int = 0
     """Per token: logsumexp, gold-token log-probability, coefficients of a tail."""
     meaning: str = ""
@@ -43,6 +46,9 @@ class TargetScheme:
             return math.ceil(vocab * self.value_bits / 8) + self.extra_bytes
         needed = (vocab - 1).bit_length()
         bits = needed if self.id_bits is None else self.id_bits
+        if self.samples is not None:
+            ids = min(self.entries, vocab)
+            return math.ceil((ids * (math.log2(vocab / ids) + 2) + self.samples) / 8) + self.extra_bytes
         if self.entries > vocab or bits < needed:
             raise ConfigError(
                 f"{self.name}: {self.entries} ids of {bits} bits do not fit a vocabulary of {vocab} "
@@ -76,8 +82,14 @@ NAMED_SCHEMES = {
 }  # fmt: skip
 """Schemes without a free number."""
 
-_PATTERN = re.compile(r"^(top|sampled)-(\d+)(?:-(packed|int32|int64|uint16|count32))?(\+extras)?$")
-_FORMS = "top-K, top-K-int32, top-K-int64, top-K-uint16, sampled-N, sampled-N-count32 (any with +extras)"
+DISTINCT = (1.46, 0.712)
+"""U = 1.46 N^0.712 distinct ids among N systematic samples: fitted at N 22 to 127 on Zipf-like distributions of 3.6
+nats (U 13.2 to 46.2; benchmarks/targets.py). Other texts differ: `distillaw cache build --dry-run` measures them."""
+STORE_EXTRAS = 4
+"""2 bytes of entropy and 2 of the gold token's log-probability, in fixed point."""
+
+_PATTERN = re.compile(r"^(top|sampled|systematic)-(\d+)(?:-(packed|int32|int64|uint16|count32))?(\+extras)?$")
+_FORMS = "top-K, top-K-int32, top-K-int64, top-K-uint16, sampled-N, sampled-N-count32 (any with +extras), systematic-N"
 DEFAULT_SCHEME = "top-64+extras"
 """Packed ids with bf16 values, logsumexp and gold token: enough for a ghost token and other temperatures."""
 
@@ -88,6 +100,7 @@ def target_scheme(name: str) -> TargetScheme:
         top-K          packed ids, bf16 values         top-K-int32   int32 ids, fp16 values
         top-K-uint16   16-bit ids, fp16 values         top-K-int64   int64 ids, fp32 values
         sampled-N      N unique ids, 7-bit counts      sampled-N-count32   int32 ids, 32-bit counts
+        systematic-N   N systematic samples as `distillaw cache build` writes them, entropy and gold token included
         +extras        logsumexp and gold token, 8 bytes more
 
     Raises:
@@ -101,6 +114,8 @@ def target_scheme(name: str) -> TargetScheme:
         ("top", "uint16"): (16, 16), ("top", "int64"): (64, 32),
         ("sampled", None): (None, 7), ("sampled", "packed"): (None, 7), ("sampled", "count32"): (32, 32),
     }  # fmt: skip
+    if match and match[1] == "systematic" and not match[3] and not match[4] and int(match[2]) >= 1:
+        return _systematic(int(match[2]))
     if match is None or (match[1], match[3]) not in layouts or int(match[2]) < 1:
         known = ", ".join(sorted(NAMED_SCHEMES))
         raise ConfigError(
@@ -112,4 +127,12 @@ def target_scheme(name: str) -> TargetScheme:
     return TargetScheme(
         name=name, entries=entries, id_bits=id_bits, value_bits=value_bits,
         extra_bytes=LOGSUMEXP_AND_GOLD if match[4] else 0, meaning=f"{entries} {what}",
+    )  # fmt: skip
+
+
+def _systematic(samples: int) -> TargetScheme:
+    ids = max(1, min(samples, round(DISTINCT[0] * samples ** DISTINCT[1])))
+    return TargetScheme(
+        name=f"systematic-{samples}", entries=ids, value_bits=0, samples=samples, extra_bytes=STORE_EXTRAS,
+        meaning=f"{samples} systematic samples on about {ids} ids (docs/targets.md)",
     )  # fmt: skip
