@@ -190,11 +190,11 @@ def _top_bytes(ids_PK: torch.Tensor, kept_PK: torch.Tensor) -> float:
     return len(block) / len(ids)
 
 
-READERS = [
-    {"name": "student 4x192, vocabulary 32k", "vocab": 32_768, "layers": 4, "width": 192, "context": 256, "batch": 8},
-    {"name": "study student 2x64, vocabulary 1k", "vocab": 1024, "layers": 2, "width": 64, "context": 128, "batch": 8},
-    {"name": "study student 4x128, vocabulary 1k", "vocab": 1024, "layers": 4, "width": 128, "context": 128, "batch": 8},
-]  # fmt: skip
+READERS = (
+    dict(name="student 4x192, vocabulary 32k", vocab=32_768, layers=4, width=192, context=256, batch=8),
+    dict(name="study student 2x64, vocabulary 1k", vocab=1024, layers=2, width=64, context=128, batch=8),
+    dict(name="study student 4x128, vocabulary 1k", vocab=1024, layers=4, width=128, context=128, batch=8),
+)
 
 
 def measure_reading(name: str, vocab: int, layers: int, width: int, context: int, batch: int) -> dict:
