@@ -11,6 +11,7 @@ from distillaw.version import __version__
 if TYPE_CHECKING:
     from distillaw.distill.losses import distillation_loss
     from distillaw.fitting.api import fit
+    from distillaw.fitting.next_runs import next_runs
     from distillaw.laws.published import laws_available, published
     from distillaw.planning.api import plan
 
@@ -19,11 +20,12 @@ _PUBLIC = {
     "published": "distillaw.laws.published",
     "laws_available": "distillaw.laws.published",
     "fit": "distillaw.fitting.api",
+    "next_runs": "distillaw.fitting.next_runs",
     "plan": "distillaw.planning.api",
     "distillation_loss": "distillaw.distill.losses",
 }
 
-__all__ = ["__version__", "distillation_loss", "fit", "laws_available", "plan", "published"]
+__all__ = ["__version__", "distillation_loss", "fit", "laws_available", "next_runs", "plan", "published"]
 
 
 def __getattr__(name: str) -> object:

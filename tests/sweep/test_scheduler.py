@@ -144,7 +144,7 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
     outcome = run_study(spec, folder, workers=1, display=Saboteur(), command="test")
     progress = read_progress(study)
     assert len(progress.failures) == 5 == len(outcome.failed)
-    assert all("no teacher can be loaded" in error for error in progress.failures.values())
+    assert all("no model can be loaded" in error for error in progress.failures.values()), progress.failures
     assert len(progress.losses) == 6
     assert {row["arm"] for row in _table(folder).values()} == {"supervised"}
 

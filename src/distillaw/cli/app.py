@@ -30,7 +30,10 @@ _VERBS: dict[str, tuple[str, str]] = {
     "laws": ("distillaw.cli.laws:app", "The published and fitted laws known: coefficients, source, doubts."),
     "predict": ("distillaw.cli.predict:predict", "The loss of one student under one law."),
     "fit": ("distillaw.cli.fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),
-    "cost": ("distillaw.cli.cost:cost", "Parameters and FLOP, by part, of a student and its teacher."),
+    "cost": (
+        "distillaw.cli.cost:cost",
+        "Parameters, FLOP, memory, time and money of a student and its teacher.",
+    ),
     "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
@@ -55,6 +58,9 @@ def run(call: Callable[[], object]) -> int:
         return 2
     except ConfigError as error:
         return _complain(error, 2)
+    except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (DistillawError, OSError) as error:
         return _complain(error, 1)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ The hash covers the token-to-id map: two tokenizers with the same hash can share
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
@@ -51,16 +52,18 @@ def train_tokenizer(documents: Iterable[str], *, vocab_size: int) -> "PreTrained
 
 
 def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
-    """Any Hugging Face tokenizer, by folder or name; it must have an end-of-text token.
+    """Any Hugging Face tokenizer, by folder, GGUF file or name; it must have an end-of-text token.
 
     Raises:
         ConfigError: it cannot be loaded, or has no end-of-text token.
     """
     from transformers import AutoTokenizer
 
+    path = Path(name_or_path)
+    where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name_or_path, {})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(str(where[0]), **where[1])
+    except (OSError, ValueError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"the tokenizer {name_or_path!r} cannot be loaded ({first})") from error
     if tokenizer.eos_token_id is None:

@@ -114,7 +114,10 @@ def read_numbers(
             try:
                 float(v if v is not None else "nan")
             except (TypeError, ValueError):
-                raise DataError(f"{_place(name, column, i)} is {v!r}, which is not a number") from None
+                raise DataError(
+                    f"{_place(name, column, i)} is {v!r}, which is not a number; write plain numbers such as 140000000 "
+                    f"or 1.4e8, and correct or remove that row"
+                ) from None
         raise
     bad = (
         ~np.isfinite(values) | (values <= 0)

@@ -96,8 +96,6 @@ def observe(
     weights: ArrayLike | None = None,
     unit: str | None = None,
     params_convention: str | None = None,
-    vocab: float | None = None,
-    width: str | None = None,
 ) -> Observations:
     """Map, check and code the rows of a table.
 
@@ -110,8 +108,6 @@ def observe(
         unit: unit of the losses: nats (default), bits (per token, converted), bits-per-byte or
             bits-per-character (kept as they are: never mix them with nats).
         params_convention: what the params column counts, non-embedding (default) or total.
-        vocab: entries of the vocabulary; with `width`, total parameters become non-embedding ones.
-        width: column with the model width of each row; by default `width` where the table has one.
 
     Raises:
         DataError: a needed column is missing, or a value is not a positive finite number.
@@ -126,8 +122,7 @@ def observe(
     size = next(iter(sizes.values()))
     if size == 0:
         raise DataError("the table has no rows")
-    wanted = dict(columns or {}) | ({} if width is None else {"width": width})
-    found = match_columns(arrays, wanted, group)
+    found = match_columns(arrays, dict(columns or {}), group)
     scale = unit_scale(found["loss"], arrays, unit)
     convention = _stated_convention(found["params"], arrays, params_convention)
     keep, notes = _usable_rows(arrays, size)
@@ -148,10 +143,6 @@ def observe(
     }
     for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
         numbers[name] = numbers[name] * scale
-    if vocab is not None:
-        numbers["params"] = _without_embedding(numbers, convention, vocab, found["width"], arrays, index)
-        convention = "non-embedding"
-        notes.append(f"parameters are non-embedding: total - {vocab:.0f} x {found['width']}")
     weight = read_weights(weights, found["weight"], arrays, index, size)
     codes, names = _groups(found["group"], arrays, index, numbers)
     return Observations(
@@ -186,33 +177,6 @@ def _stated_convention(column: str | None, table: Mapping[str, NDArray], stated:
             f"--params-convention non-embedding if it is that after all"
         )
     return stated or inside or "non-embedding"
-
-
-def _without_embedding(
-    numbers: Mapping[str, Array], convention: str, vocab: float, column: str | None, table: Mapping[str, NDArray],
-    index: NDArray,
-) -> Array:  # fmt: skip
-    """Total parameters less one embedding matrix."""
-    if convention != "total":
-        raise ConfigError("vocab: only total parameters are converted; add --params-convention total")
-    if not (np.isfinite(vocab) and vocab >= 1):
-        raise ConfigError(f"vocab: got {vocab}; give the number of entries of the vocabulary, e.g. 50304")
-    if column is None:
-        raise ConfigError(
-            f"width: no column with the model width; the table has: {', '.join(table)}. Say --width COLUMN"
-        )
-    if np.isfinite(numbers["teacher_params"]).any():
-        raise UnitError(
-            "teacher_params cannot be converted (the teachers' widths are not known); convert it first"
-        )
-    left = numbers["params"] - vocab * read_numbers("width", column, table, index, needed=True)
-    if (left <= 0).any():
-        i = int(np.flatnonzero(left <= 0)[0])
-        raise UnitError(
-            f"params in row {int(index[i]) + 1}: {numbers['params'][i]:.4g} parameters are fewer than the embedding "
-            f"({vocab:.0f} x width); the column does not hold total parameters, or --vocab is wrong"
-        )
-    return left
 
 
 def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:

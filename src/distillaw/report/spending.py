@@ -54,7 +54,9 @@ PARTS = ("teacher training", "students without a teacher", "distilled students",
 
 
 def _parts(run: Run) -> list[tuple[str, float]]:
-    train, logits = run.number("train_flops"), run.number("teacher_flops")
+    train, logits = run.number("train_flops"), run.number("teacher_flops_spent")
+    if not math.isfinite(logits):  # a table from before teachers were shared
+        logits = run.number("teacher_flops")
     if run.purpose == "tuning":
         return [("search", train + (logits if math.isfinite(logits) else 0.0))]
     if run.row.get("role") == "teacher":

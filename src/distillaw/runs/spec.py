@@ -113,3 +113,10 @@ def _short(teacher_run: str) -> str:
 def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:
     """What spec.json of a run holds: every field, the budget, and the ids derived from them."""
     return {"run_id": spec.run_id(tokens), "group": spec.trunk_id, "tokens": tokens, **asdict(spec)}
+
+
+def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
+    """What trunks must have in common to share their batches and their teacher's forward passes."""
+    recipe = spec.recipe
+    return (spec.split, spec.seed, spec.batch_tokens, spec.data_hash, spec.teacher_run, spec.teacher_fingerprint,
+            spec.targets, recipe.context, recipe.micro_batch_tokens)  # fmt: skip

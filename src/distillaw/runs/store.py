@@ -18,7 +18,7 @@ RESULT_KEYS = (
     "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
     "teacher_run", "teacher_loss", "teacher_params", "teacher_tokens", "lambda", "temperature", "init", "seed",
     "loss", "loss_se", "peak_lr", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
-    "teacher_flops", "seconds", "device", "vocab_size", "context",
+    "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
 )  # fmt: skip
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
 

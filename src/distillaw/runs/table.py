@@ -61,8 +61,8 @@ def _read_study(folder: Path) -> dict[str, np.ndarray]:
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        lines = csv.reader(file, delimiter=delimiter)
+        lines = csv.reader(file, delimiter=_delimiter(file.readline(), path))
+        file.seek(0)
         header = next(lines, None)
         if not header:
             raise DataError(f"{path}: empty; the first line must name the columns")
@@ -80,6 +80,13 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
                 )
             rows.append(line)
     return {name: _typed([row[i] for row in rows]) for i, name in enumerate(header)}
+
+
+def _delimiter(header: str, path: Path) -> str:
+    """Tab, comma or semicolon: whichever the first line has most of."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=header.count)
 
 
 def _read_jsonl(path: Path) -> dict[str, np.ndarray]:

@@ -1,9 +1,13 @@
 """What a study would spend: runs, FLOP, core time and disk, before anything is spent."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
+from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Facts, Job, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 
@@ -41,24 +45,24 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     facts = Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     jobs = nominal(spec, facts)
     context = spec.training.context
-    forward = {
+    forward = {  # per token
         j.trunk.run_id(t): forward_flops(j.trunk.shape).total
         for j in jobs if j.trunk.role == "teacher" for t in j.budgets
     } | {
-        str(folder): forward_flops(read_architecture(folder), context=context).total
-        for folder in spec.external_teachers()
+        name: forward_flops(read_architecture(Path(name)), context=context).total
+        if (Path(name) / "config.json").exists() else _from_models(name, context)
+        for name in spec.external_teachers()
     }  # fmt: skip
 
-    def teacher_of(job: Job) -> float:
-        return forward[job.trunk.teacher_run] if job.trunk.teacher_run else 0.0
-
+    reading = _teacher_flops(jobs, forward)
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
     trunks = {job.trunk.trunk_id: job.trunk for job in jobs}
     disk = sum(BYTES_PER_PARAM_RUN * t.total_params + TOKENIZER_BYTES for t in runs.values())
     disk += sum(BYTES_PER_PARAM_TRUNK * t.total_params for t in trunks.values())
+    shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
-        jobs=jobs, seconds=[job_seconds(job, teacher_of(job)) for job in jobs],
-        flops=sum(job_flops(job, teacher_of(job)) for job in jobs), tokens=sum(job.tokens for job in jobs),
+        jobs=jobs, seconds=[job_seconds(job, flops) for job, flops in shares],
+        flops=sum(job_flops(job, flops) for job, flops in shares), tokens=sum(job.tokens for job in jobs),
         disk_bytes=disk, num_runs=len(runs),
     )  # fmt: skip
 
@@ -72,14 +76,37 @@ def study_vocab(spec: StudySpec) -> int:
     return len(load_tokenizer(spec.data.tokenizer))
 
 
-def job_flops(job: Job, teacher_forward: float) -> float:
-    """Training and teacher-logit FLOP a job executes: one trunk, a cooldown per budget."""
-    return (3 * forward_flops(job.trunk.shape).total + teacher_forward) * job.tokens
+def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[float]:
+    """FLOP of each job's share of its teacher's forward passes, which all students of one stream share."""
+    longest: dict[tuple[object, ...], float] = {}
+    sharing: Counter[tuple[object, ...]] = Counter()
+    for job in jobs:
+        key = shared_stream(job.trunk)
+        longest[key] = max(longest.get(key, 0.0), job.tokens)
+        sharing[key] += 1
+    return [
+        forward[job.trunk.teacher_run] * longest[key] / sharing[key] if job.trunk.teacher_run else 0.0
+        for job in jobs for key in [shared_stream(job.trunk)]
+    ]  # fmt: skip
 
 
-def job_seconds(job: Job, teacher_forward: float) -> float:
+def _from_models(name: str, context: int) -> float:
+    """Forward FLOP per token of a teacher that is no plain folder (a GGUF file, a name on the hub)."""
+    from distillaw.models.source import locate
+    from distillaw.models.teacher import architecture_of
+
+    architecture = architecture_of(locate(name).config())
+    return forward_flops(architecture, context=context).total if architecture else 0.0
+
+
+def job_flops(job: Job, teacher_flops: float) -> float:
+    """FLOP a job executes: training one trunk with a cooldown per budget, and its share of the teacher's."""
+    return 3 * forward_flops(job.trunk.shape).total * job.tokens + teacher_flops
+
+
+def job_seconds(job: Job, teacher_flops: float) -> float:
     """Estimated seconds on one core."""
-    training = job_flops(job, teacher_forward) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * job.tokens
+    training = job_flops(job, teacher_flops) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * job.tokens
     return training + SECONDS_PER_RUN * len(job.budgets)
 
 
@@ -94,7 +121,7 @@ def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
     middle = spec.middle_teacher()
     teacher_run = None
     if middle is not None and middle.path:
-        teacher_run = str(middle.folder)
+        teacher_run = middle.source
     elif middle is not None:
         trunk = next(j.trunk for j in jobs if j.trunk.role == "teacher" and j.trunk.label == middle.params)
         teacher_run = trunk.run_id(middle.tokens)

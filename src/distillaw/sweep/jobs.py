@@ -8,7 +8,6 @@ continues from its folder alone.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import RunError
@@ -24,7 +23,7 @@ class Facts:
     vocab_size: int
     data_hash: str
     fingerprints: Mapping[str, str]
-    """External teacher folder -> hash of its weights."""
+    """External teacher, as runs name it -> hash of its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +166,7 @@ class Planner:
         for teacher in self._spec.teachers:
             label = self._spec.teacher_label(teacher)
             if teacher.path:
-                names[label] = str(teacher.folder)
+                names[label] = teacher.source
                 continue
             budgets.setdefault(teacher.params, set()).add(teacher.tokens)
             names[label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
@@ -253,4 +252,4 @@ class Planner:
         return {1.0: self._spec.peak_lr}
 
     def _is_available(self, teacher_run: str) -> bool:
-        return Path(teacher_run).is_absolute() or teacher_run in self._progress.losses
+        return teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

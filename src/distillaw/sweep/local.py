@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, Self
 
 from distillaw.errors import RunError
+from distillaw.runs.spec import shared_stream
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board, Job
 
@@ -46,11 +47,11 @@ class Display(Protocol):
 
 @dataclass(slots=True)
 class Worker:
-    """One worker process and the job it has."""
+    """One worker process and the jobs it has: trunks that it trains side by side on one stream."""
 
     process: subprocess.Popen[bytes]
     number: int
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     is_ready: bool = False
     pending: bytes = b""
     """Output read so far that is not yet a whole line."""
@@ -113,30 +114,30 @@ class LocalScheduler:
 
     def _assign(self, board: Board) -> bool:
         """Give ready jobs to free workers; False when nothing is left to do."""
-        running = {w.job.trunk.trunk_id for w in self._workers if w.job}
-        ready = [job for job in board.jobs if self._is_open(job) and job.trunk.trunk_id not in running]
-        for worker in self._free_workers(len(ready)):
-            # two jobs of one trunk share a checkpoint, so they run one after the other
-            job = next((j for j in ready if j.trunk.trunk_id not in running), None)
-            if job is None:
-                break
-            running.add(job.trunk.trunk_id)
-            worker.job = job
-            self._send(worker, job)
-            self._display.started(job, worker.number)
-        return bool(running)
+        running = {job.trunk.trunk_id for worker in self._workers for job in worker.jobs}
+        ready = [
+            open_job for job in board.jobs
+            if job.trunk.trunk_id not in running and (open_job := self._open_part(job)) is not None
+        ]  # fmt: skip
+        workers = self._free_workers(len(ready))
+        for worker, jobs in zip(workers, share_out(ready, len(workers), self._crashes), strict=False):
+            worker.jobs = jobs
+            self._send(worker)
+            for job in jobs:
+                self._display.started(job, worker.number)
+        return any(worker.jobs for worker in self._workers)
 
-    def _is_open(self, job: Job) -> bool:
-        """Whether a job has unfinished runs and none that failed (those wait for the next call, or for ever)."""
+    def _open_part(self, job: Job) -> Job | None:
+        """The job, if it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
         states = [self._study.run(run_id).state() for run_id in job.run_ids]
-        return "failed" not in states and any(state != "done" for state in states)
+        return job if "failed" not in states and any(state != "done" for state in states) else None
 
     def _free_workers(self, wanted: int) -> list[Worker]:
-        for worker in [w for w in self._workers if w.process.poll() is not None and w.job is None]:
+        for worker in [w for w in self._workers if w.process.poll() is not None and not w.jobs]:
             self._forget(worker)
-        while len(self._workers) < min(self._count, wanted + sum(w.job is not None for w in self._workers)):
+        while len(self._workers) < min(self._count, wanted + sum(bool(w.jobs) for w in self._workers)):
             self._start_worker()
-        return [worker for worker in self._workers if worker.job is None]
+        return [worker for worker in self._workers if not worker.jobs]
 
     def _start_worker(self) -> None:
         number = next(n for n in range(self._count) if all(w.number != n for w in self._workers))
@@ -155,10 +156,11 @@ class LocalScheduler:
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         self._workers.append(worker)
 
-    def _send(self, worker: Worker, job: Job) -> None:
+    def _send(self, worker: Worker) -> None:
         assert worker.process.stdin is not None
         try:
-            worker.process.stdin.write(json.dumps({"job": asdict(job)}).encode() + b"\n")
+            message = {"jobs": [asdict(job) for job in worker.jobs]}
+            worker.process.stdin.write(json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             pass  # it died: its end of output tells
 
@@ -180,46 +182,53 @@ class LocalScheduler:
         return any(ended)
 
     def _handle(self, worker: Worker, message: dict[str, Any]) -> bool:
-        """Act on one message; True if the worker's job ended."""
-        job = worker.job
+        """Act on one message; True if the worker's jobs ended."""
         if message["event"] == "ready":
             worker.is_ready = self._any_was_ready = True
-        if job is None or message["event"] == "ready":
             return False
         if message["event"] == "progress":
-            self._display.progressed(job, int(message["tokens"]), message["loss"])
+            for job in worker.jobs:
+                self._display.progressed(job, int(message["tokens"]) // len(worker.jobs), message["loss"])
             return False
-        worker.job = None
-        if message["event"] == "done":
-            self._outcome.done.extend(message["run_ids"])
-            self._display.finished(job)
-        else:
-            self._fail(job, message["run_ids"], message["error"])
+        jobs, worker.jobs = worker.jobs, []
+        self._outcome.done.extend(message["done"])
+        for job in jobs:
+            errors = {
+                run_id: message["failed"][run_id] for run_id in job.run_ids if run_id in message["failed"]
+            }
+            if errors:
+                self._fail(job, errors)
+            else:
+                self._display.finished(job)
         return True
 
     def _crashed(self, worker: Worker) -> bool:
-        """A worker's output ended: retry its job on a new one, or give the job up."""
-        job, code = worker.job, worker.process.wait()
+        """A worker's output ended: retry its jobs on a new one, or give them up."""
+        jobs, code = worker.jobs, worker.process.wait()
         self._forget(worker)
-        if job is None:
+        if not jobs:
             return False
         if not worker.is_ready and not self._any_was_ready:
             raise RunError(
                 f"a worker ended with code {code} before its first job; see {self._study.path}/worker-*.log"
             )
-        crashes = self._crashes[job.trunk.trunk_id] = self._crashes.get(job.trunk.trunk_id, 0) + 1
-        if crashes >= MAX_CRASHES:
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            error = f"its worker died {crashes} times ({how}; out of memory?); see {self._study.path}/worker-*.log"
-            for run_id in job.run_ids:
-                if self._study.run(run_id).state() != "done":
-                    self._study.run(run_id).set_status("failed", error=error)
-            self._fail(job, job.run_ids, error)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        for job in jobs:
+            crashes = self._crashes[job.trunk.trunk_id] = self._crashes.get(job.trunk.trunk_id, 0) + 1
+            if crashes >= MAX_CRASHES:
+                self._give_up(job, f"its worker died {crashes} times ({how}; out of memory?); "
+                                   f"see {self._study.path}/worker-*.log")  # fmt: skip
         return True
 
-    def _fail(self, job: Job, run_ids: list[str], error: str) -> None:
-        self._outcome.failed.update(dict.fromkeys(run_ids, error))
-        self._display.failed(job, error)
+    def _give_up(self, job: Job, error: str) -> None:
+        open_runs = [run_id for run_id in job.run_ids if self._study.run(run_id).state() != "done"]
+        for run_id in open_runs:
+            self._study.run(run_id).set_status("failed", error=error)
+        self._fail(job, dict.fromkeys(open_runs, error))
+
+    def _fail(self, job: Job, errors: dict[str, str]) -> None:
+        self._outcome.failed.update(errors)
+        self._display.failed(job, next(iter(errors.values())))
 
     def _forget(self, worker: Worker) -> None:
         self._workers.remove(worker)
@@ -233,10 +242,10 @@ class LocalScheduler:
 
     def _stop(self) -> None:
         """Ask all workers to save and end; the slow ones are killed."""
-        if any(worker.job for worker in self._workers):
+        if any(worker.jobs for worker in self._workers):
             self._display.note("stopping: the workers save their checkpoints")
         for worker in self._workers:
-            if worker.job:
+            if worker.jobs:
                 worker.process.terminate()
             if worker.process.stdin:
                 worker.process.stdin.close()
@@ -248,6 +257,29 @@ class LocalScheduler:
                 worker.process.kill()
                 worker.process.wait()
             self._forget(worker)
+
+
+def share_out(ready: Sequence[Job], workers: int, crashes: Mapping[str, int]) -> list[list[Job]]:
+    """The next jobs for some free workers: students of one stream and teacher together, unless a core would idle.
+
+    Args:
+        ready: jobs in the order they should start.
+        workers: how many are free.
+        crashes: how often a trunk's worker has died; such trunks are trained alone.
+    """
+    groups: dict[object, list[Job]] = {}
+    for job in ready:
+        trunk = job.trunk
+        alone = trunk.teacher_run is None or trunk.trunk_id in crashes
+        key = trunk.trunk_id if alone else shared_stream(trunk)
+        groups.setdefault(key, [])
+        if all(other.trunk.trunk_id != trunk.trunk_id for other in groups[key]):  # one checkpoint, one worker
+            groups[key].append(job)
+    tasks = list(groups.values())
+    while len(tasks) < workers and len(longest := max(tasks, key=len, default=[])) > 1:
+        tasks.remove(longest)
+        tasks += [longest[0::2], longest[1::2]]
+    return tasks[:workers]
 
 
 def available_cores() -> int:

@@ -22,12 +22,14 @@ class TeacherSpec:
     tokens: int = 0
     """Tokens it is trained on (the teacher split)."""
     path: str = ""
-    """Folder of an existing Hugging Face model with the study's tokenizer, instead of params and tokens."""
+    """An existing model with the study's tokenizer, instead of params and tokens: a Hugging Face folder, a GGUF file,
+    or a name on the hub (owner/name)."""
 
     @property
-    def folder(self) -> Path:
-        """`path` as an absolute folder: how runs name an external teacher."""
-        return Path(self.path).expanduser().resolve()
+    def source(self) -> str:
+        """`path` as runs name an external teacher: absolute where it is on this machine."""
+        local = Path(self.path).expanduser()
+        return str(local.resolve()) if local.exists() else self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +113,9 @@ class StudySpec:
         """Labels of all teachers, in file order."""
         return [self.teacher_label(teacher) for teacher in self.teachers]
 
-    def external_teachers(self) -> list[Path]:
-        """Folders of the teachers that are not trained here."""
-        return [teacher.folder for teacher in self.teachers if teacher.path]
+    def external_teachers(self) -> list[str]:
+        """Sources of the teachers that are not trained here."""
+        return [teacher.source for teacher in self.teachers if teacher.path]
 
     def middle_teacher(self) -> TeacherSpec | None:
         """The teacher that the distilled arm is tuned with."""
@@ -238,8 +240,9 @@ def _check_teachers(spec: StudySpec) -> None:
         if teacher.path:
             _require(not teacher.params and not teacher.tokens,
                      f"[[teachers]] path = {teacher.path!r}: give either path, or params and tokens")  # fmt: skip
-            _require((teacher.folder / "config.json").exists(),
-                     f"[[teachers]] path = {teacher.path!r}: no config.json there")  # fmt: skip
+            _require(_could_be_model(teacher.source),
+                     f"[[teachers]] path = {teacher.path!r}: no model there; give a Hugging Face folder (with "
+                     "config.json), a GGUF file, or a name on the hub (owner/name)")  # fmt: skip
         else:
             _require(bool(teacher.params) and teacher.tokens >= 20 * spec.batch_tokens,
                      f"[[teachers]] {teacher}: needs params, and tokens of at least 20 batches")  # fmt: skip
@@ -247,6 +250,13 @@ def _check_teachers(spec: StudySpec) -> None:
         _require(
             spec.tuning.teacher in labels, f"tuning.teacher = {spec.tuning.teacher!r} is not one of {labels}"
         )
+
+
+def _could_be_model(source: str) -> bool:
+    path = Path(source)
+    if path.is_absolute():
+        return (path / "config.json").exists() or (path.is_file() and path.suffix == ".gguf")
+    return source.count("/") >= 1 and not source.startswith(".")
 
 
 def _require(fact: bool, message: str) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from distillaw.accounting.config import read_architecture
 from distillaw.data.prepare import prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.errors import ConfigError, RunError
@@ -87,26 +86,23 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
     if spec.data.validation_documents < 60:
         display.note(f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
                      "and will be wide and themselves uncertain; 60 or more are wanted")  # fmt: skip
-    fingerprints = {str(folder): _check_teacher(folder, spec, store) for folder in spec.external_teachers()}
+    fingerprints = {name: _check_teacher(name, spec, store) for name in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
     assert isinstance(vocab_size, int)
     return Facts(vocab_size=vocab_size, data_hash=store.data_hash, fingerprints=fingerprints)
 
 
-def _check_teacher(folder: Path, spec: StudySpec, store: TokenStore) -> str:
+def _check_teacher(name: str, spec: StudySpec, store: TokenStore) -> str:
     """Refuse an external teacher that cannot serve, before anything is trained; returns its fingerprint."""
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.fingerprint import fingerprint
-    from distillaw.models.teacher import check_vocabulary
+    from distillaw.models.source import check_config, locate
+    from distillaw.models.vocabulary import check_vocabulary
 
-    architecture = read_architecture(folder)
-    if architecture.context < spec.training.context:
-        raise ConfigError(
-            f"{folder}: the teacher's context is {architecture.context} tokens, the study's {spec.training.context}; "
-            "lower training.context"
-        )
-    check_vocabulary(folder, load_tokenizer(str(store.tokenizer_folder)))
-    return fingerprint(folder)
+    source = locate(name)
+    check_config(source, context=spec.training.context)
+    check_vocabulary(source, load_tokenizer(str(store.tokenizer_folder)))
+    return fingerprint(source)
 
 
 def read_progress(study: StudyFolder) -> Progress:

@@ -1,6 +1,6 @@
 """One worker process: takes jobs from standard input, trains them on one thread, reports on standard output.
 
-Lines are JSON objects. In: {"job": ...}. Out: {"event": "ready" | "progress" | "done" | "failed", ...}. A worker
+Lines are JSON objects. In: {"jobs": [...]}. Out: {"event": "ready" | "progress" | "ended", ...}. A worker
 stops cleanly, checkpoint saved, when it is asked to (SIGTERM) or when its parent is gone; a killed one is
 simply replaced, since everything it knew is on disk.
 """
@@ -18,7 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
-from distillaw.errors import DistillawError, DivergedError
+from distillaw.errors import DistillawError
 from distillaw.runs.config import from_table
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
@@ -81,9 +81,9 @@ def main() -> int:
     disable_progress_bar()
     send({"event": "ready"})
     for line in sys.stdin:
-        job = from_table(Job, json.loads(line)["job"], "job")
+        jobs = [from_table(Job, job, "job") for job in json.loads(line)["jobs"]]
         try:
-            _work(job, study, reporter)
+            _work(jobs, study, reporter)
         except StopTraining:
             return 0
         if reporter.stop:
@@ -91,33 +91,45 @@ def main() -> int:
     return 0
 
 
-def _work(job: Job, study: StudyFolder, reporter: Reporter) -> None:
-    from distillaw.train.trunk import train_trunk
+def _work(jobs: list[Job], study: StudyFolder, reporter: Reporter) -> None:
+    from distillaw.train.trunk import train_trunks
 
-    missing = [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
+    missing = [run_id for job in jobs for run_id in _missing(job, study)]
+    failed: dict[str, str] = {}
     try:
-        train_trunk(job.trunk, list(job.budgets), study, report=reporter)
+        diverged = train_trunks({job.trunk: job.budgets for job in jobs}, study, report=reporter)
     except StopTraining:
         raise
     except (DistillawError, MemoryError, OSError) as error:
-        message = str(error) or type(error).__name__
-        _mark_failed(job, study, message, diverged=isinstance(error, DivergedError))
+        for job in jobs:
+            failed |= _mark_failed(job, study, str(error) or type(error).__name__)
     except Exception as error:  # a defect of ours: the trace goes to the worker's log, the study goes on
         traceback.print_exc()
-        _mark_failed(job, study, f"{type(error).__name__}: {error} (trace in {study.path}/worker-*.log)")
+        for job in jobs:
+            failed |= _mark_failed(
+                job, study, f"{type(error).__name__}: {error} (trace in {study.path}/worker-*.log)"
+            )
     else:
-        reporter.flush()
-        send({"event": "done", "run_ids": missing})
+        for job in jobs:
+            if job.trunk in diverged:
+                failed |= _mark_failed(job, study, str(diverged[job.trunk]), diverged=True)
+    reporter.flush()
+    send({"event": "ended", "done": [r for r in missing if r not in failed], "failed": failed})
 
 
-def _mark_failed(job: Job, study: StudyFolder, message: str, *, diverged: bool = False) -> None:
-    failed = [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
+def _missing(job: Job, study: StudyFolder) -> list[str]:
+    return [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
+
+
+def _mark_failed(job: Job, study: StudyFolder, message: str, *, diverged: bool = False) -> dict[str, str]:
+    """Note the failure in every unfinished run of a job; returns run id -> message."""
+    failed = _missing(job, study)
     try:
         for run_id in failed:
             study.run(run_id).set_status("failed", error=message, diverged=diverged)
     except DistillawError as error:  # the disk is full: the scheduler still hears of it
         message = f"{message}; and its status could not be written: {error}"
-    send({"event": "failed", "run_ids": failed, "error": message})
+    return dict.fromkeys(failed, message)
 
 
 if __name__ == "__main__":

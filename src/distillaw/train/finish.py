@@ -8,8 +8,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import DistillawError
 from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import build_model, count_parameters
-from distillaw.runs.files import read_json, saving, write_json
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import RunFolder
 from distillaw.train.loop import Trainer
@@ -29,12 +30,15 @@ def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
         folder.write_heldout(
             list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist()
         )
-        with saving(folder.path):
-            model.save_pretrained(folder.path)
-            text.tokenizer.save_pretrained(str(folder.path))
         facts = _teacher_facts(trainer.spec, group)
         unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-        folder.finish(_result(trainer, model, scores, folder, facts, group.teacher_flops, unique))
+        result = _result(trainer, model, scores, folder, facts, group.teacher_flops, unique)
+        card = ModelCard(
+            result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
+            command=_command(group.study.path / "study.json"),
+        )  # fmt: skip
+        export_model(model, text.tokenizer, folder.path, card)
+        folder.finish(result)
     trainer.ranks.wait()
 
 
@@ -68,6 +72,7 @@ def _result(
         "loss_se": scores.loss_se, "peak_lr": spec.peak_lr, "batch_tokens": spec.batch_tokens, "steps": state.step,
         "split": spec.split, "unique_tokens": min(trained, unique_tokens),
         "train_flops": 3 * forward_flops(spec.shape).total * trained, "teacher_flops": teacher_flops * trained,
+        "teacher_flops_spent": teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds, "device": _device_name(ranks), "vocab_size": spec.vocab_size,
         "context": spec.recipe.context,
     }  # fmt: skip
@@ -90,12 +95,17 @@ def _teacher_facts(spec: TrunkSpec, group: "Group") -> dict[str, object]:
             teacher = group.teacher or group.load_teacher(spec)
         except DistillawError:
             return {}
-        scores = score_heldout(teacher.model, group.text.heldout)
+        scores = score_heldout(teacher, group.text.heldout)
         write_json(file, {
             "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
             "tokens": _trained_tokens(Path(teacher.name)),
         })  # fmt: skip
     return read_json(file)
+
+
+def _command(study_file: Path) -> str:
+    """What the user called to make this study or run."""
+    return str(read_json(study_file).get("command", "")) if study_file.exists() else ""
 
 
 def _trained_tokens(path: Path) -> object:

@@ -168,6 +168,7 @@ class Lane:
         state.seconds += seconds
         tokens = trainer.spec.batch_tokens
         self.speed.add(tokens, seconds, sharing)
+        state.notes["teacher_tokens"] = state.notes.get("teacher_tokens", 0.0) + tokens / sharing
         if (state.step - 1) % LOG_STEPS == 0 or state.step == self.until:
             parts = {} if trainer.spec.teacher_run is None else {"distillation": facts.distillation}
             write({

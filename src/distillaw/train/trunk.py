@@ -21,7 +21,7 @@ from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.files import write_with
-from distillaw.runs.spec import TrunkSpec, spec_record
+from distillaw.runs.spec import TrunkSpec, shared_stream, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
@@ -126,10 +126,10 @@ def open_text(folder: Path, context: int) -> Text:
     )
 
 
-def teacher_folder(teacher_run: str, study: StudyFolder) -> Path:
-    """Where a teacher lies: a run of the study, or the folder that the study file names."""
-    path = Path(teacher_run)
-    return path if path.is_absolute() else study.run(teacher_run).path
+def teacher_source(spec: TrunkSpec, study: StudyFolder) -> str | Path:
+    """Where a teacher lies: a run of the study, or what the study file names (then its fingerprint is known)."""
+    assert spec.teacher_run is not None
+    return study.run(spec.teacher_run).path if spec.teacher_fingerprint is None else spec.teacher_run
 
 
 class Group:
@@ -163,9 +163,8 @@ class Group:
 
     def load_teacher(self, spec: TrunkSpec) -> Teacher:
         """The teacher of these trunks, checked against their text."""
-        assert spec.teacher_run is not None
         return load_teacher(
-            teacher_folder(spec.teacher_run, self.study), self.text.tokenizer, context=spec.recipe.context,
+            teacher_source(spec, self.study), self.text.tokenizer, context=spec.recipe.context,
             device=self.ranks.device,
         )  # fmt: skip
 
@@ -182,13 +181,6 @@ class Group:
     def advance(self, lanes: list[Lane]) -> None:
         """Train the lanes to where they are going."""
         advance(lanes, self.feed, report=self.report)
-
-
-def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
-    """What trunks must have in common to share their batches and their teacher's forward passes."""
-    recipe = spec.recipe
-    return (spec.split, spec.seed, spec.batch_tokens, spec.data_hash, spec.teacher_run, spec.teacher_fingerprint,
-            spec.targets, recipe.context, recipe.micro_batch_tokens)  # fmt: skip
 
 
 class _Trunk:
