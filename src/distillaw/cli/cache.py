@@ -98,7 +98,7 @@ def build(
         else:
             print(f"{_describe(plan)}\n{_cost(prediction)}\n\nnext: {command}")
         return
-    say(f"{_describe(plan)}\n{_cost(prediction)}", quiet=quiet)
+    say(f"{_describe(plan)}\n{_cost(prediction)}{_there(out, plan)}", quiet=quiet)
     began = time.monotonic()
     with opened_for_building(out, plan) as plan:
         manifest = build_shards(
@@ -290,6 +290,14 @@ def _cost(prediction: "Prediction") -> str:
         f"({prediction.bytes_per_position:.1f} bytes per position) and {format_seconds(prediction.seconds)}; {pays}; "
         f"reading it all takes a student {format_seconds(prediction.read_seconds)}"
     )
+
+
+def _there(out: Path, plan: "StorePlan") -> str:
+    """How much of a store that was begun is there already."""
+    from distillaw.targets.build import missing_positions
+
+    done = 1 - missing_positions(out, plan) / plan.num_positions
+    return f"; {done:.0%} of it is there already" if done else ""
 
 
 def _found(manifest: "Manifest") -> str:
