@@ -19,6 +19,8 @@ WANTED_ERROR = 0.007
 """Relative standard error of the predicted size at which the probe stops."""
 MIN_WINDOWS, MAX_WINDOWS, MAX_SHARE = 32, 512, 0.05
 """The probe reads at least MIN_WINDOWS, then at most MAX_WINDOWS and MAX_SHARE of the store."""
+MIN_SECONDS = 3.0
+"""What is measured for less says little about time."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -70,7 +72,9 @@ def predict(maker: TargetMaker, plan: StorePlan) -> Prediction:
     sizes: list[int] = []
     seconds = cpu = forward = reading = 0.0
     most = min(len(windows), max(MIN_WINDOWS, min(MAX_WINDOWS, int(MAX_SHARE * len(windows)))))
-    while len(sizes) < most and not (len(sizes) >= min(most, MIN_WINDOWS) and _error(sizes) < WANTED_ERROR):
+    while len(sizes) < most and (
+        len(sizes) < MIN_WINDOWS or _error(sizes) > WANTED_ERROR or seconds < MIN_SECONDS
+    ):
         chosen = [windows[i] for i in _spread(len(sizes), group, len(windows))]
         start, cpu_start, before = time.perf_counter(), time.process_time(), maker.forward_seconds
         made, _ = maker.make(chosen)
