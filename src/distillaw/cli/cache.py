@@ -4,7 +4,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -34,14 +34,14 @@ def build(
     data: Path,
     out: Path,
     split: str = "student",
-    context: int = 128,
+    context: int | None = None,
     tokens: str | None = None,
-    order_seed: int = 0,
+    order_seed: int | None = None,
     estimator: Estimator = "sampled",
     samples: int = 32,
     k: int = 64,
     p: float = 0.95,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
     shard_mb: float = 64.0,
     device: str = "auto",
@@ -55,17 +55,18 @@ def build(
 
     Args:
         teacher: a Hugging Face folder, FOLDER/FILE.gguf or a name on the hub.
-        data: prepared tokens: the `data` folder of a study or run.
+        data: the file of a run (`distillaw train`), whose text is then tokenised into OUT/data and whose context,
+            tokens, seed and temperature are taken; or prepared tokens, the `data` folder of a study or run.
         out: folder of the store.
         split: which text.
-        context: positions per window; the students' training.context (128 unless set).
-        tokens: cover only the first tokens that a student reads, e.g. 5M; default: all of the split.
-        order_seed: the student's data seed, which says which tokens those are.
+        context: positions per window; the students' training.context (by default the run's, or 128).
+        tokens: cover only the first tokens that a student reads, e.g. 5M; default: the run's, or all of the split.
+        order_seed: the student's data seed, which says which tokens those are; default: the run's, or 0.
         estimator: what is kept of each distribution.
         samples: points per position of `sampled`.
         k: ids of `top-k`, and the most of `top-p`.
         p: probability that `top-p` keeps.
-        temperature: of the stored distribution.
+        temperature: of the stored distribution; default: the run's, or 1.
         seed: of the samples.
         shard_mb: largest size of a file, MB.
         device: cpu, cuda or auto (cuda where there is one).
@@ -73,16 +74,15 @@ def build(
         quiet: no progress.
         json: print one JSON object.
     """
-    from distillaw.data.shards import TokenStore
     from distillaw.targets.request import Request
     from distillaw.targets.scheme import Scheme
 
-    scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=temperature)
-    request = Request(
-        scheme=scheme, split=split, context=context, order_seed=order_seed, seed=seed,
-        tokens=None if tokens is None else int(parse_count(tokens, name="--tokens")), shard_bytes=int(shard_mb * 1e6),
-    )  # fmt: skip
-    store = TokenStore.open(data)
+    wanted = None if tokens is None else int(parse_count(tokens, name="--tokens"))
+    given = {"context": context, "tokens": wanted, "order_seed": order_seed, "temperature": temperature}
+    store, defaults = _open_text(data, out, quiet=quiet)
+    settings: dict[str, Any] = defaults | {key: value for key, value in given.items() if value is not None}
+    scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=settings.pop("temperature"))
+    request = Request(scheme=scheme, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
     maker = _load(teacher, store, request, device)
 
     from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
@@ -119,6 +119,24 @@ def build(
         f"{out}: {format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction) in {format_seconds(seconds)}"
     )
     print(f"{_found(manifest)}\n\nnext: distillaw cache verify {shlex.quote(str(out))}")
+
+
+def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict[str, object]]":
+    """The tokens, and what a store should cover by default: a run's needs, or the whole split."""
+    from distillaw.data.shards import TokenStore
+
+    if data.suffix != ".toml":
+        return TokenStore.open(data), {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
+    from distillaw.data.prepare import prepare_data
+    from distillaw.sweep.single import load_single
+
+    run = load_single(data)
+    steps = max(1, round(run.tokens / run.batch_tokens))
+    store = prepare_data(run.data, out / "data", say=lambda text: say(f"  {text}", quiet=quiet))
+    return store, {
+        "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,
+        "temperature": run.training.temperature,
+    }  # fmt: skip
 
 
 @app.command
@@ -216,7 +234,10 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     from distillaw.sweep.study import require_trainable
 
     split = request.open_split(store)
-    source = locate(teacher)
+    local = Path(teacher).expanduser()
+    source = locate(
+        str(local.resolve()) if local.exists() else teacher
+    )  # the store is read from other folders
     require_trainable()
     import torch
     from transformers.utils.logging import disable_progress_bar

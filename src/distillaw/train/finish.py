@@ -1,5 +1,6 @@
 """The end of a run: held-out score, Hugging Face folder, result.json last."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,9 @@ def _result(
         "temperature": spec.recipe.temperature, "init": "fresh", "seed": spec.seed, "loss": scores.loss,
         "loss_se": scores.loss_se, "peak_lr": spec.peak_lr, "batch_tokens": spec.batch_tokens, "steps": state.step,
         "split": spec.split, "unique_tokens": min(trained, unique_tokens),
-        "train_flops": 3 * forward_flops(spec.shape).total * trained, "teacher_flops": teacher_flops * trained,
-        "teacher_flops_spent": teacher_flops * state.notes.get("teacher_tokens", 0.0),
+        "train_flops": 3 * forward_flops(spec.shape).total * trained, 
+        "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
+        "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds, "device": _device_name(ranks), "vocab_size": spec.vocab_size,
         "context": spec.recipe.context,
     }  # fmt: skip

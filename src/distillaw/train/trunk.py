@@ -6,6 +6,7 @@ one stream with one teacher advance together (train/loop.py).
 """
 
 import functools
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import DivergedError
+from distillaw.errors import DistillawError, DivergedError
 from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.fresh import build_model
-from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.models.source import locate
+from distillaw.models.teacher import Teacher, architecture_of, load_teacher
 from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_stream, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
@@ -159,7 +161,7 @@ class Group:
             source=source, batch_tokens=spec.batch_tokens,
             micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
         )  # fmt: skip
-        self.teacher_flops = self.teacher.flops_per_token(spec.recipe.context) if self.teacher else 0.0
+        self.teacher_flops = _teacher_flops(spec, self.teacher)
 
     def load_teacher(self, spec: TrunkSpec) -> Teacher:
         """The teacher of these trunks, checked against their text."""
@@ -181,6 +183,19 @@ class Group:
     def advance(self, lanes: list[Lane]) -> None:
         """Train the lanes to where they are going."""
         advance(lanes, self.feed, report=self.report)
+
+
+def _teacher_flops(spec: TrunkSpec, teacher: Teacher | None) -> float:
+    """Forward FLOP per token of the teacher, also of one that left its targets on disk, if it is still known."""
+    if teacher is not None:
+        return teacher.flops_per_token(spec.recipe.context)
+    if spec.targets is None or spec.teacher_run is None:
+        return 0.0
+    try:
+        architecture = architecture_of(locate(spec.teacher_run).config())
+    except DistillawError:
+        return math.nan
+    return forward_flops(architecture, context=spec.recipe.context).total if architecture else math.nan
 
 
 class _Trunk:
@@ -244,7 +259,8 @@ class _Trunk:
     def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
         spec, group = self.spec, self._group
         speed = Speed(
-            student_flops=3 * forward_flops(spec.shape).total, teacher_flops=group.teacher_flops,
+            student_flops=3 * forward_flops(spec.shape).total,
+            teacher_flops=group.teacher_flops if group.teacher else 0.0,
             device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
         )  # fmt: skip
         self._lane = Lane(
