@@ -23,7 +23,18 @@ def _load(path, old, new):
         ("peak_lr = 0.01", "peak_lr = 5", ["peak_lr = 5", "0.999"]),
         ("peak_lr = 0.01", 'peak_lr = "fast"', ["fast"]),
         ("peak_lr = 0.01", "peak_lr = true", ["expected float", "True"]),
-        ("[tuning]", "cooldown = 1.5\n[tuning]", ["cooldown = 1.5", "0.99"]),
+        ("[tuning]", "cooldown = 1.5\n[tuning]", ["cooldown = 1.5", "[0.01, 1]"]),
+        ("[tuning]", 'decay = "cosinus"\n[tuning]', ["decay = 'cosinus'", "did you mean 'cosine'", "sqrt"]),
+        (
+            "[tuning]",
+            'divergence = "forward_kl"\n[tuning]',
+            ["'forward_kl'", "did you mean 'forward-kl'", "jsd"],
+        ),
+        ("[tuning]", 'precision = "fp16"\n[tuning]', ["precision = 'fp16'", "fp32, bf16"]),
+        ("[tuning]", "beta = 1.5\n[tuning]", ["beta = 1.5", "[0, 1]"]),
+        ("[tuning]", "skew = 1.0\n[tuning]", ["skew = 1 ", "0.999"]),
+        ("[tuning]", "spike_factor = -1\n[tuning]", ["spike_factor = -1"]),
+        ("[tuning]", "patience = -1\n[tuning]", ["patience = -1"]),
         ("[tuning]", "temperature = 0.0\n[tuning]", ["temperature = 0 ", "0.001"]),
         ("[tuning]", '[tuning]\nteacher = "9B"', ["'9B'", "0.05M@16k"]),
         ('params = "0.03M"\nseeds', 'params = "0.7M"\nseeds', ["'0.7M'", "0.03M"]),
@@ -47,6 +58,16 @@ def test_what_cannot_be_run_is_refused_with_value_and_rule(tiny, old, new, words
     with pytest.raises(ConfigError) as caught:
         _load(tiny, old, new)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_every_named_choice_is_one_the_engine_knows():
+    from distillaw.distill.divergences import divergence_named
+    from distillaw.sweep.spec import CHOICES
+    from distillaw.train.schedule import DECAYS
+
+    assert set(CHOICES["decay"]) == set(DECAYS)
+    for name in CHOICES["divergence"]:
+        divergence_named(name, beta=0.5, skew=0.1)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,6 +1,8 @@
 """One tiny text and the trunks trained on it: seconds in all."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec
+
+sys.path.insert(0, str(Path(__file__).parent))  # ranked.py: what forked ranks run must be importable
 
 STUDY = StudySpec(
     name="tiny", students=StudentsSpec(params=("0.03M",), tokens=(4096,)), batch_tokens=128,
@@ -36,3 +40,16 @@ def trunk(text) -> TrunkSpec:
     facts = Facts(vocab_size=300, data_hash=text.data_hash, fingerprints={})
     spec = replace(STUDY, tuning=replace(STUDY.tuning, enabled=False))
     return Planner(spec, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+
+
+@pytest.fixture
+def fresh_study(tmp_path, text):
+    """fresh_study(name) -> a further empty study folder on the shared text."""
+
+    def make(name: str) -> StudyFolder:
+        folder = StudyFolder(tmp_path / name)
+        folder.path.mkdir()
+        folder.data.symlink_to(text.folder)
+        return folder
+
+    return make

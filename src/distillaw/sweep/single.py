@@ -25,7 +25,7 @@ from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
 from distillaw.train.loop import StopTraining
 from distillaw.train.mirror import Mirror
-from distillaw.train.parallel import Ranks, Sharding, join_ranks
+from distillaw.train.parallel import Ranks, Sharding, join_ranks, launched
 from distillaw.train.stopping import StopRequest
 from distillaw.train.trunk import train_trunk
 
@@ -101,7 +101,12 @@ def run_single(
         RunError: diverged, disk full, or asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
+    if sharding == "fsdp" and not launched():
+        raise ConfigError(
+            "--sharding fsdp is for several processes: torchrun --nproc-per-node 2 -m distillaw train ..."
+        )
     with join_ranks(sharding) as ranks, _held(folder, ranks):
+        ranks.share(single.batch_tokens // single.training.context)  # refused before anything is made
         disable_progress_bar()
         study = StudyFolder(folder)
         store = _first_then_all(ranks, lambda: prepare_data(single.data, study.data, say=display.note))
@@ -179,8 +184,7 @@ def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 def _first_then_all(ranks: Ranks, make: Callable[[], T]) -> T:
     """What the first rank makes on disk and the others then find there."""
-    made = make() if ranks.is_first else None
-    ranks.wait()
+    made = ranks.first(make)
     return made if made is not None else make()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.accounting.shapes import Shape, shape_for_params
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.files import content_hash
 from distillaw.runs.spec import Recipe
@@ -160,6 +160,7 @@ def check_study(spec: StudySpec) -> None:
         ConfigError: naming the setting, its value and the rule.
     """
     _check_numbers(spec)
+    _check_choices(spec.training)
     context = spec.training.context
     _require(bool(spec.students.params) and bool(spec.students.tokens), "[students] needs params and tokens")
     _require(
@@ -192,13 +193,17 @@ def _check_numbers(spec: StudySpec) -> None:
         ("training.head_dim", training.head_dim, 2, math.inf),
         ("training.aspect", training.aspect, 0.1, 1e4),
         ("training.warmup_tokens", training.warmup_tokens, 0, math.inf),
-        ("training.cooldown", training.cooldown, 0.01, 0.99),
+        ("training.cooldown", training.cooldown, 0.01, 1),
         ("training.weight_decay", training.weight_decay, 0, 1),
         ("training.clip_norm", training.clip_norm, 1e-9, math.inf),
         ("training.z_weight", training.z_weight, 0, math.inf),
         ("training.distill_weight", training.distill_weight, 0, 1),
         ("training.temperature", training.temperature, 1e-3, 1e3),
+        ("training.beta", training.beta, 0, 1),
+        ("training.skew", training.skew, 0, 0.999),
         ("training.micro_batch_tokens", training.micro_batch_tokens, 0, math.inf),
+        ("training.spike_factor", training.spike_factor, 0, math.inf),
+        ("training.patience", training.patience, 0, math.inf),
         ("tuning.rounds", spec.tuning.rounds, 0, 20),
         ("data.teacher_share", data.teacher_share, 0.001, 0.999),
         ("data.vocab_size", data.vocab_size, 257, math.inf),
@@ -213,6 +218,23 @@ def _check_numbers(spec: StudySpec) -> None:
     _require(
         training.head_dim % 2 == 0, f"training.head_dim = {training.head_dim} must be even (rotary positions)"
     )
+
+
+CHOICES = {
+    "decay": ("linear", "sqrt", "cosine"),
+    "divergence": ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"),
+    "precision": ("fp32", "bf16"),
+}
+"""Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
+
+
+def _check_choices(training: Recipe) -> None:
+    for name, known in CHOICES.items():
+        value = getattr(training, name)
+        _require(
+            value in known,
+            f"training.{name} = {value!r}{did_you_mean(value, known)} is none of {', '.join(known)}",
+        )
 
 
 def _check_replicates(spec: StudySpec) -> None:

@@ -3,9 +3,9 @@
     <folder>/step-00001200/    __0_0.distcp ... .metadata, one data file per rank, and checkpoint.json
 
 A checkpoint becomes visible by one rename when all ranks have written, and only then is its predecessor removed. It
-can be loaded by any number of ranks. checkpoint.json holds the checksum of every file: a damaged or foreign
-checkpoint is named, never read. With the data order a function of the step alone there is nothing else to save: a
-run resumed on as many ranks repeats the uninterrupted one bit for bit.
+can be loaded by any number of ranks. checkpoint.json holds the checksum of every file and its own: a damaged or
+foreign checkpoint is named, never read. With the data order a function of the step alone there is nothing else to
+save: a run resumed on as many ranks repeats the uninterrupted one bit for bit.
 """
 
 import os
@@ -13,13 +13,14 @@ import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, RunError
-from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
-from distillaw.train.parallel import ALONE, Ranks
+from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
+from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 RECORD = "checkpoint.json"
 
@@ -59,10 +60,11 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
         _write(state.tensors(), partial, ranks)
         if ranks.is_first:
             hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
-            write_json(partial / RECORD, {
+            record = {
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
                 "ranks": ranks.world, "files": hashes,
-            })  # fmt: skip
+            }  # fmt: skip
+            write_json(partial / RECORD, {**record, "checksum": content_hash(record)})
             _publish(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -81,14 +83,8 @@ def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     if not steps:
         return False
     latest = steps[-1]
-    record = read_json(latest / RECORD)
-    if record.get("identity") != identity:
-        raise RunError(
-            f"{latest} belongs to {record.get('identity')!r}, not {identity!r}. Delete it or use another folder"
-        )
-    if ranks.is_first:
-        _check(latest, record)
-    ranks.wait()
+    ranks.first(lambda: _check(latest, identity))
+    record: dict[str, Any] = read_json(latest / RECORD)
     _read(state, latest, ranks)
     state.step, state.seconds, state.notes = record["step"], record["seconds"], dict(record["notes"])
     return True
@@ -105,11 +101,13 @@ def _write(tensors: dict[str, object], folder: Path, ranks: Ranks) -> None:
     try:
         with _quiet():
             dcp.save(tensors, storage_writer=writer, no_dist=ranks.world == 1)
-    except (
-        RuntimeError
-    ) as error:  # torch's zip writer and its collectives report a full disk in their own words
+    except RuntimeError as error:  # torch's zip writer reports a full disk in its own words
+        if is_lost_peer(error):
+            raise
         raise OSError(28, f"checkpoint not written ({str(error).splitlines()[0]})") from error
     except dcp.api.CheckpointException as error:
+        if lost := [cause for cause, _ in error.failures.values() if is_lost_peer(cause)]:
+            raise lost[0] from error
         causes = {str(cause[0]) for cause in error.failures.values()}
         raise OSError(28, f"checkpoint not written ({'; '.join(sorted(causes))})") from error
 
@@ -129,19 +127,30 @@ def _publish(partial: Path, target: Path) -> None:
         os.replace(partial, target)
     for other in target.parent.iterdir():
         if other != target and other.name.lstrip(".").startswith("step-"):
-            shutil.rmtree(other, ignore_errors=True)
+            gone = target.parent / f".{other.name.lstrip('.')}"
+            os.replace(other, gone)  # at once: what is half removed must not look like a checkpoint
+            shutil.rmtree(gone, ignore_errors=True)
 
 
-def _check(folder: Path, record: dict[str, object]) -> None:
-    hashes = record["files"]
-    assert isinstance(hashes, dict)
-    for name, expected in hashes.items():
-        file = folder / name
-        if not file.exists() or file_sha256(file) != expected:
-            raise CacheError(
-                f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
-                f"Delete {folder}; the run starts over"
-            )
+def _check(folder: Path, identity: str) -> None:
+    """Refuse a checkpoint of another run, or one that is not what was written."""
+    record: dict[str, Any] = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+    if record.pop("checksum", None) != content_hash(record):
+        raise _damaged(folder / RECORD)
+    if record["identity"] != identity:
+        raise RunError(
+            f"{folder} belongs to {record['identity']!r}, not {identity!r}. Delete it or use another folder"
+        )
+    for name, expected in record["files"].items():
+        if not (folder / name).exists() or file_sha256(folder / name) != expected:
+            raise _damaged(folder / name)
+
+
+def _damaged(file: Path) -> CacheError:
+    return CacheError(
+        f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
+        f"Delete {file.parent}; the run starts over"
+    )
 
 
 def _quiet() -> warnings.catch_warnings:

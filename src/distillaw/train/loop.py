@@ -1,24 +1,28 @@
-"""The training loop: students that read one stream advance in step and share each teacher forward.
+"""The training loop: students that read one stream advance in step; those of one teacher share each of its forwards.
 
 A lane is one student on its way to a step. Lanes that lag (after a kill) catch up first, then all go together; each
-trains exactly as if it were alone. Checkpoints are replaced every half minute and the data order is a function of
+trains exactly as if it were alone. Checkpoints are replaced every half minute (or as
+DISTILLAW_CHECKPOINT_SECONDS says) and the data order is a function of
 the step, so a kill at any moment costs seconds and the resumed trajectory is the uninterrupted one bit for bit. What
 to train, and where the budgets branch off, is decided in train/trunk.py.
 """
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
 from distillaw.data.batches import BatchOrder
-from distillaw.errors import DivergedError
+from distillaw.distill.losses import LossParts
+from distillaw.errors import ConfigError, DivergedError
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.checkpoint import TrainState, save_state
@@ -27,10 +31,13 @@ from distillaw.train.optim import set_learning_rate
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule
 from distillaw.train.speed import Speed
+from distillaw.train.stacked import STACKING_PAYS, can_stack, stacked_losses
+from distillaw.train.student import Student
 from distillaw.train.teaching import Signal, Source
 
-CHECKPOINT_SECONDS = 30.0
 LOG_STEPS = 20
+CHECKPOINT_SECONDS = "DISTILLAW_CHECKPOINT_SECONDS"
+"""Environment variable: seconds of training between checkpoints, 30 unless set. No part of what a run is."""
 
 Report = Callable[[int, float], None]
 """Called after every step with (its tokens, its training loss); may raise to stop the run cleanly."""
@@ -55,7 +62,7 @@ class StepFacts(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Feed:
-    """The stream that a group of students reads, with the teacher's signal."""
+    """The stream that a group of students reads, with the signal for those that have no teacher of their own."""
 
     order: BatchOrder
     source: Source
@@ -65,6 +72,11 @@ class Feed:
 
     def parts(self, step: int) -> Iterator[tuple[torch.Tensor, Signal, bool]]:
         """This rank's micro-batches of a step: (tokens, signal, whether it is the last)."""
+        for tokens, windows, last in self.batches(step):
+            yield tokens, self.source.signal(tokens, windows), last
+
+    def batches(self, step: int) -> Iterator[tuple[torch.Tensor, np.ndarray, bool]]:
+        """This rank's micro-batches of a step: (tokens, which windows they are, whether it is the last)."""
         context = self.order.split.context
         sequences = self.batch_tokens // context
         windows = self.order.window_ids(step * sequences, sequences)[self.ranks.share(sequences)]
@@ -72,7 +84,7 @@ class Feed:
         for first in range(0, len(windows), micro):
             chosen = windows[first : first + micro]
             tokens = torch.from_numpy(self.order.split.windows(chosen)).to(self.ranks.device)
-            yield tokens, self.source.signal(tokens, chosen), first + micro >= len(windows)
+            yield tokens, chosen, first + micro >= len(windows)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +104,10 @@ class Trainer:
             parts = self.student(tokens, signal, self.spec.batch_tokens)
             # wrappers average gradients over ranks; each loss is already a share of the whole batch's mean
             (parts.total * self.ranks.world).backward()
+        self.note(parts)
+
+    def note(self, parts: LossParts) -> None:
+        """Remember what a micro-batch measured, for the facts of the step."""
         zero = torch.zeros((), dtype=torch.float64, device=parts.total.device)
         self._sums.append(torch.stack([
             value.detach().double() if value is not None else zero
@@ -135,6 +151,8 @@ class Lane:
     checkpoint: Path
     identity: str
     speed: Speed
+    source: Source | None = None
+    """Its teacher's signal; None takes the feed's."""
     mirror: Callable[[dict[str, object]], None] | None = None
     """Given every row of the log as well."""
     error: DivergedError | None = None
@@ -179,22 +197,31 @@ class Lane:
         return facts.loss
 
 
-def advance(lanes: Sequence[Lane], feed: Feed, *, report: Report = silent) -> None:
+def advance(
+    lanes: Sequence[Lane], feed: Feed, *, report: Report = silent, stacked: bool | None = None
+) -> None:
     """Train every lane to its step; a lane that diverges stops with its `error` set, the others go on.
 
     The states at the end are not saved here.
 
+    Args:
+        lanes: students that read `feed`, each from its own teacher or the feed's.
+        feed: what they read.
+        report: progress callback.
+        stacked: compute students of one shape as one model (train/stacked.py); None does where it pays.
+
     Raises:
         StopTraining: the report asked for it; all lanes are saved.
     """
-    saved = time.monotonic()
+    stacked = feed.ranks.device.type in STACKING_PAYS if stacked is None else stacked
+    saved, every = time.monotonic(), _checkpoint_seconds()
     with contextlib.ExitStack() as stack:
         write = {id(lane): stack.enter_context(_open_log(lane, feed.ranks)) for lane in lanes if lane.is_open}
         while due := _due(lanes):
-            losses = _step(due, feed, write)
+            losses = _step(due, feed, write, stacked=stacked)
             stop, save = feed.ranks.sum(
                 _asks_to_stop(report, feed.batch_tokens * len(due), losses),
-                float(feed.ranks.is_first and time.monotonic() - saved > CHECKPOINT_SECONDS),
+                float(feed.ranks.is_first and time.monotonic() - saved > every),
             )
             if stop or save:
                 for lane in lanes:
@@ -205,6 +232,17 @@ def advance(lanes: Sequence[Lane], feed: Feed, *, report: Report = silent) -> No
                 raise StopTraining("asked to stop; the checkpoints are saved")
 
 
+def _checkpoint_seconds() -> float:
+    text = os.environ.get(CHECKPOINT_SECONDS, "30")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise ConfigError(f"{CHECKPOINT_SECONDS} = {text!r}: give a number of seconds, 0 or more")
+    return seconds
+
+
 def _due(lanes: Sequence[Lane]) -> list[Lane]:
     """The open lanes that are furthest behind."""
     open_lanes = [lane for lane in lanes if lane.is_open]
@@ -212,24 +250,74 @@ def _due(lanes: Sequence[Lane]) -> list[Lane]:
     return [lane for lane in open_lanes if lane.step == step]
 
 
-def _step(due: list[Lane], feed: Feed, write: dict[int, Callable]) -> list[float]:
-    """One optimiser step of every due lane on the same batch."""
-    spent = dict.fromkeys(map(id, due), 0.0)
-    now = time.perf_counter()
-    for tokens, signal, last in feed.parts(due[0].step):
-        shared = (time.perf_counter() - now) / len(due)  # reading and the teacher's forward pass
-        for lane in due:
-            now = time.perf_counter()
-            lane.trainer.accumulate(tokens, signal, last=last)
-            spent[id(lane)] += shared + time.perf_counter() - now
+class _Clock:
+    """Divides the wall time of a step among the lanes it was spent for."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._spent, self._now = dict.fromkeys(map(id, lanes), 0.0), time.perf_counter()
+
+    def charge(self, lanes: Sequence[Lane]) -> None:
+        """These lanes share what has passed since the last charge."""
         now = time.perf_counter()
+        for lane in lanes:
+            self._spent[id(lane)] += (now - self._now) / len(lanes)
+        self._now = now
+
+    def of(self, lane: Lane) -> float:
+        """Seconds charged to a lane."""
+        return self._spent[id(lane)]
+
+
+def _step(due: list[Lane], feed: Feed, write: dict[int, Callable], *, stacked: bool) -> list[float]:
+    """One optimiser step of every due lane on the same batch; each teacher reads it once."""
+    pupils = _gathered(due, lambda lane: id(lane.source or feed.source))
+    shapes = _gathered(due, _stack_key) if stacked else [[lane] for lane in due]
+    clock = _Clock(due)
+    for tokens, windows, last in feed.batches(due[0].step):
+        clock.charge(due)
+        signals: dict[int, Signal] = {}
+        for lanes in pupils:
+            signal = (lanes[0].source or feed.source).signal(tokens, windows)
+            signals |= {id(lane): signal for lane in lanes}
+            clock.charge(lanes)
+        for lanes in shapes:
+            _accumulate(lanes, tokens, [signals[id(lane)] for lane in lanes], last=last)
+            clock.charge(lanes)
+    sharing = {id(lane): len(lanes) for lanes in pupils for lane in lanes}
     losses = []
     for lane in due:
         try:
-            losses.append(lane.finish_step(spent[id(lane)], len(due), write[id(lane)]))
+            losses.append(lane.finish_step(clock.of(lane), sharing[id(lane)], write[id(lane)]))
         except DivergedError as error:
             lane.error = error
     return losses
+
+
+def _gathered(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> list[list[Lane]]:
+    """The lanes in groups of one key, in their order."""
+    groups: dict[object, list[Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(key(lane), []).append(lane)
+    return list(groups.values())
+
+
+def _stack_key(lane: Lane) -> object:
+    """Lanes of one key can be one stacked model; others are alone."""
+    trainer = lane.trainer
+    return (trainer.spec.shape, trainer.spec.recipe.precision) if can_stack(trainer.student) else id(lane)
+
+
+def _accumulate(lanes: list[Lane], tokens: torch.Tensor, signals: list[Signal], *, last: bool) -> None:
+    """Add the gradients of one micro-batch to lanes that are computed together."""
+    if len(lanes) == 1:
+        lanes[0].trainer.accumulate(tokens, signals[0], last=last)
+        return
+    trainers = [lane.trainer for lane in lanes]
+    students = [trainer.student for trainer in trainers if isinstance(trainer.student, Student)]
+    every = stacked_losses(students, tokens, signals, trainers[0].spec.batch_tokens)
+    torch.autograd.backward([parts.total for parts in every])
+    for trainer, parts in zip(trainers, every, strict=True):
+        trainer.note(parts)
 
 
 def _asks_to_stop(report: Report, tokens: int, losses: list[float]) -> float:

@@ -7,17 +7,19 @@ about ranks: one process is `ALONE`.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, DistillawError, RunError
+
+T = TypeVar("T")
 
 CPU = torch.device("cpu")
 Sharding = Literal["ddp", "fsdp"]
@@ -65,6 +67,26 @@ class Ranks:
         if self.world > 1:
             distributed.barrier()
 
+    def first(self, act: Callable[[], T]) -> T | None:
+        """Let the first rank do something while the others wait; None on the others.
+
+        Raises:
+            DistillawError: what it raised, on every rank.
+        """
+        if self.world == 1:
+            return act()
+        made, error = None, None
+        if self.is_first:
+            try:
+                made = act()
+            except DistillawError as caught:
+                error = caught
+        message: list[DistillawError | None] = [error]
+        distributed.broadcast_object_list(message, src=0)
+        if message[0] is not None:
+            raise message[0]
+        return made
+
     def wrap(self, module: torch.nn.Module, blocks: list[torch.nn.Module], *, half: bool) -> torch.nn.Module:
         """The module as all ranks train it together.
 
@@ -76,7 +98,11 @@ class Ranks:
         if self.world == 1:
             return module
         if self.sharding == "ddp":
-            return DistributedDataParallel(module, gradient_as_bucket_view=True)
+            # sums over three ranks and more depend on where a number lies in its bucket; without this flag DDP lays
+            # the buckets out anew after the first step, and a resumed run would differ from the uninterrupted one
+            return DistributedDataParallel(
+                module, gradient_as_bucket_view=True, find_unused_parameters=self.world > 2
+            )
         dtype = torch.bfloat16 if half else None
         for block in blocks:
             fully_shard(block, mp_policy=MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32))
@@ -124,5 +150,21 @@ def join_ranks(sharding: Sharding) -> Iterator[Ranks]:
         yield Ranks(
             rank=distributed.get_rank(), world=distributed.get_world_size(), sharding=sharding, device=device
         )
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise RunError(
+            "another rank has ended, and without it this one cannot go on. Everything saved is intact and the same "
+            "command continues"
+        ) from error
     finally:
         distributed.destroy_process_group()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective operation failed because another process is gone."""
+    if isinstance(error, DistillawError):
+        return False
+    if isinstance(error, distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)

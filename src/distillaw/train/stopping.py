@@ -4,6 +4,7 @@ import signal
 from types import FrameType
 
 from distillaw.train.loop import Report, StopTraining
+from distillaw.train.parallel import launched
 
 
 class StopRequest:
@@ -25,7 +26,8 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.received == number == signal.SIGINT:  # the second Ctrl-C means now
+        # the second Ctrl-C means now; under torchrun every Ctrl-C comes twice, from the terminal and from torchrun
+        if self.received == number == signal.SIGINT and not launched():
             raise KeyboardInterrupt
         self.received = number
 

@@ -1,0 +1,148 @@
+"""Ranks for tests: processes forked from a server that has imported torch already, a tenth of a second each.
+
+They find each other as under torchrun, by its environment variables; the machine, the process group and the files are
+real. torchrun itself is in tests/cli/test_train.py and test_kills.py.
+"""
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+PRELOAD = (
+    "distillaw.sweep.single", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto",
+    "transformers.models.auto.modeling_auto", "pyarrow.parquet", "torch.distributed.checkpoint.state_dict",
+    "scipy.optimize",
+)  # fmt: skip
+CONTEXT.set_forkserver_preload(list(PRELOAD))
+FINISH_SECONDS = 300
+
+
+class RankError(Exception):
+    """What a rank raised."""
+
+
+def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
+    """`act(ranks, *arguments)` on every rank; what each returned, or the first exception."""
+    processes, pipes = start(world, act, *arguments, sharding=sharding)
+    answers = []
+    for process, pipe in zip(processes, pipes, strict=True):
+        try:
+            answers.append(pipe.recv() if pipe.poll(FINISH_SECONDS) else RankError("no answer"))
+        except EOFError:
+            answers.append(RankError(f"exit code {process.exitcode}"))
+        process.join(FINISH_SECONDS)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers
+
+
+def start(world: int, act: Callable, *arguments, sharding: str = "ddp", environment: dict | None = None):
+    """The processes and the pipes that will hold their answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes, pipes = [], []
+    for rank in range(world):
+        here, there = CONTEXT.Pipe(duplex=False)
+        variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
+        if world > 1:
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+                          "LOCAL_WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}  # fmt: skip
+        process = CONTEXT.Process(target=_work, args=(there, variables, sharding, act, arguments))
+        process.start()
+        there.close()
+        processes.append(process)
+        pipes.append(here)
+    return processes, pipes
+
+
+def end(processes: list) -> None:
+    """End the ranks that are left, as torchrun does: asked first, then killed."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(30)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+
+
+def _work(pipe, variables, sharding, act, arguments) -> None:
+    os.environ.update(variables)
+    import torch
+
+    from distillaw.train.parallel import join_ranks
+
+    torch.set_num_threads(1)
+    try:
+        with join_ranks(sharding) as ranks:
+            answer = act(ranks, *arguments)
+    except BaseException as error:
+        answer = error
+    try:
+        pipe.send(answer)
+    except Exception:
+        pipe.send(RankError(repr(answer)))
+
+
+# --- what ranks do ------------------------------------------------------------------------------------------
+
+
+def train(ranks, folder: Path, spec, budgets: list[int], stop_at: int | None = None, dtype: str = "float32"):
+    """Train one trunk to its budgets; returns the loss of every step. Stops after `stop_at` steps."""
+    import torch
+
+    from distillaw.runs.store import StudyFolder
+    from distillaw.train.loop import StopTraining
+    from distillaw.train.trunk import train_trunk
+
+    losses = []
+
+    def report(tokens, loss):
+        losses.append(loss)
+        if len(losses) == stop_at and ranks.rank == ranks.world - 1:  # one of them is asked
+            raise StopTraining
+
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        train_trunk(spec, budgets, StudyFolder(folder), ranks=ranks, report=report)
+    except StopTraining:
+        if stop_at is None:
+            raise
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return losses
+
+
+def train_on_a_full_disk(ranks, folder: Path, spec, budgets: list[int]) -> None:
+    """Train where the last rank cannot write more than a few kilobytes to a file, and checkpoints come at once."""
+    import resource
+    import signal
+
+    os.environ["DISTILLAW_CHECKPOINT_SECONDS"] = "0"
+    if ranks.rank == ranks.world - 1:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+    train(ranks, folder, spec, budgets)
+
+
+def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
+    """`distillaw train FILE --out FOLDER` without the command line; joins the ranks itself."""
+    from distillaw.cli.display import QuietDisplay
+    from distillaw.sweep.single import load_single, run_single
+
+    run_single(load_single(file), folder, display=QuietDisplay(), command="test", sharding=sharding)
+
+
+def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
+    """Return as soon as something is true."""
+    until = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.01)
