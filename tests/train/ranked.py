@@ -4,6 +4,7 @@ They find each other as under torchrun, by its environment variables; the machin
 real. torchrun itself is in tests/cli/test_train.py and test_kills.py.
 """
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -41,8 +42,10 @@ def run(world: int, act: Callable, *arguments, sharding: str = "ddp") -> list:
     return answers
 
 
-def start(world: int, act: Callable, *arguments, sharding: str = "ddp", environment: dict | None = None):
-    """The processes and the pipes that will hold their answers."""
+def start(
+    world: int, act: Callable, *arguments, sharding: str | None = "ddp", environment: dict | None = None
+):
+    """The processes and the pipes that will hold their answers. Without a sharding, `act` joins the ranks itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,7 +83,7 @@ def _work(pipe, variables, sharding, act, arguments) -> None:
 
     torch.set_num_threads(1)
     try:
-        with join_ranks(sharding) as ranks:
+        with join_ranks(sharding) if sharding else contextlib.nullcontext() as ranks:
             answer = act(ranks, *arguments)
     except BaseException as error:
         answer = error
@@ -132,7 +135,7 @@ def train_on_a_full_disk(ranks, folder: Path, spec, budgets: list[int]) -> None:
 
 
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
-    """`distillaw train FILE --out FOLDER` without the command line; joins the ranks itself."""
+    """`distillaw train FILE --out FOLDER` without the command line."""
     from distillaw.cli.display import QuietDisplay
     from distillaw.sweep.single import load_single, run_single
 

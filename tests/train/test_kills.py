@@ -1,0 +1,128 @@
+"""`kill -9` of one rank, or of all at once, at random moments: nothing is lost and nothing changes.
+
+A killed job is started again with the same command until it is done; weights, loss and log are then those of the
+uninterrupted run, bit for bit. Checkpoints come every 50 ms, so that many kills meet one half written.
+"""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+import ranked
+import torch
+from safetensors.torch import load_file
+
+SPEC = """
+name = "killed"
+params = "0.03M"
+tokens = {tokens}
+peak_lr = 0.01
+batch_tokens = 256
+[data]
+vocab_size = 300
+validation_documents = 20
+validation_tokens_per_document = 96
+max_document_chars = 800
+[training]
+context = 32
+warmup_tokens = 512
+cooldown = 0.4
+"""
+
+
+def _file(folder: Path, tokens: int) -> Path:
+    path = folder / "killed.toml"
+    path.write_text(SPEC.format(tokens=tokens))
+    return path
+
+
+def _start(file, folder, world, sharding):
+    return ranked.start(
+        world, ranked.run_file, file, folder, sharding, sharding=None,
+        environment={"DISTILLAW_CHECKPOINT_SECONDS": "0.05"},
+    )  # fmt: skip
+
+
+def _finish(file, folder, world, sharding) -> float:
+    """Run a job to its end; seconds it took."""
+    began = time.monotonic()
+    processes, pipes = _start(file, folder, world, sharding)
+    answers = [pipe.recv() for pipe in pipes]
+    ranked.end(processes)
+    assert answers == [None] * world, answers
+    return time.monotonic() - began
+
+
+def _outcome(folder):
+    """What must not change: (weights, loss, trajectory)."""
+    (run,) = (folder / "runs").iterdir()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    loss = json.loads((run / "result.json").read_text())["loss"]
+    return load_file(run / "model.safetensors"), loss, [(r["step"], r["loss"], r["grad_norm"]) for r in rows]
+
+
+def _kill(processes, moments: random.Random) -> str | None:
+    """Kill one rank or the whole job; says which, or None if the job had ended before."""
+    one = len(processes) > 1 and moments.random() < 0.5
+    victims = [moments.choice(processes)] if one else processes
+    alive = all(process.is_alive() for process in processes)
+    for process in victims:
+        process.kill()
+    ranked.end(processes)
+    if not alive or any(process.exitcode != -9 for process in victims):
+        return None
+    return "one rank" if one else "the whole job"
+
+
+def _killed_until_done(file, folder, world, sharding, kills, moments, longest) -> dict[str, int]:
+    """Kill a job `kills` times, starting it over each time, then let it finish; how often which was killed."""
+    counts: dict[str, int] = {}
+    for _ in range(kills):
+        processes, pipes = _start(file, folder, world, sharding)
+        pipes[0].poll(moments.uniform(0, longest))
+        killed = _kill(processes, moments)
+        if killed is None:
+            break
+        counts[killed] = counts.get(killed, 0) + 1
+    _finish(file, folder, world, sharding)
+    return counts
+
+
+def _same(a, b) -> bool:
+    (weights_a, *rest_a), (weights_b, *rest_b) = a, b
+    return rest_a == rest_b and all(torch.equal(weights_a[name], weights_b[name]) for name in weights_a)
+
+
+def test_three_kills_change_nothing(tmp_path):
+    file = _file(tmp_path, 256 * 60)
+    seconds = _finish(file, tmp_path / "whole", 2, "ddp")
+    counts = _killed_until_done(file, tmp_path / "killed", 2, "ddp", 3, random.Random(0), 0.8 * seconds)
+    assert sum(counts.values()) >= 1
+    assert _same(_outcome(tmp_path / "whole"), _outcome(tmp_path / "killed"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sixty_kills_change_nothing(tmp_path, capsys):
+    """Alone, under DDP and under FSDP, 20 or more each; a job that outran its kills is done again in a new folder."""
+    file, moments = _file(tmp_path, 256 * 600), random.Random(2026)
+    total: dict[str, int] = {}
+    for world, sharding in ((1, "ddp"), (2, "ddp"), (2, "fsdp")):
+        whole = tmp_path / f"whole-{world}-{sharding}"
+        seconds = _finish(file, whole, world, sharding)
+        wanted, attempt = 20, 0
+        while wanted > 0:
+            folder = tmp_path / f"killed-{world}-{sharding}-{attempt}"
+            counts = _killed_until_done(file, folder, world, sharding, wanted, moments, 0.4 * seconds)
+            assert _same(_outcome(whole), _outcome(folder)), folder
+            for what, count in counts.items():
+                total[what] = total.get(what, 0) + count
+                wanted -= count
+            attempt += 1
+        with capsys.disabled():
+            print(
+                f"\n{world} x {sharding}: {attempt} jobs of {seconds:.0f} s, kills so far {total}", flush=True
+            )
+    assert sum(total.values()) >= 60 and len(total) == 2
