@@ -2,7 +2,8 @@
 
 The tuned number is the peak rate of a model of width 64. Hidden matrices and the head get it times
 64 / width, embeddings and norm gains get it as it is (Wortsman et al. 2023, arXiv 2309.14322, section 3.2.3,
-after Yang et al. 2022). So one rate serves a family; the study tunes it at both ends all the same.
+after Yang et al. 2022). So one rate serves a family; docs/mup.md shows how far. The study tunes it at both ends all
+the same.
 """
 
 import torch
