@@ -115,8 +115,24 @@ def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:
     return {"run_id": spec.run_id(tokens), "group": spec.trunk_id, "tokens": tokens, **asdict(spec)}
 
 
+def shared_batches(spec: TrunkSpec) -> tuple[object, ...]:
+    """What trunks must have in common to read the same batches at the same steps."""
+    recipe = spec.recipe
+    return (
+        spec.split,
+        spec.seed,
+        spec.batch_tokens,
+        spec.data_hash,
+        recipe.context,
+        recipe.micro_batch_tokens,
+    )
+
+
+def shared_teacher(spec: TrunkSpec) -> tuple[object, ...]:
+    """What trunks must have in common to learn from one teacher's signal."""
+    return spec.teacher_run, spec.teacher_fingerprint, spec.targets
+
+
 def shared_stream(spec: TrunkSpec) -> tuple[object, ...]:
     """What trunks must have in common to share their batches and their teacher's forward passes."""
-    recipe = spec.recipe
-    return (spec.split, spec.seed, spec.batch_tokens, spec.data_hash, spec.teacher_run, spec.teacher_fingerprint,
-            spec.targets, recipe.context, recipe.micro_batch_tokens)  # fmt: skip
+    return *shared_batches(spec), *shared_teacher(spec)

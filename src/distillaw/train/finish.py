@@ -33,7 +33,7 @@ def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
         )
         facts = _teacher_facts(trainer.spec, group)
         unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-        result = _result(trainer, model, scores, folder, facts, group.teacher_flops, unique)
+        result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
         card = ModelCard(
             result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
             command=_command(group.study.path / "study.json"),
@@ -94,7 +94,7 @@ def _teacher_facts(spec: TrunkSpec, group: "Group") -> dict[str, object]:
     file = group.study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
     if not file.exists():
         try:
-            teacher = group.teacher or group.load_teacher(spec)
+            teacher = group.teaching(spec).teacher or group.load_teacher(spec)
         except DistillawError:
             return {}
         scores = score_heldout(teacher, group.text.heldout)

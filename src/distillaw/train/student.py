@@ -26,7 +26,7 @@ class Student(torch.nn.Module):
         self.model = model
         self.recipe = recipe
         if recipe.checkpoint_activations:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
     def forward(self, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int) -> LossParts:
         """The loss of these sequences as part of a batch of `num_tokens`.
@@ -36,16 +36,24 @@ class Student(torch.nn.Module):
             signal: the teacher's, for the same positions; empty trains on the text alone.
             num_tokens: tokens of the whole step, over all micro-batches and ranks.
         """
-        recipe = self.recipe
-        with self._precision(tokens_BT.device.type):
+        with self.precision(tokens_BT.device.type):
             hidden = hidden_states(self.model, tokens_BT[:, :-1])
+        return self.loss(hidden, tokens_BT, signal, num_tokens)
+
+    def loss(
+        self, hidden_BTH: torch.Tensor, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int
+    ) -> LossParts:
+        """The loss from the model's last hidden states; the other arguments are those of `forward`."""
+        recipe = self.recipe
+        with self.precision(tokens_BT.device.type):
             return loss_parts(
-                hidden, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
+                hidden_BTH, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
                 beta=recipe.beta, skew=recipe.skew, distill_weight=recipe.distill_weight,
                 temperature=recipe.temperature, z_weight=recipe.z_weight, num_tokens=num_tokens,
             )  # fmt: skip
 
-    def _precision(self, device: str) -> contextlib.AbstractContextManager:
+    def precision(self, device: str) -> contextlib.AbstractContextManager:
+        """The type of matrix products on a kind of device: autocast to bfloat16, or as the weights are."""
         if self.recipe.precision == "bf16":
             return torch.autocast(device, dtype=torch.bfloat16)
         return contextlib.nullcontext()

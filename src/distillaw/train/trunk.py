@@ -2,7 +2,7 @@
 
 A trunk advances at constant rate; at each budget's branch point its state is saved, cooled down, scored on the held-out
 documents and written as a run, a Hugging Face folder with result.json; then the saved state goes on. Trunks that read
-one stream with one teacher advance together (train/loop.py).
+one stream advance together, those of one teacher on one forward pass of it (train/loop.py).
 """
 
 import functools
@@ -23,7 +23,7 @@ from distillaw.models.fresh import build_model
 from distillaw.models.source import locate
 from distillaw.models.teacher import Teacher, architecture_of, load_teacher
 from distillaw.runs.files import write_with
-from distillaw.runs.spec import TrunkSpec, shared_stream, spec_record
+from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
@@ -81,10 +81,10 @@ def train_trunks(
     report: Report = silent,
     mirror: Mirror | None = None,
 ) -> dict[TrunkSpec, DivergedError]:
-    """Train several trunks that read the same stream with the same teacher, each teacher forward shared by all.
+    """Train several trunks that read the same stream, each teacher forward shared by all of that teacher.
 
     Args:
-        wanted: token budgets of each trunk. The trunks agree in split, seed, batch, context and teacher.
+        wanted: token budgets of each trunk. The trunks agree in split, seed, batch and context.
         study, ranks, report, mirror: as for `train_trunk`.
 
     Returns:
@@ -134,8 +134,19 @@ def teacher_source(spec: TrunkSpec, study: StudyFolder) -> str | Path:
     return study.run(spec.teacher_run).path if spec.teacher_fingerprint is None else spec.teacher_run
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """Where one teacher's signal comes from, and what it costs."""
+
+    source: Source
+    teacher: Teacher | None
+    """None if it is not in memory: there is none, or its targets stand for it."""
+    flops: float
+    """Its forward pass, per token; NaN if no longer known."""
+
+
 class Group:
-    """What trunks that advance together share: text, teacher, ranks."""
+    """What trunks that advance together share: text, ranks, teachers."""
 
     def __init__(
         self,
@@ -146,25 +157,37 @@ class Group:
         mirror: Mirror | None = None,
     ) -> None:
         spec = specs[0]
-        assert len({shared_stream(s) for s in specs}) == 1, "these trunks do not read one stream"
+        assert len(set(map(shared_batches, specs))) == 1, "these trunks do not read one stream"
         self.study, self.ranks, self.report, self.mirror = study, ranks, report, mirror
         self.text = open_text(study.data, spec.recipe.context)
-        self.teacher: Teacher | None = None
-        source: Source = Alone()
-        if spec.targets is not None:
-            source = StoredTargets(TargetStore.open(spec.targets), ranks.device)
-        elif spec.teacher_run is not None:
-            self.teacher = self.load_teacher(spec)
-            source = OnlineTeacher(self.teacher)
+        distinct = {shared_teacher(s): s for s in specs}
+        self._teachings = {key: self._start_teaching(s) for key, s in distinct.items()}
         self.feed = Feed(
             order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
-            source=source, batch_tokens=spec.batch_tokens,
+            source=self.teaching(spec).source, batch_tokens=spec.batch_tokens,
             micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
         )  # fmt: skip
-        self.teacher_flops = _teacher_flops(spec, self.teacher)
+
+    def teaching(self, spec: TrunkSpec) -> Teaching:
+        """What teaches a trunk of the group."""
+        return self._teachings[shared_teacher(spec)]
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The first trunk's teacher, if it is in memory."""
+        return next(iter(self._teachings.values())).teacher
+
+    def _start_teaching(self, spec: TrunkSpec) -> Teaching:
+        if spec.targets is not None:
+            source = StoredTargets(TargetStore.open(spec.targets), self.ranks.device)
+            return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, None))
+        if spec.teacher_run is None:
+            return Teaching(source=Alone(), teacher=None, flops=0.0)
+        teacher = self.load_teacher(spec)
+        return Teaching(source=OnlineTeacher(teacher), teacher=teacher, flops=_teacher_flops(spec, teacher))
 
     def load_teacher(self, spec: TrunkSpec) -> Teacher:
-        """The teacher of these trunks, checked against their text."""
+        """The teacher of a trunk, checked against the group's text."""
         return load_teacher(
             teacher_source(spec, self.study), self.text.tokenizer, context=spec.recipe.context,
             device=self.ranks.device,
@@ -258,15 +281,16 @@ class _Trunk:
 
     def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
         spec, group = self.spec, self._group
+        teaching = group.teaching(spec)
         speed = Speed(
             student_flops=3 * forward_flops(spec.shape).total,
-            teacher_flops=group.teacher_flops if group.teacher else 0.0,
+            teacher_flops=teaching.flops if teaching.teacher else 0.0,
             device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
         )  # fmt: skip
         self._lane = Lane(
             trainer=self._trainer, schedule=schedule, until=until, log=home / "metrics.jsonl",
             checkpoint=home / "state", identity=identity, speed=speed,
-            mirror=group.mirror,
+            source=teaching.source, mirror=group.mirror,
         )  # fmt: skip
         return self._lane
 
