@@ -19,7 +19,7 @@ name = "killed"
 params = "0.03M"
 tokens = {tokens}
 peak_lr = 0.01
-batch_tokens = 256
+batch_tokens = 64
 [data]
 vocab_size = 300
 validation_documents = 20
@@ -96,7 +96,7 @@ def _same(a, b) -> bool:
 
 
 def test_three_kills_change_nothing(tmp_path):
-    file = _file(tmp_path, 256 * 60)
+    file = _file(tmp_path, 64 * 150)
     seconds = _finish(file, tmp_path / "whole", 2, "ddp")
     counts = _killed_until_done(file, tmp_path / "killed", 2, "ddp", 3, random.Random(0), 0.8 * seconds)
     assert sum(counts.values()) >= 1
@@ -107,7 +107,7 @@ def test_three_kills_change_nothing(tmp_path):
 @pytest.mark.timeout(3600)
 def test_sixty_kills_change_nothing(tmp_path, capsys):
     """Alone, under DDP and under FSDP, 20 or more each; a job that outran its kills is done again in a new folder."""
-    file, moments = _file(tmp_path, 256 * 600), random.Random(2026)
+    file, moments = _file(tmp_path, 64 * 800), random.Random(2026)
     total: dict[str, int] = {}
     for world, sharding in ((1, "ddp"), (2, "ddp"), (2, "fsdp")):
         whole = tmp_path / f"whole-{world}-{sharding}"

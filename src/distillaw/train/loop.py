@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from distillaw.data.batches import BatchOrder
 from distillaw.distill.losses import LossParts
-from distillaw.errors import ConfigError, DivergedError
+from distillaw.errors import ConfigError, DistillawError, DivergedError
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.checkpoint import TrainState, save_state
@@ -349,5 +349,7 @@ def _open_log(lane: Lane, ranks: Ranks) -> Iterator[Callable[[dict[str, object]]
                     lane.mirror(row)
 
             yield write
+    except DistillawError:  # from the steps inside; a damaged store is an OSError too
+        raise
     except OSError as error:
         raise disk_error(path, error) from error
