@@ -1,6 +1,7 @@
 """One thread, no network, and where the data that is not committed may lie."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
+# A shell that starts the tests in the background has them ignore Ctrl-C; the processes they interrupt must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
