@@ -134,6 +134,27 @@ def train_on_a_full_disk(ranks, folder: Path, spec, budgets: list[int]) -> None:
     train(ranks, folder, spec, budgets)
 
 
+def skipped_steps(ranks, folder: Path, spec, budgets: list[int]) -> int:
+    """Train with a bad gradient in step 5 of the last rank; how many steps this rank skipped."""
+    from distillaw.train.loop import Trainer
+
+    accumulate, skipped = Trainer.accumulate, []
+
+    def spoilt(trainer, *arguments, **options):
+        parameter = trainer.state.model.get_output_embeddings().weight
+        if trainer.state.step == 5 and ranks.rank == ranks.world - 1:
+            handle = parameter.register_hook(lambda gradient: gradient * float("nan"))
+            accumulate(trainer, *arguments, **options)
+            handle.remove()
+        else:
+            accumulate(trainer, *arguments, **options)
+        skipped[:] = [trainer.state.notes.get("skipped", 0)]
+
+    Trainer.accumulate = spoilt
+    train(ranks, folder, spec, budgets)
+    return int(skipped[0])
+
+
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
     """`distillaw train FILE --out FOLDER` without the command line."""
     from distillaw.cli.display import QuietDisplay

@@ -1,0 +1,146 @@
+"""Steps that are not finite, or whose gradient spikes: skipped, counted, survived or given up, as the recipe says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from distillaw.errors import DivergedError
+from distillaw.runs.spec import Recipe
+from distillaw.train.guard import FEW_STEPS, SpikeGuard
+from distillaw.train.loop import StopTraining, Trainer
+from distillaw.train.trunk import train_trunk
+
+TOKENS = 2048  # 16 steps, cooldown from 13
+
+
+def _with(trunk, **settings):
+    return replace(trunk, recipe=replace(trunk.recipe, **settings))
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """spoil(steps, factor) multiplies the gradients of these steps of every run from now on."""
+
+    def install(steps, factor=float("nan")):
+        update = Trainer.update
+
+        def spoilt(trainer, rate):
+            if trainer.state.step in steps:
+                for parameter in trainer.state.model.parameters():
+                    parameter.grad.mul_(factor)
+            return update(trainer, rate)
+
+        monkeypatch.setattr(Trainer, "update", spoilt)
+
+    return install
+
+
+def _rows(folder):
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def _stop_after(steps):
+    left = iter(range(steps - 1, -1, -1))
+
+    def report(tokens, loss):
+        if next(left) == 0:
+            raise StopTraining
+
+    return report
+
+
+def test_without_patience_the_first_bad_step_ends_the_run(study, trunk, spoil):
+    spoil({5})
+    with pytest.raises(
+        DivergedError, match=r"diverged at step 5: .*gradient norm nan.*Lower training\.peak_lr"
+    ):
+        train_trunk(trunk, [TOKENS], study)
+
+
+def test_with_patience_bad_steps_are_skipped_and_counted(study, trunk, spoil):
+    spoil({5, 6, 9})
+    (folder,) = train_trunk(_with(trunk, patience=2), [TOKENS], study)
+    assert [row["skipped"] for row in _rows(folder)] == [0, 3, 3]
+    assert folder.result()["steps"] == 16
+    weights = AutoModelForCausalLM.from_pretrained(folder.path).state_dict()
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_more_in_a_row_than_the_patience_is_divergence(study, trunk, spoil):
+    spoil({5, 6, 7})
+    with pytest.raises(DivergedError, match="diverged at step 7"):
+        train_trunk(_with(trunk, patience=2), [TOKENS], study)
+
+
+def test_a_skipped_step_leaves_weights_and_moments_as_they_were(study, trunk, spoil):
+    """The run whose step 0 is bad has, after step 0, the fresh weights and empty moments."""
+    from distillaw.train.trunk import Group
+
+    spec = _with(trunk, patience=1)
+    group = Group([spec], study)
+    trainer = group.trainer(spec)
+    before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
+    for parameter in trainer.state.model.parameters():
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    trainer._sums.append(torch.zeros(3, dtype=torch.float64))
+    trainer.update(1e-2)
+    assert all(torch.equal(before[name], value) for name, value in trainer.state.model.state_dict().items())
+    assert all(
+        float(m["step"]) == 0 and not m["exp_avg"].any() for m in trainer.state.optimizer.state.values()
+    )
+    assert trainer.state.step == 1 and trainer.state.notes["skipped"] == 1
+    assert all(parameter.grad is None for parameter in trainer.state.model.parameters())
+
+
+def test_a_run_resumed_between_bad_steps_is_the_uninterrupted_one(fresh_study, trunk, spoil):
+    """Stopped after 6 steps, the first of two bad ones behind it: what the guard knows is in the checkpoint."""
+    spoil({5, 6, 9})
+    spec = _with(trunk, patience=2)
+    (whole,) = train_trunk(spec, [TOKENS], fresh_study("whole"))
+    parts = fresh_study("parts")
+    with pytest.raises(StopTraining):
+        train_trunk(spec, [TOKENS], parts, report=_stop_after(6))
+    (resumed,) = train_trunk(spec, [TOKENS], parts)
+    a, b = (AutoModelForCausalLM.from_pretrained(f.path).state_dict() for f in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert [row["skipped"] for row in _rows(resumed)] == [row["skipped"] for row in _rows(whole)]
+    parts = fresh_study("impatient")
+    impatient = _with(trunk, patience=1)
+    with pytest.raises(StopTraining):
+        train_trunk(impatient, [TOKENS], parts, report=_stop_after(6))
+    with pytest.raises(DivergedError, match="step 6"):  # the second in a row, the first was before the stop
+        train_trunk(impatient, [TOKENS], parts)
+
+
+def test_a_spike_is_skipped_where_one_is_asked_for(fresh_study, trunk, spoil):
+    """Step 25 has a gradient a thousand times too large; with `spike_factor` it is left out."""
+    spoil({25}, factor=1000.0)
+    (watched,) = train_trunk(_with(trunk, spike_factor=50, patience=1), [4096], fresh_study("watched"))
+    (taken,) = train_trunk(trunk, [4096], fresh_study("taken"))
+    assert _rows(watched)[-1]["skipped"] == 1 and _rows(taken)[-1]["skipped"] == 0
+
+
+def test_what_counts_as_a_spike():
+    guard = SpikeGuard(Recipe(spike_factor=3, patience=1), notes := {})
+    assert guard.admits(1.0, 100.0)  # the first steps set the scale, whatever they are
+    for _ in range(FEW_STEPS - 1):
+        assert guard.admits(1.0, 1.0)
+    mean = notes["mean_norm"]
+    assert mean == pytest.approx((100 + FEW_STEPS - 1) / FEW_STEPS)
+    assert guard.admits(1.0, 2.9 * mean)
+    assert not guard.admits(1.0, 3.1 * notes["mean_norm"]) and not guard.gives_up
+    assert not guard.admits(float("inf"), 1.0) and guard.gives_up
+    assert guard.skipped == 2
+    assert guard.admits(1.0, 1.0) and not guard.gives_up
+
+
+def test_every_rank_skips_together(fresh_study, trunk):
+    """A gradient that is not finite on one rank alone is not finite in the sum."""
+    import ranked
+
+    spec = replace(_with(trunk, patience=1), batch_tokens=256)
+    answers = ranked.run(2, ranked.skipped_steps, fresh_study("ranks").path, spec, [4096])
+    assert answers == [1, 1]
