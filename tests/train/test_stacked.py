@@ -1,0 +1,232 @@
+"""Students of one stream with teachers of their own, side by side and as one batched model, against each alone."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from distillaw.accounting.params import count_params
+from distillaw.models.parts import hidden_states
+from distillaw.runs.spec import shared_stream
+from distillaw.train import loop
+from distillaw.train.loop import StopTraining
+from distillaw.train.stacked import can_stack, stacked_hidden
+from distillaw.train.trunk import Group, train_trunk, train_trunks
+
+TOKENS = 2048
+
+
+@pytest.fixture
+def students(study, trunk):
+    """Six students of one stream: two teachers and none, other rates, lambdas, divergences, another width."""
+    as_teacher = replace(trunk, role="teacher", split="teacher")
+    good, bad = (train_trunk(replace(as_teacher, seed=s), [t], study)[0] for s, t in ((0, 8192), (1, 2048)))
+    distilled = replace(trunk, teacher_run=good.path.name)
+    mixed = replace(distilled.recipe, distill_weight=0.5, divergence="jsd", temperature=2.0, clip_norm=0.05)
+    return [
+        trunk,
+        distilled,
+        replace(distilled, peak_lr=trunk.peak_lr * 2),
+        replace(distilled, recipe=mixed),
+        replace(distilled, teacher_run=bad.path.name),
+        _wider(trunk),
+    ]
+
+
+def _wider(trunk):
+    wide = replace(trunk, width=48, heads=3)
+    counts = count_params(wide.shape)
+    return replace(wide, params=counts.non_embedding, total_params=counts.total)
+
+
+@pytest.fixture
+def another(study, tmp_path):
+    """Makes empty study folders with the same text and the same finished teachers."""
+
+    def make(name):
+        folder = type(study)(tmp_path / name)
+        (folder.path / "runs").mkdir(parents=True)
+        folder.data.symlink_to(study.data.resolve())
+        for teacher in study.path.glob("runs/teacher-*"):
+            (folder.path / "runs" / teacher.name).symlink_to(teacher)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def stacking(monkeypatch):
+    """Stack students on the CPU too; counts how many go into each stack."""
+    sizes = []
+    original = loop.stacked_losses
+
+    def counted(members, *arguments):
+        sizes.append(len(members))
+        return original(members, *arguments)
+
+    monkeypatch.setattr(loop, "STACKING_PAYS", {"cpu"})
+    monkeypatch.setattr(loop, "stacked_losses", counted)
+    return sizes
+
+
+def _trajectory(folder, spec):
+    text = (folder.run(spec.run_id(TOKENS)).path / "metrics.jsonl").read_text()
+    return np.array([[row[key] for key in ("step", "loss", "next_token", "grad_norm")]
+                     for row in map(json.loads, text.splitlines())])  # fmt: skip
+
+
+def _weights(folder, spec):
+    return LlamaForCausalLM.from_pretrained(folder.run(spec.run_id(TOKENS)).path).state_dict()
+
+
+def _assert_equal_runs(specs, together, alone):
+    for spec in specs:
+        np.testing.assert_array_equal(_trajectory(together, spec), _trajectory(alone, spec), spec.trunk_id)
+        first, second = _weights(together, spec), _weights(alone, spec)
+        assert all(torch.equal(first[name], second[name]) for name in second), spec.trunk_id
+        results = [folder.run(spec.run_id(TOKENS)).result() for folder in (together, alone)]
+        for key in ("loss", "teacher_loss", "teacher_flops", "tokens", "lambda"):
+            assert results[0][key] == results[1][key], (spec.trunk_id, key)
+
+
+def _train_each_alone(specs, folder):
+    for spec in specs:
+        train_trunk(spec, [TOKENS], folder)
+
+
+def test_students_of_different_teachers_share_a_stream_and_equal_the_runs_alone(students, study, another):
+    alone = another("alone")
+    _train_each_alone(students, alone)
+    assert train_trunks({spec: [TOKENS] for spec in students}, study) == {}
+    _assert_equal_runs(students, study, alone)
+    shared = [study.run(spec.run_id(TOKENS)).result() for spec in students[1:5]]
+    # three students of the one teacher, one of the other: its forward passes are divided among its own students only
+    assert [r["teacher_flops"] / r["teacher_flops_spent"] for r in shared] == pytest.approx([3, 3, 3, 1])
+
+
+def test_stacked_students_equal_the_runs_alone(students, study, another, stacking):
+    alone = another("alone")
+    _train_each_alone(students, alone)
+    assert not stacking
+    assert train_trunks({spec: [TOKENS] for spec in students}, study) == {}
+    assert set(stacking) == {5}, "the five of one shape are one stack, the sixth trains beside it"
+    _assert_equal_runs(students, study, alone)
+
+
+def test_stacked_students_accumulate_gradients_as_alone(students, study, another, stacking):
+    specs = [replace(s, recipe=replace(s.recipe, micro_batch_tokens=64)) for s in students[:3]]
+    alone = another("alone")
+    _train_each_alone(specs, alone)
+    train_trunks({spec: [TOKENS] for spec in specs}, study)
+    _assert_equal_runs(specs, study, alone)
+
+
+@pytest.mark.parametrize("stop_at", [3, 14])
+def test_a_stopped_stack_resumes_in_any_company_bit_for_bit(students, study, another, stacking, stop_at):
+    """Stopped as a stack of five on the trunk or in the cooldown, gone on with as one run alone and a stack of four."""
+    alone, left = another("alone"), [stop_at]
+    _train_each_alone(students, alone)
+
+    def stop(tokens, loss):
+        left[0] -= 1
+        if left[0] == 0:
+            raise StopTraining
+
+    with pytest.raises(StopTraining):
+        train_trunks({spec: [TOKENS] for spec in students}, study, report=stop)
+    train_trunk(students[1], [TOKENS], study)
+    train_trunks({spec: [TOKENS] for spec in students}, study)
+    assert set(stacking) == {5, 4}
+    _assert_equal_runs(students, study, alone)
+
+
+def test_a_student_that_diverges_leaves_the_stack_and_the_others_untouched(
+    students, study, another, stacking
+):
+    wild = replace(students[1], peak_lr=1e18)
+    diverged = train_trunks({spec: [TOKENS] for spec in (*students[:3], wild)}, study)
+    assert list(diverged) == [wild]
+    assert set(stacking) == {4, 3}
+    alone = another("alone")
+    _train_each_alone(students[:3], alone)
+    _assert_equal_runs(students[:3], study, alone)
+
+
+def test_bfloat16_students_stack(students, study, another):
+    """Rounding to bfloat16 happens at the same places: the same trajectory within 1e-5 and no drift."""
+    specs = [replace(s, recipe=replace(s.recipe, precision="bf16")) for s in students[:3]]
+
+    def losses(stacked):
+        group = Group(specs, study)
+        trainers = [group.trainer(spec) for spec in specs]
+        sources = [group.teaching(spec).source for spec in specs]
+        rows = []
+        for step in range(8):
+            for tokens, windows, last in group.feed.batches(step):
+                signals = [source.signal(tokens, windows) for source in sources]
+                if stacked:
+                    parts = loop.stacked_losses([t.student for t in trainers], tokens, signals, 128)
+                    torch.autograd.backward([p.total for p in parts])
+                    for trainer, p in zip(trainers, parts, strict=True):
+                        trainer.note(p)
+                else:
+                    for trainer, signal in zip(trainers, signals, strict=True):
+                        trainer.accumulate(tokens, signal, last=last)
+            rows.append([trainer.update(1e-3).loss for trainer in trainers])
+        return np.array(rows)
+
+    apart, together = losses(False), losses(True)
+    np.testing.assert_allclose(together, apart, rtol=1e-5)
+    residual = together - apart
+    assert abs(residual.mean()) <= 3 * residual.std() / np.sqrt(residual.size) + 1e-9
+
+
+@pytest.mark.parametrize("kv_heads", [4, 1])
+def test_stacked_hidden_states_and_gradients_are_those_of_each_model(kv_heads):
+    """Grouped heads as well; attention goes through its kernel once for all, so torch has no slow path to warn of."""
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=kv_heads, max_position_embeddings=16, use_cache=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    models = [LlamaForCausalLM(config).train() for _ in range(3)]
+    ids = torch.randint(50, (2, 16))
+    up = torch.randn(3, 2, 16, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hidden = stacked_hidden(models, ids)
+    hidden.backward(up)
+    for model, got, back in zip(models, hidden, up, strict=True):
+        inside = dict(model.base_model.named_parameters())
+        stacked = {name: p.grad.clone() for name, p in inside.items()}
+        model.zero_grad()
+        wanted = hidden_states(model, ids)
+        wanted.backward(back)
+        torch.testing.assert_close(got, wanted)
+        for name, p in inside.items():
+            torch.testing.assert_close(stacked[name], p.grad)
+        assert model.lm_head.weight.grad is None
+
+
+def test_what_cannot_stack_trains_beside(study, trunk, stacking):
+    recomputing = replace(trunk, recipe=replace(trunk.recipe, checkpoint_activations=True))
+    group = Group([recomputing], study)
+    assert not can_stack(group.trainer(recomputing).student)
+    assert not can_stack(torch.nn.Linear(1, 1))
+    train_trunks({recomputing: [TOKENS], replace(trunk, peak_lr=trunk.peak_lr / 2): [TOKENS]}, study)
+    assert not stacking
+
+
+def test_nothing_is_stacked_on_a_cpu_unasked(study, trunk, monkeypatch):
+    monkeypatch.setattr(loop, "stacked_losses", None)  # would raise
+    assert train_trunks({trunk: [TOKENS], replace(trunk, peak_lr=trunk.peak_lr / 2): [TOKENS]}, study) == {}
+
+
+def test_trunks_of_two_streams_are_no_group(study, trunk):
+    with pytest.raises(AssertionError, match="one stream"):
+        Group([trunk, replace(trunk, seed=1)], study)
+    assert shared_stream(trunk) != shared_stream(replace(trunk, teacher_run="other"))
