@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distillaw.accounting.params import count_params
 from distillaw.models.parts import hidden_states
 from distillaw.runs.spec import shared_stream
+from distillaw.runs.store import StudyFolder
 from distillaw.train import loop
 from distillaw.train.loop import StopTraining
 from distillaw.train.stacked import can_stack, stacked_hidden
@@ -20,19 +21,32 @@ from distillaw.train.trunk import Group, train_trunk, train_trunks
 TOKENS = 2048
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, text):
+    """A folder where students are trained one by one; what one test has trained the next finds there."""
+    folder = StudyFolder(tmp_path_factory.mktemp("alone"))
+    folder.data.symlink_to(text.folder)
+    return folder
+
+
 @pytest.fixture
-def students(study, trunk):
+def students(alone, study, trunk):
     """Six students of one stream: two teachers and none, other rates, lambdas, divergences, another width."""
     as_teacher = replace(trunk, role="teacher", split="teacher")
-    good, bad = (train_trunk(replace(as_teacher, seed=s), [t], study)[0] for s, t in ((0, 8192), (1, 2048)))
-    distilled = replace(trunk, teacher_run=good.path.name)
+    teachers = [
+        train_trunk(replace(as_teacher, seed=s), [t], alone)[0].path for s, t in ((0, 8192), (1, 2048))
+    ]
+    (study.path / "runs").mkdir()
+    for teacher in teachers:
+        (study.path / "runs" / teacher.name).symlink_to(teacher)
+    distilled = replace(trunk, teacher_run=teachers[0].name)
     mixed = replace(distilled.recipe, distill_weight=0.5, divergence="jsd", temperature=2.0, clip_norm=0.05)
     return [
         trunk,
         distilled,
         replace(distilled, peak_lr=trunk.peak_lr * 2),
         replace(distilled, recipe=mixed),
-        replace(distilled, teacher_run=bad.path.name),
+        replace(distilled, teacher_run=teachers[1].name),
         _wider(trunk),
     ]
 
@@ -41,21 +55,6 @@ def _wider(trunk):
     wide = replace(trunk, width=48, heads=3)
     counts = count_params(wide.shape)
     return replace(wide, params=counts.non_embedding, total_params=counts.total)
-
-
-@pytest.fixture
-def another(study, tmp_path):
-    """Makes empty study folders with the same text and the same finished teachers."""
-
-    def make(name):
-        folder = type(study)(tmp_path / name)
-        (folder.path / "runs").mkdir(parents=True)
-        folder.data.symlink_to(study.data.resolve())
-        for teacher in study.path.glob("runs/teacher-*"):
-            (folder.path / "runs" / teacher.name).symlink_to(teacher)
-        return folder
-
-    return make
 
 
 @pytest.fixture
@@ -83,8 +82,10 @@ def _weights(folder, spec):
     return LlamaForCausalLM.from_pretrained(folder.run(spec.run_id(TOKENS)).path).state_dict()
 
 
-def _assert_equal_runs(specs, together, alone):
+def _assert_same_runs(specs, together, alone):
+    """Bit for bit the runs that the students make one by one."""
     for spec in specs:
+        train_trunk(spec, [TOKENS], alone)
         np.testing.assert_array_equal(_trajectory(together, spec), _trajectory(alone, spec), spec.trunk_id)
         first, second = _weights(together, spec), _weights(alone, spec)
         assert all(torch.equal(first[name], second[name]) for name in second), spec.trunk_id
@@ -93,43 +94,48 @@ def _assert_equal_runs(specs, together, alone):
             assert results[0][key] == results[1][key], (spec.trunk_id, key)
 
 
-def _train_each_alone(specs, folder):
+def _assert_equal_runs(specs, together, alone):
+    """The runs that the students make one by one, up to the rounding of products in batches, without drift."""
+    residuals = []
     for spec in specs:
-        train_trunk(spec, [TOKENS], folder)
+        train_trunk(spec, [TOKENS], alone)
+        got, wanted = _trajectory(together, spec), _trajectory(alone, spec)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, err_msg=spec.trunk_id)
+        residuals.append(got[:, 1] - wanted[:, 1])
+        losses = [folder.run(spec.run_id(TOKENS)).result()["loss"] for folder in (together, alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5), spec.trunk_id
+    _assert_no_drift(np.concatenate(residuals))
 
 
-def test_students_of_different_teachers_share_a_stream_and_equal_the_runs_alone(students, study, another):
-    alone = another("alone")
-    _train_each_alone(students, alone)
+def _assert_no_drift(residual):
+    assert abs(residual.mean()) <= 3 * residual.std() / np.sqrt(residual.size) + 1e-9
+
+
+def test_students_of_different_teachers_share_a_stream_and_are_the_runs_alone(students, study, alone):
     assert train_trunks({spec: [TOKENS] for spec in students}, study) == {}
-    _assert_equal_runs(students, study, alone)
+    _assert_same_runs(students, study, alone)
     shared = [study.run(spec.run_id(TOKENS)).result() for spec in students[1:5]]
     # three students of the one teacher, one of the other: its forward passes are divided among its own students only
     assert [r["teacher_flops"] / r["teacher_flops_spent"] for r in shared] == pytest.approx([3, 3, 3, 1])
 
 
-def test_stacked_students_equal_the_runs_alone(students, study, another, stacking):
-    alone = another("alone")
-    _train_each_alone(students, alone)
-    assert not stacking
+def test_stacked_students_equal_the_runs_alone(students, study, alone, stacking):
     assert train_trunks({spec: [TOKENS] for spec in students}, study) == {}
     assert set(stacking) == {5}, "the five of one shape are one stack, the sixth trains beside it"
     _assert_equal_runs(students, study, alone)
 
 
-def test_stacked_students_accumulate_gradients_as_alone(students, study, another, stacking):
+def test_stacked_students_accumulate_gradients_as_alone(students, study, alone, stacking):
     specs = [replace(s, recipe=replace(s.recipe, micro_batch_tokens=64)) for s in students[:3]]
-    alone = another("alone")
-    _train_each_alone(specs, alone)
     train_trunks({spec: [TOKENS] for spec in specs}, study)
+    assert set(stacking) == {3}
     _assert_equal_runs(specs, study, alone)
 
 
 @pytest.mark.parametrize("stop_at", [3, 14])
-def test_a_stopped_stack_resumes_in_any_company_bit_for_bit(students, study, another, stacking, stop_at):
-    """Stopped as a stack of five on the trunk or in the cooldown, gone on with as one run alone and a stack of four."""
-    alone, left = another("alone"), [stop_at]
-    _train_each_alone(students, alone)
+def test_a_stopped_stack_resumes_in_any_company(students, study, alone, stacking, stop_at):
+    """Stopped as a stack of four, on the trunk or in the cooldown; gone on with as one run alone and a stack of three."""
+    specs, left = students[1:5], [stop_at]
 
     def stop(tokens, loss):
         left[0] -= 1
@@ -137,26 +143,22 @@ def test_a_stopped_stack_resumes_in_any_company_bit_for_bit(students, study, ano
             raise StopTraining
 
     with pytest.raises(StopTraining):
-        train_trunks({spec: [TOKENS] for spec in students}, study, report=stop)
-    train_trunk(students[1], [TOKENS], study)
-    train_trunks({spec: [TOKENS] for spec in students}, study)
-    assert set(stacking) == {5, 4}
-    _assert_equal_runs(students, study, alone)
+        train_trunks({spec: [TOKENS] for spec in specs}, study, report=stop)
+    train_trunk(specs[0], [TOKENS], study)
+    train_trunks({spec: [TOKENS] for spec in specs}, study)
+    assert set(stacking) == {4, 3}
+    _assert_equal_runs(specs, study, alone)
 
 
-def test_a_student_that_diverges_leaves_the_stack_and_the_others_untouched(
-    students, study, another, stacking
-):
+def test_a_student_that_diverges_leaves_the_stack_and_the_others_untouched(students, study, alone, stacking):
     wild = replace(students[1], peak_lr=1e18)
     diverged = train_trunks({spec: [TOKENS] for spec in (*students[:3], wild)}, study)
     assert list(diverged) == [wild]
     assert set(stacking) == {4, 3}
-    alone = another("alone")
-    _train_each_alone(students[:3], alone)
     _assert_equal_runs(students[:3], study, alone)
 
 
-def test_bfloat16_students_stack(students, study, another):
+def test_bfloat16_students_stack(students, study):
     """Rounding to bfloat16 happens at the same places: the same trajectory within 1e-5 and no drift."""
     specs = [replace(s, recipe=replace(s.recipe, precision="bf16")) for s in students[:3]]
 
@@ -181,8 +183,7 @@ def test_bfloat16_students_stack(students, study, another):
 
     apart, together = losses(False), losses(True)
     np.testing.assert_allclose(together, apart, rtol=1e-5)
-    residual = together - apart
-    assert abs(residual.mean()) <= 3 * residual.std() / np.sqrt(residual.size) + 1e-9
+    _assert_no_drift(together - apart)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 1])
