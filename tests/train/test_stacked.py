@@ -134,7 +134,7 @@ def test_stacked_students_accumulate_gradients_as_alone(students, study, alone, 
 
 @pytest.mark.parametrize("stop_at", [3, 14])
 def test_a_stopped_stack_resumes_in_any_company(students, study, alone, stacking, stop_at):
-    """Stopped as a stack of four, on the trunk or in the cooldown; gone on with as one run alone and a stack of three."""
+    """Stopped as a stack of four, on the trunk or in the cooldown; then one run alone and a stack of three."""
     specs, left = students[1:5], [stop_at]
 
     def stop(tokens, loss):
