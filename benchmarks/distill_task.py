@@ -45,9 +45,7 @@ def make_task(folder: Path, steps: int) -> None:
     tokens = np.random.default_rng(0).integers(VOCAB, size=steps * BATCH_TOKENS + 1, dtype=np.uint16)
     np.save(folder / "tokens.npy", tokens)
     order = BatchOrder(split=_split(folder), seed=0)
-    np.save(
-        folder / "batches.npy", np.stack([order.batch(i * SEQUENCES, SEQUENCES) for i in range(steps)])
-    )
+    np.save(folder / "batches.npy", np.stack([order.batch(i * SEQUENCES, SEQUENCES) for i in range(steps)]))
     teacher = LlamaForCausalLM.from_pretrained(folder / "teacher", dtype=torch.float32)
     for scheme in SCHEMES.values():
         _build_store(folder, as_teacher(teacher.eval()), scheme)
@@ -99,7 +97,5 @@ def engine(folder: Path, model, source: Source, *, rate: float) -> tuple[Feed, T
     groups = [{"params": list(model.parameters()), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
     trainer = Trainer(spec=spec, student=Student(model, recipe), state=TrainState(model, optimizer))
-    feed = Feed(
-        order=BatchOrder(split=_split(folder), seed=0), source=source, batch_tokens=BATCH_TOKENS
-    )
+    feed = Feed(order=BatchOrder(split=_split(folder), seed=0), source=source, batch_tokens=BATCH_TOKENS)
     return feed, trainer

@@ -198,7 +198,7 @@ def trl_chunked(folder: Path, meter: Meter) -> None:
 
 
 def torchtune(folder: Path, meter: Meter) -> None:
-    """torchtune's decoder and its forward KL over 8 chunks, as its recipe puts them together."""
+    """The decoder of torchtune and its forward KL over 8 chunks, put together as in its recipe."""
     from torchtune.modules.loss import ForwardKLWithChunkedOutputLoss
 
     loss = ForwardKLWithChunkedOutputLoss(num_output_chunks=8)
@@ -309,6 +309,7 @@ def next_token(folder: Path, meter: Meter) -> None:
 def ours(folder: Path, meter: Meter, teaching: str) -> None:
     """The engine itself: `Feed` reads stream and teacher, `Trainer` steps. teaching: online, none, or a store."""
     import distill_task as task
+
     from distillaw.train.teaching import Alone, OnlineTeacher, StoredTargets
 
     if teaching == "online":
