@@ -5,7 +5,9 @@ uninterrupted run, bit for bit. Checkpoints come every 50 ms, so that many kills
 """
 
 import json
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 import ranked
 import torch
 from safetensors.torch import load_file
+
+from distillaw.errors import RunError
 
 SPEC = """
 name = "killed"
@@ -103,11 +107,33 @@ def test_three_kills_change_nothing(tmp_path):
     assert _same(_outcome(tmp_path / "whole"), _outcome(tmp_path / "killed"))
 
 
+def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp_path):
+    """SIGTERM to both, then to one of them; Ctrl-C twice to both, as under torchrun."""
+    file, folder = _file(tmp_path, 64 * 150), tmp_path / "stopped"
+    _finish(file, tmp_path / "whole", 2, "fsdp")
+    term, interrupt = signal.SIGTERM, signal.SIGINT
+    for numbers, asked in (((term,), (0, 1)), ((term,), (1,)), ((interrupt, interrupt), (0, 1))):
+        before = set(folder.glob("trunks/*/state/step-*"))
+        processes, pipes = _start(file, folder, 2, "fsdp")
+        ranked.wait_for(lambda before=before: not set(folder.glob("trunks/*/state/step-*")) <= before)
+        for number in numbers:
+            for rank in asked:
+                os.kill(processes[rank].pid, number)
+        answers = [pipe.recv() for pipe in pipes]
+        ranked.end(processes)
+        expected = KeyboardInterrupt if numbers[0] == interrupt else RunError
+        assert [type(answer) for answer in answers] == [expected, expected], answers
+        assert numbers[0] == interrupt or all("the checkpoint is saved" in str(answer) for answer in answers)
+    assert not any(folder.glob("runs/*/result.json"))
+    _finish(file, folder, 2, "fsdp")
+    assert _same(_outcome(tmp_path / "whole"), _outcome(folder))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_sixty_kills_change_nothing(tmp_path, capsys):
     """Alone, under DDP and under FSDP, 20 or more each; a job that outran its kills is done again in a new folder."""
-    file, moments = _file(tmp_path, 64 * 800), random.Random(2026)
+    file, moments = _file(tmp_path, 64 * 300), random.Random(2026)
     total: dict[str, int] = {}
     for world, sharding in ((1, "ddp"), (2, "ddp"), (2, "fsdp")):
         whole = tmp_path / f"whole-{world}-{sharding}"

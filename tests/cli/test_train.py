@@ -1,0 +1,182 @@
+"""`distillaw train` as a stranger uses it: alone, under torchrun, stopped by signals, and what can go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SPEC = """
+name = "one"
+params = "0.03M"
+tokens = {tokens}
+peak_lr = 0.01
+batch_tokens = 64
+[data]
+vocab_size = 300
+validation_documents = 20
+validation_tokens_per_document = 96
+max_document_chars = 800
+[training]
+context = 32
+warmup_tokens = 512
+"""
+STEPS = 850
+ALONE = (sys.executable, "-m", "distillaw")
+RANKS = (
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "distillaw",
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    """A run of a few seconds."""
+    path = tmp_path_factory.mktemp("spec") / "one.toml"
+    path.write_text(SPEC.format(tokens=64 * STEPS))
+    return path
+
+
+def _command(launcher, file, folder, *more):
+    return [*launcher, "train", str(file), "--out", str(folder), *more]
+
+
+def _call(launcher, file, folder, *more):
+    return subprocess.run(
+        _command(launcher, file, folder, *more), capture_output=True, text=True, timeout=500, check=False
+    )
+
+
+def _started(launcher, file, folder):
+    """A run in a session of its own, which has saved a checkpoint just now."""
+    before = set(folder.glob("trunks/*/state/step-*"))
+    process = subprocess.Popen(
+        _command(launcher, file, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
+    )  # fmt: skip
+    while process.poll() is None and set(folder.glob("trunks/*/state/step-*")) <= before:
+        time.sleep(0.01)
+    return process
+
+
+def _stopped(launcher, file, folder, number, *, group: bool):
+    """Start a run, send it a signal and wait for its end: (exit code, stderr)."""
+    process = _started(launcher, file, folder)
+    (os.killpg if group else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def _killed_rank(file, folder):
+    """Start ranks under torchrun, kill one of them and wait for the end: (exit code, stderr)."""
+    process = _started(RANKS, file, folder)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = [pid for pid in children if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+    os.kill(int(ranks[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def _outcome(folder):
+    (run,) = (folder / "runs").iterdir()
+    return load_file(run / "model.safetensors"), json.loads((run / "result.json").read_text())["loss"]
+
+
+def _same(a, b):
+    return a[1] == b[1] and all(torch.equal(a[0][name], b[0][name]) for name in a[0])
+
+
+@pytest.fixture(scope="module")
+def whole(file, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    done = _call(ALONE, file, folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == STEPS
+    return folder
+
+
+def test_a_second_call_finds_it_finished(file, whole):
+    done = _call(ALONE, file, whole)
+    assert done.returncode == 0 and "already finished" in done.stderr
+    assert "held-out loss" in done.stdout and f"folder: {whole}/runs/" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(file, whole, tmp_path, number):
+    folder = tmp_path / "out"
+    code, errors = _stopped(ALONE, file, folder, number, group=False)
+    assert code == (130 if number == signal.SIGINT else 1)
+    assert "the same command continues" in errors and "Traceback" not in errors
+    assert not any(folder.glob("runs/*/result.json"))
+    assert _call(ALONE, file, folder).returncode == 0
+    assert _same(_outcome(folder), _outcome(whole))
+
+
+@pytest.mark.slow
+def test_torchrun_stopped_and_killed_goes_on_bit_for_bit(file, whole, tmp_path):
+    """SIGTERM to torchrun; Ctrl-C, which reaches every process of a terminal and comes again by torchrun; `kill -9` of
+    one rank; `kill -9` of all. Without torchrun, and so in the fast suite, test_ranks.py and test_kills.py."""
+    folder, reference = tmp_path / "out", tmp_path / "whole"
+    code, errors = _stopped(RANKS, file, folder, signal.SIGTERM, group=False)
+    assert code != 0 and "asked to stop: the checkpoint is saved" in errors, errors
+    code, errors = _stopped(RANKS, file, folder, signal.SIGINT, group=True)
+    assert code != 0 and "interrupted: finished work is kept" in errors, errors
+    code, errors = _killed_rank(file, folder)
+    assert code != 0 and "another rank has ended" in errors, errors
+    code, _ = _stopped(RANKS, file, folder, signal.SIGKILL, group=True)
+    assert code == -signal.SIGKILL
+    assert not any(folder.glob("runs/*/result.json"))
+    for out in (folder, reference):
+        done = _call(RANKS, file, out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("held-out loss") == 1
+    assert _same(_outcome(folder), _outcome(reference))
+    assert _outcome(reference)[1] == pytest.approx(_outcome(whole)[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "code", "message"),
+    [
+        ((), ("--sharding", "fsdp"), 2, "--sharding fsdp is for several processes: torchrun"),
+        ((), ("--track", "wandv"), 2, "wandv"),
+        (("params", "parms"), (), 2, "did you mean 'params'"),
+        (
+            ("context = 32", "context = 32\nprecision = 'half'"),
+            (),
+            2,
+            "precision = 'half' is none of fp32, bf16",
+        ),
+        (
+            ('name = "one"', 'name = "one"\ntargets = "x"\nteacher = "y"'),
+            (),
+            2,
+            "teacher and targets are both given",
+        ),
+        (("[data]", "[data]\ncorpus = '/nowhere'"), (), 2, "/nowhere"),
+    ],
+)
+def test_what_cannot_be_run_is_one_clear_line(file, tmp_path, change, more, code, message):
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(file.read_text().replace(*change) if change else file.read_text())
+    done = _call(ALONE, wrong, tmp_path / "out", *more)
+    assert done.returncode == code and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoint_seconds_must_be_a_number(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLAW_CHECKPOINT_SECONDS", "often")
+    done = _call(ALONE, file, tmp_path / "out")
+    assert done.returncode == 2 and "DISTILLAW_CHECKPOINT_SECONDS = 'often'" in done.stderr
