@@ -90,6 +90,7 @@ def _killed_until_done(file, folder, world, sharding, kills, moments, longest) -
         if killed is None:
             break
         counts[killed] = counts.get(killed, 0) + 1
+        print(f"{world} x {sharding}: killed {killed}, {sum(counts.values())} of {kills}", flush=True)
     _finish(file, folder, world, sharding)
     return counts
 
@@ -113,9 +114,9 @@ def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp
     _finish(file, tmp_path / "whole", 2, "fsdp")
     term, interrupt = signal.SIGTERM, signal.SIGINT
     for numbers, asked in (((term,), (0, 1)), ((term,), (1,)), ((interrupt, interrupt), (0, 1))):
-        before = set(folder.glob("trunks/*/state/step-*"))
+        before = set(folder.glob("*/*/state/step-*"))
         processes, pipes = _start(file, folder, 2, "fsdp")
-        ranked.wait_for(lambda before=before: not set(folder.glob("trunks/*/state/step-*")) <= before)
+        ranked.wait_for(lambda before=before: not set(folder.glob("*/*/state/step-*")) <= before)
         for number in numbers:
             for rank in asked:
                 os.kill(processes[rank].pid, number)
@@ -131,7 +132,7 @@ def test_ranks_that_are_asked_to_stop_save_at_one_step_and_go_on_bit_for_bit(tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_sixty_kills_change_nothing(tmp_path, capsys):
+def test_sixty_kills_change_nothing(tmp_path):
     """Alone, under DDP and under FSDP, 20 or more each; a job that outran its kills is done again in a new folder."""
     file, moments = _file(tmp_path, 64 * 300), random.Random(2026)
     total: dict[str, int] = {}
@@ -141,14 +142,11 @@ def test_sixty_kills_change_nothing(tmp_path, capsys):
         wanted, attempt = 20, 0
         while wanted > 0:
             folder = tmp_path / f"killed-{world}-{sharding}-{attempt}"
-            counts = _killed_until_done(file, folder, world, sharding, wanted, moments, 0.4 * seconds)
+            counts = _killed_until_done(file, folder, world, sharding, wanted, moments, 0.2 * seconds)
             assert _same(_outcome(whole), _outcome(folder)), folder
             for what, count in counts.items():
                 total[what] = total.get(what, 0) + count
                 wanted -= count
             attempt += 1
-        with capsys.disabled():
-            print(
-                f"\n{world} x {sharding}: {attempt} jobs of {seconds:.0f} s, kills so far {total}", flush=True
-            )
+        print(f"{world} x {sharding}: {attempt} jobs of {seconds:.0f} s, kills so far {total}", flush=True)
     assert sum(total.values()) >= 60 and len(total) == 2
