@@ -1,9 +1,10 @@
 """The vocabulary loss over chunks of tokens: value and gradients in one pass, no (tokens x vocabulary) tensor.
 
-Per chunk: student logits, teacher logits, their divergence, and the gradient of both written over the
-probabilities; then two matrix products hand it on to the hidden states and to the head, whose gradient is
-summed in float32 at least. What stays until the backward pass is one gradient per input. Compiling the chunk
-with torch.compile saved 5 % of it on a CPU for 18 s of compilation (dev/LOG.md), so it is not compiled.
+Per chunk: student logits, teacher logits, and, a block of rows at a time that stays in a processor's cache, their
+divergence and its gradient, written over the student's logits; then two matrix products hand it on to the hidden
+states and to the head, whose gradient is summed in float32 at least. Chunks are larger than blocks because matrix
+products of few rows are slow. What stays until the backward pass is one gradient per input. Compiling the chunk with
+torch.compile saved 5 % of it on a CPU for 18 s of compilation (dev/LOG.md), so it is not compiled.
 Shape suffixes: B sequence, T position, N token, V vocabulary, H width.
 """
 
@@ -53,6 +54,10 @@ class DenseTeacher:
         return out_NV.copy_(self.rows[..., : out_NV.shape[1]][where]).clamp_(min=LOWEST_LOGIT)
 
 
+Signal = torch.Tensor | SparseTargets | None
+"""A teacher's for a block of rows: logits (N, V), sparse targets of all rows, or nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One call: everything but the differentiable inputs."""
@@ -68,6 +73,9 @@ class Work:
     scale: float
     """1 over the number of tokens that the loss is a mean of."""
     chunk_tokens: int
+    """Rows of the matrix products."""
+    block_tokens: int
+    """Rows between them."""
     wide: torch.dtype
     """Type of logits, probabilities and sums: float32, or float64 for float64 inputs."""
 
@@ -75,14 +83,18 @@ class Work:
         """The positions that count, a chunk at a time."""
         return iter(self.index.split(self.chunk_tokens)) if len(self.index) else iter(())
 
-    def buffers(self) -> list[torch.Tensor]:
-        """Room for a chunk of logits and one of probabilities, for the student and for a dense teacher."""
-        count = 4 if isinstance(self.teacher, DenseTeacher) else 2
-        if self.teacher is not None and self.objective.temperature != 1:
-            count += 1
-        tokens = min(self.chunk_tokens, len(self.index))
+    def buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Room for a chunk of logits, of the student and of a dense teacher, and for blocks beside them."""
+        is_dense = isinstance(self.teacher, DenseTeacher)
+        is_warm = self.teacher is not None and self.objective.temperature != 1
+        chunk = min(self.chunk_tokens, len(self.index))
         weight = self.head.weight
-        return [torch.empty(tokens, len(weight), dtype=self.wide, device=weight.device) for _ in range(count)]
+
+        def room(count: int, rows: int) -> list[torch.Tensor]:
+            shape = (rows, len(weight))
+            return [torch.empty(shape, dtype=self.wide, device=weight.device) for _ in range(count)]
+
+        return room(1 + is_dense, chunk), room(1 + is_dense + is_warm, min(self.block_tokens, chunk))
 
 
 class FusedLoss(torch.autograd.Function):
@@ -132,77 +144,83 @@ def _run(
     head = work.head
     vocab, dtype, scale = len(head.weight), head.weight.dtype, work.scale * head.scale
     any_gradient = not (grad_hidden_NH is None and grad_weight_VH is None and grad_bias_V is None)
-    buffers, sums = work.buffers(), hidden_NH.new_zeros(3, dtype=work.wide)
+    (buffers, space), sums = work.buffers(), hidden_NH.new_zeros(3, dtype=work.wide)
+    sparse = work.teacher if isinstance(work.teacher, SparseTargets) else None
     for index_N in work.chunks():
         chunk_NH = hidden_NH[index_N].to(dtype)
-        space = [buffer[: len(index_N)] for buffer in buffers]
-        logits_NV = head.logits_into(chunk_NH, space[0])
+        logits_NV, *teacher = (buffer[: len(index_N)] for buffer in buffers)
+        head.logits_into(chunk_NH, logits_NV)
         slope_NV = head.slope(logits_NV)
-        gradient_NV = _chunk(logits_NV, index_N, work, space[1:], sums)
+        if isinstance(work.teacher, DenseTeacher):
+            work.teacher.logits_into(teacher[0], index_N)
+        for first in range(0, len(index_N), work.block_tokens):
+            rows = slice(first, first + work.block_tokens)
+            signal = teacher[0][rows] if teacher else sparse
+            _block(logits_NV[rows], index_N[rows], signal, work, space, sums)
         if not any_gradient:
             continue
         if slope_NV is not None:
-            gradient_NV.mul_(slope_NV)
-        narrow_NV = gradient_NV.to(dtype)
+            logits_NV.mul_(slope_NV)  # they hold their gradient by now
+        narrow_NV = logits_NV.to(dtype)
         if grad_hidden_NH is not None:
             chunk_grad_NH = torch.zeros_like(chunk_NH, dtype=work.wide)
             grad_hidden_NH[index_N] = _add_product(chunk_grad_NH, narrow_NV, head.weight, scale)
         if grad_weight_VH is not None:
             _add_product(grad_weight_VH[:vocab], narrow_NV.t(), chunk_NH, scale)
         if grad_bias_V is not None:
-            grad_bias_V[:vocab].add_(gradient_NV.sum(0), alpha=scale)
+            grad_bias_V[:vocab].add_(logits_NV.sum(0), alpha=scale)
     return sums.mul_(work.scale)
 
 
-def _chunk(
+def _block(
     logits_NV: torch.Tensor,
     index_N: torch.Tensor,
+    teacher: Signal,
     work: Work,
     space: list[torch.Tensor],
     sums: torch.Tensor,
-) -> torch.Tensor:
-    """Gradient of the summed loss by the student's logits of one chunk; adds the three terms to `sums`."""
+) -> None:
+    """Turn the student's logits of a few rows into the gradient of the summed loss; adds the terms to `sums`."""
     objective = work.objective
     _, next_token_weight, z_weight = objective.term_weights
-    plain = softmax_into(logits_NV, space[0])
+    kept_NV, *space = (buffer[: len(index_N)] for buffer in space)
+    plain = softmax_into(kept_NV.copy_(logits_NV), logits_NV)
     sums[2] += plain.logsumexp.square().sum()
     labels_N1 = None if work.labels is None else work.labels[index_N].unsqueeze(1)
     if labels_N1 is not None:
-        sums[1] += (plain.logsumexp - logits_NV.gather(1, labels_N1)).sum()
+        sums[1] += (plain.logsumexp - kept_NV.gather(1, labels_N1)).sum()
     # next token and z-loss ask for this multiple of softmax(z)
     shift = next_token_weight + 2 * z_weight * plain.logsumexp if z_weight else next_token_weight
     gradient_NV = plain.probs
-    if work.teacher is None:
+    if teacher is None:
         gradient_NV.mul_(shift)
     elif objective.temperature == 1:
-        sums[0] += _towards_teacher(plain, work.teacher, index_N, objective, shift, space[1:])
+        sums[0] += _towards_teacher(plain, teacher, index_N, objective, shift, space)
     else:
         gradient_NV.mul_(shift)
-        warm = softmax_into(logits_NV.div_(objective.temperature), space[1])
-        value = _towards_teacher(warm, work.teacher, index_N, objective, 0.0, space[2:])
+        warm = softmax_into(kept_NV.div_(objective.temperature), space[0])
+        value = _towards_teacher(warm, teacher, index_N, objective, 0.0, space[1:])
         sums[0] += value * objective.temperature**2
         gradient_NV.add_(warm.probs)
     if next_token_weight and labels_N1 is not None:
         gradient_NV.scatter_add_(1, labels_N1, gradient_NV.new_full(labels_N1.shape, -next_token_weight))
-    return gradient_NV
 
 
 def _towards_teacher(
     student: Softmax,
-    teacher: DenseTeacher | SparseTargets,
+    teacher: torch.Tensor | SparseTargets,
     index_N: torch.Tensor,
     objective: Objective,
     shift: Shift,
     space: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Summed divergence of a chunk; the gradient is left in the student's probabilities."""
+    """Summed divergence of a block; the gradient is left in the student's probabilities."""
     weight = objective.distill_weight * objective.temperature
     if isinstance(teacher, SparseTargets):
         return sparse_forward_kl(student, teacher.rows(index_N), weight, shift).sum()
-    logits_NV = teacher.logits_into(space[0], index_N)
     if objective.temperature != 1:
-        logits_NV.div_(objective.temperature)
-    return objective.divergence(student, softmax_into(logits_NV, space[1]), weight, shift).sum()
+        teacher.div_(objective.temperature)
+    return objective.divergence(student, softmax_into(teacher, space[0]), weight, shift).sum()
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:

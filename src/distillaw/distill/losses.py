@@ -24,9 +24,11 @@ from distillaw.distill.targets import SparseTargets
 AnyHead = torch.nn.Linear | torch.Tensor | Head
 
 CHUNK_ENTRIES = {"cpu": 2**20, "other": 2**26}
-"""Logits per chunk: 4 MiB in float32 stay in a processor's cache, 256 MiB keep an accelerator busy (not measured)."""
-MIN_CHUNK_TOKENS = 128
+"""Logits of a chunk: on an accelerator 256 MiB in float32 keep it busy (not measured)."""
+MIN_CHUNK_TOKENS = 256
 """Fewer rows than this make the matrix products slow, however large the vocabulary."""
+BLOCK_ENTRIES = {"cpu": 2**19, "other": 2**26}
+"""Logits of a block: 2 MiB in float32 and their companions stay in a processor's cache."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,7 +97,8 @@ def loss_parts(
             z_weight=z_weight, divergence=divergence_named(divergence, beta=beta, skew=skew),
         ),
         scale=1 / checks.token_count(num_tokens, len(index_N)),
-        chunk_tokens=chunk_tokens or _chunk_tokens(vocab, hidden_NH.device),
+        chunk_tokens=chunk_tokens or max(MIN_CHUNK_TOKENS, _entries(CHUNK_ENTRIES, hidden_NH) // vocab),
+        block_tokens=max(1, _entries(BLOCK_ENTRIES, hidden_NH) // vocab),
         wide=torch.promote_types(dtype, torch.float32),
     )  # fmt: skip
     inputs = (hidden_NH, head.weight, head.bias)
@@ -207,6 +210,5 @@ def _product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
     return dtype
 
 
-def _chunk_tokens(vocab: int, device: torch.device) -> int:
-    entries = CHUNK_ENTRIES["cpu" if device.type == "cpu" else "other"]
-    return max(MIN_CHUNK_TOKENS, entries // vocab)
+def _entries(table: dict[str, int], tensor: torch.Tensor) -> int:
+    return table["cpu" if tensor.device.type == "cpu" else "other"]
