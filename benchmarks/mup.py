@@ -7,7 +7,8 @@ About 14 CPU-minutes; stopped, it goes on where it was.
 Students of the training step itself (loop.Trainer) read the same 65,536 tokens of the State of the Union addresses at
 rates a factor 2 apart, warm-up and linear cooldown included, and are scored on held-out addresses. Rates are added
 until two lie on either side of the best; a parabola in log2(rate) through those five gives the minimum, once per seed.
-Drift is the slope of log2(best rate) against log2(width) or log2(layers), least squares over cells and seeds.
+Drift is the slope of log2(best rate) against log2(width) or log2(layers), least squares over cells and seeds. The cost
+of the base rate is what a size loses at the rate that is best for width 64 or 2 layers.
 
 Rules: `ours` is `build_optimizer`; `none` has one rate for every matrix; `depth` is ours with the rates of o_proj and
 down_proj times 2 / layers besides (CompleteP, arXiv 2505.01618, written without its residual multiplier).
@@ -89,6 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("/tmp/mup-benchmark"), help="text and teacher")
+    parser.add_argument(
+        "--arms", nargs="+", choices=("supervised", "distilled"), default=("supervised", "distilled")
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
@@ -97,7 +101,8 @@ def main() -> None:
     _train_teacher(arguments.work)
     preparing = time.process_time() - began
     with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        rows = list(pool.map(measure, cells(), [arguments.work] * len(cells())))
+        wanted = [cell for cell in cells() if cell.arm in arguments.arms]
+        rows = list(pool.map(measure, wanted, [arguments.work] * len(wanted)))
     record = {
         "command": "python benchmarks/mup.py", "date": time.strftime("%Y-%m-%d"), "torch": torch.__version__,
         "machine": f"{os.cpu_count()} cores, one thread a process", "tokens": TOKENS, "batch_tokens": BATCH_TOKENS,
@@ -147,17 +152,27 @@ def _vertex(exponents: range, losses: list[float]) -> float:
 def drifts(rows: list[dict]) -> list[dict[str, object]]:
     """Slope of log2(best rate) per doubling, with its standard error, of every arm and rule, along both axes."""
     found = []
-    for axis, arm, rule in LINES:
-        points = [
-            (np.log2(row[axis]), m) for row in along(rows, axis, arm, rule) for m in row["log2_best_rate"]
-        ]
-        x, y = np.array(points).T
+    for axis, arm, rule in _lines(rows):
+        line = along(rows, axis, arm, rule)
+        x, y = np.array([(np.log2(row[axis]), m) for row in line for m in row["log2_best_rate"]]).T
         (slope, _), cov = np.polyfit(x, y, 1, cov=True)
+        base = next(float(np.mean(row["log2_best_rate"])) for row in line if row[axis] == BASE[axis])
         found.append({
             "axis": axis, "arm": arm, "rule": rule, "per_doubling": round(float(slope), 3),
-            "se": round(float(np.sqrt(cov[0, 0])), 3), "cells": len(points) // len(SEEDS),
+            "se": round(float(np.sqrt(cov[0, 0])), 3),
+            "cost_of_base_rate": {str(row[axis]): _cost(row, base) for row in line},
         })  # fmt: skip
     return found
+
+
+def _lines(rows: list[dict]) -> list[tuple[str, str, str]]:
+    return [line for line in LINES if line[1] in {row["arm"] for row in rows}]
+
+
+def _cost(row: dict, exponent: float) -> float:
+    """Nats above the best measured rate at 2^exponent, between rates linearly; too low outside the measured ones."""
+    losses = [float(np.mean(pair)) for pair in row["losses"].values()]
+    return round(float(np.interp(exponent, [int(e) for e in row["losses"]], losses) - min(losses)), 4)
 
 
 def along(rows: list[dict], axis: str, arm: str, rule: str) -> list[dict]:
@@ -175,9 +190,11 @@ def draw(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(LINES), figsize=(3.1 * len(LINES), 3.2), sharey=True, sharex=True)
-    for panel, (axis, arm, rule) in zip(axes, LINES, strict=True):
-        for shade, row in zip((0.75, 0.55, 0.3, 0.0), along(rows, axis, arm, rule), strict=False):
+    lines = _lines(rows)
+    figure, axes = pyplot.subplots(1, len(lines), figsize=(3.1 * len(lines), 3.2), sharey=True, sharex=True)
+    for panel, (axis, arm, rule) in zip(axes, lines, strict=True):
+        for row in along(rows, axis, arm, rule):
+            shade = 0.75 - 0.25 * (WIDTHS if axis == "width" else DEPTHS).index(row[axis])
             exponents = [int(e) for e in row["losses"]]
             losses = np.array([np.mean(pair) for pair in row["losses"].values()])
             best = float(np.mean(row["log2_best_rate"]))
