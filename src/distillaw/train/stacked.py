@@ -35,7 +35,7 @@ Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on o
 
     0.02M   256 tokens   0.95 1.11 1.36        1024 tokens   0.96 1.05 1.07
     0.1M    256 tokens   0.88 1.13 1.26        1024 tokens   0.98 1.00 1.07
-    1M      256 tokens   S = 4: 1.03
+    1M      256 tokens      -  1.03    -         1024 tokens      -  0.99    -
 
 It gains 10 % only with batches of 256 tokens and four students or more; `advance(..., stacked=True)` asks for it.
 "cuda" has not been measured, for want of a GPU: `python benchmarks/stacked.py --device cuda` decides it.
