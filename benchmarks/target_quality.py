@@ -108,7 +108,8 @@ MAIN = (
     _top(8, renormalise=True), _top(32, renormalise=True), _top(32),
 )  # fmt: skip
 MORE = (
-    Arm(name="full", scheme=Scheme(estimator="full"), first_seed_only=True), _sampled(8), _top(8),
+    Arm(name="full", scheme=Scheme(estimator="full"), first_seed_only=True), _sampled(128), _sampled(8),
+    _top(8),
     Arm(name="draws 32", draws=32), Arm(name="top-p 0.95 + residual", scheme=Scheme(estimator="top-p")),
 )  # fmt: skip
 SOTU = Case(
