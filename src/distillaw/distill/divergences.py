@@ -41,10 +41,13 @@ Divergence = Callable[[Softmax, Softmax, float, Shift], torch.Tensor]
 
 
 def softmax_into(logits_NV: torch.Tensor, out_NV: torch.Tensor) -> Softmax:
-    """Softmax with one exponential per entry: the largest probability gives log sum exp without another."""
+    """Softmax with one exponential per entry: the largest probability gives log sum exp without another.
+
+    `out_NV` may be the logits themselves if nobody asks for them again.
+    """
+    top_N1 = logits_NV.amax(-1, keepdim=True)
     torch.softmax(logits_NV, dim=-1, out=out_NV)
-    logsumexp_N1 = logits_NV.amax(-1, keepdim=True) - out_NV.amax(-1, keepdim=True).log_()
-    return Softmax(logits_NV, out_NV, logsumexp_N1)
+    return Softmax(logits_NV, out_NV, top_N1 - out_NV.amax(-1, keepdim=True).log_())
 
 
 def forward_kl(student: Softmax, teacher: Softmax, weight: float, shift: Shift) -> torch.Tensor:

@@ -184,11 +184,13 @@ def _block(
     objective = work.objective
     _, next_token_weight, z_weight = objective.term_weights
     kept_NV, *space = (buffer[: len(index_N)] for buffer in space)
-    plain = softmax_into(kept_NV.copy_(logits_NV), logits_NV)
-    sums[2] += plain.logsumexp.square().sum()
     labels_N1 = None if work.labels is None else work.labels[index_N].unsqueeze(1)
-    if labels_N1 is not None:
-        sums[1] += (plain.logsumexp - kept_NV.gather(1, labels_N1)).sum()
+    label_logits_N1 = None if labels_N1 is None else logits_NV.gather(1, labels_N1)
+    # without a teacher nobody asks for the logits again
+    plain = softmax_into(logits_NV if teacher is None else kept_NV.copy_(logits_NV), logits_NV)
+    sums[2] += plain.logsumexp.square().sum()
+    if label_logits_N1 is not None:
+        sums[1] += (plain.logsumexp - label_logits_N1).sum()
     # next token and z-loss ask for this multiple of softmax(z)
     shift = next_token_weight + 2 * z_weight * plain.logsumexp if z_weight else next_token_weight
     gradient_NV = plain.probs
