@@ -27,7 +27,7 @@ max_document_chars = 800
 context = 32
 warmup_tokens = 512
 """
-STEPS = 850
+STEPS = 400
 ALONE = (sys.executable, "-m", "distillaw")
 RANKS = (
     sys.executable,
