@@ -13,7 +13,7 @@ import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed import checkpoint as dcp
@@ -22,6 +22,9 @@ from distillaw.errors import CacheError, RunError
 from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 RECORD = "checkpoint.json"
 
 
@@ -29,7 +32,7 @@ RECORD = "checkpoint.json"
 class TrainState:
     """A model in training and the number of optimiser steps it has taken."""
 
-    model: torch.nn.Module
+    model: "PreTrainedModel"
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -37,7 +40,7 @@ class TrainState:
     notes: dict[str, float] = field(default_factory=dict)
     """Small numbers that the run must remember, such as the spike guard's averages."""
 
-    def tensors(self) -> dict[str, object]:
+    def tensors(self) -> dict[str, Any]:
         """Weights and moments by parameter name, the live tensors themselves."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         moments = {names[id(p)]: dict(values) for p, values in self.optimizer.state.items()}
@@ -96,7 +99,7 @@ def saved_step(folder: Path) -> int:
     return int(steps[-1].name.removeprefix("step-")) if steps else -1
 
 
-def _write(tensors: dict[str, object], folder: Path, ranks: Ranks) -> None:
+def _write(tensors: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, thread_count=1)
     try:
         with _quiet():

@@ -123,7 +123,8 @@ class Trainer:
         spec, state = self.spec, self.state
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), spec.recipe.clip_norm)
         norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-        facts = StepFacts(*self.ranks.sum(*torch.stack(self._sums).sum(0).tolist()), norm)
+        loss, distillation, next_token = self.ranks.sum(*torch.stack(self._sums).sum(0).tolist())
+        facts = StepFacts(loss, distillation, next_token, norm)
         self._sums.clear()
         guard = SpikeGuard(spec.recipe, state.notes)
         if guard.admits(facts.loss, norm):

@@ -62,14 +62,14 @@ class Mirror:
 
 
 def _wandb(run_id: str, folder: Path) -> tuple[Log, Callable[[], object]]:
-    import wandb
+    import wandb  # pyrefly: ignore[missing-import] - installed by those who use it
 
     run = wandb.init(project="distillaw", id=run_id, name=run_id, dir=str(folder), resume="allow")
     return (lambda row, step: run.log(dict(row), step=step)), run.finish
 
 
 def _trackio(run_id: str, folder: Path) -> tuple[Log, Callable[[], object]]:
-    import trackio
+    import trackio  # pyrefly: ignore[missing-import]
 
     trackio.init(project="distillaw", name=run_id, resume="allow")
     return (lambda row, step: trackio.log(dict(row), step=step)), trackio.finish

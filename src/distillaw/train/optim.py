@@ -6,15 +6,20 @@ after Yang et al. 2022). So one rate serves a family; docs/mup.md shows how far.
 the same.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from distillaw.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BASE_WIDTH = 64
 
 
 def build_optimizer(
-    model: torch.nn.Module, *, width: int, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+    model: "PreTrainedModel", *, width: int, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
 ) -> torch.optim.AdamW:
     """AdamW whose groups carry `lr_scale`; `set_learning_rate` turns a schedule's rate into theirs.
 
@@ -27,8 +32,8 @@ def build_optimizer(
     Raises:
         ConfigError: the head shares the embedding's weights, which cannot follow the rates of both.
     """
-    embedding = model.get_input_embeddings().weight
-    if embedding is model.get_output_embeddings().weight:
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    if head is not None and embedding is head.weight:
         raise ConfigError(
             "the model ties its head to its embedding: the head's rate falls as 1/width, the embedding's does not, and "
             "one matrix cannot do both. Untie them (tie_word_embeddings = false, the head a copy of the embedding)"

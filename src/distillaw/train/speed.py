@@ -42,7 +42,7 @@ class Speed:
         """The rates since the last call, and start anew."""
         seconds = max(self._seconds, 1e-9)
         rate = {"student": self._student / seconds, "teacher": self._teacher / seconds}
-        row = {
+        row: dict[str, object] = {
             "tokens_per_second": self._tokens / seconds, "student_flops_per_second": rate["student"],
             "teacher_flops_per_second": rate["teacher"],
             "mfu": sum(rate.values()) / self.world / matmul_rate(self.device, self.precision),

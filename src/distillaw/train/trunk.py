@@ -196,7 +196,8 @@ class Group:
     def trainer(self, spec: TrunkSpec) -> Trainer:
         """A fresh student at step 0."""
         model = build_model(spec.shape, seed=spec.seed, end_of_text=self.text.tokenizer.eos_token_id)
-        student = Student(model.train().to(self.ranks.device), spec.recipe)
+        model.train()
+        student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
         optimizer = build_optimizer(model, width=spec.width, weight_decay=spec.recipe.weight_decay)
         return Trainer(
