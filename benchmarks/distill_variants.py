@@ -310,8 +310,10 @@ def ours(folder: Path, meter: Meter, teaching: str) -> None:
     """The engine itself: `Feed` reads stream and teacher, `Trainer` steps. teaching: online, none, or a store."""
     import distill_task as task
 
+    from distillaw.train.memory import keep_freed_memory
     from distillaw.train.teaching import Alone, OnlineTeacher, StoredTargets
 
+    keep_freed_memory()  # as `distillaw train` and the workers of a study do
     if teaching == "online":
         source = OnlineTeacher(task.as_teacher(teacher_of(folder)))
     elif teaching == "none":

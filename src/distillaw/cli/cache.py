@@ -245,8 +245,10 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.teacher import load_teacher
     from distillaw.targets.make import TargetMaker
+    from distillaw.train.memory import keep_freed_memory
 
     disable_progress_bar()
+    keep_freed_memory()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(str(store.tokenizer_folder))

@@ -61,7 +61,9 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
 
     path = Path(name_or_path).expanduser()
     if not path.exists() and (path.is_absolute() or name_or_path.count("/") != 1):
-        raise ConfigError(f"the tokenizer {name_or_path!r}: no such folder; give a folder or a name on the hub")
+        raise ConfigError(
+            f"the tokenizer {name_or_path!r}: no such folder; give a folder or a name on the hub"
+        )
     where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name_or_path, {})
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(where[0]), **where[1])

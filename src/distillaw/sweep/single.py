@@ -24,6 +24,7 @@ from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpe
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
 from distillaw.train.loop import StopTraining
+from distillaw.train.memory import keep_freed_memory
 from distillaw.train.mirror import Mirror
 from distillaw.train.parallel import Ranks, Sharding, join_ranks, launched
 from distillaw.train.stopping import StopRequest
@@ -108,6 +109,7 @@ def run_single(
     with join_ranks(sharding) as ranks, _held(folder, ranks):
         ranks.share(single.batch_tokens // single.training.context)  # refused before anything is made
         disable_progress_bar()
+        keep_freed_memory()
         study = StudyFolder(folder)
         store = _first_then_all(ranks, lambda: prepare_data(single.data, study.data, say=display.note))
         job = _job(single, study, store, ranks, display, command)
