@@ -344,8 +344,9 @@ def _doubt(manifest: "Manifest") -> str:
     if spread <= 2 * scheme.samples:
         return ""
     return (
-        f"\nnote: the teacher spreads over about {spread:.0f} tokens; {scheme.samples} samples are noisy for it, and short "
-        f"runs lose part of the gain of distilling (docs/targets.md). --samples {round(spread, -1):.0f} loses less"
+        f"\nnote: the teacher spreads over about {spread:.0f} tokens; {scheme.samples} samples are noisy for it, and "
+        "short runs lose part of the gain of distilling (docs/targets.md). "
+        f"--samples {round(spread, -1):.0f} loses less"
     )
 
 
