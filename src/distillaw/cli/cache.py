@@ -127,13 +127,13 @@ def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict
     from distillaw.data.shards import TokenStore
 
     if data.suffix != ".toml":
-        return TokenStore.open(data), {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
+        return TokenStore.open(data.resolve()), {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
     from distillaw.data.prepare import prepare_data
     from distillaw.sweep.single import load_single
 
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))
-    store = prepare_data(run.data, out / "data", say=lambda text: say(f"  {text}", quiet=quiet))
+    store = prepare_data(run.data, out.resolve() / "data", say=lambda text: say(f"  {text}", quiet=quiet))
     return store, {
         "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,
         "temperature": run.training.temperature,
