@@ -6,6 +6,7 @@ The trackers here are modules of their own under the name of a real one, found o
 import json
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -106,13 +107,17 @@ def test_a_tracker_that_fails_is_noted_once_and_the_run_goes_on(
 @pytest.mark.parametrize("where", ["import", "init", "log", "finish"])
 def test_a_tracker_that_hangs_holds_nothing_up(study, trunk, tmp_path, tracker, where):
     hang = "    import threading; threading.Event().wait()\n"
+    before = set(threading.enumerate())
     if where == "import":
-        tracker("import threading; threading.Event().wait(20)\n")
+        tracker("import threading; threading.Event().wait(4)\n" + WORKS)
     else:
         arguments = {"init": "**options", "log": "row, step", "finish": ""}[where]
         tracker(WORKS + f"def {where}({arguments}):\n{hang}")
     run, notes = _run(study, trunk, "trackio", tmp_path)
     assert run.state() == "done" and notes == []
+    if where == "import":  # it holds the lock on the module's name, which the next test imports
+        for thread in set(threading.enumerate()) - before:
+            thread.join(6)
 
 
 def test_rows_that_a_slow_tracker_cannot_take_are_dropped(tmp_path, tracker, monkeypatch):
