@@ -52,7 +52,8 @@ def test_the_cost_is_printed_before_the_work_and_a_repeat_finds_it_done(made):
     before = (folder / "targets-00000.bin").stat().st_mtime_ns
     done = _call(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "bytes per position" in done.stderr and "students on" in done.stderr
+    assert "bytes per position" in done.stderr
+    assert "students on" in done.stderr or "an online teacher is as cheap" in done.stderr
     assert "100% of it is there already" in done.stderr
     assert f"next: distillaw cache verify {folder}" in done.stdout
     assert (folder / "targets-00000.bin").stat().st_mtime_ns == before
