@@ -127,7 +127,12 @@ def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict
     from distillaw.data.shards import TokenStore
 
     if data.suffix != ".toml":
-        return TokenStore.open(data.resolve()), {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
+        return TokenStore.open(data.resolve()), {
+            "context": 128,
+            "tokens": None,
+            "order_seed": 0,
+            "temperature": 1.0,
+        }
     from distillaw.data.prepare import prepare_data
     from distillaw.sweep.single import load_single
 
