@@ -12,21 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SPEC = """
-name = "one"
-params = "0.03M"
-tokens = {tokens}
-peak_lr = 0.01
-batch_tokens = 64
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 800
-[training]
-context = 32
-warmup_tokens = 512
-"""
+from tiny import RUN
+
+SPEC = 'name = "one"' + RUN
 STEPS = 400
 ALONE = (sys.executable, "-m", "distillaw")
 RANKS = (

@@ -2,19 +2,13 @@
 
 import pytest
 
-TINY = """
+from tiny import DATA
+
+TINY = f"""
 name = "tiny"
 batch_tokens = 128
 peak_lr = 0.01
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 800
-[training]
-context = 32
-warmup_tokens = 512
-[tuning]
+{DATA}[tuning]
 enabled = false
 [students]
 params = ["0.03M", "0.05M"]

@@ -1,8 +1,6 @@
 """One tiny text and the trunks trained on it: seconds in all."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +9,6 @@ from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec
-
-sys.path.insert(0, str(Path(__file__).parent))  # ranked.py: what forked ranks run must be importable
 
 STUDY = StudySpec(
     name="tiny", students=StudentsSpec(params=("0.03M",), tokens=(4096,)), batch_tokens=128,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stops import stop_after
 from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.params import count_params
@@ -133,9 +134,9 @@ def test_students_trained_together_are_those_trained_alone_bit_for_bit(fresh_stu
     wanted = dict(zip(specs, budgets, strict=True))
     together, alone = fresh_study("together"), fresh_study("alone")
     with pytest.raises(StopTraining):  # two students get ahead of the other two
-        train_trunks({spec: wanted[spec] for spec in (specs[0], specs[3])}, together, report=_stop_after(6))
+        train_trunks({spec: wanted[spec] for spec in (specs[0], specs[3])}, together, report=stop_after(6))
     with pytest.raises(StopTraining):  # in the first cooldown
-        train_trunks(wanted, together, report=_stop_after(8 + 14))
+        train_trunks(wanted, together, report=stop_after(8 + 14))
     errors = train_trunks(wanted, together)
     assert list(errors) == [specs[2]] and "diverged" in str(errors[specs[2]])
     for spec in specs:
@@ -146,16 +147,6 @@ def test_students_trained_together_are_those_trained_alone_bit_for_bit(fresh_stu
             assert _same(_weights(together, spec, tokens), _weights(alone, spec, tokens))
             a, b = (study.run(spec.run_id(tokens)).result() for study in (together, alone))
             assert a["loss"] == b["loss"] and a["steps"] == b["steps"]
-
-
-def _stop_after(steps):
-    left = iter(range(steps - 1, -1, -1))
-
-    def report(tokens, loss):
-        if next(left) == 0:
-            raise StopTraining
-
-    return report
 
 
 def test_recomputed_activations_change_nothing(fresh_study, trunk):
@@ -203,7 +194,7 @@ def test_the_cosine_schedule_is_a_cooldown_of_everything(fresh_study, trunk):
     whole, parts = fresh_study("whole"), fresh_study("parts")
     train_trunk(spec, [TOKENS, 2 * TOKENS], whole)
     with pytest.raises(StopTraining):
-        train_trunk(spec, [TOKENS, 2 * TOKENS], parts, report=_stop_after(21))  # in the second budget
+        train_trunk(spec, [TOKENS, 2 * TOKENS], parts, report=stop_after(21))  # in the second budget
     train_trunk(spec, [TOKENS, 2 * TOKENS], parts)
     for tokens in (TOKENS, 2 * TOKENS):
         assert _same(_weights(whole, spec, tokens), _weights(parts, spec, tokens))

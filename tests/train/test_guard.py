@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stops import stop_after
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import DivergedError
@@ -40,16 +41,6 @@ def spoil(monkeypatch):
 
 def _rows(folder):
     return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
-
-
-def _stop_after(steps):
-    left = iter(range(steps - 1, -1, -1))
-
-    def report(tokens, loss):
-        if next(left) == 0:
-            raise StopTraining
-
-    return report
 
 
 def test_without_patience_the_first_bad_step_ends_the_run(study, trunk, spoil):
@@ -102,7 +93,7 @@ def test_a_run_resumed_between_bad_steps_is_the_uninterrupted_one(fresh_study, t
     (whole,) = train_trunk(spec, [TOKENS], fresh_study("whole"))
     parts = fresh_study("parts")
     with pytest.raises(StopTraining):
-        train_trunk(spec, [TOKENS], parts, report=_stop_after(6))
+        train_trunk(spec, [TOKENS], parts, report=stop_after(6))
     (resumed,) = train_trunk(spec, [TOKENS], parts)
     a, b = (AutoModelForCausalLM.from_pretrained(f.path).state_dict() for f in (whole, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -110,7 +101,7 @@ def test_a_run_resumed_between_bad_steps_is_the_uninterrupted_one(fresh_study, t
     parts = fresh_study("impatient")
     impatient = _with(trunk, patience=1)
     with pytest.raises(StopTraining):
-        train_trunk(impatient, [TOKENS], parts, report=_stop_after(6))
+        train_trunk(impatient, [TOKENS], parts, report=stop_after(6))
     with pytest.raises(DivergedError, match="step 6"):  # the second in a row, the first was before the stop
         train_trunk(impatient, [TOKENS], parts)
 

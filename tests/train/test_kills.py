@@ -17,23 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from distillaw.errors import RunError
+from tiny import RUN
 
-SPEC = """
-name = "killed"
-params = "0.03M"
-tokens = {tokens}
-peak_lr = 0.01
-batch_tokens = 64
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 800
-[training]
-context = 32
-warmup_tokens = 512
-cooldown = 0.4
-"""
+SPEC = 'name = "killed"' + RUN + "cooldown = 0.4\n"
 
 
 def _file(folder: Path, tokens: int) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stops import stop_after
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import CacheError, RunError, VocabularyError
@@ -20,18 +21,6 @@ def _weights(folder):
 
 def _same_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
-
-
-class _StopAt:
-    """A report that stops training at one step, as SIGTERM does."""
-
-    def __init__(self, step):
-        self.left = step
-
-    def __call__(self, tokens, loss):
-        self.left -= 1
-        if self.left == 0:
-            raise StopTraining
 
 
 def test_a_finished_run_is_a_hugging_face_folder_with_the_contract_keys(study, trunk, text):
@@ -70,7 +59,7 @@ def test_a_run_stopped_at_any_step_resumes_bit_for_bit(study, trunk, tmp_path, t
     other.path.mkdir()
     other.data.symlink_to(text.folder)
     with pytest.raises(StopTraining):
-        train_trunk(trunk, [2048], other, report=_StopAt(stop_at))
+        train_trunk(trunk, [2048], other, report=stop_after(stop_at))
     assert other.run(trunk.run_id(2048)).result() is None
     (resumed,) = train_trunk(trunk, [2048], other)
     assert _same_weights(_weights(whole), _weights(resumed))
@@ -146,7 +135,7 @@ def _checkpoint(study, trunk):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
 def test_a_damaged_checkpoint_is_named(study, trunk, damage):
     with pytest.raises(StopTraining):
-        train_trunk(trunk, [2048], study, report=_StopAt(5))
+        train_trunk(trunk, [2048], study, report=stop_after(5))
     (file,) = _checkpoint(study, trunk).glob("*.distcp")
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -163,7 +152,7 @@ def test_a_damaged_checkpoint_is_named(study, trunk, damage):
 
 def test_a_foreign_checkpoint_is_refused(study, trunk):
     with pytest.raises(StopTraining):
-        train_trunk(trunk, [2048], study, report=_StopAt(5))
+        train_trunk(trunk, [2048], study, report=stop_after(5))
     other = replace(trunk, seed=7)
     shutil.copytree(study.trunk(trunk.trunk_id), study.trunk(other.trunk_id))
     with pytest.raises(RunError, match="belongs to"):
