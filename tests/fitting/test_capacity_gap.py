@@ -5,6 +5,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import FitError
+from distillaw.fitting.query import predict_student
 from distillaw.fitting.status import FitStatus
 
 
@@ -27,6 +28,14 @@ def test_line_is_recovered():
     assert result.params["slope"] == pytest.approx(2.5, rel=1e-9)
     assert result.params["intercept"] == pytest.approx(-3.0, rel=1e-6)
     assert result.predict(student_params=5e8).mean == pytest.approx(2.5 * 5e8 - 3e6, rel=1e-9)
+
+
+def test_a_fitted_line_answers_with_status_and_interval():
+    result = dl.fit(pilot([1e7, 3e7, 1e8, 3e8, 1e9], noise=0.002), family="capacity-gap", bootstrap=50)
+    inside, outside = (predict_student("mine", result, student_params=params) for params in (2e8, 2e11))
+    low, high = inside["best_teacher_interval"]
+    assert inside["status"] == result.status.name and low < inside["best_teacher_params"] < high
+    assert outside["status"] == "EXTRAPOLATED" and outside["inside_range"] is False
 
 
 def test_interval_covers_the_slope_under_noise():

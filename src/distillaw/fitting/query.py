@@ -10,12 +10,15 @@ import numpy as np
 from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.problem import check_convention
 from distillaw.fitting.result import FitResult, convention_of
+from distillaw.laws.bands import published_band
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
 
+LOSSES = (1e-3, 20.0)
+"""Nats per token; a uniform guess among a million tokens costs 13.8."""
 SHORT_TRAINING = 20.0
 """Tokens per parameter below which a published distillation law is flagged (spec laws.md section 8.3)."""
 UNSEEN_DATA = 0.02
@@ -45,7 +48,8 @@ def predict_student(
     law: PublishedLaw | FitResult,
     *,
     student_params: float,
-    student_tokens: float | None,
+    student_tokens: float | None = None,
+    unique_tokens: float | None = None,
     teacher_loss: float | None = None,
     teacher_params: float | None = None,
     teacher_tokens: float | None = None,
@@ -59,39 +63,36 @@ def predict_student(
         name: what to call the law in the answer.
         law: from `load_law`.
         student_params: N_S.
-        student_tokens: D_S; not needed by a capacity-gap line.
+        student_tokens: D_S, repeats included; not needed by a capacity-gap line, which takes nothing but N_S.
+        unique_tokens: distinct tokens among them, for a law that corrects for repeated data.
         teacher_loss: L_T, nats per token; or the two below, from which the law's supervised half gives it.
         teacher_params: N_T.
         teacher_tokens: D_T.
         supervised_loss: Ltilde_S, the student's own loss without a teacher, where it was measured.
-        level: coverage of the interval; published laws have none.
-        params_convention: what the counts asked about hold; a law fitted in another one refuses.
+        level: coverage of the interval, which for a published law is the band of `laws.bands`.
+        params_convention: what the counts asked about hold; a law that says it counts others refuses.
 
     Raises:
-        UnitError: the law was fitted on another count of parameters.
-        ConfigError: the law lacks the half that the question needs, or a number is missing.
+        UnitError: the law counts other parameters than the question.
+        ConfigError: the law lacks the half that the question needs, a number is missing or out of its range, or one
+            is given that would do nothing.
     """
-    mixed = _mixed_conventions(name, law, params_convention)
+    _refuse_mixed(name, law, params_convention)
+    _check_question(teacher_loss, teacher_params, teacher_tokens, supervised_loss, level)
+    optional = {
+        "teacher_loss": teacher_loss, "teacher_params": teacher_params, "supervised_loss": supervised_loss,
+        "unique_tokens": unique_tokens,
+    }  # fmt: skip
+    _refuse_unused(name, law, [argument for argument, value in optional.items() if value is not None])
     if _gap_line(law) is not None:
         return _best_teacher(name, law, student_params, level)
     if student_tokens is None:
         raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --student-tokens 6B")
     supervised = _supervised(law)
-    warnings = list(law.warnings) if isinstance(law, PublishedLaw) else _doubts(law)
-    warnings += mixed
-    inside = True
+    warnings, inside = _doubts(law), True
     if teacher_params is not None and teacher_tokens is not None:
-        if supervised is None:
-            raise ConfigError(
-                f"{name} has no supervised half to turn the teacher's size into a loss; give its loss"
-            )
-        teacher_loss = float(supervised.supervised(params=teacher_params, tokens=teacher_tokens))
-        inside = (
-            bool(supervised.inside(params=teacher_params, tokens=teacher_tokens))
-            or not supervised.range.bounds
-        )
-        complaints = supervised.range.complaints({"params": teacher_params, "tokens": teacher_tokens})
-        warnings += [f"teacher: {line}" for line in complaints]
+        teacher = {"params": teacher_params, "tokens": teacher_tokens}
+        teacher_loss, inside = _teacher_loss(name, supervised, teacher, warnings)
     cell = {"params": student_params, "tokens": student_tokens}
     answer: dict[str, object] = {
         "law": name,
@@ -100,32 +101,114 @@ def predict_student(
         else float(supervised(**cell)),
         "teacher_loss": teacher_loss,
     }
+    own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
     if teacher_loss is None:
         answer |= _plain_loss(law, supervised, cell, level, warnings, name)
     else:
-        answer |= _distilled_loss(law, cell, teacher_loss, supervised_loss, level, warnings, name)
+        answer |= _distilled_loss(law, cell, teacher_loss, own, level, warnings, name)
         if supervised is not None and teacher_loss <= supervised.E:
             warnings.append(
                 f"the teacher's loss {teacher_loss:.4g} is at or below the irreducible loss {supervised.E:.4g}"
             )
     answer["inside_range"] = bool(answer["inside_range"]) and inside
-    status = law.status.name if isinstance(law, FitResult) else "PUBLISHED"
-    return answer | {"status": status if answer["inside_range"] else "EXTRAPOLATED", "warnings": warnings}
+    if isinstance(law, PublishedLaw):
+        if unique_tokens is not None:
+            answer |= _repeated(law, cell, unique_tokens)
+        is_inside = bool(answer["inside_range"])
+        answer |= _band(law, cell, own, teacher_loss, unique_tokens, is_inside=is_inside, level=level)
+    return answer | {"status": _status(law, bool(answer["inside_range"])), "warnings": warnings}
 
 
-def _mixed_conventions(name: str, law: PublishedLaw | FitResult, asked: str) -> list[str]:
-    """A warning for a published law of another convention; a fitted one refuses."""
+def _refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
+    """A law that says it counts other parameters than the question."""
     check_convention("params_convention", asked)
     own = convention_of(law)
     if own is None or own == asked:
-        return []
-    text = f"{name} counts {own} parameters, the question {asked} ones"
+        return
+    remedy = "`distillaw cost` prints both for a shape or a config"
     if isinstance(law, FitResult):
-        raise UnitError(
-            f"{text}; give {own} counts and say --params-convention {own}, or fit again on {asked} ones "
-            f"(distillaw fit ... --params-convention total --vocab V --width COLUMN converts)"
+        remedy = f"or fit again on {asked} ones: distillaw fit ... --params-convention total --vocab V --width COLUMN"
+    raise UnitError(
+        f"{name} counts {own} parameters, the question {asked} ones, and the two differ by 5-30 %; give {own} counts "
+        f"and say --params-convention {own} ({remedy})"
+    )
+
+
+def _check_question(
+    teacher_loss: float | None, teacher_params: float | None, teacher_tokens: float | None,
+    supervised_loss: float | None, level: float,
+) -> None:  # fmt: skip
+    """What is wrong whatever the law."""
+    if teacher_loss is not None and (teacher_params is not None or teacher_tokens is not None):
+        raise ConfigError("give either teacher_loss, or teacher_params with teacher_tokens, not both")
+    if (teacher_params is None) != (teacher_tokens is None):
+        raise ConfigError(
+            "teacher_params and teacher_tokens belong together: they say what the teacher's loss is"
         )
-    return [f"{text}; give {own} counts and say --params-convention {own}"]
+    for argument, value in (("teacher_loss", teacher_loss), ("supervised_loss", supervised_loss)):
+        if value is not None and not LOSSES[0] <= value <= LOSSES[1]:
+            raise ConfigError(
+                f"{argument}: got {value:g}; a loss is in nats per token, and guessing among a million tokens costs "
+                "13.8. Take the logarithm of a perplexity; multiply bits by 0.693"
+            )
+    if not 0 < level < 1:
+        raise ConfigError(f"level: got {level:g}; give the coverage as a share between 0 and 1, e.g. 0.9")
+
+
+def _refuse_unused(name: str, law: PublishedLaw | FitResult, given: list[str]) -> None:
+    """A number that would silently do nothing is an error."""
+    if given and _gap_line(law) is not None:
+        raise ConfigError(
+            f"{given[0]}: {name} gives the best teacher's size for a student's size and takes nothing else"
+        )
+    if "unique_tokens" in given and (isinstance(law, FitResult) or law.repeated is None):
+        raise ConfigError(
+            f"unique_tokens: {name} does not correct for repeated data; muennighoff2023 does, on its own loss"
+        )
+
+
+def _status(law: PublishedLaw | FitResult, is_inside: bool) -> str:
+    if not is_inside:
+        return "EXTRAPOLATED"
+    return law.status.name if isinstance(law, FitResult) else "PUBLISHED"
+
+
+def _teacher_loss(
+    name: str, supervised: SupervisedLaw | None, teacher: dict[str, float], warnings: list[str]
+) -> tuple[float, bool]:
+    """The loss of a teacher of that size and training, and whether it lies in the range."""
+    if supervised is None:
+        raise ConfigError(
+            f"{name} has no supervised half to turn the teacher's size into a loss; give its loss"
+        )
+    warnings += [f"teacher: {line}" for line in supervised.range.complaints(teacher)]
+    inside = bool(supervised.inside(**teacher)) or not supervised.range.bounds
+    return float(supervised.supervised(**teacher)), inside
+
+
+def _repeated(law: PublishedLaw, cell: dict[str, float], unique_tokens: float) -> dict[str, object]:
+    """The loss after the correction for repeated data."""
+    assert law.repeated is not None  # or _refuse_unused has refused
+    loss = float(law.repeated(**cell, unique_tokens=unique_tokens))
+    tokens = law.repeated.correction.effective_tokens(tokens=cell["tokens"], unique_tokens=unique_tokens)
+    return {"supervised_loss": loss, "student_loss": loss, "effective_tokens": float(tokens)}
+
+
+def _band(
+    law: PublishedLaw, cell: dict[str, float], own: dict[str, float], teacher_loss: float | None,
+    unique_tokens: float | None, *, is_inside: bool, level: float,
+) -> dict[str, object]:  # fmt: skip
+    """The interval of a published law's prediction, and what it means."""
+    part, coords = "supervised", cell
+    if teacher_loss is not None:
+        student = {f"student_{key}": value for key, value in cell.items()}
+        part, coords = "distillation", student | own | {"teacher_loss": teacher_loss}
+    elif unique_tokens is not None:
+        part, coords = "repeated", cell | {"unique_tokens": unique_tokens}
+    band = published_band(law, part=part, coords=coords, is_inside=is_inside, level=level)
+    if band.interval is None:
+        return {"interval": None, "interval_meaning": band.meaning}
+    return {"interval": list(band.interval), "interval_meaning": band.meaning, "level": level}
 
 
 def _gap_line(law: PublishedLaw | FitResult) -> CapacityGapLine | None:
@@ -145,10 +228,12 @@ def _supervised(law: PublishedLaw | FitResult) -> SupervisedLaw | None:
     )
 
 
-def _doubts(result: FitResult) -> list[str]:
+def _doubts(law: PublishedLaw | FitResult) -> list[str]:
     from distillaw.fitting.status import FitStatus
 
-    return [] if result.status is FitStatus.CONVERGED else [f"{result.status.name}: {result.remedy}"]
+    if isinstance(law, PublishedLaw):
+        return list(law.warnings)
+    return [] if law.status is FitStatus.CONVERGED else [f"{law.status.name}: {law.remedy}"]
 
 
 def _plain_loss(
@@ -180,15 +265,14 @@ def _cell_inside(law: PublishedLaw | FitResult, cell: dict[str, float]) -> bool:
 
 
 def _distilled_loss(
-    law: PublishedLaw | FitResult, cell: dict[str, float], teacher_loss: float, supervised_loss: float | None,
-    level: float, warnings: list[str], name: str,
+    law: PublishedLaw | FitResult, cell: dict[str, float], teacher_loss: float, own: dict[str, float], level: float,
+    warnings: list[str], name: str,
 ) -> dict[str, object]:  # fmt: skip
     coords = {
         "student_params": cell["params"],
         "student_tokens": cell["tokens"],
         "teacher_loss": teacher_loss,
     }
-    own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
     if isinstance(law, FitResult):
         if law.curve is not None and not law.curve.is_student:
             raise ConfigError(f"{name} is a supervised law; a teacher needs a distillation family")
@@ -231,15 +315,15 @@ def _best_teacher(
 ) -> dict[str, object]:
     line = _gap_line(law)
     assert line is not None
-    warnings = list(law.warnings) if isinstance(law, PublishedLaw) else _doubts(law)
-    warnings += line.range.complaints({"student_params": student_params})
-    interval = None
-    if isinstance(law, FitResult):
-        prediction = law.predict(level=level, student_params=student_params)
-        interval = [float(prediction.lower), float(prediction.upper)]
-    return {
+    inside = bool(line.inside(student_params=student_params))
+    answer: dict[str, object] = {
         "law": name, "supervised_loss": None, "teacher_loss": None, "student_loss": None, "interval": None,
         "best_teacher_params": float(line.best_teacher(student_params=student_params)),
-        "best_teacher_interval": interval,
-        "inside_range": bool(line.inside(student_params=student_params)), "warnings": warnings,
+        "best_teacher_interval": None, "inside_range": inside, "status": _status(law, inside),
+        "warnings": _doubts(law) + line.range.complaints({"student_params": student_params}),
     }  # fmt: skip
+    if isinstance(law, PublishedLaw):
+        return answer | {"interval_meaning": f"none: {law.record.interval}"}
+    prediction = law.predict(level=level, student_params=student_params)
+    interval = [float(prediction.lower), float(prediction.upper)]
+    return answer | {"best_teacher_interval": interval, "level": level}
