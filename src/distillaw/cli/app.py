@@ -34,6 +34,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.cost:cost",
         "Parameters, FLOP, memory, time and money of a student and its teacher.",
     ),
+    "teachers": (
+        "distillaw.cli.teachers:teachers",
+        "Real models that can be named as teachers: size, training tokens, tokenizer, sources.",
+    ),
     "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),

@@ -1,0 +1,110 @@
+"""`distillaw teachers`: the models that can be named as teachers, with size, training tokens and sources."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from distillaw.accounting.families import NamedModel, Source, families, model, named_models
+from distillaw.cli.app import print_json
+from distillaw.quantities import format_count
+
+_BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
+
+
+def teachers(
+    text: str = "", /, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
+) -> None:
+    """List the models that can be named as teachers: parameters, training tokens, tokenizer.
+
+    Args:
+        text: only names, families, hub names and tokenizers that hold this text; one model's name shows its sources.
+        json_: print one JSON object instead.
+    """
+    found = [each for each in named_models() if text.lower() in _searched(each)]
+    exact = [each for each in named_models() if text.lower() in (each.name.lower(), each.repo.lower())]
+    if not found:
+        found = exact = [model(text)]  # another spelling, or the error that names the nearest
+    if json_:
+        print_json({"teachers": [_document(each) for each in exact or found]})
+    elif len(exact) == 1:
+        _show(exact[0])
+    else:
+        _list(found)
+
+
+def _searched(each: NamedModel) -> str:
+    return " ".join((each.name, each.family, each.repo, each.tokenizer)).lower()
+
+
+def _list(found: list[NamedModel]) -> None:
+    row = "{:<17} {:>8} {:>8} {:>7}  {:<11} {}"
+    print(row.format("name", "N", "total", "tokens", "tokenizer", "source of the tokens"))
+    for each in found:
+        marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
+        print(row.format(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
+                         each.tokenizer, each.tokens_source.text + marks))  # fmt: skip
+    print(
+        "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
+    )
+    print(f"next: distillaw teachers {found[-1].name}")
+
+
+def _tokens(each: NamedModel) -> str:
+    if each.tokens is None or each.tokens_bound is None:
+        return "-"
+    return _BOUNDS[each.tokens_bound] + format_count(each.tokens)
+
+
+def _show(each: NamedModel) -> None:
+    arch, block = each.architecture, each.architecture.blocks[0]
+    attention = block.attention
+    shape = (
+        f"{arch.layers} layers, width {arch.width}, FFN {block.ffn.width}, {attention.heads} heads of "
+        f"{attention.head_dim}, {attention.kv_heads} key-value heads, vocabulary {each.vocab:,}, "
+        f"{'tied' if arch.tied else 'untied'}"
+    )
+    print(f"{each.name}: {families()[each.family].title}, {each.repo}")
+    for label, value, source in (
+        ("shape", shape, each.shape_source),
+        ("parameters", f"{each.params:,} non-embedding, {each.total_params:,} in all", each.stated_source),
+        (
+            "tokens",
+            f"{each.tokens_bound} {each.tokens:,.0f}" if each.tokens else "unknown",
+            each.tokens_source,
+        ),
+        ("tokenizer", f"{each.tokenizer}, {each.tokenizer_size:,} entries", each.tokenizer_source),
+    ):
+        print(f"  {label:<11}{value}\n             {_cited(source)}")
+    if each.distilled:
+        print("  DISTILLED  its loss does not follow a supervised law of its size and tokens; measure it")
+    if each.post_trained:
+        print("  TUNED      instruction-tuned: worse on plain text than its base model; measure it")
+    if each.note:
+        print(f"  note       {each.note}")
+    print(f"\nnext: distillaw scout {each.repo} --text YOUR_TEXT")
+
+
+def _cited(source: Source) -> str:
+    return source.text if source.certainty == "seen" else f"{source.text} (recalled, not read again)"
+
+
+def _document(each: NamedModel) -> dict[str, object]:
+    arch, block = each.architecture, each.architecture.blocks[0]
+    sources = {
+        name: {"text": source.text, "certainty": source.certainty}
+        for name, source in (
+            ("shape", each.shape_source),
+            ("params", each.stated_source),
+            ("tokens", each.tokens_source),
+            ("tokenizer", each.tokenizer_source),
+        )
+    }
+    return {
+        "name": each.name, "family": each.family, "repo": each.repo, "params": each.params,
+        "total_params": each.total_params, "tokens": each.tokens, "tokens_bound": each.tokens_bound,
+        "tokenizer": each.tokenizer, "tokenizer_size": each.tokenizer_size, "vocab": each.vocab,
+        "layers": arch.layers, "width": arch.width, "ffn": block.ffn.width, "heads": block.attention.heads,
+        "kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim, "context": arch.context,
+        "tied": arch.tied, "forward_flops_per_token": each.flops_per_token(), "distilled": each.distilled,
+        "post_trained": each.post_trained, "note": each.note, "sources": sources,
+    }  # fmt: skip

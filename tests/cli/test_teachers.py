@@ -1,0 +1,41 @@
+"""`distillaw teachers` through the console script."""
+
+import json
+import subprocess
+
+
+def distillaw(*args):
+    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
+
+
+def test_the_table_and_a_filter():
+    done = distillaw("teachers")
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "1.21B" in lines["pythia-1.4b"] and "300B" in lines["pythia-1.4b"]
+    assert "< 18T" in lines["Qwen2.5-7B"] and "> 15T" in lines["Llama-3.1-8B"] and " - " in lines["gpt2-xl"]
+    assert "[distilled]" in lines["Llama-3.2-1B"] and "[distilled]" not in lines["Llama-3.1-8B"]
+    assert "[instruction-tuned]" in lines["Phi-4"]
+    some = distillaw("teachers", "smollm").stdout
+    assert "SmolLM2-360M" in some and "pythia" not in some
+
+
+def test_one_model_shows_its_sources():
+    text = distillaw("teachers", "pythia-1b").stdout
+    assert "805,736,448 non-embedding" in text and "exact 299,892,736,000" in text and "2304.01373" in text
+    assert "recalled, not read again" in text  # the tokenizer
+    assert "16 layers, width 2048" in text
+
+
+def test_json():
+    answer = json.loads(distillaw("teachers", "Qwen2.5-7B", "--json").stdout)
+    assert answer["schema_version"] == 1
+    (teacher,) = answer["teachers"]
+    assert teacher["params"] == 6525621760 and teacher["tokens_bound"] == "at most"
+    assert teacher["sources"]["tokens"]["certainty"] == "seen"
+    assert len(json.loads(distillaw("teachers", "--json").stdout)["teachers"]) == 52
+
+
+def test_an_unknown_name_is_wrong_usage():
+    done = distillaw("teachers", "qwen2.5-8b")
+    assert done.returncode == 2 and "near it: Qwen2.5-" in done.stderr
