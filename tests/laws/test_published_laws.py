@@ -63,6 +63,12 @@ def test_busbridge_warns_and_must_not_be_planned_with():
     assert "do not reproduce" in law.warnings[0]
 
 
+def test_the_digits_of_hoffmann_round_to_the_printed_ones():
+    law = published("hoffmann2022").supervised
+    assert [round(law.E, 2), round(law.A, 1), round(law.B, 1)] == [1.69, 406.4, 410.7]  # Eq. 10
+    assert [round(law.alpha, 2), round(law.beta, 2)] == [0.34, 0.28]
+
+
 def test_surrogates_say_that_they_are_not_published():
     for name in ("surrogate-s1", "surrogate-s2", "surrogate-s3"):
         record = published(name).record
