@@ -1,0 +1,318 @@
+"""A student's loss against its teacher: over teacher sizes, and over teacher losses; where the bottom is, how flat.
+
+    size:  L_S( N_S, D_S, L(N_T, D_T) )   with D_T fixed, or D_T = M_T N_T
+    loss:  L_S( N_S, D_S, L_T )           teachers of any loss above the irreducible one, free of charge
+
+Every member of an ensemble has its own curve; the recommended teacher is at the bottom of their mean. The optimum is
+searched between grid points, and stands beside what half, twice, 1, 2.5 and 100 times its size would cost: the bottom
+is flat, so the exact ratio seldom matters (spec laws.md section 13.5). No cost of the teacher is counted here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distillaw.errors import ConfigError
+from distillaw.laws.base import Array, log_positive
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.laws.search import last_true, lowest
+
+FLAT = 0.005
+"""Share of the loss within which teachers count as equally good."""
+RATIOS = (1.0, 2.5, 100.0)
+"""Teacher over student sizes whose cost is always told."""
+_POINTS = 257
+_SPAN = (1 / 8, 4096.0)
+"""Teacher over student sizes searched by default."""
+_WORST = 1.5
+"""The worst teacher loss considered, over the student's own supervised loss: the student copies it exactly."""
+_EDGE = 1e-6
+"""Share of the range searched within which an optimum counts as lying at its end."""
+
+Losses = Callable[[Array], Array]
+"""Student losses (m, k) at the teachers x, shape (m or 1, k): x is ln N_T or ln L_T."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlatRange:
+    """The teachers around the best one whose students are within a share of the best loss."""
+
+    within: float
+    """Share of the best mean loss."""
+    lower: float
+    upper: float
+    """Parameters or nats/token, as the curve."""
+    is_open_below: bool
+    is_open_above: bool
+    """True where the range searched ends before the student gets worse."""
+    is_connected: bool
+    """False: teachers elsewhere are as good, beyond a hump."""
+
+    def to_json(self) -> dict[str, object]:
+        """The range with its flags."""
+        return {"within": self.within, "lower": self.lower, "upper": self.upper,
+                "is_open_below": self.is_open_below, "is_open_above": self.is_open_above,
+                "is_connected": self.is_connected}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valley:
+    """The bottom of the mean curve, and of each member's own."""
+
+    at: float
+    """Teacher size or loss at the bottom of the mean."""
+    student_loss: float
+    """Mean over members there, nats/token."""
+    at_edge: bool
+    """The curve still falls at the end of the range searched: a better teacher may lie beyond."""
+    at_by_member: Array
+    """(m,)."""
+    flat: FlatRange
+    """Within `FLAT`."""
+    within_margin: FlatRange
+    """Within the margin asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherCost:
+    """What one other teacher costs the student, against the recommended one."""
+
+    name: str
+    params: float
+    teacher_loss: float
+    """Mean over members, nats/token."""
+    nats: float
+    """Mean loss of the student above the best; never negative but for rounding."""
+    per_cent: float
+    """The same in per cent of the best loss."""
+    nats_by_member: Array
+    """(m,); negative where a member prefers this teacher."""
+
+    def to_json(self) -> dict[str, object]:
+        """Numbers, and the span over members."""
+        span = {"lower": float(self.nats_by_member.min()), "upper": float(self.nats_by_member.max())}
+        return {"name": self.name, "teacher_params": self.params, "teacher_loss": self.teacher_loss,
+                "nats": self.nats, "per_cent": self.per_cent, "nats_span": span}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherCurve:
+    """A student's loss over teacher sizes: p sizes, m members."""
+
+    student_params: float
+    student_tokens: float
+    sizes: Array
+    """(p,) teacher sizes N_T, ascending."""
+    teacher_tokens: Array
+    """(p,)."""
+    teacher_loss: Array
+    """(m, p), nats/token."""
+    student_loss: Array
+    """(m, p), nats/token."""
+    mean: Array
+    """(p,), mean over members of `student_loss`."""
+    supervised_loss: Array
+    """(m,), the student's own loss without a teacher."""
+    best: Valley
+    best_teacher_tokens: float
+    best_teacher_loss: float
+    """L_T of the recommended teacher, mean over members."""
+    costs: tuple[TeacherCost, ...]
+    """Half, twice, and `RATIOS` times the student's size."""
+
+    @property
+    def gain(self) -> float:
+        """Mean loss without a teacher minus mean loss with the best one, nats/token."""
+        return float(self.supervised_loss.mean()) - self.best.student_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherLossCurve:
+    """A student's loss over teacher losses: p losses, m members."""
+
+    teacher_loss: Array
+    """(p,), ascending, nats/token."""
+    student_loss: Array
+    """(m, p)."""
+    mean: Array
+    """(p,)."""
+    supervised_loss: Array
+    """(m,), Ltilde_S."""
+    best: Valley
+    ratio: float
+    """Best L_T over the mean Ltilde_S."""
+    break_ratio: Array
+    """(m,), kappa^(-f1): L_T / Ltilde_S at which a student takes up 1/e of what it could."""
+
+
+def teacher_curve(
+    ensemble: LawEnsemble, *, student_params: float, student_tokens: float, teacher_tokens: float | None = None,
+    teacher_tokens_per_param: float | None = None, sizes: ArrayLike | None = None, margin: float = FLAT,
+) -> TeacherCurve:  # fmt: skip
+    """The student's loss against the size of its teacher.
+
+    Args:
+        ensemble: m laws with both halves.
+        student_params: N_S, non-embedding.
+        student_tokens: D_S.
+        teacher_tokens: D_T, the same for every size; or
+        teacher_tokens_per_param: M_T, so that D_T = M_T N_T.
+        sizes: (p,) teacher sizes, ascending; the search stays between their ends. By default 1/8 to 4096 times N_S.
+        margin: share of the loss for `best.within_margin`.
+
+    Raises:
+        ConfigError: not exactly one of the two token options, fewer than three sizes, sizes not ascending, or an
+            ensemble without a distillation half.
+        DataError: a number is not positive and finite.
+    """
+    _check(ensemble, margin)
+    if (teacher_tokens is None) == (teacher_tokens_per_param is None):
+        raise ConfigError("give either teacher_tokens or teacher_tokens_per_param, not both and not none")
+    n, d = _student(student_params, student_tokens)
+    given = np.geomspace(_SPAN[0], _SPAN[1], _POINTS) * student_params if sizes is None else sizes
+    x = _axis(given, name="sizes")
+    fixed = log_positive("teacher_tokens", 1.0 if teacher_tokens is None else teacher_tokens)
+    per_param = log_positive("teacher_tokens_per_param", teacher_tokens_per_param or 1.0)
+
+    def log_tokens(at: Array) -> Array:
+        return np.full_like(at, fixed) if teacher_tokens is not None else at + per_param
+
+    def log_teacher(at: Array) -> Array:
+        return ensemble.log_supervised(at, log_tokens(at))
+
+    def losses(at: Array) -> Array:
+        return np.exp(ensemble.log_distilled(n, d, log_teacher(at)))
+
+    best = _valley(losses, low=float(x[0]), high=float(x[-1]), margin=margin)
+    at = np.log(best.at).reshape(1, 1)
+    student = losses(x[None])
+    return TeacherCurve(
+        student_params=float(student_params), student_tokens=float(student_tokens), sizes=np.exp(x),
+        teacher_tokens=np.exp(log_tokens(x)), teacher_loss=np.exp(log_teacher(x[None])), student_loss=student,
+        mean=student.mean(0), supervised_loss=np.exp(ensemble.log_supervised(n, d))[:, 0], best=best,
+        best_teacher_tokens=float(np.exp(log_tokens(at)).item()),
+        best_teacher_loss=float(np.exp(log_teacher(at)).mean()),
+        costs=_costs(losses, log_teacher, best.at, float(student_params)),
+    )  # fmt: skip
+
+
+def teacher_loss_curve(
+    ensemble: LawEnsemble, *, student_params: float, student_tokens: float, losses: ArrayLike | None = None,
+    margin: float = FLAT,
+) -> TeacherLossCurve:  # fmt: skip
+    """The student's loss against the loss of its teacher, whatever the teacher's size.
+
+    Args:
+        ensemble: m laws with both halves.
+        student_params: N_S.
+        student_tokens: D_S.
+        losses: (p,) teacher losses, ascending; by default from just above the largest irreducible loss of the members
+            to half again the student's own supervised loss.
+        margin: share of the loss for `best.within_margin`.
+
+    Raises:
+        ConfigError: as in `teacher_curve`, or a loss at or below a member's irreducible loss.
+    """
+    _check(ensemble, margin)
+    n, d = _student(student_params, student_tokens)
+    alone = np.exp(ensemble.log_supervised(n, d))[:, 0]
+    floor = float(np.exp(ensemble.plain["log_E"]).max())
+    if losses is None:
+        losses = np.linspace(
+            max(floor * 1.0001, 0.2 * float(alone.min())), _WORST * float(alone.max()), _POINTS
+        )
+    x = _axis(losses, name="losses")
+    if np.exp(x[0]) <= floor:
+        raise ConfigError(
+            f"losses start at {np.exp(x[0]):.4g}, at or below the irreducible loss {floor:.4g}: no teacher gets there"
+        )
+
+    def curve(at: Array) -> Array:
+        return np.exp(ensemble.log_distilled(n, d, at))
+
+    best = _valley(curve, low=float(x[0]), high=float(x[-1]), margin=margin)
+    student = curve(x[None])
+    return TeacherLossCurve(
+        teacher_loss=np.exp(x), student_loss=student, mean=student.mean(0), supervised_loss=alone, best=best,
+        ratio=best.at / float(alone.mean()),
+        break_ratio=np.exp(-ensemble.student["f1"] * ensemble.student["log_kappa"]),
+    )  # fmt: skip
+
+
+def _valley(losses: Losses, *, low: float, high: float, margin: float) -> Valley:
+    def mean(x: Array) -> Array:
+        return losses(np.atleast_1d(x)[None]).mean(0).reshape(np.shape(x))
+
+    def by_member(x: Array) -> Array:
+        return losses(x.T).T if x.ndim == 2 else losses(x[:, None])[:, 0]
+
+    at = lowest(mean, low=low, high=high, ndim=0, points=_POINTS)
+    own = lowest(by_member, low=low, high=high, ndim=1, points=_POINTS)
+    near = _EDGE * (high - low)
+    return Valley(
+        at=float(np.exp(at)), student_loss=float(mean(at)), at_by_member=np.exp(own),
+        at_edge=bool(at - low < near or high - at < near), flat=_flat(mean, float(at), low, high, FLAT),
+        within_margin=_flat(mean, float(at), low, high, margin),
+    )  # fmt: skip
+
+
+def _flat(mean: Losses, at: float, low: float, high: float, within: float) -> FlatRange:
+    """The range around `at` in which the mean stays within a share of its lowest value."""
+    bound = (1 + within) * float(mean(np.asarray(at)))
+    lower, open_below, hump_below = _reach(mean, at, low, bound)
+    upper, open_above, hump_above = _reach(mean, at, high, bound)
+    return FlatRange(
+        within=within, lower=float(np.exp(lower)), upper=float(np.exp(upper)), is_open_below=open_below,
+        is_open_above=open_above, is_connected=not (hump_below or hump_above),
+    )  # fmt: skip
+
+
+def _reach(mean: Losses, at: float, end: float, bound: float) -> tuple[float, bool, bool]:
+    """How far from `at` towards `end` the mean stays below a bound; whether it never leaves; whether it comes back."""
+    grid = np.linspace(at, end, _POINTS)
+    above = np.flatnonzero(mean(grid) > bound)
+    if not len(above):
+        return end, True, False
+    first = int(above[0])
+    found = last_true(lambda x: mean(x) <= bound, low=grid[first - 1 : first], high=grid[first : first + 1])
+    return float(found[0]), False, len(above) < _POINTS - first
+
+
+def _costs(
+    losses: Losses, log_teacher: Callable[[Array], Array], best: float, student_params: float
+) -> tuple[TeacherCost, ...]:
+    """Cost of half and twice the best size, and of `RATIOS` times the student's."""
+    others = [("half the best", best / 2), ("twice the best", 2 * best)]
+    others += [(f"{ratio:g} x the student", ratio * student_params) for ratio in RATIOS]
+    x = np.log([best, *(size for _, size in others)])[None]
+    student, teacher = losses(x), np.exp(log_teacher(x)).mean(0)
+    extra = student[:, 1:] - student[:, :1]
+    scale = float(student[:, 0].mean())
+    return tuple(
+        TeacherCost(name=name, params=size, teacher_loss=float(teacher[j + 1]), nats=float(extra[:, j].mean()),
+                    per_cent=100 * float(extra[:, j].mean()) / scale, nats_by_member=extra[:, j])
+        for j, (name, size) in enumerate(others)
+    )  # fmt: skip
+
+
+def _check(ensemble: LawEnsemble, margin: float) -> None:
+    if not ensemble.student:
+        raise ConfigError("these laws have no distillation half: a teacher does not enter them")
+    if not 0 < margin < 1:
+        raise ConfigError(f"margin: got {margin:g}; it is a share of the loss between 0 and 1, e.g. 0.005")
+
+
+def _student(params: float, tokens: float) -> tuple[Array, Array]:
+    """Logs of N_S and D_S, each (1, 1)."""
+    n, d = log_positive("student_params", params), log_positive("student_tokens", tokens)
+    return n.reshape(1, 1), d.reshape(1, 1)
+
+
+def _axis(values: ArrayLike, *, name: str) -> Array:
+    """Logs of ascending values, (p,)."""
+    x = log_positive(name, values)
+    if x.ndim != 1 or len(x) < 3 or not (np.diff(x) > 0).all():
+        raise ConfigError(f"{name}: give at least three values in ascending order")
+    return x
