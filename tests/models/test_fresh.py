@@ -1,11 +1,12 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.models.fresh import build_model, count_parameters
+from distillaw.models.fresh import build_model, count_parameters, weight_flops
 
 
 @pytest.mark.parametrize("target", [5e4, 1e5, 3e5, 1e6])
@@ -47,3 +48,15 @@ def test_a_saved_model_loads_and_gives_identical_logits(tmp_path):
     ids = torch.arange(20).unsqueeze(0)
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["cohere", "olmo", "stablelm"])
+def test_flops_by_weights_are_near_those_counted_at_a_short_context(kind):
+    config = AutoConfig.for_model(
+        kind, vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=0, eos_token_id=0, pad_token_id=0, attn_implementation="eager",
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+    assert weight_flops(config) == pytest.approx(counter.get_total_flops() / 4, rel=0.05)

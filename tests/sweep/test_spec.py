@@ -104,3 +104,24 @@ def test_cost_counts_every_run_once_and_branches_share_their_trunk(tiny):
     assert len(cost.jobs) == 1 + 2 * 2 + 2
     trunk = next(job for job in cost.jobs if job.budgets == (4000, 8000))
     assert trunk.tokens == pytest.approx(0.8 * 8000 + 0.2 * 12000)
+
+
+def test_a_teacher_of_an_architecture_that_accounting_does_not_know_is_not_free(tiny, tmp_path):
+    """The dry run of a folder that has only its config: known and unknown architecture of one size cost alike."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    costs = {}
+    for kind in ("llama", "cohere"):
+        AutoConfig.for_model(kind, vocab_size=300, **sizes).save_pretrained(tmp_path / kind)
+        text = tiny.read_text().replace('params = "0.05M"\ntokens = "16k"', f'path = "{tmp_path / kind}"')
+        (tmp_path / f"{kind}.toml").write_text(text)
+        costs[kind] = study_cost(load_study(tmp_path / f"{kind}.toml"), 300).flops
+    alone = (
+        tiny.read_text().split("[[teachers]]")[0]
+        + "[[replicates]]"
+        + tiny.read_text().split("[[replicates]]")[1]
+    )
+    (tmp_path / "alone.toml").write_text(alone)
+    assert costs["cohere"] == pytest.approx(costs["llama"], rel=0.05)
+    assert costs["cohere"] > 1.5 * study_cost(load_study(tmp_path / "alone.toml"), 300).flops

@@ -14,7 +14,7 @@ import torch
 from distillaw.accounting.shapes import Shape
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
 EMBEDDING_STD = 0.5
 """Initial standard deviation of token embeddings: 0.1 to 1 do alike, 0.02 costs 0.2 nats (dev/LOG.md, 2026-11-21)."""
@@ -74,3 +74,15 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     sizes = {id(p): p.numel() for p in model.parameters()}
     total = sum(sizes.values())
     return total - sum(sizes[key] for key in outside), total
+
+
+def weight_flops(config: "PreTrainedConfig") -> float:
+    """Forward FLOP per token by two per weight of body and head, for an architecture that accounting does not know.
+
+    An estimate: attention's scores are left out, and every expert of a mixture counts. No weights are made.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return 2.0 * (count_parameters(model)[0] + model.get_output_embeddings().weight.numel())

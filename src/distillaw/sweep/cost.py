@@ -1,5 +1,6 @@
 """What a study would spend: runs, FLOP, core time and disk, before anything is spent."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
+from distillaw.errors import ConfigError
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Facts, Job, Planner, Progress
 from distillaw.sweep.spec import StudySpec
@@ -48,11 +50,7 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     forward = {  # per token
         j.trunk.run_id(t): forward_flops(j.trunk.shape).total
         for j in jobs if j.trunk.role == "teacher" for t in j.budgets
-    } | {
-        name: forward_flops(read_architecture(Path(name)), context=context).total
-        if (Path(name) / "config.json").exists() else _from_models(name, context)
-        for name in spec.external_teachers()
-    }  # fmt: skip
+    } | {name: _external_forward(name, context) for name in spec.external_teachers()}  # fmt: skip
 
     reading = _teacher_flops(jobs, forward)
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
@@ -90,13 +88,18 @@ def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[fl
     ]  # fmt: skip
 
 
-def _from_models(name: str, context: int) -> float:
-    """Forward FLOP per token of a teacher that is no plain folder (a GGUF file, a name on the hub)."""
+def _external_forward(name: str, context: int) -> float:
+    """Forward FLOP per token of a teacher from outside; an estimate where accounting does not know its architecture."""
+    if (Path(name) / "config.json").exists():
+        with contextlib.suppress(ConfigError):  # a known architecture needs no torch
+            return forward_flops(read_architecture(name), context=context).total
+    from distillaw.models.fresh import weight_flops
     from distillaw.models.source import locate
     from distillaw.models.teacher import architecture_of
 
-    architecture = architecture_of(locate(name).config())
-    return forward_flops(architecture, context=context).total if architecture else 0.0
+    config = locate(name).config()
+    architecture = architecture_of(config)
+    return forward_flops(architecture, context=context).total if architecture else weight_flops(config)
 
 
 def job_flops(job: Job, teacher_flops: float) -> float:
