@@ -1,0 +1,119 @@
+"""The planner against truths that are not its own (benchmarks/planner.py), and the judge itself."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import planner
+import planner_scores as scores
+from planner_rules import options, rules
+from planner_studies import SCALES, make_questions, make_study
+from planner_summary import summarise
+from planner_truths import FARSEER, NATS_PER_TOKEN, TRUTHS, Field, draw_truth, farseer_alone
+
+import distillaw as dl
+
+
+def drawn(name, seed=0, scale="pilot"):
+    rng = np.random.default_rng(seed)
+    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale == "large")
+    return truth, make_study(truth, scale, rng), rng
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_a_truth_is_a_loss_surface(name):
+    truth, study, _ = drawn(name)
+    N = study.sizes[-1]
+    grid = N * np.geomspace(2, 2000, 7)
+    alone = truth.alone(N, grid)
+    assert np.all(np.diff(alone) < 0) and np.all(alone > 0.5)
+    good, poor = (truth.taught(N, grid[2], ratio * alone[2]) for ratio in (0.85, 1.1))
+    assert good < poor and poor > alone[2]  # a teacher worse than the student does harm
+
+
+def test_misfit_is_smooth_and_as_large_as_said():
+    rng = np.random.default_rng(0)
+    fields = [Field.draw(rng, 2, 0.008) for _ in range(400)]
+    at = np.array([[f(n, 3.0) for n in (0.0, 0.1, 20.0)] for f in fields])
+    assert at.std(0) == pytest.approx(np.full(3, 0.008), rel=0.15)
+    near, far = (np.corrcoef(at[:, 0], at[:, k])[0, 1] for k in (1, 2))
+    assert near > 0.99 and abs(far) < 0.2
+
+
+def test_farseer_is_the_published_surface():
+    # runs of active-sl-scalebench/farseer_train.csv, bits per byte
+    N, D, L = np.array([(397772800, 31999672320, 0.553107692), (284207616, 15999959040, 0.580719656)]).T
+    assert farseer_alone(N, D, FARSEER) / NATS_PER_TOKEN == pytest.approx(L, rel=0.005)
+
+
+def test_seed_noise_is_shared_by_pairs():
+    truth, study, _ = drawn("farseer", seed=3)
+    table = study.table
+    assert set(table) >= {"params", "tokens", "loss", "teacher_loss", "group"}
+    alone = [i for i, t in enumerate(table["teacher"]) if t == "" and table["params"][i] in study.sizes]
+    errors = np.log(table["loss"][alone] / truth.alone(table["params"][alone], table["tokens"][alone]))
+    assert 0 < np.abs(errors).max() < 0.02
+
+
+def test_rules_choose_what_they_say():
+    truth, study, rng = drawn("surrogate-s2")
+    for question in make_questions(truth, study, rng, 12):
+        choices, chosen = options(question), {}
+        for name, rule in rules(question).items():
+            chosen[name] = choices[rule(study, choices)][0]
+        offered = [t for t, _ in choices if t]
+        assert chosen["never distil"] is None
+        assert chosen["best-loss teacher"].loss == min(t.loss for t in offered)
+        assert chosen["largest teacher"].params == max(t.params for t in offered)
+
+
+def test_scores_know_honest_from_boastful():
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.6, 0.6, 4000)
+    came = rng.random(4000) < p
+    honest, boastful = scores.brier(p, came), scores.brier(np.round(p), came)
+    assert honest["reliability"] < 0.003 < 0.02 < boastful["reliability"]
+    assert honest["brier"] < boastful["brier"] < honest["climatology"] + 0.05
+    parts = honest["reliability"] - honest["resolution"] + honest["climatology"]
+    assert parts == pytest.approx(honest["brier"], abs=0.004)
+    assert all(row["low"] <= row["said"] <= row["high"] for row in scores.reliability(p, came)[2:-2])
+    assert scores.wilson(8, 10) == pytest.approx((0.541, 0.932), abs=0.002)  # Wilson 1927, z = 1.645
+
+
+def test_questions_of_one_study_are_resampled_together():
+    rng = np.random.default_rng(0)
+    study = np.repeat(np.arange(10), 20)
+    theirs = np.repeat(rng.normal(size=10), 20)  # no spread within a study
+    got = scores.difference(np.zeros(200), theirs, study, rng)
+    naive = 1.645 * theirs.std() / np.sqrt(200)
+    assert got["high"] - got["mean"] > 3 * naive
+
+
+@pytest.mark.slow
+def test_stated_probabilities_and_regret_on_other_truths():
+    rows = planner.run(planner.SIZES["quick"])
+    for condition, part in summarise(rows)["conditions"].items():
+        whole = part["parts"]["all"]
+        for side in ("distil", "pretrain"):
+            assert whole[side]["brier"] < 0.8 * whole[side]["climatology"], (condition, side)
+        assert 0.75 <= whole["coverage"]["share"] <= 1.0, condition
+        ours = whole["regret"]["planner"]
+        theirs = {k: v for k, v in whole["regret"].items() if not k.startswith("planner")}
+        assert ours < 0.5 * min(theirs.values()), (condition, ours, theirs)
+
+
+@pytest.mark.slow
+def test_student_tokens_are_what_the_bill_allows():
+    truth, study, rng = drawn("surrogate-s1", scale="large")
+    fits = planner.fits_of(study, 20)
+    for question in make_questions(truth, study, rng, 4):
+        verdict = dl.plan(**question.arguments, law=list(fits.values()), published=False)
+        own = {t.name if t else "": d for t, d in options(question)}
+        for row in verdict.strategies:
+            name = row.teacher.name if row.teacher else ""
+            if row.student_params == question.params and name in own:
+                assert row.student_tokens == pytest.approx(own[name], rel=0.02)
