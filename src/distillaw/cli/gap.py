@@ -1,0 +1,191 @@
+"""`distillaw gap`: the best teacher for one student under each law, how flat the bottom is, and why it is there."""
+
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, count, optional_count
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.planning.gap import GapAnswer, Opinion
+    from distillaw.planning.teacher_curve import FlatRange
+
+_TOKENS_PER_PARAM = 20.0
+
+
+def gap(
+    *,
+    student: Count,
+    tokens: Count | None = None,
+    tokens_per_param: Count | None = None,
+    teacher_tokens: Count | None = None,
+    teacher_tokens_per_param: Count | None = None,
+    teacher_loss: Count | None = None,
+    law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    margin: float = 0.5,
+    explain: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """The best teacher for a student under each law: size, loss, flat range, disagreement.
+
+    Args:
+        student: non-embedding parameters of the student, e.g. 1B.
+        tokens: tokens the student is distilled on, e.g. 20B; by default 20 per parameter.
+        tokens_per_param: the same per parameter, e.g. 80.
+        teacher_tokens: tokens every teacher was trained on, e.g. 2T.
+        teacher_tokens_per_param: the same per parameter of the teacher; by default 20, about compute-optimal.
+        teacher_loss: loss in nats/token of a teacher at hand, to see what it costs against the best one.
+        law: laws to hear first: names from `distillaw laws`, or files of `distillaw fit --out`.
+        margin: teachers whose student is within this many per cent of the best loss count as equally good.
+        explain: derive why a stronger teacher can hurt, with this student's numbers.
+        json_: print one JSON object instead.
+    """
+    from distillaw.planning.gap import GapQuestion, capacity_gap
+
+    params = count(student, name="--student")
+    per_param = _one_of(
+        "--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param
+    )
+    own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
+    question = GapQuestion(
+        student_params=params, student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
+        teacher_tokens=per_param[0],
+        teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
+        teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
+        margin=margin / 100,
+    )  # fmt: skip
+    answer = capacity_gap(question, laws=law or ())
+    if json_:
+        print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
+        return
+    _print(answer)
+    if explain:
+        print(f"\n{_derivation(answer)}")
+    print(f"\nnext: {_next(answer, explained=explain)}")
+
+
+def _one_of(
+    first: str, tokens: str | None, second: str, per_param: str | None
+) -> tuple[float | None, float | None]:
+    if tokens is not None and per_param is not None:
+        raise ConfigError(f"{first} and {second} say the same thing twice; give one of them")
+    ratio = None if per_param is None else parse_count(per_param, name=second)
+    return optional_count(tokens, name=first), ratio
+
+
+def _derivation(answer: "GapAnswer") -> str:
+    from distillaw.planning.learning_capacity import derivation
+
+    source = answer.voices[0].source if answer.lead is None else answer.lead.law
+    ensemble = next(v.ensemble for v in answer.voices if v.source == source)
+    assert ensemble is not None
+    q = answer.question
+    return derivation(ensemble, name=source, student_params=q.student_params, student_tokens=q.student_tokens)
+
+
+def _print(answer: "GapAnswer") -> None:
+    q = answer.question
+    trained = f"{q.teacher_tokens_per_param or 0.0:.3g} tokens per parameter"
+    if q.teacher_tokens is not None:
+        trained = f"{format_count(q.teacher_tokens)} tokens each"
+    print(
+        f"Best teacher for a {format_count(q.student_params)} student on {format_count(q.student_tokens)} tokens; "
+        f"teachers trained on {trained}; their cost not counted"
+    )
+    _say(_summary(answer))
+    print(f"\n{'law':<34}{'student':<13}{'best teacher':>12}{'ratio':>7}{'L_T':>8}{'L_S':>9}{'gain':>9}   "
+          f"{f'within {100 * q.margin:g} %':<19}{'if wrong':>8}  range")  # fmt: skip
+    for opinion in answer.opinions:
+        print(_row(opinion, q.student_params))
+    _say(["(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
+          "teacher costs if another law of losses is right, Table 6 left out.", *answer.disagreement])  # fmt: skip
+    for line in _notes(answer):
+        print(textwrap.shorten(f"WARNING {line}", 230, placeholder=" ... (whole: distillaw laws show)"))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        print(textwrap.fill(line, 118, subsequent_indent="  "))
+
+
+def _summary(answer: "GapAnswer") -> list[str]:
+    lead, q = answer.lead, answer.question
+    if lead is None or lead.curve is None or lead.by_loss is None:
+        return [
+            "NO RECOMMENDATION: no law of losses that may be planned with was fitted within a factor 3 of this student "
+            "and its best teacher. The numbers below are guesses; run a small study of your own."
+        ]
+    best = lead.curve.best
+    span = (
+        ""
+        if lead.lower is None
+        else f" ({format_count(lead.lower)} to {format_count(lead.upper or 0.0)} by member)"
+    )
+    costs = "; ".join(
+        f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %"
+        for c in lead.curve.costs
+    )
+    lines = [
+        f"{_size(lead)}{span}, of loss {lead.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's own: "
+        f"the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says {lead.law}.",
+        f"Flat: {costs}. Within {100 * q.margin:g} %: {_flat(best.within_margin)}.",
+    ]
+    if lead.given_cost is not None:
+        lines.append(
+            f"A teacher of loss {q.teacher_loss:.4g} costs {lead.given_cost:.4f} nats against the best one "
+            f"(loss {lead.by_loss.best.at:.4f})."
+        )
+    return lines
+
+
+def _row(o: "Opinion", student_params: float) -> str:
+    start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
+    if o.best_params is None:
+        return f"{o.law:<34}{start:<13}{'-':>12}   {o.status}"
+    losses = f"{'-':>8}{'-':>9}{'-':>9}"
+    if o.best_loss is not None and o.gain is not None:
+        losses = f"{o.best_teacher_loss:>8.3f}{o.best_loss:>9.4f}{o.gain:>+9.4f}"
+    flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
+    wrong = "-" if o.if_wrong is None else f"{o.if_wrong:.2f} %"
+    ratio = o.best_params / student_params
+    return f"{o.law:<34}{start:<13}{_size(o):>12}{ratio:>7.3g}{losses}   {flat:<19}{wrong:>8}  {o.status}"
+
+
+def _size(o: "Opinion") -> str:
+    """The best size; `>` at the end of the search, brackets where it is a guess."""
+    text = format_count(o.best_params or 0.0)
+    if o.curve is not None and o.curve.best.at_edge:
+        text = (">" if o.curve.best.at > o.curve.student_params else "<") + text
+    return text if o.is_usable else f"({text})"
+
+
+def _flat(found: "FlatRange") -> str:
+    low = ("<" if found.is_open_below else "") + format_count(found.lower)
+    high = (">" if found.is_open_above else "") + format_count(found.upper)
+    return f"{low} to {high}" + ("" if found.is_connected else " and more")
+
+
+def _notes(answer: "GapAnswer") -> list[str]:
+    """Everything to be said with the leading law, the first word on each other; the rest is in --json."""
+    first = answer.lead or answer.opinions[0]
+    notes = {note: first.law for note in first.notes}
+    for opinion in answer.opinions:
+        if opinion.kind != "surrogate" and opinion.notes:
+            notes.setdefault(opinion.notes[0], opinion.law)
+    said = {note.removeprefix(f"{law}: "): law for note, law in reversed(notes.items())}
+    return [f"{law}: {note}" for note, law in reversed(said.items())]
+
+
+def _next(answer: "GapAnswer", *, explained: bool) -> str:
+    q, best = answer.question, answer.lead
+    student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
+    if not explained:
+        return f"distillaw gap {student} --explain"
+    if best is None or best.best_params is None:
+        return "distillaw study --help"
+    tokens = format_count(q.tokens_of(best.best_params))
+    return f"distillaw plan {student} --teacher-params {format_count(best.best_params)} --teacher-tokens {tokens}"

@@ -1,0 +1,392 @@
+"""The capacity gap: the best teacher for one student under every law known, how flat that is, and who disagrees.
+
+A distillation law gives the best teacher through its loss, for students from random weights; the line of capacity
+gap gives its size, for students pruned from the very teacher they learn from (spec laws.md section 13). Each row says
+which of the two it is about, whether it lies in the range of its runs, and what following it costs if another law is
+right. Why a stronger teacher can hurt: `planning/learning_capacity.py`. No cost of a teacher is counted here.
+
+    distillaw gap --student 1B --tokens 20B --explain
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillaw.errors import ConfigError, UnitError
+from distillaw.fitting.query import SHORT_TRAINING, UNSEEN_DATA, load_law
+from distillaw.fitting.result import FitResult
+from distillaw.laws.base import Array, Box, log_positive
+from distillaw.laws.capacity import CapacityGapLine
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.laws.published import published
+from distillaw.planning.teacher_curve import (
+    FLAT,
+    TeacherCurve,
+    TeacherLossCurve,
+    teacher_curve,
+    teacher_loss_curve,
+)
+from distillaw.planning.voices import (
+    SURROGATES,
+    LawLike,
+    Voice,
+    efolds_outside,
+    find_voices,
+    fitted_voice,
+    published_voice,
+)
+from distillaw.quantities import format_count
+
+USABLE = ("IN_RANGE", "NEAR_RANGE")
+_NEAR = math.log(3)
+"""E-folds outside its runs up to which a law may still recommend a teacher."""
+_LEVEL = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapQuestion:
+    """One student, and how the teachers that it may have were trained."""
+
+    student_params: float
+    """N_S, non-embedding."""
+    student_tokens: float
+    teacher_tokens: float | None = None
+    """D_T, the same for every size; or the next."""
+    teacher_tokens_per_param: float | None = None
+    teacher_loss: float | None = None
+    """A teacher at hand, to be placed on the curve; nats/token."""
+    margin: float = FLAT
+    """Share of the loss within which teachers count as equally good."""
+
+    @property
+    def schedule(self) -> dict[str, float | None]:
+        """How teachers are trained, as `teacher_curve` takes it."""
+        return {
+            "teacher_tokens": self.teacher_tokens,
+            "teacher_tokens_per_param": self.teacher_tokens_per_param,
+        }
+
+    def tokens_of(self, size: float) -> float:
+        """D_T of a teacher of this size."""
+        if self.teacher_tokens is not None:
+            return self.teacher_tokens
+        assert self.teacher_tokens_per_param is not None
+        return self.teacher_tokens_per_param * size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opinion:
+    """What one law says is the best teacher."""
+
+    law: str
+    kind: str
+    """fitted, surrogate, published or line."""
+    start: str
+    """The student it holds for: random, pruned-same, or as in the runs that were fitted."""
+    status: str
+    """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
+    best_params: float | None
+    lower: float | None = None
+    upper: float | None = None
+    """90 % of a fit's replicates, or the span of several laws; None for a single set."""
+    best_teacher_loss: float | None = None
+    best_loss: float | None = None
+    """The student's, nats/token; a line knows no loss."""
+    gain: float | None = None
+    """Over no teacher at all, nats/token."""
+    curve: TeacherCurve | None = None
+    by_loss: TeacherLossCurve | None = None
+    given_cost: float | None = None
+    """Nats above the best with the teacher at hand."""
+    data_share: float | None = None
+    """Of the data term in the student's sum, the smallest of the members."""
+    elsewhere: Mapping[str, float] | None = None
+    """Per cent of loss that this teacher costs under each other law that knows losses."""
+    if_wrong: float | None = None
+    """The largest of them among the laws that may be planned with."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the number may be recommended."""
+        return self.status in USABLE and self.best_params is not None
+
+    def to_json(self, student_params: float) -> dict[str, object]:
+        """Numbers and flags; the curve only as its flat range and costs."""
+        best = self.curve.best if self.curve else None
+        loss = self.by_loss
+        return {
+            "law": self.law, "kind": self.kind, "start": self.start, "status": self.status,
+            "inside_range": self.status == "IN_RANGE", "best_teacher_params": self.best_params,
+            "best_teacher_interval": None if self.lower is None else [self.lower, self.upper],
+            "ratio": None if self.best_params is None else self.best_params / student_params,
+            "best_teacher_loss": self.best_teacher_loss, "student_loss": self.best_loss, "gain": self.gain,
+            "at_edge": bool(best and best.at_edge), "flat": best.flat.to_json() if best else None,
+            "within_margin": best.within_margin.to_json() if best else None,
+            "costs": [cost.to_json() for cost in self.curve.costs] if self.curve else [],
+            "by_loss": None if loss is None else {
+                "best_teacher_loss": loss.best.at, "ratio_to_supervised": loss.ratio,
+                "supervised_loss": float(loss.supervised_loss.mean()), "break": float(loss.break_ratio.mean()),
+                "flat": loss.best.flat.to_json()},
+            "teacher_at_hand_cost": self.given_cost, "data_share": self.data_share,
+            "per_cent_elsewhere": dict(self.elsewhere or {}), "per_cent_if_wrong": self.if_wrong,
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapAnswer:
+    """Every opinion, the one that leads, and their disagreement."""
+
+    question: GapQuestion
+    opinions: tuple[Opinion, ...]
+    voices: tuple[Voice, ...]
+    lead: Opinion | None
+    """The first usable opinion about losses: the user's fits, else the laws named, else the surrogates."""
+    disagreement: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of `distillaw gap --json`."""
+        q = self.question
+        return {
+            "student_params": q.student_params, "student_tokens": q.student_tokens, **q.schedule,
+            "teacher_loss": q.teacher_loss, "margin": q.margin,
+            "recommended": None if self.lead is None else self.lead.law,
+            "opinions": [o.to_json(q.student_params) for o in self.opinions],
+            "disagreement": list(self.disagreement),
+        }  # fmt: skip
+
+
+def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapAnswer:
+    """The best teacher for a student under each law.
+
+    Args:
+        question: the student and its possible teachers.
+        laws: published laws or fitted ones (distillation families, capacity-gap), as names, files or objects; they
+            come before the surrogates, Table 6 verbatim and the published lines, which are always heard.
+
+    Raises:
+        ConfigError: an impossible question, a law without a word on teachers, a named line below its smallest student,
+            or a teacher at hand below the leading law's irreducible loss.
+        UnitError: a fit that counts other parameters.
+    """
+    _check(question)
+    named = [_named(law) for law in laws]
+    asked = {voice.source for voice, _ in named}
+    heard = named + [(v, None) for v in _always_heard() if v.source not in asked]
+    voices = tuple(voice for voice, _ in heard if voice.ensemble is not None)
+    opinions = [
+        _speak(question, v) if v.line is None else _line(question, v, fit, is_named=v.source in asked)
+        for v, fit in heard
+    ]
+    bests = {o.law: o.best_loss for o in opinions if o.best_loss is not None}
+    opinions = tuple(_set_against(question, o, voices, bests) for o in opinions)
+    lead = next((o for o in opinions if o.is_usable and o.curve is not None), None)
+    if lead is not None and question.teacher_loss is not None:
+        _check_loss(question.teacher_loss, next(v for v in voices if v.source == lead.law))
+    return GapAnswer(question=question, opinions=opinions, voices=voices, lead=lead,
+                     disagreement=tuple(_disagreement(opinions, lead)))  # fmt: skip
+
+
+def _always_heard() -> list[Voice]:
+    """The surrogates together and one by one, Table 6 verbatim, the lines."""
+    together, *others = find_voices(None, (), published_too=True)
+    return [together, *(published_voice(name, [published(name)]) for name in SURROGATES), *others]
+
+
+def _named(law: LawLike) -> tuple[Voice, FitResult | None]:
+    """A law that was asked for, which must have something to say; with the fit, where it is one."""
+    name = (
+        str(law)
+        if isinstance(law, str | Path)
+        else f"fitted {law.family} law"
+        if isinstance(law, FitResult)
+        else ""
+    )
+    found = load_law(name) if isinstance(law, str | Path) else law
+    if not isinstance(found, FitResult):
+        return find_voices(None, [found], published_too=False)[0], None
+    voice = fitted_voice(found, name)
+    if voice.ensemble is None and voice.line is None:
+        error = UnitError if voice.status == "OTHER_CONVENTION" else ConfigError
+        raise error(f"{name}: {voice.status}: {voice.note}")
+    return voice, found
+
+
+def _check(q: GapQuestion) -> None:
+    log_positive("student_params", q.student_params), log_positive("student_tokens", q.student_tokens)
+    if (q.teacher_tokens is None) == (q.teacher_tokens_per_param is None):
+        raise ConfigError(
+            "give either the teachers' tokens or their tokens per parameter, not both and not none"
+        )
+    if not 0 < q.margin < 1:
+        raise ConfigError(f"margin: got {q.margin:g}; it is a share of the loss between 0 and 1, e.g. 0.005")
+
+
+def _check_loss(teacher_loss: float, voice: Voice) -> None:
+    assert voice.ensemble is not None
+    floor = float(np.median(np.exp(voice.ensemble.plain["log_E"])))
+    if teacher_loss <= floor:
+        raise ConfigError(
+            f"teacher_loss: got {teacher_loss:.4g}, at or below {floor:.4g}, the irreducible loss of {voice.source}: "
+            "no teacher gets there. Give nats per token on the student's text and tokenizer, or a law fitted on them"
+        )
+
+
+def _speak(q: GapQuestion, voice: Voice) -> Opinion:
+    """A law that knows losses."""
+    assert voice.ensemble is not None
+    at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
+    curve = teacher_curve(voice.ensemble, **at, **q.schedule, margin=q.margin)
+    by_loss = teacher_loss_curve(voice.ensemble, **at, margin=q.margin)
+    lower, upper = _span(curve.best.at_by_member, voice.kind)
+    outside, complaints = _range(q, voice, curve)
+    share = _data_share(voice.ensemble, q)
+    given = None
+    if q.teacher_loss is not None:
+        student = float(voice.ensemble.distillation(**at, teacher_loss=q.teacher_loss).mean())
+        given = student - by_loss.best.student_loss
+    return Opinion(
+        law=voice.source, kind=voice.kind, start="as in the runs fitted" if voice.kind == "fitted" else "random",
+        status="REFUSED" if voice.is_refused else _status(outside), best_params=curve.best.at, lower=lower,
+        upper=upper, best_teacher_loss=curve.best_teacher_loss, best_loss=curve.best.student_loss, gain=curve.gain,
+        curve=curve, by_loss=by_loss, given_cost=given, data_share=share,
+        notes=(*voice.warnings[:1], *complaints, *_doubts(q, curve, share)),
+    )  # fmt: skip
+
+
+def _range(q: GapQuestion, voice: Voice, curve: TeacherCurve) -> tuple[float, list[str]]:
+    """E-folds outside the runs behind a law in the worst coordinate, its best teacher included; and in words."""
+    student = {
+        "student_params": q.student_params, "student_tokens": q.student_tokens,
+        "teacher_loss": curve.best_teacher_loss, "tokens_per_param": q.student_tokens / q.student_params,
+    }  # fmt: skip
+    teacher = {"params": curve.best.at, "tokens": curve.best_teacher_tokens}
+    plain = published(voice.members[0]).supervised if voice.members else None
+    parts = [("", voice.range, student), ("best teacher: ", plain.range if plain else Box(), teacher)]
+    outside = max(_outside(box, coords) for _, box, coords in parts)
+    return outside, [prefix + line for prefix, box, coords in parts for line in box.complaints(coords)]
+
+
+def _data_share(ensemble: LawEnsemble, q: GapQuestion) -> float:
+    """Share of the data term in the student's sum, the smallest of the members; 0 without one."""
+    c = ensemble.student
+    size = c["log_A"] - c["alpha"] * math.log(q.student_params)
+    data = c["log_B"] - c["beta"] * math.log(q.student_tokens)
+    return float(np.exp(data - np.logaddexp(size, data)).min())
+
+
+def _doubts(q: GapQuestion, curve: TeacherCurve, share: float) -> list[str]:
+    found = []
+    if curve.best.at_edge:
+        found.append("the student still improves at the end of the teachers searched: the best lies beyond")
+    if curve.gain <= 0:
+        found.append(f"even the best teacher is no better than none ({curve.gain:+.4f} nats/token)")
+    ratio = q.student_tokens / q.student_params
+    if ratio < SHORT_TRAINING * (1 - 1e-9):
+        found.append(
+            f"{ratio:.3g} student tokens per parameter, below {SHORT_TRAINING:.0f}: the least certain region"
+        )
+    if share < UNSEEN_DATA:
+        found.append(
+            f"the data term is {100 * share:.2g} % of the student's sum: its tokens hardly inform the answer"
+        )
+    return found
+
+
+def _line(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_named: bool) -> Opinion:
+    """A line of capacity gap: a size and nothing of losses."""
+    line = voice.line
+    assert isinstance(line, CapacityGapLine)
+    start = "pruned-same" if fit is None else "as in the runs fitted"
+    base = Opinion(law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", best_params=None,
+                   notes=tuple(voice.warnings[:1]))  # fmt: skip
+    if q.student_params < line.smallest_student:
+        why = (f"student_params {format_count(q.student_params)}: {voice.source} means nothing below "
+               f"{format_count(line.smallest_student)}: its best teacher is smaller than the student")  # fmt: skip
+        if is_named:
+            raise ConfigError(why + "; leave this law out, or ask for a larger student")
+        return replace(base, notes=(why, *base.notes))
+    at = {"student_params": q.student_params}
+    lower = upper = None
+    if fit is not None:
+        predicted = fit.predict(level=_LEVEL, **at)
+        lower, upper = float(predicted.lower), float(predicted.upper)
+    outside = _outside(line.range, at) if line.range.bounds else math.inf
+    return replace(
+        base, status=_status(outside), best_params=float(line.best_teacher(**at)), lower=lower, upper=upper,
+        notes=(*base.notes, *line.range.complaints(at)),
+    )  # fmt: skip
+
+
+def _status(outside: float) -> str:
+    return "IN_RANGE" if outside == 0 else "NEAR_RANGE" if outside <= _NEAR else "OUT_OF_RANGE"
+
+
+def _outside(box: Box, coords: Mapping[str, float]) -> float:
+    """E-folds outside a box in the worst coordinate."""
+    return max(efolds_outside(box, {k: (v,) for k, v in coords.items()}).values(), default=0.0)
+
+
+def _span(at: Array, kind: str) -> tuple[float | None, float | None]:
+    if len(at) == 1:
+        return None, None
+    tail = 50 * (1 - _LEVEL) if kind == "fitted" else 0.0
+    low, high = np.percentile(at, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _set_against(
+    q: GapQuestion, opinion: Opinion, voices: Sequence[Voice], bests: Mapping[str, float]
+) -> Opinion:
+    """The opinion with what its teacher costs, in per cent above each other voice's own best."""
+    if opinion.best_params is None:
+        return opinion
+    others = {v.source: v for v in voices if v.source != opinion.law}
+    costs = {
+        name: 100 * (_loss_with(q, v.ensemble, opinion.best_params) / bests[name] - 1)
+        for name, v in others.items()
+    }
+    worst = max((costs[name] for name, v in others.items() if not v.is_refused), default=None)
+    return replace(opinion, elsewhere=costs, if_wrong=worst)
+
+
+def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> float:
+    """Mean student loss from a teacher of this size."""
+    assert ensemble is not None
+    x, tokens, n, d = (
+        np.full((1, 1), math.log(v)) for v in (size, q.tokens_of(size), q.student_params, q.student_tokens)
+    )
+    return float(np.exp(ensemble.log_distilled(n, d, ensemble.log_supervised(x, tokens))).mean())
+
+
+def _disagreement(opinions: Sequence[Opinion], lead: Opinion | None) -> list[str]:
+    """How far the laws are apart, in size and in what it costs."""
+    single = [o for o in opinions if o.curve is not None and (o.lower is None or o.kind == "fitted")]
+    sizes = {o.law: o.best_params for o in single if o.best_params is not None}
+    low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    worst = max(
+        (o.if_wrong for o in single if o.status != "REFUSED" and o.if_wrong is not None), default=None
+    )
+    found = []
+    if worst is not None and sizes[high] > 1.01 * sizes[low]:
+        found.append(
+            f"The laws of losses put the best teacher between {format_count(sizes[low])} ({low}) and "
+            f"{format_count(sizes[high])} ({high}), a factor {sizes[high] / sizes[low]:.2g}. Following one when "
+            f"another is right, Table 6 verbatim left out, costs at most {worst:.2g} % of the loss."
+        )
+    for o in opinions:
+        if o.kind == "line" and o.best_params is not None and lead is not None:
+            found.append(
+                f"{o.law} says {format_count(o.best_params)}, for students {_START[o.start]}. From random weights "
+                f"it would cost {(o.elsewhere or {})[lead.law]:.2g} % of the loss, says {lead.law}."
+            )
+    return found
+
+
+_START = {"pruned-same": "pruned from the teacher they learn from",
+          "as in the runs fitted": "that start as in the runs fitted"}  # fmt: skip

@@ -1,0 +1,81 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+BIN = [sys.executable, "-m", "distillaw", "gap"]
+
+
+def run(*arguments):
+    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_json_has_the_schema_version_and_the_keys():
+    done = run("--student", "1B", "--tokens-per-param", 160, "--json", "--explain")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["schema_version"] == 1 and answer["student_tokens"] == 160e9
+    assert answer["teacher_tokens_per_param"] == 20 and answer["teacher_tokens"] is None
+    found = {opinion["law"]: opinion for opinion in answer["opinions"]}
+    assert answer["recommended"] in found
+    assert found["zhang2023-constant-ratio"]["ratio"] == pytest.approx(2.5)
+    assert found["zhang2023-constant-ratio"]["start"] == "pruned-same"
+    costs = {cost["name"]: cost["per_cent"] for cost in found["busbridge2025"]["costs"]}
+    assert costs["1 x the student"] == pytest.approx(8.7, abs=0.05)  # spec laws.md 13.5
+    assert "dL_S / dL_T" in answer["derivation"]
+
+
+def test_the_table_the_flatness_and_the_next_command():
+    done = run("--student", "1B", "--tokens", "20B", "--teacher-tokens", "300B", "--teacher-loss", "2.1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.rstrip().splitlines()
+    assert "teachers trained on 300B tokens each" in lines[0]
+    assert "half the best" in done.stdout and "Within 0.5 %" in done.stdout
+    assert "A teacher of loss 2.1 costs" in done.stdout
+    assert any(line.startswith("busbridge2025") and "(" in line and "REFUSED" in line for line in lines)
+    assert "WARNING busbridge2025" in done.stdout and "pruned-same" in done.stdout
+    assert lines[-1].startswith("next: distillaw gap --student 1B --tokens 20B --explain")
+
+
+def test_explain_ends_with_a_plan_of_the_best_teacher():
+    done = run("--student", "300M", "--explain")
+    assert done.returncode == 0, done.stderr
+    assert "<- best" in done.stdout and "The sign changes at L_T*" in done.stdout
+    assert "next: distillaw plan --student 300M --tokens 6B --teacher-params" in done.stdout
+
+
+def test_far_outside_every_range_nothing_is_recommended():
+    done = run("--student", "5M")
+    assert done.returncode == 0, done.stderr
+    assert "NO RECOMMENDATION" in done.stdout and "NOT_APPLICABLE" in done.stdout
+    assert all("(" in line for line in done.stdout.splitlines() if line.endswith("OUT_OF_RANGE"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--student", "5M", "--law", "zhang2023-capacity-gap"], "means nothing below"),
+        (["--student", "1B", "--teacher-loss", "1.2"], "irreducible"),
+        (["--student", "1B", "--tokens", "20B", "--tokens-per-param", "20"], "same thing twice"),
+        (["--student", "-1B"], "positive"),
+        (["--student", "1B", "--tokens", "0.5"], "at least 1"),
+        (["--student", "1B", "--law", "nonesuch"], "neither a published law"),
+        (["--student", "1B", "--law", "hoffmann2022"], "laws that do"),
+        (["--student", "1B", "--margin", "0"], "margin"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; from distillaw.cli.gap import gap; gap(student='1B', explain=True); "
+        "heavy = {'torch', 'scipy', 'matplotlib', 'transformers', 'pyarrow', 'jinja2'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
