@@ -1,0 +1,1 @@
+"""The capacity gap in its simplest form: kernel regression in closed form, and MLPs on a mapping task."""
