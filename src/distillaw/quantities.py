@@ -91,3 +91,32 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or the empty string when nothing known is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def bits_per_byte(nats_per_token: float, *, bytes_per_token: float) -> float:
+    """A loss that two tokenizers can share: bits per byte of UTF-8 text.
+
+        bits/byte = (nats/token) / (ln 2 * bytes/token)
+
+    Args:
+        nats_per_token: cross-entropy per token of one tokenizer.
+        bytes_per_token: bytes of the text over its tokens under that tokenizer, > 0.
+
+    Example:
+        >>> round(bits_per_byte(3.402, bytes_per_token=4.78), 3)
+        1.027
+    """
+    return nats_per_token / (math.log(2) * _positive(bytes_per_token))
+
+
+def nats_per_token(bits_per_byte: float, *, bytes_per_token: float) -> float:
+    """The inverse of `bits_per_byte`: the loss per token of a tokenizer with so many bytes per token."""
+    return bits_per_byte * math.log(2) * _positive(bytes_per_token)
+
+
+def _positive(bytes_per_token: float) -> float:
+    if not 0 < bytes_per_token < math.inf:
+        raise ConfigError(
+            f"bytes_per_token = {bytes_per_token:g}: it must be positive; most tokenizers have 3 to 5 on English text"
+        )
+    return bytes_per_token

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, format_seconds, parse_count
+from distillaw.quantities import bits_per_byte, format_count, format_seconds, nats_per_token, parse_count
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,23 @@ def test_a_suffix_is_exact():
     assert [parse_count(t) for t in ("4.35M", "32.1k", "1.1M", "1,234,567", "2.3e3k")] == [
         4_350_000, 32_100, 1_100_000, 1_234_567, 2_300_000
     ]  # fmt: skip
+
+
+def test_bits_per_byte_of_known_losses():
+    assert bits_per_byte(math.log(256), bytes_per_token=1) == pytest.approx(8)  # a uniform guess among bytes
+    assert bits_per_byte(3.573, bytes_per_token=4.4515) == pytest.approx(
+        1.158, abs=5e-4
+    )  # SmolLM2 on a novel
+    assert nats_per_token(1.0, bytes_per_token=4) == pytest.approx(4 * math.log(2))
+
+
+@given(loss=st.floats(1e-3, 20), size=st.floats(0.5, 20))
+def test_nats_and_bits_are_inverse(loss, size):
+    there = bits_per_byte(loss, bytes_per_token=size)
+    assert nats_per_token(there, bytes_per_token=size) == pytest.approx(loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, -1, float("inf"), float("nan")])
+def test_bytes_per_token_are_positive(size):
+    with pytest.raises(ConfigError, match="bytes_per_token"):
+        bits_per_byte(3.0, bytes_per_token=size)

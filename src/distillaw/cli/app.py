@@ -38,6 +38,8 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.teachers:teachers",
         "Real models that can be named as teachers: size, training tokens, tokenizer, sources.",
     ),
+    "scout": ("distillaw.cli.scout:scout", "Measure candidate teachers on your own text, in bits per byte."),
+    "gap": ("distillaw.cli.gap:gap", "The best teacher for a student under each law, and why a stronger one can hurt."),
     "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),

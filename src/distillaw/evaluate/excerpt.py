@@ -1,0 +1,98 @@
+"""Which documents of a text a measurement reads: whole ones, the same for every model, within a budget of bytes.
+
+Documents are taken in the order of their hashes, which is random with respect to everything else: the same text and
+budget give the same excerpt on any machine, and a larger budget only adds to it. Repeats of a document count once.
+"""
+
+import bisect
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillaw.data.corpus import read_documents
+from distillaw.errors import ConfigError, DataError
+from distillaw.quantities import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """The documents to score."""
+
+    documents: list[str]
+    text_hash: str
+    """Of the documents and their order, 16 hex digits."""
+
+    @property
+    def bytes_per_document(self) -> list[int]:
+        """UTF-8 bytes of each document."""
+        return [len(text.encode()) for text in self.documents]
+
+
+def read_excerpt(
+    text: str | Path,
+    *,
+    max_bytes: float | None = None,
+    text_column: str = "text",
+    max_document_chars: int = 0,
+    section_chars: int = 0,
+) -> Excerpt:
+    """Choose whole documents of a text.
+
+    Args:
+        text: a file, a folder or a corpus, as `data.corpus.read_documents` takes it.
+        max_bytes: UTF-8 bytes at most; None: all.
+        text_column: the field that holds the text in .jsonl and Parquet.
+        max_document_chars: read only the first characters of each document; 0 reads all. Many short beginnings say
+            more than few whole documents of the same bytes.
+        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
+
+    Raises:
+        ConfigError: no such text, or fewer than two documents within the budget.
+        DataError: unreadable, or fewer than two documents at all.
+    """
+    found = read_documents(
+        str(text), text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
+    )
+    chosen, documents, available = _lowest_hashes(found, max_bytes)
+    if documents < 2:
+        raise DataError(
+            f"{text}: {documents} document{'' if documents == 1 else 's'} with text in it; an error bar needs at "
+            "least two different ones, and a good one thirty. Give more text, or cut it at line ends into sections: "
+            "--section-chars 4000"
+        )
+    if len(chosen) < 2:
+        raise ConfigError(
+            f"max_bytes = {max_bytes:g}: fewer than two whole documents of {text} fit ({documents} documents, "
+            f"{format_bytes(available)} in all, {format_bytes(available / documents)} each on average). Raise it, or "
+            "read only the beginning of each document: --max-document-chars 4000"
+        )
+    whole = hashlib.sha256(b"".join(digest for digest, _ in chosen))
+    return Excerpt(documents=[document for _, document in chosen], text_hash=whole.hexdigest()[:16])
+
+
+def _lowest_hashes(
+    documents: Iterable[str], max_bytes: float | None
+) -> tuple[list[tuple[bytes, str]], int, int]:
+    """Documents by hash until the next would exceed the budget; how many different ones there are, and their bytes.
+
+    No more than the budget and one document is held, whatever the size of the corpus.
+    """
+    kept: list[tuple[bytes, str]] = []
+    seen: set[bytes] = set()
+    held = total = 0
+    for text in documents:
+        raw = text.encode()
+        digest = hashlib.sha256(raw).digest()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        total += len(raw)
+        bisect.insort(kept, (digest, text))
+        held += len(raw)
+        # what follows the first document that exceeds the budget can never come back into it
+        while max_bytes is not None and held - len(kept[-1][1].encode()) > max_bytes:
+            held -= len(kept.pop()[1].encode())
+    if max_bytes is not None and held > max_bytes:
+        kept.pop()
+    return kept, len(seen), total

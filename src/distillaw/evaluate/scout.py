@@ -1,0 +1,325 @@
+"""Candidate teachers measured on the user's own text, in bits per byte, so that tokenizers do not matter.
+
+    distillaw scout models/A models/B --text corpus.jsonl --max-bytes 2M --out scout
+
+Every candidate reads the same whole documents (excerpt.py) in windows of the same context (windows.py), each document
+from its first token on: that one follows the model's start token, which is the one its tokenizer puts first, or else
+its end-of-text token. All bytes of a document are scored once, and the unit of errors is the document
+(runs/paired.py): sums of -ln p over bytes of UTF-8. Candidates are compared in pairs on the same documents.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distillaw.accounting.params import count_params
+from distillaw.data.tokenizer import encode_documents, tokenizer_hash
+from distillaw.errors import ConfigError, DistillawWarning
+from distillaw.evaluate.excerpt import Excerpt, read_excerpt
+from distillaw.evaluate.heldout import score_heldout
+from distillaw.evaluate.windows import window_batches
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.fresh import count_parameters
+from distillaw.models.source import ModelSource, check_config, context_of, locate
+from distillaw.models.teacher import Teacher, architecture_of, load_teacher
+from distillaw.quantities import bits_per_byte, format_bytes, format_count, format_seconds
+from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, paired_difference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+"""Of the stored results; part of their name."""
+CONTEXT = 1024
+"""Tokens a window sees unless said otherwise, or what the shortest candidate allows."""
+REPORT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoutedTeacher:
+    """One candidate, measured."""
+
+    name: str
+    """As the user gave it."""
+    fingerprint: str
+    """Hash of weights and configuration."""
+    params: int
+    """N, non-embedding."""
+    total_params: int
+    vocab: int
+    """Entries of its tokenizer."""
+    tokenizer: str
+    """Hash of the token-to-id map."""
+    same_tokenizer_as: tuple[str, ...]
+    """The other candidates with this token-to-id map."""
+    context: int
+    stride: int
+    text_hash: str
+    tokens_per_document: np.ndarray
+    """Scored tokens, int64, shape (documents,)."""
+    scores: DocumentScores
+    """Sums of -ln p, in nats, with the document's bytes as its `tokens`: losses of it are nats per byte."""
+    seconds: float
+    """Of loading and scoring, when it was measured."""
+    is_cached: bool
+    """True if an earlier run had measured it."""
+
+    @property
+    def documents(self) -> int:
+        """Documents scored."""
+        return len(self.tokens_per_document)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens scored."""
+        return int(self.tokens_per_document.sum())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of UTF-8 scored."""
+        return int(self.scores.tokens.sum())
+
+    @property
+    def bytes_per_token(self) -> float:
+        """How much text a token of its tokenizer stands for, on this text."""
+        return self.bytes / self.tokens
+
+    @property
+    def nats_per_token(self) -> float:
+        """Its loss over its own tokens: what a law of its tokenizer speaks of."""
+        return float(self.scores.loss_sum.sum() / self.tokens)
+
+    @property
+    def nats_per_token_se(self) -> float:
+        """Standard error, clustered by document."""
+        return _se(self.scores.loss_sum, self.tokens_per_document)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Its loss in the unit that all tokenizers share."""
+        return bits_per_byte(self.nats_per_token, bytes_per_token=self.bytes_per_token)
+
+    @property
+    def bits_per_byte_se(self) -> float:
+        """Standard error, clustered by document."""
+        return _se(self.scores.loss_sum, self.scores.tokens) / math.log(2)
+
+
+def scout_teachers(
+    paths: Sequence[str | Path],
+    text: str | Path,
+    *,
+    max_bytes: float | None = None,
+    context: int | None = None,
+    stride: int | None = None,
+    text_column: str = "text",
+    max_document_chars: int = 0,
+    section_chars: int = 0,
+    out: Path | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda message: None,
+) -> list[ScoutedTeacher]:
+    """Measure candidate teachers on a text.
+
+    Args:
+        paths: models, as `load_teacher` takes them.
+        text: a file, a folder or a corpus, as `read_documents` takes it.
+        max_bytes: bytes of text read at most, by whole documents; None: all.
+        context: tokens a window sees; None: CONTEXT, or what the shortest candidate allows.
+        stride: tokens scored by each window after the first of a document; None: the context (no overlap).
+        text_column: the field that holds the text in .jsonl and Parquet.
+        max_document_chars: read only the first characters of each document; 0 reads all.
+        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
+        out: folder where each candidate's result is kept and found again; None keeps nothing.
+        device: where the models run, one at a time.
+        say: takes a line of progress now and then.
+
+    Returns:
+        One result per candidate, in the order given.
+
+    Raises:
+        CacheError: no model at a path, or a stored result is damaged.
+        ConfigError: a model twice, no causal model, a context or stride out of range, a budget too small.
+        DataError: a text that cannot be read, or of fewer than two documents.
+        VocabularyError: a model with fewer rows than tokens.
+    """
+    sources = [locate(path) for path in paths]
+    context, stride = _settle_windows(sources, context, stride)
+    excerpt = read_excerpt(
+        text, max_bytes=max_bytes, text_column=text_column, max_document_chars=max_document_chars,
+        section_chars=section_chars,
+    )  # fmt: skip
+    size = sum(excerpt.bytes_per_document)
+    say(f"{text}: {len(excerpt.documents)} documents, {format_bytes(size)}, hash {excerpt.text_hash}")
+    results = []
+    for source in sources:
+        key = {"model": fingerprint(source), "text": excerpt.text_hash, "context": context, "stride": stride,
+               "device": device.partition(":")[0], "format": FORMAT}  # fmt: skip
+        file = None if out is None else out / f"{key['model']}-{content_hash(key)}.json"
+        if file is None or not file.exists():
+            record = key | _measure(source, excerpt, context, stride, device, say)
+            if file is not None:
+                write_json(file, record)
+            results.append(_restored(source.name, record, excerpt, is_cached=False))
+        else:
+            say(f"{source.name}: measured before, {file}")
+            results.append(_restored(source.name, read_json(file), excerpt, is_cached=True))
+    return [replace(each, same_tokenizer_as=_sharing(each, results)) for each in results]
+
+
+def difference(first: ScoutedTeacher, second: ScoutedTeacher) -> PairedDifference:
+    """Bits per byte of `first` minus those of `second` on the same documents; negative if the first is better.
+
+    Raises:
+        DataError: measured on different documents.
+    """
+    in_nats = paired_difference(first.scores, second.scores)  # per byte
+    bit = math.log(2)
+    return replace(
+        in_nats, mean=in_nats.mean / bit, se=in_nats.se / bit, se_documents=in_nats.se_documents / bit
+    )
+
+
+def _settle_windows(
+    sources: Sequence[ModelSource], context: int | None, stride: int | None
+) -> tuple[int, int]:
+    """One context for all candidates, so that none sees more than another; checked before anything is loaded."""
+    if not sources:
+        raise ConfigError("no candidate given; name at least one model, e.g. models/SmolLM2-135M")
+    folders = [str(source.folder.resolve() / (source.gguf_file or "")) for source in sources]
+    if twice := {
+        source.name for source, each in zip(sources, folders, strict=True) if folders.count(each) > 1
+    }:
+        raise ConfigError(f"{', '.join(sorted(twice))}: the same model is given twice; name each once")
+    if context is not None and context < 1:
+        raise ConfigError(f"context = {context}: a window sees at least one token; 1024 is usual")
+    for source in sources:
+        check_config(source, context=context)
+    limits = [limit for source in sources if (limit := context_of(source.config())) is not None]
+    context = context or min([CONTEXT, *limits])
+    stride = stride or context
+    if not 1 <= stride <= context:
+        raise ConfigError(
+            f"stride = {stride}: it lies between 1 and the context, {context}; half of it is usual"
+        )
+    return context, stride
+
+
+def _measure(
+    source: ModelSource,
+    excerpt: Excerpt,
+    context: int,
+    stride: int,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, object]:
+    """What is stored of one candidate: sums over the tokens of each document, and its sizes."""
+    began = time.monotonic()
+    tokenizer = source.tokenizer()
+    start = _start_token(source.name, tokenizer)
+    encoded = encode_documents(tokenizer, excerpt.documents)
+    _check_round_trip(source.name, tokenizer, excerpt.documents, encoded)
+    teacher = load_teacher(source, tokenizer, context=context, device=device)
+    tokens = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    ids = [np.array([start, *ids], dtype=np.int64) for ids in encoded]
+    loss_sum = np.zeros(len(ids))
+    progress = _Progress(source.name, int(tokens.sum()), say)
+    for batch in window_batches(ids, context=context, stride=stride):
+        scored = score_heldout(teacher, batch, batch_windows=len(batch.inputs))
+        loss_sum += scored.loss_sum
+        progress.add(int(scored.tokens.sum()))
+    assert progress.done == tokens.sum()
+    params, total_params = _sizes(teacher)
+    return {
+        "params": params, "total_params": total_params, "vocab": len(tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer), "start_token": start, "seconds": time.monotonic() - began,
+        "tokens_per_document": tokens.tolist(), "loss_sum": loss_sum.tolist(),
+    }  # fmt: skip
+
+
+def _start_token(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """What a document follows: the token that the tokenizer itself puts first, else the end of the text before."""
+    ids = tokenizer("a")["input_ids"]
+    if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id:
+        return tokenizer.bos_token_id
+    for token in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return token
+    raise ConfigError(
+        f"{name}: its tokenizer has neither an end-of-text nor a start token, so a document's first token cannot be "
+        "scored. Set eos_token in its tokenizer_config.json to the token that separated documents in its training"
+    )
+
+
+def _check_round_trip(
+    name: str, tokenizer: "PreTrainedTokenizerBase", documents: list[str], encoded: list[list[int]]
+) -> None:
+    """A tokenizer that loses text (lower case, unknown characters) makes its model look better than it is."""
+    decoded = tokenizer.batch_decode(encoded, clean_up_tokenization_spaces=False)
+    lossy = sum(back.strip() != text.strip() for back, text in zip(decoded, documents, strict=True))
+    if lossy:
+        warnings.warn(
+            f"{name}: its tokenizer does not give back {lossy} of {len(documents)} documents as they were; what it "
+            "drops costs nothing, so that its bits per byte are too low",
+            DistillawWarning, stacklevel=4,
+        )  # fmt: skip
+
+
+def _sizes(teacher: Teacher) -> tuple[int, int]:
+    """(non-embedding, total) parameters, as `Teacher.params` counts them."""
+    architecture = architecture_of(teacher.model.config)
+    if architecture is None:
+        return count_parameters(teacher.model)
+    count = count_params(architecture)
+    return count.non_embedding, count.total
+
+
+def _restored(name: str, record: dict, excerpt: Excerpt, *, is_cached: bool) -> ScoutedTeacher:
+    sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
+    scores = DocumentScores(
+        document=np.arange(len(sizes)), tokens=sizes, loss_sum=np.array(record["loss_sum"], dtype=np.float64)
+    )
+    return ScoutedTeacher(
+        name=name, fingerprint=record["model"], params=record["params"], total_params=record["total_params"],
+        vocab=record["vocab"], tokenizer=record["tokenizer"], same_tokenizer_as=(), context=record["context"],
+        stride=record["stride"], text_hash=record["text"], scores=scores, seconds=record["seconds"],
+        tokens_per_document=np.array(record["tokens_per_document"], dtype=np.int64), is_cached=is_cached,
+    )  # fmt: skip
+
+
+def _sharing(one: ScoutedTeacher, all_: Sequence[ScoutedTeacher]) -> tuple[str, ...]:
+    return tuple(each.name for each in all_ if each is not one and each.tokenizer == one.tokenizer)
+
+
+def _se(loss_sum: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.sqrt(clustered_cov(loss_sum[:, None], weights)[0, 0]))
+
+
+class _Progress:
+    """A line when a candidate begins, every REPORT_SECONDS, and when it is done."""
+
+    def __init__(self, name: str, tokens: int, say: Callable[[str], None]) -> None:
+        self._name, self._tokens, self._say = name, tokens, say
+        self.done = 0
+        self._began = self._said = time.monotonic()
+        say(f"{name}: {format_count(tokens)} tokens")
+
+    def add(self, tokens: int) -> None:
+        """Count scored tokens."""
+        self.done += tokens
+        now = time.monotonic()
+        if self.done < self._tokens and now - self._said < REPORT_SECONDS:
+            return
+        self._said = now
+        rate = self.done / max(now - self._began, 1e-9)
+        left = format_seconds((self._tokens - self.done) / rate)
+        self._say(
+            f"{self._name}: {self.done / self._tokens:.0%}, {format_count(rate)} tokens/s, about {left} left"
+        )

@@ -1,0 +1,73 @@
+"""`distillaw scout` through the console script, on two tiny models of different tokenizers."""
+
+import json
+import math
+import subprocess
+
+import pytest
+import torch
+
+from distillaw.accounting.shapes import shape_for_params
+from distillaw.data.tokenizer import train_tokenizer
+from distillaw.models.fresh import build_model
+
+DOCUMENTS = [
+    f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
+]
+
+
+def distillaw(*args):
+    return subprocess.run(["distillaw", *map(str, args)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a text and two models that guess uniformly."""
+    root = tmp_path_factory.mktemp("scout")
+    (root / "text.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in DOCUMENTS))
+    for name, vocab in (("a", 260), ("b", 290)):
+        model = build_model(shape_for_params(2e4, vocab=vocab, context=32), seed=0)
+        with torch.no_grad():
+            model.get_output_embeddings().weight.zero_()
+        model.save_pretrained(root / name)
+        train_tokenizer(DOCUMENTS, vocab_size=vocab).save_pretrained(str(root / name))
+    return root
+
+
+def test_two_candidates_in_bits_per_byte(place):
+    asked = (
+        "scout",
+        place / "a",
+        place / "b",
+        "--text",
+        place / "text.jsonl",
+        "--max-bytes",
+        "2k",
+        "--out",
+        place / "o",
+    )
+    done = distillaw(*asked, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["schema_version"] == 1 and answer["text"]["bytes"] <= 2000
+    best, other = answer["teachers"]
+    assert best["bits_per_byte"] < other["bits_per_byte"]
+    for each, vocab in ((best, 290), (other, 260)):
+        assert each["nats_per_token"] == pytest.approx(math.log(vocab), rel=1e-6)
+        assert each["same_tokenizer_as"] == [] and not each["cached"]
+    (gap,) = answer["differences"]
+    assert (gap["first"], gap["second"]) == (other["name"], best["name"])
+    assert gap["bits_per_byte"] == pytest.approx(other["bits_per_byte"] - best["bits_per_byte"])
+    assert gap["interval"][0] < gap["bits_per_byte"] < gap["interval"][1]
+
+    again = distillaw(*asked)
+    assert "measured before" in again.stderr
+    assert f"{best['bits_per_byte']:.4f} ±" in again.stdout and "Tokenizers differ" in again.stdout
+    assert "WARNING" in again.stdout  # 2 kB are fewer than thirty documents
+
+
+def test_wrong_usage(place):
+    done = distillaw("scout", place / "a", "--text", place / "text.jsonl", "--max-bytes", "10")
+    assert done.returncode == 2 and "--max-document-chars" in done.stderr
+    done = distillaw("scout", place / "none" / "here", "--text", place / "text.jsonl")
+    assert done.returncode == 1 and "no such model here" in done.stderr
