@@ -1,0 +1,250 @@
+"""How `optimum.py` finds the lowest point: what a teacher costs and brings, and where to look for the best one.
+
+    teacher free to train   one coordinate, along a path of teachers (`teacher_paths.py`)
+    teacher paid for        two, ln N_T and the odds of teacher training in the budget, and the edge of the box
+
+With the odds z = ln(teacher training / the rest) every point divides the budget: none is out of reach, and few
+tokens on either side are as finely resolved as many. Cells lie on the last axis, laws on the first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.accounting.scenarios import CostShares
+from distillaw.laws.base import Array, Indices, Mask
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.laws.search import lowest
+from distillaw.planning.minimise import deepest_valleys, newton
+from distillaw.planning.teacher_paths import Bounds, Edges, Path, Transform, cheapest, edges, overtrained
+
+_SPACING = 0.7
+"""E-folds between teacher sizes of the grid."""
+_ODDS = 28
+"""Divisions of the budget on the grid."""
+_VALLEYS = 3
+_SCOUTS = 16
+"""Laws of a large ensemble that look for valleys; all of them then decide."""
+_EDGE_POINTS = 41
+"""Points of the grid on each edge."""
+_UNPAID = 1e30
+"""Above every loss."""
+_BEYOND = 0.3
+"""E-folds outside the bounds at which a search inside the box is given up."""
+
+
+Found: TypeAlias = tuple[Array, Array, Array]
+"""Ln N_T, ln D_T, mean student loss, each with the cells on its last axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Students with their budgets, k of them, and what a teacher (ln N_T, ln D_T) costs each and brings."""
+
+    ensemble: LawEnsemble
+    n: Array
+    """Ln N_S, shape (k,)."""
+    compute: Array
+    """C, FLOP, shape (k,)."""
+    shares: CostShares
+    fewest: float
+    """Ln of the fewest student tokens."""
+    forward: Transform
+    """F(N), FLOP per token."""
+    effective: Transform
+    """Ln D' of ln D."""
+
+    training: Array
+    """3 F(N_S), FLOP per token, shape (k,)."""
+
+    def pick(self, index: Indices | slice) -> "Cells":
+        """Some of the cells."""
+        return replace(self, n=self.n[index], compute=self.compute[index], training=self.training[index])
+
+    def split(self, size: int) -> Iterator["Cells"]:
+        """Parts of so many cells."""
+        for start in range(0, max(1, len(self.n)), size):
+            yield self.pick(slice(start, start + size))
+
+    def per_token(self, price: Array) -> Array:
+        """FLOP per student token, its training and what it pays of the logits, at F(N_T) = price."""
+        return self.training + self.shares.delta_lgt * price
+
+    def teacher_training(self, price: Array, d: Array) -> Array:
+        """What is charged of 3 F(N_T) D_T, FLOP."""
+        return self.shares.delta_pre * TRAINING_FACTOR * price * np.exp(d)
+
+    def student_tokens(self, price: Array, d: Array) -> Array:
+        """Ln D_S that the teacher leaves; one below the fewest where it leaves less than that."""
+        left = (self.compute - self.teacher_training(price, d)) / self.per_token(price)
+        return np.log(np.maximum(left, np.exp(self.fewest - 1)))
+
+    def divided(self, n: Array, y: Array) -> tuple[Array, Array]:
+        """Ln D_T and ln D_S of a teacher size and the second coordinate of the search.
+
+        Args:
+            n: ln N_T.
+            y: the odds of teacher training in the budget; ln D_T itself where teacher training is free.
+        """
+        price = self.price(n)
+        student = np.log(self.compute / self.per_token(price))
+        if not self.shares.delta_pre:
+            return y, student + np.zeros_like(y)
+        teacher = np.log(self.compute / (self.shares.delta_pre * TRAINING_FACTOR * price))
+        return teacher - np.logaddexp(0.0, -y), student - np.logaddexp(0.0, y)
+
+    def is_paid(self, student_tokens: Array) -> Mask:
+        """True where the student gets the fewest tokens."""
+        return student_tokens >= self.fewest - 1e-9
+
+    def price(self, n: Array) -> Array:
+        """F(N), FLOP per token."""
+        return self.forward(np.exp(n))
+
+    @property
+    def agree_on_teachers(self) -> bool:
+        """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
+        return all(np.all(values == values[0]) for values in self.ensemble.plain.values())
+
+    def teacher(self, n: Array, d: Array) -> Array:
+        """Ln L_T by law."""
+        return self.ensemble.log_supervised(n[None], self.effective(d)[None])
+
+    def alone(self, d: Array) -> Array:
+        """Ln of the supervised loss by law on tokens d."""
+        return self.ensemble.log_supervised(self.n[None], self.effective(d)[None])
+
+    def distilled(self, n: Array, d: Array, student_tokens: Array) -> Array:
+        """Ln L_S by law."""
+        d_student = self.effective(student_tokens)
+        own = self.n.reshape((1,) * d_student.ndim + (-1,))
+        return self.ensemble.log_distilled(own, d_student[None], self.teacher(n, d))
+
+    def at_teacher(self, n: Array, d: Array) -> Array:
+        """Mean L_S with the tokens that this teacher leaves.
+
+        Where it leaves too few: above every loss, and the higher the more is overspent, so that a search between
+        two such points turns back.
+        """
+        price = self.price(n)
+        tokens = self.student_tokens(price, d)
+        spent = self.teacher_training(price, d) + self.per_token(price) * np.exp(self.fewest)
+        too_much = _UNPAID * np.maximum(spent / self.compute, 1.0)
+        return np.where(self.is_paid(tokens), self.loss(n, d, tokens), too_much)
+
+    def loss(self, n: Array, d: Array, student_tokens: Array) -> Array:
+        """Mean L_S; inf where the student gets too few tokens."""
+        return np.where(
+            self.is_paid(student_tokens), np.exp(self.distilled(n, d, student_tokens)).mean(0), np.inf
+        )
+
+
+def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
+    """Ln N_T, ln D_T and the mean student loss of the best teacher of each cell; the loss is inf where none is."""
+    if not cells.shares.delta_pre and not cells.shares.delta_lgt:
+        effective = cells.effective if is_repeated else None
+        return _along(
+            cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
+        )
+    if not cells.shares.delta_pre and cells.agree_on_teachers:
+        return _on_edges(cells, overtrained(bounds))
+    edge = _on_edges(cells, edges(bounds))
+    return _lowest_of([_inside(cells, bounds), edge]) if bounds.has_inside else edge
+
+
+def _along(cells: Cells, path: Path) -> Found:
+    """The best teacher on a path."""
+    x = lowest(lambda x: cells.at_teacher(*path.at(x)), low=0.0, high=path.end, ndim=1, points=len(path.n))
+    n, d = path.at(np.broadcast_to(x, cells.n.shape))
+    return _lowest_of([(n, d, cells.at_teacher(n, d))])
+
+
+def _on_edges(cells: Cells, lines: Edges) -> Found:
+    """The best teacher on any of some lines."""
+    x = lowest(lambda x: cells.at_teacher(*lines.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
+    n, d = lines.at(np.broadcast_to(x, (lines.count, len(cells.n))))
+    loss = cells.at_teacher(n, d)
+    return _lowest_of(list(zip(n, d, loss, strict=True)))
+
+
+def _inside(cells: Cells, bounds: Bounds) -> Found:
+    """The best teacher that touches no bound; a loss of inf where there is none."""
+    starts = _starts(cells, bounds)
+    if starts is None:
+        return cells.n, cells.n, np.full(cells.n.shape, np.inf)
+    n, odds = (start.ravel() for start in starts)
+    cell = np.tile(np.arange(len(cells.n)), _VALLEYS)
+
+    def surface(x: Array, y: Array, index: Indices) -> Array:
+        chosen = cells.pick(cell[index])
+        return chosen.loss(x, *chosen.divided(x, y))
+
+    def is_lost(x: Array, y: Array, index: Indices) -> Mask:
+        return _outside(x, cells.pick(cell[index]).divided(x, y)[0], bounds, _BEYOND)
+
+    n, odds, loss = newton(surface, n, odds, is_lost=is_lost)
+    many = cells.pick(cell)
+    d, _ = many.divided(n, odds)
+    loss[_outside(n, d, bounds, 0.0)] = np.inf
+    shape = (_VALLEYS, len(cells.n))
+    return _lowest_of(list(zip(n.reshape(shape), d.reshape(shape), loss.reshape(shape), strict=True)))
+
+
+def _starts(cells: Cells, bounds: Bounds) -> tuple[Array, Array] | None:
+    """Sizes and odds at the deepest valleys of a grid, each of shape (valleys, k)."""
+    scouts = cells.ensemble.take(np.unique(np.linspace(0, cells.ensemble.size - 1, _SCOUTS).astype(int)))
+    cells = replace(cells, ensemble=scouts)
+    low, high = bounds.params
+    highest = np.clip(_largest_paid(cells, bounds), low, high)
+    points = max(6, int(np.ceil((highest.max() - low) / _SPACING)))
+    at = ((np.arange(points) + 0.5) / points)[:, None, None]
+    n = low + at * (highest - low)
+    first, last, is_open = _range_of_division(cells, bounds, cells.price(n))
+    y = first + ((np.arange(_ODDS) + 0.5) / _ODDS)[:, None] * (last - first)
+    loss = np.where(is_open, cells.loss(n, *cells.divided(n, y)), np.inf)
+    if not np.isfinite(loss).any():
+        return None
+    i, j = deepest_valleys(loss, count=_VALLEYS)
+    k = np.arange(len(cells.n))
+    return np.broadcast_to(n, loss.shape)[i, j, k], y[i, j, k]
+
+
+def _range_of_division(cells: Cells, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
+    """Range of the second coordinate of `Cells.divided` at each teacher size, and where there is any."""
+    most = 1 - np.exp(cells.fewest) * cells.per_token(price) / cells.compute
+    if not cells.shares.delta_pre:
+        few, many = (np.broadcast_to(d, price.shape) for d in bounds.tokens)
+        return few, many, most > 0
+    low, high = (cells.teacher_training(price, np.asarray(d)) / cells.compute for d in bounds.tokens)
+    high = np.minimum(high, most)
+    is_open = high > low
+    first, last = (_odds(np.where(is_open, share, 0.5)) for share in (low, high))
+    return first, last, is_open
+
+
+def _largest_paid(cells: Cells, bounds: Bounds) -> Array:
+    """Ln N_T of the largest teacher that leaves compute for the fewest tokens; -inf where none does."""
+    sizes = np.linspace(*bounds.params, 257)
+    each = cells.shares.delta_lgt * np.exp(cells.fewest)
+    each += cells.teacher_training(np.asarray(1.0), np.asarray(bounds.tokens[0]))
+    left = np.maximum(cells.compute - cells.training * np.exp(cells.fewest), 0.0) / each
+    return np.interp(left, cells.forward(np.exp(sizes)), sizes)
+
+
+def _outside(n: Array, d: Array, bounds: Bounds, by: float) -> Mask:
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    return (n < small - by) | (n > large + by) | (d < few - by) | (d > many + by)
+
+
+def _odds(share: Array) -> Array:
+    return np.log(share) - np.log1p(-share)
+
+
+def _lowest_of(found: list[Found]) -> Found:
+    """Of several answers for each cell the one with the lowest loss, the first of equals."""
+    best = np.argmin([loss for _, _, loss in found], axis=0)
+    n, d, loss = (np.choose(best, [answer[i] for answer in found]) for i in range(3))
+    return n, d, np.where(loss < _UNPAID, loss, np.inf)
