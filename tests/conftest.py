@@ -22,6 +22,22 @@ SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shar
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of data that is read, never committed; the test skips where it is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(f"no data folder at {SHARED} (set DISTILLAW_DATA)")
-    return SHARED
+    return _present(SHARED)
+
+
+@pytest.fixture(scope="session")
+def law_runs() -> Path:
+    """Other people's runs."""
+    return _present(SHARED / "lawruns")
+
+
+@pytest.fixture(scope="session")
+def published_data() -> Path:
+    """Tables of papers."""
+    return _present(SHARED / "published")
+
+
+def _present(folder: Path) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set DISTILLAW_DATA")
+    return folder

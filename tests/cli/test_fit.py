@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,13 +168,11 @@ def test_next_command_keeps_the_options(table):
     )
 
 
-DATA = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data")) / "lawruns"
 GEMSTONES = ("--columns", "params=params_active_precise,tokens=tokens,loss=final_loss", "--group", "none", "--delta",
              "1e-3", "--bootstrap", 0)  # fmt: skip
 TOTAL = ("--params-convention", "total")
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the public run tables are not there")
 @pytest.mark.parametrize(
     ("name", "objective", "E", "alpha", "beta"),
     [
@@ -184,9 +180,10 @@ TOTAL = ("--params-convention", "total")
         ("hot_100b+", 5.3939491254e-3, 1.94744, 0.242384, 0.606225),
     ],
 )
-def test_total_parameters_are_converted(name, objective, E, alpha, beta):
-    done = distillaw("fit", DATA / "gemstones" / f"{name}.csv", "--law", "chinchilla", *GEMSTONES, *TOTAL, "--vocab",
-                     50304, "--width", "width", "--json")  # fmt: skip
+def test_total_parameters_are_converted(law_runs, name, objective, E, alpha, beta):
+    table = law_runs / "gemstones" / f"{name}.csv"
+    done = distillaw("fit", table, "--law", "chinchilla", *GEMSTONES, *TOTAL, "--vocab", 50304,
+                     "--width", "width", "--json")  # fmt: skip
     answer = json.loads(done.stdout)
     assert answer["objective"] <= objective * (1 + 1e-6)
     assert answer["params_convention"] == "non-embedding"

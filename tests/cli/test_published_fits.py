@@ -4,14 +4,10 @@ Objectives are the minima of section 11, reached or beaten to a relative 1e-6; E
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-
-DATA = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data")) / "lawruns"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the public run tables are not there")
 
 GEMSTONES = (
     "--columns",
@@ -71,8 +67,8 @@ REST = [
 ]
 
 
-def reproduce(file, options, law, delta, minimum, E):
-    command = ["distillaw", "fit", str(DATA / file), "--law", law, *options, "--group", "none", "--delta", delta,
+def reproduce(law_runs, file, options, law, delta, minimum, E):
+    command = ["distillaw", "fit", str(law_runs / file), "--law", law, *options, "--group", "none", "--delta", delta,
                "--bootstrap", "0", "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -83,11 +79,11 @@ def reproduce(file, options, law, delta, minimum, E):
 
 
 @pytest.mark.parametrize("row", QUICK, ids=lambda r: f"{Path(r[0]).stem} {r[2]} {r[3]}")
-def test_one_of_each_table(row):
-    reproduce(*row)
+def test_one_of_each_table(law_runs, row):
+    reproduce(law_runs, *row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", REST, ids=lambda r: f"{Path(r[0]).stem} {r[2]} {r[3]} {r[4]}")
-def test_all_the_others(row):
-    reproduce(*row)
+def test_all_the_others(law_runs, row):
+    reproduce(law_runs, *row)

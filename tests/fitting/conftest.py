@@ -1,21 +1,9 @@
-"""Other people's runs: DISTILLAW_DATA, or ../shared/data beside the checkout."""
-
-import os
-from pathlib import Path
+"""Runs made from published laws."""
 
 import numpy as np
 import pytest
 
 from distillaw.laws.published import published
-
-
-@pytest.fixture(scope="session")
-def law_runs() -> Path:
-    root = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    folder = root / "lawruns"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set DISTILLAW_DATA to the folder that holds lawruns/")
-    return folder
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ Section numbers are those of spec/laws.md. Figures of fits are in tests/fitting,
 """
 
 import csv
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,12 +271,9 @@ class TestCapacityGap:
         return law(student_params=size, student_tokens=tokens, teacher_loss=quality)
 
 
-def test_repeated_data_gives_the_published_objective():
+def test_repeated_data_gives_the_published_objective(law_runs):
     """fitting.md 11.4: Huber 1e-3 over all 182 public rows is .0158259, so N', D' and U_N are the authors'."""
-    root = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    folder = root / "lawruns" / "active-sl-scalebench"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set DISTILLAW_DATA")
+    folder = law_runs / "active-sl-scalebench"
     rows = []
     for part in ("train", "test"):
         with (folder / f"data_constrained_{part}.csv").open(newline="") as file:
