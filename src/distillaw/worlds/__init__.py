@@ -1,0 +1,1 @@
+"""Worlds: synthetic languages whose exact next-token distribution is known, and teachers made of it."""

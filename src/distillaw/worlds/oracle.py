@@ -1,0 +1,282 @@
+"""Teachers made of a world's exact distribution, of any loss between the best possible and knowing nothing.
+
+    oracle                                  the exact distribution given everything that is seen
+    oracle:window=3                         given the last three tokens alone
+    oracle:window=3,blend=0.4               0.6 of window 3 and 0.4 of window 4
+    oracle:temperature=2  noise=0.5  uniform=0.1         flatter; wrong in a fixed way; hedged
+    oracle:loss=3.6,by=window               whichever of these has that loss (by window, temperature, noise, uniform)
+
+A teacher is a function of the tokens it sees: `noise` adds to the log-probabilities a fixed Gaussian table that the
+last two tokens index, so it is as learnable as a trained teacher's mistakes. Several changes may be combined; they are
+made in the order window, temperature, noise, uniform. Each makes the loss grow steadily, so any loss has one setting.
+Shape suffixes: B sequence, T position, V token, R table row.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean
+from distillaw.runs.files import content_hash
+from distillaw.worlds.language import Floats, Ints, bisect
+from distillaw.worlds.world import Measured, World, mean_loss
+
+PREFIX = "oracle"
+NOISE_ROWS = 4096
+"""Rows of the table of noise; pairs of tokens share them."""
+WAYS: dict[str, float | None] = {"window": None, "temperature": 64.0, "noise": 32.0, "uniform": 1.0}
+"""What can make a teacher worse, and how far (the window: to none at all)."""
+SOLVE_DOCUMENTS = 32
+"""Documents on which a wanted loss is met."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleSpec:
+    """Which teacher."""
+
+    window: int | None = None
+    """Tokens it sees; None: all that there are."""
+    blend: float = 0.0
+    """Share of the teacher that sees one token more."""
+    temperature: float = 1.0
+    noise: float = 0.0
+    """Standard deviation of what is added to each log-probability."""
+    uniform: float = 0.0
+    """Share of equal probabilities for all tokens."""
+    loss: float | None = None
+    """Wanted loss on held-out text, nats per token; the setting that `by` names then follows."""
+    by: str = "window"
+
+    @property
+    def name(self) -> str:
+        """The text that gives this teacher."""
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        if self.loss is not None and self.by == "window":
+            given.append(("by", self.by))
+        return PREFIX + (":" + ",".join(f"{key}={value}" for key, value in given) if given else "")
+
+
+def is_oracle(name: str) -> bool:
+    """Whether a teacher's name asks for an oracle."""
+    return name == PREFIX or name.startswith(PREFIX + ":")
+
+
+def parse_oracle(name: str) -> OracleSpec:
+    """Read a teacher's name.
+
+    Raises:
+        ConfigError: an unknown setting, a value that is no number or out of range, or a wanted loss with settings.
+    """
+    given: dict[str, object] = {}
+    for part in filter(None, name.removeprefix(PREFIX).removeprefix(":").split(",")):
+        key, _, text = part.partition("=")
+        given[key.strip()] = _read(name, key.strip(), text.strip())
+    spec = OracleSpec(**given)  # pyrefly: ignore - the names were checked
+    _check(name, spec)
+    return spec
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "window": int, "blend": float, "temperature": float, "noise": float, "uniform": float, "loss": float, "by": str,
+}  # fmt: skip
+
+
+def _read(name: str, key: str, text: str) -> object:
+    if key not in _READERS:
+        raise ConfigError(
+            f"teacher {name!r}: no setting {key!r}{did_you_mean(key, _READERS)}; known are {', '.join(_READERS)}"
+        )
+    try:
+        return _READERS[key](text)
+    except ValueError:
+        raise ConfigError(f"teacher {name!r}: {key} = {text!r} is no {_READERS[key].__name__}") from None
+
+
+def _check(name: str, spec: OracleSpec) -> None:
+    rules = (
+        ("window", spec.window is None or spec.window >= 0, "be 0 or more"),
+        ("blend", 0 <= spec.blend <= 1, "lie in [0, 1]"),
+        ("temperature", 0.01 <= spec.temperature <= 100, "lie in [0.01, 100]"),
+        ("noise", 0 <= spec.noise <= 100, "lie in [0, 100]"),
+        ("uniform", 0 <= spec.uniform <= 1, "lie in [0, 1]"),
+        ("loss", spec.loss is None or 0 < spec.loss < math.inf, "be above 0"),
+        ("by", spec.by in WAYS, f"be one of {', '.join(WAYS)}"),
+    )
+    for key, holds, rule in rules:
+        if not holds:
+            raise ConfigError(f"teacher {name!r}: {key} = {getattr(spec, key)} must {rule}")
+    if spec.blend and spec.window is None:
+        raise ConfigError(f"teacher {name!r}: blend is for a window, and none is given; add window=N")
+    if spec.loss is not None and spec != OracleSpec(loss=spec.loss, by=spec.by):
+        raise ConfigError(f"teacher {name!r}: a wanted loss sets the rest itself; give loss and by alone")
+    if spec.loss is None and spec.by != "window":
+        raise ConfigError(f"teacher {name!r}: by = {spec.by} is for a wanted loss; add loss=NATS")
+
+
+class Oracle:
+    """A teacher of one world."""
+
+    def __init__(self, world: World, spec: OracleSpec) -> None:
+        assert spec.loss is None, "find_oracle settles a wanted loss first"
+        self.world, self.spec = world, spec
+
+    @property
+    def flops_per_token(self) -> float:
+        """Floating-point operations of its own filter, per token; a window is read anew at every position."""
+        passes = (
+            1 if self.spec.window is None else max(self.spec.window, 1) * (1 if not self.spec.blend else 2)
+        )
+        return passes * self.world.language.flops_per_observation
+
+    def probs(self, tokens_BT: Ints) -> Floats:
+        """Its probabilities of the token after each position, (B, T, V)."""
+        spec = self.spec
+        probs_BTV = self.world.next_probs(tokens_BT, spec.window)
+        if spec.blend and spec.window is not None:
+            wider_BTV = self.world.next_probs(tokens_BT, spec.window + 1)
+            probs_BTV = _mix(probs_BTV, wider_BTV, spec.blend)
+        return self._worsen(probs_BTV, tokens_BT)
+
+    def _worsen(self, probs_BTV: Floats, tokens_BT: Ints) -> Floats:
+        """Temperature, noise and hedging."""
+        spec = self.spec
+        if spec.temperature != 1 or spec.noise:
+            with np.errstate(divide="ignore"):
+                scores_BTV = np.log(probs_BTV) / spec.temperature
+            if spec.noise:
+                scores_BTV += spec.noise * self._noise_RV[self._noise_row(tokens_BT)]
+            scores_BTV -= scores_BTV.max(axis=-1, keepdims=True)
+            probs_BTV = np.exp(scores_BTV)
+            probs_BTV /= probs_BTV.sum(axis=-1, keepdims=True)
+        return _mix(probs_BTV, 1 / self.world.vocab, spec.uniform) if spec.uniform else probs_BTV
+
+    @property
+    def _noise_RV(self) -> Floats:  # noqa: N802 - an array
+        return _noise_table(self.world.spec.seed, self.world.vocab)
+
+    def _noise_row(self, tokens_BT: Ints) -> Ints:
+        before_BT = np.concatenate(
+            [np.full((len(tokens_BT), 1), self.world.end_of_text), tokens_BT[:, :-1]], axis=1
+        )
+        pair_BT = (before_BT * self.world.vocab + tokens_BT).astype(np.uint64)
+        # multiplicative hashing (Knuth, volume 3, section 6.4): the high bits of a product with an odd constant
+        hashed_BT = (pair_BT + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        return (hashed_BT >> np.uint64(52)).astype(np.int64)
+
+    def loss(self, *, documents: int = 64, context: int | None = None, first: int = 0) -> Measured:
+        """Its loss on held-out text, expected under the exact distribution of every next word.
+
+        Args:
+            documents: how many are read.
+            context: tokens of a window, as held-out text is scored; None: the whole document.
+            first: the first of them.
+        """
+        sequences = self.world.heldout_sequences(documents=documents, context=context, first=first)
+        return mean_loss(self.world.next_probs(sequences), self.probs(sequences), documents)
+
+
+@lru_cache(maxsize=2)
+def _noise_table(seed: int, vocab: int) -> Floats:
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    return generator.standard_normal((NOISE_ROWS, vocab))
+
+
+def _mix(probs: Floats, other: "Floats | float", share: float) -> Floats:
+    return (1 - share) * probs + share * other
+
+
+def oracle_hash(world: World, spec: OracleSpec, context: int) -> str:
+    """Names a teacher: world and settings; with a wanted loss also the context in which it is met."""
+    return content_hash([world.spec.spec_hash, spec.name, None if spec.loss is None else context])
+
+
+@lru_cache(maxsize=16)
+def find_oracle(world: World, spec: OracleSpec, context: int | None = None) -> Oracle:
+    """The teacher of a spec; a wanted loss is met first.
+
+    Raises:
+        ConfigError: no teacher of that kind has that loss (the possible range is named).
+    """
+    if spec.loss is None:
+        return Oracle(world, spec)
+    return oracle_with_loss(world, spec.loss, by=spec.by, context=context)
+
+
+def oracle_with_loss(world: World, target: float, *, by: str, context: int | None = None) -> Oracle:
+    """The teacher whose loss on held-out text is `target`.
+
+    The setting is found by bisection on the expected loss over SOLVE_DOCUMENTS documents, and rounded to six digits,
+    so that all machines agree on it. Windows are whole numbers: between two of them their distributions are blended.
+
+    Args:
+        world: the world it teaches.
+        target: nats per token.
+        by: `window`, `temperature`, `noise` or `uniform`.
+        context: tokens of a window, as held-out text is scored.
+
+    Raises:
+        ConfigError: no such teacher has that loss (the possible range is named).
+    """
+    search = _Search(world, context)
+    best = search.loss(OracleSpec())
+    worst = search.loss(_set(by, 0 if by == "window" else WAYS[by]))
+    if not best <= target <= worst:
+        raise ConfigError(
+            f"no {PREFIX} has a loss of {target:g} nats by {by}: on this world it lies between {best:.4f} (exact) and "
+            f"{worst:.4f}; choose a loss in between"
+        )
+    spec = search.window(target) if by == "window" else search.setting(target, by)
+    return Oracle(world, spec)
+
+
+def _set(by: str, value: float | None) -> OracleSpec:
+    return OracleSpec(**{by: value})  # pyrefly: ignore - `by` names a field
+
+
+class _Search:
+    """Losses of teachers on one text, with what is dear computed once."""
+
+    def __init__(self, world: World, context: int | None) -> None:
+        self._world = world
+        self._sequences = world.heldout_sequences(documents=SOLVE_DOCUMENTS, context=context)
+
+    @cached_property
+    def _exact(self) -> Floats:
+        return self._world.next_probs(self._sequences)
+
+    def loss(self, spec: OracleSpec) -> float:
+        """Of a teacher without a blend."""
+        if spec.window is None:
+            return self._of(Oracle(self._world, spec)._worsen(self._exact, self._sequences))
+        return self._of(self._world.next_probs(self._sequences, spec.window))
+
+    def _of(self, probs_BTV: Floats) -> float:
+        return mean_loss(self._exact, probs_BTV, SOLVE_DOCUMENTS).value
+
+    def setting(self, target: float, by: str) -> OracleSpec:
+        """Temperature, noise or hedging that meets a loss."""
+        low, high = (1.0 if by == "temperature" else 0.0), WAYS[by]
+        assert high is not None
+
+        def above(value: float) -> float:
+            return target - self.loss(_set(by, value))
+
+        return _set(by, float(f"{bisect(above, low, high, steps=24):.6g}"))
+
+    def window(self, target: float) -> OracleSpec:
+        """Window and blend that meet a loss: the widest window that is too bad, and a share of the next."""
+        length = self._sequences.shape[1]
+        low, high = 0, 1
+        while high < length and self.loss(OracleSpec(window=high)) > target:
+            low, high = high, min(2 * high, length)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.loss(OracleSpec(window=middle)) > target else (low, middle)
+        narrow_BTV = self._world.next_probs(self._sequences, low)
+        wide_BTV = self._world.next_probs(self._sequences, low + 1)
+        blend = bisect(lambda share: self._of(_mix(narrow_BTV, wide_BTV, share)) - target, 0.0, 1.0, steps=24)
+        return OracleSpec(window=low, blend=float(f"{blend:.6g}"))
