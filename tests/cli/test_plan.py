@@ -67,7 +67,7 @@ def test_a_study_answers_for_its_target(study):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--student", "1B"], "either the student's tokens or its compute"),
+        (["--student", "1B"], "give one budget"),
         (["--tokens", "1B"], "name the student"),
         (["--student", "1B", "--tokens", "x"], "cannot read 'x'"),
         (

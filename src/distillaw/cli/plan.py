@@ -177,6 +177,6 @@ def _evidence(verdict: "Verdict") -> "Table":
         if source.is_decisive:
             answer = call(source)
             chances = [percent(answer.distil), percent(answer.pretrain)]
-        mark = "decides; " if source is verdict.headline else ""
+        mark = "decides; " if source.source in verdict.headline.deciding else ""
         table.add_row(source.source, gain, *chances, f"{mark}{source.status}: {source.note}")
     return table

@@ -54,6 +54,11 @@ class LawEnsemble:
         """M, the number of members."""
         return len(self.plain["alpha"])
 
+    @property
+    def irreducible(self) -> Array:
+        """E of each member, nats/token, shape (m,)."""
+        return np.exp(self.plain["log_E"])
+
     def take(self, members: ArrayLike) -> "LawEnsemble":
         """The ensemble of the members with these indices; repeats are allowed."""
         index = np.atleast_1d(members)
@@ -92,6 +97,18 @@ class LawEnsemble:
         """Ln L from ln N, ln D, unchecked; each has a first axis of length m or 1 for the members."""
         c = _columns(self.plain, n, d)
         return np.logaddexp(c["log_E"], _log_power_term(c, n, d))
+
+    def log_tokens_for(self, n: Array, loss: Array) -> Array:
+        """Ln D at which supervised training of size N reaches a loss, from ln N and ln L; inf where it never does.
+
+        D = (B / (((L - E)^(1/gamma) - A / N^alpha))^(1/beta)
+        """
+        c = _columns(self.plain, n, loss)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            inner = np.log(np.exp(loss) - np.exp(c["log_E"])) / c["gamma"]
+            data = np.log(np.exp(inner) - np.exp(c["log_A"] - c["alpha"] * n))
+        d = (c["log_B"] - data) / c["beta"]
+        return np.where(np.isnan(d), np.inf, d)
 
     def log_distilled(self, n: Array, d: Array, t: Array) -> Array:
         """Ln L_S from ln N_S, ln D_S, ln L_T, unchecked; first axes as in `log_supervised`."""

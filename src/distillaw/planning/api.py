@@ -1,9 +1,13 @@
-"""`distillaw.plan`: one student, one question, every source of evidence side by side.
+"""`distillaw.plan`: one question, every source of evidence side by side, one verdict.
 
-    distillaw plan --student 0.1M --tokens 0.5M --study out/quickstart
+    distillaw plan --student 1B --compute 1e21 --teacher llama-3.1-8b
 
-Order of trust: paired runs at the target, then laws fitted on the user's own runs and only inside their range,
-then published laws. Nothing here trains or fits.
+    situation.py   the question, checked            voices.py        every law that may speak
+    options.py     what could be done               law_evidence.py  what each law says of it
+    paired.py      what the user's runs say         consensus.py     what all of them say together
+    decision.py    distil, pretrain, too close      flips.py         what would change it
+
+Nothing here trains or fits.
 """
 
 import math
@@ -11,54 +15,92 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
-from distillaw.planning.decision import EqualCompute, Verdict, call, choose, regret
+from distillaw.fitting.result import FitResult
+from distillaw.laws.published import PublishedLaw
+from distillaw.planning.bills import training_tokens
+from distillaw.planning.budget import compute_for
+from distillaw.planning.consult import Sources, consult, options_of
+from distillaw.planning.decision import EqualCompute, Verdict, call, choose, regret, witnesses
 from distillaw.planning.evidence import Evidence, Interval
+from distillaw.planning.law_crossover import law_crossovers
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.planning.situation import Situation, Teacher
-from distillaw.quantities import parse_count
+from distillaw.planning.voices import LawLike, find_voices
+from distillaw.quantities import format_count, parse_count
+
+LADDER = (1, 2, 4, 8, 16)
+"""Teacher sizes in units of the student's, considered at equal tokens where the user names none."""
+LADDER_RATIO = 20.0
+"""Tokens per parameter of such teachers: about compute-optimal."""
 
 
 def plan(
-    student_params: float | str,
+    student_params: float | str | None = None,
     *,
     student_tokens: float | str | None = None,
     compute: float | str | None = None,
+    device_hours: float | None = None,
+    money: float | None = None,
+    device: str = "h100-sxm",
+    mfu: float | None = None,
+    price_per_hour: float | None = None,
+    max_params: float | str | None = None,
     study: str | Path | StudyRecord | None = None,
-    teachers: Sequence[Teacher] = (),
-    law: str | None = None,
+    teachers: Sequence[Teacher | str] = (),
+    law: LawLike | Sequence[LawLike] | None = None,
+    published: bool | Sequence[str] = True,
     scenario: str = "inference",
+    shares: tuple[float, float] | None = None,
+    logits: str = "online",
     students_served: int = 1,
+    may_train_teacher: bool = True,
+    unique_tokens: float | str | None = None,
+    inference_tokens: float | str | None = None,
     vocab: int | None = None,
     context: int | None = None,
     level: float = 0.9,
     seed: int = 0,
+    with_flips: bool = True,
 ) -> Verdict:
     """Distil or pretrain one student, from which teacher, and how sure.
 
     Args:
-        student_params: N_S, non-embedding parameters; a number or text such as `300M`.
-        student_tokens: D_S, the same tokens for every strategy. Either this or `compute`.
-        compute: FLOP, the same bill for every strategy (teacher logits counted as the scenario says).
+        student_params: N_S, non-embedding parameters; a number or text such as `300M`. None leaves the size free.
+        student_tokens: D_S, the same tokens for every strategy; one budget of this and the next three.
+        compute: FLOP, the same bill for every strategy.
+        device_hours: hours of one `device`, turned into FLOP at its utilisation.
+        money: US dollars, turned into device-hours at its price.
+        device: hardware preset of the two above.
+        mfu: utilisation assumed, by default the preset's.
+        price_per_hour: US dollars per device-hour, by default the preset's.
+        max_params: largest student that can be served (`planning.budget.largest_served` finds it from memory or
+            latency). With a fixed student, pretraining a larger one up to this is an option under `compute`.
         study: a study folder (or one already read); its runs and fitted laws are the first evidence.
-        teachers: candidates. Empty takes the study's own, or a ladder of compute-optimal ones that would have
-            to be trained.
-        law: a published law to decide by; by default the three surrogates together stand for them all.
-        scenario: who pays for the teacher: best-case, inference, pretraining or
-            pretraining-inference.
+        teachers: candidates, or names of real models (`distillaw teachers`). Empty takes the study's own; without a
+            study, under tokens, a ladder of compute-optimal ones that would have to be trained.
+        law: laws to consult first: a name, a file of `distillaw fit --out`, a FitResult, or several.
+        published: whether published laws and surrogates are consulted unasked, or the names of those that are.
+        scenario: who pays for the teacher: best-case, inference, pretraining or pretraining-inference.
+        shares: (delta_Lgt, delta_Pre), each in [0, 1], instead of the scenario's.
+        logits: `online`, or `stored` once for all students served.
         students_served: students that share the bill for training a teacher.
+        may_train_teacher: whether training the best teacher for the budget is an option (under `compute`).
+        unique_tokens: distinct training tokens at hand; more are repeats, worth less.
+        inference_tokens: tokens the student will serve in its life; their FLOP are in every bill.
         vocab: vocabulary, for counting FLOP; by default the study's, else 32768.
         context: training context, for counting FLOP; by default the study's, else 4096.
         level: of all intervals.
         seed: of the draws.
+        with_flips: whether to search what would change the answer.
 
     Returns:
         Verdict; `str()` of it is the text that the command prints.
 
     Raises:
         ConfigError: a question that cannot be answered (says which value, which rule, what to change).
+        VocabularyError: teachers of several tokenizers with losses per token.
         CacheError: the study folder cannot be read.
 
     Example:
@@ -69,86 +111,123 @@ def plan(
     if not 0.5 <= level < 1:
         raise ConfigError(f"level = {level}: intervals cover between 0.5 and 1, e.g. 0.9")
     record = read_study(Path(study)) if isinstance(study, str | Path) else study
-    params = parse_count(student_params, name="student")
-    candidates = tuple(teachers) or _candidates(record, params)
-    exact, label = _exact_size(record, params)
+    params = None if student_params is None else parse_count(student_params, name="student")
+    tokens = None if student_tokens is None else parse_count(student_tokens, name="tokens")
+    flop, budget_text = _budget(compute, device_hours, money, device, mfu, price_per_hour)
+    candidates = tuple(_named(t) if isinstance(t, str) else t for t in teachers)
+    exact, label = (None, "") if params is None else _exact_size(record, params)
     situation = Situation(
-        student_params=exact, label=label,
-        student_tokens=None if student_tokens is None else parse_count(student_tokens, name="tokens"),
-        compute=None if compute is None else parse_count(compute, name="compute"),
-        teachers=candidates, scenario=scenario, students_served=students_served, **_sizes(record, vocab, context),
+        student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
+        max_params=_count(max_params, "max-student"), teachers=candidates or _candidates(record, params, tokens),
+        may_train_teacher=may_train_teacher, scenario=scenario, shares=None if shares is None else CostShares(*shares),
+        students_served=students_served, logits=logits, unique_tokens=_count(unique_tokens, "unique-tokens"),
+        inference_tokens=_count(inference_tokens, "inference-tokens") or 0.0, **_sizes(record, vocab, context),
     )  # fmt: skip
-    return decide(situation, record, law=law, level=level, seed=seed)
+    asked = _laws(law)
+    voices = find_voices(record, asked, published_too=published)
+    sources = Sources(record=record, voices=voices, level=level, seed=seed,
+                      asked=tuple(v.source for v in voices[: len(asked)]))  # fmt: skip
+    return decide(situation, sources, with_flips=with_flips)
 
 
-def decide(
-    situation: Situation, record: StudyRecord | None, *, law: str | None, level: float, seed: int
-) -> Verdict:
+def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:
     """The verdict on a checked situation."""
     from distillaw.planning import wording
+    from distillaw.planning.flips import find_flips
+    from distillaw.planning.teacher_range import teacher_range
 
-    _check_teachers(situation, record)
-    evidence = consult(situation, record, law=law, level=level, seed=seed)
-    headline = choose(evidence)
+    _check_teachers(situation, sources)
+    level = sources.level
+    options = options_of(situation, sources)
+    evidence = consult(situation, sources, options)
+    headline = choose(evidence, level=level)
     answer = call(headline)
-    equal = _equal_compute(situation, record, headline, law=law, level=level, seed=seed)
+    equal = _equal_compute(situation, sources, headline)
+    by_tokens, by_compute = law_crossovers(
+        situation, sources.voices, witnesses(evidence), headline.best, level=level
+    )
+    headline = replace(headline, crossover=headline.crossover or by_tokens)
     assert headline.pretrain is not None
-    rows = sorted([headline.pretrain, *headline.distil], key=_expected_loss(headline))
-    lost = regret(headline, answer.verdict, level)
-    words = wording.explain(situation, evidence, headline, answer, equal, record=record, level=level, law=law)
+    rows = sorted([headline.pretrain, *headline.alternatives], key=_expected_loss(headline))
+    flips = []
+    if with_flips and headline.is_decisive:
+        trains = headline.best.kind == "train-teacher"
+        flips = find_flips(situation, sources, answer.verdict, trains_teacher=trains)
+    words = wording.explain(situation, evidence, headline, answer, equal, flips=flips, sources=sources)
+    is_law = headline.kind != "measured" and headline.is_informative
     return Verdict(
         verdict=answer.verdict, probability=answer.probability, margin=answer.margin, strategies=tuple(rows),
-        gain=Interval.of(headline.gain_draws, level), crossover=headline.crossover, flips_if=words.flips_if,
+        gain=Interval.of(headline.gain_draws, level), crossover=headline.crossover,
+        crossover_compute=by_compute, flips_if=words.flips_if, flips=tuple(flips),
         assumptions=words.assumptions, inside_range=headline.inside_range, warnings=words.warnings,
-        regret_if_wrong=lost, reasons=words.reasons, evidence=tuple(evidence), headline=headline, call=answer,
-        equal_compute=equal, situation=situation, level=level, sentence=words.sentence,
-        next_runs=words.next_runs, next_command=words.next_command,
+        regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
+        headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
+        sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command,
+        teachers=teacher_range(sources.lead(situation), headline.best) if is_law else None,
     )  # fmt: skip
 
 
-def _check_teachers(situation: Situation, record: StudyRecord | None) -> None:
+def _laws(law: LawLike | Sequence[LawLike] | None) -> list[LawLike]:
+    """One law, several or none, as a list."""
+    if law is None:
+        return []
+    if isinstance(law, str | Path | FitResult | PublishedLaw):
+        return [law]
+    return list(law)
+
+
+def _budget(
+    compute: float | str | None, device_hours: float | None, money: float | None, device: str, mfu: float | None,
+    price_per_hour: float | None,
+) -> tuple[float | None, str]:  # fmt: skip
+    """FLOP and how the user said it; None where tokens are the budget."""
+    if device_hours is None and money is None:
+        return _count(compute, "compute"), ""
+    if compute is not None:
+        raise ConfigError("give one budget: compute, device-hours or money")
+    return compute_for(
+        device_hours=device_hours, money=money, device=device, mfu=mfu, price_per_hour=price_per_hour
+    )
+
+
+def _count(value: float | str | None, name: str) -> float | None:
+    return None if value is None else parse_count(value, name=name)
+
+
+def _named(name: str) -> Teacher:
+    """A real model as a teacher; its loss on the user's text is not known."""
+    from distillaw.accounting.families import model
+
+    found = model(name)
+    if found.tokens is None:
+        raise ConfigError(
+            f"{found.name}: its training tokens are not published, so no law can estimate its loss; measure it on your "
+            "text (distillaw scout) and give --teacher-loss with --teacher-params"
+        )
+    return Teacher(
+        name=found.name, params=float(found.params), tokens=found.tokens, tokenizer=found.tokenizer
+    )
+
+
+def _check_teachers(situation: Situation, sources: Sources) -> None:
     """Refuse teacher losses that no model on this text can have; a study's own text may be easier than any law's.
 
     Raises:
         ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
     """
-    from distillaw.laws.published import published
-
-    floor = published("busbridge2025").supervised.E  # type: ignore[union-attr]
+    floors = [float(v.ensemble.irreducible.min()) for v in sources.voices if v.ensemble is not None]
+    floor = min(floors, default=0.0)
     for teacher in situation.teachers:
         if teacher.loss is not None and teacher.loss > math.log(situation.vocab):
             raise ConfigError(
                 f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
                 f"({math.log(situation.vocab):.3f}); give the loss in nats/token, or --vocab"
             )
-        if record is None and teacher.loss is not None and teacher.loss <= floor:
+        if sources.record is None and teacher.loss is not None and teacher.loss <= floor:
             raise ConfigError(
                 f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
                 "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
             )
-
-
-def consult(
-    situation: Situation, record: StudyRecord | None, *, law: str | None, level: float, seed: int
-) -> list[Evidence]:
-    """Every source in order of trust, silent ones included."""
-    from distillaw.planning.published import published_evidence
-
-    rng = np.random.default_rng(seed)
-    found: list[Evidence] = []
-    if record is not None:
-        from distillaw.planning.fitted import fitted_evidence
-        from distillaw.planning.paired import paired_evidence
-
-        found.append(paired_evidence(situation, record, situation.teachers, level=level, rng=rng))
-        found.append(fitted_evidence(situation, record, situation.teachers, level=level))
-    published = published_evidence(situation, situation.teachers, level=level, rng=rng, law=law)
-    if not any(e.speaks for e in [*found, *published]):
-        raise ConfigError(
-            f"compute {situation.compute:g} FLOP pays for no teacher considered: {published[0].note}. Raise it, name "
-            "a teacher that exists, or choose --scenario best-case"
-        )
-    return [*published[:1], *found, *published[1:]] if law is not None else [*found, *published]
 
 
 def _exact_size(record: StudyRecord | None, params: float) -> tuple[float, str]:
@@ -162,15 +241,22 @@ def _exact_size(record: StudyRecord | None, params: float) -> tuple[float, str]:
     return float(run.params), run.label
 
 
-def _candidates(record: StudyRecord | None, params: float) -> tuple[Teacher, ...]:
-    if record is not None:
+def _candidates(
+    record: StudyRecord | None, params: float | None, tokens: float | None
+) -> tuple[Teacher, ...]:
+    """The study's teachers; at equal tokens without any, a ladder; under a bill the best one is searched."""
+    if record is not None and params is not None:
         from distillaw.planning.paired import study_teachers
 
         if found := study_teachers(record, params):
             return found
-    from distillaw.planning.published import teacher_ladder
-
-    return teacher_ladder(params)
+    if tokens is None or params is None:
+        return ()
+    return tuple(
+        Teacher(name=f"{format_count(k * params)} teacher", params=k * params,
+                tokens=LADDER_RATIO * k * params, exists=False)
+        for k in LADDER
+    )  # fmt: skip
 
 
 def _sizes(record: StudyRecord | None, vocab: int | None, context: int | None) -> dict:
@@ -197,32 +283,23 @@ def _expected_loss(headline: Evidence):
     return lambda row: base - (row.gain.mean if row.gain is not None else 0.0)
 
 
-def _equal_compute(
-    situation: Situation,
-    record: StudyRecord | None,
-    headline: Evidence,
-    *,
-    law: str | None,
-    level: float,
-    seed: int,
-) -> EqualCompute | None:
+def _equal_compute(situation: Situation, sources: Sources, headline: Evidence) -> EqualCompute | None:
     """The chosen distillation against pretraining on its whole bill; None if that is the question already."""
     best = headline.best
     total = best.compute["total"]
     if situation.compute is not None or total is None or best.teacher is None:
         return None
-    tokens = total / situation.training_flop_per_token
-    question = replace(situation, student_tokens=None, compute=total, teachers=(best.teacher,))
-    decisive = [
-        e for e in consult(question, record, law=law, level=level, seed=seed) if e.speaks and e.is_decisive
-    ]
-    if not decisive:
+    question = replace(situation, student_tokens=None, compute=total, student_params=best.student_params,
+                       teachers=(best.teacher,), may_train_teacher=False)  # fmt: skip
+    tokens = training_tokens(question, best.student_params)
+    evidence = consult(question, sources, options_of(question, sources, with_speculative=False))
+    if not witnesses(evidence):
         basis = "no source reaches that far: train the student without a teacher on these tokens"
         return EqualCompute(compute=total, pretrain_tokens=tokens, basis=basis, call=None, gain=None)
-    source = decisive[0]
+    source = choose(evidence, level=sources.level)
     assert source.pretrain is not None
     how = "" if source.pretrain.basis in ("law", "measured") else f", {source.pretrain.basis}"
     return EqualCompute(
         compute=total, pretrain_tokens=tokens, basis=source.source + how, call=call(source),
-        gain=Interval.of(source.gain_draws, level),
+        gain=Interval.of(source.gain_draws, sources.level),
     )  # fmt: skip

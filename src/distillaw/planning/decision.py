@@ -9,13 +9,20 @@ small run; a gain below it is not worth a pipeline. The words around the numbers
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distillaw.planning.consensus import agreed_draws
 from distillaw.planning.crossover import Crossover
-from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.evidence import SOURCES, Evidence, Interval, Strategy, with_gains
+from distillaw.planning.gains import GainPosterior
 from distillaw.planning.situation import Situation
+
+if TYPE_CHECKING:
+    from distillaw.planning.flips import Flip
+    from distillaw.planning.teacher_range import TeacherRange
 
 MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
@@ -77,11 +84,72 @@ def regret(evidence: Evidence, verdict: str, level: float) -> Interval:
     return Interval.of(lost, level) if len(lost) else Interval(mean=0.0, lower=0.0, upper=0.0)
 
 
-def choose(evidence: Sequence[Evidence]) -> Evidence:
-    """The source that carries the verdict: the first decisive one, else the first that has numbers at all."""
-    speaking = [e for e in evidence if e.speaks]
-    assert speaking, "published laws always have numbers"
-    return next((e for e in speaking if e.is_decisive), speaking[0])
+def choose(evidence: Sequence[Evidence], *, level: float) -> Evidence:
+    """What carries the verdict: the witnesses that may decide, put together; else the first that has numbers."""
+    deciding = witnesses(evidence)
+    if not deciding:
+        return next(e for e in evidence if e.speaks)
+    return deciding[0] if len(deciding) == 1 else agree(deciding, level=level)
+
+
+def witnesses(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """At most one deciding source of each kind, in order of trust.
+
+    Fits of one study share its runs, and published laws share their form and their doubt: two of a kind are not
+    independent, and multiplying them would be too sure.
+    """
+    found: dict[str, Evidence] = {}
+    for one in evidence:
+        if one.speaks and one.is_decisive:
+            found.setdefault("published" if one.kind == "surrogate" else one.kind, one)
+    return list(found.values())
+
+
+def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
+    """Several sources as one: gains multiplied as densities, all else from the first, which is trusted most."""
+    lead = sources[0]
+    assert lead.pretrain is not None and lead.posterior is not None
+    by_source = [{row.name: j for j, row in enumerate(e.alternatives)} for e in sources]
+    names = list(dict.fromkeys(name for rows in by_source for name in rows))
+    columns, rows = [], []
+    for name in names:
+        those = [(e, at[name]) for e, at in zip(sources, by_source, strict=True) if name in at]
+        first, j = those[0]
+        assert first.posterior is not None
+        order = first.posterior.draws[:, j]
+        columns.append(agreed_draws([e.beliefs[k] for e, k in those], order) if len(those) > 1 else order)
+        rows.append(first.alternatives[j])
+    draws = np.column_stack(columns)
+    posterior = GainPosterior(draws=draws, estimate=draws.mean(0), se=draws.std(0))
+    found = tuple(_moved(row, lead.pretrain) for row in with_gains(rows, draws, level))
+    others = " and ".join(e.source for e in sources)
+    return replace(
+        lead, source=f"the consensus of {others}", kind="measured" if lead.kind == "measured" else "consensus",
+        note=f"{lead.source} first: {lead.note}", alternatives=found, posterior=posterior, beliefs=(),
+        inside_range=lead.inside_range, warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
+        details={**lead.details, SOURCES: [e.source for e in sources]},
+    )  # fmt: skip
+
+
+def _moved(row: Strategy, pretrain: Strategy) -> Strategy:
+    """A row with its loss shifted to fit the gain agreed on."""
+    assert row.gain is not None
+    shift = pretrain.loss.mean - row.gain.mean - row.loss.mean
+    loss = Interval(mean=row.loss.mean + shift, lower=row.loss.lower + shift, upper=row.loss.upper + shift)
+    return replace(row, loss=loss)
+
+
+def disagreement(evidence: Sequence[Evidence], level: float) -> str | None:
+    """A sentence where two sources that may decide put the gain into intervals that do not meet."""
+    bands = [(e.source, Interval.of(e.gain_draws, level)) for e in evidence if e.speaks and e.is_decisive]
+    for i, (one, a) in enumerate(bands):
+        for other, b in bands[i + 1 :]:
+            if max(a.lower, b.lower) > min(a.upper, b.upper):
+                return (
+                    f"{one} and {other} disagree: gains [{a.lower:.3f}, {a.upper:.3f}] and [{b.lower:.3f}, "
+                    f"{b.upper:.3f}] nats/token do not meet; the answer is as wide as that"
+                )
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +188,10 @@ class Verdict:
     gain: Interval
     """Best distillation over pretraining, nats/token."""
     crossover: Crossover | None
+    crossover_compute: Crossover | None
     flips_if: Sequence[str]
+    flips: Sequence["Flip"]
+    """The same as numbers, where they were searched."""
     assumptions: Sequence[str]
     inside_range: bool
     warnings: Sequence[str]
@@ -135,14 +206,13 @@ class Verdict:
     sentence: str
     next_runs: Sequence[str]
     next_command: str
+    teachers: "TeacherRange | None" = None
+    """How flat the choice of the teacher's size is."""
 
     @property
     def crossover_tokens(self) -> dict[str, float | None]:
         """`{lower, median, upper}`, None where there is none."""
-        band = self.crossover
-        if band is None:
-            return {"lower": None, "median": None, "upper": None}
-        return {"lower": band.lower, "median": band.median, "upper": band.upper}
+        return _band(self.crossover)
 
     def to_json(self) -> dict[str, object]:
         """The keys of interface.md, `plan`, and what stands behind them, at full precision."""
@@ -155,6 +225,9 @@ class Verdict:
             "gain": self.gain.to_json(),
             "crossover_tokens": self.crossover_tokens,
             "crossover": None if self.crossover is None else self.crossover.to_json(),
+            "crossover_compute": _band(self.crossover_compute),
+            "flips": [flip.to_json() for flip in self.flips],
+            "teacher_sizes": None if self.teachers is None else self.teachers.to_json(),
             "flips_if": list(self.flips_if),
             "assumptions": list(self.assumptions),
             "inside_range": self.inside_range,
@@ -169,6 +242,7 @@ class Verdict:
             "scenario": self.situation.scenario,
             "student_params": self.situation.student_params,
             "student_tokens": self.situation.student_tokens,
+            "max_params": self.situation.max_params,
             "compute": self.situation.compute,
             "level": self.level,
             "next_runs": list(self.next_runs),
@@ -181,17 +255,23 @@ class Verdict:
         return summary(self)
 
     def _repr_html_(self) -> str:
-        import html
+        from distillaw.planning.notebook import verdict_html
 
-        return f"<pre>{html.escape(str(self))}</pre>"
+        return verdict_html(self)
+
+
+def _band(band: Crossover | None) -> dict[str, float | None]:
+    if band is None:
+        return {"lower": None, "median": None, "upper": None}
+    return {"lower": band.lower, "median": band.median, "upper": band.upper}
 
 
 def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[str, object]:
     """One source as a row: numbers where it has any, and why it has none where not."""
     row: dict[str, object] = {
         "source": evidence.source, "kind": evidence.kind, "status": evidence.status, "note": evidence.note,
-        "decides": evidence is headline, "inside_range": evidence.inside_range, "best": None, "gain": None,
-        "probability_distil": None, "probability_pretrain": None, "details": _plain(evidence.details),
+        "decides": evidence.source in headline.deciding, "inside_range": evidence.inside_range, "best": None,
+        "gain": None, "probability_distil": None, "probability_pretrain": None, "details": _plain(evidence.details),
     }  # fmt: skip
     if evidence.speaks:
         row |= {"best": evidence.best.name, "gain": Interval.of(evidence.gain_draws, level).to_json()}

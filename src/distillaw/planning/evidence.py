@@ -5,15 +5,21 @@ here, so that decision.py can put them side by side and choose the one that may 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from distillaw.planning.consensus import Belief
 from distillaw.planning.crossover import Crossover
 from distillaw.planning.gains import GainPosterior
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.situation import Teacher
 
 OUT_OF_RANGE = "OUT_OF_RANGE"
+FAR_OUTSIDE = "far_outside"
+"""Key of `Evidence.details`: the numbers are so far out of range that showing them would only mislead."""
+
+SOURCES = "sources"
+"""Key of `Evidence.details`: the sources that a consensus puts together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +44,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """One way to the student: alone, or from one teacher."""
+    """One way to the student: alone, or with a teacher."""
 
     name: str
+    kind: str
+    """As in options.py: pretrain, pretrain-larger, distil, train-teacher, ..."""
     teacher: Teacher | None
     student_params: float
     student_tokens: float
@@ -55,12 +63,17 @@ class Strategy:
     """Over pretraining alone; None for pretraining."""
     share_best: float | None = None
     """Probability that this teacher is the best of those considered."""
+    taught: float = 1.0
+    """Share of the tokens that come with the teacher's targets."""
+    is_speculative: bool = False
+    """True where no law and no run describes this strategy, only an estimate."""
     run_ids: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
         """The row of interface.md, `plan`, with what it rests on."""
         return {
             "name": self.name,
+            "kind": self.kind,
             "teacher": None if self.teacher is None else self.teacher.to_json(),
             "student_params": self.student_params,
             "student_tokens": self.student_tokens,
@@ -72,6 +85,8 @@ class Strategy:
             "gain": None if self.gain is None else self.gain.to_json(),
             "probability_best_teacher": self.share_best,
             "basis": self.basis,
+            "taught_share": None if self.teacher is None else self.taught,
+            "is_speculative": self.is_speculative,
             "run_ids": list(self.run_ids),
         }
 
@@ -92,9 +107,12 @@ class Evidence:
     """True if it may carry the verdict by itself."""
     inside_range: bool = False
     pretrain: Strategy | None = None
-    distil: Sequence[Strategy] = ()
-    """Aligned with the columns of `posterior`."""
+    alternatives: Sequence[Strategy] = ()
+    """All other ways, aligned with the columns of `posterior`."""
     posterior: GainPosterior | None = None
+    """Gains over `pretrain`."""
+    beliefs: Sequence[Belief] = ()
+    """The same as densities, aligned with `alternatives`."""
     noise: float = 0.0
     """Standard error of the best candidate's gain, nats/token: the paired noise where runs were paired."""
     warnings: Sequence[str] = ()
@@ -109,33 +127,69 @@ class Evidence:
     @property
     def is_informative(self) -> bool:
         """False where the numbers are so far out of range that showing them would only mislead."""
-        return self.speaks and self.status != OUT_OF_RANGE and not self.details.get("far_outside")
+        return self.speaks and self.status != OUT_OF_RANGE and not self.details.get(FAR_OUTSIDE)
+
+    @property
+    def deciding(self) -> Sequence[str]:
+        """The sources behind it: itself, or those that a consensus puts together."""
+        return self.details.get(SOURCES, (self.source,))  # type: ignore[return-value]
+
+    @property
+    def distil(self) -> Sequence[Strategy]:
+        """The alternatives with a teacher."""
+        return [row for row in self.alternatives if row.teacher is not None]
+
+    @property
+    def best_index(self) -> int:
+        """Column of the distillation with the highest mean gain that is more than an estimate."""
+        assert self.posterior is not None
+        mean = self.posterior.mean
+        taught = [
+            j for j, row in enumerate(self.alternatives) if row.teacher is not None and not row.is_speculative
+        ]
+        return max(taught, key=lambda j: mean[j])
 
     @property
     def best(self) -> Strategy:
-        """The candidate with the highest posterior gain."""
-        assert self.posterior is not None
-        return self.distil[self.posterior.best]
+        """That distillation."""
+        return self.alternatives[self.best_index]
+
+    @property
+    def best_pretrain(self) -> Strategy:
+        """Pretraining at the student's size, or a larger student where that is better."""
+        assert self.pretrain is not None
+        j = self._larger_index
+        return self.pretrain if j is None else self.alternatives[j]
 
     @property
     def gain_draws(self) -> np.ndarray:
-        """Draws of the best candidate's gain, nats/token."""
+        """Draws of the best distillation's gain over the best pretraining, nats/token."""
         assert self.posterior is not None
-        return self.posterior.draws[:, self.posterior.best]
+        draws, j = self.posterior.draws, self._larger_index
+        return draws[:, self.best_index] - (0.0 if j is None else draws[:, j])
+
+    @property
+    def _larger_index(self) -> int | None:
+        """Column of a larger student that is better than the student itself, trained alone."""
+        assert self.posterior is not None
+        mean = self.posterior.mean
+        return next(
+            (j for j, row in enumerate(self.alternatives) if row.teacher is None and mean[j] > 0), None
+        )
 
 
-def law_strategy(
-    situation: Situation, teacher: Teacher | None, tokens: float, loss: Interval, *, teacher_loss: float | None = None,
-    gain: Interval | None = None, share_best: float | None = None,
-) -> Strategy:  # fmt: skip
-    """A row whose loss a law predicts."""
-    return Strategy(
-        name=strategy_name(teacher), teacher=teacher, student_params=situation.student_params,
-        student_tokens=float(tokens), compute=situation.bill(teacher, tokens), loss=loss, basis="law",
-        teacher_loss=teacher_loss, gain=gain, share_best=share_best,
-    )  # fmt: skip
+def with_gains(rows: Sequence[Strategy], gains: np.ndarray, level: float) -> tuple[Strategy, ...]:
+    """Rows with the gains of their columns, and how often each teacher is the best of those that a law describes.
 
-
-def strategy_name(teacher: Teacher | None) -> str:
-    """`pretrain` or `distil from the 0.3M teacher`."""
-    return "pretrain" if teacher is None else f"distil from the {teacher.name}"
+    Args:
+        rows: alternatives to pretraining.
+        gains: draws of their gains, shape (R, len(rows)).
+        level: of the intervals.
+    """
+    judged = [j for j, row in enumerate(rows) if row.teacher is not None and not row.is_speculative]
+    shares = np.bincount(gains[:, judged].argmax(1), minlength=len(judged)) / len(gains)
+    share = dict(zip(judged, shares, strict=True))
+    return tuple(
+        replace(row, gain=Interval.of(gains[:, j], level), share_best=float(share[j]) if j in share else None)
+        for j, row in enumerate(rows)
+    )

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distillaw.planning.bills import bill, tokens_for
+from distillaw.planning.consensus import Belief
 from distillaw.planning.crossover import Crossover, band_of, crossings
-from distillaw.planning.evidence import Evidence, Interval, Strategy, strategy_name
+from distillaw.planning.evidence import Evidence, Interval, Strategy
 from distillaw.planning.measured import (
     REACH,
     Arm,
@@ -16,6 +18,7 @@ from distillaw.planning.measured import (
     measure_gain,
     student_arms,
 )
+from distillaw.planning.options import Option
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
@@ -41,6 +44,8 @@ def paired_evidence(
         level: of the intervals.
         rng: source of the draws.
     """
+    if situation.student_params is None:
+        return _silent("NOT_RUN", "the student's size is free; runs speak for the sizes that were run")
     arms = student_arms(record, situation.student_params)
     if not arms or arms[0].teacher is not None:
         sizes = ", ".join(sorted({format_count(run.params) for run in record.students})) or "none"
@@ -71,14 +76,15 @@ def _points(
     situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher]
 ) -> tuple[ArmPoint, list[ArmPoint]] | None:
     """The baseline and the candidates, each at the tokens that the situation gives it."""
-    own = situation.tokens_for(None)
+    assert situation.student_params is not None
+    own = tokens_for(situation, situation.student_params, None)
     baseline = arms[0].at(own) if own is not None else None
     if baseline is None:
         return None
     candidates = []
     for arm in arms[1:]:
         teacher = wanted.get(arm.teacher.run_id) if arm.teacher else None
-        tokens = situation.tokens_for(teacher) if teacher else None
+        tokens = tokens_for(situation, situation.student_params, teacher) if teacher else None
         if tokens is not None and (point := arm.at(tokens)) is not None:
             candidates.append(point)
     return baseline, candidates
@@ -100,7 +106,8 @@ def _evidence(
     return Evidence(
         source=SOURCE, kind="measured", status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
         note=_note(gain, bases), is_decisive=True, inside_range="extrapolated" not in bases,
-        pretrain=_row(situation, gain.baseline, None, gain, level), distil=rows, posterior=gain.posterior,
+        pretrain=_row(situation, gain.baseline, None, gain, level), alternatives=rows, posterior=gain.posterior,
+        beliefs=_beliefs(gain),
         noise=float(gain.posterior.se[gain.posterior.best]), warnings=tuple(_warnings(gain, bases)),
         crossover=_crossover(record, arms, best, level=level, rng=rng),
         details={
@@ -109,6 +116,15 @@ def _evidence(
             "seeds_best": len(best.seeds), "document_se": gain.document_se(gain.posterior.best),
         },
     )  # fmt: skip
+
+
+def _beliefs(gain: MeasuredGain) -> tuple[Belief, ...]:
+    """The posterior as one t density per candidate: its mean, and the scale that its spread implies."""
+    dof = min(max(gain.posterior.dof, 3.0), 1e6)
+    shrink = math.sqrt((dof - 2) / dof)  # the variance of a t is dof / (dof - 2) times its squared scale
+    draws = gain.posterior.draws
+    return tuple(Belief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
+                 for j in range(draws.shape[1]))  # fmt: skip
 
 
 def _note(gain: MeasuredGain, bases: set[str]) -> str:
@@ -145,9 +161,12 @@ def _row(
     gain: Interval | None = None, share: float | None = None,
 ) -> Strategy:  # fmt: skip
     mean, lower, upper = loss_interval(point, measured.noise, level=level)
+    assert situation.student_params is not None
+    option = Option(kind="pretrain" if teacher is None else "distil", teacher=teacher,
+                    student_params=situation.student_params, student_tokens=point.tokens)  # fmt: skip
     return Strategy(
-        name=strategy_name(teacher), teacher=teacher, student_params=situation.student_params,
-        student_tokens=point.tokens, compute=situation.bill(teacher, point.tokens),
+        name=option.name, kind=option.kind, teacher=teacher, student_params=option.student_params,
+        student_tokens=point.tokens, compute=bill(situation, option.student_params, point.tokens, teacher),
         loss=Interval(mean=mean, lower=lower, upper=upper), basis=point.basis,
         teacher_loss=None if teacher is None else teacher.loss, gain=gain, share_best=share, run_ids=point.run_ids,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def _first_study(situation: Situation) -> list[str]:
 
 
 def _tenth(situation: Situation) -> str:
-    if situation.student_params < 1e7:
+    if situation.student_params is None or situation.student_params < 1e7:
         return ""
     return f", or at a tenth of its size first ({format_count(situation.student_params / 10)})"
 

@@ -7,13 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distillaw.planning.caveats import assumptions, caveats
+from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
 from distillaw.planning.decision import Call, EqualCompute, Verdict
 from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.flips import Flip
 from distillaw.planning.pilot import next_runs
-from distillaw.planning.record import StudyRecord, budget_text
+from distillaw.planning.record import budget_text
 from distillaw.planning.situation import Situation
 from distillaw.quantities import format_count, format_flop
+
+TITLES = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +36,17 @@ class Words:
 
 def explain(
     situation: Situation, evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, *,
-    record: StudyRecord | None, level: float, law: str | None,
+    flips: Sequence[Flip], sources: Sources,
 ) -> Words:  # fmt: skip
     """Put a decision into words."""
-    runs, command = next_runs(situation, headline, answer, record)
+    level = sources.level
+    runs, command = next_runs(situation, headline, answer, sources.record)
     return Words(
         sentence=sentence(situation, headline, answer, level) + _but(answer, equal),
         reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
-        flips_if=tuple(_flips(headline, answer, equal, level)),
-        assumptions=tuple(_assumptions(situation, headline)),
-        warnings=tuple(_warnings(situation, evidence, headline, law)),
+        flips_if=tuple(_flips(headline, answer, equal, flips, level)),
+        assumptions=tuple(assumptions(situation, headline)),
+        warnings=tuple(caveats(situation, evidence, headline, sources)),
         next_runs=tuple(runs), next_command=command,
     )  # fmt: skip
 
@@ -133,12 +139,13 @@ def _reasons(
         f"Student loss {nats(best.loss.mean)} nats/token from the {_teacher(best)}, "
         f"{nats(headline.pretrain.loss.mean)} without a teacher."
     )
-    if best.share_best is not None and len(headline.distil) > 1:
+    judged = [row for row in headline.distil if not row.is_speculative]
+    if best.share_best is not None and len(judged) > 1:
         found.append(
-            f"Best of {len(headline.distil)} teachers with probability {percent(best.share_best)}; the gain is shrunk "
+            f"Best of {len(judged)} teachers with probability {percent(best.share_best)}; the gain is shrunk "
             "towards their mean, because the best of several noisy measurements looks better than it is."
             if headline.kind == "measured"
-            else f"Best of {len(headline.distil)} teachers with probability {percent(best.share_best)}."
+            else f"Best of {len(judged)} teachers with probability {percent(best.share_best)}."
         )
     if equal is not None:
         found.append(_equal_sentence(equal))
@@ -177,40 +184,50 @@ def _equal_sentence(equal: EqualCompute) -> str:
     return f"{spent} {words[equal.call.verdict]}: gain of distilling {interval(equal.gain)} ({equal.basis})."
 
 
-def _flips(headline: Evidence, answer: Call, equal: EqualCompute | None, level: float) -> list[str]:
+def _flips(
+    headline: Evidence, answer: Call, equal: EqualCompute | None, searched: Sequence[Flip], level: float
+) -> list[str]:
     """The nearest changes of input that change the answer."""
-    found = []
-    gain = float(headline.gain_draws.mean())
     if not headline.is_decisive:
         return [
             "the student was measured: a pair of runs with and without a teacher outweighs everything said here"
         ]
+    found = []
     band = headline.crossover
-    if band is not None and band.median is not None and answer.verdict != "pretrain":
+    if band is not None and band.median is not None and answer.verdict == "distil":
         found.append(_crossover_sentence(band, level))
+    found += [flip.sentence for flip in searched]
     if equal is not None and equal.call is not None and equal.call.verdict != answer.verdict:
         found.append(
             f"pretraining may spend the same FLOP, that is {format_count(equal.pretrain_tokens)} tokens: then "
             f"{equal.call.verdict} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
-    best = headline.best
+    if answer.verdict == "distil":
+        found += _distil_flips(headline, answer)
+    if answer.verdict != "too-close":
+        gain = abs(float(headline.gain_draws.mean()))
+        found.append(
+            f"a difference of {nats(gain)} nats/token did not matter to you (this verdict asks for more than "
+            f"{nats(answer.margin)})"
+        )
+    return found
+
+
+def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
+    """What would take the gain of distilling away."""
+    best, found = headline.best, []
     training = best.compute.get("teacher_training")
-    if answer.verdict == "distil" and training and best.compute["total"]:
-        share = training / best.compute["total"]
+    exists = best.teacher is not None and best.teacher.exists
+    if exists and training and best.compute["total"]:
         found.append(
             f"the teacher had to be trained for this student alone: {format_flop(training)} more, "
-            f"{share:.2g} times the present bill"
+            f"{training / best.compute['total']:.2g} times the present bill"
         )
-    if answer.verdict == "distil" and len(headline.distil) > 1:
-        worst = min(headline.distil, key=lambda row: row.gain.mean if row.gain else math.inf)
-        if worst.gain is not None and worst.gain.mean < answer.margin:
-            found.append(
-                f"only the {worst.teacher.name if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
-            )
-    if answer.verdict != "too-close":
+    judged = [row for row in headline.distil if not row.is_speculative and row.gain is not None]
+    worst = min(judged, key=lambda row: row.gain.mean if row.gain else math.inf)
+    if len(judged) > 1 and worst.gain is not None and worst.gain.mean < answer.margin:
         found.append(
-            f"a difference of {nats(abs(gain))} nats/token did not matter to you (this verdict asks for more than "
-            f"{nats(answer.margin)})"
+            f"only the {worst.teacher.name if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
         )
     return found
 
@@ -226,80 +243,9 @@ def _crossover_sentence(band: Crossover, level: float) -> str:
     )
 
 
-def _assumptions(situation: Situation, headline: Evidence) -> list[str]:
-    paid = {
-        "best-case": "the teacher and its logits are free",
-        "inference": "the teacher exists; its logits are computed for this student and counted",
-        "pretraining": "the teacher is trained for this; its logits are free",
-        "pretraining-inference": "the teacher is trained for this and its logits are counted",
-    }[situation.scenario]
-    found = [
-        "The verdict is about held-out loss in nats/token on text like the validation split, not about skill.",
-        f"Compared at {situation.comparison.replace('-', ' ')}; cost scenario {situation.scenario}: {paid}.",
-    ]
-    if any(t.teacher is not None and not t.teacher.exists for t in headline.distil):
-        found.append(
-            "Teachers that do not exist yet must be trained: that is in the bill, shared by "
-            f"{situation.students_served} student{'s' * (situation.students_served != 1)}."
-        )
-    if situation.label:
-        found.append(f"The {situation.label} student has {situation.student_params:,.0f} parameters exactly.")
-    if headline.kind == "measured":
-        found.append(
-            "The next runs are like those measured: same text, tokenizer, recipe and tuned learning rate."
-        )
-    else:
-        found.append(
-            f"FLOP are counted for a vocabulary of {situation.vocab} and a context of {situation.context} where no run "
-            "counted them; parameters exclude embeddings."
-        )
-    return found
-
-
-def _warnings(
-    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, law: str | None
-) -> list[str]:
-    found = list(headline.warnings)
-    asked = next((e for e in evidence if e.source == law), None)
-    if asked is not None and asked is not headline:
-        found.insert(0, f"{law} was asked for and may not carry a plan ({asked.status}: {asked.note})")
-    if not headline.is_decisive and headline.status == "REFUSED":
-        found.insert(
-            0, f"REFUSED as a basis: {headline.source} may not carry a plan; the verdict is left open."
-        )
-    elif not headline.is_decisive:
-        found.insert(
-            0, f"Nothing in range speaks for this student; {headline.source} is shown, not believed."
-        )
-    assert headline.pretrain is not None
-    own = headline.pretrain.loss.mean
-    for row in headline.distil:
-        if headline.kind != "measured" and row.teacher_loss is not None and row.teacher_loss >= own:
-            found.append(
-                f"the {_teacher(row)} is no better than the student by itself ({nats(own)}): "
-                "expect it to hold the student back"
-            )
-        size = row.teacher.params if row.teacher is not None else None
-        if headline.kind != "measured" and size and size < situation.student_params / 1.25:
-            found.append(
-                f"{row.name}: a teacher smaller than the student; no law here can describe a student that "
-                "beats its teacher"
-            )
-    for other in evidence:
-        if (
-            other is not headline
-            and not other.speaks
-            and other.kind == "fitted"
-            and other.status != "NOT_FITTED"
-        ):
-            found.append(f"{other.source}: {other.status}: {other.note}")
-    return list(dict.fromkeys(found))
-
-
 def summary(verdict: Verdict) -> str:
     """The verdict for people: five lines to decide by, then what it rests on."""
-    name = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}[verdict.verdict]
-    lines = [f"{name}  {verdict.sentence}"]
+    lines = [f"{TITLES[verdict.verdict]}  {verdict.sentence}"]
     lines += verdict.reasons[:2]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))

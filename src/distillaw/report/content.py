@@ -183,7 +183,7 @@ def evidence_table(verdict: Verdict) -> Table:
         answer = call(source) if source.is_decisive else None
         rows.append([
             Value(text=source.source, kind="text"),
-            Value(text="decides" if source is verdict.headline else "", kind="text"),
+            Value(text="decides" if source.source in verdict.headline.deciding else "", kind="text"),
             Value(text=gain), Value(text=percent(answer.distil) if answer else ""),
             Value(text=percent(answer.pretrain) if answer else ""),
             Value(text=f"{source.status}: {source.note}", kind="text"),

@@ -1,0 +1,130 @@
+"""What each option costs, FLOP by part, and what a budget buys.
+
+    C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T) + F(N_S) D_serving
+
+Costs follow arXiv 2502.08606v2 (spec accounting section 4). Training a teacher is shared by the students it serves,
+and so are logits that are stored. An existing teacher's training is paid already unless the scenario says otherwise.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.accounting.scenarios import CostShares
+from distillaw.accounting.shapes import ASPECT
+from distillaw.laws.base import Array
+from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher
+
+_BETWEEN = (1e7, 1e8)
+"""Below, the package's own family of small models; above, the paper's (width / layers = 128); between, a blend."""
+
+
+def forward_flop(situation: Situation, params: float) -> float:
+    """F(N), FLOP per token: what the study counted for that size, or the count of a family, smooth in N."""
+    for size, flop in situation.prices.items():
+        if abs(math.log(size / params)) < 1e-6:
+            return flop
+    return _counted(params, situation.context, situation.vocab)
+
+
+def forward_curve(situation: Situation, params: Array) -> Array:
+    """F(N) of a whole range of sizes, FLOP per token."""
+    return _blend(params, situation.context, situation.vocab)
+
+
+@lru_cache(maxsize=4096)
+def _counted(params: float, context: int, vocab: int) -> float:
+    return float(_blend(np.asarray(params, dtype=np.float64), context, vocab))
+
+
+def _blend(params: Array, context: int, vocab: int) -> Array:
+    low, high = np.log(_BETWEEN)
+    share = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
+    small, large = (
+        FixedAspect(aspect=aspect).forward_flops(params, context=context, vocab=vocab)
+        for aspect in (ASPECT, 128.0)
+    )
+    return np.exp((1 - share) * np.log(small) + share * np.log(large))
+
+
+def training_tokens(situation: Situation, params: float) -> float:
+    """Tokens that a student of this size trained alone can have; not positive where serving takes all."""
+    if situation.student_tokens is not None:
+        return situation.student_tokens
+    assert situation.compute is not None
+    forward = forward_flop(situation, params)
+    return (situation.compute - forward * situation.inference_tokens) / (TRAINING_FACTOR * forward)
+
+
+def shares_of(situation: Situation, teacher: Teacher | None) -> CostShares:
+    """(delta_Lgt, delta_Pre) of one student: what it pays of the teacher's logits and training."""
+    if teacher is None:
+        return CostShares(0.0, 0.0)
+    shares = situation.cost_shares
+    n = situation.students_served
+    logits = shares.delta_lgt / (n if situation.logits == "stored" else 1)
+    training = shares.delta_pre if teacher.exists else 1.0
+    return CostShares(logits, training / n)
+
+
+def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> float | None:
+    """Tokens that a student of this size can have from a teacher: given, or bought; None where it buys none."""
+    if situation.student_tokens is not None:
+        return situation.student_tokens
+    assert situation.compute is not None
+    student = forward_flop(situation, params)
+    left, each = situation.compute - student * situation.inference_tokens, TRAINING_FACTOR * student
+    if teacher is not None:
+        if teacher.params is None:
+            return None
+        forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
+        left -= shares.delta_pre * TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
+        each += shares.delta_lgt * forward
+    return left / each if left > SMALLEST_RATIO * params * each else None
+
+
+def bill(
+    situation: Situation, params: float, tokens: float, teacher: Teacher | None, *, taught: float = 1.0
+) -> dict[str, float | None]:
+    """FLOP by part of training a student of this size on these tokens.
+
+    Args:
+        situation: who pays for what.
+        params: N_S.
+        tokens: D_S in all.
+        teacher: or None.
+        taught: share of the tokens that come with the teacher's targets.
+
+    Returns:
+        Parts at full cost; `total` counts the shares that this student pays. None where an unknown teacher size
+        hides a part.
+    """
+    student = forward_flop(situation, params)
+    parts: dict[str, float | None] = {"student_training": TRAINING_FACTOR * student * tokens,
+                                      "teacher_logits": 0.0, "teacher_training": 0.0}  # fmt: skip
+    if situation.inference_tokens:
+        parts["serving"] = student * situation.inference_tokens
+    own = TRAINING_FACTOR * student * tokens + student * situation.inference_tokens
+    if teacher is None:
+        return {**parts, "total": own}
+    if teacher.params is None:
+        return {**parts, "teacher_logits": None, "teacher_training": None, "total": None}
+    forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
+    logits, training = forward * tokens * taught, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
+    total = own + shares.delta_lgt * logits + shares.delta_pre * training
+    return {**parts, "teacher_logits": logits, "teacher_training": training, "total": total}
+
+
+def effective_tokens(situation: Situation, tokens: Array | float) -> Array:
+    """Fresh tokens that these are worth where the data must be repeated (Muennighoff et al. 2023)."""
+    D = np.asarray(tokens, dtype=np.float64)
+    if situation.unique_tokens is None or np.all(D <= situation.unique_tokens):
+        return D
+    from distillaw.laws.published import published
+
+    correction = published("muennighoff2023").repetition
+    assert correction is not None
+    return correction.effective_tokens(tokens=D, unique_tokens=situation.unique_tokens)

@@ -1,0 +1,120 @@
+"""Budgets and limits as people have them: device-hours and money into FLOP, memory and latency into a student size.
+
+C = hours * peak * mfu * 3600              hours = money / price
+N_max: weights and key-value cache fit the memory, and reading the weights once per token keeps the latency
+"""
+
+from distillaw.accounting.conventions import ParamConvention, Params
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.hardware import SECONDS_PER_HOUR, hardware
+from distillaw.accounting.memory import serving_memory
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_flop
+
+_SMALLEST, _LARGEST = 1e3, 1e14
+
+
+def compute_for(
+    *, device_hours: float | None = None, money: float | None = None, device: str, mfu: float | None = None,
+    price_per_hour: float | None = None,
+) -> tuple[float, str]:  # fmt: skip
+    """FLOP that device-hours or money buy, and the sentence that says how.
+
+    Args:
+        device_hours: hours of one device.
+        money: US dollars.
+        device: a hardware preset.
+        mfu: utilisation assumed, in (0, 1]; by default the preset's.
+        price_per_hour: US dollars per device-hour; by default the preset's.
+
+    Raises:
+        ConfigError: not exactly one of the two, not positive, or no price known.
+    """
+    if (device_hours is None) == (money is None):
+        raise ConfigError("give either device-hours or money, not both")
+    preset = hardware(device)
+    used = preset.mfu if mfu is None else mfu
+    if not 0 < used <= 1:
+        raise ConfigError(f"mfu = {used:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4")
+    hours = device_hours
+    how = f"{device_hours:g} device-hours"
+    if hours is None:
+        price = preset.price_per_hour if price_per_hour is None else price_per_hour
+        if price is None or price <= 0:
+            raise ConfigError(
+                f"no price is known for {preset.name}; give --price, US dollars per device-hour"
+            )
+        assert money is not None
+        hours = money / price
+        how = f"{money:,.0f} $ at {price:g} $ per device-hour"
+    if not 0 < hours < float("inf"):
+        raise ConfigError(f"{how}: a budget must be positive and finite")
+    flop = hours * SECONDS_PER_HOUR * preset.peak_flop_per_second * used
+    span = "" if mfu is not None else f" ({preset.mfu_low:g} to {preset.mfu_high:g} are seen)"
+    return flop, f"{how} of {preset.name} at {100 * used:.0f} % of peak{span}: {format_flop(flop)}"
+
+
+def largest_served(
+    *, memory_bytes: float | None = None, latency: float | None = None, bandwidth: float | None = None,
+    weight_bytes: float = 2.0, context: int, vocab: int, sequences: int = 1,
+) -> tuple[float, str]:  # fmt: skip
+    """The largest student that can be served, non-embedding parameters, and the sentence that says why.
+
+    Args:
+        memory_bytes: what weights and key-value cache may take.
+        latency: seconds per generated token; needs `bandwidth`.
+        bandwidth: bytes per second at which the device reads its memory: a token reads all weights once.
+        weight_bytes: bytes per weight.
+        context: tokens held per sequence.
+        vocab: n_vocab.
+        sequences: sequences served at once.
+
+    Raises:
+        ConfigError: no limit given, a limit that is not positive, or one that nothing meets.
+    """
+    given = {"serve-memory": memory_bytes, "serve-latency": latency, "serve-bandwidth": bandwidth,
+             "weight-bytes": weight_bytes}  # fmt: skip
+    for name, value in given.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{name} {value:g}: it must be positive and finite")
+    if latency is not None and bandwidth is None:
+        raise ConfigError(
+            "--serve-latency needs --serve-bandwidth: the bytes per second that the device reads"
+        )
+    limits = []
+    if memory_bytes is not None:
+        limits.append((memory_bytes, f"{format_count(memory_bytes)} bytes of memory", sequences))
+    if latency is not None and bandwidth is not None:
+        limits.append((latency * bandwidth, f"{1000 * latency:g} ms per token", 0))
+    if not limits:
+        raise ConfigError("give --serve-memory, or --serve-latency with --serve-bandwidth")
+    sizes = [(_largest(room, weight_bytes, context, vocab, held), why) for room, why, held in limits]
+    size, why = min(sizes)
+    if size <= _SMALLEST:
+        raise ConfigError(
+            f"{why} holds no student at all with a vocabulary of {vocab} at {weight_bytes:g} bytes a weight"
+        )
+    return size, f"a student up to {format_count(size)} fits {why} at {weight_bytes:g} bytes a weight"
+
+
+def _largest(room: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
+    """Bisection in ln N of the bytes that a model of the fixed-aspect family takes."""
+    low, high = _SMALLEST, _LARGEST
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (
+            (middle, high)
+            if _bytes(middle, weight_bytes, context, vocab, sequences) <= room
+            else (low, middle)
+        )
+    return low
+
+
+def _bytes(params: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
+    family = FixedAspect()
+    count = Params(params, ParamConvention.NON_EMBEDDING)
+    weights = family.convert(count, ParamConvention.ALL_WEIGHTS, vocab=vocab, matrices=1).value * weight_bytes
+    if not sequences:
+        return weights
+    shape = family.nearest_shape(params, context=context, vocab=vocab)
+    return weights + serving_memory(shape, sequences=sequences).kv_cache

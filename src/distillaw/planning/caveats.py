@@ -1,0 +1,150 @@
+"""What a verdict takes for granted, and what to be careful of."""
+
+from collections.abc import Sequence
+
+from distillaw.planning.bills import effective_tokens
+from distillaw.planning.consult import Sources
+from distillaw.planning.decision import disagreement
+from distillaw.planning.evidence import Evidence, Strategy
+from distillaw.planning.predictions import PRUNED_WORTH
+from distillaw.planning.situation import Situation
+from distillaw.quantities import format_count, format_flop
+
+_PAID = {
+    "best-case": "the teacher and its logits are free",
+    "inference": "the teacher exists; its logits are computed for this student and counted",
+    "pretraining": "the teacher is trained for this; its logits are free",
+    "pretraining-inference": "the teacher is trained for this and its logits are counted",
+}
+FEW_TOKENS = 1.0
+"""Tokens per parameter below which no published law was ever fitted."""
+
+
+def assumptions(situation: Situation, headline: Evidence) -> list[str]:
+    """Sentences on what the comparison is and how it was counted."""
+    found = [
+        "The verdict is about held-out loss in nats/token on text like the validation split, not about skill.",
+        f"Compared at {situation.comparison.replace('-', ' ')}; {_who_pays(situation)}.",
+    ]
+    if situation.budget_text:
+        found.append(f"The budget is {situation.budget_text}.")
+    if any(t.teacher is not None and not t.teacher.exists for t in headline.distil):
+        found.append(
+            "Teachers that do not exist yet must be trained: that is in the bill, shared by "
+            f"{situation.students_served} student{'s' * (situation.students_served != 1)}."
+        )
+    if situation.logits == "stored":
+        found.append(f"Logits are computed once, stored, and read by {situation.students_served} students.")
+    if situation.inference_tokens:
+        found.append(f"Serving {format_count(situation.inference_tokens)} tokens is in every bill.")
+    if situation.label:
+        found.append(f"The {situation.label} student has {situation.student_params:,.0f} parameters exactly.")
+    if headline.kind == "measured":
+        found.append(
+            "The next runs are like those measured: same text, tokenizer, recipe and tuned learning rate."
+        )
+    else:
+        found.append(
+            f"FLOP are counted for a vocabulary of {situation.vocab} and a context of {situation.context} where no run "
+            "counted them; parameters exclude embeddings."
+        )
+    return found + _repeats(situation, headline) + _estimates(headline)
+
+
+def _who_pays(situation: Situation) -> str:
+    if situation.shares is not None:
+        return f"shares of logits {situation.shares.delta_lgt:g} and of teacher training {situation.shares.delta_pre:g}"
+    return f"cost scenario {situation.scenario}: {_PAID[situation.scenario]}"
+
+
+def _repeats(situation: Situation, headline: Evidence) -> list[str]:
+    assert headline.pretrain is not None
+    tokens = max(row.student_tokens for row in (headline.pretrain, *headline.alternatives))
+    if situation.unique_tokens is None or tokens <= situation.unique_tokens:
+        return []
+    worth = float(effective_tokens(situation, tokens))
+    return [
+        f"{format_count(tokens)} tokens are {tokens / situation.unique_tokens:.3g} passes over "
+        f"{format_count(situation.unique_tokens)} unique ones and count as {format_count(worth)} (Muennighoff et al. "
+        "2023, supervised runs; taken to hold for distilled ones too, which nobody has measured)."
+    ]
+
+
+def _estimates(headline: Evidence) -> list[str]:
+    """What the strategies that no law describes rest on."""
+    kinds = {row.kind for row in headline.alternatives}
+    found = []
+    if "distil-then-pretrain" in kinds:
+        found.append(
+            "Distil then pretrain is an estimate: the student is taken to stand where pretraining reaches the same "
+            "loss, and to go on from there. It never carries the verdict."
+        )
+    if "prune-and-distil" in kinds:
+        found.append(
+            f"A pruned start is taken to be worth 1 to {PRUNED_WORTH:g} times the tokens (reports on skill, not on "
+            "loss). It never carries the verdict; a pilot of both starts would say."
+        )
+    return found
+
+
+def caveats(
+    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources
+) -> list[str]:
+    """Warnings, the gravest first."""
+    found = [*_unbelieved(evidence, headline, sources), *headline.warnings]
+    if (conflict := disagreement(evidence, sources.level)) is not None:
+        found.insert(0, conflict)
+    assert headline.pretrain is not None
+    for row in (headline.pretrain, *(r for r in headline.alternatives if not r.is_speculative)):
+        found += _odd(row, situation, headline)
+    silent = [e for e in evidence if e is not headline and not e.speaks and e.kind == "fitted"]
+    found += [
+        f"{e.source}: {e.status}: {e.note}" for e in silent if e.status not in ("NOT_FITTED", "TEACHER_SIZE")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _unbelieved(evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:
+    """Laws that were asked for and may not decide, and headlines that may not."""
+    asked = [
+        e for e in evidence if e.source in sources.asked and not e.is_decisive and e.status != "TEACHER_SIZE"
+    ]
+    found = [
+        f"{e.source} was asked for and may not carry a plan ({e.status}: {e.note})"
+        for e in asked
+        if e is not headline
+    ]
+    if headline.is_decisive:
+        return found
+    if headline.status == "REFUSED":
+        return [
+            f"REFUSED as a basis: {headline.source} may not carry a plan; the verdict is left open.",
+            *found,
+        ]
+    return [f"Nothing in range speaks for this student; {headline.source} is shown, not believed.", *found]
+
+
+def _odd(row: Strategy, situation: Situation, headline: Evidence) -> list[str]:
+    """A teacher that cannot help, and a student that hardly trains."""
+    assert headline.pretrain is not None
+    found = []
+    per_param = row.student_tokens / row.student_params
+    if headline.kind != "measured" and per_param < FEW_TOKENS:
+        found.append(f"{row.name}: {per_param:.2g} tokens per parameter; no published law was fitted below 1")
+    if row.teacher is None or headline.kind == "measured":
+        return found
+    own = headline.pretrain.loss.mean
+    if row.teacher_loss is not None and row.teacher_loss >= own:
+        found.append(
+            f"the {row.teacher.name} (loss {row.teacher_loss:.3f}) is no better than the student by itself "
+            f"({own:.3f}): expect it to hold the student back"
+        )
+    size = row.teacher.params
+    if size and size < row.student_params / 1.25:
+        found.append(
+            f"{row.name}: a teacher smaller than the student; no law here can describe a student that beats its teacher"
+        )
+    total = row.compute.get("total")
+    if situation.compute is not None and total is not None and total > 1.01 * situation.compute:
+        found.append(f"{row.name} costs {format_flop(total)}, more than the budget")
+    return found

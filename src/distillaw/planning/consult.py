@@ -1,0 +1,117 @@
+"""All sources of evidence on one situation, in order of trust: paired runs, fitted laws, published laws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.bills import training_tokens
+from distillaw.planning.evidence import Evidence
+from distillaw.planning.gains import DRAWS
+from distillaw.planning.law_evidence import law_evidence
+from distillaw.planning.options import Option, find_options
+from distillaw.planning.record import StudyRecord
+from distillaw.planning.situation import Situation
+from distillaw.planning.voices import Voice, efolds_outside
+
+_LEAD_MEMBERS = 24
+"""Replicates that choose sizes and tokens: the mean loss needs fewer than an interval does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is consulted: the study, and every law."""
+
+    record: StudyRecord | None
+    voices: Sequence[Voice]
+    level: float
+    seed: int
+    asked: Sequence[str] = ()
+    """Names of the laws that the user asked for."""
+
+    def lead(self, situation: Situation) -> LawEnsemble:
+        """The ensemble that chooses what is free: the first that reaches this student, else the nearest.
+
+        Raises:
+            ConfigError: no law with numbers at all.
+        """
+        speaking = [v for v in self.voices if v.ensemble is not None and not v.is_refused]
+        speaking = speaking or [v for v in self.voices if v.ensemble is not None]
+        if not speaking:
+            raise ConfigError(
+                "no law to plan with: every law given is silent ("
+                + "; ".join(f"{v.source}: {v.status}: {v.note}" for v in self.voices)
+                + "). Name one with --law, or allow the published ones"
+            )
+        away = [_distance(situation, voice) for voice in speaking]
+        within = [v for v, e in zip(speaking, away, strict=True) if e <= v.doubt.reach and v.may_decide]
+        voice = within[0] if within else speaking[int(np.argmin(away))]
+        assert voice.ensemble is not None
+        if voice.ensemble.size <= _LEAD_MEMBERS:
+            return voice.ensemble
+        return voice.ensemble.take(np.linspace(0, voice.ensemble.size - 1, _LEAD_MEMBERS).astype(int))
+
+
+def _distance(situation: Situation, voice: Voice) -> float:
+    """E-folds of the student outside a law's range; nothing is known of one of free size."""
+    size = situation.student_params
+    if size is None:
+        return 0.0
+    at = {"student_params": [size], "student_tokens": [training_tokens(situation, size)]}
+    return max(efolds_outside(voice.range, at).values(), default=0.0)
+
+
+def options_of(situation: Situation, sources: Sources, *, with_speculative: bool = True) -> list[Option]:
+    """What could be done.
+
+    Args:
+        situation: the question.
+        sources: the lead among them chooses what is free.
+        with_speculative: whether strategies that no law describes are listed too.
+
+    Raises:
+        ConfigError: nothing but pretraining can be paid for.
+    """
+    options = find_options(situation, sources.lead(situation), with_speculative=with_speculative)
+    if all(option.teacher is None for option in options):
+        from distillaw.quantities import format_flop
+
+        assert situation.compute is not None
+        raise ConfigError(
+            f"compute {format_flop(situation.compute)} pays for no teacher considered. Raise it, name a teacher of "
+            "known size that exists, share its bill (--students-served), or choose --scenario best-case"
+        )
+    return options
+
+
+def consult(
+    situation: Situation,
+    sources: Sources,
+    options: Sequence[Option],
+    *,
+    draws: int = DRAWS,
+    with_runs: bool = True,
+) -> list[Evidence]:
+    """Every source in order of trust, silent ones included.
+
+    Args:
+        situation: the question.
+        sources: who is asked.
+        options: what could be done.
+        draws: of each source.
+        with_runs: whether paired runs are read too.
+    """
+    found: list[Evidence] = []
+    if sources.record is not None and with_runs:
+        from distillaw.planning.paired import paired_evidence
+
+        rng = np.random.default_rng([sources.seed, 0])
+        found.append(
+            paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng)
+        )
+    for k, voice in enumerate(sources.voices):
+        rng = np.random.default_rng([sources.seed, 1 + k])
+        found.append(law_evidence(situation, voice, options, level=sources.level, rng=rng, draws=draws))
+    return found

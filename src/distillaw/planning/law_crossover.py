@@ -1,0 +1,99 @@
+"""Where pretraining catches up with one distillation, in tokens and in compute, under every law that may decide.
+
+Student and teacher stay what they are; the budget grows. Each law gives one crossing per member and per quantile of its
+doubt, laws count alike, and the band is over all of them: where they disagree it is wide.
+"""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.laws.base import Array
+from distillaw.planning.bills import effective_tokens, forward_flop, shares_of
+from distillaw.planning.crossover import Crossover, band_of, crossings
+from distillaw.planning.evidence import Evidence, Strategy
+from distillaw.planning.predictions import teacher_losses
+from distillaw.planning.situation import Situation
+from distillaw.planning.voices import Voice
+
+_SPAN = (0.1, 1000.0)
+"""Budgets searched, in units of the present one."""
+_POINTS, _QUANTILES, _MEMBERS = 81, 21, 40
+
+
+def law_crossovers(
+    situation: Situation,
+    voices: Sequence[Voice],
+    witnesses: Sequence[Evidence],
+    row: Strategy,
+    *,
+    level: float,
+) -> tuple[Crossover | None, Crossover | None]:
+    """Bands in tokens (equal tokens) and in FLOP (equal bills); None where no law decides or the bill is unknown.
+
+    Args:
+        situation: who pays for what.
+        voices: all laws.
+        witnesses: the evidence that decides; those that are laws are asked.
+        row: the distillation.
+        level: of the bands.
+    """
+    asked = {v.source: v for v in voices}
+    laws = [(asked[e.source], float(e.details["doubt"])) for e in witnesses if e.source in asked]  # type: ignore[arg-type]
+    if not laws or row.teacher is None:
+        return None, None
+    source = " and ".join(voice.source for voice, _ in laws)
+    tokens = row.student_tokens * np.geomspace(*_SPAN, _POINTS)
+    by_tokens = _band(situation, laws, row, tokens, (tokens, tokens), source, level)
+    total = row.compute["total"]
+    if total is None:
+        return by_tokens, None
+    compute = total * np.geomspace(*_SPAN, _POINTS)
+    own, taught = _bought(situation, row, compute)
+    pays = (own > 0) & (taught > 0)
+    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], taught[pays]), source, level)
+
+
+def _bought(situation: Situation, row: Strategy, compute: Array) -> tuple[Array, Array]:
+    """Tokens that each bill buys without the teacher, and with it."""
+    assert row.teacher is not None and row.teacher.params is not None
+    student, teacher = (
+        forward_flop(situation, row.student_params),
+        forward_flop(situation, row.teacher.params),
+    )
+    shares = shares_of(situation, row.teacher)
+    left = compute - student * situation.inference_tokens
+    training = shares.delta_pre * TRAINING_FACTOR * teacher * (row.teacher.tokens or 0.0)
+    return left / (TRAINING_FACTOR * student), (left - training) / (
+        TRAINING_FACTOR * student + shares.delta_lgt * teacher
+    )
+
+
+def _band(
+    situation: Situation, laws: Sequence[tuple[Voice, float]], row: Strategy, grid: Array, tokens: tuple[Array, Array],
+    source: str, level: float,
+) -> Crossover | None:  # fmt: skip
+    if len(grid) < 2:
+        return None
+    crossed = [_crossings(situation, voice, doubt, row, grid, tokens) for voice, doubt in laws]
+    fewest = min(len(c) for c in crossed)
+    alike = [np.quantile(c, (np.arange(fewest) + 0.5) / fewest, method="inverted_cdf") for c in crossed]
+    return band_of(np.concatenate(alike), (float(grid[0]), float(grid[-1])), source, level)
+
+
+def _crossings(
+    situation: Situation, voice: Voice, doubt: float, row: Strategy, grid: Array, tokens: tuple[Array, Array]
+) -> Array:
+    """First point of the grid where the gain is gone, by member and by quantile of the doubt."""
+    assert voice.ensemble is not None and row.teacher is not None
+    every = np.linspace(0, voice.ensemble.size - 1, min(voice.ensemble.size, _MEMBERS)).astype(int)
+    ensemble = voice.ensemble.take(every)
+    n = np.full((1, 1), np.log(row.student_params))
+    d = [np.log(effective_tokens(situation, one))[None] for one in tokens]
+    t = teacher_losses(ensemble, situation, row.teacher)[:, None]
+    alone, distilled = np.exp(ensemble.log_supervised(n, d[0])), np.exp(ensemble.log_distilled(n, d[1], t))
+    shifts = doubt * np.array([NormalDist().inv_cdf((k + 0.5) / _QUANTILES) for k in range(_QUANTILES)])
+    gains = (alone - distilled)[:, None, :] + shifts[:, None]
+    return crossings(grid, gains.reshape(-1, len(grid)))

@@ -1,0 +1,183 @@
+"""What one law, or an ensemble of them, says of all options: losses, and gains with their doubt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.laws.base import Array
+from distillaw.laws.capacity import CapacityGapLine
+from distillaw.planning.bills import bill, effective_tokens
+from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
+from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
+from distillaw.planning.gains import GainPosterior
+from distillaw.planning.options import Option
+from distillaw.planning.predictions import OptionLoss, option_loss
+from distillaw.planning.situation import Situation
+from distillaw.planning.voices import Voice, efolds_outside
+from distillaw.quantities import format_count
+
+COMMON = 0.8
+"""Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
+teacher it gets wrong about the next."""
+
+
+def law_evidence(
+    situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator, draws: int
+) -> Evidence:  # fmt: skip
+    """A voice's evidence on all options, the first of which is pretraining.
+
+    Args:
+        situation: the question.
+        voice: the law.
+        options: what could be done.
+        level: of the intervals.
+        rng: source of the draws.
+        draws: how many.
+    """
+    if voice.line is not None:
+        return _line_evidence(situation, voice, voice.line)
+    if voice.ensemble is None or len(options) < 2:
+        status, note = (
+            (voice.status, voice.note) if voice.ensemble is None else ("NO_TEACHER", "no teacher to judge")
+        )
+        return Evidence(
+            source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
+        )
+    predicted = [option_loss(voice.ensemble, situation, o) for o in options]
+    outside = _outside(situation, voice, options, predicted)
+    lines = _complaints(situation, voice, options, predicted)
+    scale = float(predicted[0].loss.mean())
+    common = scale * voice.doubt.at(outside)
+    sample = _draw(predicted, common, options, rng, draws)
+    posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
+    rows = [
+        _row(situation, o, p, sample.losses[:, j], level)
+        for j, (o, p) in enumerate(zip(options, predicted, strict=True))
+    ]
+    others = with_gains(rows[1:], sample.gains, level)
+    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
+    return Evidence(
+        source=voice.source, kind=voice.kind, status=_status(voice, outside, is_far),
+        note=_note(voice, outside, is_far),
+        is_decisive=voice.may_decide and not is_far, inside_range=not outside, pretrain=rows[0], alternatives=others,
+        posterior=posterior, beliefs=tuple(
+            Belief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
+            for j in range(len(others))
+        ), warnings=(*voice.warnings, *lines),
+        details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
+                 "laws": _by_member(voice, predicted, posterior.best)},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """Draws paired by draw, columns as the options after the first."""
+
+    centres: Array
+    """(m, K), gains by member without the doubt."""
+    gains: Array
+    """(R, K)."""
+    losses: Array
+    """(R, 1 + K), pretraining first."""
+
+
+def _draw(
+    predicted: Sequence[OptionLoss],
+    common: float,
+    options: Sequence[Option],
+    rng: np.random.Generator,
+    draws: int,
+) -> _Sample:
+    """Members at random, plus the doubt: in part common to all distilled students, in part each option's own."""
+    losses = np.stack([p.loss for p in predicted], axis=1)  # (m, K)
+    centres = losses[:, :1] - losses[:, 1:]
+    pick = rng.integers(len(losses), size=draws)
+    tails = LAW_SCALE * np.sqrt(LAW_DOF / rng.chisquare(LAW_DOF, size=(draws, 1)))
+    shared, own = rng.normal(size=(draws, 1)), rng.normal(size=(draws, len(options) - 1))
+    is_taught = np.array([o.teacher is not None for o in options[1:]])
+    mixed = np.where(is_taught, np.sqrt(COMMON) * shared + np.sqrt(1 - COMMON) * own, own)
+    alone = np.array([p.doubt for p in predicted[1:]])
+    gains = centres[pick] + tails * (common * mixed + alone * rng.normal(size=own.shape))
+    first = losses[pick, 0] + common * tails[:, 0] * rng.normal(size=draws)
+    return _Sample(centres=centres, gains=gains, losses=np.column_stack([first, first[:, None] - gains]))
+
+
+def _row(
+    situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float
+) -> Strategy:
+    teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
+    return Strategy(
+        name=option.name, kind=option.kind, teacher=option.teacher, student_params=option.student_params,
+        student_tokens=option.student_tokens, teacher_loss=teacher_loss, basis="law", taught=option.taught,
+        compute=bill(situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught),
+        loss=Interval.of(losses, level), is_speculative=option.is_speculative,
+    )  # fmt: skip
+
+
+def _outside(
+    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
+) -> dict[str, float]:
+    """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
+    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    best = min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
+    both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
+    return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
+
+
+def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
+    D = float(effective_tokens(situation, option.student_tokens))
+    losses = [] if predicted.teacher_loss is None else [float(predicted.teacher_loss.mean())]
+    return {"student_params": [option.student_params], "student_tokens": [D], "teacher_loss": losses,
+            "tokens_per_param": [option.student_tokens / option.student_params]}  # fmt: skip
+
+
+def _complaints(
+    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
+) -> list[str]:
+    """One line per coordinate outside the range, over all options that a law describes."""
+    merged: dict[str, list[float]] = {}
+    for option, p in zip(options, predicted, strict=True):
+        if not option.is_speculative:
+            for name, values in _coords(situation, option, p).items():
+                merged.setdefault(name, []).extend(values)
+    return voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
+
+
+def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
+    if voice.is_refused or is_far:
+        return "REFUSED" if voice.is_refused else OUT_OF_RANGE
+    if voice.kind == "fitted":
+        return voice.status
+    return "IN_RANGE" if not outside else "NEAR_RANGE"
+
+
+def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
+    if voice.is_refused:
+        return voice.note
+    factor = float(f"{np.exp(max(outside.values(), default=0.0)):.2g}")
+    where = "inside its fitted range" if not outside else f"a factor {factor:,g} outside its fitted range"
+    where += ": whatever it says is a guess" if is_far else ""
+    return f"{voice.note}, {where}" if voice.note else where
+
+
+def _by_member(voice: Voice, predicted: Sequence[OptionLoss], best: int) -> dict[str, dict[str, float]]:
+    """Losses of pretraining and of the best alternative under each law that has a name."""
+    both = zip(voice.members, predicted[0].loss, predicted[best + 1].loss, strict=False)
+    return {name: {"pretrain": float(a), "distil": float(b)} for name, a, b in both}
+
+
+def _line_evidence(situation: Situation, voice: Voice, line: CapacityGapLine) -> Evidence:
+    """A line speaks of teacher sizes only: what it would choose, for people to compare."""
+    N = situation.student_params
+    if N is None or line.smallest_student > N:
+        note = (
+            "says nothing of a student of free size"
+            if N is None
+            else f"means nothing below {line.smallest_student:.3g}"
+        )
+    else:
+        best = format_count(float(line.best_teacher(student_params=N)))
+        arm = "" if voice.kind == "fitted" else ", for students pruned from their teacher"
+        note = f"would choose a {best} teacher{arm}; it says nothing of losses"
+    return Evidence(source=voice.source, kind=voice.kind, status="TEACHER_SIZE", note=note, warnings=())

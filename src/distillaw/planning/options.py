@@ -1,0 +1,230 @@
+"""What could be done with the budget: every strategy that the situation allows, each with its sizes and tokens.
+
+    pretrain                 the student on the whole budget
+    pretrain-larger          a larger student, up to what can be served
+    distil                   from each teacher that exists or is proposed at a given size
+    train-teacher            train the best teacher for this student and budget, then distil
+    distil-then-pretrain     the best existing teacher for the first part of the tokens
+    prune-and-distil         a student cut out of an existing teacher, distilled from it
+
+What is free (a student's size, a teacher's size and tokens, the share that is taught) is chosen to minimise the loss
+expected under one ensemble of laws; every other source then judges the same options. No law knows the last two
+strategies: they are estimates, marked speculative, and never carry a verdict.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distillaw.accounting.scenarios import CostShares
+from distillaw.laws.base import Array
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.bills import effective_tokens, forward_curve, shares_of, tokens_for
+from distillaw.planning.predictions import handed_over, option_loss
+from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher
+from distillaw.quantities import format_count
+
+if TYPE_CHECKING:
+    from distillaw.planning.optimum import OptimalPlan
+
+SPECULATIVE = ("distil-then-pretrain", "prune-and-distil")
+LARGER = 1.05
+"""A larger student that is less than this much larger is the same student."""
+MOST_PRUNED = 10.0
+"""Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
+_TEACHERS = (0.1, 1e4)
+"""Teacher sizes searched, in units of the student's."""
+_GRID, _ZOOMS = 33, 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One thing that could be done."""
+
+    kind: str
+    student_params: float
+    student_tokens: float
+    teacher: Teacher | None = None
+    taught: float = 1.0
+    """Share of the tokens that come with the teacher's targets."""
+
+    @property
+    def is_speculative(self) -> bool:
+        """True where no law describes the strategy, only an estimate."""
+        return self.kind in SPECULATIVE
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        teacher = self.teacher.name if self.teacher is not None else ""
+        return {
+            "pretrain": "pretrain",
+            "pretrain-larger": f"pretrain a larger student ({format_count(self.student_params)})",
+            "distil": f"distil from the {teacher}",
+            "train-teacher": f"train a {teacher}, then distil",
+            "distil-then-pretrain": f"{100 * self.taught:.0f} % of the tokens from the {teacher}, then pretrain",
+            "prune-and-distil": f"prune the {teacher}, then distil",
+        }[self.kind]
+
+
+def find_options(
+    situation: Situation, ensemble: LawEnsemble, *, with_speculative: bool = True
+) -> list[Option]:
+    """All options, pretraining first; only that where no teacher can be paid for."""
+    found = [_pretrain(situation, ensemble)]
+    found += _larger(situation, ensemble, found[0])
+    distilled = [o for t in situation.teachers if (o := _distil(situation, ensemble, t)) is not None]
+    found += distilled
+    found += _train_teacher(situation, ensemble)
+    existing = [o for o in distilled if o.teacher is not None and o.teacher.exists]
+    if with_speculative and existing:
+        best = min(existing, key=lambda o: float(option_loss(ensemble, situation, o).loss.mean()))
+        found += _distil_then_pretrain(situation, ensemble, best)
+        found += [replace(o, kind="prune-and-distil") for o in existing if _can_prune(o)]
+    return found
+
+
+def _pretrain(situation: Situation, ensemble: LawEnsemble) -> Option:
+    option = _sized(situation, ensemble, None, kind="pretrain")
+    assert option is not None, "a checked situation trains the student itself"
+    return option
+
+
+def _larger(situation: Situation, ensemble: LawEnsemble, own: Option) -> list[Option]:
+    """A larger student on the same bill, where one can be served and the budget is FLOP."""
+    limit = situation.max_params
+    if situation.student_params is None or situation.compute is None or limit is None:
+        return []
+    free = replace(situation, student_params=None, teachers=())
+    option = _sized(free, ensemble, None, kind="pretrain-larger", least=LARGER * own.student_params)
+    return [] if option is None else [option]
+
+
+def _distil(situation: Situation, ensemble: LawEnsemble, teacher: Teacher) -> Option | None:
+    return _sized(situation, ensemble, teacher, kind="distil")
+
+
+def _sized(
+    situation: Situation, ensemble: LawEnsemble, teacher: Teacher | None, *, kind: str,
+    least: float = SMALLEST_STUDENT,
+) -> Option | None:  # fmt: skip
+    """The option at the student's size, or at the best size where that is free; None where nothing is affordable."""
+
+    def at(size: float) -> Option | None:
+        tokens = tokens_for(situation, size, teacher)
+        if tokens is None:
+            return None
+        return Option(kind=kind, teacher=teacher, student_params=size, student_tokens=tokens)
+
+    if situation.student_params is not None:
+        return at(situation.student_params)
+    if situation.student_tokens is not None:  # more parameters on the same tokens are always better
+        assert situation.max_params is not None
+        return at(situation.max_params)
+
+    def loss(log_size: float) -> float:
+        option = at(float(np.exp(log_size)))
+        return np.inf if option is None else float(option_loss(ensemble, situation, option).loss.mean())
+
+    high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
+    if not least < high:
+        return None
+    return at(float(np.exp(_lowest(loss, np.log(least), np.log(high)))))
+
+
+def _largest_affordable(situation: Situation) -> float:
+    """The size that the budget trains on SMALLEST_RATIO tokens per parameter: 6 N^2 ratio = C."""
+    assert situation.compute is not None
+    return max((situation.compute / (6 * SMALLEST_RATIO)) ** 0.5, 2 * SMALLEST_STUDENT)
+
+
+def _lowest(curve: Callable[[float], float], low: float, high: float) -> float:
+    """The lowest point of a curve with several valleys: a grid, then ever finer grids around its best point."""
+    best = low
+    for _ in range(_ZOOMS):
+        grid = np.linspace(low, high, _GRID)
+        values = np.array([curve(x) for x in grid])
+        i = int(np.argmin(values))
+        best = float(grid[i])
+        low, high = grid[max(i - 1, 0)], grid[min(i + 1, _GRID - 1)]
+    return best
+
+
+def _train_teacher(situation: Situation, ensemble: LawEnsemble) -> list[Option]:
+    """The best teacher that could be trained for this bill, and the student that it leaves money for."""
+    if situation.compute is None or not situation.may_train_teacher:
+        return []
+    shares = shares_of(situation, Teacher(name="", params=1.0, tokens=1.0, exists=False))
+    size = situation.student_params
+    if size is None:
+        high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
+
+        def loss(log_size: float) -> float:
+            found = _taught_by_best(situation, ensemble, float(np.exp(log_size)), shares)
+            return np.inf if found is None else float(np.nan_to_num(found.student_loss, nan=np.inf))
+
+        size = float(np.exp(_lowest(loss, np.log(SMALLEST_STUDENT), np.log(high))))
+    best = _taught_by_best(situation, ensemble, size, shares)
+    if best is None or not np.isfinite(best.student_loss):
+        return []
+    params, tokens = float(best.teacher_params), float(best.teacher_tokens)
+    teacher = Teacher(name=f"{format_count(params)} teacher on {format_count(tokens)} tokens", params=params,
+                      tokens=tokens, exists=False)  # fmt: skip
+    return [Option(kind="train-teacher", teacher=teacher, student_params=size,
+                   student_tokens=float(best.student_tokens))]  # fmt: skip
+
+
+def _taught_by_best(
+    situation: Situation, ensemble: LawEnsemble, size: float, shares: CostShares
+) -> "OptimalPlan | None":
+    """The best teacher to train for a student of this size; None where serving takes the whole budget."""
+    from distillaw.planning.optimum import optimal_distillation
+
+    def repeated(d: Array) -> Array:
+        return np.log(effective_tokens(situation, np.exp(d)))
+
+    serving = float(forward_curve(situation, np.asarray(size))) * situation.inference_tokens
+    assert situation.compute is not None
+    if situation.compute <= serving:
+        return None
+    return optimal_distillation(
+        ensemble, student_params=np.asarray(size), compute=np.asarray(situation.compute - serving), shares=shares,
+        forward=lambda N: forward_curve(situation, N),
+        effective_tokens=None if situation.unique_tokens is None else repeated,
+        teacher_params_bounds=(_TEACHERS[0] * size, _TEACHERS[1] * size),
+        teacher_tokens_bounds=(size, _TEACHERS[1] ** 2 * size), min_student_tokens=SMALLEST_RATIO * size,
+    )  # fmt: skip
+
+
+def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Option) -> list[Option]:
+    """The best share to be taught, on the same bill; nothing where an end of the range is best."""
+    low, high = 0.02, 0.98
+    share = low
+    for _ in range(_ZOOMS):
+        grid = np.linspace(low, high, _GRID)
+        after, _ = handed_over(ensemble, situation, pure, _tokens_at_shares(situation, pure, grid), grid)
+        i = int(np.argmin(after.mean(0)))
+        share, low, high = float(grid[i]), grid[max(i - 1, 0)], grid[min(i + 1, _GRID - 1)]
+    if not 0.03 < share < 0.97:
+        return []
+    tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
+    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, taught=share)]
+
+
+def _tokens_at_shares(situation: Situation, pure: Option, taught: Array) -> Array:
+    """Tokens in all when only a share of them needs the teacher, on the bill of `pure`."""
+    if situation.student_tokens is not None:
+        return np.full(len(taught), situation.student_tokens)
+    alone = tokens_for(situation, pure.student_params, None)
+    assert alone is not None
+    # FLOP per token are linear in the share, so 1/tokens is
+    return 1 / ((1 - taught) / alone + taught / pure.student_tokens)
+
+
+def _can_prune(option: Option) -> bool:
+    teacher = option.teacher
+    if teacher is None or teacher.params is None or not teacher.exists:
+        return False
+    return 1.0 < teacher.params / option.student_params <= MOST_PRUNED

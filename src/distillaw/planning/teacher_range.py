@@ -1,0 +1,54 @@
+"""How much the teacher's size matters for this student: the best size, and the range that is as good.
+
+The bottom of the curve is flat (spec laws.md section 13.5); a verdict that names a teacher says how flat.
+"""
+
+from dataclasses import dataclass
+
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.evidence import Strategy
+from distillaw.planning.teacher_curve import FLAT, TeacherCurve, teacher_curve
+from distillaw.quantities import format_count
+
+TOKENS_PER_PARAM = 20.0
+"""Of teachers whose training tokens are not known: about compute-optimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRange:
+    """The curve over teacher sizes, for teachers trained like the one chosen."""
+
+    curve: TeacherCurve
+    tokens_per_param: float
+
+    def to_json(self) -> dict[str, object]:
+        """Best size, flat range, what other sizes cost, and the curve itself."""
+        best = self.curve.best
+        return {
+            "best": best.at, "student_loss": best.student_loss, "at_edge": best.at_edge,
+            "within": FLAT, "flat": best.flat.to_json(), "tokens_per_param": self.tokens_per_param,
+            "costs": [cost.to_json() for cost in self.curve.costs],
+            "sizes": self.curve.sizes.tolist(), "losses": self.curve.mean.tolist(),
+        }  # fmt: skip
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        best, flat = self.curve.best, self.curve.best.flat
+        low = "the smallest searched" if flat.is_open_below else format_count(flat.lower)
+        high = "the largest searched" if flat.is_open_above else format_count(flat.upper)
+        edge = " or beyond" if best.at_edge else ""
+        return (
+            f"Teacher size matters little: trained on {self.tokens_per_param:.3g} tokens per parameter, the best is "
+            f"{format_count(best.at)}{edge}, and {low} to {high} are within {100 * FLAT:.1f} % of it."
+        )
+
+
+def teacher_range(ensemble: LawEnsemble, row: Strategy) -> TeacherRange:
+    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own."""
+    teacher = row.teacher
+    known = teacher is not None and teacher.params and teacher.tokens
+    ratio = teacher.tokens / teacher.params if known else TOKENS_PER_PARAM  # type: ignore[union-attr, operator]
+    curve = teacher_curve(ensemble, student_params=row.student_params, student_tokens=row.student_tokens,
+                          teacher_tokens_per_param=ratio)  # fmt: skip
+    return TeacherRange(curve=curve, tokens_per_param=ratio)

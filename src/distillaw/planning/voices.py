@@ -1,0 +1,240 @@
+"""Every law that may speak, in one shape: an ensemble of laws, where it holds, and how far it may be off.
+
+A fitted law is the ensemble of its bootstrap replicates, each with the supervised law behind it. The surrogates S1-S3
+are one ensemble: not published, each as good as the others. A printed law is an ensemble of one. What no replicate
+shows, that the form itself is wrong or was made for other text, is the `Doubt`: a standard deviation of a gain as a
+share of the loss, growing with the distance from the runs that were fitted (docs/verdict.md says how it was measured).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.fitting.query import load_law
+from distillaw.fitting.result import FitResult
+from distillaw.laws.base import Box
+from distillaw.laws.capacity import CapacityGapLine
+from distillaw.laws.ensemble import STUDENT, SUPERVISED, LawEnsemble, plain_coefficients, student_coefficients
+from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.planning.record import StudyRecord
+
+LawLike: TypeAlias = str | Path | FitResult | PublishedLaw
+
+SURROGATES = ("surrogate-s1", "surrogate-s2", "surrogate-s3")
+STUDY = "laws fitted on this study"
+_SURROGATE_SOURCE = "surrogates S1-S3 (not published)"
+DECISIVE = ("CONVERGED", "AT_BOUND", "SEED_NOISE_UNKNOWN", "WEAKLY_IDENTIFIED")
+"""Fits that may carry a verdict. Parameters that the runs do not separate may still predict gains: over simulated
+studies such fits erred no more than others, and their replicates say how much (docs/verdict.md)."""
+MOST_MEMBERS = 200
+"""Replicates kept: they are there for their spread, and 200 show it to a few per cent."""
+FAMILIES = ("distillation-kappa", "distillation-auto", "distillation", "distillation-reduced")
+"""Fitted families of a study, the first that is usable speaks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """Standard deviation of a predicted gain, as a share of the loss, that an ensemble does not show.
+
+        sd = hypot(at_home + per_size e_N + per_token e_D, per_square e^2)
+
+    e_N, e_D: e-folds outside the fitted range in student size and in tokens; e: in the worst coordinate.
+    """
+
+    at_home: float
+    per_size: float = 0.0
+    per_token: float = 0.0
+    per_square: float = 0.0
+    reach: float
+    """E-folds outside beyond which the law may not decide."""
+
+    def at(self, outside: Mapping[str, float]) -> float:
+        """The standard deviation at e-folds outside by coordinate."""
+        home = self.at_home + self.per_size * outside.get("student_params", 0.0)
+        home += self.per_token * outside.get("student_tokens", 0.0)
+        return math.hypot(home, self.per_square * max(outside.values(), default=0.0) ** 2)
+
+
+PUBLISHED_DOUBT = Doubt(at_home=0.01, per_square=0.01, reach=math.log(3))
+"""The papers report errors of up to 1 % on their own text; on another text a gain is known no better. Outside the
+range a guess on the wide side."""
+FITTED_DOUBT = Doubt(at_home=0.003, per_size=0.003, per_token=0.0015, reach=math.log(100))
+"""Of the kappa form over simulated studies (benchmarks/planner.py): errors grow with size, half as fast with tokens."""
+REDUCED_DOUBT = Doubt(at_home=0.008, per_size=0.005, per_token=0.0025, reach=math.log(30))
+"""Of the reduced form on the same gains: it leaves out the data term, and misjudges strong teachers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """One source of law: what it is and how far it can be believed."""
+
+    source: str
+    kind: str
+    """`fitted`, `surrogate` or `published`."""
+    status: str
+    note: str
+    ensemble: LawEnsemble | None
+    """None: it has nothing to say about losses; `status` and `note` say why."""
+    range: Box = field(default_factory=Box)
+    """In student_params, student_tokens, teacher_loss, tokens_per_param."""
+    doubt: Doubt = PUBLISHED_DOUBT
+    may_decide: bool = False
+    is_refused: bool = False
+    members: Sequence[str] = ()
+    """Names, where members are laws that people know."""
+    warnings: Sequence[str] = ()
+    line: CapacityGapLine | None = None
+    """A capacity-gap line instead of an ensemble."""
+
+
+def find_voices(
+    record: StudyRecord | None, laws: Sequence[LawLike], *, published_too: bool | Sequence[str]
+) -> list[Voice]:
+    """All voices in order of trust: laws asked for, laws of the study, surrogates, printed laws, lines.
+
+    Args:
+        record: the user's study, whose fitted laws speak.
+        laws: further laws to consult first: names, files of `distillaw fit --out`, or law objects.
+        published_too: whether published laws and surrogates are consulted unasked; or the names of those that are.
+    """
+    found = [_asked_for(law) for law in laws]
+    if record is not None:
+        found.append(_study_voice(record))
+    names = laws_available() if published_too is True else list(published_too or ())
+    asked = {voice.source for voice in found}
+    return found + [v for v in _published_voices(names) if v.source not in asked]
+
+
+def _asked_for(law: LawLike) -> Voice:
+    if isinstance(law, str | Path):
+        name, law = str(law), load_law(str(law))
+    else:
+        name = law.name if isinstance(law, PublishedLaw) else f"fitted {law.family} law"
+    if isinstance(law, FitResult):
+        return fitted_voice(law, name)
+    if law.distillation is None and law.capacity_gap is None:
+        known = [n for n in laws_available() if published(n).distillation is not None]
+        raise ConfigError(f"law {name!r} has no distillation part; laws that do: {', '.join(known)}")
+    return published_voice(law.name, [law])
+
+
+def _study_voice(record: StudyRecord) -> Voice:
+    """The first usable distillation fit of the study, or why there is none."""
+    silent = [_silent(STUDY, "NOT_FITTED", "no law was fitted")]
+    silent += [_silent(STUDY, "NOT_FITTED", record.law_errors[f]) for f in FAMILIES if f in record.law_errors]
+    for family in FAMILIES:
+        fit = record.laws.get(family)
+        if fit is not None:
+            voice = fitted_voice(fit, STUDY, fallback=record)
+            if voice.ensemble is not None:
+                return voice
+            silent.append(voice)
+    return silent[-1]
+
+
+def fitted_voice(fit: FitResult, source: str, *, fallback: StudyRecord | None = None) -> Voice:
+    """A fit as a voice; without an ensemble where it cannot answer, with the reason.
+
+    Args:
+        fit: a distillation or capacity-gap fit.
+        source: what to call it.
+        fallback: the study whose supervised fit explains why there is none behind this one.
+    """
+    if not fit.is_usable or fit.curve is None:
+        return _silent(source, fit.status.name, fit.remedy or fit.status.value)
+    if fit.params_convention != "non-embedding":
+        why = f"the law counts {fit.params_convention} parameters, a plan non-embedding ones"
+        return _silent(source, "OTHER_CONVENTION", why)
+    if isinstance(fit.law, CapacityGapLine):
+        return _line_voice(source, "fitted", fit.status.name, fit.law, ())
+    if not fit.curve.is_student:
+        return _silent(source, "NO_DISTILLATION_LAW", f"a {fit.family} fit says nothing of teachers")
+    if fit.curve.behind is None:
+        plain = fallback.laws.get("supervised") if fallback is not None else None
+        why = plain.remedy if plain is not None else "fit one from more runs without a teacher"
+        return _silent(source, "NO_SUPERVISED_LAW", f"no law for training alone, so no gain: {why}")
+    return Voice(
+        source=source, kind="fitted", status=fit.status.name, range=fit.fitted_range, doubt=_doubt_of(fit),
+        note=f"{fit.nobs} rows in {fit.ngroups} independent runs", ensemble=_replicates(fit),
+        may_decide=fit.status.name in DECISIVE,
+        warnings=() if fit.status.name == "CONVERGED" else (f"{source}: {fit.status.name}: {fit.remedy}",),
+    )  # fmt: skip
+
+
+def _doubt_of(fit: FitResult) -> Doubt:
+    """By form: the reduced one misses more than its replicates show."""
+    assert fit.curve is not None
+    return REDUCED_DOUBT if fit.curve.form in ("reduced", "reduced-q") else FITTED_DOUBT
+
+
+def _replicates(fit: FitResult) -> LawEnsemble:
+    """The bootstrap replicates as laws, thinned evenly; the estimate alone where there are none."""
+    assert fit.curve is not None and fit.curve.behind is not None
+    has_replicates = len(fit.curve.replicates) > 0
+    student = student_coefficients(fit.curve.coefficients(replicates=has_replicates))
+    behind = fit.curve.behind
+    plain = plain_coefficients(behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0))
+    size = len(student["c0"])
+    whole = LawEnsemble(plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
+                        student={k: np.broadcast_to(student[k], (size,)) for k in STUDENT})  # fmt: skip
+    if size <= MOST_MEMBERS:
+        return whole
+    return whole.take(np.linspace(0, size - 1, MOST_MEMBERS).astype(int))
+
+
+def _published_voices(names: Sequence[str]) -> list[Voice]:
+    laws = {name: published(name) for name in names}
+    surrogates = [law for name, law in laws.items() if name in SURROGATES]
+    printed = [law for name, law in laws.items() if law.distillation is not None and name not in SURROGATES]
+    lines = [law for law in laws.values() if law.capacity_gap is not None]
+    together = [published_voice(_SURROGATE_SOURCE, surrogates)] if surrogates else []
+    return together + [published_voice(law.name, [law]) for law in (*printed, *lines)]
+
+
+def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
+    """One or several published laws as a voice."""
+    first = laws[0]
+    warnings = tuple(f"{law.name}: {law.warnings[0]}" for law in laws if law.warnings)[
+        : 1 if len(laws) > 1 else None
+    ]
+    kind = "published" if first.record.published else "surrogate"
+    if first.capacity_gap is not None:
+        return _line_voice(source, kind, "TEACHER_SIZE", first.capacity_gap, warnings)
+    assert first.distillation is not None
+    is_refused = any(law.record.refuse_plan for law in laws)
+    note = "shown for comparison only: its printed coefficients contradict its own paper's planning figures"
+    return Voice(
+        source=source, kind=kind, status="REFUSED" if is_refused else "PUBLISHED", note=note if is_refused else "",
+        ensemble=LawEnsemble.of([(law.supervised, law.distillation) for law in laws if law.supervised is not None]),
+        range=first.distillation.range, may_decide=not is_refused, is_refused=is_refused,
+        members=tuple(law.name for law in laws), warnings=warnings,
+    )  # fmt: skip
+
+
+def _line_voice(source: str, kind: str, status: str, line: CapacityGapLine, warnings: Sequence[str]) -> Voice:
+    return Voice(
+        source=source, kind=kind, status=status, note="", ensemble=None, line=line, warnings=warnings
+    )
+
+
+def _silent(source: str, status: str, note: str) -> Voice:
+    return Voice(source=source, kind="fitted", status=status, note=note, ensemble=None)
+
+
+def efolds_outside(box: Box, coords: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """How many e-folds the farthest of some points lies outside a box, by coordinate; inside is left out.
+
+    Losses move by tenths where sizes move by decades: an e-fold of loss counts tenfold.
+    """
+    found = {}
+    for name, low, high in box.bounds:
+        weight = 10.0 if name == "teacher_loss" else 1.0
+        away = [weight * max(math.log(low / v), math.log(v / high)) for v in coords.get(name, ())]
+        if max(away, default=0.0) > 1e-9:
+            found[name] = max(away)
+    return found
