@@ -44,7 +44,9 @@ _VERBS: dict[str, tuple[str, str]] = {
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
     "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
+    "worlds": ("distillaw.cli.worlds:app", "Synthetic languages with an exact oracle: text, entropy, teachers."),
     "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
+    "toys": ("distillaw.cli.toys:app", "The capacity gap in its simplest form: a closed form and small MLPs."),
 }
 for _name, (_path, _help) in _VERBS.items():
     app.command(_path, name=_name, help=_help)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from distillaw.toys.grid import Axis, Curve, Outcome
+    from distillaw.toys.grid import Curve, Outcome
     from distillaw.toys.kernel import Curves
 
 

@@ -26,7 +26,7 @@ from distillaw.toys.mapping import Sampler
 
 Axis = Literal["width", "steps", "labels"]
 AXES: tuple[Axis, ...] = ("width", "steps")
-Shape = Literal["U", "follows", "rises", "flat", "unknown"]
+Shape = Literal["U", "follows", "rises", "unclear"]
 CONFIDENCE = 0.95
 """One-sided, for a change to count."""
 _FLOP_PER_SECOND, _SECONDS_PER_STEP = 45e9, 1.5e-4
@@ -109,8 +109,8 @@ PUBLISHED = Grid(
 )  # fmt: skip
 """The paper's widths and steps; its widths between 128 and 512 and its number of classes are not printed."""
 REDUCED = Grid(
-    num_classes=4, students=(16, 32, 128), teacher_widths=(32, 64, 128, 192), long_width=96,
-    teacher_steps=(256, 512, 1024, 2048),
+    num_classes=4, students=(16, 32, 128), teacher_widths=(32, 64, 128, 192), long_width=128,
+    teacher_steps=(128, 256, 512, 1024, 2048),
 )  # fmt: skip
 
 
@@ -253,13 +253,14 @@ def _curve(outcomes: Sequence[Outcome]) -> Curve:
     low, high = np.quantile(student, [0.25, 0.75], axis=0)
     best = _best_elsewhere(student)
     at_best = student[np.arange(trials), best]
+    mean = student.mean(0)
     fall, rise = _change(student[:, 0] - at_best), _change(student[:, -1] - at_best)
     return Curve(
         student_width=first[0].student_width, axis=first[0].axis,
         teachers=tuple(Teacher(axis=o.axis, width=o.teacher_width, steps=o.teacher_steps) for o in first),
-        teacher_loss=tuple(teacher.mean(0).tolist()), student_loss=tuple(student.mean(0).tolist()),
-        low=tuple(low.tolist()), high=tuple(high.tolist()), best=int(student.mean(0).argmin()),
-        fall=fall, rise=rise, shape=_shape(fall, rise),
+        teacher_loss=tuple(teacher.mean(0).tolist()), student_loss=tuple(mean.tolist()),
+        low=tuple(low.tolist()), high=tuple(high.tolist()), best=int(mean.argmin()),
+        fall=fall, rise=rise, shape=_shape(fall, rise, is_best_last=int(mean.argmin()) == len(mean) - 1),
     )  # fmt: skip
 
 
@@ -278,13 +279,11 @@ def _change(differences: np.ndarray) -> Change:
     return Change(mean=mean, error=error, is_clear=mean > float(stdtrit(trials - 1, CONFIDENCE)) * error)
 
 
-def _shape(fall: Change, rise: Change) -> Shape:
-    if math.isnan(rise.error):
-        return "unknown"
-    shapes: dict[tuple[bool, bool], Shape] = {
-        (True, True): "U", (True, False): "follows", (False, True): "rises", (False, False): "flat"
-    }  # fmt: skip
-    return shapes[fall.is_clear, rise.is_clear]
+def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:
+    """What the two changes say: "follows" is a student that is best under the strongest teacher."""
+    if rise.is_clear:
+        return "U" if fall.is_clear else "rises"
+    return "follows" if fall.is_clear and is_best_last else "unclear"
 
 
 def curve_to_json(curve: Curve) -> dict[str, object]:

@@ -7,7 +7,7 @@ The valid inputs are few (24,664 for eight classes) and stand in one table. A sa
 teacher a row of class probabilities for each, and a reported loss the exact mean under the sampler. Labels are the
 teacher whose probabilities are one-hot, so teachers and students train by one loop: forward KL at temperature 1.
 
-Shapes: S networks side by side, B batch, Q valid inputs (questions), I = 2 n inputs, W width, C = n classes.
+Shapes: S networks side by side, B distinct questions of a batch, Q valid inputs (questions), I = 2 n inputs, W width, C = n classes.
 
     distillaw toys mapping
 """
@@ -108,8 +108,8 @@ def draw_batches(task: Task, steps: int, generator: torch.Generator) -> Iterator
     """Rows of the table, drawn independently: one tensor of BATCH indices for each step."""
     cumulative_Q = task.weights.cumsum(0)
     for _ in range(steps):
-        uniform_B = torch.rand(BATCH, generator=generator, dtype=torch.float64)
-        yield torch.searchsorted(cumulative_Q, uniform_B, right=True).clamp_(max=len(cumulative_Q) - 1)
+        uniform = torch.rand(BATCH, generator=generator, dtype=torch.float64)
+        yield torch.searchsorted(cumulative_Q, uniform, right=True).clamp_(max=len(cumulative_Q) - 1)
 
 
 def count_params(width: int, num_classes: int) -> int:
@@ -156,12 +156,12 @@ class Networks:
         """The output layer."""
         return torch.baddbmm(self.params[5], h2_SBW, self.params[4])
 
-    def set_gradients(self, x_BI: torch.Tensor, targets_SBC: torch.Tensor) -> None:
-        """Gradients of KL(target || network), averaged over the batch, into each parameter's `grad`."""
+    def set_gradients(self, x_BI: torch.Tensor, targets_SBC: torch.Tensor, weights_B: torch.Tensor) -> None:
+        """Gradients of sum_B weight KL(target || network) into each parameter's `grad`."""
         W1, b1, W2, b2, W3, b3 = self.params
         x_SBI = x_BI.expand(len(W1), -1, -1)
         h1_SBW, h2_SBW = self.hidden(x_SBI)
-        g_SBC = (self.logits(h2_SBW).softmax(-1) - targets_SBC) / len(x_BI)
+        g_SBC = (self.logits(h2_SBW).softmax(-1) - targets_SBC) * weights_B[:, None]
         W3.grad, b3.grad = h2_SBW.mT @ g_SBC, g_SBC.sum(1, keepdim=True)
         g_SBW = torch.ops.aten.threshold_backward(g_SBC @ W3.mT, h2_SBW, 0)
         W2.grad, b2.grad = h1_SBW.mT @ g_SBW, g_SBW.sum(1, keepdim=True)
@@ -188,8 +188,11 @@ def train(task: Task, teachers_SQC: torch.Tensor, *, width: int, steps: int, see
     generator = torch.Generator().manual_seed(seed)
     networks = Networks(len(teachers_SQC), width=width, num_classes=task.num_classes, generator=generator)
     optimiser = torch.optim.Adam(networks.params, lr=PEAK_LR, fused=True)
-    for step, rows_B in enumerate(draw_batches(task, steps, generator)):
-        networks.set_gradients(task.inputs[rows_B], teachers_SQC[:, rows_B])
+    for step, draws in enumerate(draw_batches(task, steps, generator)):
+        rows_B, counts_B = draws.unique(
+            return_counts=True
+        )  # of few questions many are drawn twice: the same mean, sooner
+        networks.set_gradients(task.inputs[rows_B], teachers_SQC[:, rows_B], counts_B / BATCH)
         optimiser.param_groups[0]["lr"] = learning_rate(step, steps)
         optimiser.step()
     return networks.answers(task)

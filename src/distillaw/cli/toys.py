@@ -1,0 +1,247 @@
+"""`distillaw toys kernel | mapping`: the capacity gap in its simplest form, drawn."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.display import console, say
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_seconds
+
+if TYPE_CHECKING:
+    from distillaw.toys.grid import Change, Curve, Grid, Outcome
+    from distillaw.toys.kernel import Curves
+
+app = App(name="toys", help="The capacity gap in its simplest form: a closed form and small MLPs.")
+
+Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
+Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
+Wholes = Annotated[list[int] | None, Parameter(consume_multiple=True, allow_leading_hyphen=True)]
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
+_LARGEST_TARGET = 10**6
+_LARGEST_WIDTH = 4096
+
+
+@app.command
+def kernel(
+    *,
+    size: Whole = 1000,
+    teacher_budget: Real = 5.0,
+    student_budget: Real = 4.5,
+    students: Wholes = None,
+    seed: Whole = 0,
+    out: Path | None = None,
+    json_: Json = False,
+) -> None:
+    """Kernel regression: a teacher and a student with norm budgets, in closed form. The published setting by default.
+
+    Args:
+        size: coefficients p of the target, uniform on [-1, 1]; teachers of size 1 to p.
+        teacher_budget: T, the largest norm of a teacher's coefficients; below the target's.
+        student_budget: D, the same for a student; at most T.
+        students: sizes n; 300 to 800 by hundreds unless given.
+        seed: of the target; the published figure's is not known.
+        out: a folder for kernel.svg, kernel.png and kernel.csv.
+        json_: print one JSON object instead.
+    """
+    from distillaw.toys.kernel import draw_target, make_curves
+
+    if size > _LARGEST_TARGET:
+        raise ConfigError(f"--size {size}: every teacher up to it is drawn; give at most {_LARGEST_TARGET}")
+    curves = make_curves(
+        draw_target(size, seed=seed), students=list(PUBLISHED_STUDENTS) if students is None else students,
+        teacher_budget=teacher_budget, student_budget=student_budget,
+    )  # fmt: skip
+    files = []
+    if out is not None:
+        from distillaw.toys.draw import write_kernel
+
+        files = [str(path) for path in write_kernel(out, curves)]
+    if json_:
+        print_json(_kernel_document(curves, seed) | {"files": files})
+        return
+    _print_kernel(curves)
+    _print_end(files, "distillaw toys kernel")
+
+
+def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
+    last, budgets = len(curves.m), (curves.teacher_budget, curves.student_budget)
+    rows = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error, strict=True)
+    return {
+        "size": last, "teacher_budget": budgets[0], "student_budget": budgets[1], "seed": seed,
+        "budget_ratio_squared": (budgets[0] / budgets[1]) ** 2,
+        "students": [
+            {"n": n, "flat_until": until, "flat_ratio": until / n, "error_at_one": float(error[0]),
+             "error_at_n": float(error[n - 1]), "error_at_last": float(error[-1]),
+             "rise": float(error[-1] - error[n - 1]), "teacher_error_at_n": float(curves.teacher_error[n - 1]),
+             "teacher_error_at_last": float(curves.teacher_error[-1])}
+            for n, until, error in rows
+        ],
+    }  # fmt: skip
+
+
+def _print_kernel(curves: "Curves") -> None:
+    from rich.table import Table
+
+    last = len(curves.m)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("student n", "flat n to m*", "m*/n", "error at m=1", "at m=n", f"at m={last}", "rise",
+                 "teacher's at m=n", f"at m={last}"):  # fmt: skip
+        table.add_column(name, justify="right")
+    for row in _kernel_document(curves, 0)["students"]:
+        table.add_row(
+            str(row["n"]), f"{row['n']} to {row['flat_until']}", f"{row['flat_ratio']:.3f}",
+            *(f"{row[key]:.3f}" for key in ("error_at_one", "error_at_n", "error_at_last", "rise",
+                                            "teacher_error_at_n", "teacher_error_at_last")),
+        )  # fmt: skip
+    ratio = (curves.teacher_budget / curves.student_budget) ** 2
+    print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
+    console().print(table)
+    print(f"""
+The teacher gets better with every m. A student of size n is best under teachers of size n to m*, about
+(T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: the teacher spreads its budget over
+coefficients the student cannot represent, and those it can represent shrink below what it could afford.""")
+
+
+@app.command
+def mapping(
+    *,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    classes: Whole | None = None,
+    sampler: Literal["balanced", "uniform"] | None = None,
+    students: Wholes = None,
+    teacher_widths: Wholes = None,
+    long_width: Whole | None = None,
+    teacher_steps: Wholes = None,
+    trials: Whole | None = None,
+    seed: Whole | None = None,
+    workers: Whole = 0,
+    out: Path | None = None,
+    json_: Json = False,
+) -> None:
+    """Small MLPs on the mapping problem: students under teachers that grow, or train longer. About a minute on 2 cores.
+
+    Args:
+        full: start from the paper's grid instead of the reduced one; about an hour on 2 cores.
+        classes: n, length of the context, 2 to 10.
+        sampler: balanced points at a zero half of the time; uniform gives each valid question the same chance.
+        students: widths of the students, rising.
+        teacher_widths: widths on the size axis, rising; each trained on max(500 batches, 20 samples a parameter).
+        long_width: the width of the teachers on the training axis.
+        teacher_steps: steps on the training axis, rising, batches of 512.
+        trials: repetitions with other weights and samples; errors and bands are over them.
+        seed: of everything.
+        workers: processes, one thread each; 0 takes all cores.
+        out: a folder for mapping.svg, mapping.png and mapping.csv.
+        json_: print one JSON object instead.
+    """
+    from distillaw.sweep.local import available_cores
+    from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
+
+    lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
+    given = {
+        "num_classes": classes, "sampler": sampler, "long_width": long_width, "trials": trials, "seed": seed,
+        **{name: None if values is None else tuple(values) for name, values in lists.items()},
+    }  # fmt: skip
+    grid = replace(PUBLISHED if full else REDUCED, **{name: v for name, v in given.items() if v is not None})
+    processes = min(grid.trials, _check_size(grid, workers) or available_cores())
+    rounds = -(-grid.trials // processes)
+    seconds = grid.core_seconds / grid.trials * rounds
+    say(
+        f"{grid.trials} trials on {processes} processes: about {format_seconds(seconds)} with a core for each"
+    )
+    outcomes = run_grid(grid, workers=processes, done=lambda trial: say(f"  trial {trial} has ended"))
+    curves = summarise(outcomes)
+    files = []
+    if out is not None:
+        from distillaw.toys.draw import write_mapping
+
+        files = [str(path) for path in write_mapping(out, outcomes, curves)]
+    if json_:
+        print_json(_mapping_document(grid, outcomes, curves) | {"files": files})
+        return
+    _print_mapping(grid, outcomes, curves)
+    _print_end(files, "distillaw toys mapping")
+
+
+def _check_size(grid: "Grid", workers: int) -> int:
+    widths = {
+        "--students": grid.students[-1], "--teacher-widths": grid.teacher_widths[-1], "--long-width": grid.long_width,
+    }  # fmt: skip
+    for name, width in widths.items():
+        if width > _LARGEST_WIDTH:
+            raise ConfigError(f"{name} {width}: these are toys; give widths up to {_LARGEST_WIDTH}")
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
+    return workers
+
+
+def _mapping_document(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]") -> dict[str, object]:
+    from dataclasses import asdict
+
+    from distillaw.toys.grid import curve_to_json, labels_loss
+
+    return {
+        "grid": asdict(grid),
+        "curves": [curve_to_json(curve) for curve in curves],
+        "labels": [
+            {"student_width": width, "student_loss": labels_loss(outcomes, width)} for width in grid.students
+        ],
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+    }
+
+
+def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]") -> None:
+    import math
+
+    from distillaw.toys.grid import AXES, labels_loss
+
+    print(f"{grid.num_classes} classes (guessing costs {math.log(grid.num_classes):.3f} nats), {grid.sampler} sampler, "
+          f"{grid.trials} trials; losses against the true labels, mean over trials")  # fmt: skip
+    for axis in AXES:
+        _print_axis([curve for curve in curves if curve.axis == axis])
+    losses = ", ".join(f"{labels_loss(outcomes, width):.4f} (width {width})" for width in grid.students)
+    print(f"\nthe same students taught by the labels: {losses}")
+    print("* smallest mean. gain, cost: from the weakest teacher to the best, from the best to the strongest; +- one "
+          "standard error,\npaired over trials, the best teacher of a trial chosen on the others. U: both are clear at "
+          "95 %.")  # fmt: skip
+
+
+def _print_axis(curves: "list[Curve]") -> None:
+    from rich.table import Table
+
+    axis, teachers = curves[0].axis, curves[0].teachers
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"teacher's {axis}")
+    for teacher in teachers:
+        table.add_column(str(getattr(teacher, axis)), justify="right")
+    for name in ("gain", "cost", "minimum", "shape"):
+        table.add_column(name)
+    table.add_row("teacher's loss", *(f"{loss:.4f} " for loss in curves[0].teacher_loss))
+    for curve in curves:
+        cells = [
+            f"{loss:.4f}{'*' if place == curve.best else ' '}"
+            for place, loss in enumerate(curve.student_loss)
+        ]
+        where = "interior" if curve.is_interior else "at the end"
+        table.add_row(
+            f"student of {curve.student_width}", *cells, _change(curve.fall), _change(curve.rise), where, curve.shape
+        )  # fmt: skip
+    print()
+    console().print(table)
+
+
+def _change(change: "Change") -> str:
+    error = "?" if change.error != change.error else f"{change.error:.4f}"
+    return f"{change.mean:.4f} +- {error}"
+
+
+def _print_end(files: list[str], command: str) -> None:
+    for path in files:
+        print(f"wrote {path}")
+    sys.stdout.write("" if files else f"\nnext: {command} --out FOLDER draws it; docs/toys.md says why\n")
