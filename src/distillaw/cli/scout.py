@@ -110,9 +110,8 @@ def _print(found: "list[ScoutedTeacher]") -> None:
             "Tokenizers differ: a student can be distilled only from teachers of its own (docs/teachers.md)."
         )
     spent = sum(each.seconds for each in found if not each.is_cached)
-    print(
-        f"measured in {format_seconds(spent)}; the loss for a plan is nats/token of the student's tokenizer"
-    )
+    took = f"measured in {format_seconds(spent)}" if spent else "all measured before"
+    print(f"{took}; the loss for a plan is nats/token of the student's tokenizer")
 
 
 def _groups(found: "list[ScoutedTeacher]") -> dict[str, str]:
