@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.fitting.models import Model
-from distillaw.fitting.newton import EXACT, LOOSE, Prior, Solutions, distinct, graduated, minimise
+from distillaw.fitting.newton import EXACT, LOOSE, Objective, Prior, Solutions, distinct, graduated, minimise
 from distillaw.laws.base import Array
 
 MATCHED = 1.345
@@ -71,6 +71,13 @@ class Problem:
             return None
         return Prior(mean=self.prior_mean, precision=(noise / self.prior_sd) ** 2)
 
+    def objective(
+        self, delta: float, prior: Prior | None = None, *, weights: Array | None = None
+    ) -> Objective:
+        """What is minimised at a threshold; `weights` of replicates (R, n) in the place of the rows' own."""
+        own = self.weight[None] if weights is None else weights
+        return Objective(model=self.model, y=self.y, weights=own, delta=delta, prior=prior)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -122,8 +129,8 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
 
 def _from(problem: Problem, start: Array, delta: float, *, tolerance: float) -> Solutions:
     return graduated(
-        problem.model, problem.y, problem.weight[None], start, delta=delta, stages=problem.stages,
-        keep=problem.keep, tolerance=tolerance, within=problem.within, passing=problem.passing,
+        problem.objective(delta), start, stages=problem.stages, keep=problem.keep, tolerance=tolerance,
+        within=problem.within, passing=problem.passing,
     )  # fmt: skip
 
 
@@ -139,10 +146,8 @@ def _widened(
     problem: Problem, found: Solutions, delta: float, prior: Prior | None, *, rng: np.random.Generator
 ) -> Solutions:
     """The better of what was found and of many random starts."""
-    again = graduated(
-        problem.model, problem.y, problem.weight[None], problem.random_starts(rng, problem.rescue), delta=delta,
-        prior=prior, stages=problem.stages, tolerance=EXACT,
-    )  # fmt: skip
+    starts = problem.random_starts(rng, problem.rescue)
+    again = graduated(problem.objective(delta, prior), starts, stages=problem.stages, tolerance=EXACT)
     return again if again.penalised.min() < found.penalised.min() * (1 - GAP) else found
 
 
@@ -150,23 +155,19 @@ def _matched(
     problem: Problem, found: Solutions, threshold: float, *, automatic: bool
 ) -> tuple[float, Prior | None, Solutions]:
     """Threshold and prior that go with the noise of the fit they give, and that fit."""
-    y, weights, prior = problem.y, problem.weight[None], None
-    theta = found.theta[np.argsort(found.penalised)]
+    prior, theta = None, found.theta[np.argsort(found.penalised)]
     inflate = _inflation(problem)
     raw = noise_raw(problem, theta[:1])
     for _ in range(8):
         before, noise = raw, inflate * raw
         threshold = max(MATCHED * raw, FLOOR) if automatic else threshold
         prior = problem.prior(noise)
-        found = minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=LOOSE)
+        found = minimise(problem.objective(threshold, prior), theta, tolerance=LOOSE)
         theta = found.theta[distinct(found.penalised)]
         raw = noise_raw(problem, theta[:1])
         if abs(raw - before) <= 0.02 * before:
             break
-    return (
-        threshold, prior,
-        minimise(problem.model, y, weights, theta, delta=threshold, prior=prior, tolerance=EXACT),
-    )  # fmt: skip
+    return threshold, prior, minimise(problem.objective(threshold, prior), theta, tolerance=EXACT)
 
 
 def noise_raw(problem: Problem, theta: Array) -> float:
@@ -231,20 +232,15 @@ def refit(
 
     Each starts from the full fit, and from `restarts` random points as well.
     """
-    best = minimise(
-        problem.model, problem.y, weights, np.repeat(fitted.theta[None], len(weights), axis=0),
-        delta=fitted.delta, prior=fitted.prior, iterations=iterations,
-    )  # fmt: skip
-    theta, objective = best.theta, best.penalised
+    objective = problem.objective(fitted.delta, fitted.prior, weights=weights)
+    best = minimise(objective, np.repeat(fitted.theta[None], len(weights), axis=0), iterations=iterations)
+    theta, least = best.theta, best.penalised
     for _ in range(restarts):
-        again = graduated(
-            problem.model, problem.y, weights, problem.random_starts(rng, len(weights)), delta=fitted.delta,
-            prior=fitted.prior, stages=(0.3, 0.03),
-        )  # fmt: skip
-        better = again.penalised < objective
+        again = graduated(objective, problem.random_starts(rng, len(weights)), stages=(0.3, 0.03))
+        better = again.penalised < least
         theta = np.where(better[:, None], again.theta, theta)
-        objective = np.where(better, again.penalised, objective)
-    return theta, objective
+        least = np.where(better, again.penalised, least)
+    return theta, least
 
 
 def condition_number(problem: Problem, fitted: Estimate) -> float:

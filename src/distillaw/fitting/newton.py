@@ -6,7 +6,7 @@ finished ones leave the batch. Starts come from `starts.py`; the independent che
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,26 @@ EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
 
 _FIRST_PASS = 16
 """Iterations before the unfinished replicates of all chunks are pooled, so that a few do not hold up many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What each replicate minimises: the weighted Huber sum of r = f - ln L, and a weak prior where there is one."""
+
+    model: Model
+    """The law on the rows."""
+    y: Array
+    """ln of the observed losses, shape (n,)."""
+    weights: Array
+    """Weights of the rows, shape (R, n) or (1, n)."""
+    delta: float
+    """Huber threshold in ln L."""
+    prior: Prior | None = None
+    """Shared by the replicates."""
+
+    def take(self, rows: Indices | slice) -> "Objective":
+        """Some of the replicates; the weights must be (R, n)."""
+        return replace(self, model=self.model.take(rows), weights=self.weights[rows])
 
 
 @dataclass(slots=True)
@@ -44,67 +64,45 @@ def huber(r: Array, delta: float) -> Array:
 
 
 def minimise(
-    model: Model,
-    y: Array,
-    weights: Array,
-    start: Array,
-    *,
-    delta: float,
-    prior: Prior | None = None,
-    iterations: int = 200,
-    tolerance: float = TIGHT,
+    objective: Objective, start: Array, *, iterations: int = 200, tolerance: float = TIGHT
 ) -> Solutions:
     """Minimise the penalised Huber sum for each replicate.
 
     Args:
-        model: the law on the rows.
-        y: ln of the observed losses, shape (n,).
-        weights: weights of the rows, shape (R, n) or (1, n).
+        objective: what is minimised.
         start: start parameters, shape (R, k); the fixed ones keep their values.
-        delta: Huber threshold in ln L.
-        prior: weak prior, shared by the replicates.
         iterations: most Newton steps.
         tolerance: stop when the expected relative decrease falls below it.
     """
-    weights = np.broadcast_to(weights, (len(start), len(y)))
-    if len(start) <= model.one_by_one:
-        return _singly(model, y, weights, start, [Stage(delta, tolerance, iterations)], prior)
+    if len(start) <= objective.model.one_by_one:
+        return _singly(objective, start, [Stage(objective.delta, tolerance, iterations)])
+    objective = replace(objective, weights=np.broadcast_to(objective.weights, (len(start), len(objective.y))))
     first = min(iterations, _FIRST_PASS)
     with np.errstate(all="ignore"):  # far points of a trial step may overflow; they count as worse
-        found = _in_chunks(model, y, weights, start, delta, prior, first, tolerance)
+        found = _in_chunks(objective, start, first, tolerance)
         late = np.flatnonzero(~found.converged)
         if len(late) and iterations > first:
-            rest = _in_chunks(
-                model.take(late),
-                y,
-                weights[late],
-                found.theta[late],
-                delta,
-                prior,
-                iterations - first,
-                tolerance,
-            )
+            rest = _in_chunks(objective.take(late), found.theta[late], iterations - first, tolerance)
             for name in Solutions.__slots__:
                 getattr(found, name)[late] = getattr(rest, name)
     return found
 
 
-def _singly(
-    model: Model, y: Array, weights: Array, start: Array, stages: Sequence[Stage], prior: Prior | None
-) -> Solutions:
+def _singly(objective: Objective, start: Array, stages: Sequence[Stage]) -> Solutions:
+    weights = np.broadcast_to(objective.weights, (len(start), len(objective.y)))
     with np.errstate(all="ignore"):
-        found = [minimise_one(model, y, weights[i], start[i], stages, prior) for i in range(len(start))]
+        found = [
+            minimise_one(objective.model, objective.y, weights[i], start[i], stages, objective.prior)
+            for i in range(len(start))
+        ]
     return Solutions(*(np.array(values) for values in zip(*found, strict=True)))
 
 
-def _in_chunks(
-    model: Model, y: Array, weights: Array, start: Array, delta: float, prior: Prior | None, iterations: int,
-    tolerance: float,
-) -> Solutions:  # fmt: skip
+def _in_chunks(objective: Objective, start: Array, iterations: int, tolerance: float) -> Solutions:
     R = len(start)
-    size = max(1, model.chunk // max(len(y), 1))
+    size = max(1, objective.model.chunk // max(len(objective.y), 1))
     parts = [
-        _minimise_chunk(model.take(rows), y, weights[rows], start[rows], delta, prior, iterations, tolerance)
+        _minimise_chunk(objective.take(rows), start[rows], iterations, tolerance)
         for rows in (slice(i, min(i + size, R)) for i in range(0, R, size))
     ]
     return Solutions(
@@ -113,13 +111,9 @@ def _in_chunks(
 
 
 def graduated(
-    model: Model,
-    y: Array,
-    weights: Array,
+    objective: Objective,
     start: Array,
     *,
-    delta: float,
-    prior: Prior | None = None,
     stages: tuple[float, ...] = (0.3, 0.03),
     keep: int | None = None,
     tolerance: float = TIGHT,
@@ -129,32 +123,26 @@ def graduated(
     """Minimise at falling thresholds, each from the previous solution; keep the best few starts.
 
     Args:
-        stages: thresholds before the final `delta` (those at or below it are skipped).
-        keep: starts that go on after the first stage; None keeps all (needed for replicates).
-        model: as in `minimise`, like the other arguments.
-        y: as in `minimise`.
-        weights: as in `minimise`.
+        objective: what is minimised in the end.
         start: as in `minimise`.
-        delta: as in `minimise`.
-        prior: as in `minimise`.
+        stages: thresholds before the objective's own (those at or below it are skipped).
+        keep: starts that go on after the first stage; None keeps all (needed for replicates).
         tolerance: of the last stage.
         within: drop starts whose objective after a stage is more than this many times the best.
         passing: most iterations of a stage before the last.
     """
-    theta, last = start, Stage(delta, tolerance, 200)
-    ladder = [Stage(stage, LOOSE, passing) for stage in stages if stage > 2 * delta]
+    theta, last = start, Stage(objective.delta, tolerance, 200)
+    ladder = [Stage(stage, LOOSE, passing) for stage in stages if stage > 2 * objective.delta]
     while ladder and len(theta) > 1:
-        first = ladder.pop(0)
-        found = minimise(
-            model, y, weights, theta, delta=first.delta, prior=prior, iterations=passing, tolerance=LOOSE
-        )
+        easier = replace(objective, delta=ladder.pop(0).delta)
+        found = minimise(easier, theta, iterations=passing, tolerance=LOOSE)
         theta = found.theta
         if keep is not None:
             left = distinct(found.penalised)[:keep]
             theta = theta[left[found.penalised[left] <= within * found.penalised[left[0]]]]
     if len(theta) == 1:
-        return _singly(model, y, weights, theta, [*ladder, last], prior)
-    return minimise(model, y, weights, theta, delta=delta, prior=prior, tolerance=tolerance)
+        return _singly(objective, theta, [*ladder, last])
+    return minimise(objective, theta, tolerance=tolerance)
 
 
 def distinct(objective: Array) -> Indices:
@@ -164,48 +152,37 @@ def distinct(objective: Array) -> Indices:
     return order[np.concatenate([[True], value[1:] > value[:-1] * 1.001])]
 
 
-def _minimise_chunk(
-    model: Model,
-    y: Array,
-    weights: Array,
-    start: Array,
-    delta: float,
-    prior: Prior | None,
-    iterations: int,
-    tolerance: float,
-) -> Solutions:
-    R = len(start)
+def _minimise_chunk(objective: Objective, start: Array, iterations: int, tolerance: float) -> Solutions:
+    R, model = len(start), objective.model
     out = np.clip(start, model.lower, model.upper)
-    objective, penalised = np.full(R, np.inf), np.full(R, np.inf)
+    least, penalised = np.full(R, np.inf), np.full(R, np.inf)
     converged = np.zeros(R, dtype=bool)
     active = np.arange(R)
     mu = np.full(R, 1e-3)
-    scale = model.metric(out, weights)
-    if prior is not None:
-        scale = np.sqrt(scale**2 + prior.precision[model.free])
-    state = _evaluate(model, out, scale, y, weights, delta, prior)
+    scale = model.metric(out, objective.weights)
+    if objective.prior is not None:
+        scale = np.sqrt(scale**2 + objective.prior.precision[model.free])
+    state = _evaluate(objective, out, scale)
     for _ in range(iterations):
         step, decrease = _newton_step(state, model, mu)
         # a step this small is the last: Newton leaves its square behind, so only the value is checked
         done = (decrease <= tolerance * state.penalised + 1e-30) | (mu > 1e7)
         if done.any():
             idx = active[done]
-            last = _finish(model.take(idx), state.part(done), step[done], y, weights[idx], delta, prior)
-            out[idx], objective[idx], penalised[idx] = last
+            out[idx], least[idx], penalised[idx] = _finish(objective.take(idx), state.part(done), step[done])
             converged[idx] = True
             keep = ~done
             active, mu, step = active[keep], mu[keep], step[keep]
             state = state.part(keep)
             if not len(active):
                 break
-        trial_theta = _moved(model, state.theta, step)
-        trial = _evaluate(model.take(active), trial_theta, state.scale, y, weights[active], delta, prior)
+        trial = _evaluate(objective.take(active), _moved(model, state.theta, step), state.scale)
         better = trial.penalised <= state.penalised
         mu = np.where(better, np.maximum(0.1 * mu, 1e-12), np.maximum(8.0 * mu, 1e-6))
         state = trial if better.all() else _mix(better, trial, state)
     if len(active):
-        out[active], objective[active], penalised[active] = state.theta, state.objective, state.penalised
-    return Solutions(out, objective, penalised, converged)
+        out[active], least[active], penalised[active] = state.theta, state.objective, state.penalised
+    return Solutions(out, least, penalised, converged)
 
 
 def _moved(model: Model, theta: Array, step: Array) -> Array:
@@ -214,19 +191,18 @@ def _moved(model: Model, theta: Array, step: Array) -> Array:
     return model.moved(theta, full)
 
 
-def _finish(
-    model: Model, state: "_State", step: Array, y: Array, weights: Array, delta: float, prior: Prior | None
-) -> tuple[Array, Array, Array]:
+def _finish(objective: Objective, state: "_State", step: Array) -> tuple[Array, Array, Array]:
     """Parameters, objective and penalised objective after a last step, kept where it does not rise."""
-    theta = _moved(model, state.theta, step)
-    r = model.value(theta) - y
+    delta, prior = objective.delta, objective.prior
+    theta = _moved(objective.model, state.theta, step)
+    r = objective.model.value(theta) - objective.y
     psi = np.clip(r, -delta, delta)
-    objective = np.einsum("ri,ri,ri->r", weights, psi, r - 0.5 * psi)
-    penalised = objective + (0.0 if prior is None else _penalty(theta, prior))
+    least = np.einsum("ri,ri,ri->r", objective.weights, psi, r - 0.5 * psi)
+    penalised = least + (0.0 if prior is None else _penalty(theta, prior))
     better = penalised <= state.penalised
     return (
         np.where(better[:, None], theta, state.theta),
-        np.where(better, objective, state.objective),
+        np.where(better, least, state.objective),
         np.where(better, penalised, state.penalised),
     )
 
@@ -261,19 +237,18 @@ def _mix(choose: Mask, a: _State, b: _State) -> _State:
     return _State(*mixed)
 
 
-def _evaluate(
-    model: Model, theta: Array, scale: Array, y: Array, weights: Array, delta: float, prior: Prior | None
-) -> _State:
-    objective, gradient, hessian = model.normal(theta, y, weights, delta)
-    penalised = objective
+def _evaluate(objective: Objective, theta: Array, scale: Array) -> _State:
+    model, prior = objective.model, objective.prior
+    value, gradient, hessian = model.normal(theta, objective.y, objective.weights, objective.delta)
+    penalised = value
     if prior is not None:
         free, k = model.free, np.arange(len(model.free))
-        penalised = objective + _penalty(theta, prior)
+        penalised = value + _penalty(theta, prior)
         gradient = gradient + ((theta - prior.mean) * prior.precision)[:, free]
         hessian[:, k, k] += prior.precision[free]
     # a NaN objective (overflow far outside) must count as worse than anything
     penalised = np.where(np.isfinite(penalised), penalised, np.inf)
-    return _State(theta, objective, penalised, gradient, hessian, scale)
+    return _State(theta, value, penalised, gradient, hessian, scale)
 
 
 def _newton_step(state: _State, model: Model, mu: Array) -> tuple[Array, Array]:

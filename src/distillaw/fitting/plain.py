@@ -48,10 +48,8 @@ def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
         rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie
     )
     problem = whole.problem
-    found = minimise(
-        problem.model, problem.y, problem.weight[None], small.curve.theta[None], delta=small.delta,
-        prior=problem.prior(small.noise),
-    )  # fmt: skip
+    objective = problem.objective(small.delta, problem.prior(small.noise))
+    found = minimise(objective, small.curve.theta[None])
     shrunk = (small.curve.replicates - small.curve.theta) * np.sqrt(part.ngroups / rows.ngroups)
     note = f"intervals are linearised from a random {part.ngroups} of the {rows.ngroups} runs (m-out-of-n bootstrap)"
     return replace(

@@ -5,7 +5,7 @@ optimum matches the variance clustered by run (Chandler and Bate 2007, Biometrik
 rises enough on one side leaves that end open: the runs do not bound the parameter there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -78,20 +78,13 @@ def clustered_errors(problem: Problem, fitted: Estimate) -> tuple[Array, Array]:
 def _ends(
     problem: Problem, fitted: Estimate, index: int, error: float, inflation: float, level: float
 ) -> tuple[float | None, float | None]:
-    model = problem.model.holding(index)
     at = fitted.theta[index] + error * np.concatenate([-_STEPS[::-1], _STEPS])
     at = np.clip(at, problem.model.lower[index], problem.model.upper[index])
     start = np.repeat(fitted.theta[None], len(at), axis=0)
     start[:, index] = at
-    found = minimise(model, problem.y, problem.weight[None], start, delta=fitted.delta, prior=fitted.prior)
-    full = minimise(
-        problem.model,
-        problem.y,
-        problem.weight[None],
-        fitted.theta[None],
-        delta=fitted.delta,
-        prior=fitted.prior,
-    )
+    objective = problem.objective(fitted.delta, fitted.prior)
+    found = minimise(replace(objective, model=problem.model.holding(index)), start)
+    full = minimise(objective, fitted.theta[None])
     rise = np.maximum(found.penalised - full.penalised[0], 0.0)
     root = np.sqrt(2 * rise / (max(fitted.noise, 1e-12) ** 2 * inflation))
     limit = NormalDist().inv_cdf(0.5 + level / 2)
