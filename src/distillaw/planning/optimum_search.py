@@ -19,7 +19,16 @@ from distillaw.laws.base import Array, Indices, Mask
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import lowest
 from distillaw.planning.minimise import deepest_valleys, newton
-from distillaw.planning.teacher_paths import Bounds, Edges, Path, Transform, cheapest, edges, overtrained
+from distillaw.planning.teacher_paths import (
+    Bounds,
+    Edges,
+    Path,
+    Transform,
+    agree_on_teachers,
+    cheapest,
+    edges,
+    overtrained,
+)
 
 _SPACING = 0.7
 """E-folds between teacher sizes of the grid."""
@@ -104,11 +113,6 @@ class Cells:
         """F(N), FLOP per token."""
         return self.forward(np.exp(n))
 
-    @property
-    def agree_on_teachers(self) -> bool:
-        """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
-        return all(np.all(values == values[0]) for values in self.ensemble.plain.values())
-
     def teacher(self, n: Array, d: Array) -> Array:
         """Ln L_T by law."""
         return self.ensemble.log_supervised(n[None], self.effective(d)[None])
@@ -149,7 +153,7 @@ def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
         return _along(
             cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
         )
-    if not cells.shares.delta_pre and cells.agree_on_teachers:
+    if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
         return _on_edges(cells, overtrained(bounds))
     edge = _on_edges(cells, edges(bounds))
     return _lowest_of([_inside(cells, bounds), edge]) if bounds.has_inside else edge

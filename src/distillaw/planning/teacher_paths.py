@@ -74,6 +74,11 @@ class Edges:
         return self.start.shape[1]
 
 
+def agree_on_teachers(ensemble: LawEnsemble) -> bool:
+    """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
+    return all(np.all(values == values[0]) for values in ensemble.plain.values())
+
+
 def edges(bounds: Bounds) -> Edges:
     """All four edges of the box, those of `overtrained` first."""
     (small, large), (few, many) = bounds.params, bounds.tokens

@@ -1,0 +1,377 @@
+"""The kinds of maps: where distilling pays, from which teacher, and what the compute goes into.
+
+    gain           supervised minus distilled loss on equal tokens, over student size x tokens
+    teacher        the best teacher at a compute budget, over student size x compute, for one cost scenario
+    allocation     shares of the compute for student, logits and teacher, over compute, for one student
+    teacher-size   the loss of one student over the size of its teacher
+
+Means are over the laws of an ensemble; where it matters the lowest and the highest law are kept too. The figures of
+arXiv 2502.08606v2 of these kinds are its 4 and 18-34.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.accounting.scenarios import CostShares, Scenario
+from distillaw.errors import ConfigError
+from distillaw.laws.base import Array, Box, Mask, log_positive
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.fast_losses import GridCells, GridLosses, grid_losses
+from distillaw.planning.maps import Axis, GridMap, Layer
+from distillaw.planning.optimal_field import TOLERANCE, TeacherField, teacher_field
+from distillaw.planning.optimum import PAPER_BOUNDS, OptimalPlan, optimal_distillation
+from distillaw.planning.teacher_curve import FLAT, teacher_curve
+
+Flops = Callable[[Array], Array]
+
+NATS = "nats/token"
+_NODES_FREE, _NODES_PAID = 33, 19
+"""Optima solved along each axis of a map: searches along a path are five times as fast as those of the plane."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laws:
+    """The laws of a map and where they were fitted."""
+
+    ensemble: LawEnsemble
+    names: tuple[str, ...]
+    range: Box = field(default_factory=Box)
+    """In student_params, student_tokens, tokens_per_param and teacher_loss; empty: nothing is inside."""
+
+    def inside(self, params: Array, tokens: Array, teacher_loss: Array) -> Mask:
+        """True where a cell lies in the fitted range."""
+        return self.range.inside(
+            {"student_params": params, "student_tokens": tokens, "teacher_loss": teacher_loss}
+        )
+
+    @property
+    def meta(self) -> dict[str, object]:
+        """For the meta data of a map."""
+        return {"laws": list(self.names), "members": self.ensemble.size,
+                "fitted_range": {k: list(v) for k, v in self.range.as_dict().items()}}  # fmt: skip
+
+
+def gain_map(
+    laws: Laws,
+    *,
+    student_params: ArrayLike,
+    student_tokens: ArrayLike,
+    teacher_loss: float | None = None,
+    teacher: tuple[float, float] | None = None,
+    forward: Flops | None = None,
+) -> GridMap:
+    """How much a student gains by distillation, trained on the same tokens; no cost of the teacher is counted.
+
+    Args:
+        laws: laws to consult.
+        student_params: N_S of the rows, ascending.
+        student_tokens: D_S of the columns, ascending.
+        teacher_loss: L_T of a given teacher, nats/token; or the next.
+        teacher: (N_T, D_T) of a given one, whose loss each law estimates. Neither: the best teacher of each cell.
+        forward: F(N), FLOP per token; it only decides which of the teachers of the best loss is named.
+    """
+    if teacher_loss is not None and teacher is not None:
+        raise ConfigError("give the teacher's loss or its size and tokens, not both")
+    n, d = _axis("student_params", student_params), _axis("student_tokens", student_tokens)
+    cells = {"n": n[:, None], "d": d[None]}
+    meta: dict[str, object] = {"comparison": "equal tokens"}
+    if teacher_loss is not None:
+        cells["teacher_loss"] = log_positive("teacher_loss", teacher_loss).reshape(1, 1)
+        words = f"a teacher of {teacher_loss:g} nats/token"
+    elif teacher is not None:
+        sizes = [
+            log_positive(k, v).reshape(1, 1)
+            for k, v in zip(("teacher_params", "teacher_tokens"), teacher, strict=True)
+        ]
+        cells |= {"teacher_n": sizes[0], "teacher_d": sizes[1]}
+        words = f"a teacher of {teacher[0]:.4g} parameters and {teacher[1]:.4g} tokens"
+    else:
+        best = _best_case_field(laws.ensemble, n, d, forward or FixedAspect().forward_flops)
+        cells |= {"teacher_n": best.n, "teacher_d": best.d}
+        meta |= _how(best)
+        words = "the best teacher"
+    losses = grid_losses(laws.ensemble, GridCells(**cells))
+    teacher_layer = np.broadcast_to(losses.teacher, losses.student.shape)
+    layers = _gain_layers(losses) | {
+        "teacher_loss": Layer(label="teacher loss", unit=NATS, values=teacher_layer)
+    }
+    N, D = np.exp(n)[:, None], np.exp(d)[None]
+    return GridMap(
+        kind="gain", title=f"Gain of distilling from {words}", layers=layers,
+        meta=laws.meta | meta | {"teacher": words},
+        x=Axis(name="student_tokens", label="student tokens", unit="tokens", values=D[0]),
+        y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
+        inside_range=laws.inside(N, D, teacher_layer),
+    )  # fmt: skip
+
+
+def teacher_map(
+    laws: Laws,
+    *,
+    student_params: ArrayLike,
+    compute: ArrayLike,
+    scenario: Scenario | CostShares,
+    forward: Flops | None = None,
+    teacher_params_bounds: tuple[float, float] = PAPER_BOUNDS,
+    teacher_tokens_bounds: tuple[float, float] = PAPER_BOUNDS,
+) -> GridMap:
+    """The best teacher of each student at each budget: loss, size, tokens, and what it brings.
+
+    Args:
+        laws: laws to consult.
+        student_params: N_S of the rows, ascending.
+        compute: C of the columns, FLOP, ascending.
+        scenario: what the student pays of its teacher.
+        forward: F(N), FLOP per token; by default the distillation paper's family.
+        teacher_params_bounds: as in `optimal_distillation`.
+        teacher_tokens_bounds: likewise.
+    """
+    n, c = _axis("student_params", student_params), _axis("compute", compute)
+    price = forward or FixedAspect().forward_flops
+    budget = _Budget(shares=_shares(scenario), price=price, ensemble=laws.ensemble)
+    limits = {"teacher_params_bounds": teacher_params_bounds, "teacher_tokens_bounds": teacher_tokens_bounds}
+
+    def solve(y: Array, x: Array) -> OptimalPlan:
+        return optimal_distillation(
+            laws.ensemble,
+            student_params=np.exp(y),
+            compute=np.exp(x),
+            shares=budget.shares,
+            forward=price,
+            **limits,
+        )
+
+    nodes = _NODES_PAID if budget.shares.delta_pre else _NODES_FREE
+    best = teacher_field(solve, budget.loss, n, c, nodes=nodes)
+    N, C = np.exp(n)[:, None], np.exp(c)[None]
+    tokens, parts = budget.divide(N, C, best.n, best.d)
+    is_paid = tokens >= PAPER_BOUNDS[0]
+    losses = grid_losses(laws.ensemble, GridCells(
+        n=n[:, None], d=np.log(np.where(is_paid, tokens, 1.0)), alone=np.log(C / (TRAINING_FACTOR * price(N))),
+        teacher_n=best.n, teacher_d=best.d,
+    ))  # fmt: skip
+    values = {"teacher_loss": losses.teacher, "teacher_params": np.exp(best.n), "teacher_tokens": np.exp(best.d),
+              "student_tokens": tokens, "student_share": parts[0], "logits_share": parts[1],
+              "teacher_share": parts[2]}  # fmt: skip
+    layers = _plan_layers(values) | _gain_layers(losses)
+    layers = {
+        k: Layer(label=v.label, unit=v.unit, values=np.where(is_paid, v.values, np.nan))
+        for k, v in layers.items()
+    }
+    return GridMap(
+        kind="teacher", title="The best teacher at a compute budget", layers=layers,
+        meta=laws.meta | _scenario_meta(scenario) | {"comparison": "equal compute"} | _how(best),
+        x=Axis(name="compute", label="compute", unit="FLOP", values=C[0]),
+        y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
+        inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
+    )  # fmt: skip
+
+
+def allocation_map(
+    laws: Laws,
+    *,
+    student_params: float,
+    compute: ArrayLike,
+    scenario: Scenario | CostShares,
+    forward: Flops | None = None,
+    teacher_params_bounds: tuple[float, float] = PAPER_BOUNDS,
+    teacher_tokens_bounds: tuple[float, float] = PAPER_BOUNDS,
+) -> GridMap:
+    """What the compute goes into at each budget, for one student; every budget is solved exactly.
+
+    Args:
+        laws: laws to consult.
+        student_params: N_S.
+        compute: C, FLOP.
+        scenario: what the student pays of its teacher.
+        forward: F(N), FLOP per token.
+        teacher_params_bounds: as in `optimal_distillation`.
+        teacher_tokens_bounds: likewise.
+    """
+    C = np.exp(_axis("compute", compute))
+    plan = optimal_distillation(
+        laws.ensemble, student_params=student_params, compute=C, shares=_shares(scenario), forward=forward, by_law=True,
+        teacher_params_bounds=teacher_params_bounds, teacher_tokens_bounds=teacher_tokens_bounds,
+    )  # fmt: skip
+    assert plan.student_loss_by_law is not None and plan.supervised_loss_by_law is not None
+    gain = plan.supervised_loss_by_law - plan.student_loss_by_law
+    losses = GridLosses(teacher=plan.teacher_loss, student=plan.student_loss, alone=plan.supervised_loss,
+                        lowest_gain=gain.min(0), highest_gain=gain.max(0))  # fmt: skip
+    names = ("student_share", "logits_share", "teacher_share", "student_tokens", "teacher_params", "teacher_tokens",
+             "teacher_loss")  # fmt: skip
+    tokens = np.where(plan.is_feasible, plan.student_tokens, 1.0)
+    teacher_loss = np.where(plan.is_feasible, plan.teacher_loss, 1.0)
+    return GridMap(
+        kind="allocation", title="What the compute goes into",
+        inside_range=laws.inside(plan.student_params, tokens, teacher_loss),
+        layers=_plan_layers({name: getattr(plan, name) for name in names}) | _gain_layers(losses),
+        meta=laws.meta | _scenario_meta(scenario)
+        | {"student_params": float(student_params), "comparison": "equal compute"},
+        x=Axis(name="compute", label="compute", unit="FLOP", values=C),
+    )  # fmt: skip
+
+
+def teacher_size_map(
+    laws: Laws,
+    *,
+    student_params: float,
+    student_tokens: float,
+    teacher_params: ArrayLike,
+    teacher_tokens: float | None = None,
+    teacher_tokens_per_param: float | None = None,
+) -> GridMap:
+    """The loss of one student over the size of its teacher, with the range that is as good as the best.
+
+    Args:
+        laws: laws to consult.
+        student_params: N_S.
+        student_tokens: D_S.
+        teacher_params: N_T, ascending.
+        teacher_tokens: D_T of every teacher; or
+        teacher_tokens_per_param: M_T, so that D_T = M_T N_T.
+    """
+    curve = teacher_curve(
+        laws.ensemble, student_params=student_params, student_tokens=student_tokens, sizes=teacher_params,
+        teacher_tokens=teacher_tokens, teacher_tokens_per_param=teacher_tokens_per_param,
+    )  # fmt: skip
+    alone = np.broadcast_to(curve.supervised_loss[:, None], curve.student_loss.shape)
+    is_flat = np.where(curve.mean <= (1 + FLAT) * curve.best.student_loss, 1.0, 0.0)
+    values: dict[str, tuple[str, str, Array]] = {
+        "student_loss": ("student loss", NATS, curve.mean),
+        "student_loss_lowest": ("student loss, lowest law", NATS, curve.student_loss.min(0)),
+        "student_loss_highest": ("student loss, highest law", NATS, curve.student_loss.max(0)),
+        "supervised_loss": ("loss without a teacher", NATS, alone.mean(0)),
+        "teacher_loss": ("teacher loss", NATS, curve.teacher_loss.mean(0)),
+        "teacher_tokens": ("teacher tokens", "tokens", curve.teacher_tokens),
+        "is_flat": (f"within {100 * FLAT:g} % of the best", "0 or 1", is_flat),
+    }  # fmt: skip
+    if laws.ensemble.size == len(laws.names):
+        values |= {
+            f"student_loss[{name}]": (name, NATS, loss)
+            for name, loss in zip(laws.names, curve.student_loss, strict=True)
+        }
+    N, D = np.asarray(curve.student_params), np.asarray(curve.student_tokens)
+    return GridMap(
+        kind="teacher-size", title="Loss of a student over the size of its teacher",
+        x=Axis(name="teacher_params", label="teacher parameters", unit="non-embedding parameters", values=curve.sizes),
+        layers={name: Layer(label=label, unit=unit, values=v) for name, (label, unit, v) in values.items()},
+        inside_range=laws.inside(N, D, curve.teacher_loss.mean(0)),
+        meta=laws.meta | {
+            "student_params": curve.student_params, "student_tokens": curve.student_tokens,
+            "teacher_tokens": teacher_tokens, "teacher_tokens_per_param": teacher_tokens_per_param,
+            "best_teacher_params": curve.best.at, "best_student_loss": curve.best.student_loss,
+            "best_at_edge": curve.best.at_edge, "flat": curve.best.flat.to_json(),
+            "best_by_law": curve.best.at_by_member.tolist() if laws.ensemble.size == len(laws.names) else None,
+            "costs": [cost.to_json() for cost in curve.costs],
+        },
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Budget:
+    """The budget equation on whole grids."""
+
+    shares: CostShares
+    price: Flops
+    ensemble: LawEnsemble
+
+    def divide(self, N: Array, C: Array, n: Array, d: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        """Student tokens, and the shares of student, logits and teacher in the compute."""
+        size = self.price(np.exp(n))
+        training = TRAINING_FACTOR * self.price(N)
+        teacher = (self.shares.delta_pre * TRAINING_FACTOR) * size * np.exp(d) / C
+        per_token = training + self.shares.delta_lgt * size
+        rest = 1 - teacher
+        student = rest * training / per_token
+        return rest * C / per_token, (student, rest - student, teacher)
+
+    def loss(self, y: Array, x: Array, n: Array, d: Array) -> Array:
+        """Mean student loss with given teachers; inf where they cannot be paid."""
+        tokens, _ = self.divide(np.exp(y), np.exp(x), n, d)
+        is_paid = tokens >= PAPER_BOUNDS[0]
+        cells = GridCells(n=y, d=np.log(np.where(is_paid, tokens, 1.0)), teacher_n=n, teacher_d=d)
+        return np.where(is_paid, grid_losses(self.ensemble, cells).student, np.inf)
+
+
+def _best_case_field(ensemble: LawEnsemble, n: Array, d: Array, price: Flops) -> TeacherField:
+    """The best teacher where teachers cost nothing."""
+
+    def solve(y: Array, x: Array) -> OptimalPlan:
+        compute = TRAINING_FACTOR * price(np.exp(y)) * np.exp(x)
+        return optimal_distillation(
+            ensemble, student_params=np.exp(y), compute=compute, shares=Scenario.BEST_CASE.value, forward=price,
+            min_student_tokens=float(np.exp(d[0])) / 2,
+        )  # fmt: skip
+
+    def loss(y: Array, x: Array, n_t: Array, d_t: Array) -> Array:
+        return grid_losses(ensemble, GridCells(n=y, d=x, teacher_n=n_t, teacher_d=d_t)).student
+
+    return teacher_field(solve, loss, n, d, nodes=_NODES_FREE)
+
+
+def _gain_layers(losses: GridLosses) -> dict[str, Layer]:
+    gain = losses.alone - losses.student
+    return {
+        "gain": Layer(label="gain of distilling", unit=NATS, values=gain),
+        "gain_lowest": Layer(label="gain under the lowest law", unit=NATS, values=losses.lowest_gain),
+        "gain_highest": Layer(label="gain under the highest law", unit=NATS, values=losses.highest_gain),
+        "student_loss": Layer(label="distilled loss", unit=NATS, values=losses.student),
+        "supervised_loss": Layer(label="loss without a teacher", unit=NATS, values=losses.alone),
+    }
+
+
+_PLAN_LAYERS = {
+    "teacher_loss": ("teacher loss", NATS), "teacher_params": ("teacher parameters", "non-embedding parameters"),
+    "teacher_tokens": ("teacher tokens", "tokens"), "student_tokens": ("student tokens", "tokens"),
+    "student_share": ("student training", "share of compute"), "logits_share": ("teacher logits", "share of compute"),
+    "teacher_share": ("teacher training", "share of compute"),
+}  # fmt: skip
+
+
+def _plan_layers(values: Mapping[str, Array]) -> dict[str, Layer]:
+    return {
+        name: Layer(label=_PLAN_LAYERS[name][0], unit=_PLAN_LAYERS[name][1], values=v)
+        for name, v in values.items()
+    }
+
+
+def _how(best: TeacherField) -> dict[str, object]:
+    """How the teachers of a map were found."""
+    if not best.largest_error and best.solved == best.n.size:
+        return {"method": "every cell solved"}
+    return {
+        "method": "optima solved on a coarse grid, teachers joined by cubic splines, losses evaluated exactly",
+        "optima_solved": best.solved, "largest_relative_error": best.largest_error,
+        "error_is": "excess of the loss over the exact optimum in the middle of every mesh, where it is at most "
+                    f"{TOLERANCE:g}; other meshes take the best of the exact teachers around, sampled cells are checked",
+        "share_of_cells_not_interpolated": float(best.jumps.mean()),
+        "largest_relative_error_of_those": best.largest_error_at_jumps,
+    }  # fmt: skip
+
+
+def _shares(scenario: Scenario | CostShares) -> CostShares:
+    return scenario.value if isinstance(scenario, Scenario) else scenario
+
+
+def _scenario_meta(scenario: Scenario | CostShares) -> dict[str, object]:
+    shares = _shares(scenario)
+    known = {s.value: s.name.lower().replace("_", "-") for s in Scenario}
+    name = known.get(shares, f"{shares.delta_lgt:g}-{shares.delta_pre:g}")
+    return {"scenario": name, "delta_lgt": shares.delta_lgt, "delta_pre": shares.delta_pre}
+
+
+def _axis(name: str, values: ArrayLike) -> Array:
+    """Logs of ascending values.
+
+    Raises:
+        ConfigError: fewer than two, or not ascending.
+    """
+    x = np.atleast_1d(log_positive(name, values))
+    if x.ndim != 1 or len(x) < 2 or not (np.diff(x) > 0).all():
+        raise ConfigError(f"{name}: a map needs at least two values in ascending order, got {len(x)}")
+    return x

@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pytest
+from law_sets import SURROGATES, disagreeing, laws
+
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.scenarios import CostShares, Scenario
+from distillaw.errors import ConfigError
+from distillaw.laws.published import published
+from distillaw.planning.fast_losses import GridCells, grid_losses
+from distillaw.planning.map_kinds import Laws, allocation_map, gain_map, teacher_map, teacher_size_map
+from distillaw.planning.optimal_field import spline_weights
+from distillaw.planning.optimum import optimal_distillation
+
+F = FixedAspect().forward_flops
+BOX = published("surrogate-s1").distillation.range
+S123 = Laws(ensemble=laws(*SURROGATES), names=SURROGATES, range=BOX)
+PRINTED = Laws(ensemble=laws("busbridge2025"), names=("busbridge2025",), range=BOX)
+N, D, C = np.geomspace(1e8, 1e11, 200), np.geomspace(1e9, 1e13, 150), np.geomspace(1e20, 1e24, 150)
+
+
+def kappa_and_reduced():
+    """A fitted-like ensemble: eps = 0 and a power of the tokens outside the sum."""
+    chosen = laws("surrogate-s1", "surrogate-s2")
+    return type(chosen)(
+        plain=chosen.plain, student=chosen.student | {"eps": np.zeros(2), "q": np.array([0.0, 0.02])}
+    )
+
+
+@pytest.mark.parametrize(
+    "ensemble", [S123.ensemble, PRINTED.ensemble, disagreeing(np.random.default_rng(0), size=4, spread=0.01),
+                 kappa_and_reduced()]
+)  # fmt: skip
+@pytest.mark.parametrize("given", ["loss", "size"])
+def test_grid_losses_are_those_of_the_ensemble(ensemble, given):
+    n, d = np.log(N)[:, None], np.log(D)[None]
+    n_t, d_t = n + 0.3 * np.sin(d), d + 0.2 * np.cos(n)
+    if given == "loss":
+        cells = GridCells(n=n, d=d, teacher_loss=np.full((1, 1), np.log(2.1)))
+        log_teacher = np.full((1, 1, 1), np.log(2.1))
+    else:
+        cells = GridCells(n=n, d=d, teacher_n=n_t, teacher_d=d_t, alone=d + 0.1 * n)
+        log_teacher = ensemble.log_supervised(n_t[None], d_t[None])
+    found = grid_losses(ensemble, cells)
+    alone = np.exp(ensemble.log_supervised(n[None], (d if given == "loss" else d + 0.1 * n)[None]))
+    student = np.exp(ensemble.log_distilled(n[None], d[None], log_teacher))
+    np.testing.assert_allclose(found.student, student.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.alone, alone.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(
+        found.teacher, np.broadcast_to(np.exp(log_teacher).mean(0), found.teacher.shape), rtol=1e-12
+    )
+    np.testing.assert_allclose(found.lowest_gain, (alone - student).min(0), atol=1e-12)
+    np.testing.assert_allclose(found.highest_gain, (alone - student).max(0), atol=1e-12)
+
+
+def test_splines_reproduce_cubics_and_nodes():
+    nodes, points = np.linspace(2.0, 5.0, 9), np.linspace(2.0, 5.0, 50)
+
+    def cubic(x):
+        return 1 - 2 * x + 0.5 * x**2 - 0.3 * x**3
+
+    np.testing.assert_allclose(spline_weights(nodes, points) @ cubic(nodes), cubic(points), rtol=1e-10)
+    np.testing.assert_allclose(spline_weights(nodes, nodes), np.eye(9), atol=1e-12)
+
+
+@pytest.mark.parametrize("scenario", [*Scenario, CostShares(0.1, 0.01)])
+@pytest.mark.parametrize(("which", "bound"), [(S123, 2e-5), (PRINTED, 5e-4)])
+def test_a_teacher_map_is_what_each_cell_solved_alone_is(which, bound, scenario):
+    found = teacher_map(which, student_params=N, compute=C, scenario=scenario)
+    rng = np.random.default_rng(0)
+    i, j = rng.integers(0, len(N), 60), rng.integers(0, len(C), 60)
+    shares = scenario.value if isinstance(scenario, Scenario) else scenario
+    plan = optimal_distillation(which.ensemble, student_params=N[i], compute=C[j], shares=shares)
+    excess = found["student_loss"][i, j] / plan.student_loss - 1
+    assert excess.min() > -1e-7 and excess.max() < bound
+    assert np.quantile(excess, 0.5) < 1e-6
+    np.testing.assert_allclose(found["supervised_loss"][i, j], plan.supervised_loss, rtol=1e-12)
+    # what is stated of the error holds on cells that were not looked at, but for a factor
+    stated = max(found.meta["largest_relative_error"], found.meta["largest_relative_error_of_those"])
+    assert excess.max() <= 3 * stated + 1e-9
+    shares_sum = found["student_share"] + found["logits_share"] + found["teacher_share"]
+    np.testing.assert_allclose(shares_sum, 1, rtol=1e-9)
+
+
+def test_a_gain_map_with_the_best_teacher_is_the_best_case():
+    found = gain_map(S123, student_params=N, student_tokens=D)
+    i, j = np.arange(0, 200, 23), np.arange(3, 150, 17)
+    plan = optimal_distillation(
+        S123.ensemble, student_params=N[i], compute=3 * F(N[i]) * D[j], shares=Scenario.BEST_CASE.value
+    )
+    np.testing.assert_allclose(found["gain"][i, j], plan.gain, atol=2e-5)
+    assert (found["gain_lowest"] <= found["gain"] + 1e-12).all()
+    assert (found["gain"] <= found["gain_highest"] + 1e-12).all()
+
+
+def test_a_gain_map_with_a_given_teacher():
+    by_loss = gain_map(S123, student_params=N, student_tokens=D, teacher_loss=2.2)
+    expected = S123.ensemble.distillation(student_params=N[:, None], student_tokens=D, teacher_loss=2.2).mean(
+        0
+    )
+    np.testing.assert_allclose(by_loss["student_loss"], expected, rtol=1e-12)
+    by_size = gain_map(S123, student_params=N, student_tokens=D, teacher=(7e9, 2e12))
+    loss = float(S123.ensemble.supervised(params=7e9, tokens=2e12)[0])
+    same = gain_map(S123, student_params=N, student_tokens=D, teacher_loss=loss)
+    np.testing.assert_allclose(by_size["gain"], same["gain"], atol=1e-12)
+    with pytest.raises(ConfigError, match="not both"):
+        gain_map(S123, student_params=N, student_tokens=D, teacher_loss=2.2, teacher=(7e9, 2e12))
+
+
+def test_cells_outside_the_range_are_flagged():
+    found = gain_map(S123, student_params=N, student_tokens=D, teacher_loss=2.2)
+    ratio = D / N[:, None]
+    in_box = (
+        (N[:, None] >= 143e6)
+        & (N[:, None] <= 12.6e9)
+        & (D >= 2e9)
+        & (D <= 512e9)
+        & (ratio >= 20)
+        & (ratio <= 320)
+    )
+    np.testing.assert_array_equal(found.inside_range, in_box)
+    assert not gain_map(S123, student_params=N, student_tokens=D, teacher_loss=1.6).inside_range.any()
+
+
+def test_what_cannot_be_paid_is_empty():
+    found = teacher_map(
+        S123, student_params=N, compute=np.geomspace(1e17, 1e21, 150), scenario=Scenario.PRETRAINING,
+        teacher_params_bounds=(1e9, 1e11), teacher_tokens_bounds=(2e10, 1e13),
+    )  # fmt: skip
+    least = 3 * F(1e9) * 2e10 + 3 * F(N) * 1e6
+    cannot = found.x.values < least[:, None]
+    np.testing.assert_array_equal(np.isnan(found["student_loss"]), cannot)
+    assert not found.inside_range[cannot].any()
+
+
+def test_allocation_and_teacher_size():
+    spent = allocation_map(S123, student_params=1e9, compute=C, scenario=Scenario.PRETRAINING_INFERENCE)
+    assert spent.shape == (150,) and spent.meta["scenario"] == "pretraining-inference"
+    np.testing.assert_allclose(spent["student_share"] + spent["logits_share"] + spent["teacher_share"], 1)
+    curve = teacher_size_map(
+        S123, student_params=1e9, student_tokens=8e10, teacher_params=np.geomspace(1e8, 1e12, 200),
+        teacher_tokens_per_param=20,
+    )  # fmt: skip
+    is_flat = curve["is_flat"] > 0
+    assert 0 < is_flat.sum() < 200 and is_flat[np.argmin(curve["student_loss"])]
+    sizes = curve.x.values[is_flat]
+    assert curve.meta["flat"]["lower"] <= sizes[0] and sizes[-1] <= curve.meta["flat"]["upper"]
+    assert "student_loss[surrogate-s2]" in curve.layers
+
+
+def test_files(tmp_path):
+    found = gain_map(S123, student_params=N[:30], student_tokens=D[:20], teacher_loss=2.2)
+    files = found.save(tmp_path / "maps")
+    assert [f.name for f in files] == ["gain.csv", "gain.npz", "gain.json"]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["gain.csv", "gain.json", "gain.npz"]
+    table = np.genfromtxt(files[0], delimiter=",", names=True)
+    assert len(table) == 600
+    np.testing.assert_allclose(table["gain"].reshape(30, 20), found["gain"], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(table["student_params"][::20], N[:30], rtol=1e-6)
+    with np.load(files[1]) as arrays:
+        np.testing.assert_array_equal(arrays["gain"], found["gain"])
+        np.testing.assert_array_equal(arrays["inside_range"], found.inside_range)
+    meta = json.loads(files[2].read_text())
+    assert meta["laws"] == list(SURROGATES) and meta["axes"]["y"]["count"] == 30
+
+
+def test_bad_axes_are_refused():
+    with pytest.raises(ConfigError, match="at least two values"):
+        gain_map(S123, student_params=[1e9], student_tokens=D, teacher_loss=2.2)
+    with pytest.raises(ConfigError, match="ascending"):
+        teacher_map(S123, student_params=N[::-1], compute=C, scenario=Scenario.INFERENCE)
