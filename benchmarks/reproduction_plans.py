@@ -166,6 +166,22 @@ def crossovers(sets: dict[str, LawSet]) -> list[Claim]:
             judge=lambda *v: not np.isnan(v).any(),
         ),
     ]
+    claims += [
+        single(
+            "given-robust",
+            ours=[_spread(sets, size, teacher) for size, teacher in ((1e9, 1e9), (3e9, 1e9), (1e10, 1e10))],
+            show=form("{:.2f}"),
+            judge=lambda *v: max(v) < 1.205,
+        ),
+        single(
+            "given-fragile",
+            ours=[
+                _spread(sets, size, teacher) for size, teacher in ((3e8, 1e10), (1e9, 1e10), (1e9, 1.26e10))
+            ],
+            show=form("{:.1f}"),
+            judge=lambda *v: 2 <= min(v) and max(v) <= 5,
+        ),
+    ]
     for symbol, (ends, expected) in ENDS.items():
         found = [crossover(_moved(printed, symbol, end), 1e9) for end in ends]
         claims.append(
@@ -199,10 +215,16 @@ def crossover(law, size: float) -> float:
     return _first(tokens, best.student_loss - law.supervised(params=size, tokens=tokens))
 
 
-def _given_teacher(one: LawSet, teacher: float) -> float:
+def _given_teacher(one: LawSet, teacher: float, size: float = 1e9) -> float:
     tokens = np.geomspace(1e9, 1e17, 2001)
-    taught = one.distilled(size=1e9, tokens=tokens, teacher=teacher, teacher_tokens=20 * teacher)
-    return _first(tokens, taught - one.supervised(params=1e9, tokens=tokens))
+    taught = one.distilled(size=size, tokens=tokens, teacher=teacher, teacher_tokens=20 * teacher)
+    return _first(tokens, taught - one.supervised(params=size, tokens=tokens))
+
+
+def _spread(sets: dict[str, LawSet], size: float, teacher: float) -> float:
+    """Largest over smallest crossover of the four sets with one given teacher."""
+    found = [_given_teacher(one, teacher, size) for one in sets.values()]
+    return max(found) / min(found)
 
 
 def _first(tokens: np.ndarray, ahead: np.ndarray) -> float:
