@@ -348,7 +348,7 @@ def _how(best: TeacherField) -> dict[str, object]:
         "method": "optima solved on a coarse grid, teachers joined by cubic splines, losses evaluated exactly",
         "optima_solved": best.solved, "largest_relative_error": best.largest_error,
         "error_is": "excess of the loss over the exact optimum in the middle of every mesh, where it is at most "
-                    f"{TOLERANCE:g}; other meshes take the best of the exact teachers around, sampled cells are checked",
+                    f"{TOLERANCE:g}; others take the best of the exact teachers around, and sampled cells are checked",
         "share_of_cells_not_interpolated": float(best.jumps.mean()),
         "largest_relative_error_of_those": best.largest_error_at_jumps,
     }  # fmt: skip
