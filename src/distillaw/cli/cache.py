@@ -55,7 +55,8 @@ def build(
     Safe to interrupt and to repeat: finished shards are kept, and the result is the same byte for byte.
 
     Args:
-        teacher: a Hugging Face folder, FOLDER/FILE.gguf or a name on the hub.
+        teacher: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, or an oracle of the world that is the text
+            (`oracle:window=3`, docs/worlds.md).
         data: the file of a run (`distillaw train`), whose text is then tokenised into OUT/data and whose context,
             tokens, seed and temperature are taken; or prepared tokens, the `data` folder of a study or run.
         out: folder of the store.
@@ -238,18 +239,18 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     """The teacher and the text; what is wrong with the request is said before anything heavy is imported."""
     from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
+    from distillaw.worlds.oracle import is_oracle
 
     split = request.open_split(store)
     local = Path(teacher).expanduser()
-    source = locate(
-        str(local.resolve()) if local.exists() else teacher
-    )  # the store is read from other folders
+    name = str(local.resolve()) if local.exists() else teacher  # the store is read from other folders
+    source = name if is_oracle(teacher) else locate(name)
     require_trainable()
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.data.tokenizer import load_tokenizer
-    from distillaw.models.teacher import load_teacher
+    from distillaw.models.oracle import load_any_teacher
     from distillaw.targets.make import TargetMaker
     from distillaw.train.memory import keep_freed_memory
 
@@ -258,7 +259,7 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    loaded = load_teacher(source, tokenizer, context=request.context, device=device)
+    loaded = load_any_teacher(source, store, tokenizer, context=request.context, device=device)
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
 
 

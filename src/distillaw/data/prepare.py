@@ -18,10 +18,13 @@ import numpy as np
 
 from distillaw.data.corpus import read_documents
 from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
+from distillaw.data.synthetic import world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import file_sha256, saving, write_json
+from distillaw.worlds.spec import WorldSpec
+from distillaw.worlds.world import open_world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,6 +58,15 @@ class DataSpec:
     """Cut documents into sections of about this size, each a document; for corpora of few long texts."""
     seed: int = 0
     """Decides which document goes to which split."""
+    world: WorldSpec | None = None
+    """A synthetic language instead of a corpus (docs/worlds.md): the [data.world] table."""
+    world_tokens: int = 4_000_000
+    """Training text drawn from the world, teachers' and students' together (`teacher_share` divides it)."""
+
+    @property
+    def source(self) -> str:
+        """What records call the text."""
+        return self.corpus if self.world is None else self.world.label
 
 
 def prepare_data(
@@ -73,10 +85,10 @@ def prepare_data(
     """
     if (folder / "manifest.json").exists():
         store = TokenStore.open(folder, verify=True)
-        if store.manifest["spec"] != asdict(spec):
+        if differences := _differences(store.manifest["spec"], asdict(spec)):
             raise CacheError(
-                f"{folder} holds tokens made from another [data] table: "
-                f"{_differences(store.manifest['spec'], asdict(spec))}. Use another study folder, or delete this one"
+                f"{folder} holds tokens made from another [data] table: {differences}. Use another study folder, or "
+                "delete this one"
             )
         return store
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -93,9 +105,11 @@ def prepare_data(
 
 
 def _differences(old: object, new: dict) -> str:
+    """What changed, in words; a setting that did not exist when the folder was made had its default."""
     assert isinstance(old, dict)
-    changed = [k for k in new if old.get(k) != new[k]]
-    return ", ".join(f"{k} was {old.get(k)!r}, now {new[k]!r}" for k in changed)
+    old = asdict(DataSpec()) | old
+    changed = [k for k in new if old[k] != new[k]]
+    return ", ".join(f"{k} was {old[k]!r}, now {new[k]!r}" for k in changed)
 
 
 def _documents(spec: DataSpec) -> Iterator[str]:
@@ -112,6 +126,13 @@ def _documents(spec: DataSpec) -> Iterator[str]:
 
 
 def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
+    if spec.world is None:
+        _build_corpus(spec, folder, say)
+    else:
+        _build_world(spec, folder, say)
+
+
+def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     say(f"reading {spec.corpus}")
     sizes = np.array([len(text) for text in _documents(spec)], dtype=np.int64)
     sides = assign_splits(sizes, spec)
@@ -119,12 +140,36 @@ def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
         say(f"tokenising {len(sizes)} documents, {format_count(float(sizes.sum()))} characters")
-        name, splits = _encode(spec, sides, tokenizer, folder)
+        splits = _encode(spec, sides, tokenizer, folder)
+    _write_manifest(spec, folder, tokenizer, splits, characters=int(sizes.sum()))
+
+
+def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
+    assert spec.world is not None
+    say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
+    tokenizer = world_tokenizer(open_world(spec.world))
+    with saving(folder):
+        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        splits = write_world(spec, folder, _dtype(tokenizer))
+    _write_manifest(spec, folder, tokenizer, splits, characters=0)
+
+
+def _write_manifest(
+    spec: DataSpec,
+    folder: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    splits: dict[str, dict],
+    *,
+    characters: int,
+) -> None:
+    name = tokenizer_hash(tokenizer)
+    with saving(folder):
         others = {path.name: file_sha256(path) for path in sorted((folder / "tokenizer").iterdir())}
         others[HELDOUT_BOUNDS] = file_sha256(folder / HELDOUT_BOUNDS)
     write_json(folder / "manifest.json", {
-        "format": FORMAT, "spec": asdict(spec), "tokenizer_hash": name, "vocab_size": len(tokenizer),
-        "dtype": _dtype(tokenizer).name, "documents": len(sizes), "characters": int(sizes.sum()), "splits": splits,
+        "format": FORMAT, "spec": asdict(spec), "source": spec.source,
+        "tokenizer_hash": name, "vocab_size": len(tokenizer), "dtype": _dtype(tokenizer).name,
+        "documents": sum(split["documents"] for split in splits.values()), "characters": characters, "splits": splits,
         "data_hash": manifest_hash(name, splits), "files": others,
     })  # fmt: skip
 
@@ -135,8 +180,8 @@ def _dtype(tokenizer: "PreTrainedTokenizerBase") -> np.dtype:
 
 def _encode(
     spec: DataSpec, sides: np.ndarray, tokenizer: "PreTrainedTokenizerBase", folder: Path
-) -> tuple[str, dict[str, dict]]:
-    """Write the shards of every split; returns the tokenizer's hash and the manifest's `splits`."""
+) -> dict[str, dict]:
+    """Write the shards of every split; returns the manifest's `splits`."""
     end = tokenizer.eos_token_id
     writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in SPLITS}
     heldout_bounds = [0]
@@ -154,11 +199,10 @@ def _encode(
     for writer in writers.values():
         writer.flush()
     np.save(folder / HELDOUT_BOUNDS, np.array(heldout_bounds, dtype=np.int64))
-    splits = {
+    return {
         split: {"documents": int(np.sum(sides == split)), "tokens": writer.tokens, "shards": writer.files}
         for split, writer in writers.items()
     }
-    return tokenizer_hash(tokenizer), splits
 
 
 def _train(spec: DataSpec, sides: np.ndarray) -> "PreTrainedTokenizerBase":

@@ -46,8 +46,8 @@ class ShardWriter:
         self.files: list[dict[str, object]] = []
         self.tokens = 0
 
-    def append(self, ids: Sequence[int]) -> None:
-        """Add one document's ids (its end-of-text token included)."""
+    def append(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Add the ids of a document or several (end-of-text tokens included)."""
         self._parts.append(np.asarray(ids, dtype=self._dtype))
         self._pending += len(ids)
         self.tokens += len(ids)

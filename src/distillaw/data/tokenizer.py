@@ -51,6 +51,22 @@ def train_tokenizer(documents: Iterable[str], *, vocab_size: int) -> "PreTrained
     )
 
 
+def word_tokenizer(words: list[str]) -> "PreTrainedTokenizerBase":
+    """A tokenizer of whole words between spaces: word i is token i, and the end of text the last one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate([*words, END_OF_TEXT])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=END_OF_TEXT))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
 def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
     """Any Hugging Face tokenizer, by folder, GGUF file or name; it must have an end-of-text token.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.models.oracle import AnyTeacher, OracleTeacher
 from distillaw.models.parts import apply_head, head_of, hidden_states
 from distillaw.models.teacher import Teacher
 from distillaw.runs.paired import clustered_cov
@@ -77,16 +78,16 @@ def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
 
 @torch.no_grad()
 def score_heldout(
-    model: "PreTrainedModel | Teacher", heldout: HeldoutSet, *, batch_windows: int = 16
+    model: "PreTrainedModel | AnyTeacher", heldout: HeldoutSet, *, batch_windows: int = 16
 ) -> HeldoutLoss:
     """Score every held-out document with a causal language model in eval mode.
 
     Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
     the study's tokens alone. Logits exist for a few hundred tokens at a time (LOGITS_AT_ONCE).
     """
-    module = model.model if isinstance(model, Teacher) else model
-    was_training = module.training
-    module.eval()
+    was_training = not isinstance(model, AnyTeacher) and model.training  # teachers never are
+    if was_training:
+        model.eval()
     loss_sum = np.zeros(heldout.num_documents)
     tokens = np.zeros(heldout.num_documents, np.int64)
     for first in range(0, len(heldout.inputs), batch_windows):
@@ -97,24 +98,26 @@ def score_heldout(
         losses_BT[scored_BT] = _token_losses(model, heldout.inputs[rows], labels_BT, scored_BT).double().cpu()
         np.add.at(loss_sum, heldout.document[rows], losses_BT.sum(1).numpy())
         np.add.at(tokens, heldout.document[rows], scored_BT.sum(1).numpy())
-    module.train(was_training)
+    if was_training:
+        model.train()
     return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
 
 
 def _token_losses(
-    model: "PreTrainedModel | Teacher",
+    model: "PreTrainedModel | AnyTeacher",
     inputs_BT: torch.Tensor,
     labels_BT: torch.Tensor,
     scored_BT: torch.Tensor,
 ) -> torch.Tensor:
     """-ln p(label) of the scored tokens, float32, shape (scored,)."""
-    module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))
-    inputs_BT, scored_BT = inputs_BT.to(module.device), scored_BT.to(module.device)
-    labels_N = labels_BT.to(module.device)[scored_BT]
-    if head is None:
-        assert isinstance(model, Teacher)
+    inputs_BT, scored_BT = inputs_BT.to(model.device), scored_BT.to(model.device)
+    labels_N = labels_BT.to(model.device)[scored_BT]
+    if isinstance(model, AnyTeacher) and model.head is None:
         logits_NV = model.logits(inputs_BT)[scored_BT]
         return functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+    assert not isinstance(model, OracleTeacher), "an oracle has no head"
+    is_teacher = isinstance(model, Teacher)
+    module, head = (model.model, model.head) if is_teacher else (model, head_of(model))
     hidden_ND = hidden_states(module, inputs_BT)[scored_BT]
     chunk = max(LOGITS_AT_ONCE // len(head.weight), 64)
     return torch.cat([

@@ -4,7 +4,7 @@ The YAML front matter follows the model-card metadata of the Hugging Face hub (l
 the text says what the model is, what it read, from whom it learnt, what it cost, what it scores, and where it ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import PurePath
@@ -83,6 +83,8 @@ def _public(name: str) -> str:
 def _corpus(card: ModelCard) -> str:
     spec = card.manifest["spec"]
     assert isinstance(spec, Mapping)
+    if spec.get("world"):
+        return str(card.manifest["source"])
     return _public(str(spec["corpus"]))
 
 
@@ -90,8 +92,13 @@ def _number(value: object) -> float:
     return float(str(value))
 
 
+def _known(value: object, write: Callable[[float], str]) -> str:
+    """A number as text; a teacher that left only its targets may have taken it along."""
+    return "unknown" if value is None else write(_number(value))
+
+
 def _count(value: object) -> str:
-    return "unknown" if value is None else format_count(_number(value))
+    return _known(value, format_count)
 
 
 def _summary(card: ModelCard) -> str:
@@ -123,8 +130,8 @@ def _figures(card: ModelCard) -> str:
         rows += [
             ("teacher", f"`{_teacher(card)}`, {_count(result['teacher_params'])} non-embedding parameters, "
                         f"{_count(result['teacher_tokens'])} tokens"),
-            ("teacher's loss on the same documents", f"{_number(result['teacher_loss']):.4f} nats/token"),
-            ("forward passes of the teacher", format_flop(_number(result["teacher_flops"]))),
+            ("teacher's loss on the same documents", _known(result["teacher_loss"], "{:.4f} nats/token".format)),
+            ("forward passes of the teacher", _known(result["teacher_flops"], format_flop)),
         ]  # fmt: skip
     rows += [
         ("training of this model", format_flop(_number(result["train_flops"]))),

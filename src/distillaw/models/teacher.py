@@ -66,6 +66,16 @@ class Teacher:
         return self.model(input_ids=input_ids_BT, use_cache=False).logits[..., : self.vocab_size]
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its weights."""
+        return self.model.dtype
+
+    @property
     def params(self) -> int:
         """Non-embedding parameters (docs/accounting.md)."""
         architecture = architecture_of(self.model.config)

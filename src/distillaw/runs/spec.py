@@ -106,7 +106,7 @@ class TrunkSpec:
 
 
 def _short(teacher_run: str) -> str:
-    parts = teacher_run.rstrip("/").split("/")[-1].split("-")
+    parts = teacher_run.rstrip("/").split("/")[-1].split(":")[0].split("-")  # `oracle` of oracle:window=3
     return parts[1] if parts[0] == "teacher" and len(parts) > 1 else parts[0]
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
+from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Facts, Job, Planner, Progress
 from distillaw.sweep.spec import StudySpec
+from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
+from distillaw.worlds.world import open_world
 
 FLOP_PER_SECOND = 40e9
 SECONDS_PER_TOKEN = 3e-5
@@ -50,7 +53,10 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     forward = {  # per token
         j.trunk.run_id(t): forward_flops(j.trunk.shape).total
         for j in jobs if j.trunk.role == "teacher" for t in j.budgets
-    } | {name: _external_forward(name, context) for name in spec.external_teachers()}  # fmt: skip
+    } | {
+        name: _oracle_forward(spec.data, name) if is_oracle(name) else _external_forward(name, context)
+        for name in spec.external_teachers()
+    }  # fmt: skip
 
     reading = _teacher_flops(jobs, forward)
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
@@ -67,6 +73,8 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
 
 def study_vocab(spec: StudySpec) -> int:
     """Entries of the study's vocabulary, from its tokenizer if it names one (loading that takes seconds)."""
+    if spec.data.world is not None:
+        return spec.data.world.vocab
     if not spec.data.tokenizer:
         return spec.data.vocab_size
     from distillaw.data.tokenizer import load_tokenizer
@@ -86,6 +94,13 @@ def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[fl
         forward[job.trunk.teacher_run] * longest[key] / sharing[key] if job.trunk.teacher_run else 0.0
         for job in jobs for key in [shared_stream(job.trunk)]
     ]  # fmt: skip
+
+
+def _oracle_forward(data: DataSpec, name: str) -> float:
+    """Operations per token of an oracle; one of a wanted loss is counted as one that sees everything."""
+    assert data.world is not None
+    oracle = parse_oracle(name)
+    return Oracle(open_world(data.world), replace(oracle, loss=None, by="window")).flops_per_token
 
 
 def _external_forward(name: str, context: int) -> float:

@@ -11,6 +11,8 @@ from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.files import content_hash
 from distillaw.runs.spec import Recipe
+from distillaw.worlds.oracle import is_oracle, parse_oracle
+from distillaw.worlds.spec import check_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +25,14 @@ class TeacherSpec:
     """Tokens it is trained on (the teacher split)."""
     path: str = ""
     """An existing model with the study's tokenizer, instead of params and tokens: a Hugging Face folder, a GGUF file,
-    or a name on the hub (owner/name)."""
+    a name on the hub (owner/name), or an oracle of the world that is the text (`oracle:window=3`)."""
 
     @property
     def source(self) -> str:
         """`path` as runs name an external teacher: absolute where it is on this machine."""
         local = Path(self.path).expanduser()
+        if is_oracle(self.path):
+            return self.path
         return str(local.resolve()) if local.exists() else self.path
 
 
@@ -178,8 +182,22 @@ def check_study(spec: StudySpec) -> None:
     for tokens in (*spec.students.tokens, spec.tuning_tokens):
         _require(tokens >= 20 * spec.batch_tokens,
                  f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt")  # fmt: skip
+    _check_text(spec.data)
     _check_teachers(spec)
     _check_replicates(spec)
+
+
+def _check_text(data: DataSpec) -> None:
+    """A world is a text of its own; settings that speak of another are contradictions."""
+    if data.world is None:
+        return
+    check_world(data.world)
+    for name in ("corpus", "tokenizer", "text_column", "max_document_chars", "section_chars"):
+        value, default = getattr(data, name), getattr(DataSpec(), name)
+        _require(
+            value == default,
+            f"data.{name} = {value!r} together with [data.world]: the text is drawn from the world; drop one",
+        )
 
 
 def _check_numbers(spec: StudySpec) -> None:
@@ -212,6 +230,7 @@ def _check_numbers(spec: StudySpec) -> None:
         ("data.max_document_chars", data.max_document_chars, 0, math.inf),
         ("data.section_chars", data.section_chars, 0, math.inf),
         ("data.seed", data.seed, 0, math.inf),
+        ("data.world_tokens", data.world_tokens, 1, math.inf),
     ]
     for name, value, low, high in rules:
         _require(low <= value <= high, f"{name} = {value:g} must lie in [{low:g}, {high:g}]")
@@ -259,7 +278,16 @@ def _check_teachers(spec: StudySpec) -> None:
     labels = spec.teacher_labels()
     _require(len(set(labels)) == len(labels), f"[[teachers]] repeats a teacher: {labels}")
     for teacher in spec.teachers:
-        if teacher.path:
+        if is_oracle(teacher.path):
+            parse_oracle(teacher.path)
+            _require(
+                not teacher.params and not teacher.tokens,
+                f"[[teachers]] path = {teacher.path!r}: an oracle is not trained; drop params and tokens",
+            )
+            _require(spec.data.world is not None,
+                     f"[[teachers]] path = {teacher.path!r}: an oracle knows the text of a world alone; add a "
+                     "[data.world] table")  # fmt: skip
+        elif teacher.path:
             _require(not teacher.params and not teacher.tokens,
                      f"[[teachers]] path = {teacher.path!r}: give either path, or params and tokens")  # fmt: skip
             _require(_could_be_model(teacher.source),

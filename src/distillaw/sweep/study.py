@@ -16,6 +16,7 @@ from pathlib import Path
 
 from distillaw.data.prepare import prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
+from distillaw.data.synthetic import world_of
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import locked, read_json, write_json
@@ -26,6 +27,7 @@ from distillaw.sweep.local import Display, LocalScheduler, Outcome
 from distillaw.sweep.record import write_tables
 from distillaw.sweep.spec import StudySpec
 from distillaw.version import __version__
+from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
 
 def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, command: str) -> Outcome:
@@ -94,6 +96,10 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
 
 def _check_teacher(name: str, spec: StudySpec, store: TokenStore) -> str:
     """Refuse an external teacher that cannot serve, before anything is trained; returns its fingerprint."""
+    if is_oracle(name):
+        world, oracle = world_of(store), parse_oracle(name)
+        find_oracle(world, oracle, spec.training.context)
+        return oracle_hash(world, oracle, spec.training.context)
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.fingerprint import fingerprint
     from distillaw.models.source import check_config, locate
@@ -161,15 +167,21 @@ def write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command:
         "target": target,
         "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
         "data": {
-            "corpus": spec.data.corpus, "documents": manifest["documents"], "characters": manifest["characters"],
+            "corpus": spec.data.source, "documents": manifest["documents"], "characters": manifest["characters"],
             "tokens": {name: split["tokens"] for name, split in splits.items()},
-            "tokenizer": spec.data.tokenizer or "byte-level BPE trained on the corpus",
+            "tokenizer": _tokenizer_in_words(spec),
             "vocab_size": manifest["vocab_size"], "data_hash": store.data_hash,
             "heldout_documents": splits["validation"]["documents"],
             "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
         },
         "versions": {"distillaw": __version__, **_versions("torch", "transformers", "tokenizers", "numpy")},
     })  # fmt: skip
+
+
+def _tokenizer_in_words(spec: StudySpec) -> str:
+    if spec.data.world is not None:
+        return "the words of the world"
+    return spec.data.tokenizer or "byte-level BPE trained on the corpus"
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError, RunError
-from distillaw.models.teacher import Teacher
+from distillaw.models.oracle import AnyTeacher
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256, locked
 from distillaw.targets.make import TargetMaker, windows_per_forward
@@ -37,7 +37,7 @@ SHARD_TOKENS = {"cpu": 1 << 15, "cuda": 1 << 22}
 """Most positions of a shard: about a minute of a teacher, which is what a kill loses at most."""
 
 
-def make_plan(request: Request, teacher: Teacher, data: TokenStore) -> StorePlan:
+def make_plan(request: Request, teacher: AnyTeacher, data: TokenStore) -> StorePlan:
     """What a request comes to for a teacher and a token store.
 
     Raises:
@@ -46,11 +46,11 @@ def make_plan(request: Request, teacher: Teacher, data: TokenStore) -> StorePlan
     """
     split = request.open_split(data)
     available, wanted = split.num_windows, request.num_windows(split)
-    device = teacher.model.device.type
+    device = teacher.device.type
     group = windows_per_forward(request.context, device)
     return StorePlan(
         teacher=teacher.name, data=str(data.folder), teacher_fingerprint=teacher.fingerprint,
-        teacher_dtype=str(teacher.model.dtype).removeprefix("torch."),
+        teacher_dtype=str(teacher.dtype).removeprefix("torch."),
         tokenizer_hash=str(data.manifest["tokenizer_hash"]), data_hash=data.data_hash, split=request.split,
         context=request.context, vocab_size=teacher.vocab_size, scheme=request.scheme, seed=request.seed,
         split_windows=available, num_windows=wanted, order_seed=None if wanted == available else request.order_seed,

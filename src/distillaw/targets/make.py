@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distillaw.data.shards import Split
 from distillaw.distill.heads import LOWEST_LOGIT
-from distillaw.models.teacher import Teacher
+from distillaw.models.oracle import AnyTeacher
 from distillaw.targets import blocks
 from distillaw.targets.estimators import Rows, estimate
 from distillaw.targets.scheme import Scheme
@@ -38,7 +38,7 @@ def windows_per_forward(context: int, device: str) -> int:
 class TargetMaker:
     """A teacher, the text it reads and what is kept of it."""
 
-    teacher: Teacher
+    teacher: AnyTeacher
     split: Split
     scheme: Scheme
     seed: int
@@ -50,7 +50,7 @@ class TargetMaker:
         """The block of each window, and the sums over their positions."""
         tokens_BU = torch.from_numpy(self.split.windows(windows))
         offsets_BT = np.stack([window_offsets(self.seed, int(w), self.split.context) for w in windows])
-        device = self.teacher.model.device
+        device = self.teacher.device
         labels_P = tokens_BU[:, 1:].flatten().to(device)
         offsets_P = torch.from_numpy(offsets_BT).flatten().to(device)
         parts, done = [], 0
@@ -70,7 +70,7 @@ class TargetMaker:
 
     def _logits(self, inputs_BT: torch.Tensor) -> Iterator[torch.Tensor]:
         """The teacher's logits of all positions in order, a chunk of rows (P, V) at a time."""
-        kind = self.teacher.model.device.type
+        kind = self.teacher.device.type
         most = max(1, ESTIMATED_LOGITS.get(kind, ESTIMATED_LOGITS["cuda"]) // self.teacher.vocab_size)
         parts = self._head_logits(inputs_BT)
         while True:
@@ -83,16 +83,16 @@ class TargetMaker:
 
     def _head_logits(self, inputs_BT: torch.Tensor) -> Iterator[torch.Tensor]:
         head, vocab = self.teacher.head, self.teacher.vocab_size
-        if head is None:  # only the whole model gives right logits: one window at a time
-            for inputs_T in inputs_BT:
-                yield self.teacher.logits(inputs_T[None])[0].clamp(min=LOWEST_LOGIT)
-            return
         size = max(1, HEAD_LOGITS.get(inputs_BT.device.type, HEAD_LOGITS["cuda"]) // vocab)
+        if head is None:  # whole logits or none: as many windows as their room allows
+            for group_BT in inputs_BT.split(max(1, size // inputs_BT.shape[1])):
+                yield self.teacher.logits(group_BT).flatten(0, 1).clamp(min=LOWEST_LOGIT)
+            return
         for rows_PD in self.teacher.hidden(inputs_BT).flatten(0, 1).split(size):
             yield head.logits_into(rows_PD, rows_PD.new_empty(len(rows_PD), vocab))
 
     def _now(self) -> float:
-        if self.teacher.model.device.type == "cuda":
+        if self.teacher.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 

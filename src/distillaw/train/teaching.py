@@ -10,7 +10,7 @@ import torch
 
 from distillaw.distill.heads import Head
 from distillaw.distill.targets import SparseTargets
-from distillaw.models.teacher import Teacher
+from distillaw.models.oracle import AnyTeacher
 from distillaw.targets.store import TargetStore
 
 
@@ -42,7 +42,7 @@ class Alone:
 class OnlineTeacher:
     """The teacher reads each batch just before its students do."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: AnyTeacher) -> None:
         self._teacher = teacher
 
     def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:

@@ -20,8 +20,9 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import DistillawError, DivergedError
 from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.fresh import build_model
+from distillaw.models.oracle import AnyTeacher, load_any_teacher
 from distillaw.models.source import locate
-from distillaw.models.teacher import Teacher, architecture_of, load_teacher
+from distillaw.models.teacher import architecture_of
 from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
@@ -36,6 +37,7 @@ from distillaw.train.schedule import Schedule, schedule_for
 from distillaw.train.speed import Speed
 from distillaw.train.student import Student, decoder_blocks
 from distillaw.train.teaching import Alone, OnlineTeacher, Source, StoredTargets
+from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -139,7 +141,7 @@ class Teaching:
     """Where one teacher's signal comes from, and what it costs."""
 
     source: Source
-    teacher: Teacher | None
+    teacher: AnyTeacher | None
     """None if it is not in memory: there is none, or its targets stand for it."""
     flops: float
     """Its forward pass, per token; NaN if no longer known."""
@@ -173,23 +175,24 @@ class Group:
         return self._teachings[shared_teacher(spec)]
 
     @property
-    def teacher(self) -> Teacher | None:
+    def teacher(self) -> AnyTeacher | None:
         """The first trunk's teacher, if it is in memory."""
         return next(iter(self._teachings.values())).teacher
 
     def _start_teaching(self, spec: TrunkSpec) -> Teaching:
         if spec.targets is not None:
             source = StoredTargets(TargetStore.open(spec.targets), self.ranks.device)
-            return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, None))
+            oracle = self.load_teacher(spec) if is_oracle(spec.teacher_run or "") else None
+            return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, oracle))
         if spec.teacher_run is None:
             return Teaching(source=Alone(), teacher=None, flops=0.0)
         teacher = self.load_teacher(spec)
         return Teaching(source=OnlineTeacher(teacher), teacher=teacher, flops=_teacher_flops(spec, teacher))
 
-    def load_teacher(self, spec: TrunkSpec) -> Teacher:
+    def load_teacher(self, spec: TrunkSpec) -> AnyTeacher:
         """The teacher of a trunk, checked against the group's text."""
-        return load_teacher(
-            teacher_source(spec, self.study), self.text.tokenizer, context=spec.recipe.context,
+        return load_any_teacher(
+            teacher_source(spec, self.study), self.text.store, self.text.tokenizer, context=spec.recipe.context,
             device=self.ranks.device,
         )  # fmt: skip
 
@@ -209,7 +212,7 @@ class Group:
         advance(lanes, self.feed, report=self.report)
 
 
-def _teacher_flops(spec: TrunkSpec, teacher: Teacher | None) -> float:
+def _teacher_flops(spec: TrunkSpec, teacher: AnyTeacher | None) -> float:
     """Forward FLOP per token of the teacher, also of one that left its targets on disk, if it is still known."""
     if teacher is not None:
         return teacher.flops_per_token(spec.recipe.context)

@@ -12,6 +12,7 @@ is one with probability 1 / (document_tokens + 1 - n) after n words; from then o
 Shape suffixes: B sequence, T position, V token (end of text last), W word, N row, L word of a document.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -64,6 +65,11 @@ class World:
         """V: words and the end of text."""
         return self.spec.vocab
 
+    @cached_property
+    def spelling(self) -> list[str]:
+        """How its words are written: w0, w1, ..."""
+        return [f"w{word}" for word in range(self.vocab - 1)]
+
     @property
     def end_of_text(self) -> int:
         """The token that ends a document: the last one."""
@@ -76,6 +82,11 @@ class World:
             for begin in range(first, first + count, DOCUMENTS_AT_ONCE)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.document_tokens), dtype=np.int64)
+
+    def blocks(self, section: str, count: int) -> Iterator[NDArray[np.int64]]:
+        """The first `count` documents of a section, some at a time, (N, document_tokens) each."""
+        for first in range(0, count, DOCUMENTS_AT_ONCE):
+            yield self.documents(section, first, min(DOCUMENTS_AT_ONCE, count - first))
 
     def tokens(self, start: int, count: int, *, section: str = "student") -> NDArray[np.int64]:
         """Tokens start .. start + count - 1 of a section's stream: documents, each followed by the end of text."""

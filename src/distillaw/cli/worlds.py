@@ -1,0 +1,160 @@
+"""`distillaw worlds list | show | make`: synthetic languages whose exact next-token distribution is known."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, parse_count
+from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
+
+if TYPE_CHECKING:
+    from distillaw.worlds.world import World
+
+app = App(
+    name="worlds",
+    help="Synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss.",
+)
+
+SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
+SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
+
+
+@app.command(name="list")
+def list_(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """List the worlds that have a name.
+
+    Args:
+        json_: print one JSON object instead.
+    """
+    if json_:
+        print_json(
+            {"worlds": {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}}
+        )
+        return
+    for name, spec in PRESETS.items():
+        print(
+            f"{name:<10}{spec.kind:<9}{spec.vocab} tokens, documents of {spec.document_tokens}: {_settings(spec)}"
+        )
+    print("\nnext: distillaw worlds show hmm")
+
+
+def _settings(spec: WorldSpec) -> str:
+    settings = spec.table[spec.kind]
+    assert isinstance(settings, dict)
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+@app.command
+def show(
+    world: str,
+    *,
+    context: int = 128,
+    documents: int = 32,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
+
+    Args:
+        world: a name that `distillaw worlds list` gives, or a TOML file with the world (a run's or study's too).
+        context: tokens of a window, as held-out text is scored.
+        documents: how many are read for it; errors shrink with their root.
+        json_: print one JSON object instead.
+    """
+    spec, opened = _open(world)
+    if documents < 2 or not 1 <= context:
+        raise ConfigError(
+            f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
+        )
+    answer = _describe(opened, context, documents)
+    if json_:
+        print_json(answer)
+        return
+    print(
+        f"{spec.label}: {spec.vocab} tokens, end of text included; documents of {spec.document_tokens} words"
+    )
+    print(f"{spec.kind}: {_settings(spec)}; seed {spec.seed}")
+    entropy = answer["entropy"]
+    assert isinstance(entropy, dict)
+    print(f"\nentropy {entropy['value']:.4f} +- {entropy['error']:.4f} nats/token in windows of {context}: no model's "
+          "loss is lower")  # fmt: skip
+    for title, key in (("window", "loss_by_window"), ("temperature", "loss_by_temperature")):
+        rows = answer[key]
+        assert isinstance(rows, list)
+        print(f"\nloss of the oracle by {title}")
+        for row in rows:
+            print(f"  {row[title]:>6}  {row['value']:.4f} +- {row['error']:.4f}")
+    print(f"\nnext: distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
+
+
+def _open(name: str) -> "tuple[WorldSpec, World]":
+    from distillaw.worlds.world import World
+
+    spec = load_world(name)
+    return spec, World(spec)
+
+
+def _describe(world: "World", context: int, documents: int) -> dict[str, object]:
+    """What `show` says, for JSON."""
+    from dataclasses import asdict
+
+    from distillaw.worlds.oracle import Oracle, OracleSpec
+
+    def loss(**settings) -> dict[str, float]:
+        return asdict(Oracle(world, OracleSpec(**settings)).loss(documents=documents, context=context))
+
+    exact = loss()
+    return {
+        "world": world.spec.table, "hash": world.spec.spec_hash, "kind": world.spec.kind, "vocab": world.vocab,
+        "context": context, "documents": documents, "entropy": exact,
+        "loss_by_window": [{"window": w, **loss(window=w)} for w in SHOWN_WINDOWS if w < context],
+        "loss_by_temperature": [{"temperature": t, **loss(temperature=t)} for t in SHOWN_TEMPERATURES],
+    }  # fmt: skip
+
+
+@app.command
+def make(
+    world: str,
+    *,
+    out: Path,
+    tokens: str = "1M",
+    seed: int | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Write a world's text, its description, and TOML files that train from its oracle.
+
+    OUT gets world.toml and world.json (the language), tokens.npy and text.jsonl (the first documents of the students'
+    split, as ids and as words), train.toml (`distillaw train`) and study.toml (`distillaw study run`).
+
+    Args:
+        world: a name that `distillaw worlds list` gives, or a TOML file with the world.
+        out: the folder.
+        tokens: how much text to write, e.g. 10M; runs and studies draw their own.
+        seed: of the language, instead of the world's own.
+        json_: print one JSON object.
+    """
+    from dataclasses import replace
+
+    from distillaw.worlds.export import export_world
+    from distillaw.worlds.spec import check_world
+    from distillaw.worlds.world import World
+
+    spec = load_world(world)
+    if seed is not None:
+        spec = replace(spec, seed=seed)
+        check_world(spec)
+    wanted = int(parse_count(tokens, name="--tokens"))
+    facts = export_world(World(spec), out, wanted)
+    if json_:
+        print_json({"folder": str(out), **facts})
+        return
+    written, value, error = (float(str(facts[name])) for name in ("tokens", "entropy", "entropy_error"))
+    print(
+        f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token"
+    )
+    print(
+        f"\nnext: distillaw train {shlex.quote(str(out / 'train.toml'))} --out {shlex.quote(str(out / 'run'))}"
+    )

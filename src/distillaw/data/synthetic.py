@@ -1,0 +1,83 @@
+"""A world as a corpus: its documents as token shards, split by position, with words for a tokenizer.
+
+Nothing is read, trained or encoded: tokens are the world's own, and each split has its own range of positions, so none
+shares a document with another and more text never changes what was there before.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distillaw.data.shards import HELDOUT_BOUNDS, ShardWriter, TokenStore
+from distillaw.data.tokenizer import word_tokenizer
+from distillaw.errors import ConfigError
+from distillaw.runs.config import from_table
+from distillaw.worlds.spec import WorldSpec
+from distillaw.worlds.world import World, open_world
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from distillaw.data.prepare import DataSpec
+
+SPARE_TOKENS = 4096
+"""Beyond what is asked for, since the ragged end of a split makes no window."""
+
+
+def world_tokenizer(world: World) -> "PreTrainedTokenizerBase":
+    """The tokenizer whose ids are the world's tokens."""
+    return word_tokenizer(world.spelling)
+
+
+def write_world(spec: "DataSpec", folder: Path, dtype: np.dtype) -> dict[str, dict]:
+    """Write the shards of every split and the held-out bounds; returns the manifest's `splits`."""
+    assert spec.world is not None
+    world = open_world(spec.world)
+    end, kept = world.end_of_text, min(spec.validation_tokens_per_document, spec.world.document_tokens)
+    counts = document_counts(spec)
+    writers = {split: ShardWriter(folder, split, dtype) for split in counts}
+    for split, writer in writers.items():
+        for words_NL in world.blocks(split, counts[split]):
+            column = np.full((len(words_NL), 1), end)
+            is_heldout = split == "validation"
+            parts = [column, words_NL[:, :kept]] if is_heldout else [words_NL, column]
+            writer.append(np.concatenate(parts, axis=1).ravel())
+        writer.flush()
+    np.save(folder / HELDOUT_BOUNDS, np.arange(counts["validation"] + 1, dtype=np.int64) * (kept + 1))
+    return {
+        split: {"documents": counts[split], "tokens": writer.tokens, "shards": writer.files}
+        for split, writer in writers.items()
+    }
+
+
+def document_counts(spec: "DataSpec") -> dict[str, int]:
+    """Documents of each split."""
+    assert spec.world is not None
+    size = spec.world.document_tokens + 1
+    shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
+    training = {
+        split: -(-(round(spec.world_tokens * share) + SPARE_TOKENS) // size)
+        for split, share in shares.items()
+    }
+    return {**training, "validation": spec.validation_documents}
+
+
+def world_of(store: TokenStore) -> World:
+    """The world that a token store was made from.
+
+    Raises:
+        ConfigError: its text is no world's.
+    """
+    spec = store.manifest["spec"]
+    table = spec.get("world") if isinstance(spec, dict) else None
+    if table is None:
+        raise ConfigError(
+            f"{store.folder}: the text is no world's, so nobody knows its exact distribution and no oracle can teach "
+            "it. Make the text from a world with a [data.world] table, or name a model as teacher"
+        )
+    return open_world(from_table(WorldSpec, _without_none(table), f"{store.folder}/manifest.json: world"))
+
+
+def _without_none(table: dict) -> dict:
+    return {name: value for name, value in table.items() if value is not None}
