@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.fit import Family, parse_columns
+from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -37,6 +37,7 @@ def next_runs(
     law: Family | None = None,
     columns: str | None = None,
     group: str | None = None,
+    where: list[str] | None = None,
     unit: str | None = None,
     params_convention: Literal["non-embedding", "total"] | None = None,
     bootstrap: int = 400,
@@ -64,6 +65,7 @@ def next_runs(
         law: the family to fit to a table.
         columns: which column is what, as in `distillaw fit`.
         group: column that names the independent run of each row.
+        where: learn from the rows with COLUMN=VALUE only (repeatable), as in `distillaw fit`.
         unit: of the losses.
         params_convention: what the params column and --student-params count.
         bootstrap: replicates of the fit.
@@ -78,8 +80,8 @@ def next_runs(
     design = propose_runs(
         source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
         candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
-        columns=parse_columns(columns), group=group, unit=unit, params_convention=params_convention,
-        bootstrap=bootstrap, level=level,
+        columns=parse_columns(columns), group=group, where=parse_where(where), unit=unit,
+        params_convention=params_convention, bootstrap=bootstrap, level=level,
     )  # fmt: skip
     if json_:
         print_json(

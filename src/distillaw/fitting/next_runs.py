@@ -18,6 +18,7 @@ from distillaw.fitting.guess import guessed_curve, scaled_to
 from distillaw.fitting.problem import Observations, observe
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.selection import observe_where
 from distillaw.fitting.uncertainty import Belief, Cells, fitted_belief, guessed_belief
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw, laws_available, published
@@ -55,6 +56,7 @@ def next_runs(
     family: str | None = None,
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
+    where: Mapping[str, str] | None = None,
     unit: str | None = None,
     params_convention: str | None = None,
     bootstrap: int = 400,
@@ -74,8 +76,9 @@ def next_runs(
         guess: published law to design from where the runs do not carry a law.
         noise: spread of one run's ln loss that the guess assumes.
         family: law to fit to a table; by default supervised, or distillation-reduced for a distilled target.
-        columns: as in `fit`, like the next four.
+        columns: as in `fit`, like the next five.
         group: column that names the independent run.
+        where: {column: value}, to learn from some rows only.
         unit: of the losses.
         params_convention: of the params column and of the target.
         bootstrap: replicates of the fit.
@@ -98,9 +101,13 @@ def next_runs(
     else:
         table = read_table(source) if isinstance(source, str | Path) else source
         options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
-        rows = observe(table, **options)
+        rows = (
+            observe_where(table, None, where, lambda part, _: observe(part, **options))
+            if where
+            else observe(table, **options)
+        )
         family = family or ("distillation-reduced" if taught else "supervised")
-        result = fit(table, family=family, bootstrap=bootstrap, level=level, **options)
+        result = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
         basis = _from_rows(result, rows, guessed, points, noise, taught)
     if candidates is None:
         arms = basis.teachers if taught else ()
