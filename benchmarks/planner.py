@@ -18,15 +18,19 @@ from pathlib import Path
 
 import numpy as np
 from planner_real import leave_one_size_out
-from planner_rules import options, rules
-from planner_studies import SCALES, make_questions, make_study
+from planner_rules import rules
+from planner_sizes import SizeQuestion, make_size_questions
+from planner_studies import SCALES, Choice, make_questions, make_study, true_loss
 from planner_summary import draw, summarise, table
 from planner_truths import TRUTHS, draw_truth
 
 import distillaw as dl
 from distillaw.errors import DistillawError
 
-FAMILIES = ("distillation-reduced", "distillation-kappa")
+FAMILIES = ("distillation-kappa", "distillation-reduced")
+"""In order of trust."""
+PLAIN = {"may_train_teacher": False, "with_flips": False}
+"""The truth knows no other strategies than these: alone, or from one of the candidates."""
 SIZES = {"quick": (8, 6, 60), "full": (96, 8, 100)}
 """Studies, questions per study, bootstrap replicates."""
 SEED = 20261121
@@ -55,23 +59,21 @@ def sources(truth, study, fits):
 
 def judge(truth, study, question, verdict):
     """One row: what was said, what is true, and the regret of the verdict and of every rule, nats/token."""
-    N, choices = question.params, options(question)
-    losses = np.array([truth.taught(N, d, t.loss) if t else truth.alone(N, d) for t, d in choices])
-    names = [t.name if t else "" for t, _ in choices]
-    best = names.index(verdict.headline.best.teacher.name)
-    gain = float(losses[0] - losses[best])
-    first = next(names.index(s.teacher.name if s.teacher else "") for s in verdict.strategies)
-    followed = {"distil": best, "pretrain": 0, "too-close": first}[verdict.verdict]
-    lost = losses - losses.min()
+    named = [s for s in verdict.strategies if s.kind in ("pretrain", "distil")]
+    loss = {s.name: true_loss(truth, Choice(s.student_params, s.student_tokens, s.teacher)) for s in named}
+    alone, best = (loss[s.name] for s in (verdict.headline.pretrain, verdict.headline.best))
+    followed = {"distil": best, "pretrain": alone, "too-close": loss[named[0].name]}[verdict.verdict]
+    choices, floor, gain = question.choices(), question.best_loss(truth), alone - best
+    ruled = {name: true_loss(truth, rule(study, choices)) for name, rule in rules(question).items()}
     return {
         "verdict": verdict.verdict, "distil": verdict.call.distil, "pretrain": verdict.call.pretrain,
         "source": verdict.headline.kind, "decisive": verdict.headline.is_decisive, "margin": verdict.margin,
         "came_distil": gain > verdict.margin, "came_pretrain": -gain > verdict.margin, "gain": gain,
-        "lower": verdict.gain.lower, "mean": verdict.gain.mean, "upper": verdict.gain.upper,
-        "loss": float(losses[0]), "teacher": float(choices[best][0].loss / losses[0]),
-        "regret": {"planner": float(lost[followed]),
-                   "planner, too close = pretrain": float(lost[followed if verdict.verdict == "distil" else 0]),
-                   **{name: float(lost[rule(study, choices)]) for name, rule in rules(question).items()}},
+        "lower": verdict.gain.lower, "mean": verdict.gain.mean, "upper": verdict.gain.upper, "loss": alone,
+        "teacher": verdict.headline.best.teacher.loss / alone,
+        "regret": {"planner": followed - floor,
+                   "planner, too close = pretrain": (best if verdict.verdict == "distil" else alone) - floor,
+                   **{name: value - floor for name, value in ruled.items()}},
     }  # fmt: skip
 
 
@@ -82,14 +84,17 @@ def one_study(k, num_questions, bootstrap):
     truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale == "large")
     study = make_study(truth, scale, rng)
     questions = make_questions(truth, study, rng, num_questions)
+    sized = make_size_questions(truth, study, rng)
     fits = fits_of(study, bootstrap)
     rows = []
-    for question in questions:
-        for condition, evidence in sources(truth, study, fits).items():
+    for condition, evidence in sources(truth, study, fits).items():
+        for question in questions + (sized if condition == "laws" else []):
+            is_sized = isinstance(question, SizeQuestion)
             row = {"study": k, "truth": name, "scale": scale, "factor": question.factor, "axis": question.axis,
-                   "condition": condition, "fits": {f: fit.status.name for f, fit in fits.items()}}  # fmt: skip
+                   "condition": "free size" if is_sized else condition,
+                   "fits": {f: fit.status.name for f, fit in fits.items()}}  # fmt: skip
             try:
-                verdict = dl.plan(**question.arguments, **evidence, seed=k)
+                verdict = dl.plan(**question.arguments, **evidence, **PLAIN, seed=k)
                 rows.append(row | judge(truth, study, question, verdict))
             except DistillawError as error:
                 rows.append(row | {"refused": str(error)})

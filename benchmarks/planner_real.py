@@ -82,7 +82,7 @@ def plan_cell(rows, teachers, fits, size, tokens):
     ]
     try:
         verdict = dl.plan(size, student_tokens=tokens, teachers=asked, law=list(fits.values()), published=False,
-                          scenario="best-case", vocab=1024, context=128)  # fmt: skip
+                          scenario="best-case", vocab=1024, context=128, with_flips=False)  # fmt: skip
     except DistillawError as error:
         return cell | {"refused": str(error)}
     best = verdict.headline.best.teacher.name

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,6 +84,21 @@ class Study:
         return alone, taught
 
 
+class Choice(NamedTuple):
+    """One thing that could be done: a student, its tokens, a teacher or none."""
+
+    params: float
+    tokens: float
+    teacher: Teacher | None
+
+
+def true_loss(truth, choice):
+    """Expected loss of a choice, nats/token."""
+    if choice.teacher is None:
+        return float(truth.alone(choice.params, choice.tokens))
+    return float(truth.taught(choice.params, choice.tokens, choice.teacher.loss))
+
+
 @dataclass(frozen=True)
 class Question:
     """One decision: target, candidate teachers, who pays, and how far beyond the pilots it lies."""
@@ -117,18 +133,27 @@ class Question:
         """F(N), FLOP per token."""
         return forward(params, self.vocab, self.context)
 
+    def choices(self):
+        """Pretraining, then every teacher that the bill allows."""
+        tokens = [(t, self.tokens_for(t)) for t in (None, *self.teachers)]
+        return [Choice(self.params, d, t) for t, d in tokens if d is not None]
+
     def tokens_for(self, teacher):
-        """Tokens of the student under the bill (spec accounting.md section 4); None where it pays for none."""
-        if teacher is None or self.payer == "equal tokens":
-            return self.tokens
-        logits = self.forward(teacher.params)
-        left, each = self.compute, 3 * self.forward(self.params)
-        if self.payer == "pretraining":
-            left -= 3 * logits * teacher.tokens / self.served
-        else:
-            each += logits
-        tokens = left / each
-        return tokens if tokens > LEAST_RATIO * self.params else None
+        """Tokens of the student under the bill; None where it pays for none."""
+        return self.tokens if self.payer == "equal tokens" else self.affordable(self.params, teacher)
+
+    def affordable(self, params, teacher):
+        """Tokens that `compute` buys a student of this size (spec accounting.md section 4); None below LEAST_RATIO."""
+        left, each = self.compute, 3 * self.forward(params)
+        if teacher is not None and self.payer == "pretraining":
+            left -= 3 * self.forward(teacher.params) * teacher.tokens / self.served
+        elif teacher is not None:
+            each += self.forward(teacher.params)
+        return left / each if left > LEAST_RATIO * params * each else None
+
+    def best_loss(self, truth):
+        """The lowest expected loss that any choice reaches."""
+        return min(true_loss(truth, choice) for choice in self.choices())
 
 
 @cache
@@ -215,7 +240,7 @@ def make_questions(truth, study, rng, count):
     while len(found) < count:
         factor, axis = DISTANCES[len(found) % len(DISTANCES)], AXES[rng.integers(3)]
         question = make_question(truth, study, rng, factor, axis)
-        if any(question.tokens_for(t) for t in question.teachers):
+        if len(question.choices()) > 1:
             found.append(question)
     return found
 

@@ -139,4 +139,8 @@ def draw(found, path):
     pyplot.close(fig)
 
 
-TITLES = {"laws": "The user's fitted laws alone", "all": "Laws, paired runs, published laws of other shapes"}
+TITLES = {
+    "free size": "Laws alone, student size free",
+    "laws": "The user's fitted laws alone",
+    "all": "Laws, paired runs, published laws of other shapes",
+}

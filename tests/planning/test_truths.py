@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import planner
 import planner_scores as scores
-from planner_rules import options, rules
-from planner_studies import SCALES, make_questions, make_study
+from planner_rules import rules
+from planner_sizes import make_size_questions
+from planner_studies import SCALES, make_questions, make_study, true_loss
 from planner_summary import summarise
 from planner_truths import FARSEER, NATS_PER_TOKEN, TRUTHS, Field, draw_truth, farseer_alone
 
@@ -62,13 +63,26 @@ def test_seed_noise_is_shared_by_pairs():
 def test_rules_choose_what_they_say():
     truth, study, rng = drawn("surrogate-s2")
     for question in make_questions(truth, study, rng, 12):
-        choices, chosen = options(question), {}
-        for name, rule in rules(question).items():
-            chosen[name] = choices[rule(study, choices)][0]
-        offered = [t for t, _ in choices if t]
+        choices = question.choices()
+        chosen = {name: rule(study, choices).teacher for name, rule in rules(question).items()}
+        offered = [choice.teacher for choice in choices[1:]]
         assert chosen["never distil"] is None
         assert chosen["best-loss teacher"].loss == min(t.loss for t in offered)
         assert chosen["largest teacher"].params == max(t.params for t in offered)
+
+
+def test_sizes_by_the_rule_spend_the_budget():
+    truth, study, rng = drawn("surrogate-s2")
+    for question in make_size_questions(truth, study, rng):
+        alone, *taught = question.choices()
+        flop = 3 * question.forward(alone.params)
+        assert flop * alone.tokens == pytest.approx(question.compute, rel=1e-9)
+        assert alone.tokens / alone.params == pytest.approx(20, rel=0.05)
+        for choice in taught:
+            bill = (flop + question.forward(choice.teacher.params)) * choice.tokens
+            assert bill == pytest.approx(question.compute, rel=1e-9)
+        best = question.best_loss(truth)
+        assert all(true_loss(truth, choice) > 0.999 * best for choice in question.choices())
 
 
 def test_scores_know_honest_from_boastful():
@@ -112,8 +126,8 @@ def test_student_tokens_are_what_the_bill_allows():
     fits = planner.fits_of(study, 20)
     for question in make_questions(truth, study, rng, 4):
         verdict = dl.plan(**question.arguments, law=list(fits.values()), published=False)
-        own = {t.name if t else "": d for t, d in options(question)}
-        for row in verdict.strategies:
-            name = row.teacher.name if row.teacher else ""
-            if row.student_params == question.params and name in own:
-                assert row.student_tokens == pytest.approx(own[name], rel=0.02)
+        own = {c.teacher.name if c.teacher else "": c.tokens for c in question.choices()}
+        rows = [row for row in verdict.strategies if row.kind in ("pretrain", "distil")]
+        assert len(rows) == len(own)
+        for row in rows:
+            assert row.student_tokens == pytest.approx(own[row.teacher.name if row.teacher else ""], rel=0.02)
