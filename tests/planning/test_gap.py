@@ -80,12 +80,13 @@ class TestPublishedLaws:
         assert line.elsewhere["surrogate-s2"] == pytest.approx(
             100 * (float(loss) / s2.best_loss - 1), rel=1e-9
         )
-        assert line.if_wrong == max(v for k, v in line.elsewhere.items() if k != "busbridge2025")
+        usable = {law for law, opinion in found.items() if opinion.is_usable}
+        assert line.if_wrong == max(v for k, v in line.elsewhere.items() if k in usable)
         assert all(v >= -1e-9 for o in found.values() for v in (o.elsewhere or {}).values())
 
     def test_disagreement_is_stated(self):
         text = " ".join(capacity_gap(question()).disagreement)
-        assert "busbridge2025" in text and "surrogate-s2" in text
+        assert "(surrogate-s2)" in text and "(surrogate-s1)" in text and "busbridge2025" not in text
         assert "pruned from the teacher they learn from" in text
 
     def test_out_of_range_is_no_recommendation(self):
@@ -117,6 +118,14 @@ class TestFittedLaws:
         assert answer.lead.best_params == pytest.approx(truth.best_params, rel=0.1)
         assert answer.lead.best_loss == pytest.approx(truth.best_loss, rel=1e-3)
         assert answer.lead.lower < answer.lead.best_params < answer.lead.upper
+
+    def test_far_laws_have_no_say_in_what_a_fit_may_cost(self, surrogate_study):
+        """A small study: every published law is far away, so none says that following the fit is wrong."""
+        law, _ = surrogate_study
+        near = capacity_gap(question(per_param=40), laws=[law]).opinions[0]
+        assert near.if_wrong is not None and "no data term" not in " ".join(near.notes)
+        far = capacity_gap(question(size=3e10, per_param=0.4), laws=[law])
+        assert all(opinion.if_wrong is None for opinion in far.opinions) and far.disagreement == ()
 
     def test_a_fitted_line_by_file(self, surrogate_study, tmp_path):
         _, line = surrogate_study

@@ -97,7 +97,7 @@ def _print(answer: "GapAnswer") -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     _say(_summary(answer))
-    print(f"\n{'law':<34}{'student':<13}{'best teacher':>12}{'ratio':>7}{'L_T':>8}{'L_S':>9}{'gain':>9}   "
+    print(f"\n{'law':<34}{'student':<13}{'best teacher':>12}{'ratio':>8}{'L_T':>8}{'L_S':>9}{'gain':>9}   "
           f"{f'within {100 * q.margin:g} %':<19}{'if wrong':>8}  range")  # fmt: skip
     for opinion in answer.opinions:
         print(_row(opinion, q.student_params))
@@ -152,7 +152,7 @@ def _row(o: "Opinion", student_params: float) -> str:
     flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
     wrong = "-" if o.if_wrong is None else f"{o.if_wrong:.2f} %"
     ratio = o.best_params / student_params
-    return f"{o.law:<34}{start:<13}{_size(o):>12}{ratio:>7.3g}{losses}   {flat:<19}{wrong:>8}  {o.status}"
+    return f"{o.law:<34}{start:<13}{_size(o):>12}{ratio:>8.3g}{losses}   {flat:<19}{wrong:>8}  {o.status}"
 
 
 def _size(o: "Opinion") -> str:

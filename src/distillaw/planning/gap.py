@@ -90,6 +90,8 @@ class Opinion:
     status: str
     """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
     best_params: float | None
+    outside: float = 0.0
+    """E-folds outside the runs behind the law, in the worst coordinate, the best teacher included."""
     lower: float | None = None
     upper: float | None = None
     """90 % of a fit's replicates, or the span of several laws; None for a single set."""
@@ -107,8 +109,13 @@ class Opinion:
     elsewhere: Mapping[str, float] | None = None
     """Per cent of loss that this teacher costs under each other law that knows losses."""
     if_wrong: float | None = None
-    """The largest of them among the laws that may be planned with."""
+    """The largest of them among the laws that may be planned with here."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_a_group(self) -> bool:
+        """Several laws speaking as one, each of which also speaks by itself."""
+        return self.kind == "surrogate" and self.lower is not None
 
     @property
     def is_usable(self) -> bool:
@@ -121,7 +128,8 @@ class Opinion:
         loss = self.by_loss
         return {
             "law": self.law, "kind": self.kind, "start": self.start, "status": self.status,
-            "inside_range": self.status == "IN_RANGE", "best_teacher_params": self.best_params,
+            "inside_range": self.outside == 0, "efolds_outside": self.outside if math.isfinite(self.outside) else None,
+            "best_teacher_params": self.best_params,
             "best_teacher_interval": None if self.lower is None else [self.lower, self.upper],
             "ratio": None if self.best_params is None else self.best_params / student_params,
             "best_teacher_loss": self.best_teacher_loss, "student_loss": self.best_loss, "gain": self.gain,
@@ -183,8 +191,7 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
         _speak(question, v) if v.line is None else _line(question, v, fit, is_named=v.source in asked)
         for v, fit in heard
     ]
-    bests = {o.law: o.best_loss for o in opinions if o.best_loss is not None}
-    opinions = tuple(_set_against(question, o, voices, bests) for o in opinions)
+    opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
     lead = next((o for o in opinions if o.is_usable and o.curve is not None), None)
     if lead is not None and question.teacher_loss is not None:
         _check_loss(question.teacher_loss, next(v for v in voices if v.source == lead.law))
@@ -223,8 +230,6 @@ def _check(q: GapQuestion) -> None:
         raise ConfigError(
             "give either the teachers' tokens or their tokens per parameter, not both and not none"
         )
-    if not 0 < q.margin < 1:
-        raise ConfigError(f"margin: got {q.margin:g}; it is a share of the loss between 0 and 1, e.g. 0.005")
 
 
 def _check_loss(teacher_loss: float, voice: Voice) -> None:
@@ -252,10 +257,10 @@ def _speak(q: GapQuestion, voice: Voice) -> Opinion:
         given = student - by_loss.best.student_loss
     return Opinion(
         law=voice.source, kind=voice.kind, start="as in the runs fitted" if voice.kind == "fitted" else "random",
-        status="REFUSED" if voice.is_refused else _status(outside), best_params=curve.best.at, lower=lower,
-        upper=upper, best_teacher_loss=curve.best_teacher_loss, best_loss=curve.best.student_loss, gain=curve.gain,
-        curve=curve, by_loss=by_loss, given_cost=given, data_share=share,
-        notes=(*voice.warnings[:1], *complaints, *_doubts(q, curve, share)),
+        status="REFUSED" if voice.is_refused else _status(outside), outside=outside, best_params=curve.best.at,
+        lower=lower, upper=upper, best_teacher_loss=curve.best_teacher_loss, best_loss=curve.best.student_loss,
+        gain=curve.gain, curve=curve, by_loss=by_loss, given_cost=given, data_share=share,
+        notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
     )  # fmt: skip
 
 
@@ -280,18 +285,22 @@ def _data_share(ensemble: LawEnsemble, q: GapQuestion) -> float:
     return float(np.exp(data - np.logaddexp(size, data)).min())
 
 
-def _doubts(q: GapQuestion, curve: TeacherCurve, share: float) -> list[str]:
+def _doubts(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -> list[str]:
     found = []
     if curve.best.at_edge:
         found.append("the student still improves at the end of the teachers searched: the best lies beyond")
     if curve.gain <= 0:
         found.append(f"even the best teacher is no better than none ({curve.gain:+.4f} nats/token)")
     ratio = q.student_tokens / q.student_params
-    if ratio < SHORT_TRAINING * (1 - 1e-9):
+    if ratio < SHORT_TRAINING * (1 - 1e-9) and voice.kind != "fitted":
         found.append(
             f"{ratio:.3g} student tokens per parameter, below {SHORT_TRAINING:.0f}: the least certain region"
         )
-    if share < UNSEEN_DATA:
+    if share == 0:
+        found.append(
+            "this form has no data term: the student's tokens enter through its own supervised loss alone"
+        )
+    elif share < UNSEEN_DATA:
         found.append(
             f"the data term is {100 * share:.2g} % of the student's sum: its tokens hardly inform the answer"
         )
@@ -318,8 +327,8 @@ def _line(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_named: bool
         lower, upper = float(predicted.lower), float(predicted.upper)
     outside = _outside(line.range, at) if line.range.bounds else math.inf
     return replace(
-        base, status=_status(outside), best_params=float(line.best_teacher(**at)), lower=lower, upper=upper,
-        notes=(*base.notes, *line.range.complaints(at)),
+        base, status=_status(outside), outside=outside, best_params=float(line.best_teacher(**at)), lower=lower,
+        upper=upper, notes=(*base.notes, *line.range.complaints(at)),
     )  # fmt: skip
 
 
@@ -341,17 +350,18 @@ def _span(at: Array, kind: str) -> tuple[float | None, float | None]:
 
 
 def _set_against(
-    q: GapQuestion, opinion: Opinion, voices: Sequence[Voice], bests: Mapping[str, float]
+    q: GapQuestion, opinion: Opinion, voices: Sequence[Voice], opinions: Sequence[Opinion]
 ) -> Opinion:
     """The opinion with what its teacher costs, in per cent above each other voice's own best."""
     if opinion.best_params is None:
         return opinion
-    others = {v.source: v for v in voices if v.source != opinion.law}
-    costs = {
-        name: 100 * (_loss_with(q, v.ensemble, opinion.best_params) / bests[name] - 1)
-        for name, v in others.items()
-    }
-    worst = max((costs[name] for name, v in others.items() if not v.is_refused), default=None)
+    others = {o.law: o for o in opinions if o.best_loss is not None and o.law != opinion.law}
+    costs = {}
+    for voice in voices:
+        if voice.source in others:
+            loss = _loss_with(q, voice.ensemble, opinion.best_params)
+            costs[voice.source] = 100 * (loss / (others[voice.source].best_loss or loss) - 1)
+    worst = max((cost for law, cost in costs.items() if others[law].is_usable), default=None)
     return replace(opinion, elsewhere=costs, if_wrong=worst)
 
 
@@ -366,24 +376,22 @@ def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> flo
 
 def _disagreement(opinions: Sequence[Opinion], lead: Opinion | None) -> list[str]:
     """How far the laws are apart, in size and in what it costs."""
-    single = [o for o in opinions if o.curve is not None and (o.lower is None or o.kind == "fitted")]
-    sizes = {o.law: o.best_params for o in single if o.best_params is not None}
-    low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-    worst = max(
-        (o.if_wrong for o in single if o.status != "REFUSED" and o.if_wrong is not None), default=None
-    )
+    single = {o.law: o for o in opinions if o.is_usable and o.curve is not None and not o.is_a_group}
+    sizes = {law: o.best_params or 0.0 for law, o in single.items()}
     found = []
-    if worst is not None and sizes[high] > 1.01 * sizes[low]:
+    if len(sizes) > 1:
+        low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+        worst = max(o.if_wrong or 0.0 for o in single.values())
         found.append(
             f"The laws of losses put the best teacher between {format_count(sizes[low])} ({low}) and "
-            f"{format_count(sizes[high])} ({high}), a factor {sizes[high] / sizes[low]:.2g}. Following one when "
-            f"another is right, Table 6 verbatim left out, costs at most {worst:.2g} % of the loss."
+            f"{format_count(sizes[high])} ({high}), a factor {sizes[high] / sizes[low]:.2g}. Following one of them "
+            f"when another is right costs at most {worst:.2g} % of the loss."
         )
     for o in opinions:
         if o.kind == "line" and o.best_params is not None and lead is not None:
             found.append(
-                f"{o.law} says {format_count(o.best_params)}, for students {_START[o.start]}. From random weights "
-                f"it would cost {(o.elsewhere or {})[lead.law]:.2g} % of the loss, says {lead.law}."
+                f"{o.law} says {format_count(o.best_params)}, for students {_START[o.start]}. Under {lead.law} "
+                f"that teacher costs {(o.elsewhere or {})[lead.law]:.2g} % of the loss."
             )
     return found
 
