@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.display import console, say
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 app = App(name="toys", help="The capacity gap in its simplest form: a closed form and small MLPs.")
 
-Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
 Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
-Wholes = Annotated[list[int] | None, Parameter(consume_multiple=True, allow_leading_hyphen=True)]
+Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
+Counts = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
 _LARGEST_TARGET = 10**6
@@ -30,10 +31,10 @@ _LARGEST_WIDTH = 4096
 @app.command
 def kernel(
     *,
-    size: Whole = 1000,
+    size: Count = "1000",
     teacher_budget: Real = 5.0,
     student_budget: Real = 4.5,
-    students: Wholes = None,
+    students: Counts = None,
     seed: Whole = 0,
     out: Path | None = None,
     json_: Json = False,
@@ -51,12 +52,15 @@ def kernel(
     """
     from distillaw.toys.kernel import draw_target, make_curves
 
-    if size > _LARGEST_TARGET:
+    largest = whole_count(size, name="--size")
+    if largest > _LARGEST_TARGET:
         raise ConfigError(f"--size {size}: every teacher up to it is drawn; give at most {_LARGEST_TARGET}")
     curves = make_curves(
-        draw_target(size, seed=seed), students=list(PUBLISHED_STUDENTS) if students is None else students,
-        teacher_budget=teacher_budget, student_budget=student_budget,
-    )  # fmt: skip
+        draw_target(largest, seed=seed),
+        students=PUBLISHED_STUDENTS if students is None else _whole_counts(students, "--students"),
+        teacher_budget=teacher_budget,
+        student_budget=student_budget,
+    )
     files = []
     if out is not None:
         from distillaw.toys.draw import write_kernel
@@ -103,22 +107,23 @@ def _print_kernel(curves: "Curves") -> None:
     print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
     console().print(table)
     print(f"""
-The teacher gets better with every m. A student of size n is best under teachers of size n to m*, about
-(T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: the teacher spreads its budget over
-coefficients the student cannot represent, and those it can represent shrink below what it could afford.""")
+The teacher gets better with every m. A student of size n is best under teachers of size n to m*; where both
+budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher
+makes it worse: the teacher spreads its budget over coefficients the student cannot represent, and those it
+can represent shrink below what it could afford.""")
 
 
 @app.command
 def mapping(
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
-    classes: Whole | None = None,
+    num_classes: Count | None = None,
     sampler: Literal["balanced", "uniform"] | None = None,
-    students: Wholes = None,
-    teacher_widths: Wholes = None,
-    long_width: Whole | None = None,
-    teacher_steps: Wholes = None,
-    trials: Whole | None = None,
+    students: Counts = None,
+    teacher_widths: Counts = None,
+    long_width: Count | None = None,
+    teacher_steps: Counts = None,
+    trials: Count | None = None,
     seed: Whole | None = None,
     workers: Whole = 0,
     out: Path | None = None,
@@ -128,7 +133,7 @@ def mapping(
 
     Args:
         full: start from the paper's grid instead of the reduced one; about an hour on 2 cores.
-        classes: n, length of the context, 2 to 10.
+        num_classes: n, length of the context, 2 to 10.
         sampler: balanced points at a zero half of the time; uniform gives each valid question the same chance.
         students: widths of the students, rising.
         teacher_widths: widths on the size axis, rising; each trained on max(500 batches, 20 samples a parameter).
@@ -144,12 +149,17 @@ def mapping(
     from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
 
     lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
-    given = {
-        "num_classes": classes, "sampler": sampler, "long_width": long_width, "trials": trials, "seed": seed,
-        **{name: None if values is None else tuple(values) for name, values in lists.items()},
-    }  # fmt: skip
-    grid = replace(PUBLISHED if full else REDUCED, **{name: v for name, v in given.items() if v is not None})
-    processes = min(grid.trials, _check_size(grid, workers) or available_cores())
+    counts = {"num_classes": num_classes, "long_width": long_width, "trials": trials}
+    given = {name: _whole_counts(texts, _option(name)) for name, texts in lists.items() if texts is not None}
+    given |= {
+        name: whole_count(text, name=_option(name)) for name, text in counts.items() if text is not None
+    }
+    given |= {name: value for name, value in (("sampler", sampler), ("seed", seed)) if value is not None}
+    grid = replace(PUBLISHED if full else REDUCED, **given)
+    _check_widths(grid)
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
+    processes = min(grid.trials, workers or available_cores())
     rounds = -(-grid.trials // processes)
     seconds = grid.core_seconds / grid.trials * rounds
     say(
@@ -169,16 +179,23 @@ def mapping(
     _print_end(files, "distillaw toys mapping")
 
 
-def _check_size(grid: "Grid", workers: int) -> int:
-    widths = {
-        "--students": grid.students[-1], "--teacher-widths": grid.teacher_widths[-1], "--long-width": grid.long_width,
-    }  # fmt: skip
-    for name, width in widths.items():
-        if width > _LARGEST_WIDTH:
-            raise ConfigError(f"{name} {width}: these are toys; give widths up to {_LARGEST_WIDTH}")
-    if workers < 0:
-        raise ConfigError(f"--workers {workers}: give 0 (all cores) or a number of processes")
-    return workers
+def _check_widths(grid: "Grid") -> None:
+    widest = {
+        "--students": grid.students,
+        "--teacher-widths": grid.teacher_widths,
+        "--long-width": [grid.long_width],
+    }
+    for name, widths in widest.items():
+        if max(widths) > _LARGEST_WIDTH:
+            raise ConfigError(f"{name} {max(widths)}: these are toys; give widths up to {_LARGEST_WIDTH}")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _whole_counts(texts: list[str], name: str) -> tuple[int, ...]:
+    return tuple(whole_count(text, name=name) for text in texts)
 
 
 def _mapping_document(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]") -> dict[str, object]:

@@ -26,7 +26,7 @@ from distillaw.toys.mapping import Sampler
 
 Axis = Literal["width", "steps", "labels"]
 AXES: tuple[Axis, ...] = ("width", "steps")
-Shape = Literal["U", "follows", "rises", "unclear"]
+Shape = Literal["U", "follows", "rises", "unclear", "unknown"]
 CONFIDENCE = 0.95
 """One-sided, for a change to count."""
 _FLOP_PER_SECOND, _SECONDS_PER_STEP = 45e9, 1.5e-4
@@ -95,9 +95,11 @@ class Grid:
     def core_seconds(self) -> float:
         """About how long it takes on one core, by the rate measured on the machine named in docs/toys.md."""
         C, taught = self.num_classes, len(self.teachers) + 1
+        rows = mapping.count_questions(C)
+        distinct = rows * -math.expm1(mapping.BATCH * math.log1p(-1 / rows))  # of a batch, expected
         runs = [(teacher.width, teacher.steps, 1) for teacher in self.teachers]
         runs += [(width, mapping.count_steps(width, C), taught) for width in self.students]
-        flop = [6 * mapping.count_params(width, C) * mapping.BATCH for width, _, _ in runs]
+        flop = [6 * mapping.count_params(width, C) * distinct for width, _, _ in runs]
         each = [steps * count for _, steps, count in runs]
         one = sum(k * (f / _FLOP_PER_SECOND + _SECONDS_PER_STEP) for k, f in zip(each, flop, strict=True))
         return self.trials * one
@@ -281,6 +283,8 @@ def _change(differences: np.ndarray) -> Change:
 
 def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:
     """What the two changes say: "follows" is a student that is best under the strongest teacher."""
+    if math.isnan(rise.error):
+        return "unknown"
     if rise.is_clear:
         return "U" if fall.is_clear else "rises"
     return "follows" if fall.is_clear and is_best_last else "unclear"

@@ -7,7 +7,8 @@ The valid inputs are few (24,664 for eight classes) and stand in one table. A sa
 teacher a row of class probabilities for each, and a reported loss the exact mean under the sampler. Labels are the
 teacher whose probabilities are one-hot, so teachers and students train by one loop: forward KL at temperature 1.
 
-Shapes: S networks side by side, B distinct questions of a batch, Q valid inputs (questions), I = 2 n inputs, W width, C = n classes.
+Shapes: S networks side by side, B distinct questions of a batch, Q valid inputs (questions), I = 2 n inputs, W width,
+C = n classes.
 
     distillaw toys mapping
 """
@@ -110,6 +111,12 @@ def draw_batches(task: Task, steps: int, generator: torch.Generator) -> Iterator
     for _ in range(steps):
         uniform = torch.rand(BATCH, generator=generator, dtype=torch.float64)
         yield torch.searchsorted(cumulative_Q, uniform, right=True).clamp_(max=len(cumulative_Q) - 1)
+
+
+def count_questions(num_classes: int) -> int:
+    """Rows of the task's table: pointers at a zero, and pointers at a pair."""
+    zeros = num_classes * 3 ** (num_classes - 1)
+    return zeros + num_classes * 2 * (num_classes - 1) * 2 ** (num_classes - 2)
 
 
 def count_params(width: int, num_classes: int) -> int:
