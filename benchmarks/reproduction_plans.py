@@ -64,6 +64,13 @@ def scenarios(sets: dict[str, LawSet]) -> list[Claim]:
         ),
         by_set(
             sets,
+            "weak-at-small",
+            measure=lambda s: _plan(s, Scenario.PRETRAINING_INFERENCE).teacher_loss,
+            show=form("{:.2f}"),
+            judge=lambda *v: _is_rising(v[::-1]),
+        ),
+        by_set(
+            sets,
             "never-wins",
             measure=paying_never_wins,
             show=lambda n, worst, short, m: (

@@ -102,7 +102,7 @@ def _print(answer: "GapAnswer") -> None:
     for opinion in answer.opinions:
         print(_row(opinion, q.student_params))
     _say(["(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
-          "teacher costs if another law of losses is right, Table 6 left out.", *answer.disagreement])  # fmt: skip
+          "teacher costs if another law of losses that may be used here is right.", *answer.disagreement])  # fmt: skip
     for line in _notes(answer):
         print(textwrap.shorten(f"WARNING {line}", 230, placeholder=" ... (whole: distillaw laws show)"))
 
