@@ -118,6 +118,10 @@ class LawEnsemble:
             beyond = beyond - c["q"] * d
         return np.logaddexp(t, beyond)
 
+    def break_factor(self, x: Array) -> Array:
+        """exp(-h) at x = ln(L_T / Ltilde_S), in front of the student's term; first axis as in `log_supervised`."""
+        return np.exp(-_break(_columns(self.student, x), x))
+
 
 def _member_axis(**coords: ArrayLike) -> list[Array]:
     """Checked logs of one number of axes, with an axis for the members in front."""

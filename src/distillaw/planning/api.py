@@ -32,6 +32,9 @@ from distillaw.quantities import format_count, parse_count
 
 LADDER = (1, 2, 4, 8, 16)
 """Teacher sizes in units of the student's, considered at equal tokens where the user names none."""
+OTHER_TEXT = 0.03
+"""Standard error of a law's estimate for a real model, as a share of the loss: it saw other text through another
+tokenizer; twice that for one that was itself distilled. Assumed; `distillaw scout` measures instead."""
 LADDER_RATIO = 20.0
 """Tokens per parameter of such teachers: about compute-optimal."""
 
@@ -162,7 +165,7 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         assumptions=words.assumptions, inside_range=headline.inside_range, warnings=words.warnings,
         regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
         headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
-        sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command,
+        sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command, sources=sources,
         teachers=teacher_range(sources.lead(situation), headline.best) if is_law else None,
     )  # fmt: skip
 
@@ -204,9 +207,9 @@ def _named(name: str) -> Teacher:
             f"{found.name}: its training tokens are not published, so no law can estimate its loss; measure it on your "
             "text (distillaw scout) and give --teacher-loss with --teacher-params"
         )
-    return Teacher(
-        name=found.name, params=float(found.params), tokens=found.tokens, tokenizer=found.tokenizer
-    )
+    error = OTHER_TEXT * (2 if found.distilled else 1)
+    return Teacher(name=found.name, params=float(found.params), tokens=found.tokens, tokenizer=found.tokenizer,
+                   estimate_error=error)  # fmt: skip
 
 
 def _check_teachers(situation: Situation, sources: Sources) -> None:

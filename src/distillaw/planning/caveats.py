@@ -139,6 +139,11 @@ def _odd(row: Strategy, situation: Situation, headline: Evidence) -> list[str]:
             f"the {row.teacher.name} (loss {row.teacher_loss:.3f}) is no better than the student by itself "
             f"({own:.3f}): expect it to hold the student back"
         )
+    if row.teacher.loss is None and row.teacher.exists:
+        found.append(
+            f"the loss of the {row.teacher.name} ({row.teacher_loss:.3f}) is what the law makes of its size and "
+            "tokens, on the law's text: measure it on yours, distillaw scout"
+        )
     size = row.teacher.params
     if size and size < row.student_params / 1.25:
         found.append(

@@ -113,5 +113,15 @@ def consult(
         )
     for k, voice in enumerate(sources.voices):
         rng = np.random.default_rng([sources.seed, 1 + k])
-        found.append(law_evidence(situation, voice, options, level=sources.level, rng=rng, draws=draws))
+        known = next(
+            (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None), None
+        )
+        found.append(
+            law_evidence(situation, voice, options, level=sources.level, rng=rng, draws=draws, own_loss=known)
+        )
     return found
+
+
+def _knows_the_text(evidence: Evidence) -> bool:
+    """Runs and fits on the user's own text, as far as they may decide."""
+    return evidence.kind in ("measured", "fitted") and evidence.is_decisive

@@ -21,6 +21,7 @@ from distillaw.planning.gains import GainPosterior
 from distillaw.planning.situation import Situation
 
 if TYPE_CHECKING:
+    from distillaw.planning.consult import Sources
     from distillaw.planning.flips import Flip
     from distillaw.planning.teacher_range import TeacherRange
 
@@ -206,6 +207,8 @@ class Verdict:
     sentence: str
     next_runs: Sequence[str]
     next_command: str
+    sources: "Sources"
+    """Who was asked."""
     teachers: "TeacherRange | None" = None
     """How flat the choice of the teacher's size is."""
 

@@ -1,7 +1,8 @@
 """What one law, or an ensemble of them, says of all options: losses, and gains with their doubt."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from distillaw.planning.gains import GainPosterior
 from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss
 from distillaw.planning.situation import Situation
-from distillaw.planning.voices import Voice, efolds_outside
+from distillaw.planning.voices import OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
 from distillaw.quantities import format_count
 
 COMMON = 0.8
@@ -23,7 +24,8 @@ teacher it gets wrong about the next."""
 
 
 def law_evidence(
-    situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator, draws: int
+    situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator,
+    draws: int, own_loss: float | None = None,
 ) -> Evidence:  # fmt: skip
     """A voice's evidence on all options, the first of which is pretraining.
 
@@ -34,6 +36,9 @@ def law_evidence(
         level: of the intervals.
         rng: source of the draws.
         draws: how many.
+        own_loss: the student's loss without a teacher on the user's text, where something better than this law knows
+            it. A published law is then asked at the user's ratio of teacher to student loss, since its own text is
+            easier or harder, and its losses are scaled to the user's.
     """
     if voice.line is not None:
         return _line_evidence(situation, voice, voice.line)
@@ -44,11 +49,12 @@ def law_evidence(
         return Evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
         )
-    predicted = [option_loss(voice.ensemble, situation, o) for o in options]
+    ratio = _text_ratio(voice, situation, options[0], own_loss)
+    predicted = [option_loss(voice.ensemble, situation, _on_its_text(o, ratio)) for o in options]
     outside = _outside(situation, voice, options, predicted)
     lines = _complaints(situation, voice, options, predicted)
-    scale = float(predicted[0].loss.mean())
-    common = scale * voice.doubt.at(outside)
+    common = ratio * _doubt(situation, voice, options, predicted, outside, is_scaled=own_loss is not None)
+    predicted = [_scaled(p, ratio) for p in predicted]
     sample = _draw(predicted, common, options, rng, draws)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
     rows = [
@@ -68,6 +74,55 @@ def law_evidence(
         details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
                  "laws": _by_member(voice, predicted, posterior.best)},
     )  # fmt: skip
+
+
+def _text_ratio(voice: Voice, situation: Situation, own: Option, own_loss: float | None) -> float:
+    """The user's loss over the law's for the same student without a teacher; 1 for laws fitted on the user's text."""
+    if own_loss is None or voice.kind == "fitted":
+        return 1.0
+    assert voice.ensemble is not None
+    return own_loss / float(option_loss(voice.ensemble, situation, own).loss.mean())
+
+
+def _on_its_text(option: Option, ratio: float) -> Option:
+    teacher = option.teacher
+    if teacher is None or teacher.loss is None or ratio == 1:
+        return option
+    return replace(
+        option, teacher=replace(teacher, loss=teacher.loss / ratio, loss_se=teacher.loss_se / ratio)
+    )
+
+
+def _scaled(predicted: OptionLoss, ratio: float) -> OptionLoss:
+    teacher = None if predicted.teacher_loss is None else predicted.teacher_loss * ratio
+    return OptionLoss(loss=predicted.loss * ratio, teacher_loss=teacher, doubt=predicted.doubt * ratio)
+
+
+def _doubt(
+    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
+    outside: dict[str, float], *, is_scaled: bool,
+) -> float:  # fmt: skip
+    """Standard deviation of a gain that the ensemble does not show, nats/token."""
+    share = voice.doubt.at(outside)
+    if (
+        voice.kind != "fitted"
+        and not is_scaled
+        and any(o.teacher and o.teacher.loss is not None for o in options)
+    ):
+        share = math.hypot(share, OTHER_TEXT_DOUBT)
+    apart = 0.0
+    taught = [j for j, o in enumerate(options) if _is_judged(o)]
+    if voice.rival is not None and taught:
+        best = min(taught, key=lambda j: float(predicted[j].loss.mean()))
+        rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
+        own = [float(predicted[j].loss.mean()) for j in (0, best)]
+        apart = RIVAL_SHARE * abs((own[0] - own[1]) - (rivals[0] - rivals[1]))
+    return math.hypot(share * float(predicted[0].loss.mean()), apart)
+
+
+def _is_judged(option: Option) -> bool:
+    """A distillation that laws describe."""
+    return option.teacher is not None and not option.is_speculative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +174,7 @@ def _outside(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, float]:
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    taught = [j for j, o in enumerate(options) if _is_judged(o)]
     best = min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
     return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})

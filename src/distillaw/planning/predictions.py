@@ -22,9 +22,6 @@ from distillaw.planning.situation import Situation, Teacher
 if TYPE_CHECKING:
     from distillaw.planning.options import Option
 
-ESTIMATED_TEACHER = 0.01
-"""Standard error of a teacher's loss that a law estimates from size and tokens, as a share of it: the error the
-paper reports for its law, on its own data."""
 PRUNED_WORTH = 20.0
 """Sheared-LLaMA: 5e10 tokens after pruning against 1e12 of an open model of its size trained from scratch; Minitron
 claims up to 40 (spec recipe.md section 11). Both are about skill, not about loss."""
@@ -50,7 +47,7 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
         return OptionLoss(loss=np.exp(ensemble.log_supervised(n, d)))
     t = teacher_losses(ensemble, situation, option.teacher)
     known = option.teacher.loss is not None
-    spread = option.teacher.loss_se if known else ESTIMATED_TEACHER * float(np.exp(t).mean())
+    spread = option.teacher.loss_se if known else option.teacher.estimate_error * float(np.exp(t).mean())
     if option.kind == "distil-then-pretrain":
         after, pure = handed_over(
             ensemble, situation, option, np.array([option.student_tokens]), np.array([option.taught])

@@ -34,6 +34,9 @@ class Teacher:
     """L_T, nats/token against the user's data; None lets each law estimate it from size and tokens."""
     loss_se: float = 0.0
     """Standard error of `loss`, nats/token."""
+    estimate_error: float = 0.01
+    """Standard error of a loss that a law estimates from size and tokens, as a share of it: what the papers report for
+    their own text; more for a model trained on another."""
     run_id: str | None = None
     """Its run in the study, if it is one."""
     exists: bool = True

@@ -39,8 +39,8 @@ class TeacherRange:
         high = "the largest searched" if flat.is_open_above else format_count(flat.upper)
         edge = " or beyond" if best.at_edge else ""
         return (
-            f"Teacher size matters little: trained on {self.tokens_per_param:.3g} tokens per parameter, the best is "
-            f"{format_count(best.at)}{edge}, and {low} to {high} are within {100 * FLAT:.1f} % of it."
+            f"Teacher size: of teachers trained on {format_count(self.tokens_per_param)} tokens per parameter the best "
+            f"has {format_count(best.at)}{edge}; {low} to {high} are within {100 * FLAT:.1f} % of the loss."
         )
 
 

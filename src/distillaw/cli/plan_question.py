@@ -1,0 +1,136 @@
+"""From what was typed to a call of `distillaw.plan`: teachers read or measured, limits worked out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillaw.cli.plan_options import BudgetOptions, CandidateOptions, LawOptions, ServingOptions
+from distillaw.errors import ConfigError, VocabularyError
+from distillaw.quantities import format_count, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.evaluate.scout import ScoutedTeacher
+    from distillaw.planning.decision import Verdict
+    from distillaw.planning.situation import Teacher
+
+
+def ask(
+    student: str | None, budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions,
+    laws: LawOptions, *, vocab: int | None, context: int | None,
+) -> "Verdict":  # fmt: skip
+    """The verdict on what was typed.
+
+    Raises:
+        ConfigError: options that do not go together, or a question that cannot be planned.
+        VocabularyError: measured teachers with several tokenizers.
+    """
+    from distillaw.planning.api import plan
+    from distillaw.planning.record import read_study
+    from distillaw.planning.situation import SCENARIOS
+
+    record = read_study(laws.study) if laws.study is not None else None
+    params: str | float | None = student
+    tokens: str | float | None = budget.tokens
+    free = serving.max_student or serving.serve_memory or serving.serve_latency
+    is_open = (budget.tokens, budget.compute, budget.device_hours, budget.money) == (None,) * 4
+    if record is not None and student is None and record.target and not free:
+        params = record.target[0]
+        tokens = record.target[1] if is_open else tokens
+    if params is None and not free and not (budget.compute or budget.device_hours or budget.money):
+        raise ConfigError(
+            "name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a target); without "
+            "--student the best size for --compute is searched, up to --max-student"
+        )
+    teachers = read_teachers(candidates)
+    scenario = SCENARIOS[candidates.scenario]
+    shares = None
+    if candidates.delta_lgt is not None or candidates.delta_pre is not None:
+        shares = (scenario.delta_lgt if candidates.delta_lgt is None else candidates.delta_lgt,
+                  scenario.delta_pre if candidates.delta_pre is None else candidates.delta_pre)  # fmt: skip
+    return plan(
+        params, student_tokens=tokens, compute=budget.compute, device_hours=budget.device_hours, money=budget.money,
+        device=budget.device, mfu=budget.mfu, price_per_hour=budget.price, unique_tokens=budget.unique_tokens,
+        inference_tokens=budget.inference_tokens, max_params=_limit(serving, vocab, context), study=record,
+        teachers=teachers, law=laws.law, published=not laws.no_published, scenario=candidates.scenario, shares=shares,
+        logits=candidates.logits, students_served=candidates.students_served, level=laws.level, vocab=vocab,
+        may_train_teacher=not candidates.only_existing, context=context,
+    )  # fmt: skip
+
+
+def _limit(serving: ServingOptions, vocab: int | None, context: int | None) -> float | None:
+    """The largest student that every limit allows."""
+    limits = [] if serving.max_student is None else [parse_count(serving.max_student, name="--max-student")]
+    if serving.serve_memory is not None or serving.serve_latency is not None:
+        from distillaw.planning.budget import largest_served
+
+        limits.append(largest_served(
+            memory_bytes=_read(serving.serve_memory, "--serve-memory"), latency=serving.serve_latency,
+            bandwidth=_read(serving.serve_bandwidth, "--serve-bandwidth"), weight_bytes=serving.weight_bytes,
+            context=context or 4096, vocab=vocab or 32768,
+        ))  # fmt: skip
+    return min(limits, default=None)
+
+
+def _read(text: str | None, name: str) -> float | None:
+    return None if text is None else parse_count(text, name=name)
+
+
+def read_teachers(asked: CandidateOptions) -> "tuple[Teacher | str, ...]":
+    """Teachers by name, by size and loss, and measured now."""
+    return (*(asked.teacher or ()), *_listed(asked), *_scouted(asked))
+
+
+def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
+    """Teachers from parallel lists; lists that are given must be of one length."""
+    from distillaw.planning.situation import Teacher
+
+    losses, params, tokens = asked.teacher_loss, asked.teacher_params, asked.teacher_tokens
+    given = {"--teacher-loss": losses, "--teacher-params": params, "--teacher-tokens": tokens}
+    lengths = {len(values) for values in given.values() if values}
+    if not lengths:
+        return ()
+    if len(lengths) > 1:
+        counts = ", ".join(f"{name}: {len(values)}" for name, values in given.items() if values)
+        raise ConfigError(f"one value per teacher is needed in each option; got {counts}")
+    found = []
+    for j in range(lengths.pop()):
+        size = parse_count(params[j], name="--teacher-params") if params else None
+        loss = losses[j] if losses else None
+        name = f"{format_count(size)} teacher" if size else f"teacher of loss {loss:g}"
+        found.append(
+            Teacher(name=name, params=size, loss=loss, exists=not asked.train_teacher,
+                    tokens=parse_count(tokens[j], name="--teacher-tokens") if tokens else None)
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _scouted(asked: CandidateOptions) -> "tuple[Teacher, ...]":
+    """Model folders measured on the user's text: the only losses that are about it."""
+    if not asked.scout:
+        if asked.text is not None:
+            raise ConfigError("--text is the text for --scout: name the model folders, --scout DIR [DIR ...]")
+        return ()
+    if asked.text is None:
+        raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
+    from distillaw.evaluate.scout import scout_teachers
+
+    found = scout_teachers(asked.scout, asked.text, say=lambda line: print(line, file=sys.stderr))
+    if len({each.tokenizer for each in found}) > 1:
+        raise VocabularyError(_mixed(found))
+    from distillaw.planning.situation import Teacher
+
+    return tuple(
+        Teacher(name=Path(each.name).name, params=float(each.params), loss=each.nats_per_token,
+                loss_se=each.nats_per_token_se, tokenizer=each.tokenizer)
+        for each in found
+    )  # fmt: skip
+
+
+def _mixed(found: "list[ScoutedTeacher]") -> str:
+    """Refused, with the comparison that can be made."""
+    rows = "; ".join(f"{Path(each.name).name} {each.bits_per_byte:.4f} bits per byte" for each in found)
+    return (
+        f"the models have {len({each.tokenizer for each in found})} tokenizers: nats/token of one are not those of "
+        f"another, and logits are distilled only into the teacher's own vocabulary. In bits per byte: {rows}. Plan "
+        "with those of one tokenizer, the best first"
+    )

@@ -1,0 +1,106 @@
+"""A verdict in the terminal: five lines, three tables, what would change it, what it assumes."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from distillaw.quantities import format_count, format_flop
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from distillaw.planning.decision import Verdict
+    from distillaw.planning.evidence import Strategy
+
+
+def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
+    """Print it; tables are folded to the terminal, or to 140 columns in a pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    console.print(str(verdict), markup=False)
+    for table in (_losses(verdict), _costs(verdict), _evidence(verdict)):
+        console.print()
+        console.print(table)
+    sections = [("Changes if", verdict.flips_if[1:]), ("Assumes", verdict.assumptions), ("Warnings", verdict.warnings),
+                ("Run next", verdict.next_runs)]  # fmt: skip
+    if verdict.teachers is not None:
+        console.print(f"\n{verdict.teachers.sentence}", markup=False)
+    if with_explanation:
+        from distillaw.planning.explain import explanation
+
+        sections.insert(0, ("How it comes about", explanation(verdict)))
+    for title, lines in sections:
+        if lines:
+            console.print(f"\n{title}:", markup=False)
+            for line in lines:
+                console.print(f"- {line}", markup=False)
+    console.print(f"\nnext: {verdict.next_command}", markup=False)
+
+
+def _table(*columns: str) -> "Table":
+    """Columns starting with > are numbers: right-aligned, never folded."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        number = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
+    return table
+
+
+def _name(row: "Strategy") -> str:
+    """What is done; a star marks what no law and no run describes."""
+    return row.name + (" *" if row.is_speculative else "")
+
+
+def _losses(verdict: "Verdict") -> "Table":
+    from distillaw.planning.wording import interval, nats, percent
+
+    table = _table("strategy", ">teacher loss", ">loss, nats/token", ">gain", ">best teacher?")
+    known = verdict.headline.is_informative
+    for row in verdict.strategies:
+        table.add_row(
+            _name(row), "" if row.teacher_loss is None else nats(row.teacher_loss),
+            interval(row.loss) if known else "unknown", interval(row.gain) if known and row.gain else "",
+            percent(row.share_best) if known and row.share_best is not None else "",
+        )  # fmt: skip
+    if any(row.is_speculative for row in verdict.strategies):
+        table.caption = "* an estimate that no law describes: shown, never decides"
+        table.caption_justify = "left"
+    return table
+
+
+def _costs(verdict: "Verdict") -> "Table":
+    from distillaw.planning.record import budget_text
+
+    serving = ["serving"] if verdict.situation.inference_tokens else []
+    table = _table("FLOP", ">student", ">tokens", ">training", ">logits", ">teacher", *(f">{s}" for s in serving),
+                   ">paid here", "loss is")  # fmt: skip
+    parts = ("student_training", "teacher_logits", "teacher_training", *serving, "total")
+    for row in verdict.strategies:
+        flop = [row.compute.get(part) for part in parts]
+        table.add_row(
+            _name(row), format_count(row.student_params), budget_text(row.student_tokens),
+            *("unknown" if f is None else format_flop(f).removesuffix(" FLOP") for f in flop),
+            "estimate" if row.is_speculative else row.basis,
+        )  # fmt: skip
+    return table
+
+
+def _evidence(verdict: "Verdict") -> "Table":
+    from distillaw.planning.decision import call
+    from distillaw.planning.evidence import Interval
+    from distillaw.planning.wording import interval, percent
+
+    table = _table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
+    for source in verdict.evidence:
+        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
+        chances = ["", ""]
+        if source.is_decisive:
+            answer = call(source)
+            chances = [percent(answer.distil), percent(answer.pretrain)]
+        mark = "decides; " if source.source in verdict.headline.deciding else ""
+        table.add_row(source.source, gain, *chances, f"{mark}{source.status}: {source.note}")
+    return table
