@@ -115,10 +115,7 @@ class LocalScheduler:
     def _assign(self, board: Board) -> bool:
         """Give ready jobs to free workers; False when nothing is left to do."""
         running = {job.trunk.trunk_id for worker in self._workers for job in worker.jobs}
-        ready = [
-            open_job for job in board.jobs
-            if job.trunk.trunk_id not in running and (open_job := self._open_part(job)) is not None
-        ]  # fmt: skip
+        ready = [job for job in board.jobs if job.trunk.trunk_id not in running and self._is_open(job)]
         workers = self._free_workers(len(ready))
         for worker, jobs in zip(workers, share_out(ready, len(workers), self._crashes), strict=False):
             worker.jobs = jobs
@@ -127,10 +124,10 @@ class LocalScheduler:
                 self._display.started(job, worker.number)
         return any(worker.jobs for worker in self._workers)
 
-    def _open_part(self, job: Job) -> Job | None:
-        """The job, if it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
+    def _is_open(self, job: Job) -> bool:
+        """Whether it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
         states = [self._study.run(run_id).state() for run_id in job.run_ids]
-        return job if "failed" not in states and any(state != "done" for state in states) else None
+        return "failed" not in states and any(state != "done" for state in states)
 
     def _free_workers(self, wanted: int) -> list[Worker]:
         for worker in [w for w in self._workers if w.process.poll() is not None and not w.jobs]:
