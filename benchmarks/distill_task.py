@@ -25,7 +25,6 @@ from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import Feed, Trainer
 from distillaw.train.student import Student
-from distillaw.train.teaching import Source
 
 VOCAB, CONTEXT, SEQUENCES = 32_000, 256, 8
 BATCH_TOKENS = SEQUENCES * CONTEXT
@@ -85,7 +84,7 @@ def open_store(folder: Path, estimator: str) -> TargetStore:
     return TargetStore.open(folder / estimator, context=CONTEXT)
 
 
-def engine(folder: Path, model, source: Source, *, rate: float) -> tuple[Feed, Trainer]:
+def engine(folder: Path, model, *, rate: float) -> tuple[Feed, Trainer]:
     """Feed and trainer with the benchmark's recipe: no z-loss, one rate for all matrices."""
     recipe = Recipe(context=CONTEXT, head_dim=STUDENT.head_dim, z_weight=0.0, weight_decay=0.0)
     params, total = count_parameters(model)
@@ -97,5 +96,5 @@ def engine(folder: Path, model, source: Source, *, rate: float) -> tuple[Feed, T
     groups = [{"params": list(model.parameters()), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
     trainer = Trainer(spec=spec, student=Student(model, recipe), state=TrainState(model, optimizer))
-    feed = Feed(order=BatchOrder(split=_split(folder), seed=0), source=source, batch_tokens=BATCH_TOKENS)
+    feed = Feed(order=BatchOrder(split=_split(folder), seed=0), batch_tokens=BATCH_TOKENS)
     return feed, trainer

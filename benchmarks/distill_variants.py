@@ -320,11 +320,11 @@ def ours(folder: Path, meter: Meter, teaching: str) -> None:
         source = Alone()
     else:
         source = StoredTargets(task.open_store(folder, teaching), torch.device("cpu"))
-    feed, trainer = task.engine(folder, load(folder / "student"), source, rate=RATE)
+    feed, trainer = task.engine(folder, load(folder / "student"), rate=RATE)
     meter.start()
     for step in range(len(np.load(folder / "batches.npy"))):
-        for tokens, signal, last in feed.parts(step):
-            trainer.accumulate(tokens, signal, last=last)
+        for tokens, windows, last in feed.batches(step):
+            trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
         meter.lap(trainer.update(RATE).loss)
 
 

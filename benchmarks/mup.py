@@ -44,7 +44,7 @@ from distillaw.train.loop import Feed, Trainer
 from distillaw.train.optim import build_optimizer
 from distillaw.train.schedule import schedule_for
 from distillaw.train.student import Student
-from distillaw.train.teaching import Alone, OnlineTeacher
+from distillaw.train.teaching import Alone, OnlineTeacher, Source
 
 WIDTHS, DEPTHS = (32, 64, 128, 256), (2, 4, 8)
 BASE = {"width": 64, "layers": 2}
@@ -216,17 +216,18 @@ def train(cell: Cell, exponents: list[int], seed: int, work: Path) -> list[float
     trainers = [_trainer(cell, seed, 2.0**e) for e in exponents]
     source = OnlineTeacher(_teacher(work)) if cell.arm == "distilled" else Alone()
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=seed)
-    _run(trainers, Feed(order=order, source=source, batch_tokens=BATCH_TOKENS), TOKENS)
+    _run(trainers, Feed(order=order, batch_tokens=BATCH_TOKENS), source, TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     return [score_heldout(trainer.state.model, heldout).loss for trainer in trainers]
 
 
-def _run(trainers: list[Trainer], feed: Feed, tokens: int) -> None:
+def _run(trainers: list[Trainer], feed: Feed, source: Source, tokens: int) -> None:
     schedule = schedule_for(
         tokens=tokens, batch_tokens=BATCH_TOKENS, warmup_tokens=RECIPE.warmup_tokens, cooldown=RECIPE.cooldown
     )
     for step in range(schedule.total_steps):
-        for batch, signal, last in feed.parts(step):
+        for batch, windows, last in feed.batches(step):
+            signal = source.signal(batch, windows)
             for trainer in trainers:
                 trainer.accumulate(batch, signal, last=last)
                 trainer.update(trainer.spec.peak_lr * schedule.factor(step))
@@ -271,7 +272,7 @@ def _train_teacher(work: Path) -> None:
     store = TokenStore.open(work / "data")
     trainer = _trainer(Cell(width=128), seed=9, rate=2.0**START)
     order = BatchOrder(split=store.split("teacher", context=CONTEXT), seed=9)
-    _run([trainer], Feed(order=order, source=Alone(), batch_tokens=BATCH_TOKENS), 4 * TOKENS)
+    _run([trainer], Feed(order=order, batch_tokens=BATCH_TOKENS), Alone(), 4 * TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     print("teacher", score_heldout(trainer.state.model, heldout).loss, flush=True)
     torch.save(trainer.state.model.state_dict(), work / "teacher.pt")

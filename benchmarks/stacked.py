@@ -118,7 +118,7 @@ def _loop(
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
     lanes = [_lane(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
-    feed = Feed(order=order, source=teachers[0], batch_tokens=batch_tokens, ranks=ranks)
+    feed = Feed(order=order, batch_tokens=batch_tokens, ranks=ranks)
     write = {id(lane): lambda row: None for lane in lanes}
     return lambda: _step(lanes, feed, write, stacked=stacked)
 

@@ -222,14 +222,15 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
         store = build_store(case, study, seed, arm.scheme, spec)
         spec, size = replace(spec, targets=str(store.folder)), store.manifest.bytes_per_position
     group = Group([spec], study)
+    source, teacher = group.teaching(spec).source, group.teaching(spec).teacher
     if arm.renormalise:
-        group.feed.source = Renormalised(group.feed.source)
+        source = Renormalised(source)
     elif arm.draws:
-        assert group.teacher is not None
-        group.feed.source = Draws(group.teacher, arm.draws, seed)
-    model = _trained(case, spec, group)
-    if isinstance(group.feed.source, Draws):
-        size = group.feed.source.bytes_per_position
+        assert teacher is not None
+        source = Draws(teacher, arm.draws, seed)
+    model = _trained(case, spec, group, source)
+    if isinstance(source, Draws):
+        size = source.bytes_per_position
     scores = score_heldout(model, group.text.heldout)
     return {
         "loss": scores.loss, "bytes_per_position": size, "weights": _hash(model),
@@ -238,15 +239,15 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
     }  # fmt: skip
 
 
-def _trained(case: Case, spec: TrunkSpec, group: Group):
+def _trained(case: Case, spec: TrunkSpec, group: Group, source: Source):
     trainer = group.trainer(spec)
     schedule = schedule_for(
         tokens=case.tokens, batch_tokens=case.batch_tokens, warmup_tokens=RECIPE.warmup_tokens,
         cooldown=RECIPE.cooldown,
     )  # fmt: skip
     for step in range(schedule.total_steps):
-        for tokens, signal, last in group.feed.parts(step):
-            trainer.accumulate(tokens, signal, last=last)
+        for tokens, windows, last in group.feed.batches(step):
+            trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
         trainer.update(spec.peak_lr * schedule.factor(step))
     return trainer.state.model
 
@@ -254,16 +255,15 @@ def _trained(case: Case, spec: TrunkSpec, group: Group):
 def build_store(case: Case, study: StudyFolder, seed: int, scheme: Scheme, spec: TrunkSpec) -> TargetStore:
     """The targets of what a student of this seed reads, with random offsets of their own."""
     group = Group([spec], study)
-    assert group.teacher is not None
+    teacher = group.teaching(spec).teacher
+    assert teacher is not None
     request = Request(scheme=scheme, context=RECIPE.context, tokens=case.tokens, order_seed=seed, seed=seed)
     folder = (
         study.path / f"targets-{case.identity}" / f"seed-{seed}-{content_hash(scheme.record(), digits=8)}"
     )
-    with opened_for_building(folder, make_plan(request, group.teacher, group.text.store)) as plan:
+    with opened_for_building(folder, make_plan(request, teacher, group.text.store)) as plan:
         split = request.open_split(group.text.store)
-        build_shards(
-            folder, plan, TargetMaker(teacher=group.teacher, split=split, scheme=scheme, seed=plan.seed)
-        )
+        build_shards(folder, plan, TargetMaker(teacher=teacher, split=split, scheme=scheme, seed=plan.seed))
     return TargetStore.open(folder)
 
 

@@ -101,12 +101,14 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     )
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
-    feed = Feed(order=BatchOrder(split=store.split("student", context=128), seed=0), source=_source(teacher),
-                batch_tokens=batch_tokens)  # fmt: skip
+    feed = Feed(
+        order=BatchOrder(split=store.split("student", context=128), seed=0), batch_tokens=batch_tokens
+    )
+    source = _source(teacher)
 
     def step() -> None:
-        for tokens, signal, last in feed.parts(trainer.state.step):
-            trainer.accumulate(tokens, signal, last=last)
+        for tokens, windows, last in feed.batches(trainer.state.step):
+            trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
         trainer.update(1e-3)
 
     return step

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillaw.errors import CacheError, RunError, VocabularyError
 from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.runs.store import RESULT_KEYS
+from distillaw.train.checkpoint import save_state
 from distillaw.train.loop import StopTraining
 from distillaw.train.trunk import Group, train_trunk
 
@@ -83,6 +84,22 @@ def test_nothing_finished_is_repeated(study, trunk):
     assert {p.name: p.stat().st_mtime_ns for p in folder.path.iterdir()} == before
 
 
+def test_the_checkpoint_of_a_step_is_written_once_and_gives_way_to_any_other_step(study, trunk, tmp_path):
+    state, folder = Group([trunk], study).trainer(trunk).state, tmp_path / "state"
+
+    def saved(step):
+        state.step = step
+        save_state(state, folder, identity="one")
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    first = saved(5)
+    assert saved(5) == first
+    assert all("step-00000009" in str(path) for path in saved(9))
+    # as a kill leaves it that came while the older ones were removed
+    shutil.copytree(folder / "step-00000009", folder / "step-00000005")
+    assert all("step-00000005" in str(path) for path in saved(5))
+
+
 def _losses(trunk, study, micro, dtype):
     """Training losses of 12 steps with gradients accumulated over micro-batches, computed in `dtype`."""
     spec = replace(trunk, recipe=replace(trunk.recipe, micro_batch_tokens=micro))
@@ -95,8 +112,9 @@ def _losses(trunk, study, micro, dtype):
 
 
 def _step(group, trainer, step):
-    for tokens, signal, last in group.feed.parts(step):
-        trainer.accumulate(tokens, signal, last=last)
+    source = group.teaching(trainer.spec).source
+    for tokens, windows, last in group.feed.batches(step):
+        trainer.accumulate(tokens, source.signal(tokens, windows), last=last)
     return trainer.update(trainer.spec.peak_lr * min(1, (step + 1) / 4))
 
 

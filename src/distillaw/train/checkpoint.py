@@ -50,14 +50,17 @@ class TrainState:
 def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> None:
     """Write a checkpoint that belongs to `identity` (a trunk or run id); called by all ranks together.
 
+    The latest one is left as it is if it is of this step: it has the same bits.
+
     Raises:
         RunError: the disk is full; the previous checkpoint is intact.
     """
     target = folder / f"step-{state.step:08d}"
     partial = folder / f".{target.name}.partial"
-    if ranks.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
-    ranks.wait()
+    ranks_that_see_it = ranks.sum(float(saved_step(folder) == state.step))[0]
+    if ranks_that_see_it == ranks.world:
+        return
+    ranks.first(lambda: shutil.rmtree(partial, ignore_errors=True))
     try:
         partial.mkdir(parents=True, exist_ok=True)
         _write(state.tensors(), partial, ranks)

@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
     """Score the cooled model and write the run; the first rank does, the others wait."""
+    model = _whole_model(trainer, group.text.tokenizer.eos_token_id)
+    trainer.ranks.first(lambda: _write_run(trainer, model, folder, group))
+
+
+def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, group: "Group") -> None:
     text = group.text
-    model = _whole_model(trainer, text.tokenizer.eos_token_id)
-    if trainer.ranks.is_first:
-        scores = score_heldout(model, text.heldout)
-        folder.write_heldout(
-            list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist()
-        )
-        facts = _teacher_facts(trainer.spec, group)
-        unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-        result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
-        card = ModelCard(
-            result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
-            command=_command(group.study.path / "study.json"),
-        )  # fmt: skip
-        export_model(model, text.tokenizer, folder.path, card)
-        folder.finish(result)
-    trainer.ranks.wait()
+    scores = score_heldout(model, text.heldout)
+    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
+    facts = _teacher_facts(trainer.spec, group)
+    unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
+    result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
+    card = ModelCard(
+        result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
+        command=_command(group.study.path / "study.json"),
+    )  # fmt: skip
+    export_model(model, text.tokenizer, folder.path, card)
+    folder.finish(result)
 
 
 def _whole_model(trainer: Trainer, end_of_text: int) -> "PreTrainedModel":

@@ -62,18 +62,12 @@ class StepFacts(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Feed:
-    """The stream that a group of students reads, with the signal for those that have no teacher of their own."""
+    """The stream that a group of students reads."""
 
     order: BatchOrder
-    source: Source
     batch_tokens: int
     micro_batch_tokens: int = 0
     ranks: Ranks = ALONE
-
-    def parts(self, step: int) -> Iterator[tuple[torch.Tensor, Signal, bool]]:
-        """This rank's micro-batches of a step: (tokens, signal, whether it is the last)."""
-        for tokens, windows, last in self.batches(step):
-            yield tokens, self.source.signal(tokens, windows), last
 
     def batches(self, step: int) -> Iterator[tuple[torch.Tensor, np.ndarray, bool]]:
         """This rank's micro-batches of a step: (tokens, which windows they are, whether it is the last)."""
@@ -152,8 +146,8 @@ class Lane:
     checkpoint: Path
     identity: str
     speed: Speed
-    source: Source | None = None
-    """Its teacher's signal; None takes the feed's."""
+    source: Source
+    """Its teacher's signal."""
     mirror: Callable[[dict[str, object]], None] | None = None
     """Given every row of the log as well."""
     error: DivergedError | None = None
@@ -206,7 +200,7 @@ def advance(
     The states at the end are not saved here.
 
     Args:
-        lanes: students that read `feed`, each from its own teacher or the feed's.
+        lanes: students that read `feed`, each with its own teacher.
         feed: what they read.
         report: progress callback.
         stacked: compute students of one shape as one model (train/stacked.py); None does where it pays.
@@ -271,14 +265,14 @@ class _Clock:
 
 def _step(due: list[Lane], feed: Feed, write: dict[int, Callable], *, stacked: bool) -> list[float]:
     """One optimiser step of every due lane on the same batch; each teacher reads it once."""
-    pupils = _gathered(due, lambda lane: id(lane.source or feed.source))
+    pupils = _gathered(due, lambda lane: id(lane.source))
     shapes = _gathered(due, _stack_key) if stacked else [[lane] for lane in due]
     clock = _Clock(due)
     for tokens, windows, last in feed.batches(due[0].step):
         clock.charge(due)
         signals: dict[int, Signal] = {}
         for lanes in pupils:
-            signal = (lanes[0].source or feed.source).signal(tokens, windows)
+            signal = lanes[0].source.signal(tokens, windows)
             signals |= {id(lane): signal for lane in lanes}
             clock.charge(lanes)
         for lanes in shapes:

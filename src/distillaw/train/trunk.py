@@ -8,7 +8,7 @@ one stream advance together, those of one teacher on one forward pass of it (tra
 import functools
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,18 +166,12 @@ class Group:
         self._teachings = {key: self._start_teaching(s) for key, s in distinct.items()}
         self.feed = Feed(
             order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
-            source=self.teaching(spec).source, batch_tokens=spec.batch_tokens,
-            micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
+            batch_tokens=spec.batch_tokens, micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
         )  # fmt: skip
 
     def teaching(self, spec: TrunkSpec) -> Teaching:
         """What teaches a trunk of the group."""
         return self._teachings[shared_teacher(spec)]
-
-    @property
-    def teacher(self) -> AnyTeacher | None:
-        """The first trunk's teacher, if it is in memory."""
-        return next(iter(self._teachings.values())).teacher
 
     def _start_teaching(self, spec: TrunkSpec) -> Teaching:
         if spec.targets is not None:
@@ -258,7 +252,7 @@ class _Trunk:
             self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks
         )
         folder, schedule = self._run(tokens), self._schedule(tokens)
-        self._on_first(lambda: self._announce(folder, tokens))
+        self._group.ranks.first(lambda: self._announce(folder, tokens))
         self._load(folder.path, folder.path.name)
         return self._start(schedule, schedule.total_steps, folder.path, folder.path.name)
 
@@ -269,7 +263,7 @@ class _Trunk:
             return
         folder, group = self._run(tokens), self._group
         finish_run(self._trainer, folder, group)
-        self._on_first(lambda: shutil.rmtree(folder.path / "state", ignore_errors=True))
+        group.ranks.first(lambda: shutil.rmtree(folder.path / "state", ignore_errors=True))
         if self._budgets[-1] > tokens:
             self._load(self._home, self.spec.trunk_id)
 
@@ -293,8 +287,7 @@ class _Trunk:
         )  # fmt: skip
         self._lane = Lane(
             trainer=self._trainer, schedule=schedule, until=until, log=home / "metrics.jsonl",
-            checkpoint=home / "state", identity=identity, speed=speed,
-            source=teaching.source, mirror=group.mirror,
+            checkpoint=home / "state", identity=identity, speed=speed, source=teaching.source, mirror=group.mirror,
         )  # fmt: skip
         return self._lane
 
@@ -306,11 +299,6 @@ class _Trunk:
 
     def _note_error(self) -> None:
         self.error = self.error or (self._lane.error if self._lane else None)
-
-    def _on_first(self, act: Callable[[], object]) -> None:
-        if self._group.ranks.is_first:
-            act()
-        self._group.ranks.wait()
 
     def _schedule(self, tokens: int) -> Schedule:
         recipe = self.spec.recipe
