@@ -1,5 +1,9 @@
-"""Ctrl-C and SIGTERM during training: the step is finished, checkpoints are saved, then the process ends."""
+"""Ctrl-C and SIGTERM during training: the step is finished, checkpoints are saved, then the process ends.
 
+So it does when torchrun is killed, which cannot tell its ranks: they would train on, unseen, and hold the folder.
+"""
+
+import os
 import signal
 from types import FrameType
 
@@ -12,6 +16,7 @@ class StopRequest:
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._previous: dict[int, object] = {}
         self.received: int | None = None
         """The signal that asked, if one did."""
@@ -26,7 +31,7 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        # the second Ctrl-C means now; under torchrun every Ctrl-C comes twice, from the terminal and from torchrun
+        # the second Ctrl-C means now; a launcher may pass on one that its ranks have had from the terminal already
         if self.received == number == signal.SIGINT and not launched():
             raise KeyboardInterrupt
         self.received = number
@@ -34,5 +39,6 @@ class StopRequest:
     def __call__(self, tokens: int, loss: float) -> None:
         """Progress after a step."""
         self._report(tokens, loss)
-        if self.received is not None:
+        orphaned = self._launcher is not None and os.getppid() != self._launcher
+        if self.received is not None or orphaned:
             raise StopTraining
