@@ -192,7 +192,7 @@ def _check_text(data: DataSpec) -> None:
     if data.world is None:
         return
     check_world(data.world)
-    for name in ("corpus", "tokenizer", "text_column", "max_document_chars", "section_chars"):
+    for name in ("corpus", "tokenizer", "vocab_size", "text_column", "max_document_chars", "section_chars", "seed"):
         value, default = getattr(data, name), getattr(DataSpec(), name)
         _require(
             value == default,

@@ -1,0 +1,73 @@
+"""`distillaw worlds`: what it prints and writes, and that it does so without torch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distillaw.cli import worlds as cli
+from distillaw.errors import ConfigError
+from distillaw.sweep.single import load_single
+from distillaw.sweep.spec import load_study
+from distillaw.worlds.spec import PRESETS, load_world
+from distillaw.worlds.world import World
+
+
+def test_list_and_show_import_no_torch():
+    code = (
+        "import sys; from distillaw.cli.app import app\n"
+        "for words in (['list'], ['show', 'tiny', '--documents', '2']):\n"
+        "    app(['worlds', *words], result_action='return_value')\n"
+        "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(name in out for name in PRESETS)
+    assert "no model's loss is lower" in out
+
+
+def test_show_says_what_the_world_measures(capsys):
+    cli.show("tiny", context=64, documents=16, json_=True)
+    answer = json.loads(capsys.readouterr().out)
+    measured = World(PRESETS["tiny"]).entropy(documents=16, context=64)
+    assert answer["entropy"] == {"value": measured.value, "error": measured.error}
+    by_window = [row["value"] for row in answer["loss_by_window"]]
+    assert by_window == sorted(by_window, reverse=True)
+    assert by_window[-1] > measured.value
+    assert answer["vocab"] == 17
+
+
+def test_make_writes_text_and_files_that_load(tmp_path, capsys):
+    cli.make("tiny", out=tmp_path / "w", tokens="20k", seed=5)
+    assert "20k tokens" in capsys.readouterr().out
+    spec = load_world(str(tmp_path / "w" / "world.toml"))
+    assert spec.seed == 5
+    facts = json.loads((tmp_path / "w" / "world.json").read_text())
+    assert facts["hash"] == spec.spec_hash
+    world = World(spec)
+    words = np.load(tmp_path / "w" / "tokens.npy")
+    np.testing.assert_array_equal(words, world.documents("student", 0, facts["documents"]))
+    lines = (tmp_path / "w" / "text.jsonl").read_text().splitlines()
+    assert json.loads(lines[3])["text"] == " ".join(world.spelling[word] for word in words[3])
+    single, study = load_single(tmp_path / "w" / "train.toml"), load_study(tmp_path / "w" / "study.toml")
+    assert single.data.world == study.data.world == spec
+    assert single.teacher.startswith("oracle:loss=")
+    assert len(study.external_teachers()) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda out: cli.show("hmn"), "did you mean 'hmm'"),
+        (lambda out: cli.show("tiny", documents=1), "at least 2 documents"),
+        (lambda out: cli.show("nowhere.toml"), "no such file"),
+        (lambda out: cli.make("tiny", out=out, tokens="2T"), "world_tokens"),
+        (lambda out: cli.make("tiny", out=out, tokens="many"), "cannot read"),
+        (lambda out: cli.make("tiny", out=out, seed=-1), "world.seed"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, call, message):
+    with pytest.raises(ConfigError, match=message):
+        call(tmp_path / "w")
+    assert not (tmp_path / "w").exists()
