@@ -26,6 +26,7 @@ from distillaw.planning.maps import Axis, GridMap, Layer
 from distillaw.planning.optimal_field import TOLERANCE, TeacherField, teacher_field
 from distillaw.planning.optimum import PAPER_BOUNDS, OptimalPlan, optimal_distillation
 from distillaw.planning.teacher_curve import FLAT, teacher_curve
+from distillaw.quantities import format_count
 
 Flops = Callable[[Array], Array]
 
@@ -89,7 +90,7 @@ def gain_map(
             for k, v in zip(("teacher_params", "teacher_tokens"), teacher, strict=True)
         ]
         cells |= {"teacher_n": sizes[0], "teacher_d": sizes[1]}
-        words = f"a teacher of {teacher[0]:.4g} parameters and {teacher[1]:.4g} tokens"
+        words = f"a {format_count(teacher[0])} teacher of {format_count(teacher[1])} tokens"
     else:
         best = _best_case_field(laws.ensemble, n, d, forward or FixedAspect().forward_flops)
         cells |= {"teacher_n": best.n, "teacher_d": best.d}
