@@ -251,33 +251,42 @@ def _valley(losses: Losses, *, low: float, high: float, margin: float) -> Valley
     at = lowest(mean, low=low, high=high, ndim=0, points=_POINTS)
     own = lowest(by_member, low=low, high=high, ndim=1, points=_POINTS)
     near = _EDGE * (high - low)
+    flat = _flat(mean, float(at), low, high, FLAT)
     return Valley(
-        at=float(np.exp(at)), student_loss=float(mean(at)), at_by_member=np.exp(own),
-        at_edge=bool(at - low < near or high - at < near), flat=_flat(mean, float(at), low, high, FLAT),
-        within_margin=_flat(mean, float(at), low, high, margin),
+        at=float(np.exp(at)), student_loss=float(mean(at)), at_by_member=np.exp(own), flat=flat,
+        at_edge=bool(at - low < near or high - at < near),
+        within_margin=flat if margin == FLAT else _flat(mean, float(at), low, high, margin),
     )  # fmt: skip
 
 
 def _flat(mean: Losses, at: float, low: float, high: float, within: float) -> FlatRange:
     """The range around `at` in which the mean stays within a share of its lowest value."""
     bound = (1 + within) * float(mean(np.asarray(at)))
-    lower, open_below, hump_below = _reach(mean, at, low, bound)
-    upper, open_above, hump_above = _reach(mean, at, high, bound)
+    below, above = (_bracket(mean, at, end, bound) for end in (low, high))
+    inside, outside = (np.array(ends) for ends in zip(below.ends, above.ends, strict=True))
+    lower, upper = np.exp(last_true(lambda x: mean(x) <= bound, low=inside, high=outside))
     return FlatRange(
-        within=within, lower=float(np.exp(lower)), upper=float(np.exp(upper)), is_open_below=open_below,
-        is_open_above=open_above, is_connected=not (hump_below or hump_above),
+        within=within, lower=float(lower), upper=float(upper), is_open_below=below.is_open,
+        is_open_above=above.is_open, is_connected=not (below.comes_back or above.comes_back),
     )  # fmt: skip
 
 
-def _reach(mean: Losses, at: float, end: float, bound: float) -> tuple[float, bool, bool]:
-    """How far from `at` towards `end` the mean stays below a bound; whether it never leaves; whether it comes back."""
+@dataclass(frozen=True, slots=True)
+class _Bracket:
+    """Between which points the mean leaves the range, on one side of the best."""
+
+    ends: tuple[float, float]
+    is_open: bool
+    comes_back: bool
+
+
+def _bracket(mean: Losses, at: float, end: float, bound: float) -> _Bracket:
     grid = np.linspace(at, end, _POINTS)
-    above = np.flatnonzero(mean(grid) > bound)
-    if not len(above):
-        return end, True, False
-    first = int(above[0])
-    found = last_true(lambda x: mean(x) <= bound, low=grid[first - 1 : first], high=grid[first : first + 1])
-    return float(found[0]), False, len(above) < _POINTS - first
+    out = np.flatnonzero(mean(grid) > bound)
+    if not len(out):
+        return _Bracket((end, end), True, False)
+    first = int(out[0])
+    return _Bracket((float(grid[first - 1]), float(grid[first])), False, len(out) < _POINTS - first)
 
 
 def _costs(
