@@ -1,10 +1,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 BIN = [sys.executable, "-m", "distillaw", "gap"]
+PAGE = Path(__file__).parents[2] / "docs" / "gap.md"
 
 
 def run(*arguments):
@@ -79,3 +81,11 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_shows_what_is_printed():
+    block = PAGE.read_text(encoding="utf-8").split("```console\n")[1].split("```")[0]
+    command, *shown = block.splitlines()
+    done = run(*command.removeprefix("$ distillaw gap ").split())
+    printed = done.stdout.splitlines()
+    assert len(shown) > 10 and [line for line in shown if line != "..." and line not in printed] == []
