@@ -9,7 +9,8 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.published import published
 from distillaw.planning.fast_losses import GridCells, grid_losses
-from distillaw.planning.map_kinds import Laws, allocation_map, gain_map, teacher_map, teacher_size_map
+from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map, teacher_size_map
+from distillaw.planning.map_laws import Laws, laws_for_map
 from distillaw.planning.optimal_field import spline_weights
 from distillaw.planning.optimum import optimal_distillation
 
@@ -170,3 +171,14 @@ def test_bad_axes_are_refused():
         gain_map(S123, student_params=[1e9], student_tokens=D, teacher_loss=2.2)
     with pytest.raises(ConfigError, match="ascending"):
         teacher_map(S123, student_params=N[::-1], compute=C, scenario=Scenario.INFERENCE)
+
+
+def test_which_laws(tmp_path):
+    assert laws_for_map([]).names == SURROGATES
+    assert laws_for_map([]).range.as_dict() == BOX.as_dict()
+    printed = laws_for_map(["busbridge2025"])
+    assert printed.warnings[0].startswith("DO NOT PLAN")
+    with pytest.raises(ConfigError, match="no distillation part"):
+        laws_for_map(["hoffmann2022"])
+    with pytest.raises(ConfigError, match="surrogate-s1"):
+        laws_for_map(["surogate-s1"])

@@ -39,14 +39,27 @@ _VERBS: dict[str, tuple[str, str]] = {
         "Real models that can be named as teachers: size, training tokens, tokenizer, sources.",
     ),
     "scout": ("distillaw.cli.scout:scout", "Measure candidate teachers on your own text, in bits per byte."),
-    "gap": ("distillaw.cli.gap:gap", "The best teacher for a student under each law, and why a stronger one can hurt."),
+    "gap": (
+        "distillaw.cli.gap:gap",
+        "The best teacher for a student under each law, and why a stronger one can hurt.",
+    ),
     "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
+    "map": (
+        "distillaw.cli.map:draw_map",
+        "Where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
+    ),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
     "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
-    "worlds": ("distillaw.cli.worlds:app", "Synthetic languages with an exact oracle: text, entropy, teachers."),
+    "worlds": (
+        "distillaw.cli.worlds:app",
+        "Synthetic languages with an exact oracle: text, entropy, teachers.",
+    ),
     "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
-    "toys": ("distillaw.cli.toys:app", "The capacity gap in its simplest form: a closed form and small MLPs."),
+    "toys": (
+        "distillaw.cli.toys:app",
+        "The capacity gap in its simplest form: a closed form and small MLPs.",
+    ),
 }
 for _name, (_path, _help) in _VERBS.items():
     app.command(_path, name=_name, help=_help)

@@ -10,7 +10,7 @@ arXiv 2502.08606v2 of these kinds are its 4 and 18-34.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,9 +19,10 @@ from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
-from distillaw.laws.base import Array, Box, Mask, log_positive
+from distillaw.laws.base import Array, log_positive
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.fast_losses import GridCells, GridLosses, grid_losses
+from distillaw.planning.map_laws import Laws
 from distillaw.planning.maps import Axis, GridMap, Layer
 from distillaw.planning.optimal_field import TOLERANCE, TeacherField, teacher_field
 from distillaw.planning.optimum import PAPER_BOUNDS, OptimalPlan, optimal_distillation
@@ -33,28 +34,6 @@ Flops = Callable[[Array], Array]
 NATS = "nats/token"
 _NODES_FREE, _NODES_PAID = 33, 19
 """Optima solved along each axis of a map: searches along a path are five times as fast as those of the plane."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Laws:
-    """The laws of a map and where they were fitted."""
-
-    ensemble: LawEnsemble
-    names: tuple[str, ...]
-    range: Box = field(default_factory=Box)
-    """In student_params, student_tokens, tokens_per_param and teacher_loss; empty: nothing is inside."""
-
-    def inside(self, params: Array, tokens: Array, teacher_loss: Array) -> Mask:
-        """True where a cell lies in the fitted range."""
-        return self.range.inside(
-            {"student_params": params, "student_tokens": tokens, "teacher_loss": teacher_loss}
-        )
-
-    @property
-    def meta(self) -> dict[str, object]:
-        """For the meta data of a map."""
-        return {"laws": list(self.names), "members": self.ensemble.size,
-                "fitted_range": {k: list(v) for k, v in self.range.as_dict().items()}}  # fmt: skip
 
 
 def gain_map(

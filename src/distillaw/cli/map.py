@@ -1,0 +1,248 @@
+"""`distillaw map`: where distilling pays, the best teachers, what the compute goes into; text, arrays, figures."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.planning.map_laws import Laws
+    from distillaw.planning.maps import GridMap
+
+Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
+
+_STUDENTS, _TOKENS, _COMPUTE, _TEACHERS = "100M..100B", "1B..10T", "1e19..1e25", "100M..1T"
+_DRAWN, _PRINTED = (200, 200), (25, 25)
+_MOST_CELLS = 4_000_000
+_OPTIONS = {
+    "gain": {"student", "tokens", "teacher_loss", "teacher_params", "teacher_tokens"},
+    "teacher": {"student", "compute", "scenario", "max_teacher_tokens"},
+    "allocation": {"student", "compute", "scenario", "max_teacher_tokens"},
+    "teacher-size": {"student", "tokens", "teacher_params", "teacher_tokens", "teacher_tokens_per_param"},
+}
+"""Options that mean something to a kind; others are refused, lest someone believes that they did."""
+
+
+def draw_map(
+    kind: Kind,
+    /,
+    *,
+    law: list[str] | None = None,
+    scenario: str | None = None,
+    student: str | None = None,
+    tokens: str | None = None,
+    compute: str | None = None,
+    teacher_loss: float | None = None,
+    teacher_params: str | None = None,
+    teacher_tokens: str | None = None,
+    teacher_tokens_per_param: float | None = None,
+    max_teacher_tokens: str | None = None,
+    size: str | None = None,
+    out: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Draw a map by one or several laws: as text, or as CSV, arrays and figures.
+
+    Args:
+        kind: gain (distilling against training alone, over student size and tokens); teacher (the best teacher over
+            student size and compute); allocation (shares of the compute, for one student); teacher-size (loss of one
+            student over the size of its teacher).
+        law: a published law (repeatable), or the file of one fitted law; by default surrogate-s1 to -s3 together.
+        scenario: who pays for the teacher: best-case, inference, pretraining or pretraining-inference (default).
+        student: non-embedding parameters: a range such as 100M..100B; one size for allocation and teacher-size.
+        tokens: tokens of the student: a range such as 1B..10T; one number for teacher-size.
+        compute: a range of FLOP, e.g. 1e19..1e25.
+        teacher_loss: gain: loss of a given teacher in nats/token; without it, the best teacher of each cell.
+        teacher_params: gain: size of a given teacher (with --teacher-tokens); teacher-size: a range of sizes.
+        teacher_tokens: tokens of the given teacher; teacher-size: of every teacher.
+        teacher_tokens_per_param: teacher-size: tokens per parameter of every teacher; 20 by default.
+        max_teacher_tokens: the most tokens a teacher may be trained on; by default 1e17, as in the paper.
+        size: rows x columns, e.g. 200x200; by default 25x25 as text, 200x200 with --out.
+        out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
+        json_: print one JSON object instead.
+    """
+    from distillaw.cli.map_view import text_map
+    from distillaw.planning.map_laws import laws_for_map
+
+    given = {
+        "scenario": scenario, "student": student, "tokens": tokens, "compute": compute, "teacher_loss": teacher_loss,
+        "teacher_params": teacher_params, "teacher_tokens": teacher_tokens,
+        "teacher_tokens_per_param": teacher_tokens_per_param, "max_teacher_tokens": max_teacher_tokens,
+    }  # fmt: skip
+    asked = {name: str(value) for name, value in given.items() if value is not None}
+    _refuse_unused(kind, asked)
+    laws = laws_for_map(law or ())
+    found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
+    files = [] if out is None else _save(found, out)
+    for warning in laws.warnings:
+        print(f"WARNING: {warning}", file=sys.stderr)
+    if json_:
+        cells = {} if out is not None else {"cells": _cells(found)}
+        print_json({**found.to_json(), "files": [str(path) for path in files], **cells})
+        return
+    print(text_map(found))
+    for path in files:
+        print(f"wrote {path}")
+    again = [f"--law {name}" for name in law or ()] + [
+        f"--{_option(name)} {text}" for name, text in asked.items()
+    ]
+    print(
+        f"\nnext: distillaw map {' '.join([kind, *again])} --out maps"
+        if out is None
+        else "\nnext: distillaw plan --help"
+    )
+
+
+def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
+    from distillaw.planning.map_kinds import gain_map
+
+    loss = asked.get("teacher_loss")
+    sizes = [asked.get("teacher_params"), asked.get("teacher_tokens")]
+    if (sizes[0] is None) != (sizes[1] is None):
+        raise ConfigError(
+            "a given teacher needs both --teacher-params and --teacher-tokens, or --teacher-loss alone"
+        )
+    teacher = None
+    if sizes[0] is not None and sizes[1] is not None:
+        teacher = (
+            parse_count(sizes[0], name="--teacher-params"),
+            parse_count(sizes[1], name="--teacher-tokens"),
+        )
+    return gain_map(
+        laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
+        student_tokens=_span(asked.get("tokens", _TOKENS), "--tokens", size[1]), teacher=teacher,
+        teacher_loss=None if loss is None else parse_count(loss, name="--teacher-loss"),
+    )  # fmt: skip
+
+
+def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
+    from distillaw.planning.map_kinds import teacher_map
+
+    return teacher_map(
+        laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
+        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), scenario=_scenario(asked),
+        teacher_tokens_bounds=_token_bounds(asked),
+    )  # fmt: skip
+
+
+def _allocation(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
+    from distillaw.planning.map_kinds import allocation_map
+
+    return allocation_map(
+        laws, student_params=_one(asked, "student", "the student whose compute is divided", "1B"),
+        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), scenario=_scenario(asked),
+        teacher_tokens_bounds=_token_bounds(asked),
+    )  # fmt: skip
+
+
+def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
+    from distillaw.planning.map_kinds import teacher_size_map
+
+    tokens, ratio = asked.get("teacher_tokens"), asked.get("teacher_tokens_per_param")
+    return teacher_size_map(
+        laws, student_params=_one(asked, "student", "the student that learns", "1B"),
+        student_tokens=_one(asked, "tokens", "its tokens", "20B"),
+        teacher_params=_span(asked.get("teacher_params", _TEACHERS), "--teacher-params", size[1]),
+        teacher_tokens=None if tokens is None else parse_count(tokens, name="--teacher-tokens"),
+        teacher_tokens_per_param=float(ratio) if ratio else (20.0 if tokens is None else None),
+    )  # fmt: skip
+
+
+_MAKERS: dict[str, Callable[["Laws", dict[str, str], tuple[int, int]], "GridMap"]] = {
+    "gain": _gain, "teacher": _teacher, "allocation": _allocation, "teacher-size": _teacher_size,
+}  # fmt: skip
+
+
+def _refuse_unused(kind: str, asked: dict[str, str]) -> None:
+    unused = [f"--{_option(name)}" for name in asked if name not in _OPTIONS[kind]]
+    if unused:
+        known = ", ".join(f"--{_option(name)}" for name in sorted(_OPTIONS[kind]))
+        raise ConfigError(f"{', '.join(unused)}: does nothing in a map of kind {kind}; it takes {known}")
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _span(text: str, name: str, count: int) -> np.ndarray:
+    """Values in equal ratios over a range such as 100M..100B."""
+    ends = text.split("..")
+    if len(ends) != 2:
+        raise ConfigError(f"{name}: got {text!r}; write a range of two numbers, e.g. {name} 100M..100B")
+    low, high = (parse_count(end, name=name) for end in ends)
+    if low >= high:
+        raise ConfigError(f"{name}: got {text!r}; the first number must be the smaller one")
+    return np.geomspace(low, high, count)
+
+
+def _one(asked: dict[str, str], option: str, what: str, example: str) -> float:
+    """A single number that this kind needs."""
+    text = asked.get(option)
+    if text is None or ".." in text:
+        got = "" if text is None else f", not the range {text!r}"
+        raise ConfigError(f"--{option}: name {what} as one number{got}, e.g. --{option} {example}")
+    return parse_count(text, name=f"--{option}")
+
+
+def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns from 200x100, or one number for both."""
+    if text is None:
+        return default
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise ConfigError(
+            f"--size: got {text!r}; write rows x columns such as 200x100, or one number for both"
+        )
+    rows, columns = int(parts[0]), int(parts[-1])
+    if min(rows, columns) < 3 or rows * columns > _MOST_CELLS:
+        raise ConfigError(
+            f"--size: got {text!r}; at least 3 along each axis and at most {_MOST_CELLS:g} cells"
+        )
+    return rows, columns
+
+
+def _scenario(asked: dict[str, str]):
+    from distillaw.accounting.scenarios import Scenario
+
+    known = {s.name.lower().replace("_", "-"): s for s in Scenario}
+    name = asked.get("scenario", "pretraining-inference")
+    if name not in known:
+        raise ConfigError(
+            f"unknown cost scenario {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        )
+    return known[name]
+
+
+def _token_bounds(asked: dict[str, str]) -> tuple[float, float]:
+    from distillaw.planning.optimum import PAPER_BOUNDS
+
+    most = asked.get("max_teacher_tokens")
+    return PAPER_BOUNDS[0], PAPER_BOUNDS[1] if most is None else parse_count(
+        most, name="--max-teacher-tokens"
+    )
+
+
+def _save(found: "GridMap", folder: Path) -> list[Path]:
+    try:
+        from distillaw.report.maps import save_figure
+    except ImportError as error:
+        raise ConfigError(
+            "--out draws with matplotlib, which is not installed: pip install 'distillaw[report]'"
+        ) from error
+    return found.save(folder) + save_figure(found, folder)
+
+
+def _cells(found: "GridMap") -> dict[str, object]:
+    """Coordinates, layers and flags as nested lists; null where there is no answer."""
+    layers = {
+        name: np.where(np.isfinite(v.values), v.values, None).tolist() for name, v in found.layers.items()
+    }
+    axes = {axis.name: axis.values.tolist() for axis in (found.y, found.x) if axis is not None}
+    return {**axes, **layers, "inside_range": found.inside_range.tolist()}

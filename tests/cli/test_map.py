@@ -1,0 +1,97 @@
+"""`distillaw map` through the console script."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def distillaw(*args, cwd=None):
+    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "args", [("gain",), ("teacher", "--size", "5"), ("allocation", "--student", "1B", "--size", "9"),
+             ("teacher-size", "--student", "1B", "--tokens", "80B")]
+)  # fmt: skip
+def test_every_kind_prints_a_table_and_its_doubts(args):
+    done = distillaw("map", *args)
+    assert done.returncode == 0, done.stderr
+    assert "surrogate-s1, surrogate-s2, surrogate-s3" in done.stdout
+    assert "Not published" in done.stderr
+    assert "* outside the range" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1].startswith(f"next: distillaw map {args[0]}")
+
+
+def test_the_printed_law_is_flagged_loudly():
+    done = distillaw("map", "gain", "--law", "busbridge2025", "--size", "4")
+    assert done.returncode == 0 and "DO NOT PLAN WITH THIS MAP" in done.stderr
+    answer = json.loads(distillaw("map", "gain", "--law", "busbridge2025", "--size", "4", "--json").stdout)
+    assert answer["warnings"][0].startswith("DO NOT PLAN")
+
+
+def test_json_holds_the_cells():
+    answer = json.loads(distillaw("map", "gain", "--teacher-loss", "2.2", "--size", "4x6", "--json").stdout)
+    assert answer["schema_version"] == 1 and answer["kind"] == "gain"
+    cells = answer["cells"]
+    assert np.shape(cells["gain"]) == (4, 6) == np.shape(cells["inside_range"])
+    assert cells["student_params"][0] == pytest.approx(1e8) and len(cells["student_tokens"]) == 6
+
+
+def test_out_writes_files_and_the_next_command_works(tmp_path):
+    first = distillaw(
+        "map",
+        "teacher",
+        "--scenario",
+        "inference",
+        "--max-teacher-tokens",
+        "10T",
+        "--size",
+        "4",
+        cwd=tmp_path,
+    )
+    again = shlex.split(first.stdout.rstrip().splitlines()[-1].removeprefix("next: distillaw "))
+    done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == [f"teacher-inference.{ending}" for ending in ("csv", "json", "npz", "png", "svg")]
+    answer = json.loads(done.stdout)
+    assert len(answer["files"]) == 5 and "cells" not in answer
+    assert answer["layers"]["teacher_tokens"]["highest"] == pytest.approx(1e13)
+    meta = json.loads((tmp_path / "maps" / "teacher-inference.json").read_text())
+    assert meta["delta_lgt"] == 1.0 and meta["axes"]["x"]["unit"] == "FLOP"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"), [
+        (("gain", "--tokens", "1B"), "range of two numbers"),
+        (("gain", "--student", "1B..1M"), "smaller one"),
+        (("gain", "--student", "1x..1B"), "cannot read"),
+        (("gain", "--compute", "1e19..1e20"), "does nothing in a map of kind gain"),
+        (("gain", "--teacher-params", "7B"), "both --teacher-params and --teacher-tokens"),
+        (("teacher", "--scenario", "inferense"), "did you mean 'inference'"),
+        (("teacher", "--size", "1e3"), "rows x columns"),
+        (("teacher", "--size", "100000x100000"), "cells"),
+        (("allocation",), "--student 1B"),
+        (("allocation", "--student", "1B..2B"), "not the range"),
+        (("gain", "--law", "hoffmann2022"), "no distillation part"),
+        (("gain", "--law", "surrogate-s4"), "did you mean"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_clear_line(args, words):
+    done = distillaw("map", *args)
+    assert done.returncode == 2 and words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_map_as_text_imports_nothing_heavy():
+    code = (
+        "import sys; from distillaw.cli.app import app;"
+        "app(['map', 'gain', '--size', '4'], result_action='return_value');"
+        "print([m for m in ('torch', 'scipy', 'matplotlib', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().splitlines()[-1] == "[]", done.stdout + done.stderr
