@@ -131,3 +131,29 @@ def test_text_that_no_world_says_starts_the_reader_afresh():
         probs = world.next_probs(anything)
         np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-12)
         assert np.isfinite(probs).all()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=1, successors=2, word_nats=0.5, keys=0, values=1)),
+        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=2, switch=1, successors=2, word_nats=0.5, keys=1,
+                                                              values=3, noise=0)),
+        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=2, successors=3, word_nats=0.5, keys=1, values=3,
+                                                              noise=1)),
+        WorldSpec(vocab=9, document_tokens=8, hmm=HmmSpec(states=1, branching=1, emission_nats=1.0)),
+        WorldSpec(vocab=9, document_tokens=8, hmm=HmmSpec(states=5, branching=1, emission_nats=0.01)),
+        WorldSpec(vocab=9, document_tokens=8, grammar=GrammarSpec(kinds=1, depth=1, phases=1, bracket_words=1,
+                                                                  nest=0, word_nats=1.0)),
+    ],
+)  # fmt: skip
+def test_worlds_at_their_limits_agree_with_their_own_text(spec):
+    """Nothing hidden, nothing random, everything noise: the oracle never gives what comes probability 0."""
+    world = World(spec)
+    words = world.documents("student", 0, 200)
+    seen = np.concatenate([np.full((200, 1), world.end_of_text), words[:, :-1]], axis=1)
+    probs = np.take_along_axis(world.next_probs(seen), words[:, :, None], axis=2)
+    by_document = -np.log(probs).mean(axis=(1, 2))
+    assert (
+        abs(by_document.mean() - world.entropy(documents=200).value) < 5 * by_document.std() / 200**0.5 + 0.02
+    )

@@ -198,7 +198,8 @@ class _Nats:
 
 def _check_hmm(spec: HmmSpec, words: int) -> None:
     _in_range("hmm", spec, {"states": (1, 4096), "branching": (1, spec.states)})
-    _Nats("hmm.transition_nats", spec.transition_nats, spec.branching).check() if spec.branching > 1 else None
+    if spec.branching > 1:
+        _Nats("hmm.transition_nats", spec.transition_nats, spec.branching).check()
     _Nats("hmm.emission_nats", spec.emission_nats, words).check()
 
 
