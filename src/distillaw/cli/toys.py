@@ -108,9 +108,9 @@ def _print_kernel(curves: "Curves") -> None:
     console().print(table)
     print(f"""
 The teacher gets better with every m. A student of size n is best under teachers of size n to m*; where both
-budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher
-makes it worse: the teacher spreads its budget over coefficients the student cannot represent, and those it
-can represent shrink below what it could afford.""")
+budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: the teacher
+spreads its budget over coefficients the student cannot represent, and those it can represent
+shrink below what it could afford.""")
 
 
 @app.command

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +147,7 @@ def _write_figure(folder: Path, name: str, figure: "Figure") -> list[Path]:
     return written
 
 
-def _write_csv(path: Path, rows: Iterable[dict[str, object]]) -> Path:
+def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
     text = io.StringIO()
     table = list(rows)
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")

@@ -292,7 +292,7 @@ def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:
 
 def curve_to_json(curve: Curve) -> dict[str, object]:
     """The curve for `--json`; an unknown error is null."""
-    document = asdict(curve) | {"is_interior": curve.is_interior}
+    document: dict[str, object] = {**asdict(curve), "is_interior": curve.is_interior}
     for name in ("fall", "rise"):
         change = getattr(curve, name)
         document[name] = asdict(change) | {"error": None if math.isnan(change.error) else change.error}
