@@ -67,19 +67,33 @@ def _stopped(launcher, file, folder, number, *, group: bool):
     return process.returncode, errors
 
 
-def _killed_rank(file, folder):
-    """Start ranks under torchrun, kill one of them and wait for the end: (exit code, stderr)."""
+def _killed(file, folder, *, ranks: tuple[int, ...] = (), launcher: bool = False):
+    """Start ranks under torchrun, `kill -9` some of them or torchrun, and wait for all: (exit code, stderr).
+
+    torchrun starts its ranks in sessions of their own: neither a signal to its group nor its death reaches them.
+    """
     process = _started(RANKS, file, folder)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    ranks = [pid for pid in children if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
-    os.kill(int(ranks[0]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
+    if launcher:
+        process.kill()
+    for pid, environment in environments.items():
+        if any(f"RANK={rank}".encode() in environment for rank in ranks):
+            os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)  # ends when the last rank has closed its stderr
     return process.returncode, errors
 
 
 def _outcome(folder):
     (run,) = (folder / "runs").iterdir()
     return load_file(run / "model.safetensors"), json.loads((run / "result.json").read_text())["loss"]
+
+
+def _early_losses(folder):
+    """Training losses logged in the first 100 steps."""
+    (log,) = folder.glob("runs/*/metrics.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return [row["loss"] for row in rows if row["step"] <= 100]
 
 
 def _same(a, b):
@@ -115,16 +129,18 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(file, whole, 
 
 @pytest.mark.slow
 def test_torchrun_stopped_and_killed_goes_on_bit_for_bit(file, whole, tmp_path):
-    """SIGTERM to torchrun; Ctrl-C, which reaches every process of a terminal and comes again by torchrun; `kill -9` of
-    one rank; `kill -9` of all. Without torchrun, and so in the fast suite, test_ranks.py and test_kills.py."""
+    """SIGTERM to torchrun; Ctrl-C; `kill -9` of one rank, of torchrun alone, of all. Without torchrun, and so in the
+    fast suite, test_ranks.py and test_kills.py."""
     folder, reference = tmp_path / "out", tmp_path / "whole"
     code, errors = _stopped(RANKS, file, folder, signal.SIGTERM, group=False)
     assert code != 0 and "asked to stop: the checkpoint is saved" in errors, errors
     code, errors = _stopped(RANKS, file, folder, signal.SIGINT, group=True)
     assert code != 0 and "interrupted: finished work is kept" in errors, errors
-    code, errors = _killed_rank(file, folder)
+    code, errors = _killed(file, folder, ranks=(1,))
     assert code != 0 and "another rank has ended" in errors, errors
-    code, _ = _stopped(RANKS, file, folder, signal.SIGKILL, group=True)
+    code, errors = _killed(file, folder, launcher=True)
+    assert code == -signal.SIGKILL and "asked to stop: the checkpoint is saved" in errors, errors
+    code, _ = _killed(file, folder, ranks=(0, 1), launcher=True)
     assert code == -signal.SIGKILL
     assert not any(folder.glob("runs/*/result.json"))
     for out in (folder, reference):
@@ -132,7 +148,8 @@ def test_torchrun_stopped_and_killed_goes_on_bit_for_bit(file, whole, tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("held-out loss") == 1
     assert _same(_outcome(folder), _outcome(reference))
-    assert _outcome(reference)[1] == pytest.approx(_outcome(whole)[1], rel=1e-4)
+    # float32 sums in another order, and training multiplies the difference: 1e-6 at step 100 is 1e-2 at step 240
+    assert _early_losses(reference) == pytest.approx(_early_losses(whole), rel=1e-5)
 
 
 @pytest.mark.parametrize(
