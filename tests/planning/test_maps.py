@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from distillaw.laws.published import published
 from distillaw.planning.fast_losses import GridCells, grid_losses
 from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map, teacher_size_map
 from distillaw.planning.map_laws import Laws, laws_for_map
+from distillaw.planning.map_terms import Terms
 from distillaw.planning.optimal_field import spline_weights
 from distillaw.planning.optimum import optimal_distillation
 
@@ -68,7 +70,7 @@ def test_splines_reproduce_cubics_and_nodes():
 @pytest.mark.parametrize("scenario", [*Scenario, CostShares(0.1, 0.01)])
 @pytest.mark.parametrize(("which", "bound"), [(S123, 2e-5), (PRINTED, 5e-4)])
 def test_a_teacher_map_is_what_each_cell_solved_alone_is(which, bound, scenario):
-    found = teacher_map(which, student_params=N, compute=C, scenario=scenario)
+    found = teacher_map(which, student_params=N, compute=C, terms=Terms(scenario=scenario))
     rng = np.random.default_rng(0)
     i, j = rng.integers(0, len(N), 60), rng.integers(0, len(C), 60)
     shares = scenario.value if isinstance(scenario, Scenario) else scenario
@@ -125,10 +127,8 @@ def test_cells_outside_the_range_are_flagged():
 
 
 def test_what_cannot_be_paid_is_empty():
-    found = teacher_map(
-        S123, student_params=N, compute=np.geomspace(1e17, 1e21, 150), scenario=Scenario.PRETRAINING,
-        teacher_params_bounds=(1e9, 1e11), teacher_tokens_bounds=(2e10, 1e13),
-    )  # fmt: skip
+    terms = Terms(scenario=Scenario.PRETRAINING, teacher_params=(1e9, 1e11), teacher_tokens=(2e10, 1e13))
+    found = teacher_map(S123, student_params=N, compute=np.geomspace(1e17, 1e21, 150), terms=terms)
     least = 3 * F(1e9) * 2e10 + 3 * F(N) * 1e6
     cannot = found.x.values < least[:, None]
     np.testing.assert_array_equal(np.isnan(found["student_loss"]), cannot)
@@ -136,7 +136,9 @@ def test_what_cannot_be_paid_is_empty():
 
 
 def test_allocation_and_teacher_size():
-    spent = allocation_map(S123, student_params=1e9, compute=C, scenario=Scenario.PRETRAINING_INFERENCE)
+    spent = allocation_map(
+        S123, student_params=1e9, compute=C, terms=Terms(scenario=Scenario.PRETRAINING_INFERENCE)
+    )
     assert spent.shape == (150,) and spent.meta["scenario"] == "pretraining-inference"
     np.testing.assert_allclose(spent["student_share"] + spent["logits_share"] + spent["teacher_share"], 1)
     curve = teacher_size_map(
@@ -170,7 +172,7 @@ def test_bad_axes_are_refused():
     with pytest.raises(ConfigError, match="at least two values"):
         gain_map(S123, student_params=[1e9], student_tokens=D, teacher_loss=2.2)
     with pytest.raises(ConfigError, match="ascending"):
-        teacher_map(S123, student_params=N[::-1], compute=C, scenario=Scenario.INFERENCE)
+        teacher_map(S123, student_params=N[::-1], compute=C, terms=Terms(scenario=Scenario.INFERENCE))
 
 
 def test_which_laws(tmp_path):
@@ -182,3 +184,13 @@ def test_which_laws(tmp_path):
         laws_for_map(["hoffmann2022"])
     with pytest.raises(ConfigError, match="surrogate-s1"):
         laws_for_map(["surogate-s1"])
+
+
+def test_small_students_are_not_refused_their_small_teachers():
+    small = Terms(
+        scenario=Scenario.PRETRAINING_INFERENCE, forward=partial(FixedAspect().forward_flops, context=128, vocab=512)
+    )  # fmt: skip
+    found = teacher_map(
+        S123, student_params=np.geomspace(1e5, 1e6, 5), compute=np.geomspace(1e13, 1e14, 5), terms=small
+    )
+    assert np.isfinite(found["student_loss"]).all()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,11 +10,13 @@ import numpy as np
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import whole_count
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 
 if TYPE_CHECKING:
     from distillaw.planning.map_laws import Laws
+    from distillaw.planning.map_terms import Flops, Terms
     from distillaw.planning.maps import GridMap
 
 Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
@@ -23,8 +26,8 @@ _DRAWN, _PRINTED = (200, 200), (25, 25)
 _MOST_CELLS = 4_000_000
 _OPTIONS = {
     "gain": {"student", "tokens", "teacher_loss", "teacher_params", "teacher_tokens"},
-    "teacher": {"student", "compute", "scenario", "max_teacher_tokens"},
-    "allocation": {"student", "compute", "scenario", "max_teacher_tokens"},
+    "teacher": {"student", "compute", "scenario", "max_teacher_tokens", "vocab", "context"},
+    "allocation": {"student", "compute", "scenario", "max_teacher_tokens", "vocab", "context"},
     "teacher-size": {"student", "tokens", "teacher_params", "teacher_tokens", "teacher_tokens_per_param"},
 }
 """Options that mean something to a kind; others are refused, lest someone believes that they did."""
@@ -44,6 +47,8 @@ def draw_map(
     teacher_tokens: str | None = None,
     teacher_tokens_per_param: float | None = None,
     max_teacher_tokens: str | None = None,
+    vocab: str | None = None,
+    context: str | None = None,
     size: str | None = None,
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -64,6 +69,8 @@ def draw_map(
         teacher_tokens: tokens of the given teacher; teacher-size: of every teacher.
         teacher_tokens_per_param: teacher-size: tokens per parameter of every teacher; 20 by default.
         max_teacher_tokens: the most tokens a teacher may be trained on; by default 1e17, as in the paper.
+        vocab: vocabulary, for counting FLOP; 32768 by default.
+        context: training context in tokens, for counting FLOP; 4096 by default.
         size: rows x columns, e.g. 200x200; by default 25x25 as text, 200x200 with --out.
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
         json_: print one JSON object instead.
@@ -75,6 +82,7 @@ def draw_map(
         "scenario": scenario, "student": student, "tokens": tokens, "compute": compute, "teacher_loss": teacher_loss,
         "teacher_params": teacher_params, "teacher_tokens": teacher_tokens,
         "teacher_tokens_per_param": teacher_tokens_per_param, "max_teacher_tokens": max_teacher_tokens,
+        "vocab": vocab, "context": context,
     }  # fmt: skip
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
@@ -127,8 +135,7 @@ def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "Gri
 
     return teacher_map(
         laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
-        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), scenario=_scenario(asked),
-        teacher_tokens_bounds=_token_bounds(asked),
+        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), terms=_terms(asked),
     )  # fmt: skip
 
 
@@ -137,8 +144,7 @@ def _allocation(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "
 
     return allocation_map(
         laws, student_params=_one(asked, "student", "the student whose compute is divided", "1B"),
-        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), scenario=_scenario(asked),
-        teacher_tokens_bounds=_token_bounds(asked),
+        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), terms=_terms(asked),
     )  # fmt: skip
 
 
@@ -208,8 +214,10 @@ def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
     return rows, columns
 
 
-def _scenario(asked: dict[str, str]):
+def _terms(asked: dict[str, str]) -> "Terms":
     from distillaw.accounting.scenarios import Scenario
+    from distillaw.planning.map_terms import Terms
+    from distillaw.planning.optimum import PAPER_BOUNDS
 
     known = {s.name.lower().replace("_", "-"): s for s in Scenario}
     name = asked.get("scenario", "pretraining-inference")
@@ -217,16 +225,20 @@ def _scenario(asked: dict[str, str]):
         raise ConfigError(
             f"unknown cost scenario {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
-    return known[name]
-
-
-def _token_bounds(asked: dict[str, str]) -> tuple[float, float]:
-    from distillaw.planning.optimum import PAPER_BOUNDS
-
     most = asked.get("max_teacher_tokens")
-    return PAPER_BOUNDS[0], PAPER_BOUNDS[1] if most is None else parse_count(
-        most, name="--max-teacher-tokens"
-    )
+    tokens = PAPER_BOUNDS[1] if most is None else parse_count(most, name="--max-teacher-tokens")
+    return Terms(scenario=known[name], forward=_forward(asked), teacher_tokens=(None, tokens))
+
+
+def _forward(asked: dict[str, str]) -> "Flops":
+    """F(N) at the context and vocabulary asked for."""
+    from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
+
+    sizes = {
+        name: whole_count(asked.get(name), name=f"--{name}", default=default)
+        for name, default in (("context", PAPER_CONTEXT), ("vocab", PAPER_VOCAB))
+    }
+    return partial(FixedAspect().forward_flops, **sizes)
 
 
 def _save(found: "GridMap", folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from distillaw.planning.maps import GridMap
+from distillaw.planning.maps import Axis, GridMap
 from distillaw.quantities import format_count
 
 _ROWS, _COLUMNS = 9, 8
@@ -69,7 +69,7 @@ def _tables(found: GridMap) -> list[str]:
     lines: list[str] = []
     for name, show in _TABLES[found.kind]:
         layer = found.layers[name]
-        head = [f"{found.y.label} \\ {found.x.label}", *(_count(found.x.values[j]) for j in columns)]
+        head = [f"{found.y.label} \\ {found.x.label}", *(_coordinate(found.x, j) for j in columns)]
         table = [head]
         for i in rows:
             cells = [_cell(layer.values[i, j], bool(found.inside_range[i, j]), show) for j in columns]
@@ -84,7 +84,7 @@ def _list(found: GridMap) -> list[str]:
     for j in _some(found.shape[0], 13):
         inside = bool(found.inside_range[j])
         cells = [_cell(found[name][j], True, show) for name, show in shown]
-        table.append([_count(found.x.values[j]) + ("" if inside else "*"), *cells])
+        table.append([_coordinate(found.x, j) + ("" if inside else "*"), *cells])
     return _aligned(table)
 
 
@@ -98,6 +98,11 @@ def _flat(found: GridMap) -> str:
 
 def _cell(value: float, inside: bool, show: Show) -> str:
     return "-" if not np.isfinite(value) else show(float(value)) + ("" if inside else "*")
+
+
+def _coordinate(axis: Axis, j: int) -> str:
+    value = float(axis.values[j])
+    return f"{value:.1e}".replace("e+", "e") if axis.unit == "FLOP" else _count(value)
 
 
 def _some(count: int, most: int) -> np.ndarray:

@@ -9,29 +9,26 @@ Means are over the laws of an ensemble; where it matters the lowest and the high
 arXiv 2502.08606v2 of these kinds are its 4 and 18-34.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distillaw.accounting.family import FixedAspect
-from distillaw.accounting.flops import TRAINING_FACTOR
-from distillaw.accounting.scenarios import CostShares, Scenario
+from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, log_positive
-from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.fast_losses import GridCells, GridLosses, grid_losses
 from distillaw.planning.map_laws import Laws
+from distillaw.planning.map_terms import Budget, Terms
 from distillaw.planning.maps import Axis, GridMap, Layer
 from distillaw.planning.optimal_field import TOLERANCE, TeacherField, teacher_field
-from distillaw.planning.optimum import PAPER_BOUNDS, OptimalPlan, optimal_distillation
+from distillaw.planning.optimum import OptimalPlan
 from distillaw.planning.teacher_curve import FLAT, teacher_curve
 from distillaw.quantities import format_count
 
-Flops = Callable[[Array], Array]
-
 NATS = "nats/token"
+_FREE = Terms(scenario=Scenario.BEST_CASE)
 _NODES_FREE, _NODES_PAID = 33, 19
 """Optima solved along each axis of a map: searches along a path are five times as fast as those of the plane."""
 
@@ -43,7 +40,7 @@ def gain_map(
     student_tokens: ArrayLike,
     teacher_loss: float | None = None,
     teacher: tuple[float, float] | None = None,
-    forward: Flops | None = None,
+    terms: Terms = _FREE,
 ) -> GridMap:
     """How much a student gains by distillation, trained on the same tokens; no cost of the teacher is counted.
 
@@ -53,7 +50,7 @@ def gain_map(
         student_tokens: D_S of the columns, ascending.
         teacher_loss: L_T of a given teacher, nats/token; or the next.
         teacher: (N_T, D_T) of a given one, whose loss each law estimates. Neither: the best teacher of each cell.
-        forward: F(N), FLOP per token; it only decides which of the teachers of the best loss is named.
+        terms: which teachers are allowed, and by whose FLOP the cheapest of the best loss is found.
     """
     if teacher_loss is not None and teacher is not None:
         raise ConfigError("give the teacher's loss or its size and tokens, not both")
@@ -71,7 +68,8 @@ def gain_map(
         cells |= {"teacher_n": sizes[0], "teacher_d": sizes[1]}
         words = f"a {format_count(teacher[0])} teacher of {format_count(teacher[1])} tokens"
     else:
-        best = _best_case_field(laws.ensemble, n, d, forward or FixedAspect().forward_flops)
+        budget = replace(terms, scenario=Scenario.BEST_CASE).budget(laws.ensemble, float(np.exp(n[0])))
+        best = _best_case_field(replace(budget, min_student_tokens=float(np.exp(d[0])) / 2), n, d)
         cells |= {"teacher_n": best.n, "teacher_d": best.d}
         meta |= _how(best)
         words = "the best teacher"
@@ -90,108 +88,59 @@ def gain_map(
     )  # fmt: skip
 
 
-def teacher_map(
-    laws: Laws,
-    *,
-    student_params: ArrayLike,
-    compute: ArrayLike,
-    scenario: Scenario | CostShares,
-    forward: Flops | None = None,
-    teacher_params_bounds: tuple[float, float] = PAPER_BOUNDS,
-    teacher_tokens_bounds: tuple[float, float] = PAPER_BOUNDS,
-) -> GridMap:
+def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, terms: Terms) -> GridMap:
     """The best teacher of each student at each budget: loss, size, tokens, and what it brings.
 
     Args:
         laws: laws to consult.
         student_params: N_S of the rows, ascending.
         compute: C of the columns, FLOP, ascending.
-        scenario: what the student pays of its teacher.
-        forward: F(N), FLOP per token; by default the distillation paper's family.
-        teacher_params_bounds: as in `optimal_distillation`.
-        teacher_tokens_bounds: likewise.
+        terms: who pays for what, and which teachers are allowed.
     """
     n, c = _axis("student_params", student_params), _axis("compute", compute)
-    price = forward or FixedAspect().forward_flops
-    budget = _Budget(shares=_shares(scenario), price=price, ensemble=laws.ensemble)
-    limits = {"teacher_params_bounds": teacher_params_bounds, "teacher_tokens_bounds": teacher_tokens_bounds}
-
-    def solve(y: Array, x: Array) -> OptimalPlan:
-        return optimal_distillation(
-            laws.ensemble,
-            student_params=np.exp(y),
-            compute=np.exp(x),
-            shares=budget.shares,
-            forward=price,
-            **limits,
-        )
-
-    nodes = _NODES_PAID if budget.shares.delta_pre else _NODES_FREE
-    best = teacher_field(solve, budget.loss, n, c, nodes=nodes)
     N, C = np.exp(n)[:, None], np.exp(c)[None]
+    budget = terms.budget(laws.ensemble, float(N[0, 0]))
+    nodes = _NODES_PAID if terms.shares.delta_pre else _NODES_FREE
+    best = teacher_field(lambda y, x: budget.solve(np.exp(y), np.exp(x)), budget.loss, n, c, nodes=nodes)
     tokens, parts = budget.divide(N, C, best.n, best.d)
-    is_paid = tokens >= PAPER_BOUNDS[0]
-    losses = grid_losses(laws.ensemble, GridCells(
-        n=n[:, None], d=np.log(np.where(is_paid, tokens, 1.0)), alone=np.log(C / (TRAINING_FACTOR * price(N))),
-        teacher_n=best.n, teacher_d=best.d,
-    ))  # fmt: skip
+    is_paid = np.isfinite(tokens)
+    cells = GridCells(n=n[:, None], d=np.log(np.where(is_paid, tokens, 1.0)), alone=np.log(C / budget.training(N)),
+                      teacher_n=best.n, teacher_d=best.d)  # fmt: skip
+    losses = grid_losses(laws.ensemble, cells)
     values = {"teacher_loss": losses.teacher, "teacher_params": np.exp(best.n), "teacher_tokens": np.exp(best.d),
-              "student_tokens": tokens, "student_share": parts[0], "logits_share": parts[1],
-              "teacher_share": parts[2]}  # fmt: skip
-    layers = _plan_layers(values) | _gain_layers(losses)
-    layers = {
-        k: Layer(label=v.label, unit=v.unit, values=np.where(is_paid, v.values, np.nan))
-        for k, v in layers.items()
-    }
+              "student_tokens": tokens, **parts}  # fmt: skip
+    layers = {name: replace(layer, values=np.where(is_paid, layer.values, np.nan))
+              for name, layer in (_plan_layers(values) | _gain_layers(losses)).items()}  # fmt: skip
     return GridMap(
         kind="teacher", title="The best teacher at a compute budget", layers=layers,
-        meta=laws.meta | _scenario_meta(scenario) | {"comparison": "equal compute"} | _how(best),
+        meta=laws.meta | terms.meta | {"comparison": "equal compute"} | _how(best),
         x=Axis(name="compute", label="compute", unit="FLOP", values=C[0]),
         y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
         inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
     )  # fmt: skip
 
 
-def allocation_map(
-    laws: Laws,
-    *,
-    student_params: float,
-    compute: ArrayLike,
-    scenario: Scenario | CostShares,
-    forward: Flops | None = None,
-    teacher_params_bounds: tuple[float, float] = PAPER_BOUNDS,
-    teacher_tokens_bounds: tuple[float, float] = PAPER_BOUNDS,
-) -> GridMap:
+def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, terms: Terms) -> GridMap:
     """What the compute goes into at each budget, for one student; every budget is solved exactly.
 
     Args:
         laws: laws to consult.
         student_params: N_S.
-        compute: C, FLOP.
-        scenario: what the student pays of its teacher.
-        forward: F(N), FLOP per token.
-        teacher_params_bounds: as in `optimal_distillation`.
-        teacher_tokens_bounds: likewise.
+        compute: C, FLOP, ascending.
+        terms: who pays for what, and which teachers are allowed.
     """
     C = np.exp(_axis("compute", compute))
-    plan = optimal_distillation(
-        laws.ensemble, student_params=student_params, compute=C, shares=_shares(scenario), forward=forward, by_law=True,
-        teacher_params_bounds=teacher_params_bounds, teacher_tokens_bounds=teacher_tokens_bounds,
-    )  # fmt: skip
+    plan = terms.budget(laws.ensemble, student_params).solve(np.asarray(student_params), C, by_law=True)
     assert plan.student_loss_by_law is not None and plan.supervised_loss_by_law is not None
     gain = plan.supervised_loss_by_law - plan.student_loss_by_law
     losses = GridLosses(teacher=plan.teacher_loss, student=plan.student_loss, alone=plan.supervised_loss,
                         lowest_gain=gain.min(0), highest_gain=gain.max(0))  # fmt: skip
-    names = ("student_share", "logits_share", "teacher_share", "student_tokens", "teacher_params", "teacher_tokens",
-             "teacher_loss")  # fmt: skip
-    tokens = np.where(plan.is_feasible, plan.student_tokens, 1.0)
-    teacher_loss = np.where(plan.is_feasible, plan.teacher_loss, 1.0)
+    tokens, teacher = (np.where(plan.is_feasible, v, 1.0) for v in (plan.student_tokens, plan.teacher_loss))
     return GridMap(
         kind="allocation", title="What the compute goes into",
-        inside_range=laws.inside(plan.student_params, tokens, teacher_loss),
-        layers=_plan_layers({name: getattr(plan, name) for name in names}) | _gain_layers(losses),
-        meta=laws.meta | _scenario_meta(scenario)
-        | {"student_params": float(student_params), "comparison": "equal compute"},
+        layers=_plan_layers({name: getattr(plan, name) for name in _PLAN_LAYERS}) | _gain_layers(losses),
+        inside_range=laws.inside(plan.student_params, tokens, teacher) & plan.is_feasible,
+        meta=laws.meta | terms.meta | {"student_params": float(student_params), "comparison": "equal compute"},
         x=Axis(name="compute", label="compute", unit="FLOP", values=C),
     )  # fmt: skip
 
@@ -252,44 +201,14 @@ def teacher_size_map(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Budget:
-    """The budget equation on whole grids."""
-
-    shares: CostShares
-    price: Flops
-    ensemble: LawEnsemble
-
-    def divide(self, N: Array, C: Array, n: Array, d: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-        """Student tokens, and the shares of student, logits and teacher in the compute."""
-        size = self.price(np.exp(n))
-        training = TRAINING_FACTOR * self.price(N)
-        teacher = (self.shares.delta_pre * TRAINING_FACTOR) * size * np.exp(d) / C
-        per_token = training + self.shares.delta_lgt * size
-        rest = 1 - teacher
-        student = rest * training / per_token
-        return rest * C / per_token, (student, rest - student, teacher)
-
-    def loss(self, y: Array, x: Array, n: Array, d: Array) -> Array:
-        """Mean student loss with given teachers; inf where they cannot be paid."""
-        tokens, _ = self.divide(np.exp(y), np.exp(x), n, d)
-        is_paid = tokens >= PAPER_BOUNDS[0]
-        cells = GridCells(n=y, d=np.log(np.where(is_paid, tokens, 1.0)), teacher_n=n, teacher_d=d)
-        return np.where(is_paid, grid_losses(self.ensemble, cells).student, np.inf)
-
-
-def _best_case_field(ensemble: LawEnsemble, n: Array, d: Array, price: Flops) -> TeacherField:
-    """The best teacher where teachers cost nothing."""
+def _best_case_field(budget: Budget, n: Array, d: Array) -> TeacherField:
+    """The best teacher of students ln N_S on tokens ln D_S, where teachers cost nothing."""
 
     def solve(y: Array, x: Array) -> OptimalPlan:
-        compute = TRAINING_FACTOR * price(np.exp(y)) * np.exp(x)
-        return optimal_distillation(
-            ensemble, student_params=np.exp(y), compute=compute, shares=Scenario.BEST_CASE.value, forward=price,
-            min_student_tokens=float(np.exp(d[0])) / 2,
-        )  # fmt: skip
+        return budget.solve(np.exp(y), budget.training(np.exp(y)) * np.exp(x))
 
     def loss(y: Array, x: Array, n_t: Array, d_t: Array) -> Array:
-        return grid_losses(ensemble, GridCells(n=y, d=x, teacher_n=n_t, teacher_d=d_t)).student
+        return grid_losses(budget.ensemble, GridCells(n=y, d=x, teacher_n=n_t, teacher_d=d_t)).student
 
     return teacher_field(solve, loss, n, d, nodes=_NODES_FREE)
 
@@ -332,17 +251,6 @@ def _how(best: TeacherField) -> dict[str, object]:
         "share_of_cells_not_interpolated": float(best.jumps.mean()),
         "largest_relative_error_of_those": best.largest_error_at_jumps,
     }  # fmt: skip
-
-
-def _shares(scenario: Scenario | CostShares) -> CostShares:
-    return scenario.value if isinstance(scenario, Scenario) else scenario
-
-
-def _scenario_meta(scenario: Scenario | CostShares) -> dict[str, object]:
-    shares = _shares(scenario)
-    known = {s.value: s.name.lower().replace("_", "-") for s in Scenario}
-    name = known.get(shares, f"{shares.delta_lgt:g}-{shares.delta_pre:g}")
-    return {"scenario": name, "delta_lgt": shares.delta_lgt, "delta_pre": shares.delta_pre}
 
 
 def _axis(name: str, values: ArrayLike) -> Array:

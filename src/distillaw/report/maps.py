@@ -105,9 +105,8 @@ def _allocation_figure(found: GridMap) -> Figure:
     student = float(found.meta["student_params"])  # type: ignore[arg-type]
     sizes.axhline(student, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="student parameters")
     sizes.set_yscale("log")
-    _log_ticks(
-        sizes, "y", np.concatenate([found[n] for n in ("teacher_params", "student_tokens", "teacher_tokens")])
-    )
+    counts = np.concatenate([found[name] for name in ("teacher_params", "student_tokens", "teacher_tokens")])
+    _log_ticks(sizes, "y", counts, _tick)
     sizes.legend(fontsize=7.5, **_BOXED)
     set_title(sizes, "sizes and tokens")
     gain.fill_between(
@@ -243,11 +242,11 @@ def _log_axis(ax: Axes, which: str, axis: Axis) -> None:
     """Decades of a coordinate, in the numbers people write."""
     getattr(ax, f"set_{which}scale")("log")
     getattr(ax, f"set_{which}lim")(axis.values[0], axis.values[-1])
-    _log_ticks(ax, which, axis.values)
+    _log_ticks(ax, which, axis.values, _power if axis.unit == "FLOP" else _tick)
     getattr(ax, f"set_{which}label")(f"{axis.label}, {axis.unit}" if axis.unit == "FLOP" else axis.label)
 
 
-def _log_ticks(ax: Axes, which: str, values: Array) -> None:
+def _log_ticks(ax: Axes, which: str, values: Array, show: Callable[[float], str]) -> None:
     known = values[np.isfinite(values) & (values > 0)]
     low, high = np.log10(known.min()), np.log10(known.max())
     steps = (1, 3) if high - low < 2.2 else (1,)
@@ -256,11 +255,15 @@ def _log_ticks(ax: Axes, which: str, values: Array) -> None:
     line = ax.xaxis if which == "x" else ax.yaxis
     line.set_major_locator(FixedLocator([t for t in ticks if 10**low * 0.99 <= t <= 10**high * 1.01]))
     line.set_minor_locator(NullLocator())
-    line.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
+    line.set_major_formatter(FuncFormatter(lambda v, _: show(v)))
 
 
 def _tick(value: float) -> str:
-    return format_count(value, digits=1) if value < 1e15 else f"{value:.0e}".replace("e+", "e")
+    return format_count(value, digits=1) if value < 1e15 else _power(value)
+
+
+def _power(value: float) -> str:
+    return f"{value:.0e}".replace("e+", "e")
 
 
 def _thinned(found: GridMap) -> tuple[Array, Array, dict[str, Array]]:
