@@ -11,6 +11,7 @@ from distillaw.cli import worlds as cli
 from distillaw.errors import ConfigError
 from distillaw.sweep.single import load_single
 from distillaw.sweep.spec import load_study
+from distillaw.worlds.oracle import Oracle, parse_oracle
 from distillaw.worlds.spec import PRESETS, load_world
 from distillaw.worlds.world import World
 
@@ -28,7 +29,7 @@ def test_list_and_show_import_no_torch():
 
 
 def test_show_says_what_the_world_measures(capsys):
-    cli.show("tiny", context=64, documents=16, json_=True)
+    cli.show("tiny", context=64, documents=16, loss=2.0, json_=True)
     answer = json.loads(capsys.readouterr().out)
     measured = World(PRESETS["tiny"]).entropy(documents=16, context=64)
     assert answer["entropy"] == {"value": measured.value, "error": measured.error}
@@ -36,6 +37,15 @@ def test_show_says_what_the_world_measures(capsys):
     assert by_window == sorted(by_window, reverse=True)
     assert by_window[-1] > measured.value
     assert answer["vocab"] == 17
+    assert [row["name"].split("by=")[1] for row in answer["teachers"]] == [
+        "window",
+        "temperature",
+        "noise",
+        "uniform",
+    ]
+    for row in answer["teachers"]:
+        teacher = Oracle(World(PRESETS["tiny"]), parse_oracle(row["settings"]))
+        assert teacher.loss(documents=64, context=64).value == pytest.approx(2.0, abs=0.03)
 
 
 def test_make_writes_text_and_files_that_load(tmp_path, capsys):
@@ -61,6 +71,7 @@ def test_make_writes_text_and_files_that_load(tmp_path, capsys):
     [
         (lambda out: cli.show("hmn"), "did you mean 'hmm'"),
         (lambda out: cli.show("tiny", documents=1), "at least 2 documents"),
+        (lambda out: cli.show("tiny", loss=9.0), "it lies between"),
         (lambda out: cli.show("nowhere.toml"), "no such file"),
         (lambda out: cli.make("tiny", out=out, tokens="2T"), "world_tokens"),
         (lambda out: cli.make("tiny", out=out, tokens="many"), "cannot read"),

@@ -130,6 +130,7 @@ def test_train_from_an_oracle_and_from_its_stored_targets(tmp_path):
     assert beside["run_id"].startswith("student-0.03M-from-oracle-s0-")
     teacher = read_json(next((tmp_path / "run" / "teachers").iterdir()))
     assert beside["teacher_loss"] == teacher["loss"]
+    assert teacher["settings"] == "oracle:window=2"
     assert beside["teacher_loss"] < beside["loss"] < np.log(33)
     file = write_run(tmp_path, "plain")
     cache = ("cache", "build", "--teacher", "oracle:window=2", "--data", file, "--out", tmp_path / "cache")

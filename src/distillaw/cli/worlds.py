@@ -54,6 +54,7 @@ def show(
     *,
     context: int = 128,
     documents: int = 32,
+    loss: float | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
@@ -62,6 +63,7 @@ def show(
         world: a name that `distillaw worlds list` gives, or a TOML file with the world (a run's or study's too).
         context: tokens of a window, as held-out text is scored.
         documents: how many are read for it; errors shrink with their root.
+        loss: also the teachers that have this loss, one for each way to make the oracle worse.
         json_: print one JSON object instead.
     """
     spec, opened = _open(world)
@@ -70,6 +72,8 @@ def show(
             f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
         )
     answer = _describe(opened, context, documents)
+    if loss is not None:
+        answer["teachers"] = _teachers(opened, loss, context)
     if json_:
         print_json(answer)
         return
@@ -87,6 +91,12 @@ def show(
         print(f"\nloss of the oracle by {title}")
         for row in rows:
             print(f"  {row[title]:>6}  {row['value']:.4f} +- {row['error']:.4f}")
+    teachers = answer.get("teachers", [])
+    assert isinstance(teachers, list)
+    if teachers:
+        print(f"\nteachers of {loss:g} nats")
+    for teacher in teachers:
+        print(f"  {teacher['name']:<34}= {teacher['settings']}")
     print(f"\nnext: distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
 
 
@@ -113,6 +123,14 @@ def _describe(world: "World", context: int, documents: int) -> dict[str, object]
         "loss_by_window": [{"window": w, **loss(window=w)} for w in SHOWN_WINDOWS if w < context],
         "loss_by_temperature": [{"temperature": t, **loss(temperature=t)} for t in SHOWN_TEMPERATURES],
     }  # fmt: skip
+
+
+def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str]]:
+    """A teacher of that loss for each way: its name, and the settings that it comes to."""
+    from distillaw.worlds.oracle import WAYS, OracleSpec, find_oracle
+
+    wanted = [OracleSpec(loss=loss, by=by) for by in WAYS]
+    return [{"name": spec.name, "settings": find_oracle(world, spec, context).spec.name} for spec in wanted]
 
 
 @app.command

@@ -38,6 +38,11 @@ class OracleTeacher:
     """It has none."""
 
     @property
+    def settings(self) -> str:
+        """Its settings, those that meet a wanted loss included."""
+        return self.oracle.spec.name
+
+    @property
     def vocab_size(self) -> int:
         """V: words and the end of text."""
         return self.oracle.world.vocab

@@ -52,6 +52,8 @@ class Teacher:
     """Rows of the model's own head that no token owns and that `head` and `logits` leave out."""
     fingerprint: str
     """Hash of weights and configuration."""
+    settings: None = None
+    """Nothing but its weights says what it answers."""
 
     @torch.no_grad()
     def hidden(self, input_ids_BT: torch.Tensor) -> torch.Tensor:

@@ -100,7 +100,7 @@ def _teacher_facts(spec: TrunkSpec, group: "Group") -> dict[str, object]:
         scores = score_heldout(teacher, group.text.heldout)
         write_json(file, {
             "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
-            "tokens": _trained_tokens(Path(teacher.name)),
+            "tokens": _trained_tokens(Path(teacher.name)), "settings": teacher.settings,
         })  # fmt: skip
     return read_json(file)
 
