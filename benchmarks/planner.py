@@ -31,7 +31,7 @@ FAMILIES = ("distillation-kappa", "distillation-reduced")
 """In order of trust."""
 PLAIN = {"may_train_teacher": False, "with_flips": False}
 """The truth knows no other strategies than these: alone, or from one of the candidates."""
-SIZES = {"quick": (tuple(range(0, 16, 5)), 8, 40), "full": (tuple(range(80)), 8, 100)}
+SIZES = {"quick": (tuple(range(0, 16, 5)), 8, 40), "full": (tuple(range(64)), 8, 100)}
 """Studies by number, questions per study, bootstrap replicates. The quick four take every truth and scale once."""
 SEED = 20261121
 

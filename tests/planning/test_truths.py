@@ -107,11 +107,31 @@ def test_questions_of_one_study_are_resampled_together():
     assert got["high"] - got["mean"] > 3 * naive
 
 
+def test_an_interrupted_run_continues_and_a_changed_one_starts_over(tmp_path, monkeypatch):
+    asked = []
+
+    def one_study(k, num_questions, bootstrap):
+        if k == 2 and 2 not in asked:
+            asked.append(k)
+            raise KeyboardInterrupt
+        asked.append(k)
+        return [{"study": k, "questions": num_questions}]
+
+    monkeypatch.setattr(planner, "one_study", one_study)
+    partial = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        planner.run(((0, 1, 2), 5, 10), partial)
+    rows = planner.run(((0, 1, 2), 5, 10), partial)
+    assert asked == [0, 1, 2, 2] and [row["study"] for row in rows] == [0, 1, 2]
+    assert {row["questions"] for row in planner.run(((0, 1), 6, 10), partial)} == {6}
+
+
 @pytest.mark.slow
 def test_stated_probabilities_and_regret_on_other_truths():
     rows = planner.run(planner.SIZES["quick"])
-    for condition, part in summarise(rows)["conditions"].items():
-        whole = part["parts"]["all"]
+    found = summarise(rows)["conditions"]
+    for condition in ("laws", "all"):
+        whole = found[condition]["parts"]["all"]
         for side in ("distil", "pretrain"):
             assert whole[side]["brier"] < 0.8 * whole[side]["climatology"], (condition, side)
         assert 0.75 <= whole["coverage"]["share"] <= 1.0, condition
