@@ -10,6 +10,7 @@ from distillaw.quantities import format_count, parse_count
 
 if TYPE_CHECKING:
     from distillaw.evaluate.scout import ScoutedTeacher
+    from distillaw.planning.budget import ServingLimit
     from distillaw.planning.decision import Verdict
     from distillaw.planning.situation import Teacher
 
@@ -57,18 +58,22 @@ def ask(
     )  # fmt: skip
 
 
-def _limit(serving: ServingOptions, vocab: int | None, context: int | None) -> float | None:
-    """The largest student that every limit allows."""
-    limits = [] if serving.max_student is None else [parse_count(serving.max_student, name="--max-student")]
-    if serving.serve_memory is not None or serving.serve_latency is not None:
-        from distillaw.planning.budget import largest_served
+def _limit(serving: ServingOptions, vocab: int | None, context: int | None) -> "ServingLimit | None":
+    """The tightest limit on the student's size."""
+    from distillaw.planning.budget import ServingLimit, largest_served
 
+    limits = []
+    if serving.max_student is not None:
+        limits.append(
+            ServingLimit(params=parse_count(serving.max_student, name="--max-student"), text="as given")
+        )
+    if serving.serve_memory is not None or serving.serve_latency is not None:
         limits.append(largest_served(
             memory_bytes=_read(serving.serve_memory, "--serve-memory"), latency=serving.serve_latency,
             bandwidth=_read(serving.serve_bandwidth, "--serve-bandwidth"), weight_bytes=serving.weight_bytes,
             context=context or 4096, vocab=vocab or 32768,
         ))  # fmt: skip
-    return min(limits, default=None)
+    return min(limits, key=lambda limit: limit.params, default=None)
 
 
 def _read(text: str | None, name: str) -> float | None:

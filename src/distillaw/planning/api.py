@@ -20,7 +20,7 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.result import FitResult
 from distillaw.laws.published import PublishedLaw
 from distillaw.planning.bills import training_tokens
-from distillaw.planning.budget import compute_for
+from distillaw.planning.budget import ServingLimit, compute_for
 from distillaw.planning.consult import Sources, consult, options_of
 from distillaw.planning.decision import EqualCompute, Verdict, call, choose, regret, witnesses
 from distillaw.planning.evidence import Evidence, Interval
@@ -49,7 +49,7 @@ def plan(
     device: str = "h100-sxm",
     mfu: float | None = None,
     price_per_hour: float | None = None,
-    max_params: float | str | None = None,
+    max_params: float | str | ServingLimit | None = None,
     study: str | Path | StudyRecord | None = None,
     teachers: Sequence[Teacher | str] = (),
     law: LawLike | Sequence[LawLike] | None = None,
@@ -78,8 +78,8 @@ def plan(
         device: hardware preset of the two above.
         mfu: utilisation assumed, by default the preset's.
         price_per_hour: US dollars per device-hour, by default the preset's.
-        max_params: largest student that can be served (`planning.budget.largest_served` finds it from memory or
-            latency). With a fixed student, pretraining a larger one up to this is an option under `compute`.
+        max_params: largest student that can be served (`planning.budget.largest_served` works one out from memory
+            or latency). With a fixed student, pretraining a larger one up to this is an option under `compute`.
         study: a study folder (or one already read); its runs and fitted laws are the first evidence.
         teachers: candidates, or names of real models (`distillaw teachers`). Empty takes the study's own; without a
             study, under tokens, a ladder of compute-optimal ones that would have to be trained.
@@ -117,11 +117,12 @@ def plan(
     params = None if student_params is None else parse_count(student_params, name="student")
     tokens = None if student_tokens is None else parse_count(student_tokens, name="tokens")
     flop, budget_text = _budget(compute, device_hours, money, device, mfu, price_per_hour)
+    limit, why = _limit(max_params)
     candidates = tuple(_named(t) if isinstance(t, str) else t for t in teachers)
     exact, label = (None, "") if params is None else _exact_size(record, params)
     situation = Situation(
         student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
-        max_params=_count(max_params, "max-student"), teachers=candidates or _candidates(record, params, tokens),
+        max_params=limit, limit_text=why, teachers=candidates or _candidates(record, params, tokens),
         may_train_teacher=may_train_teacher, scenario=scenario, shares=None if shares is None else CostShares(*shares),
         students_served=students_served, logits=logits, unique_tokens=_count(unique_tokens, "unique-tokens"),
         inference_tokens=_count(inference_tokens, "inference-tokens") or 0.0, **_sizes(record, vocab, context),
@@ -191,6 +192,13 @@ def _budget(
     return compute_for(
         device_hours=device_hours, money=money, device=device, mfu=mfu, price_per_hour=price_per_hour
     )
+
+
+def _limit(value: float | str | ServingLimit | None) -> tuple[float | None, str]:
+    """The largest student, and where that comes from."""
+    if isinstance(value, ServingLimit):
+        return value.params, value.text
+    return _count(value, "max-student"), "as given"
 
 
 def _count(value: float | str | None, name: str) -> float | None:

@@ -42,7 +42,8 @@ def _counted(params: float, context: int, vocab: int) -> float:
 
 def _blend(params: Array, context: int, vocab: int) -> Array:
     low, high = np.log(_BETWEEN)
-    share = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
+    part = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
+    share = part**2 * (3 - 2 * part)  # no kink at the ends
     small, large = (
         FixedAspect(aspect=aspect).forward_flops(params, context=context, vocab=vocab)
         for aspect in (ASPECT, 128.0)

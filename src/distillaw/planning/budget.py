@@ -4,6 +4,8 @@ C = hours * peak * mfu * 3600              hours = money / price
 N_max: weights and key-value cache fit the memory, and reading the weights once per token keeps the latency
 """
 
+from dataclasses import dataclass
+
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.hardware import SECONDS_PER_HOUR, hardware
@@ -36,17 +38,14 @@ def compute_for(
     used = preset.mfu if mfu is None else mfu
     if not 0 < used <= 1:
         raise ConfigError(f"mfu = {used:g}: utilisation is a fraction of peak in (0, 1], e.g. 0.4")
-    hours = device_hours
-    how = f"{device_hours:g} device-hours"
-    if hours is None:
+    hours, how = (device_hours, f"{device_hours:g} device-hours") if device_hours is not None else (0.0, "")
+    if money is not None:
         price = preset.price_per_hour if price_per_hour is None else price_per_hour
         if price is None or price <= 0:
             raise ConfigError(
                 f"no price is known for {preset.name}; give --price, US dollars per device-hour"
             )
-        assert money is not None
-        hours = money / price
-        how = f"{money:,.0f} $ at {price:g} $ per device-hour"
+        hours, how = money / price, f"{money:,.0f} $ at {price:g} $ per device-hour"
     if not 0 < hours < float("inf"):
         raise ConfigError(f"{how}: a budget must be positive and finite")
     flop = hours * SECONDS_PER_HOUR * preset.peak_flop_per_second * used
@@ -54,11 +53,21 @@ def compute_for(
     return flop, f"{how} of {preset.name} at {100 * used:.0f} % of peak{span}: {format_flop(flop)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingLimit:
+    """The largest student that can be served."""
+
+    params: float
+    """Non-embedding."""
+    text: str
+    """Why, for people."""
+
+
 def largest_served(
     *, memory_bytes: float | None = None, latency: float | None = None, bandwidth: float | None = None,
     weight_bytes: float = 2.0, context: int, vocab: int, sequences: int = 1,
-) -> tuple[float, str]:  # fmt: skip
-    """The largest student that can be served, non-embedding parameters, and the sentence that says why.
+) -> ServingLimit:  # fmt: skip
+    """The largest student that can be served, with the reason.
 
     Args:
         memory_bytes: what weights and key-value cache may take.
@@ -94,7 +103,7 @@ def largest_served(
         raise ConfigError(
             f"{why} holds no student at all with a vocabulary of {vocab} at {weight_bytes:g} bytes a weight"
         )
-    return size, f"a student up to {format_count(size)} fits {why} at {weight_bytes:g} bytes a weight"
+    return ServingLimit(params=size, text=f"{why} at {weight_bytes:g} bytes a weight")
 
 
 def _largest(room: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:

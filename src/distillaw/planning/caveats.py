@@ -28,6 +28,10 @@ def assumptions(situation: Situation, headline: Evidence) -> list[str]:
     ]
     if situation.budget_text:
         found.append(f"The budget is {situation.budget_text}.")
+    if situation.max_params is not None:
+        found.append(
+            f"The largest student that can be served has {format_count(situation.max_params)}: {situation.limit_text}."
+        )
     if any(t.teacher is not None and not t.teacher.exists for t in headline.distil):
         found.append(
             "Teachers that do not exist yet must be trained: that is in the bill, shared by "

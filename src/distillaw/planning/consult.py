@@ -40,10 +40,9 @@ class Sources:
         speaking = [v for v in self.voices if v.ensemble is not None and not v.is_refused]
         speaking = speaking or [v for v in self.voices if v.ensemble is not None]
         if not speaking:
+            said = "; ".join(f"{v.source}: {v.status}: {v.note}" for v in self.voices) or "none was given"
             raise ConfigError(
-                "no law to plan with: every law given is silent ("
-                + "; ".join(f"{v.source}: {v.status}: {v.note}" for v in self.voices)
-                + "). Name one with --law, or allow the published ones"
+                f"no law to plan with ({said}). Name one with --law, or allow the published ones"
             )
         away = [_distance(situation, voice) for voice in speaking]
         within = [v for v, e in zip(speaking, away, strict=True) if e <= v.doubt.reach and v.may_decide]

@@ -131,8 +131,8 @@ class Evidence:
 
     @property
     def deciding(self) -> Sequence[str]:
-        """The sources behind it: itself, or those that a consensus puts together."""
-        return self.details.get(SOURCES, (self.source,))  # type: ignore[return-value]
+        """The sources behind it: itself, or those that a consensus puts together; none where it may not decide."""
+        return self.details.get(SOURCES, (self.source,)) if self.is_decisive else ()  # type: ignore[return-value]
 
     @property
     def distil(self) -> Sequence[Strategy]:

@@ -78,6 +78,8 @@ class Situation:
     """The budget as the user gave it, where that was money or device-hours."""
     max_params: float | None = None
     """Largest student that can be served, non-embedding."""
+    limit_text: str = "as given"
+    """Where that limit comes from."""
     teachers: Sequence[Teacher] = ()
     """Those that exist, or that the user wants considered at these sizes."""
     may_train_teacher: bool = True
@@ -165,8 +167,8 @@ class Situation:
             )
 
     def _check_tokenizers(self) -> None:
-        """Losses per token of different tokenizers are different units."""
-        named = {t.tokenizer for t in self.teachers if t.tokenizer is not None and t.loss is not None}
+        """Losses per token of different tokenizers are different units, and a student has one vocabulary."""
+        named = {t.tokenizer for t in self.teachers if t.tokenizer is not None}
         if len(named) > 1:
             raise VocabularyError(
                 f"teachers with {len(named)} tokenizers ({', '.join(sorted(named))}): nats/token of one are not those "
@@ -179,8 +181,11 @@ class Situation:
         """The student's size in words: its label, else in millions from 0.1M on."""
         n = self.student_params
         if n is None:
-            limit = "" if self.max_params is None else f" up to {format_count(self.max_params)}"
-            return f"free-size{limit}"
+            return (
+                "free-size"
+                if self.max_params is None
+                else f"free-size (up to {format_count(self.max_params)})"
+            )
         return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
 
     @property

@@ -62,7 +62,7 @@ class Doubt:
                           self.per_loss * outside.get("teacher_loss", 0.0), self.per_square * worst**2)  # fmt: skip
 
 
-PUBLISHED_DOUBT = Doubt(at_home=0.014, per_square=0.01, reach=math.log(3))
+PUBLISHED_DOUBT = Doubt(at_home=0.014, per_square=0.01, reach=math.log(10))
 """What the surrogates miss of simulated truths in their range, another surrogate's or not, when they are asked at the
 user's ratio of teacher to student loss. Outside the range a guess on the wide side."""
 OTHER_TEXT_DOUBT = 0.03

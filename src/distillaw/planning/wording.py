@@ -91,9 +91,12 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
             f"{nats(answer.margin)} nats/token for {student(situation)}; gain {stated(gain, level)}"
         )
     if answer.verdict == "pretrain":
+        alone = headline.best_pretrain
+        larger = alone.kind == "pretrain-larger"
+        how = f"{alone.name[0].upper()}{alone.name[1:]}" if larger else "Pretrain without a teacher"
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
-            f"Pretrain without a teacher: {percent(answer.probability)} likely to beat every teacher considered by "
+            f"{how}: {percent(answer.probability)} likely to beat every teacher considered by "
             f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
             "over the best of them"
         )
@@ -131,13 +134,14 @@ def _reasons(
     evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, level: float
 ) -> list[str]:
     best = headline.best
-    found = [f"Decided by {headline.source}: {headline.note}."]
+    how = "Decided by" if headline.is_decisive else "Shown, not believed:"
+    found = [f"{how} {headline.source}: {headline.note}."]
     assert headline.pretrain is not None
     if not headline.is_informative:
         return found
     found.append(
         f"Student loss {nats(best.loss.mean)} nats/token from the {_teacher(best)}, "
-        f"{nats(headline.pretrain.loss.mean)} without a teacher."
+        f"{nats(headline.best_pretrain.loss.mean)} without a teacher."
     )
     judged = [row for row in headline.distil if not row.is_speculative]
     if best.share_best is not None and len(judged) > 1:
