@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distillaw.data.shards import Split
 from distillaw.distill.heads import LOWEST_LOGIT
 from distillaw.models.oracle import AnyTeacher
+from distillaw.models.teacher import Teacher
 from distillaw.targets import blocks
 from distillaw.targets.estimators import Rows, estimate
 from distillaw.targets.scheme import Scheme
@@ -88,6 +89,7 @@ class TargetMaker:
             for group_BT in inputs_BT.split(max(1, size // inputs_BT.shape[1])):
                 yield self.teacher.logits(group_BT).flatten(0, 1).clamp(min=LOWEST_LOGIT)
             return
+        assert isinstance(self.teacher, Teacher), "an oracle has no head"
         for rows_PD in self.teacher.hidden(inputs_BT).flatten(0, 1).split(size):
             yield head.logits_into(rows_PD, rows_PD.new_empty(len(rows_PD), vocab))
 

@@ -77,7 +77,7 @@ def export_world(world: World, folder: Path, tokens: int) -> dict[str, object]:
         )
     spec, name = world.spec, f"{world.spec.kind}-{world.spec.spec_hash[:8]}"
     count = -(-tokens // (spec.document_tokens + 1))
-    facts = {
+    facts: dict[str, object] = {
         "world": spec.table, "hash": spec.spec_hash, "section": "student", "first_document": 0, "documents": count,
         "tokens": count * (spec.document_tokens + 1), "end_of_text": world.end_of_text,
     }  # fmt: skip
