@@ -1,14 +1,21 @@
 """What to run next: the cheapest runs that would settle a verdict that is too close, with their cost."""
 
 import math
+from statistics import NormalDist
 
+from distillaw.planning.bills import bill
 from distillaw.planning.decision import MARGIN, SURE, Call
-from distillaw.planning.evidence import Evidence
+from distillaw.planning.evidence import Evidence, Strategy
+from distillaw.planning.gains import ASSUMED_SEED_SD
 from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
+from distillaw.planning.voices import FITTED_DOUBT
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.runs.paired import t_quantile
 
+SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
+"""Pilots considered: the target's size and tokens divided by these."""
+PILOT_SEEDS = 3
 MOST_SEEDS = 12
 """More repetitions than this are not proposed; a gain that needs them is not worth having."""
 
@@ -18,7 +25,7 @@ def next_runs(
 ) -> tuple[list[str], str]:
     """Sentences on what to run next, and the likely next command."""
     if record is None:
-        return _first_study(situation), "distillaw study show studies/quickstart.toml"
+        return _first_study(situation, headline, answer), "distillaw study show studies/quickstart.toml"
     report = f"distillaw report {record.folder}"
     assert headline.pretrain is not None
     bases = {headline.pretrain.basis, headline.best.basis}
@@ -29,19 +36,70 @@ def next_runs(
     return [_more_seeds(situation, headline, answer, record)], report
 
 
-def _first_study(situation: Situation) -> list[str]:
-    """Nothing of the user's own has been measured: a pilot at small scale, then at the target's neighbourhood."""
-    return [
-        "a pilot study of your own text: two student sizes, two token budgets, three teachers of clearly different "
-        "loss, three seeds of one cell; `make demo` runs one in minutes, studies/pocket.toml in an hour",
-        f"then the target itself, with and without a teacher{_tenth(situation)}, in pairs: that outweighs every law",
-    ]
+def _first_study(situation: Situation, headline: Evidence, answer: Call) -> list[str]:
+    """Nothing of the user's own has been measured: the cheapest pilot that would settle it."""
+    if not headline.is_decisive:
+        first = (
+            "a pilot study of your own text (`make demo` runs one in minutes, studies/pocket.toml in an hour)"
+        )
+        return [
+            first,
+            "then the target itself, with and without a teacher, in pairs: that outweighs every law",
+        ]
+    gain = abs(float(headline.gain_draws.mean()))
+    if answer.verdict == "too-close" and gain < answer.margin:
+        return [
+            f"nothing: the expected difference ({gain:.3f}) is below what matters ({answer.margin:.3f} nats/token). "
+            "Take the cheaper way, without a teacher, unless a teacher is at hand anyway"
+        ]
+    return [_pilot(situation, headline, gain, answer.margin)]
 
 
-def _tenth(situation: Situation) -> str:
-    if situation.student_params is None or situation.student_params < 1e7:
-        return ""
-    return f", or at a tenth of its size first ({format_count(situation.student_params / 10)})"
+def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float) -> str:
+    """The smallest share of the target at which pairs would decide, if the gain is what it is thought to be."""
+    best, own = headline.best, headline.pretrain
+    assert own is not None
+    scale = next((s for s in SCALES if _would_settle(s, gain, margin, own.loss.mean)), None)
+    down = scale or 1.0
+    size, tokens = best.student_params / down, best.student_tokens / down
+    flop = PILOT_SEEDS * sum(_pair_flop(situation, best, size / part, tokens / part) for part in _parts(down))
+    where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
+    ratio = (
+        "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
+    )
+    trend = ", and at half of both to see the trend" if down > 1 else ""
+    bill_of_target = best.compute["total"]
+    share = "" if not bill_of_target else f", {flop / bill_of_target:.2g} times the bill of the distillation"
+    ending = f"If the gain is {gain:.3f} nats/token as thought, that settles it"
+    if scale is None:
+        ending = f"The gain thought of ({gain:.3f}) is hardly more than the noise of pairs: more seeds may be needed"
+    return (
+        f"a paired pilot {where}: {format_count(size)} on {format_count(tokens)} tokens without a teacher and from one"
+        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{share}. {ending} (write it as a study: distillaw study run)"
+    )
+
+
+def _parts(down: float) -> tuple[float, ...]:
+    """The target itself needs no trend."""
+    return (1.0, 2.0) if down > 1 else (1.0,)
+
+
+def _pair_flop(situation: Situation, best: Strategy, size: float, tokens: float) -> float:
+    """One run without the teacher, one with it, and its logits."""
+    taught = bill(situation, size, tokens, best.teacher)
+    return 2 * (taught["student_training"] or 0.0) + (taught["teacher_logits"] or 0.0)
+
+
+def _ordinal(down: float) -> str:
+    return {3.0: "third", 10.0: "tenth", 30.0: "thirtieth", 100.0: "hundredth"}[down]
+
+
+def _would_settle(scale: float, gain: float, margin: float, loss: float) -> bool:
+    """Whether pairs at 1/scale of the size and tokens, extrapolated by a fitted law, would call this gain."""
+    away = {"student_params": math.log(scale), "student_tokens": math.log(scale)}
+    noise = ASSUMED_SEED_SD * math.sqrt(2 / PILOT_SEEDS)
+    se = loss * (math.hypot(noise, FITTED_DOUBT.at(away)) if scale > 1 else noise)
+    return gain - max(margin, se if scale == 1 else 0.0) >= NormalDist().inv_cdf(SURE) * se
 
 
 def _measure_target(situation: Situation, headline: Evidence) -> str:
