@@ -133,6 +133,8 @@ def test_what_cannot_be_paid_is_empty():
     cannot = found.x.values < least[:, None]
     np.testing.assert_array_equal(np.isnan(found["student_loss"]), cannot)
     assert not found.inside_range[cannot].any()
+    nothing = teacher_map(S123, student_params=N[:9], compute=np.geomspace(1e15, 1e16, 9), terms=terms)
+    assert np.isnan(nothing["gain"]).all() and np.isnan(nothing["teacher_params"]).all()
 
 
 def test_allocation_and_teacher_size():

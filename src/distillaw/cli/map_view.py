@@ -91,8 +91,8 @@ def _list(found: GridMap) -> list[str]:
 def _flat(found: GridMap) -> str:
     flat, best = found.meta["flat"], found.meta["best_teacher_params"]
     assert isinstance(flat, dict) and isinstance(best, float)
-    low = "any smaller" if flat["is_open_below"] else format_count(flat["lower"])
-    high = "any larger" if flat["is_open_above"] else format_count(flat["upper"])
+    low = "the smallest here" if flat["is_open_below"] else format_count(flat["lower"])
+    high = "the largest here" if flat["is_open_above"] else format_count(flat["upper"])
     return f"best teacher {format_count(best)}; {low} to {high} are within {100 * flat['within']:g} % of it"
 
 

@@ -18,6 +18,9 @@ SAMPLED = 64
 TOLERANCE = 1e-5
 """Relative excess of the loss above which a mesh is not interpolated."""
 
+_UNPAYABLE = 80.0
+"""Ln of a size and of tokens that no budget pays for: where nothing can be paid anywhere."""
+
 Solve = Callable[[Array, Array], OptimalPlan]
 """Exact optima of rows y and columns x, natural logarithms."""
 Loss = Callable[[Array, Array, Array, Array], Array]
@@ -124,7 +127,7 @@ def _teachers(plan: OptimalPlan) -> Teachers:
                 known = np.isfinite(line)
                 if known.any():
                     line[:] = np.interp(np.arange(len(line)), np.flatnonzero(known), line[known])
-        values[~np.isfinite(values)] = 0.0  # nothing can be paid anywhere
+        values[~np.isfinite(values)] = _UNPAYABLE
     return n, d
 
 

@@ -34,7 +34,9 @@ _DRAWN = 240
 """Rows and columns drawn at most: a contour needs no more."""
 _OUTSIDE, _DISAGREE = "///", "...."
 _HATCH = (0.3, 0.3, 0.3, 0.38)
-_BOXED = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+_OUTSIDE_SAID = "outside the fitted range"
+_UNPAID = "no teacher can be paid for"
+_BOXED = {"facecolor": "white", "edgecolor": "none"}
 _SAVING = {"svg.fonttype": "none", "hatch.linewidth": 0.5}
 
 
@@ -68,7 +70,7 @@ def _gain_figure(found: GridMap) -> Figure:
     set_title(ax, found.title)
     handles = [
         Line2D([], [], color=INK, linewidth=1.6, label="equal losses (mean of the laws)"),
-        Patch(facecolor="none", edgecolor=MUTED, hatch=_OUTSIDE, label="outside the fitted range"),
+        _key(_OUTSIDE, _OUTSIDE_SAID),
     ]
     if _disagreement(found).any():
         handles.append(
@@ -85,10 +87,11 @@ def _teacher_figure(found: GridMap) -> Figure:
         _quantity_panel(figure, ax, found, name)
     _gain_panel(figure, axes[1][1], found)
     set_title(axes[1][1], "gain over training alone on the same compute")
-    _legend(figure, [
-        Patch(facecolor="none", edgecolor=MUTED, hatch=_OUTSIDE, label="outside the fitted range"),
-        Patch(facecolor="none", edgecolor=MUTED, hatch=_DISAGREE, label="laws disagree on the sign (last panel)"),
-    ])  # fmt: skip
+    blank = ", blank: no teacher can be paid for" if np.isnan(found["gain"]).any() else ""
+    _legend(
+        figure,
+        [_key(_OUTSIDE, _OUTSIDE_SAID), _key(_DISAGREE, f"laws disagree on the sign (last panel){blank}")],
+    )
     return figure
 
 
@@ -107,7 +110,7 @@ def _allocation_figure(found: GridMap) -> Figure:
     sizes.set_yscale("log")
     counts = np.concatenate([found[name] for name in ("teacher_params", "student_tokens", "teacher_tokens")])
     _log_ticks(sizes, "y", counts, _tick)
-    sizes.legend(fontsize=7.5, **_BOXED)
+    sizes.legend(fontsize=7.5, framealpha=0.9, **_BOXED)
     set_title(sizes, "sizes and tokens")
     gain.fill_between(
         C, found["gain_lowest"], found["gain_highest"], color=SERIES[0], alpha=0.18, linewidth=0
@@ -119,9 +122,7 @@ def _allocation_figure(found: GridMap) -> Figure:
     for ax in (shares, sizes, gain):
         _log_axis(ax, "x", found.x)
         _outside_spans(ax, found)
-    _legend(
-        figure, [Patch(facecolor="none", edgecolor=MUTED, hatch=_OUTSIDE, label="outside the fitted range")]
-    )
+    _legend(figure, [_key(_OUTSIDE, _OUTSIDE_SAID)])
     return figure
 
 
@@ -152,10 +153,10 @@ def _teacher_size_figure(found: GridMap) -> Figure:
     ax.set_ylim(low - 0.35 * (high - low), high + 0.6 * (high - low))
     ax.set_ylabel("student loss, nats/token")
     set_title(ax, found.title)
-    ax.legend(fontsize=8, loc="upper left", **_BOXED)
+    ax.legend(fontsize=8, loc="upper left", framealpha=0.9, **_BOXED)
     _legend(figure, [
         Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
-        Patch(facecolor="none", edgecolor=MUTED, hatch=_OUTSIDE, label="outside the fitted range"),
+        _key(_OUTSIDE, _OUTSIDE_SAID),
     ])  # fmt: skip
     return figure
 
@@ -163,6 +164,10 @@ def _teacher_size_figure(found: GridMap) -> Figure:
 def _gain_panel(figure: Figure, ax: Axes, found: GridMap) -> None:
     x, y, layers = _thinned(found)
     gain = layers["gain"]
+    _axes_of(ax, found)
+    if not np.isfinite(gain).any():
+        _say(ax, _UNPAID)
+        return
     levels = _gain_levels(gain)
     colors, norm = _band_colors(_DIVERGING, levels, center=0.0)
     filled = ax.contourf(x, y, gain, levels=levels, cmap=colors, norm=norm, extend="both")
@@ -174,7 +179,6 @@ def _gain_panel(figure: Figure, ax: Axes, found: GridMap) -> None:
     bar.ax.set_yticklabels([f"{level:+g}" if level else "0" for level in levels])
     bar.set_label("gain, nats/token", fontsize=8.5)
     _finish_bar(bar)
-    _axes_of(ax, found)
 
 
 def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None:
@@ -185,9 +189,7 @@ def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None
     if not known.size or known.max() <= known.min() * (1 + 1e-6):
         set_title(ax, layer.label)
         _hatch(ax, x, y, layers["outside"], _OUTSIDE)
-        said = f"the same everywhere: {_tick(float(known[0]))}" if known.size else "no cell can be paid for"
-        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", fontsize=9, color=INK,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.9})  # fmt: skip
+        _say(ax, f"the same everywhere: {_tick(float(known[0]))}" if known.size else _UNPAID)
         return
     is_loss = layer.unit.startswith("nats")
     levels = _loss_levels(known) if is_loss else _decade_levels(known)
@@ -198,6 +200,12 @@ def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None
     show: Callable[[float], str] = (lambda v: f"{v:.3g}") if is_loss else _tick
     ax.clabel(lines, fmt=show, fontsize=7)
     set_title(ax, f"{layer.label}, {layer.unit}" if is_loss else layer.label)
+
+
+def _say(ax: Axes, text: str) -> None:
+    ax.text(
+        0.5, 0.5, text, transform=ax.transAxes, ha="center", fontsize=9, color=INK, bbox={**_BOXED, "pad": 4}
+    )
 
 
 def _stack(ax: Axes, found: GridMap) -> None:
@@ -224,11 +232,15 @@ def _mark_flat(ax: Axes, found: GridMap) -> None:
     best, flat = found.meta["best_teacher_params"], found.meta["flat"]
     assert isinstance(best, float) and isinstance(flat, Mapping)
     ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
-    ax.plot([best], [found.meta["best_student_loss"]], "o", color=SERIES[0], markersize=6)
-    ends = ["up" if flat["is_open_below"] else format_count(flat["lower"]),
-            "any larger" if flat["is_open_above"] else format_count(flat["upper"])]  # fmt: skip
+    ax.plot(
+        [best], [found.meta["best_student_loss"]], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5
+    )
+    ends = ["the smallest here" if flat["is_open_below"] else format_count(flat["lower"]),
+            "the largest here" if flat["is_open_above"] else format_count(flat["upper"])]  # fmt: skip
     said = f"best {format_count(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
-    ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha="center", fontsize=8, color=INK)
+    place = np.log(best / found.x.values[0]) / np.log(found.x.values[-1] / found.x.values[0])
+    side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
+    ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize=8, color=INK)
 
 
 def _axes_of(ax: Axes, found: GridMap) -> None:
@@ -272,7 +284,8 @@ def _thinned(found: GridMap) -> tuple[Array, Array, dict[str, Array]]:
     rows, columns = (np.unique(np.linspace(0, k - 1, min(k, _DRAWN)).astype(int)) for k in found.shape)
     part = np.ix_(rows, columns)
     layers = {name: layer.values[part] for name, layer in found.layers.items()}
-    layers["outside"] = (~found.inside_range[part]).astype(float)
+    is_answered = np.isfinite(layers["gain"])
+    layers["outside"] = (~found.inside_range[part] & is_answered).astype(float)
     # above one half where laws disagree on the sign; no step, so that its edge is as fine as any contour
     layers["disagreement"] = 0.5 - np.sign(layers["gain_lowest"]) * np.sign(layers["gain_highest"]) * np.sqrt(
         np.abs(layers["gain_lowest"] * layers["gain_highest"])
@@ -325,7 +338,8 @@ def _decade_levels(known: Array) -> list[float]:
     low, high = np.log10(known.min()), np.log10(known.max())
     steps = (1, 3) if high - low < 6 else (1,)
     found = [s * 10.0**d for d in np.arange(np.floor(low), np.ceil(high) + 1) for s in steps]
-    inside = [v for v in found if known.min() <= v <= known.max()]
+    # a level at the very end would trace the rounding of a bound
+    inside = [v for v in found if known.min() * 1.001 < v < known.max() / 1.001]
     return inside if len(inside) > 1 else [float(known.min()), float(known.max())]
 
 
@@ -350,6 +364,10 @@ def _band_colors(
 def _finish_bar(bar: mpl.colorbar.Colorbar) -> None:
     bar.ax.tick_params(length=2, labelsize=7.5)
     bar.outline.set_visible(False)
+
+
+def _key(pattern: str, label: str) -> Patch:
+    return Patch(facecolor="none", edgecolor=MUTED, hatch=pattern, label=label)
 
 
 def _legend(figure: Figure, handles: list) -> None:
