@@ -20,7 +20,7 @@ import numpy as np
 from planner_real import leave_one_size_out
 from planner_rules import rules
 from planner_sizes import SizeQuestion, make_size_questions
-from planner_studies import SCALES, Choice, make_questions, make_study, true_loss
+from planner_studies import IN_PLACE, SCALES, Choice, make_questions, make_study, true_loss
 from planner_summary import draw, summarise, table
 from planner_truths import TRUTHS, draw_truth
 
@@ -81,7 +81,7 @@ def one_study(k, num_questions, bootstrap):
     """The rows of study k: its truth, scale and fits, and every question under every set of sources."""
     rng = np.random.default_rng([SEED, k])
     scale, name = list(SCALES)[k % len(SCALES)], TRUTHS[(k // len(SCALES)) % len(TRUTHS)]
-    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale == "large")
+    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale in IN_PLACE)
     study = make_study(truth, scale, rng)
     questions = make_questions(truth, study, rng, num_questions)
     sized = make_size_questions(truth, study, rng)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.accounting.flops import forward_flops
-from distillaw.accounting.shapes import ASPECT, HEAD_DIM, shape_for_params
+from distillaw.accounting.family import FixedAspect
+from distillaw.accounting.shapes import ASPECT
 from distillaw.planning.record import Run, StudyRecord
 from distillaw.planning.situation import Teacher
 
@@ -19,6 +19,8 @@ SCALES = {
     "pilot": (1e8, 32768, 2048),
     "large": (1e9, 32768, 4096),
 }
+IN_PLACE = ("pilot", "large")
+"""Scales that published laws reach."""
 DISTANCES = (1, 3, 10, 30)
 """How far beyond the largest pilot a question may lie, in N, in D or in both; 1 is interpolation."""
 AXES = ("N", "D", "both")
@@ -159,9 +161,8 @@ class Question:
 @cache
 def forward(params, vocab, context):
     """F(N), FLOP per token, of the package's own shapes below 50M and of the paper's above."""
-    head_dim, aspect = (HEAD_DIM, ASPECT) if params < 5e7 else (128, 128.0)
-    shape = shape_for_params(params, vocab=vocab, context=context, head_dim=head_dim, aspect=aspect)
-    return forward_flops(shape).total
+    family = FixedAspect(aspect=ASPECT if params < 5e7 else 128.0)
+    return float(family.forward_flops(params, context=context, vocab=vocab))
 
 
 class Noise:

@@ -30,6 +30,8 @@ SPREAD = (2.5, 2.5, 0.25)
 """Correlation lengths of the misfit, e-folds of N, D and L_T."""
 SHARED = 0.5
 """Share of the misfit's variance that both arms have in common."""
+OTHER_TEXT = 0.3
+"""Spread of ln of what a parameter is worth on the user's text and architecture, beside those of the surface."""
 WAVES = 200
 """Random Fourier features of a field: enough that its values are Gaussian."""
 
@@ -91,13 +93,14 @@ def draw_truth(name, *, largest, rng, in_place):
         name: one of TRUTHS.
         largest: where on the surface the study lies is drawn so that this size is 0.2B to 2B of the surface.
         rng: of units, misfit and the teacher's effect.
-        in_place: the surface's own units, for studies of its own scale.
+        in_place: for studies at the scale of the surface itself: its own units up to OTHER_TEXT.
     """
     misfit = rng.uniform(0.005, 0.01)
     common = Field.draw(rng, 2, misfit * np.sqrt(SHARED))
     own, taught_own = (Field.draw(rng, k, misfit * np.sqrt(1 - SHARED)) for k in (2, 3))
-    size_unit = 1.0 if in_place else np.exp(rng.uniform(np.log(2e8), np.log(2e9))) / largest
-    token_unit = 1.0 if in_place else size_unit * np.exp(rng.normal(0, 0.4))
+    where = rng.normal(0, OTHER_TEXT) if in_place else rng.uniform(np.log(2e8), np.log(2e9)) - np.log(largest)
+    size_unit = np.exp(where)
+    token_unit = size_unit * np.exp(rng.normal(0, 0.4))
     if name == "farseer":
         alone, taught = farseer_alone, Effect.draw(rng).taught
     else:

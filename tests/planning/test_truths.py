@@ -12,7 +12,7 @@ import planner
 import planner_scores as scores
 from planner_rules import rules
 from planner_sizes import make_size_questions
-from planner_studies import SCALES, make_questions, make_study, true_loss
+from planner_studies import IN_PLACE, SCALES, make_questions, make_study, true_loss
 from planner_summary import summarise
 from planner_truths import FARSEER, NATS_PER_TOKEN, TRUTHS, Field, draw_truth, farseer_alone
 
@@ -21,7 +21,7 @@ import distillaw as dl
 
 def drawn(name, seed=0, scale="pilot"):
     rng = np.random.default_rng(seed)
-    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale == "large")
+    truth = draw_truth(name, largest=SCALES[scale][0], rng=rng, in_place=scale in IN_PLACE)
     return truth, make_study(truth, scale, rng), rng
 
 
