@@ -55,24 +55,14 @@ def gain_map(
     if teacher_loss is not None and teacher is not None:
         raise ConfigError("give the teacher's loss or its size and tokens, not both")
     n, d = _axis("student_params", student_params), _axis("student_tokens", student_tokens)
-    cells = {"n": n[:, None], "d": d[None]}
-    meta: dict[str, object] = {"comparison": "equal tokens"}
-    if teacher_loss is not None:
-        cells["teacher_loss"] = log_positive("teacher_loss", teacher_loss).reshape(1, 1)
-        words = f"a teacher of {teacher_loss:g} nats/token"
-    elif teacher is not None:
-        sizes = [
-            log_positive(k, v).reshape(1, 1)
-            for k, v in zip(("teacher_params", "teacher_tokens"), teacher, strict=True)
-        ]
-        cells |= {"teacher_n": sizes[0], "teacher_d": sizes[1]}
-        words = f"a {format_count(teacher[0])} teacher of {format_count(teacher[1])} tokens"
-    else:
+    if teacher_loss is None and teacher is None:
         budget = replace(terms, scenario=Scenario.BEST_CASE).budget(laws.ensemble, float(np.exp(n[0])))
         best = _best_case_field(replace(budget, min_student_tokens=float(np.exp(d[0])) / 2), n, d)
-        cells |= {"teacher_n": best.n, "teacher_d": best.d}
-        meta |= _how(best)
-        words = "the best teacher"
+        chosen, words, meta = {"teacher_n": best.n, "teacher_d": best.d}, "the best teacher", _how(best)
+    else:
+        chosen, words = _given_teacher(teacher_loss, teacher)
+        meta = {"variant": "given-teacher"}
+    cells = {"n": n[:, None], "d": d[None], **chosen}
     losses = grid_losses(laws.ensemble, GridCells(**cells))
     teacher_layer = np.broadcast_to(losses.teacher, losses.student.shape)
     layers = _gain_layers(losses) | {
@@ -81,11 +71,26 @@ def gain_map(
     N, D = np.exp(n)[:, None], np.exp(d)[None]
     return GridMap(
         kind="gain", title=f"Gain of distilling from {words}", layers=layers,
-        meta=laws.meta | meta | {"teacher": words},
+        meta=laws.meta | meta | {"comparison": "equal tokens", "teacher": words},
         x=Axis(name="student_tokens", label="student tokens", unit="tokens", values=D[0]),
         y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
         inside_range=laws.inside(N, D, teacher_layer),
     )  # fmt: skip
+
+
+def _given_teacher(loss: float | None, teacher: tuple[float, float] | None) -> tuple[dict[str, Array], str]:
+    """One teacher for all cells, and what to call it."""
+    if loss is not None:
+        return {
+            "teacher_loss": log_positive("teacher_loss", loss).reshape(1, 1)
+        }, f"a teacher of {loss:g} nats/token"
+    assert teacher is not None
+    size, tokens = (
+        log_positive(name, value)
+        for name, value in zip(("teacher_params", "teacher_tokens"), teacher, strict=True)
+    )
+    words = f"a {format_count(teacher[0])} teacher of {format_count(teacher[1])} tokens"
+    return {"teacher_n": size.reshape(1, 1), "teacher_d": tokens.reshape(1, 1)}, words
 
 
 def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, terms: Terms) -> GridMap:

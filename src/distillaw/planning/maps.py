@@ -115,8 +115,8 @@ class GridMap:
     @property
     def name(self) -> str:
         """Name of its files."""
-        scenario = self.meta.get("scenario")
-        return f"{self.kind}-{scenario}" if scenario else self.kind
+        variant = self.meta.get("scenario") or self.meta.get("variant")
+        return f"{self.kind}-{variant}" if variant else self.kind
 
     def _columns(self) -> dict[str, NDArray]:
         """Coordinates, layers and the flag, each of the shape of the map."""
