@@ -192,7 +192,8 @@ def _check_text(data: DataSpec) -> None:
     if data.world is None:
         return
     check_world(data.world)
-    for name in ("corpus", "tokenizer", "vocab_size", "text_column", "max_document_chars", "section_chars", "seed"):
+    of_corpora = "corpus tokenizer vocab_size text_column max_document_chars section_chars seed"
+    for name in of_corpora.split():
         value, default = getattr(data, name), getattr(DataSpec(), name)
         _require(
             value == default,
