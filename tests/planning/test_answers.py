@@ -83,13 +83,23 @@ def test_a_weak_teacher_a_small_one_and_short_training_are_said():
     assert "0.5 tokens per parameter" in text
 
 
-def test_a_measured_loss_without_an_own_one_widens_published_laws():
-    estimated = plan("1B", student_tokens=2e10, teachers=[EIGHT], with_flips=False)
+def test_a_measured_loss_is_brought_to_the_laws_scale_or_widens_it():
     loss = float(published("surrogate-s1").supervised(params=8e9, tokens=2e11))
-    measured = plan("1B", student_tokens=2e10, with_flips=False,
-                    teachers=[Teacher(name="8B", params=8e9, tokens=2e11, loss=loss)])  # fmt: skip
-    widths = [v.gain.upper - v.gain.lower for v in (estimated, measured)]
-    assert widths[1] > 1.5 * widths[0]
+
+    def gain(**teacher):
+        return plan(
+            "1B", student_tokens=2e10, teachers=[Teacher(name="8B", params=8e9, **teacher)], with_flips=False
+        )
+
+    estimated, harder = gain(tokens=2e11), gain(tokens=2e11, loss=1.3 * loss)
+    assert harder.gain.mean == pytest.approx(1.3 * estimated.gain.mean, rel=1e-2), (
+        "text 30 % harder, all losses alike"
+    )
+    alone = gain(loss=loss)
+    assert alone.gain.upper - alone.gain.lower > 1.5 * (estimated.gain.upper - estimated.gain.lower)
+    other = gain(loss=1.5 * loss)
+    assert other.verdict == "too-close"
+    assert any(e.status == "OTHER_TEXT" for e in other.evidence)
 
 
 def test_named_teachers_come_with_their_size_and_a_warning():

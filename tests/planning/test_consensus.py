@@ -56,6 +56,16 @@ def test_a_sharp_measurement_outvotes_a_distant_law():
     assert abs(both.mean() - alone.mean()) < 0.002
 
 
+def test_a_witness_of_little_weight_moves_little():
+    own, other = law(0.05, sd=0.02), law(0.0, sd=0.02)
+    full, third = (agreed_draws([own, other], ORDER, [1.0, w]) for w in (1.0, 0.3))
+    assert 0.025 == pytest.approx(full.mean(), abs=0.002)
+    assert 0.03 < third.mean() < 0.05
+    np.testing.assert_allclose(
+        agreed_draws([own, other], ORDER, [1.0, 0.0]), agreed_draws([own], ORDER), atol=2e-4
+    )
+
+
 def test_published_laws_are_one_witness_and_their_disagreement_is_said():
     teacher = Teacher(name="8B", params=8e9, tokens=2e11)
     verdict = plan("1B", student_tokens="20B", teachers=[teacher], law=["surrogate-s2"], with_flips=False)

@@ -42,10 +42,10 @@ def test_asking_the_changed_question_gives_the_verdict_promised(call, teachers):
 
 def test_a_change_that_does_not_matter_is_not_a_flip():
     verdict = plan(
-        "1B", compute=1e21, teachers=[Teacher(name="bad", params=1e9, loss=3.2)], may_train_teacher=False
+        "1B", compute=1e21, teachers=[Teacher(name="bad", params=1e9, loss=2.55)], may_train_teacher=False
     )
     assert verdict.verdict == "pretrain"
-    assert not [f for f in verdict.flips if f.input in ("students_served", "teacher_loss")]
+    assert not [f for f in verdict.flips if f.input == "students_served"]
 
 
 def test_flips_are_in_the_json():

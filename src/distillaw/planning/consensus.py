@@ -51,12 +51,13 @@ class Belief:
         return float(self.centres.min() - 12 * self.scale), float(self.centres.max() + 12 * self.scale)
 
 
-def agreed_draws(beliefs: Sequence[Belief], order: Array) -> Array:
+def agreed_draws(beliefs: Sequence[Belief], order: Array, weights: Sequence[float] | None = None) -> Array:
     """Draws of the gain that several sources agree on, in the order of given draws.
 
     Args:
         beliefs: what each source believes of this option.
         order: draws of the most trusted source, shape (R,); the result has the same ranks.
+        weights: powers of the densities; 1 for a full witness.
 
     Returns:
         (R,), quantiles of the product density at (k + 1/2) / R.
@@ -64,7 +65,8 @@ def agreed_draws(beliefs: Sequence[Belief], order: Array) -> Array:
     ends = [b.span() for b in beliefs]
     grid = np.linspace(min(e[0] for e in ends), max(e[1] for e in ends), _POINTS)
     grid = _refined(beliefs, grid)
-    logs = np.sum([b.log_density(grid) for b in beliefs], axis=0)
+    powers = np.ones(len(beliefs)) if weights is None else np.asarray(weights, dtype=np.float64)
+    logs = np.sum([w * b.log_density(grid) for w, b in zip(powers, beliefs, strict=True)], axis=0)
     density = np.exp(logs - logs.max())
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
     probability = (np.arange(len(order)) + 0.5) / len(order)

@@ -1,17 +1,16 @@
 """All sources of evidence on one situation, in order of trust: paired runs, fitted laws, published laws."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import training_tokens
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.gains import DRAWS
 from distillaw.planning.law_evidence import law_evidence
-from distillaw.planning.options import Option, find_options
+from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import Voice, efolds_outside
@@ -31,8 +30,8 @@ class Sources:
     asked: Sequence[str] = ()
     """Names of the laws that the user asked for."""
 
-    def lead(self, situation: Situation) -> LawEnsemble:
-        """The ensemble that chooses what is free: the first that reaches this student, else the nearest.
+    def lead(self, situation: Situation) -> Voice:
+        """The law that chooses what is free, thinned: the first that reaches this student, else the nearest.
 
         Raises:
             ConfigError: no law with numbers at all.
@@ -48,9 +47,9 @@ class Sources:
         within = [v for v, e in zip(speaking, away, strict=True) if e <= v.doubt.reach and v.may_decide]
         voice = within[0] if within else speaking[int(np.argmin(away))]
         assert voice.ensemble is not None
-        if voice.ensemble.size <= _LEAD_MEMBERS:
-            return voice.ensemble
-        return voice.ensemble.take(np.linspace(0, voice.ensemble.size - 1, _LEAD_MEMBERS).astype(int))
+        size = voice.ensemble.size
+        kept = np.linspace(0, size - 1, min(size, _LEAD_MEMBERS)).astype(int)
+        return replace(voice, ensemble=voice.ensemble.take(kept))
 
 
 def _distance(situation: Situation, voice: Voice) -> float:
@@ -73,7 +72,11 @@ def options_of(situation: Situation, sources: Sources, *, with_speculative: bool
     Raises:
         ConfigError: nothing but pretraining can be paid for.
     """
-    options = find_options(situation, sources.lead(situation), with_speculative=with_speculative)
+    lead = sources.lead(situation)
+    assert lead.ensemble is not None
+    is_small = lead.kind == "fitted" and not situation.inference_tokens
+    options = find_options(situation, lead.ensemble, with_speculative=with_speculative,
+                           size_prior=SIZE_PRIOR if is_small else 0.0)  # fmt: skip
     if all(option.teacher is None for option in options):
         from distillaw.quantities import format_flop
 

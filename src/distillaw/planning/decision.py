@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
+OF_OTHER_TEXT = 0.3
+"""Weight of a published law beside the user's own runs or fits: as a full witness it made them too sure and worse."""
 SURE = 0.8
 """Probability from which a choice is called."""
 
@@ -76,11 +78,11 @@ def call(evidence: Evidence) -> Call:
 def regret(evidence: Evidence, verdict: str, level: float) -> Interval:
     """What is lost, nats/token, if the choice turns out wrong: draws in which the other one is better.
 
-    Too close to call means that pretraining, which needs no teacher, is taken for granted. No wrong draw, no
-    regret: zeros.
+    Too close to call means the strategy that leads. No wrong draw, no regret: zeros.
     """
     gain = evidence.gain_draws
-    lost = -gain if verdict == "distil" else gain
+    distils = gain.mean() > 0 if verdict == "too-close" else verdict == "distil"
+    lost = -gain if distils else gain
     lost = lost[lost > 0]
     return Interval.of(lost, level) if len(lost) else Interval(mean=0.0, lower=0.0, upper=0.0)
 
@@ -118,7 +120,9 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
         first, j = those[0]
         assert first.posterior is not None
         order = first.posterior.draws[:, j]
-        columns.append(agreed_draws([e.beliefs[k] for e, k in those], order) if len(those) > 1 else order)
+        weights = [OF_OTHER_TEXT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
+        beliefs = [e.beliefs[k] for e, k in those]
+        columns.append(agreed_draws(beliefs, order, weights) if len(those) > 1 else order)
         rows.append(first.alternatives[j])
     draws = np.column_stack(columns)
     posterior = GainPosterior(draws=draws, estimate=draws.mean(0), se=draws.std(0))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,9 +15,15 @@ from distillaw.planning.gains import GainPosterior
 from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss
 from distillaw.planning.situation import Situation
+from distillaw.planning.text_scale import text_scale
 from distillaw.planning.voices import OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
 from distillaw.quantities import format_count
 
+OTHER_TEXT = "OTHER_TEXT"
+_APART = (
+    "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss, or "
+    "measure the student's own loss"
+)
 COMMON = 0.8
 """Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
 teacher it gets wrong about the next."""
@@ -49,12 +55,13 @@ def law_evidence(
         return Evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
         )
-    ratio = _text_ratio(voice, situation, options[0], own_loss)
-    predicted = [option_loss(voice.ensemble, situation, _on_its_text(o, ratio)) for o in options]
+    scale = text_scale(voice, situation, options, own_loss)
+    predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
+    is_apart = scale.is_implausible(options, predicted)
     outside = _outside(situation, voice, options, predicted)
     lines = _complaints(situation, voice, options, predicted)
-    common = ratio * _doubt(situation, voice, options, predicted, outside, is_scaled=own_loss is not None)
-    predicted = [_scaled(p, ratio) for p in predicted]
+    common = scale.ratio * _doubt(situation, voice, options, predicted, outside, is_guess=scale.is_guess)
+    predicted = [scale.on_user_text(p) for p in predicted]
     sample = _draw(predicted, common, options, rng, draws)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
     rows = [
@@ -64,9 +71,10 @@ def law_evidence(
     others = with_gains(rows[1:], sample.gains, level)
     is_far = max(outside.values(), default=0.0) > voice.doubt.reach
     return Evidence(
-        source=voice.source, kind=voice.kind, status=_status(voice, outside, is_far),
-        note=_note(voice, outside, is_far),
-        is_decisive=voice.may_decide and not is_far, inside_range=not outside, pretrain=rows[0], alternatives=others,
+        source=voice.source, kind=voice.kind, pretrain=rows[0], alternatives=others,
+        status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
+        note=_APART if is_apart else _note(voice, outside, is_far),
+        is_decisive=voice.may_decide and not is_far and not is_apart, inside_range=not outside,
         posterior=posterior, beliefs=tuple(
             Belief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
             for j in range(len(others))
@@ -76,39 +84,13 @@ def law_evidence(
     )  # fmt: skip
 
 
-def _text_ratio(voice: Voice, situation: Situation, own: Option, own_loss: float | None) -> float:
-    """The user's loss over the law's for the same student without a teacher; 1 for laws fitted on the user's text."""
-    if own_loss is None or voice.kind == "fitted":
-        return 1.0
-    assert voice.ensemble is not None
-    return own_loss / float(option_loss(voice.ensemble, situation, own).loss.mean())
-
-
-def _on_its_text(option: Option, ratio: float) -> Option:
-    teacher = option.teacher
-    if teacher is None or teacher.loss is None or ratio == 1:
-        return option
-    return replace(
-        option, teacher=replace(teacher, loss=teacher.loss / ratio, loss_se=teacher.loss_se / ratio)
-    )
-
-
-def _scaled(predicted: OptionLoss, ratio: float) -> OptionLoss:
-    teacher = None if predicted.teacher_loss is None else predicted.teacher_loss * ratio
-    return OptionLoss(loss=predicted.loss * ratio, teacher_loss=teacher, doubt=predicted.doubt * ratio)
-
-
 def _doubt(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
-    outside: dict[str, float], *, is_scaled: bool,
+    outside: dict[str, float], *, is_guess: bool,
 ) -> float:  # fmt: skip
     """Standard deviation of a gain that the ensemble does not show, nats/token."""
     share = voice.doubt.at(outside)
-    if (
-        voice.kind != "fitted"
-        and not is_scaled
-        and any(o.teacher and o.teacher.loss is not None for o in options)
-    ):
+    if is_guess:
         share = math.hypot(share, OTHER_TEXT_DOUBT)
     apart = 0.0
     taught = [j for j, o in enumerate(options) if _is_judged(o)]

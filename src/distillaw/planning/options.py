@@ -12,6 +12,7 @@ expected under one ensemble of laws; every other source then judges the same opt
 strategies: they are estimates, marked speculative, and never carry a verdict.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -34,6 +35,11 @@ LARGER = 1.05
 """A larger student that is less than this much larger is the same student."""
 MOST_PRUNED = 10.0
 """Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
+USUAL_RATIO = 20.0
+"""Tokens per parameter that public fits find compute-optimal, within a factor of three or four."""
+SIZE_PRIOR = 0.01
+"""Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
+parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7 (benchmarks/planner.py)."""
 _TEACHERS = (0.1, 1e4)
 """Teacher sizes searched, in units of the student's."""
 _GRID, _ZOOMS = 33, 5
@@ -70,14 +76,22 @@ class Option:
 
 
 def find_options(
-    situation: Situation, ensemble: LawEnsemble, *, with_speculative: bool = True
+    situation: Situation, ensemble: LawEnsemble, *, with_speculative: bool = True, size_prior: float = 0.0
 ) -> list[Option]:
-    """All options, pretraining first; only that where no teacher can be paid for."""
-    found = [_pretrain(situation, ensemble)]
-    found += _larger(situation, ensemble, found[0])
-    distilled = [o for t in situation.teachers if (o := _distil(situation, ensemble, t)) is not None]
+    """All options, pretraining first; only that where no teacher can be paid for.
+
+    Args:
+        situation: what there is.
+        ensemble: chooses what is free, by its mean loss.
+        with_speculative: whether strategies that no law describes are listed.
+        size_prior: weight that pulls a free size towards `USUAL_RATIO` tokens per parameter.
+    """
+    choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior)
+    found = [_pretrain(choice)]
+    found += _larger(choice, found[0])
+    distilled = [o for t in situation.teachers if (o := _sized(choice, t, kind="distil")) is not None]
     found += distilled
-    found += _train_teacher(situation, ensemble)
+    found += _train_teacher(choice)
     existing = [o for o in distilled if o.teacher is not None and o.teacher.exists]
     if with_speculative and existing:
         best = min(existing, key=lambda o: float(option_loss(ensemble, situation, o).loss.mean()))
@@ -86,31 +100,45 @@ def find_options(
     return found
 
 
-def _pretrain(situation: Situation, ensemble: LawEnsemble) -> Option:
-    option = _sized(situation, ensemble, None, kind="pretrain")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """By what the free sizes are chosen."""
+
+    situation: Situation
+    ensemble: LawEnsemble
+    size_prior: float
+
+    def loss(self, option: Option) -> float:
+        """Expected loss of an option, with the pull towards the usual ratio of tokens to parameters."""
+        loss = float(option_loss(self.ensemble, self.situation, option).loss.mean())
+        return loss * self.pull(option.student_params, option.student_tokens)
+
+    def pull(self, params: float, tokens: float) -> float:
+        """1 + w ln(D / 20 N)^2."""
+        return 1 + self.size_prior * math.log(tokens / (USUAL_RATIO * params)) ** 2
+
+
+def _pretrain(choice: _Choice) -> Option:
+    option = _sized(choice, None, kind="pretrain")
     assert option is not None, "a checked situation trains the student itself"
     return option
 
 
-def _larger(situation: Situation, ensemble: LawEnsemble, own: Option) -> list[Option]:
+def _larger(choice: _Choice, own: Option) -> list[Option]:
     """A larger student on the same bill, where one can be served and the budget is FLOP."""
-    limit = situation.max_params
-    if situation.student_params is None or situation.compute is None or limit is None:
+    situation = choice.situation
+    if situation.student_params is None or situation.compute is None or situation.max_params is None:
         return []
-    free = replace(situation, student_params=None, teachers=())
-    option = _sized(free, ensemble, None, kind="pretrain-larger", least=LARGER * own.student_params)
+    free = replace(choice, situation=replace(situation, student_params=None, teachers=()))
+    option = _sized(free, None, kind="pretrain-larger", least=LARGER * own.student_params)
     return [] if option is None else [option]
 
 
-def _distil(situation: Situation, ensemble: LawEnsemble, teacher: Teacher) -> Option | None:
-    return _sized(situation, ensemble, teacher, kind="distil")
-
-
 def _sized(
-    situation: Situation, ensemble: LawEnsemble, teacher: Teacher | None, *, kind: str,
-    least: float = SMALLEST_STUDENT,
-) -> Option | None:  # fmt: skip
+    choice: _Choice, teacher: Teacher | None, *, kind: str, least: float = SMALLEST_STUDENT
+) -> Option | None:
     """The option at the student's size, or at the best size where that is free; None where nothing is affordable."""
+    situation = choice.situation
 
     def at(size: float) -> Option | None:
         tokens = tokens_for(situation, size, teacher)
@@ -126,7 +154,7 @@ def _sized(
 
     def loss(log_size: float) -> float:
         option = at(float(np.exp(log_size)))
-        return np.inf if option is None else float(option_loss(ensemble, situation, option).loss.mean())
+        return np.inf if option is None else choice.loss(option)
 
     high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
     if not least < high:
@@ -152,8 +180,9 @@ def _lowest(curve: Callable[[float], float], low: float, high: float) -> float:
     return best
 
 
-def _train_teacher(situation: Situation, ensemble: LawEnsemble) -> list[Option]:
+def _train_teacher(choice: _Choice) -> list[Option]:
     """The best teacher that could be trained for this bill, and the student that it leaves money for."""
+    situation = choice.situation
     if situation.compute is None or not situation.may_train_teacher:
         return []
     shares = shares_of(situation, Teacher(name="", params=1.0, tokens=1.0, exists=False))
@@ -162,11 +191,14 @@ def _train_teacher(situation: Situation, ensemble: LawEnsemble) -> list[Option]:
         high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
 
         def loss(log_size: float) -> float:
-            found = _taught_by_best(situation, ensemble, float(np.exp(log_size)), shares)
-            return np.inf if found is None else float(np.nan_to_num(found.student_loss, nan=np.inf))
+            params = float(np.exp(log_size))
+            found = _taught_by_best(choice, params, shares)
+            if found is None or not np.isfinite(found.student_loss):
+                return np.inf
+            return float(found.student_loss) * choice.pull(params, float(found.student_tokens))
 
         size = float(np.exp(_lowest(loss, np.log(SMALLEST_STUDENT), np.log(high))))
-    best = _taught_by_best(situation, ensemble, size, shares)
+    best = _taught_by_best(choice, size, shares)
     if best is None or not np.isfinite(best.student_loss):
         return []
     params, tokens = float(best.teacher_params), float(best.teacher_tokens)
@@ -176,11 +208,11 @@ def _train_teacher(situation: Situation, ensemble: LawEnsemble) -> list[Option]:
                    student_tokens=float(best.student_tokens))]  # fmt: skip
 
 
-def _taught_by_best(
-    situation: Situation, ensemble: LawEnsemble, size: float, shares: CostShares
-) -> "OptimalPlan | None":
+def _taught_by_best(choice: _Choice, size: float, shares: CostShares) -> "OptimalPlan | None":
     """The best teacher to train for a student of this size; None where serving takes the whole budget."""
     from distillaw.planning.optimum import optimal_distillation
+
+    situation = choice.situation
 
     def repeated(d: Array) -> Array:
         return np.log(effective_tokens(situation, np.exp(d)))
@@ -190,8 +222,8 @@ def _taught_by_best(
     if situation.compute <= serving:
         return None
     return optimal_distillation(
-        ensemble, student_params=np.asarray(size), compute=np.asarray(situation.compute - serving), shares=shares,
-        forward=lambda N: forward_curve(situation, N),
+        choice.ensemble, student_params=np.asarray(size), compute=np.asarray(situation.compute - serving),
+        shares=shares, forward=lambda N: forward_curve(situation, N),
         effective_tokens=None if situation.unique_tokens is None else repeated,
         teacher_params_bounds=(_TEACHERS[0] * size, _TEACHERS[1] * size),
         teacher_tokens_bounds=(size, _TEACHERS[1] ** 2 * size), min_student_tokens=SMALLEST_RATIO * size,

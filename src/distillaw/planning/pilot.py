@@ -75,7 +75,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
         ending = f"The gain thought of ({gain:.3f}) is hardly more than the noise of pairs: more seeds may be needed"
     return (
         f"a paired pilot {where}: {format_count(size)} on {format_count(tokens)} tokens without a teacher and from one"
-        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{share}. {ending} (write it as a study: distillaw study run)"
+        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{share}. {ending} (distillaw study run)"
     )
 
 

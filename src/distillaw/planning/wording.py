@@ -100,6 +100,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
             f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
             "over the best of them"
         )
+    leading = headline.best if gain.mean > 0 else headline.best_pretrain
     if not headline.is_decisive:
         return (
             f"Too close to call for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"
@@ -108,7 +109,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     return (
         f"Too close to call for {student(situation)}: {percent(answer.distil)} that distilling is better by more than "
         f"{nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
-        f"teacher is {stated(gain, level)}"
+        f"teacher is {stated(gain, level)}. If you must choose now: {leading.name}"
     )
 
 

@@ -1,0 +1,84 @@
+"""A published law asked about the user's text: losses of two texts are brought to one scale.
+
+What a law made for other text and another tokenizer still knows is the relative gain at a ratio L_T / L_S. So where
+the user's own losses are known, its losses are scaled to them; asked at face value it errs by as much as the texts
+differ (20 % of the loss in simulated truths, against 1.5 %; benchmarks/planner.py).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distillaw.planning.options import Option
+from distillaw.planning.predictions import OptionLoss, option_loss, teacher_losses
+from distillaw.planning.situation import Situation
+from distillaw.planning.voices import Voice
+
+LARGEST_GAIN = 0.15
+"""Share of the loss; inside the laws' ranges no teacher of any use changes a student's loss by more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextScale:
+    """The user's losses over the law's, for the same models."""
+
+    ratio: float = 1.0
+    is_guess: bool = False
+    """True where a teacher was measured on the user's text and nothing says how that text compares: 1 is assumed."""
+
+    def on_law_text(self, option: Option) -> Option:
+        """The option with its teacher's measured loss as it would be on the law's text."""
+        teacher = option.teacher
+        if teacher is None or teacher.loss is None or self.ratio == 1:
+            return option
+        moved = replace(teacher, loss=teacher.loss / self.ratio, loss_se=teacher.loss_se / self.ratio)
+        return replace(option, teacher=moved)
+
+    def on_user_text(self, predicted: OptionLoss) -> OptionLoss:
+        """A prediction of the law on the user's scale."""
+        teacher = None if predicted.teacher_loss is None else predicted.teacher_loss * self.ratio
+        return OptionLoss(
+            loss=predicted.loss * self.ratio, teacher_loss=teacher, doubt=predicted.doubt * self.ratio
+        )
+
+    def is_implausible(self, options: Sequence[Option], predicted: Sequence[OptionLoss]) -> bool:
+        """True where a guessed scale makes a measured teacher change the loss by more than any teacher does."""
+        if not self.is_guess:
+            return False
+        own = float(predicted[0].loss.mean())
+        both = zip(options, predicted, strict=True)
+        measured = [p for o, p in both if o.teacher is not None and o.teacher.loss is not None]
+        return any(abs(own - float(p.loss.mean())) > LARGEST_GAIN * own for p in measured)
+
+
+def text_scale(
+    voice: Voice, situation: Situation, options: Sequence[Option], own_loss: float | None
+) -> TextScale:
+    """How the user's losses compare with a law's.
+
+    A law fitted on the user's text, or one that estimates the teachers' losses itself, needs no scale. Else the
+    student's own loss tells, or teachers whose size, tokens and loss are all known.
+
+    Args:
+        voice: the law, with an ensemble.
+        situation: the question.
+        options: what could be done, pretraining first.
+        own_loss: the student's loss without a teacher on the user's text, where something better than this law knows.
+    """
+    ensemble = voice.ensemble
+    assert ensemble is not None
+    measured = [o.teacher for o in options if o.teacher is not None and o.teacher.loss is not None]
+    if voice.kind == "fitted" or not (measured or own_loss is not None):
+        return TextScale()
+    if own_loss is not None:
+        return TextScale(ratio=own_loss / float(option_loss(ensemble, situation, options[0]).loss.mean()))
+    whole = [t for t in measured if t.params is not None and t.tokens is not None]
+    if not whole:
+        return TextScale(is_guess=True)
+    logs = [
+        math.log(t.loss or 1.0) - teacher_losses(ensemble, situation, replace(t, loss=None)).mean()
+        for t in whole
+    ]
+    return TextScale(ratio=float(np.exp(np.mean(logs))))
