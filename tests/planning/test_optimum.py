@@ -190,6 +190,19 @@ def test_what_cannot_be_paid_is_nan_with_a_reason():
     assert plan.is_feasible.tolist() == [False, False, True]
 
 
+def test_a_student_that_is_left_the_fewest_tokens_is_flagged():
+    # on almost no compute a student copies a weak teacher for nothing, so the laws give the teacher everything
+    for shares in (Scenario.PRETRAINING.value, CostShares(0.25, 0.25)):
+        plan = optimal_distillation(S123, student_params=1.05e7, compute=5.12e14, shares=shares)
+        assert plan.student_tokens_at_bound == -1 and plan.student_tokens == pytest.approx(1e6, rel=1e-5)
+        best = dense_grid(S123, 1.05e7, 5.12e14, shares, *WIDE, 400)
+        near = (around(float(plan.teacher_params), WIDE[0]), around(float(plan.teacher_tokens), WIDE[1]))
+        best = min(best, dense_grid(S123, 1.05e7, 5.12e14, shares, *near, 200))
+        assert plan.student_loss <= best * (1 + 1e-6)
+    usual = optimal_distillation(S123, student_params=1e9, compute=1e21, shares=Scenario.PRETRAINING.value)
+    assert usual.student_tokens_at_bound == 0
+
+
 @pytest.mark.parametrize("shares", CORNERS)
 def test_repeated_data_cost_loss_and_are_never_pointless(shares):
     correct = RepetitionCorrection(repeat_scale=15.39)

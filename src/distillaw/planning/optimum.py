@@ -59,6 +59,9 @@ class OptimalPlan:
     """-1 at the smallest teacher allowed, 1 at the largest, else 0."""
     tokens_at_bound: NDArray[np.int8]
     """The same for the teacher's tokens."""
+    student_tokens_at_bound: NDArray[np.int8]
+    """-1 where the student is left the fewest tokens allowed: the law then says that the teacher is the better use of
+    all compute, since it lets a student copy a weak teacher without data. No plan for a student."""
     reason: NDArray[np.str_]
     """Why there is no plan; empty where there is one."""
     student_loss_by_law: Array | None = None
@@ -158,6 +161,7 @@ def _plans(cells: Cells, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> 
         student_share=shown(1 - (logits + training) / cells.compute), logits_share=shown(logits / cells.compute),
         teacher_share=shown(training / cells.compute), reason=reason,
         params_at_bound=_at_bound(n, bounds.params), tokens_at_bound=_at_bound(d, bounds.tokens),
+        student_tokens_at_bound=_at_bound(student, (cells.fewest, np.inf)),
         student_loss_by_law=shown(distilled) if by_law else None, supervised_loss_by_law=alone if by_law else None,
     )  # fmt: skip
 

@@ -39,11 +39,12 @@ _SCOUTS = 16
 """Laws of a large ensemble that look for valleys; all of them then decide."""
 _EDGE_POINTS = 41
 """Points of the grid on each edge."""
+_NEAR = 0.03
+"""Edges whose grid is worse than the best inside by this share are left alone: no valley dips so far between points."""
 _UNPAID = 1e30
 """Above every loss."""
 _BEYOND = 0.3
 """E-folds outside the bounds at which a search inside the box is given up."""
-
 
 Found: TypeAlias = tuple[Array, Array, Array]
 """Ln N_T, ln D_T, mean student loss, each with the cells on its last axis."""
@@ -65,7 +66,6 @@ class Cells:
     """F(N), FLOP per token."""
     effective: Transform
     """Ln D' of ln D."""
-
     training: Array
     """3 F(N_S), FLOP per token, shape (k,)."""
 
@@ -107,7 +107,7 @@ class Cells:
 
     def is_paid(self, student_tokens: Array) -> Mask:
         """True where the student gets the fewest tokens."""
-        return student_tokens >= self.fewest - 1e-9
+        return student_tokens >= self.fewest - 1e-6
 
     def price(self, n: Array) -> Array:
         """F(N), FLOP per token."""
@@ -154,9 +154,8 @@ def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
             cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
         )
     if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
-        return _on_edges(cells, overtrained(bounds))
-    edge = _on_edges(cells, edges(bounds))
-    return _lowest_of([_inside(cells, bounds), edge]) if bounds.has_inside else edge
+        return _on_rim(_Rim(cells, overtrained(bounds), bounds))
+    return _in_box(cells, bounds) if bounds.has_inside else _on_rim(_Rim(cells, edges(bounds), bounds))
 
 
 def _along(cells: Cells, path: Path) -> Found:
@@ -166,19 +165,80 @@ def _along(cells: Cells, path: Path) -> Found:
     return _lowest_of([(n, d, cells.at_teacher(n, d))])
 
 
-def _on_edges(cells: Cells, lines: Edges) -> Found:
-    """The best teacher on any of some lines."""
-    x = lowest(lambda x: cells.at_teacher(*lines.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
-    n, d = lines.at(np.broadcast_to(x, (lines.count, len(cells.n))))
+@dataclass(frozen=True, slots=True)
+class _Rim:
+    """The edges of what is allowed: lines of teachers within the bounds, and the fewest student tokens."""
+
+    cells: Cells
+    lines: Edges
+    bounds: Bounds
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Ln N_T and ln D_T, with the lines on the last axis but one; x there has all of them, or one for all."""
+        on_lines, on_last = (x, x) if x.shape[-2] == 1 else (x[..., :-1, :], x[..., -1:, :])
+        found = [self.lines.at(on_lines), self._fewest_tokens(on_last)]
+        shape = (*x.shape[:-2], -1, len(self.cells.n))
+        whole = [[np.broadcast_to(v, (*v.shape[:-1], shape[-1])) for v in pair] for pair in found]
+        n, d = (np.concatenate([pair[i] for pair in whole], axis=-2) for i in (0, 1))
+        return n, d
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        return self.lines.count + 1
+
+    def under(self, cells: Cells) -> "_Rim":
+        """The same of other cells, or of other laws."""
+        return replace(self, cells=cells)
+
+    def _fewest_tokens(self, x: Array) -> tuple[Array, Array]:
+        """Teachers that leave the student its fewest tokens and no more, as far as they are within the bounds."""
+        (small, large), (few, many) = self.bounds.params, self.bounds.tokens
+        last = np.clip(_largest_paid(self.cells, self.bounds), small, large)
+        if not self.cells.shares.delta_pre:
+            return last + 0 * x, few + (many - few) * x
+        n = small + (last - small) * x
+        price = self.cells.price(n)
+        left = self.cells.compute - self.cells.per_token(price) * np.exp(self.cells.fewest)
+        tokens = left / self.cells.teacher_training(price, np.asarray(0.0))
+        return n, np.clip(np.log(np.maximum(tokens, np.exp(few))), few, many)
+
+
+def _on_rim(rim: _Rim) -> Found:
+    """The best teacher on any of its lines."""
+    cells = rim.cells
+    x = lowest(lambda x: cells.at_teacher(*rim.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
+    n, d = rim.at(np.broadcast_to(x, (rim.count, len(cells.n))))
     loss = cells.at_teacher(n, d)
     return _lowest_of(list(zip(n, d, loss, strict=True)))
+
+
+def _in_box(cells: Cells, bounds: Bounds) -> Found:
+    """The best teacher inside the bounds or on them; the rim is searched where a grid on it comes near."""
+    rim = _Rim(cells, edges(bounds), bounds)
+    n, d, loss = _inside(cells, bounds)
+    scouts = _scouts(cells)
+    grid = np.linspace(0.0, 1.0, _EDGE_POINTS)[:, None, None]
+    near = np.flatnonzero(
+        loss > (1 - _NEAR) * scouts.at_teacher(*rim.under(scouts).at(grid)).min(axis=(0, 1))
+    )
+    if len(near):
+        found = _on_rim(rim.under(cells.pick(near)))
+        n[near], d[near], loss[near] = _lowest_of([(n[near], d[near], loss[near]), found])
+    return n, d, loss
+
+
+def _scouts(cells: Cells) -> Cells:
+    """The cells under a few of the laws."""
+    some = np.unique(np.linspace(0, cells.ensemble.size - 1, _SCOUTS).astype(int))
+    return replace(cells, ensemble=cells.ensemble.take(some))
 
 
 def _inside(cells: Cells, bounds: Bounds) -> Found:
     """The best teacher that touches no bound; a loss of inf where there is none."""
     starts = _starts(cells, bounds)
     if starts is None:
-        return cells.n, cells.n, np.full(cells.n.shape, np.inf)
+        return cells.n.copy(), cells.n.copy(), np.full(cells.n.shape, np.inf)
     n, odds = (start.ravel() for start in starts)
     cell = np.tile(np.arange(len(cells.n)), _VALLEYS)
 
@@ -199,8 +259,7 @@ def _inside(cells: Cells, bounds: Bounds) -> Found:
 
 def _starts(cells: Cells, bounds: Bounds) -> tuple[Array, Array] | None:
     """Sizes and odds at the deepest valleys of a grid, each of shape (valleys, k)."""
-    scouts = cells.ensemble.take(np.unique(np.linspace(0, cells.ensemble.size - 1, _SCOUTS).astype(int)))
-    cells = replace(cells, ensemble=scouts)
+    cells = _scouts(cells)
     low, high = bounds.params
     highest = np.clip(_largest_paid(cells, bounds), low, high)
     points = max(6, int(np.ceil((highest.max() - low) / _SPACING)))
