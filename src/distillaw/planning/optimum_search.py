@@ -40,7 +40,7 @@ _SCOUTS = 16
 _EDGE_POINTS = 41
 """Points of the grid on each edge."""
 _NEAR = 0.03
-"""Edges whose grid is worse than the best inside by this share are left alone: no valley dips so far between points."""
+"""Lines whose grid is worse than the best known by this share are left alone: no valley dips so far between points."""
 _UNPAID = 1e30
 """Above every loss."""
 _BEYOND = 0.3
@@ -154,8 +154,12 @@ def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
             cells, cheapest(cells.ensemble, bounds, forward=cells.forward, effective_tokens=effective)
         )
     if not cells.shares.delta_pre and agree_on_teachers(cells.ensemble):
-        return _on_rim(_Rim(cells, overtrained(bounds), bounds))
-    return _in_box(cells, bounds) if bounds.has_inside else _on_rim(_Rim(cells, edges(bounds), bounds))
+        return _on_rim(_Rim.of(cells, overtrained(bounds), bounds))
+    rim = _Rim.of(cells, edges(bounds), bounds)
+    if not bounds.has_inside:
+        return _on_rim(rim)
+    inside = _inside(cells, bounds)
+    return _lowest_of([inside, _on_rim(rim, within=inside[2])])
 
 
 def _along(cells: Cells, path: Path) -> Found:
@@ -172,60 +176,71 @@ class _Rim:
     cells: Cells
     lines: Edges
     bounds: Bounds
+    largest: Array
+    """Ln N_T of the largest teacher that can be paid, shape (k,)."""
+    chosen: tuple[int, ...]
+    """Lines to look at; the one after the last of `lines` is that of the fewest student tokens."""
+
+    @classmethod
+    def of(cls, cells: Cells, lines: Edges, bounds: Bounds) -> "_Rim":
+        """All lines."""
+        largest = np.clip(_largest_paid(cells, bounds), *bounds.params)
+        return cls(cells, lines, bounds, largest, tuple(range(lines.count + 1)))
 
     def at(self, x: Array) -> tuple[Array, Array]:
         """Ln N_T and ln D_T, with the lines on the last axis but one; x there has all of them, or one for all."""
-        on_lines, on_last = (x, x) if x.shape[-2] == 1 else (x[..., :-1, :], x[..., -1:, :])
-        found = [self.lines.at(on_lines), self._fewest_tokens(on_last)]
-        shape = (*x.shape[:-2], -1, len(self.cells.n))
-        whole = [[np.broadcast_to(v, (*v.shape[:-1], shape[-1])) for v in pair] for pair in found]
-        n, d = (np.concatenate([pair[i] for pair in whole], axis=-2) for i in (0, 1))
+        shape = (*x.shape[:-2], len(self.chosen), len(self.largest))
+        n, d = np.empty(shape), np.empty(shape)
+        for i, line in enumerate(self.chosen):
+            n[..., i, :], d[..., i, :] = self._line(line, x[..., min(i, x.shape[-2] - 1), :])
         return n, d
 
-    @property
-    def count(self) -> int:
-        """How many lines there are."""
-        return self.lines.count + 1
+    def part(self, index: Indices, chosen: Indices) -> "_Rim":
+        """Some cells and some lines."""
+        return replace(
+            self, cells=self.cells.pick(index), largest=self.largest[index], chosen=tuple(chosen.tolist())
+        )
 
-    def under(self, cells: Cells) -> "_Rim":
-        """The same of other cells, or of other laws."""
-        return replace(self, cells=cells)
+    def _line(self, line: int, x: Array) -> tuple[Array, Array]:
+        if line == self.lines.count:
+            return self._fewest_tokens(x)
+        (n, d), (n_stop, d_stop) = self.lines.start[:, line, 0], self.lines.stop[:, line, 0]
+        return n + (n_stop - n) * x, d + (d_stop - d) * x
 
     def _fewest_tokens(self, x: Array) -> tuple[Array, Array]:
         """Teachers that leave the student its fewest tokens and no more, as far as they are within the bounds."""
-        (small, large), (few, many) = self.bounds.params, self.bounds.tokens
-        last = np.clip(_largest_paid(self.cells, self.bounds), small, large)
+        (few, many), small = self.bounds.tokens, self.bounds.params[0]
         if not self.cells.shares.delta_pre:
-            return last + 0 * x, few + (many - few) * x
-        n = small + (last - small) * x
+            return self.largest + 0 * x, few + (many - few) * x
+        n = small + (self.largest - small) * x
         price = self.cells.price(n)
         left = self.cells.compute - self.cells.per_token(price) * np.exp(self.cells.fewest)
         tokens = left / self.cells.teacher_training(price, np.asarray(0.0))
         return n, np.clip(np.log(np.maximum(tokens, np.exp(few))), few, many)
 
 
-def _on_rim(rim: _Rim) -> Found:
-    """The best teacher on any of its lines."""
+def _on_rim(rim: _Rim, within: Array | None = None) -> Found:
+    """The best teacher on any of its lines; loss inf for cells where a grid on them comes nowhere near `within`."""
+    cells = rim.cells
+    n, d, loss = cells.n.copy(), cells.n.copy(), np.full(cells.n.shape, np.inf)
+    grid = np.linspace(0.0, 1.0, _EDGE_POINTS)[:, None, None]
+    lowest_of_grid = _scouts(cells).at_teacher(*rim.at(grid)).min(axis=0)  # lines x cells
+    bound = lowest_of_grid.min(axis=0) if within is None else np.minimum(within, lowest_of_grid.min(axis=0))
+    is_near = (1 - _NEAR) * lowest_of_grid < bound
+    some = np.flatnonzero(is_near.any(axis=0))
+    if len(some):
+        part = rim.part(some, np.flatnonzero(is_near[:, some].any(axis=1)))
+        n[some], d[some], loss[some] = _searched(part)
+    return n, d, loss
+
+
+def _searched(rim: _Rim) -> Found:
+    """The best teacher on any of its lines, each searched whole."""
     cells = rim.cells
     x = lowest(lambda x: cells.at_teacher(*rim.at(x)), low=0.0, high=1.0, ndim=2, points=_EDGE_POINTS)
-    n, d = rim.at(np.broadcast_to(x, (rim.count, len(cells.n))))
+    n, d = rim.at(np.broadcast_to(x, (len(rim.chosen), len(cells.n))))
     loss = cells.at_teacher(n, d)
     return _lowest_of(list(zip(n, d, loss, strict=True)))
-
-
-def _in_box(cells: Cells, bounds: Bounds) -> Found:
-    """The best teacher inside the bounds or on them; the rim is searched where a grid on it comes near."""
-    rim = _Rim(cells, edges(bounds), bounds)
-    n, d, loss = _inside(cells, bounds)
-    scouts = _scouts(cells)
-    grid = np.linspace(0.0, 1.0, _EDGE_POINTS)[:, None, None]
-    near = np.flatnonzero(
-        loss > (1 - _NEAR) * scouts.at_teacher(*rim.under(scouts).at(grid)).min(axis=(0, 1))
-    )
-    if len(near):
-        found = _on_rim(rim.under(cells.pick(near)))
-        n[near], d[near], loss[near] = _lowest_of([(n[near], d[near], loss[near]), found])
-    return n, d, loss
 
 
 def _scouts(cells: Cells) -> Cells:

@@ -63,11 +63,6 @@ class Edges:
     """Ln N_T and ln D_T where each begins, shape (2, lines, 1)."""
     stop: Array
 
-    def at(self, x: Array) -> tuple[Array, Array]:
-        """Ln N_T and ln D_T at a coordinate, with the lines on the last axis but one."""
-        n, d = (a * (1 - x) + b * x for a, b in zip(self.start, self.stop, strict=True))
-        return n, d
-
     @property
     def count(self) -> int:
         """How many lines there are."""
