@@ -56,6 +56,58 @@ def test_the_answer_is_five_lines_then_tables_and_ends_with_the_next_command():
     assert "busbridge2025" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--student", "1B", "--device-hours", "500", "--device", "h200", "--teacher-params", "8B", "--teacher-tokens",
+          "300B"], ["500 device-hours of h200", "equal compute"]),
+        (["--money", "2000", "--max-student", "2B", "--teacher", "pythia-6.9b"], ["2,000 $", "free-size (up to 2B)",
+          "measure it on yours"]),
+        (["--student", "500M", "--max-student", "3B", "--compute", "3e21", "--scenario", "pretraining",
+          "--students-served", "8", "--logits", "stored"], ["pretrain a larger student", "shared by 8 students"]),
+        (["--serve-memory", "4e9", "--weight-bytes", "0.5", "--tokens", "100B", "--teacher-params", "8B",
+          "--teacher-tokens", "300B"], ["bytes of memory at 0.5 bytes a weight"]),
+        (["--student", "1B", "--compute", "1e22", "--unique-tokens", "20B", "--inference-tokens", "200B",
+          "--delta-lgt", "0.5", "--teacher-params", "8B", "--teacher-tokens", "300B"], ["passes over 20B unique",
+          "Serving 200B tokens", "shares of logits 0.5"]),
+        (["--student", "1B", "--tokens", "20B", "--teacher-params", "8B", "--teacher-tokens", "200B", "--explain"],
+         ["How it comes about:", "P(gain > margin)", "are within 0.5 % of the loss"]),
+    ],
+)  # fmt: skip
+def test_every_way_to_ask_is_answered(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    for word in words:
+        assert word in text, word
+
+
+def test_a_fitted_law_from_a_file_leads(tmp_path):
+    import distillaw as dl
+    from distillaw.laws.published import published
+
+    law = published("surrogate-s2")
+    teachers = (float("nan"), 1.95, 2.1, 2.3, 2.6)
+    rows = [(n, d, t) for n in (2e8, 5e8, 1e9, 2e9) for d in (4e9, 2e10, 1e11) for t in teachers]
+    N, D, T = (list(column) for column in zip(*rows, strict=True))
+    taught = law.distillation(
+        student_params=N, student_tokens=D, teacher_loss=[2.0 if t != t else t for t in T]
+    )
+    alone = law.supervised(params=N, tokens=D)
+    losses = [a if t != t else b for a, b, t in zip(alone, taught, T, strict=True)]
+    fit = dl.fit({"params": N, "tokens": D, "teacher_loss": T, "loss": losses}, family="distillation-kappa",
+                 group="none", bootstrap=20, check=False, calibrate=False)  # fmt: skip
+    path = fit.save(tmp_path / "law.json")
+    done = run("--student", "1B", "--tokens", "20B", "--teacher-loss", "2.0", "--law", path, "--json")
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)["evidence"][0]
+    assert first["source"] == str(path)
+    assert first["decides"]
+    taught = law.distillation(student_params=1e9, student_tokens=2e10, teacher_loss=2.0)
+    truth = float(law.supervised(params=1e9, tokens=2e10) - taught)
+    assert first["gain"]["mean"] == pytest.approx(truth, abs=0.01)
+
+
 def test_a_study_answers_for_its_target(study):
     done = run("--study", study)
     assert done.returncode == 0, done.stderr
@@ -70,6 +122,11 @@ def test_a_study_answers_for_its_target(study):
         (["--student", "1B"], "give one budget"),
         (["--tokens", "1B"], "name the student"),
         (["--student", "1B", "--tokens", "x"], "cannot read 'x'"),
+        (["--student", "1B", "--tokens", "20B", "--scout", "/nowhere"], "give it, --text"),
+        (["--student", "1B", "--tokens", "20B", "--text", "sotu"], "--scout DIR"),
+        (["--student", "1B", "--tokens", "20B", "--teacher", "lama-3.1"], "near it"),
+        (["--student", "1B", "--money", "100", "--device", "cpu"], "--price"),
+        (["--serve-latency", "0.01", "--tokens", "1B"], "--serve-bandwidth"),
         (
             ["--student", "1B", "--tokens", "20B", "--teacher-params", "8B"],
             "needs its loss, or its size and tokens",

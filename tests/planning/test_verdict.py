@@ -309,6 +309,8 @@ def test_bill_parts_and_scenarios():
 def test_a_plan_without_a_study_imports_nothing_heavy():
     code = (
         "import sys; import distillaw as dl; dl.plan('1B', student_tokens='20B');"
+        "v = dl.plan(money=3000, max_params='3B', teachers=['pythia-6.9b'], students_served=3);"
+        "from distillaw.planning.explain import explanation; str(v), v._repr_html_(), v.to_json(), explanation(v);"
         "print([m for m in ('torch','matplotlib','scipy','pyarrow','transformers','jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

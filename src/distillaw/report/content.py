@@ -311,7 +311,7 @@ def fit_notes(record: StudyRecord) -> list[FitNote]:
     return sorted(found, key=lambda note: _FAMILY_ORDER.get(note.family, 9))
 
 
-_FAMILY_ORDER = {"supervised": 0, "distillation-reduced": 1, "capacity-gap": 2}
+_FAMILY_ORDER = {"supervised": 0, "distillation-kappa": 1, "distillation-reduced": 2, "capacity-gap": 3}
 
 
 def provenance(record: StudyRecord) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from distillaw.errors import DistillawError
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
 from distillaw.version import __version__
 
-FAMILIES = ("supervised", "distillation-reduced", "capacity-gap")
+FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
