@@ -85,9 +85,9 @@ def score_heldout(
     Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
     the study's tokens alone. Logits exist for a few hundred tokens at a time (LOGITS_AT_ONCE).
     """
-    was_training = not isinstance(model, AnyTeacher) and model.training  # teachers never are
-    if was_training:
-        model.eval()
+    student = None if isinstance(model, AnyTeacher) or not model.training else model  # teachers never train
+    if student is not None:
+        student.eval()
     loss_sum = np.zeros(heldout.num_documents)
     tokens = np.zeros(heldout.num_documents, np.int64)
     for first in range(0, len(heldout.inputs), batch_windows):
@@ -98,8 +98,8 @@ def score_heldout(
         losses_BT[scored_BT] = _token_losses(model, heldout.inputs[rows], labels_BT, scored_BT).double().cpu()
         np.add.at(loss_sum, heldout.document[rows], losses_BT.sum(1).numpy())
         np.add.at(tokens, heldout.document[rows], scored_BT.sum(1).numpy())
-    if was_training:
-        model.train()
+    if student is not None:
+        student.train()
     return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
 
 
@@ -116,8 +116,8 @@ def _token_losses(
         logits_NV = model.logits(inputs_BT)[scored_BT]
         return functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
     assert not isinstance(model, OracleTeacher), "an oracle has no head"
-    is_teacher = isinstance(model, Teacher)
-    module, head = (model.model, model.head) if is_teacher else (model, head_of(model))
+    module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))
+    assert head is not None, "without a head it was scored by its logits"
     hidden_ND = hidden_states(module, inputs_BT)[scored_BT]
     chunk = max(LOGITS_AT_ONCE // len(head.weight), 64)
     return torch.cat([
