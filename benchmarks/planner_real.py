@@ -4,13 +4,14 @@ from importlib.resources import files
 
 import numpy as np
 import pyarrow.parquet as pq
+from planner_scores import brier, coverage
 
 import distillaw as dl
 from distillaw.errors import DistillawError
 from distillaw.planning.situation import Teacher
 
 FAMILIES = ("distillation-kappa", "distillation-reduced")
-BOOTSTRAP = 300
+BOOTSTRAP = 100
 SEED_SD = 0.01
 """Seed noise of one run of the pocket study, relative; a gain of two runs has about 1.4 times that."""
 
@@ -27,8 +28,13 @@ def leave_one_size_out():
     sizes = sorted({row["params"] for row in rows if row["role"] == "student"})
     found = [left_out(rows, size) for size in sizes]
     cells = [cell for part in found for cell in part["cells"]]
-    gains = [gain for cell in cells for gain in cell["gains"]]
-    return {"cells": len(cells), "gains": len(gains), "sizes": found}
+    gains = [gain for cell in cells for gain in cell["gains"] if "refused" not in gain]
+    singles = {
+        side: brier([g[side] for g in gains], [g[f"came_{side}"] for g in gains])
+        for side in ("distil", "pretrain")
+    }
+    inside = coverage([g["lower"] <= g["gain"] <= g["upper"] for g in gains])
+    return {"cells": len(cells), "gains": len(gains), "singles": singles, "coverage": inside, "sizes": found}
 
 
 def left_out(rows, size):
@@ -73,26 +79,36 @@ def plan_cell(rows, teachers, fits, size, tokens):
         taught = [row["loss"] for row in here if row["teacher_run"] == run_id]
         measured[run_id] = own - float(np.mean(taught))
         spread[run_id] = SEED_SD * own * np.sqrt(1 / len(alone) + 1 / len(taught))
-    cell = {"tokens": tokens, "loss": own, "gains": [
-        {"teacher": t, "ratio": teachers[t]["loss"] / own, "measured": measured[t], "noise": spread[t],
-         "predicted": predict(fits, size, tokens, teachers[t]["loss"])} for t in teachers
-    ]}  # fmt: skip
     asked = [
         Teacher(name=t, params=r["params"], tokens=r["tokens"], loss=r["loss"]) for t, r in teachers.items()
     ]
+    gains = []
+    for teacher in asked:
+        row = {"teacher": teacher.name, "ratio": teacher.loss / own, "measured": measured[teacher.name],
+               "noise": spread[teacher.name], "predicted": predict(fits, size, tokens, teacher.loss)}  # fmt: skip
+        gains.append(row | answer(fits, size, tokens, [teacher], measured))
+    whole = answer(fits, size, tokens, asked, measured)
+    top = max(0.0, *measured.values())
+    chosen = whole.get("best") if whole.get("verdict") != "pretrain" else None
+    return {
+        "tokens": tokens, "loss": own, "gains": gains, **whole,
+        "regret": top - (measured[chosen] if chosen else 0.0), "never": top,
+        "best_loss": top - measured[min(teachers, key=lambda t: teachers[t]["loss"])],
+    }  # fmt: skip
+
+
+def answer(fits, size, tokens, asked, measured):
+    """What the planner says of these teachers, and whether it was so; why not where it refuses."""
     try:
         verdict = dl.plan(size, student_tokens=tokens, teachers=asked, law=list(fits.values()), published=False,
                           scenario="best-case", vocab=1024, context=128, with_flips=False)  # fmt: skip
     except DistillawError as error:
-        return cell | {"refused": str(error)}
-    best = verdict.headline.best.teacher.name
-    chosen = {"distil": best, "pretrain": None, "too-close": best}[verdict.verdict]
-    top = max(0.0, *measured.values())
-    return cell | {
-        "verdict": verdict.verdict, "distil": verdict.call.distil, "pretrain": verdict.call.pretrain,
-        "came": measured[best] > verdict.margin, "gain": measured[best], "lower": verdict.gain.lower,
-        "upper": verdict.gain.upper, "regret": top - (measured[chosen] if chosen else 0.0), "never": top,
-        "best_loss": top - measured[min(teachers, key=lambda t: teachers[t]["loss"])],
+        return {"refused": str(error)}
+    gain = measured[verdict.headline.best.teacher.name]
+    return {
+        "verdict": verdict.verdict, "best": verdict.headline.best.teacher.name, "distil": verdict.call.distil,
+        "pretrain": verdict.call.pretrain, "came_distil": gain > verdict.margin,
+        "came_pretrain": -gain > verdict.margin, "gain": gain, "lower": verdict.gain.lower, "upper": verdict.gain.upper,
     }  # fmt: skip
 
 
@@ -120,7 +136,7 @@ def describe(fits, grouped, cells):
         )
     judged = [c for c in cells if "refused" not in c]
     if judged:
-        said = [f"{c['distil']:.2f} {'came' if c['came'] else 'did not'}" for c in judged]
+        said = [f"{c['distil']:.2f} {'came' if c['came_distil'] else 'did not'}" for c in judged]
         inside = [c["lower"] <= c["gain"] <= c["upper"] for c in judged]
         lost = [f"{c['regret']:.3f} (best-loss {c['best_loss']:.3f}, none {c['never']:.3f})" for c in judged]
         parts.append(

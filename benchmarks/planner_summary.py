@@ -97,50 +97,49 @@ def calibration_line(name, s):
 
 def real_text(real):
     """The real cells in words."""
+    sides = ", ".join(
+        f"{side} {s['brier']:.3f} / {s['climatology']:.3f}" for side, s in real["singles"].items()
+    )
+    inside = 100 * real["coverage"]["share"]
     lines = [
-        f"Real runs, one student size left out ({real['cells']} cells, {real['gains']} gains of single teachers)"
+        f"Real runs, one student size left out: {real['cells']} cells, {real['gains']} questions of one teacher each",
+        f"  one teacher each: Brier / climatology {sides}; {inside:.0f} % of gains inside 90 %",
     ]
     for row in real["sizes"]:
         lines.append(f"  {row['left_out']}: {row['text']}")
     return "\n".join(lines)
 
 
+PANELS = {"laws": "The user's fitted laws alone", "all": "With paired runs and published laws",
+          "free size": "Fitted laws alone, student size free"}  # fmt: skip
+
+
 def draw(found, path):
-    """Reliability diagram of both sides, one panel per set of sources."""
+    """Reliability diagram of both sides, one panel per set of sources; a marker's area is the number of questions."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     conditions = found["conditions"]
-    fig, axes = pyplot.subplots(
-        1, len(conditions), figsize=(4.6 * len(conditions), 4.6), sharey=True, squeeze=False
-    )
-    for ax, (name, part) in zip(axes[0], conditions.items(), strict=True):
+    names = [name for name in PANELS if name in conditions]
+    fig, axes = pyplot.subplots(1, len(names), figsize=(4.3 * len(names), 4.4), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], names, strict=True):
         ax.plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
-        whole = part["parts"]["all"]
-        for side, colour, shift in (("distil", "#1f5fa8", -0.004), ("pretrain", "#c05a1a", 0.004)):
+        whole = conditions[name]["parts"]["all"]
+        for side, colour, shift in (("distil", "#1f5fa8", -0.006), ("pretrain", "#c05a1a", 0.006)):
             bins = whole[side]["bins"]
             x, y = np.array([b["said"] for b in bins]) + shift, np.array([b["came"] for b in bins])
-            ends = [y - [b["low"] for b in bins], [b["high"] for b in bins] - y]
-            ax.errorbar(x, y, np.maximum(ends, 0), fmt="o-", color=colour, ms=4, lw=1, capsize=2,
-                        label=f"{side} better by the margin")  # fmt: skip
-            for b, at in zip(bins, x, strict=True):
-                below = side == "distil"
-                ax.annotate(b["num"], (at, b["low"] if below else b["high"]), (0, -9 if below else 3), fontsize=7,
-                            textcoords="offset points", ha="center", color=colour)  # fmt: skip
-        ax.set(
-            title=TITLES.get(name, name), xlabel="probability stated", xlim=(-0.03, 1.03), ylim=(-0.06, 1.06)
-        )
-        ax.legend(loc="upper left", fontsize=8, frameon=False)
+            ends = np.array([y - [b["low"] for b in bins], [b["high"] for b in bins] - y])
+            ax.errorbar(x, y, np.maximum(ends, 0), fmt="-", color=colour, lw=1, alpha=0.6)
+            ax.scatter(x, y, [4 + 0.6 * b["num"] for b in bins], color=colour, label=f"{side} better by the margin",
+                       zorder=3, linewidths=0)  # fmt: skip
+        ax.set(title=f"{PANELS[name]}\n{whole['num']} questions", xlabel="probability stated", xlim=(-0.05, 1.05),
+               ylim=(-0.05, 1.05))  # fmt: skip
+        ax.set_title(ax.get_title(), fontsize=10)
+        for handle in ax.legend(loc="upper left", fontsize=8, frameon=False).legend_handles:
+            handle.set_sizes([25])
     axes[0][0].set_ylabel("share that came true (90 % Wilson interval)")
     fig.tight_layout()
     fig.savefig(path, dpi=120)
     pyplot.close(fig)
-
-
-TITLES = {
-    "free size": "Laws alone, student size free",
-    "laws": "The user's fitted laws alone",
-    "all": "Laws, paired runs, published laws of other shapes",
-}
