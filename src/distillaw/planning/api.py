@@ -303,7 +303,7 @@ def _equal_compute(situation: Situation, sources: Sources, headline: Evidence) -
     question = replace(situation, student_tokens=None, compute=total, student_params=best.student_params,
                        teachers=(best.teacher,), may_train_teacher=False)  # fmt: skip
     tokens = training_tokens(question, best.student_params)
-    evidence = consult(question, sources, options_of(question, sources, with_speculative=False))
+    evidence = consult(question, sources, options_of(question, sources, is_sketch=True))
     if not witnesses(evidence):
         basis = "no source reaches that far: train the student without a teacher on these tokens"
         return EqualCompute(compute=total, pretrain_tokens=tokens, basis=basis, call=None, gain=None)

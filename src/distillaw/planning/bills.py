@@ -75,16 +75,36 @@ def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> 
     """Tokens that a student of this size can have from a teacher: given, or bought; None where it buys none."""
     if situation.student_tokens is not None:
         return situation.student_tokens
+    if teacher is not None and teacher.params is None:
+        return None
     assert situation.compute is not None
-    student = forward_flop(situation, params)
-    left, each = situation.compute - student * situation.inference_tokens, TRAINING_FACTOR * student
-    if teacher is not None:
-        if teacher.params is None:
-            return None
+    tokens = tokens_on(situation, situation.compute, forward_flop(situation, params), teacher)
+    return tokens if tokens > SMALLEST_RATIO * params else None
+
+
+def tokens_bought(situation: Situation, sizes: Array, teacher: Teacher | None) -> Array:
+    """The same for many sizes; nothing where the teacher's size is unknown, negative where it costs too much."""
+    if teacher is not None and teacher.params is None:
+        return np.zeros(len(sizes))
+    assert situation.compute is not None
+    return tokens_on(situation, situation.compute, forward_curve(situation, sizes), teacher)
+
+
+def tokens_on(situation: Situation, compute, student, teacher: Teacher | None):
+    """D = (C - serving - teacher training) / (3 F(N_S) + delta_Lgt F(N_T)); numbers or arrays that broadcast.
+
+    Args:
+        situation: who pays for what.
+        compute: C, FLOP.
+        student: F(N_S), FLOP per token.
+        teacher: of known size, or None.
+    """
+    left, each = compute - student * situation.inference_tokens, TRAINING_FACTOR * student
+    if teacher is not None and teacher.params is not None:
         forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
-        left -= shares.delta_pre * TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
-        each += shares.delta_lgt * forward
-    return left / each if left > SMALLEST_RATIO * params * each else None
+        left = left - shares.delta_pre * TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
+        each = each + shares.delta_lgt * forward
+    return left / each
 
 
 def bill(

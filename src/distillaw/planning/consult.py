@@ -61,13 +61,13 @@ def _distance(situation: Situation, voice: Voice) -> float:
     return max(efolds_outside(voice.range, at).values(), default=0.0)
 
 
-def options_of(situation: Situation, sources: Sources, *, with_speculative: bool = True) -> list[Option]:
+def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = False) -> list[Option]:
     """What could be done.
 
     Args:
         situation: the question.
         sources: the lead among them chooses what is free.
-        with_speculative: whether strategies that no law describes are listed too.
+        is_sketch: roughly and fast, without strategies that no law describes.
 
     Raises:
         ConfigError: nothing but pretraining can be paid for.
@@ -75,7 +75,7 @@ def options_of(situation: Situation, sources: Sources, *, with_speculative: bool
     lead = sources.lead(situation)
     assert lead.ensemble is not None
     is_small = lead.kind == "fitted" and not situation.inference_tokens
-    options = find_options(situation, lead.ensemble, with_speculative=with_speculative,
+    options = find_options(situation, lead.ensemble, is_sketch=is_sketch,
                            size_prior=SIZE_PRIOR if is_small else 0.0)  # fmt: skip
     if all(option.teacher is None for option in options):
         from distillaw.quantities import format_flop

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
-OF_OTHER_TEXT = 0.5
+OF_OTHER_TEXT = 0.3
 """Weight of a published law beside the user's own runs or fits. As a full witness, on the user's scale, it made them
 better in simulated worlds but a little too sure (benchmarks/planner.py)."""
 SURE = 0.8

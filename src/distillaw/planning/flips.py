@@ -57,7 +57,7 @@ def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_t
 
     def answer(asked: Situation) -> str | None:
         try:
-            options = options_of(asked, sources, with_speculative=False)
+            options = options_of(asked, sources, is_sketch=True)
             evidence = consult(asked, sources, options, draws=_DRAWS, with_runs=False)
         except DistillawError:
             return None  # no question any more: a budget too small, a loss below the floor
@@ -138,11 +138,13 @@ def _served(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
         return replace(situation, students_served=max(1, round(value)))
 
     found = []
-    for then, verdict_then in _both_ways(float(now), asked, answer, verdict):
-        count = max(1, round(then))
-        if count != now:
+    for sign in (-1, 1) if now > 1 else (1,):
+        logs = [sign * math.log(step) for step in _STEPS]
+        hit = _first(logs, 0.0, lambda x: asked(now * math.exp(x)), answer, verdict)
+        count = now if hit is None else max(1, round(now * math.exp(hit[0])))
+        if hit is not None and count != now:
             text = f"{count} student{'s' * (count != 1)} shared the teacher instead of {now}"
-            found.append(_flip("students_served", now, count, verdict_then, text))
+            found.append(_flip("students_served", now, count, hit[1], text))
     return found
 
 

@@ -9,9 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.laws.base import Array
-from distillaw.planning.bills import effective_tokens, forward_flop, shares_of
+from distillaw.planning.bills import effective_tokens, forward_flop, tokens_on
 from distillaw.planning.crossover import Crossover, band_of, crossings
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.predictions import teacher_losses
@@ -51,24 +50,10 @@ def law_crossovers(
     if total is None:
         return by_tokens, None
     compute = total * np.geomspace(*_SPAN, _POINTS)
-    own, taught = _bought(situation, row, compute)
+    student = forward_flop(situation, row.student_params)
+    own, taught = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
     pays = (own > 0) & (taught > 0)
     return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], taught[pays]), source, level)
-
-
-def _bought(situation: Situation, row: Strategy, compute: Array) -> tuple[Array, Array]:
-    """Tokens that each bill buys without the teacher, and with it."""
-    assert row.teacher is not None and row.teacher.params is not None
-    student, teacher = (
-        forward_flop(situation, row.student_params),
-        forward_flop(situation, row.teacher.params),
-    )
-    shares = shares_of(situation, row.teacher)
-    left = compute - student * situation.inference_tokens
-    training = shares.delta_pre * TRAINING_FACTOR * teacher * (row.teacher.tokens or 0.0)
-    return left / (TRAINING_FACTOR * student), (left - training) / (
-        TRAINING_FACTOR * student + shares.delta_lgt * teacher
-    )
 
 
 def _band(

@@ -12,7 +12,6 @@ expected under one ensemble of laws; every other source then judges the same opt
 strategies: they are estimates, marked speculative, and never carry a verdict.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,8 +21,8 @@ import numpy as np
 from distillaw.accounting.scenarios import CostShares
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.bills import effective_tokens, forward_curve, shares_of, tokens_for
-from distillaw.planning.predictions import handed_over, option_loss
+from distillaw.planning.bills import effective_tokens, forward_curve, shares_of, tokens_bought, tokens_for
+from distillaw.planning.predictions import handed_over, option_loss, teacher_losses
 from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher
 from distillaw.quantities import format_count
 
@@ -76,24 +75,25 @@ class Option:
 
 
 def find_options(
-    situation: Situation, ensemble: LawEnsemble, *, with_speculative: bool = True, size_prior: float = 0.0
+    situation: Situation, ensemble: LawEnsemble, *, is_sketch: bool = False, size_prior: float = 0.0
 ) -> list[Option]:
     """All options, pretraining first; only that where no teacher can be paid for.
 
     Args:
         situation: what there is.
         ensemble: chooses what is free, by its mean loss.
-        with_speculative: whether strategies that no law describes are listed.
+        is_sketch: free sizes to 3 % only, and no strategies that no law describes: for what may decide, fast.
         size_prior: weight that pulls a free size towards `USUAL_RATIO` tokens per parameter.
     """
-    choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior)
+    zooms = 2 if is_sketch else _ZOOMS
+    choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior, zooms=zooms)
     found = [_pretrain(choice)]
     found += _larger(choice, found[0])
     distilled = [o for t in situation.teachers if (o := _sized(choice, t, kind="distil")) is not None]
     found += distilled
     found += _train_teacher(choice)
     existing = [o for o in distilled if o.teacher is not None and o.teacher.exists]
-    if with_speculative and existing:
+    if existing and not is_sketch:
         best = min(existing, key=lambda o: float(option_loss(ensemble, situation, o).loss.mean()))
         found += _distil_then_pretrain(situation, ensemble, best)
         found += [replace(o, kind="prune-and-distil") for o in existing if _can_prune(o)]
@@ -107,15 +107,24 @@ class _Choice:
     situation: Situation
     ensemble: LawEnsemble
     size_prior: float
+    zooms: int
 
-    def loss(self, option: Option) -> float:
-        """Expected loss of an option, with the pull towards the usual ratio of tokens to parameters."""
-        loss = float(option_loss(self.ensemble, self.situation, option).loss.mean())
-        return loss * self.pull(option.student_params, option.student_tokens)
+    def losses(self, sizes: Array, teacher: Teacher | None) -> Array:
+        """Expected losses of students of these sizes on the whole bill; inf where it does not pay for training."""
+        situation, ensemble = self.situation, self.ensemble
+        tokens = tokens_bought(situation, sizes, teacher)
+        pays = tokens > SMALLEST_RATIO * sizes
+        d = np.log(effective_tokens(situation, np.where(pays, tokens, 1.0)))[None]
+        n = np.log(sizes)[None]
+        if teacher is None:
+            by_law = ensemble.log_supervised(n, d)
+        else:
+            by_law = ensemble.log_distilled(n, d, teacher_losses(ensemble, situation, teacher)[:, None])
+        return np.where(pays, np.exp(by_law).mean(0) * self.pull(sizes, np.where(pays, tokens, 1.0)), np.inf)
 
-    def pull(self, params: float, tokens: float) -> float:
-        """1 + w ln(D / 20 N)^2."""
-        return 1 + self.size_prior * math.log(tokens / (USUAL_RATIO * params)) ** 2
+    def pull(self, params: Array, tokens: Array) -> Array:
+        """1 + w ln(D / 20 N)^2, towards the usual ratio of tokens to parameters."""
+        return 1 + self.size_prior * np.log(tokens / (USUAL_RATIO * params)) ** 2
 
 
 def _pretrain(choice: _Choice) -> Option:
@@ -152,14 +161,13 @@ def _sized(
         assert situation.max_params is not None
         return at(situation.max_params)
 
-    def loss(log_size: float) -> float:
-        option = at(float(np.exp(log_size)))
-        return np.inf if option is None else choice.loss(option)
+    def losses(log_sizes: Array) -> Array:
+        return choice.losses(np.exp(log_sizes), teacher)
 
     high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
     if not least < high:
         return None
-    return at(float(np.exp(_lowest(loss, np.log(least), np.log(high)))))
+    return at(float(np.exp(_lowest(losses, np.log(least), np.log(high), zooms=choice.zooms))))
 
 
 def _largest_affordable(situation: Situation) -> float:
@@ -168,15 +176,13 @@ def _largest_affordable(situation: Situation) -> float:
     return max((situation.compute / (6 * SMALLEST_RATIO)) ** 0.5, 2 * SMALLEST_STUDENT)
 
 
-def _lowest(curve: Callable[[float], float], low: float, high: float) -> float:
+def _lowest(curve: Callable[[Array], Array], low: float, high: float, *, zooms: int = _ZOOMS) -> float:
     """The lowest point of a curve with several valleys: a grid, then ever finer grids around its best point."""
     best = low
-    for _ in range(_ZOOMS):
+    for _ in range(zooms):
         grid = np.linspace(low, high, _GRID)
-        values = np.array([curve(x) for x in grid])
-        i = int(np.argmin(values))
-        best = float(grid[i])
-        low, high = grid[max(i - 1, 0)], grid[min(i + 1, _GRID - 1)]
+        i = int(np.argmin(curve(grid)))
+        best, low, high = float(grid[i]), float(grid[max(i - 1, 0)]), float(grid[min(i + 1, _GRID - 1)])
     return best
 
 
@@ -190,26 +196,26 @@ def _train_teacher(choice: _Choice) -> list[Option]:
     if size is None:
         high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
 
-        def loss(log_size: float) -> float:
-            params = float(np.exp(log_size))
-            found = _taught_by_best(choice, params, shares)
-            if found is None or not np.isfinite(found.student_loss):
-                return np.inf
-            return float(found.student_loss) * choice.pull(params, float(found.student_tokens))
+        def losses(log_sizes: Array) -> Array:
+            found = _taught_by_best(choice, np.exp(log_sizes), shares)
+            pull = (
+                1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
+            )
+            return np.nan_to_num(found.student_loss * pull, nan=np.inf)
 
-        size = float(np.exp(_lowest(loss, np.log(SMALLEST_STUDENT), np.log(high))))
-    best = _taught_by_best(choice, size, shares)
-    if best is None or not np.isfinite(best.student_loss):
-        return []
-    params, tokens = float(best.teacher_params), float(best.teacher_tokens)
+        size = float(np.exp(_lowest(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms)))
+    best = _taught_by_best(choice, np.array([size]), shares)
+    if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
+        return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
+    params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
     teacher = Teacher(name=f"{format_count(params)} teacher on {format_count(tokens)} tokens", params=params,
                       tokens=tokens, exists=False)  # fmt: skip
     return [Option(kind="train-teacher", teacher=teacher, student_params=size,
-                   student_tokens=float(best.student_tokens))]  # fmt: skip
+                   student_tokens=float(best.student_tokens[0]))]  # fmt: skip
 
 
-def _taught_by_best(choice: _Choice, size: float, shares: CostShares) -> "OptimalPlan | None":
-    """The best teacher to train for a student of this size; None where serving takes the whole budget."""
+def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> "OptimalPlan":
+    """The best teacher to train for students of these sizes; nan where the budget is too small."""
     from distillaw.planning.optimum import optimal_distillation
 
     situation = choice.situation
@@ -217,28 +223,26 @@ def _taught_by_best(choice: _Choice, size: float, shares: CostShares) -> "Optima
     def repeated(d: Array) -> Array:
         return np.log(effective_tokens(situation, np.exp(d)))
 
-    serving = float(forward_curve(situation, np.asarray(size))) * situation.inference_tokens
     assert situation.compute is not None
-    if situation.compute <= serving:
-        return None
+    left = situation.compute - forward_curve(situation, sizes) * situation.inference_tokens
+    smallest, largest = float(sizes.min()), float(sizes.max())
     return optimal_distillation(
-        choice.ensemble, student_params=np.asarray(size), compute=np.asarray(situation.compute - serving),
-        shares=shares, forward=lambda N: forward_curve(situation, N),
+        choice.ensemble, student_params=sizes, compute=np.maximum(left, 1.0), shares=shares,
+        forward=lambda N: forward_curve(situation, N),
         effective_tokens=None if situation.unique_tokens is None else repeated,
-        teacher_params_bounds=(_TEACHERS[0] * size, _TEACHERS[1] * size),
-        teacher_tokens_bounds=(size, _TEACHERS[1] ** 2 * size), min_student_tokens=SMALLEST_RATIO * size,
+        teacher_params_bounds=(_TEACHERS[0] * smallest, _TEACHERS[1] * largest),
+        teacher_tokens_bounds=(smallest, _TEACHERS[1] ** 2 * largest), min_student_tokens=SMALLEST_RATIO * smallest,
     )  # fmt: skip
 
 
 def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Option) -> list[Option]:
     """The best share to be taught, on the same bill; nothing where an end of the range is best."""
-    low, high = 0.02, 0.98
-    share = low
-    for _ in range(_ZOOMS):
-        grid = np.linspace(low, high, _GRID)
-        after, _ = handed_over(ensemble, situation, pure, _tokens_at_shares(situation, pure, grid), grid)
-        i = int(np.argmin(after.mean(0)))
-        share, low, high = float(grid[i]), grid[max(i - 1, 0)], grid[min(i + 1, _GRID - 1)]
+
+    def losses(shares: Array) -> Array:
+        after, _ = handed_over(ensemble, situation, pure, _tokens_at_shares(situation, pure, shares), shares)
+        return after.mean(0)
+
+    share = _lowest(losses, 0.02, 0.98)
     if not 0.03 < share < 0.97:
         return []
     tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
