@@ -122,7 +122,7 @@ def plan(
     exact, label = (None, "") if params is None else _exact_size(record, params)
     situation = Situation(
         student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
-        max_params=limit, limit_text=why, teachers=candidates or _candidates(record, params, tokens),
+        max_params=limit, limit_text=why, teachers=candidates or _candidates(record, params or limit, tokens),
         may_train_teacher=may_train_teacher, scenario=scenario, shares=None if shares is None else CostShares(*shares),
         students_served=students_served, logits=logits, unique_tokens=_count(unique_tokens, "unique-tokens"),
         inference_tokens=_count(inference_tokens, "inference-tokens") or 0.0, **_sizes(record, vocab, context),

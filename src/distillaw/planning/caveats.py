@@ -101,11 +101,27 @@ def caveats(
     assert headline.pretrain is not None
     for row in (headline.pretrain, *(r for r in headline.alternatives if not r.is_speculative)):
         found += _odd(row, situation, headline)
+    found += _left_out(situation, headline)
     silent = [e for e in evidence if e is not headline and not e.speaks and e.kind == "fitted"]
     found += [
         f"{e.source}: {e.status}: {e.note}" for e in silent if e.status not in ("NOT_FITTED", "TEACHER_SIZE")
     ]
     return list(dict.fromkeys(found))
+
+
+def _left_out(situation: Situation, headline: Evidence) -> list[str]:
+    """Teachers that were named and are in no strategy: nobody should think that they were judged."""
+    judged = {row.teacher.name for row in headline.distil if row.teacher is not None}
+    found = []
+    for teacher in situation.teachers:
+        if teacher.name not in judged:
+            why = "its bill leaves nothing for the student (who pays for its training? --scenario, --students-served)"
+            if situation.compute is not None and teacher.params is None:
+                why = "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params"
+            elif situation.compute is None:
+                why = "nothing that may decide knows its loss"
+            found.append(f"left out: the {teacher.name}: {why}")
+    return found
 
 
 def _unbelieved(evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:

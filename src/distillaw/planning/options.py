@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.scenarios import CostShares
+from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import effective_tokens, forward_curve, shares_of, tokens_bought, tokens_for
 from distillaw.planning.predictions import handed_over, option_loss, teacher_losses
 from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher
-from distillaw.quantities import format_count
+from distillaw.quantities import format_count, format_flop
 
 if TYPE_CHECKING:
     from distillaw.planning.optimum import OptimalPlan
@@ -129,7 +130,17 @@ class _Choice:
 
 def _pretrain(choice: _Choice) -> Option:
     option = _sized(choice, None, kind="pretrain")
-    assert option is not None, "a checked situation trains the student itself"
+    if option is None:
+        situation = choice.situation
+        serving = (
+            f" after serving {format_count(situation.inference_tokens)} tokens"
+            if situation.inference_tokens
+            else ""
+        )
+        raise ConfigError(
+            f"compute {format_flop(situation.compute or 0.0)} trains no student of any size{serving}: below "
+            f"{SMALLEST_RATIO} tokens per parameter nothing is learnt that a law describes. Raise it"
+        )
     return option
 
 

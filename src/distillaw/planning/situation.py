@@ -141,6 +141,8 @@ class Situation:
         if size is not None and size < SMALLEST_STUDENT:
             raise ConfigError(f"student of {size:g} parameters: write 300M for 300 million")
         if self.student_params is None:
+            if self.student_tokens is not None and size is not None:
+                self._check_ratio(self.student_tokens, size)
             return
         if self.max_params is not None and self.max_params < self.student_params:
             raise ConfigError(
@@ -149,21 +151,20 @@ class Situation:
             )
         from distillaw.planning.bills import training_tokens
 
-        tokens = (
-            self.student_tokens
-            if self.student_tokens is not None
-            else training_tokens(self, self.student_params)
-        )
-        given = (
-            f"{format_count(tokens)} tokens"
-            if self.compute is None
-            else f"compute {format_flop(self.compute)}"
-        )
-        if tokens < SMALLEST_RATIO * self.student_params:
+        self._check_ratio(training_tokens(self, self.student_params), self.student_params)
+
+    def _check_ratio(self, tokens: float, params: float) -> None:
+        """Enough tokens per parameter to be called training."""
+        if tokens < SMALLEST_RATIO * params:
+            given = (
+                f"{format_count(tokens)} tokens"
+                if self.compute is None
+                else f"compute {format_flop(self.compute)}"
+            )
             raise ConfigError(
-                f"{given} for a {format_count(self.student_params)} student is {tokens / self.student_params:.2g} "
-                f"tokens per parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a study describes. "
-                "Use a smaller student or a larger budget"
+                f"{given} for a {format_count(params)} student is {tokens / params:.2g} tokens per parameter; below "
+                f"{SMALLEST_RATIO} nothing is learnt that a law or a study describes. Use a smaller student or a "
+                "larger budget"
             )
 
     def _check_tokenizers(self) -> None:
