@@ -102,6 +102,11 @@ def caveats(
     for row in (headline.pretrain, *(r for r in headline.alternatives if not r.is_speculative)):
         found += _odd(row, situation, headline)
     found += _left_out(situation, headline)
+    if situation.student_params is None and situation.compute is not None:
+        found.append(
+            "the student's size was chosen by a law, and is good partly by luck: the probability of distilling is too high "
+            "for such questions, and 20 tokens per parameter without a teacher did as well (docs/verdict.md). Fix --student"
+        )
     silent = [e for e in evidence if e is not headline and not e.speaks and e.kind == "fitted"]
     found += [
         f"{e.source}: {e.status}: {e.note}" for e in silent if e.status not in ("NOT_FITTED", "TEACHER_SIZE")
