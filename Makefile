@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SLOW   ?= not slow and not gpu
 
-.PHONY: demo test test-all lint format clean
+.PHONY: bench-planner demo test test-all lint format clean
 
 demo: $(READY)
 	$(BIN)/distillaw study run studies/quickstart.toml --out out/quickstart
@@ -16,6 +16,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+# Is the planner calibrated, on truths that are not its own? About a quarter of an hour on one core.
+bench-planner: $(READY)
+	$(BIN)/python benchmarks/planner.py --full --out benchmarks/results/planner.json --figure docs/reliability.png
 
 lint: $(READY)
 	$(BIN)/ruff check .
