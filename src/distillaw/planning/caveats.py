@@ -104,8 +104,8 @@ def caveats(
     found += _left_out(situation, headline)
     if situation.student_params is None and situation.compute is not None:
         found.append(
-            "a law chose the student's size, and such a size is good partly by luck: the probability of distilling is too "
-            "high then, and 20 tokens per parameter without a teacher did as well (docs/verdict.md). Fix --student"
+            "a law chose the student's size, and such a size is good partly by luck: the probability of distilling is "
+            "too high then, and 20 tokens per parameter without a teacher did as well (docs/verdict.md). Fix --student"
         )
     silent = [e for e in evidence if e is not headline and not e.speaks and e.kind == "fitted"]
     found += [
