@@ -95,11 +95,24 @@ def test_a_measured_loss_is_brought_to_the_laws_scale_or_widens_it():
     assert harder.gain.mean == pytest.approx(1.3 * estimated.gain.mean, rel=1e-2), (
         "text 30 % harder, all losses alike"
     )
+    own = gain(tokens=2e11, loss=loss)
+    assert harder.crossover_tokens == pytest.approx(own.crossover_tokens), (
+        "one ratio of losses, one crossover"
+    )
+    told = "\n".join(explanation(harder))
+    assert f"(given as {1.3 * loss:.4f})" in told and "losses on yours are 1.3000 times as high" in told
     alone = gain(loss=loss)
     assert alone.gain.upper - alone.gain.lower > 1.5 * (estimated.gain.upper - estimated.gain.lower)
     other = gain(loss=1.5 * loss)
     assert other.verdict == "too-close"
     assert any(e.status == "OTHER_TEXT" for e in other.evidence)
+
+
+def test_the_losses_shown_by_law_are_those_of_a_distillation_that_laws_describe():
+    answer = plan("1B", compute=1e21, max_params="4B", teachers=[EIGHT], with_flips=False)
+    source = next(e for e in answer.evidence if "laws" in e.details)
+    shown = [law["distil"] for law in source.details["laws"].values()]
+    assert np.mean(shown) == pytest.approx(source.best.loss.mean, abs=2e-3)
 
 
 def test_named_teachers_come_with_their_size_and_a_warning():

@@ -18,6 +18,9 @@ OUT_OF_RANGE = "OUT_OF_RANGE"
 FAR_OUTSIDE = "far_outside"
 """Key of `Evidence.details`: the numbers are so far out of range that showing them would only mislead."""
 
+TEXT_SCALE = "text_scale"
+"""Key of `Evidence.details`: the user's losses over the law's, for the same models (text_scale.py)."""
+
 SOURCES = "sources"
 """Key of `Evidence.details`: the sources that a consensus puts together."""
 

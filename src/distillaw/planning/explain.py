@@ -9,6 +9,7 @@ from distillaw.planning.consensus import LAW_DOF
 from distillaw.planning.decision import MARGIN, SURE, Verdict
 from distillaw.planning.evidence import Evidence, Interval, Strategy
 from distillaw.planning.predictions import teacher_losses
+from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import Voice
 from distillaw.planning.wording import interval
 from distillaw.quantities import format_count, format_flop
@@ -21,8 +22,9 @@ def explanation(verdict: Verdict) -> list[str]:
     deciding = [
         v for v in verdict.sources.voices if v.source in verdict.headline.deciding and v.ensemble is not None
     ]
+    scales = {e.source: TextScale.of(e) for e in verdict.evidence}
     for voice in deciding:
-        lines += _law(verdict, voice, row)
+        lines += _law(verdict, voice, row, scales[voice.source])
     if verdict.headline.kind == "measured":
         lines += _runs(verdict)
     return lines + _decision(verdict)
@@ -52,9 +54,9 @@ def _costs(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _law(verdict: Verdict, voice: Voice, row: Strategy) -> list[str]:
+def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> list[str]:
     """Both losses under the middle of one voice, with its coefficients."""
-    situation, own = verdict.situation, verdict.headline.pretrain
+    situation, own, is_scaled = verdict.situation, verdict.headline.pretrain, abs(scale.ratio - 1) > 5e-4
     assert voice.ensemble is not None and own is not None and row.teacher is not None
     ensemble = voice.ensemble
     p, s = ({k: float(np.median(v)) for k, v in part.items()} for part in (ensemble.plain, ensemble.student))
@@ -67,12 +69,12 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy) -> list[str]:
     d_own, d = (float(effective_tokens(situation, r.student_tokens)) for r in (own, row))
     alone = ensemble.supervised(params=own.student_params, tokens=d_own)
     same = ensemble.supervised(params=row.student_params, tokens=d)
-    teacher = np.exp(teacher_losses(ensemble, situation, row.teacher))
+    teacher = np.exp(teacher_losses(ensemble, situation, scale.teacher_on_law_text(row.teacher)))
     lines.append(
         f"without a teacher: L({format_count(own.student_params)}, {format_count(d_own)}) = {_span(alone)} nats/token"
     )
     how = (
-        "given"
+        "given" + (f" as {row.teacher.loss:.4f}" if is_scaled else "")
         if row.teacher.loss is not None
         else f"L({format_count(row.teacher.params or 0)}, {format_count(row.teacher.tokens or 0)})"
     )
@@ -81,6 +83,10 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy) -> list[str]:
         f"{float(np.mean(teacher / same)):.3f}"
     )
     lines.append(_taught(ensemble, s, row, d, same, teacher))
+    if is_scaled:
+        lines.append(
+            f"all of that on the law's own text; losses on yours are {scale.ratio:.4f} times as high"
+        )
     return lines
 
 

@@ -5,6 +5,7 @@ doubt, laws count alike, and the band is over all of them: where they disagree i
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -15,11 +16,22 @@ from distillaw.planning.crossover import Crossover, band_of, crossings
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.predictions import teacher_losses
 from distillaw.planning.situation import Situation
+from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import Voice
 
 _SPAN = (0.1, 1000.0)
 """Budgets searched, in units of the present one."""
 _POINTS, _QUANTILES, _MEMBERS = 81, 21, 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A law that decides."""
+
+    voice: Voice
+    doubt: float
+    """Standard deviation of a gain, nats/token of the user's text."""
+    scale: TextScale
 
 
 def law_crossovers(
@@ -40,10 +52,11 @@ def law_crossovers(
         level: of the bands.
     """
     asked = {v.source: v for v in voices}
-    laws = [(asked[e.source], float(e.details["doubt"])) for e in witnesses if e.source in asked]  # type: ignore[arg-type]
+    laws = [_Asked(voice=asked[e.source], doubt=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
+            for e in witnesses if e.source in asked]  # fmt: skip
     if not laws or row.teacher is None:
         return None, None
-    source = " and ".join(voice.source for voice, _ in laws)
+    source = " and ".join(law.voice.source for law in laws)
     tokens = row.student_tokens * np.geomspace(*_SPAN, _POINTS)
     by_tokens = _band(situation, laws, row, tokens, (tokens, tokens), source, level)
     total = row.compute["total"]
@@ -57,28 +70,28 @@ def law_crossovers(
 
 
 def _band(
-    situation: Situation, laws: Sequence[tuple[Voice, float]], row: Strategy, grid: Array, tokens: tuple[Array, Array],
+    situation: Situation, laws: Sequence[_Asked], row: Strategy, grid: Array, tokens: tuple[Array, Array],
     source: str, level: float,
 ) -> Crossover | None:  # fmt: skip
     if len(grid) < 2:
         return None
-    crossed = [_crossings(situation, voice, doubt, row, grid, tokens) for voice, doubt in laws]
+    crossed = [_crossings(situation, law, row, grid, tokens) for law in laws]
     fewest = min(len(c) for c in crossed)
     alike = [np.quantile(c, (np.arange(fewest) + 0.5) / fewest, method="inverted_cdf") for c in crossed]
     return band_of(np.concatenate(alike), (float(grid[0]), float(grid[-1])), source, level)
 
 
 def _crossings(
-    situation: Situation, voice: Voice, doubt: float, row: Strategy, grid: Array, tokens: tuple[Array, Array]
+    situation: Situation, law: _Asked, row: Strategy, grid: Array, tokens: tuple[Array, Array]
 ) -> Array:
     """First point of the grid where the gain is gone, by member and by quantile of the doubt."""
-    assert voice.ensemble is not None and row.teacher is not None
-    every = np.linspace(0, voice.ensemble.size - 1, min(voice.ensemble.size, _MEMBERS)).astype(int)
-    ensemble = voice.ensemble.take(every)
+    whole = law.voice.ensemble
+    assert whole is not None and row.teacher is not None
+    ensemble = whole.take(np.linspace(0, whole.size - 1, min(whole.size, _MEMBERS)).astype(int))
     n = np.full((1, 1), np.log(row.student_params))
     d = [np.log(effective_tokens(situation, one))[None] for one in tokens]
-    t = teacher_losses(ensemble, situation, row.teacher)[:, None]
+    t = teacher_losses(ensemble, situation, law.scale.teacher_on_law_text(row.teacher))[:, None]
     alone, distilled = np.exp(ensemble.log_supervised(n, d[0])), np.exp(ensemble.log_distilled(n, d[1], t))
-    shifts = doubt * np.array([NormalDist().inv_cdf((k + 0.5) / _QUANTILES) for k in range(_QUANTILES)])
-    gains = (alone - distilled)[:, None, :] + shifts[:, None]
+    shifts = law.doubt * np.array([NormalDist().inv_cdf((k + 0.5) / _QUANTILES) for k in range(_QUANTILES)])
+    gains = law.scale.ratio * (alone - distilled)[:, None, :] + shifts[:, None]
     return crossings(grid, gains.reshape(-1, len(grid)))

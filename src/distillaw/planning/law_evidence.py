@@ -10,7 +10,15 @@ from distillaw.laws.base import Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning.bills import bill, effective_tokens
 from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
-from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
+from distillaw.planning.evidence import (
+    FAR_OUTSIDE,
+    OUT_OF_RANGE,
+    TEXT_SCALE,
+    Evidence,
+    Interval,
+    Strategy,
+    with_gains,
+)
 from distillaw.planning.gains import GainPosterior
 from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss
@@ -80,7 +88,7 @@ def law_evidence(
             for j in range(len(others))
         ), warnings=(*voice.warnings, *lines),
         details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
-                 "laws": _by_member(voice, predicted, posterior.best)},
+                 TEXT_SCALE: scale.ratio, "laws": _by_member(voice, options, predicted)},
     )  # fmt: skip
 
 
@@ -93,18 +101,18 @@ def _doubt(
     if is_guess:
         share = math.hypot(share, OTHER_TEXT_DOUBT)
     apart = 0.0
-    taught = [j for j, o in enumerate(options) if _is_judged(o)]
-    if voice.rival is not None and taught:
-        best = min(taught, key=lambda j: float(predicted[j].loss.mean()))
+    best = _best_taught(options, predicted)
+    if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
         own = [float(predicted[j].loss.mean()) for j in (0, best)]
         apart = RIVAL_SHARE * abs((own[0] - own[1]) - (rivals[0] - rivals[1]))
     return math.hypot(share * float(predicted[0].loss.mean()), apart)
 
 
-def _is_judged(option: Option) -> bool:
-    """A distillation that laws describe."""
-    return option.teacher is not None and not option.is_speculative
+def _best_taught(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
+    """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
+    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    return min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +164,7 @@ def _outside(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, float]:
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-    taught = [j for j, o in enumerate(options) if _is_judged(o)]
-    best = min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
+    best = _best_taught(options, predicted)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
     return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
 
@@ -198,9 +205,12 @@ def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     return f"{voice.note}, {where}" if voice.note else where
 
 
-def _by_member(voice: Voice, predicted: Sequence[OptionLoss], best: int) -> dict[str, dict[str, float]]:
-    """Losses of pretraining and of the best alternative under each law that has a name."""
-    both = zip(voice.members, predicted[0].loss, predicted[best + 1].loss, strict=False)
+def _by_member(
+    voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
+) -> dict[str, dict[str, float]]:
+    """Losses of pretraining and of the best distillation under each law that has a name."""
+    best = _best_taught(options, predicted)
+    both = zip(voice.members, predicted[0].loss, predicted[best].loss, strict=False)
     return {name: {"pretrain": float(a), "distil": float(b)} for name, a, b in both}
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distillaw.planning.evidence import TEXT_SCALE, Evidence
 from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss, teacher_losses
-from distillaw.planning.situation import Situation
+from distillaw.planning.situation import Situation, Teacher
 from distillaw.planning.voices import Voice
 
 LARGEST_GAIN = 0.15
@@ -28,13 +29,22 @@ class TextScale:
     is_guess: bool = False
     """True where a teacher was measured on the user's text and nothing says how that text compares: 1 is assumed."""
 
+    @classmethod
+    def of(cls, evidence: Evidence) -> "TextScale":
+        """The scale at which a law was asked; 1 where it needed none."""
+        return cls(ratio=float(evidence.details.get(TEXT_SCALE, 1.0)))  # type: ignore[arg-type]
+
+    def teacher_on_law_text(self, teacher: Teacher) -> Teacher:
+        """The teacher with its measured loss as it would be on the law's text."""
+        if teacher.loss is None or self.ratio == 1:
+            return teacher
+        return replace(teacher, loss=teacher.loss / self.ratio, loss_se=teacher.loss_se / self.ratio)
+
     def on_law_text(self, option: Option) -> Option:
-        """The option with its teacher's measured loss as it would be on the law's text."""
-        teacher = option.teacher
-        if teacher is None or teacher.loss is None or self.ratio == 1:
+        """The option with such a teacher."""
+        if option.teacher is None:
             return option
-        moved = replace(teacher, loss=teacher.loss / self.ratio, loss_se=teacher.loss_se / self.ratio)
-        return replace(option, teacher=moved)
+        return replace(option, teacher=self.teacher_on_law_text(option.teacher))
 
     def on_user_text(self, predicted: OptionLoss) -> OptionLoss:
         """A prediction of the law on the user's scale."""
