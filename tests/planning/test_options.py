@@ -10,7 +10,7 @@ from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_for
 from distillaw.planning.budget import compute_for, largest_served
-from distillaw.planning.options import Option, find_options
+from distillaw.planning.options import Option, _tokens_at_shares, find_options
 from distillaw.planning.predictions import PRUNED_WORTH, option_loss
 from distillaw.planning.situation import Situation, Teacher
 
@@ -84,6 +84,35 @@ def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
     for pure, option in ((own, mixed[0]), (taught, mixed[1])):
         np.testing.assert_allclose(option_loss(ensemble, situation, option).loss,
                                    option_loss(ensemble, situation, pure).loss, rtol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", ["best-case", "inference", "pretraining", "pretraining-inference"])
+def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
+    situation = Situation(
+        student_params=1e9, compute=1e23, teachers=[EIGHT], scenario=scenario, inference_tokens=1e11
+    )
+    pure = Option(
+        kind="distil", teacher=EIGHT, student_params=1e9, student_tokens=tokens_for(situation, 1e9, EIGHT)
+    )
+    for share in (0.1, 0.7, 1.0):
+        tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
+        assert bill(situation, 1e9, tokens, EIGHT, taught=share)["total"] == pytest.approx(1e23)
+
+
+def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():
+    unknown = Teacher(name="served elsewhere", loss=2.0)
+    free = plan(
+        "1B",
+        compute=1e21,
+        teachers=[unknown],
+        scenario="best-case",
+        may_train_teacher=False,
+        with_flips=False,
+    )
+    assert free.headline.best.student_tokens == free.headline.pretrain.student_tokens
+    assert free.headline.best.compute["total"] == pytest.approx(1e21)
+    with pytest.raises(ConfigError, match="pays for no teacher"):
+        plan("1B", compute=1e21, teachers=[unknown], may_train_teacher=False)
 
 
 def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):

@@ -71,11 +71,19 @@ def shares_of(situation: Situation, teacher: Teacher | None) -> CostShares:
     return CostShares(logits, training / n)
 
 
+def _hides_cost(situation: Situation, teacher: Teacher | None) -> bool:
+    """True where this student pays for a teacher whose size, and so whose price, nobody knows."""
+    if teacher is None or teacher.params is not None:
+        return False
+    shares = shares_of(situation, teacher)
+    return max(shares.delta_lgt, shares.delta_pre) > 0
+
+
 def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> float | None:
     """Tokens that a student of this size can have from a teacher: given, or bought; None where it buys none."""
     if situation.student_tokens is not None:
         return situation.student_tokens
-    if teacher is not None and teacher.params is None:
+    if _hides_cost(situation, teacher):
         return None
     assert situation.compute is not None
     tokens = tokens_on(situation, situation.compute, forward_flop(situation, params), teacher)
@@ -84,7 +92,7 @@ def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> 
 
 def tokens_bought(situation: Situation, sizes: Array, teacher: Teacher | None) -> Array:
     """The same for many sizes; nothing where the teacher's size is unknown, negative where it costs too much."""
-    if teacher is not None and teacher.params is None:
+    if _hides_cost(situation, teacher):
         return np.zeros(len(sizes))
     assert situation.compute is not None
     return tokens_on(situation, situation.compute, forward_curve(situation, sizes), teacher)
@@ -97,7 +105,7 @@ def tokens_on(situation: Situation, compute, student, teacher: Teacher | None):
         situation: who pays for what.
         compute: C, FLOP.
         student: F(N_S), FLOP per token.
-        teacher: of known size, or None.
+        teacher: of known size, or free, or None.
     """
     left, each = compute - student * situation.inference_tokens, TRAINING_FACTOR * student
     if teacher is not None and teacher.params is not None:
@@ -132,7 +140,8 @@ def bill(
     if teacher is None:
         return {**parts, "total": own}
     if teacher.params is None:
-        return {**parts, "teacher_logits": None, "teacher_training": None, "total": None}
+        total = None if _hides_cost(situation, teacher) else own
+        return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
     forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
     logits, training = forward * tokens * taught, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
     total = own + shares.delta_lgt * logits + shares.delta_pre * training

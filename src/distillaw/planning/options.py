@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.bills import effective_tokens, forward_curve, shares_of, tokens_bought, tokens_for
+from distillaw.planning.bills import (
+    effective_tokens,
+    forward_curve,
+    forward_flop,
+    shares_of,
+    tokens_bought,
+    tokens_for,
+)
 from distillaw.planning.predictions import handed_over, option_loss, teacher_losses
 from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher
 from distillaw.quantities import format_count, format_flop
@@ -264,10 +272,13 @@ def _tokens_at_shares(situation: Situation, pure: Option, taught: Array) -> Arra
     """Tokens in all when only a share of them needs the teacher, on the bill of `pure`."""
     if situation.student_tokens is not None:
         return np.full(len(taught), situation.student_tokens)
-    alone = tokens_for(situation, pure.student_params, None)
-    assert alone is not None
-    # FLOP per token are linear in the share, so 1/tokens is
-    return 1 / ((1 - taught) / alone + taught / pure.student_tokens)
+    if (
+        pure.teacher is None or pure.teacher.params is None
+    ):  # of unknown size: allowed where its logits are free
+        return np.full(len(taught), pure.student_tokens)
+    own = TRAINING_FACTOR * forward_flop(situation, pure.student_params)
+    logits = shares_of(situation, pure.teacher).delta_lgt * forward_flop(situation, pure.teacher.params)
+    return pure.student_tokens * (own + logits) / (own + taught * logits)
 
 
 def _can_prune(option: Option) -> bool:
