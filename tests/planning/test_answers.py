@@ -1,6 +1,7 @@
 """What a verdict says besides its numbers: the equations put in, the notebook, the pilot, how flat the choice is."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from distillaw.laws.published import published
 from distillaw.planning.api import plan
 from distillaw.planning.bills import forward_flop
 from distillaw.planning.explain import explanation
+from distillaw.planning.pilot import _pilot_flop
 from distillaw.planning.situation import Teacher
 from distillaw.planning.voices import find_voices, fitted_voice
 
@@ -71,6 +73,19 @@ def test_a_close_call_names_a_pilot_with_its_price():
     spent = re.search(r"([\d.]+e\d+) FLOP", close.next_runs[0])
     if spent:
         assert float(spent[1]) < 10 * 1e20
+
+
+def test_a_pilot_pays_for_the_teacher_it_needs():
+    """One shrunk like the student, or one that must be trained; never the logits of the teacher of the target."""
+    row = plan("1B", student_tokens=2e10, teachers=[EIGHT], with_flips=False).headline.best
+    situation = plan("1B", student_tokens=2e10, teachers=[EIGHT], with_flips=False).situation
+    small, _ = _pilot_flop(situation, row, 10.0)
+    student, teacher = (forward_flop(situation, n) for n in (1e8, 8e8))
+    half, taught = forward_flop(situation, 5e7), 2e9 * teacher + 1e9 * teacher
+    assert small == pytest.approx(3 * (6 * student * 2e9 + 6 * half * 1e9 + taught) + 3 * teacher * 2e10)
+    whole, _ = _pilot_flop(situation, row, 1.0)
+    new, _ = _pilot_flop(situation, replace(row, teacher=replace(EIGHT, exists=False)), 1.0)
+    assert new - whole == pytest.approx(3 * forward_flop(situation, 8e9) * 2e11)
 
 
 def test_a_weak_teacher_a_small_one_and_short_training_are_said():

@@ -3,6 +3,7 @@
 import pytest
 
 from distillaw.planning.api import plan
+from distillaw.planning.flips import find_flips
 from distillaw.planning.situation import Teacher
 
 CALL = {"student_params": "1B", "compute": 1e21}
@@ -46,6 +47,13 @@ def test_a_change_that_does_not_matter_is_not_a_flip():
     )
     assert verdict.verdict == "pretrain"
     assert not [f for f in verdict.flips if f.input == "students_served"]
+
+
+def test_where_the_laws_alone_say_otherwise_nothing_is_said_to_flip():
+    weak = plan("1B", student_tokens=2e10, teachers=[Teacher(name="bad", params=5e8, tokens=1e10)])
+    assert weak.verdict == "pretrain" and weak.flips
+    decided_by_runs = find_flips(weak.situation, weak.sources, "distil", trains_teacher=False)
+    assert decided_by_runs == [], "a step of nothing at all would have flipped it"
 
 
 def test_flips_are_in_the_json():

@@ -1,6 +1,7 @@
 """What to run next: the cheapest runs that would settle a verdict that is too close, with their cost."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 from distillaw.planning.bills import bill
@@ -56,13 +57,14 @@ def _first_study(situation: Situation, headline: Evidence, answer: Call) -> list
 
 
 def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float) -> str:
-    """The smallest share of the target at which pairs would decide, if the gain is what it is thought to be."""
+    """The cheapest share of the target at which pairs would decide, if the gain is what it is thought to be."""
     best, own = headline.best, headline.pretrain
     assert own is not None
-    scale = next((s for s in SCALES if _would_settle(s, gain, margin, own.loss.mean)), None)
+    settle = [s for s in SCALES if _would_settle(s, gain, margin, own.loss.mean)]
+    scale = min(settle, key=lambda s: _pilot_flop(situation, best, s)[0], default=None)
     down = scale or 1.0
     size, tokens = best.student_params / down, best.student_tokens / down
-    flop = PILOT_SEEDS * sum(_pair_flop(situation, best, size / part, tokens / part) for part in _parts(down))
+    flop, taught = _pilot_flop(situation, best, down)
     where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
     ratio = (
         "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
@@ -75,7 +77,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
         ending = f"The gain thought of ({gain:.3f}) is hardly more than the noise of pairs: more seeds may be needed"
     return (
         f"a paired pilot {where}: {format_count(size)} on {format_count(tokens)} tokens without a teacher and from one"
-        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{share}. {ending} (distillaw study run)"
+        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{taught}{share}. {ending} (distillaw study run)"
     )
 
 
@@ -84,10 +86,24 @@ def _parts(down: float) -> tuple[float, ...]:
     return (1.0, 2.0) if down > 1 else (1.0,)
 
 
-def _pair_flop(situation: Situation, best: Strategy, size: float, tokens: float) -> float:
-    """One run without the teacher, one with it, and its logits."""
-    taught = bill(situation, size, tokens, best.teacher)
-    return 2 * (taught["student_training"] or 0.0) + (taught["teacher_logits"] or 0.0)
+def _pilot_flop(situation: Situation, best: Strategy, down: float) -> tuple[float, str]:
+    """Pairs of runs with their logits and, where it is not at hand, a teacher shrunk like the student; and a remark."""
+    teacher = best.teacher
+    assert teacher is not None
+    is_priced = teacher.params is not None and teacher.tokens is not None
+    if is_priced and down > 1:
+        teacher = replace(teacher, params=teacher.params / down, tokens=teacher.tokens / down)  # type: ignore[operator]
+    flop = 0.0
+    for part in _parts(down):
+        costs = bill(situation, best.student_params / down / part, best.student_tokens / down / part, teacher)
+        flop += PILOT_SEEDS * (2 * (costs["student_training"] or 0.0) + (costs["teacher_logits"] or 0.0))
+    if not is_priced:
+        return flop, " and what the teacher costs, whose size or tokens are not known"
+    if down == 1 and teacher.exists:
+        return flop, ""
+    return flop + (
+        bill(situation, best.student_params, 0.0, teacher)["teacher_training"] or 0.0
+    ), " with its teacher"
 
 
 def _ordinal(down: float) -> str:
@@ -109,7 +125,7 @@ def _measure_target(situation: Situation, headline: Evidence) -> str:
     missing, cost = [], 0.0
     if own.basis != "measured":
         missing.append(f"on {format_count(own.student_tokens)} tokens without a teacher")
-        cost += own.compute["total"] or 0.0
+        cost += own.compute["student_training"] or 0.0
     if best.basis != "measured":
         teacher = best.teacher.name if best.teacher else ""
         missing.append(f"on {format_count(best.student_tokens)} tokens from the {teacher}")
