@@ -1,12 +1,14 @@
 """Several sources as one belief: narrower where they agree, wide where they do not, outliers outvoted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
 from distillaw.planning.api import plan
 from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief, agreed_draws
-from distillaw.planning.decision import disagreement, witnesses
+from distillaw.planning.decision import agree, disagreement, witnesses
 from distillaw.planning.situation import Teacher
 
 ORDER = np.random.default_rng(0).normal(size=20_000)
@@ -54,6 +56,21 @@ def test_a_sharp_measurement_outvotes_a_distant_law():
     measured = Belief(centres=np.array([0.05]), scale=0.005, dof=6.0)
     alone, both = agreed_draws([measured], ORDER), agreed_draws([measured, law(-0.3, sd=0.03)], ORDER)
     assert abs(both.mean() - alone.mean()) < 0.002
+
+
+def test_teachers_of_one_name_stay_two():
+    two = [Teacher(name="a", params=2e9, tokens=4e10), Teacher(name="a", params=8e9, tokens=2e11)]
+    source = plan("1B", student_tokens=2e10, teachers=two, with_flips=False).evidence[0]
+    both = agree([source, replace(source, source="another")], level=0.9)
+    assert [row.teacher for row in both.alternatives] == [row.teacher for row in source.alternatives]
+
+
+def test_the_range_is_that_of_the_source_that_knows_the_best():
+    own, other = (plan("1B", student_tokens=2e10, teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
+                       with_flips=False).evidence[0] for size in (1e9, 8e9))  # fmt: skip
+    both = agree([replace(own, inside_range=True), replace(other, inside_range=False)], level=0.9)
+    assert both.best.teacher.params == 8e9
+    assert not both.inside_range
 
 
 def test_a_witness_of_little_weight_moves_little():

@@ -115,6 +115,14 @@ def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():
         plan("1B", compute=1e21, teachers=[unknown], may_train_teacher=False)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"loss_se": 3.0}, {"loss_se": -0.1}, {"loss_se": float("nan")}, {"estimate_error": 1.5}]
+)
+def test_errors_larger_than_the_loss_are_refused(wrong):
+    with pytest.raises(ConfigError, match="standard error"):
+        Teacher(name="t", params=2e9, tokens=4e10, loss=2.1, **wrong)
+
+
 def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):
     situation = Situation(student_params=4e9, student_tokens=2e10, teachers=[EIGHT])
     found = option_loss(ensemble, situation, by_kind(situation, ensemble)["prune-and-distil"])

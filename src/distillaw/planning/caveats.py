@@ -167,7 +167,7 @@ def _odd(row: Strategy, situation: Situation, headline: Evidence) -> list[str]:
     if row.teacher.loss is None and row.teacher.exists:
         found.append(
             f"the loss of the {row.teacher.name} ({row.teacher_loss:.3f}) is what the law makes of its size and "
-            "tokens, on the law's text: measure it on yours, distillaw scout"
+            "tokens alone: measure it on yours, distillaw scout"
         )
     size = row.teacher.params
     if size and size < row.student_params / 1.25:

@@ -113,11 +113,11 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     """Several sources as one: gains multiplied as densities, all else from the first, which is trusted most."""
     lead = sources[0]
     assert lead.pretrain is not None and lead.posterior is not None
-    by_source = [{row.name: j for j, row in enumerate(e.alternatives)} for e in sources]
-    names = list(dict.fromkeys(name for rows in by_source for name in rows))
+    by_source = [{(row.name, row.teacher): j for j, row in enumerate(e.alternatives)} for e in sources]
+    keys = list(dict.fromkeys(key for rows in by_source for key in rows))
     columns, rows = [], []
-    for name in names:
-        those = [(e, at[name]) for e, at in zip(sources, by_source, strict=True) if name in at]
+    for key in keys:
+        those = [(e, at[key]) for e, at in zip(sources, by_source, strict=True) if key in at]
         first, j = those[0]
         assert first.posterior is not None
         order = first.posterior.draws[:, j]
@@ -129,12 +129,15 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     posterior = GainPosterior(draws=draws, estimate=draws.mean(0), se=draws.std(0))
     found = tuple(_moved(row, lead.pretrain) for row in with_gains(rows, draws, level))
     others = " and ".join(e.source for e in sources)
-    return replace(
+    together = replace(
         lead, source=f"the consensus of {others}", kind="measured" if lead.kind == "measured" else "consensus",
         note=f"{lead.source} first: {lead.note}", alternatives=found, posterior=posterior, beliefs=(),
-        inside_range=lead.inside_range, warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
+        warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
         details={**lead.details, SOURCES: [e.source for e in sources]},
     )  # fmt: skip
+    best = keys[together.best_index]  # the lead may not know it: then the range is that of the first who does
+    owner = next(e for e, at in zip(sources, by_source, strict=True) if best in at)
+    return replace(together, inside_range=owner.inside_range)
 
 
 def _moved(row: Strategy, pretrain: Strategy) -> Strategy:

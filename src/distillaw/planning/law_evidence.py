@@ -24,7 +24,7 @@ from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import text_scale
-from distillaw.planning.voices import OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
+from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
 from distillaw.quantities import format_count
 
 OTHER_TEXT = "OTHER_TEXT"
@@ -199,8 +199,11 @@ def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
 def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     if voice.is_refused:
         return voice.note
-    factor = float(f"{np.exp(max(outside.values(), default=0.0)):.2g}")
-    where = "inside its fitted range" if not outside else f"a factor {factor:,g} outside its fitted range"
+    where = "inside its fitted range"
+    if outside:
+        worst = max(outside, key=lambda name: outside[name])
+        factor = float(f"{math.exp(outside[worst] / EFOLD_WEIGHT.get(worst, 1.0)):.3g}")
+        where = f"a factor {factor:,g} outside its fitted range ({worst})"
     where += ": whatever it says is a guess" if is_far else ""
     return f"{voice.note}, {where}" if voice.note else where
 

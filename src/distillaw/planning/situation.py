@@ -50,6 +50,12 @@ class Teacher:
             value = getattr(self, what)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"teacher {what} = {value}: it must be positive and finite")
+        for what, largest in (("loss_se", self.loss or math.inf), ("estimate_error", 1.0)):
+            value = getattr(self, what)
+            if not 0 <= value < largest:
+                raise ConfigError(
+                    f"teacher {what} = {value:g}: a standard error is at least 0 and below the loss it belongs to"
+                )
         if self.loss is None and (self.params is None or self.tokens is None):
             raise ConfigError(
                 f"teacher {self.name!r}: a law needs its loss, or its size and tokens to estimate the loss; "

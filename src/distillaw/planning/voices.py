@@ -37,6 +37,10 @@ FAMILIES = ("distillation-kappa", "distillation-auto", "distillation", "distilla
 """Fitted families of a study, the first that is usable speaks."""
 
 
+EFOLD_WEIGHT = {"teacher_loss": 10.0}
+"""Losses move by tenths where sizes move by decades: an e-fold of loss outside a range counts tenfold."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
     """Standard deviation of a predicted gain, as a share of the loss, that an ensemble does not show.
@@ -245,7 +249,7 @@ def efolds_outside(box: Box, coords: Mapping[str, Sequence[float]]) -> dict[str,
     """
     found = {}
     for name, low, high in box.bounds:
-        weight = 10.0 if name == "teacher_loss" else 1.0
+        weight = EFOLD_WEIGHT.get(name, 1.0)
         away = [weight * max(math.log(low / v), math.log(v / high)) for v in coords.get(name, ())]
         if max(away, default=0.0) > 1e-9:
             found[name] = max(away)

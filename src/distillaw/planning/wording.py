@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distillaw.planning.bills import shares_of
 from distillaw.planning.caveats import assumptions, caveats
 from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
@@ -44,7 +45,7 @@ def explain(
     return Words(
         sentence=sentence(situation, headline, answer, level) + _but(answer, equal),
         reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
-        flips_if=tuple(_flips(headline, answer, equal, flips, level)),
+        flips_if=tuple(_flips(situation, headline, answer, equal, flips, level)),
         assumptions=tuple(assumptions(situation, headline)),
         warnings=tuple(caveats(situation, evidence, headline, sources)),
         next_runs=tuple(runs), next_command=command,
@@ -190,7 +191,12 @@ def _equal_sentence(equal: EqualCompute) -> str:
 
 
 def _flips(
-    headline: Evidence, answer: Call, equal: EqualCompute | None, searched: Sequence[Flip], level: float
+    situation: Situation,
+    headline: Evidence,
+    answer: Call,
+    equal: EqualCompute | None,
+    searched: Sequence[Flip],
+    level: float,
 ) -> list[str]:
     """The nearest changes of input that change the answer."""
     if not headline.is_decisive:
@@ -208,7 +214,7 @@ def _flips(
             f"{equal.call.verdict} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
     if answer.verdict == "distil":
-        found += _distil_flips(headline, answer)
+        found += _distil_flips(situation, headline, answer)
     if answer.verdict != "too-close":
         gain = abs(float(headline.gain_draws.mean()))
         found.append(
@@ -218,15 +224,17 @@ def _flips(
     return found
 
 
-def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
+def _distil_flips(situation: Situation, headline: Evidence, answer: Call) -> list[str]:
     """What would take the gain of distilling away."""
     best, found = headline.best, []
     training = best.compute.get("teacher_training")
     exists = best.teacher is not None and best.teacher.exists
-    if exists and training and best.compute["total"]:
+    paid = shares_of(situation, best.teacher).delta_pre
+    if exists and training and paid < 1 and best.compute["total"]:
+        more = (1 - paid) * training
         found.append(
-            f"the teacher had to be trained for this student alone: {format_flop(training)} more, "
-            f"{training / best.compute['total']:.2g} times the present bill"
+            f"the teacher had to be trained for this student alone: {format_flop(more)} more, "
+            f"{more / best.compute['total']:.2g} times the present bill"
         )
     judged = [row for row in headline.distil if not row.is_speculative and row.gain is not None]
     worst = min(judged, key=lambda row: row.gain.mean if row.gain else math.inf)
