@@ -65,6 +65,7 @@ def test_far_outside_every_range_nothing_is_recommended():
         (["--student", "1B", "--law", "nonesuch"], "neither a published law"),
         (["--student", "1B", "--law", "hoffmann2022"], "laws that do"),
         (["--student", "1B", "--margin", "0"], "margin"),
+        (["--student", "1B", "--margin", "-1"], "--margin -1: per cent"),
     ],
 )
 def test_bad_input_is_one_line(arguments, words):

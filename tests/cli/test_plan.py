@@ -126,7 +126,12 @@ def test_a_study_answers_for_its_target(study):
         (["--student", "1B", "--tokens", "20B", "--text", "sotu"], "--scout DIR"),
         (["--student", "1B", "--tokens", "20B", "--teacher", "lama-3.1"], "near it"),
         (["--student", "1B", "--money", "100", "--device", "cpu"], "--price"),
+        (["--student", "1B", "--money", "100", "--price", "-1"], "price = -1"),
         (["--serve-latency", "0.01", "--tokens", "1B"], "--serve-bandwidth"),
+        (["--student", "1B", "--tokens", "20B", "--serve-bandwidth", "-1"], "give --serve-latency"),
+        (["--student", "1B", "--tokens", "20B", "--weight-bytes", "-1"], "give --serve-memory"),
+        (["--student", "1B", "--tokens", "20B", "--only-existing"], "leaves no teacher"),
+        (["--student", "1B", "--tokens", "20B", "--train-teacher"], "--teacher-params and --teacher-tokens"),
         (
             ["--student", "1B", "--tokens", "20B", "--teacher-params", "8B"],
             "needs its loss, or its size and tokens",
@@ -142,3 +147,14 @@ def test_wrong_usage_exits_with_2_and_one_line(arguments, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stdout == ""
+
+
+def test_a_reader_that_closes_the_pipe_early_is_no_failure():
+    """`distillaw plan ... | head -1`."""
+    with subprocess.Popen(
+        [*BIN, "--student", "1B", "--tokens", "20B"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        assert done.stdout is not None and done.stderr is not None
+        done.stdout.close()
+        assert done.stderr.read() == b""
+    assert done.returncode == 0

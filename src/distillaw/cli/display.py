@@ -15,11 +15,6 @@ from distillaw.sweep.local import Display
 LOG_SECONDS = 20.0
 
 
-def console() -> Console:
-    """Standard output; wide enough in pipes that tables are not folded."""
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-
-
 def say(message: str, *, quiet: bool = False) -> None:
     """One line on stderr."""
     if not quiet:

@@ -46,6 +46,8 @@ def gap(
     """
     from distillaw.planning.gap import GapQuestion, capacity_gap
 
+    if not 0 < margin < 100:
+        raise ConfigError(f"--margin {margin:g}: per cent of the best loss, between 0 and 100, e.g. 0.5")
     params = count(student, name="--student")
     per_param = _one_of(
         "--teacher-tokens", teacher_tokens, "--teacher-tokens-per-param", teacher_tokens_per_param

@@ -157,8 +157,12 @@ def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) ->
         student_tokens=_one(asked, "tokens", "its tokens", "20B"),
         teacher_params=_span(asked.get("teacher_params", _TEACHERS), "--teacher-params", size[1]),
         teacher_tokens=None if tokens is None else parse_count(tokens, name="--teacher-tokens"),
-        teacher_tokens_per_param=float(ratio) if ratio else (20.0 if tokens is None else None),
+        teacher_tokens_per_param=_ratio(ratio) if ratio else (20.0 if tokens is None else None),
     )  # fmt: skip
+
+
+def _ratio(text: str) -> float:
+    return parse_count(text, name="--teacher-tokens-per-param")
 
 
 _MAKERS: dict[str, Callable[["Laws", dict[str, str], tuple[int, int]], "GridMap"]] = {
@@ -227,6 +231,11 @@ def _terms(asked: dict[str, str]) -> "Terms":
         )
     most = asked.get("max_teacher_tokens")
     tokens = PAPER_BOUNDS[1] if most is None else parse_count(most, name="--max-teacher-tokens")
+    if tokens <= PAPER_BOUNDS[0]:
+        raise ConfigError(
+            f"--max-teacher-tokens: got {most!r}; teachers of {PAPER_BOUNDS[0]:g} tokens and more are searched, so "
+            "allow more than that, e.g. 30T"
+        )
     return Terms(scenario=known[name], forward=_forward(asked), teacher_tokens=(None, tokens))
 
 

@@ -191,7 +191,7 @@ def _print(
 def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
     from rich.table import Table
 
-    from distillaw.cli.display import console
+    from distillaw.cli.console import console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     decides = design.gain is not None

@@ -43,6 +43,11 @@ def ask(
             "--student the best size for --compute is searched, up to --max-student"
         )
     teachers = read_teachers(candidates)
+    if candidates.only_existing and not teachers and record is None:
+        raise ConfigError(
+            "--only-existing leaves no teacher: none was named. Give --teacher NAME, --teacher-params with "
+            "--teacher-tokens or --teacher-loss, or --study"
+        )
     scenario = SCENARIOS[candidates.scenario]
     shares = None
     if candidates.delta_lgt is not None or candidates.delta_pre is not None:
@@ -67,13 +72,28 @@ def _limit(serving: ServingOptions, vocab: int | None, context: int | None) -> "
         limits.append(
             ServingLimit(params=parse_count(serving.max_student, name="--max-student"), text="as given")
         )
-    if serving.serve_memory is not None or serving.serve_latency is not None:
+    if serving.serve_memory is None and serving.serve_latency is None:
+        _refuse_unused(serving)
+    else:
         limits.append(largest_served(
             memory_bytes=_read(serving.serve_memory, "--serve-memory"), latency=serving.serve_latency,
             bandwidth=_read(serving.serve_bandwidth, "--serve-bandwidth"), weight_bytes=serving.weight_bytes,
             context=context or 4096, vocab=vocab or 32768,
         ))  # fmt: skip
     return min(limits, key=lambda limit: limit.params, default=None)
+
+
+def _refuse_unused(serving: ServingOptions) -> None:
+    """Options of a limit that was not asked for; lest someone believes that they did something."""
+    if serving.serve_bandwidth is not None:
+        raise ConfigError(
+            f"--serve-bandwidth {serving.serve_bandwidth} does nothing by itself: give --serve-latency with it"
+        )
+    if serving.weight_bytes != ServingOptions().weight_bytes:
+        raise ConfigError(
+            f"--weight-bytes {serving.weight_bytes:g} does nothing by itself: give --serve-memory, or --serve-latency "
+            "with --serve-bandwidth"
+        )
 
 
 def _read(text: str | None, name: str) -> float | None:
@@ -93,6 +113,10 @@ def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
     given = {"--teacher-loss": losses, "--teacher-params": params, "--teacher-tokens": tokens}
     lengths = {len(values) for values in given.values() if values}
     if not lengths:
+        if asked.train_teacher:
+            raise ConfigError(
+                "--train-teacher is about the teachers of --teacher-params and --teacher-tokens: give both"
+            )
         return ()
     if len(lengths) > 1:
         counts = ", ".join(f"{name}: {len(values)}" for name, values in given.items() if values)

@@ -1,6 +1,5 @@
 """A verdict in the terminal: five lines, three tables, what would change it, what it assumes."""
 
-import sys
 from typing import TYPE_CHECKING
 
 from distillaw.quantities import format_count, format_flop
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal, or to 140 columns in a pipe."""
-    from rich.console import Console
+    from distillaw.cli.console import console as standard_output
 
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    console = standard_output(soft_wrap=True)
     console.print(str(verdict), markup=False)
     for table in (_losses(verdict), _costs(verdict), _evidence(verdict)):
         console.print()

@@ -74,7 +74,7 @@ def show(
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
     from rich.table import Table
 
-    from distillaw.cli.display import console
+    from distillaw.cli.console import console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (

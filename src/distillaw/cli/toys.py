@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import console
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.display import console, say
+from distillaw.cli.display import say
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
 

@@ -41,10 +41,12 @@ def compute_for(
     hours, how = (device_hours, f"{device_hours:g} device-hours") if device_hours is not None else (0.0, "")
     if money is not None:
         price = preset.price_per_hour if price_per_hour is None else price_per_hour
-        if price is None or price <= 0:
+        if price is None:
             raise ConfigError(
                 f"no price is known for {preset.name}; give --price, US dollars per device-hour"
             )
+        if not 0 < price < float("inf"):
+            raise ConfigError(f"price = {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5")
         hours, how = money / price, f"{money:,.0f} $ at {price:g} $ per device-hour"
     if not 0 < hours < float("inf"):
         raise ConfigError(f"{how}: a budget must be positive and finite")

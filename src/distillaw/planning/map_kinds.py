@@ -51,9 +51,18 @@ def gain_map(
         teacher_loss: L_T of a given teacher, nats/token; or the next.
         teacher: (N_T, D_T) of a given one, whose loss each law estimates. Neither: the best teacher of each cell.
         terms: which teachers are allowed, and by whose FLOP the cheapest of the best loss is found.
+
+    Raises:
+        ConfigError: both a loss and a size, or a loss that no law lets a teacher reach.
     """
     if teacher_loss is not None and teacher is not None:
         raise ConfigError("give the teacher's loss or its size and tokens, not both")
+    floor = float(laws.ensemble.irreducible.max())
+    if teacher_loss is not None and teacher_loss <= floor:
+        raise ConfigError(
+            f"teacher loss {teacher_loss:.4g} is at or below {floor:.4g}, the irreducible loss of these laws: no "
+            "teacher gets there. Give nats per token on the student's text, or a law fitted on that text (--law)"
+        )
     n, d = _axis("student_params", student_params), _axis("student_tokens", student_tokens)
     if teacher_loss is None and teacher is None:
         budget = replace(terms, scenario=Scenario.BEST_CASE).budget(laws.ensemble, float(np.exp(n[0])))
