@@ -69,5 +69,7 @@ def test_two_candidates_in_bits_per_byte(place):
 def test_wrong_usage(place):
     done = distillaw("scout", place / "a", "--text", place / "text.jsonl", "--max-bytes", "10")
     assert done.returncode == 2 and "--max-document-chars" in done.stderr
+    done = distillaw("scout", place / "a", "--text", place / "text.jsonl", "--device", "foo")
+    assert done.returncode == 2 and "--device foo: torch here has cpu" in done.stderr
     done = distillaw("scout", place / "none" / "here", "--text", place / "text.jsonl")
     assert done.returncode == 1 and "no such model here" in done.stderr

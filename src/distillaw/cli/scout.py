@@ -52,6 +52,7 @@ def scout(
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.display import say
+    from distillaw.cli.torch_device import torch_device
     from distillaw.evaluate.scout import scout_teachers
     from distillaw.train.memory import keep_freed_memory
 
@@ -59,19 +60,11 @@ def scout(
     keep_freed_memory()
     found = scout_teachers(
         models, text, max_bytes=budget, context=context, stride=stride, text_column=text_column,
-        max_document_chars=max_document_chars, section_chars=section_chars, out=out, device=_device(device),
+        max_document_chars=max_document_chars, section_chars=section_chars, out=out, device=torch_device(device),
         say=lambda message: say(f"  {message}", quiet=quiet),
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
     print_json(_document(best_first)) if json_ else _print(best_first)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _print(found: "list[ScoutedTeacher]") -> None:
