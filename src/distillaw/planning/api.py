@@ -150,7 +150,9 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
     by_tokens, by_compute = law_crossovers(
         situation, sources.voices, witnesses(evidence), headline.best, level=level
     )
-    headline = replace(headline, crossover=headline.crossover or by_tokens)
+    runs = next((e for e in evidence if e.crossover is not None), None)
+    if runs is None or runs.best.teacher != headline.best.teacher:  # a band belongs to one teacher
+        headline = replace(headline, crossover=by_tokens)
     assert headline.pretrain is not None
     rows = sorted([headline.pretrain, *headline.alternatives], key=_expected_loss(headline))
     flips = []
@@ -167,7 +169,7 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
         headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
         sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command, sources=sources,
-        teachers=teacher_range(sources.lead(situation), headline.best) if is_law else None,
+        teachers=teacher_range(situation, sources.lead(situation), headline.best) if is_law else None,
     )  # fmt: skip
 
 

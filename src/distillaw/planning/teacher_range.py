@@ -5,7 +5,9 @@ The bottom of the curve is flat (spec laws.md section 13.5); a verdict that name
 
 from dataclasses import dataclass
 
+from distillaw.planning.bills import effective_tokens
 from distillaw.planning.evidence import Strategy
+from distillaw.planning.situation import Situation
 from distillaw.planning.teacher_curve import FLAT, TeacherCurve, teacher_curve
 from distillaw.planning.voices import Voice
 from distillaw.quantities import format_count
@@ -44,12 +46,13 @@ class TeacherRange:
         )
 
 
-def teacher_range(voice: Voice, row: Strategy) -> TeacherRange:
+def teacher_range(situation: Situation, voice: Voice, row: Strategy) -> TeacherRange:
     """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own."""
     assert voice.ensemble is not None
     teacher = row.teacher
     known = teacher is not None and teacher.params and teacher.tokens
     ratio = teacher.tokens / teacher.params if known else TOKENS_PER_PARAM  # type: ignore[union-attr, operator]
-    curve = teacher_curve(voice.ensemble, student_params=row.student_params, student_tokens=row.student_tokens,
+    tokens = float(effective_tokens(situation, row.student_tokens))
+    curve = teacher_curve(voice.ensemble, student_params=row.student_params, student_tokens=tokens,
                           teacher_tokens_per_param=ratio)  # fmt: skip
     return TeacherRange(curve=curve, tokens_per_param=ratio)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distillaw.planning.bills import shares_of
 from distillaw.planning.caveats import assumptions, caveats
 from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
@@ -97,7 +96,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
         how = f"{alone.name[0].upper()}{alone.name[1:]}" if larger else "Pretrain without a teacher"
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
-            f"{how}: {percent(answer.probability)} likely to beat every teacher considered by "
+            f"{how}: {percent(answer.probability)} likely to beat the best teacher considered by "
             f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
             "over the best of them"
         )
@@ -214,7 +213,7 @@ def _flips(
             f"{equal.call.verdict} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
     if answer.verdict == "distil":
-        found += _distil_flips(situation, headline, answer)
+        found += _distil_flips(headline, answer)
     if answer.verdict != "too-close":
         gain = abs(float(headline.gain_draws.mean()))
         found.append(
@@ -224,18 +223,9 @@ def _flips(
     return found
 
 
-def _distil_flips(situation: Situation, headline: Evidence, answer: Call) -> list[str]:
+def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
     """What would take the gain of distilling away."""
-    best, found = headline.best, []
-    training = best.compute.get("teacher_training")
-    exists = best.teacher is not None and best.teacher.exists
-    paid = shares_of(situation, best.teacher).delta_pre
-    if exists and training and paid < 1 and best.compute["total"]:
-        more = (1 - paid) * training
-        found.append(
-            f"the teacher had to be trained for this student alone: {format_flop(more)} more, "
-            f"{more / best.compute['total']:.2g} times the present bill"
-        )
+    found = []
     judged = [row for row in headline.distil if not row.is_speculative and row.gain is not None]
     worst = min(judged, key=lambda row: row.gain.mean if row.gain else math.inf)
     if len(judged) > 1 and worst.gain is not None and worst.gain.mean < answer.margin:
