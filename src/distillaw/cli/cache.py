@@ -246,9 +246,9 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     name = str(local.resolve()) if local.exists() else teacher  # the store is read from other folders
     source = name if is_oracle(teacher) else locate(name)
     require_trainable()
-    import torch
     from transformers.utils.logging import disable_progress_bar
 
+    from distillaw.cli.torch_device import torch_device
     from distillaw.data.tokenizer import load_tokenizer
     from distillaw.models.oracle import load_any_teacher
     from distillaw.targets.make import TargetMaker
@@ -256,8 +256,7 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
 
     disable_progress_bar()
     keep_freed_memory()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device(device)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
     loaded = load_any_teacher(source, store, tokenizer, context=request.context, device=device)
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)

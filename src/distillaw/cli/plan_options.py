@@ -74,6 +74,8 @@ class CandidateOptions:
     """Model folders to measure on --text first, in bits per byte."""
     text: str | None = None
     """Your text, for --scout."""
+    section_chars: int = 0
+    """Cut each document of --text into sections of about so many characters, at line ends: for one long file."""
     scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] = "inference"
     """Which of the teacher's costs this student pays."""
     delta_lgt: float | None = None

@@ -143,7 +143,12 @@ def _scouted(asked: CandidateOptions) -> "tuple[Teacher, ...]":
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
     from distillaw.evaluate.scout import scout_teachers
 
-    found = scout_teachers(asked.scout, asked.text, say=lambda line: print(line, file=sys.stderr))
+    found = scout_teachers(
+        asked.scout,
+        asked.text,
+        section_chars=asked.section_chars,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     if len({each.tokenizer for each in found}) > 1:
         raise VocabularyError(_mixed(found))
     from distillaw.planning.situation import Teacher
