@@ -5,9 +5,10 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError
-from distillaw.fitting.calibrate import DEFAULT_PER_DECADE, HoldOuts, calibrate_term
+from distillaw.fitting.calibrate import HoldOuts, calibrate_term
 from distillaw.fitting.comparison import Score, score_all
 from distillaw.fitting.ladder import choose
+from distillaw.fitting.misfit import DEFAULT_PER_DECADE
 from distillaw.fitting.status import FitStatus
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillaw.fitting.calibrate import Calibration
 from distillaw.fitting.capacity import FEWEST_SIZES, fit_gap
 from distillaw.fitting.checks import Verdict
 from distillaw.fitting.curve import Curve
+from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.problem import Observations
 from distillaw.fitting.request import Request
 from distillaw.fitting.result import FitResult

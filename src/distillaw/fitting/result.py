@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import FitError
-from distillaw.fitting.calibrate import Calibration
 from distillaw.fitting.curve import Curve, log_coordinates
+from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.errors import DataError
-from distillaw.fitting.calibrate import Calibration
 from distillaw.fitting.curve import Curve
+from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box

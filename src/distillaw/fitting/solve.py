@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillaw.fitting.calibrate import Calibration, by_cut, by_decade, calibrate_term, hold_out
+from distillaw.fitting.calibrate import by_cut, by_decade, calibrate_term, hold_out
 from distillaw.fitting.checks import Verdict, check_estimate
 from distillaw.fitting.diagnostics import seed_noise
 from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
 from distillaw.fitting.families import Specified
+from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.models import StudentModel
 from distillaw.fitting.problem import Observations
 from distillaw.fitting.profile import profiles

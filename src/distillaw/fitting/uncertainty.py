@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError, FitError
-from distillaw.fitting.calibrate import Calibration
 from distillaw.fitting.curve import Curve
+from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.models import FREE
 from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Array, log_positive

@@ -21,6 +21,8 @@ from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher
 _BETWEEN = (1e7, 1e8)
 """Below, the package's own family of small models; above, the paper's (width / layers = 128); between, a blend."""
 
+_FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
+
 
 def forward_flop(situation: Situation, params: float) -> float:
     """F(N), FLOP per token: what the study counted for that size, or the count of a family, smooth in N."""
@@ -41,14 +43,13 @@ def _counted(params: float, context: int, vocab: int) -> float:
 
 
 def _blend(params: Array, context: int, vocab: int) -> Array:
+    """Both families' F(N) (accounting/family.py) at once, unchecked: the inner loop of every search."""
     low, high = np.log(_BETWEEN)
     part = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
     share = part**2 * (3 - 2 * part)  # no kink at the ends
-    small, large = (
-        FixedAspect(aspect=aspect).forward_flops(params, context=context, vocab=vocab)
-        for aspect in (ASPECT, 128.0)
-    )
-    return np.exp((1 - share) * np.log(small) + share * np.log(large))
+    root = np.cbrt(params)
+    small, large = (1 + f.sigma1 * context / root + f.sigma2 * vocab / root**2 for f in _FAMILIES)
+    return 2 * params * small ** (1 - share) * large**share
 
 
 def training_tokens(situation: Situation, params: float) -> float:
