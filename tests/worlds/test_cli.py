@@ -48,6 +48,18 @@ def test_show_says_what_the_world_measures(capsys):
         assert teacher.loss(documents=64, context=64).value == pytest.approx(2.0, abs=0.03)
 
 
+def test_show_names_the_ways_that_reach_a_loss_and_refuses_one_that_none_reaches(capsys):
+    cli.show("tiny", context=64, documents=2, loss=2.4, json_=True)  # no window is that bad
+    by_window, *others = json.loads(capsys.readouterr().out)["teachers"]
+    assert by_window["settings"] is None
+    assert "by window: on this world it lies between" in by_window["refusal"]
+    assert all(row["settings"] and row["refusal"] is None for row in others)
+    cli.show("tiny", context=64, documents=2, loss=2.4)
+    assert "oracle:loss=2.4,by=window         cannot be" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"no oracle has a loss of 0\.5 nats"):
+        cli.show("tiny", context=64, documents=2, loss=0.5)
+
+
 def test_make_writes_text_and_files_that_load(tmp_path, capsys):
     cli.make("tiny", out=tmp_path / "w", tokens="20k", seed=5)
     assert "20k tokens" in capsys.readouterr().out
@@ -71,7 +83,7 @@ def test_make_writes_text_and_files_that_load(tmp_path, capsys):
     [
         (lambda out: cli.show("hmn"), "did you mean 'hmm'"),
         (lambda out: cli.show("tiny", documents=1), "at least 2 documents"),
-        (lambda out: cli.show("tiny", loss=9.0), "it lies between"),
+        (lambda out: cli.show("tiny", loss=99.0), "it lies between"),
         (lambda out: cli.show("nowhere.toml"), "no such file"),
         (lambda out: cli.make("tiny", out=out, tokens="2T"), "world_tokens"),
         (lambda out: cli.make("tiny", out=out, tokens="many"), "cannot read"),

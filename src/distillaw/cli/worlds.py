@@ -63,7 +63,7 @@ def show(
         world: a name that `distillaw worlds list` gives, or a TOML file with the world (a run's or study's too).
         context: tokens of a window, as held-out text is scored.
         documents: how many are read for it; errors shrink with their root.
-        loss: also the teachers that have this loss, one for each way to make the oracle worse.
+        loss: also the teachers that have this loss, one for each way to make the oracle worse that can reach it.
         json_: print one JSON object instead.
     """
     spec, opened = _open(world)
@@ -96,7 +96,11 @@ def show(
     if teachers:
         print(f"\nteachers of {loss:g} nats")
     for teacher in teachers:
-        print(f"  {teacher['name']:<34}= {teacher['settings']}")
+        print(
+            f"  {teacher['name']:<34}" + (f"= {teacher['settings']}" if teacher["settings"] else "cannot be")
+        )
+        if teacher["refusal"]:
+            print(f"    {teacher['refusal']}")
     print(f"\nnext: distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
 
 
@@ -125,12 +129,26 @@ def _describe(world: "World", context: int, documents: int) -> dict[str, object]
     }  # fmt: skip
 
 
-def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str]]:
-    """A teacher of that loss for each way: its name, and the settings that it comes to."""
+def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str | None]]:
+    """For each way a teacher of that loss: its name, and the settings that it comes to, or why there is none.
+
+    Raises:
+        ConfigError: no way reaches that loss.
+    """
     from distillaw.worlds.oracle import WAYS, OracleSpec, find_oracle
 
-    wanted = [OracleSpec(loss=loss, by=by) for by in WAYS]
-    return [{"name": spec.name, "settings": find_oracle(world, spec, context).spec.name} for spec in wanted]
+    rows: list[dict[str, str | None]] = []
+    for by in WAYS:
+        spec = OracleSpec(loss=loss, by=by)
+        try:
+            rows.append(
+                {"name": spec.name, "settings": find_oracle(world, spec, context).spec.name, "refusal": None}
+            )
+        except ConfigError as error:
+            rows.append({"name": spec.name, "settings": None, "refusal": str(error)})
+    if all(row["settings"] is None for row in rows):
+        raise ConfigError(str(next(row["refusal"] for row in rows if "by=noise" in str(row["name"]))))
+    return rows
 
 
 @app.command
