@@ -54,10 +54,19 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
         j.trunk.run_id(t): forward_flops(j.trunk.shape).total
         for j in jobs if j.trunk.role == "teacher" for t in j.budgets
     } | {
-        name: _oracle_forward(spec.data, name) if is_oracle(name) else _external_forward(name, context)
+        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, context)
         for name in spec.external_teachers()
     }  # fmt: skip
+    return jobs_cost(jobs, forward)
 
+
+def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
+    """FLOP, time and disk of some jobs.
+
+    Args:
+        jobs: trunks and their budgets.
+        forward: teacher, as runs name it -> FLOP of one forward pass, per token.
+    """
     reading = _teacher_flops(jobs, forward)
     runs = {run_id: job.trunk for job in jobs for run_id in job.run_ids}
     trunks = {job.trunk.trunk_id: job.trunk for job in jobs}
@@ -103,7 +112,7 @@ def _oracle_forward(data: DataSpec, name: str) -> float:
     return Oracle(open_world(data.world), replace(oracle, loss=None, by="window")).flops_per_token
 
 
-def _external_forward(name: str, context: int) -> float:
+def external_forward(name: str, context: int) -> float:
     """Forward FLOP per token of a teacher from outside; an estimate where accounting does not know its architecture."""
     if (Path(name) / "config.json").exists():
         with contextlib.suppress(ConfigError):  # a known architecture needs no torch

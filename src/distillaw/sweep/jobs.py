@@ -109,7 +109,7 @@ class Planner:
             board.waiting.append("teachers and students wait for the supervised rate and batch")
             return
         batch = self.batch_tokens(search.batch)
-        supervised = self._rates(search, "supervised")
+        supervised = self.tuned_rates(search, "supervised")
         teachers = self._add_teachers(board, supervised, batch)
         self._add_students(board, supervised, batch, None, None)
         self._add_distilled(board, teachers, search.batch, rounds, lowest)
@@ -130,7 +130,7 @@ class Planner:
         board.distilled = search
         self._add_points(board, search, board.reference)
         if search.rates_known:
-            rates = self._rates(search, "distilled")
+            rates = self.tuned_rates(search, "distilled")
             self._add_distilled_students(board, teachers, rates, self.batch_tokens(batch_index))
         else:
             board.waiting.append("distilled students wait for their rate")
@@ -176,7 +176,7 @@ class Planner:
         return names
 
     def _teacher_trunk(self, teacher: TeacherSpec, rates: dict[float, float], batch: int) -> TrunkSpec:
-        return self._trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+        return self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
 
     def _add_students(
         self, board: Board, rates: dict[float, float], batch: int, teacher_run: str | None, label: str | None
@@ -190,13 +190,14 @@ class Planner:
                     for seed in range(spec.seed + 1, spec.seed + replicate.seeds):
                         wanted.setdefault(seed, set()).update(replicate.tokens or spec.students.tokens)
             for seed, tokens in wanted.items():
-                trunk = self._trunk("student", params, rates, batch, seed, teacher_run)
+                trunk = self.trunk("student", params, rates, batch, seed, teacher_run)
                 board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
 
-    def _trunk(
+    def trunk(
         self, role: str, params: str, rates: dict[float, float], batch: int, seed: int, teacher_run: str | None,
         *, peak_lr: float | None = None, purpose: str = "",
     ) -> TrunkSpec:  # fmt: skip
+        """A trunk of the study; without a rate of its own, with the one that `rates` (by exact size) come to."""
         shape = self._spec.shape(params, self._facts.vocab_size)
         counts = count_params(shape)
         return TrunkSpec(
@@ -218,7 +219,7 @@ class Planner:
     def point(self, arm: str, size: str, i: int, j: int, teacher_run: str | None) -> TrunkSpec:
         """The trunk of a lattice point."""
         rate = float(f"{self._spec.peak_lr * 2.0**i * math.sqrt(2.0**j):.4g}")
-        return self._trunk("student", size, {}, self.batch_tokens(j), self._spec.seed,
+        return self.trunk("student", size, {}, self.batch_tokens(j), self._spec.seed,
                            teacher_run if arm == "distilled" else None, peak_lr=rate, purpose="tuning")  # fmt: skip
 
     def _lookup(self, teacher_run: str | None):
@@ -234,8 +235,12 @@ class Planner:
             trunk = self.point(arm, size, i, j, teacher_run)
             board.jobs.append(Job(trunk=trunk, budgets=(self._spec.tuning_tokens,)))
 
-    def _rates(self, search: Search, arm: str) -> dict[float, float]:
-        """Tuned rate at each end size, keyed by its exact parameter count."""
+    def tuned_rates(self, search: Search, arm: str) -> dict[float, float]:
+        """Tuned rate at each end size, keyed by its exact parameter count.
+
+        Raises:
+            RunError: every rate of the search diverged.
+        """
         rates = {}
         for size in self._sizes:
             best = search.rate[arm, size]

@@ -8,12 +8,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import DistillawError
-from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import build_model, count_parameters
+from distillaw.models.oracle import AnyTeacher
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec
-from distillaw.runs.store import RunFolder
+from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.train.loop import Trainer
 
 if TYPE_CHECKING:
@@ -91,18 +92,28 @@ def _teacher_facts(spec: TrunkSpec, group: "Group") -> dict[str, object]:
         return {}
     if spec.teacher_fingerprint is None:
         return read_json(group.study.run(spec.teacher_run).path / "result.json")
-    file = group.study.path / "teachers" / f"{spec.teacher_fingerprint}.json"
+    file = teacher_file(group.study, spec.teacher_fingerprint)
     if not file.exists():
         try:
             teacher = group.teaching(spec).teacher or group.load_teacher(spec)
         except DistillawError:
             return {}
-        scores = score_heldout(teacher, group.text.heldout)
-        write_json(file, {
-            "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
-            "tokens": _trained_tokens(Path(teacher.name)), "settings": teacher.settings,
-        })  # fmt: skip
+        score_teacher(teacher, group.text.heldout, file)
     return read_json(file)
+
+
+def teacher_file(study: StudyFolder, fingerprint: str) -> Path:
+    """Where the facts of an external teacher lie, once they are known."""
+    return study.path / "teachers" / f"{fingerprint}.json"
+
+
+def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path) -> None:
+    """Score an external teacher on a study's held-out documents and write what is known of it."""
+    scores = score_heldout(teacher, heldout)
+    write_json(file, {
+        "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
+        "tokens": _trained_tokens(Path(teacher.name)), "settings": teacher.settings,
+    })  # fmt: skip
 
 
 def _command(study_file: Path) -> str:

@@ -1,0 +1,221 @@
+"""Pilots of a settlement as ordinary runs of a study folder: the search for a rate, then one stage after another.
+
+Runs of one seed read one stream, so that every difference is paired; a trunk of an earlier stage goes on from its
+checkpoint. Nothing is remembered between calls: what was trained is on disk, and asking again gives the rest.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillaw.data.shards import TokenStore
+from distillaw.errors import RunError
+from distillaw.runs.files import read_json
+from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
+from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.store import StudyFolder
+from distillaw.settling.question import NONE, PilotRun, Stage
+from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
+from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
+from distillaw.sweep.record import tuning_record
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.study import read_progress
+from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
+from distillaw.worlds.world import open_world
+
+Train = Callable[[Callable[[], Board]], object]
+"""Trains what a board lacks: `LocalScheduler.run`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """The recipe of every pilot, as the search left it."""
+
+    rates: Mapping[str, float]
+    """Arm -> peak rate at width 64."""
+    batch_tokens: int
+    flops: float
+    """What the search has cost; 0 where there was none."""
+    tuning: Mapping[str, object]
+    """tuning.json: what was tried."""
+    run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pilots:
+    """Stages as runs of one study folder."""
+
+    spec: StudySpec
+    """Text, recipe, teachers (all of them exist) and the search; its one student size is where rates are searched."""
+    facts: Facts
+    study: StudyFolder
+    forward: Mapping[str, float]
+    """Teacher, as runs name it -> FLOP of one forward pass, per token."""
+
+    def search(self, train: Train) -> Tuned:
+        """Search rate and batch for both arms at the spec's one size; without a search, what the spec starts from.
+
+        Raises:
+            RunError: every rate diverged, or a run failed.
+        """
+        if not self.spec.tuning.enabled:
+            board = Board(jobs=[], waiting=[])
+            rates = {"supervised": self.spec.peak_lr, "distilled": self.spec.peak_lr}
+            return Tuned(
+                rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=self._tuning(board)
+            )
+        train(self._search_board)
+        self._refuse_failures(self._search_board().jobs)
+        return self._tuned()
+
+    def _planner(self) -> Planner:
+        return Planner(self.spec, self.facts, read_progress(self.study))
+
+    def _search_board(self) -> Board:
+        """The search alone, until the rates of both arms are known."""
+        board = self._planner().board()
+        jobs = [job for job in board.jobs if job.trunk.purpose == "tuning"]
+        is_known = board.distilled is not None and board.distilled.rates_known
+        board.jobs = [job for job in jobs if self._is_begun(job)] if is_known else jobs
+        return board
+
+    def _is_begun(self, job: Job) -> bool:
+        return all(self.study.run(run_id).state() in ("done", "failed") for run_id in job.run_ids)
+
+    def _tuned(self) -> Tuned:
+        board, planner = self._search_board(), self._planner()
+        assert board.supervised is not None and board.distilled is not None
+        found = {
+            "supervised": planner.tuned_rates(board.supervised, "supervised"),
+            "distilled": planner.tuned_rates(board.distilled, "distilled"),
+        }
+        return Tuned(
+            rates={arm: next(iter(rates.values())) for arm, rates in found.items()},
+            batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(board.jobs).flops,
+            tuning=self._tuning(board), run_ids=tuple(run_id for job in board.jobs for run_id in job.run_ids),
+        )  # fmt: skip
+
+    def _tuning(self, board: Board) -> Mapping[str, object]:
+        return tuning_record(self.spec, self._planner(), board)
+
+    # --- stages ---------------------------------------------------------------------------------------------
+
+    def jobs(self, stage: Stage, tuned: Tuned) -> list[Job]:
+        """The trunks of a stage: no teacher and every candidate, each with every seed."""
+        names = (NONE, *stage.candidates)
+        trunks = [self._trunk(stage, name, seed, tuned) for name in names for seed in stage.seeds]
+        jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
+        return sorted(jobs, key=lambda job: job.urgency)
+
+    def _trunk(self, stage: Stage, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
+        planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
+        rate = tuned.rates["supervised" if name == NONE else "distilled"]
+        source = None if name == NONE else self.source(name)
+        return planner.trunk(
+            "student", stage.size, {}, tuned.batch_tokens, self.spec.seed + seed, source, peak_lr=rate
+        )
+
+    def source(self, name: str) -> str:
+        """The teacher of a candidate's name, as runs name it."""
+        return next(t.source for t in self.spec.teachers if self.spec.teacher_label(t) == name)
+
+    def run(self, stage: Stage, tuned: Tuned, train: Train) -> None:
+        """Train whatever a stage still lacks; a trunk that diverges is a finding.
+
+        Raises:
+            RunError: a run failed for another reason, or training without a teacher diverged.
+        """
+        jobs = self.jobs(stage, tuned)
+        train(lambda: Board(jobs=jobs, waiting=[]))
+        self._refuse_failures(jobs)
+
+    def _refuse_failures(self, jobs: list[Job]) -> None:
+        progress = read_progress(self.study)
+        wanted = [run_id for job in jobs for run_id in job.run_ids]
+        for run_id in wanted:
+            if run_id in progress.failures:
+                raise RunError(
+                    f"the pilot {run_id} failed: {progress.failures[run_id]}. Everything finished is kept; the same "
+                    "command tries it again"
+                )
+
+    def results(self, stage: Stage, tuned: Tuned) -> list[PilotRun]:
+        """The runs of a finished stage, each beside the one without a teacher.
+
+        Raises:
+            RunError: training without a teacher diverged.
+        """
+        return [
+            self._result(stage, tuned, name, seed, tokens)
+            for name in (NONE, *stage.candidates) for seed in stage.seeds for tokens in sorted(stage.tokens)
+        ]  # fmt: skip
+
+    def _result(self, stage: Stage, tuned: Tuned, name: str, seed: int, tokens: int) -> PilotRun:
+        trunk = self._trunk(stage, name, seed, tuned)
+        run_id = trunk.run_id(tokens)
+        result = self.study.run(run_id).result()
+        if result is None and name == NONE:
+            raise RunError(
+                f"training without a teacher diverged ({run_id}), so nothing can be compared with it: lower peak_lr "
+                f"(now {trunk.peak_lr:g}) and use another folder"
+            )
+        if result is None:
+            return PilotRun(
+                candidate=name,
+                params=trunk.params,
+                tokens=tokens,
+                seed=seed,
+                loss=float("inf"),
+                run_id=run_id,
+            )
+        alone = self._trunk(stage, NONE, seed, tuned).run_id(tokens)
+        se = (
+            {}
+            if name == NONE
+            else {"gain_se": paired_difference(self._scores(alone), self._scores(run_id)).se}
+        )
+        return PilotRun(
+            candidate=name, params=trunk.params, tokens=float(str(result["tokens"])), seed=seed,
+            loss=float(str(result["loss"])), run_id=run_id, **se,
+        )  # fmt: skip
+
+    def _scores(self, run_id: str) -> DocumentScores:
+        return read_scores(self.study.run(run_id).path / "heldout.parquet")
+
+    def cost(self, jobs: list[Job]) -> StudyCost:
+        """FLOP, time and disk of some jobs, teachers' forward passes included."""
+        return jobs_cost(jobs, self.forward)
+
+
+def teacher_costs(spec: StudySpec) -> dict[str, float]:
+    """FLOP of one forward pass of every external teacher, per token; an oracle of a wanted loss is found for it."""
+    return {name: _forward(spec, name) for name in spec.external_teachers()}
+
+
+def _forward(spec: StudySpec, name: str) -> float:
+    if not is_oracle(name):
+        return external_forward(name, spec.training.context)
+    assert spec.data.world is not None, "check_study refuses an oracle for a text that is no world's"
+    oracle = find_oracle(open_world(spec.data.world), parse_oracle(name), spec.training.context)
+    return oracle.flops_per_token
+
+
+def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> dict[str, float]:
+    """Held-out loss of every external teacher by its name, nats/token; measured once per set of weights."""
+    return {spec.teacher_label(t): _loss(t.source, spec, store, facts, study) for t in spec.teachers}
+
+
+def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:
+    from distillaw.train.finish import score_teacher, teacher_file
+
+    file: Path = teacher_file(study, facts.fingerprints[source])
+    if not file.exists():
+        from distillaw.data.tokenizer import load_tokenizer
+        from distillaw.evaluate.heldout import make_heldout
+        from distillaw.models.oracle import load_any_teacher
+
+        context = spec.training.context
+        tokenizer = load_tokenizer(str(store.tokenizer_folder))
+        teacher = load_any_teacher(source, store, tokenizer, context=context)
+        score_teacher(teacher, make_heldout(store.heldout_documents(), context=context), file)
+    return float(str(read_json(file)["loss"]))
