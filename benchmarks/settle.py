@@ -1,0 +1,161 @@
+"""Does `settle` keep its word, and what do `plan` and `fit` make of the same pilots? Checked where the truth is known.
+
+    python benchmarks/settle.py --quick                           # a minute: what constants are tuned with
+    python benchmarks/settle.py --only simulated --seeds 0:128    # tuning seeds are below 1000, fresh ones above
+    python benchmarks/settle.py --worlds DIR... --out RESULTS.json --page PAGE.md --figure FIGURE.png
+
+Simulated: loss surfaces of four families (planner_truths.py), pilots with seed noise, 2 % of the target's compute
+(settle_decisions.py). Worlds: real training in languages with an exact oracle, pilots answered from finished studies
+(settle_worlds.py). Rows that are finished are kept beside --out until the end, so an interrupted run goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from settle_decisions import arms, draw_decision
+from settle_loop import settle
+from settle_page import draw, page, text
+from settle_peers import fitted, planned, simulated_study
+from settle_rules import follow
+from settle_scores import judge, regret
+from settle_summary import summarise
+from settle_worlds import world_decisions
+
+import distillaw as dl
+
+FRESH = 1000
+"""Seeds from here on were never tuned on."""
+FULL, QUICK = ("0:128", "1000:1256"), ("0:32",)
+
+
+def simulated_row(number, with_peers):
+    """One simulated decision: settled, and followed by everybody else."""
+    decision = draw_decision(number)
+    settlement = settle(decision.question, decision.runner())
+    row = {
+        "tier": "simulated", "cluster": number, "family": decision.family, "kind": decision.kind,
+        "scale": decision.scale, "seeds": "fresh" if number >= FRESH else "tuning",
+        "teachers": "stored" if all(c.flops == 0 for c in decision.question.candidates) else "online",
+    }  # fmt: skip
+    row |= judge(decision.losses, settlement) | ruled(decision, settlement)
+    if with_peers and settlement.runs:
+        study = simulated_study(decision, settlement.runs)
+        size = {"vocab": decision.vocab, "context": decision.context}
+        row["plan"] = planned(decision, study, study.record(), **size)
+        row["fit"] = fitted(decision, study.table)
+    return row
+
+
+def world_row(decision, with_peers):
+    """One decision in a world."""
+    settlement = settle(decision.question, decision.runner())
+    row = {"tier": "worlds", "cluster": decision.world, "family": decision.world, "kind": decision.kind,
+           "scale": decision.scale}  # fmt: skip
+    row |= judge(decision.losses, settlement, noise=decision.doubt) | ruled(decision, settlement)
+    if with_peers and settlement.runs:
+        study = decision.study(settlement.runs)
+        row["plan"] = planned(decision, study, study.record(), vocab=None, context=None)
+        row["fit"] = fitted(decision, study.table)
+    return row
+
+
+def ruled(decision, settlement):
+    """Regret of every rule."""
+    chosen = follow(decision, settlement, arms(decision.teachers))
+    return {"rules": {rule: regret(decision.losses, name) for rule, name in chosen.items()}}
+
+
+def tasks(args):
+    """{name of a row: function of whether plan and fit are asked as well}."""
+    found = {}
+    if args.only != "worlds":
+        for number in args.seeds:
+            found[f"simulated-{number}"] = lambda peers, number=number: simulated_row(number, peers)
+    if args.only != "simulated":
+        for folder in args.worlds:
+            for decision in world_decisions(folder):
+                found[decision.key] = lambda peers, decision=decision: world_row(decision, peers)
+    return found
+
+
+def run(work, plan_every, partial=None, report=lambda text: None):
+    """All rows, continued from the file of partial results where one is given."""
+    done, mark = {}, fingerprint(plan_every)
+    if partial is not None and partial.exists():
+        lines = [json.loads(line) for line in partial.read_text().splitlines()]
+        done = {line["key"]: line["row"] for line in lines if line["mark"] == mark and line["key"] in work}
+    for k, (key, task) in enumerate(work.items()):
+        if key in done:
+            continue
+        done[key] = task(bool(plan_every) and k % plan_every == 0)
+        if partial is not None:
+            with partial.open("a") as file:
+                file.write(json.dumps({"mark": mark, "key": key, "row": done[key]}) + "\n")
+        report(f"\r{len(done)} of {len(work)}: {key}          ")
+    return [done[key] for key in work]
+
+
+def fingerprint(plan_every):
+    """Of the code that is judged and of the judge: partial results of another state are not continued."""
+    root, here = Path(dl.__file__).parent, Path(__file__).parent
+    parts = [path.read_bytes() for part in ("settling", "planning", "fitting", "laws")
+             for path in sorted((root / part).rglob("*.py"))]  # fmt: skip
+    parts += [path.read_bytes() for path in sorted([*here.glob("settle*.py"), *here.glob("planner*.py")])]
+    return hashlib.sha256(b"".join(parts) + repr(plan_every).encode()).hexdigest()[:16]
+
+
+def numbers(ranges):
+    """Seeds of ranges A:B."""
+    return [k for part in ranges for k in range(*map(int, part.split(":")))]
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="32 simulated decisions, no plan and fit")
+    parser.add_argument("--only", choices=("simulated", "worlds"))
+    parser.add_argument(
+        "--seeds", nargs="+", metavar="A:B", help=f"simulated decisions; default {' '.join(FULL)}"
+    )
+    parser.add_argument(
+        "--worlds", nargs="*", type=Path, default=[], metavar="DIR", help="finished study folders"
+    )
+    parser.add_argument(
+        "--plan-every", type=int, metavar="K", help="ask plan and fit at every K-th decision; 0: never"
+    )
+    parser.add_argument("--rows", action="store_true", help="print a line per decision")
+    parser.add_argument("--out", type=Path, help="scores as JSON")
+    parser.add_argument("--page", type=Path, help="tables as Markdown")
+    parser.add_argument("--figure", type=Path, help="reliability curves")
+    args = parser.parse_args()
+    args.seeds = numbers(args.seeds or (QUICK if args.quick else FULL))
+    if args.plan_every is None:
+        args.plan_every = 0 if args.quick else 4
+    return args
+
+
+def main():
+    """Run, score, print, write."""
+    args, started = arguments(), time.process_time()
+    partial = args.out.with_suffix(".partial.jsonl") if args.out else None
+    rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
+    sys.stderr.write("\n")
+    found = {"tiers": summarise(rows), "cpu_seconds": round(time.process_time() - started, 1)}
+    print(text(found, rows if args.rows else ()))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        partial.unlink(missing_ok=True)
+    if args.page:
+        args.page.write_text(page(found, args.figure))
+    if args.figure:
+        draw(found, args.figure)
+
+
+if __name__ == "__main__":
+    main()
