@@ -161,10 +161,11 @@ def make_question(params, tokens, alone, teachers, vocab, context, above):
 
     ladder = [np.round(params / 2**k) for k in range(STEPS_DOWN, -1, -1) if params / 2**k >= SMALLEST]
     batch = int(2 ** np.round(np.log2(tokens / 40_000)))
+    prices = [0.0 if t.params > above * params else forward(t.params, vocab, context) for t in teachers]
     return Question(
         target=size(params), tokens=tokens, margin=MARGIN * alone,
-        candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=0.0 if t.params > above * params else forward(t.params, vocab, context))
-                         for t in teachers),
+        candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=price)
+                         for t, price in zip(teachers, prices, strict=True)),
         budget=BUDGET * size(params).flops * tokens, sizes=tuple(size(n) for n in ladder),
         least_tokens=40 * batch, batch_tokens=batch,
     )  # fmt: skip

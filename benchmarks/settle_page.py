@@ -81,8 +81,8 @@ def others(part):
             f"{plan['firm']}, "
             f"{percent(plan['false']['share'])} % of them false (settle on the same questions "
             f"{percent(plan['settle_false']['share'])} %); 90 % intervals of the gain held "
-            f"{percent(plan['coverage']['share'])} %, half-width {percent(plan['half_width'], 2)} % of the loss; regret "
-            f"{milli(plan['regret'])} (settle {milli(plan['settle_regret'])}); Brier {brier['brier']:.3f}, "
+            f"{percent(plan['coverage']['share'])} %, half-width {percent(plan['half_width'], 2)} % of the loss; "
+            f"regret {milli(plan['regret'])} (settle {milli(plan['settle_regret'])}); Brier {brier['brier']:.3f}, "
             f"climatology {brier['climatology']:.3f}"
         )
     for family, fit in part["fit"].items():

@@ -19,7 +19,7 @@ MARGIN = 0.0025
 """Regret that does not matter, as a share of the loss, as in settle_decisions.py."""
 TARGETS = 3
 """Decisions are about the largest student at its this many largest budgets."""
-OF_ALL = 0.5
+OF_ALL = 1.0
 """Pilots may cost this share of training the target with every candidate and with none: there is no 2 % to be had where
 the target is 4 times a pilot."""
 AT_TARGET = 0.25
