@@ -49,6 +49,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "Where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
     ),
     "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
+    "settle": (
+        "distillaw.cli.settle:settle",
+        "Distil or pretrain, from which teacher: paired pilots that stop as soon as they may.",
+    ),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
     "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
     "worlds": (

@@ -1,8 +1,12 @@
 """Standard output for tables: wide enough in pipes that they are not folded."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class _Output(Console):
@@ -14,3 +18,16 @@ class _Output(Console):
 def console(*, soft_wrap: bool = False) -> Console:
     """A console on standard output; `soft_wrap` leaves long lines to the terminal."""
     return _Output(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=soft_wrap)
+
+
+def numbers_table(*columns: str) -> "Table":
+    """A table without lines. Columns starting with > are numbers: right-aligned, never folded."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        number = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
+    return table

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,8 +23,15 @@ def say(message: str, *, quiet: bool = False) -> None:
         sys.stderr.flush()
 
 
+class GrowingDisplay(Display, Protocol):
+    """A display for work whose extent shows as it goes."""
+
+    def expect(self, tokens: float) -> None:
+        """So many tokens more than was known."""
+
+
 @contextlib.contextmanager
-def make_display(total_tokens: float, *, quiet: bool) -> Iterator[Display]:
+def make_display(total_tokens: float, *, quiet: bool) -> Iterator[GrowingDisplay]:
     """The display for a study: live in a terminal, plain lines elsewhere."""
     if quiet:
         yield QuietDisplay()
@@ -58,6 +66,9 @@ class QuietDisplay:
         """Ignored."""
 
     def note(self, message: str) -> None:
+        """Ignored."""
+
+    def expect(self, tokens: float) -> None:
         """Ignored."""
 
 
@@ -97,6 +108,11 @@ class LiveDisplay:
         self.finished(job)
         self.note(f"failed: {job.trunk.trunk_id}: {error}")
 
+    def expect(self, tokens: float) -> None:
+        """There is more to do than was known."""
+        total = self._progress.tasks[0].total or 0.0
+        self._progress.update(self._all, total=total + tokens)
+
     def note(self, message: str) -> None:
         """A line above the bars."""
         self._progress.console.print(message, markup=False, highlight=False)
@@ -131,6 +147,10 @@ class LogDisplay:
     def failed(self, job: Job, error: str) -> None:
         """One line."""
         say(f"  failed: {job.trunk.trunk_id}: {error}")
+
+    def expect(self, tokens: float) -> None:
+        """There is more to do than was known."""
+        self._total += tokens
 
     def note(self, message: str) -> None:
         """One line."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from distillaw.cli.console import numbers_table
 from distillaw.quantities import format_count, format_flop
 
 if TYPE_CHECKING:
@@ -36,19 +37,6 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     console.print(f"\nnext: {verdict.next_command}", markup=False)
 
 
-def _table(*columns: str) -> "Table":
-    """Columns starting with > are numbers: right-aligned, never folded."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        number = column.startswith(">")
-        table.add_column(
-            column.removeprefix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold"
-        )
-    return table
-
-
 def _name(row: "Strategy") -> str:
     """What is done; a star marks what no law and no run describes."""
     return row.name + (" *" if row.is_speculative else "")
@@ -57,7 +45,7 @@ def _name(row: "Strategy") -> str:
 def _losses(verdict: "Verdict") -> "Table":
     from distillaw.planning.wording import interval, nats, percent
 
-    table = _table("strategy", ">teacher loss", ">loss, nats/token", ">gain", ">best teacher?")
+    table = numbers_table("strategy", ">teacher loss", ">loss, nats/token", ">gain", ">best teacher?")
     known = verdict.headline.is_informative
     for row in verdict.strategies:
         table.add_row(
@@ -75,8 +63,10 @@ def _costs(verdict: "Verdict") -> "Table":
     from distillaw.planning.record import budget_text
 
     serving = ["serving"] if verdict.situation.inference_tokens else []
-    table = _table("FLOP", ">student", ">tokens", ">training", ">logits", ">teacher", *(f">{s}" for s in serving),
-                   ">paid here", "loss is")  # fmt: skip
+    table = numbers_table(
+        "FLOP", ">student", ">tokens", ">training", ">logits", ">teacher", *(f">{s}" for s in serving),
+        ">paid here", "loss is",
+    )  # fmt: skip
     parts = ("student_training", "teacher_logits", "teacher_training", *serving, "total")
     for row in verdict.strategies:
         flop = [row.compute.get(part) for part in parts]
@@ -93,7 +83,7 @@ def _evidence(verdict: "Verdict") -> "Table":
     from distillaw.planning.evidence import Interval
     from distillaw.planning.wording import interval, percent
 
-    table = _table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
+    table = numbers_table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
     for source in verdict.evidence:
         gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
         chances = ["", ""]

@@ -47,7 +47,7 @@ def show(
 
     spec = load_study(study, corpus=corpus)
     cost = study_cost(spec, study_vocab(spec))
-    cores = _count_workers(workers)
+    cores = count_workers(workers)
     wall = cost.wall_seconds(cores)
     if json:
         rows = [
@@ -144,7 +144,7 @@ def run(
     require_trainable()
     spec = load_study(study, corpus=corpus)
     folder = out or Path("out") / spec.name
-    cores = _count_workers(workers)
+    cores = count_workers(workers)
     cost = study_cost(spec, study_vocab(spec))
     say(
         f"{spec.name}: {cost.num_runs} runs in all, {format_flop(cost.flops)}, about "
@@ -158,7 +158,7 @@ def run(
     return _conclude(folder, outcome, quiet=quiet, as_json=json)
 
 
-def _count_workers(asked: int) -> int:
+def count_workers(asked: int) -> int:
     """Workers to start: all cores if 0.
 
     Raises:

@@ -4,8 +4,9 @@ Runs of one seed read one stream, so that every difference is paired; a trunk of
 checkpoint. Nothing is remembered between calls: what was trained is on disk, and asking again gives the rest.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillaw.data.shards import TokenStore
@@ -68,31 +69,45 @@ class Pilots:
         self._refuse_failures(self._search_board().jobs)
         return self._tuned()
 
+    def usual_search(self) -> StudyCost:
+        """What the search costs if it need not move far from its start; nothing is trained."""
+        middle, planner = self.spec.middle_teacher(), self._planner()
+        assert middle is not None
+        near = [(-1, 0), (0, 0), (1, 0)]
+        points = [("supervised", None, [*near, (0, -1), (0, 1)]), ("distilled", middle.source, near)]
+        size, tokens = self.spec.students.params[0], (self.spec.tuning_tokens,)
+        return self.cost([
+            Job(trunk=planner.point(arm, size, i, j, source), budgets=tokens)
+            for arm, source, lattice in points for i, j in lattice
+        ])  # fmt: skip
+
+    def missing(self, jobs: list[Job]) -> list[Job]:
+        """Those that still have something to train."""
+        states = {run_id: self.study.run(run_id).state() for job in jobs for run_id in job.run_ids}
+        return [
+            job for job in jobs if any(states[run_id] in ("planned", "running") for run_id in job.run_ids)
+        ]
+
     def _planner(self) -> Planner:
         return Planner(self.spec, self.facts, read_progress(self.study))
 
     def _search_board(self) -> Board:
-        """The search alone, until the rates of both arms are known."""
+        """What the search still needs, until the rates of both arms are known."""
         board = self._planner().board()
-        jobs = [job for job in board.jobs if job.trunk.purpose == "tuning"]
         is_known = board.distilled is not None and board.distilled.rates_known
-        board.jobs = [job for job in jobs if self._is_begun(job)] if is_known else jobs
+        board.jobs = [] if is_known else [job for job in board.jobs if job.trunk.purpose == "tuning"]
         return board
-
-    def _is_begun(self, job: Job) -> bool:
-        return all(self.study.run(run_id).state() in ("done", "failed") for run_id in job.run_ids)
 
     def _tuned(self) -> Tuned:
         board, planner = self._search_board(), self._planner()
         assert board.supervised is not None and board.distilled is not None
-        found = {
-            "supervised": planner.tuned_rates(board.supervised, "supervised"),
-            "distilled": planner.tuned_rates(board.distilled, "distilled"),
-        }
+        searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
+        points = [(*point, source) for search, source in searches.values() for point in search.points]
+        jobs = [Job(trunk=planner.point(*point), budgets=(self.spec.tuning_tokens,)) for point in points]
         return Tuned(
-            rates={arm: next(iter(rates.values())) for arm, rates in found.items()},
-            batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(board.jobs).flops,
-            tuning=self._tuning(board), run_ids=tuple(run_id for job in board.jobs for run_id in job.run_ids),
+            rates={arm: next(iter(planner.tuned_rates(search, arm).values())) for arm, (search, _) in searches.items()},
+            batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
+            tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
         )  # fmt: skip
 
     def _tuning(self, board: Board) -> Mapping[str, object]:
@@ -103,16 +118,19 @@ class Pilots:
     def jobs(self, stage: Stage, tuned: Tuned) -> list[Job]:
         """The trunks of a stage: no teacher and every candidate, each with every seed."""
         names = (NONE, *stage.candidates)
-        trunks = [self._trunk(stage, name, seed, tuned) for name in names for seed in stage.seeds]
+        trunks = [
+            self._trunk(label, name, seed, tuned)
+            for label in stage.labels for name in names for seed in stage.seeds
+        ]  # fmt: skip
         jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
         return sorted(jobs, key=lambda job: job.urgency)
 
-    def _trunk(self, stage: Stage, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
+    def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rate = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
         return planner.trunk(
-            "student", stage.size, {}, tuned.batch_tokens, self.spec.seed + seed, source, peak_lr=rate
+            "student", label, {}, tuned.batch_tokens, self.spec.seed + seed, source, peak_lr=rate
         )
 
     def source(self, name: str) -> str:
@@ -146,12 +164,13 @@ class Pilots:
             RunError: training without a teacher diverged.
         """
         return [
-            self._result(stage, tuned, name, seed, tokens)
-            for name in (NONE, *stage.candidates) for seed in stage.seeds for tokens in sorted(stage.tokens)
+            self._result(label, tokens, name, seed, tuned)
+            for label in stage.labels for name in (NONE, *stage.candidates) for seed in stage.seeds
+            for tokens in sorted(stage.tokens)
         ]  # fmt: skip
 
-    def _result(self, stage: Stage, tuned: Tuned, name: str, seed: int, tokens: int) -> PilotRun:
-        trunk = self._trunk(stage, name, seed, tuned)
+    def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
+        trunk = self._trunk(label, name, seed, tuned)
         run_id = trunk.run_id(tokens)
         result = self.study.run(run_id).result()
         if result is None and name == NONE:
@@ -159,25 +178,16 @@ class Pilots:
                 f"training without a teacher diverged ({run_id}), so nothing can be compared with it: lower peak_lr "
                 f"(now {trunk.peak_lr:g}) and use another folder"
             )
-        if result is None:
-            return PilotRun(
-                candidate=name,
-                params=trunk.params,
-                tokens=tokens,
-                seed=seed,
-                loss=float("inf"),
-                run_id=run_id,
-            )
-        alone = self._trunk(stage, NONE, seed, tuned).run_id(tokens)
-        se = (
-            {}
-            if name == NONE
-            else {"gain_se": paired_difference(self._scores(alone), self._scores(run_id)).se}
+        row = PilotRun(
+            candidate=name, params=trunk.params, tokens=tokens, seed=seed, loss=math.inf, run_id=run_id
         )
-        return PilotRun(
-            candidate=name, params=trunk.params, tokens=float(str(result["tokens"])), seed=seed,
-            loss=float(str(result["loss"])), run_id=run_id, **se,
-        )  # fmt: skip
+        if result is None:
+            return row
+        row = replace(row, tokens=float(str(result["tokens"])), loss=float(str(result["loss"])))
+        if name == NONE:
+            return row
+        alone = self._trunk(label, NONE, seed, tuned).run_id(tokens)
+        return replace(row, gain_se=paired_difference(self._scores(alone), self._scores(run_id)).se)
 
     def _scores(self, run_id: str) -> DocumentScores:
         return read_scores(self.study.run(run_id).path / "heldout.parquet")

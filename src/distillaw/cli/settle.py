@@ -1,0 +1,63 @@
+"""`distillaw settle`: the cheapest paired pilots that decide between teachers and none, with a bound on regret."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from distillaw.cli.app import print_json
+from distillaw.cli.settle_options import QuestionOptions
+
+
+def settle(
+    file: Path | None = None,
+    *,
+    question: QuestionOptions | None = None,
+    out: Path | None = None,
+    dry_run: bool = False,
+    workers: int = 0,
+    quiet: bool = False,
+    json: bool = False,
+) -> None:
+    """Distil a student, from which teacher, or pretrain it: decided by paired pilots, at a bound on regret.
+
+    Pilots share tokens, order and seeds with and without each teacher, grow from stage to stage, drop losing teachers,
+    and stop as soon as the answer holds. Safe to interrupt and to repeat; a larger --budget goes on.
+
+    Args:
+        file: a study's [data], [training], [[teachers]] and [target], and a [settle] table.
+        question: what is to be settled, instead of or on top of the file.
+        out: folder, an ordinary study folder; default out/<name>.
+        dry_run: only the first stage and what may follow: FLOP, time, disk; nothing is trained.
+        workers: processes, one core each; 0 takes all cores.
+        quiet: no progress, only the verdict.
+        json: print one JSON object at the end.
+    """
+    from distillaw.cli.display import make_display
+    from distillaw.cli.settle_options import read_settle
+    from distillaw.cli.study import count_workers
+    from distillaw.sweep.study import require_trainable
+
+    require_trainable()
+    spec = read_settle(file, question or QuestionOptions())
+    folder = out or Path("out") / spec.name
+    cores = count_workers(workers)
+    command = shlex.join(["distillaw", *sys.argv[1:]])
+    with make_display(0.0, quiet=quiet) as display:
+        if dry_run:
+            from distillaw.cli.settle_preview import preview
+
+            answer = preview(spec, folder, workers=cores, display=display, command=command)
+        else:
+            from distillaw.cli.settle_run import settle_in
+            from distillaw.cli.settle_verdict import verdict_json
+            from distillaw.runs.files import write_json
+
+            answer = verdict_json(settle_in(spec, folder, workers=cores, display=display, command=command))
+            answer = {"folder": str(folder), **answer}
+            write_json(folder / "verdict.json", answer)
+    if json:
+        print_json(answer)
+        return
+    from distillaw.cli.settle_view import show, show_preview
+
+    (show_preview if dry_run else show)(answer)

@@ -1,0 +1,179 @@
+"""What `distillaw settle` is asked: a TOML file, flags, or both; checked before anything is read or trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from distillaw.cli.counts import Count
+from distillaw.data.prepare import DataSpec
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.spec import Recipe
+from distillaw.sweep.spec import TargetSpec, TeacherSpec
+from distillaw.worlds.spec import load_world
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionOptions:
+    """The question, instead of or on top of the file's."""
+
+    corpus: str | None = None
+    """The text: `sotu` (shipped), files, a folder; see docs/studies.md."""
+    world: str | None = None
+    """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""
+    student_params: Count | None = None
+    """Non-embedding parameters of the target, e.g. 0.3M."""
+    student_tokens: Count | None = None
+    """Tokens the target will be trained on, e.g. 5M; the same with every teacher and with none."""
+    teacher: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
+    """A teacher that exists: a model folder, a GGUF file, or an oracle of the world; once for each."""
+    budget: Count | None = None
+    """What pilots may cost: a share of training the target, e.g. 2%, or FLOP, e.g. 1e13."""
+    margin: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None
+    """Regret that does not matter, nats/token; by default 0.25 % of the best teacher's loss."""
+    level: float | None = None
+    """Chance that what is said holds, whenever one looks; 0.9 by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleTable:
+    """The [settle] table: what may be spent, and what is good enough."""
+
+    budget: str = "2%"
+    """Share of training the target once, or FLOP."""
+    margin: float = 0.0
+    """Regret that does not matter, nats/token; 0 takes 0.25 % of the best teacher's loss."""
+    level: float = 0.9
+    """Chance that the bounds hold, all of them, whenever one looks."""
+    least_params: str = ""
+    """Smallest pilot; empty takes 10k or the target over 128, whichever is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleSpec:
+    """The whole file: a study's text, recipe and teachers, and what is to be settled."""
+
+    name: str = "settle"
+    data: DataSpec = field(default_factory=DataSpec)
+    training: Recipe = field(default_factory=Recipe)
+    teachers: tuple[TeacherSpec, ...] = ()
+    target: TargetSpec | None = None
+    settle: SettleTable = field(default_factory=SettleTable)
+    batch_tokens: int = 1024
+    """Batch of every pilot, tokens; the search starts here."""
+    peak_lr: float = 8e-3
+    """Peak rate at width 64; the search starts here."""
+    seed: int = 0
+
+
+def read_settle(path: Path | None, options: QuestionOptions) -> SettleSpec:
+    """The question from a file, flags on top.
+
+    Raises:
+        ConfigError: unknown keys, contradictions, or something without which nothing can be settled.
+    """
+    spec = SettleSpec() if path is None else _from_file(path)
+    spec = _with_target(_with_settle(_with_teachers(spec, options.teacher or ()), options), options)
+    spec = _with_text(spec, options, is_bare=path is None)
+    _check(spec)
+    return spec
+
+
+def _from_file(path: Path) -> SettleSpec:
+    table = read_toml(path)
+    asked = table.get("settle")
+    if isinstance(asked, dict) and isinstance(asked.get("budget"), int | float):  # budget = 1e13
+        table = table | {"settle": asked | {"budget": repr(asked["budget"])}}
+    return from_table(SettleSpec, table, f"{path}:")
+
+
+def _with_teachers(spec: SettleSpec, names: Sequence[str]) -> SettleSpec:
+    added = tuple(TeacherSpec(path=name) for name in names)
+    return replace(spec, teachers=(*spec.teachers, *added))
+
+
+def _with_settle(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
+    if options.margin is not None and not options.margin > 0:
+        raise ConfigError(
+            f"--margin {options.margin:g}: it is a loss in nats/token and must be positive, e.g. 0.01"
+        )
+    given = {"budget": options.budget, "margin": options.margin, "level": options.level}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return replace(spec, settle=replace(spec.settle, **changed))
+
+
+def _with_target(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
+    params = options.student_params or (spec.target.params if spec.target else None)
+    tokens = options.student_tokens or (spec.target.tokens if spec.target else None)
+    if not params or not tokens:
+        raise ConfigError(
+            "settle: the target is missing: which student is it about? Give --student-params 0.3M and --student-tokens "
+            "5M, or a [target] table with params and tokens"
+        )
+    parse_count(params, name="--student-params" if options.student_params else "[target] params")
+    count = parse_count(tokens, name="--student-tokens" if options.student_tokens else "[target] tokens")
+    return replace(spec, target=TargetSpec(params=params, tokens=round(count)))
+
+
+def _with_text(spec: SettleSpec, options: QuestionOptions, *, is_bare: bool) -> SettleSpec:
+    if options.world is not None and options.corpus is not None:
+        raise ConfigError(
+            f"--world {options.world} and --corpus {options.corpus}: the text is one of them; drop one"
+        )
+    if options.corpus is not None:
+        return replace(spec, data=replace(spec.data, corpus=options.corpus, world=None))
+    if options.world is None:
+        if is_bare:
+            raise ConfigError(
+                "settle: on which text? Give --corpus PATH, --world NAME, or a file with [data]"
+            )
+        return spec
+    assert spec.target is not None
+    world = load_world(options.world)
+    # students' text alone (the teachers exist), as much as the target will read
+    tokens = round(spec.target.tokens / (1 - _TEACHER_SHARE))
+    data = DataSpec(world=world, world_tokens=tokens, teacher_share=_TEACHER_SHARE, validation_documents=200,
+                    validation_tokens_per_document=min(512, world.document_tokens))  # fmt: skip
+    return replace(spec, data=data)
+
+
+_TEACHER_SHARE = 0.001
+
+
+def _check(spec: SettleSpec) -> None:
+    if not spec.teachers:
+        raise ConfigError(
+            "settle: no candidate teacher: give --teacher PATH for each (a model folder, a GGUF file, or an oracle "
+            "of the world), or [[teachers]] entries with path; without a teacher is a candidate in any case"
+        )
+    for teacher in spec.teachers:
+        if not teacher.path:
+            raise ConfigError(
+                f"[[teachers]] params = {teacher.params!r}: settle compares teachers that exist. Train it first "
+                "(distillaw train, or a study), then give path = its run's folder, e.g. out/NAME/runs/RUN"
+            )
+    table = spec.settle
+    if table.margin < 0:
+        raise ConfigError(
+            f"[settle] margin = {table.margin:g}: it is a loss in nats/token and must be positive; 0 takes 0.25 % of "
+            "the best teacher's loss"
+        )
+    if not 0.5 <= table.level <= 0.999:
+        raise ConfigError(
+            f"level = {table.level:g} must lie in [0.5, 0.999]: the chance that the bounds hold"
+        )
+    budget_flops(table.budget, 1.0)
+
+
+def budget_flops(text: str, target_flops: float) -> float:
+    """A budget in FLOP from `2%` (of training the target once) or `1e13`."""
+    name = f"budget {text!r} (a share such as 2%, or FLOP such as 1e13)"
+    share = text.strip().removesuffix("%")
+    if share == text.strip():
+        return parse_count(text, name=name)
+    return parse_count(share, name=name) / 100 * target_flops

@@ -1,0 +1,178 @@
+"""From a checked file to a question with numbers: sizes, text, teachers and their losses. Nothing is trained."""
+
+from dataclasses import dataclass, replace
+
+from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
+from distillaw.accounting.params import count_params
+from distillaw.cli.settle_options import SettleSpec, budget_flops
+from distillaw.data.prepare import prepare_data
+from distillaw.errors import ConfigError
+from distillaw.planning.decision import MARGIN
+from distillaw.quantities import format_count, format_flop, parse_count
+from distillaw.runs.store import StudyFolder
+from distillaw.settling.question import Candidate, Question, Size
+from distillaw.sweep.cost import study_vocab
+from distillaw.sweep.local import Display
+from distillaw.sweep.pilots import Pilots, Tuned, teacher_costs, teacher_losses
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec, check_study
+from distillaw.sweep.study import check_facts, write_study
+
+LEAST_PARAMS = 10_000
+LARGEST_RATIO = 128
+"""Smallest pilot: this size, or the target over this, whichever is larger."""
+LEAST_BATCHES = 20
+"""Steps below which a pilot says nothing; nor does one that is mostly warm-up."""
+SEARCH_SHARE = 0.15
+"""Of the budget, that the search for a rate may take."""
+SEARCH_RUNS = (8, 3)
+"""Runs that the search takes if its start is good, and those of them with a teacher."""
+SEARCH_RATIO = 20
+"""Tokens per parameter beyond which a longer search finds nothing new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a settlement starts from."""
+
+    spec: SettleSpec
+    pilots: Pilots
+    """With the search switched off; `with_search` switches it on."""
+    question: Question
+    """Before the search: nothing is spent, and batches are the file's."""
+    store_hash: str
+    """Of the text."""
+
+    def with_search(self, tokens: int) -> Pilots:
+        """The pilots with a search on so many tokens; 0 has none."""
+        tuning = TuningSpec(enabled=tokens > 0, tokens=tokens or self.question.least_tokens)
+        return replace(self.pilots, spec=replace(self.pilots.spec, tuning=tuning))
+
+    def tuned_question(self, tuned: Tuned) -> Question:
+        """The question once rates and batch are known."""
+        batch = tuned.batch_tokens
+        least = least_tokens(self.spec, batch)
+        return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops)
+
+
+def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command: str) -> Setting:
+    """Check everything, prepare the text, score the teachers.
+
+    Raises:
+        DistillawError: whatever cannot be settled; nothing has been trained.
+    """
+    engine = _study(spec)
+    check_study(engine)
+    vocab = study_vocab(engine)
+    target = _size(engine, _target(spec).params, vocab)
+    sizes = _ladder(spec, engine, target, vocab)
+    forward = teacher_costs(engine)
+    budget = _budget(spec, target, list(forward.values()), display)
+    engine = replace(
+        engine, students=StudentsSpec(params=(sizes[0].label,), tokens=(_longest(spec, sizes[0], budget),))
+    )
+    check_study(engine)
+    store = prepare_data(spec.data, study.data, say=display.note)
+    facts = check_facts(engine, store, display)
+    losses = teacher_losses(engine, store, facts, study)
+    write_study(engine, study, store, command)
+    candidates = tuple(
+        Candidate(name=engine.teacher_label(t), loss=losses[engine.teacher_label(t)], flops=forward[t.source])
+        for t in engine.teachers
+    )
+    question = Question(
+        target=target, tokens=_target(spec).tokens, candidates=candidates, budget=budget,
+        margin=spec.settle.margin or MARGIN * min(losses.values()), sizes=sizes,
+        least_tokens=least_tokens(spec, spec.batch_tokens), batch_tokens=spec.batch_tokens, level=spec.settle.level,
+    )  # fmt: skip
+    pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
+    return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash)
+
+
+def _target(spec: SettleSpec):
+    assert spec.target is not None, "read_settle refuses a question without one"
+    return spec.target
+
+
+def _study(spec: SettleSpec) -> StudySpec:
+    """The study that pilots are runs of; its students are filled in once the sizes are known."""
+    target = _target(spec)
+    return StudySpec(
+        name=spec.name, students=StudentsSpec(params=(target.params,), tokens=(target.tokens,)),
+        teachers=spec.teachers, data=spec.data, training=spec.training, target=target,
+        tuning=TuningSpec(enabled=False), batch_tokens=spec.batch_tokens, peak_lr=spec.peak_lr, seed=spec.seed,
+    )  # fmt: skip
+
+
+def _size(engine: StudySpec, label: str, vocab: int) -> Size:
+    shape = engine.shape(label, vocab)
+    return Size(label=label, params=float(count_params(shape).non_embedding),
+                flops=TRAINING_FACTOR * forward_flops(shape).total)  # fmt: skip
+
+
+def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tuple[Size, ...]:
+    """The target and its halves down to the smallest pilot, ascending; shapes that coincide once."""
+    nominal = parse_count(target.label)
+    least = max(LEAST_PARAMS, nominal / LARGEST_RATIO)
+    if spec.settle.least_params:
+        least = parse_count(spec.settle.least_params, name="[settle] least_params")
+    if nominal < least:
+        raise ConfigError(
+            f"the target of {target.label} parameters is smaller than the smallest pilot, {format_count(least)}: train "
+            "it with every teacher (distillaw study run), or set least_params in [settle]"
+        )
+    found = {target.params: target}
+    while (nominal := nominal / 2) >= least * 0.99:
+        try:
+            size = _size(engine, format_count(nominal), vocab)
+        except ConfigError:  # no shape is near: smaller ones have none either
+            break
+        if size.params < target.params:
+            found.setdefault(size.params, size)
+    return tuple(found[params] for params in sorted(found))
+
+
+def _budget(spec: SettleSpec, target: Size, forward: list[float], display: Display) -> float:
+    """The budget in FLOP; one that would train the target with everything is refused."""
+    tokens = _target(spec).tokens
+    once = target.flops * tokens
+    every = (1 + len(forward)) * once + sum(forward) * tokens
+    budget = budget_flops(spec.settle.budget, once)
+    if budget >= every:
+        raise ConfigError(
+            f"a budget of {format_flop(budget)} ({budget / once:.0%} of the target's training): training the target "
+            f"itself with every teacher and with none costs {format_flop(every)} and leaves no doubt. Do that "
+            f"(distillaw study run), or give less than {every / once:.0%}"
+        )
+    if budget >= once:
+        display.note(
+            f"the budget, {format_flop(budget)}, is more than training the target once ({format_flop(once)}); with "
+            f"every teacher and with none it costs {format_flop(every)}"
+        )
+    return budget
+
+
+def _longest(spec: SettleSpec, smallest: Size, budget: float) -> int:
+    """Tokens of the longest pilot there can be: the target's, or what all of the budget buys at the smallest size."""
+    return round(
+        min(_target(spec).tokens, max(budget / smallest.flops, least_tokens(spec, spec.batch_tokens)))
+    )
+
+
+def least_tokens(spec: SettleSpec, batch: int) -> int:
+    """Tokens below which a pilot says nothing: few steps, or mostly warm-up; whole batches."""
+    least = max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens)
+    return -(-least // batch) * batch
+
+
+def search_tokens(setting: Setting) -> int:
+    """Tokens of each run of the search that its share of the budget allows; 0 where that is too few to tell."""
+    question, engine = setting.question, setting.pilots.spec
+    middle = engine.middle_teacher()
+    assert middle is not None, "read_settle refuses a question without teachers"
+    smallest, (runs, taught) = question.sizes[0], SEARCH_RUNS
+    per_token = runs * smallest.flops + taught * setting.pilots.forward[middle.source]
+    affordable = int(SEARCH_SHARE * question.budget / per_token)
+    tokens = min(
+        affordable, max(int(SEARCH_RATIO * smallest.params), question.least_tokens), int(question.tokens)
+    )
+    return tokens // question.batch_tokens * question.batch_tokens if tokens >= question.least_tokens else 0

@@ -1,0 +1,125 @@
+"""A settlement in the terminal: the answer, three tables, what it assumes; or what a dry run says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distillaw.cli.console import numbers_table
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+
+Answer = Mapping[str, Any]
+
+
+def show(answer: Answer) -> None:
+    """Print a verdict, as `plan` prints its own."""
+    from distillaw.cli.console import console as standard_output
+    from distillaw.planning.wording import TITLES
+
+    console = standard_output(soft_wrap=True)
+    console.print(f"{TITLES[answer['verdict']]}  {answer['sentence']}", markup=False)
+    console.print(
+        f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, "
+        f"{answer['share_of_target']:.2%} of training the target once.",
+        markup=False,
+    )
+    for table in (_strategies(answer), _stages(answer)):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    dropped = [f"{name}: {why}" for name, why in answer["dropped"].items()]
+    sections = [("Dropped", dropped), ("Changes if", answer["flips_if"]), ("Assumes", answer["assumptions"]),
+                ("Warnings", answer["warnings"])]  # fmt: skip
+    for title, lines in sections:
+        if lines:
+            console.print(f"\n{title}:", markup=False)
+            for line in lines:
+                console.print(f"- {line}", markup=False)
+    console.print(f"\nruns, tables and verdict.json: {answer['folder']}", markup=False)
+
+
+def _pilots(answer: Answer) -> str:
+    runs = sum(len(stage["runs"]) for stage in answer["stages"])
+    stages = len(answer["stages"])
+    return f"{runs} pilots in {stages} stage{'s' if stages != 1 else ''}"
+
+
+def _interval(value: Answer | None) -> str:
+    from distillaw.planning.evidence import Interval
+    from distillaw.planning.wording import interval
+
+    return "" if value is None else interval(Interval(**value))
+
+
+def _strategies(answer: Answer):
+    from distillaw.planning.wording import nats, percent
+
+    table = numbers_table(
+        "strategy", ">teacher loss", ">loss, nats/token", ">gain, any time", ">best?", ">target's FLOP"
+    )
+    for row in answer["strategies"]:
+        mark = " (dropped)" if row["dropped"] else ""
+        table.add_row(
+            f"{row['name']}{mark}", "" if row["teacher_loss"] is None else nats(row["teacher_loss"]),
+            _interval(row["loss"]), _interval(row["gain"]), percent(row["probability_best"]),
+            format_flop(row["compute"]["total"]).removesuffix(" FLOP"),
+        )  # fmt: skip
+    return table
+
+
+def _stages(answer: Answer):
+    from distillaw.planning.wording import nats
+
+    table = numbers_table(
+        "stage", ">sizes", ">tokens", ">seeds", ">teachers", "leads", ">its gain", ">at stake", ">spent"
+    )
+    for number, stage in enumerate(answer["stages"], start=1):
+        at_stake = stage["regret_bound"]
+        table.add_row(
+            str(number), ", ".join(stage["sizes"]), ", ".join(format_count(t) for t in stage["tokens"]),
+            str(len(stage["seeds"])), str(len(stage["teachers"])), stage["leader"],
+            _interval(stage["gains"].get(stage["leader"])), "unknown" if at_stake is None else nats(at_stake),
+            format_flop(stage["compute_spent"]).removesuffix(" FLOP"),
+        )  # fmt: skip
+    return table
+
+
+def show_preview(answer: Answer) -> None:
+    """Print a dry run."""
+    print(
+        f"target: {format_flop(answer['target_compute'])} without a teacher; pilots may cost "
+        f"{format_flop(answer['budget'])} ({answer['share_of_target']:.2%} of it)"
+    )
+    print(
+        f"margin: {answer['margin']:.4f} nats/token; bounds hold with probability {answer['level']:g}, at any time"
+    )
+    for teacher in answer["teachers"]:
+        print(f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
+              f"{teacher['flops_per_token']:.3g} FLOP per token")  # fmt: skip
+    print(f"sizes of pilots: {', '.join(size['size'] for size in answer['sizes'])}")
+    search, stage, later = answer["search"], answer["first_stage"], answer["later_stages"]
+    if search is None:
+        print("no search for a learning rate: it would cost more than the budget has to spare")
+    else:
+        print(f"search for rate and batch: {search['runs']} runs on {format_count(search['tokens'])} tokens or a few "
+              f"more, {_costs(search)}")  # fmt: skip
+    if stage is None:
+        print("no stage: nothing that is affordable would settle it")
+        return
+    print(
+        f"first stage: {', '.join(stage['sizes'])} parameters on {_counts(stage['tokens'])} tokens, none and "
+        f"{', '.join(stage['teachers'])}, {len(stage['seeds'])} seeds: {stage['runs']} runs, {_costs(stage)}"
+    )
+    largest = later["largest_size"] or "none"
+    print(
+        f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
+        f"{largest} parameters"
+    )
+    print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
+
+
+def _counts(values: Sequence[float]) -> str:
+    return ", ".join(format_count(value) for value in values)
+
+
+def _costs(part: Answer) -> str:
+    return (f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
+            f"{format_bytes(part['disk_bytes'])}")  # fmt: skip
