@@ -227,6 +227,7 @@ def draw_coverage(ax, tiers):
             x, [r["in"]["low"] for r in rows], [r["in"]["high"] for r in rows], color=colour, alpha=0.15, lw=0
         )
     ax.set(xlabel="after stage", ylabel="gain intervals that held", ylim=(0.5, 1.02))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title("Coverage at every look (nominal 90 %)", fontsize=10)
     if tiers:
         ax.legend(loc="lower right", fontsize=8, frameon=False)

@@ -50,7 +50,7 @@ def scores(rows):
                   "mean_all": mean(row["spent"] for row in ran)},
         "stages": mean(row["stages"] for row in ran), "moved": mean(row["moved"] for row in ran),
         "seconds": mean(row["seconds"] for row in ran), "regret": mean(row["regret"] for row in ran),
-        "bound": median(row["bound"] for row in ran), "coverage": coverages(ran),
+        "bound": median(row["bound"] for row in ran if np.isfinite(row["bound"])), "coverage": coverages(ran),
         "half_width": median((g["upper"] - g["lower"]) / 2 / row["alone"] for row in ran
                              for g in row["looks"][-1]["gains"].values()),
     }  # fmt: skip

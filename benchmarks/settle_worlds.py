@@ -164,8 +164,9 @@ class Replay:
         """Runs of a stage whose cells exist."""
         return [
             self._pilot(key, run, cell)
+            for label in stage.labels
             for tokens in stage.tokens
-            for cell in [self.decision.cell(stage.size, tokens, stage.candidates, stage.seeds)]
+            for cell in [self.decision.cell(label, tokens, stage.candidates, stage.seeds)]
             for key, run in cell.items()
         ]
 
@@ -184,7 +185,9 @@ class Replay:
         kept = [t for t in sorted(tokens) if self.decision.cell(asked.size, t, asked.candidates, asked.seeds)]
         have = [self.decision.cell(asked.size, t, asked.candidates, asked.seeds) for t in kept]
         seeds = [s for s in asked.seeds if have and all((NONE, s) in cell for cell in have)]
-        return replace(asked, tokens=tuple(kept), seeds=tuple(seeds))
+        also = [label for label in asked.also
+                if any(self.decision.cell(label, t, asked.candidates, seeds) for t in kept)]  # fmt: skip
+        return replace(asked, also=tuple(also), tokens=tuple(kept), seeds=tuple(seeds))
 
     def _near(self, asked: Stage) -> list[Stage]:
         """Single cells, nearest in cost first; the size asked for before others."""
@@ -193,7 +196,7 @@ class Replay:
         found = []
         for label, tokens in self.decision.source.cells:
             for seed in sorted({s for _, s in self.decision.source.cells[label, tokens]}):
-                stage = replace(asked, size=label, tokens=(tokens,), seeds=(seed,))
+                stage = replace(asked, size=label, also=(), tokens=(tokens,), seeds=(seed,))
                 found.append(
                     (label != asked.size, abs(math.log(stage_flops(question, stage) / goal)), seed, stage)
                 )
@@ -228,8 +231,12 @@ class PilotStudy:
 
 
 def world_decisions(folder: Path) -> Iterator[WorldDecision]:
+    """The decisions of a study folder."""
+    return world_decisions_of(World(read_study(folder)), folder.name)
+
+
+def world_decisions_of(world: World, name: str) -> Iterator[WorldDecision]:
     """Every single candidate, every pair and all of them, at the largest budgets of the largest student."""
-    world = World(read_study(folder))
     largest = world.sizes[-1]
     budgets = sorted(tokens for label, tokens in world.cells if label == largest.label)[-TARGETS:]
     number = 0
@@ -239,9 +246,10 @@ def world_decisions(folder: Path) -> Iterator[WorldDecision]:
         for kind, group in subsets(known):
             number += 1
             question = make_question(world, largest, tokens, group, losses[NONE])
-            names = [NONE, *(c.name for c in group)]
-            yield WorldDecision(folder.name, f"{folder}-{number}", number, kind, budget_text(tokens), world, question,
-                                {name: losses[name] for name in names})  # fmt: skip
+            mine = {c: losses[c] for c in (NONE, *(c.name for c in group))}
+            yield WorldDecision(
+                name, f"{name}-{number}", number, kind, budget_text(tokens), world, question, mine
+            )
 
 
 def subsets(candidates):
