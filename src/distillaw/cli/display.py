@@ -109,7 +109,9 @@ class LiveDisplay:
         self.note(f"failed: {job.trunk.trunk_id}: {error}")
 
     def expect(self, tokens: float) -> None:
-        """There is more to do than was known."""
+        """There is more to do than was known; the clock starts with the first of it."""
+        if not self._tokens:
+            self._began = time.monotonic()
         total = self._progress.tasks[0].total or 0.0
         self._progress.update(self._all, total=total + tokens)
 
@@ -149,8 +151,10 @@ class LogDisplay:
         say(f"  failed: {job.trunk.trunk_id}: {error}")
 
     def expect(self, tokens: float) -> None:
-        """There is more to do than was known."""
+        """There is more to do than was known; the clock starts with the first of it."""
         self._total += tokens
+        if not self._tokens:
+            self._began = self._said = time.monotonic()
 
     def note(self, message: str) -> None:
         """One line."""

@@ -50,11 +50,8 @@ def settle(
         else:
             from distillaw.cli.settle_run import settle_in
             from distillaw.cli.settle_verdict import verdict_json
-            from distillaw.runs.files import write_json
 
             answer = verdict_json(settle_in(spec, folder, workers=cores, display=display, command=command))
-            answer = {"folder": str(folder), **answer}
-            write_json(folder / "verdict.json", answer)
     if json:
         print_json(answer)
         return

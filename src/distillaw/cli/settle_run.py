@@ -11,6 +11,7 @@ from distillaw.cli.display import GrowingDisplay
 from distillaw.cli.settle_options import SettleSpec
 from distillaw.cli.settle_record import Record, check_folder, continue_record, stages_of
 from distillaw.cli.settle_setup import Setting, open_setting, search_tokens
+from distillaw.cli.settle_verdict import verdict_json
 from distillaw.cli.settle_words import finite, look
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
@@ -21,7 +22,7 @@ from distillaw.settling.question import PilotRun, Question, Stage
 from distillaw.settling.standing import Standing, standing
 from distillaw.sweep.local import LocalScheduler
 from distillaw.sweep.pilots import Pilots, Train, Tuned
-from distillaw.sweep.study import clear_failures
+from distillaw.sweep.study import check_disk, clear_failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Settled:
     runs: Sequence[PilotRun]
     history: Sequence[Standing]
     """After each stage; of nothing but beliefs where there was none."""
+    is_final: bool
+    """Whether nothing more would be run."""
 
     @property
     def now(self) -> Standing:
@@ -122,10 +125,17 @@ class _Loop:
             self._record = self._record.with_stage(stage, believed)
             self._record.save(self._folder)
             self._run_stage(stage, question, tuned)
-        stages = stages_of(self._record)
+        return self._settled(question, tuned, is_final=True)
+
+    def _settled(self, question: Question, tuned: Tuned, *, is_final: bool) -> Settled:
+        """Where it stands, also written to verdict.json: what is said is valid whenever one stops."""
         history = self._history or [standing(question, [], [])]
-        return Settled(setting=self._setting, question=question, tuned=tuned, stages=stages, runs=self._runs,
-                       history=history)  # fmt: skip
+        settled = Settled(
+            setting=self._setting, question=question, tuned=tuned, history=history, runs=tuple(self._runs),
+            stages=stages_of(self._record)[: len(self._history)], is_final=is_final,
+        )  # fmt: skip
+        write_json(self._folder / "verdict.json", verdict_json(settled))
+        return settled
 
     def _tune(self) -> Tuned:
         tokens = self._record.search_tokens
@@ -148,14 +158,16 @@ class _Loop:
 
     def _run_stage(self, stage: Stage, question: Question, tuned: Tuned) -> None:
         """Train what a stage lacks, read it, look, and say so."""
-        jobs = self._pilots.jobs(stage, tuned)
-        self._display.expect(self._pilots.cost(self._pilots.missing(jobs)).tokens)
+        cost = self._pilots.cost(self._pilots.missing(self._pilots.jobs(stage, tuned)))
+        check_disk(self._folder, cost.disk_bytes)
+        self._display.expect(cost.tokens)
         self._pilots.run(stage, tuned, self._train)
         self._runs += [run for run in self._pilots.results(stage, tuned) if run not in self._runs]
         done = stages_of(self._record)[: len(self._history) + 1]
         now = standing(question, done, self._runs)
         self._history.append(now)
         self._write_table(tuned)
+        self._settled(question, tuned, is_final=False)
         self._display.note(look(question, stage, now, number=len(self._history)))
 
     def _write_table(self, tuned: Tuned) -> None:

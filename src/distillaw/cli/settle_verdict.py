@@ -21,6 +21,8 @@ def verdict_json(settled: "Settled") -> dict[str, object]:
         "probability": _probability(now, end),
         "margin": question.margin,
         "sentence": end.sentence,
+        "is_final": settled.is_final,
+        "folder": str(settled.setting.pilots.study.path),
         "strategies": _strategies(settled, end.choice),
         "gain": _best_gain(now, end.choice).to_json(),
         "crossover_tokens": {"lower": None, "median": None, "upper": None},

@@ -142,11 +142,20 @@ def _check_folder(spec: StudySpec, folder: Path, needed: float) -> None:
         raise ConfigError(
             f"{folder} holds the study {name!r}, not {spec.name!r}; choose another folder with --out"
         )
-    free = shutil.disk_usage(folder).free
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if free < needed - used:
+    check_disk(folder, needed - used)
+
+
+def check_disk(folder: Path, needed: float) -> None:
+    """Refuse what has no room.
+
+    Raises:
+        RunError: fewer than `needed` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         raise RunError(
-            f"{folder}: {format_bytes(free)} free, the study needs about {format_bytes(needed - used)} more. "
+            f"{folder}: {format_bytes(free)} free, about {format_bytes(needed)} more are needed. "
             "Free space or choose another folder with --out"
         )
 

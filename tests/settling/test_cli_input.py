@@ -1,0 +1,114 @@
+"""What `settle` refuses, and that it does so in one clear sentence before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+
+from distillaw.cli.settle import settle
+from distillaw.cli.settle_options import QuestionOptions, budget_flops, read_settle
+from distillaw.errors import ConfigError, DataError, DistillawError
+
+WORLD = {"world": "tiny", "student_params": "20k", "student_tokens": "50k", "teacher": ["oracle"], "budget": "20%"}
+
+
+def _ask(tmp_path: Path, **changes: object) -> None:
+    options = QuestionOptions(**{**WORLD, **changes})
+    settle(None, question=options, out=tmp_path / "out", quiet=True, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": None}, "no candidate teacher"),
+        ({"world": None}, "on which text"),
+        ({"corpus": "sotu"}, "drop one"),
+        ({"world": "tinny"}, "did you mean 'tiny'"),
+        ({"student_params": None}, "the target is missing"),
+        ({"student_tokens": "many"}, "cannot read"),
+        ({"student_params": "-20k"}, "must be positive"),
+        ({"teacher": ["oracle", "oracle"]}, "repeats a teacher"),
+        ({"teacher": ["no-such-model"]}, "no model there"),
+        ({"teacher": ["oracle:widow=3"]}, "window"),
+        ({"budget": "-5%"}, "must be positive"),
+        ({"budget": "much"}, "a share such as 2%"),
+        ({"budget": "250%"}, "training the target itself with every teacher"),
+        ({"budget": "0.01%"}, "buys no pilot"),
+        ({"margin": -0.01}, "--margin -0.01"),
+        ({"margin": 0.0}, "--margin 0"),
+        ({"level": 1.0}, "level = 1 must lie in"),
+        ({"student_params": "5k"}, "smaller than the smallest pilot"),
+        ({"student_tokens": "2k"}, "under 20 batches"),
+    ],
+)
+def test_bad_questions_are_refused_before_anything_is_trained(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        _ask(tmp_path, **changes)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
+    from distillaw.accounting.shapes import shape_for_params
+    from distillaw.data.tokenizer import word_tokenizer
+    from distillaw.models.fresh import build_model
+
+    model = build_model(shape_for_params(8000, vocab=9, context=128), seed=0, end_of_text=8)
+    model.save_pretrained(tmp_path / "teacher")
+    word_tokenizer([f"v{i}" for i in range(8)]).save_pretrained(str(tmp_path / "teacher"))
+    with pytest.raises(DistillawError, match="vocabular"):
+        _ask(tmp_path, teacher=[str(tmp_path / "teacher")])
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def _read(tmp_path: Path, text: str, **options: object):
+    path = tmp_path / "settle.toml"
+    path.write_text(text)
+    return read_settle(path, QuestionOptions(**options))
+
+
+GOOD = """
+[target]
+params = "0.1M"
+tokens = "1M"
+[[teachers]]
+path = "oracle"
+[data.world.hmm]
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("[settle]\nbugdet = '2%'", "did you mean 'budget'"),
+        ("[students]\nparams = ['1M']", "unknown key 'students'"),
+        ("[settle]\nmargin = -1.0", "must be positive"),
+        ("[settle]\nlevel = 0.2", "must lie in"),
+        ("[[teachers]]\nparams = '0.3M'\ntokens = '1M'", "Train it first"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, extra, message):
+    with pytest.raises(ConfigError, match=message):
+        _read(tmp_path, GOOD + extra)
+
+
+def test_flags_stand_on_top_of_the_file(tmp_path):
+    spec = _read(tmp_path, GOOD + "[settle]\nbudget = 1e13\nmargin = 0.02", student_tokens="2M", level=0.8,
+                 teacher=["oracle:window=2"])  # fmt: skip
+    assert spec.target is not None
+    assert (spec.target.params, spec.target.tokens) == ("0.1M", 2_000_000)
+    assert [t.path for t in spec.teachers] == ["oracle", "oracle:window=2"]
+    assert (spec.settle.margin, spec.settle.level) == (0.02, 0.8)
+    assert budget_flops(spec.settle.budget, 1.0) == 1e13
+    assert budget_flops("2%", 1e15) == pytest.approx(2e13)
+
+
+def test_text_shorter_than_the_longest_pilot_is_refused(tmp_path):
+    path = tmp_path / "settle.toml"
+    path.write_text(GOOD.replace("[data.world.hmm]", '[data]\nworld_tokens = "100k"\n[data.world.hmm]'))
+    with pytest.raises(DataError, match="the student split has"):
+        settle(path, question=QuestionOptions(budget="40%"), out=tmp_path / "out", quiet=True, workers=1)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds runs of something else"):
+        _ask(tmp_path)

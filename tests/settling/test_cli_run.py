@@ -1,0 +1,161 @@
+"""`distillaw settle` as a user meets it: real pilots of a tiny world, killed in earnest, asked again, given more."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from distillaw.planning.record import read_study
+
+FILE = """
+name = "tiny-settle"
+batch_tokens = 64
+peak_lr = 0.011
+[data]
+world_tokens = "60k"
+teacher_share = 0.1
+validation_documents = 60
+[data.world]
+vocab = 17
+document_tokens = 64
+[data.world.hmm]
+states = 8
+branching = 3
+transition_nats = 0.7
+emission_nats = 1.2
+[training]
+context = 32
+warmup_tokens = 512
+[[teachers]]
+path = "oracle"
+[[teachers]]
+path = "oracle:window=0"
+[target]
+params = "0.03M"
+tokens = "40k"
+[settle]
+budget = "{budget}"
+least_params = "7k"
+"""
+PLAN_KEYS = {"verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
+             "inside_range", "warnings"}  # fmt: skip
+OWN_KEYS = {"regret_bound", "leader", "compute_spent", "share_of_target", "stages", "dropped"}
+
+
+def _file(folder: Path, budget: str = "20%") -> Path:
+    path = folder / "settle.toml"
+    path.write_text(FILE.format(budget=budget))
+    return path
+
+
+def _start(file: Path, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("distillaw")), "settle", str(file), "--out", str(folder), "--json",
+         "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def _finish(process: subprocess.Popen) -> dict:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def _trained(folder: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory):
+    """An uninterrupted settlement: its folder and its answer."""
+    base = tmp_path_factory.mktemp("settled")
+    return base / "out", _finish(_start(_file(base), base / "out"))
+
+
+def test_the_verdict_has_the_keys_of_plan_and_its_own(settled):
+    folder, answer = settled
+    assert (PLAN_KEYS | OWN_KEYS | {"schema_version"}) <= answer.keys()
+    assert answer["verdict"] in ("distil", "pretrain", "too-close")
+    assert answer["is_final"]
+    assert json.loads((folder / "verdict.json").read_text()) == {
+        k: v for k, v in answer.items() if k != "schema_version"
+    }
+    assert {row["name"] for row in answer["strategies"]} == {
+        "pretrain", "distil from oracle", "distil from oracle:window=0"
+    }  # fmt: skip
+    for row in answer["strategies"]:
+        assert {"student_params", "student_tokens", "teacher_loss", "compute", "loss"} <= row.keys()
+        assert row["loss"]["lower"] <= row["loss"]["mean"] <= row["loss"]["upper"]
+    assert answer["compute_spent"] <= answer["budget"]
+    assert answer["stages"]
+
+
+def test_stages_are_ordinary_paired_runs(settled):
+    folder, answer = settled
+    table = {row["run_id"]: row for row in pq.read_table(folder / "runs.parquet").to_pylist()}
+    runs = [run for stage in answer["stages"] for run in stage["runs"]]
+    assert runs
+    assert {run["run_id"] for run in runs} <= table.keys()
+    for run in runs:
+        assert table[run["run_id"]]["loss"] == run["loss"]
+        assert table[run["run_id"]]["tokens"] == run["tokens"]
+        assert (run["gain_se"] is None) == (run["teacher"] == "none")
+    streams = {(table[r["run_id"]]["batch_tokens"], table[r["run_id"]]["split"]) for r in runs}
+    assert len(streams) == 1
+    spent = sum(row["train_flops"] for row in table.values() if row["purpose"] == "grid")
+    assert spent <= 1.3 * (answer["compute_spent"] - answer["search_compute"])  # runs share their trunk
+    record = read_study(folder)
+    assert record.target == (30_000, 40_000)
+    assert not record.problems
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(settled):
+    folder, answer = settled
+    before = _trained(folder)
+    again = _finish(_start(_file(folder.parent), folder))
+    assert _trained(folder) == before
+    assert again == answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_settlement_goes_on_to_the_same_answer(settled, tmp_path, how):
+    _, answer = settled
+    folder = tmp_path / "out"
+    process = _start(_file(tmp_path), folder)
+    first = answer["stages"][0]["runs"][0]["run_id"].rsplit("-", 1)[0]
+    deadline = time.monotonic() + 300
+    while not (folder / "trunks" / first).exists():  # the first stage is on its way
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, how)
+    process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert json.loads((folder / "settle.json").read_text())["stages"]
+    again = _finish(_start(_file(tmp_path), folder))
+    assert {**again, "folder": ""} == {**answer, "folder": ""}
+
+
+@pytest.mark.slow
+def test_a_larger_budget_goes_on_and_a_changed_question_is_refused(settled, tmp_path):
+    import shutil
+
+    folder, answer = settled
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    before = _trained(copy)
+    more = _finish(_start(_file(tmp_path, "60%"), copy))
+    assert more["budget"] == pytest.approx(3 * answer["budget"])
+    assert {**_trained(copy), **before} == _trained(copy)
+    assert more["stages"][: len(answer["stages"])] == answer["stages"]
+    process = _start(_file(tmp_path, "20%"), copy)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "was begun with a budget" in err
