@@ -8,7 +8,13 @@ from distillaw.cli.settle import settle
 from distillaw.cli.settle_options import QuestionOptions, budget_flops, read_settle
 from distillaw.errors import ConfigError, DataError, DistillawError
 
-WORLD = {"world": "tiny", "student_params": "20k", "student_tokens": "50k", "teacher": ["oracle"], "budget": "20%"}
+WORLD = {
+    "world": "tiny",
+    "student_params": "20k",
+    "student_tokens": "50k",
+    "teacher": ["oracle"],
+    "budget": "20%",
+}
 
 
 def _ask(tmp_path: Path, **changes: object) -> None:

@@ -1,0 +1,136 @@
+"""Pilots as runs of a study folder: what a stage needs, what the search finds, what a divergence becomes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from distillaw.errors import RunError
+from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from distillaw.settling.question import NONE, Stage
+from distillaw.sweep.jobs import Facts, Job
+from distillaw.sweep.pilots import Pilots, Tuned
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+
+BEST = {None: 4e-3, "oracle": 1.6e-2}
+STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
+TUNED = Tuned(rates={"supervised": 4e-3, "distilled": 8e-3}, batch_tokens=256, flops=0.0, tuning={"arms": []})
+
+
+@pytest.fixture
+def pilots(tmp_path):
+    """Pilots of two oracles in an empty folder, with a search on."""
+    spec = StudySpec(
+        name="t", students=StudentsSpec(params=("25k",), tokens=(8192,)), batch_tokens=256, seed=5,
+        teachers=(TeacherSpec(path="oracle:window=1"), TeacherSpec(path="oracle")),
+        tuning=TuningSpec(tokens=8192),
+    )  # fmt: skip
+    facts = Facts(vocab_size=17, data_hash="d", fingerprints={"oracle": "a", "oracle:window=1": "b"})
+    return Pilots(
+        spec=spec, facts=facts, study=StudyFolder(tmp_path), forward={"oracle": 10.0, "oracle:window=1": 20.0}
+    )
+
+
+def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
+    """A run as training leaves it, its four held-out documents all alike."""
+    trunk = job.trunk
+    run = pilots.study.run(trunk.run_id(tokens))
+    facts = {
+        "run_id": run.path.name,
+        "tokens": tokens,
+        "loss": loss,
+        "params": trunk.params,
+        "seed": trunk.seed,
+    }
+    run.path.mkdir(parents=True)
+    noise = np.array([0.4, -0.4, 0.8, -0.8])
+    run.write_heldout(list(range(4)), [100] * 4, list(100 * loss + noise * (trunk.teacher_run is not None)))
+    run.finish(dict.fromkeys(RESULT_KEYS) | facts)
+
+
+def _train_by(pilots: Pilots, loss):
+    """A stand-in for the scheduler: every job a board wants ends with the loss that a formula gives."""
+
+    def train(board) -> None:
+        while missing := pilots.missing(board().jobs):
+            for job in missing:
+                for tokens in job.budgets:
+                    _finish(pilots, job, tokens, loss(job.trunk))
+
+    return train
+
+
+def _bowl(trunk) -> float:
+    """Best at one rate per arm, and at a batch of 256."""
+    rate = math.log2(trunk.peak_lr / BEST[trunk.teacher_run] / math.sqrt(trunk.batch_tokens / 256))
+    return 3.0 + 0.05 * rate**2 + 0.1 * math.log2(trunk.batch_tokens / 256) ** 2
+
+
+def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
+    tuned = pilots.search(_train_by(pilots, _bowl))
+    assert tuned.rates == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
+    assert tuned.batch_tokens == 256
+    done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
+    assert sorted(tuned.run_ids) == done
+    usual = pilots.usual_search()
+    assert usual.num_runs == 8
+    assert tuned.flops == pytest.approx(usual.flops / 8 * len(done), rel=0.01)  # one run each, of one size
+    trained = list(done)
+    assert pilots.search(_train_by(pilots, _bowl)) == tuned
+    assert sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json")) == trained
+
+
+def test_a_stage_is_paired_runs_of_one_stream(pilots):
+    jobs = pilots.jobs(STAGE, TUNED)
+    assert len(jobs) == 4
+    assert all(job.budgets == STAGE.tokens for job in jobs)
+    for seed in (5, 7):  # the study's first seed is 5
+        pair = {job.trunk.teacher_run: job.trunk for job in jobs if job.trunk.seed == seed}
+        assert set(pair) == {None, "oracle:window=1"}
+        alone, taught = pair[None], pair["oracle:window=1"]
+        assert (alone.peak_lr, taught.peak_lr) == (4e-3, 8e-3)
+        assert (alone.shape, alone.split, alone.batch_tokens) == (
+            taught.shape,
+            taught.split,
+            taught.batch_tokens,
+        )
+
+
+def test_results_are_paired_by_document(pilots):
+    pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk: 3.0 - 0.1 * (trunk.teacher_run is not None)))
+    rows = pilots.results(STAGE, TUNED)
+    assert [(row.candidate, row.seed, row.tokens) for row in rows] == [
+        (name, seed, tokens) for name in (NONE, "oracle:window=1") for seed in (0, 2) for tokens in (8192, 16384)
+    ]  # fmt: skip
+    spread = math.sqrt(4 / 3 * (2 * 0.4**2 + 2 * 0.8**2)) / 400
+    for row in rows:
+        taught = row.candidate != NONE
+        assert row.loss == (2.9 if taught else 3.0)
+        assert row.gain_se == pytest.approx(spread) if taught else math.isnan(row.gain_se)
+
+
+@pytest.mark.parametrize("diverged", [True, False])
+def test_a_candidate_that_diverges_is_a_finding_another_failure_is_not(pilots, diverged):
+    for job in pilots.jobs(STAGE, TUNED):
+        for tokens in job.budgets:
+            if job.trunk.teacher_run is None:
+                _finish(pilots, job, tokens, 3.0)
+            else:
+                run = pilots.study.run(job.trunk.run_id(tokens))
+                run.set_status("failed", error="out of memory", diverged=diverged)
+    if diverged:
+        pilots.run(STAGE, TUNED, lambda board: None)
+        losses = {row.candidate: row.loss for row in pilots.results(STAGE, TUNED)}
+        assert losses == {NONE: 3.0, "oracle:window=1": math.inf}
+    else:
+        with pytest.raises(RunError, match="out of memory"):
+            pilots.run(STAGE, TUNED, lambda board: None)
+
+
+def test_training_alone_that_diverges_is_an_error_that_says_what_to_do(pilots):
+    for job in pilots.jobs(STAGE, TUNED):
+        for run_id in job.run_ids:
+            pilots.study.run(run_id).set_status("failed", error="nan", diverged=True)
+    pilots.run(STAGE, TUNED, lambda board: None)
+    with pytest.raises(RunError, match="lower peak_lr"):
+        pilots.results(STAGE, TUNED)
