@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -73,3 +74,39 @@ def test_wrong_usage(place):
     assert done.returncode == 2 and "--device foo: torch here has cpu" in done.stderr
     done = distillaw("scout", place / "none" / "here", "--text", place / "text.jsonl")
     assert done.returncode == 1 and "no such model here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--text", "nowhere"], "--text nowhere: no such file"),
+        (["--text", "hub:"], "--text hub:: a dataset on the hub is hub:owner/name"),
+        (["--text", "TEXT", "--text-column", "body"], "found ['text']. Name it with --text-column"),
+        (["--text", "TEXT", "--max-document-chars", "-1"], "--max-document-chars -1"),
+        (["--text", "TEXT", "--max-bytes", "x"], "--max-bytes: cannot read 'x'"),
+        (["--text", "TEXT", "--context", "64"], "sees 32 tokens at most"),
+        (["--text", "TEXT", "--stride", "0"], "--stride 0: it lies between 1 and the context, 32"),
+        (["--text", "sotu", "--section-chars", "500", "--max-bytes", "3k"], "cuts at line ends, and few are there"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_options(place, arguments, words):
+    from distillaw.cli.scout import scout
+    from distillaw.errors import DistillawError
+
+    given = [str(place / "text.jsonl") if each == "TEXT" else each for each in arguments]
+    options = {name[2:].replace("-", "_"): value for name, value in zip(given[::2], given[1::2], strict=True)}
+    for name in ("max_document_chars", "section_chars", "context", "stride"):
+        if name in options:
+            options[name] = int(options[name])
+    with pytest.raises(DistillawError) as caught:
+        scout(str(place / "a"), **options, quiet=True)
+    assert words in str(caught.value)
+
+
+def test_a_text_is_checked_without_torch(place):
+    code = (
+        "import sys\nfrom distillaw.cli.measure import measure\nfrom distillaw.errors import ConfigError\n"
+        f"try: measure([{str(place / 'a')!r}], 'nowhere')\nexcept ConfigError: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "False\n", done.stderr

@@ -208,7 +208,7 @@ class TestErrors:
         with pytest.raises(ConfigError, match="no such file"):
             scout_teachers(pair, tmp_path / "none.txt")
         with pytest.raises(
-            ConfigError, match=r"max_bytes = 50: fewer than two.*60 documents.*--max-document-chars"
+            ConfigError, match=r"--max-bytes 50: fewer than two.*60 documents.*--max-document-chars"
         ):
             scout_teachers(pair, text, max_bytes=50)
 
@@ -221,11 +221,11 @@ class TestErrors:
             scout_teachers([], text)
 
     def test_windows(self, pair, text):
-        with pytest.raises(ConfigError, match="context is 32 tokens, the study's 64"):
+        with pytest.raises(ConfigError, match=r"--context 64: .*sees 32 tokens at most"):
             scout_teachers(pair, text, context=64)
-        with pytest.raises(ConfigError, match="stride = 40: it lies between 1 and the context, 32"):
+        with pytest.raises(ConfigError, match="--stride 40: it lies between 1 and the context, 32"):
             scout_teachers(pair, text, stride=40)
-        with pytest.raises(ConfigError, match="context = 0"):
+        with pytest.raises(ConfigError, match="--context 0"):
             scout_teachers(pair, text, context=0)
 
     def test_the_context_is_what_the_shortest_candidate_allows(self, pair, candidate, text):

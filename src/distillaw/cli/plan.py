@@ -1,7 +1,13 @@
 """`distillaw plan`: the verdict, five lines to decide by and tables to check them with."""
 
 from distillaw.cli.app import print_json
-from distillaw.cli.plan_options import BudgetOptions, CandidateOptions, LawOptions, ServingOptions
+from distillaw.cli.plan_options import (
+    BudgetOptions,
+    CandidateOptions,
+    LawOptions,
+    ScoutOptions,
+    ServingOptions,
+)
 
 
 def plan(
@@ -10,6 +16,7 @@ def plan(
     budget: BudgetOptions | None = None,
     serving: ServingOptions | None = None,
     candidates: CandidateOptions | None = None,
+    scouting: ScoutOptions | None = None,
     laws: LawOptions | None = None,
     vocab: int | None = None,
     context: int | None = None,
@@ -24,6 +31,7 @@ def plan(
         budget: what may be spent.
         serving: how large a student can be served.
         candidates: the teachers, and who pays for them.
+        scouting: teachers that are measured on your text first.
         laws: whom to ask.
         vocab: vocabulary, for counting FLOP.
         context: training context in tokens, for counting FLOP.
@@ -34,7 +42,7 @@ def plan(
 
     verdict = ask(
         student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
-        laws or LawOptions(), vocab=vocab, context=context,
+        scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context,
     )  # fmt: skip
     if json:
         from distillaw.planning.explain import explanation

@@ -70,12 +70,6 @@ class CandidateOptions:
     """The teachers of --teacher-params do not exist yet; their training is in the bill."""
     only_existing: bool = False
     """Do not consider training a teacher of the best size."""
-    scout: Annotated[list[str] | None, Several] = None
-    """Model folders to measure on --text first, in bits per byte."""
-    text: str | None = None
-    """Your text, for --scout."""
-    section_chars: int = 0
-    """Cut each document of --text into sections of about so many characters, at line ends: for one long file."""
     scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] = "inference"
     """Which of the teacher's costs this student pays."""
     delta_lgt: float | None = None
@@ -86,6 +80,31 @@ class CandidateOptions:
     """Computed beside each student, or once and stored for all that are served."""
     students_served: int = 1
     """Students that share the bill for training a teacher, and for stored logits."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoutOptions:
+    """Teachers that are measured first, and the text they are measured on."""
+
+    scout: Annotated[list[str] | None, Several] = None
+    """Models to measure on --text first: folders, FOLDER/FILE.gguf, or names on the hub. A teacher that --study
+    trained keeps the loss it has there."""
+    scout_tokens: Annotated[list[str] | None, Several] = None
+    """Tokens each of them was trained on, where known, so that laws can be brought to the scale of your text; read from
+    runs of this package and known for models of `distillaw teachers`."""
+    text: str | None = None
+    """Your text, for --scout: .txt, .jsonl or .parquet, a folder of them, `hub:owner/name`, or `sotu`."""
+    max_bytes: Count | None = None
+    """Text read at most, by whole documents, e.g. 2M; all by default."""
+    max_document_chars: int = 0
+    """Read only the first characters of each document, e.g. 4000: more documents for the bytes."""
+    section_chars: int = 0
+    """Cut each document of --text into sections of about so many characters, at line ends: for one long file."""
+    text_column: str = "text"
+    """The field that holds the text."""
+    scout_out: Path | None = None
+    """Folder that keeps what was measured, as `distillaw scout --out` does: asking again is free."""
 
 
 @Parameter(name="*")

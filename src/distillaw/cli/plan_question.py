@@ -1,15 +1,19 @@
 """From what was typed to a call of `distillaw.plan`: teachers read or measured, limits worked out."""
 
-import sys
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from distillaw.cli.plan_options import BudgetOptions, CandidateOptions, LawOptions, ServingOptions
-from distillaw.errors import ConfigError, VocabularyError
+from distillaw.cli.plan_options import (
+    BudgetOptions,
+    CandidateOptions,
+    LawOptions,
+    ScoutOptions,
+    ServingOptions,
+)
+from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
 if TYPE_CHECKING:
-    from distillaw.evaluate.scout import ScoutedTeacher
     from distillaw.planning.budget import ServingLimit
     from distillaw.planning.decision import Verdict
     from distillaw.planning.situation import Teacher
@@ -17,18 +21,20 @@ if TYPE_CHECKING:
 
 def ask(
     student: str | None, budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions,
-    laws: LawOptions, *, vocab: int | None, context: int | None,
+    scouting: ScoutOptions, laws: LawOptions, *, vocab: int | None, context: int | None,
 ) -> "Verdict":  # fmt: skip
     """The verdict on what was typed.
 
     Raises:
         ConfigError: options that do not go together, or a question that cannot be planned.
-        VocabularyError: measured teachers with several tokenizers.
+        VocabularyError: teachers with several tokenizers.
     """
+    from distillaw.cli.plan_scout import check_scouting, scouted
     from distillaw.planning.api import plan
     from distillaw.planning.record import read_study
     from distillaw.planning.situation import SCENARIOS
 
+    check_scouting(scouting)
     record = read_study(laws.study) if laws.study is not None else None
     params: str | float | None = student
     tokens: str | float | None = budget.tokens
@@ -42,8 +48,8 @@ def ask(
             "name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a target); without "
             "--student the best size for --compute is searched, up to --max-student"
         )
-    teachers = read_teachers(candidates)
-    if candidates.only_existing and not teachers and record is None:
+    listed = (*(candidates.teacher or ()), *_listed(candidates))
+    if candidates.only_existing and not listed and not scouting.scout and record is None:
         raise ConfigError(
             "--only-existing leaves no teacher: none was named. Give --teacher NAME, --teacher-params with "
             "--teacher-tokens or --teacher-loss, or --study"
@@ -53,13 +59,41 @@ def ask(
     if candidates.delta_lgt is not None or candidates.delta_pre is not None:
         shares = (scenario.delta_lgt if candidates.delta_lgt is None else candidates.delta_lgt,
                   scenario.delta_pre if candidates.delta_pre is None else candidates.delta_pre)  # fmt: skip
-    return plan(
+    limit = _limit(serving, vocab, context)
+    if scouting.scout:
+        _check_question(params, tokens, budget, limit)
+    measured = scouted(scouting, record)
+    if vocab is None and record is None:
+        vocab = measured.vocab
+    verdict = plan(
         params, student_tokens=tokens, compute=budget.compute, device_hours=budget.device_hours, money=budget.money,
         device=budget.device, mfu=budget.mfu, price_per_hour=budget.price, unique_tokens=budget.unique_tokens,
-        inference_tokens=budget.inference_tokens, max_params=_limit(serving, vocab, context), study=record,
-        teachers=teachers, law=laws.law, published=not laws.no_published, scenario=candidates.scenario, shares=shares,
+        inference_tokens=budget.inference_tokens, max_params=limit, study=record, shares=shares,
+        teachers=(*listed, *measured.teachers), law=laws.law, published=not laws.no_published,
+        scenario=candidates.scenario,
         logits=candidates.logits, students_served=candidates.students_served, level=laws.level, vocab=vocab,
         may_train_teacher=not candidates.only_existing, context=context,
+    )  # fmt: skip
+    return replace(verdict, warnings=(*measured.warnings, *verdict.warnings))
+
+
+def _check_question(
+    params: str | float | None,
+    tokens: str | float | None,
+    budget: BudgetOptions,
+    limit: "ServingLimit | None",
+) -> None:
+    """Refuse a student or a budget that cannot be planned before minutes are spent on measuring teachers."""
+    from distillaw.planning.api import compute_of
+    from distillaw.planning.situation import Situation
+
+    flop, _ = compute_of(
+        budget.compute, budget.device_hours, budget.money, budget.device, budget.mfu, budget.price
+    )
+    Situation(
+        student_params=None if params is None else parse_count(params, name="student"), compute=flop,
+        student_tokens=None if tokens is None else parse_count(tokens, name="tokens"),
+        max_params=None if limit is None else limit.params, vocab=1, context=1,  # not known yet: refuse too little
     )  # fmt: skip
 
 
@@ -100,11 +134,6 @@ def _read(text: str | None, name: str) -> float | None:
     return None if text is None else parse_count(text, name=name)
 
 
-def read_teachers(asked: CandidateOptions) -> "tuple[Teacher | str, ...]":
-    """Teachers by name, by size and loss, and measured now."""
-    return (*(asked.teacher or ()), *_listed(asked), *_scouted(asked))
-
-
 def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
     """Teachers from parallel lists; lists that are given must be of one length."""
     from distillaw.planning.situation import Teacher
@@ -131,40 +160,3 @@ def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
                     tokens=parse_count(tokens[j], name="--teacher-tokens") if tokens else None)
         )  # fmt: skip
     return tuple(found)
-
-
-def _scouted(asked: CandidateOptions) -> "tuple[Teacher, ...]":
-    """Model folders measured on the user's text: the only losses that are about it."""
-    if not asked.scout:
-        if asked.text is not None:
-            raise ConfigError("--text is the text for --scout: name the model folders, --scout DIR [DIR ...]")
-        return ()
-    if asked.text is None:
-        raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
-    from distillaw.evaluate.scout import scout_teachers
-
-    found = scout_teachers(
-        asked.scout,
-        asked.text,
-        section_chars=asked.section_chars,
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    if len({each.tokenizer for each in found}) > 1:
-        raise VocabularyError(_mixed(found))
-    from distillaw.planning.situation import Teacher
-
-    return tuple(
-        Teacher(name=Path(each.name).name, params=float(each.params), loss=each.nats_per_token,
-                loss_se=each.nats_per_token_se, tokenizer=each.tokenizer)
-        for each in found
-    )  # fmt: skip
-
-
-def _mixed(found: "list[ScoutedTeacher]") -> str:
-    """Refused, with the comparison that can be made."""
-    rows = "; ".join(f"{Path(each.name).name} {each.bits_per_byte:.4f} bits per byte" for each in found)
-    return (
-        f"the models have {len({each.tokenizer for each in found})} tokenizers: nats/token of one are not those of "
-        f"another, and logits are distilled only into the teacher's own vocabulary. In bits per byte: {rows}. Plan "
-        "with those of one tokenizer, the best first"
-    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, count
+from distillaw.cli.counts import Count
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -47,21 +47,11 @@ def scout(
         quiet: no progress.
         json_: print one JSON object instead.
     """
-    budget = None if max_bytes is None else count(max_bytes, name="--max-bytes")
+    from distillaw.cli.measure import measure
 
-    from transformers.utils.logging import disable_progress_bar
-
-    from distillaw.cli.display import say
-    from distillaw.cli.torch_device import torch_device
-    from distillaw.evaluate.scout import scout_teachers
-    from distillaw.train.memory import keep_freed_memory
-
-    disable_progress_bar()
-    keep_freed_memory()
-    found = scout_teachers(
-        models, text, max_bytes=budget, context=context, stride=stride, text_column=text_column,
-        max_document_chars=max_document_chars, section_chars=section_chars, out=out, device=torch_device(device),
-        say=lambda message: say(f"  {message}", quiet=quiet),
+    found = measure(
+        models, text, max_bytes=max_bytes, context=context, stride=stride, text_column=text_column,
+        max_document_chars=max_document_chars, section_chars=section_chars, out=out, device=device, quiet=quiet,
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
     print_json(_document(best_first)) if json_ else _print(best_first)

@@ -6,6 +6,7 @@ budget give the same excerpt on any machine, and a larger budget only adds to it
 
 import bisect
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,33 @@ class Excerpt:
     def bytes_per_document(self) -> list[int]:
         """UTF-8 bytes of each document."""
         return [len(text.encode()) for text in self.documents]
+
+
+def check_text(
+    text: str | Path, *, text_column: str = "text", max_document_chars: int = 0, section_chars: int = 0
+) -> None:
+    """Refuse what `read_excerpt` would refuse at once: before models are loaded, and for that without torch.
+
+    Args:
+        text: as in `read_excerpt`; what lies on the hub is not fetched, only its name is read.
+        text_column: the field that holds the text; the first document is read.
+        max_document_chars: not negative.
+        section_chars: not negative.
+
+    Raises:
+        ConfigError: no such text, no such format, or a length below zero.
+        DataError: the first document cannot be read.
+    """
+    for name, chars in (("--max-document-chars", max_document_chars), ("--section-chars", section_chars)):
+        if chars < 0:
+            raise ConfigError(f"{name} {chars}: a number of characters, e.g. 4000; 0 leaves documents whole")
+    if str(text).startswith("hub:"):
+        if not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", str(text)):
+            raise ConfigError(
+                f"--text {text}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
+            )
+        return
+    next(iter(read_documents(str(text), text_column=text_column)), None)
 
 
 def read_excerpt(
@@ -62,9 +90,15 @@ def read_excerpt(
             "--section-chars 4000"
         )
     if len(chosen) < 2:
+        mean = available / documents
+        uncut = (
+            f"; --section-chars {section_chars} cuts at line ends, and few are there"
+            if section_chars and mean > 2 * section_chars
+            else ""
+        )
         raise ConfigError(
-            f"max_bytes = {max_bytes:g}: fewer than two whole documents of {text} fit ({documents} documents, "
-            f"{format_bytes(available)} in all, {format_bytes(available / documents)} each on average). Raise it, or "
+            f"--max-bytes {max_bytes:g}: fewer than two whole documents of {text} fit ({documents} documents, "
+            f"{format_bytes(available)} in all, {format_bytes(mean)} each on average{uncut}). Raise it, or "
             "read only the beginning of each document: --max-document-chars 4000"
         )
     whole = hashlib.sha256(b"".join(digest for digest, _ in chosen))

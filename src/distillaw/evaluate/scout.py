@@ -199,15 +199,21 @@ def _settle_windows(
     }:
         raise ConfigError(f"{', '.join(sorted(twice))}: the same model is given twice; name each once")
     if context is not None and context < 1:
-        raise ConfigError(f"context = {context}: a window sees at least one token; 1024 is usual")
+        raise ConfigError(f"--context {context}: a window sees at least one token; 1024 is usual")
     for source in sources:
-        check_config(source, context=context)
-    limits = [limit for source in sources if (limit := context_of(source.config())) is not None]
-    context = context or min([CONTEXT, *limits])
-    stride = stride or context
+        check_config(source, context=None)
+    limits = {source.name: limit for source in sources if (limit := context_of(source.config())) is not None}
+    shortest = min(limits, key=lambda name: limits[name], default="")
+    if context is not None and limits and context > limits[shortest]:
+        raise ConfigError(
+            f"--context {context}: {shortest} sees {limits[shortest]} tokens at most, and all candidates are given the "
+            "same; lower it or leave it out"
+        )
+    context = context or min([CONTEXT, *limits.values()])
+    stride = context if stride is None else stride
     if not 1 <= stride <= context:
         raise ConfigError(
-            f"stride = {stride}: it lies between 1 and the context, {context}; half of it is usual"
+            f"--stride {stride}: it lies between 1 and the context, {context}; half of it is usual"
         )
     return context, stride
 

@@ -116,7 +116,7 @@ def plan(
     record = read_study(Path(study)) if isinstance(study, str | Path) else study
     params = None if student_params is None else parse_count(student_params, name="student")
     tokens = None if student_tokens is None else parse_count(student_tokens, name="tokens")
-    flop, budget_text = _budget(compute, device_hours, money, device, mfu, price_per_hour)
+    flop, budget_text = compute_of(compute, device_hours, money, device, mfu, price_per_hour)
     limit, why = _limit(max_params)
     candidates = tuple(_named(t) if isinstance(t, str) else t for t in teachers)
     exact, label = (None, "") if params is None else _exact_size(record, params)
@@ -182,7 +182,7 @@ def _laws(law: LawLike | Sequence[LawLike] | None) -> list[LawLike]:
     return list(law)
 
 
-def _budget(
+def compute_of(
     compute: float | str | None, device_hours: float | None, money: float | None, device: str, mfu: float | None,
     price_per_hour: float | None,
 ) -> tuple[float | None, str]:  # fmt: skip

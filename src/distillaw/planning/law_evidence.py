@@ -29,8 +29,8 @@ from distillaw.quantities import format_count
 
 OTHER_TEXT = "OTHER_TEXT"
 _APART = (
-    "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss, or "
-    "measure the student's own loss"
+    "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss "
+    "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
 )
 COMMON = 0.8
 """Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
@@ -65,8 +65,9 @@ def law_evidence(
         )
     scale = text_scale(voice, situation, options, own_loss)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
-    is_apart = scale.is_implausible(options, predicted)
     outside = _outside(situation, voice, options, predicted)
+    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
+    is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, is_guess=scale.is_guess)
     predicted = [scale.on_user_text(p) for p in predicted]
@@ -77,7 +78,6 @@ def law_evidence(
         for j, (o, p) in enumerate(zip(options, predicted, strict=True))
     ]
     others = with_gains(rows[1:], sample.gains, level)
-    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
     return Evidence(
         source=voice.source, kind=voice.kind, pretrain=rows[0], alternatives=others,
         status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),

@@ -17,6 +17,7 @@ from distillaw.planning.measured import (
     loss_interval,
     measure_gain,
     student_arms,
+    teacher_name,
 )
 from distillaw.planning.options import Option
 from distillaw.planning.record import Run, StudyRecord, budget_text
@@ -198,9 +199,12 @@ def study_teachers(record: StudyRecord, student_params: float) -> tuple[Teacher,
     arms = [arm for arm in student_arms(record, student_params) if arm.teacher is not None]
     if arms:
         return tuple(_as_teacher(arm.teacher, arm.name) for arm in arms if arm.teacher is not None)
-    from distillaw.planning.measured import teacher_name
+    return tuple(study_teacher(record, run_id) for run_id in record.teachers)
 
-    return tuple(_as_teacher(run, teacher_name(record, run.run_id)) for run in record.teachers.values())
+
+def study_teacher(record: StudyRecord, run_id: str) -> Teacher:
+    """One teacher of the study, with the loss it has on the study's held-out documents."""
+    return _as_teacher(record.teachers[run_id], teacher_name(record, run_id))
 
 
 def _as_teacher(run: Run, name: str) -> Teacher:
