@@ -8,6 +8,7 @@ COVERAGES = {
     "decision": "all gains at all looks of a decision",
     "regret": "the bound on regret at all looks",
     "losses": "a loss at the target at the end",
+    "foretold": "a pilot's gain, before it was run",
 }
 """What an interval is of, or several that must all hold."""
 HEAD = ("", "n", "decided", "settled", "refused", "false", "90 % Wilson", "all stops", "cost %", "median", "regret",

@@ -32,6 +32,7 @@ def judge(losses, settlement, *, noise=0.0):
         "bound": end.bound, "regret": regret(losses, end.choice),
         "false": is_false(end.verdict, losses, end.choice, bound, 0.0),
         "false_beyond_noise": is_false(end.verdict, losses, end.choice, bound, noise),
+        "surprises": [check.surprise for check in last.predicted],
         "looks": [look_row(look, losses) for look in settlement.looks],
     }  # fmt: skip
 

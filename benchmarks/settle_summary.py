@@ -5,8 +5,8 @@ from planner_scores import brier, coverage, difference, reliability, wilson
 
 CUTS = ("seeds", "family", "kind", "scale", "teachers")
 """Columns of a row by which scores are given apart."""
-FORESEEN = 0.02
-"""Share of the target's compute that pilots may cost on average where a decision is possible."""
+Z = 1.645
+"""Standard deviations of a 90 % interval."""
 
 
 def summarise(rows):
@@ -67,14 +67,9 @@ def coverages(rows):
     whole = [all(g["in"] for look in row["looks"] for g in look["gains"].values()) for row in rows]
     bound = [all(look["bound_held"] for look in row["looks"]) for row in rows]
     losses = [held for row in rows for held in row["looks"][-1]["losses_in"].values()]
-    named = {
-        "last": last,
-        "every": every,
-        "sequence": sequences,
-        "decision": whole,
-        "regret": bound,
-        "losses": losses,
-    }
+    foretold = [abs(surprise) < Z for row in rows for surprise in row["surprises"]]
+    named = {"last": last, "every": every, "sequence": sequences, "decision": whole, "regret": bound, "losses": losses,
+             "foretold": foretold}  # fmt: skip
     return {name: share(flags) for name, flags in named.items()}
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import settle as benchmark
 from settle_decisions import draw_decision
 from settle_loop import Settlement, settle
+from settle_page import draw, page, text
 from settle_rules import follow, one_stage
 from settle_scores import judge
 from settle_summary import summarise
@@ -33,7 +34,7 @@ def believing(decision, losses, half):
     look = SimpleNamespace(
         gains={n: Interval(mean=g, lower=g - half, upper=g + half) for n, g in gains.items()},
         losses={n: Interval(mean=x, lower=x - half, upper=x + half) for n, x in losses.items()},
-        probability={n: float(n == leader) for n in losses}, leader=leader, regret=half, dropped={},
+        probability={n: float(n == leader) for n in losses}, leader=leader, regret=half, dropped={}, predicted=[],
         verdict="distil" if leader else "pretrain",
     )  # fmt: skip
     stage = Stage(size=decision.question.sizes[0].label, tokens=(decision.question.least_tokens,),
@@ -42,7 +43,13 @@ def believing(decision, losses, half):
 
 
 def scored(decision, settlement, number):
-    row = {"tier": "simulated", "cluster": number, "family": decision.family}
+    row = {
+        "tier": "simulated",
+        "cluster": number,
+        "family": decision.family,
+        "kind": decision.kind,
+        "scale": decision.scale,
+    }
     row |= judge(decision.losses, settlement) | benchmark.ruled(decision, settlement)
     return row
 
@@ -106,6 +113,16 @@ def test_the_clairvoyant_is_never_false_and_the_believer_in_one_pilot_is():
         for name, rule in found["clairvoyant"]["regret"].items()
         if name != "settle"
     )
+
+
+def test_the_page_and_the_figure_say_what_was_found(tmp_path):
+    decision = draw_decision(0)
+    rows = [scored(decision, believing(decision, decision.losses, 1e-6), number) for number in range(3)]
+    found = {"tiers": summarise(rows), "cpu_seconds": 1.0}
+    for written in (text(found, rows), page(found, tmp_path / "figure.png")):
+        assert "settle" in written and "a gain at all looks" in written and "best-loss teacher" in written
+    draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
 def test_a_teacher_that_does_no_good_is_a_false_advice_within_any_bound():
