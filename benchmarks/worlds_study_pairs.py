@@ -141,12 +141,11 @@ class Study:
         budgets = self.budgets_with_several(cell.size)
         return self._noise_taught(cell.size, min(budgets, key=lambda b: abs(np.log(b / cell.budget))))
 
-    def budgets_with_several(self, size: str) -> set[int]:
-        """Budgets at which at least two teachers can be compared (elsewhere the nearest one's noise is taken)."""
-        budgets = [
-            c.budget for c in self.cells if c == Cell(size, c.budget, c.teacher) and c.teacher != "none"
-        ]
-        return {b for b in budgets if budgets.count(b) > 1}
+    def budgets_with_several(self, size: str) -> list[int]:
+        """Budgets at which two teachers or more have two seeds or more (elsewhere the nearest one's noise is taken)."""
+        found = [c.budget for c, by_seed in self.cells.items()
+                 if c == Cell(size, c.budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1]  # fmt: skip
+        return sorted({b for b in found if found.count(b) > 1})
 
     def _noise_taught(self, size: str, budget: int) -> Noise:
         if (size, budget) not in self._taught:
@@ -162,22 +161,24 @@ class Study:
         return {}
 
     def _by_seed(self, size: str, budget: int) -> np.ndarray:
-        """Losses of the taught students of the main settings, shape (teachers, seeds)."""
-        cells = [c for c in self.cells if c == Cell(size, budget, c.teacher) and c.teacher != "none"]
+        """Losses of the taught students of the main settings that have several seeds, shape (teachers, seeds)."""
+        cells = [c for c, by_seed in self.cells.items()
+                 if c == Cell(size, budget, c.teacher) and c.teacher != "none" and len(by_seed) > 1]  # fmt: skip
         seeds = sorted(set.intersection(*(set(self.cells[c]) for c in cells)))
         return np.array([[self.rows[self.cells[c][s]]["loss"] for s in seeds] for c in cells])
 
     def _noise_alone(self, size: str) -> Noise:
         """From (alone - mean of the taught) of each seed; the budgets of a size are taken as independent."""
         squares, dof = 0.0, 0
-        for cell in self.find(size=size, teacher="none", peak_lr=RATE, batch_tokens=512, rescaled=False):
-            taught = self._by_seed(size, cell.budget).mean(0)
-            alone = np.array([self.rows[i]["loss"] for _, i in sorted(self.cells[cell].items())])[
-                : len(taught)
-            ]
-            difference = alone - taught
-            squares += float(((difference - difference.mean()) ** 2).sum())
-            dof += len(difference) - 1
+        for budget in self.budgets_with_several(size):
+            taught = self._by_seed(size, budget).mean(0)
+            by_seed = self.cells.get(Cell(size, budget), {})
+            alone = np.array([self.rows[i]["loss"] for _, i in sorted(by_seed.items())])
+            shared = min(len(alone), len(taught))
+            if shared > 1:
+                difference = alone[:shared] - taught[:shared]
+                squares += float(((difference - difference.mean()) ** 2).sum())
+                dof += shared - 1
         return Noise(squares / dof, dof)
 
 
