@@ -108,11 +108,11 @@ def show_preview(answer: Answer) -> None:
         f"first stage: {', '.join(stage['sizes'])} parameters on {_counts(stage['tokens'])} tokens, none and "
         f"{', '.join(stage['teachers'])}, {len(stage['seeds'])} seeds: {stage['runs']} runs, {_costs(stage)}"
     )
-    largest = later["largest_size"] or "none"
-    print(
-        f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
-        f"{largest} parameters"
-    )
+    if later["largest_size"] is None:
+        print("later stages: none, this one takes what there is")
+    else:
+        print(f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
+              f"{later['largest_size']} parameters")  # fmt: skip
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
 
 
