@@ -118,3 +118,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out" / "runs").mkdir(parents=True)
     with pytest.raises(ConfigError, match="holds runs of something else"):
         _ask(tmp_path)
+
+
+def test_a_dry_run_says_what_would_follow_and_trains_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    settle(
+        None,
+        question=QuestionOptions(**{**WORLD, "student_tokens": "400k"}),
+        out=out,
+        dry_run=True,
+        quiet=True,
+        workers=1,
+    )
+    text = capsys.readouterr().out
+    assert "first stage: " in text
+    assert "none and oracle" in text
+    assert "later stages" in text
+    assert not (out / "runs").exists()
+    assert not (out / "settle.json").exists()

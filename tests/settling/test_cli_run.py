@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from distillaw.cli.settle_view import show
 from distillaw.planning.record import read_study
 
 FILE = """
@@ -131,6 +132,21 @@ def test_stages_are_ordinary_paired_runs(settled):
     record = read_study(folder)
     assert record.target == (30_000, 40_000)
     assert not record.problems
+
+
+def test_the_terminal_says_what_the_json_says(settled, capsys):
+    _, answer = settled
+    show(answer)
+    text = capsys.readouterr().out
+    assert answer["sentence"] in text
+    assert (
+        f"{len([r for s in answer['stages'] for r in s['runs']])} pilots in {len(answer['stages'])} stage"
+        in text
+    )
+    for line in (*answer["assumptions"], *answer["flips_if"], *answer["warnings"]):
+        assert f"- {line}" in text
+    for row in answer["strategies"]:
+        assert row["name"] in text
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(settled):
