@@ -1,12 +1,44 @@
-"""The next stage: pilots that narrow the answer most for their share of the budget."""
+"""The next stage: a ladder of pilots towards the target, each rung four times the cost of the last.
 
+What is left of the budget is divided over the rungs that are left as 1 : 4 : 16 : 64, so whatever is decided early has
+cost little, and candidates that are dropped make the later rungs larger. A rung is the size and tokens nearest to the
+target that its share buys, and a quarter of that size beside it, with branches at a half and a quarter of the tokens.
+It stops before a rung where nothing could be settled any more even if all the rest went as well as it may.
+Shape suffix: A arm (0: no teacher).
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from distillaw.settling.question import PilotRun, Question, Stage
+import numpy as np
+
+from distillaw.errors import ConfigError
+from distillaw.laws.base import Array
+from distillaw.quantities import format_count, format_flop
+from distillaw.settling.contrasts import target_cells
+from distillaw.settling.noise import Cells, misfit_cov
+from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops, trunk_tokens
+from distillaw.settling.standing import Standing, standing
+
+RUNGS = 4
+"""Stages that a budget is divided over, if it is large enough."""
+GROWTH = 4.0
+"""Cost of a rung over that of the one before."""
+REPEATED = 2
+"""Rungs that are run with two seeds, which shows the noise; the others have one."""
+BRANCHES = (0.25, 0.5, 1.0)
+"""Budgets of a rung, as shares of its tokens."""
+BESIDE = 2
+"""How many sizes below a rung's student another one is trained beside it: what size does, for a quarter more."""
+RATIO = 12.0
+"""Tokens per parameter of a pilot lie within this factor of the target's: gains depend on them more than on size."""
+LUCK = 2.0
+"""Standard deviations by which means may yet move: pilots go on while something could still be settled."""
 
 
 def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Stage | None:
-    """What to run next; None when it is settled or nothing affordable is left.
+    """What to run next; None when it is settled, or nothing affordable would settle it.
 
     The same answer for the same arguments, so that an interrupted settlement goes on where it stopped.
 
@@ -18,4 +50,101 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
     Raises:
         ConfigError: the budget buys no pilot at all (before the first stage).
     """
-    raise NotImplementedError
+    now = standing(question, stages, runs)
+    left = question.budget - now.spent
+    names = tuple(c.name for c in question.candidates if c.name not in now.dropped)
+    last = _rung(question, names, left, 1)
+    if now.verdict is not None or not names or last is None:
+        if not stages and last is None:
+            raise ConfigError(_nothing_affordable(question))
+        return None
+    if len(stages) > 1 and is_hopeless(question, now, last):
+        return None
+    used = max((stages.index(s) + 1 for s in stages), default=0)
+    for rungs in range(max(RUNGS - used, 1), 1, -1):
+        share = left / sum(GROWTH**i for i in range(rungs))
+        found = _rung(question, names, share, 2 if used < REPEATED else 1)
+        if found is not None and found not in stages:
+            return found
+    return last if last not in stages else None
+
+
+def _rung(question: Question, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
+    """The stage of this cost that lies nearest to the target; None where it buys none.
+
+    Near is ln N and ln D together. Where teachers cost more than students it is a larger student on fewer tokens.
+    """
+    found: list[tuple[float, Stage]] = []
+    for i, size in enumerate(question.sizes):
+        also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
+        stage = _affordable(question, Stage(size=size.label, also=also, tokens=(question.batch_tokens,),
+                                            candidates=names, seeds=tuple(range(seeds))), flops)  # fmt: skip
+        if stage is not None:
+            away = (
+                math.log(question.target.params / size.params),
+                math.log(question.tokens / stage.tokens[-1]),
+            )
+            if abs(away[0] - away[1]) <= math.log(RATIO):
+                found.append((math.hypot(*away), stage))
+    return min(found, key=lambda one: one[0], default=(0.0, None))[1]
+
+
+def _affordable(question: Question, one: Stage, flops: float) -> Stage | None:
+    """A stage with the most tokens that the FLOP buy, up to the target's own; None where too few."""
+    unit = question.batch_tokens
+    per_token = stage_flops(question, one) / unit
+    most = min(flops / per_token / trunk_tokens(BRANCHES, 0.2), question.tokens)
+    found = {unit * int(most * part / unit) for part in BRANCHES}
+    tokens = tuple(sorted(t for t in found if t >= question.least_tokens))
+    return replace(one, tokens=tokens) if tokens else None
+
+
+def _nothing_affordable(question: Question) -> str:
+    size = question.sizes[0]
+    names = tuple(c.name for c in question.candidates)
+    least = Stage(size=size.label, tokens=(question.least_tokens,), candidates=names, seeds=(0,))
+    cost = stage_flops(question, least)
+    return (
+        f"a budget of {format_flop(question.budget)} ({format_flop(question.spent)} of it spent on learning rates) "
+        f"buys no pilot that says anything: the smallest, {size.label} on {format_count(question.least_tokens)} tokens "
+        f"with {len(names)} teachers and none, costs {format_flop(cost)} "
+        f"({(cost + question.spent) / question.target_flops:.2%} of the target's training), and tokens per "
+        f"parameter must be within {RATIO:g} times the target's. Raise the budget, give fewer teachers, or train the "
+        "target itself"
+    )
+
+
+def is_hopeless(question: Question, now: Standing, last: Stage) -> bool:
+    """Whether no choice could be settled even if the whole rest of the budget went as well as it may.
+
+    As well as it may: every mean moves by LUCK of its standard deviations in the choice's favour, and nothing is left
+    of the uncertainty but the misfit between the last pilots and the target.
+    """
+    names = [NONE, *(c.name for c in question.candidates)]
+    arms = [i for i, name in enumerate(names) if name not in now.dropped]
+    bounds, least_AA = now.bounds, _misfit_left(question, now, last)
+    best_AA = bounds.mean_AA - LUCK * bounds.sd_AA + bounds.reach * least_AA
+    return bool((best_AA[np.ix_(arms, arms)].max(axis=1) > question.margin).all())
+
+
+def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
+    """Standard deviations of differences at the target, nats/token, that the misfit alone leaves after a stage."""
+    belief, target = now.belief, target_cells(question)
+    seen = belief.measured.join(stage_cells(question, last))
+    logs = np.log([c.loss for c in question.candidates])
+    across = misfit_cov(target, seen, logs)
+    inside = misfit_cov(seen, seen, logs) + 1e-8 * np.eye(len(seen.arm))
+    left = misfit_cov(target, target, logs) - across @ np.linalg.solve(inside, across.T)
+    var = np.diag(left)
+    spread = np.sqrt(np.maximum(var[:, None] + var - 2 * left, 0.0))
+    return float(now.losses[NONE].mean) * spread
+
+
+def stage_cells(question: Question, stage: Stage) -> Cells:
+    """The runs of a stage, one seed: by size, then budget, then no teacher and the candidates."""
+    names = [NONE, *(c.name for c in question.candidates)]
+    arms = [0, *(names.index(name) for name in stage.candidates)]
+    cells = [(question.size(label).params, tokens, arm)
+             for label in stage.labels for tokens in stage.tokens for arm in arms]  # fmt: skip
+    params, tokens, arm = (np.array(column) for column in zip(*cells, strict=True))
+    return Cells(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=np.zeros_like(arm))

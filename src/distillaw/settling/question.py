@@ -17,6 +17,11 @@ class Candidate:
     """On the held-out text, nats/token."""
     flops: float
     """Of one forward pass, FLOP per token; 0 where stored targets are at hand."""
+    params: float | None = None
+    """Non-embedding parameters, if it was trained on the target's text and recipe; then its loss says what a student
+    of that size reaches alone."""
+    tokens: float | None = None
+    """Tokens it was trained on, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +75,22 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Pilots that are run together: one size, some budgets, no teacher and the candidates still in, some seeds."""
+    """Pilots that are run together: some sizes, some budgets, no teacher and the candidates still in, some seeds."""
 
     size: str
-    """Label."""
+    """Label of the largest."""
+    also: tuple[str, ...] = ()
+    """Smaller sizes trained beside it: they read the same text, so the teachers' forward passes are paid once."""
     tokens: tuple[int, ...]
     """Ascending; one trunk with a cooled branch at each."""
     candidates: tuple[str, ...]
     """Names; `NONE` is run in any case and not listed."""
     seeds: tuple[int, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All sizes."""
+        return (self.size, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +118,11 @@ def stage_flops(question: Question, stage: Stage, *, cooldown: float = 0.2) -> f
         cooldown: share of a budget that is trained again in its branch.
     """
     tokens = trunk_tokens(stage.tokens, cooldown)
-    training = question.size(stage.size).flops * (1 + len(stage.candidates))
+    training = sum(question.size(label).flops for label in stage.labels) * (1 + len(stage.candidates))
     teaching = sum(question.candidate(name).flops for name in stage.candidates)
     return len(stage.seeds) * tokens * (training + teaching)
 
 
-def trunk_tokens(tokens: Sequence[int], cooldown: float) -> float:
+def trunk_tokens(tokens: Sequence[float], cooldown: float) -> float:
     """Tokens that a trunk with a branch per budget is trained on."""
     return (1 - cooldown) * max(tokens) + cooldown * sum(tokens)

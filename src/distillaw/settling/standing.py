@@ -1,10 +1,20 @@
-"""Where things stand after some stages: the gain of every candidate at the target, who is still in, whether to stop."""
+"""Where things stand after some stages: the gain of every candidate at the target, who is still in, whether to stop.
 
+A choice is settled when no other can be better by more than the margin, at the level asked for, however often one
+looked. Without a teacher is cheaper, so it wins where both are within the margin.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distillaw.planning.evidence import Interval
-from distillaw.settling.question import PilotRun, Question, Stage
+from distillaw.settling.belief import Belief, believe
+from distillaw.settling.contrasts import Contrasts, contrasts
+from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops
+from distillaw.settling.selfcheck import Prediction, predictions, widened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +24,7 @@ class Standing:
     gains: Mapping[str, Interval]
     """Gain of each candidate over none at the target, nats/token; valid at any time it is looked at."""
     losses: Mapping[str, Interval]
-    """Loss at the target, `NONE` included, nats/token."""
+    """Loss at the target, `NONE` included, nats/token; a central interval of the belief."""
     probability: Mapping[str, float]
     """Posterior probability of each candidate, and of `NONE`, that it is the best."""
     leader: str
@@ -23,14 +33,16 @@ class Standing:
     """Upper bound, nats/token, on what the leader loses against the best of all; valid at any time."""
     dropped: Mapping[str, str]
     """Candidate -> why it is out."""
+    is_better: bool
+    """Whether the leader is a teacher that surely beats none."""
     verdict: str | None
-    """`distil`, `pretrain` or `too-close` once settled; None while more pilots may settle it."""
-    why: str
-    """A sentence: why it stopped, or what is still open."""
+    """`distil` or `pretrain` once settled; None while more pilots may settle it."""
     spent: float
     """FLOP so far."""
-    predicted: Sequence[Mapping[str, object]]
-    """Every stage after the first: what was expected of each pair before it ran, and what came (a self-check)."""
+    predicted: Sequence[Prediction]
+    """Every stage after the first: what was expected of each pair before it ran, and what came."""
+    belief: Belief
+    bounds: Contrasts
 
 
 def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Standing:
@@ -41,4 +53,55 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
         stages: that have been run, in order.
         runs: their runs.
     """
-    raise NotImplementedError
+    checks = predictions(question, stages, runs)
+    belief = believe(question, runs, scale=widened(checks))
+    bounds = contrasts(belief, len(stages))
+    names = [NONE, *(c.name for c in question.candidates)]
+    dropped = _diverged(question, runs) | (_beaten(question, names, bounds) if runs else {})
+    arms = [i for i, name in enumerate(names) if name not in dropped]
+    regret = bounds.regret(arms)
+    leader = arms[int(np.argmin(regret))]
+    if regret[0] <= question.margin:  # cheaper than any teacher
+        leader = 0
+    is_better = bool(runs) and leader != 0 and bool(bounds.upper_AA[leader, 0] < 0)
+    is_settled = bool(runs) and regret[arms.index(leader)] <= question.margin
+    verdict = None
+    if is_settled and (leader == 0 or is_better):
+        verdict = "distil" if leader else "pretrain"
+    draws = bounds.losses_MA
+    best = np.bincount(draws.argmin(axis=1), minlength=len(names)) / len(draws)
+    return Standing(
+        gains={name: _gain(bounds, i) for i, name in enumerate(names) if i},
+        losses={name: Interval.of(draws[:, i], question.level) for i, name in enumerate(names)},
+        probability={name: float(best[i]) for i, name in enumerate(names)},
+        leader=names[leader], regret=float(regret[arms.index(leader)]), dropped=dropped,
+        is_better=is_better, verdict=verdict,
+        spent=question.spent + sum(stage_flops(question, stage) for stage in stages),
+        predicted=checks, belief=belief, bounds=bounds,
+    )  # fmt: skip
+
+
+def _gain(bounds: Contrasts, arm: int) -> Interval:
+    """Two-sided, valid at any look, for this candidate by itself."""
+    mean, sd = float(bounds.mean_AA[0, arm]), float(bounds.sd_AA[0, arm])
+    return Interval(mean=mean, lower=mean - bounds.reach_alone * sd, upper=mean + bounds.reach_alone * sd)
+
+
+def _diverged(question: Question, runs: Sequence[PilotRun]) -> dict[str, str]:
+    found = {}
+    for run in runs:
+        if run.candidate != NONE and math.isinf(run.loss):
+            found[run.candidate] = f"training diverged at {run.params:,.0f} parameters"
+    return found
+
+
+def _beaten(question: Question, names: Sequence[str], bounds: Contrasts) -> dict[str, str]:
+    """Candidates that another choice beats by more than the margin, surely."""
+    found = {}
+    for i, name in enumerate(names):
+        ahead = -bounds.upper_AA[:, i]
+        j = int(np.argmax(ahead))
+        if i and ahead[j] > question.margin:
+            rival = f"the {names[j]}" if j else "no teacher"
+            found[name] = f"behind {rival} by at least {ahead[j]:.3f} nats/token at the target"
+    return found

@@ -1,0 +1,226 @@
+"""Losses at the target as they are believed after some pilots: an ensemble of members of the family, with misfit.
+
+The posterior of the family's coefficients is sampled by importance: proposals are Student-t around its mode with the
+curvature there (Laplace), weighted by the exact posterior and resampled. What the members leave unexplained is carried
+on by the misfit's process.
+Shape suffixes: M member, Z coefficient, R run, A arm, Q place that is asked about.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from distillaw.laws.base import Array
+from distillaw.settling.noise import Cells, misfit_cov, seed_cov, seed_sd
+from distillaw.settling.prior import TAUGHT, Anchor, Family
+from distillaw.settling.question import NONE, PilotRun, Question
+
+MEMBERS = 1000
+PROPOSALS = 6000
+TAIL = 5.0
+"""Degrees of freedom of the proposals."""
+STARTS = 3
+LEAST = 0.1
+"""Share that a form keeps at least: a few pilots rule out none."""
+STEP = 1e-4
+RECIPE = 0.015
+"""Error of taking a teacher trained on the same text and recipe for a run without a teacher, ln loss."""
+UNSEEN = 1.02
+"""A student that was never trained is taken to lose this much more than the weakest teacher, until it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """The forms with their members, before and after the runs."""
+
+    question: Question
+    families: tuple[Family, ...]
+    prior: tuple[Array, ...]
+    """Members of each form before any run, (M, Z)."""
+    members: tuple[Array, ...]
+    """Members of each form now, as many as its weight gives it."""
+    measured: Cells
+    log_losses_R: Array  # noqa: N815
+    noise_RR: Array  # noqa: N815
+    sd: float
+    """Seed noise of one run, ln loss."""
+    scale: float
+    """By how much the misfit was widened, because stages came out other than predicted."""
+
+    def ask(self, places: Cells, rng: np.random.Generator, *, before: bool = False) -> Array:
+        """Draws of the ln loss at some places, jointly, without the noise of seeds, (M, Q).
+
+        Args:
+            places: where.
+            rng: of the draws.
+            before: as believed before any run.
+        """
+        misfit_QQ = self._misfit(places, places)
+        if before or not len(self.measured.arm):
+            draws_MQ = self._at(self.prior, places)
+            return draws_MQ + _normal(misfit_QQ, len(draws_MQ), rng)
+        draws_MQ = self._at(self.members, places)
+        left_MR = self.log_losses_R - self._at(self.members, self.measured)
+        across_QR = self._misfit(places, self.measured)
+        gain_QR = np.linalg.solve(self._misfit(self.measured, self.measured) + self.noise_RR, across_QR.T).T
+        return draws_MQ + left_MR @ gain_QR.T + _normal(misfit_QQ - gain_QR @ across_QR.T, len(draws_MQ), rng)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of each form."""
+        total = sum(len(m) for m in self.members)
+        return {f.form: len(m) / total for f, m in zip(self.families, self.members, strict=True)}
+
+    def _at(self, members: Sequence[Array], cells: Cells) -> Array:
+        return np.concatenate([_at(f, z_MZ, cells) for f, z_MZ in zip(self.families, members, strict=True)])
+
+    def _misfit(self, one: Cells, other: Cells) -> Array:
+        return misfit_cov(one, other, np.log(self.families[0].teacher_losses), scale=self.scale)
+
+
+def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0, seed: int = 0) -> Belief:
+    """What finite losses of some runs say.
+
+    Args:
+        question: what is asked.
+        runs: any number of them.
+        scale: of the misfit.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    pilots = [run for run in runs if np.isfinite(run.loss)]
+    relatives = _relatives(question) if pilots else []
+    names = [NONE, *(c.name for c in question.candidates)]
+    losses = np.array([c.loss for c in question.candidates])
+    families = tuple(
+        Family(form=form, anchor=_anchor(question, pilots), teacher_losses=losses) for form in TAUGHT
+    )
+    prior = tuple(rng.standard_normal((MEMBERS // 2, family.num_coefficients)) for family in families)
+    own = _cells(names, pilots)
+    sd = seed_sd(np.log([run.loss for run in pilots]), own)
+    noise_RR = np.diag(np.full(len(pilots) + len(relatives), RECIPE**2))
+    noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(names, pilots))
+    belief = Belief(question=question, families=families, prior=prior, members=prior,
+                    measured=_cells(names, [*pilots, *relatives]),
+                    log_losses_R=np.log([run.loss for run in (*pilots, *relatives)]),
+                    noise_RR=noise_RR, sd=sd, scale=scale)  # fmt: skip
+    return replace(belief, members=_members(belief, rng)) if pilots else belief
+
+
+def _relatives(question: Question) -> list[PilotRun]:
+    """Candidates that are of the target's kind, as the runs without a teacher that they once were."""
+    return [PilotRun(candidate=NONE, params=c.params, tokens=c.tokens, seed=-1 - i, loss=c.loss)
+            for i, c in enumerate(question.candidates) if c.params and c.tokens]  # fmt: skip
+
+
+def _cells(names: Sequence[str], runs: Sequence[PilotRun]) -> Cells:
+    return Cells(
+        log_params=np.log([run.params for run in runs]), log_tokens=np.log([run.tokens for run in runs]),
+        arm=np.array([names.index(run.candidate) for run in runs], dtype=np.int64),
+        seed=np.array([run.seed for run in runs], dtype=np.int64),
+    )  # fmt: skip
+
+
+def _members(belief: Belief, rng: np.random.Generator) -> tuple[Array, ...]:
+    """Members of each form after the runs, as many as its evidence gives it."""
+    wide_RR = belief.noise_RR + belief._misfit(belief.measured, belief.measured)
+    found = [
+        _posterior(family, belief.measured, belief.log_losses_R, wide_RR, rng) for family in belief.families
+    ]
+    evidence = np.array([log_evidence for _, log_evidence in found])
+    shares = np.exp(evidence - evidence.max())
+    shares = np.maximum(shares / shares.sum(), LEAST)
+    counts = np.round(MEMBERS * shares / shares.sum()).astype(int)
+    return tuple(z_MZ[_thin(len(z_MZ), count)] for (z_MZ, _), count in zip(found, counts, strict=True))
+
+
+def _thin(length: int, count: int) -> np.ndarray:
+    """`count` of so many indices, evenly."""
+    return np.arange(count) * length // count
+
+
+def _posterior(
+    family: Family, cells: Cells, y_R: Array, wide_RR: Array, rng: np.random.Generator
+) -> tuple[Array, float]:
+    """Members drawn from the posterior, (MEMBERS, Z), and the ln evidence of the form, but for what forms share."""
+    whiten_RR = np.linalg.inv(np.linalg.cholesky(wide_RR))
+    num = family.num_coefficients
+
+    def rest(z_MZ: Array) -> Array:
+        """What the sum of squares is made of: data in units of their noise, and the coefficients, (M, R + Z)."""
+        off_MR = (y_R - _at(family, z_MZ, cells)) @ whiten_RR.T
+        return np.concatenate([off_MR, z_MZ], axis=1)
+
+    starts = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
+    found = [_mode(rest, start) for start in starts]
+    mode_Z, slope_RZ, _ = min(found, key=lambda one: one[2])
+    root_ZZ = np.linalg.inv(np.linalg.cholesky(slope_RZ.T @ slope_RZ)).T
+    normal_MZ = rng.standard_normal((PROPOSALS, num))
+    wide_M = np.sqrt(TAIL / rng.chisquare(TAIL, PROPOSALS))
+    t_MZ = normal_MZ * wide_M[:, None]
+    z_MZ = mode_Z + t_MZ @ root_ZZ.T
+    log_q_M = -0.5 * (TAIL + num) * np.log1p((t_MZ**2).sum(1) / TAIL)
+    log_w_M = -0.5 * (rest(z_MZ) ** 2).sum(1) - log_q_M
+    log_w_M = np.where(np.isfinite(log_w_M), log_w_M, -np.inf)
+    weights = np.exp(log_w_M - log_w_M.max())
+    scale = math.log(abs(np.linalg.det(root_ZZ))) + _log_t_constant(num) - 0.5 * num * math.log(2 * math.pi)
+    evidence = float(log_w_M.max() + np.log(weights.mean()) + scale)
+    return z_MZ[_resample(weights, MEMBERS, rng)], evidence
+
+
+def _log_t_constant(num: int) -> float:
+    """Minus the ln of the multivariate t density at its centre, for a unit scale matrix."""
+    return math.lgamma(TAIL / 2) - math.lgamma((TAIL + num) / 2) + 0.5 * num * math.log(TAIL * math.pi)
+
+
+def _mode(rest: Callable[[Array], Array], start: Array) -> tuple[Array, Array, float]:
+    """Where the sum of squares is least, its slope there, and its value."""
+    steps = np.eye(len(start)) * STEP
+
+    def slope(z_Z: Array) -> Array:
+        return ((rest(z_Z + steps) - rest(z_Z - steps)) / (2 * STEP)).T
+
+    found = least_squares(lambda z_Z: rest(z_Z[None])[0], start, jac=slope, max_nfev=60)
+    return found.x, slope(found.x), float(found.cost)
+
+
+def _resample(weights: Array, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices drawn by weight, systematically."""
+    edges = np.cumsum(weights) / weights.sum()
+    return np.searchsorted(edges, (np.arange(count) + rng.random()) / count).clip(0, len(weights) - 1)
+
+
+def _at(family: Family, z_MZ: Array, cells: Cells) -> Array:
+    """Ln loss of every member at every run of a list, (M, R)."""
+    where, index = np.unique(np.stack([cells.log_params, cells.log_tokens]), axis=1, return_inverse=True)
+    table_MCA = family.log_losses(z_MZ, np.exp(where[0]), np.exp(where[1]))
+    return table_MCA[:, index.reshape(-1), cells.arm]
+
+
+def _anchor(question: Question, runs: Sequence[PilotRun]) -> Anchor:
+    alone = [run for run in runs if run.candidate == NONE]
+    if not alone:
+        loss = UNSEEN * max(c.loss for c in question.candidates)
+        return Anchor(params=question.sizes[0].params, tokens=float(question.least_tokens), loss=loss)
+    first = alone[0]
+    here = [run.loss for run in alone if (run.params, run.tokens) == (first.params, first.tokens)]
+    return Anchor(params=first.params, tokens=first.tokens, loss=float(np.mean(here)))
+
+
+def _text_errors(names: Sequence[str], runs: Sequence[PilotRun]) -> Array:
+    """By arm, the smallest error of its gains from the choice of held-out documents, ln loss; 0 without a teacher."""
+    found = np.zeros(len(names))
+    for i, name in enumerate(names):
+        errors = [run.gain_se / run.loss for run in runs if run.candidate == name and run.gain_se > 0]
+        found[i] = min(errors, default=0.0)
+    return found
+
+
+def _normal(cov: NDArray[np.float64], draws: int, rng: np.random.Generator) -> Array:
+    """Gaussian draws of a covariance that may be singular, (draws, n)."""
+    values, vectors = np.linalg.eigh(cov)
+    return rng.standard_normal((draws, len(cov))) @ (vectors * np.sqrt(np.maximum(values, 0))).T
