@@ -77,7 +77,7 @@ def tasks(args):
             found[f"simulated-{number}"] = lambda peers, number=number: simulated_row(number, peers)
     if args.only != "simulated":
         for folder in args.worlds:
-            for decision in world_decisions(folder):
+            for decision in list(world_decisions(folder))[:: args.every]:
                 found[decision.key] = lambda peers, decision=decision: world_row(decision, peers)
     return found
 
@@ -128,6 +128,9 @@ def arguments():
     )
     parser.add_argument(
         "--plan-every", type=int, metavar="K", help="ask plan and fit at every K-th decision; 0: never"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="K", help="only every K-th decision of a world"
     )
     parser.add_argument("--rows", action="store_true", help="print a line per decision")
     parser.add_argument("--out", type=Path, help="scores as JSON")
