@@ -1,5 +1,6 @@
 """`distillaw gap`: the best teacher for one student under each law, how flat the bottom is, and why it is there."""
 
+import shutil
 import textwrap
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,12 +107,19 @@ def _print(answer: "GapAnswer") -> None:
     _say(["(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
           "teacher costs if another law of losses that may be used here is right.", *answer.disagreement])  # fmt: skip
     for line in _notes(answer):
-        print(textwrap.shorten(f"WARNING {line}", 230, placeholder=" ... (whole: distillaw laws show)"))
+        short = textwrap.shorten(f"WARNING {line}", 230, placeholder=" ... (whole: distillaw laws show)")
+        print(textwrap.fill(short, _width(230), subsequent_indent="  "))
 
 
 def _say(lines: list[str]) -> None:
+    width = _width(118)
     for line in lines:
-        print(textwrap.fill(line, 118, subsequent_indent="  "))
+        print(textwrap.fill(line, width, subsequent_indent="  "))
+
+
+def _width(widest: int) -> int:
+    """Columns to write in: those of the terminal or of COLUMNS, also in a pipe, up to a width that reads well."""
+    return max(40, min(widest, shutil.get_terminal_size((widest, 24)).columns))
 
 
 def _summary(answer: "GapAnswer") -> list[str]:

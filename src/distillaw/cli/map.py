@@ -111,7 +111,8 @@ def draw_map(
 def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.map_kinds import gain_map
 
-    loss = asked.get("teacher_loss")
+    text = asked.get("teacher_loss")
+    loss = None if text is None else _plausible(parse_count(text, name="--teacher-loss"), "--teacher-loss")
     sizes = [asked.get("teacher_params"), asked.get("teacher_tokens")]
     if (sizes[0] is None) != (sizes[1] is None):
         raise ConfigError(
@@ -120,13 +121,13 @@ def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMa
     teacher = None
     if sizes[0] is not None and sizes[1] is not None:
         teacher = (
-            parse_count(sizes[0], name="--teacher-params"),
-            parse_count(sizes[1], name="--teacher-tokens"),
+            _plausible(parse_count(sizes[0], name="--teacher-params"), "--teacher-params"),
+            _plausible(parse_count(sizes[1], name="--teacher-tokens"), "--teacher-tokens"),
         )
     return gain_map(
         laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
         student_tokens=_span(asked.get("tokens", _TOKENS), "--tokens", size[1]), teacher=teacher,
-        teacher_loss=None if loss is None else parse_count(loss, name="--teacher-loss"),
+        teacher_loss=loss,
     )  # fmt: skip
 
 
@@ -156,7 +157,9 @@ def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) ->
         laws, student_params=_one(asked, "student", "the student that learns", "1B"),
         student_tokens=_one(asked, "tokens", "its tokens", "20B"),
         teacher_params=_span(asked.get("teacher_params", _TEACHERS), "--teacher-params", size[1]),
-        teacher_tokens=None if tokens is None else parse_count(tokens, name="--teacher-tokens"),
+        teacher_tokens=None
+        if tokens is None
+        else _plausible(parse_count(tokens, name="--teacher-tokens"), "--teacher-tokens"),
         teacher_tokens_per_param=_ratio(ratio) if ratio else (20.0 if tokens is None else None),
     )  # fmt: skip
 
@@ -186,7 +189,7 @@ def _span(text: str, name: str, count: int) -> np.ndarray:
     ends = text.split("..")
     if len(ends) != 2:
         raise ConfigError(f"{name}: got {text!r}; write a range of two numbers, e.g. {name} 100M..100B")
-    low, high = (parse_count(end, name=name) for end in ends)
+    low, high = (_plausible(parse_count(end, name=name), name) for end in ends)
     if low >= high:
         raise ConfigError(f"{name}: got {text!r}; the first number must be the smaller one")
     return np.geomspace(low, high, count)
@@ -198,7 +201,21 @@ def _one(asked: dict[str, str], option: str, what: str, example: str) -> float:
     if text is None or ".." in text:
         got = "" if text is None else f", not the range {text!r}"
         raise ConfigError(f"--{option}: name {what} as one number{got}, e.g. --{option} {example}")
-    return parse_count(text, name=f"--{option}")
+    return _plausible(parse_count(text, name=f"--{option}"), f"--{option}")
+
+
+def _plausible(value: float, option: str) -> float:
+    """The value, unless no model, corpus or machine can be so large."""
+    from distillaw.planning.situation import check_plausible
+
+    unit = {
+        "--tokens": "tokens",
+        "--teacher-tokens": "tokens",
+        "--compute": "FLOP",
+        "--teacher-loss": "nats/token",
+    }
+    check_plausible(option, value, unit.get(option, "parameters"))
+    return value
 
 
 def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:

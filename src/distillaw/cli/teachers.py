@@ -1,5 +1,7 @@
 """`distillaw teachers`: the models that can be named as teachers, with size, training tokens and sources."""
 
+import shutil
+import textwrap
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -38,11 +40,14 @@ def _searched(each: NamedModel) -> str:
 
 def _list(found: list[NamedModel]) -> None:
     row = "{:<17} {:>8} {:>8} {:>7}  {:<11} {}"
+    indent = " " * len(row.format("", "", "", "", "", ""))
+    width = max(len(indent) + 20, shutil.get_terminal_size((1000, 24)).columns)
     print(row.format("name", "N", "total", "tokens", "tokenizer", "source of the tokens"))
     for each in found:
         marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
-        print(row.format(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
-                         each.tokenizer, each.tokens_source.text + marks))  # fmt: skip
+        line = row.format(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
+                          each.tokenizer, each.tokens_source.text + marks)  # fmt: skip
+        print("\n".join(textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=False)))
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )

@@ -27,6 +27,7 @@ from distillaw.planning.evidence import Evidence, Interval
 from distillaw.planning.law_crossover import law_crossovers
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import LawLike, find_voices
 from distillaw.quantities import format_count, parse_count
 
@@ -160,6 +161,8 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         trains = headline.best.kind == "train-teacher"
         flips = find_flips(situation, sources, answer.verdict, trains_teacher=trains)
     words = wording.explain(situation, evidence, headline, answer, equal, flips=flips, sources=sources)
+    lead = sources.lead(situation)
+    scale = next((TextScale.of(e).ratio for e in evidence if e.source == lead.source), 1.0)
     is_law = headline.kind != "measured" and headline.is_informative
     return Verdict(
         verdict=answer.verdict, probability=answer.probability, margin=answer.margin, strategies=tuple(rows),
@@ -169,7 +172,7 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
         headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
         sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command, sources=sources,
-        teachers=teacher_range(situation, sources.lead(situation), headline.best) if is_law else None,
+        teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law else None,
     )  # fmt: skip
 
 

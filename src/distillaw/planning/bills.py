@@ -25,16 +25,27 @@ _FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
 
 
 def forward_flop(situation: Situation, params: float) -> float:
-    """F(N), FLOP per token: what the study counted for that size, or the count of a family, smooth in N."""
-    for size, flop in situation.prices.items():
-        if abs(math.log(size / params)) < 1e-6:
-            return flop
-    return _counted(params, situation.context, situation.vocab)
+    """F(N), FLOP per token, of one size; as `forward_curve`."""
+    if not situation.prices:
+        return _counted(params, situation.context, situation.vocab)
+    return float(forward_curve(situation, np.asarray(params, dtype=np.float64)))
 
 
 def forward_curve(situation: Situation, params: Array) -> Array:
-    """F(N) of a whole range of sizes, FLOP per token."""
-    return _blend(params, situation.context, situation.vocab)
+    """F(N), FLOP per token: the count of a family, smooth in N, drawn through what the study counted.
+
+    Where the study counted, that is the answer; between two such sizes the ratio to the family's count goes straight
+    in ln N, and beyond the last it stays.
+    """
+    counted = _blend(params, situation.context, situation.vocab)
+    if not situation.prices:
+        return counted
+    sizes = sorted(situation.prices)
+    off = [
+        math.log(situation.prices[size] / _counted(size, situation.context, situation.vocab))
+        for size in sizes
+    ]
+    return counted * np.exp(np.interp(np.log(params), np.log(sizes), off))
 
 
 @lru_cache(maxsize=4096)
@@ -87,7 +98,7 @@ def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> 
     if _hides_cost(situation, teacher):
         return None
     assert situation.compute is not None
-    tokens = tokens_on(situation, situation.compute, forward_flop(situation, params), teacher)
+    tokens = float(tokens_on(situation, situation.compute, forward_flop(situation, params), teacher))
     return tokens if tokens > SMALLEST_RATIO * params else None
 
 
@@ -99,8 +110,10 @@ def tokens_bought(situation: Situation, sizes: Array, teacher: Teacher | None) -
     return tokens_on(situation, situation.compute, forward_curve(situation, sizes), teacher)
 
 
-def tokens_on(situation: Situation, compute, student, teacher: Teacher | None):
-    """D = (C - serving - teacher training) / (3 F(N_S) + delta_Lgt F(N_T)); numbers or arrays that broadcast.
+def tokens_on(
+    situation: Situation, compute: Array | float, student: Array | float, teacher: Teacher | None
+) -> Array:
+    """D = (C - serving - teacher training) / (3 F(N_S) + delta_Lgt F(N_T)); of the shape that both broadcast to.
 
     Args:
         situation: who pays for what.
@@ -113,7 +126,7 @@ def tokens_on(situation: Situation, compute, student, teacher: Teacher | None):
         forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
         left = left - shares.delta_pre * TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
         each = each + shares.delta_lgt * forward
-    return left / each
+    return np.asarray(left / each)
 
 
 def bill(

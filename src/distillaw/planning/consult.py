@@ -1,7 +1,7 @@
 """All sources of evidence on one situation, in order of trust: paired runs, fitted laws, published laws."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
+from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
 
 _LEAD_MEMBERS = 24
@@ -29,6 +30,8 @@ class Sources:
     seed: int
     asked: Sequence[str] = ()
     """Names of the laws that the user asked for."""
+    scales: Mapping[str, TextScale] = field(default_factory=dict)
+    """Text scales by source that are known already; the others are worked out from the question."""
 
     def lead(self, situation: Situation) -> Voice:
         """The law that chooses what is free, thinned: the first that reaches this student, else the nearest.
@@ -75,8 +78,15 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
     lead = sources.lead(situation)
     assert lead.ensemble is not None
     is_small = lead.kind == "fitted" and not situation.inference_tokens
-    options = find_options(situation, lead.ensemble, is_sketch=is_sketch,
+    own = None if is_sketch else _own_loss(situation, sources)
+    scale = sources.scales.get(lead.source) or text_scale(lead, situation, situation.teachers, own)
+    scaled = scale.asked(situation)
+    options = find_options(scaled, lead.ensemble, is_sketch=is_sketch,
                            size_prior=SIZE_PRIOR if is_small else 0.0)  # fmt: skip
+    given = dict(zip(scaled.teachers, situation.teachers, strict=True))
+    options = [
+        o if o.teacher is None else replace(o, teacher=given.get(o.teacher, o.teacher)) for o in options
+    ]
     if all(option.teacher is None for option in options):
         from distillaw.quantities import format_flop
 
@@ -86,6 +96,21 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
             "known size that exists, share its bill (--students-served), or choose --scenario best-case"
         )
     return options
+
+
+def _own_loss(situation: Situation, sources: Sources) -> tuple[Option, float] | None:
+    """Pretraining at the student's size and its loss, where the study ran that."""
+    size = situation.student_params
+    if sources.record is None or size is None:
+        return None
+    from distillaw.planning.measured import student_arms
+
+    tokens = training_tokens(situation, size)
+    arms = student_arms(sources.record, size)
+    point = arms[0].at(tokens) if arms and arms[0].teacher is None else None
+    if point is None:
+        return None
+    return Option(kind="pretrain", student_params=size, student_tokens=point.tokens), point.mean_loss
 
 
 def consult(
@@ -118,9 +143,10 @@ def consult(
         known = next(
             (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None), None
         )
-        found.append(
-            law_evidence(situation, voice, options, level=sources.level, rng=rng, draws=draws, own_loss=known)
-        )
+        found.append(law_evidence(
+            situation, voice, options, level=sources.level, rng=rng, draws=draws, own_loss=known,
+            scale=sources.scales.get(voice.source),
+        ))  # fmt: skip
     return found
 
 

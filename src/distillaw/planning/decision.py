@@ -236,7 +236,9 @@ class Verdict:
             "gain": self.gain.to_json(),
             "crossover_tokens": self.crossover_tokens,
             "crossover": None if self.crossover is None else self.crossover.to_json(),
-            "crossover_compute": _band(self.crossover_compute),
+            "crossover_compute": _band(None)
+            if self.crossover_compute is None
+            else self.crossover_compute.to_json(),
             "flips": [flip.to_json() for flip in self.flips],
             "teacher_sizes": None if self.teachers is None else self.teachers.to_json(),
             "flips_if": list(self.flips_if),

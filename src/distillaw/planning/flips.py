@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from distillaw.errors import DistillawError
 from distillaw.planning.consult import Sources, consult, options_of
 from distillaw.planning.decision import call, choose
+from distillaw.planning.evidence import Evidence
 from distillaw.planning.situation import SCENARIOS, Situation
+from distillaw.planning.text_scale import TextScale
 from distillaw.quantities import format_count, format_flop
 
 _DRAWS = 2000
@@ -57,21 +59,45 @@ def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_t
     """
 
     def answer(asked: Situation) -> str | None:
-        try:
-            options = options_of(asked, sources, is_sketch=True)
-            evidence = consult(asked, sources, options, draws=_DRAWS, with_runs=False)
-        except DistillawError:
-            return None  # no question any more: a budget too small, a loss below the floor
-        if not any(e.is_decisive for e in evidence):
-            return None
-        return call(choose(evidence, level=sources.level)).verdict
+        return _verdict(asked, sources)
+
+    def answer_on_this_text(asked: Situation) -> str | None:
+        return _verdict(asked, frozen)
 
     if answer(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
+    frozen = replace(sources, scales=_scales(situation, sources))
     fast = replace(situation, may_train_teacher=trains_teacher or not situation.teachers)
-    found = [*_budget(fast, answer, verdict), *_teacher_losses(fast, answer, verdict), *_size(fast, answer, verdict),
-             *_served(situation, answer, verdict), *_scenarios(situation, answer, verdict)]  # fmt: skip
+    found = [
+        *_budget(fast, answer, verdict),
+        *_teacher_losses(fast, answer_on_this_text, verdict),
+        *_size(fast, answer, verdict),
+        *_served(situation, answer, verdict),
+        *_scenarios(situation, answer, verdict),
+    ]
     return sorted(found, key=lambda flip: flip.distance)
+
+
+def _verdict(asked: Situation, sources: Sources) -> str | None:
+    """What the laws say of a changed question; None where nobody may decide it."""
+    try:
+        evidence = _ask(asked, sources)
+    except DistillawError:
+        return None  # no question any more: a budget too small, a loss below the floor
+    if not any(e.is_decisive for e in evidence):
+        return None
+    return call(choose(evidence, level=sources.level)).verdict
+
+
+def _ask(asked: Situation, sources: Sources) -> list[Evidence]:
+    options = options_of(asked, sources, is_sketch=True)
+    return consult(asked, sources, options, draws=_DRAWS, with_runs=False)
+
+
+def _scales(situation: Situation, sources: Sources) -> dict[str, TextScale]:
+    """The text as the question has it: a teacher that turns out better does not make the text an easier one."""
+    found = {e.source: TextScale.of(e) for e in _ask(situation, sources)}
+    return {source: scale for source, scale in found.items() if scale.ratio != 1}
 
 
 def _budget(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:

@@ -23,6 +23,7 @@ from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
+from distillaw.planning.situation import check_plausible
 from distillaw.planning.teacher_curve import (
     FLAT,
     TeacherCurve,
@@ -61,6 +62,12 @@ class GapQuestion:
     """A teacher at hand, to be placed on the curve; nats/token."""
     margin: float = FLAT
     """Share of the loss within which teachers count as equally good."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no student or teacher can be."""
+        units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
+        for what, unit in (units | {"teacher_loss": "nats/token"}).items():
+            check_plausible(what, getattr(self, what), unit)
 
     @property
     def schedule(self) -> dict[str, float | None]:

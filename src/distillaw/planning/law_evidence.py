@@ -23,7 +23,7 @@ from distillaw.planning.gains import GainPosterior
 from distillaw.planning.options import Option
 from distillaw.planning.predictions import OptionLoss, option_loss
 from distillaw.planning.situation import Situation
-from distillaw.planning.text_scale import text_scale
+from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
 from distillaw.quantities import format_count
 
@@ -39,7 +39,7 @@ teacher it gets wrong about the next."""
 
 def law_evidence(
     situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator,
-    draws: int, own_loss: float | None = None,
+    draws: int, own_loss: float | None = None, scale: TextScale | None = None,
 ) -> Evidence:  # fmt: skip
     """A voice's evidence on all options, the first of which is pretraining.
 
@@ -53,6 +53,7 @@ def law_evidence(
         own_loss: the student's loss without a teacher on the user's text, where something better than this law knows
             it. A published law is then asked at the user's ratio of teacher to student loss, since its own text is
             easier or harder, and its losses are scaled to the user's.
+        scale: of the user's losses to the law's, where it is known already.
     """
     if voice.line is not None:
         return _line_evidence(situation, voice, voice.line)
@@ -63,7 +64,10 @@ def law_evidence(
         return Evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
         )
-    scale = text_scale(voice, situation, options, own_loss)
+    if scale is None:
+        teachers = [o.teacher for o in options if o.teacher is not None]
+        own = None if own_loss is None else (options[0], own_loss)
+        scale = text_scale(voice, situation, teachers, own)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
     is_far = max(outside.values(), default=0.0) > voice.doubt.reach

@@ -182,6 +182,8 @@ def read_study(folder: Path) -> StudyRecord:
         CacheError: there is no such folder, or nothing in it is a study.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise CacheError(f"{folder}: a file, not the folder of a study; name the folder `study run` wrote")
     if not folder.is_dir():
         raise CacheError(f"{folder}: no such folder; `distillaw study run STUDY.toml` makes one")
     problems: list[str] = []

@@ -15,6 +15,9 @@ SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
 LOGITS = ("online", "stored")
 
+LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 25.0}
+"""Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among more
+tokens than there are words."""
 SMALLEST_RATIO = 0.1
 """Fewest tokens per parameter that are called training at all."""
 SMALLEST_STUDENT = 1000
@@ -113,12 +116,15 @@ class Situation:
                 "give one budget: tokens (--tokens 20B), or compute, device-hours or money "
                 "(--compute 1e21, --device-hours 500, --money 2000)"
             )
-        for what in ("student_params", "student_tokens", "compute", "max_params", "unique_tokens"):
-            _check_positive(what, getattr(self, what))
-        if not 0 <= self.inference_tokens < math.inf:
-            raise ConfigError(
-                f"inference_tokens = {self.inference_tokens}: it cannot be negative or infinite"
-            )
+        for what, unit in _UNITS.items():
+            if what != "inference_tokens":
+                _check_positive(what, getattr(self, what))
+            check_plausible(what, getattr(self, what), unit)
+        for teacher in self.teachers:
+            check_plausible(f"{teacher.name}: parameters", teacher.params, "parameters")
+            check_plausible(f"{teacher.name}: tokens", teacher.tokens, "tokens")
+        if not self.inference_tokens >= 0:
+            raise ConfigError(f"inference_tokens = {self.inference_tokens}: it cannot be negative")
         self._check_words()
         self._check_size()
         self._check_tokenizers()
@@ -204,6 +210,27 @@ class Situation:
     def comparison(self) -> str:
         """`equal-tokens` or `equal-compute`."""
         return "equal-tokens" if self.student_tokens is not None else "equal-compute"
+
+
+_UNITS = {"student_params": "parameters", "student_tokens": "tokens", "compute": "FLOP", "max_params": "parameters",
+          "unique_tokens": "tokens", "inference_tokens": "tokens"}  # fmt: skip
+
+
+def check_plausible(what: str, value: float | None, unit: str) -> None:
+    """Refuse a slip of the pen.
+
+    Args:
+        what: as it was asked for.
+        value: None passes.
+        unit: a key of `LARGEST`.
+
+    Raises:
+        ConfigError: larger than anything that can be planned.
+    """
+    if value is not None and value > LARGEST[unit]:
+        raise ConfigError(
+            f"{what} = {value:g}: more than {LARGEST[unit]:g} {unit} is not planned with; is it a slip of the pen?"
+        )
 
 
 def _check_positive(what: str, value: float | None) -> None:

@@ -9,7 +9,7 @@ is flat, so the exact ratio seldom matters (spec laws.md section 13.5). No cost 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -89,6 +89,11 @@ class TeacherCost:
     """The same in per cent of the best loss."""
     nats_by_member: Array
     """(m,); negative where a member prefers this teacher."""
+
+    def scaled(self, scale: float) -> "TeacherCost":
+        """The same with losses in another text's nats; shares stay."""
+        return replace(self, teacher_loss=scale * self.teacher_loss, nats=scale * self.nats,
+                       nats_by_member=scale * self.nats_by_member)  # fmt: skip
 
     def to_json(self) -> dict[str, object]:
         """Numbers, and the span over members."""

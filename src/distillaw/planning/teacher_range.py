@@ -21,16 +21,19 @@ class TeacherRange:
     """The curve over teacher sizes, for teachers trained like the one chosen."""
 
     curve: TeacherCurve
+    """In the nats of the law's text."""
     tokens_per_param: float
+    scale: float = 1.0
+    """The user's losses over the law's."""
 
     def to_json(self) -> dict[str, object]:
-        """Best size, flat range, what other sizes cost, and the curve itself."""
-        best = self.curve.best
+        """Best size, flat range, what other sizes cost, and the curve itself; losses on the user's text."""
+        best, scale = self.curve.best, self.scale
         return {
-            "best": best.at, "student_loss": best.student_loss, "at_edge": best.at_edge,
+            "best": best.at, "student_loss": scale * best.student_loss, "at_edge": best.at_edge,
             "within": FLAT, "flat": best.flat.to_json(), "tokens_per_param": self.tokens_per_param,
-            "costs": [cost.to_json() for cost in self.curve.costs],
-            "sizes": self.curve.sizes.tolist(), "losses": self.curve.mean.tolist(),
+            "costs": [cost.scaled(scale).to_json() for cost in self.curve.costs],
+            "sizes": self.curve.sizes.tolist(), "losses": (scale * self.curve.mean).tolist(),
         }  # fmt: skip
 
     @property
@@ -46,8 +49,15 @@ class TeacherRange:
         )
 
 
-def teacher_range(situation: Situation, voice: Voice, row: Strategy) -> TeacherRange:
-    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own."""
+def teacher_range(situation: Situation, voice: Voice, row: Strategy, *, scale: float) -> TeacherRange:
+    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own.
+
+    Args:
+        situation: the question.
+        voice: the law asked.
+        row: the strategy.
+        scale: the user's losses over the law's.
+    """
     assert voice.ensemble is not None
     teacher = row.teacher
     known = teacher is not None and teacher.params and teacher.tokens
@@ -55,4 +65,4 @@ def teacher_range(situation: Situation, voice: Voice, row: Strategy) -> TeacherR
     tokens = float(effective_tokens(situation, row.student_tokens))
     curve = teacher_curve(voice.ensemble, student_params=row.student_params, student_tokens=tokens,
                           teacher_tokens_per_param=ratio)  # fmt: skip
-    return TeacherRange(curve=curve, tokens_per_param=ratio)
+    return TeacherRange(curve=curve, tokens_per_param=ratio, scale=scale)

@@ -29,6 +29,10 @@ class TextScale:
     is_guess: bool = False
     """True where a teacher was measured on the user's text and nothing says how that text compares: 1 is assumed."""
 
+    def asked(self, situation: Situation) -> Situation:
+        """The question as the law is asked it: every teacher's loss on the law's text."""
+        return replace(situation, teachers=[self.teacher_on_law_text(t) for t in situation.teachers])
+
     @classmethod
     def of(cls, evidence: Evidence) -> "TextScale":
         """The scale at which a law was asked; 1 where it needed none."""
@@ -64,7 +68,7 @@ class TextScale:
 
 
 def text_scale(
-    voice: Voice, situation: Situation, options: Sequence[Option], own_loss: float | None
+    voice: Voice, situation: Situation, teachers: Sequence[Teacher], own: tuple[Option, float] | None
 ) -> TextScale:
     """How the user's losses compare with a law's.
 
@@ -74,16 +78,17 @@ def text_scale(
     Args:
         voice: the law, with an ensemble.
         situation: the question.
-        options: what could be done, pretraining first.
-        own_loss: the student's loss without a teacher on the user's text, where something better than this law knows.
+        teachers: those considered.
+        own: pretraining and its loss on the user's text, where something better than this law knows that.
     """
     ensemble = voice.ensemble
     assert ensemble is not None
-    measured = [o.teacher for o in options if o.teacher is not None and o.teacher.loss is not None]
-    if voice.kind == "fitted" or not (measured or own_loss is not None):
+    measured = [t for t in teachers if t.loss is not None]
+    if voice.kind == "fitted" or not (measured or own is not None):
         return TextScale()
-    if own_loss is not None:
-        return TextScale(ratio=own_loss / float(option_loss(ensemble, situation, options[0]).loss.mean()))
+    if own is not None:
+        alone, loss = own
+        return TextScale(ratio=loss / float(option_loss(ensemble, situation, alone).loss.mean()))
     whole = [t for t in measured if t.params is not None and t.tokens is not None]
     if not whole:
         return TextScale(is_guess=True)

@@ -156,10 +156,7 @@ def _reasons(
         found.append(_equal_sentence(equal))
     band = headline.crossover
     if headline.is_decisive and band is not None and band.median is None:
-        found.append(
-            f"Training without a teacher does not catch up before {format_count(band.searched[1])} tokens in "
-            f"{percent(band.share_none)} of the draws ({band.source})."
-        )
+        found.append(_no_crossover(band))
     for other in evidence:
         if other is not headline and other.speaks and other.is_decisive:
             found.append(
@@ -235,9 +232,22 @@ def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
     return found
 
 
+def _no_crossover(band: Crossover) -> str:
+    """The middle of the draws lies outside the budgets searched: on which side, and how often."""
+    if band.share_before > band.share_none:
+        return (
+            f"Training without a teacher is ahead from {format_count(band.searched[0])} tokens on, where the search "
+            f"begins, in {percent(band.share_before)} of the draws ({band.source})."
+        )
+    return (
+        f"Training without a teacher does not catch up before {format_count(band.searched[1])} tokens in "
+        f"{percent(band.share_none)} of the draws ({band.source})."
+    )
+
+
 def _crossover_sentence(band: Crossover, level: float) -> str:
     assert band.median is not None
-    low = format_count(band.lower) if band.lower is not None else format_count(band.searched[0])
+    low = format_count(band.lower) if band.lower is not None else f"before {format_count(band.searched[0])}"
     high = format_count(band.upper) if band.upper is not None else f"beyond {format_count(band.searched[1])}"
     none = f"; none in {percent(band.share_none)} of the draws" if band.share_none > 0.005 else ""
     return (

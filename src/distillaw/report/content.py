@@ -124,6 +124,13 @@ def _crossover_number(verdict: Verdict) -> Figure:
         return Figure(
             label=label, value="not known", note="needs two token budgets with and without a teacher"
         )
+    if band.median is None and band.share_before > band.share_none:
+        near = format_count(band.searched[0])
+        return Figure(
+            label=label,
+            value=f"before {near} tokens",
+            note=f"ahead all along in {percent(band.share_before)} of draws",
+        )
     if band.median is None:
         far = format_count(band.searched[1])
         return Figure(
