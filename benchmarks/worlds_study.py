@@ -2,7 +2,8 @@
 
 for s in causal surface causal-ways causal-rate-half causal-rate-double catchup weight-05-1 weight-09-1 weight-1-2 \
     weight-05-2; do distillaw study run studies/worlds/$s.toml --out out/worlds-study; done
-python benchmarks/worlds_study.py --runs out/worlds-study    # runs -> worlds_study.csv and .npz (about a minute)
+distillaw study run studies/worlds/hmm-a.toml --out out/hmm-a
+python benchmarks/worlds_study.py --runs out/worlds-study out/hmm-a      # runs -> worlds_study.csv and .npz
 python benchmarks/worlds_study.py                            # these -> worlds_study.json, the page's tables, figures
 
 The .csv has one line per run, the .npz its held-out loss document by document: all that the page says can be computed
@@ -26,29 +27,45 @@ TABLE, SCORES = RESULTS.with_suffix(".csv"), RESULTS.with_suffix(".npz")
 RATE, BATCH = 0.0055, 512
 """Of all runs but those that check the rate."""
 COLUMNS = (
-    "run_id", "group", "set", "role", "size", "params", "tokens", "budget", "teacher", "teacher_loss", "lambda",
-    "temperature", "seed", "peak_lr", "batch_tokens", "rescaled", "loss", "loss_se", "seconds",
+    "world", "run_id", "group", "set", "role", "size", "params", "tokens", "budget", "teacher", "teacher_loss",
+    "lambda", "temperature", "seed", "peak_lr", "batch_tokens", "rescaled", "loss", "loss_se", "seconds",
 )  # fmt: skip
-IDENTITY = ("role", "size", "budget", "teacher", "lambda", "temperature", "seed", "peak_lr", "batch_tokens")
+IDENTITY = (
+    "world",
+    "role",
+    "size",
+    "budget",
+    "teacher",
+    "lambda",
+    "temperature",
+    "seed",
+    "peak_lr",
+    "batch_tokens",
+)
 RESCALED = ("none", "oracle", "oracle:window=4", "oracle:window=3", "oracle:loss=3.568,by=noise",
             "oracle:loss=3.568,by=temperature", "oracle:loss=3.568,by=uniform")  # fmt: skip
 """Teachers whose students are scored again, each with its own best temperature."""
 RESCALED_AT = ("0.1M", 300_000)
 
 
-def collect(folder: Path) -> None:
-    """Read every finished run of a folder, score some again, and write the table and the scores."""
+def collect(folders: list[Path]) -> None:
+    """Read every finished run, score some again, and write the table and the scores."""
     rows, sums, seen = [], [], set()
-    for path in sorted(folder.glob("runs/*/result.json")):
-        row = row_of(read_json(path), read_json(path.parent / "spec.json"), folder)
-        if (what := tuple(row[key] for key in IDENTITY)) in seen:
-            continue  # a student without a teacher is the same run whatever lambda its file names
-        seen.add(what)
-        scores = read_scores(path.parent / "heldout.parquet")
-        rows.append(row)
-        sums.append(scores.loss_sum)
-        if is_rescaled(rows[-1]):
-            rows.append(rescaled(rows[-1], path.parent, folder, sums))
+    for folder in folders:
+        world = read_json(folder / "study.json")["data"]["corpus"]
+        for path in sorted(folder.glob("runs/*/result.json")):
+            row = {"world": world} | row_of(read_json(path), read_json(path.parent / "spec.json"), folder)
+            row["set"] = set_of(row) if folder == folders[0] else "other"
+            if (what := tuple(row[key] for key in IDENTITY)) in seen:
+                continue  # a student without a teacher is the same run whatever lambda its file names
+            seen.add(what)
+            scores = read_scores(path.parent / "heldout.parquet")
+            rows.append(row)
+            sums.append(scores.loss_sum)
+            if folder == folders[0] and is_rescaled(row):
+                rows.append(rescaled(row, path.parent, folder, sums))
+    known = {row["teacher"] for row in rows if row["set"] == "rescaled"} - {"none"}
+    rows += [rescaled_teacher(name, rows[0]["world"], folders[0], sums) for name in RESCALED if name in known]
     write_rows(rows)
     write_with(SCORES, lambda p: save_scores(p, np.float32(sums), scores.tokens))
 
@@ -67,7 +84,6 @@ def row_of(result, spec, folder: Path) -> dict:
     row["size"], row["budget"] = spec["label"], int(str(result["run_id"]).rsplit("-", 1)[1].rstrip("t"))
     row["teacher"] = teacher_name(result["teacher_run"], folder)
     row["rescaled"] = 1.0
-    row["set"] = set_of(row)
     return row
 
 
@@ -102,11 +118,21 @@ def is_rescaled(row) -> bool:
 
 def rescaled(row, run: Path, folder: Path, sums: list) -> dict:
     """The student's line with its logits divided by the temperature that is best for it on the held-out text."""
-    from worlds_study_rescale import rescaled_scores
+    from worlds_study_rescale import rescaled_student
 
-    scale, loss_sum, loss = rescaled_scores(run, folder / "data")
+    scale, loss_sum, loss = rescaled_student(run, folder / "data")
     sums.append(loss_sum)
     return row | {"run_id": row["run_id"] + "-rescaled", "set": "rescaled", "rescaled": scale, "loss": loss}
+
+
+def rescaled_teacher(name: str, world: str, folder: Path, sums: list) -> dict:
+    """A line for an oracle with its own best temperature."""
+    from worlds_study_rescale import rescaled_oracle
+
+    scale, loss_sum, loss = rescaled_oracle(name, folder / "data")
+    sums.append(loss_sum)
+    line = dict.fromkeys(COLUMNS) | {"run_id": f"{name}-rescaled", "role": "teacher", "set": "rescaled"}
+    return line | {"world": world, "teacher": name, "rescaled": scale, "loss": loss}
 
 
 def write_rows(rows) -> None:

@@ -7,8 +7,11 @@ import numpy as np
 from worlds_study_fit import fits
 from worlds_study_pairs import LEVEL, RATE, Cell, Study, minus
 
+from distillaw.runs.paired import paired_difference
+
 EXACT = "oracle"
 DRAWS = 4000
+LARGE_BATCH = 4096
 SIZES = ("0.03M", "0.1M")
 
 
@@ -20,6 +23,7 @@ def answers(study: Study, table: Path) -> dict:
         "trained_tokens": trained_tokens(study), "heldout": [len(study.tokens), int(study.tokens.sum())],
         "teachers": teachers(study), "noise": noise(study), "students": students(study),
         "equal_loss": equal_loss(study), "rescaled": rescaled(study), "best": best(study), "rate": rate(study),
+        "other_world": other_world(study), "large_batch": large_batch(study),
         "one_token": [crossing(study, size, EXACT, "oracle:window=1") for size in SIZES],
         "weight": weight(study), "catchup": catchup(study), "fit": fits(study, table),
     }  # fmt: skip
@@ -109,14 +113,16 @@ def at_loss(wanted: float, curve: dict[str, float]) -> dict[str, float]:
 
 
 def rescaled(study: Study) -> list[dict]:
-    """Students whose logits were divided by their own best temperature: what it gains, and how they compare."""
+    """Students and their teachers, logits divided by each one's best temperature: what it gains, how they compare."""
     rows = []
+    own = {r["teacher"]: r["loss"] for r in study.rows if r["role"] == "teacher" and r["set"] == "rescaled"}
     for cell in study.find(rescaled=True):
         exact = cell._replace(teacher=EXACT)
         scale = np.mean([study.rows[i]["rescaled"] for i in study.cells[cell].values()])
         rows.append({
             "size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "temperature": float(scale),
             "before": study.loss(cell._replace(rescaled=False)), "loss": study.loss(cell),
+            "teacher_loss": own.get(cell.teacher),
             "gain": study.estimate(minus(cell._replace(rescaled=False), cell)).document(),
         })  # fmt: skip
         if cell.teacher != EXACT:
@@ -240,4 +246,53 @@ def weight(study: Study) -> list[dict]:
             "over_plain": study.estimate(minus(plain, cell)).document(),
             "over_none": study.estimate(minus(alone, cell)).document(),
         })  # fmt: skip
+    return rows
+
+
+def large_batch(study: Study) -> list[dict]:
+    """Students of few large steps against the exact oracle's of as few (positive: better)."""
+    rows = []
+    for cell in sorted(c for c in study.cells if c.batch_tokens == LARGE_BATCH):
+        rows.append(
+            {"size": cell.size, "budget": cell.budget, "teacher": cell.teacher, "loss": study.loss(cell)}
+        )
+        if cell.teacher != EXACT:
+            rows[-1]["over_exact"] = study.estimate(minus(cell._replace(teacher=EXACT), cell)).document()
+    return rows
+
+
+def other_world(study: Study) -> list[dict]:
+    """Students of another world against the exact oracle's, seed 0, errors over documents (positive: better)."""
+    lines = {}
+    for i, row in enumerate(study.rows):
+        if row["role"] == "student" and row["world"] != study.rows[0]["world"] and row["seed"] == 0:
+            lines[
+                row["size"],
+                int(row["budget"]),
+                row["teacher"],
+                float(row["peak_lr"]),
+                int(row["batch_tokens"]),
+            ] = i
+    last = max(
+        key[1] for key in lines
+    )  # the search ran at a smaller budget: what is at the last is the tuned rate
+    tuned = {(size, teacher, *rest) for size, budget, teacher, *rest in lines if budget == last}
+    rows = []
+    for (size, budget, teacher, *rest), i in sorted(lines.items()):
+        if (size, teacher, *rest) in tuned:
+            row = study.rows[i]
+            loss = None if teacher == "none" else row["teacher_loss"]
+            rows.append(
+                {
+                    "size": size,
+                    "budget": budget,
+                    "teacher": teacher,
+                    "teacher_loss": loss,
+                    "loss": row["loss"],
+                }
+            )
+            exact = lines.get((size, budget, EXACT, *rest))
+            if exact is not None and exact != i:
+                found = paired_difference(study.scores(exact), study.scores(i))
+                rows[-1]["over_exact"] = {"mean": found.mean, "se": found.se}
     return rows

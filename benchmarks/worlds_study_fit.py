@@ -43,7 +43,11 @@ def form(family: str, columns, used, taught, largest) -> dict:
     except FitError as error:
         return found | {"refused": str(error)}
     found |= {"in_sample": error_of(residual), "by_teacher": by_teacher(columns, taught, residual)}
-    others = (columns["set"] == "ways") & (columns["role"] == "student")
+    others = (
+        (columns["set"] == "ways")
+        & (columns["role"] == "student")
+        & (columns["world"] == columns["world"][0])
+    )
     found["others"] = by_teacher(columns, others, residuals(result, columns, others))
     return found | {"held_out": held_out(family, columns, used & ~largest, taught & largest)}
 

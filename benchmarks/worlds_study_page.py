@@ -86,13 +86,23 @@ def equal(found: dict) -> str:
 
 
 def rescaled(found: dict) -> str:
-    """Students before and after their logits are divided by one temperature."""
-    rows = [
-        [full_name(row["teacher"]), f"{row['before']:.4f}", f"{row['temperature']:.3f}", f"{row['loss']:.4f}",
-         signed(row["gain"]), signed(row.get("over_exact"))]
-        for row in found["rescaled"]
-    ]  # fmt: skip
-    return markdown(["teacher", "loss", "temperature", "loss then", "gained", "over exact then"], rows)
+    """Teachers and their students, before and after logits are divided by one temperature."""
+    rows = []
+    for row in found["rescaled"]:
+        own = row["teacher_loss"]
+        taught = ["", ""] if own is None else [f"{found['teachers'][row['teacher']]:.3f}", f"{own:.3f}"]
+        rows.append([full_name(row["teacher"]), *taught, f"{row['before']:.4f}", f"{row['temperature']:.2f}",
+                     f"{row['loss']:.4f}", signed(row.get("over_exact"))])  # fmt: skip
+    head = [
+        "teacher",
+        "its loss",
+        "rescaled",
+        "student",
+        "best temperature",
+        "student rescaled",
+        "then over exact",
+    ]
+    return markdown(head, rows)
 
 
 def best(found: dict) -> str:
@@ -121,6 +131,8 @@ def span(one: dict) -> str:
     """A crossing with its interval."""
     if one["tokens"] is None:
         return "not in sight"
+    if one["tokens"] == 0:
+        return "before the first"
     ends = f"[{tokens(one['low'])}, {tokens(one['high'], missing='∞')}]"
     return f"{tokens(one['tokens'])} {ends}" + (" (extrapolated)" if one["extrapolated"] else "")
 
@@ -203,4 +215,29 @@ def three(error: dict | None) -> list[str]:
     return [f"{error['rms']:.4f}", f"{error['mean']:+.4f}", f"{error['worst']:.4f}"]
 
 
-TABLES = {f.__name__: f for f in (losses, equal, rescaled, best, one_token, rate, weight, catchup, fit)}
+def large_batch(found: dict) -> str:
+    """Students of few large steps."""
+    rows = [
+        [name(row["teacher"]), f"{row['loss']:.4f}", signed(row.get("over_exact"))]
+        for row in found["large_batch"]
+    ]
+    return markdown(["teacher", "student's loss", "over exact"], rows)
+
+
+def other_world(found: dict) -> str:
+    """Gains over the exact oracle's students in another world."""
+    cells = by(found["other_world"], "size", "budget", "teacher")
+    columns = sorted({(size, budget) for size, budget, _ in cells})
+    losses = {row["teacher"]: row["teacher_loss"] for row in found["other_world"]}
+    rows = [
+        [full_name(teacher), "" if loss is None else f"{loss:.3f}"]
+        + [signed(cells.get((*c, teacher), {}).get("over_exact")) for c in columns]
+        for teacher, loss in sorted(losses.items(), key=lambda item: item[1] or 0) if teacher not in ("none", "oracle")
+    ]  # fmt: skip
+    return markdown(["teacher", "its loss", *(f"{s} {tokens(b)}" for s, b in columns)], rows)
+
+
+TABLES = {
+    f.__name__: f
+    for f in (other_world, large_batch, losses, equal, rescaled, best, one_token, rate, weight, catchup, fit)
+}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.runs.paired import clustered_cov, effective_dof, t_quantile
+from distillaw.runs.paired import DocumentScores, clustered_cov, effective_dof, t_quantile
 from distillaw.runs.table import read_table
 
 RATE = 0.0055
@@ -83,10 +83,10 @@ class Study:
 
     @cached_property
     def cells(self) -> dict[Cell, dict[int, int]]:
-        """Cell -> seed -> line. Students without a teacher are the same whatever lambda their file names."""
+        """Cell -> seed -> line, of the first world."""
         found: dict[Cell, dict[int, int]] = defaultdict(dict)
         for i, row in enumerate(self.rows):
-            if row["role"] == "student":
+            if row["role"] == "student" and row["world"] == self.rows[0]["world"]:
                 found[cell_of(row)].setdefault(int(row["seed"]), i)
         return dict(found)
 
@@ -97,6 +97,12 @@ class Study:
     def teacher_loss(self, teacher: str) -> float:
         """Held-out loss of a teacher as its students' runs have it."""
         return next(float(r["teacher_loss"]) for r in self.rows if r["teacher"] == teacher)
+
+    def scores(self, line: int) -> DocumentScores:
+        """One run's, for differences of two runs of another world."""
+        return DocumentScores(
+            document=np.arange(len(self.tokens)), tokens=self.tokens, loss_sum=self.sums[line]
+        )
 
     def find(self, **wanted) -> list[Cell]:
         """Cells with these properties."""

@@ -1,49 +1,58 @@
-"""A student scored with its logits divided by one temperature, the best for it on the held-out text.
+"""Students and teachers scored with their logits divided by one temperature, the best for each on the held-out text.
 
-What is left of its loss is what it does not know; the rest is only how sure it was. Shapes: B sequence, T position, V
-vocabulary, N scored token, D document.
+What is left of the loss is what they do not know; the rest is only how sure they were. Shapes: B sequence, T position,
+V vocabulary, D document.
 """
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from distillaw.data.shards import TokenStore
-from distillaw.evaluate.heldout import IGNORE, HeldoutSet, make_heldout
+from distillaw.evaluate.heldout import IGNORE, HeldoutSet
+from distillaw.models.oracle import load_any_teacher
+from distillaw.train.trunk import open_text
 
-GRID = np.round(np.geomspace(0.5, 1.5, 45), 4)
+GRID = np.round(np.geomspace(0.25, 1.5, 60), 4)
 """Temperatures tried; the best is refined by a parabola in ln temperature."""
 WINDOWS_AT_ONCE = 32
-
-
-@lru_cache(maxsize=1)
-def heldout(data: Path) -> HeldoutSet:
-    """The held-out documents of a study, as its runs are scored."""
-    return make_heldout(TokenStore.open(data).heldout_documents(), context=128)
+CONTEXT = 128
 
 
 @torch.no_grad()
-def rescaled_scores(run: Path, data: Path) -> tuple[float, np.ndarray, float]:
+def rescaled_student(run: Path, data: Path) -> tuple[float, np.ndarray, float]:
     """Best temperature, loss sum of each document (nats, shape (D,)), loss in nats per token."""
-    text, model = heldout(data), AutoModelForCausalLM.from_pretrained(run).eval()
-    logits = [model(part).logits for part in text.inputs.split(WINDOWS_AT_ONCE)]
-    logits_BTV = torch.cat(logits)
-    losses = [float(document_sums(logits_BTV, text, t).sum()) for t in GRID]
+    model = AutoModelForCausalLM.from_pretrained(run).eval()
+    return rescaled(lambda ids_BT: model(ids_BT).logits, open_text(data, CONTEXT).heldout)
+
+
+def rescaled_oracle(name: str, data: Path) -> tuple[float, np.ndarray, float]:
+    """The same of an oracle."""
+    text = open_text(data, CONTEXT)
+    teacher = load_any_teacher(name, text.store, text.tokenizer, context=CONTEXT)
+    return rescaled(lambda ids_BT: teacher.logits(ids_BT), text.heldout)
+
+
+def rescaled(logits_of, heldout: HeldoutSet) -> tuple[float, np.ndarray, float]:
+    """The temperature of the lowest held-out loss, and the scores at it."""
+    logits_BTV = torch.cat([logits_of(part) for part in heldout.inputs.split(WINDOWS_AT_ONCE)])
+    losses = [float(document_sums(logits_BTV, heldout, t).sum()) for t in GRID]
     best = refined(np.log(GRID), np.array(losses))
-    sums = document_sums(logits_BTV, text, best)
-    return best, sums, float(sums.sum() / int((text.labels != IGNORE).sum()))
+    sums = document_sums(logits_BTV, heldout, best)
+    return best, sums, float(sums.sum() / int((heldout.labels != IGNORE).sum()))
 
 
-def document_sums(logits_BTV: torch.Tensor, text: HeldoutSet, temperature: float) -> np.ndarray:
+def document_sums(logits_BTV: torch.Tensor, heldout: HeldoutSet, temperature: float) -> np.ndarray:
     """-ln p of the next token, summed within documents, shape (D,)."""
     losses_BT = torch.nn.functional.cross_entropy(
-        (logits_BTV / temperature).flatten(0, 1), text.labels.flatten(), ignore_index=IGNORE, reduction="none"
-    ).view(text.labels.shape)
-    sums = np.zeros(text.num_documents)
-    np.add.at(sums, text.document, losses_BT.double().sum(1).numpy())
+        (logits_BTV / temperature).flatten(0, 1),
+        heldout.labels.flatten(),
+        ignore_index=IGNORE,
+        reduction="none",
+    ).view(heldout.labels.shape)
+    sums = np.zeros(heldout.num_documents)
+    np.add.at(sums, heldout.document, losses_BT.double().sum(1).numpy())
     return sums
 
 
