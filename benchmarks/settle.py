@@ -26,6 +26,7 @@ from settle_summary import summarise
 from settle_worlds import world_decisions
 
 import distillaw as dl
+from distillaw.settling.question import NONE
 
 FRESH = 1000
 """Seeds from here on were never tuned on."""
@@ -40,6 +41,8 @@ def simulated_row(number, with_peers):
         "tier": "simulated", "cluster": number, "family": decision.family, "kind": decision.kind,
         "scale": decision.scale, "seeds": "fresh" if number >= FRESH else "tuning",
         "teachers": "stored" if all(c.flops == 0 for c in decision.question.candidates) else "online",
+        "allowed": f"{decision.question.margin / decision.losses[NONE]:.2%}",
+        "kin": "same text" if decision.question.candidates[0].params else "unknown",
     }  # fmt: skip
     row |= judge(decision.losses, settlement) | ruled(decision, settlement)
     if with_peers and settlement.runs:

@@ -16,8 +16,12 @@ from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Siz
 SEED = 20261209
 KINDS = ("spread", "near-tie", "spread", "worse")
 """Candidates from 0.65 to 1.05 of what the target reaches alone; within 2 % of one another; none better than it."""
-BUDGET, MARGIN = 0.02, 0.0025
-"""Of pilots, as a share of the target's training FLOP; regret that does not matter, as a share of its loss."""
+BUDGET = 0.02
+"""Of pilots, as a share of the target's training FLOP."""
+MARGINS = (0.0025, 0.01, 0.025)
+"""Regret that does not matter, as a share of the target's loss; by turns."""
+SAME_TEXT = 0.5
+"""Share of decisions whose teachers were trained on the target's text and recipe, so that their losses say more."""
 SMALLEST, STEPS_DOWN = 10_000, 7
 """The ladder of pilots: halves of the target, down to 1/128 of it or to this many parameters."""
 LARGEST_PILOT = 16
@@ -139,7 +143,9 @@ def draw_decision(number: int) -> Decision:
     found = teachers_near(truth, alone * draw_ratios(kind, rng), params, Noise(rng, sd), rng)
     teachers = tuple(replace(t, run_id=f"teacher-{t.name}") for t in found)
     above = 0 if rng.random() < ALL_STORED else STORED_ABOVE
-    question = make_question(params, tokens, alone, teachers, vocab, context, above)
+    kin = rng.random() < SAME_TEXT
+    margin = MARGINS[number // 2 % len(MARGINS)] * alone
+    question = make_question(params, tokens, margin, teachers, vocab, context, above, kin)
     return Decision(number, kind, scale, truth, question, teachers, vocab, context, KeyedNoise(number, sd),
                     DIVERGES if number % 17 == 7 else 0.0)  # fmt: skip
 
@@ -154,7 +160,7 @@ def draw_ratios(kind, rng):
     return np.sort(rng.uniform(0.65, 1.05, count))
 
 
-def make_question(params, tokens, alone, teachers, vocab, context, above):
+def make_question(params, tokens, margin, teachers, vocab, context, above, kin):
     """What `settle` is asked."""
 
     def size(n):
@@ -164,8 +170,9 @@ def make_question(params, tokens, alone, teachers, vocab, context, above):
     batch = int(2 ** np.round(np.log2(tokens / 40_000)))
     prices = [0.0 if t.params > above * params else forward(t.params, vocab, context) for t in teachers]
     return Question(
-        target=size(params), tokens=tokens, margin=MARGIN * alone,
-        candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=price)
+        target=size(params), tokens=tokens, margin=margin,
+        candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=price, params=t.params if kin else None,
+                                   tokens=t.tokens if kin else None)
                          for t, price in zip(teachers, prices, strict=True)),
         budget=BUDGET * size(params).flops * tokens, sizes=tuple(size(n) for n in ladder),
         least_tokens=40 * batch, batch_tokens=batch,

@@ -3,7 +3,7 @@
 import numpy as np
 from planner_scores import brier, coverage, difference, reliability, wilson
 
-CUTS = ("seeds", "family", "kind", "scale", "teachers")
+CUTS = ("seeds", "family", "kind", "scale", "teachers", "allowed", "kin")
 """Columns of a row by which scores are given apart."""
 Z = 1.645
 """Standard deviations of a 90 % interval."""

@@ -9,6 +9,7 @@ Shape suffixes: M member, Z coefficient, R run, A arm, Q place that is asked abo
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from distillaw.settling.noise import Cells, misfit_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
 from distillaw.settling.question import NONE, PilotRun, Question
 
+SEED = 0
+"""Of the draws: the same runs always say the same."""
 MEMBERS = 1000
 PROPOSALS = 6000
 TAIL = 5.0
@@ -82,16 +85,20 @@ class Belief:
         return misfit_cov(one, other, np.log(self.families[0].teacher_losses), scale=self.scale)
 
 
-def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0, seed: int = 0) -> Belief:
+def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0) -> Belief:
     """What finite losses of some runs say.
 
     Args:
         question: what is asked.
         runs: any number of them.
         scale: of the misfit.
-        seed: of the draws.
     """
-    rng = np.random.default_rng(seed)
+    return _believe(question, tuple(runs), scale)
+
+
+@lru_cache(maxsize=64)  # every look asks again what was believed before each stage
+def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Belief:
+    rng = np.random.default_rng(SEED)
     pilots = [run for run in runs if np.isfinite(run.loss)]
     relatives = _relatives(question) if pilots else []
     names = [NONE, *(c.name for c in question.candidates)]

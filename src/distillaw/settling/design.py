@@ -33,7 +33,7 @@ BESIDE = 2
 """How many sizes below a rung's student another one is trained beside it: what size does, for a quarter more."""
 RATIO = 12.0
 """Tokens per parameter of a pilot lie within this factor of the target's: gains depend on them more than on size."""
-LUCK = 2.0
+LUCK = 1.5
 """Standard deviations by which means may yet move: pilots go on while something could still be settled."""
 
 

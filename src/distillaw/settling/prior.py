@@ -60,7 +60,7 @@ TAUGHT = {
 POSITIVE = ("alpha", "beta", "gamma", "alpha_shift", "beta_shift", "strain", "sharp", "kappa", "f1")
 WIDTH = 0.03
 """Over which the strain of a strong teacher sets in, in ln(soft / L_T)."""
-PECULIAR = 0.015
+PECULIAR = 0.01
 """Spread of e_a: students of teachers of one loss differ by this much (docs/worlds-study.md)."""
 
 
@@ -112,7 +112,7 @@ class Family:
         d = np.log(np.divide(tokens, self.anchor.tokens))
         lowest = min(self.anchor.loss * 0.98, *self.teacher_losses)
         c["E"] = lowest / (1 + np.exp(-c["floor"]))
-        c["beyond"] = self.anchor.loss * np.exp(c["level"]) - c["E"]
+        c["beyond"] = np.maximum(self.anchor.loss * np.exp(c["level"]) - c["E"], 1e-3 * self.anchor.loss)
         own_MC = np.log(c["E"] + c["beyond"] * _left(c, c["share"], -c["alpha"] * n, -c["beta"] * d))
         slower = -c["alpha"] * c["alpha_shift"] * n, -c["beta"] * c["beta_shift"] * d
         taught_MCA = _FORMS[self.form](c, np.log(self.teacher_losses), own_MC, *slower)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.planning.evidence import Interval
+from distillaw.quantities import format_count
 from distillaw.settling.belief import Belief, believe
 from distillaw.settling.contrasts import Contrasts, contrasts
 from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops
@@ -88,10 +89,14 @@ def _gain(bounds: Contrasts, arm: int) -> Interval:
 
 
 def _diverged(question: Question, runs: Sequence[PilotRun]) -> dict[str, str]:
+    """Candidates of whose newest trunks none was finished; one that diverged beside others that did not stays in."""
     found = {}
-    for run in runs:
-        if run.candidate != NONE and math.isinf(run.loss):
-            found[run.candidate] = f"training diverged at {run.params:,.0f} parameters"
+    for candidate in question.candidates:
+        own = [run for run in runs if run.candidate == candidate.name]
+        newest = [run for run in own if (run.params, run.tokens) == (own[-1].params, own[-1].tokens)]
+        if newest and all(math.isinf(run.loss) for run in newest):
+            where = f"{format_count(newest[0].params)} parameters on {format_count(newest[0].tokens)} tokens"
+            found[candidate.name] = f"training diverged at {where}"
     return found
 
 
