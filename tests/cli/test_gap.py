@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,11 +7,12 @@ from pathlib import Path
 import pytest
 
 BIN = [sys.executable, "-m", "distillaw", "gap"]
+WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 PAGE = Path(__file__).parents[2] / "docs" / "gap.md"
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False, env=WIDE)
 
 
 def test_json_has_the_schema_version_and_the_keys():
@@ -64,6 +66,8 @@ def test_far_outside_every_range_nothing_is_recommended():
         (["--student", "1B", "--tokens", "0.5"], "at least 1"),
         (["--student", "1B", "--law", "nonesuch"], "neither a published law"),
         (["--student", "1B", "--law", "hoffmann2022"], "laws that do"),
+        (["--student", "1B", "--teacher-loss", "1e200"], "teacher_loss = 1e+200: more than 25 nats/token"),
+        (["--student", "1e100"], "more than 1e+15 parameters"),
         (["--student", "1B", "--margin", "0"], "margin"),
         (["--student", "1B", "--margin", "-1"], "--margin -1: per cent"),
     ],
@@ -90,3 +94,15 @@ def test_the_page_shows_what_is_printed():
     done = run(*command.removeprefix("$ distillaw gap ").split())
     printed = done.stdout.splitlines()
     assert len(shown) > 10 and [line for line in shown if line != "..." and line not in printed] == []
+
+
+def test_prose_keeps_to_the_columns_in_a_pipe():
+    done = subprocess.run(
+        [*BIN, "--student", "1B"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "70"},
+    )
+    prose = [line for line in done.stdout.splitlines() if line.startswith(("  ", "Flat:", "WARNING"))]
+    assert len(prose) > 5 and max(map(len, prose)) <= 70

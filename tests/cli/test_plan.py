@@ -122,6 +122,11 @@ def test_a_study_answers_for_its_target(study):
         (["--student", "1B"], "give one budget"),
         (["--tokens", "1B"], "name the student"),
         (["--student", "1B", "--tokens", "x"], "cannot read 'x'"),
+        (["--student", "1B", "--tokens", "1e300"], "student_tokens = 1e+300: more than 1e+20 tokens"),
+        (
+            ["--student", "1B", "--tokens", "20B", "--teacher-params", "1e99", "--teacher-loss", "2"],
+            "1e+15 parameters",
+        ),
         (["--student", "1B", "--tokens", "20B", "--scout", "/nowhere"], "give it, --text"),
         (["--student", "1B", "--tokens", "20B", "--text", "sotu"], "--scout DIR"),
         (["--student", "1B", "--tokens", "20B", "--teacher", "lama-3.1"], "near it"),
@@ -147,6 +152,12 @@ def test_wrong_usage_exits_with_2_and_one_line(arguments, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stdout == ""
+
+
+def test_a_file_is_no_study(study):
+    done = run("--study", study / "study.json")
+    assert done.returncode == 1
+    assert "study.json: a file, not the folder of a study" in done.stderr
 
 
 def test_a_reader_that_closes_the_pipe_early_is_no_failure():

@@ -1,11 +1,14 @@
 """`distillaw teachers` through the console script."""
 
 import json
+import os
 import subprocess
+
+WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 
 
 def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60, env=WIDE)
 
 
 def test_the_table_and_a_filter():
@@ -18,6 +21,19 @@ def test_the_table_and_a_filter():
     assert "[instruction-tuned]" in lines["Phi-4"]
     some = distillaw("teachers", "smollm").stdout
     assert "SmolLM2-360M" in some and "pythia" not in some
+
+
+def test_rows_keep_to_the_columns_in_a_pipe():
+    narrow = subprocess.run(
+        ["distillaw", "teachers", "pythia"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "90"},
+    )
+    rows = narrow.stdout.split("\n\n")[0].splitlines()
+    assert max(map(len, rows)) <= 90
+    assert " ".join(narrow.stdout.split()).count("143,000 steps of 2,097,152 tokens") > 3
 
 
 def test_one_model_shows_its_sources():

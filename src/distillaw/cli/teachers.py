@@ -47,7 +47,7 @@ def _list(found: list[NamedModel]) -> None:
         marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
         line = row.format(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
                           each.tokenizer, each.tokens_source.text + marks)  # fmt: skip
-        print("\n".join(textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=False)))
+        print("\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)))
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )

@@ -19,8 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from distillaw.planning.maps import Axis, GridMap
 from distillaw.planning.teacher_curve import FLAT
 from distillaw.quantities import format_count
-from distillaw.report.svg import INK, MUTED, SERIES, new_figure, set_title
-from distillaw.runs.files import write_with
+from distillaw.report.svg import INK, MUTED, SERIES, new_figure, set_title, write_figure
 
 Array = np.ndarray
 
@@ -37,7 +36,6 @@ _HATCH = (0.3, 0.3, 0.3, 0.38)
 _OUTSIDE_SAID = "outside the fitted range"
 _UNPAID = "no teacher can be paid for"
 _BOXED = {"facecolor": "white", "edgecolor": "none"}
-_SAVING = {"svg.fonttype": "none", "hatch.linewidth": 0.5}
 
 
 def draw(found: GridMap) -> Figure:
@@ -49,19 +47,7 @@ def draw(found: GridMap) -> Figure:
 
 def save_figure(found: GridMap, folder: Path) -> list[Path]:
     """Draw a map and write it as SVG and PNG, each atomically; returns the files."""
-    figure = draw(found)
-    files = [folder / f"{found.name}.{kind}" for kind in ("svg", "png")]
-    with mpl.rc_context(_SAVING | {"svg.hashsalt": found.name}):
-        for path in files:
-            kind = path.suffix[1:]
-            metadata = {"Date": None} if kind == "svg" else {}
-            write_with(
-                path,
-                lambda part, kind=kind, metadata=metadata: figure.savefig(
-                    part, format=kind, dpi=120, facecolor="white", metadata=metadata
-                ),
-            )
-    return files
+    return write_figure(draw(found), folder, found.name, style={"hatch.linewidth": 0.5})
 
 
 def _gain_figure(found: GridMap) -> Figure:

@@ -8,7 +8,9 @@ keeps the light colours.
 import html
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from distillaw.planning.record import budget_text
+from distillaw.runs.files import write_with
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
@@ -97,6 +100,31 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     label = html.escape(alt, quote=True)
     return re.sub(r"<svg", f'<svg role="img" aria-label="{label}"', text, count=1).strip()
+
+
+def write_figure(
+    figure: Figure, folder: Path, name: str, *, dpi: float = 120, style: Mapping[str, float] | None = None
+) -> list[Path]:
+    """Write a figure as NAME.svg and NAME.png on white, each atomically; the same figure gives the same bytes.
+
+    Args:
+        figure: drawn.
+        folder: made where missing.
+        name: of both files, and the seed of the ids in the SVG.
+        dpi: of the PNG.
+        style: matplotlib settings that hold while it is written.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    files = [folder / f"{name}.{kind}" for kind in ("svg", "png")]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, **(style or {})}):
+        for path in files:
+            kind = path.suffix[1:]
+            how = {"format": kind, "dpi": dpi, "facecolor": "white"}
+            how["metadata"] = {"Date": None} if kind == "svg" else {}
+            write_with(path, lambda part, how=how: figure.savefig(part, **how))
+    return files
 
 
 def set_title(ax: Axes, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.runs.files import write_text, write_with
+from distillaw.runs.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ def write_kernel(folder: Path, curves: "Curves") -> list[Path]:
         for m, teacher, student in zip(
             curves.m.tolist(), curves.teacher_error.tolist(), errors, strict=True)
     )  # fmt: skip
-    return [*_write_figure(folder, "kernel", draw_kernel(curves)), _write_csv(folder / "kernel.csv", rows)]
+    drawn = _house_style().write_figure(draw_kernel(curves), folder, "kernel", dpi=110)
+    return [*drawn, _write_csv(folder / "kernel.csv", rows)]
 
 
 def write_mapping(folder: Path, outcomes: "Sequence[Outcome]", curves: "Sequence[Curve]") -> list[Path]:
@@ -46,7 +47,8 @@ def write_mapping(folder: Path, outcomes: "Sequence[Outcome]", curves: "Sequence
         RunError: the folder cannot be written.
     """
     rows = (asdict(outcome) for outcome in outcomes)
-    return [*_write_figure(folder, "mapping", draw_mapping(curves)), _write_csv(folder / "mapping.csv", rows)]
+    drawn = _house_style().write_figure(draw_mapping(curves), folder, "mapping", dpi=110)
+    return [*drawn, _write_csv(folder / "mapping.csv", rows)]
 
 
 def draw_kernel(curves: "Curves") -> "Figure":
@@ -127,24 +129,6 @@ def _house_style():
             "--out draws with matplotlib, which is not installed: pip install 'distillaw[report]'"
         ) from error
     return svg
-
-
-def _write_figure(folder: Path, name: str, figure: "Figure") -> list[Path]:
-    import matplotlib as mpl
-
-    written = []
-    for kind in ("svg", "png"):
-        path = folder / f"{name}.{kind}"
-        metadata = {"Date": None} if kind == "svg" else {}
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-            write_with(
-                path,
-                lambda part, kind=kind, metadata=metadata: figure.savefig(
-                    part, format=kind, dpi=110, facecolor="white", metadata=metadata
-                ),
-            )
-        written.append(path)
-    return written
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
