@@ -123,15 +123,26 @@ def test_a_tie_ends_before_all_is_spent_and_says_what_is_at_stake():
     assert "at stake" in end.sentence
 
 
-def test_a_margin_that_no_budget_reaches_stops_early():
-    """A teacher that changes nothing, and a margin far below the noise: pilots end before the budget does."""
-    question = make_question(ratios=(0.9,), share=1.5, margin=1e-6)
+def test_a_margin_that_no_budget_reaches_ends_too_close():
+    """A teacher that changes nothing, and a margin far below what misfit alone leaves."""
+    question = make_question(ratios=(0.9,), share=0.3, margin=1e-6)
     law = published("surrogate-s1")
     stages, runs, looks = settle(question, lambda name, n, d: float(law.supervised(params=n, tokens=d)))
-    assert looks[-1].spent < 0.5 * question.budget
-    assert conclude(question, looks[-1]).verdict == "too-close"
+    end = conclude(question, looks[-1])
+    assert end.verdict == "too-close" and end.bound > question.margin
     wide = replace(question, margin=10.0)
     assert not is_hopeless(wide, standing(wide, stages, runs), stages[-1])
+
+
+def test_pilots_stop_where_nothing_could_be_settled():
+    """Two teachers of one loss that do the same: which of them is never known within a margin of nothing."""
+    question = make_question(ratios=(0.7, 0.95), share=0.1, margin=1e-6)
+    stages, _, looks = settle(question, law_truth(question))
+    now = looks[-1]
+    level = now.bounds.losses_MA.mean()
+    tied = replace(now.bounds, losses_MA=level + 1e-3 * np.random.default_rng(0).standard_normal((1000, 3)))
+    assert is_hopeless(question, replace(now, bounds=tied), stages[-1])
+    assert not is_hopeless(replace(question, margin=1.0), replace(now, bounds=tied), stages[-1])
 
 
 def test_a_budget_too_small_for_one_pilot_is_an_error():
