@@ -136,3 +136,12 @@ def test_a_dry_run_says_what_would_follow_and_trains_nothing(tmp_path, capsys):
     assert "later stages" in text
     assert not (out / "runs").exists()
     assert not (out / "settle.json").exists()
+
+
+def test_the_shipped_questions_can_be_read():
+    files = sorted((Path(__file__).parents[2] / "studies" / "settle").glob("*.toml"))
+    assert files
+    for path in files:
+        spec = read_settle(path, QuestionOptions())
+        assert spec.target is not None
+        assert len(spec.teachers) > 1
