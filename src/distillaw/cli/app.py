@@ -6,6 +6,7 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
     distillaw --help
 """
 
+import errno
 import json
 import os
 import sys
@@ -79,6 +80,7 @@ def run(call: Callable[[], object]) -> int:
     """Call a verb and turn what it raises into one clear line on stderr and an exit code."""
     try:
         result = call()
+        sys.stdout.flush()
     except CycloptsError:  # cyclopts has printed its own message
         return 2
     except ConfigError as error:
@@ -86,7 +88,11 @@ def run(call: Callable[[], object]) -> int:
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (DistillawError, OSError) as error:
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
+        what = OSError(f"standard output cannot be written: {error.strerror}") if unnamed else error
+        return _complain(what, 1)
+    except DistillawError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: finished work is kept; the same command continues\n")

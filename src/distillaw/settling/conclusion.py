@@ -48,5 +48,5 @@ def conclude(question: Question, now: Standing) -> Conclusion:
     name = f"distil from {now.leader}" if now.leader else "pretrain"
     return Conclusion(
         verdict="too-close", choice=now.leader, bound=bound,
-        sentence=f"Too close: at most {bound:.3f} nats/token are at stake if you {name} ({sure}); stop here",
+        sentence=f"Too close: at most {bound:.3f} nats/token are at stake if you {name} ({sure})",
     )  # fmt: skip

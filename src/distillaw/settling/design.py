@@ -25,6 +25,8 @@ RUNGS = 4
 """Stages that a budget is divided over, if it is large enough."""
 GROWTH = 4.0
 """Cost of a rung over that of the one before."""
+LARGER = 1.5
+"""Parameters times tokens of a rung's largest pilot, at least, over those of the rungs before."""
 REPEATED = 2
 """Rungs that are run with two seeds, which shows the noise; the others have one."""
 BRANCHES = (0.25, 0.5, 1.0)
@@ -60,13 +62,22 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
         return None
     if len(stages) > 1 and is_hopeless(question, now, last):
         return None
-    used = max((stages.index(s) + 1 for s in stages), default=0)
+    used = len(stages)
     for rungs in range(max(RUNGS - used, 1), 1, -1):
         share = left / sum(GROWTH**i for i in range(rungs))
         found = _rung(question, names, share, 2 if used < REPEATED else 1)
-        if found is not None and found not in stages:
+        if found is not None and _grows(question, stages, found):
             return found
-    return last if last not in stages else None
+    return last if _grows(question, stages, last) else None
+
+
+def _grows(question: Question, stages: Sequence[Stage], stage: Stage) -> bool:
+    """Whether a stage is clearly larger than all before it, in parameters times tokens."""
+
+    def reach(one: Stage) -> float:
+        return question.size(one.size).params * one.tokens[-1]
+
+    return reach(stage) >= LARGER * max((reach(one) for one in stages), default=0.0)
 
 
 def _rung(question: Question, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:

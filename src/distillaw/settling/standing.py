@@ -29,7 +29,7 @@ class Standing:
     probability: Mapping[str, float]
     """Posterior probability of each candidate, and of `NONE`, that it is the best."""
     leader: str
-    """The choice that is safest now, a candidate or `NONE`."""
+    """The choice that is expected to be best; `NONE` where no teacher gains more than the margin."""
     regret: float
     """Upper bound, nats/token, on what the leader loses against the best of all; valid at any time."""
     dropped: Mapping[str, str]
@@ -61,7 +61,7 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     dropped = _diverged(question, runs) | (_beaten(question, names, bounds) if runs else {})
     arms = [i for i, name in enumerate(names) if name not in dropped]
     regret = bounds.regret(arms)
-    leader = arms[int(np.argmin(regret))]
+    leader = min(arms, key=lambda i: bounds.losses_MA[:, i].mean())
     if regret[0] <= question.margin:  # cheaper than any teacher
         leader = 0
     is_better = bool(runs) and leader != 0 and bool(bounds.upper_AA[leader, 0] < 0)

@@ -102,7 +102,8 @@ class Planner:
         spec = self._spec
         lowest = math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9)
         rounds = spec.tuning.rounds
-        search = search_supervised(self._lookup(None), self._sizes, rounds=rounds, lowest_batch=lowest)
+        search = search_supervised(self._lookup(None), self._sizes, rounds=rounds, lowest_batch=lowest,
+                                   batches=spec.tuning.batch)  # fmt: skip
         board.supervised = search
         self._add_points(board, search, None)
         if not search.is_done:
@@ -125,8 +126,9 @@ class Planner:
             board.waiting.append(f"the distilled arm's rates wait for {board.reference}")
             return
         search = search_distilled(
-            self._lookup(board.reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest
-        )
+            self._lookup(board.reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest,
+            batches=self._spec.tuning.batch,
+        )  # fmt: skip
         board.distilled = search
         self._add_points(board, search, board.reference)
         if search.rates_known:

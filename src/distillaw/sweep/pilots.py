@@ -54,7 +54,7 @@ class Pilots:
     """Teacher, as runs name it -> FLOP of one forward pass, per token."""
 
     def search(self, train: Train) -> Tuned:
-        """Search rate and batch for both arms at the spec's one size; without a search, what the spec starts from.
+        """Search the rate of both arms at the spec's one size; without a search, what the spec starts from.
 
         Raises:
             RunError: every rate diverged, or a run failed.
@@ -74,7 +74,7 @@ class Pilots:
         middle, planner = self.spec.middle_teacher(), self._planner()
         assert middle is not None
         near = [(-1, 0), (0, 0), (1, 0)]
-        points = [("supervised", None, [*near, (0, -1), (0, 1)]), ("distilled", middle.source, near)]
+        points = [("supervised", None, near), ("distilled", middle.source, near)]
         size, tokens = self.spec.students.params[0], (self.spec.tuning_tokens,)
         return self.cost([
             Job(trunk=planner.point(arm, size, i, j, source), budgets=tokens)

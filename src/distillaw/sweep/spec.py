@@ -68,6 +68,8 @@ class TuningSpec:
     """Label of the teacher whose students are tuned; empty takes the middle one."""
     rounds: int = 3
     """How often the search may move on when the best value lies at an end."""
+    batch: bool = True
+    """Whether the batch is searched too; else it is batch_tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,9 @@ class Search:
         return not self.needed
 
 
-def search_supervised(lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowest_batch: int) -> Search:
+def search_supervised(
+    lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowest_batch: int, batches: bool = True
+) -> Search:
     """Rate per size and one batch for all, on the supervised arm.
 
     Args:
@@ -54,8 +56,13 @@ def search_supervised(lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowe
         sizes: smallest and largest student size.
         rounds: how often rate and batch searches may each move outwards.
         lowest_batch: smallest j (one sequence per step).
+        batches: whether the batch is searched too.
     """
     search = Search()
+    if not batches:
+        _search_rates(search, lookup, "supervised", sizes, rounds)
+        search.rates_known = search.is_done
+        return search
     for _ in range(rounds + 1):
         _search_rates(search, lookup, "supervised", sizes, rounds)
         if search.needed:
@@ -71,13 +78,13 @@ def search_supervised(lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowe
 
 
 def search_distilled(
-    lookup: Lookup, sizes: Sequence[str], *, batch: int, rounds: int, lowest_batch: int
+    lookup: Lookup, sizes: Sequence[str], *, batch: int, rounds: int, lowest_batch: int, batches: bool = True
 ) -> Search:
     """Rate per size on the distilled arm at the study's batch; the batch's neighbours are only checked."""
     search = Search(batch=batch)
     _search_rates(search, lookup, "distilled", sizes, rounds)
     search.rates_known = search.is_done
-    if search.rates_known:
+    if search.rates_known and batches:
         _search_batch(search, lookup, "distilled", sizes, 0, lowest_batch)
     return search
 
