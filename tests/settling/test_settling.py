@@ -163,6 +163,20 @@ def test_a_candidate_that_diverges_is_out_and_the_others_go_on():
     assert second is not None and second.candidates == ("t1",)
 
 
+def test_one_diverged_run_without_a_teacher_leaves_finite_numbers():
+    question = make_question()
+    truth = law_truth(question)
+    first = next_stage(question, [], [])
+    runs = run_stage(question, first, truth)
+    second = next_stage(question, [first], runs)
+    runs += [replace(run, loss=np.inf) if run.candidate == NONE and run.params == question.size(second.labels[-1]).params
+             else run for run in run_stage(question, second, truth)]  # fmt: skip
+    now = standing(question, [first, second], runs)
+    assert np.isfinite(
+        [now.regret, *(x for gain in now.gains.values() for x in (gain.lower, gain.upper))]
+    ).all()
+
+
 def test_relatives_say_where_pretraining_goes():
     """Teachers of the student's own kind narrow the loss without a teacher at the target."""
     plain = make_question(ratios=(0.9,))

@@ -1,6 +1,8 @@
 """From a checked file to a question with numbers: sizes, text, teachers and their losses. Nothing is trained."""
 
+import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.accounting.params import count_params
@@ -9,6 +11,7 @@ from distillaw.data.prepare import prepare_data
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import MARGIN
 from distillaw.quantities import format_count, format_flop, parse_count
+from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import Candidate, Question, Size
 from distillaw.sweep.cost import study_vocab
@@ -24,7 +27,9 @@ LEAST_BATCHES = 20
 """Steps below which a pilot says nothing; nor does one that is mostly warm-up."""
 SEARCH_SHARE = 0.15
 """Of the budget, that the search for a rate may take."""
-SEARCH_RUNS = (8, 3)
+SAME_LOSS = 2e-3
+"""A run scored here within this of its own record was scored on this text then."""
+SEARCH_RUNS = (6, 3)
 """Runs that the search takes if its start is good, and those of them with a teacher."""
 SEARCH_RATIO = 20
 """Tokens per parameter beyond which a longer search finds nothing new."""
@@ -76,7 +81,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     losses = teacher_losses(engine, store, facts, study)
     write_study(engine, study, store, command)
     candidates = tuple(
-        Candidate(name=engine.teacher_label(t), loss=losses[engine.teacher_label(t)], flops=forward[t.source])
+        _candidate(engine.teacher_label(t), losses[engine.teacher_label(t)], t.source, forward[t.source])
         for t in engine.teachers
     )
     question = Question(
@@ -86,6 +91,19 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     )  # fmt: skip
     pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
     return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash)
+
+
+def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
+    """A teacher; one that was trained alone on this very text says by its loss where pretraining leads."""
+    file = Path(source) / "result.json"
+    known = read_json(file) if file.is_file() else {}
+    then, params, tokens = (known.get(key) for key in ("loss", "params", "tokens"))
+    is_relative = (
+        isinstance(then, float) and math.isclose(then, loss, rel_tol=SAME_LOSS) and not known.get("teacher_run")
+    )
+    if not (is_relative and isinstance(params, int) and isinstance(tokens, int)):
+        return Candidate(name=name, loss=loss, flops=flops)
+    return Candidate(name=name, loss=loss, flops=flops, params=float(params), tokens=float(tokens))
 
 
 def _target(spec: SettleSpec):

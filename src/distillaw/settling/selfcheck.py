@@ -98,6 +98,6 @@ def _pairs(runs: Sequence[PilotRun]) -> dict[tuple[str, float, float], list[floa
     found: dict[tuple[str, float, float], list[float]] = {}
     for run in runs:
         own = alone.get((run.params, run.tokens, run.seed))
-        if run.candidate != NONE and own is not None and math.isfinite(run.loss):
+        if run.candidate != NONE and own is not None and math.isfinite(own) and math.isfinite(run.loss):
             found.setdefault((run.candidate, run.params, run.tokens), []).append(math.log(own / run.loss))
     return found
