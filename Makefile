@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SLOW   ?= not slow and not gpu
 
-.PHONY: bench-planner demo test test-all lint format clean
+.PHONY: bench-settle bench-planner demo test test-all lint format clean
 
 demo: $(READY)
 	$(BIN)/distillaw study run studies/quickstart.toml --out out/quickstart
@@ -18,6 +18,9 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 # Is the planner calibrated, on truths that are not its own? About a quarter of an hour on one core.
+bench-settle: $(READY)
+	cd benchmarks && ../$(BIN)/python settle.py --only simulated --seeds 0:64 1000:1160 --plan-every 8 --out results/settle.json --page ../docs/settle-benchmark.md --figure ../docs/settle-reliability.png
+
 bench-planner: $(READY)
 	$(BIN)/python benchmarks/planner.py --full --out benchmarks/results/planner.json --figure docs/reliability.png
 

@@ -169,8 +169,10 @@ def test_one_diverged_run_without_a_teacher_leaves_finite_numbers():
     first = next_stage(question, [], [])
     runs = run_stage(question, first, truth)
     second = next_stage(question, [first], runs)
-    runs += [replace(run, loss=np.inf) if run.candidate == NONE and run.params == question.size(second.labels[-1]).params
-             else run for run in run_stage(question, second, truth)]  # fmt: skip
+    small = question.size(second.labels[-1]).params
+    for run in run_stage(question, second, truth):
+        is_lost = run.candidate == NONE and run.params == small
+        runs.append(replace(run, loss=np.inf) if is_lost else run)
     now = standing(question, [first, second], runs)
     assert np.isfinite(
         [now.regret, *(x for gain in now.gains.values() for x in (gain.lower, gain.upper))]
