@@ -162,7 +162,8 @@ class _Loop:
         check_disk(self._folder, cost.disk_bytes)
         self._display.expect(cost.tokens)
         self._pilots.run(stage, tuned, self._train)
-        self._runs += [run for run in self._pilots.results(stage, tuned) if run not in self._runs]
+        known = {run.run_id for run in self._runs}
+        self._runs += [run for run in self._pilots.results(stage, tuned) if run.run_id not in known]
         done = stages_of(self._record)[: len(self._history) + 1]
         now = standing(question, done, self._runs)
         self._history.append(now)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from distillaw.cli.settle_words import assumptions, finite, flips, name_of, warnings
 from distillaw.planning.evidence import Interval
 from distillaw.settling.conclusion import Conclusion, conclude
-from distillaw.settling.question import NONE, Stage, stage_flops
+from distillaw.settling.question import NONE, Stage, runs_of, stage_flops
 from distillaw.settling.standing import Standing
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def _probability(now: Standing, end: Conclusion) -> float:
 
 def _best_gain(now: Standing, choice: str) -> Interval:
     """Of the chosen teacher, else of the one with the largest."""
-    name = choice if choice != NONE else max(now.gains, key=lambda name: now.gains[name].mean)
-    return now.gains[name]
+    return now.gains[choice if choice != NONE else now.best_teacher]
 
 
 def _strategies(settled: "Settled", choice: str) -> list[dict[str, object]]:
@@ -104,13 +103,8 @@ def _stage(settled: "Settled", index: int) -> dict[str, object]:
         "runs": [
             {"run_id": run.run_id, "teacher": name_of(run.candidate), "tokens": run.tokens, "seed": run.seed,
              "loss": finite(run.loss), "gain_se": finite(run.gain_se)}
-            for run in settled.runs if _is_of(settled, run, stage)
+            for run in runs_of(settled.question, stage, settled.runs)
         ],
         "leader": name_of(now.leader), "gains": {name: gain.to_json() for name, gain in now.gains.items()},
         "regret_bound": finite(now.regret), "dropped": dict(now.dropped), "compute_spent": now.spent,
     }  # fmt: skip
-
-
-def _is_of(settled: "Settled", run, stage: Stage) -> bool:
-    sizes = [settled.question.size(label).params for label in stage.labels]
-    return run.params in sizes and run.seed in stage.seeds and run.tokens in stage.tokens

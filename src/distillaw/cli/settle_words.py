@@ -48,7 +48,7 @@ def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str
 
 
 def _best_gain(question: Question, now: Standing) -> str:
-    name = max(now.gains, key=lambda name: now.gains[name].mean)
+    name = now.best_teacher
     return f"the best gain is that of {name}, {stated(now.gains[name], question.level)}"
 
 
@@ -91,6 +91,11 @@ def warnings(settled: "Settled") -> list[str]:
         )
     if ends := _at_end(settled.tuned.tuning):
         found.append(f"the search for a rate ended at the edge of what it tried ({', '.join(ends)})")
+    if lost := [run for run in settled.runs if not math.isfinite(run.loss)]:
+        names = ", ".join(sorted({run.candidate for run in lost}))
+        found.append(
+            f"{len(lost)} pilots diverged ({names}): what is said of a teacher rests on the others alone"
+        )
     if (documents := settled.setting.spec.data.validation_documents) < 60:
         found.append(f"only {documents} held-out documents: errors over documents are themselves uncertain")
     if settled.stages:
@@ -123,7 +128,12 @@ def flips(settled: "Settled", verdict: str, choice: str, bound: float) -> list[s
     elif verdict == "pretrain":
         found.append(
             f"less than {nats(bound)} nats/token mattered to you (the margin is {nats(question.margin)}): the best "
-            f"teacher, {_leading(now)}, has a gain of {interval(now.gains[_leading(now)])}"
+            f"teacher, {now.best_teacher}, has a gain of {interval(now.gains[now.best_teacher])}"
+        )
+    elif choice != NONE and bound <= question.margin:
+        found.append(
+            f"it were known whether {choice} is better than no teacher at all: its gain is "
+            f"{interval(now.gains[choice])}, and choosing it loses no more than the margin, {nats(question.margin)}"
         )
     else:
         found.append(
@@ -134,7 +144,3 @@ def flips(settled: "Settled", verdict: str, choice: str, bound: float) -> list[s
         "and teachers change places as students grow and read more"
     )
     return found
-
-
-def _leading(now: Standing) -> str:
-    return max((name for name in now.gains if name != NONE), key=lambda name: now.gains[name].mean)

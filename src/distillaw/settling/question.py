@@ -123,6 +123,14 @@ def stage_flops(question: Question, stage: Stage, *, cooldown: float = 0.2) -> f
     return len(stage.seeds) * tokens * (training + teaching)
 
 
+def runs_of(question: Question, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
+    """Those runs that a stage consists of."""
+    sizes = {question.size(label).params for label in stage.labels}
+    arms = (NONE, *stage.candidates)
+    return [run for run in runs if run.params in sizes and run.tokens in stage.tokens
+            and run.seed in stage.seeds and run.candidate in arms]  # fmt: skip
+
+
 def trunk_tokens(tokens: Sequence[float], cooldown: float) -> float:
     """Tokens that a trunk with a branch per budget is trained on."""
     return (1 - cooldown) * max(tokens) + cooldown * sum(tokens)

@@ -8,7 +8,7 @@ import numpy as np
 
 from distillaw.settling.belief import believe
 from distillaw.settling.noise import SHARED_SEED, Cells
-from distillaw.settling.question import NONE, PilotRun, Question, Stage
+from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of
 
 TRUSTED = 4.0
 """Weight of the assumed misfit, in stages' worth of surprise."""
@@ -52,19 +52,12 @@ def widened(checks: Sequence[Prediction]) -> float:
 def predictions(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> list[Prediction]:
     """Of every stage but the first, from the runs of those before it."""
     found: list[Prediction] = []
-    before = list(_of_stage(question, stages[0], runs)) if stages else []
+    before = list(runs_of(question, stages[0], runs)) if stages else []
     for i, stage in enumerate(stages[1:], start=1):
-        new = [run for run in _of_stage(question, stage, runs) if run not in before]
+        new = [run for run in runs_of(question, stage, runs) if run not in before]
         found += _predict(question, i, before, new, widened(found))
         before += new
     return found
-
-
-def _of_stage(question: Question, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
-    sizes = {question.size(label).params for label in stage.labels}
-    arms = (NONE, *stage.candidates)
-    return [run for run in runs if run.params in sizes and run.tokens in stage.tokens
-            and run.seed in stage.seeds and run.candidate in arms]  # fmt: skip
 
 
 def _predict(

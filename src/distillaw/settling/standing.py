@@ -14,7 +14,7 @@ from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count
 from distillaw.settling.belief import Belief, believe
 from distillaw.settling.contrasts import Contrasts, contrasts
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops
+from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
 from distillaw.settling.selfcheck import Prediction, predictions, widened
 
 
@@ -27,13 +27,15 @@ class Standing:
     losses: Mapping[str, Interval]
     """Loss at the target, `NONE` included, nats/token; a central interval of the belief."""
     probability: Mapping[str, float]
-    """Posterior probability of each candidate, and of `NONE`, that it is the best."""
+    """Posterior probability of each candidate, and of `NONE`, that it is the best of those that can be trained."""
     leader: str
     """The choice that is expected to be best; `NONE` where no teacher gains more than the margin."""
     regret: float
     """Upper bound, nats/token, on what the leader loses against the best of all; valid at any time."""
     dropped: Mapping[str, str]
     """Candidate -> why it is out."""
+    diverged: frozenset[str]
+    """Those of them that are out because training diverged: bounds say nothing of these."""
     is_better: bool
     """Whether the leader is a teacher that surely beats none."""
     verdict: str | None
@@ -44,6 +46,11 @@ class Standing:
     """Every stage after the first: what was expected of each pair before it ran, and what came."""
     belief: Belief
     bounds: Contrasts
+
+    @property
+    def best_teacher(self) -> str:
+        """The candidate with the largest gain, one that can be trained where there is one."""
+        return max(self.gains, key=lambda name: (name not in self.diverged, self.gains[name].mean))
 
 
 def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Standing:
@@ -58,7 +65,9 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     belief = believe(question, runs, scale=widened(checks))
     bounds = contrasts(belief, len(stages))
     names = [NONE, *(c.name for c in question.candidates)]
-    dropped = _diverged(question, runs) | (_beaten(question, names, bounds) if runs else {})
+    diverged = _diverged(question, stages, runs)
+    sound = [i for i, name in enumerate(names) if name not in diverged]
+    dropped = diverged | (_beaten(question, names, bounds, sound) if runs else {})
     arms = [i for i, name in enumerate(names) if name not in dropped]
     regret = bounds.regret(arms)
     leader = min(arms, key=lambda i: bounds.losses_MA[:, i].mean())
@@ -70,12 +79,14 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
     draws = bounds.losses_MA
-    best = np.bincount(draws.argmin(axis=1), minlength=len(names)) / len(draws)
+    first = np.take(sound, draws[:, sound].argmin(axis=1))
+    best = np.bincount(first, minlength=len(names)) / len(draws)
     return Standing(
         gains={name: _gain(bounds, i) for i, name in enumerate(names) if i},
         losses={name: Interval.of(draws[:, i], question.level) for i, name in enumerate(names)},
         probability={name: float(best[i]) for i, name in enumerate(names)},
         leader=names[leader], regret=float(regret[arms.index(leader)]), dropped=dropped,
+        diverged=frozenset(diverged),
         is_better=is_better, verdict=verdict,
         spent=question.spent + sum(stage_flops(question, stage) for stage in stages),
         predicted=checks, belief=belief, bounds=bounds,
@@ -88,25 +99,30 @@ def _gain(bounds: Contrasts, arm: int) -> Interval:
     return Interval(mean=mean, lower=mean - bounds.reach_alone * sd, upper=mean + bounds.reach_alone * sd)
 
 
-def _diverged(question: Question, runs: Sequence[PilotRun]) -> dict[str, str]:
+def _diverged(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> dict[str, str]:
     """Candidates of whose newest trunks none was finished; one that diverged beside others that did not stays in."""
     found = {}
-    for candidate in question.candidates:
-        own = [run for run in runs if run.candidate == candidate.name]
-        newest = [run for run in own if (run.params, run.tokens) == (own[-1].params, own[-1].tokens)]
-        if newest and all(math.isinf(run.loss) for run in newest):
-            where = f"{format_count(newest[0].params)} parameters on {format_count(newest[0].tokens)} tokens"
-            found[candidate.name] = f"training diverged at {where}"
+    for name in (c.name for c in question.candidates):
+        newest = next((stage for stage in reversed(stages) if name in stage.candidates), None)
+        if newest is None:
+            continue
+        ends = [run for run in runs_of(question, newest, runs)
+                if run.candidate == name and run.tokens == newest.tokens[-1]]  # fmt: skip
+        if ends and all(math.isinf(run.loss) for run in ends):
+            where = f"{' and '.join(newest.labels)} parameters on {format_count(newest.tokens[-1])} tokens"
+            found[name] = f"training diverged at {where}"
     return found
 
 
-def _beaten(question: Question, names: Sequence[str], bounds: Contrasts) -> dict[str, str]:
-    """Candidates that another choice beats by more than the margin, surely."""
+def _beaten(
+    question: Question, names: Sequence[str], bounds: Contrasts, sound: Sequence[int]
+) -> dict[str, str]:
+    """Candidates that another choice, one that can be trained, beats by more than the margin, surely."""
     found = {}
-    for i, name in enumerate(names):
-        ahead = -bounds.upper_AA[:, i]
-        j = int(np.argmax(ahead))
-        if i and ahead[j] > question.margin:
-            rival = f"the {names[j]}" if j else "no teacher"
-            found[name] = f"behind {rival} by at least {ahead[j]:.3f} nats/token at the target"
+    for i in sound:
+        ahead = -bounds.upper_AA[sound, i]
+        j = sound[int(np.argmax(ahead))]
+        if i and ahead.max() > question.margin:
+            rival = names[j] if j else "no teacher"
+            found[names[i]] = f"behind {rival} by at least {ahead.max():.3f} nats/token at the target"
     return found
