@@ -1,6 +1,7 @@
 """Settling from end to end without training: pilots from known truths."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_a_budget_too_small_for_one_pilot_is_an_error():
         next_stage(question, [], [])
 
 
+@pytest.mark.parametrize("sizes", [slice(None), slice(-1, None)])
+def test_the_cost_that_the_error_names_buys_a_pilot(sizes):
+    """Also where the target is the only size: tokens per parameter then ask for more than the fewest tokens."""
+    question = replace(make_question(), sizes=make_question().sizes[sizes])
+    with pytest.raises(ConfigError) as caught:
+        next_stage(with_budget(question, 1e-9), [], [])
+    share = float(re.search(r"it is ([\d.]+)% of the target's training", str(caught.value))[1]) / 100
+    assert next_stage(with_budget(question, share + 1e-4), [], []) is not None
+    with pytest.raises(ConfigError):
+        next_stage(with_budget(question, share - 1e-4), [], [])
+
+
 def test_a_candidate_that_diverges_is_out_and_the_others_go_on():
     question = make_question()
     truth = law_truth(question)
@@ -177,6 +190,52 @@ def test_one_diverged_run_without_a_teacher_leaves_finite_numbers():
     assert np.isfinite(
         [now.regret, *(x for gain in now.gains.values() for x in (gain.lower, gain.upper))]
     ).all()
+
+
+def diverge(runs, name, *sizes):
+    """The same runs, with those of one candidate (of some sizes) diverged."""
+    return [replace(run, loss=np.inf) if run.candidate == name and run.params in (sizes or {run.params}) else run
+            for run in runs]  # fmt: skip
+
+
+def test_a_candidate_is_out_only_when_none_of_its_newest_trunks_ended():
+    question = make_question()
+    stage = replace(next_stage(question, [], []), size="s5", also=("s7",), seeds=(0,))
+    runs = run_stage(question, stage, law_truth(question))
+    for label in stage.labels:
+        partly = diverge(runs, "t0", question.size(label).params)
+        assert not standing(question, [stage], partly).diverged
+    assert standing(question, [stage], diverge(runs, "t0")).diverged == {"t0"}
+
+
+def test_what_diverged_beats_nobody_and_is_never_the_best():
+    """t0 would be far ahead, but it cannot be trained: t1 is compared with none alone."""
+    question = make_question(share=0.3, margin=0.02)
+    gains = {NONE: 0.0, "t0": 0.3, "t1": 0.1}
+    law = published("surrogate-s1")
+    stages, runs, looks = settle(
+        question, lambda name, n, d: float(law.supervised(params=n, tokens=d)) * np.exp(-gains[name])
+    )
+    assert "behind t0" in looks[-1].dropped["t1"]
+    assert "t0" in stages[-1].candidates
+    ends = {question.size(label).params for label in stages[-1].labels}
+    now = standing(question, stages, diverge(runs, "t0", *ends))
+    assert now.diverged == {"t0"}
+    assert "t1" not in now.dropped and now.best_teacher == "t1"
+    assert now.probability["t0"] == 0.0 and sum(now.probability.values()) == pytest.approx(1.0)
+    end = conclude(question, now)
+    assert end.choice == "t1" and "nothing is said of t0, whose training diverged" in end.sentence
+
+
+def test_where_all_diverge_nothing_is_claimed_of_teachers():
+    question = make_question()
+    first = next_stage(question, [], [])
+    runs = run_stage(question, first, law_truth(question))
+    now = standing(question, [first], diverge(diverge(runs, "t0"), "t1"))
+    end = conclude(question, now)
+    assert (end.verdict, end.choice) == ("pretrain", NONE)
+    assert "diverged with every teacher" in end.sentence and "better" not in end.sentence
+    assert next_stage(question, [first], diverge(diverge(runs, "t0"), "t1")) is None
 
 
 def test_relatives_say_where_pretraining_goes():

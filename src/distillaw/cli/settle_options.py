@@ -65,7 +65,7 @@ class SettleSpec:
     target: TargetSpec | None = None
     settle: SettleTable = field(default_factory=SettleTable)
     batch_tokens: int = 1024
-    """Batch of every pilot, tokens; the search starts here."""
+    """Batch of every pilot, tokens: that of the target."""
     peak_lr: float = 8e-3
     """Peak rate at width 64; the search starts here."""
     seed: int = 0
@@ -157,6 +157,7 @@ def _check(spec: SettleSpec) -> None:
                 f"[[teachers]] params = {teacher.params!r}: settle compares teachers that exist. Train it first "
                 "(distillaw train, or a study), then give path = its run's folder, e.g. out/NAME/runs/RUN"
             )
+    _check_names([teacher.path for teacher in spec.teachers])
     table = spec.settle
     if table.margin < 0:
         raise ConfigError(
@@ -168,6 +169,23 @@ def _check(spec: SettleSpec) -> None:
             f"level = {table.level:g} must lie in [0.5, 0.999]: the chance that the bounds hold"
         )
     budget_flops(table.budget, 1.0)
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    """A candidate is known by the last part of its path, which must tell it from the others and from none."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = Path(path).name
+        if name in ("", "..", "none"):
+            raise ConfigError(
+                f"teacher {path!r}: candidates are known by the last part of their path, and {name!r} is no name for "
+                "one; give the folder by a name of its own, e.g. ../teachers/mine"
+            )
+        if seen.setdefault(name, path) != path:
+            raise ConfigError(
+                f"teachers {seen[name]!r} and {path!r} are both called {name!r}: candidates are known by the last part "
+                "of their path; rename or link one of the folders"
+            )
 
 
 def budget_flops(text: str, target_flops: float) -> float:

@@ -10,7 +10,7 @@ from distillaw.cli.settle_run import choose_search, search_flops
 from distillaw.cli.settle_setup import Setting, open_setting
 from distillaw.runs.files import locked
 from distillaw.runs.store import StudyFolder
-from distillaw.settling.design import next_stage
+from distillaw.settling.design import nearest_stage, next_stage
 from distillaw.settling.question import Question, Stage, stage_flops
 from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.pilots import Tuned
@@ -62,18 +62,17 @@ def _stage(question: Question, stage: Stage, cost: StudyCost, workers: int) -> d
 
 
 def _later(setting: Setting, question: Question, costs: list[StudyCost], workers: int) -> dict[str, object]:
-    """At most: all that is left of the budget, as fast and as bulky as what comes first, and the largest pilot."""
+    """At most: all that is left of the budget, as fast and as bulky as what comes first.
+
+    The largest pilot is the one that all of it would buy with one teacher left.
+    """
     spent = sum(cost.flops for cost in costs)
     left = max(0.0, question.budget - spent)
-    name = question.candidates[0].name
-    least = [
-        Stage(size=size.label, tokens=(question.least_tokens,), candidates=(name,), seeds=(0,))
-        for size in question.sizes
-    ]
-    fitting = [stage.size for stage in least if stage_flops(question, stage) <= left]
+    cheapest = min(question.candidates, key=lambda c: c.flops)
+    largest = nearest_stage(question, (cheapest.name,), left, 1)
     share = left / spent if spent else 0.0
     return {
         "compute": left, "seconds": share * sum(sum(cost.seconds) for cost in costs) / workers,
         "disk_bytes": share * sum(cost.disk_bytes for cost in costs),
-        "largest_size": fitting[-1] if fitting else None,
+        "largest_size": None if largest is None else largest.size,
     }  # fmt: skip

@@ -99,8 +99,8 @@ def show_preview(answer: Answer) -> None:
     if search is None:
         print("no search for a learning rate: it would cost more than the budget has to spare")
     else:
-        print(f"search for rate and batch: {search['runs']} runs on {format_count(search['tokens'])} tokens or a few "
-              f"more, {_costs(search)}")  # fmt: skip
+        print(f"search for the learning rate: {search['runs']} runs on {format_count(search['tokens'])} tokens or a "
+              f"few more, {_costs(search)}")  # fmt: skip
     if stage is None:
         print("no stage: nothing that is affordable would settle it")
         return

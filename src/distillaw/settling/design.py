@@ -55,7 +55,7 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
     now = standing(question, stages, runs)
     left = question.budget - now.spent
     names = tuple(c.name for c in question.candidates if c.name not in now.dropped)
-    last = _rung(question, names, left, 1)
+    last = nearest_stage(question, names, left, 1)
     if now.verdict is not None or not names or last is None:
         if not stages and last is None:
             raise ConfigError(_nothing_affordable(question))
@@ -65,7 +65,7 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
     used = len(stages)
     for rungs in range(max(RUNGS - used, 1), 1, -1):
         share = left / sum(GROWTH**i for i in range(rungs))
-        found = _rung(question, names, share, 2 if used < REPEATED else 1)
+        found = nearest_stage(question, names, share, 2 if used < REPEATED else 1)
         if found is not None and _grows(question, stages, found):
             return found
     return last if _grows(question, stages, last) else None
@@ -80,10 +80,16 @@ def _grows(question: Question, stages: Sequence[Stage], stage: Stage) -> bool:
     return reach(stage) >= LARGER * max((reach(one) for one in stages), default=0.0)
 
 
-def _rung(question: Question, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
-    """The stage of this cost that lies nearest to the target; None where it buys none.
+def nearest_stage(question: Question, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
+    """The stage of at most this cost that lies nearest to the target; None where it buys none.
 
     Near is ln N and ln D together. Where teachers cost more than students it is a larger student on fewer tokens.
+
+    Args:
+        question: knows sizes and what a token costs.
+        names: candidates that take part.
+        flops: what it may cost.
+        seeds: how many.
     """
     found: list[tuple[float, Stage]] = []
     for i, size in enumerate(question.sizes):
@@ -110,18 +116,29 @@ def _affordable(question: Question, one: Stage, flops: float) -> Stage | None:
     return replace(one, tokens=tokens) if tokens else None
 
 
-def _nothing_affordable(question: Question) -> str:
-    size = question.sizes[0]
+def _cheapest(question: Question) -> Stage:
+    """The cheapest pilot there may be: with enough tokens, and enough and not too many of them per parameter."""
     names = tuple(c.name for c in question.candidates)
-    least = Stage(size=size.label, tokens=(question.least_tokens,), candidates=names, seeds=(0,))
-    cost = stage_flops(question, least)
+    ratio, unit = question.tokens / question.target.params, question.batch_tokens
+    stages = []
+    for size in question.sizes:
+        tokens = max(question.least_tokens, unit * math.ceil(ratio / RATIO * size.params / unit))
+        if tokens <= min(ratio * RATIO * size.params, question.tokens):
+            stages.append(Stage(size=size.label, tokens=(tokens,), candidates=names, seeds=(0,)))
+    last = Stage(size=question.target.label, tokens=(int(question.tokens),), candidates=names, seeds=(0,))
+    return min(stages, key=lambda stage: stage_flops(question, stage), default=last)
+
+
+def _nothing_affordable(question: Question) -> str:
+    least, count = _cheapest(question), len(question.candidates)
+    cost = stage_flops(question, least) * trunk_tokens(BRANCHES, 0.2)  # as _affordable counts
     return (
         f"a budget of {format_flop(question.budget)} ({format_flop(question.spent)} of it spent on learning rates) "
-        f"buys no pilot that says anything: the smallest, {size.label} on {format_count(question.least_tokens)} tokens "
-        f"with {len(names)} teachers and none, costs {format_flop(cost)} "
-        f"({(cost + question.spent) / question.target_flops:.2%} of the target's training), and tokens per "
-        f"parameter must be within {RATIO:g} times the target's. Raise the budget, give fewer teachers, or train the "
-        "target itself"
+        f"buys no pilot that says anything: the cheapest, {least.size} parameters on {format_count(least.tokens[0])} "
+        f"tokens with {count} teacher{'s' if count > 1 else ''} and none, costs {format_flop(cost)}; with what is "
+        f"spent it is {(cost + question.spent) / question.target_flops:.2%} of the target's training (a pilot has at "
+        f"least {format_count(question.least_tokens)} tokens, and tokens per parameter within {RATIO:g} times the "
+        "target's). Raise the budget, give fewer teachers, or train the target itself"
     )
 
 
