@@ -50,6 +50,28 @@ def _progress() -> Progress:
     )  # fmt: skip
 
 
+class Pace:
+    """Tokens per second since training was first heard of: starting workers and loading teachers is no part of it."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._tokens = 0
+
+    def add(self, tokens: int) -> None:
+        """So many were trained since the last call; those of the first came before the clock."""
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._tokens += tokens
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens per second; None until there is something to count."""
+        if self._began is None or not self._tokens:
+            return None
+        return self._tokens / max(time.monotonic() - self._began, 1e-9)
+
+
 class QuietDisplay:
     """Says nothing but failures, which are printed at the end anyway."""
 
@@ -79,8 +101,7 @@ class LiveDisplay:
         self._progress = progress
         self._all = progress.add_task("study", total=total_tokens, note="")
         self._tasks: dict[str, TaskID] = {}
-        self._began = time.monotonic()
-        self._tokens = 0
+        self._pace = Pace()
 
     def started(self, job: Job, worker: int) -> None:
         """A bar appears."""
@@ -93,9 +114,11 @@ class LiveDisplay:
 
     def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
         """Bars advance."""
-        self._tokens += tokens
-        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        self._progress.update(self._all, advance=tokens, note=f"{format_count(rate)} tokens/s")
+        self._pace.add(tokens)
+        rate = self._pace.rate
+        self._progress.update(
+            self._all, advance=tokens, note=f"{format_count(rate)} tokens/s" if rate else ""
+        )
         note = {} if loss is None else {"note": f"loss {loss:.3f}"}
         self._progress.update(self._tasks[job.trunk.trunk_id], advance=tokens, **note)
 
@@ -109,9 +132,7 @@ class LiveDisplay:
         self.note(f"failed: {job.trunk.trunk_id}: {error}")
 
     def expect(self, tokens: float) -> None:
-        """There is more to do than was known; the clock starts with the first of it."""
-        if not self._tokens:
-            self._began = time.monotonic()
+        """There is more to do than was known."""
         total = self._progress.tasks[0].total or 0.0
         self._progress.update(self._all, total=total + tokens)
 
@@ -124,7 +145,7 @@ class LogDisplay:
     """A line when a trunk ends and one every twenty seconds between."""
 
     def __init__(self, total_tokens: float) -> None:
-        self._total, self._tokens = total_tokens, 0
+        self._total, self._tokens, self._pace = total_tokens, 0, Pace()
         self._began = self._said = time.monotonic()
 
     def started(self, job: Job, worker: int) -> None:
@@ -133,10 +154,10 @@ class LogDisplay:
     def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
         """A line now and then."""
         self._tokens += tokens
-        now = time.monotonic()
-        if now - self._said > LOG_SECONDS:
+        self._pace.add(tokens)
+        now, rate = time.monotonic(), self._pace.rate
+        if rate is not None and now - self._said > LOG_SECONDS:
             self._said = now
-            rate = max(self._tokens, 1) / (now - self._began)
             left = format_seconds(max(0.0, self._total - self._tokens) / rate)
             say(f"  {format_seconds(now - self._began)}: {format_count(self._tokens)} of about "
                 f"{format_count(self._total)} tokens, {format_count(rate)} tokens/s, about {left} left")  # fmt: skip

@@ -220,10 +220,13 @@ def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: 
 
     file: Path = teacher_file(study, facts.fingerprints[source])
     if not file.exists():
+        from transformers.utils.logging import disable_progress_bar
+
         from distillaw.data.tokenizer import load_tokenizer
         from distillaw.evaluate.heldout import make_heldout
         from distillaw.models.oracle import load_any_teacher
 
+        disable_progress_bar()
         context = spec.training.context
         tokenizer = load_tokenizer(str(store.tokenizer_folder))
         teacher = load_any_teacher(source, store, tokenizer, context=context)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.errors import DistillawError
+from distillaw.errors import DataError, DistillawError
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import build_model, count_parameters
@@ -108,8 +108,17 @@ def teacher_file(study: StudyFolder, fingerprint: str) -> Path:
 
 
 def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path) -> None:
-    """Score an external teacher on a study's held-out documents and write what is known of it."""
+    """Score an external teacher on a study's held-out documents and write what is known of it.
+
+    Raises:
+        DataError: its loss is not finite.
+    """
     scores = score_heldout(teacher, heldout)
+    if not math.isfinite(scores.loss):
+        raise DataError(
+            f"the teacher {teacher.name} has a loss of {scores.loss} on the held-out text: its weights or logits are "
+            "not finite. Nobody can learn from it; check the file, or leave it out"
+        )
     write_json(file, {
         "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
         "tokens": _trained_tokens(Path(teacher.name)), "settings": teacher.settings,
