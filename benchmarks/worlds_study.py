@@ -150,7 +150,7 @@ def write_rows(rows) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--runs", type=Path, help="the folder of the studies: read it and write the table anew"
+        "--runs", type=Path, nargs="+", help="folders of studies, the page's own first: read them anew"
     )
     arguments = parser.parse_args()
     if arguments.runs:

@@ -12,6 +12,8 @@ from distillaw.runs.paired import paired_difference
 EXACT = "oracle"
 DRAWS = 4000
 LARGE_BATCH = 4096
+OUT_OF_SIGHT = 100
+"""Times the largest budget: beyond, an extrapolated crossing is none."""
 SIZES = ("0.03M", "0.1M")
 
 
@@ -167,7 +169,7 @@ def lowest(x: np.ndarray, y: np.ndarray) -> float:
 def crossing(study: Study, size: str, first: str, second: str) -> dict:
     """The tokens at which students of `first` become better than those of `second`: linear in ln D.
 
-    Where they do not within the budgets, along the line through the last three, and `extrapolated` says so.
+    Where they do not within the budgets, along the line through the last two, and `extrapolated` says so.
     """
     at = [b for b in budgets(study, size) if {first, second} <= main_cells(study, size, b).keys()]
     pairs = [minus(Cell(size, b, first), Cell(size, b, second)) for b in at]
@@ -197,8 +199,8 @@ def zero(x: np.ndarray, y: np.ndarray) -> float:
         return float(np.exp(x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])))
     if y[-1] <= 0:
         return 0.0
-    slope, height = np.polyfit(x[-3:] - x[-1], y[-3:], 1)
-    return float(np.exp(x[-1] - height / slope)) if slope < 0 else np.inf
+    slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
+    return float(np.exp(x[-1] - y[-1] / slope)) if y[-1] < -slope * np.log(OUT_OF_SIGHT) else np.inf
 
 
 def catchup(study: Study) -> list[dict]:

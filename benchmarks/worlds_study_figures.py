@@ -117,9 +117,9 @@ def catchup(found: dict):
                 axis.plot(row["tokens"], 0, MARKERS[i], color=COLOURS[i], mec="black", ms=7)
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set(xscale="log", title=f"{size} students", xlabel="student tokens")
-        ticks = [40_000, 75_000, 150_000, 300_000, 600_000, 1_200_000, 2_400_000]
+        ticks = sorted({d["budget"] for row in rows for d in row["differences"]})
         axis.set_xticks(ticks, [tokens(t) for t in ticks])
         axis.minorticks_off()
-        axis.legend(frameon=False, title="teacher (its loss)", title_fontsize=8)
+        axis.legend(frameon=False, title="teacher (its loss)", title_fontsize=8, loc="lower left")
     axes[0].set(ylabel="better than without a teacher, nats/token")
     return figure

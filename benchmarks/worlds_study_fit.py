@@ -21,7 +21,7 @@ def fits(study, table: Path) -> dict:
         (c.size, c.budget): study.loss(c) for c in study.cells if c.teacher == "none" and c == type(c)(*c[:3])
     }
     columns["supervised_loss"] = np.array(
-        [alone.get((s, int(b)), np.nan) for s, b in zip(columns["size"], columns["budget"], strict=True)]
+        [alone.get((s, b), np.nan) for s, b in zip(columns["size"], columns["budget"], strict=True)]
     )
     used = (columns["set"] == SET) & (columns["role"] == "student")
     largest = np.zeros(len(used), bool)
@@ -59,11 +59,24 @@ def held_out(family: str, columns, seen, unseen) -> dict:
         residual = residuals(result, columns, unseen)
     except FitError as error:
         return {"status": result.status.name, "refused": str(error)}
-    return (
-        {"status": result.status.name}
-        | error_of(residual)
-        | {"by_teacher": by_teacher(columns, unseen, residual)}
-    )
+    found = {
+        "status": result.status.name,
+        **error_of(residual),
+        "by_teacher": by_teacher(columns, unseen, residual),
+    }
+    return found | {
+        "chosen": [chosen(columns, unseen, residual, size) for size in sorted(set(columns["size"][unseen]))]
+    }
+
+
+def chosen(columns, rows, residual, size: str) -> dict:
+    """The teacher that the law would choose for one size at its largest budget, and what that costs."""
+    mine = columns["size"][rows] == size
+    names, measured = columns["teacher"][rows][mine], columns["loss"][rows][mine].astype(float)
+    predicted = measured - residual[mine]
+    mean = {n: (float(predicted[names == n].mean()), float(measured[names == n].mean())) for n in set(names)}
+    first, best = min(mean, key=lambda n: mean[n][0]), min(mean, key=lambda n: mean[n][1])
+    return {"size": size, "law": first, "best": best, "regret": mean[first][1] - mean[best][1]}
 
 
 def part(columns, rows) -> dict[str, np.ndarray]:

@@ -38,12 +38,12 @@ def tokens(budget: float | None, *, missing: str = "-") -> str:
     """75k, 1.2M."""
     if budget is None:
         return missing
-    return f"{budget / 1e6:.3g}M" if budget >= 999_500 else f"{budget / 1e3:.3g}k"
+    return f"{budget / 1e6:.3g}M" if budget >= 999_500 else f"{budget / 1e3:.0f}k"
 
 
-def signed(estimate: dict | None) -> str:
+def signed(estimate: dict | None, digits: int = 4) -> str:
     """Mean and standard error."""
-    return "-" if estimate is None else f"{estimate['mean']:+.4f} ± {estimate['se']:.4f}"
+    return "-" if estimate is None else f"{estimate['mean']:+.{digits}f} ± {estimate['se']:.{digits}f}"
 
 
 def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> str:
