@@ -26,7 +26,7 @@ def settle(
     Args:
         file: a study's [data], [training], [[teachers]] and [target], and a [settle] table.
         question: what is to be settled, instead of or on top of the file.
-        out: folder, an ordinary study folder; default out/<name>.
+        out: folder, an ordinary study folder; default out/NAME.
         dry_run: only the first stage and what may follow: FLOP, time, disk; nothing is trained.
         workers: processes, one core each; 0 takes all cores.
         quiet: no progress, only the verdict.

@@ -30,7 +30,7 @@ class QuestionOptions:
     """Non-embedding parameters of the target, e.g. 0.3M."""
     student_tokens: Count | None = None
     """Tokens the target will be trained on, e.g. 5M; the same with every teacher and with none."""
-    teacher: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
+    teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
     """A teacher that exists: a model folder, a GGUF file, or an oracle of the world; once for each."""
     budget: Count | None = None
     """What pilots may cost: a share of training the target, e.g. 2%, or FLOP, e.g. 1e13."""

@@ -106,7 +106,7 @@ def show_preview(answer: Answer) -> None:
         return
     print(
         f"first stage: {', '.join(stage['sizes'])} parameters on {_counts(stage['tokens'])} tokens, none and "
-        f"{', '.join(stage['teachers'])}, {len(stage['seeds'])} seeds: {stage['runs']} runs, {_costs(stage)}"
+        f"{', '.join(stage['teachers'])}, {_seeds(stage)}: {stage['runs']} runs, {_costs(stage)}"
     )
     if later["largest_size"] is None:
         print("later stages: none, this one takes what there is")
@@ -114,6 +114,10 @@ def show_preview(answer: Answer) -> None:
         print(f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
               f"{later['largest_size']} parameters")  # fmt: skip
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
+
+
+def _seeds(stage: Answer) -> str:
+    return f"{len(stage['seeds'])} seed{'s' if len(stage['seeds']) > 1 else ''}"
 
 
 def _counts(values: Sequence[float]) -> str:

@@ -94,7 +94,8 @@ def warnings(settled: "Settled") -> list[str]:
     if lost := [run for run in settled.runs if not math.isfinite(run.loss)]:
         names = ", ".join(sorted({run.candidate for run in lost}))
         found.append(
-            f"{len(lost)} pilots diverged ({names}): what is said of a teacher rests on the others alone"
+            f"{len(lost)} pilot{'s' if len(lost) > 1 else ''} diverged ({names}): what is said of a teacher rests on "
+            "the others alone"
         )
     if (documents := settled.setting.spec.data.validation_documents) < 60:
         found.append(f"only {documents} held-out documents: errors over documents are themselves uncertain")

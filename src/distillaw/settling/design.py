@@ -132,11 +132,13 @@ def _cheapest(question: Question) -> Stage:
 def _nothing_affordable(question: Question) -> str:
     least, count = _cheapest(question), len(question.candidates)
     cost = stage_flops(question, least) * trunk_tokens(BRANCHES, 0.2)  # as _affordable counts
+    spent = f" ({format_flop(question.spent)} of it spent on learning rates)" if question.spent else ""
+    share = (cost + question.spent) / question.target_flops
     return (
-        f"a budget of {format_flop(question.budget)} ({format_flop(question.spent)} of it spent on learning rates) "
+        f"a budget of {format_flop(question.budget)}{spent} "
         f"buys no pilot that says anything: the cheapest, {least.size} parameters on {format_count(least.tokens[0])} "
-        f"tokens with {count} teacher{'s' if count > 1 else ''} and none, costs {format_flop(cost)}; with what is "
-        f"spent it is {(cost + question.spent) / question.target_flops:.2%} of the target's training (a pilot has at "
+        f"tokens with {count} teacher{'s' if count > 1 else ''} and none, costs {format_flop(cost)}; "
+        f"{'with what is spent ' if spent else ''}it is {share:.2%} of the target's training (a pilot has at "
         f"least {format_count(question.least_tokens)} tokens, and tokens per parameter within {RATIO:g} times the "
         "target's). Raise the budget, give fewer teachers, or train the target itself"
     )
