@@ -45,11 +45,9 @@ def conclude(question: Question, now: Standing) -> Conclusion:
         )  # fmt: skip
     if now.is_better:
         gain = now.gains[now.leader]
-        rest = (
-            ""
-            if now.verdict
-            else f"; at most {bound:.3f} nats/token are at stake between it and another choice"
-        )
+        rest = f"; at most {bound:.3f} nats/token are at stake between it and another choice"
+        if now.verdict:
+            rest = f"; no other choice is better by more than {bound:.3f}"
         return Conclusion(
             verdict="distil", choice=now.leader, bound=bound,
             sentence=f"Distil from {now.leader}: it makes the target better by {gain.mean:.3f} nats/token "

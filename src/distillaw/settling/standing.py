@@ -37,7 +37,8 @@ class Standing:
     diverged: frozenset[str]
     """Those of them that are out because training diverged: bounds say nothing of these."""
     is_better: bool
-    """Whether the leader is a teacher that surely beats none."""
+    """Whether the leader is a teacher that surely beats none; or surely loses no more than the margin and should gain
+    more."""
     verdict: str | None
     """`distil` or `pretrain` once settled; None while more pilots may settle it."""
     spent: float
@@ -73,8 +74,12 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     leader = min(arms, key=lambda i: bounds.losses_MA[:, i].mean())
     if regret[0] <= question.margin:  # cheaper than any teacher
         leader = 0
-    is_better = bool(runs) and leader != 0 and bool(bounds.upper_AA[leader, 0] < 0)
-    is_settled = bool(runs) and regret[arms.index(leader)] <= question.margin
+    is_settled = bool(runs) and bool(regret[arms.index(leader)] <= question.margin)
+    gain = -float(bounds.mean_AA[leader, 0])
+    is_safe = (
+        is_settled and gain > question.margin
+    )  # it cannot lose more than the margin, and should gain more
+    is_better = bool(runs) and leader != 0 and (is_safe or bool(bounds.upper_AA[leader, 0] < 0))
     verdict = None
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
