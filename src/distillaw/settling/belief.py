@@ -1,8 +1,8 @@
 """Losses at the target as they are believed after some pilots: an ensemble of members of the family, with misfit.
 
 The posterior of the family's coefficients is sampled by importance: proposals are Student-t around its mode with the
-curvature there (Laplace), weighted by the exact posterior and resampled. What the members leave unexplained is carried
-on by the misfit's process.
+curvature there (Laplace), then once more around what those found, weighted by the exact posterior and resampled. What
+the members leave unexplained is carried on by the misfit's process.
 Shape suffixes: M member, Z coefficient, R run, A arm, Q place that is asked about.
 """
 
@@ -23,8 +23,12 @@ from distillaw.settling.question import NONE, PilotRun, Question
 SEED = 0
 """Of the draws: the same runs always say the same."""
 MEMBERS = 1000
-PROPOSALS = 6000
-TAIL = 5.0
+PROPOSALS = 5000
+ROUNDS = 2
+"""The first proposals are made around the mode, the others around what those before found."""
+LEAST_SAMPLES = 10
+"""Samples per coefficient that the next proposals are made from, by flattening the weights if need be."""
+TAIL = 8.0
 """Degrees of freedom of the proposals."""
 STARTS = 3
 LEAST = 0.1
@@ -109,7 +113,10 @@ def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Be
     prior = tuple(rng.standard_normal((MEMBERS // 2, family.num_coefficients)) for family in families)
     own = _cells(names, pilots)
     sd = seed_sd(np.log([run.loss for run in pilots]), own)
-    noise_RR = np.diag(np.full(len(pilots) + len(relatives), RECIPE**2))
+    noise_RR = (
+        RECIPE**2 / 2 * (1 + np.eye(len(pilots) + len(relatives)))
+    )  # half of it is common to all relatives
+    noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
     noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(names, pilots))
     belief = Belief(question=question, families=families, prior=prior, members=prior,
                     measured=_cells(names, [*pilots, *relatives]),
@@ -164,19 +171,41 @@ def _posterior(
 
     starts = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
     found = [_mode(rest, start) for start in starts]
-    mode_Z, slope_RZ, _ = min(found, key=lambda one: one[2])
+    centre_Z, slope_RZ, _ = min(found, key=lambda one: one[2])
     root_ZZ = np.linalg.inv(np.linalg.cholesky(slope_RZ.T @ slope_RZ)).T
-    normal_MZ = rng.standard_normal((PROPOSALS, num))
-    wide_M = np.sqrt(TAIL / rng.chisquare(TAIL, PROPOSALS))
-    t_MZ = normal_MZ * wide_M[:, None]
-    z_MZ = mode_Z + t_MZ @ root_ZZ.T
-    log_q_M = -0.5 * (TAIL + num) * np.log1p((t_MZ**2).sum(1) / TAIL)
-    log_w_M = -0.5 * (rest(z_MZ) ** 2).sum(1) - log_q_M
-    log_w_M = np.where(np.isfinite(log_w_M), log_w_M, -np.inf)
+    z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
+    for _ in range(ROUNDS - 1):  # again around what the first proposals found
+        weights = _tempered(log_w_M, LEAST_SAMPLES * num)
+        centre_Z = weights @ z_MZ
+        off_MZ = z_MZ - centre_Z
+        root_ZZ = np.linalg.cholesky((off_MZ * weights[:, None]).T @ off_MZ + 1e-9 * np.eye(num))
+        z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     weights = np.exp(log_w_M - log_w_M.max())
-    scale = math.log(abs(np.linalg.det(root_ZZ))) + _log_t_constant(num) - 0.5 * num * math.log(2 * math.pi)
-    evidence = float(log_w_M.max() + np.log(weights.mean()) + scale)
+    evidence = float(log_w_M.max() + np.log(weights.mean()))
     return z_MZ[_resample(weights, MEMBERS, rng)], evidence
+
+
+def _propose(
+    rest: Callable[[Array], Array], centre_Z: Array, root_ZZ: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Student-t proposals around a centre, (M, Z), and the ln of their importance weights, (M,)."""
+    num = len(centre_Z)
+    t_MZ = rng.standard_normal((PROPOSALS, num)) * np.sqrt(TAIL / rng.chisquare(TAIL, PROPOSALS))[:, None]
+    z_MZ = centre_Z + t_MZ @ root_ZZ.T
+    log_q_M = -0.5 * (TAIL + num) * np.log1p((t_MZ**2).sum(1) / TAIL) - _log_t_constant(num)
+    log_q_M = log_q_M - math.log(abs(np.linalg.det(root_ZZ)))
+    log_p_M = -0.5 * (rest(z_MZ) ** 2).sum(1) - 0.5 * num * math.log(2 * math.pi)
+    return z_MZ, np.where(np.isfinite(log_p_M), log_p_M - log_q_M, -np.inf)
+
+
+def _tempered(log_w_M: Array, least: float) -> Array:
+    """Weights, flattened until they are worth at least so many samples; they sum to one."""
+    for power in (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05):
+        weights = np.exp(power * (log_w_M - log_w_M.max()))
+        weights /= weights.sum()
+        if 1 / (weights**2).sum() >= least:
+            break
+    return weights
 
 
 def _log_t_constant(num: int) -> float:
@@ -219,11 +248,11 @@ def _anchor(question: Question, runs: Sequence[PilotRun]) -> Anchor:
 
 
 def _text_errors(names: Sequence[str], runs: Sequence[PilotRun]) -> Array:
-    """By arm, the smallest error of its gains from the choice of held-out documents, ln loss; 0 without a teacher."""
+    """By arm, the usual error of its gains from the choice of held-out documents, ln loss; 0 without a teacher."""
     found = np.zeros(len(names))
     for i, name in enumerate(names):
         errors = [run.gain_se / run.loss for run in runs if run.candidate == name and run.gain_se > 0]
-        found[i] = min(errors, default=0.0)
+        found[i] = float(np.median(errors)) if errors else 0.0
     return found
 
 

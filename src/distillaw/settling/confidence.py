@@ -1,4 +1,4 @@
-"""Bounds that hold at every look: a belief's quantiles at levels that the looks share.
+"""Bounds that hold at every look: a belief's mean and standard deviations, at levels that the looks share.
 
 One looks after every stage. The i-th look may fail with probability alpha w_i, and the w_i sum to one over any number
 of looks, so the chance that any bound ever fails is at most alpha, whenever one stops:

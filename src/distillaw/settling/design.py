@@ -162,9 +162,9 @@ def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
     belief, target = now.belief, target_cells(question)
     seen = belief.measured.join(stage_cells(question, last))
     logs = np.log([c.loss for c in question.candidates])
-    across = misfit_cov(target, seen, logs)
-    inside = misfit_cov(seen, seen, logs) + 1e-8 * np.eye(len(seen.arm))
-    left = misfit_cov(target, target, logs) - across @ np.linalg.solve(inside, across.T)
+    across = misfit_cov(target, seen, logs, scale=belief.scale)
+    inside = misfit_cov(seen, seen, logs, scale=belief.scale) + 1e-8 * np.eye(len(seen.arm))
+    left = misfit_cov(target, target, logs, scale=belief.scale) - across @ np.linalg.solve(inside, across.T)
     var = np.diag(left)
     spread = np.sqrt(np.maximum(var[:, None] + var - 2 * left, 0.0))
     return float(now.losses[NONE].mean) * spread

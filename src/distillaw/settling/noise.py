@@ -21,6 +21,8 @@ SPREAD = 3.0
 """E-folds of N or D over which it keeps its value."""
 TEACHER_SPREAD = 0.25
 """The same in ln L_T."""
+OTHER_TEACHER = 0.5
+"""Of what an arm's misfit has to itself, what another teacher of the same loss shares."""
 SEED = 0.003
 """Seed noise of one run, ln loss, before seeds are compared; SEED_WEIGHT degrees of freedom strong."""
 SEED_WEIGHT = 4.0
@@ -61,7 +63,7 @@ def misfit_cov(one: Cells, other: Cells, log_teacher_losses: Array, *, scale: fl
     same = one.arm[:, None] == other.arm
     with np.errstate(invalid="ignore"):
         apart = np.abs(t[one.arm][:, None] - t[other.arm]) / TEACHER_SPREAD
-    alike = np.where(same, 1.0, np.exp(-np.where(np.isfinite(apart), apart, np.inf)))
+    alike = np.where(same, 1.0, OTHER_TEACHER * np.exp(-np.where(np.isfinite(apart), apart, np.inf)))
     return (scale * MISFIT) ** 2 * smooth * (SHARED_MISFIT + (1 - SHARED_MISFIT) * alike)
 
 

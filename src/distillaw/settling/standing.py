@@ -79,7 +79,8 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     is_safe = (
         is_settled and gain > question.margin
     )  # it cannot lose more than the margin, and should gain more
-    is_better = bool(runs) and leader != 0 and (is_safe or bool(bounds.upper_AA[leader, 0] < 0))
+    is_surely = bool(bounds.upper_AA[leader, 0] < 0) and _gain(bounds, leader).lower > 0
+    is_better = bool(runs) and leader != 0 and (is_safe or is_surely)
     verdict = None
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
