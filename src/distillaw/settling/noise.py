@@ -13,7 +13,7 @@ import numpy as np
 
 from distillaw.laws.base import Array
 
-MISFIT = 0.01
+MISFIT = 0.008
 """Standard deviation of the misfit of one arm, ln loss."""
 SHARED_MISFIT = 0.5
 """Share of its variance that all arms have in common."""
