@@ -1,7 +1,7 @@
-"""docs/worlds-study.md: what one world with an exact oracle says about distillation.
+r"""docs/worlds-study.md: what one world with an exact oracle says about distillation.
 
-for s in causal surface causal-ways causal-rate-half causal-rate-double catchup weight-05-1 weight-09-1 weight-1-2 \
-    weight-05-2; do distillaw study run studies/worlds/$s.toml --out out/worlds-study; done
+for s in causal causal-ways causal-trained causal-large-batch causal-rate-half causal-rate-double surface \
+    weight-05-1 weight-1-2; do distillaw study run studies/worlds/$s.toml --out out/worlds-study; done
 distillaw study run studies/worlds/hmm-a.toml --out out/hmm-a
 python benchmarks/worlds_study.py --runs out/worlds-study out/hmm-a      # runs -> worlds_study.csv and .npz
 python benchmarks/worlds_study.py                            # these -> worlds_study.json, the page's tables, figures

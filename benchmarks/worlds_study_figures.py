@@ -105,7 +105,7 @@ def catchup(found: dict):
         for i, row in enumerate(sorted(rows, key=lambda r: r["teacher_loss"])):
             label = f"{name(row['second'])} ({row['teacher_loss']:.3f})"
             points(axis, [d["budget"] for d in row["differences"]], row["differences"], i, label)
-            if row["tokens"] and row["low"] and row["high"] and row["high"] < 1e7:
+            if row["tokens"] and not row["extrapolated"]:
                 axis.plot(
                     [row["low"], row["high"]],
                     [0, 0],
@@ -121,5 +121,5 @@ def catchup(found: dict):
         axis.set_xticks(ticks, [tokens(t) for t in ticks])
         axis.minorticks_off()
         axis.legend(frameon=False, title="teacher (its loss)", title_fontsize=8, loc="lower left")
-    axes[0].set(ylabel="better than without a teacher, nats/token")
+    axes[0].set(ylabel="better than without a teacher, nats/token", ylim=(-0.13, None))
     return figure
