@@ -116,7 +116,7 @@ def columns(rows):
 
 def ends(share):
     """Wilson interval in per cent."""
-    return f"{100 * share['low']:.0f}-{100 * share['high']:.0f}"
+    return f"{100 * max(share['low'], 0.0):.0f}-{100 * share['high']:.0f}"
 
 
 def percent(value, digits=1):
