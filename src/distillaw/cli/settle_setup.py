@@ -99,7 +99,9 @@ def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
     known = read_json(file) if file.is_file() else {}
     then, params, tokens = (known.get(key) for key in ("loss", "params", "tokens"))
     is_relative = (
-        isinstance(then, float) and math.isclose(then, loss, rel_tol=SAME_LOSS) and not known.get("teacher_run")
+        isinstance(then, float)
+        and math.isclose(then, loss, rel_tol=SAME_LOSS)
+        and not known.get("teacher_run")
     )
     if not (is_relative and isinstance(params, int) and isinstance(tokens, int)):
         return Candidate(name=name, loss=loss, flops=flops)

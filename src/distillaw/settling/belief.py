@@ -172,13 +172,15 @@ def _posterior(
     starts = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
     found = [_mode(rest, start) for start in starts]
     centre_Z, slope_RZ, _ = min(found, key=lambda one: one[2])
-    root_ZZ = np.linalg.inv(np.linalg.cholesky(slope_RZ.T @ slope_RZ)).T
+    root_ZZ = np.linalg.inv(np.linalg.cholesky(slope_RZ.T @ slope_RZ)).T.astype(np.float64)
     z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     for _ in range(ROUNDS - 1):  # again around what the first proposals found
         weights = _tempered(log_w_M, LEAST_SAMPLES * num)
         centre_Z = weights @ z_MZ
         off_MZ = z_MZ - centre_Z
-        root_ZZ = np.linalg.cholesky((off_MZ * weights[:, None]).T @ off_MZ + 1e-9 * np.eye(num))
+        root_ZZ = np.linalg.cholesky((off_MZ * weights[:, None]).T @ off_MZ + 1e-9 * np.eye(num)).astype(
+            np.float64
+        )
         z_MZ, log_w_M = _propose(rest, centre_Z, root_ZZ, rng)
     weights = np.exp(log_w_M - log_w_M.max())
     evidence = float(log_w_M.max() + np.log(weights.mean()))
