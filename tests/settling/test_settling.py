@@ -10,12 +10,12 @@ from tests.settling.questions import make_question, run_stage, settle, with_budg
 
 from distillaw import published
 from distillaw.errors import ConfigError
-from distillaw.settling.belief import believe
+from distillaw.settling.belief import _believe, believe
 from distillaw.settling.conclusion import conclude
 from distillaw.settling.contrasts import target_cells
 from distillaw.settling.design import GROWTH, RUNGS, is_hopeless, next_stage
 from distillaw.settling.prior import Anchor, Family
-from distillaw.settling.question import NONE, PilotRun, stage_flops
+from distillaw.settling.question import NONE, stage_flops
 from distillaw.settling.selfcheck import Prediction, widened
 from distillaw.settling.standing import standing
 
@@ -68,7 +68,11 @@ def test_the_same_runs_give_the_same_next_stage():
     truth = law_truth(question)
     first = next_stage(question, [], [])
     runs = run_stage(question, first, truth)
-    assert next_stage(question, [first], runs) == next_stage(question, [first], list(runs))
+    found = next_stage(question, [first], runs)
+    looked = standing(question, [first], runs).gains
+    _believe.cache_clear()  # as in another process
+    assert next_stage(question, [first], runs) == found
+    assert standing(question, [first], runs).gains == looked
 
 
 def test_bounds_hold_where_the_truth_is_one_of_the_forms():
@@ -274,9 +278,10 @@ def test_every_stage_after_the_first_was_predicted():
     assert all(np.isfinite(row.expected) and row.sd > 0 for row in rows)
 
 
-def test_a_run_seen_twice_is_no_second_witness():
-    question = make_question()
-    first = next_stage(question, [], [])
-    runs = run_stage(question, first, law_truth(question))
-    assert isinstance(runs[0], PilotRun)
-    assert standing(question, [first], runs).gains == standing(question, [first], list(runs)).gains
+def test_the_cooldown_of_the_recipe_is_paid():
+    """Branches that are cooled longer cost more, so the same budget buys shorter pilots."""
+    short, long = make_question(), replace(make_question(), cooldown=1.0)
+    stages = [next_stage(question, [], []) for question in (short, long)]
+    assert stage_flops(long, stages[0]) > 1.3 * stage_flops(short, stages[0])
+    assert stages[0].size != stages[1].size or stages[1].tokens[-1] < stages[0].tokens[-1]
+    assert stage_flops(long, stages[1]) <= long.budget

@@ -88,6 +88,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         target=target, tokens=_target(spec).tokens, candidates=candidates, budget=budget,
         margin=spec.settle.margin or MARGIN * min(losses.values()), sizes=sizes,
         least_tokens=least_tokens(spec, spec.batch_tokens), batch_tokens=spec.batch_tokens, level=spec.settle.level,
+        cooldown=spec.training.cooldown,
     )  # fmt: skip
     pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
     return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash)

@@ -105,7 +105,7 @@ def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Be
     rng = np.random.default_rng(SEED)
     pilots = [run for run in runs if np.isfinite(run.loss)]
     relatives = _relatives(question) if pilots else []
-    names = [NONE, *(c.name for c in question.candidates)]
+    names = question.arms
     losses = np.array([c.loss for c in question.candidates])
     families = tuple(
         Family(form=form, anchor=_anchor(question, pilots), teacher_losses=losses) for form in TAUGHT

@@ -97,12 +97,10 @@ def nearest_stage(question: Question, names: tuple[str, ...], flops: float, seed
         stage = _affordable(question, Stage(size=size.label, also=also, tokens=(question.batch_tokens,),
                                             candidates=names, seeds=tuple(range(seeds))), flops)  # fmt: skip
         if stage is not None:
-            away = (
-                math.log(question.target.params / size.params),
-                math.log(question.tokens / stage.tokens[-1]),
-            )
-            if abs(away[0] - away[1]) <= math.log(RATIO):
-                found.append((math.hypot(*away), stage))
+            smaller = math.log(question.target.params / size.params)
+            shorter = math.log(question.tokens / stage.tokens[-1])
+            if abs(smaller - shorter) <= math.log(RATIO):
+                found.append((math.hypot(smaller, shorter), stage))
     return min(found, key=lambda one: one[0], default=(0.0, None))[1]
 
 
@@ -110,7 +108,7 @@ def _affordable(question: Question, one: Stage, flops: float) -> Stage | None:
     """A stage with the most tokens that the FLOP buy, up to the target's own; None where too few."""
     unit = question.batch_tokens
     per_token = stage_flops(question, one) / unit
-    most = min(flops / per_token / trunk_tokens(BRANCHES, 0.2), question.tokens)
+    most = min(flops / per_token / trunk_tokens(BRANCHES, question.cooldown), question.tokens)
     found = {unit * int(most * part / unit) for part in BRANCHES}
     tokens = tuple(sorted(t for t in found if t >= question.least_tokens))
     return replace(one, tokens=tokens) if tokens else None
@@ -131,7 +129,7 @@ def _cheapest(question: Question) -> Stage:
 
 def _nothing_affordable(question: Question) -> str:
     least, count = _cheapest(question), len(question.candidates)
-    cost = stage_flops(question, least) * trunk_tokens(BRANCHES, 0.2)  # as _affordable counts
+    cost = stage_flops(question, least) * trunk_tokens(BRANCHES, question.cooldown)  # as _affordable counts
     spent = f" ({format_flop(question.spent)} of it spent on learning rates)" if question.spent else ""
     share = (cost + question.spent) / question.target_flops
     return (
@@ -150,8 +148,7 @@ def is_hopeless(question: Question, now: Standing, last: Stage) -> bool:
     As well as it may: every mean moves by LUCK of its standard deviations in the choice's favour, and nothing is left
     of the uncertainty but the misfit between the last pilots and the target.
     """
-    names = [NONE, *(c.name for c in question.candidates)]
-    arms = [i for i, name in enumerate(names) if name not in now.dropped]
+    arms = [i for i, name in enumerate(question.arms) if name not in now.dropped]
     bounds, least_AA = now.bounds, _misfit_left(question, now, last)
     best_AA = bounds.mean_AA - LUCK * bounds.sd_AA + bounds.reach * least_AA
     return bool((best_AA[np.ix_(arms, arms)].max(axis=1) > question.margin).all())
@@ -172,8 +169,7 @@ def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
 
 def stage_cells(question: Question, stage: Stage) -> Cells:
     """The runs of a stage, one seed: by size, then budget, then no teacher and the candidates."""
-    names = [NONE, *(c.name for c in question.candidates)]
-    arms = [0, *(names.index(name) for name in stage.candidates)]
+    arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
     cells = [(question.size(label).params, tokens, arm)
              for label in stage.labels for tokens in stage.tokens for arm in arms]  # fmt: skip
     params, tokens, arm = (np.array(column) for column in zip(*cells, strict=True))

@@ -13,8 +13,12 @@ With one, two forms, since nobody knows which holds at the scale at hand:
 student learns from soft targets as from data with less left to learn of each kind, ln strain =
 S softplus(ln(soft/L_T) - gap) is what a teacher too far ahead costs, and a student hardly beats its teacher (k, b).
 In both, e_a (ln loss) is what is peculiar to a teacher beside its loss. Every coefficient has a scale that is known
-in advance, which those of a law on another text have not; the ranges are wide enough for runs of 0.03M to 10B
-parameters, and pilots do the rest.
+in advance, which those of a law on another text have not, and pilots do the rest.
+
+The ranges are assumptions of this package, not estimates. c0, kappa and f1 are centred near the set printed in
+arXiv:2502.08606v2, Table 6 (2.55; c1 f1 d1^(-1/f1) = 2.2; 0.09). The others were widened until least squares put
+the pocket study's 54 cells (0.3 % rms), the surrogates S1 to S3 and a Farseer-shaped surface (0.3 to 1 % rms over
+64x in size) within about three spreads of their centres (dev/LOG.md, 2026-11-21): runs of 0.03M to 1B parameters.
 Shape suffixes: M member, C cell, A arm (0: no teacher), Z coefficient.
 """
 
@@ -61,7 +65,8 @@ POSITIVE = ("alpha", "beta", "gamma", "alpha_shift", "beta_shift", "strain", "sh
 WIDTH = 0.03
 """Over which the strain of a strong teacher sets in, in ln(soft / L_T)."""
 PECULIAR = 0.01
-"""Spread of e_a: students of teachers of one loss differ by this much (docs/worlds-study.md)."""
+"""Spread of e_a, ln loss: assumed. Students of teachers of one loss differed by 0.5 % (trained teachers) to 3 %
+(tempered oracles) in docs/worlds-study.md, by 1 % at most among the pocket study's teachers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

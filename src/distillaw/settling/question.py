@@ -58,6 +58,13 @@ class Question:
     """Of the interval sequence: the chance that a stated bound ever fails is 1 - level."""
     spent: float = 0.0
     """FLOP already spent (on the search for learning rates); counts against the budget."""
+    cooldown: float = 0.2
+    """Share of a budget that is trained again in its branch."""
+
+    @property
+    def arms(self) -> list[str]:
+        """The choices: `NONE`, then the candidates."""
+        return [NONE, *(c.name for c in self.candidates)]
 
     @property
     def target_flops(self) -> float:
@@ -109,15 +116,9 @@ class PilotRun:
     run_id: str = ""
 
 
-def stage_flops(question: Question, stage: Stage, *, cooldown: float = 0.2) -> float:
-    """What a stage costs: a trunk with a cooled branch per budget, for every seed and candidate and for none.
-
-    Args:
-        question: knows what a token costs.
-        stage: the pilots.
-        cooldown: share of a budget that is trained again in its branch.
-    """
-    tokens = trunk_tokens(stage.tokens, cooldown)
+def stage_flops(question: Question, stage: Stage) -> float:
+    """What a stage costs: a trunk with a cooled branch per budget, for every seed and candidate and for none."""
+    tokens = trunk_tokens(stage.tokens, question.cooldown)
     training = sum(question.size(label).flops for label in stage.labels) * (1 + len(stage.candidates))
     teaching = sum(question.candidate(name).flops for name in stage.candidates)
     return len(stage.seeds) * tokens * (training + teaching)

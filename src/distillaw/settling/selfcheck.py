@@ -68,7 +68,7 @@ def _predict(
     if not pairs:
         return []
     belief = believe(question, before, scale=scale)
-    names = [NONE, *(c.name for c in question.candidates)]
+    names = question.arms
     keys = list(pairs)
     _, params, tokens = zip(*keys, strict=True)
     arm = np.array([[0, names.index(name)] for name, _, _ in keys]).reshape(-1)

@@ -14,7 +14,7 @@ from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count
 from distillaw.settling.belief import Belief, believe
 from distillaw.settling.contrasts import Contrasts, contrasts
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
+from distillaw.settling.question import PilotRun, Question, Stage, runs_of, stage_flops
 from distillaw.settling.selfcheck import Prediction, predictions, widened
 
 
@@ -65,38 +65,46 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     checks = predictions(question, stages, runs)
     belief = believe(question, runs, scale=widened(checks))
     bounds = contrasts(belief, len(stages))
-    names = [NONE, *(c.name for c in question.candidates)]
+    names = question.arms
     diverged = _diverged(question, stages, runs)
     sound = [i for i, name in enumerate(names) if name not in diverged]
     dropped = diverged | (_beaten(question, names, bounds, sound) if runs else {})
     arms = [i for i, name in enumerate(names) if name not in dropped]
-    regret = bounds.regret(arms)
+    regret = dict(zip(arms, bounds.regret(arms), strict=True))
     leader = min(arms, key=lambda i: bounds.losses_MA[:, i].mean())
     if regret[0] <= question.margin:  # cheaper than any teacher
         leader = 0
-    is_settled = bool(runs) and bool(regret[arms.index(leader)] <= question.margin)
-    gain = -float(bounds.mean_AA[leader, 0])
-    is_safe = (
-        is_settled and gain > question.margin
-    )  # it cannot lose more than the margin, and should gain more
-    is_surely = bool(bounds.upper_AA[leader, 0] < 0) and _gain(bounds, leader).lower > 0
-    is_better = bool(runs) and leader != 0 and (is_safe or is_surely)
+    is_settled = bool(runs) and bool(regret[leader] <= question.margin)
+    is_better = bool(runs) and _is_better(question, bounds, leader, is_settled=is_settled)
     verdict = None
     if is_settled and (leader == 0 or is_better):
         verdict = "distil" if leader else "pretrain"
-    draws = bounds.losses_MA
-    first = np.take(sound, draws[:, sound].argmin(axis=1))
-    best = np.bincount(first, minlength=len(names)) / len(draws)
     return Standing(
         gains={name: _gain(bounds, i) for i, name in enumerate(names) if i},
-        losses={name: Interval.of(draws[:, i], question.level) for i, name in enumerate(names)},
-        probability={name: float(best[i]) for i, name in enumerate(names)},
-        leader=names[leader], regret=float(regret[arms.index(leader)]), dropped=dropped,
-        diverged=frozenset(diverged),
-        is_better=is_better, verdict=verdict,
+        losses={name: Interval.of(bounds.losses_MA[:, i], question.level) for i, name in enumerate(names)},
+        probability=_probability(names, bounds, sound), leader=names[leader], regret=float(regret[leader]),
+        dropped=dropped, diverged=frozenset(diverged), is_better=is_better, verdict=verdict,
         spent=question.spent + sum(stage_flops(question, stage) for stage in stages),
         predicted=checks, belief=belief, bounds=bounds,
     )  # fmt: skip
+
+
+def _is_better(question: Question, bounds: Contrasts, leader: int, *, is_settled: bool) -> bool:
+    """Whether the leader is a teacher worth having: one that surely beats none, or that is settled (it cannot lose more
+    than the margin) and should gain more than the margin.
+    """  # noqa: D205
+    if leader == 0:
+        return False
+    gain = _gain(bounds, leader)
+    is_sure = bounds.upper_AA[leader, 0] < 0 and gain.lower > 0
+    return bool(is_sure or (is_settled and gain.mean > question.margin))
+
+
+def _probability(names: Sequence[str], bounds: Contrasts, sound: Sequence[int]) -> dict[str, float]:
+    """Share of the draws in which each choice that can be trained is the best."""
+    first = np.take(sound, bounds.losses_MA[:, sound].argmin(axis=1))
+    counts = np.bincount(first, minlength=len(names))
+    return {name: float(count / len(first)) for name, count in zip(names, counts, strict=True)}
 
 
 def _gain(bounds: Contrasts, arm: int) -> Interval:
