@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,11 @@ def read_table(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: the path is missing, empty, of an unknown kind, or cannot be read as such.
     """
+    return {name: _typed(values) for name, values in read_columns(path).items()}
+
+
+def read_columns(path: str | Path) -> dict[str, list[Any]]:
+    """Columns as the file has them: text stays text, an empty cell is "" (CSV) or None; same errors as `read_table`."""
     path = Path(path)
     if not path.exists():
         raise DataError(
@@ -48,9 +54,9 @@ def read_table(path: str | Path) -> dict[str, np.ndarray]:
     return table
 
 
-def _read_study(folder: Path) -> dict[str, np.ndarray]:
+def _read_study(folder: Path) -> dict[str, list[Any]]:
     if (folder / "runs.parquet").is_file():
-        return read_table(folder / "runs.parquet")
+        return read_columns(folder / "runs.parquet")
     results = sorted(folder.glob("runs/*/result.json")) or sorted(folder.glob("*/result.json"))
     if not results:
         raise DataError(
@@ -59,7 +65,7 @@ def _read_study(folder: Path) -> dict[str, np.ndarray]:
     return _columns([_parse_json(path.read_text(encoding="utf-8"), str(path)) for path in results])
 
 
-def _read_csv(path: Path) -> dict[str, np.ndarray]:
+def _read_csv(path: Path) -> dict[str, list[Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, delimiter=_delimiter(file.readline(), path))
         file.seek(0)
@@ -79,7 +85,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
                     f"{path}, line {lines.line_num}: {len(line)} fields where the header has {len(header)}"
                 )
             rows.append(line)
-    return {name: _typed([row[i] for row in rows]) for i, name in enumerate(header)}
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
 def _delimiter(header: str, path: Path) -> str:
@@ -89,7 +95,7 @@ def _delimiter(header: str, path: Path) -> str:
     return max(",;\t", key=header.count)
 
 
-def _read_jsonl(path: Path) -> dict[str, np.ndarray]:
+def _read_jsonl(path: Path) -> dict[str, list[Any]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     return _columns(
         [_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()]
@@ -106,13 +112,13 @@ def _parse_json(text: str, where: str) -> Mapping[str, object]:
     return row
 
 
-def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, np.ndarray]:
+def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, list[Any]]:
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _typed([row.get(name) for row in rows]) for name in names}
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _read_parquet(path: Path) -> dict[str, np.ndarray]:
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -122,7 +128,7 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
         table = parquet.read_table(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-    return {name: _typed(table.column(name).to_pylist()) for name in table.column_names}
+    return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
 def _typed(values: list) -> np.ndarray:
