@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from distillaw.cli.display import LogDisplay
+from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.local import available_cores
-from distillaw.sweep.spec import load_study
 from distillaw.sweep.study import run_study
 
 

@@ -31,7 +31,7 @@ def test_manifest_counts_what_is_on_disk(store):
 
 
 def test_splits_share_no_document_and_hold_every_one(store):
-    from distillaw.data.corpus import read_documents
+    from distillaw.data.corpus import Reading, read_documents
     from distillaw.data.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
@@ -39,7 +39,7 @@ def test_splits_share_no_document_and_hold_every_one(store):
         n: tokenizer.decode(np.concatenate(store.split(n, context=1).shards)) for n in ("teacher", "student")
     }
     heldout = [tokenizer.decode(ids[1:]) for ids in store.heldout_documents()]
-    for document in read_documents("sotu", max_document_chars=800):
+    for document in read_documents("sotu", Reading(max_document_chars=800)):
         sides = [name for name, whole in text.items() if document in whole]
         sides += ["validation"] if any(document.startswith(head) for head in heldout) else []
         assert len(sides) == 1, (document[:60], sides)
@@ -106,7 +106,7 @@ def test_a_corpus_too_small_is_refused_before_training(tmp_path, store):
         prepare_data(replace(SPEC, corpus=str(few)), tmp_path / "d")
     assert not (tmp_path / "d").exists()
     with pytest.raises(DataError, match="the teacher split has"):
-        require_tokens(store, context=16, teacher=10**9, student=1)
+        require_tokens(store, {"student": 1, "teacher": 10**9}, context=16)
 
 
 def test_too_large_a_vocabulary_is_refused(tmp_path):

@@ -116,7 +116,7 @@ def test_tuning_runs_are_left_out(study):
     odd["loss"] = np.where(np.arange(len(odd["loss"])) == 3, 9.0, odd["loss"])
     result = dl.fit(odd, family="supervised", bootstrap=0)
     assert result.nobs == 29 and result.params["gamma"] == pytest.approx(0.452, rel=1e-6)
-    assert "1 rows left out: purpose is tuning" in result.notes
+    assert "1 rows of searches or controls left out (column purpose)" in result.notes
 
 
 def test_distilled_rows_without_any_supervised_loss(study):

@@ -1,12 +1,15 @@
 """The planner: which trunks a study needs, from what is on disk; no training, no clock."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from distillaw.errors import RunError
+from distillaw.runs.spec import serves_laws
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
 
 SPEC = StudySpec(
     name="plan", students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 20_000)), batch_tokens=256,
@@ -90,3 +93,71 @@ def test_a_failed_reference_teacher_is_replaced_and_the_others_students_are_trai
 def test_run_ids_tell_near_budgets_apart():
     trunk = Planner(SPEC, FACTS, Progress(losses={}, failures={})).point("supervised", "0.1M", 0, 0, None)
     assert trunk.run_id(100_000) != trunk.run_id(100_400)
+
+
+def _board(spec, **settings):
+    """The board of a study that searches no rate and has everything finished that something waits for."""
+    fixed = replace(spec, tuning=TuningSpec(enabled=False))
+    return Planner(fixed, FACTS, Progress(losses=_All(), failures={}), **settings).board()
+
+
+class _All(dict):
+    def __contains__(self, key):
+        return True
+
+
+def _students(board, purpose):
+    return [job for job in board.jobs if job.trunk.role == "student" and job.trunk.purpose == purpose]
+
+
+def test_cells_go_on_where_the_grid_ends():
+    """A longer budget for one size is the same trunk: its branch is added, nothing is trained twice."""
+    spec = replace(
+        SPEC, cells=(CellsSpec(params=("0.03M",), tokens=(40_000,), teachers=("none", "0.2M@30k")),)
+    )
+    longer = {job.trunk.trunk_id: job.budgets for job in _students(_board(spec), "grid")}
+    before = {job.trunk.trunk_id: job.budgets for job in _students(_board(SPEC), "grid")}
+    assert longer.keys() == before.keys()
+    assert sorted(set(longer.values())) == [(10_000, 20_000), (10_000, 20_000, 40_000)]
+    assert sum(40_000 in budgets for budgets in longer.values()) == 2
+
+
+def test_held_out_students_wait_until_their_predictions_are_frozen():
+    spec = replace(
+        SPEC, cells=(CellsSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), holdout=True),)
+    )
+    assert not _students(_board(spec, holdout=False), "holdout")
+    (job,) = _students(_board(spec), "holdout")
+    assert job.budgets == (80_000,)
+    assert job.trunk.trunk_id in {other.trunk.trunk_id for other in _students(_board(spec), "grid")}
+
+
+def test_controls_are_runs_of_their_own_that_no_law_sees():
+    weak = CellsSpec(name="lambda", params=("0.1M",), tokens=(20_000,), teachers=("0.2M@30k",),
+                     training={"distill_weight": 0.5})  # fmt: skip
+    union = CellsSpec(name="union", params=("0.1M",), tokens=(20_000,), teachers=("none",), split="union")
+    rates = CellsSpec(
+        name="horizon", params=("0.1M",), tokens=(20_000,), teachers=("none",), rates=(0.5, 1.0, 2.0)
+    )
+    board = _board(replace(SPEC, cells=(weak, union, rates)))
+    assert len(_students(board, "grid")) == len(_students(_board(SPEC), "grid"))
+    (job,) = _students(board, "control:lambda")
+    assert job.trunk.recipe == replace(SPEC.training, distill_weight=0.5)
+    (job,) = _students(board, "control:union")
+    assert job.trunk.split == "union"
+    found = sorted(job.trunk.peak_lr for job in _students(board, "control:horizon"))
+    assert found == [
+        pytest.approx(SPEC.peak_lr / 2),
+        pytest.approx(SPEC.peak_lr * 2),
+    ]  # times 1 is the grid's own
+    assert not any(serves_laws(f"control:{name}") for name in ("lambda", "union", "horizon"))
+
+
+def test_a_teacher_of_the_students_own_text_teaches_only_who_asks():
+    seen = TeacherSpec(params="0.2M", tokens=30_000, split="student")
+    cells = CellsSpec(name="seen", params=("0.1M",), tokens=(20_000,), teachers=(seen.label,))
+    board = _board(replace(SPEC, teachers=(*SPEC.teachers, seen), cells=(cells,)))
+    (job,) = _students(board, "control:seen")
+    teacher = next(j.trunk for j in board.jobs if j.trunk.role == "teacher" and j.trunk.split == "student")
+    assert job.trunk.teacher_run == teacher.run_id(30_000)
+    assert len(_students(board, "grid")) == len(_students(_board(SPEC), "grid"))

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
-from distillaw.sweep.spec import load_study
+from distillaw.sweep.checks import load_study
 from distillaw.sweep.study import read_progress, run_study
 
 CALL = """
 import sys
 from pathlib import Path
 from distillaw.cli.display import QuietDisplay
-from distillaw.sweep.spec import load_study
+from distillaw.sweep.checks import load_study
 from distillaw.sweep.study import run_study
 outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), workers=2, display=QuietDisplay(), command="test")
 print(len(outcome.done), len(outcome.failed))

@@ -1,8 +1,8 @@
 import pytest
 
 from distillaw.errors import ConfigError
+from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
-from distillaw.sweep.spec import load_study
 
 
 def _load(path, old, new):
@@ -40,6 +40,39 @@ def _load(path, old, new):
         ('params = "0.03M"\nseeds', 'params = "0.7M"\nseeds', ["'0.7M'", "0.03M"]),
         ('params = "0.05M"\ntokens = "16k"', 'path = "/nowhere"', ["/nowhere", "config.json"]),
         ('params = "0.05M"\ntokens = "16k"', 'params = "0.05M"', ["tokens"]),
+        ("[tuning]", "[[cells]]\ntokens = [100]\n[tuning]", ["[[cells]]", "20 batches"]),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\nteachers = ["0.05M@16"]\n[tuning]',
+            ["did you mean '0.05M@16k'"],
+        ),
+        ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "both"\n[tuning]', ["split = 'both'", "union"]),
+        ("[tuning]", '[[cells]]\ntokens = ["8k"]\nsplit = "union"\n[tuning]', ["give them a name"]),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\ninit = "pruned"\nname = "p"\n[tuning]',
+            ["cuts students out"],
+        ),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\nname = "h"\nrates = [2.0]\nholdout = true\n[tuning]',
+            ["grid's settings", "drop holdout"],
+        ),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\nname = "l"\ntraining = { distil_weight = 0.5 }\n[tuning]',
+            ["did you mean 'distill_weight'"],
+        ),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\nname = "l"\ntraining = { context = 64 }\n[tuning]',
+            ["changes context"],
+        ),
+        (
+            "[tuning]",
+            '[[cells]]\ntokens = ["8k"]\nname = "l"\ntraining = { distill_weight = 2 }\n[tuning]',
+            ["distill_weight = 2", "[0, 1]"],
+        ),
         ("[students]", "[student]", ["unknown key 'student'", "did you mean 'students'"]),
         ('name = "tiny"', "name = tiny", ["not TOML", "line"]),
         ("context = 32", "context = 0", ["training.context = 0"]),
@@ -62,7 +95,7 @@ def test_what_cannot_be_run_is_refused_with_value_and_rule(tiny, old, new, words
 
 def test_every_named_choice_is_one_the_engine_knows():
     from distillaw.distill.divergences import divergence_named
-    from distillaw.sweep.spec import CHOICES
+    from distillaw.sweep.checks import CHOICES
     from distillaw.train.schedule import DECAYS
 
     assert set(CHOICES["decay"]) == set(DECAYS)

@@ -8,7 +8,8 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudentsSpec, StudySpec
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tables import StudentsSpec
 
 STUDY = StudySpec(
     name="tiny", students=StudentsSpec(params=("0.03M",), tokens=(4096,)), batch_tokens=128,

@@ -13,7 +13,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.spec import Recipe
-from distillaw.sweep.spec import TargetSpec, TeacherSpec
+from distillaw.sweep.tables import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
 

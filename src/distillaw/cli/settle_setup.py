@@ -14,11 +14,13 @@ from distillaw.quantities import format_count, format_flop, parse_count
 from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import Candidate, Question, Size
+from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.local import Display
 from distillaw.sweep.pilots import Pilots, Tuned, teacher_costs, teacher_losses
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec, check_study
+from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts, write_study
+from distillaw.sweep.tables import StudentsSpec, TuningSpec
 
 LEAST_PARAMS = 10_000
 LARGEST_RATIO = 128
@@ -81,7 +83,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     losses = teacher_losses(engine, store, facts, study)
     write_study(engine, study, store, command)
     candidates = tuple(
-        _candidate(engine.teacher_label(t), losses[engine.teacher_label(t)], t.source, forward[t.source])
+        _candidate(t.label, losses[t.label], t.source, forward[t.source])
         for t in engine.teachers
     )
     question = Question(

@@ -8,7 +8,7 @@ duplicates are dropped before splitting, so that one text cannot stand on two si
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.data.corpus import read_documents
+from distillaw.data.corpus import Reading, read_documents
 from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.synthetic import world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
@@ -115,10 +115,9 @@ def _differences(old: object, new: dict) -> str:
 def _documents(spec: DataSpec) -> Iterator[str]:
     """The corpus without exact duplicates; the same order at every call."""
     seen: set[bytes] = set()
-    for text in read_documents(
-        spec.corpus, text_column=spec.text_column, max_document_chars=spec.max_document_chars,
-        section_chars=spec.section_chars,
-    ):  # fmt: skip
+    reading = Reading(text_column=spec.text_column, max_document_chars=spec.max_document_chars,
+                      section_chars=spec.section_chars)  # fmt: skip
+    for text in read_documents(spec.corpus, reading):
         digest = hashlib.sha256(text.encode()).digest()[:16]
         if digest not in seen:
             seen.add(digest)
@@ -244,17 +243,22 @@ def assign_splits(sizes: np.ndarray, spec: DataSpec) -> np.ndarray:
     return sides
 
 
-def require_tokens(store: TokenStore, *, context: int, teacher: int, student: int) -> None:
+def require_tokens(store: TokenStore, needed: Mapping[str, int], *, context: int) -> None:
     """Refuse a study that would read past the end of a split, before anything is trained.
+
+    Args:
+        store: the tokens.
+        needed: split (or `union`) -> tokens of the longest run on it.
+        context: tokens per window.
 
     Raises:
         DataError: a split is smaller than the longest run on it (both numbers named).
     """
-    for name, needed in (("teacher", teacher), ("student", student)):
+    for name, tokens in needed.items():
         have = store.split(name, context=context).num_tokens
-        if have < needed:
+        if have < tokens:
             raise DataError(
-                f"the {name} split has {have} tokens, the longest {name} run needs {needed}: a study is single-epoch, "
+                f"the {name} split has {have} tokens, the longest run on it needs {tokens}: a study is single-epoch, "
                 "since repeated text bends the token exponent. Lower the tokens, add text, or change "
                 "data.teacher_share"
             )

@@ -145,11 +145,11 @@ class TokenStore:
         return self.folder / "tokenizer"
 
     def split(self, name: str, *, context: int) -> Split:
-        """A split as windows over memory-mapped shards."""
+        """A split as windows over memory-mapped shards; `union` is the teachers' text followed by the students'."""
         dtype = np.dtype(str(self.manifest["dtype"]))
-        shards = [
-            np.memmap(self.folder / e["file"], dtype=dtype, mode="r") for e in self._splits()[name]["shards"]
-        ]
+        parts = ("teacher", "student") if name == "union" else (name,)
+        entries = [entry for part in parts for entry in self._splits()[part]["shards"]]
+        shards = [np.memmap(self.folder / entry["file"], dtype=dtype, mode="r") for entry in entries]
         return Split(name=name, shards=tuple(shards), context=context)
 
     def heldout_documents(self) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
 from distillaw.laws.base import Array, Box
 from distillaw.quantities import did_you_mean
+from distillaw.runs.spec import serves_laws
 
 CONVENTIONS = ("non-embedding", "total")
 """What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""
@@ -182,12 +183,16 @@ def _stated_convention(column: str | None, table: Mapping[str, NDArray], stated:
 def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:
     keep = np.ones(size, dtype=bool)
     notes = []
-    for name, drop in (("purpose", ("tuning",)), ("state", ("planned", "running", "failed"))):
+    rules = (
+        ("purpose", "of searches or controls", lambda value: not serves_laws(value)),
+        ("state", "of unfinished runs", lambda value: value in ("planned", "running", "failed")),
+    )
+    for name, what, drops in rules:
         if name in table:
-            dropped = np.isin(np.array([str(v) for v in table[name]]), drop) & keep
+            dropped = np.array([drops(str(value)) for value in table[name]], dtype=bool) & keep
             keep &= ~dropped
             if dropped.any():
-                notes.append(f"{int(dropped.sum())} rows left out: {name} is {' or '.join(drop)}")
+                notes.append(f"{int(dropped.sum())} rows {what} left out (column {name})")
     return keep, notes
 
 

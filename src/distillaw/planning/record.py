@@ -17,6 +17,7 @@ from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, read_scores
+from distillaw.runs.spec import serves_laws
 
 if TYPE_CHECKING:
     from distillaw.fitting.result import FitResult
@@ -81,7 +82,7 @@ class Run:
 
     @property
     def purpose(self) -> str:
-        """`teacher`, `grid` or `tuning`."""
+        """`teacher`, `grid`, `tuning`, `holdout` or `control:NAME`."""
         return str(self.row.get("purpose") or ("teacher" if self.row.get("role") == "teacher" else "grid"))
 
     def number(self, key: str) -> float:
@@ -131,13 +132,13 @@ class StudyRecord:
 
     @property
     def students(self) -> list[Run]:
-        """Finished students of the grid (not of the searches), in a fixed order."""
-        return [run for run in self.runs if run.row.get("role") == "student" and run.purpose != "tuning"]
+        """Finished students of the grid (not of searches and controls), in a fixed order."""
+        return [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
 
     @property
     def teachers(self) -> dict[str, Run]:
         """Finished teachers by run id, worst loss first."""
-        found = [run for run in self.runs if run.row.get("role") == "teacher" and run.purpose != "tuning"]
+        found = [run for run in self.runs if run.row.get("role") == "teacher" and serves_laws(run.purpose)]
         return {run.run_id: run for run in sorted(found, key=lambda run: -run.loss)}
 
     @property

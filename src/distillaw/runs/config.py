@@ -39,7 +39,8 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     """Build a dataclass from a TOML table.
 
     Args:
-        cls: a dataclass whose fields are str, bool, int, float, nested dataclasses, or tuples of these.
+        cls: a dataclass whose fields are str, bool, int, float, nested dataclasses, tuples of these, or mappings
+            that are left as they are.
         table: what TOML gave.
         where: the table's name for messages, e.g. `[data]`.
 
@@ -74,6 +75,10 @@ def _convert(kind: Any, value: object, where: str) -> Any:
         if value is None and type(None) in typing.get_args(kind):
             return None
         return _convert(next(arg for arg in typing.get_args(kind) if arg is not type(None)), value, where)
+    if typing.get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a table, got {value!r}")
+        return dict(value)
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list):

@@ -10,6 +10,14 @@ from dataclasses import asdict, dataclass
 from distillaw.accounting.shapes import Shape
 from distillaw.runs.files import content_hash
 
+CONTROL = "control:"
+"""Begins the purpose of runs that differ from a study's grid in settings, text, start or rate."""
+
+
+def serves_laws(purpose: str) -> bool:
+    """Whether a law is fitted on runs of this purpose: not on those of a search, nor on controls."""
+    return purpose != "tuning" and not purpose.startswith(CONTROL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -29,6 +37,10 @@ class Recipe:
     distill_weight: float = 1.0
     """lambda: 1 trains on the teacher alone, 0 on the data alone."""
     temperature: float = 1.0
+    top_k: int = 0
+    """Keep only the teacher's k likeliest tokens, renormalised; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep only the fewest of the teacher's likeliest tokens whose mass is at least this, renormalised."""
     divergence: str = "forward-kl"
     """Teacher to student: `forward-kl`, `reverse-kl`, `jsd` (`beta`), `skew-kl`, `skew-reverse-kl` (`skew`)."""
     beta: float = 0.5
@@ -52,7 +64,8 @@ class TrunkSpec:
     role: str
     """`teacher` or `student`."""
     purpose: str
-    """`teacher`, `grid` or `tuning`; not part of the identity: a tuning run may serve the grid."""
+    """`teacher`, `grid`, `tuning`, `holdout` or `control:NAME`; not part of the identity: a tuning run may serve the
+    grid."""
     label: str
     """The size as the study names it, e.g. `0.3M`."""
     layers: int
@@ -76,6 +89,8 @@ class TrunkSpec:
     """Folder of stored targets that stand for the teacher; None has it read along."""
     targets_identity: str | None = None
     """Hash of what determines the stored targets."""
+    init: str = "fresh"
+    """`fresh`, or `pruned`: cut out of its teacher."""
 
     @property
     def arm(self) -> str:
@@ -95,6 +110,10 @@ class TrunkSpec:
         """Readable name plus the hash of everything that determines the weights."""
         identity = asdict(self)
         del identity["purpose"], identity["label"], identity["targets"]
+        for settings, name, default in ((identity, "init", "fresh"), (identity["recipe"], "top_k", 0),
+                                        (identity["recipe"], "top_p", 1.0)):  # fmt: skip
+            if settings[name] == default:  # runs made before there was a choice keep their names
+                del settings[name]
         if self.teacher_fingerprint:  # the weights name an external teacher, wherever its folder lies
             del identity["teacher_run"]
         arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"

@@ -16,11 +16,14 @@ from distillaw.runs.files import read_json, write_json, write_with
 
 RESULT_KEYS = (
     "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
-    "teacher_run", "teacher_loss", "teacher_params", "teacher_tokens", "lambda", "temperature", "init", "seed",
-    "loss", "loss_se", "peak_lr", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
+    "teacher_run", "teacher_loss", "teacher_params", "teacher_tokens", "lambda", "temperature", "divergence",
+    "top_k", "top_p", "init", "seed",
+    "loss", "loss_se", "peak_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
     "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
 )  # fmt: skip
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
+_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None}
+"""Keys that older results lack, and what they were then; the cooldown is in the run's spec.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class RunFolder:
         file = self.path / "result.json"
         if not file.exists():
             return None
-        result = read_json(file)
+        result = _LATER | read_json(file)
         if missing := [key for key in RESULT_KEYS if key not in result]:
             raise CacheError(
                 f"{file}: damaged, keys missing: {missing}. Delete {self.path} to have the run done again"
@@ -133,8 +136,19 @@ class StudyFolder:
 def _types() -> dict[str, object]:
     import pyarrow as pa
 
-    text = ("run_id", "group", "role", "purpose", "arm", "teacher_run", "init", "split", "device")
+    text = (
+        "run_id",
+        "group",
+        "role",
+        "purpose",
+        "arm",
+        "teacher_run",
+        "init",
+        "split",
+        "device",
+        "divergence",
+    )
     counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_tokens", "seed",
-              "batch_tokens", "steps", "unique_tokens", "vocab_size", "context")  # fmt: skip
+              "batch_tokens", "steps", "unique_tokens", "vocab_size", "context", "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())

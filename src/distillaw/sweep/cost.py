@@ -141,7 +141,7 @@ def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
     """Every job of the study as if tuning stayed at its start: for the dry run."""
     fixed = replace(spec, tuning=replace(spec.tuning, enabled=False))
     done = Progress(losses=_Everything(), failures={})
-    jobs = Planner(fixed, facts, done).board().jobs
+    jobs = one_per_trunk(Planner(fixed, facts, done).board().jobs)
     if not spec.tuning.enabled:
         return jobs
     planner = Planner(spec, facts, done)
@@ -150,7 +150,11 @@ def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
     if middle is not None and middle.path:
         teacher_run = middle.source
     elif middle is not None:
-        trunk = next(j.trunk for j in jobs if j.trunk.role == "teacher" and j.trunk.label == middle.params)
+        trunk = next(
+            j.trunk
+            for j in jobs
+            if j.trunk.role == "teacher" and (j.trunk.label, j.trunk.split) == (middle.params, middle.split)
+        )
         teacher_run = trunk.run_id(middle.tokens)
     for arm in ["supervised"] + (["distilled"] if middle else []):
         for size in spec.end_sizes():
@@ -159,6 +163,15 @@ def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
                     Job(trunk=planner.point(arm, size, i, j, teacher_run), budgets=(spec.tuning_tokens,))
                 )
     return jobs
+
+
+def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs of one trunk as one: a held-out budget goes on where the grid's budgets ended."""
+    budgets: dict[str, set[int]] = {}
+    for job in jobs:
+        budgets.setdefault(job.trunk.trunk_id, set()).update(job.budgets)
+    first = {job.trunk.trunk_id: job.trunk for job in reversed(jobs)}
+    return [Job(trunk=first[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
 
 
 class _Everything(dict):

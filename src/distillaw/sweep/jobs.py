@@ -5,14 +5,16 @@ one teacher; then every student from every teacher. Nothing is remembered betwee
 continues from its folder alone.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import RunError
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.spec import StudySpec, TeacherSpec
+from distillaw.sweep.spec import Block, StudySpec
+from distillaw.sweep.tables import NONE, TeacherSpec
 from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
 
 
@@ -80,8 +82,16 @@ class Board:
 class Planner:
     """Turns a study, its facts and its progress into jobs."""
 
-    def __init__(self, spec: StudySpec, facts: Facts, progress: Progress) -> None:
-        self._spec, self._facts, self._progress = spec, facts, progress
+    def __init__(self, spec: StudySpec, facts: Facts, progress: Progress, *, holdout: bool = True) -> None:
+        """A planner of one moment.
+
+        Args:
+            spec: the study.
+            facts: what else jobs depend on.
+            progress: what is on disk.
+            holdout: whether held-out students may be trained (their predictions are frozen).
+        """
+        self._spec, self._facts, self._progress, self._holdout = spec, facts, progress, holdout
         self._sizes = spec.end_sizes()
 
     def board(self) -> Board:
@@ -112,7 +122,7 @@ class Planner:
         batch = self.batch_tokens(search.batch)
         supervised = self.tuned_rates(search, "supervised")
         teachers = self._add_teachers(board, supervised, batch)
-        self._add_students(board, supervised, batch, None, None)
+        self._add_students(board, supervised, batch, None, NONE)
         self._add_distilled(board, teachers, search.batch, rounds, lowest)
 
     def _add_distilled(
@@ -142,7 +152,7 @@ class Planner:
         middle = self._spec.middle_teacher()
         if middle is None:
             return None
-        chosen = self._spec.teacher_label(middle)
+        chosen = middle.label
         order = [chosen, *(label for label in teachers if label != chosen)]
         dead = self._progress.failures.keys() | self._progress.diverged
         return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
@@ -158,42 +168,52 @@ class Planner:
 
     def _add_grid(self, board: Board, rates: dict[float, float], batch: int) -> None:
         teachers = self._add_teachers(board, rates, batch)
-        self._add_students(board, rates, batch, None, None)
+        self._add_students(board, rates, batch, None, NONE)
         self._add_distilled_students(board, teachers, rates, batch)
 
     def _add_teachers(self, board: Board, rates: dict[float, float], batch: int) -> dict[str, str]:
         """Adds a job per teacher size; returns label -> run id or external folder."""
-        budgets: dict[str, set[int]] = {}
+        budgets: dict[tuple[str, str], set[int]] = {}
         names: dict[str, str] = {}
         for teacher in self._spec.teachers:
-            label = self._spec.teacher_label(teacher)
             if teacher.path:
-                names[label] = teacher.source
+                names[teacher.label] = teacher.source
                 continue
-            budgets.setdefault(teacher.params, set()).add(teacher.tokens)
-            names[label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
-        for params, tokens in budgets.items():
-            trunk = self._teacher_trunk(TeacherSpec(params=params, tokens=max(tokens)), rates, batch)
+            budgets.setdefault((teacher.params, teacher.split), set()).add(teacher.tokens)
+            names[teacher.label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
+        for (params, split), tokens in budgets.items():
+            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rates, batch)
             board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
     def _teacher_trunk(self, teacher: TeacherSpec, rates: dict[float, float], batch: int) -> TrunkSpec:
-        return self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+        trunk = self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+        return replace(trunk, split=teacher.split)
 
     def _add_students(
-        self, board: Board, rates: dict[float, float], batch: int, teacher_run: str | None, label: str | None
+        self, board: Board, rates: dict[float, float], batch: int, teacher_run: str | None, label: str
     ) -> None:
-        spec = self._spec
-        for params in spec.students.params:
-            wanted = {spec.seed: set(spec.students.tokens)}
-            for replicate in spec.replicates:
-                chosen = label is None or not replicate.teachers or label in replicate.teachers
-                if replicate.params == params and chosen:
-                    for seed in range(spec.seed + 1, spec.seed + replicate.seeds):
-                        wanted.setdefault(seed, set()).update(replicate.tokens or spec.students.tokens)
-            for seed, tokens in wanted.items():
-                trunk = self.trunk("student", params, rates, batch, seed, teacher_run)
-                board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+        """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
+        wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
+        for block in self._spec.blocks():
+            if label not in block.teachers or (block.cells.holdout and not self._holdout):
+                continue
+            for trunk in self._block_trunks(block, rates, batch, teacher_run):
+                key = trunk.trunk_id, block.cells.holdout
+                wanted.setdefault(key, (trunk, set()))[1].update(block.cells.tokens)
+        for trunk, tokens in wanted.values():
+            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+
+    def _block_trunks(
+        self, block: Block, rates: dict[float, float], batch: int, teacher_run: str | None
+    ) -> Iterator[TrunkSpec]:
+        cells = block.cells
+        for params, seed, rate in itertools.product(block.params, block.seeds, cells.rates):
+            trunk = self.trunk("student", params, rates, batch, seed, teacher_run, purpose=block.purpose)
+            yield replace(
+                trunk, recipe=block.recipe, split=cells.split, init=cells.init,
+                peak_lr=trunk.peak_lr if rate == 1 else float(f"{trunk.peak_lr * rate:.4g}"),
+            )  # fmt: skip
 
     def trunk(
         self, role: str, params: str, rates: dict[float, float], batch: int, seed: int, teacher_run: str | None,

@@ -135,7 +135,7 @@ class Pilots:
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""
-        return next(t.source for t in self.spec.teachers if self.spec.teacher_label(t) == name)
+        return next(t.source for t in self.spec.teachers if t.label == name)
 
     def run(self, stage: Stage, tuned: Tuned, train: Train) -> None:
         """Train whatever a stage still lacks; a trunk that diverges is a finding.
@@ -212,7 +212,7 @@ def _forward(spec: StudySpec, name: str) -> float:
 
 def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> dict[str, float]:
     """Held-out loss of every external teacher by its name, nats/token; measured once per set of weights."""
-    return {spec.teacher_label(t): _loss(t.source, spec, store, facts, study) for t in spec.teachers}
+    return {t.label: _loss(t.source, spec, store, facts, study) for t in spec.teachers}
 
 
 def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:

@@ -18,10 +18,12 @@ from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.files import locked
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
+from distillaw.sweep.checks import check_study
 from distillaw.sweep.jobs import Job, Planner
 from distillaw.sweep.local import Display, available_cores
-from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec, check_study
+from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts, read_progress, write_study
+from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
 from distillaw.targets.store import TargetStore
 from distillaw.train.loop import StopTraining
 from distillaw.train.memory import keep_freed_memory

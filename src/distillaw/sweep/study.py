@@ -81,10 +81,7 @@ def standing_failures(board: Board, progress: Progress) -> dict[str, str]:
 
 def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
     """Check text and external teachers against the study; what jobs depend on besides its file."""
-    require_tokens(
-        store, context=spec.training.context, student=max(*spec.students.tokens, spec.tuning_tokens),
-        teacher=max((teacher.tokens for teacher in spec.teachers), default=0),
-    )  # fmt: skip
+    require_tokens(store, spec.longest(), context=spec.training.context)
     if spec.data.validation_documents < 60:
         display.note(f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
                      "and will be wide and themselves uncertain; 60 or more are wanted")  # fmt: skip
