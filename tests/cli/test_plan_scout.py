@@ -160,7 +160,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(place, monkeypatch):
         asked(scouting(place, "a", "b", scout_tokens=["1M"]))
     with pytest.raises(ConfigError, match="--scout-out is for --scout"):
         asked(ScoutOptions(scout_out=place))
-    with pytest.raises(ConfigError, match="--text nowhere: no such file"):
+    with pytest.raises(ConfigError, match="corpus 'nowhere': no such file"):
         asked(scouting(place, "a", text="nowhere"))
     with pytest.raises(ConfigError, match="--section-chars -1"):
         asked(scouting(place, "a", text=text, section_chars=-1))

@@ -79,9 +79,9 @@ def test_wrong_usage(place):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--text", "nowhere"], "--text nowhere: no such file"),
+        (["--text", "nowhere"], "corpus 'nowhere': no such file"),
         (["--text", "hub:"], "--text hub:: a dataset on the hub is hub:owner/name"),
-        (["--text", "TEXT", "--text-column", "body"], "found ['text']. Name it with --text-column"),
+        (["--text", "TEXT", "--text-column", "body"], "found ['text']. Name the one that holds the text"),
         (["--text", "TEXT", "--max-document-chars", "-1"], "--max-document-chars -1"),
         (["--text", "TEXT", "--max-bytes", "x"], "--max-bytes: cannot read 'x'"),
         (["--text", "TEXT", "--context", "64"], "sees 32 tokens at most"),

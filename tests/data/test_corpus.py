@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from distillaw.data.corpus import read_documents
+from distillaw.data.corpus import Reading, read_documents
 from distillaw.errors import ConfigError, DataError
 
 
@@ -24,7 +24,7 @@ def test_every_format_gives_the_same_documents(tmp_path):
 def test_a_saved_hugging_face_dataset_is_read(tmp_path):
     datasets = pytest.importorskip("datasets", reason="the hub extra is not installed")
     datasets.Dataset.from_dict({"body": ["one", "two"]}).save_to_disk(str(tmp_path / "ds"))
-    assert list(read_documents(str(tmp_path / "ds"), text_column="body")) == ["one", "two"]
+    assert list(read_documents(str(tmp_path / "ds"), Reading(text_column="body"))) == ["one", "two"]
 
 
 def test_the_shipped_speeches_are_there():
@@ -36,7 +36,7 @@ def test_the_shipped_speeches_are_there():
 def test_sections_lose_no_character(tmp_path):
     text = "".join(f"line {i} of some length\n" for i in range(500))
     (tmp_path / "a.txt").write_text(text)
-    sections = list(read_documents(str(tmp_path / "a.txt"), section_chars=1000))
+    sections = list(read_documents(str(tmp_path / "a.txt"), Reading(section_chars=1000)))
     assert "".join(sections) == text
     assert len(sections) > 5
 
@@ -46,7 +46,7 @@ def test_sections_lose_no_character(tmp_path):
     [
         ("latin.txt", b"caf\xe9", ["not UTF-8", "0xe9", "offset 3", "iconv"]),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "not JSON"]),
-        ("other.jsonl", b'{"body": "a"}\n', ["no text field 'text'", "body", "data.text_column"]),
+        ("other.jsonl", b'{"body": "a"}\n', ["no text field 'text'", "body", "text_column in [data]"]),
         ("junk.parquet", b"PAR1 not parquet", ["not a readable Parquet file"]),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from distillaw.data.corpus import Reading
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawWarning
 from distillaw.evaluate import scout
@@ -193,7 +194,7 @@ class TestExcerpt:
         assert read_excerpt(other, max_bytes=2000).text_hash != read_excerpt(text, max_bytes=3000).text_hash
 
     def test_beginnings_of_documents(self, text):
-        assert max(map(len, read_excerpt(text, max_document_chars=20).documents)) == 20
+        assert max(map(len, read_excerpt(text, Reading(max_document_chars=20)).documents)) == 20
 
 
 class TestErrors:

@@ -1,6 +1,7 @@
-"""Standard output for tables: wide enough in pipes that they are not folded."""
+"""Standard output for tables and lists: wide enough in pipes that they are not folded."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,6 +19,15 @@ class _Output(Console):
 def console(*, soft_wrap: bool = False) -> Console:
     """A console on standard output; `soft_wrap` leaves long lines to the terminal."""
     return _Output(width=None if sys.stdout.isatty() else 140, highlight=False, soft_wrap=soft_wrap)
+
+
+def print_sections(output: Console, sections: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Titles with their lines as lists; titles without lines are left out."""
+    for title, lines in sections:
+        if lines:
+            output.print(f"\n{title}:", markup=False)
+            for line in lines:
+                output.print(f"- {line}", markup=False)
 
 
 def numbers_table(*columns: str) -> "Table":

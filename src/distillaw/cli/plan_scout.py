@@ -115,16 +115,16 @@ def _measured(
     models: Sequence[str], asked: ScoutOptions, record: "StudyRecord | None"
 ) -> "dict[str, ScoutedTeacher]":
     from distillaw.cli.measure import check_inputs, measure
+    from distillaw.data.corpus import Reading
 
     assert asked.text is not None
-    reading = {
-        "text_column": asked.text_column,
-        "max_document_chars": asked.max_document_chars,
-        "section_chars": asked.section_chars,
-    }
-    check_inputs(models, asked.text, **reading)  # type: ignore[arg-type]
+    reading = Reading(
+        text_column=asked.text_column, max_document_chars=asked.max_document_chars,
+        section_chars=asked.section_chars,
+    )  # fmt: skip
+    check_inputs(models, asked.text, reading)
     _check_tokenizers(models, asked.text, record)
-    found = measure(models, asked.text, max_bytes=asked.max_bytes, out=asked.scout_out, **reading)  # type: ignore[arg-type]
+    found = measure(models, asked.text, reading, max_bytes=asked.max_bytes, out=asked.scout_out)
     return dict(zip(models, found, strict=True))
 
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from distillaw.cli.console import numbers_table
+from distillaw.cli.console import console as standard_output
+from distillaw.cli.console import numbers_table, print_sections
 from distillaw.quantities import format_count, format_flop
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal, or to 140 columns in a pipe."""
-    from distillaw.cli.console import console as standard_output
-
     console = standard_output(soft_wrap=True)
     console.print(str(verdict), markup=False)
     for table in (_losses(verdict), _costs(verdict), _evidence(verdict)):
@@ -29,11 +28,7 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
         from distillaw.planning.explain import explanation
 
         sections.insert(0, ("How it comes about", explanation(verdict)))
-    for title, lines in sections:
-        if lines:
-            console.print(f"\n{title}:", markup=False)
-            for line in lines:
-                console.print(f"- {line}", markup=False)
+    print_sections(console, sections)
     console.print(f"\nnext: {verdict.next_command}", markup=False)
 
 

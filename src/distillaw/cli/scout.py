@@ -48,10 +48,14 @@ def scout(
         json_: print one JSON object instead.
     """
     from distillaw.cli.measure import measure
+    from distillaw.data.corpus import Reading
 
+    reading = Reading(
+        text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
+    )
     found = measure(
-        models, text, max_bytes=max_bytes, context=context, stride=stride, text_column=text_column,
-        max_document_chars=max_document_chars, section_chars=section_chars, out=out, device=device, quiet=quiet,
+        models, text, reading, max_bytes=max_bytes, context=context, stride=stride, out=out, device=device,
+        quiet=quiet,
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
     print_json(_document(best_first)) if json_ else _print(best_first)

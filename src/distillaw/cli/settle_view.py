@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillaw.cli.console import numbers_table
+from distillaw.cli.console import console as standard_output
+from distillaw.cli.console import numbers_table, print_sections
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
 Answer = Mapping[str, Any]
@@ -11,7 +12,6 @@ Answer = Mapping[str, Any]
 
 def show(answer: Answer) -> None:
     """Print a verdict, as `plan` prints its own."""
-    from distillaw.cli.console import console as standard_output
     from distillaw.planning.wording import TITLES
 
     console = standard_output(soft_wrap=True)
@@ -28,11 +28,7 @@ def show(answer: Answer) -> None:
     dropped = [f"{name}: {why}" for name, why in answer["dropped"].items()]
     sections = [("Dropped", dropped), ("Changes if", answer["flips_if"]), ("Assumes", answer["assumptions"]),
                 ("Warnings", answer["warnings"])]  # fmt: skip
-    for title, lines in sections:
-        if lines:
-            console.print(f"\n{title}:", markup=False)
-            for line in lines:
-                console.print(f"- {line}", markup=False)
+    print_sections(console, sections)
     console.print(f"\nruns, tables and verdict.json: {answer['folder']}", markup=False)
 
 

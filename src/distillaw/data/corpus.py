@@ -6,6 +6,7 @@ Text must be UTF-8; a file that is not is refused with the byte that is wrong.
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -16,29 +17,42 @@ SHIPPED = {"sotu": "sotu.parquet"}
 """Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""
 
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
+_NAME_IT = "Name the one that holds the text: text_column in [data] of a file, --text-column of a command"
 
 
-def read_documents(
-    corpus: str, *, text_column: str = "text", max_document_chars: int = 0, section_chars: int = 0
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What is read of each document."""
+
+    text_column: str = "text"
+    """The field or column that holds the text, in .jsonl, Parquet and datasets."""
+    max_document_chars: int = 0
+    """Only the first characters; 0 keeps all."""
+    section_chars: int = 0
+    """Cut into sections of about this many characters at line ends, each then a document of its own (for corpora of
+    few long texts); 0 does not cut."""
+
+
+WHOLE = Reading()
+"""Whole documents, in the field `text`."""
+
+
+def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
     """The documents of a corpus in a fixed order, empty ones dropped.
 
     Args:
         corpus: `sotu`; a .txt file (one document), .jsonl or .parquet file (one document a row); a folder of
             such files; or a Hugging Face dataset: a folder written by `save_to_disk`, or a hub name
             (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`.
-        text_column: the field or column that holds the text.
-        max_document_chars: keep only the first characters of each document; 0 keeps all.
-        section_chars: cut each document into sections of about this many characters at line ends, each then
-            a document of its own (for corpora of few long texts); 0 does not cut.
+        reading: the field, and how much of each document.
 
     Raises:
         DataError: a file is unreadable, not UTF-8, or lacks the column.
         ConfigError: the corpus does not exist or has no known format.
     """
-    for text in _raw_documents(corpus, text_column):
-        kept = text[:max_document_chars] if max_document_chars else text
-        for section in _sections(kept, section_chars) if section_chars else (kept,):
+    for text in _raw_documents(corpus, reading.text_column):
+        kept = text[: reading.max_document_chars] if reading.max_document_chars else text
+        for section in _sections(kept, reading.section_chars) if reading.section_chars else (kept,):
             if section.strip():
                 yield section
 
@@ -54,19 +68,17 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
     path = Path(corpus).expanduser()
     if not path.exists():
         raise ConfigError(
-            f"data.corpus = {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
+            f"corpus {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
             f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or one of {sorted(SHIPPED)}"
         )
     if (path / "dataset_dict.json").exists():
-        raise ConfigError(
-            f"data.corpus = {corpus!r} holds several splits; give one of them, e.g. {corpus}/train"
-        )
+        raise ConfigError(f"corpus {corpus!r} holds several splits; give one of them, e.g. {corpus}/train")
     if (path / "dataset_info.json").exists():
         yield from _read_saved_dataset(path, text_column)
     elif path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES)
         if not files:
-            raise ConfigError(f"data.corpus = {corpus!r}: the folder holds no {', '.join(_SUFFIXES)} files")
+            raise ConfigError(f"corpus {corpus!r}: the folder holds no {', '.join(_SUFFIXES)} files")
         for file in files:
             yield from _read_file(file, text_column)
     else:
@@ -81,7 +93,7 @@ def _read_file(path: Path, text_column: str) -> Iterator[str]:
     elif path.suffix == ".parquet":
         yield from _read_parquet(path, text_column)
     else:
-        raise ConfigError(f"data.corpus = {str(path)!r}: unknown format; use one of {', '.join(_SUFFIXES)}")
+        raise ConfigError(f"corpus {str(path)!r}: unknown format; use one of {', '.join(_SUFFIXES)}")
 
 
 def _decode(raw: bytes, where: str) -> str:
@@ -107,9 +119,7 @@ def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
                 raise DataError(f"{where}: not JSON ({error.msg})") from None
             if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
                 fields = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise DataError(
-                    f"{where}: no text field {text_column!r}; found {fields}. Set data.text_column"
-                )
+                raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
             yield row[text_column]
 
 
@@ -124,9 +134,7 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     if text_column not in file.schema_arrow.names:
-        raise DataError(
-            f"{path}: no column {text_column!r}; found {file.schema_arrow.names}. Set data.text_column"
-        )
+        raise DataError(f"{path}: no column {text_column!r}; found {file.schema_arrow.names}. {_NAME_IT}")
     try:
         for batch in file.iter_batches(batch_size=16, columns=[text_column]):
             yield from _texts(batch.column(0).to_pylist(), f"{path}, column {text_column!r}")
@@ -140,7 +148,7 @@ def _texts(values: Iterable[object], where: str) -> Iterator[str]:
         if isinstance(value, str):
             yield value
         elif value is not None:
-            raise DataError(f"{where}: holds {type(value).__name__}, not text. Set data.text_column")
+            raise DataError(f"{where}: holds {type(value).__name__}, not text. {_NAME_IT}")
 
 
 def _read_saved_dataset(path: Path, text_column: str) -> Iterator[str]:
@@ -155,7 +163,7 @@ def _read_hub(name: str, text_column: str) -> Iterator[str]:
         dataset = load(repository, split=split or "train")
     except Exception as error:  # the library raises many unrelated types for "not found" and "no network"
         raise DataError(
-            f"data.corpus = 'hub:{name}': {type(error).__name__}: {error}. Without a network, download it "
+            f"corpus 'hub:{name}': {type(error).__name__}: {error}. Without a network, download it "
             "elsewhere with `save_to_disk` and give the folder"
         ) from error
     yield from _column(dataset, text_column, f"hub:{name}")
@@ -171,9 +179,7 @@ def _datasets(function: str):
 
 def _column(dataset, text_column: str, where: str) -> Iterator[str]:
     if text_column not in dataset.column_names:
-        raise DataError(
-            f"{where}: no column {text_column!r}; found {dataset.column_names}. Set data.text_column"
-        )
+        raise DataError(f"{where}: no column {text_column!r}; found {dataset.column_names}. {_NAME_IT}")
     yield from _texts((row[text_column] for row in dataset), where)
 
 

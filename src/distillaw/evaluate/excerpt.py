@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.data.corpus import read_documents
+from distillaw.data.corpus import WHOLE, Reading, read_documents
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_bytes
 
@@ -30,22 +30,19 @@ class Excerpt:
         return [len(text.encode()) for text in self.documents]
 
 
-def check_text(
-    text: str | Path, *, text_column: str = "text", max_document_chars: int = 0, section_chars: int = 0
-) -> None:
+def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
     """Refuse what `read_excerpt` would refuse at once: before models are loaded, and for that without torch.
 
     Args:
         text: as in `read_excerpt`; what lies on the hub is not fetched, only its name is read.
-        text_column: the field that holds the text; the first document is read.
-        max_document_chars: not negative.
-        section_chars: not negative.
+        reading: its lengths are not negative; the first document is read for the field.
 
     Raises:
         ConfigError: no such text, no such format, or a length below zero.
         DataError: the first document cannot be read.
     """
-    for name, chars in (("--max-document-chars", max_document_chars), ("--section-chars", section_chars)):
+    lengths = {"--max-document-chars": reading.max_document_chars, "--section-chars": reading.section_chars}
+    for name, chars in lengths.items():
         if chars < 0:
             raise ConfigError(f"{name} {chars}: a number of characters, e.g. 4000; 0 leaves documents whole")
     if str(text).startswith("hub:"):
@@ -54,35 +51,23 @@ def check_text(
                 f"--text {text}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
             )
         return
-    next(iter(read_documents(str(text), text_column=text_column)), None)
+    next(iter(read_documents(str(text), Reading(text_column=reading.text_column))), None)
 
 
-def read_excerpt(
-    text: str | Path,
-    *,
-    max_bytes: float | None = None,
-    text_column: str = "text",
-    max_document_chars: int = 0,
-    section_chars: int = 0,
-) -> Excerpt:
+def read_excerpt(text: str | Path, reading: Reading = WHOLE, *, max_bytes: float | None = None) -> Excerpt:
     """Choose whole documents of a text.
 
     Args:
         text: a file, a folder or a corpus, as `data.corpus.read_documents` takes it.
+        reading: the field, and how much of each document: many short beginnings say more than few whole documents of
+            the same bytes.
         max_bytes: UTF-8 bytes at most; None: all.
-        text_column: the field that holds the text in .jsonl and Parquet.
-        max_document_chars: read only the first characters of each document; 0 reads all. Many short beginnings say
-            more than few whole documents of the same bytes.
-        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
 
     Raises:
         ConfigError: no such text, or fewer than two documents within the budget.
         DataError: unreadable, or fewer than two documents at all.
     """
-    found = read_documents(
-        str(text), text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
-    )
-    chosen, documents, available = _lowest_hashes(found, max_bytes)
+    chosen, documents, available = _lowest_hashes(read_documents(str(text), reading), max_bytes)
     if documents < 2:
         raise DataError(
             f"{text}: {documents} document{'' if documents == 1 else 's'} with text in it; an error bar needs at "
@@ -92,8 +77,8 @@ def read_excerpt(
     if len(chosen) < 2:
         mean = available / documents
         uncut = (
-            f"; --section-chars {section_chars} cuts at line ends, and few are there"
-            if section_chars and mean > 2 * section_chars
+            f"; --section-chars {reading.section_chars} cuts at line ends, and few are there"
+            if reading.section_chars and mean > 2 * reading.section_chars
             else ""
         )
         raise ConfigError(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.params import count_params
+from distillaw.data.corpus import Reading
 from distillaw.data.tokenizer import encode_documents, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning
 from distillaw.evaluate.excerpt import Excerpt, read_excerpt
@@ -152,10 +153,10 @@ def scout_teachers(
     """
     sources = [locate(path) for path in paths]
     context, stride = _settle_windows(sources, context, stride)
-    excerpt = read_excerpt(
-        text, max_bytes=max_bytes, text_column=text_column, max_document_chars=max_document_chars,
-        section_chars=section_chars,
-    )  # fmt: skip
+    reading = Reading(
+        text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
+    )
+    excerpt = read_excerpt(text, reading, max_bytes=max_bytes)
     size = sum(excerpt.bytes_per_document)
     say(f"{text}: {len(excerpt.documents)} documents, {format_bytes(size)}, hash {excerpt.text_hash}")
     results = []
