@@ -36,6 +36,7 @@ def show(
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
+    from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         FLOP_PER_SECOND,
         SECONDS_PER_RUN,
@@ -43,7 +44,6 @@ def show(
         study_cost,
         study_vocab,
     )
-    from distillaw.sweep.spec import load_study
 
     spec = load_study(study, corpus=corpus)
     cost = study_cost(spec, study_vocab(spec))
@@ -137,8 +137,8 @@ def run(
         quiet: no progress, only the result.
         json: print one JSON object at the end.
     """
+    from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import study_cost, study_vocab
-    from distillaw.sweep.spec import load_study
     from distillaw.sweep.study import require_trainable, run_study
 
     require_trainable()
