@@ -9,7 +9,7 @@ from distillaw.errors import RunError
 from distillaw.runs.spec import serves_laws
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.tables import CellsSpec, EarlyStopSpec, StudentsSpec, TeacherSpec, TuningSpec
 
 SPEC = StudySpec(
     name="plan", students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 20_000)), batch_tokens=256,
@@ -161,3 +161,50 @@ def test_a_teacher_of_the_students_own_text_teaches_only_who_asks():
     teacher = next(j.trunk for j in board.jobs if j.trunk.role == "teacher" and j.trunk.split == "student")
     assert job.trunk.teacher_run == teacher.run_id(30_000)
     assert len(_students(board, "grid")) == len(_students(_board(SPEC), "grid"))
+
+
+def _play_stopping(spec, world):
+    """Run a study with early stopping to its end; returns its students' (teacher's run, tokens), and the notes."""
+    losses, order = {}, []
+    while True:
+        board = Planner(spec, FACTS, Progress(losses=losses, failures={})).board()
+        missing = [
+            (job.trunk, t) for job in board.jobs for t in job.budgets if job.trunk.run_id(t) not in losses
+        ]
+        if not missing:
+            return order, board.stopped
+        trunk, tokens = missing[0]
+        losses[trunk.run_id(tokens)] = (
+            3.0 if trunk.role == "teacher" else world(trunk.teacher_run or "none", tokens)
+        )
+        if trunk.role == "student":
+            order.append((trunk.teacher_run or "none", tokens))
+
+
+def test_students_who_fall_behind_and_do_not_catch_up_get_no_longer_budget():
+    budgets = (10_000, 20_000, 40_000)
+    lags = {
+        "none": (0.5, 0.6, 0.7),
+        "-0.05M-": (0.05, 0.3, 0.6),
+        "-0.2M-": (0, 0, 0),
+        "-0.4M-": (0.3, 0.2, 0.05),
+    }
+    spec = replace(SPEC, tuning=TuningSpec(enabled=False), early_stop=EarlyStopSpec(margin=0.1),
+                   students=StudentsSpec(params=("0.03M",), tokens=budgets))  # fmt: skip
+
+    def world(teacher, tokens):
+        return 3 + next(lag for name, lag in lags.items() if name in teacher)[budgets.index(tokens)]
+
+    order, (note,) = _play_stopping(spec, world)
+    reached = {name: [t for teacher, t in order if name in teacher] for name in lags}
+    assert reached == {name: list(budgets[:2] if name == "-0.05M-" else budgets) for name in lags}
+    assert "from-0.05M" in note and "0.300 nats behind" in note
+    tokens = [t for _, t in order]
+    assert tokens == sorted(tokens), "a longer budget began before every arm had finished the one before"
+
+
+def test_early_stopping_waits_for_teachers_still_in_training():
+    spec = replace(SPEC, tuning=TuningSpec(enabled=False), early_stop=EarlyStopSpec(margin=0.1))
+    board = Planner(spec, FACTS, Progress(losses={}, failures={})).board()
+    assert board.waiting
+    assert {job.budgets for job in _students(board, "grid")} == {(10_000,)}

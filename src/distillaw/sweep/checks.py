@@ -85,6 +85,7 @@ def _check_numbers(spec: StudySpec) -> None:
         ("batch_tokens", spec.batch_tokens, 1, math.inf),
         ("peak_lr", spec.peak_lr, 1e-9, 0.999),
         ("seed", spec.seed, 0, math.inf),
+        ("early_stop.margin", spec.early_stop.margin, 0, math.inf),
         ("tuning.rounds", spec.tuning.rounds, 0, 20),
         ("data.teacher_share", data.teacher_share, 0.001, 0.999),
         ("data.vocab_size", data.vocab_size, 257, math.inf),

@@ -8,11 +8,12 @@ continues from its folder alone.
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import RunError
 from distillaw.runs.spec import TrunkSpec
+from distillaw.sweep.early_stop import release
 from distillaw.sweep.spec import Block, StudySpec
 from distillaw.sweep.tables import NONE, TeacherSpec
 from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
@@ -73,6 +74,8 @@ class Board:
     """Every job whose inputs are decided (finished ones included)."""
     waiting: list[str]
     """What cannot be decided yet, in words."""
+    stopped: list[str] = field(default_factory=list)
+    """Students that get no longer budget (`early_stop`), and why."""
     supervised: Search | None = None
     distilled: Search | None = None
     reference: str | None = None
@@ -105,8 +108,22 @@ class Planner:
             self._add_tuned(board)
         else:
             self._add_grid(board, self._fixed_rates(), self._spec.batch_tokens)
+        self._stop_hopeless(board)
         board.jobs.sort(key=lambda job: job.urgency)
         return board
+
+    def _stop_hopeless(self, board: Board) -> None:
+        """Release the grid's budgets one by one, to those that may still win (`early_stop`)."""
+        margin = self._spec.early_stop.margin
+        if margin == 0:
+            return
+        grid = [job for job in board.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
+        others = [job for job in board.jobs if job not in grid]
+        released, board.stopped = release(
+            grid, self._progress.losses, self._progress.diverged | self._progress.failures.keys(), margin=margin,
+            is_complete=not board.waiting,
+        )  # fmt: skip
+        board.jobs = [*others, *released]
 
     def _add_tuned(self, board: Board) -> None:
         spec = self._spec

@@ -11,6 +11,7 @@ from distillaw.runs.spec import CONTROL, Recipe
 from distillaw.sweep.tables import (
     NONE,
     CellsSpec,
+    EarlyStopSpec,
     ReplicateSpec,
     StudentsSpec,
     TargetSpec,
@@ -45,6 +46,7 @@ class StudySpec:
     data: DataSpec = field(default_factory=DataSpec)
     training: Recipe = field(default_factory=Recipe)
     tuning: TuningSpec = field(default_factory=TuningSpec)
+    early_stop: EarlyStopSpec = field(default_factory=EarlyStopSpec)
     target: TargetSpec | None = None
     batch_tokens: int = 1024
     """Batch of every run, tokens; the search starts here."""

@@ -125,6 +125,15 @@ class TuningSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStopSpec:
+    """The [early_stop] table: cells of the grid that are not worth their longer budgets."""
+
+    margin: float = 0.0
+    """A teacher's students that are this far behind the best of their size and budget (nats/token), and not catching
+    up, get no longer budget; 0 trains everything. It spares a decision, not a law: laws need the weak teachers too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
     """The [target] table: the student the verdict is about."""
 
