@@ -6,11 +6,9 @@ The conclusion is a function of runs.parquet and study.json; while neither chang
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.errors import DistillawError
+from distillaw.fitting.study import fit_laws
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
 from distillaw.version import __version__
-
-FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +43,3 @@ def conclude_study(folder: Path) -> Conclusion:
 def _read(folder: Path, stamp: dict[str, object]) -> Conclusion:
     return Conclusion(report=folder / "report.html", verdict=read_json(folder / "verdict.json"),
                       sentence=str(stamp["sentence"]))  # fmt: skip
-
-
-def fit_laws(folder: Path, *, bootstrap: int = 300) -> None:
-    """Fit each family on the study's runs into laws/<family>.json; what cannot be fitted says why there."""
-    from distillaw.fitting.api import fit
-
-    for family in FAMILIES:
-        file = folder / "laws" / f"{family}.json"
-        try:
-            fit(folder, family=family, bootstrap=bootstrap).save(file)
-        except DistillawError as error:
-            file.unlink(missing_ok=True)
-            write_json(folder / "laws" / f"{family}.error.json", {"family": family, "error": str(error)})
-        else:
-            (folder / "laws" / f"{family}.error.json").unlink(missing_ok=True)

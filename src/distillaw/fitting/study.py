@@ -1,0 +1,45 @@
+"""The laws of a study: every family that its runs may carry, or why a family cannot be fitted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from distillaw.errors import DistillawError
+from distillaw.fitting.api import fit
+from distillaw.fitting.result import FitResult
+from distillaw.runs.files import write_json
+
+FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
+
+
+def fit_families(
+    source: str | Path, *, bootstrap: int = 300, columns: Mapping[str, str] | None = None
+) -> tuple[dict[str, FitResult], dict[str, str]]:
+    """Each family fitted to a table of runs or a study folder, and why the others could not be.
+
+    Args:
+        source: as in `distillaw.fit`.
+        bootstrap: replicates.
+        columns: {our name: column}.
+    """
+    fits: dict[str, FitResult] = {}
+    errors: dict[str, str] = {}
+    for family in FAMILIES:
+        try:
+            fits[family] = fit(source, family=family, bootstrap=bootstrap, columns=columns)
+        except DistillawError as error:
+            errors[family] = str(error)
+    return fits, errors
+
+
+def fit_laws(folder: Path) -> tuple[dict[str, FitResult], dict[str, str]]:
+    """As `fit_families` of a study folder, kept in laws/<family>.json; what cannot be fitted says why there."""
+    fits, errors = fit_families(folder)
+    for family in FAMILIES:
+        file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
+        if family in fits:
+            fits[family].save(file)
+            why.unlink(missing_ok=True)
+        else:
+            file.unlink(missing_ok=True)
+            write_json(why, {"family": family, "error": errors[family]})
+    return fits, errors

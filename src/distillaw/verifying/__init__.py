@@ -1,0 +1,1 @@
+"""Predictions frozen before runs, and what came of them."""

@@ -1,0 +1,166 @@
+"""What a prediction is about, and the runs that answer it: rows of a run table, joined by size, tokens and teacher.
+
+A cell is one student size, token budget and teacher (or none). Its measurement is the mean over the seeds that were
+run. Tuning runs and controls (runs that differ from the grid in more than size, tokens, teacher and seed) never count.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.fitting.columns import match_columns, unit_scale
+from distillaw.runs.table import read_table
+
+SAME = 0.01
+"""Sizes and budgets that differ by less than this share are one: budgets are rounded to whole batches."""
+SAME_LOSS = 1e-3
+"""The same for the losses of teachers that have no name."""
+CONDITIONS = ("lambda", "temperature", "init", "split")
+"""Columns in which the runs of one cell may not differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One student size and token budget, alone or from one teacher."""
+
+    params: float
+    """N_S, non-embedding parameters."""
+    tokens: float
+    """D_S."""
+    teacher: str = ""
+    """Run id or path of the teacher, as the run table names it; empty for none, or for one without a name."""
+    teacher_loss: float | None = None
+    """L_T, nats/token; None trains on the data alone."""
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.teacher_loss is not None
+
+    @property
+    def alone(self) -> "Cell":
+        """The same student without a teacher."""
+        return Cell(params=self.params, tokens=self.tokens)
+
+    def is_same(self, other: "Cell") -> bool:
+        """Whether both are one cell."""
+        if not (_near(self.params, other.params, SAME) and _near(self.tokens, other.tokens, SAME)):
+            return False
+        if self.teacher_loss is None or other.teacher_loss is None:
+            return self.is_taught == other.is_taught
+        if self.teacher and other.teacher:
+            return self.teacher == other.teacher
+        return _near(self.teacher_loss, other.teacher_loss, SAME_LOSS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRun:
+    """One row of a run table."""
+
+    run_id: str
+    cell: Cell
+    loss: float
+    """Nats/token; NaN where none was measured."""
+    seed: str
+    role: str
+    purpose: str
+    conditions: tuple[str, ...]
+    """Values of `CONDITIONS`, as text."""
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it may be a measurement of a cell."""
+        return self.role != "teacher" and not self.purpose.startswith("control")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The runs of one cell, or why they are no measurement."""
+
+    loss: float
+    """Mean over seeds, nats/token; NaN where `problem` says why."""
+    runs: Sequence[TableRun]
+    problem: str = ""
+
+    @property
+    def by_seed(self) -> dict[str, float]:
+        """Seed -> loss."""
+        return {run.seed: run.loss for run in self.runs}
+
+
+def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) -> list[TableRun]:
+    """The rows of a run table.
+
+    Args:
+        table: a study folder, or a file that `distillaw.fit` reads. Rows without a run_id go by their number.
+        columns: {our name: column of the table}.
+
+    Raises:
+        DataError: it cannot be read, or has no column for size, tokens or loss.
+        UnitError: the losses do not look like nats per token.
+    """
+    data = read_table(table)
+    found = match_columns(data, dict(columns or {}), None)
+    unit_scale(found["loss"], data, None)
+    size = len(data[str(found["params"])])
+
+    def numbers(name: str) -> list[float]:
+        column = found[name]
+        return [math.nan] * size if column is None else [_number(v) for v in data[column]]
+
+    def words(column: str, default: str = "") -> list[str]:
+        return [_word(v, default) for v in data[column]] if column in data else [default] * size
+
+    places = [f"row {i + 1}" for i in range(size)]
+    ids = [name or place for name, place in zip(words("run_id"), places, strict=True)]
+    seeds = [seed or run_id for seed, run_id in zip(words("seed"), ids, strict=True)]
+    settings = zip(*(words(name) for name in CONDITIONS), strict=True)
+    return [
+        TableRun(run_id=run_id, seed=seed, role=role, purpose=purpose, conditions=tuple(conditions), loss=loss,
+                 cell=Cell(params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t))
+        for run_id, seed, role, purpose, conditions, N, D, loss, t, teacher in zip(
+            ids, seeds, words("role"), words("purpose"), settings, numbers("params"), numbers("tokens"),
+            numbers("loss"), numbers("teacher_loss"), words("teacher_run"), strict=True)
+    ]  # fmt: skip
+
+
+def measure(cell: Cell, runs: Iterable[TableRun]) -> Measured | None:
+    """What the runs of a cell came to; None where there are none.
+
+    Not a measurement: a loss that is not a number, and runs that mix settings.
+    """
+    own = [r for r in runs if r.is_student and r.purpose != "tuning" and cell.is_same(r.cell)]
+    if not own:
+        return None
+    bad = [run for run in own if not (math.isfinite(run.loss) and run.loss > 0)]
+    if bad:
+        return Measured(loss=math.nan, runs=own, problem=f"{bad[0].run_id}: its loss is {bad[0].loss}")
+    for k, name in enumerate(CONDITIONS):
+        if len(values := sorted({run.conditions[k] for run in own})) > 1:
+            return Measured(loss=math.nan, runs=own, problem=f"its runs mix {name} = {', '.join(values)}")
+    return Measured(loss=float(np.mean([run.loss for run in own])), runs=own)
+
+
+def seen_runs(cell: Cell, runs: Iterable[TableRun]) -> list[str]:
+    """The runs that give away something of a cell: any of it, tuning runs too."""
+    return [run.run_id for run in runs if run.is_student and cell.is_same(run.cell)]
+
+
+def _near(a: float, b: float, within: float) -> bool:
+    return a > 0 and b > 0 and abs(math.log(a / b)) < math.log1p(within)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _word(value: object, default: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return default
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,230 @@
+"""What each forecaster says of cells that nobody has run: laws by themselves, and `plan` with all it knows.
+
+Intervals are of a single new run: `FitResult.predict` has parameters, misfit and noise; the gains of `plan` have the
+doubt of their sources, to which the seed noise of the two runs is added here. Losses by law, gains and choices by plan.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from distillaw.errors import DistillawError
+from distillaw.fitting.query import predict_student
+from distillaw.fitting.result import FitResult
+from distillaw.laws.base import Box
+from distillaw.laws.published import PublishedLaw
+from distillaw.planning.api import plan
+from distillaw.planning.decision import Verdict
+from distillaw.planning.evidence import Evidence
+from distillaw.planning.measured import study_seed_noise
+from distillaw.planning.paired import study_teacher
+from distillaw.planning.record import StudyRecord
+from distillaw.planning.situation import Teacher
+from distillaw.planning.voices import efolds_outside
+from distillaw.verifying.cells import Cell
+from distillaw.verifying.frozen import Choice, Prediction
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels at which every interval is frozen, for the calibration."""
+CONSENSUS = "consensus"
+_NAMES = {"measured": "paired runs", "fitted": "laws of the study"}
+"""Kinds of evidence that are scored by themselves besides the consensus, and what they are called."""
+_SEED = 7
+
+
+def law_losses(
+    name: str, law: FitResult | PublishedLaw, cells: Sequence[Cell], levels: Sequence[float]
+) -> tuple[list[Prediction], str]:
+    """The losses that a law predicts for the cells it is made for.
+
+    Args:
+        name: what to call it.
+        law: a fitted supervised law speaks of cells without a teacher, a fitted distillation law of those with one, a
+            published one of both as far as it has both halves.
+        cells: what is asked.
+        levels: of the intervals.
+
+    Returns:
+        The predictions, and why there are none where that is so.
+    """
+    if isinstance(law, FitResult):
+        if not law.is_usable or law.curve is None:
+            return [], f"{law.status.name}: {law.remedy or law.status.value}"
+        if law.curve.form == "capacity-gap":
+            return [], "a capacity-gap line says nothing of losses"
+        cells = [cell for cell in cells if cell.is_taught == law.curve.is_student]
+    found = []
+    for cell in cells:
+        try:
+            found.append(_law_loss(name, law, cell, levels))
+        except DistillawError as error:
+            return [], str(error)
+    return found, "" if found else "none of the cells is of its kind"
+
+
+def _law_loss(name: str, law: FitResult | PublishedLaw, cell: Cell, levels: Sequence[float]) -> Prediction:
+    answers = {
+        level: predict_student(name, law, student_params=cell.params, student_tokens=cell.tokens,
+                               teacher_loss=cell.teacher_loss, level=level)
+        for level in levels
+    }  # fmt: skip
+    first = next(iter(answers.values()))
+    intervals = {level: tuple(a["interval"]) for level, a in answers.items() if a["interval"] is not None}  # type: ignore[arg-type]
+    return Prediction(
+        by=name, quantity="loss", cell=cell, mean=float(first["student_loss"]), intervals=intervals,  # type: ignore[arg-type]
+        inside_range=bool(first["inside_range"]), outside=efolds_outside(law_range(law, cell), _coords(cell)),
+    )  # fmt: skip
+
+
+def law_range(law: FitResult | PublishedLaw, cell: Cell) -> Box:
+    """The box of the runs behind the half of a law that speaks of this cell, in a student's coordinates."""
+    if isinstance(law, FitResult):
+        box = law.fitted_range
+    else:
+        half = law.distillation if cell.is_taught else law.supervised
+        box = Box() if half is None else half.range
+    names = {"params": "student_params", "tokens": "student_tokens"}
+    return Box.of({names.get(name, name): (low, high) for name, low, high in box.bounds})
+
+
+def _coords(cell: Cell) -> dict[str, list[float]]:
+    known = {"student_params": [cell.params], "student_tokens": [cell.tokens]}
+    return known | ({} if cell.teacher_loss is None else {"teacher_loss": [cell.teacher_loss]})
+
+
+def plan_forecasts(
+    record: StudyRecord, cells: Sequence[Cell], levels: Sequence[float]
+) -> tuple[list[Prediction], list[Choice], dict[str, str]]:
+    """Gains, best teachers and losses as `plan` sees them, from the study's runs and fitted laws.
+
+    Args:
+        record: the study, its laws fitted.
+        cells: what is asked.
+        levels: of the intervals; the first is the one of the losses.
+
+    Returns:
+        Predictions, choices, and by student why there are none.
+    """
+    predictions: list[Prediction] = []
+    choices: list[Choice] = []
+    silent: dict[str, str] = {}
+    for group in _students(cells):
+        taught = [cell for cell in group if cell.is_taught and cell.teacher]
+        if not taught:
+            continue
+        name = f"{CONSENSUS} at {group[0].params:.6g} parameters, {group[0].tokens:.6g} tokens"
+        try:
+            verdict = plan(group[0].params, student_tokens=group[0].tokens, study=record, level=levels[0],
+                           teachers=[_teacher(record, cell) for cell in taught], with_flips=False)  # fmt: skip
+        except DistillawError as error:
+            silent[name] = str(error)
+            continue
+        size = verdict.situation.student_params
+        if size is None or not Cell(params=size, tokens=group[0].tokens).is_same(group[0].alone):
+            silent[name] = f"plan takes {size:.6g} parameters for the same size; ask it for other sizes"
+        elif not verdict.headline.is_decisive:
+            silent[name] = f"no source may decide there: {verdict.headline.status}: {verdict.headline.note}"
+        else:
+            found = _Plan(record, verdict, group, levels)
+            predictions += [*found.losses(), *found.gains()]
+            choices += found.choices()
+    return predictions, choices, silent
+
+
+def _students(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells by student size and tokens."""
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        same = next((group for group in groups if group[0].alone.is_same(cell.alone)), None)
+        if same is None:
+            groups.append([cell])
+        else:
+            same.append(cell)
+    return groups
+
+
+def _teacher(record: StudyRecord, cell: Cell) -> Teacher:
+    if cell.teacher in record.teachers:
+        return study_teacher(record, cell.teacher)
+    return Teacher(name=cell.teacher, loss=cell.teacher_loss, run_id=cell.teacher)
+
+
+class _Plan:
+    """One verdict of `plan`, read as forecasts of single runs."""
+
+    def __init__(
+        self, record: StudyRecord, verdict: Verdict, group: Sequence[Cell], levels: Sequence[float]
+    ) -> None:
+        self._verdict, self._levels = verdict, levels
+        self._cells = {cell.teacher: cell for cell in group}
+        first = group[0]
+        assert verdict.headline.pretrain is not None
+        noise = study_seed_noise(record, student_params=first.params, tokens=first.tokens,
+                                 loss=verdict.headline.pretrain.loss.mean)  # fmt: skip
+        self._seed_sd = noise.sd
+        students = record.students
+        self._range = Box.of({
+            name: (min(values), max(values))
+            for name, values in (("student_params", [float(r.params) for r in students]),
+                                 ("student_tokens", [float(r.tokens) for r in students])) if values
+        })  # fmt: skip
+
+    def losses(self) -> Iterator[Prediction]:
+        """Of the consensus, at the first level: its interval widened by the seed noise of one run."""
+        level = self._levels[0]
+        spread = NormalDist().inv_cdf(0.5 + level / 2) * self._seed_sd
+        for row in self._verdict.strategies:
+            cell = self._cells.get((row.teacher.run_id or "") if row.teacher else "")
+            if cell is None or row.kind not in ("pretrain", "distil"):
+                continue
+            mean, low, high = row.loss.mean, row.loss.lower, row.loss.upper
+            ends = (mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread))
+            yield self._prediction(CONSENSUS, "loss", cell, mean, {level: ends})
+
+    def gains(self) -> Iterator[Prediction]:
+        """Of the consensus and of the sources behind it."""
+        for name, cells, draws in self._sources():
+            for j, cell in enumerate(cells):
+                own = draws[:, j]
+                tails = {level: 50 * (1 - level) for level in self._levels}
+                intervals = {
+                    level: (float(np.percentile(own, tail)), float(np.percentile(own, 100 - tail)))
+                    for level, tail in tails.items()
+                }
+                positive = (np.count_nonzero(own > 0) + 0.5) / (len(own) + 1)
+                yield self._prediction(name, "gain", cell, float(own.mean()), intervals, float(positive))
+
+    def choices(self) -> Iterator[Choice]:
+        """The best of two or more teachers."""
+        for name, cells, draws in self._sources():
+            if len(cells) > 1:
+                share = np.bincount(draws.argmax(1), minlength=len(cells)) / len(draws)
+                yield Choice(by=name, cells=cells, probabilities=[float(p) for p in share])
+
+    def _sources(self) -> Iterator[tuple[str, list[Cell], np.ndarray]]:
+        """Name, cells, and draws of the measured gain of one pair of runs, shape (R, cells)."""
+        yield (CONSENSUS, *self._drawn(self._verdict.headline))
+        for evidence in self._verdict.evidence:
+            if evidence.kind in _NAMES and evidence.is_informative:
+                yield (_NAMES[evidence.kind], *self._drawn(evidence))
+
+    def _drawn(self, evidence: Evidence) -> tuple[list[Cell], np.ndarray]:
+        assert evidence.posterior is not None
+        own = [
+            (j, self._cells[row.teacher.run_id]) for j, row in enumerate(evidence.alternatives)
+            if row.kind == "distil" and row.teacher is not None and row.teacher.run_id in self._cells
+        ]  # fmt: skip
+        draws = evidence.posterior.draws[:, [j for j, _ in own]]
+        rng = np.random.default_rng(_SEED)  # the run without a teacher is one for all of them
+        noise = rng.normal(size=(len(draws), 1)) - rng.normal(size=draws.shape)
+        return [cell for _, cell in own], draws + self._seed_sd * noise
+
+    def _prediction(
+        self, by: str, quantity: str, cell: Cell, mean: float, intervals: Mapping[float, tuple[float, float]],
+        probability: float | None = None,
+    ) -> Prediction:  # fmt: skip
+        outside = efolds_outside(self._range, _coords(cell))
+        return Prediction(by=by, quantity=quantity, cell=cell, mean=mean, intervals=intervals,
+                          inside_range=not outside, outside=outside, probability=probability)  # fmt: skip

@@ -1,0 +1,317 @@
+"""Frozen predictions against what was measured: hit or miss, error, and whether the files can be trusted.
+
+The measurement of a cell is the mean over its seeds, compared with the interval of a single run: with several seeds
+the intervals are a little too wide, never too narrow. A gain is paired over the seeds that both arms have. Sums over
+predictions are in tally.py.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import CacheError, ConfigError, DistillawError
+from distillaw.verifying.cells import Measured, TableRun, measure, read_runs
+from distillaw.verifying.frozen import (
+    Choice,
+    Frozen,
+    Prediction,
+    cell_json,
+    chain_problems,
+    predictions_folder,
+    read_frozen,
+)
+from distillaw.verifying.metrics import interval_score, surprise
+
+SCORED, PENDING, AFTER, UNUSABLE = "scored", "pending", "after the fact", "unusable"
+_CHANGED = 1e-9
+"""Share by which a known loss may differ from what it was: rounding of text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """One prediction with what came of it."""
+
+    study: str
+    frozen: str
+    """First digits of the file's hash."""
+    prediction: Prediction
+    level: float
+    status: str
+    """`scored`; or `pending`, `after the fact`, `unusable`, which never count."""
+    measured: float = math.nan
+    """Mean over seeds, nats/token."""
+    num_seeds: int = 0
+    scale: float = math.nan
+    """Loss of which errors are given as a share: the measured one; without a teacher, for a gain."""
+    problem: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters sums."""
+        return self.status == SCORED
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """At the level of the file."""
+        return self.prediction.intervals.get(self.level)
+
+    @property
+    def error(self) -> float:
+        """Predicted minus measured, nats/token."""
+        return self.prediction.mean - self.measured
+
+    @property
+    def share(self) -> float:
+        """The same as a share of the loss."""
+        return self.error / self.scale
+
+    def is_hit(self, level: float | None = None) -> bool | None:
+        """Whether the interval held; None without one."""
+        ends = self.prediction.intervals.get(self.level if level is None else level)
+        return None if ends is None else bool(ends[0] <= self.measured <= ends[1])
+
+    @property
+    def z(self) -> float | None:
+        """Measured minus predicted in standard deviations."""
+        if self.interval is None:
+            return None
+        return surprise(self.prediction.mean, *self.interval, self.measured, level=self.level)
+
+    @property
+    def interval_score(self) -> float | None:
+        """Winkler's, as a share of the loss."""
+        if self.interval is None:
+            return None
+        return interval_score(*self.interval, self.measured, level=self.level) / self.scale
+
+    @property
+    def factor_beyond(self) -> float:
+        """By which factor size or tokens, whichever is farther, lie outside the fitted range; 1 inside."""
+        names = ("student_params", "student_tokens")
+        return math.exp(max((self.prediction.outside.get(name, 0.0) for name in names), default=0.0))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values; null for what is not known yet."""
+        known = math.isfinite(self.measured)
+        return {
+            "study": self.study, "frozen": self.frozen, **self.prediction.to_json(), "level": self.level,
+            "status": self.status, "problem": self.problem or None, "num_seeds": self.num_seeds,
+            "measured": self.measured if known else None, "error": self.error if known else None,
+            "error_share": self.share if known else None, "is_hit": self.is_hit() if known else None,
+            "z": self.z if known else None, "interval_score": self.interval_score if known else None,
+            "factor_beyond": self.factor_beyond,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredChoice:
+    """One choice of a teacher with what came of it."""
+
+    study: str
+    choice: Choice
+    status: str
+    losses: Sequence[float] = ()
+    """Measured, by teacher."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it enters sums."""
+        return self.status == SCORED
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the likeliest teacher was the best."""
+        return self.choice.best == int(np.argmin(self.losses))
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest teacher."""
+        return self.choice.probabilities[self.choice.best]
+
+    @property
+    def regret(self) -> float:
+        """Loss of its student over that of the best, nats/token."""
+        return self.losses[self.choice.best] - min(self.losses)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "study": self.study, **self.choice.to_json(), "status": self.status, "measured": list(self.losses) or None,
+            "is_hit": self.is_hit if self.counts else None, "regret": self.regret if self.counts else None,
+            "chosen": cell_json(self.choice.cells[self.choice.best]), "probability": self.probability,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyScore:
+    """All frozen predictions of one study."""
+
+    name: str
+    source: Path
+    files: Sequence[Frozen]
+    problems: Sequence[str]
+    """Tampered or dropped files, changed runs."""
+    predictions: Sequence[Scored]
+    choices: Sequence[ScoredChoice]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every file is intact and the chain is whole."""
+        return not chain_problems(self.files)
+
+
+def score_study(source: str | Path) -> StudyScore:
+    """Compare the frozen predictions of a study folder or table with its runs.
+
+    Raises:
+        CacheError: nothing is frozen there, or a file cannot be read.
+        DataError: the runs cannot be read.
+    """
+    source = Path(source)
+    folder = predictions_folder(source)
+    files = read_frozen(folder)
+    if not files:
+        raise CacheError(f"{folder}: nothing is frozen there; `distillaw verify freeze {source}` does it")
+    runs = read_runs(source, columns=files[-1].document.get("columns"))
+    name = source.resolve().name
+    predictions: list[Scored] = []
+    choices: list[ScoredChoice] = []
+    for one in files:
+        if one.is_intact:
+            predictions += [_score(name, one, p, runs) for p in one.predictions]
+            choices += [_score_choice(name, c, runs, one.known) for c in one.choices]
+    problems = [*chain_problems(files), *_changed_runs(files, runs)]
+    return StudyScore(name=name, source=source, files=files, problems=problems, predictions=predictions,
+                      choices=choices)  # fmt: skip
+
+
+def find_sources(places: Sequence[str | Path]) -> list[Path]:
+    """The studies and tables with frozen predictions among some places: themselves, or up to two folders below.
+
+    Raises:
+        ConfigError: a place that does not exist, or holds none.
+    """
+    found: dict[Path, Path] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise ConfigError(f"{place}: no such study folder or table of runs")
+        own = _sources_below(place)
+        if not own:
+            raise ConfigError(
+                f"{place}: no frozen predictions there or below; `distillaw verify freeze` makes them"
+            )
+        found |= {source.resolve(): source for source in own}
+    return list(found.values())
+
+
+def _sources_below(place: Path) -> list[Path]:
+    if any(predictions_folder(place).glob("*.json")):
+        return [place]
+    found: list[Path] = []
+    for pattern in ("*/predictions", "*/*/predictions", "*.predictions", "*/*.predictions"):
+        for folder in sorted(place.glob(pattern)):
+            if any(folder.glob("*.json")):
+                table = read_frozen(folder)[0].document.get("table")
+                found.append(folder.parent / str(table) if table else folder.parent)
+    return found
+
+
+def score_all(places: Sequence[str | Path]) -> tuple[list[StudyScore], list[str]]:
+    """Every study with frozen predictions among some places, and why some could not be scored.
+
+    A file that was copied along with its study counts once.
+    """
+    scores: list[StudyScore] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for source in find_sources(places):
+        try:
+            score = score_study(source)
+        except DistillawError as error:
+            problems.append(str(error))
+            continue
+        hashes = {one.hash for one in score.files}
+        if hashes <= seen:
+            problems.append(f"{source}: a copy of predictions that are counted already")
+            continue
+        seen |= hashes
+        scores.append(score)
+    return scores, problems
+
+
+def _score(study: str, one: Frozen, prediction: Prediction, runs: Sequence[TableRun]) -> Scored:
+    found = _measured(prediction, runs)
+    status, problem = _status(found, one.known)
+    if prediction.after_the_fact:
+        status = AFTER
+    loss = math.nan if not found or problem else _value(prediction, found)
+    if math.isnan(loss) and status == SCORED:
+        status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
+    seeds = 0 if not found else min(len(m.by_seed) for m in found)
+    scale = found[-1].loss if found else math.nan
+    return Scored(study=study, frozen=one.hash[:10], prediction=prediction, level=one.level, status=status,
+                  measured=loss, num_seeds=seeds, scale=scale, problem=problem)  # fmt: skip
+
+
+def _measured(prediction: Prediction, runs: Sequence[TableRun]) -> list[Measured] | None:
+    """The measurement of the cell, followed by that without a teacher for a gain; None while one is missing."""
+    cells = [prediction.cell] if prediction.quantity == "loss" else [prediction.cell, prediction.cell.alone]
+    found = [measure(cell, runs) for cell in cells]
+    return None if any(m is None for m in found) else [m for m in found if m is not None]
+
+
+def _status(found: Sequence[Measured] | None, before: Mapping[str, object]) -> tuple[str, str]:
+    if found is None:
+        return PENDING, ""
+    if problem := next((m.problem for m in found if m.problem), ""):
+        return UNUSABLE, problem
+    if any(run.run_id in before for run in found[0].runs):
+        return AFTER, "a run of this cell is among those known when it was frozen"
+    return SCORED, ""
+
+
+def _value(prediction: Prediction, found: Sequence[Measured]) -> float:
+    if prediction.quantity == "loss":
+        return found[0].loss
+    own, alone = (m.by_seed for m in found)
+    common = sorted(own.keys() & alone.keys())
+    return float(np.mean([alone[s] - own[s] for s in common])) if common else math.nan
+
+
+def _score_choice(
+    study: str, choice: Choice, runs: Sequence[TableRun], before: Mapping[str, object]
+) -> ScoredChoice:
+    found = [measure(cell, runs) for cell in choice.cells]
+    there = None if any(m is None for m in found) else [m for m in found if m is not None]
+    states = [_status([m], before)[0] for m in there or ()]
+    if choice.after_the_fact or AFTER in states:
+        status = AFTER
+    else:
+        status = PENDING if there is None else UNUSABLE if UNUSABLE in states else SCORED
+    losses = [m.loss for m in there] if there is not None and status == SCORED else []
+    return ScoredChoice(study=study, choice=choice, status=status, losses=losses)
+
+
+def _changed_runs(files: Sequence[Frozen], runs: Iterable[TableRun]) -> list[str]:
+    """Runs that were known when something was frozen and have another loss now, or are gone."""
+    now = {run.run_id: run.loss for run in runs}
+    then = {run_id: loss for one in files if one.is_intact for run_id, loss in one.known.items()}
+    changed = [
+        (run_id, loss, now[run_id]) for run_id, loss in then.items()
+        if run_id in now and loss is not None and not abs(now[run_id] - loss) <= _CHANGED * abs(loss)
+    ]  # fmt: skip
+    found = []
+    if changed:
+        run_id, old, new = changed[0]
+        found.append(
+            f"ALTERED TABLE: {len(changed)} runs that were known when predictions were frozen have another loss now, "
+            f"e.g. {run_id}: {old:.6g} then, {new:.6g} now. If the held-out text changed, errors mean nothing"
+        )
+    if gone := [run_id for run_id in then if run_id not in now]:
+        found.append(
+            f"ALTERED TABLE: {len(gone)} runs that predictions were made from are gone, e.g. {gone[0]}"
+        )
+    return found
