@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,26 +19,35 @@ from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_bytes, parse_count
-from distillaw.runs.files import locked, read_json, write_json
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
+from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
 from distillaw.sweep.cost import study_cost, study_vocab
+from distillaw.sweep.executor import Executor
+from distillaw.sweep.holding import hold_study
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
-from distillaw.sweep.local import Display, LocalScheduler, Outcome
+from distillaw.sweep.journal import Journal
+from distillaw.sweep.outcome import Display, Outcome
 from distillaw.sweep.record import write_tables
+from distillaw.sweep.scheduler import Scheduler
 from distillaw.sweep.spec import StudySpec
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
 
-def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, command: str) -> Outcome:
+def run_study(
+    spec: StudySpec, folder: Path, *, place: Callable[[StudyFolder], Executor], display: Display, command: str,
+    again: Sequence[str] = (),
+) -> Outcome:  # fmt: skip
     """Train whatever the study still lacks and write its tables.
 
     Args:
         spec: the study.
         folder: where it lives; created if need be.
-        workers: processes, one core each.
+        place: opens the place where workers run; asked when the folder is held and checked.
         display: told about every job.
         command: how the user called, for the report.
+        again: finished or failed runs to be done again; what they were is kept aside.
 
     Returns:
         What was done, and every run of the study that has failed, now or before.
@@ -47,24 +56,42 @@ def run_study(spec: StudySpec, folder: Path, *, workers: int, display: Display, 
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: another process works on the folder, the disk is full, or workers do not start.
     """
-    with locked(folder / ".lock", f"the study {folder}"):
-        study = StudyFolder(folder)
+    study = StudyFolder(folder.resolve())
+    with hold_study(study, display.note) as claim:
         cost = study_cost(spec, study_vocab(spec))
-        _check_folder(spec, folder, cost.disk_bytes)
+        _check_folder(spec, study.path, cost.disk_bytes)
         clear_failures(study)
-        with LocalScheduler(study, workers=workers, display=display) as scheduler:
+        with Scheduler(study, place(study), display=display, claim=claim) as scheduler:
             if not (study.data / "manifest.json").exists():
                 scheduler.warm_up()  # a new study: workers import torch while its text is tokenised
             store = prepare_data(spec.data, study.data, say=display.note)
             facts = check_facts(spec, store, display)
-            write_study(spec, study, store, command)
-            outcome = scheduler.run(lambda: Planner(spec, facts, read_progress(study)).board())
+            _note_changes(spec, facts, study, display)
+            write_study(spec, study, store, command, fingerprints=facts.fingerprints)
+            for line in set_aside(study, again):
+                Journal(study.path).add("again", what=line)
+                display.note(line)
+            outcome = scheduler.run(
+                lambda: Planner(spec, facts, read_progress(study), holdout=holdout).board()
+            )
+        for line in compare_again(study, again):
+            display.note(line)
         progress = read_progress(study)
         write_tables(spec, facts, progress, study)
-        board = Planner(spec, facts, progress).board()
+        board = Planner(spec, facts, progress, holdout=holdout).board()
         outcome.failed = standing_failures(board, progress)
         outcome.waiting = board.waiting
         return outcome
+
+
+def _note_changes(spec: StudySpec, facts: Facts, study: StudyFolder, display: Display) -> None:
+    """Say what was changed in the study file since the folder was last worked on, and what that means."""
+    if lines := changed_settings(study.path, spec):
+        progress = read_progress(study)
+        board = Planner(spec, facts, progress).board()
+        text = change_in_words(lines, board, list(progress.losses))
+        Journal(study.path).add("changed", what=text, settings=lines)
+        display.note(text)
 
 
 def standing_failures(board: Board, progress: Progress) -> dict[str, str]:
@@ -157,7 +184,14 @@ def check_disk(folder: Path, needed: float) -> None:
         )
 
 
-def write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command: str) -> None:
+def write_study(
+    spec: StudySpec,
+    study: StudyFolder,
+    store: TokenStore,
+    command: str,
+    *,
+    fingerprints: Mapping[str, str] | None = None,
+) -> None:
     """Write study.json. Runs that no longer belong to a changed study file stay on disk, out of the table."""
     file = study.path / "study.json"
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -180,6 +214,7 @@ def write_study(spec: StudySpec, study: StudyFolder, store: TokenStore, command:
             "heldout_documents": splits["validation"]["documents"],
             "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
         },
+        "fingerprints": dict(fingerprints or {}),
         "versions": {"distillaw": __version__, **_versions("torch", "transformers", "tokenizers", "numpy")},
     })  # fmt: skip
 
