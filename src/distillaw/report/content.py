@@ -16,7 +16,7 @@ from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import format_count, format_seconds
-from distillaw.report.cells import Cell, Gap
+from distillaw.planning.cells import Cell, Gap
 from distillaw.report.spending import Spent, flop_text, power_text
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.report import content
-from distillaw.report.cells import Cell, measured_cells
+from distillaw.planning.cells import Cell, measured_cells
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
 from distillaw.report.shipped import LABELS, refit_shipped_table

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from distillaw.planning.record import budget_text
-from distillaw.report.cells import Cell
+from distillaw.planning.cells import Cell
 from distillaw.report.svg import (
     INK,
     MUTED,

@@ -36,8 +36,10 @@ class Taught:
     seeds: Sequence[float]
     gain: float
     """Over no teacher, paired, as measured (not shrunk), nats/token."""
+    se: float
+    """Its standard error, seeds and documents."""
     half: float
-    """Half width of the gain's interval, seeds and documents."""
+    """Half width of the gain's interval."""
     is_best: bool
     share_best: float
 
@@ -130,7 +132,7 @@ def _taught(gain: MeasuredGain) -> list[Taught]:
         assert teacher is not None
         found.append(
             Taught(teacher=point.arm.name, teacher_run=teacher.run_id, teacher_loss=teacher.loss, loss=point.mean_loss,
-                   seeds=_seeds(point), gain=float(posterior.estimate[j]), half=quantile * float(posterior.se[j]),
+                   seeds=_seeds(point), gain=float(posterior.estimate[j]), se=float(posterior.se[j]), half=quantile * float(posterior.se[j]),
                    is_best=j == posterior.best, share_best=float(share[j]))
         )  # fmt: skip
     return found
