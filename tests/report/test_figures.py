@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic_study import World, write_study
 
-from distillaw.planning.record import budget_text, read_study
 from distillaw.planning.cells import measured_cells
+from distillaw.planning.record import budget_text, read_study
 from distillaw.report.content import gap_sentences, typeset
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves

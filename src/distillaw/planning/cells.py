@@ -132,8 +132,8 @@ def _taught(gain: MeasuredGain) -> list[Taught]:
         assert teacher is not None
         found.append(
             Taught(teacher=point.arm.name, teacher_run=teacher.run_id, teacher_loss=teacher.loss, loss=point.mean_loss,
-                   seeds=_seeds(point), gain=float(posterior.estimate[j]), se=float(posterior.se[j]), half=quantile * float(posterior.se[j]),
-                   is_best=j == posterior.best, share_best=float(share[j]))
+                   seeds=_seeds(point), gain=float(posterior.estimate[j]), se=float(posterior.se[j]),
+                   half=quantile * float(posterior.se[j]), is_best=j == posterior.best, share_best=float(share[j]))
         )  # fmt: skip
     return found
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
 from distillaw.planning.api import plan
+from distillaw.planning.cells import Cell, Gap
 from distillaw.planning.decision import Verdict, call
 from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import format_count, format_seconds
-from distillaw.planning.cells import Cell, Gap
 from distillaw.report.spending import Spent, flop_text, power_text
 
 

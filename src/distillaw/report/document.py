@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
-from distillaw.report import content
-from distillaw.planning.cells import Cell, measured_cells
+from distillaw.report import content, frozen
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
 from distillaw.report.shipped import LABELS, refit_shipped_table
@@ -124,6 +124,7 @@ def _sections(record: StudyRecord, cells: Sequence[Cell], spent: Sequence) -> li
         Section(title="How many tokens? Loss with and without a teacher", pictures=_some(curves),
                 notes=() if curves else ("No student has been run without a teacher yet.",)),
         _fit_section(record),
+        _frozen_section(record),
         Section(title="Where the compute went", pictures=_some(bars),
                 notes=() if bars else ("No run has finished yet.",)),
         Section(title="Search for learning rate and batch", pictures=_some(search),
@@ -151,6 +152,13 @@ def _fit_section(record: StudyRecord) -> Section:
     why = _why_no_law(record, drawn) or "none has been fitted."
     lead = "Not drawn through this study: " if drawn else "No law is drawn through this study: "
     return Section(title=title, pictures=_some(picture, refit.picture), notes=(lead + why, *refit.notes))
+
+
+def _frozen_section(record: StudyRecord) -> Section:
+    """What was predicted before the runs, and what came."""
+    part = frozen.frozen_part(record.folder)
+    return Section(title=frozen.TITLE, pictures=_some(part.picture), notes=part.notes, table=part.table,
+                   table_title="Every prediction")  # fmt: skip
 
 
 def _own_laws(record: StudyRecord) -> list:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from distillaw.planning.record import budget_text
 from distillaw.planning.cells import Cell
+from distillaw.planning.record import budget_text
 from distillaw.report.svg import (
     INK,
     MUTED,
