@@ -60,6 +60,7 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",
     ),
+    "verify": ("distillaw.cli.verify:app", "Predictions frozen before runs against what was measured."),
     "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
     "toys": (
         "distillaw.cli.toys:app",

@@ -1,6 +1,7 @@
 """What follows the runs of a study: fit its laws, decide, write the report. Nothing is trained here.
 
-The conclusion is a function of runs.parquet and study.json; while neither changes it is not computed again.
+The conclusion is a function of runs.parquet, study.json and predictions/; while none of them changes it is not
+computed again.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ def conclude_study(folder: Path) -> Conclusion:
         DistillawError: no finished runs, or the tables are damaged.
     """
     stamp, report = folder / "conclusion.json", folder / "report.html"
-    inputs = content_hash([file_sha256(folder / name) for name in ("runs.parquet", "study.json", "tuning.json")]
-                          + [__version__])  # fmt: skip
+    files = [folder / name for name in ("runs.parquet", "study.json", "tuning.json")]
+    files += sorted((folder / "predictions").glob("*.json"))
+    inputs = content_hash([*map(file_sha256, files), __version__])
     if report.exists() and stamp.exists() and read_json(stamp).get("inputs") == inputs:
         return _read(folder, read_json(stamp))
     fit_laws(folder)

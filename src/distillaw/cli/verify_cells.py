@@ -1,0 +1,201 @@
+"""Which cells `distillaw verify freeze` predicts: typed one by one, or all that a study file still has to train."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillaw.cli.counts import count
+from distillaw.cli.display import say
+from distillaw.cli.fit import parse_columns
+from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean, format_count, parse_count
+from distillaw.runs.files import read_json
+from distillaw.verifying.cells import SAME, Cell, TableRun, seen_runs
+
+if TYPE_CHECKING:
+    from distillaw.sweep.jobs import Job
+
+_KEYS = ("params", "tokens", "teacher", "teacher_loss")
+_NEAR = 0.25
+"""Sizes are known by round names: 388,080 parameters as 0.4M."""
+
+
+def typed_cells(texts: Iterable[str], source: Path, runs: Sequence[TableRun]) -> list[Cell]:
+    """Cells from texts such as `params=0.4M,tokens=1.8M,teacher=0.8M@4M`.
+
+    Args:
+        texts: as typed. `teacher` is `none` (the default), `all` (none and every teacher), a run id or SIZE@TOKENS;
+            or `teacher_loss` stands for it.
+        source: the study folder or table; a study file's sizes become exact counts.
+        runs: of the table; name the teachers.
+
+    Raises:
+        ConfigError: a text that cannot be read, or a teacher that is not in the table.
+    """
+    cells: list[Cell] = []
+    for text in texts:
+        asked = parse_columns(text)
+        for key in asked:
+            if key not in _KEYS:
+                raise ConfigError(
+                    f"--cells: unknown {key!r}{did_you_mean(key, _KEYS)}; known: {', '.join(_KEYS)}"
+                )
+        if not {"params", "tokens"} <= asked.keys() or {"teacher", "teacher_loss"} <= asked.keys():
+            raise ConfigError(
+                f"--cells {text}: give params=..,tokens=.. and one of teacher=.., teacher_loss=.. or neither"
+            )
+        params = _exact_size(count(asked["params"], name="--cells params"), source, runs)
+        tokens = count(asked["tokens"], name="--cells tokens")
+        cells += [Cell(params=params, tokens=tokens, teacher=name, teacher_loss=loss)
+                  for name, loss in _asked_teachers(asked, runs)]  # fmt: skip
+    return cells
+
+
+def _exact_size(params: float, source: Path, runs: Sequence[TableRun]) -> float:
+    """The exact count of a size: one of the table, else the shape that the study derives, else as typed."""
+    sizes = sorted({run.cell.params for run in runs})
+    if same := [size for size in sizes if abs(size / params - 1) < SAME]:
+        return min(same, key=lambda size: abs(size - params))
+    if (source / "study.json").is_file():
+        from distillaw.accounting.shapes import count_non_embedding, shape_for_params
+
+        info = read_json(source / "study.json")
+        spec, data = info.get("spec"), info.get("data")
+        training = spec.get("training") if isinstance(spec, Mapping) else None
+        if isinstance(training, Mapping) and isinstance(data, Mapping):
+            return float(count_non_embedding(shape_for_params(
+                params, vocab=int(data["vocab_size"]), context=training["context"], head_dim=training["head_dim"],
+                aspect=training["aspect"],
+            )))  # fmt: skip
+    if near := [size for size in sizes if abs(size / params - 1) < _NEAR]:
+        say(f"warning: no run has {params:,.0f} parameters; {', '.join(f'{size:,.0f}' for size in near)} is another "
+            "size, and its runs will not answer this prediction")  # fmt: skip
+    return params
+
+
+def table_teachers(runs: Iterable[TableRun]) -> dict[str, float]:
+    """Teacher, as runs name it -> its loss; every teacher that was trained or that a student had."""
+    found: dict[str, float] = {}
+    for run in runs:
+        if run.role == "teacher" and run.purpose != "tuning":
+            found[run.run_id] = run.loss
+    for run in runs:
+        if run.cell.teacher and run.cell.teacher_loss is not None:
+            found.setdefault(run.cell.teacher, run.cell.teacher_loss)
+    return found
+
+
+def _asked_teachers(asked: Mapping[str, str], runs: Sequence[TableRun]) -> list[tuple[str, float | None]]:
+    """(name, loss) of the teachers of one text; ("", None) is none."""
+    if "teacher_loss" in asked:
+        return [("", parse_count(asked["teacher_loss"], name="--cells teacher_loss"))]
+    known = table_teachers(runs)
+    name = asked.get("teacher", "none")
+    if name == "none":
+        return [("", None)]
+    if name == "all":
+        return [("", None), *known.items()]
+    if name in known:
+        return [(name, known[name])]
+    labels = {run.run_id: f"{format_count(run.cell.params)}@{format_count(run.cell.tokens)}"
+              for run in runs if run.run_id in known}  # fmt: skip
+    matching = [run.run_id for run in runs if run.run_id in known and _is_labelled(name, run)]
+    if len(matching) == 1:
+        return [(matching[0], known[matching[0]])]
+    shown = ", ".join(labels.get(one, one) for one in known) or "none is trained yet"
+    raise ConfigError(
+        f"--cells teacher={name}: {'several' if matching else 'no'} trained teachers are meant; there are: {shown}. "
+        "Name one by its run id or SIZE@TOKENS; a teacher must be trained before its students are predicted"
+    )
+
+
+def _is_labelled(name: str, run: TableRun) -> bool:
+    """Whether `0.8M@4M`, or `0.8M` alone, may mean this teacher."""
+    size, _, tokens = name.partition("@")
+    try:
+        near = abs(parse_count(size) / run.cell.params - 1) < _NEAR
+        return near and (not tokens or abs(parse_count(tokens) / run.cell.tokens - 1) < SAME)
+    except ConfigError:
+        return False
+
+
+def study_cells(
+    study: Path, folder: Path, runs: Sequence[TableRun], *, holdout: bool, corpus: str | None
+) -> list[Cell]:
+    """The cells of a study file that have not been run in its folder.
+
+    Args:
+        study: the TOML file.
+        folder: where the study has begun: tuned, with its teachers trained.
+        runs: of its table.
+        holdout: only those that are held out.
+        corpus: the text, where the file names none.
+
+    Raises:
+        ConfigError: nothing is left to predict, or rates or teachers are not known yet.
+    """
+    from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.checks import load_study
+    from distillaw.sweep.jobs import Facts, Planner
+    from distillaw.sweep.study import read_progress
+
+    info = read_json(folder / "study.json")
+    data = info["data"]
+    assert isinstance(data, Mapping)
+    spec = load_study(study, corpus=corpus or str(data.get("corpus") or "") or None)
+    facts = Facts(vocab_size=int(data["vocab_size"]), data_hash=str(data["data_hash"]),
+                  fingerprints=_fingerprints(folder, spec.external_teachers()))  # fmt: skip
+    board = Planner(spec, facts, read_progress(StudyFolder(folder))).board()
+    cells = [cell for cell in job_cells(board.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
+    for reason in board.waiting:
+        say(f"not predicted: {reason}")
+    if not cells:
+        what = "held-out students" if holdout else "students that are not trained yet"
+        raise ConfigError(
+            f"{study}: no {what} whose teachers are trained; see `distillaw study show {study}`"
+        )
+    return cells
+
+
+def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Hashes of the teachers from outside, as the runs in the folder state them."""
+    found = dict.fromkeys(names, "")
+    for path in sorted(folder.glob("runs/*/spec.json")) if names else ():
+        spec = read_json(path)
+        if spec.get("teacher_run") in found:
+            found[str(spec["teacher_run"])] = str(spec.get("teacher_fingerprint") or "")
+    return found
+
+
+def job_cells(jobs: Iterable["Job"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
+    """The cells that jobs will measure; controls and searches are none, and seeds share one.
+
+    Args:
+        jobs: of a study's board.
+        runs: of its table; they know the teachers' losses.
+        holdout: only held-out students.
+
+    Raises:
+        ConfigError: a teacher whose loss is not known yet.
+    """
+    teachers = table_teachers(runs)
+    purposes = ("holdout",) if holdout else ("holdout", "grid")
+    cells: list[Cell] = []
+    for job in jobs:
+        trunk = job.trunk
+        if trunk.role != "student" or trunk.purpose not in purposes:
+            continue
+        if trunk.teacher_run and trunk.teacher_run not in teachers:
+            raise ConfigError(f"teacher {trunk.teacher_run}: its loss is not known yet; train it (or one student from "
+                              "it) before predictions are frozen")  # fmt: skip
+        loss = teachers[trunk.teacher_run] if trunk.teacher_run else None
+        for tokens in job.budgets:
+            cell = Cell(
+                params=float(trunk.params),
+                tokens=float(tokens),
+                teacher=trunk.teacher_run or "",
+                teacher_loss=loss,
+            )
+            if not any(cell.is_same(other) for other in cells):
+                cells.append(cell)
+    return cells

@@ -1,0 +1,167 @@
+"""Frozen predictions against what was measured: the section of the report, from the same card as `verify score`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillaw.errors import DistillawError
+from distillaw.planning.record import budget_text
+from distillaw.quantities import format_count
+from distillaw.report.content import Table, Value, number
+from distillaw.report.svg import INK, SERIES, Picture, new_figure, set_title, to_svg
+from distillaw.verifying import tally
+from distillaw.verifying.scorecard import Scorecard, score_places
+from distillaw.verifying.scoring import Scored, StudyScore
+
+TITLE = "Predictions frozen before the runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenPart:
+    """What the section shows."""
+
+    picture: Picture | None
+    notes: Sequence[str]
+    table: Table | None
+
+
+def frozen_part(folder: Path) -> FrozenPart:
+    """The frozen predictions of a study folder, and the record of the studies that lie beside it."""
+    if not any((folder / "predictions").glob("*.json")):
+        why = "Nothing was predicted before these runs; `distillaw verify freeze` writes predictions with a hash."
+        return FrozenPart(picture=None, notes=(why,), table=None)
+    try:
+        card = score_places([folder])
+    except DistillawError as error:
+        return FrozenPart(picture=None, notes=(f"Frozen predictions cannot be read: {error}",), table=None)
+    rows = card.predictions
+    notes = [*card.problems, *(line for study in card.studies for line in _file_lines(study))]
+    notes += [*_sums(card), *_beside(folder)]
+    scored = [row for row in rows if row.counts]
+    return FrozenPart(
+        picture=_picture(scored) if scored else None, notes=notes, table=_table(rows) if rows else None
+    )
+
+
+def _file_lines(study: StudyScore) -> list[str]:
+    files = [
+        f"{one.document.get('frozen_at')}, SHA-256 {one.hash} ({'intact' if one.is_intact else 'TAMPERED'})"
+        for one in study.files
+    ]
+    return [f"Frozen {'; '.join(files)}.", *study.problems]
+
+
+def _sums(card: Scorecard) -> list[str]:
+    """Sentences on errors, coverage and decisions."""
+    found = [f"{n} predictions are {state}." for state, n in card.counts.items() if n and state != "scored"]
+    for one in tally.by_forecaster(card.predictions):
+        line = (
+            f"{one.by}, {_plural(one.num, one.quantity)}: root mean square error {100 * one.rms_share:.2f} %"
+        )
+        if one.coverage_interval is not None:
+            low, high = (100 * end for end in one.coverage_interval)
+            line += f", {one.hits} of {one.num_intervals} inside their intervals"
+            line += f" ({low:.0f} to {high:.0f} % if they were independent)"
+        found.append(line + ".")
+    return found + [_decision_sentence(e) for e in tally.decisions(card.predictions, card.choices)]
+
+
+def _decision_sentence(entry: dict[str, Any]) -> str:
+    right = f"{entry['by']} was right {entry['right']} of {entry['num']} times"
+    right = f"{str(entry['question']).capitalize()}? {right}"
+    return f"{right}, Brier score {entry['brier']:.3f}, mean regret {entry['regret']:.4f} nats/token."
+
+
+def _plural(num: int, noun: str) -> str:
+    return f"{num} {noun}{'' if num == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def _beside(folder: Path) -> list[str]:
+    """Coverage over all studies in the folder that holds this one, where others have predictions too."""
+    try:
+        card = score_places([folder.resolve().parent])
+    except DistillawError:
+        return []
+    if len(card.studies) < 2 or not card.counts["scored"]:
+        return []
+    losses = [row for row in card.predictions if row.counts and row.prediction.quantity == "loss"]
+    one = tally.tally(losses, by="all", quantity="loss") if losses else None
+    if one is None or one.coverage is None:
+        return []
+    return [f"Over the {len(card.studies)} studies of {folder.resolve().parent.name}/ so far, by all forecasters: "
+            f"{one.hits} of {one.num_intervals} losses inside their intervals, root mean square error "
+            f"{100 * one.rms_share:.2f} %."]  # fmt: skip
+
+
+def _picture(rows: Sequence[Scored]) -> Picture:
+    """Predicted minus measured in per cent of the loss with its interval, a block per forecaster."""
+    quantities = [q for q in ("loss", "gain") if any(row.prediction.quantity == q for row in rows)]
+    figure, axes = new_figure(len(quantities), 1, width=7.4, height=2.7 * len(quantities))
+    words = []
+    for ax, quantity in zip(axes, quantities, strict=True):
+        words.append(_panel(ax[0], quantity, [row for row in rows if row.prediction.quantity == quantity]))
+    alt = f"{TITLE}, predicted minus measured. " + " ".join(words)
+    caption = (
+        "Each bar is an interval frozen before the run, less what was then measured: a bar across zero held (dot), one "
+        "that does not reach it missed (cross). In each block, cells farther beyond the fitted runs stand to the right."
+    )
+    return Picture(
+        name="frozen", title=TITLE, caption=caption, alt=alt, svg=to_svg(figure, name="frozen", alt=alt)
+    )
+
+
+def _panel(ax: Any, quantity: str, rows: Sequence[Scored]) -> str:
+    place, ticks, words = 0.0, [], []
+    for k, one in enumerate(t for t in tally.by_forecaster(rows)):
+        own = sorted(
+            (r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean)
+        )
+        for row in own:
+            _bar(ax, place, row, SERIES[k % len(SERIES)])
+            place += 1
+        ticks.append((place - len(own) / 2 - 0.5, f"{one.by}\n{one.hits} of {one.num_intervals} held"))
+        words.append(f"{one.by}: {one.hits} of {one.num_intervals} {quantity} intervals held, root mean square error "
+                     f"{100 * one.rms_share:.2f} %.")  # fmt: skip
+        place += 1.5
+    ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    ax.set_xticks([x for x, _ in ticks], [text for _, text in ticks])
+    ax.set_ylabel("predicted − measured,\n% of the loss")
+    set_title(ax, "Loss of a run" if quantity == "loss" else "Gain over no teacher")
+    return " ".join(words)
+
+
+def _bar(ax: Any, x: float, row: Scored, color: str) -> None:
+    if row.interval is not None:
+        low, high = (100 * (end - row.measured) / row.scale for end in row.interval)
+        ax.plot([x, x], [low, high], color=color, linewidth=1.6, alpha=0.55, solid_capstyle="butt")
+    marker = "x" if row.is_hit() is False else "o"
+    ax.plot([x], [100 * row.share], marker, color=color, markersize=4)
+
+
+def _table(rows: Sequence[Scored]) -> Table:
+    columns = ["by", "of", "student", "tokens", "teacher loss", "predicted", "lower", "upper", "measured", "error, %",
+               "z", "beyond", ""]  # fmt: skip
+    return Table(columns=columns, rows=[_row(row) for row in rows])
+
+
+def _row(row: Scored) -> list[Value]:
+    p, ends = row.prediction, row.interval or (None, None)
+    known = row.measured == row.measured
+    result = (
+        row.status
+        if not row.counts
+        else "no interval"
+        if row.is_hit() is None
+        else "hit"
+        if row.is_hit()
+        else "miss"
+    )
+    return [
+        Value(text=p.by, sort=p.by, kind="text"), Value(text=p.quantity, sort=p.quantity, kind="text"),
+        Value(text=format_count(p.cell.params), sort=p.cell.params),
+        Value(text=budget_text(p.cell.tokens), sort=p.cell.tokens), number(p.cell.teacher_loss, 4), number(p.mean, 4),
+        number(ends[0], 4), number(ends[1], 4), number(row.measured, 4), number(100 * row.share if known else None, 2),
+        number(row.z if known else None, 1), Value(text=f"x{row.factor_beyond:.3g}", sort=row.factor_beyond),
+        Value(text=result, sort=result, kind="text"),
+    ]  # fmt: skip
