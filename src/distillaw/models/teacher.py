@@ -121,7 +121,7 @@ def load_teacher(
     check_config(source, context=context)
     check_vocabulary(source, tokenizer, teacher_tokenizer=teacher_tokenizer)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    model = _load(source, device, dtype)
+    model = load_weights(source, device, dtype)
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
     _check_causal(source.name, model)
     return Teacher(
@@ -138,12 +138,18 @@ def architecture_of(config: "PreTrainedConfig") -> Architecture | None:
         return None
 
 
-def _load(source: ModelSource, device: torch.device, dtype: torch.dtype) -> "PreTrainedModel":
+def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype | None) -> "PreTrainedModel":
+    """A frozen model in eval mode; None takes the type that its file has.
+
+    Raises:
+        CacheError: nothing loadable there, or weights are missing in it.
+        ConfigError: a package that loading needs is not installed.
+    """
     from transformers import AutoModelForCausalLM
 
     with loading(source.name):
         model, report = AutoModelForCausalLM.from_pretrained(
-            **source.where, dtype=dtype, local_files_only=True, output_loading_info=True
+            **source.where, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
         )
     if absent := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
         raise CacheError(

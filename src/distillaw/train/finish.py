@@ -10,12 +10,13 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.errors import DataError, DistillawError
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
-from distillaw.models.fresh import build_model, count_parameters
+from distillaw.models.fresh import count_parameters
 from distillaw.models.oracle import AnyTeacher
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.train.loop import Trainer
+from distillaw.train.start import start_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
     """Score the cooled model and write the run; the first rank does, the others wait."""
-    model = _whole_model(trainer, group.text.tokenizer.eos_token_id)
+    model = _whole_model(trainer)
     trainer.ranks.first(lambda: _write_run(trainer, model, folder, group))
 
 
@@ -36,6 +37,7 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
     facts = _teacher_facts(trainer.spec, group)
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
     result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
+    result["start_loss"] = start_loss(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     card = ModelCard(
         result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
         command=_command(group.study.path / "study.json"),
@@ -44,13 +46,15 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
     folder.finish(result)
 
 
-def _whole_model(trainer: Trainer, end_of_text: int) -> "PreTrainedModel":
+def _whole_model(trainer: Trainer) -> "PreTrainedModel":
     """The trained model with all its weights, on the first rank; a sharded one is gathered there."""
+    from transformers import AutoModelForCausalLM
+
     ranks, model = trainer.ranks, trainer.state.model
     if ranks.world == 1 or ranks.sharding == "ddp":
         return model
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    whole = build_model(trainer.spec.shape, seed=trainer.spec.seed, end_of_text=end_of_text)
+    whole = AutoModelForCausalLM.from_config(model.config)
     if ranks.is_first:
         whole.load_state_dict(weights)
     return whole
@@ -71,7 +75,8 @@ def _result(
         "teacher_params": teacher.get("params"), "teacher_tokens": teacher.get("tokens"),
         "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
         "temperature": spec.recipe.temperature, "divergence": spec.recipe.divergence, "top_k": spec.recipe.top_k,
-        "top_p": spec.recipe.top_p, "cooldown": spec.recipe.cooldown, "init": spec.init, "seed": spec.seed, "loss": scores.loss,
+        "top_p": spec.recipe.top_p, "cooldown": spec.recipe.cooldown, "init": spec.init, "seed": spec.seed,
+        "loss": scores.loss,
         "loss_se": scores.loss_se, "peak_lr": spec.peak_lr, "batch_tokens": spec.batch_tokens, "steps": state.step,
         "split": spec.split, "unique_tokens": min(trained, unique_tokens),
         "train_flops": 3 * forward_flops(spec.shape).total * trained,

@@ -19,7 +19,6 @@ from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import DistillawError, DivergedError
 from distillaw.evaluate.heldout import HeldoutSet, make_heldout
-from distillaw.models.fresh import build_model
 from distillaw.models.oracle import AnyTeacher, load_any_teacher
 from distillaw.models.source import locate
 from distillaw.models.teacher import architecture_of
@@ -35,6 +34,7 @@ from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule, schedule_for
 from distillaw.train.speed import Speed
+from distillaw.train.start import blank_model, record_start, start_model
 from distillaw.train.student import Student, decoder_blocks
 from distillaw.train.teaching import Alone, OnlineTeacher, Source, StoredTargets
 from distillaw.worlds.oracle import is_oracle
@@ -190,9 +190,16 @@ class Group:
             device=self.ranks.device,
         )  # fmt: skip
 
-    def trainer(self, spec: TrunkSpec) -> Trainer:
-        """A fresh student at step 0."""
-        model = build_model(spec.shape, seed=spec.seed, end_of_text=self.text.tokenizer.eos_token_id)
+    def trainer(self, spec: TrunkSpec, *, resumed: bool = False) -> Trainer:
+        """A student at step 0, or one whose checkpoint is still to be loaded."""
+        home, end_of_text = self.study.trunk(spec.trunk_id), self.text.tokenizer.eos_token_id
+        if resumed:
+            model = blank_model(spec, home, end_of_text=end_of_text)
+        else:
+            teacher = None if spec.teacher_run is None else teacher_source(spec, self.study)
+            model = start_model(spec, teacher, end_of_text=end_of_text)
+            if spec.init != "fresh":
+                self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
         model.train()
         student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
@@ -226,10 +233,11 @@ class _Trunk:
         self.spec, self._group, self._budgets = spec, group, budgets
         self._home = group.study.trunk(spec.trunk_id)
         self.error: DivergedError | None = None
-        self._trainer = group.trainer(spec)
         self._lane: Lane | None = None
         # a checkpoint past a budget that was asked for later is of no use: the trunk starts over, the same bit for bit
-        if 0 <= saved_step(self._home / "state") <= self._schedule(budgets[0]).branch_step:
+        resumes = 0 <= saved_step(self._home / "state") <= self._schedule(budgets[0]).branch_step
+        self._trainer = group.trainer(spec, resumed=resumes)
+        if resumes:
             self._load(self._home, spec.trunk_id)
 
     def goes_to(self, tokens: int) -> bool:
