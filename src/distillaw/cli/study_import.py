@@ -1,0 +1,159 @@
+"""`distillaw study import`: runs that exist already, from tables and trackers' logs, into a run table."""
+
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.fit import parse_columns, parse_where
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+
+if TYPE_CHECKING:
+    from distillaw.runs.importing.api import Import, SourceReport
+    from distillaw.runs.importing.store import Merged
+
+_NAMED = 5
+"""Runs named under one reason; --json has them all."""
+
+
+def import_runs(
+    *sources: Path,
+    out: Path | None = None,
+    columns: str | None = None,
+    where: list[str] | None = None,
+    at: str | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    details: Path | None = None,
+    tokens_per_step: str | None = None,
+    unit: Literal["nats", "bits", "bits-per-byte", "perplexity"] | None = None,
+    bytes_per_token: float | None = None,
+    params_convention: Literal["non-embedding", "total"] | None = None,
+    vocab: str | None = None,
+    untied: bool = False,
+    keep_unfinished: bool = False,
+    layout: Literal["auto", "runs", "log"] = "auto",
+    dry_run: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Bring runs that you have already into a run table that fit, study next, plan and report read.
+
+    What is taken for what, and why, is printed; importing again adds only what is new.
+
+    Args:
+        sources: CSV, TSV, JSON lines or Parquet files, W&B offline folders, trackio databases, TensorBoard folders,
+            study folders; several are put together.
+        out: a folder (its runs.parquet is written) or a table ending in .parquet; an earlier import there is extended.
+        columns: which column is what, e.g. params=model.n_params,tokens=seen,loss=eval/loss,teacher_loss=teacher/loss.
+            group=COLUMN names the run of each row of a table; NAME=none turns a guess off.
+        where: only the runs (rows of a table) with COLUMN=VALUE (repeatable; * stands for anything).
+        at: which losses of a run become rows: last, all, or token counts such as 1B,2B. Default: the last of a log.
+        set_: what no log holds, for all runs: NAME=VALUE, e.g. --set params=300M (repeatable).
+        details: a table with one row per run, named in its column `run`, for what the logs do not hold.
+        tokens_per_step: tokens of one optimiser step, where only steps were logged.
+        unit: of the losses; converted to nats per token.
+        bytes_per_token: of the held-out text, for --unit bits-per-byte.
+        params_convention: what the params column counts.
+        vocab: vocabulary size; turns total parameters into non-embedding ones (total - vocab x width).
+        untied: the totals hold two vocabulary x width matrices (embedding and head), not one.
+        keep_unfinished: take runs too that crashed or stopped early.
+        layout: of tables: rows are runs (or checkpoints of named runs), or the file is the log of one run.
+        dry_run: say what would be imported, write nothing.
+        json_: print one JSON object instead.
+    """
+    from distillaw.runs.importing.api import Options
+    from distillaw.runs.importing.api import import_runs as read_runs
+
+    if not sources:
+        raise ConfigError("study import: name at least one file or folder with runs")
+    if out is None and not dry_run:
+        raise ConfigError(
+            "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
+        )
+    imported = read_runs(list(sources), Options(
+        columns=parse_columns(columns), where=parse_where(where), at=at, fixed=_parse_set(set_), details=details,
+        tokens_per_step=None if tokens_per_step is None else parse_count(tokens_per_step, name="--tokens-per-step"),
+        unit=unit, bytes_per_token=bytes_per_token, params_convention=params_convention,
+        vocab=None if vocab is None else parse_count(vocab, name="--vocab"), matrices=2 if untied else 1,
+        keep_unfinished=keep_unfinished, layout=layout,
+    ))  # fmt: skip
+    command = shlex.join(["distillaw", *sys.argv[1:]])
+    merged = None if dry_run or out is None else imported.save(out, command=command)
+    if json_:
+        counts = {} if merged is None else {"added": merged.added, "updated": merged.updated, "removed": merged.removed,
+                                            "unchanged": merged.unchanged, "table_rows": len(merged.rows)}  # fmt: skip
+        print_json(
+            {
+                "out": None if merged is None else str(out),
+                "rows": len(imported.rows),
+                **counts,
+                **imported.to_json(),
+            }
+        )
+        return
+    _print(imported, merged, out)
+
+
+def _parse_set(texts: list[str] | None) -> dict[str, object]:
+    """{our name: value}; counts may be written as people say them."""
+    found: dict[str, object] = {}
+    for text in texts or []:
+        name, mark, value = text.partition("=")
+        if not mark or not value.strip():
+            raise ConfigError(f"--set: cannot read {text!r}; write --set NAME=VALUE, once per name")
+        try:
+            found[name.strip()] = parse_count(value, name="--set")
+        except ConfigError:
+            found[name.strip()] = value.strip()
+    return found
+
+
+def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> None:
+    for source in imported.sources:
+        _print_source(source)
+    _print_left(imported)
+    for note in imported.notes:
+        print(f"note: {note}")
+    taught = sum(row.get("teacher_loss") is not None for row in imported.rows)
+    groups = len({row.get("group") or row["run_id"] for row in imported.rows})
+    print(f"\n{len(imported.rows)} rows of {groups} independent runs, {taught} of them distilled")
+    if merged is None:
+        print("dry run: nothing was written")
+        return
+    gone = f", {merged.removed} no longer there" if merged.removed else ""
+    print(f"{out}: {merged.added} new, {merged.updated} changed, {merged.unchanged} as before{gone}; "
+          f"{len(merged.rows)} rows in all")  # fmt: skip
+    law = (
+        "distillation-auto"
+        if any(row.get("teacher_loss") is not None for row in merged.rows)
+        else "supervised"
+    )
+    print(f"\nnext: distillaw fit {shlex.quote(str(out))} --law {law}")
+
+
+def _print_source(source: "SourceReport") -> None:
+    print(f"{source.path}: {source.kind}, {source.taken_for}; {source.rows} rows")
+    if not source.names:
+        return
+    shown = ("params", "tokens", "loss", "teacher_loss", "teacher_run")
+    others = [f"{name}={c.column}" for name, c in source.names.items() if name not in shown]
+    stated = {"params": source.params_count, "loss": source.loss_unit}
+    for name in shown:
+        if name in source.names:
+            choice = source.names[name]
+            detail = f"; {stated[name]}" if name in stated else ""
+            print(f"  {name:12s} {choice.column}  ({choice.why}{detail})")
+    if others:
+        print(f"  {'also':12s} {', '.join(others)}")
+
+
+def _print_left(imported: "Import") -> None:
+    reasons = Counter(left.reason for left in imported.left_out)
+    for reason, count in reasons.items():
+        runs = [left.run for left in imported.left_out if left.reason == reason]
+        more = f" and {count - _NAMED} more" if count > _NAMED else ""
+        print(f"left out: {', '.join(runs[:_NAMED])}{more}: {reason}")

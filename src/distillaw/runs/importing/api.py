@@ -1,0 +1,337 @@
+"""`import_runs`: other people's runs, from files of any tool, as rows of the run table.
+
+    distillaw study import wandb/ sizes.csv --out imported
+
+The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`store.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.quantities import did_you_mean
+from distillaw.runs.importing.names import (
+    GROUP_NAMES,
+    Choice,
+    Names,
+    check_told,
+    choose_names,
+    find_column,
+    first_of,
+    require,
+)
+from distillaw.runs.importing.params import find_convention
+from distillaw.runs.importing.points import At, parse_at
+from distillaw.runs.importing.rows import Harvest, Left, Row, Rules, harvest, number_repeats
+from distillaw.runs.importing.sources import Source, open_source, with_details
+from distillaw.runs.importing.store import Merged, Target, check_conventions, save
+from distillaw.runs.importing.teachers import link_teachers
+from distillaw.runs.importing.units import check_level, loss_unit
+from distillaw.runs.table import read_columns
+from distillaw.version import __version__
+
+_SHOWN = 5
+"""Names listed in a message before it says how many more there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user says about the sources; nothing said is guessed with a reason, or asked for."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """{our name: column}; the column `none` turns a guess off."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """{column: value}: only these runs, or rows of a table."""
+    at: str | None = None
+    """`last`, `all`, or token counts; None takes the end of logged runs and asks for tables with several rows a run."""
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    """{our name: value} of all runs, for what no log holds."""
+    details: Path | None = None
+    """A table with a row per run (named in its column `run`) of what the logs do not hold."""
+    tokens_per_step: float | None = None
+    unit: str | None = None
+    bytes_per_token: float | None = None
+    params_convention: str | None = None
+    vocab: float | None = None
+    matrices: int = 1
+    keep_unfinished: bool = False
+    layout: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReport:
+    """What was understood of one source."""
+
+    path: Path
+    kind: str
+    taken_for: str
+    names: Names
+    loss_unit: str
+    params_count: str
+    rows: int
+
+    def to_json(self) -> dict[str, object]:
+        """For --json and the record."""
+        chosen = {name: {"column": c.column, "why": c.why} for name, c in self.names.items()}
+        return {"path": str(self.path), "kind": self.kind, "taken_for": self.taken_for, "columns": chosen,
+                "loss_unit": self.loss_unit, "params_count": self.params_count, "rows": self.rows}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """Rows ready to be written, and everything that was assumed or left out on the way."""
+
+    rows: Sequence[Row]
+    sources: Sequence[SourceReport]
+    left_out: Sequence[Left]
+    notes: Sequence[str]
+
+    def save(self, out: Path, *, command: str = "") -> Merged:
+        """Write or extend the table at `out` (a folder or a .parquet file) with its record.
+
+        Raises:
+            ConfigError: something else has written there.
+            UnitError: the table counts parameters otherwise.
+            RunError: not writable.
+        """
+        record = {
+            "command": command, "version": __version__, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self.to_json(),
+        }  # fmt: skip
+        return save(Target.of(out), self.rows, record)
+
+    def to_json(self) -> dict[str, object]:
+        """Sources, what was left out and why, notes."""
+        left = [{"run": x.run, "source": x.source, "reason": x.reason} for x in self.left_out]
+        return {
+            "sources": [source.to_json() for source in self.sources],
+            "left_out": left,
+            "notes": list(self.notes),
+        }
+
+
+def import_runs(paths: Sequence[Path], options: Options) -> Import:
+    """Read runs from files and folders of any known kind.
+
+    Args:
+        paths: CSV, TSV, JSON lines and Parquet files, W&B offline folders, trackio databases, TensorBoard folders,
+            study folders; their runs are put together.
+        options: what is known about them.
+
+    Returns:
+        Rows with the keys of the run table (losses in nats per token), not yet written.
+
+    Raises:
+        DataError: a path or a needed column is missing, or no run can be used.
+        ConfigError: two columns could be one quantity, rows of unfinished moments were not asked for, or an option is
+            not valid.
+        UnitError: the unit of losses or the meaning of params is not clear.
+    """
+    told = _told(options)
+    at = None if options.at is None else parse_at(options.at)
+    details = _read_details(options.details)
+    sources = [
+        with_details(
+            open_source(path.resolve(), told=told, where=options.where, layout=options.layout),
+            details,
+            options.fixed,
+        )
+        for path in dict.fromkeys(paths)
+    ]
+    _check_known(told, sources)
+    _check_details(details, sources)
+    own: list[Row] = [row for source in sources for row in _own_rows(source)]
+    rows: list[Row] = []
+    left: list[Left] = []
+    notes: list[str] = []
+    reports = []
+    for source in sources:
+        if source.rows:
+            reports.append(_own_report(source))
+            continue
+        report, harvested, found = _take(source, told, at, options, alone=len(sources) == 1)
+        reports.append(report)
+        rows, left, notes = rows + harvested.rows, left + harvested.left, notes + found
+    rows, copies = _without_copies(rows)
+    if repeats := number_repeats(rows):
+        notes.append(f"{repeats} rows repeat a cell and name no seed: they are numbered 1, 2, ...")
+    rows, untold = link_teachers(rows, own)
+    everything = [*{str(row["run_id"]): row for row in (*rows, *own)}.values()]
+    if not everything:
+        raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
+    check_conventions(everything)
+    notes += _losses_note(reports)
+    return Import(rows=everything, sources=reports, left_out=[*left, *copies, *untold], notes=notes)
+
+
+def _told(options: Options) -> dict[str, str]:
+    both = options.columns.keys() & options.fixed.keys()
+    if both:
+        raise ConfigError(f"{', '.join(sorted(both))}: given by --columns and by --set; keep one of them")
+    return check_told({**options.columns, **{name: name for name in options.fixed}})
+
+
+def _take(
+    source: Source, told: Mapping[str, str], at: At | None, options: Options, *, alone: bool
+) -> tuple[SourceReport, Harvest, list[str]]:
+    """The rows of one source."""
+    where, columns = str(source.path), source.columns
+    names = dict(
+        choose_names(columns, told, where=where, table=source.kind == "table", told_elsewhere=not alone)
+    )
+    if options.tokens_per_step is not None:
+        names["tokens"] = Choice("steps", f"steps x {options.tokens_per_step:g} tokens")
+    require(names, columns, where=where)
+    unit = loss_unit(names["loss"].column, options.unit, options.bytes_per_token)
+    convention = find_convention(
+        names["params"], names, told=options.params_convention, vocab=options.vocab, matrices=options.matrices
+    )
+    if at is None:
+        _ask_for_moment(source, names)
+    found = harvest(source.logs, Rules(
+        names=names, unit=unit, convention=convention, at=at, tokens_per_step=options.tokens_per_step,
+        keep_unfinished=options.keep_unfinished,
+    ))  # fmt: skip
+    if not found.rows:
+        raise DataError(f"{where}: no run can be used: {_reasons(found.left)}")
+    losses = np.array([row["loss"] for row in found.rows], dtype=np.float64)
+    check_level(losses, names["loss"].column, options.unit)
+    report = SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names=names,
+                          loss_unit=unit.stated, params_count=convention.stated, rows=len(found.rows))  # fmt: skip
+    return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
+
+
+def _ask_for_moment(source: Source, names: Names) -> None:
+    """A table with several rows a run: its author knows whether they are checkpoints, the file does not."""
+    for log in source.logs:
+        tokens = log.history.get(names["tokens"].column)
+        if not log.in_time and tokens is not None and len(np.unique(tokens.value)) > 1:
+            raise ConfigError(
+                f"{source.path}: {source.taken_for}, e.g. {len(tokens.value)} of {log.name}. Say --at last (the end of "
+                "each run), --at all (every row, kept together by run: for cooled branches, or checkpoints at one "
+                "constant rate), or --at 10B,20B. If that column names no runs: --columns group=COLUMN or group=none"
+            )
+
+
+def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
+    notes = []
+    if found.short:
+        notes.append(
+            f"the last held-out loss of {len(found.short)} runs lies before the end of training: {_some(found.short)}. "
+            "With a decaying learning rate that is no finished run"
+        )
+    for kind, count in found.seen.items():
+        rows = f"{count} of {len(found.rows)} rows lie before the end of their run"
+        notes.append({
+            "decaying": f"{rows}, where the learning rate ({_rate(names)}) still had to fall: their losses are higher "
+                        "than those of runs that end there, and a law fitted to them is wrong. Use --at last",
+            "constant": f"{rows}, at a constant learning rate: they compare with each other, not with cooled runs",
+            "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
+                       "--at last is right",
+        }[kind])  # fmt: skip
+    repeated = sum(float(row.get("unique_tokens") or np.inf) < float(row["tokens"]) for row in found.rows)  # type: ignore[arg-type]
+    if repeated:
+        notes.append(
+            f"{repeated} of {len(found.rows)} rows saw text more than once; the laws are of fresh text"
+        )
+    if at in (None, "last") and found.several:
+        notes.append(f"{found.several} runs have several losses; the last of each is taken")
+    return notes
+
+
+def _rate(names: Names) -> str:
+    return names["rate"].column if "rate" in names else "none"
+
+
+def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
+    named = {r.names["loss"].column for r in reports if r.kind not in ("study", "table")}
+    if len(reports) > 1:
+        return ["losses of several sources compare only where they are of the same held-out text and tokenizer"
+                + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")]  # fmt: skip
+    return []
+
+
+def _without_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Left]]:
+    """Each source run once: of two states of one run the one that went further."""
+    best: dict[object, tuple[float, int]] = {}
+    parts: dict[tuple[object, object, object], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["source_id"], row["source"], row["source_run"]), []).append(row)
+    left = []
+    for order, (key, part) in enumerate(parts.items()):
+        reach = max(float(row["tokens"]) for row in part)  # type: ignore[arg-type]
+        best[key[0]] = max(best.get(key[0], (0.0, 0)), (reach, -order))
+    kept: list[Row] = []
+    for order, (key, part) in enumerate(parts.items()):
+        if best[key[0]][1] == -order:
+            kept += part
+        else:
+            left.append(Left(run=str(key[2]), source=str(key[1]), reason="a copy of another run here"))
+    return kept, left
+
+
+def _own_rows(source: Source) -> list[Row]:
+    """Rows of a run table of this package, which keep their ids; those that were imported keep their origin."""
+    return [
+        {**row, "source_kind": row.get("source_kind") or "study", "source": row.get("source") or str(source.path),
+         "source_run": row.get("source_run") or row["run_id"], "source_id": row.get("source_id") or row["run_id"],
+         "params_convention": row.get("params_convention") or "non-embedding"}
+        for row in source.rows
+    ]  # fmt: skip
+
+
+def _own_report(source: Source) -> SourceReport:
+    return SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names={},
+                        loss_unit="nats per token", params_count="as in that table", rows=len(source.rows))  # fmt: skip
+
+
+def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
+    """{run: {column: value}} of the table of details."""
+    if path is None:
+        return {}
+    columns = read_columns(path)
+    key = first_of(GROUP_NAMES, columns)
+    if key is None:
+        raise DataError(
+            f"--details {path}: no column `run` that names the runs; it has: {', '.join(columns)}"
+        )
+    found: dict[str, dict[str, object]] = {}
+    for i, run in enumerate(columns[key]):
+        if str(run) in found:
+            raise DataError(f"--details {path}: run {run!r} stands there twice")
+        found[str(run)] = {
+            name: values[i] for name, values in columns.items() if name != key and values[i] not in ("", None)
+        }
+    return found
+
+
+def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> None:
+    runs = [log.name for source in sources for log in source.logs]
+    if details and not set(runs) & set(details):
+        raise DataError(
+            f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})"
+        )
+
+
+def _check_known(told: Mapping[str, str], sources: Sequence[Source]) -> None:
+    """A told column must exist somewhere."""
+    if len(sources) == 1:
+        return  # `choose_names` says it with the source's name
+    columns = list(dict.fromkeys(name for source in sources for name in source.columns))
+    for column in told.values():
+        if column.lower() != "none" and find_column(column, columns) is None:
+            raise DataError(f"--columns: no source has a column {column!r}{did_you_mean(column, columns)}")
+
+
+def _reasons(left: Sequence[Left]) -> str:
+    more = f"; and {len(left) - 2} more runs" if len(left) > 2 else ""
+    return "; ".join(f"{x.run}: {x.reason}" for x in left[:2]) + more
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more

@@ -1,0 +1,228 @@
+"""Which column of a source is what: as the user says, else by usual names, and always with the reason.
+
+Names are compared without case and with `/`, `.`, `-` and blanks as `_`; settings may stand one level down
+(`model.n_params`). Where two columns could be a needed quantity, the user is asked.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.quantities import did_you_mean
+
+_SPLITS = ("eval", "val", "valid", "validation", "heldout", "held_out")
+HELD_OUT = (*(f"{split}_loss" for split in _SPLITS), "loss_val", "loss_eval")
+_UNCLEAR_PARAMS = ("n", "n_params", "num_params", "num_parameters", "n_parameters", "parameters", "model_params",
+                   "param_count", "nparams")  # fmt: skip
+NON_EMBEDDING = ("params", "student_params", "non_embedding_params", "num_non_embedding_params",
+                  "n_non_embedding_params", "params_non_embedding", "n_params_non_embedding",
+                  "num_params_non_embedding", "n_no_embed", "params_no_embed")  # fmt: skip
+TOTAL = ("total_params", "params_total", "num_total_params", "n_params_total", "model_num_parameters")
+GROUP_NAMES = (
+    "group",
+    "run_name",
+    "trunk",
+    "run",
+    "run_id",
+    "name",
+    "experiment",
+    "experiment_name",
+    "exp_name",
+)
+STEP_NAMES = ("step", "global_step", "train_global_step", "trainer_global_step", "iter", "iteration", "steps")
+
+_USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
+    "params": (NON_EMBEDDING, TOTAL, _UNCLEAR_PARAMS),
+    "total_params": (TOTAL,),
+    "tokens": (
+        ("tokens", "student_tokens"),
+        (
+            "tokens_seen",
+            "num_tokens",
+            "n_tokens",
+            "total_tokens",
+            "train_tokens",
+            "consumed_tokens",
+            "tokens_processed",
+            "num_input_tokens_seen",
+            "train_num_input_tokens_seen",
+            "d",
+        ),
+    ),
+    "loss": (HELD_OUT,),
+    "teacher_loss": (("teacher_loss", "teacher_eval_loss", "teacher_val_loss", "eval_teacher_loss"),),
+    "teacher_params": (("teacher_params",),),
+    "teacher_tokens": (("teacher_tokens",),),
+    "teacher_run": (("teacher_run",),),
+    "supervised_loss": (("supervised_loss",),),
+    "loss_se": (("loss_se", "eval_loss_se", "val_loss_se"),),
+    "lambda": (("lambda", "distill_weight"),),
+    "temperature": (("temperature", "distill_temperature", "kd_temperature"),),
+    "init": (("init",),),
+    "seed": (("seed",),),
+    "width": (("width", "d_model", "hidden_size", "n_embd"),),
+    "teacher_width": (("teacher_width",),),
+    "layers": (("layers", "depth", "n_layer", "n_layers", "num_layers", "num_hidden_layers"),),
+    "peak_lr": (("peak_lr", "learning_rate", "max_lr", "lr"),),
+    "batch_tokens": (("batch_tokens", "tokens_per_step", "tokens_per_batch", "global_batch_tokens"),),
+    "unique_tokens": (("unique_tokens",),),
+    "vocab_size": (("vocab_size",),),
+    "train_flops": (("train_flops", "total_flos", "train_total_flos"),),
+    "seconds": (("seconds", "runtime", "train_runtime", "wall_seconds"),),
+    "device": (("device",),),
+    "step": (STEP_NAMES,),
+    "rate": (("lr", "learning_rate", "train_lr", "train_learning_rate"),),
+    "planned_steps": (("max_steps", "max_iters", "num_train_steps"),),
+    "group": (GROUP_NAMES,),
+}
+"""Our name -> tiers of usual names: a later tier is only looked at where an earlier one has none."""
+_PLAIN_LOSS = ("loss", "final_loss", "student_loss")
+"""In a table of finished runs these are the result; in a log a bare `loss` is mostly that of the last batch."""
+NEEDED = ("params", "tokens", "loss")
+_OURS = {"student_params": "params", "student_tokens": "tokens", "student_loss": "loss"}
+_ABOVE = ("model", "student", "config", "train", "training", "trainer", "args", "data", "model_config")
+"""What may stand before a usual name: `model.n_params` is one, `teacher.n_params` is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A column and why it was taken."""
+
+    column: str
+    why: str
+
+
+Names = Mapping[str, Choice]
+
+
+def plain(name: str) -> str:
+    """The name as names are compared."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def first_of(usual_names: Iterable[str], columns: Iterable[str]) -> str | None:
+    """The column that bears the first of these names, in their order."""
+    known = {plain(column): column for column in reversed(list(columns))}
+    return next((known[name] for name in usual_names if name in known), None)
+
+
+def usual(name: str, columns: Iterable[str], *, table: bool = True) -> list[str]:
+    """The columns that could be ours by name: all of the first tier that has any."""
+    tiers = _USUAL[name]
+    if name == "loss" and table:
+        tiers = ((*HELD_OUT, *_PLAIN_LOSS),)
+    columns = list(columns)
+    for tier in tiers:
+        for bare in (lambda c: plain(c), _below):
+            found = [column for column in columns if bare(column) in tier]
+            if found:
+                return found
+    return []
+
+
+def _below(column: str) -> str:
+    """`model.n_params` -> `n_params`; other names as they are."""
+    head, _, tail = column.replace("/", ".").rpartition(".")
+    return plain(tail) if plain(head) in _ABOVE else plain(column)
+
+
+def check_told(told: Mapping[str, str]) -> dict[str, str]:
+    """The user's mapping under our names.
+
+    Raises:
+        ConfigError: a name that means nothing here.
+    """
+    wanted = {_OURS.get(name, name): column for name, column in told.items()}
+    for name in wanted:
+        if name not in _USUAL:
+            raise ConfigError(
+                f"--columns: unknown name {name!r}{did_you_mean(name, _USUAL)}; known: {', '.join(_USUAL)}"
+            )
+    return wanted
+
+
+def choose_names(
+    columns: list[str], told: Mapping[str, str], *, where: str, table: bool, told_elsewhere: bool
+) -> Names:
+    """Our names to the columns of one source.
+
+    Args:
+        columns: everything that some run of the source has.
+        told: {our name: column} of the user, checked.
+        where: the source's name for messages.
+        table: a table of runs, in which `loss` is the result.
+        told_elsewhere: another source may have the columns told; a missing one is guessed here.
+
+    Raises:
+        DataError: a needed quantity is not there, or a told column is not.
+        ConfigError: two columns could be one needed quantity.
+    """
+    found: dict[str, Choice] = {}
+    for name, column in told.items():
+        exact = find_column(column, columns)
+        if exact is not None:
+            found[name] = Choice(exact, "as told")
+        elif not told_elsewhere and column.lower() != "none":
+            raise DataError(
+                f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}"
+            )
+    for name in _USUAL:
+        if name == "group" and not table:
+            continue  # a tracker knows its runs
+        if name in told and (name in found or told[name].lower() == "none"):
+            continue
+        candidates = [c for c in usual(name, columns, table=table) if not _is_taken(c, name, found)]
+        if len(candidates) > 1 and name in (*NEEDED, "teacher_loss"):
+            raise ConfigError(
+                f"{where}: {name} could be {' or '.join(candidates)}; say which with --columns {name}={candidates[0]}"
+            )
+        if candidates:
+            found[name] = Choice(candidates[0], "our name" if candidates[0] == name else "a usual name")
+    return found
+
+
+def _is_taken(column: str, name: str, found: Names) -> bool:
+    """A column is one thing only, except that total parameters may have to stand in for params."""
+    return any(c.column == column and (n, name) not in _SHARED for n, c in found.items())
+
+
+_SHARED = {("params", "total_params"), ("peak_lr", "rate"), ("run", "group")}
+
+
+def find_column(column: str, columns: list[str]) -> str | None:
+    """The column meant: exactly so, else alone in reading the same (`model/n_params` for `model.n_params`)."""
+    if column in columns:
+        return column
+    alike = [c for c in columns if plain(c) == plain(column)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def require(names: Names, columns: list[str], *, where: str) -> None:
+    """Refuse a source that lacks a needed quantity.
+
+    Raises:
+        DataError: names it, what the source has, and how to say it.
+    """
+    hints = {
+        "params": "or give it with --set params=300M, or per run with --details TABLE",
+        "tokens": "or count them from steps with --tokens-per-step TOKENS",
+        "loss": "",
+    }
+    for name in NEEDED:
+        if name in names:
+            continue
+        training = [c for c in columns if plain(c) in ("loss", "train_loss", "training_loss")]
+        hint = hints[name]
+        if name == "loss" and training:
+            hint = (f"- {training[0]} looks like the training loss, of single batches or a running mean, and laws want "
+                    f"that of held-out text; --columns loss={training[0]} takes it all the same")  # fmt: skip
+        raise DataError(
+            f"{where}: no column for {name}; it has: {_listed(columns)}. Say which with --columns {name}=COLUMN "
+            f"{hint}".rstrip()
+        )
+
+
+def _listed(columns: list[str], most: int = 24) -> str:
+    more = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return (", ".join(columns[:most]) or "nothing") + more
