@@ -1,8 +1,9 @@
 """Does `settle` keep its word, and what do `plan` and `fit` make of the same pilots? Checked where the truth is known.
 
     python benchmarks/settle.py --quick                           # a minute: what constants are tuned with
-    python benchmarks/settle.py --only simulated --seeds 0:128    # tuning seeds are below 1000, fresh ones above
-    python benchmarks/settle.py --worlds DIR... --out RESULTS.json --page PAGE.md --figure FIGURE.png
+    python benchmarks/settle.py --only simulated --seeds 0:64 1000:1160 --plan-every 8 --out RESULTS.json
+    python benchmarks/settle.py --only worlds --worlds DIR... --plan-every 8 --out RESULTS.json
+    python benchmarks/settle_page.py RESULTS.json... --page PAGE.md --figure FIGURE.png
 
 Simulated: loss surfaces of four families (planner_truths.py), pilots with seed noise, 2 % of the target's compute
 (settle_decisions.py). Worlds: real training in languages with an exact oracle, pilots answered from finished studies
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from settle_decisions import arms, draw_decision
 from settle_loop import settle
-from settle_page import draw, page, text
+from settle_page import text
 from settle_peers import fitted, planned, simulated_study
 from settle_rules import follow
 from settle_scores import judge, regret
@@ -28,8 +29,9 @@ from settle_worlds import world_decisions
 import distillaw as dl
 from distillaw.settling.question import NONE
 
-FRESH = 1000
-"""Seeds from here on were never tuned on."""
+LATER, UNTOUCHED = 1000, 5000
+"""Seeds below the first were tuned on; of those from it on the misfit alone was chosen; those from the second on were
+run once, when every constant was fixed, and are a tier of their own."""
 FULL, QUICK = ("0:128", "1000:1256"), ("0:32",)
 
 
@@ -38,8 +40,9 @@ def simulated_row(number, with_peers):
     decision = draw_decision(number)
     settlement = settle(decision.question, decision.runner())
     row = {
-        "tier": "simulated", "cluster": number, "family": decision.family, "kind": decision.kind,
-        "scale": decision.scale, "seeds": "fresh" if number >= FRESH else "tuning",
+        "tier": "untouched" if number >= UNTOUCHED else "simulated", "cluster": number,
+        "family": decision.family, "kind": decision.kind,
+        "scale": decision.scale, "seeds": f"from {LATER}" if number >= LATER else "tuning",
         "teachers": "stored" if all(c.flops == 0 for c in decision.question.candidates) else "online",
         "allowed": f"{decision.question.margin / decision.losses[NONE]:.2%}",
         "kin": "same text" if decision.question.candidates[0].params else "unknown",
@@ -137,8 +140,6 @@ def arguments():
     )
     parser.add_argument("--rows", action="store_true", help="print a line per decision")
     parser.add_argument("--out", type=Path, help="scores as JSON")
-    parser.add_argument("--page", type=Path, help="tables as Markdown")
-    parser.add_argument("--figure", type=Path, help="reliability curves")
     args = parser.parse_args()
     args.seeds = numbers(args.seeds or (QUICK if args.quick else FULL))
     if args.plan_every is None:
@@ -152,15 +153,14 @@ def main():
     partial = args.out.with_suffix(".partial.jsonl") if args.out else None
     rows = run(tasks(args), args.plan_every, partial, sys.stderr.write)
     sys.stderr.write("\n")
-    found = {"tiers": summarise(rows), "cpu_seconds": round(time.process_time() - started, 1)}
+    found = {
+        "command": " ".join(["python", "benchmarks/settle.py", *sys.argv[1:]]), "tiers": summarise(rows),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }  # fmt: skip
     print(text(found, rows if args.rows else ()))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
         partial.unlink(missing_ok=True)
-    if args.page:
-        args.page.write_text(page(found, args.figure))
-    if args.figure:
-        draw(found, args.figure)
 
 
 if __name__ == "__main__":

@@ -119,10 +119,17 @@ def test_the_clairvoyant_is_never_false_and_the_believer_in_one_pilot_is():
 def test_the_page_and_the_figure_say_what_was_found(tmp_path):
     decision = draw_decision(0)
     rows = [scored(decision, believing(decision, decision.losses, 1e-6), number) for number in range(3)]
-    found = {"tiers": summarise(rows), "cpu_seconds": 1.0}
-    for written in (text(found, rows), page(found, tmp_path / "figure.png")):
+    found = {"tiers": summarise(rows), "cpu_seconds": 1.0, "command": "python benchmarks/settle.py --some"}
+    other = {
+        "tiers": summarise([row | {"tier": "untouched"} for row in rows]),
+        "cpu_seconds": 2.0,
+        "command": "other",
+    }
+    whole = page([found, other], tmp_path / "figure.png")
+    for written in (text(found, rows), whole):
         assert "settle" in written and "a gain at all looks" in written and "best-loss teacher" in written
-    draw(found, tmp_path / "figure.png")
+    assert found["command"] in whole and "untouched seeds" in whole and "run once" in whole
+    draw([found, other], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
