@@ -46,7 +46,7 @@ class Record:
 def identity(setting: Setting) -> dict[str, object]:
     """What makes it the same question: whatever pilots or their meaning depend on."""
     spec, engine = setting.spec, setting.pilots.spec
-    teachers = {engine.teacher_label(t): setting.pilots.facts.fingerprints[t.source] for t in engine.teachers}
+    teachers = {t.label: setting.pilots.facts.fingerprints[t.source] for t in engine.teachers}
     return {"text": setting.store_hash, "teachers": teachers, **_settings(spec)}
 
 
