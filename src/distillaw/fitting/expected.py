@@ -1,0 +1,218 @@
+"""What runs would identify, before they are made: standard errors from the information matrix at a guessed law.
+
+Linearised at the guess with the weak prior of `uncertainty.py` (spec experiments.md section 6.5, fitting.md section
+5). Two forms of the distillation law are asked, those a study fits: `reduced` with five parameters and `kappa` with
+eight. Branches of one trunk share half of their error's variance; that and the size of the error are set so that the
+pocket study's predicted errors come near its bootstrap (docs/protocols.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillaw.fitting.curve import Curve
+from distillaw.fitting.guess import guessed_curve
+from distillaw.fitting.models import FREE, StudentModel
+from distillaw.fitting.uncertainty import Belief, Cells, guessed_belief
+from distillaw.laws.base import Array
+from distillaw.laws.published import PublishedLaw
+
+NOISE = 0.005
+"""Spread of a run's ln loss about the law that is fitted, what the law misses included."""
+SHARED = 0.5
+"""Share of that variance which all branches of one trunk have in common."""
+_GRID = 161
+"""Teacher losses tried for the best one."""
+_STEP = 0.01
+"""Of ln L_T, in the curvature at the best teacher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRuns:
+    """Runs by their cells (m,), and which of them are branches of one trunk."""
+
+    cells: Cells
+    trunk: NDArray[np.int64]
+    """(m,): runs with the same number are correlated."""
+
+    def taught(self) -> Cells:
+        """The distilled ones."""
+        return _rows(self.cells, self.cells.taught)
+
+    def followed_by(self, cells: Cells) -> "PlannedRuns":
+        """These and further runs, each of a trunk of its own."""
+        both = [np.concatenate([getattr(self.cells, name), getattr(cells, name)]) for name in _COLUMNS]
+        fresh = np.arange(len(cells)) + (self.trunk.max() + 1 if len(self.trunk) else 0)
+        return PlannedRuns(cells=Cells(**dict(zip(_COLUMNS, both, strict=True))),
+                           trunk=np.concatenate([self.trunk, fresh]))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestRatio:
+    """L_T* / Ltilde_S of one student cell: the teacher that would serve it best, over the loss it reaches alone."""
+
+    params: float
+    tokens: float
+    ratio: float
+    error: float
+    """Standard error of the ratio; infinite where the best of the runs' teachers is at an end of their range."""
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Whether the runs have teachers on both sides of the best."""
+        return bool(np.isfinite(self.error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What one form, fitted to the runs, is expected to know."""
+
+    form: str
+    values: Mapping[str, float]
+    """Of the guess, in this form."""
+    errors: Mapping[str, float]
+    """Standard errors by the same names."""
+    best: tuple[BestRatio, ...] = ()
+    """Of every distilled student cell, shortest first."""
+
+
+def expect(
+    law: PublishedLaw, runs: PlannedRuns, *, form: str, noise: float = NOISE, shared: float = SHARED
+) -> Expected:
+    """Standard errors that a form would have after the runs, if the guess were the truth.
+
+    Args:
+        law: the guess (`prior_laws`); of the supervised form only its supervised half matters.
+        runs: the runs in question, those without a teacher included: they inform Ltilde_S.
+        form: `supervised`, `reduced` or `kappa`.
+        noise: standard deviation of a run, in ln L.
+        shared: share of its variance that branches of one trunk have in common.
+    """
+    if form == "supervised":
+        runs = PlannedRuns(cells=_rows(runs.cells, ~runs.cells.taught), trunk=runs.trunk[~runs.cells.taught])
+    curve = _curve(law, runs.cells, form)
+    prior = guessed_belief(curve, noise=noise)
+    belief = replace(prior, covariance=_after(prior, runs, shared))
+    values, gradients = _coefficients(curve, len(belief.covariance))
+    errors = {name: _error(belief, gradient) for name, gradient in gradients.items()}
+    best = best_ratios(belief, runs.taught()) if curve.is_student else ()
+    return Expected(form=form, values=values, errors=errors, best=best)
+
+
+def _curve(law: PublishedLaw, cells: Cells, form: str) -> Curve:
+    """The guess in the form that is fitted."""
+    curve = guessed_curve(law, around=cells, taught=form != "supervised")
+    if form == "supervised":
+        return curve
+    # eps -> 0 at fixed kappa: the eight-parameter form keeps the guess's c0, kappa and f1
+    curve = replace(curve, form="kappa", theta=np.r_[curve.theta[:8], 0.0])
+    return curve if form == "kappa" else _reduced(curve, _rows(cells, cells.taught))
+
+
+def _reduced(curve: Curve, cells: Cells) -> Curve:
+    """The five-parameter form nearest to a curve at some cells: damped Gauss-Newton on ln L."""
+    n, d = np.log(cells.params) - curve.centre[0], np.log(cells.tokens) - curve.centre[1]
+    t, s = np.log(cells.teacher_loss), _log_alone(curve, cells)
+    y = curve.log_value({"student_params": np.log(cells.params), "student_tokens": np.log(cells.tokens),
+                         "teacher_loss": t}, replicates=False)[0]  # fmt: skip
+    model = StudentModel(n, d, t, s, form="reduced")
+    free = list(FREE["reduced"])
+    theta = np.where(np.isin(np.arange(9), free), curve.theta, 0.0)
+    damping, residual = 1e-2, model.value(theta[None])[0] - y
+    for _ in range(60):
+        J = model.evaluate(theta[None]).gradient[0, free]
+        A = J @ J.T
+        step = np.linalg.solve(A + damping * (np.diag(np.diag(A)) + 1e-9 * np.eye(len(A))), J @ residual)
+        moved = theta.copy()
+        moved[free] = np.clip(theta[free] - step, model.lower[free], model.upper[free])
+        new = model.value(moved[None])[0] - y
+        better = new @ new < residual @ residual
+        damping *= 0.3 if better else 8.0
+        if better:
+            theta, residual = moved, new
+        if damping > 1e8:
+            break
+    return replace(curve, form="reduced", theta=theta)
+
+
+def _log_alone(curve: Curve, cells: Cells) -> Array:
+    assert curve.behind is not None
+    at = {"params": np.log(cells.params), "tokens": np.log(cells.tokens)}
+    return curve.behind.log_value(at, replicates=False)[0]
+
+
+def _after(belief: Belief, runs: PlannedRuns, shared: float) -> Array:
+    """Covariance (k, k) after the runs, branches of one trunk correlated."""
+    J = belief.gradient(runs.cells)
+    CJ = belief.covariance @ J.T
+    same = runs.trunk[:, None] == runs.trunk[None, :]
+    spread = belief.noise**2 * ((1 - shared) * np.eye(len(J)) + shared * same)
+    return belief.covariance - CJ @ np.linalg.solve(J @ CJ + spread, CJ.T)
+
+
+def _coefficients(curve: Curve, size: int) -> tuple[dict[str, float], dict[str, Array]]:
+    """Identified quantities of a curve and their gradients (size,) by its parameters."""
+    unit, theta = np.eye(size), curve.theta
+    own = len(curve.theta) if curve.is_student else 0
+    level = curve.behind if curve.is_student else curve
+    values, gradients = {}, {}
+    if curve.is_student:
+        edge = float(np.exp(-np.exp(theta[7]) * theta[6]))  # kappa^-f1
+        values = {"c0": theta[5], "break": edge, "f1": float(np.exp(theta[7])), "p": theta[2]}
+        bend = -np.exp(theta[7]) * (unit[6] + theta[6] * unit[7])
+        gradients = {"c0": unit[5], "break": edge * bend, "f1": np.exp(theta[7]) * unit[7], "p": unit[2]}
+        if curve.form == "kappa":
+            values["q"], gradients["q"] = theta[3], unit[3]
+    if level is not None and size > own:
+        e = float(np.exp(level.theta[0]))
+        values |= {"supervised E": e, "supervised p": level.theta[3], "supervised q": level.theta[4]}
+        gradients |= {
+            "supervised E": e * unit[own],
+            "supervised p": unit[own + 3],
+            "supervised q": unit[own + 4],
+        }
+    return {name: float(value) for name, value in values.items()}, gradients
+
+
+def _error(belief: Belief, gradient: Array) -> float:
+    return float(np.sqrt(max(gradient @ belief.covariance @ gradient, 0.0)))
+
+
+def best_ratios(belief: Belief, taught: Cells) -> tuple[BestRatio, ...]:
+    """The best L_T / Ltilde_S of every student cell within the range of teachers, with its standard error.
+
+    At the best teacher d ln L_S / dt = 0 with t = ln L_T, so t* moves by -(d2 / dt dtheta) / (d2 / dt2) per parameter.
+    """
+    if not len(taught):
+        return ()
+    students = np.unique(np.stack([taught.tokens, taught.params], axis=1), axis=0)
+    low, high = np.log(taught.teacher_loss.min()), np.log(taught.teacher_loss.max())
+    return tuple(_best_ratio(belief, n, d, low, high) for d, n in students)
+
+
+def _best_ratio(belief: Belief, n: float, d: float, low: float, high: float) -> BestRatio:
+    def at(t: Array) -> Cells:
+        return Cells.of({"params": n, "tokens": d, "teacher_loss": np.exp(t)}, what="students")
+
+    alone = Cells.of({"params": n, "tokens": d}, what="students")
+    s = float(belief.log_loss(alone)[0])
+    tried = np.linspace(low, high, _GRID)
+    i = int(np.argmin(belief.log_loss(at(tried))))
+    t = float(tried[i])
+    ratio = float(np.exp(t - s))
+    if i in (0, _GRID - 1):
+        return BestRatio(params=n, tokens=d, ratio=ratio, error=np.inf)
+    near = at(np.array([t - _STEP, t, t + _STEP]))
+    f, G = belief.log_loss(near), belief.gradient(near)
+    curvature = max(float(f[0] - 2 * f[1] + f[2]) / _STEP**2, 1e-6)
+    slope = -(G[2] - G[0]) / (2 * _STEP) / curvature - belief.gradient(alone)[0]
+    return BestRatio(params=n, tokens=d, ratio=ratio, error=ratio * _error(belief, slope))
+
+
+_COLUMNS = ("params", "tokens", "teacher_loss")
+
+
+def _rows(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
+    return Cells(**{name: getattr(cells, name)[keep] for name in _COLUMNS})
