@@ -158,7 +158,7 @@ def main() -> None:
         return
     from worlds_study_answers import answers
     from worlds_study_figures import draw
-    from worlds_study_page import PAGE, filled
+    from worlds_study_page import PAGE, TABLES, filled
     from worlds_study_pairs import read_study
 
     began = time.process_time()
@@ -166,7 +166,7 @@ def main() -> None:
     write_json(RESULTS, found)
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     if PAGE.exists():
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found, TABLES), encoding="utf-8")
     draw(found)
     print(f"{RESULTS}: {time.process_time() - began:.0f} s of CPU time")
 

@@ -1,6 +1,7 @@
 """Tables of docs/worlds-study.md; its figures are in worlds_study_figures.py."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "worlds-study.md"
@@ -10,11 +11,11 @@ NAMES = {
 }  # fmt: skip
 
 
-def filled(page: str, found: dict) -> str:
+def filled(page: str, found: dict, tables: Mapping[str, Callable[[dict], str]]) -> str:
     """The page with what stands between `<!-- table NAME -->` and `<!-- end -->` made anew."""
 
     def table(match: re.Match) -> str:
-        return f"<!-- table {match[1]} -->\n{TABLES[match[1]](found)}\n<!-- end -->"
+        return f"<!-- table {match[1]} -->\n{tables[match[1]](found)}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
 
