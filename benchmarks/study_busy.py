@@ -17,7 +17,7 @@ from pathlib import Path
 from distillaw.cli.display import LogDisplay
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
-from distillaw.sweep.local import available_cores
+from distillaw.sweep.local import LocalExecutor, available_cores
 from distillaw.sweep.study import run_study
 
 
@@ -34,7 +34,11 @@ def main() -> None:
     cores = available_cores()
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(
-            spec, Path(folder), workers=cores, display=LogDisplay(cost.tokens), command="benchmark"
+            spec,
+            Path(folder),
+            place=lambda study: LocalExecutor(study, cores),
+            display=LogDisplay(cost.tokens),
+            command="benchmark",
         )
     result = {
         "command": f"python benchmarks/study_busy.py --study {arguments.study.name}",

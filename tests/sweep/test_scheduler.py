@@ -14,15 +14,23 @@ import pytest
 
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
+from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.study import read_progress, run_study
+
+
+def one_worker(study: StudyFolder) -> LocalExecutor:
+    """One process of this machine."""
+    return LocalExecutor(study, 1)
+
 
 CALL = """
 import sys
 from pathlib import Path
 from distillaw.cli.display import QuietDisplay
 from distillaw.sweep.checks import load_study
+from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.study import run_study
-outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), workers=2, display=QuietDisplay(), command="test")
+outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), place=lambda study: LocalExecutor(study, 2), display=QuietDisplay(), command="test")
 print(len(outcome.done), len(outcome.failed))
 """
 
@@ -143,7 +151,7 @@ def test_a_failing_run_is_marked_and_the_others_go_on(tiny, tmp_path):
                 weights = study.run(job.run_ids[0]).path / "model.safetensors"
                 weights.write_bytes(weights.read_bytes()[:500])
 
-    outcome = run_study(spec, folder, workers=1, display=Saboteur(), command="test")
+    outcome = run_study(spec, folder, place=one_worker, display=Saboteur(), command="test")
     progress = read_progress(study)
     assert len(progress.failures) == 5 == len(outcome.failed)
     assert all("no model can be loaded" in error for error in progress.failures.values()), progress.failures
@@ -175,7 +183,7 @@ def test_a_damaged_result_names_the_file_and_the_remedy(tiny, tmp_path, whole):
     file = next(folder.glob("runs/*/result.json"))
     file.write_text("{")
     with pytest.raises(CacheError, match=r"result.json: damaged.*Delete"):
-        run_study(load_study(tiny), folder, workers=1, display=QuietDisplay(), command="test")
+        run_study(load_study(tiny), folder, place=one_worker, display=QuietDisplay(), command="test")
 
 
 def test_the_folder_of_another_study_is_refused(tiny, whole):
@@ -184,17 +192,20 @@ def test_the_folder_of_another_study_is_refused(tiny, whole):
 
     tiny.write_text(tiny.read_text().replace('name = "tiny"', 'name = "other"'))
     with pytest.raises(ConfigError, match=r"holds the study 'tiny', not 'other'"):
-        run_study(load_study(tiny), whole, workers=1, display=QuietDisplay(), command="test")
+        run_study(load_study(tiny), whole, place=one_worker, display=QuietDisplay(), command="test")
 
 
 def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
     from distillaw.cli.display import QuietDisplay
     from distillaw.errors import RunError
-    from distillaw.runs.files import locked
+    from distillaw.runs.lock import locked
 
     folder = tmp_path / "study"
-    with locked(folder / ".lock", "it"), pytest.raises(RunError, match=r"another process \(pid \d+\)"):
-        run_study(load_study(tiny), folder, workers=1, display=QuietDisplay(), command="test")
+    with (
+        locked(folder / ".lock", "it"),
+        pytest.raises(RunError, match=r"another process \(pid \d+ on .+, since .+\)"),
+    ):
+        run_study(load_study(tiny), folder, place=one_worker, display=QuietDisplay(), command="test")
 
 
 def _wait_for_runs(folder: Path, count: int) -> None:

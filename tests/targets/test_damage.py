@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from distillaw.errors import CacheError, RunError
-from distillaw.runs.files import locked
+from distillaw.runs.lock import locked
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.manifest import read_manifest
 from distillaw.targets.scheme import Scheme

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from distillaw.quantities import format_count, format_seconds
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.local import Display
+from distillaw.sweep.outcome import Display
 
 LOG_SECONDS = 20.0
 

@@ -15,13 +15,15 @@ from distillaw.cli.settle_verdict import verdict_json
 from distillaw.cli.settle_words import finite, look
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
-from distillaw.runs.files import locked, write_json
+from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import next_stage
 from distillaw.settling.question import PilotRun, Question, Stage
 from distillaw.settling.standing import Standing, standing
-from distillaw.sweep.local import LocalScheduler
+from distillaw.sweep.holding import hold_study
+from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.pilots import Pilots, Train, Tuned
+from distillaw.sweep.scheduler import Scheduler
 from distillaw.sweep.study import check_disk, clear_failures
 
 
@@ -61,11 +63,11 @@ def settle_in(
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: a pilot failed, training without a teacher diverged, or another process works on the folder.
     """
-    with locked(folder / ".lock", f"the folder {folder}"):
-        study = StudyFolder(folder)
+    study = StudyFolder(folder.resolve())
+    with hold_study(study, display.note) as claim:
         check_folder(folder, spec)
         clear_failures(study)
-        with LocalScheduler(study, workers=workers, display=display) as scheduler:
+        with Scheduler(study, LocalExecutor(study, workers), display=display, claim=claim) as scheduler:
             setting = open_setting(spec, study, display, command)
             record = continue_record(folder, setting, choose_search(setting))
             record.save(folder)

@@ -16,7 +16,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import Candidate, Question, Size
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
-from distillaw.sweep.local import Display
+from distillaw.sweep.outcome import Display
 from distillaw.sweep.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts, write_study

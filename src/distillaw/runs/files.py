@@ -1,16 +1,14 @@
-"""Files that are never half written: atomic replacement, append-only logs, locks, hashes.
+"""Files that are never half written: atomic replacement, append-only logs, hashes.
 
 Every file of a run or study goes through here. A full disk leaves the previous version in place.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from distillaw.errors import CacheError, RunError
 
@@ -121,32 +119,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[IO[str]]:
-    """Hold an exclusive lock on a file for the duration; the kernel drops it when the process dies.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise RunError(
-            f"{path.parent} cannot be used as a folder ({error.strerror}); choose another one with --out"
-        ) from error
-    with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
-            raise RunError(
-                f"{what} is being worked on by another process ({holder}); wait for it or stop it"
-            ) from None
-        stream.truncate(0)
-        stream.write(f"pid {os.getpid()}\n")
-        stream.flush()
-        yield stream

@@ -97,6 +97,11 @@ class StudyFolder:
         """Token shards, tokenizer and manifest."""
         return self.path / "data"
 
+    @property
+    def workers(self) -> Path:
+        """Logs of the workers, and who they are while they live."""
+        return self.path / "workers"
+
     def run(self, run_id: str) -> RunFolder:
         """The folder of one run, existing or not."""
         return RunFolder(self.path / "runs" / run_id)

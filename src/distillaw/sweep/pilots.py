@@ -25,7 +25,7 @@ from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
 Train = Callable[[Callable[[], Board]], object]
-"""Trains what a board lacks: `LocalScheduler.run`."""
+"""Trains what a board lacks: `Scheduler.run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +59,14 @@ class Pilots:
         Raises:
             RunError: every rate diverged, or a run failed.
         """
-        if not self.spec.tuning.enabled:
-            board = Board(jobs=[], waiting=[])
-            rates = {"supervised": self.spec.peak_lr, "distilled": self.spec.peak_lr}
-            return Tuned(
-                rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=self._tuning(board)
-            )
-        train(self._search_board)
-        self._refuse_failures(self._search_board().jobs)
+        if self.spec.tuning.enabled:
+            train(self._search_board)
+            self._refuse_failures(self._search_board().jobs)
         return self._tuned()
+
+    def searched(self) -> Tuned | None:
+        """What the search has found; None while something of it is still to be trained."""
+        return None if self.spec.tuning.enabled and self._search_board().jobs else self._tuned()
 
     def usual_search(self) -> StudyCost:
         """What the search costs if it need not move far from its start; nothing is trained."""
@@ -99,6 +98,10 @@ class Pilots:
         return board
 
     def _tuned(self) -> Tuned:
+        if not self.spec.tuning.enabled:
+            rates = {"supervised": self.spec.peak_lr, "distilled": self.spec.peak_lr}
+            tuning = self._tuning(Board(jobs=[], waiting=[]))
+            return Tuned(rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=tuning)
         board, planner = self._search_board(), self._planner()
         assert board.supervised is not None and board.distilled is not None
         searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}

@@ -15,12 +15,13 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.errors import ConfigError, RunError
 from distillaw.runs.config import from_table, read_toml
-from distillaw.runs.files import locked
+from distillaw.runs.lock import locked
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.jobs import Job, Planner
-from distillaw.sweep.local import Display, available_cores
+from distillaw.sweep.local import available_cores
+from distillaw.sweep.outcome import Display
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec

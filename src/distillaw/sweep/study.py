@@ -37,7 +37,7 @@ from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_o
 
 def run_study(
     spec: StudySpec, folder: Path, *, place: Callable[[StudyFolder], Executor], display: Display, command: str,
-    again: Sequence[str] = (),
+    again: Sequence[str] = (), holdout: bool = True,
 ) -> Outcome:  # fmt: skip
     """Train whatever the study still lacks and write its tables.
 
@@ -48,6 +48,7 @@ def run_study(
         display: told about every job.
         command: how the user called, for the report.
         again: finished or failed runs to be done again; what they were is kept aside.
+        holdout: whether held-out students are trained too; they wait until predictions of them are frozen.
 
     Returns:
         What was done, and every run of the study that has failed, now or before.

@@ -17,7 +17,8 @@ from distillaw.data.shards import TokenStore
 from distillaw.errors import CacheError, RunError
 from distillaw.models.oracle import AnyTeacher
 from distillaw.quantities import format_bytes
-from distillaw.runs.files import disk_error, file_sha256, locked
+from distillaw.runs.files import disk_error, file_sha256
+from distillaw.runs.lock import locked
 from distillaw.targets.make import TargetMaker, windows_per_forward
 from distillaw.targets.manifest import (
     LOG,

@@ -1,0 +1,205 @@
+"""`distillaw study run`: train what a study lacks, on this machine, on Slurm or on Ray, then fit and decide."""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.display import make_display, say
+from distillaw.cli.workers import count_workers
+from distillaw.errors import ConfigError, RunError
+from distillaw.quantities import format_flop, format_seconds
+
+if TYPE_CHECKING:
+    from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.executor import Executor
+    from distillaw.sweep.outcome import Outcome
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Options of `--executor slurm` and `--executor ray`, per worker."""
+
+    partition: str = ""
+    """Slurm: where jobs go."""
+    time: str = "60"
+    """Slurm: time limit of a job, minutes or D-HH:MM:SS; a job that meets it saves and is submitted again."""
+    cpus: int = 1
+    """Cores of a worker."""
+    gpus: int = 0
+    """Devices of a worker."""
+    mem: str = ""
+    """Memory of a worker, e.g. 4G."""
+    sbatch: tuple[str, ...] = ()
+    """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
+    ray_address: str = ""
+    """Ray: `auto`, host:6379 or ray://host:10001; without one a cluster of this machine."""
+    callback_host: str = ""
+    """Name or address under which workers on other machines reach this one, if not its own name."""
+
+
+def run(
+    study: Path,
+    *,
+    corpus: str | None = None,
+    out: Annotated[Path | None, Parameter(help="Study folder; default out/<name>.")] = None,
+    executor: Literal["local", "slurm", "ray"] = "local",
+    workers: int = 0,
+    cluster: ClusterOptions | None = None,
+    again: tuple[str, ...] = (),
+    quiet: bool = False,
+    json: bool = False,
+) -> int:
+    """Train whatever the study still lacks, fit its laws, decide, and write the report.
+
+    Safe to interrupt and to repeat, on the same executor or another: finished runs are kept, unfinished ones continue
+    from their checkpoint.
+
+    Args:
+        study: the study's TOML file.
+        corpus: the text, instead of the study file's data.corpus.
+        out: study folder; default out/<name of the study>. On a cluster: on a disk that all machines share.
+        executor: where workers run: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
+        workers: at once; 0 takes one per CUDA device or core here, and what the cluster holds on Ray; Slurm wants a
+            number.
+        cluster: what a worker on Slurm or Ray gets.
+        again: a run to be done again, by its id; what it was is kept aside. May be repeated.
+        quiet: no progress, only the result.
+        json: print one JSON object at the end.
+    """
+    from distillaw.sweep.checks import load_study
+    from distillaw.sweep.cost import study_cost, study_vocab
+    from distillaw.sweep.study import require_trainable, run_study
+
+    require_trainable()
+    spec = load_study(study, corpus=corpus)
+    folder = out or Path("out") / spec.name
+    place, count = _choose_place(executor, workers, cluster or ClusterOptions())
+    cost = study_cost(spec, study_vocab(spec))
+    say(
+        f"{spec.name}: {cost.num_runs} runs in all, {format_flop(cost.flops)}, about "
+        f"{format_seconds(cost.wall_seconds(count))} on {count} cores from nothing; folder {folder}",
+        quiet=quiet,
+    )
+    share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
+    with make_display(cost.tokens * share_left, quiet=quiet) as display:
+        command = shlex.join(["distillaw", *sys.argv[1:]])
+        outcome = run_study(spec, folder, place=place, display=display, command=command, again=again)
+    return _conclude(folder, outcome, quiet=quiet, as_json=json)
+
+
+def _choose_place(
+    executor: str, workers: int, options: ClusterOptions
+) -> tuple[Callable[["StudyFolder"], "Executor"], int]:
+    """How to open the place where workers run, and how many there will be (a guess for Ray, which is not asked yet).
+
+    Raises:
+        ConfigError: options that do not fit the executor.
+    """
+    _refuse_strangers(executor, options)
+    if executor == "slurm":
+        return _slurm(workers, options), workers
+    if executor == "ray":
+        return _ray(workers, options), workers or count_workers(0)
+    from distillaw.sweep.local import LocalExecutor
+
+    count = count_workers(workers)
+    return lambda study: LocalExecutor(study, count), count
+
+
+_OF_SLURM = ("partition", "time", "sbatch")
+_OF_CLUSTERS = ("cpus", "gpus", "mem", "callback_host")
+
+
+def _refuse_strangers(executor: str, options: ClusterOptions) -> None:
+    """An option that the executor does not know would be ignored in silence."""
+    known = {"local": (), "slurm": (*_OF_SLURM, *_OF_CLUSTERS), "ray": ("ray_address", *_OF_CLUSTERS)}[
+        executor
+    ]
+    for name in (*_OF_SLURM, *_OF_CLUSTERS, "ray_address"):
+        if name not in known and getattr(options, name) != getattr(ClusterOptions(), name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} means nothing to --executor {executor}; drop it or choose another executor"
+            )
+    for name, least in (("cpus", 1), ("gpus", 0)):
+        if getattr(options, name) < least:
+            raise ConfigError(f"--{name} {getattr(options, name)}: give {least} or more")
+
+
+def _slurm(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
+    from distillaw.sweep.slurm import SlurmExecutor, SlurmSettings
+
+    if workers < 1:
+        raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
+    settings = SlurmSettings(
+        workers=workers, partition=options.partition, time=options.time, cpus=options.cpus, gpus=options.gpus,
+        mem=options.mem, extra=_pairs(options.sbatch), callback_host=options.callback_host,
+    )  # fmt: skip
+    return lambda study: SlurmExecutor(study, settings)
+
+
+def _ray(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
+    from distillaw.sweep.on_ray import RayExecutor, RaySettings
+
+    settings = RaySettings(
+        workers=workers, address=options.ray_address, cpus=options.cpus, gpus=options.gpus,
+        memory_bytes=_memory_bytes(options.mem),
+        callback_host=options.callback_host,
+    )  # fmt: skip
+    return lambda study: RayExecutor(study, settings)
+
+
+def _memory_bytes(text: str) -> float:
+    """Bytes of `4G` or `512M`, as sbatch writes memory: powers of 1024, megabytes without a suffix."""
+    if not text:
+        return 0.0
+    number, unit = (text[:-1], text[-1].upper()) if text[-1].isalpha() else (text, "M")
+    try:
+        return float(number) * 1024.0 ** ("KMGT".index(unit) + 1)
+    except ValueError:
+        raise ConfigError(f"--mem {text!r}: give a number with K, M, G or T, e.g. 4G") from None
+
+
+def _pairs(settings: tuple[str, ...]) -> Mapping[str, str | bool]:
+    """`account=x` and bare words such as `exclusive`, with or without their dashes."""
+    pairs: dict[str, str | bool] = {}
+    for setting in settings:
+        key, equals, value = setting.lstrip("-").partition("=")
+        if not key or (equals and not value):
+            raise ConfigError(f"--sbatch {setting!r}: give name=value, or the name alone for a switch")
+        pairs[key.replace("-", "_")] = value if equals else True
+    return pairs
+
+
+def _conclude(folder: Path, outcome: "Outcome", *, quiet: bool, as_json: bool) -> int:
+    """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
+    for run_id, error in outcome.failed.items():
+        sys.stderr.write(f"failed: {run_id}: {error}\n")
+    for reason in outcome.waiting:
+        sys.stderr.write(f"not trained: {reason}\n")
+    if not (folder / "runs.parquet").exists():
+        raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
+    from distillaw.report.study import conclude_study
+
+    conclusion = conclude_study(folder)
+    if as_json:
+        print_json({
+            "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,
+            "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
+            "report": str(conclusion.report), "verdict": conclusion.verdict,
+        })  # fmt: skip
+    else:
+        if outcome.done:
+            busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
+            took = format_seconds(outcome.wall_seconds)
+            say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy", quiet=quiet)
+        elif not outcome.failed:
+            say("nothing left to train", quiet=quiet)
+        print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
+    return 1 if outcome.failed or outcome.waiting else 0

@@ -1,0 +1,105 @@
+"""`distillaw study show`: what a study would train and cost, before anything is spent."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.workers import count_workers
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+
+
+def show(
+    study: Path,
+    *,
+    corpus: str | None = None,
+    workers: Annotated[int, Parameter(help="Processes, one core each; 0 takes all cores.")] = 0,
+    json: bool = False,
+) -> None:
+    """Print the runs, FLOP, time and disk of a study before anything is spent.
+
+    Args:
+        study: the study's TOML file.
+        corpus: the text, instead of the study file's data.corpus.
+        workers: processes, one core each; 0 takes all cores.
+        json: print one JSON object.
+    """
+    from distillaw.sweep.checks import load_study
+    from distillaw.sweep.cost import (
+        FLOP_PER_SECOND,
+        SECONDS_PER_RUN,
+        SECONDS_PER_TOKEN,
+        study_cost,
+        study_vocab,
+    )
+
+    spec = load_study(study, corpus=corpus)
+    cost = study_cost(spec, study_vocab(spec))
+    cores = count_workers(workers)
+    wall = cost.wall_seconds(cores)
+    if json:
+        rows = [
+            {"trunk": job.trunk.label, "role": job.trunk.role, "purpose": job.trunk.purpose, "arm": job.trunk.arm,
+             "params": job.trunk.params, "tokens": list(job.budgets), "seed": job.trunk.seed, "core_seconds": seconds}
+            for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
+        ]  # fmt: skip
+        print_json({"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, "num_runs": cost.num_runs,
+                    "flops": cost.flops, "seconds": wall, "workers": cores, "disk_bytes": cost.disk_bytes})  # fmt: skip
+        return
+    _print_trunks(cost.jobs, cost.seconds)
+    print(
+        f"\n{spec.name}: {cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
+        f"{format_flop(cost.flops)}\nabout {format_seconds(wall)} on {cores} cores, "
+        f"{format_bytes(cost.disk_bytes)} on disk"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, "
+        f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
+    )
+    _print_unknowns(spec)
+    text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
+    print(f"\nnext: distillaw study run {shlex.quote(str(study))}{text}")
+
+
+def _print_trunks(jobs: list, seconds: list[float]) -> None:
+    from rich.table import Table
+
+    from distillaw.cli.console import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "purpose",
+        "model",
+        "arm",
+        "params",
+        "layers x width",
+        "token budgets",
+        "trunks",
+        "core time",
+    ):
+        table.add_column(name, justify="right" if name in ("params", "trunks", "core time") else "left")
+    groups: dict[tuple, list[float]] = {}
+    for job, cost in zip(jobs, seconds, strict=True):
+        trunk = job.trunk
+        key = (
+            trunk.purpose,
+            trunk.label,
+            trunk.arm,
+            trunk.params,
+            f"{trunk.layers} x {trunk.width}",
+            job.budgets,
+        )
+        groups.setdefault(key, []).append(cost)
+    for (purpose, label, arm, params, shape, budgets), costs in groups.items():
+        tokens = ", ".join(format_count(t) for t in budgets)
+        table.add_row(
+            purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
+        )
+    console().print(table)
+
+
+def _print_unknowns(spec) -> None:
+    if spec.tuning.enabled:
+        print(
+            "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"
+        )

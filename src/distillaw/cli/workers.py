@@ -1,0 +1,17 @@
+"""How many workers a command starts on this machine."""
+
+from distillaw.errors import ConfigError
+
+
+def count_workers(asked: int) -> int:
+    """Workers to start: if 0, one per CUDA device, or per core where there is none.
+
+    Raises:
+        ConfigError: negative, or more than four per core.
+    """
+    from distillaw.sweep.local import available_cores, cuda_devices
+
+    cores = available_cores()
+    if not 0 <= asked <= 4 * cores:
+        raise ConfigError(f"--workers {asked}: give 0 (all {cores} cores) or a number up to {4 * cores}")
+    return asked or len(cuda_devices()) or cores

@@ -1,0 +1,273 @@
+"""Who works on a folder: one process at a time, on one machine or on several that share a disk.
+
+    .lock        flock, where the file system has it: the kernel drops it when its process dies
+    .lock.json   who: host, pid, since when. Made with O_EXCL, which NFS honours; touched while its owner lives
+
+A record that a dead process left is put aside. On this machine the process table tells who is dead; for another one the
+record is watched for a while, by our own monotonic clock: an owner that does not touch it is gone. No two clocks are
+ever compared, so a clock that jumps changes nothing.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distillaw.errors import RunError
+from distillaw.runs.files import disk_error
+
+BEAT_SECONDS = 2.0
+"""How often an owner touches its record, and sees whether it is still its own."""
+WATCH_SECONDS = 30.0
+"""How long a record of another machine is watched before its owner is taken for dead."""
+GLANCE_SECONDS = 3 * BEAT_SECONDS
+"""How long it is watched by who only wants to know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process as its record names it."""
+
+    host: str
+    pid: int
+    since: str
+    """UTC, by that machine's clock; for people only."""
+    machine: str = ""
+    """Boot and process namespace: where `pid` means something."""
+    started: str = ""
+    """When the kernel started the process, in ticks since the boot: tells it from a later one of the same pid."""
+    token: str = ""
+
+    def __str__(self) -> str:
+        """Who holds it, in words."""
+        return f"pid {self.pid} on {self.host}, since {self.since}"
+
+
+class Claim:
+    """A record of ours, touched by a thread until it is released or lost."""
+
+    def __init__(self, record: Path, holder: Holder, what: str) -> None:
+        self.is_lost = False
+        """Whether another process took it (this one was silent for long), or it was deleted."""
+        self._record, self._holder, self._what = record, holder, what
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Nothing, as long as it is ours.
+
+        Raises:
+            RunError: it is lost; to go on would be to work against another process.
+        """
+        if self.is_lost:
+            now = read_holder(self._record)
+            raise RunError(
+                f"{self._what} is no longer ours: {self._record.name} "
+                + (f"now names {now}" if now else "is gone")
+                + ". This process was silent too long (suspended, or its disk did not answer) or the file was deleted; "
+                "it stops here, checkpoints are kept"
+            )
+
+    def release(self) -> None:
+        """Stop touching it, and remove it if it is still ours."""
+        self._released.set()
+        self._thread.join()
+        if self._is_ours():
+            self._record.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        holder = read_holder(self._record)
+        return holder is not None and holder.token == self._holder.token
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_SECONDS):
+            try:
+                self.is_lost = not self._is_ours()
+                if self.is_lost:
+                    return
+                os.utime(self._record)
+            except FileNotFoundError:
+                continue  # the next look decides
+            except OSError:
+                continue  # the disk does not answer: try again
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[Claim]:
+    """Hold a folder for the duration, against processes of this machine and of others that share the disk.
+
+    Args:
+        path: the lock file; its record is `path` with `.json` added.
+        what: what is held, for the message.
+        say: told when a silent process of another machine is waited for.
+
+    Raises:
+        RunError: another process holds it, or the folder cannot be written.
+    """
+    record = record_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise RunError(
+            f"{path.parent} cannot be used as a folder ({error.strerror}); choose another one with --out"
+        ) from error
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _refusal(what, read_holder(record)) from None
+        except OSError:
+            pass  # a file system without flock: the record alone decides
+        claim = make_claim(record, what, say)
+        try:
+            yield claim
+        finally:
+            claim.release()
+
+
+def make_claim(record: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Claim:
+    """Put our record there; one that a dead process left is put aside.
+
+    Raises:
+        RunError: a living process has its record there, or the disk is full.
+    """
+    me = _this_process()
+    while not _create(record, me):
+        holder = read_holder(record)
+        if holder is None:
+            continue  # it was removed between two looks
+        if holder.machine != _this_machine():
+            say(
+                f"{what} was held by {holder}; watching for {WATCH_SECONDS:g} s whether that process still lives"
+            )
+        if is_alive(record, holder):
+            raise _refusal(what, holder)
+        _put_aside(record, holder, what)
+    return Claim(record, me, what)
+
+
+def record_of(path: Path) -> Path:
+    """The record beside a lock file."""
+    return path.with_name(path.name + ".json")
+
+
+def read_holder(record: Path) -> Holder | None:
+    """Who a record names; None if there is none. One that stays unreadable names nobody."""
+    for _ in range(20):
+        try:
+            return Holder(**json.loads(record.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, OSError):  # being written just now
+            time.sleep(0.05)
+    return Holder(host="unknown", pid=0, since="unknown", machine=_this_machine())
+
+
+def is_alive(record: Path, holder: Holder, *, seconds: float = WATCH_SECONDS) -> bool:
+    """Whether the process that a record names still lives.
+
+    Args:
+        record: the record.
+        holder: what it says.
+        seconds: how long to watch one of another machine.
+    """
+    if holder.machine == _this_machine():
+        return holder.pid > 0 and _start_of(holder.pid) == holder.started
+    first, deadline = _stamp(record), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if _stamp(record) != first:
+            return _stamp(record) is not None
+    return False
+
+
+def _create(record: Path, holder: Holder) -> bool:
+    """Make the record; False if there is one."""
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise disk_error(record, error) from error
+    try:
+        os.write(descriptor, json.dumps(asdict(holder)).encode())
+        os.fsync(descriptor)
+    except OSError as error:
+        record.unlink(missing_ok=True)
+        raise disk_error(record, error) from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _put_aside(record: Path, dead: Holder, what: str) -> None:
+    """Remove a dead process's record; another process that did so first, and made its own, keeps it."""
+    aside = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
+    try:
+        os.replace(record, aside)
+    except FileNotFoundError:
+        return
+    taken = read_holder(aside)
+    if taken is not None and taken.token != dead.token:
+        os.replace(aside, record)
+        raise _refusal(what, taken)
+    aside.unlink(missing_ok=True)
+
+
+def _refusal(what: str, holder: Holder | None) -> RunError:
+    return RunError(
+        f"{what} is being worked on by another process ({holder or 'unknown'}); wait for it or stop it"
+    )
+
+
+def _stamp(record: Path) -> int | None:
+    """When it was last touched; opened anew, so that NFS asks the server."""
+    try:
+        with record.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _this_process() -> Holder:
+    return Holder(
+        host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        machine=_this_machine(), started=_start_of(os.getpid()), token=secrets.token_hex(8),
+    )  # fmt: skip
+
+
+def _this_machine() -> str:
+    """Names the boot and the process namespace (a container has its own); the host where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _start_of(pid: int) -> str:
+    """When a process of this machine started; empty if it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:  # a system without /proc
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "running"

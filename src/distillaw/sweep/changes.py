@@ -1,0 +1,133 @@
+"""What happens to finished runs when their study changes: the file was edited, or a run is asked for again."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from distillaw.errors import ConfigError, DistillawError
+from distillaw.quantities import did_you_mean
+from distillaw.runs.config import from_table
+from distillaw.runs.files import read_json
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.jobs import Board
+from distillaw.sweep.spec import StudySpec
+
+SUPERSEDED = "superseded"
+"""Folder of runs that were asked for again, as they were."""
+
+
+def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
+    """What the study file says now and said when the folder was last worked on, setting by setting."""
+    file = folder / "study.json"
+    if not file.exists():
+        return []
+    before, after = _settings(read_json(file)["spec"]), _flat(asdict(spec))
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old != new:
+            lines.append(f"{key} was {_word(old)}, now {_word(new)}")
+    return lines
+
+
+def what_belongs(board: Board, finished: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Finished runs that the study as it stands wants, and those that it does not, or not yet."""
+    wanted = {run_id for job in board.jobs for run_id in job.run_ids}
+    return [run_id for run_id in finished if run_id in wanted], [
+        run_id for run_id in finished if run_id not in wanted
+    ]
+
+
+def change_in_words(lines: Sequence[str], board: Board, finished: Sequence[str]) -> str:
+    """One message: what was changed, and what it means for what is finished."""
+    belong, others = what_belongs(board, finished)
+    shown = "; ".join(lines[:6]) + (f"; and {len(lines) - 6} more" if len(lines) > 6 else "")
+    text = f"the study file has changed since it was last run: {shown}. Of {len(finished)} finished runs {len(belong)} "
+    if not others:
+        return text + "belong to it: all of them"
+    yet = ", as far as is known before its tuning has ended" if board.waiting else ""
+    named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return (
+        f"{text}belong to it and {len(others)} do not{yet} ({named}): those stay on disk, out of the table, and count "
+        "again when the file says again what it said"
+    )
+
+
+def set_aside(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
+    """Make room for runs that are wanted again; returns what was done, in words.
+
+    The run's folder goes to superseded/RUN_ID.N and its trunk's checkpoint is deleted, so that it is trained from its
+    first step. Other runs, students of a teacher that is done again included, stay as they are.
+
+    Raises:
+        ConfigError: there is no such run; nothing has been moved.
+    """
+    known = sorted(path.name for path in (study.path / "runs").glob("*/"))
+    for run_id in run_ids:
+        if run_id not in known:
+            raise ConfigError(
+                f"--again {run_id}: no such run in {study.path / 'runs'}{did_you_mean(run_id, known)}"
+            )
+    return [_set_aside(study, run_id) for run_id in dict.fromkeys(run_ids)]
+
+
+def _set_aside(study: StudyFolder, run_id: str) -> str:
+    run, home = study.run(run_id), study.path / SUPERSEDED
+    home.mkdir(exist_ok=True)
+    number = 1 + sum(path.name.rpartition(".")[0] == run_id for path in home.iterdir())
+    target = home / f"{run_id}.{number}"
+    os.replace(run.path, target)
+    shutil.rmtree(study.trunk(run_id.rpartition("-")[0]) / "state", ignore_errors=True)
+    pupils = [r for r in study.results() if r["teacher_run"] == run_id]
+    text = f"{run_id} is trained again from its first step; what it was is kept in {target}"
+    if pupils:
+        text += (
+            f". {len(pupils)} students learnt from what it was and stay as they are; ask for them by name if they "
+            "should follow"
+        )
+    return text
+
+
+def compare_again(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
+    """The loss of runs done again beside what it was before, in words."""
+    lines = []
+    for run_id in dict.fromkeys(run_ids):
+        earlier = sorted((study.path / SUPERSEDED).glob(f"{run_id}.*/result.json"))
+        result = study.run(run_id).result()
+        if result is None or not earlier:
+            continue
+        old, new = float(str(read_json(earlier[-1])["loss"])), float(str(result["loss"]))
+        same = "the same" if new == old else f"before {old:.6f}, difference {new - old:+.2g}"
+        lines.append(f"{run_id} again: loss {new:.6f}, {same}")
+    return lines
+
+
+def _settings(spec: object) -> dict[str, object]:
+    """The settings of a stored spec; one that an older version wrote has the defaults of what is new since."""
+    assert isinstance(spec, Mapping)
+    try:
+        return _flat(asdict(from_table(StudySpec, dict(spec), "study.json")))
+    except DistillawError:
+        return _flat(spec)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Nested settings as `table.key`: value; a list of numbers or words is one value."""
+    value = json.loads(json.dumps(value))
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        items = [(str(number), entry) for number, entry in enumerate(value, 1)]
+    else:
+        return {prefix: value}
+    flat: dict[str, object] = {}
+    for key, entry in items:
+        flat |= _flat(entry, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _word(value: object) -> str:
+    return "absent" if value is None else json.dumps(value)
