@@ -1,0 +1,52 @@
+"""All controls of a study: for `distillaw study check FOLDER`, the report, and the doubt that laws carry along."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from distillaw.controls import counting, extra, horizon, noise, objective, precision, teachers, text, tuning
+from distillaw.controls.control import STATUSES, Control
+from distillaw.controls.study_runs import StudyRuns
+from distillaw.planning.record import StudyRecord
+
+_DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
+    tuning.check_rate, tuning.check_batch, horizon.check_horizon, horizon.check_steps,
+    text.check_disjoint, extra.check_union, extra.check_seen, extra.check_flop, text.check_epoch,
+    noise.check_seeds, noise.check_errors, teachers.check_range, teachers.check_pairs,
+    counting.check_share, counting.check_conventions, objective.check_lambda, objective.check_temperature,
+)  # fmt: skip
+_LAWS = (precision.check_c0, precision.check_ratio)
+
+
+def check_design(record: StudyRecord) -> list[Control]:
+    """The controls that need runs alone: before a law is fitted."""
+    runs = StudyRuns(record)
+    return [check(runs) for check in _DESIGN] if runs.grid else []
+
+
+def check_controls(record: StudyRecord) -> list[Control]:
+    """All controls, those of the stored laws' precision included; empty without a finished student."""
+    runs = StudyRuns(record)
+    return [check(runs) for check in (*_DESIGN, *_LAWS)] if runs.grid else []
+
+
+def summary(controls: Sequence[Control]) -> str:
+    """`6 passed, 1 failed, 3 not done`, what applies only."""
+    order = ("passed", "failed", "undecided", "not done")
+    counts = {status: sum(c.status == status for c in controls) for status in order}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none applies"
+
+
+def doubts(controls: Sequence[Control], concern: str) -> dict[str, list[str]]:
+    """Status -> names of the controls of laws or gains that did not pass, worst first; what a law's file carries."""
+    found = {status: [c.name for c in controls if c.status == status and concern in c.concerns]
+             for status in STATUSES[:3]}  # fmt: skip
+    return {status: names for status, names in found.items() if names}
+
+
+def caveat(found: Mapping[str, Sequence[str]]) -> str:
+    """The doubts in one sentence; empty where no control failed."""
+    failed = found.get("failed")
+    return (
+        f"controls failed: {', '.join(failed)} (distillaw study check FOLDER says what they mean)"
+        if failed
+        else ""
+    )
