@@ -134,7 +134,7 @@ def test_a_dry_run_says_what_would_follow_and_trains_nothing(tmp_path, capsys):
         workers=1,
     )
     text = capsys.readouterr().out
-    assert "first stage: " in text
+    assert "stage 1: " in text
     assert "none and oracle" in text
     assert "later stages" in text
     assert not (out / "runs").exists()

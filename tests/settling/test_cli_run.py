@@ -57,10 +57,10 @@ def _file(folder: Path, budget: str = "20%") -> Path:
     return path
 
 
-def _start(file: Path, folder: Path) -> subprocess.Popen:
+def _start(file: Path, folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("distillaw")), "settle", str(file), "--out", str(folder), "--json",
-         "--workers", "1"],
+         "--workers", "1", *more],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -155,6 +155,24 @@ def test_a_second_call_trains_nothing_and_says_the_same(settled):
     again = _finish(_start(_file(folder.parent), folder))
     assert _trained(folder) == before
     assert again == answer
+
+
+def test_a_dry_run_shows_what_comes_next_not_what_was_done(settled, tmp_path):
+    folder, answer = settled
+    copy = tmp_path / "out"
+    shutil.copytree(folder, copy)
+    ended = _finish(_start(_file(tmp_path), copy, "--dry-run"))
+    assert ended["next_stage"] is None
+    assert ended["stages_done"] == len(answer["stages"])
+    assert ended["compute_spent"] == pytest.approx(answer["compute_spent"])
+    last = answer["stages"][-1]
+    lost = next(run for run in last["runs"] if run["teacher"] == "none")
+    (copy / "runs" / lost["run_id"] / "result.json").unlink()
+    again = _finish(_start(_file(tmp_path), copy, "--dry-run"))
+    assert again["stages_done"] == len(answer["stages"]) - 1
+    assert again["next_stage"]["is_begun"]
+    assert (again["next_stage"]["sizes"], again["next_stage"]["tokens"]) == (last["sizes"], last["tokens"])
+    assert again["next_stage"]["runs"] < len(last["runs"])
 
 
 @pytest.mark.slow

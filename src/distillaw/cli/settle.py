@@ -27,14 +27,14 @@ def settle(
         file: a study's [data], [training], [[teachers]] and [target], and a [settle] table.
         question: what is to be settled, instead of or on top of the file.
         out: folder, an ordinary study folder; default out/NAME.
-        dry_run: only the first stage and what may follow: FLOP, time, disk; nothing is trained.
+        dry_run: only the next stage and what may follow: FLOP, time, disk; nothing is trained.
         workers: processes, one core each; 0 takes all cores.
         quiet: no progress, only the verdict.
         json: print one JSON object at the end.
     """
     from distillaw.cli.display import make_display
     from distillaw.cli.settle_options import read_settle
-    from distillaw.cli.study import count_workers
+    from distillaw.cli.workers import count_workers
     from distillaw.sweep.study import require_trainable
 
     require_trainable()

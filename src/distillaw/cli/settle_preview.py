@@ -1,19 +1,41 @@
-"""What a settlement would do first and could do at most, before anything is trained."""
+"""What a settlement would do next and could do at most; nothing is trained."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.cli.display import GrowingDisplay
 from distillaw.cli.settle_options import SettleSpec
-from distillaw.cli.settle_record import check_folder, continue_record
-from distillaw.cli.settle_run import choose_search, search_flops
+from distillaw.cli.settle_record import Record, check_folder, continue_record, stages_of
+from distillaw.cli.settle_run import choose_search
 from distillaw.cli.settle_setup import Setting, open_setting
-from distillaw.runs.files import locked
+from distillaw.runs.lock import locked
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import nearest_stage, next_stage
-from distillaw.settling.question import Question, Stage, stage_flops
+from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
 from distillaw.sweep.cost import StudyCost
-from distillaw.sweep.pilots import Tuned
+from distillaw.sweep.pilots import Pilots, Tuned
+from distillaw.sweep.study import clear_failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ahead:
+    """What is still to be run."""
+
+    question: Question
+    """What the search costs is spent."""
+    search: StudyCost | None
+    """None where there is none, or it is over."""
+    done: Sequence[Stage]
+    stage: Stage | None
+    """The next, or the one that was interrupted; None: nothing more would be run."""
+    cost: StudyCost | None
+    """Of what is left of it."""
+
+    @property
+    def spent(self) -> float:
+        """FLOP, a search that is still to come included."""
+        return self.question.spent + sum(stage_flops(self.question, stage) for stage in self.done)
 
 
 def preview(
@@ -26,26 +48,48 @@ def preview(
     """
     with locked(folder / ".lock", f"the folder {folder}"):
         check_folder(folder, spec)
+        clear_failures(StudyFolder(folder))  # they would be tried again
         setting = open_setting(spec, StudyFolder(folder), display, command)
-        search = continue_record(folder, setting, choose_search(setting)).search_tokens
-    question = replace(setting.question, spent=search_flops(setting, search))
-    stage = next_stage(question, [], [])
-    pilots = setting.with_search(search)
-    start = Tuned(rates={"supervised": spec.peak_lr, "distilled": spec.peak_lr}, batch_tokens=spec.batch_tokens,
-                  flops=0.0, tuning={})  # fmt: skip
-    costs = [] if stage is None else [pilots.cost(pilots.jobs(stage, start))]
-    if search:
-        costs.insert(0, pilots.usual_search())
+        record = continue_record(folder, setting, choose_search(setting))
+        ahead = _look_ahead(setting, record)
+    question, tokens = ahead.question, record.search_tokens
     return {
         "folder": str(folder), "target_compute": question.target_flops, "budget": question.budget,
         "share_of_target": question.budget / question.target_flops, "margin": question.margin,
         "level": question.level,
         "teachers": [{"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates],
         "sizes": [{"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes],
-        "search": None if not search else {"tokens": search, **_cost(costs[0], workers)},
-        "first_stage": None if stage is None else _stage(question, stage, costs[-1], workers),
-        "later_stages": _later(setting, question, costs, workers),
+        "has_search": bool(tokens),
+        "search": None if ahead.search is None else {"tokens": tokens, **_cost(ahead.search, workers)},
+        "stages_done": len(ahead.done), "compute_spent": ahead.spent - (ahead.search.flops if ahead.search else 0.0),
+        "next_stage": _stage(ahead, len(record.stages), workers), "later_stages": _later(ahead, workers),
     }  # fmt: skip
+
+
+def _look_ahead(setting: Setting, record: Record) -> _Ahead:
+    """Where the folder stands: a search that is still to be run takes what it usually does."""
+    pilots, spec = setting.with_search(record.search_tokens), setting.spec
+    tuned, search = pilots.searched(), None
+    if tuned is None:
+        search = pilots.usual_search()
+        tuned = Tuned(rates={"supervised": spec.peak_lr, "distilled": spec.peak_lr}, batch_tokens=spec.batch_tokens,
+                      flops=search.flops, tuning={})  # fmt: skip
+    question = setting.tuned_question(tuned)
+    done, stage = _next(pilots, question, tuned, stages_of(record))
+    cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
+    return _Ahead(question=question, search=search, done=done, stage=stage, cost=cost)
+
+
+def _next(
+    pilots: Pilots, question: Question, tuned: Tuned, decided: Sequence[Stage]
+) -> tuple[Sequence[Stage], Stage | None]:
+    """Stages that have run, and what comes next: the first that was interrupted, or a new one."""
+    runs: dict[str, PilotRun] = {}
+    for number, stage in enumerate(decided):
+        if pilots.missing(pilots.jobs(stage, tuned)):
+            return decided[:number], stage
+        runs |= {run.run_id: run for run in pilots.results(stage, tuned)}
+    return decided, next_stage(question, decided, list(runs.values()))
 
 
 def _cost(cost: StudyCost, workers: int) -> dict[str, object]:
@@ -53,26 +97,30 @@ def _cost(cost: StudyCost, workers: int) -> dict[str, object]:
             "disk_bytes": cost.disk_bytes}  # fmt: skip
 
 
-def _stage(question: Question, stage: Stage, cost: StudyCost, workers: int) -> dict[str, object]:
+def _stage(ahead: _Ahead, decided: int, workers: int) -> dict[str, object] | None:
+    question, stage, cost = ahead.question, ahead.stage, ahead.cost
+    if stage is None or cost is None:
+        return None
     return {
         "sizes": list(stage.labels), "student_params": question.size(stage.size).params, "tokens": list(stage.tokens),
-        "teachers": list(stage.candidates), "seeds": list(stage.seeds), **_cost(cost, workers),
-        "compute": stage_flops(question, stage),
+        "teachers": list(stage.candidates), "seeds": list(stage.seeds), "is_begun": len(ahead.done) < decided,
+        **_cost(cost, workers), "compute": min(stage_flops(question, stage), cost.flops),
     }  # fmt: skip
 
 
-def _later(setting: Setting, question: Question, costs: list[StudyCost], workers: int) -> dict[str, object]:
-    """At most: all that is left of the budget, as fast and as bulky as what comes first.
+def _later(ahead: _Ahead, workers: int) -> dict[str, object] | None:
+    """At most: all that is left of the budget, as fast and as bulky as what comes next.
 
     The largest pilot is the one that all of it would buy with one teacher left.
     """
-    spent = sum(cost.flops for cost in costs)
-    left = max(0.0, question.budget - spent)
-    cheapest = min(question.candidates, key=lambda c: c.flops)
-    largest = nearest_stage(question, (cheapest.name,), left, 1)
-    share = left / spent if spent else 0.0
+    question, stage, cost = ahead.question, ahead.stage, ahead.cost
+    if stage is None or cost is None:
+        return None
+    left = max(0.0, question.budget - ahead.spent - stage_flops(question, stage))
+    cheapest = min(stage.candidates, key=lambda name: question.candidate(name).flops)
+    largest = nearest_stage(question, (cheapest,), left, 1)
+    share = left / cost.flops
     return {
-        "compute": left, "seconds": share * sum(sum(cost.seconds) for cost in costs) / workers,
-        "disk_bytes": share * sum(cost.disk_bytes for cost in costs),
+        "compute": left, "seconds": share * sum(cost.seconds) / workers, "disk_bytes": share * cost.disk_bytes,
         "largest_size": None if largest is None else largest.size,
     }  # fmt: skip

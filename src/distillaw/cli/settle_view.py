@@ -91,17 +91,21 @@ def show_preview(answer: Answer) -> None:
         print(f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
               f"{teacher['flops_per_token']:.3g} FLOP per token")  # fmt: skip
     print(f"sizes of pilots: {', '.join(size['size'] for size in answer['sizes'])}")
-    search, stage, later = answer["search"], answer["first_stage"], answer["later_stages"]
-    if search is None:
+    search, stage, later = answer["search"], answer["next_stage"], answer["later_stages"]
+    if answer["compute_spent"]:
+        print(f"done: {_done(answer)}, {format_flop(answer['compute_spent'])}")
+    if not answer["has_search"]:
         print("no search for a learning rate: it would cost more than the budget has to spare")
-    else:
+    elif search is not None:
         print(f"search for the learning rate: {search['runs']} runs on {format_count(search['tokens'])} tokens or a "
               f"few more, {_costs(search)}")  # fmt: skip
     if stage is None:
-        print("no stage: nothing that is affordable would settle it")
+        print("no further stage: it is settled, or nothing that is affordable would settle it")
         return
+    left = " (what is left of it)" if stage["is_begun"] else ""
     print(
-        f"first stage: {', '.join(stage['sizes'])} parameters on {_counts(stage['tokens'])} tokens, none and "
+        f"stage {answer['stages_done'] + 1}{left}: {', '.join(stage['sizes'])} parameters on "
+        f"{_counts(stage['tokens'])} tokens, none and "
         f"{', '.join(stage['teachers'])}, {_seeds(stage)}: {stage['runs']} runs, {_costs(stage)}"
     )
     if later["largest_size"] is None:
@@ -110,6 +114,12 @@ def show_preview(answer: Answer) -> None:
         print(f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
               f"{later['largest_size']} parameters")  # fmt: skip
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
+
+
+def _done(answer: Answer) -> str:
+    stages = answer["stages_done"]
+    counted = f"{stages} stage{'s' if stages != 1 else ''}"
+    return f"{counted} and the search for the learning rate" if answer["has_search"] else counted
 
 
 def _seeds(stage: Answer) -> str:
