@@ -83,8 +83,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     losses = teacher_losses(engine, store, facts, study)
     write_study(engine, study, store, command)
     candidates = tuple(
-        _candidate(t.label, losses[t.label], t.source, forward[t.source])
-        for t in engine.teachers
+        _candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers
     )
     question = Question(
         target=target, tokens=_target(spec).tokens, candidates=candidates, budget=budget,
