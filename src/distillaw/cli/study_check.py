@@ -34,8 +34,10 @@ def study_check(
     record = read_study(folder)
     controls = check_controls(record)
     if json_:
-        print_json({"study": record.name, "folder": str(folder), "summary": summary(controls),
-                    "controls": [control.to_json() for control in controls], "problems": list(record.problems)})  # fmt: skip
+        print_json({
+            "study": record.name, "folder": str(folder), "summary": summary(controls),
+            "controls": [control.to_json() for control in controls], "problems": list(record.problems),
+        })  # fmt: skip
         return
     for problem in record.problems:
         print(f"mind: {problem}")

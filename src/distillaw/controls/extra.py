@@ -45,7 +45,7 @@ def _sign(low: float, high: float) -> Status:
 
 def _gain_words(found: Difference) -> str:
     low, high = found.interval()
-    return f"{found.mean:+.3f} [{low:+.3f}, {high:+.3f}] nats{'' if found.is_paired else ', unpaired'}"
+    return f"{found.mean:+.3f} [{low:+.3f}, {high:+.3f}] nats{'' if found.is_paired else ' (unpaired)'}"
 
 
 # --- the union of both texts ------------------------------------------------------------------------------------------
@@ -136,8 +136,8 @@ def check_seen(runs: StudyRuns) -> Control:
 
 def _students_of(runs: StudyRuns, place: Place) -> dict[int, Run]:
     """Runs at a place, controls included: settings as the grid's, text its teacher's."""
-    return {run.seed: run for run in runs.record.runs
-            if run.row.get("role") == "student" and (run.params, run.tokens, run.teacher_run or "") == place}  # fmt: skip
+    students = [run for run in runs.record.runs if run.row.get("role") == "student"]
+    return {run.seed: run for run in students if (run.params, run.tokens, run.teacher_run or "") == place}
 
 
 def _seen(runs: StudyRuns) -> dict[Place, Difference]:

@@ -4,7 +4,8 @@ The best rate falls with the horizon. A trunk keeps one rate for all its branche
 than they could be, and its law's token exponent too flat. Runs at other rates say by how much: at the largest token
 count they must be made for it, at the smallest the search has often made them already.
 
-    slope = -d ln L / d ln D of the grid;   tilt = (e_large / L_large - e_small / L_small) / (slope ln(D_large / D_small))
+    slope = -d ln L / d ln D of the grid
+    tilt = (e_large / L_large - e_small / L_small) / (slope ln(D_large / D_small))
 
 with e the loss that the best other rate saves. A slope of ln L that is off by this share is an exponent of what is
 reducible that is off by the same share, to first order.
@@ -184,8 +185,9 @@ def _worst_excess(runs: StudyRuns, excesses: Mapping[Place, Excess]) -> str:
     low, high = one.difference.interval()
     largest = _ends(runs, one.place[0], one.place[2])[1]
     short = "" if one.place[1] == largest else f" (of {budget_text(largest)})"
-    unpaired = "" if one.difference.is_paired else ", unpaired"
-    return f"most lost: {where}{short}, where x{one.best:g} is better by {saved:.3f} [{low:.3f}, {high:.3f}] nats{unpaired}"
+    unpaired = "" if one.difference.is_paired else " (unpaired)"
+    saving = f"{saved:.3f} [{low:.3f}, {high:.3f}] nats{unpaired}"
+    return f"most lost: {where}{short}, where x{one.best:g} is better by {saving}"
 
 
 def _excess_numbers(runs: StudyRuns, one: Excess) -> dict[str, object]:

@@ -4,6 +4,7 @@ Expected: the information of the runs at guessed laws (`fitting/expected.py`), t
 the covariance of the fit's bootstrap replicates, resampled by trunk. Both are linearised in the same way.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,6 @@ from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expe
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.uncertainty import Cells, fitted_belief
-from distillaw.planning.cells import Cell
 from distillaw.planning.record import Run, StudyRecord
 
 C0 = About(
@@ -41,35 +41,38 @@ class Precision:
 
     c0: float
     ratio: float
-    """Of L_T* / Ltilde_S at the cell asked about; infinite where the teachers do not bracket it."""
+    """Of L_T* / Ltilde_S, the middle one of the student cells whose best teacher the teachers bracket; infinite if none."""
+    bracketed: int
+    """Student cells that they bracket."""
 
 
 def check_c0(runs: StudyRuns) -> Control:
     """The standard error of c0 is at most 0.3."""
-    return _check(runs, C0, "c0", MOST_C0)
+    return _check(runs, C0, lambda found: found.c0, MOST_C0)
 
 
 def check_ratio(runs: StudyRuns) -> Control:
-    """The standard error of the best L_T over the student's own loss, at the target, is at most 0.03."""
-    return _check(runs, RATIO, "ratio", MOST_RATIO)
+    """The standard error of the best L_T over the student's own loss is at most 0.03, where teachers bracket it."""
+    return _check(runs, RATIO, lambda found: found.ratio, MOST_RATIO)
 
 
-def _check(runs: StudyRuns, about: About, name: str, limit: float) -> Control:
+def _check(runs: StudyRuns, about: About, error: Callable[[Precision], float], limit: float) -> Control:
     if not runs.taught_by:
         return about.control("not applicable", "no student has a teacher")
-    cell = runs.target()
-    if cell is None:
-        return about.control("not done", "no student was run both with and without a teacher")
     fit = best_fit(runs.record)
     form = "kappa" if fit is None else FORMS[fit.family]
-    expected = getattr(_expected(runs.record, cell, form), name)
+    expected = error(_expected(runs.record, form))
     numbers: dict[str, object] = {"expected": _finite(expected), "limit": limit, "form": form}
-    words = f"{_said(expected)} expected, {limit} wanted"
+    words = f"expected: {_said(expected)}; wanted {limit}"
     if fit is None:
-        return about.control("not done", f"no usable distillation law with replicates ({words})", **numbers)
-    reached = getattr(_reached(runs.record, cell, fit), name)
-    numbers |= {"reached": _finite(reached), "family": fit.family, "fit_status": fit.status.name}
-    words = f"{_said(reached)} in the {fit.family} law, {fit.status.name} ({words})"
+        return about.control(
+            "not done", f"no usable distillation law with replicates yet; {words}", **numbers
+        )
+    found = _reached(runs.record, fit)
+    reached = error(found)
+    numbers |= {"reached": _finite(reached), "family": fit.family, "fit_status": fit.status.name,
+                "bracketed_cells": found.bracketed}  # fmt: skip
+    words = f"{_said(reached)} in the {fit.family} law ({fit.status.name}); {words}"
     return about.control("passed" if reached <= limit else "failed", words, **numbers)
 
 
@@ -80,32 +83,28 @@ def best_fit(record: StudyRecord) -> FitResult | None:
                  and len(fit.curve.replicates) > 1), None)  # fmt: skip
 
 
-def _expected(record: StudyRecord, cell: Cell, form: str) -> Precision:
+def _expected(record: StudyRecord, form: str) -> Precision:
     """The middle of the guesses."""
     students = record.students
     codes = {group: i for i, group in enumerate(sorted({_group(run) for run in students}))}
     planned = PlannedRuns(cells=_cells(students), trunk=np.array([codes[_group(run)] for run in students]))
     guesses = prior_laws(np.array([float(run.params) for run in students])).values()
-    found = [expect(law, planned, form=form) for law in guesses]
-    return Precision(c0=float(np.median([one.errors["c0"] for one in found])),
-                     ratio=float(np.median([_at(one.best, cell) for one in found])))  # fmt: skip
+    found = [
+        _precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)
+    ]
+    return Precision(c0=float(np.median([one.c0 for one in found])), ratio=float(np.median([one.ratio for one in found])),
+                     bracketed=min(one.bracketed for one in found))  # fmt: skip
 
 
-def _reached(record: StudyRecord, cell: Cell, fit: FitResult) -> Precision:
+def _reached(record: StudyRecord, fit: FitResult) -> Precision:
     belief = fitted_belief(fit)
     taught = _cells([run for run in record.students if run.teacher_run])
-    return Precision(
-        c0=float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])),
-        ratio=_at(best_ratios(belief, taught), cell),
-    )
+    return _precision(float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])), best_ratios(belief, taught))
 
 
-def _at(best: tuple[BestRatio, ...], cell: Cell) -> float:
-    return next(
-        one.error
-        for one in best
-        if np.isclose(one.params, cell.params) and np.isclose(one.tokens, cell.tokens)
-    )
+def _precision(c0: float, best: Sequence[BestRatio]) -> Precision:
+    errors = [one.error for one in best if one.is_bracketed]
+    return Precision(c0=c0, ratio=float(np.median(errors)) if errors else float("inf"), bracketed=len(errors))
 
 
 def _cells(runs: list[Run]) -> Cells:
@@ -120,9 +119,7 @@ def _group(run: Run) -> str:
 
 
 def _said(error: float) -> str:
-    return (
-        f"{error:.2g}" if np.isfinite(error) else "none: the best teacher is at an end of the teachers' range"
-    )
+    return f"standard error {error:.2g}" if np.isfinite(error) else "no cell whose best teacher is bracketed"
 
 
 def _finite(error: float) -> float | None:

@@ -17,8 +17,8 @@ RANGE = About(
 PAIRS = About(
     name="equal-loss-pairs",
     guards="the laws see a teacher only through its loss; if size or tokens count as well, they are wrong in form",
-    remedy="train pairs of teachers to one loss with sizes at least 1.5 apart, all students from both; more seeds where "
-    "undecided",
+    remedy="train pairs of teachers to one loss with sizes at least 1.5 apart, all students from both; more seeds "
+    "where undecided",
     concerns=("laws",),
 )
 LOW, HIGH = 0.65, 1.05

@@ -11,7 +11,7 @@ from distillaw.runs.files import read_json
 
 DISJOINT = About(
     name="disjoint-text",
-    guards="a teacher is over-confident on text it has learnt from: its students get targets unlike those of fresh text",
+    guards="a teacher is over-confident on text it has learnt: its students get targets unlike those of fresh text",
     remedy="train students on the student split from teachers of the teacher split; make a teacher that saw the "
     "student's text a control of its own",
 )  # fmt: skip
