@@ -97,7 +97,9 @@ def show_card(card: "Scorecard") -> None:
             console.print(table)
     best = [best_sentence(entry) for entry in tally.head_to_head(rows)]
     caveats = CAVEATS if card.counts["scored"] else ()
-    print_sections(console, [("Best", best), ("Not scored", card.problems), ("Read as", caveats)])
+    print_sections(
+        console, [("Best", best), ("Not scored", [*card.unreadable, *card.copies]), ("Read as", caveats)]
+    )
 
 
 def best_sentence(entry: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from distillaw.quantities import format_count
 from distillaw.report.content import Table, Value, number
 from distillaw.report.svg import INK, SERIES, Picture, new_figure, set_title, to_svg
 from distillaw.verifying import tally
+from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, score_places
 from distillaw.verifying.scoring import Scored, StudyScore
 
@@ -28,7 +29,7 @@ class FrozenPart:
 
 def frozen_part(folder: Path) -> FrozenPart:
     """The frozen predictions of a study folder, and the record of the studies that lie beside it."""
-    if not any((folder / "predictions").glob("*.json")):
+    if not frozen_files(predictions_folder(folder)):
         why = "Nothing was predicted before these runs; `distillaw verify freeze` writes predictions with a hash."
         return FrozenPart(picture=None, notes=(why,), table=None)
     try:
@@ -36,7 +37,7 @@ def frozen_part(folder: Path) -> FrozenPart:
     except DistillawError as error:
         return FrozenPart(picture=None, notes=(f"Frozen predictions cannot be read: {error}",), table=None)
     rows = card.predictions
-    notes = [*card.problems, *(line for study in card.studies for line in _file_lines(study))]
+    notes = [*card.unreadable, *(line for study in card.studies for line in _file_lines(study))]
     notes += [*_sums(card), *_beside(folder)]
     scored = [row for row in rows if row.counts]
     return FrozenPart(
@@ -55,26 +56,29 @@ def _file_lines(study: StudyScore) -> list[str]:
 def _sums(card: Scorecard) -> list[str]:
     """Sentences on errors, coverage and decisions."""
     found = [f"{n} predictions are {state}." for state, n in card.counts.items() if n and state != "scored"]
-    for one in tally.by_forecaster(card.predictions):
-        line = (
-            f"{one.by}, {_plural(one.num, one.quantity)}: root mean square error {100 * one.rms_share:.2f} %"
-        )
-        if one.coverage_interval is not None:
-            low, high = (100 * end for end in one.coverage_interval)
-            line += f", {one.hits} of {one.num_intervals} inside their intervals"
-            line += f" ({low:.0f} to {high:.0f} % if they were independent)"
-        found.append(line + ".")
-    return found + [_decision_sentence(e) for e in tally.decisions(card.predictions, card.choices)]
+    tallies = tally.by_forecaster(card.predictions)
+    for quantity, noun in (("loss", "Losses"), ("gain", "Gains over no teacher")):
+        held = [_tally_words(one) for one in tallies if one.quantity == quantity]
+        if held:
+            found.append(f"{noun} inside their intervals, and root mean square error: {'; '.join(held)}.")
+    decisions = tally.decisions(card.predictions, card.choices)
+    for question in dict.fromkeys(str(entry["question"]) for entry in decisions):
+        said = [_decision_words(entry) for entry in decisions if entry["question"] == question]
+        found.append(f"{question.capitalize()}? Right, and Brier score: {'; '.join(said)}.")
+    return found
 
 
-def _decision_sentence(entry: dict[str, Any]) -> str:
-    right = f"{entry['by']} was right {entry['right']} of {entry['num']} times"
-    right = f"{str(entry['question']).capitalize()}? {right}"
-    return f"{right}, Brier score {entry['brier']:.3f}, mean regret {entry['regret']:.4f} nats/token."
+def _tally_words(one: tally.Tally) -> str:
+    if one.coverage_interval is None:
+        return f"{one.by} without intervals, {100 * one.rms_share:.2f} %"
+    low, high = (100 * end for end in one.coverage_interval)
+    return (
+        f"{one.by} {one.hits} of {one.num_intervals} ({low:.0f} to {high:.0f} %), {100 * one.rms_share:.2f} %"
+    )
 
 
-def _plural(num: int, noun: str) -> str:
-    return f"{num} {noun}{'' if num == 1 else 'es' if noun.endswith('s') else 's'}"
+def _decision_words(entry: dict[str, Any]) -> str:
+    return f"{entry['by']} {entry['right']} of {entry['num']}, {entry['brier']:.3f}"
 
 
 def _beside(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distillaw.fitting.study import fit_laws
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
+from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.version import __version__
 
 
@@ -29,7 +30,7 @@ def conclude_study(folder: Path) -> Conclusion:
     """
     stamp, report = folder / "conclusion.json", folder / "report.html"
     files = [folder / name for name in ("runs.parquet", "study.json", "tuning.json")]
-    files += sorted((folder / "predictions").glob("*.json"))
+    files += frozen_files(predictions_folder(folder))
     inputs = content_hash([*map(file_sha256, files), __version__])
     if report.exists() and stamp.exists() and read_json(stamp).get("inputs") == inputs:
         return _read(folder, read_json(stamp))

@@ -155,6 +155,11 @@ def predictions_folder(source: Path) -> Path:
     return source / "predictions" if source.is_dir() else source.with_suffix(".predictions")
 
 
+def frozen_files(folder: Path) -> list[Path]:
+    """The files of a folder that are named as frozen predictions are, by a date."""
+    return sorted(folder.glob("[0-9]*.json"))
+
+
 def read_frozen(folder: Path) -> list[Frozen]:
     """Every file of frozen predictions in a folder, oldest first; tampered ones too.
 
@@ -162,7 +167,7 @@ def read_frozen(folder: Path) -> list[Frozen]:
         CacheError: a file cannot be read at all.
     """
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in frozen_files(folder):
         document = read_json(path)
         if document.get("kind") != KIND or not isinstance(document.get("number"), int):
             raise CacheError(f"{path}: not a file of frozen predictions; move it out of {folder}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillaw.errors import DistillawError
 from distillaw.verifying import tally
 from distillaw.verifying.scoring import (
     AFTER,
@@ -28,8 +29,10 @@ class Scorecard:
     """Predictions of one or several studies and what came of them."""
 
     studies: Sequence[StudyScore]
-    problems: Sequence[str]
-    """Studies that could not be scored."""
+    unreadable: Sequence[str] = ()
+    """Why studies could not be scored."""
+    copies: Sequence[str] = ()
+    """Studies whose files are counted already."""
 
     @property
     def predictions(self) -> list[Scored]:
@@ -44,7 +47,7 @@ class Scorecard:
     @property
     def is_sound(self) -> bool:
         """Whether every study could be scored and every file is intact."""
-        return bool(self.studies) and all(study.is_sound for study in self.studies)
+        return not self.unreadable and all(study.is_sound for study in self.studies)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -56,8 +59,8 @@ class Scorecard:
         """Plain JSON values."""
         rows = self.predictions
         return {
-            "studies": [_study_json(study) for study in self.studies], "problems": list(self.problems),
-            "is_sound": self.is_sound, "counts": dict(self.counts),
+            "studies": [_study_json(study) for study in self.studies], "unreadable": list(self.unreadable),
+            "copies": list(self.copies), "is_sound": self.is_sound, "counts": dict(self.counts),
             "predictions": [row.to_json() for row in rows], "choices": [row.to_json() for row in self.choices],
             "forecasters": [one.to_json() for one in tally.by_forecaster(rows)],
             "head_to_head": tally.head_to_head(rows), "by_distance": tally.by_distance(rows),
@@ -82,5 +85,20 @@ def score_places(places: Sequence[str | Path]) -> Scorecard:
     Raises:
         ConfigError: a place that does not exist, or holds none.
     """
-    studies, problems = score_all(places)
-    return Scorecard(studies=studies, problems=problems)
+    studies: list[StudyScore] = []
+    unreadable: list[str] = []
+    copies: list[str] = []
+    seen: set[str] = set()
+    for source in find_sources(places):
+        try:
+            score = score_study(source)
+        except DistillawError as error:
+            unreadable.append(str(error))
+            continue
+        hashes = {one.hash for one in score.files}
+        if hashes <= seen:
+            copies.append(f"{source}: its files are those of another study here; they count once")
+        else:
+            studies.append(score)
+        seen |= hashes
+    return Scorecard(studies=studies, unreadable=unreadable, copies=copies)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distillaw.errors import CacheError, ConfigError, DistillawError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.verifying.cells import Measured, TableRun, measure, read_runs
 from distillaw.verifying.frozen import (
     Choice,
@@ -20,6 +20,7 @@ from distillaw.verifying.frozen import (
     Prediction,
     cell_json,
     chain_problems,
+    frozen_files,
     predictions_folder,
     read_frozen,
 )
@@ -208,38 +209,14 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
 
 
 def _sources_below(place: Path) -> list[Path]:
-    if any(predictions_folder(place).glob("*.json")):
+    if frozen_files(predictions_folder(place)):
         return [place]
-    found: list[Path] = []
-    for pattern in ("*/predictions", "*/*/predictions", "*.predictions", "*/*.predictions"):
-        for folder in sorted(place.glob(pattern)):
-            if any(folder.glob("*.json")):
-                table = read_frozen(folder)[0].document.get("table")
-                found.append(folder.parent / str(table) if table else folder.parent)
-    return found
-
-
-def score_all(places: Sequence[str | Path]) -> tuple[list[StudyScore], list[str]]:
-    """Every study with frozen predictions among some places, and why some could not be scored.
-
-    A file that was copied along with its study counts once.
-    """
-    scores: list[StudyScore] = []
-    problems: list[str] = []
-    seen: set[str] = set()
-    for source in find_sources(places):
-        try:
-            score = score_study(source)
-        except DistillawError as error:
-            problems.append(str(error))
-            continue
-        hashes = {one.hash for one in score.files}
-        if hashes <= seen:
-            problems.append(f"{source}: a copy of predictions that are counted already")
-            continue
-        seen |= hashes
-        scores.append(score)
-    return scores, problems
+    studies = [folder.parent for depth in ("*", "*/*") for folder in sorted(place.glob(f"{depth}/predictions"))
+               if frozen_files(folder)]  # fmt: skip
+    tables = [folder.parent / str(read_frozen(folder)[0].document["table"])
+              for pattern in ("*.predictions", "*/*.predictions") for folder in sorted(place.glob(pattern))
+              if frozen_files(folder)]  # fmt: skip
+    return studies + tables
 
 
 def _score(study: str, one: Frozen, prediction: Prediction, runs: Sequence[TableRun]) -> Scored:
