@@ -209,7 +209,7 @@ def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
 
 
 def _wait_for_runs(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while len(list(folder.glob("runs/*/result.json"))) < count:
         assert time.monotonic() < deadline, "no runs were finished"
         time.sleep(0.02)

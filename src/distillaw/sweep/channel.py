@@ -91,7 +91,8 @@ class Reception:
             host: the name or address under which workers reach this machine; empty: its own name and address.
         """
         self._key = secrets.token_bytes(32)
-        _write_key(folder / KEY_FILE, self._key)
+        self._key_file = folder / KEY_FILE
+        _write_key(self._key_file, self._key)
         self._server = socket.create_server(("", 0), backlog=128)
         self._called: dict[str, tuple[Connection, str]] = {}
         hosts = [host] if host else [socket.gethostname(), *_own_address()]
@@ -103,7 +104,9 @@ class Reception:
         return self._called.pop(name, None)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and take the key away."""
+        with contextlib.suppress(OSError):
+            self._key_file.unlink()
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.close()

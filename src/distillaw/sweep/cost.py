@@ -49,15 +49,18 @@ def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
     """FLOP, time and disk of the whole study, with tuning staying at its start."""
     facts = Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     jobs = nominal(spec, facts)
-    context = spec.training.context
-    forward = {  # per token
-        j.trunk.run_id(t): forward_flops(j.trunk.shape).total
-        for j in jobs if j.trunk.role == "teacher" for t in j.budgets
+    return jobs_cost(jobs, teacher_forward(spec, jobs))
+
+
+def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
+    """Teacher, as runs name it -> FLOP of one forward pass, per token: those that the jobs train, and external ones."""
+    return {
+        job.trunk.run_id(tokens): forward_flops(job.trunk.shape).total
+        for job in jobs if job.trunk.role == "teacher" for tokens in job.budgets
     } | {
-        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, context)
+        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, spec.training.context)
         for name in spec.external_teachers()
     }  # fmt: skip
-    return jobs_cost(jobs, forward)
 
 
 def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:

@@ -1,7 +1,7 @@
 """Workers as tasks of a Ray cluster whose machines share the study's disk.
 
-Each task is one worker in a process of its own that lives through many runs. Ray is asked for nothing but that: it does not
-retry, the scheduler does.
+Each task is one worker in a process of its own that lives through many runs. Ray is asked for nothing but that: it does
+not retry, the scheduler does.
 """
 
 import secrets
@@ -97,10 +97,10 @@ class RayExecutor:
             raise ConfigError(f"no Ray cluster at {settings.address or 'this machine'}: {error}") from error
         self.threads = settings.cpus
         self.workers = settings.workers or self._room()
-        self._work = ray.remote(serve).options(
+        self._work = ray.remote(
             num_cpus=settings.cpus, num_gpus=settings.gpus, memory=settings.memory_bytes or None, max_retries=0,
-            max_calls=1, name="distillaw",
-        )  # fmt: skip
+            max_calls=1,
+        )(serve)  # fmt: skip
         self.reception = Reception(study.workers, settings.callback_host)
 
     def start(self, number: int) -> RayWorker:

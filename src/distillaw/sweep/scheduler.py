@@ -49,6 +49,8 @@ class Worker:
     is_ready: bool = False
     is_leaving: bool = False
     """It was asked to go, or said that it does."""
+    why: str = ""
+    """Why it left, in its own words: by which signal."""
     gone_at: float | None = None
     """When its connection ended."""
     jobs: list[Job] = field(default_factory=list)
@@ -237,7 +239,7 @@ class Scheduler:
         if event in ("progress", "ended") and worker.jobs:
             self._progressed(worker, int(message["tokens"]), message.get("loss"))
         if event == "leaving":
-            worker.is_leaving = True
+            worker.is_leaving, worker.why = True, message["why"]
         if event == "ended":
             self._jobs_ended(worker, message)
         return event == "ended"
@@ -292,8 +294,9 @@ class Scheduler:
     def _ended(self, worker: Worker, ending: Ending) -> None:
         """A worker is gone: its jobs go to another one, or are given up."""
         self._workers.remove(worker)
+        how = f"asked to leave {worker.why}, {ending.how}" if worker.why else ending.how
         if worker.jobs:
-            self._log_work("lost", worker, worker.jobs, how=ending.how)
+            self._log_work("lost", worker, worker.jobs, how=how)
         if self._is_stopping:
             return
         if not worker.is_ready and not worker.is_leaving:
@@ -303,7 +306,7 @@ class Scheduler:
             self._lose(job, worker, ending, is_fault=is_fault)
         if worker.jobs and not is_fault:
             self._display.note(
-                f"{worker.handle.where} is gone ({ending.how}); another worker goes on from its checkpoints"
+                f"{worker.handle.where} is gone ({how}); another worker goes on from its checkpoints"
             )
 
     def _false_start(self, worker: Worker, ending: Ending) -> None:

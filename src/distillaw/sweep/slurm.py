@@ -1,8 +1,8 @@
 """Workers as Slurm jobs, submitted with submitit from a machine that shares the study's disk.
 
-Each job is one worker that lives through many runs. Slurm warns it before the time limit or a preemption; it saves, and the
-scheduler submits another. Jobs are never requeued by Slurm itself: there is one who decides. States are asked of squeue, so
-that clusters without an accounting database do too (submitit's own way needs sacct).
+Each job is one worker that lives through many runs. Slurm warns it before the time limit or a preemption; it saves, and
+the scheduler submits another. Jobs are never requeued by Slurm itself: there is one who decides. States are asked of
+squeue, so that clusters without an accounting database do too (submitit's own way needs sacct).
 """
 
 import re
@@ -30,8 +30,8 @@ IDLE_SECONDS = 60.0
 WARNING_SECONDS = 90
 """How long before its time limit a job is told to save."""
 
-RUNNING = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "STOPPED",
-                     "RESIZING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"})  # fmt: skip
+RUNNING = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "SIGNALING",
+                     "STOPPED", "RESIZING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"})  # fmt: skip
 FAULTS = frozenset({"FAILED", "OUT_OF_MEMORY"})
 """Ends that the job may have caused; TIMEOUT, PREEMPTED, NODE_FAIL, CANCELLED and their like came from outside."""
 

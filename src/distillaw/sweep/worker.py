@@ -1,8 +1,8 @@
 """One worker process, wherever it runs: takes jobs from the scheduler, trains them, reports (sweep/channel.py).
 
 In: {"jobs": [...]} or {"stop": true}. Out: {"event": "ready" | "progress" | "ended" | "leaving", ...}. A worker stops
-cleanly, checkpoint saved, when it is asked to, by message or by signal (Slurm warns so before it takes a node away), and
-when the scheduler is gone. A killed one is simply replaced, since everything it knew is on disk.
+cleanly, checkpoint saved, when it is asked to, by message or by signal (Slurm warns so before it takes a node away),
+and when the scheduler is gone. A killed one is simply replaced, since everything it knew is on disk.
 """
 
 import os

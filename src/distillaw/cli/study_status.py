@@ -1,0 +1,56 @@
+"""`distillaw study status`: how far a study is; works while a scheduler runs and after it died."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillaw.cli.app import print_json
+from distillaw.quantities import format_count, format_flop, format_seconds
+
+if TYPE_CHECKING:
+    from distillaw.sweep.status import StudyStatus
+
+
+def status(folder: Path, *, json: bool = False) -> int:
+    """Print progress, time left, failures and cost of a study folder.
+
+    Args:
+        folder: the study folder.
+        json: print one JSON object.
+    """
+    from distillaw.sweep.status import read_status
+
+    found = read_status(folder)
+    if json:
+        print_json(found.to_json())
+    else:
+        _print(found)
+    return 0
+
+
+def _print(found: "StudyStatus") -> None:
+    known = f"{found.done} of {found.known} runs done" + (" so far known" if found.waiting else "")
+    print(f"{found.name}: {known}, {len(found.failures)} failed, {len(found.running)} trunks in training")
+    print(f"scheduler: {found.scheduler}")
+    print(f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of core time")
+    if found.is_complete:
+        print("left: nothing")
+    else:
+        print(f"left: about {format_seconds(found.left_seconds)} ({found.left_how})")
+    _section("in training", [
+        f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
+        f"{r.where}"
+        for r in found.running
+    ])  # fmt: skip
+    _section("waiting", found.waiting)
+    _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
+    if found.others:
+        print(f"\n{found.others} finished runs do not belong to the study as it stands; they are in no table")
+
+
+def _section(title: str, lines: list[str]) -> None:
+    if lines:
+        print(f"\n{title}")
+    for line in lines[:20]:
+        print(f"  {line}")
+    if len(lines) > 20:
+        print(f"  and {len(lines) - 20} more (--json shows all)")

@@ -1,0 +1,224 @@
+"""How far a study is, from its folder alone: what is done, runs, waits, failed, was spent and is left.
+
+Reads only, takes no lock, needs no torch. What runs now is what the living scheduler's scheduler.json says; the rest is
+computed from runs and journal, so that it is the same after a kill. The time left is the cost model's for what is not
+done, scaled by how long finished work took against the same model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_seconds
+from distillaw.runs.config import from_table
+from distillaw.runs.files import read_json
+from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.changes import what_belongs
+from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
+from distillaw.sweep.jobs import Board, Facts, Job, Planner
+from distillaw.sweep.journal import Journal, Notice
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.study import read_progress, standing_failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A trunk in training."""
+
+    trunk: str
+    where: str
+    tokens: int
+    """Trained on by the worker that has it; earlier workers may have come further before."""
+    of_tokens: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyStatus:
+    """One moment of a study."""
+
+    name: str
+    folder: str
+    scheduler: str
+    """Who works on it, or what became of who did, in words."""
+    is_running: bool
+    done: int
+    known: int
+    """Runs that the study wants as far as is known; tuning decides about more."""
+    others: int
+    """Finished runs that do not belong to the study file as it stands."""
+    running: list[Running]
+    waiting: list[str]
+    """What cannot be trained now, and why."""
+    failures: Mapping[str, str]
+    diverged: list[str]
+    """Tuning runs whose loss ceased to be finite: findings, no failures."""
+    stopped: list[str]
+    flops: float
+    """Of finished runs of this study file, teachers' forward passes included."""
+    core_seconds: float
+    """Wall seconds of workers times their cores, lost work included."""
+    lost_seconds: float
+    """The part of it that ended with a worker's death: repeated only as far back as the last checkpoint."""
+    left_seconds: float
+    left_how: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left that could be trained."""
+        return self.left_seconds == 0 and not self.running
+
+    def to_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {**asdict(self), "is_complete": self.is_complete}
+
+
+def read_status(folder: Path) -> StudyStatus:
+    """Look at a study folder.
+
+    Raises:
+        ConfigError: no study is there.
+        CacheError: a file of it is damaged.
+    """
+    file = folder / "study.json"
+    if not file.exists():
+        raise ConfigError(
+            f"{folder}: no study there (study.json is missing); `distillaw study run` makes one"
+        )
+    record: dict[str, Any] = read_json(file)
+    study = StudyFolder(folder)
+    spec = from_table(StudySpec, record["spec"], f"{file}: spec")
+    facts = Facts(
+        vocab_size=record["data"]["vocab_size"], data_hash=record["data"]["data_hash"],
+        fingerprints=record.get("fingerprints", {}),
+    )  # fmt: skip
+    progress = read_progress(study)
+    board = Planner(spec, facts, progress).board()
+    failures = standing_failures(board, progress)
+    words, notice = _scheduler(folder)
+    running, work = _running(board, notice), _measured(folder, notice)
+    belong, others = what_belongs(board, list(progress.losses))
+    ended = progress.losses.keys() | progress.failures.keys() | progress.diverged
+    open_jobs = _parts(board.jobs, lambda run_id: run_id not in ended)
+    estimate = _Estimate(spec, facts.vocab_size, board.jobs)
+    left, how = _left(estimate, board, open_jobs, set(belong), running, work)
+    return StudyStatus(
+        name=spec.name, folder=str(folder), scheduler=words, is_running=bool(notice), done=len(belong),
+        known=len({run_id for job in board.jobs for run_id in job.run_ids}), others=len(others), running=running,
+        waiting=_waiting(board, open_jobs, failures, running, notice), failures=failures,
+        diverged=sorted(progress.diverged), stopped=list(board.stopped),
+        flops=estimate.cost(set(belong).__contains__).flops, core_seconds=work.core_seconds,
+        lost_seconds=work.lost_seconds, left_seconds=left, left_how=how,
+    )  # fmt: skip
+
+
+def _scheduler(folder: Path) -> tuple[str, dict]:
+    """Who works on the folder, in words, and what it says of its workers; empty if nobody does."""
+    lock = record_of(folder / ".lock")
+    holder, notice = read_holder(lock), Notice(folder).read()
+    if holder is None:
+        return "none; the same command as before continues", {}
+    if not is_alive(lock, holder, seconds=GLANCE_SECONDS):
+        return f"none: {holder}, died; the same command as before continues", {}
+    if notice.get("pid") != holder.pid or notice.get("host") != holder.host:
+        return f"{holder}; it trains nothing just now", {}
+    return f"{notice['executor']}, up to {notice['most_workers']} workers, {holder}", notice
+
+
+def _running(board: Board, notice: Mapping) -> list[Running]:
+    open_tokens = {job.trunk.trunk_id: job.tokens for job in board.jobs}
+    return [
+        Running(trunk=trunk, where=worker["where"], tokens=worker["tokens"] // len(worker["trunks"]),
+                of_tokens=open_tokens.get(trunk, 0.0), seconds=worker["seconds"])
+        for worker in notice.get("workers", ()) for trunk in worker["trunks"]
+    ]  # fmt: skip
+
+
+def _waiting(
+    board: Board, open_jobs: Sequence[Job], failures: Mapping[str, str], running: Sequence[Running], notice: Mapping
+) -> list[str]:  # fmt: skip
+    """What waits for a decision, a teacher, a worker, or another try."""
+    busy = {entry.trunk for entry in running}
+    ready = {job.trunk.trunk_id for job in open_jobs} - busy
+    starting = [w for w in notice.get("workers", ()) if w["state"].startswith("starting")]
+    lines = [*board.waiting, *(f"{w['where']}: {w['state']}" for w in starting)]
+    if ready:
+        whom = "a free worker" if notice else "a scheduler"
+        lines.append(f"{len(ready)} trunks could be trained and wait for {whom}")
+    if failures:
+        lines.append(f"{len(failures)} failed runs wait for the next `study run`, which tries them again")
+    return lines
+
+
+def _parts(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
+    """Jobs with those of their budgets whose run is wanted."""
+    parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
+    return [job for job in parts if job.budgets]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the journal measured."""
+
+    core_seconds: float
+    lost_seconds: float
+    runs: frozenset[str]
+    """Runs whose end it saw."""
+    workers: int
+    """Of the last scheduler."""
+
+
+def _measured(folder: Path, notice: Mapping) -> _Work:
+    core, lost, runs, workers = 0.0, 0.0, set(), 1
+    for event in Journal(folder).events():
+        seconds = event.get("seconds", 0.0) * event.get("cores", 1)
+        core += seconds
+        lost += seconds if event["event"] in ("lost", "cut") else 0.0
+        runs.update(event.get("done", ()))
+        workers = event.get("workers", workers)
+    core += sum(w["seconds"] for w in notice.get("workers", ())) * notice.get("threads", 1)
+    return _Work(core_seconds=core, lost_seconds=lost, runs=frozenset(runs), workers=max(1, workers))
+
+
+class _Estimate:
+    """The cost model's view of what is done and what is left."""
+
+    def __init__(self, spec: StudySpec, vocab: int, jobs: list[Job]) -> None:
+        self._spec, self._vocab = spec, vocab
+        self._jobs, self._forward = jobs, teacher_forward(spec, jobs)
+
+    def cost(self, wanted: Callable[[str], bool]) -> StudyCost:
+        """Of the runs that are wanted."""
+        return jobs_cost(_parts(self._jobs, wanted), self._forward)
+
+    def unknown_seconds(self, board: Board) -> float:
+        """Core time of what the study will want once its tuning has decided."""
+        if not board.waiting:
+            return 0.0
+        whole = sum(study_cost(self._spec, self._vocab).seconds)
+        return max(0.0, whole - sum(self.cost(lambda run_id: True).seconds))
+
+
+def _left(
+    estimate: _Estimate, board: Board, open_jobs: Sequence[Job], done: set[str], running: Sequence[Running], work: _Work
+) -> tuple[float, str]:  # fmt: skip
+    """Seconds left, and how that was computed."""
+    wanted = {run_id for job in open_jobs for run_id in job.run_ids}
+    cost = estimate.cost(wanted.__contains__)
+    part = {r.trunk: max(0.0, 1 - r.tokens / r.of_tokens) if r.of_tokens else 1.0 for r in running}
+    seconds = [s * part.get(j.trunk.trunk_id, 1.0) for j, s in zip(cost.jobs, cost.seconds, strict=True)]
+    core = sum(seconds) + estimate.unknown_seconds(board)
+    if not core:
+        return 0.0, "nothing is left that could be trained"
+    model = sum(estimate.cost((done & work.runs).__contains__).seconds)
+    finished = work.core_seconds - work.lost_seconds - sum(r.seconds for r in running)
+    pace, how = 1.0, "nothing is finished yet: the cost model's own guess"
+    if model and finished > 0:
+        pace = finished / model
+        how = f"{len(done & work.runs)} finished runs took {pace:.2g} of the cost model's core time"
+    left = pace * max(core / work.workers, max(seconds, default=0.0))
+    workers = f"{work.workers} worker" + ("s" if work.workers > 1 else "")
+    return left, f"{format_seconds(pace * core)} of core time on {workers}; {how}"
