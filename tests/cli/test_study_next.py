@@ -1,13 +1,21 @@
-"""`distillaw study next` through the console script: a table, a fitted law, a guess, a study folder."""
+"""`distillaw study next` through the console script.
+
+A prediction from a table, a fitted law, a guess; a verdict from a table, a study file, a study folder.
+"""
 
 import csv
 import json
 import subprocess
+import tomllib
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from distillaw.laws.published import published
+from distillaw.runs.config import from_table
+from distillaw.runs.files import write_json
+from distillaw.sweep.spec import StudySpec
 
 LAW = published("surrogate-s2")
 
@@ -38,7 +46,7 @@ def table(tmp_path):
     return write(tmp_path / "runs.csv", ["N", "D", "LT", "loss"], N, D, [t or "" for t in T], loss)
 
 
-COLUMNS = ("--columns", "params=N,tokens=D,loss=loss,teacher_loss=LT")
+COLUMNS = ("--columns", "params=N,tokens=D,loss=loss,teacher_loss=LT", "--predict")
 STUDENT = ("--student-params", "7B", "--student-tokens", "1T")
 
 
@@ -85,8 +93,8 @@ def test_some_rows_of_a_table(table, tmp_path):
     assert wrong.returncode != 0 and "it has: code, web" in wrong.stderr
 
 
-def test_a_decision_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
-    decide = (*STUDENT, "--teacher-loss", 2.0, "--against", "pretrain", "--budget", "1e22")
+def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
+    compare = (*STUDENT, "--teacher-loss", 2.0, "--against", "3B,2T,2.0", "--budget", "1e22")
     law = tmp_path / "law.json"
     fit = [
         "distillaw",
@@ -94,7 +102,7 @@ def test_a_decision_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
         table,
         "--law",
         "distillation-reduced",
-        *COLUMNS,
+        *COLUMNS[:2],
         "--bootstrap",
         100,
         "--out",
@@ -102,12 +110,123 @@ def test_a_decision_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
     ]
     subprocess.run(list(map(str, fit)), check=True, capture_output=True)
     for source, options in ((table, (*COLUMNS, "--bootstrap", 100)), (law, ()), ("surrogate-s2", ())):
-        done = distillaw(source, *decide, *options, "--json")
+        done = distillaw(source, *compare, *options, "--json")
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
         assert 0 <= answer["before"]["probability"] <= 1
         assert answer["runs"][-1]["after"]["half_width"] < answer["before"]["half_width"]
-        assert answer["against"] == {"params": 7e9, "tokens": 1e12}
+        assert answer["against"] == {"params": 3e9, "tokens": 2e12, "teacher_loss": 2.0}
+
+
+def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
+    ask = (table, *COLUMNS[:2], *STUDENT, "--budget", "2e22")
+    out = tmp_path / "next.csv"
+    done = distillaw(*ask, "--json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer["gains"]) == {"teacher of 2.2", "teacher of 2.5", "teacher of 2.9"}
+    assert answer["choice"] in {"none", *answer["gains"]} and answer["num_runs"] == 64
+    assert sum(answer["probability_best"].values()) == pytest.approx(1)
+    if answer["runs"]:
+        assert (
+            0 < answer["flops"] <= 2e22
+            and answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
+        )
+        assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
+    assert answer["toml"] is None
+
+
+STUDY = """
+name = "mine"
+batch_tokens = 256
+[data]
+corpus = "sotu"
+vocab_size = 512
+[students]
+params = ["0.1M"]
+tokens = [1000000]
+[[teachers]]
+params = "0.3M"
+tokens = 2000000
+[[teachers]]
+params = "1M"
+tokens = 4000000
+[target]
+params = "0.6M"
+tokens = 10000000
+"""
+
+
+def test_a_first_design_is_a_study_file_to_run(tmp_path):
+    """From no run: the batch becomes the grid of a study that `study show` accepts and prices."""
+    file, out = tmp_path / "mine.toml", tmp_path / "next.toml"
+    file.write_text(STUDY)
+    done = distillaw(file, "--budget", "1e13", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "from no run" in done.stdout
+        and "losses guessed: 0.3M@2M, 1M@4M" in done.stdout
+        and "[[cells]]" in done.stdout
+    )
+    assert done.stdout.splitlines()[-1].startswith("next: ")
+    shown = subprocess.run(
+        ["distillaw", "study", "show", out, "--json"], capture_output=True, text=True, timeout=60
+    )
+    assert shown.returncode == 0, shown.stderr
+    trunks = [trunk for trunk in json.loads(shown.stdout)["trunks"] if trunk["purpose"] == "grid"]
+    answer = json.loads(distillaw(file, "--budget", "1e13", "--json").stdout)
+    rows = {(row["student"], row["student_tokens"]) for row in answer["runs"]}
+    assert {(trunk["trunk"], tokens) for trunk in trunks for tokens in trunk["tokens"]} == rows
+    assert sum(len(trunk["tokens"]) for trunk in trunks) == len(answer["runs"])
+
+
+def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
+    """A folder as `study run` leaves it: runs that exist are not proposed again, and cells are added to the file."""
+    folder = make_folder(tmp_path / "out")
+    out = tmp_path / "next.toml"
+    done = distillaw(folder, "--budget", "3e13", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["num_runs"] == 9 and answer["guessed_teachers"] == []
+    made = {("0.1M", 1_000_000), ("0.1M", 500_000), ("0.1M", 250_000)}
+    assert not [
+        row for row in answer["runs"] if (row["student"], row["student_tokens"]) in made and row["seed"] == 0
+    ]
+    extended = tomllib.loads(out.read_text())
+    assert extended["students"] == {"params": ["0.1M"], "tokens": [250_000, 500_000, 1_000_000]}
+    (cells,) = extended["cells"]
+    assert set(cells["teachers"]) >= {"none"} and "none" in answer["toml"]
+    assert (
+        subprocess.run(["distillaw", "study", "show", out], capture_output=True, timeout=60).returncode == 0
+    )
+
+
+def make_folder(folder):
+    """A study of one size, three budgets and two teachers, without weights."""
+    spec = from_table(StudySpec, tomllib.loads(STUDY.replace("[1000000]", "[250000, 500000, 1000000]")), "")
+    rows = [("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
+            ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3)]  # fmt: skip
+    teachers = {row[0]: row[5] for row in rows}
+    for name, worth in ((None, 0.0), *zip(teachers, (0.05, 0.02), strict=True)):
+        for tokens in (250_000, 500_000, 1_000_000):
+            arm = "alone" if name is None else "from-" + name.split("-")[1]
+            loss = 3.4 + (2e5 / tokens) ** 0.3 - worth
+            rows.append((f"student-0.1M-{arm}-s0-c-{tokens}t", "student", 111_024, tokens, name, loss))
+    for run_id, role, params, tokens, teacher, loss in rows:
+        path = folder / "runs" / run_id
+        path.mkdir(parents=True)
+        write_json(path / "spec.json", {"label": run_id.split("-")[1]})
+        write_json(path / "result.json", {
+            "run_id": run_id, "role": role, "purpose": "teacher" if role == "teacher" else "grid", "params": params,
+            "tokens": tokens // 256 * 256, "loss": loss, "loss_se": 0.01, "seed": 0, "batch_tokens": 256,
+            "teacher_run": teacher, "teacher_loss": teachers.get(teacher), "train_flops": 6 * params * tokens,
+            "split": "teacher" if role == "teacher" else "student",
+        })  # fmt: skip
+    write_json(folder / "study.json", {
+        "name": spec.name, "spec": asdict(spec), "data": {"vocab_size": 512},
+        "target": {"student_params": 600_000, "student_tokens": 10_000_000},
+    })  # fmt: skip
+    return folder
 
 
 def test_candidates_of_ones_own_and_money(table, tmp_path):
@@ -129,7 +248,8 @@ def test_candidates_of_ones_own_and_money(table, tmp_path):
         ((*STUDENT, "--budget", "1e20", "--dollars", 5), 2, "give either --budget FLOP"),
         ((*STUDENT, "--dollars", 5), 2, "--dollars needs --hardware"),
         ((*STUDENT, "--budget", "1e9"), 2, "buys none of the candidate runs"),
-        ((*STUDENT, "--budget", "1e20", "--against", "pretrain"), 2, "add --teacher-loss"),
+        ((*STUDENT, "--budget", "1e20", "--against", "pretrain"), 2, "whether to distil is the verdict"),
+        ((*STUDENT, "--budget", "1e20", "--margin", 0.01), 2, "--margin belongs to a verdict"),
         ((*STUDENT, "--budget", "1e20", "--against", "3B"), 2, "PARAMS,TOKENS"),
         ((*STUDENT, "--budget", "1e20", "--guess", "nope"), 2, "neither a published law"),
     ],

@@ -111,17 +111,10 @@ def test_a_decision_is_a_difference_of_predictions(start):
     assert settled[1] > settled[0]  # narrower at the same estimate is more decided
 
 
-def test_runs_without_a_teacher_inform_a_distilled_decision(study, with_noise):
-    result = dl.fit(with_noise(study, 0.003, 2), family="distillation-reduced", bootstrap=200, check=False)
-    target = {"params": 1e10, "tokens": 1e12, "teacher_loss": 1.9}
-    alone = {"params": 1e10, "tokens": 1e12}
-    design = result.next_runs(target=target, against=alone, budget=3e21)
-    assert {run.teacher_loss is None for run in design.runs} >= {True}
-    assert design.runs[-1].after.half_width < design.before.half_width
-    truth = TRUTH.supervised(**alone) - TRUTH.distillation(
-        student_params=1e10, student_tokens=1e12, teacher_loss=1.9
-    )
-    assert design.gain == pytest.approx(float(truth), abs=2 * design.before.half_width)
+def test_whether_to_distil_is_not_asked_of_a_law(start):
+    target = {"params": 1e10, "tokens": 1e12}
+    with pytest.raises(ConfigError, match="Whether to distil is the verdict"):
+        propose(start, candidates=POOL, target=target | {"teacher_loss": 1.9}, against=target, budget=1e22)
 
 
 def test_teachers_forward_pass_and_own_prices_count():
@@ -228,47 +221,3 @@ def test_proposed_runs_shrink_a_prediction_more_than_random_ones():
     assert ours < 0.8 * theirs
     assert error[0] < error[1]
     assert max(announced) < 1
-
-
-@pytest.mark.slow
-def test_proposed_runs_shrink_a_decision_more_than_random_ones():
-    """Distilled against trained alone, from a joint law: the spread of the gain after the runs were made."""
-    own = {"params": 6e9, "tokens": 6e11}
-    target = own | {"teacher_loss": 1.95}
-
-    def study(cells, seed):
-        rng = np.random.default_rng(seed)
-        plain = TRUTH.supervised(params=cells.params, tokens=cells.tokens)
-        taught = TRUTH.distillation(student_params=cells.params, student_tokens=cells.tokens,
-                                    teacher_loss=np.where(cells.taught, cells.teacher_loss, 2.0))  # fmt: skip
-        loss = np.where(cells.taught, taught, plain) * np.exp(0.003 * rng.standard_normal(len(cells)))
-        table = {name: getattr(cells, name) for name in Cells.__slots__} | {"loss": loss}
-        return dl.fit(table, family="distillation-reduced", bootstrap=200, check=False, calibrate=False)  # fmt: skip
-
-    def spread(result):
-        at = {"student_params": own["params"], "student_tokens": own["tokens"], "teacher_loss": 1.95}
-        gain = result.supervised_draws(**own) - result.draws(**at, noise=False)
-        return np.percentile(gain, 95) - np.percentile(gain, 5)
-
-    N, D, T = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 6e8, 3), np.geomspace(2e9, 3e10, 3),
-                                              [np.nan, 2.2, 2.5, 2.9]))  # fmt: skip
-    widths = []
-    for seed in range(6):
-        first = Cells(params=N, tokens=D, teacher_loss=T)
-        result = study(first, seed)
-        pool = candidate_grid(result.fitted_range.as_dict(), target=[Cells.of(target, what="target")], budget=1e20,
-                              teachers=[(2.2, None), (2.5, None), (2.9, None)])  # fmt: skip
-        design = propose(result, candidates=pool, target=target, against=own, budget=1e20)
-        cells, row = Cells.of(pool, what="pool"), []
-        chosen = np.array([run.index for run in design.runs])
-        drawn = random_runs(
-            pool, cells.compute, design.runs[-1].total_cost, len(chosen), np.random.default_rng(seed)
-        )
-        for extra in (chosen, drawn):
-            both = Cells(params=np.r_[N, cells.params[extra]], tokens=np.r_[D, cells.tokens[extra]],
-                         teacher_loss=np.r_[T, cells.teacher_loss[extra]])  # fmt: skip
-            row.append(spread(study(both, 100 + seed)))
-        widths.append(row)
-    ours, theirs = np.exp(np.mean(np.log(widths), axis=0))
-    print(f"width of the gain {ours:.4f} against {theirs:.4f} nats")
-    assert ours < 0.9 * theirs

@@ -1,4 +1,8 @@
-"""`distillaw study next`: which runs would sharpen a prediction or a decision most per FLOP."""
+"""`distillaw study next`: which runs would improve a decision most per FLOP, or sharpen a law's prediction.
+
+Where there are teachers to choose from, the question is the verdict (next_verdict.py, settling/propose.py). Where it is
+one loss, or the difference of two allocations, it is a law's prediction (fitting/next_runs.py).
+"""
 
 import shlex
 from pathlib import Path
@@ -13,6 +17,7 @@ from distillaw.quantities import format_count, format_flop, format_seconds, pars
 
 if TYPE_CHECKING:
     from distillaw.accounting.hardware import Hardware
+    from distillaw.cli.next_setup import Setup
     from distillaw.fitting.design import Design
 
 SHOWN = 12
@@ -24,6 +29,10 @@ def next_runs(
     *,
     student_params: str | None = None,
     student_tokens: str | None = None,
+    teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    margin: float | None = None,
+    out: Path | None = None,
+    predict: Annotated[bool, Parameter(negative="")] = False,
     teacher_loss: float | None = None,
     teacher_params: str | None = None,
     against: str | None = None,
@@ -44,34 +53,64 @@ def next_runs(
     level: float = 0.9,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Propose the runs that shrink the uncertainty of a prediction or decision most per FLOP.
+    """Propose the next runs: for the verdict (distil or not, from which teacher), or for a law's prediction.
+
+    The verdict is the question where the source has teachers: a study file or folder, or a table of runs. It works
+    from no run on; ask again after every batch. The prediction is the question with --predict, with any option that
+    is marked (prediction), for a fitted or published law, and for a table without teachers.
 
     Args:
-        source: a table of runs (CSV, Parquet, JSON lines), a study folder, a fitted law (JSON), or the name of a
-            published law as a guess without runs.
-        student_params: of the student in question, e.g. 7B; a study folder's target by default.
+        source: a study file (TOML) or folder, a table of runs (CSV, Parquet, JSON lines); for a prediction also a
+            fitted law (JSON), or the name of a published law as a guess without runs.
+        student_params: of the student in question, e.g. 7B; a study's target by default.
         student_tokens: tokens it is trained on, e.g. 1T.
-        teacher_loss: of its teacher, nats/token; leave out for a student trained alone.
-        teacher_params: of its teacher, to price the teacher's forward pass in runs with it.
-        against: the alternative of a decision: `pretrain` (the same student alone), or PARAMS,TOKENS[,TEACHER_LOSS].
+        teacher: LABEL=LOSS of a teacher of the study whose loss is not known yet, nats/token (repeatable).
+        margin: regret that does not matter, nats/token; by default 0.25 % of the best teacher's loss.
+        out: write the batch: a study file to run, or rows (CSV) where the source is a plain table.
+        predict: sharpen one prediction, though there are teachers.
+        teacher_loss: (prediction) of its teacher, nats/token; leave out for a student trained alone.
+        teacher_params: (prediction) of its teacher, to price the teacher's forward pass in runs with it.
+        against: (prediction) another allocation, PARAMS,TOKENS[,TEACHER_LOSS]: what shrinks is then the difference.
         budget: FLOP to spend, e.g. 1e21; or --dollars with --hardware.
         dollars: money to spend instead.
         hardware: device of the price and of the hours shown, e.g. h100-sxm.
         price: US dollars per device-hour, instead of the preset's.
-        candidates: table of the runs that could be made (params, tokens, teacher_loss, teacher_params, cost);
-            by default sizes and tokens in factors of two from the smallest run to the student in question.
-        guess: published law to design from where the runs do not carry one, e.g. surrogate-s2.
-        noise: spread of one run's ln loss that a guess assumes.
-        law: the family to fit to a table.
+        candidates: (prediction) table of the runs that could be made (params, tokens, teacher_loss, teacher_params,
+            cost); by default sizes and tokens in factors of two from the smallest run to the student in question.
+        guess: (prediction) published law to design from where the runs do not carry one, e.g. surrogate-s2.
+        noise: (prediction) spread of one run's ln loss that a guess assumes.
+        law: (prediction) the family to fit to a table.
         columns: which column is what, as in `distillaw fit`.
         group: column that names the independent run of each row.
         where: learn from the rows with COLUMN=VALUE only (repeatable), as in `distillaw fit`.
         unit: of the losses.
         params_convention: what the params column and --student-params count.
-        bootstrap: replicates of the fit.
-        level: coverage of the interval.
+        bootstrap: (prediction) replicates of the fit.
+        level: (prediction) coverage of the interval.
         json_: print one JSON object instead.
     """
+    is_prediction = predict or any(
+        given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
+    )
+    read = {
+        "columns": parse_columns(columns),
+        "group": group,
+        "unit": unit,
+        "params_convention": params_convention,
+    }
+    if not is_prediction:
+        losses = _losses(teacher)
+        setup = _setup(source, student_params, student_tokens, margin, losses, parse_where(where), read)
+        if setup is not None:
+            from distillaw.cli.next_verdict import next_for_verdict
+
+            flops = _budget(budget, dollars, _device(hardware), price)
+            next_for_verdict(source, setup, budget=flops, out=out, as_json=json_)
+            return
+    for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
+        if given is not None:
+            raise ConfigError(f"{name} belongs to a verdict; this is a prediction. Leave it out, or the options of a "
+                              "prediction (--help marks them)")  # fmt: skip
     from distillaw.fitting.next_runs import next_runs as propose_runs
     from distillaw.runs.table import read_table
 
@@ -80,8 +119,7 @@ def next_runs(
     design = propose_runs(
         source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
         candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
-        columns=parse_columns(columns), group=group, where=parse_where(where), unit=unit,
-        params_convention=params_convention, bootstrap=bootstrap, level=level,
+        where=parse_where(where), bootstrap=bootstrap, level=level, **read,
     )  # fmt: skip
     if json_:
         print_json(
@@ -90,6 +128,52 @@ def next_runs(
         return
     _print(design, target, against, device, price)
     print(f"\nnext: {_next(source, law, taught='teacher_loss' in target)}")
+
+
+def _setup(
+    source: str,
+    params: str | None,
+    tokens: str | None,
+    margin: float | None,
+    losses: dict[str, float],
+    where: dict[str, str] | None,
+    read: dict,
+) -> "Setup | None":
+    """The decision that a source poses; None where it poses none: a law, or runs without teachers."""
+    from distillaw.cli.next_setup import Asked, setup_of_study
+    from distillaw.cli.next_table import setup_of_table
+    from distillaw.laws.published import laws_available
+
+    path = Path(source)
+    asked = Asked(params=params, tokens=tokens, margin=margin, losses=losses)
+    if source in laws_available() or path.suffix == ".json":
+        return None
+    if path.suffix == ".toml" or (path / "study.json").is_file():
+        return setup_of_study(path, asked)
+    from distillaw.fitting.problem import observe
+    from distillaw.fitting.selection import observe_where
+    from distillaw.runs.table import read_table
+
+    table = read_table(path)
+    rows = (
+        observe_where(table, None, where, lambda part, _: observe(part, **read))
+        if where
+        else observe(table, **read)
+    )
+    if not (rows.teacher_loss > 0).any():
+        return None
+    return setup_of_table(rows, asked)
+
+
+def _losses(given: list[str] | None) -> dict[str, float]:
+    """{label: loss} from LABEL=LOSS."""
+    found = {}
+    for text in given or []:
+        label, sign, loss = text.rpartition("=")
+        if not sign or not label:
+            raise ConfigError(f"--teacher {text!r}: write LABEL=LOSS, e.g. 0.3M@4M=3.9")
+        found[label] = parse_count(loss, name=f"--teacher {label}")
+    return found
 
 
 def _target(
@@ -117,20 +201,17 @@ def _target(
 
 
 def _against(text: str | None, target: dict[str, float]) -> dict[str, float] | None:
-    """The alternative from `pretrain` or `PARAMS,TOKENS[,TEACHER_LOSS]`."""
+    """The alternative from PARAMS,TOKENS[,TEACHER_LOSS]."""
     if text is None:
         return None
     if text == "pretrain":
-        if "teacher_loss" not in target:
-            raise ConfigError(
-                "--against pretrain: the student in question has no teacher; add --teacher-loss"
-            )
-        return {"params": target["params"], "tokens": target["tokens"]}
+        raise ConfigError(
+            "--against pretrain: whether to distil is the verdict. Leave out --against and --teacher-loss, and give a "
+            "study or a table with its teachers"
+        )
     parts = [part.strip() for part in text.split(",")]
     if len(parts) not in (2, 3):
-        raise ConfigError(
-            f"--against {text!r}: write pretrain, or PARAMS,TOKENS[,TEACHER_LOSS] such as 3B,2T,2.1"
-        )
+        raise ConfigError(f"--against {text!r}: write PARAMS,TOKENS[,TEACHER_LOSS] such as 3B,2T,2.1")
     names = ("params", "tokens", "teacher_loss")
     return {name: parse_count(part, name="--against") for name, part in zip(names, parts, strict=False)}
 

@@ -2,8 +2,9 @@
 
 Spec fitting.md section 10: greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed
 law), with a weak prior so that the first picks are defined. The target is a prediction, or the difference of two
-(a decision: two allocations at equal compute, or distilled against pretrained). Its variance has the three parts
-of a prediction interval: a run informs the parameters, and one of larger compute shortens the extrapolation.
+(two allocations at equal compute). Its variance has the three parts of a prediction interval: a run informs the
+parameters, and one of larger compute shortens the extrapolation. Whether to distil is not asked of a law but of the
+runs: settling/propose.py.
 
     distillaw study next runs.csv --student-params 7B --student-tokens 1T --budget 1e21
 """
@@ -33,9 +34,9 @@ class Expected:
     """The target's interval as it is, or as it is expected to be."""
 
     half_width: float
-    """Of the interval at the design's level, nats per token (of the difference, for a decision)."""
+    """Of the interval at the design's level, nats per token (of the difference, with an alternative)."""
     probability: float | None
-    """That the target is the better of the two, if the present estimate holds; None without a decision."""
+    """That the target is the better of the two, if the present estimate holds; None without an alternative."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Design:
     loss: float
     """Predicted loss of the target, nats per token (mean over its points)."""
     gain: float | None
-    """Loss of the alternative less that of the target; None without a decision."""
+    """Loss of the alternative less that of the target; None without one."""
     level: float
     before: Expected
     runs: tuple[NextRun, ...]
@@ -104,13 +105,14 @@ def propose(
             teacher_params adds the teacher's forward pass to the cost; cost replaces the FLOP by prices of
             your own, in the unit of the budget.
         budget: what may be spent: FLOP, 6 N D + 2 N_T D per run, unless the candidates bring their cost.
-        against: the alternative of a decision, as `target`; what shrinks is then the difference.
+        against: another allocation, as `target`; what shrinks is then the difference.
         level: coverage of the interval.
         most: runs at most.
 
     Raises:
         FitError: the fit is not usable or has no replicates.
-        ConfigError: a coordinate is missing, or no candidate is within the budget.
+        ConfigError: a coordinate is missing, no candidate is within the budget, or one of target and alternative has a
+            teacher and the other none.
     """
     belief = fitted_belief(law) if isinstance(law, FitResult) else law
     if not 0 < level < 1:
@@ -119,10 +121,14 @@ def propose(
     cost = _cost(candidates, pool)
     if not (np.isfinite(budget) and budget > 0) or not (cost <= budget).any():
         raise ConfigError(f"budget: got {budget:.3g}; the cheapest candidate costs {cost.min():.3g}")
+    aim = Cells.of(target, what="target")
     alternative = None if against is None else Cells.of(against, what="against")
-    question = _Question(
-        belief=belief, target=Cells.of(target, what="target"), against=alternative, level=level
-    )
+    if alternative is not None and alternative.taught.any() != aim.taught.any():
+        raise ConfigError(
+            "against: one has a teacher and the other none. Whether to distil is the verdict: `distillaw study next` on "
+            "a study or a table with its teachers, without these options"
+        )
+    question = _Question(belief=belief, target=aim, against=alternative, level=level)
     return question.design(pool, cost, budget=budget, most=most)
 
 
@@ -171,14 +177,11 @@ class _Question:
     def _misspecified(self, largest: float | Array) -> Array:
         """Noise and misspecification of the target when the runs reach a compute, shape of `largest`.
 
-        They move neighbouring predictions together, so two of one kind differ by the difference of their spreads;
-        a distilled and a plain prediction do not share them (as in the draws behind a verdict).
+        They move neighbouring predictions together, so two allocations differ by the difference of their spreads.
         """
         spread = self._spread(self.target, largest)
         if self.against is not None:
-            other = self._spread(self.against, largest)
-            distilled, against = self.target.taught, self.against.taught
-            spread = np.where(distilled == against, spread - other, np.where(distilled, spread, other))
+            spread = spread - self._spread(self.against, largest)
         return (spread**2).mean(axis=-1)
 
     def _spread(self, cells: Cells, largest: float | Array) -> Array:

@@ -1,4 +1,4 @@
-"""`distillaw study next`: from runs (or a law, or a guess) and a target to the runs worth making next.
+"""`distillaw study next --predict`: from runs (or a law, or a guess) and a target to the runs worth making next.
 
 The design itself is `design.py`; here a source becomes a belief with candidate runs: a table is fitted, a fit is
 taken as it is, and where the runs do not carry a law a published one is the guess, informed by the runs so far.
@@ -70,7 +70,7 @@ def next_runs(
             FitResult or its JSON file), or the name of a published law as a guess without runs.
         target: params, tokens and, for a distilled student, teacher_loss (and teacher_params) of the prediction.
         budget: FLOP, or the unit of the candidates' own cost.
-        against: the alternative of a decision: the same student without teacher_loss, or another allocation.
+        against: another allocation, with a teacher where the target has one: what shrinks is the difference.
         candidates: runs that could be made (`design.propose`); by default sizes and tokens in factors of two
             from the smallest run to the target, with every teacher of the runs.
         guess: published law to design from where the runs do not carry a law.

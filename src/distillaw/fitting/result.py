@@ -92,6 +92,11 @@ class FitResult:
         return str(self.provenance.get("params_convention", "non-embedding"))
 
     @property
+    def failed_controls(self) -> tuple[str, ...]:
+        """Controls that failed in the study whose runs were fitted (`distillaw study check`)."""
+        return tuple(self.details.get("controls", {}).get("failed", ()))
+
+    @property
     def params(self) -> dict[str, float]:
         """Coefficients at the estimate, under the names of interface.md; empty where there is none."""
         if self.curve is None:
@@ -218,12 +223,12 @@ class FitResult:
         self, *, target: Mapping[str, ArrayLike], budget: float, against: Mapping[str, ArrayLike] | None = None,
         candidates: Mapping[str, ArrayLike] | None = None, level: float | None = None, most: int = 40,
     ) -> "Design":  # fmt: skip
-        """The runs that shrink the uncertainty of a prediction or decision most per FLOP.
+        """The runs that shrink the uncertainty of a prediction most per FLOP.
 
         Args:
             target: params, tokens and, for a distilled student, teacher_loss.
             budget: FLOP that may be spent.
-            against: the alternative of a decision, as `target`: what shrinks is then the difference.
+            against: another allocation, as `target`: what shrinks is then the difference.
             candidates: runs that could be made; by default a grid from the smallest run to the target.
             level: coverage of the interval, by default that of the fit.
             most: runs proposed at most.
