@@ -48,7 +48,7 @@ def main() -> None:
 def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:
     """A study without its students on the most tokens; returns their cells."""
     rows = pq.read_table(table)
-    students = [run for run in read_runs(table) if run.is_student and run.purpose != "tuning"]
+    students = [run for run in read_runs(table) if run.answers]
     most = max(run.cell.tokens for run in students)
     is_hidden = pc.and_(pc.equal(rows["role"], "student"), pc.greater(rows["tokens"], 0.99 * most))
     seen = rows.filter(pc.invert(is_hidden))

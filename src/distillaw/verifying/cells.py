@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.fitting.columns import match_columns, unit_scale
+from distillaw.runs.spec import serves_laws
 from distillaw.runs.table import read_table
 
 SAME = 0.01
@@ -72,8 +73,13 @@ class TableRun:
 
     @property
     def is_student(self) -> bool:
-        """Whether it may be a measurement of a cell."""
-        return self.role != "teacher" and not self.purpose.startswith("control")
+        """Whether it is a student like those that are predicted: no control; a search's run has the same settings."""
+        return self.role != "teacher" and (self.purpose == "tuning" or serves_laws(self.purpose))
+
+    @property
+    def answers(self) -> bool:
+        """Whether it may be the measurement of a cell."""
+        return self.is_student and self.purpose != "tuning"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +138,7 @@ def measure(cell: Cell, runs: Iterable[TableRun]) -> Measured | None:
 
     Not a measurement: a loss that is not a number, and runs that mix settings.
     """
-    own = [r for r in runs if r.is_student and r.purpose != "tuning" and cell.is_same(r.cell)]
+    own = [run for run in runs if run.answers and cell.is_same(run.cell)]
     if not own:
         return None
     bad = [run for run in own if not (math.isfinite(run.loss) and run.loss > 0)]

@@ -14,7 +14,8 @@ from distillaw.verifying.scoring import (
     Scored,
     ScoredChoice,
     StudyScore,
-    score_all,
+    find_sources,
+    score_study,
 )
 
 CAVEATS = (

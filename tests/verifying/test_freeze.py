@@ -1,0 +1,273 @@
+"""From runs to a frozen file and a score: real fits, real plans, the real command."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from forecasts import row, write_table
+from synthetic_study import World, write_study
+
+from distillaw.cli.verify_cells import job_cells, typed_cells
+from distillaw.errors import ConfigError, DataError
+from distillaw.fitting.api import fit
+from distillaw.report.document import write_report
+from distillaw.sweep.jobs import Facts, Planner, Progress
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.verifying.api import freeze_study, is_frozen, missing_cells
+from distillaw.verifying.cells import Cell, read_runs
+from distillaw.verifying.scoring import score_study
+
+WORLD = World(students=(2e4, 5e4, 1e5), budgets=(150_000, 300_000, 600_000, 1_200_000), seeds=2)
+LARGEST = 1_200_000
+GRID = [(N, D) for N in (2e4, 5e4, 1e5, 2e5) for D in (1e5, 2e5, 4e5, 8e5)]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def loss_of(N, D):
+    return 1.2 + (189 * N**-0.35 + 368 * D**-0.30) ** 0.45
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study without its largest budget, frozen on it; the whole table waits beside it."""
+    folder = tmp_path_factory.mktemp("frozen") / "study"
+    write_study(folder, WORLD, skip=("-1200kt",))
+    write_study(folder.parent / "whole", WORLD)
+    hidden = [r.cell for r in read_runs(folder.parent / "whole") if r.answers and r.cell.tokens == LARGEST]
+    return folder, hidden, freeze_study(folder, hidden)
+
+
+@pytest.fixture
+def scored(study, tmp_path):
+    """A copy of that study after its largest budget was run."""
+    frozen = study[2]
+    copy = tmp_path / "study"
+    write_study(copy, WORLD)
+    (copy / "predictions").mkdir()
+    (copy / "predictions" / frozen.frozen.path.name).write_text(frozen.frozen.path.read_text())
+    return copy
+
+
+def test_every_law_and_plan_speak_of_every_cell(study):
+    folder, hidden, found = study
+    said = {(p.by, p.quantity) for p in found.frozen.predictions}
+    assert {
+        ("supervised", "loss"),
+        ("distillation-reduced", "loss"),
+        ("consensus", "gain"),
+        ("consensus", "loss"),
+    } <= said
+    for p in found.frozen.predictions:
+        low, high = p.intervals[0.9]
+        assert low < p.mean < high and not p.after_the_fact
+        if 0.5 in p.intervals:
+            inner = p.intervals[0.5]
+            assert low < inner[0] < inner[1] < high
+    assert is_frozen(folder, hidden) and found.frozen.is_intact
+    law = next(f for f in found.frozen.document["forecasters"] if f["name"] == "supervised")
+    assert len(law["runs"]) == law["num_rows"] and not any("1200kt" in name for name in law["runs"])
+
+
+def test_the_truth_lies_in_the_intervals_of_laws_of_its_own_form(scored):
+    score = score_study(scored)
+    assert score.is_sound and not score.problems
+    losses = [p for p in score.predictions if p.prediction.by == "supervised" and p.counts]
+    assert len(losses) == 3
+    assert sum(bool(p.is_hit()) for p in losses) >= 2
+    assert all(abs(p.share) < 0.03 for p in losses)
+    assert any(choice.counts for choice in score.choices)
+
+
+def test_the_report_shows_what_was_frozen_and_what_came(scored, study):
+    html = write_report(scored).read_text()
+    assert study[2].frozen.hash in html and 'id="frozen"' in html
+    assert "Losses inside their intervals" in html and "Every prediction" in html
+    path = next((scored / "predictions").glob("[0-9]*.json"))
+    path.write_text(path.read_text().replace('"level": 0.9', '"level": 0.8'))
+    assert "TAMPERED" in write_report(scored).read_text()
+
+
+def test_the_command_scores_a_study(scored):
+    done = run("verify", "score", scored, "--json")
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert card["schema_version"] == 1 and card["is_sound"] and card["counts"]["scored"] > 20
+    assert {"forecasters", "calibration", "decisions", "by_distance", "head_to_head"} <= card.keys()
+    text = run("verify", "score", scored.parent).stdout
+    assert "By forecaster" in text and "Decisions" in text
+    path = next((scored / "predictions").glob("[0-9]*.json"))
+    path.write_text(path.read_text().replace('"level": 0.9', '"level": 0.8'))
+    tampered = run("verify", "score", scored)
+    assert tampered.returncode == 1 and "TAMPERED" in tampered.stdout
+
+
+# --- tables of other people, by a law of one's own: fast ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    """A supervised law fitted on a table, as a file, and the rows behind it."""
+    folder = tmp_path_factory.mktemp("law")
+    rows = [row(f"r{k}", Cell(params=N, tokens=D), loss_of(N, D)) for k, (N, D) in enumerate(GRID)]
+    path = write_table(folder / "runs.csv", rows)
+    file = folder / "own.json"
+    fit(path, family="supervised", bootstrap=60, check=False).save(file)
+    return file, rows
+
+
+@pytest.fixture
+def table(law, tmp_path):
+    """That table in a folder of its own."""
+    return write_table(tmp_path / "runs.csv", law[1])
+
+
+NEW = Cell(params=2e5, tokens=1.6e6)
+
+
+def test_a_table_is_frozen_and_scored(table, law):
+    found = freeze_study(table, [NEW], laws=[str(law[0])])
+    assert found.frozen.path.parent.name == "runs.predictions"
+    (p,) = found.frozen.predictions
+    assert p.mean == pytest.approx(loss_of(2e5, 1.6e6), rel=0.01)
+    assert p.outside["student_tokens"] == pytest.approx(0.693, abs=0.001) and not p.inside_range
+    write_table(table, [*law[1], row("new", NEW, loss_of(2e5, 1.6e6))])
+    (one,) = score_study(table).predictions
+    assert one.is_hit() and one.counts and one.factor_beyond == pytest.approx(2.0)
+
+
+def test_freezing_twice_gives_the_same_file(table, law):
+    first = freeze_study(table, [NEW], laws=[str(law[0])])
+    again = freeze_study(table, [NEW, NEW], laws=[str(law[0])])
+    assert first.is_new and not again.is_new and again.frozen.path == first.frozen.path
+
+
+def test_a_measured_cell_is_refused_or_marked(table, law):
+    known = Cell(params=2e5, tokens=8e5)
+    with pytest.raises(ConfigError, match=r"have been run already.*r15"):
+        freeze_study(table, [NEW, known], laws=[str(law[0])])
+    found = freeze_study(table, [NEW, known], laws=[str(law[0])], after_the_fact=True)
+    assert [p.after_the_fact for p in found.frozen.predictions] == [False, True]
+    assert missing_cells(table, [NEW, known]) == [known]
+    assert [p.status for p in score_study(table).predictions] == ["pending", "after the fact"]
+
+
+def test_a_run_that_the_table_does_not_have_yet_is_known(study, tmp_path):
+    folder = tmp_path / "study"
+    write_study(folder, WORLD, skip=("-1200kt",))
+    before = pq.read_table(folder / "runs.parquet")
+    pq.write_table(before.filter(pc.less(before["tokens"], 600_000)), folder / "runs.parquet")
+    cell = next(r.cell for r in read_runs(study[0]) if r.answers and r.cell.tokens == 600_000)
+    with pytest.raises(ConfigError, match="have been run already"):
+        freeze_study(folder, [cell])
+
+
+def test_a_law_that_is_not_made_for_the_cells_is_named(table, law):
+    taught = Cell(params=2e5, tokens=1.6e6, teacher="t", teacher_loss=2.5)
+    with pytest.raises(ConfigError, match="own: none of the cells is of its kind"):
+        freeze_study(table, [taught], laws=[str(law[0])])
+
+
+def test_a_table_with_a_nan_names_the_row(table, law):
+    write_table(table, [*law[1], row("bad", Cell(params=3e5, tokens=1e5), "nan")])
+    with pytest.raises((DataError, ConfigError), match="nan"):
+        freeze_study(table, [NEW])
+
+
+def test_a_law_of_a_paper_is_scored_without_intervals(table):
+    found = freeze_study(table, [NEW], laws=["busbridge2025"])
+    (p,) = found.frozen.predictions
+    assert not p.intervals and not p.inside_range
+
+
+# --- which cells are meant ------------------------------------------------------------------------------------
+
+
+def test_cells_as_typed(tmp_path):
+    teachers = [
+        row("teacher-a", Cell(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
+        row("teacher-b", Cell(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
+    ]
+    table = write_table(tmp_path / "runs.csv", [row("s", Cell(params=111_024, tokens=2e5), 3.8), *teachers])
+    runs = read_runs(table)
+
+    def cells(text):
+        return typed_cells([text], table, runs)
+
+    assert cells("params=111k,tokens=1.8M") == [
+        Cell(params=111_024, tokens=1.8e6)
+    ]  # an existing size, exactly
+    (one,) = cells("params=111024,tokens=1.8M,teacher=0.8M@4M")
+    assert one.teacher == "teacher-b" and one.teacher_loss == 2.9
+    assert len(cells("params=111024,tokens=1.8M,teacher=all")) == 3
+    assert cells("params=111024,tokens=1.8M,teacher_loss=2.7")[0].teacher_loss == 2.7
+    with pytest.raises(ConfigError, match="no trained teachers are meant; there are: 388k@1M, 776k@4M"):
+        cells("params=111024,tokens=1.8M,teacher=3M@9M")
+    with pytest.raises(ConfigError, match=r"unknown 'parms'.*params"):
+        cells("parms=111024,tokens=1.8M")
+    with pytest.raises(ConfigError, match=r"give params=\.\.,tokens="):
+        cells("params=111024")
+
+
+def test_jobs_give_the_cells_of_held_out_students():
+    spec = StudySpec(
+        name="held", students=StudentsSpec(params=("0.03M",), tokens=(10_000,)), batch_tokens=256,
+        teachers=(TeacherSpec(params="0.05M", tokens=20_000),), tuning=TuningSpec(enabled=False),
+        cells=(CellsSpec(params=("0.1M",), tokens=(80_000,), seeds=2, holdout=True),),
+    )  # fmt: skip
+    facts = Facts(vocab_size=512, data_hash="d", fingerprints={})
+    first = Planner(spec, facts, Progress(losses={}, failures={})).board().jobs
+    (teacher,) = [job.trunk.run_id(20_000) for job in first if job.trunk.role == "teacher"]
+    jobs = Planner(spec, facts, Progress(losses={teacher: 5.0}, failures={})).board().jobs
+    with pytest.raises(ConfigError, match="its loss is not known yet"):
+        job_cells(jobs, [], holdout=True)
+    runs = [r for r in [_teacher_run(teacher)]]
+    held = job_cells(jobs, runs, holdout=True)
+    assert [(cell.tokens, cell.teacher_loss) for cell in held] == [
+        (80_000, None),
+        (80_000, 5.0),
+    ]  # seeds share a cell
+    assert len(job_cells(jobs, runs, holdout=False)) == 4
+
+
+def _teacher_run(run_id):
+    from distillaw.verifying.cells import TableRun
+
+    return TableRun(run_id=run_id, cell=Cell(params=5e4, tokens=2e4), loss=5.0, seed="0", role="teacher",
+                    purpose="teacher", conditions=("", "", "", ""))  # fmt: skip
+
+
+# --- the command ----------------------------------------------------------------------------------------------
+
+
+def test_the_command_freezes_a_table_and_refuses_what_it_cannot(table, law):
+    done = run("verify", "freeze", table, "--cells", "params=200k,tokens=1.6M", "--law", law[0])
+    assert done.returncode == 0, done.stderr
+    (path,) = (table.parent / "runs.predictions").glob("[0-9]*.json")
+    assert json.loads(path.read_text())["hash"] in done.stdout
+    assert "beyond: tokens x2" in done.stdout
+    again = run("verify", "freeze", table, "--cells", "params=200k,tokens=1.6M", "--law", law[0], "--json")
+    assert json.loads(again.stdout)["is_new"] is False
+    for arguments in ((), ("--cells", "params=1,tokens=1", "--hold-out"), ("--cells", "params=x,tokens=1")):
+        bad = run("verify", "freeze", table, *arguments)
+        assert bad.returncode == 2 and "Traceback" not in bad.stderr
+
+
+def test_help_and_score_import_nothing_heavy(table, law):
+    freeze_study(table, [NEW], laws=[str(law[0])])
+    code = (
+        "import sys; from distillaw.cli.app import app, run; "
+        f"asked = ['verify', 'score', {str(table)!r}, '--json']; "
+        "run(lambda: app(asked, exit_on_error=False, result_action='return_value')); "
+        "assert not {'torch', 'transformers', 'matplotlib'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

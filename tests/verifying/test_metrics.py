@@ -1,0 +1,35 @@
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from distillaw.verifying.metrics import brier, interval_score, surprise, wilson
+
+
+def test_wilson_against_printed_values():
+    # Newcombe 1998 (Stat. Med. 17:857), table I, method 3, 95 %
+    for hits, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
+                                   (1, 29, 0.0061, 0.1718)):  # fmt: skip
+        assert wilson(hits, count, level=0.95) == pytest.approx((low, high), abs=6e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_the_interval_score_is_least_at_the_true_quantiles():
+    values = np.random.default_rng(0).normal(size=4000)
+    scores = {
+        z: np.mean([interval_score(-z, z, v, level=0.9) for v in values]) for z in (1.0, 1.3, 1.645, 2.0, 2.5)
+    }
+    assert min(scores, key=scores.get) == 1.645
+
+
+def test_surprise_uses_the_side_that_the_value_lies_on():
+    z90 = NormalDist().inv_cdf(0.95)
+    assert surprise(3.0, 2.9, 3.3, 3.3, level=0.9) == pytest.approx(z90)
+    assert surprise(3.0, 2.9, 3.3, 2.9, level=0.9) == pytest.approx(-z90)
+    assert surprise(3.0, 3.0, 3.0, 3.1, level=0.9) == math.inf
+
+
+def test_brier_prefers_honest_probabilities():
+    expected = {p: 0.7 * brier(p, True) + 0.3 * brier(p, False) for p in (0.5, 0.6, 0.7, 0.8, 1.0)}
+    assert min(expected, key=expected.get) == 0.7
