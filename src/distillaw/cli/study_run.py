@@ -187,7 +187,7 @@ def _conclude(folder: Path, outcome: "Outcome", *, quiet: bool, as_json: bool) -
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
     from distillaw.report.study import conclude_study
 
-    conclusion = conclude_study(folder)
+    conclusion = conclude_study(folder, say=lambda line: say(line, quiet=quiet))
     if as_json:
         print_json({
             "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,

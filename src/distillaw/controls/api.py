@@ -1,10 +1,13 @@
 """All controls of a study: for `distillaw study check FOLDER`, the report, and the doubt that laws carry along."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from distillaw.controls import counting, extra, horizon, noise, objective, precision, teachers, text, tuning
 from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
+from distillaw.fitting.result import FitResult
+from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord
 
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
@@ -50,3 +53,18 @@ def caveat(found: Mapping[str, Sequence[str]]) -> str:
         if failed
         else ""
     )
+
+
+def doubted_law(fit: FitResult, controls: Sequence[Control]) -> FitResult:
+    """The law with what was not controlled in `details["controls"]`, and a note where a control failed."""
+    found = doubts(controls, "laws")
+    note = caveat(found)
+    return replace(
+        fit, details={**fit.details, "controls": found}, notes=(*fit.notes, note) if note else fit.notes
+    )
+
+
+def doubted_verdict(verdict: Verdict, controls: Sequence[Control]) -> Verdict:
+    """The verdict with a warning where a control of gains failed."""
+    note = caveat(doubts(controls, "gains"))
+    return replace(verdict, warnings=(*verdict.warnings, f"measured gains: {note}")) if note else verdict

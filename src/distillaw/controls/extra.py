@@ -52,24 +52,23 @@ def _gain_words(found: Difference) -> str:
 
 
 def check_union(runs: StudyRuns) -> Control:
-    """Students beat the same student trained alone on their own text and their teacher's."""
+    """Students of the best teacher beat the same student trained alone on their own text and that teacher's."""
     if not runs.taught_by:
         return UNION.control("not applicable", "no student has a teacher")
-    found = {place: gain for tokens_of in _unions(runs).items() for place, gain in _against(runs, *tokens_of)}
+    unions = _unions(runs)
+    found = [gains for size, union in unions.items() if (gains := _against(runs, size, union))]
     if not found:
         why = (
             "union runs have other token counts than student + teacher"
-            if _unions(runs)
+            if unions
             else "no student read the union"
         )
         return UNION.control("not done", why + _stand_in(runs))
-    statuses = {place: _sign(*gain.interval()) for place, gain in found.items()}
-    least = min(found, key=lambda place: found[place].mean)
-    words = f"{runs.place_name(least)} gains {_gain_words(found[least])} over training alone on both texts"
-    if len(found) > 1:
-        words += f"; least of {len(found)}"
-    return UNION.control(worst(statuses.values()), words,
-                         gains={runs.place_name(p): gain.to_json() for p, gain in found.items()})  # fmt: skip
+    best = [max(gains.items(), key=lambda item: item[1].mean) for gains in found]
+    place, least = min(best, key=lambda item: item[1].mean)
+    words = f"{runs.place_name(place)} gains {_gain_words(least)} over training alone on both texts"
+    numbers = {runs.place_name(place): gain.to_json() for gains in found for place, gain in gains.items()}
+    return UNION.control(worst(_sign(*gain.interval()) for _, gain in best), words, gains=numbers)
 
 
 def _unions(runs: StudyRuns) -> dict[tuple[int, int], dict[int, Run]]:
@@ -81,11 +80,9 @@ def _unions(runs: StudyRuns) -> dict[tuple[int, int], dict[int, Run]]:
     return found
 
 
-def _against(
-    runs: StudyRuns, size: tuple[int, int], union: Mapping[int, Run]
-) -> list[tuple[Place, Difference]]:
+def _against(runs: StudyRuns, size: tuple[int, int], union: Mapping[int, Run]) -> dict[Place, Difference]:
     """Gains over one union run: of the students whose tokens and whose teacher's add up to its own."""
-    found = []
+    found = {}
     for place, seeds in runs.grid.items():
         params, tokens, teacher = place
         known = runs.record.teachers.get(teacher)
@@ -95,7 +92,8 @@ def _against(
             and is_near(tokens + known.tokens, size[1], within=SAME_TOKENS)
         ):
             gain = runs.difference(union, seeds, is_paired=False)
-            found += [(place, gain)] if gain is not None else []
+            if gain is not None:
+                found[place] = gain
     return found
 
 

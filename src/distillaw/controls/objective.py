@@ -65,8 +65,8 @@ def _check(runs: StudyRuns, about: About, setting: str) -> Control:
     own = next(run.number(setting) for run in runs.record.students if run.teacher_run)
     words = (
         f"{setting} {own:g} against others in {len(swept)} places of {len(cells)} cells; most to gain: "
-        f"{extreme.where}, {setting} {extreme.value:g} by {extreme.difference.mean:+.3f} [{low:+.3f}, {high:+.3f}] nats "
-        f"(allowed {TOLERANCE * extreme.loss:.3f})"
+        f"{extreme.where}, {setting} {extreme.value:g} by {extreme.difference.mean:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] nats (allowed {TOLERANCE * extreme.loss:.3f})"
     )
     status = worst(s.status for s in swept)
     if len(cells) < LEAST_CELLS and status != "failed":

@@ -41,9 +41,9 @@ class Precision:
 
     c0: float
     ratio: float
-    """Of L_T* / Ltilde_S, the middle one of the student cells whose best teacher the teachers bracket; infinite if none."""
+    """Of L_T* / Ltilde_S, the middle one over student cells whose best teacher is between others; infinite if none."""
     bracketed: int
-    """Student cells that they bracket."""
+    """How many such cells."""
 
 
 def check_c0(runs: StudyRuns) -> Control:
@@ -92,8 +92,8 @@ def _expected(record: StudyRecord, form: str) -> Precision:
     found = [
         _precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)
     ]
-    return Precision(c0=float(np.median([one.c0 for one in found])), ratio=float(np.median([one.ratio for one in found])),
-                     bracketed=min(one.bracketed for one in found))  # fmt: skip
+    c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
+    return Precision(c0=c0, ratio=ratio, bracketed=min(one.bracketed for one in found))
 
 
 def _reached(record: StudyRecord, fit: FitResult) -> Precision:

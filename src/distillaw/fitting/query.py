@@ -233,7 +233,9 @@ def _doubts(law: PublishedLaw | FitResult) -> list[str]:
 
     if isinstance(law, PublishedLaw):
         return list(law.warnings)
-    return [] if law.status is FitStatus.CONVERGED else [f"{law.status.name}: {law.remedy}"]
+    found = [] if law.status is FitStatus.CONVERGED else [f"{law.status.name}: {law.remedy}"]
+    failed = law.failed_controls
+    return found + [f"controls failed in the study it was fitted on: {', '.join(failed)}"] * bool(failed)
 
 
 def _plain_loss(

@@ -1,6 +1,6 @@
 """The laws of a study: every family that its runs may carry, or why a family cannot be fitted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from distillaw.errors import DistillawError
@@ -31,9 +31,17 @@ def fit_families(
     return fits, errors
 
 
-def fit_laws(folder: Path) -> tuple[dict[str, FitResult], dict[str, str]]:
-    """As `fit_families` of a study folder, kept in laws/<family>.json; what cannot be fitted says why there."""
+def fit_laws(
+    folder: Path, *, mark: Callable[[FitResult], FitResult] = lambda fit: fit
+) -> tuple[dict[str, FitResult], dict[str, str]]:
+    """As `fit_families` of a study folder, kept in laws/<family>.json; what cannot be fitted says why there.
+
+    Args:
+        folder: the study.
+        mark: what to add to each fit before it is kept, such as the study's doubts.
+    """
     fits, errors = fit_families(folder)
+    fits = {family: mark(fit) for family, fit in fits.items()}
     for family in FAMILIES:
         file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
         if family in fits:

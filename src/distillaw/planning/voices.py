@@ -176,8 +176,15 @@ def fitted_voice(fit: FitResult, source: str, *, fallback: StudyRecord | None = 
         source=source, kind="fitted", status=fit.status.name, range=fit.fitted_range, doubt=_doubt_of(fit),
         note=f"{fit.nobs} rows in {fit.ngroups} independent runs", ensemble=_replicates(fit),
         may_decide=fit.status.name in DECISIVE,
-        warnings=() if fit.status.name == "CONVERGED" else (f"{source}: {fit.status.name}: {fit.remedy}",),
+        warnings=_warnings(fit, source),
     )  # fmt: skip
+
+
+def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
+    """What the fit says of itself, and what its study did not control."""
+    found = () if fit.status.name == "CONVERGED" else (f"{source}: {fit.status.name}: {fit.remedy}",)
+    failed = fit.failed_controls
+    return (*found, f"{source}: fitted while controls failed: {', '.join(failed)}") if failed else found
 
 
 def _doubt_of(fit: FitResult) -> Doubt:

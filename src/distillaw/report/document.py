@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from distillaw.controls.api import check_controls, doubted_verdict
+from distillaw.controls.control import Control
 from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.report import content, frozen
+from distillaw.report.controls import control_notes, control_table
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
 from distillaw.report.shipped import LABELS, refit_shipped_table
@@ -52,9 +55,11 @@ def write_report(study_dir: Path, out: Path | None = None) -> Path:
     record = read_study(Path(study_dir))
     out = Path(out) if out is not None else record.folder / "report.html"
     cells = measured_cells(record)
+    controls = check_controls(record)
     verdict, note = content.decide_target(record, cells)
+    verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(out.parent / "verdict.json", verdict_json(record, verdict, note))
-    write_text(out, render(record, cells, verdict, note))
+    write_text(out, render(record, cells, verdict, note, controls))
     return out
 
 
@@ -66,7 +71,9 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
     return {**head, **verdict.to_json(), "note": note}
 
 
-def render(record: StudyRecord, cells: Sequence[Cell], verdict: Verdict | None, note: str) -> str:
+def render(
+    record: StudyRecord, cells: Sequence[Cell], verdict: Verdict | None, note: str, controls: Sequence[Control],
+) -> str:  # fmt: skip
     """The page as text."""
     from jinja2 import Environment, StrictUndefined
 
@@ -89,8 +96,8 @@ def render(record: StudyRecord, cells: Sequence[Cell], verdict: Verdict | None, 
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
-        sections=_sections(record, cells, spent), fits=content.fit_notes(record), runs=content.run_table(record),
-        unfinished=record.unfinished, provenance=content.provenance(record),
+        sections=_sections(record, cells, spent, controls), fits=content.fit_notes(record),
+        runs=content.run_table(record), unfinished=record.unfinished, provenance=content.provenance(record),
         specification=json.dumps(record.info.get("spec", {}), indent=2, sort_keys=True),
     )  # fmt: skip
 
@@ -110,7 +117,9 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
     return [*found, *record.problems, *(verdict.warnings if verdict else ())]
 
 
-def _sections(record: StudyRecord, cells: Sequence[Cell], spent: Sequence) -> list[Section]:
+def _sections(
+    record: StudyRecord, cells: Sequence[Cell], spent: Sequence, controls: Sequence[Control]
+) -> list[Section]:
     gap, curves = capacity_gap(cells), token_curves(cells)
     bars, search = flop_bars(spent), tuning_curves(record.tuning)
     return [
@@ -123,6 +132,8 @@ def _sections(record: StudyRecord, cells: Sequence[Cell], spent: Sequence) -> li
         ),
         Section(title="How many tokens? Loss with and without a teacher", pictures=_some(curves),
                 notes=() if curves else ("No student has been run without a teacher yet.",)),
+        Section(title="Controls: what makes these numbers mean something", notes=control_notes(controls),
+                table=control_table(controls), table_title="Every control with its numbers", open=True),
         _fit_section(record),
         _frozen_section(record),
         Section(title="Where the compute went", pictures=_some(bars),

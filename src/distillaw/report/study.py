@@ -4,10 +4,13 @@ The conclusion is a function of runs.parquet, study.json and predictions/; while
 computed again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillaw.controls.api import check_design, doubted_law, summary
 from distillaw.fitting.study import fit_laws
+from distillaw.planning.record import read_study
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.version import __version__
@@ -22,8 +25,14 @@ class Conclusion:
     sentence: str
 
 
-def conclude_study(folder: Path) -> Conclusion:
-    """Fit the laws of a study folder, decide for its target, write report.html and verdict.json.
+def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> Conclusion:
+    """Check the controls of a study folder, fit its laws, decide for its target, write report.html and verdict.json.
+
+    Controls that fail do not stop a fit: they go into the laws' files, the verdict and the report.
+
+    Args:
+        folder: the study.
+        say: told how the controls stand, before any law is fitted.
 
     Raises:
         DistillawError: no finished runs, or the tables are damaged.
@@ -33,13 +42,18 @@ def conclude_study(folder: Path) -> Conclusion:
     files += frozen_files(predictions_folder(folder))
     inputs = content_hash([*map(file_sha256, files), __version__])
     if report.exists() and stamp.exists() and read_json(stamp).get("inputs") == inputs:
+        if line := read_json(stamp).get("controls"):
+            say(str(line))
         return _read(folder, read_json(stamp))
-    fit_laws(folder)
+    controls = check_design(read_study(folder))
+    line = f"controls: {summary(controls)}: distillaw study check {folder}"
+    say(line)
+    fit_laws(folder, mark=lambda fit: doubted_law(fit, controls))
     from distillaw.report.document import write_report
 
     write_report(folder)
     verdict = read_json(folder / "verdict.json")
-    write_json(stamp, {"inputs": inputs, "sentence": verdict.get("sentence", "")})
+    write_json(stamp, {"inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line})
     return _read(folder, read_json(stamp))
 
 
