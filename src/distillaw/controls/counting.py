@@ -132,22 +132,31 @@ def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult
 
 def _compare(family: str, fits: tuple[FitResult, FitResult], table: Mapping[str, np.ndarray]) -> _Compared:
     apart = fits[1].resid - fits[0].resid  # of the same rows
+    there = [fit.predict(**_beyond(fit, table, total=name == "total_params"))
+             for fit, name in zip(fits, ("params", "total_params"), strict=True)]  # fmt: skip
+    means = [float(np.log(one.mean)) for one in there]
+    half = max(float(np.log(one.upper / one.lower)) / 2 for one in there)
+    return _Compared(family=family, fits=fits, apart=float(np.sqrt(np.mean(apart**2))), beyond=means[1] - means[0],
+                     half=half)  # fmt: skip
+
+
+def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> dict[str, float]:
+    """Coordinates at ten times the largest size, on the most tokens, from the middle teacher."""
     largest = int(np.argmax(table["params"]))
-    embedding = (table["total_params"] - table["params"])[largest]
-    params = BEYOND * table["params"][largest]
-    sizes = params, params + BEYOND ** (1 / 3) * embedding  # width grows with the cube root of size
-    names = ("student_params", "student_tokens") if "kappa" in family else ("params", "tokens")
-    rest = {"teacher_loss": float(np.nanmedian(table["teacher_loss"]))} if "kappa" in family else {}
-    there = [
-        one.predict(**{names[0]: size, names[1]: table["tokens"].max()}, **rest)
-        for one, size in zip(fits, sizes, strict=True)
-    ]
-    means = [float(np.log(p.mean)) for p in there]
-    half = max(float(np.log(p.upper / p.lower)) / 2 for p in there)
-    return _Compared(
-        family=family,
-        fits=fits,
-        apart=float(np.sqrt(np.mean(apart**2))),
-        beyond=means[1] - means[0],
-        half=half,
-    )
+    size = BEYOND * float(table["params"][largest])
+    if total:  # width, and with it the embeddings, grows with the cube root of size
+        size += BEYOND ** (1 / 3) * float((table["total_params"] - table["params"])[largest])
+    tokens = float(table["tokens"].max())
+    assert fit.curve is not None
+    if not fit.curve.is_student:
+        return {"params": size, "tokens": tokens}
+    found = {
+        "student_params": size,
+        "student_tokens": tokens,
+        "teacher_loss": float(np.nanmedian(table["teacher_loss"])),
+    }
+    if (
+        fit.curve.behind is None
+    ):  # fitted on measured losses of students alone: the best of them stands for its own
+        found["supervised_loss"] = float(table["loss"][np.isnan(table["teacher_loss"])].min())
+    return found
