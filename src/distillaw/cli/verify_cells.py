@@ -13,7 +13,8 @@ from distillaw.runs.files import read_json
 from distillaw.verifying.cells import SAME, Cell, TableRun, seen_runs
 
 if TYPE_CHECKING:
-    from distillaw.sweep.jobs import Job
+    from distillaw.sweep.jobs import Board, Job
+    from distillaw.sweep.spec import StudySpec
 
 _KEYS = ("params", "tokens", "teacher", "teacher_loss")
 _NEAR = 0.25
@@ -134,18 +135,10 @@ def study_cells(
     Raises:
         ConfigError: nothing is left to predict, or rates or teachers are not known yet.
     """
-    from distillaw.runs.store import StudyFolder
     from distillaw.sweep.checks import load_study
-    from distillaw.sweep.jobs import Facts, Planner
-    from distillaw.sweep.study import read_progress
 
-    info = read_json(folder / "study.json")
-    data = info["data"]
-    assert isinstance(data, Mapping)
-    spec = load_study(study, corpus=corpus or str(data.get("corpus") or "") or None)
-    facts = Facts(vocab_size=int(data["vocab_size"]), data_hash=str(data["data_hash"]),
-                  fingerprints=_fingerprints(folder, spec.external_teachers()))  # fmt: skip
-    board = Planner(spec, facts, read_progress(StudyFolder(folder))).board()
+    data = _data_of(folder)
+    board = _board(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
     cells = [cell for cell in job_cells(board.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
     for reason in board.waiting:
         say(f"not predicted: {reason}")
@@ -155,6 +148,55 @@ def study_cells(
             f"{study}: no {what} whose teachers are trained; see `distillaw study show {study}`"
         )
     return cells
+
+
+def freeze_holdout(spec: "StudySpec", folder: Path, *, quiet: bool = False) -> None:
+    """Between two calls of `run_study`: freeze what is held out and not frozen yet, once everything else is trained.
+
+    Args:
+        spec: the study.
+        folder: where all but its held-out students are trained.
+        quiet: say nothing of it.
+
+    Raises:
+        ConfigError: no law or plan has anything to say of a held-out student.
+        RunError: predictions that are there were tampered with.
+    """
+    from distillaw.verifying.api import freeze_study, known_runs, missing_cells
+
+    runs = known_runs(folder)
+    missing = missing_cells(folder, job_cells(_board(spec, folder).jobs, runs, holdout=True))
+    left = [cell for cell in missing if not seen_runs(cell, runs)]
+    if len(left) < len(missing):
+        say(
+            f"{len(missing) - len(left)} held-out students were run before they were predicted: they do not count"
+        )
+    if left:
+        found = freeze_study(folder, left)
+        say(f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}",
+            quiet=quiet)  # fmt: skip
+
+
+def _data_of(folder: Path) -> Mapping[str, object]:
+    """What study.json says of the text."""
+    data = read_json(folder / "study.json").get("data")
+    if not isinstance(data, Mapping):
+        raise ConfigError(
+            f"{folder}: study.json does not say what text it is of; run the study up to its teachers"
+        )
+    return data
+
+
+def _board(spec: "StudySpec", folder: Path) -> "Board":
+    """The study's jobs as far as what is on disk decides them."""
+    from distillaw.runs.store import StudyFolder
+    from distillaw.sweep.jobs import Facts, Planner
+    from distillaw.sweep.study import read_progress
+
+    data = _data_of(folder)
+    facts = Facts(vocab_size=int(str(data["vocab_size"])), data_hash=str(data["data_hash"]),
+                  fingerprints=_fingerprints(folder, spec.external_teachers()))  # fmt: skip
+    return Planner(spec, facts, read_progress(StudyFolder(folder))).board()
 
 
 def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
