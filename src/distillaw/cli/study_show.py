@@ -1,4 +1,4 @@
-"""`distillaw study show`: what a study would train and cost, before anything is spent."""
+"""`distillaw study show`: what a study would train, cost and identify, before anything is spent."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ def show(
     workers: Annotated[int, Parameter(help="Processes, one core each; 0 takes all cores.")] = 0,
     json: bool = False,
 ) -> None:
-    """Print the runs, FLOP, time and disk of a study before anything is spent.
+    """Print the runs, FLOP, time and disk of a study, and what it would identify, before anything is spent.
 
     Args:
         study: the study's TOML file.
@@ -26,6 +26,7 @@ def show(
         workers: processes, one core each; 0 takes all cores.
         json: print one JSON object.
     """
+    from distillaw.protocols.statement import state
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         FLOP_PER_SECOND,
@@ -46,7 +47,8 @@ def show(
             for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
         ]  # fmt: skip
         print_json({"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, "num_runs": cost.num_runs,
-                    "flops": cost.flops, "seconds": wall, "workers": cores, "disk_bytes": cost.disk_bytes})  # fmt: skip
+                    "flops": cost.flops, "seconds": wall, "workers": cores, "disk_bytes": cost.disk_bytes,
+                    **state(spec, cost).to_json()})  # fmt: skip
         return
     _print_trunks(cost.jobs, cost.seconds)
     print(
@@ -57,6 +59,8 @@ def show(
         f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
     )
     _print_unknowns(spec)
+    print()
+    print("\n".join(state(spec, cost).lines()))
     text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
     print(f"\nnext: distillaw study run {shlex.quote(str(study))}{text}")
 

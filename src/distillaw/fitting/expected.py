@@ -79,7 +79,13 @@ class Expected:
 
 
 def expect(
-    law: PublishedLaw, runs: PlannedRuns, *, form: str, noise: float = NOISE, shared: float = SHARED
+    law: PublishedLaw,
+    runs: PlannedRuns,
+    *,
+    form: str,
+    noise: float = NOISE,
+    shared: float = SHARED,
+    best: bool = True,
 ) -> Expected:
     """Standard errors that a form would have after the runs, if the guess were the truth.
 
@@ -89,6 +95,7 @@ def expect(
         form: `supervised`, `reduced` or `kappa`.
         noise: standard deviation of a run, in ln L.
         shared: share of its variance that branches of one trunk have in common.
+        best: whether the best ratios are wanted too.
     """
     if form == "supervised":
         runs = PlannedRuns(cells=_rows(runs.cells, ~runs.cells.taught), trunk=runs.trunk[~runs.cells.taught])
@@ -97,8 +104,8 @@ def expect(
     belief = replace(prior, covariance=_after(prior, runs, shared))
     values, gradients = _coefficients(curve, len(belief.covariance))
     errors = {name: _error(belief, gradient) for name, gradient in gradients.items()}
-    best = best_ratios(belief, runs.taught()) if curve.is_student else ()
-    return Expected(form=form, values=values, errors=errors, best=best)
+    ratios = best_ratios(belief, runs.taught()) if best and curve.is_student else ()
+    return Expected(form=form, values=values, errors=errors, best=ratios)
 
 
 def _curve(law: PublishedLaw, cells: Cells, form: str) -> Curve:

@@ -21,7 +21,7 @@ PAPER_SIZE = 143e6
 SMALL_SIZE = 0.2e6
 """Middle size of the pocket study: moved in full up to here, in between by a share in ln N."""
 SIZE_FACTOR, TOKEN_FACTOR = 635.0, 396.0
-"""Least squares on ln L of the pocket study's supervised runs and teachers (src/distillaw/studies/pocket_runs.parquet)."""
+"""Least squares on ln L of the pocket study's supervised runs and teachers (studies/pocket_runs.parquet)."""
 TERM_FACTOR = {"surrogate-s1": 0.076, "surrogate-s2": 0.158, "surrogate-s3": 0.230}
 """ln of the factor on the student's term, from the pocket study's distilled runs."""
 POCKET = {

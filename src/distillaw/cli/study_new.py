@@ -1,0 +1,212 @@
+"""`distillaw study new`: a study file from a template, with its cost and what it would identify before it runs."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.protocols.budget import Limit
+    from distillaw.protocols.catalogue import Kind
+    from distillaw.protocols.scale import Asked
+    from distillaw.sweep.cost import StudyCost
+
+
+def new(
+    kind: str | None = None,
+    *,
+    out: Path | None = None,
+    students: str | None = None,
+    teachers: str | None = None,
+    tokens: str | None = None,
+    budget: str | None = None,
+    hours: float | None = None,
+    cores: int = 0,
+    hardware: str | None = None,
+    corpus: str = "",
+    vocab: int | None = None,
+    name: str | None = None,
+    force: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Write a study file of a kind at your scale; without a kind, list the kinds.
+
+    Args:
+        kind: which question; `distillaw study new` lists them.
+        out: the file; default KIND.toml.
+        students: student sizes, e.g. 0.1M,0.3M (non-embedding).
+        teachers: teacher sizes, e.g. 0.3M,1M.
+        tokens: students' budgets, e.g. 200k,800k; rounded to whole batches.
+        budget: FLOP to spend at most, e.g. 1e15; scales what is not given.
+        hours: wall time to spend at most, on --cores of this machine or one --hardware device.
+        cores: processes, one core each; 0 takes all cores.
+        hardware: device, e.g. h200: hours of it, at the low end of its utilisation, since models are small.
+        corpus: the text; the design is fitted to what it holds.
+        vocab: entries of the vocabulary; by default as many as the smallest student can carry.
+        name: name of the study; default the kind.
+        force: overwrite the file.
+        json_: print one JSON object.
+    """
+    from distillaw.protocols.catalogue import kind_named
+
+    if kind is None:
+        _list_kinds(as_json=json_)
+        return
+    from distillaw.cli.workers import count_workers
+    from distillaw.protocols.statement import state
+    from distillaw.protocols.toml import study_file
+    from distillaw.sweep.checks import check_study
+    from distillaw.sweep.cost import study_cost
+
+    template = kind_named(kind)
+    file = out or Path(f"{name or kind}.toml")
+    if file.exists() and not force:
+        raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
+    asked = _asked(students, teachers, tokens, vocab, corpus)
+    workers = count_workers(cores)
+    limit = _limit(budget, hours, workers, hardware)
+    if limit is None:
+        sheet = template.sheet(asked)
+    else:
+        from distillaw.protocols.budget import within
+
+        sheet = within(template, asked, limit)
+    spec = sheet.spec(name or kind)
+    check_study(spec)
+    cost = study_cost(spec, spec.data.vocab_size)
+    said = state(spec, cost)
+    heading = [f"{template.name}: {template.question}", ""]
+    heading += [f"  distillaw study run {file}" + ("" if corpus else " --corpus PATH"), ""]
+    heading += [_bill(cost, workers), *said.lines(sheet.left_out)]
+    _write(file, study_file(sheet, spec, heading))
+    if json_:
+        print_json({"kind": kind, "file": str(file), "spec_hash": spec.spec_hash, "num_runs": cost.num_runs,
+                    "flops": cost.flops, "seconds": cost.wall_seconds(workers), "workers": workers,
+                    "disk_bytes": cost.disk_bytes, "left_out": sheet.left_out, **said.to_json()})  # fmt: skip
+        return
+    print(f"{template.name}: {template.question}\n")
+    print(_bill(cost, workers) + _device(cost, hardware))
+    print("\n".join(said.lines(sheet.left_out)))
+    text = "" if corpus else " --corpus PATH"
+    print(f"\nwrote {file}\nnext: distillaw study run {shlex.quote(str(file))}{text}")
+
+
+def _asked(
+    students: str | None, teachers: str | None, tokens: str | None, vocab: int | None, corpus: str
+) -> "Asked":
+    from distillaw.data.corpus import SHIPPED
+    from distillaw.protocols.scale import Asked
+    from distillaw.protocols.text import text_size
+
+    if vocab is not None and vocab < 257:
+        raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
+    if (
+        corpus
+        and corpus not in SHIPPED
+        and not corpus.startswith("hub:")
+        and not Path(corpus).expanduser().exists()
+    ):
+        raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
+    return Asked(
+        students=_counts("--students", students), teachers=_counts("--teachers", teachers),
+        tokens=_counts("--tokens", tokens), vocab=vocab, corpus=corpus,
+        text=text_size(corpus) if corpus else None,
+    )  # fmt: skip
+
+
+def _counts(name: str, text: str | None) -> tuple[float, ...]:
+    return () if text is None else tuple(sorted(parse_count(part, name=name) for part in text.split(",")))
+
+
+def _limit(budget: str | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
+    """What may be spent, from --budget or --hours; None without either."""
+    from distillaw.protocols.budget import Limit
+
+    if budget is not None and hours is not None:
+        raise ConfigError("give either --budget FLOP or --hours, not both")
+    if budget is not None:
+        return Limit(
+            amount=parse_count(budget, name="--budget"), price=lambda cost: cost.flops, show=format_flop
+        )
+    if hours is None:
+        return None
+    seconds = 3600 * parse_count(hours, name="--hours")
+    if hardware is None:
+        return Limit(amount=seconds, price=lambda cost: cost.wall_seconds(workers), show=format_seconds)
+    return Limit(amount=seconds, price=_device_seconds(hardware), show=format_seconds)
+
+
+def _device_seconds(name: str) -> "Callable[[StudyCost], float]":
+    """Seconds of one device, at the low end of its utilisation."""
+    from distillaw.accounting.hardware import hardware
+
+    device = hardware(name)
+    return lambda cost: cost.flops / (device.peak_flop_per_second * device.mfu_low)
+
+
+def _device(cost: "StudyCost", name: str | None) -> str:
+    if name is None:
+        return ""
+    return f"\nabout {format_seconds(_device_seconds(name)(cost))} of one {name} at the low end of its utilisation"
+
+
+def _bill(cost: "StudyCost", workers: int) -> str:
+    return (
+        f"{cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.wall_seconds(workers))} on {workers} cores, "
+        f"{format_bytes(cost.disk_bytes)} on disk"
+    )
+
+
+def _write(file: Path, text: str) -> None:
+    from distillaw.runs.files import write_text
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text)
+
+
+def _list_kinds(*, as_json: bool) -> None:
+    """One line each: what question, at what cost at the defaults."""
+    from distillaw.protocols.catalogue import KINDS
+    from distillaw.protocols.scale import Asked
+
+    costs = [(kind, _default_cost(kind, Asked())) for kind in KINDS]
+    if as_json:
+        rows = [
+            {"kind": kind.name, "question": kind.question, "num_runs": cost.num_runs, "flops": cost.flops,
+             "core_seconds": sum(cost.seconds), "disk_bytes": cost.disk_bytes} for kind, cost in costs
+        ]  # fmt: skip
+        print_json({"kinds": rows})
+        return
+    from rich.table import Table
+
+    from distillaw.cli.console import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("kind", "question", "runs", "FLOP", "core time"):
+        table.add_column(column, justify="left" if column in ("kind", "question") else "right",
+                         no_wrap=column != "question")  # fmt: skip
+    for kind, cost in costs:
+        table.add_row(
+            kind.name,
+            kind.question,
+            str(cost.num_runs),
+            f"{cost.flops:.1e}",
+            format_seconds(sum(cost.seconds)),
+        )
+    console().print(table)
+    print("\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
+          "\nnext: distillaw study new --kind isoflop-students")  # fmt: skip
+
+
+def _default_cost(kind: "Kind", asked: "Asked") -> "StudyCost":
+    from distillaw.sweep.cost import study_cost
+
+    spec = kind.sheet(asked).spec(kind.name)
+    return study_cost(spec, spec.data.vocab_size)

@@ -1,0 +1,187 @@
+"""The scale of a study: sizes, budgets, batch and vocabulary, from what the user gave and a template's defaults.
+
+At least 800 steps at the smallest budget, budgets in whole batches, a vocabulary whose matrix is at most 30 % of the
+smallest student: what a small study needs to mean anything is decided here, once.
+"""
+
+import math
+from dataclasses import dataclass
+
+from distillaw.accounting.shapes import count_non_embedding, shape_for_params
+from distillaw.errors import ConfigError
+from distillaw.protocols.text import TextSize
+from distillaw.quantities import format_count
+from distillaw.runs.spec import Recipe
+
+STEPS = 800
+"""Optimiser steps of the smallest budget, at least."""
+GRAIN = 4
+"""Budgets are multiples of so many batches: still whole if the search halves, doubles or quadruples the batch."""
+SMALLEST_BATCH, LARGEST_BATCH = 64, 2**20
+EMBEDDING_SHARE = 0.3
+"""Largest share of N that one embedding matrix may be."""
+HELD_OUT, FEW_HELD_OUT = 100, 64
+"""Documents held out, and of a corpus with few: errors are clustered by document, so at least 60 are wanted."""
+_VOCABULARIES = (32768, 16384, 8192, 4096, 2048, 1024, 512, 384, 288)
+_FAMILIES = ((100e6, 64, 128.0), (10e6, 64, 64.0), (3e6, 32, 32.0), (0.0, 16, 16.0))
+"""Largest student from which on -> head dimension, width over layers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user gave; the rest is the template's."""
+
+    students: tuple[float, ...] = ()
+    teachers: tuple[float, ...] = ()
+    tokens: tuple[float, ...] = ()
+    vocab: int | None = None
+    corpus: str = ""
+    text: TextSize | None = None
+    """The size of the corpus, where it is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """A template's own scale, for a laptop."""
+
+    students: tuple[float, ...]
+    teachers: tuple[float, ...]
+    tokens: tuple[float, ...]
+    """Students' budgets."""
+    least: tuple[int, int, int] = (1, 1, 1)
+    """Fewest student sizes, teacher sizes and budgets that answer the question."""
+    reach: float = 8.0
+    """Tokens of the longest teacher over the longest budget in `tokens`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Everything a template needs to know."""
+
+    students: tuple[float, ...]
+    """Non-embedding sizes, ascending."""
+    teachers: tuple[float, ...]
+    tokens: tuple[int, ...]
+    """Students' budgets, ascending, whole batches."""
+    teacher_tokens: int
+    """Most that a teacher reads."""
+    vocab: int
+    batch: int
+    recipe: Recipe
+    corpus: str
+    text: float | None
+    """Tokens of each half of it, where known."""
+    held_out: int
+    """Documents that nobody reads."""
+
+    def whole(self, tokens: float) -> int:
+        """The nearest budget of whole batches, never below the smallest."""
+        grain = GRAIN * self.batch
+        return max(self.tokens[0], round(tokens / grain) * grain)
+
+    def fits(self, tokens: float) -> bool:
+        """Whether one half of the text holds so many tokens; True where the text is not known."""
+        return self.text is None or tokens <= self.text
+
+
+def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
+    """The scale at which a template is written out.
+
+    Args:
+        asked: what the user gave.
+        defaults: the template's own.
+        factor: compute relative to the defaults; sizes and tokens share it, unless one of them was given.
+
+    Raises:
+        ConfigError: too few sizes or budgets for the question, budgets too short, or more than the text holds.
+    """
+    for name, needed in zip(("students", "teachers", "tokens"), defaults.least, strict=True):
+        _require_enough(name, getattr(asked, name), needed)
+    sized = bool(asked.students or asked.teachers)
+    relative = _relative(asked, defaults) if sized else factor if asked.tokens else math.sqrt(factor)
+    by_tokens = relative * factor if sized else math.sqrt(factor)
+    students = asked.students or tuple(_round(size * relative) for size in defaults.students)
+    teachers = asked.teachers or tuple(_round(size * relative) for size in defaults.teachers)
+    shortest = min(asked.tokens) if asked.tokens else by_tokens * min(defaults.tokens)
+    batch = _batch(shortest)
+    grain = GRAIN * batch
+    recipe = _recipe(max(students), batch)
+    vocab = asked.vocab or _vocab(min(students), recipe)
+    held_out = (
+        HELD_OUT if asked.text is None or (asked.text.documents or math.inf) >= 4 * HELD_OUT else FEW_HELD_OUT
+    )
+    text = None if asked.text is None else asked.text.half(vocab, held_out=held_out)
+    wanted = asked.tokens or _within(
+        text, tuple(tokens * by_tokens for tokens in defaults.tokens), defaults.least[2]
+    )
+    tokens = tuple(sorted({math.ceil(t / grain - 1e-9) * grain for t in wanted}))
+    if text is not None and tokens[-1] > text:
+        raise ConfigError(
+            f"students read {tokens[-1]:,} tokens and one half of {asked.corpus} holds about {text:,.0f}: a "
+            f"study reads its text once. Give a larger --corpus, fewer --tokens, or a smaller --budget"
+        )
+    longest = min(defaults.reach * tokens[-1], math.inf if text is None else text)
+    return Scale(
+        students=tuple(sorted(students)), teachers=tuple(sorted(teachers)), tokens=tokens, batch=batch,
+        teacher_tokens=math.floor(longest / grain) * grain, vocab=vocab, recipe=recipe,
+        corpus=asked.corpus, text=text, held_out=held_out,
+    )  # fmt: skip
+
+
+def _within(text: float | None, tokens: tuple[float, ...], least: int) -> tuple[float, ...]:
+    """A template's budgets as far as the text goes; closer together where too few would be left."""
+    if text is None or tokens[-1] <= text:
+        return tokens
+    kept = tuple(t for t in tokens if t <= text)
+    if len(kept) >= least or not kept:
+        return kept or tokens
+    step = (0.98 * text / tokens[0]) ** (1 / (least - 1))
+    return tuple(tokens[0] * step**i for i in range(least))
+
+
+def _require_enough(name: str, given: tuple[float, ...], needed: int) -> None:
+    if given and len(set(given)) < needed:
+        listed = ", ".join(format_count(value) for value in given)
+        raise ConfigError(f"--{name} {listed}: this kind of study needs at least {needed} different ones")
+
+
+def _relative(asked: Asked, defaults: Defaults) -> float:
+    """The user's sizes over the template's, by whichever was given."""
+    if asked.students:
+        return max(asked.students) / max(defaults.students)
+    return max(asked.teachers) / max(defaults.teachers or defaults.students)
+
+
+def _round(size: float) -> float:
+    return float(f"{size:.2g}")
+
+
+def _batch(shortest: float) -> int:
+    """The largest power of two that gives the smallest budget enough steps."""
+    if shortest < STEPS * SMALLEST_BATCH:
+        raise ConfigError(
+            f"the smallest budget is {format_count(shortest)} tokens; {STEPS} steps of the smallest batch "
+            f"({SMALLEST_BATCH} tokens) are {format_count(STEPS * SMALLEST_BATCH)}. Give at least that in --tokens"
+        )
+    return int(min(2 ** math.floor(math.log2(shortest / STEPS) + 1e-9), LARGEST_BATCH))
+
+
+def _recipe(largest: float, batch: int) -> Recipe:
+    context = 128 if batch < 4096 else 256 if batch < 65536 else 1024
+    head_dim, aspect = next((dim, ratio) for size, dim, ratio in _FAMILIES if largest >= size)
+    return Recipe(
+        context=min(context, batch), head_dim=head_dim, aspect=aspect, warmup_tokens=max(10_000, 40 * batch)
+    )
+
+
+def embedding_share(params: float, vocab: int, recipe: Recipe) -> float:
+    """One embedding matrix over N of the shape that a size comes to."""
+    shape = shape_for_params(
+        params, vocab=vocab, context=recipe.context, head_dim=recipe.head_dim, aspect=recipe.aspect
+    )
+    return vocab * shape.width / count_non_embedding(shape)
+
+
+def _vocab(smallest: float, recipe: Recipe) -> int:
+    fitting = (v for v in _VOCABULARIES if embedding_share(smallest, v, recipe) <= EMBEDDING_SHARE)
+    return next(fitting, _VOCABULARIES[-1])

@@ -1,0 +1,199 @@
+"""What a template fills in: teachers, cells and replicates of one study, each with the reason it is there.
+
+A sheet knows the guessed law of its scale, so that templates can ask for teachers by their loss. It writes no file
+(`toml.py`) and judges nothing (`checklist.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.shapes import shape_for_params
+from distillaw.data.prepare import DataSpec
+from distillaw.fitting.prior_laws import prior_laws
+from distillaw.laws.supervised import SupervisedLaw
+from distillaw.protocols.scale import Scale
+from distillaw.quantities import format_count, parse_count
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tables import (
+    NONE,
+    CellsSpec,
+    ReplicateSpec,
+    StudentsSpec,
+    TargetSpec,
+    TeacherSpec,
+    TuningSpec,
+)
+
+ALONE = NONE
+"""The arm without a teacher."""
+YOURS = "(yours)"
+"""Stands for a corpus that was not named, so that a study can be priced before its text is there."""
+TOKENS_SCORED = 1024
+"""Of each held-out document."""
+PEAK_LR = 0.011
+"""Where the search for the rate starts, at width 64."""
+
+
+def size_name(params: float) -> str:
+    """A size as study files write it: 0.1M, 1.6M, 2.5B."""
+    return f"{params / 1e6:.3g}M" if params < 1e9 else format_count(params)
+
+
+@dataclass(slots=True, kw_only=True)
+class Sheet:
+    """A study in the making."""
+
+    scale: Scale
+    students: StudentsSpec = field(default=StudentsSpec(params=(), tokens=()))
+    teachers: list[tuple[str, TeacherSpec]] = field(default_factory=list)
+    """Why, and the teacher."""
+    replicates: list[tuple[str, ReplicateSpec]] = field(default_factory=list)
+    cells: list[tuple[str, CellsSpec]] = field(default_factory=list)
+    target: TargetSpec | None = None
+    batch_search: bool = True
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Control -> why this template does without it."""
+
+    # --- the grid -------------------------------------------------------------------------------------------
+
+    def grid(self, sizes: Sequence[float], tokens: Sequence[int]) -> None:
+        """Every size to every budget, alone and from every teacher."""
+        self.students = StudentsSpec(params=tuple(map(size_name, sizes)), tokens=tuple(tokens))
+
+    def teacher(self, params: float, tokens: float, why: str = "", *, split: str = "teacher") -> str:
+        """Adds a teacher, unless it is there; returns its label."""
+        one = TeacherSpec(params=size_name(params), tokens=self.scale.whole(tokens), split=split)
+        if one.label not in self.labels(control=True):
+            self.teachers.append((why, one))
+        return one.label
+
+    def labels(self, *, control: bool = False) -> list[str]:
+        """Labels of the teachers, weakest first by the guessed law."""
+        kept = [t for _, t in self.teachers if control or not t.is_control]
+        return [t.label for t in sorted(kept, key=lambda t: -self.teacher_loss(t))]
+
+    def add(
+        self,
+        why: str,
+        tokens: Sequence[int],
+        *,
+        sizes: Sequence[float] = (),
+        teachers: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        """Adds a [[cells]] entry; `settings` are its further keys."""
+        cells = CellsSpec(
+            tokens=tuple(tokens), params=tuple(map(size_name, sizes)), teachers=tuple(teachers), **settings
+        )
+        self.cells.append((why, cells))
+
+    def longest(self, size: float) -> int:
+        """Longest budget of a size among the grid and the cells that share its settings."""
+        name = size_name(size)
+        own = [
+            c.tokens
+            for _, c in self.cells
+            if not (c.is_control or c.holdout) and name in (c.params or self.students.params)
+        ]
+        return max(max(tokens) for tokens in (self.students.tokens, *own))
+
+    def aim(self, size: float, tokens: int) -> None:
+        """The student that the verdict is about."""
+        self.target = TargetSpec(params=size_name(size), tokens=tokens)
+
+    # --- the guess ------------------------------------------------------------------------------------------
+
+    @property
+    def law(self) -> SupervisedLaw:
+        """The guess of what a model reaches alone."""
+        supervised = prior_laws(np.array(self.scale.students))["surrogate-s2"].supervised
+        assert supervised is not None
+        return supervised
+
+    def teacher_loss(self, teacher: TeacherSpec) -> float:
+        """The guessed loss of a teacher."""
+        return float(self.law(params=parse_count(teacher.params), tokens=teacher.tokens))
+
+    def middle_teacher(self) -> TeacherSpec:
+        """The teacher of middle loss, with which controls are run and the distilled rate is tuned."""
+        labels = self.labels()
+        return next(t for _, t in self.teachers if t.label == labels[len(labels) // 2])
+
+    def ladder(
+        self, count: int, *, worst: float = 1.05, best: float = 0.65, beside: tuple[float, int] | None = None
+    ) -> None:
+        """Teachers evenly spaced in ln loss, weak ones small and strong ones large, as far as size and text allow.
+
+        Args:
+            count: how many.
+            worst: loss of the weakest over what the largest student reaches alone on the longest budget.
+            best: loss of the strongest over what the smallest reaches on the shortest.
+            beside: size and budget of the best student alone; by default the largest on the longest.
+        """
+        scale, law = self.scale, self.law
+        size, tokens = beside or (scale.students[-1], scale.tokens[-1])
+        high = worst * float(law(params=size, tokens=tokens))
+        reachable = float(law(params=scale.teachers[-1], tokens=scale.teacher_tokens))
+        low = max(best * float(law(params=scale.students[0], tokens=scale.tokens[0])), reachable)
+        for place, loss in enumerate(np.geomspace(high, low * (1 + 1e-9), count)):
+            first = min(place * len(scale.teachers) // count, len(scale.teachers) - 1)
+            size, tokens = self._affordable(float(loss), first)
+            self.teacher(
+                size, tokens, "" if place else "weakest to strongest, evenly in ln loss by the guessed law"
+            )
+
+    def _affordable(self, loss: float, first: int) -> tuple[float, float]:
+        """The smallest size from `first` on that reaches a loss within the teachers' tokens, and its tokens."""
+        scale = self.scale
+        for size in scale.teachers[first:]:
+            tokens = float(self.law.tokens_for_loss(params=size, loss=loss))
+            if tokens <= scale.teacher_tokens:
+                return size, tokens
+        return scale.teachers[-1], scale.teacher_tokens
+
+    def pairs(self, count: int) -> None:
+        """Adds larger teachers on fewer tokens with the losses of teachers that are there."""
+        scale, added = self.scale, 0
+        for label in self.labels()[1:]:
+            twin = next(t for _, t in self.teachers if t.label == label)
+            larger = [size for size in scale.teachers if size > 1.5 * parse_count(twin.params)]
+            tokens = (
+                float(self.law.tokens_for_loss(params=larger[0], loss=self.teacher_loss(twin)))
+                if larger
+                else 0.0
+            )
+            if added < count and scale.tokens[0] <= tokens <= 0.8 * twin.tokens:
+                self.teacher(
+                    larger[0], tokens, f"the loss of {twin.label} by the guessed law, from another size"
+                )
+                added += 1
+
+    # --- the study ------------------------------------------------------------------------------------------
+
+    def spec(self, name: str) -> StudySpec:
+        """The study as its file will describe it."""
+        scale = self.scale
+        tuned = self.middle_teacher().label if self.labels() else ""
+        data = DataSpec(corpus=scale.corpus or YOURS, vocab_size=scale.vocab, validation_documents=scale.held_out,
+                        validation_tokens_per_document=TOKENS_SCORED)  # fmt: skip
+        return StudySpec(
+            name=name, students=self.students, teachers=tuple(t for _, t in self.teachers),
+            replicates=tuple(r for _, r in self.replicates), cells=tuple(c for _, c in self.cells), data=data,
+            training=scale.recipe, tuning=TuningSpec(teacher=tuned, batch=self.batch_search), target=self.target,
+            batch_tokens=scale.batch, peak_lr=PEAK_LR,
+        )  # fmt: skip
+
+    def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
+        """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
+        own, other = self._forward(size), self._forward(parse_count(teacher.params))
+        return tokens * (1 + other / (3 * own)) + teacher.tokens * other / own
+
+    def _forward(self, size: float) -> float:
+        recipe = self.scale.recipe
+        shape = shape_for_params(size, vocab=self.scale.vocab, context=recipe.context, head_dim=recipe.head_dim,
+                                 aspect=recipe.aspect)  # fmt: skip
+        return forward_flops(shape).total

@@ -1,0 +1,121 @@
+"""A sheet as a commented study file. Only what differs from the defaults is written, each table with its reason."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+
+from distillaw.protocols.sheet import YOURS, Sheet
+from distillaw.runs.spec import Recipe
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tables import CellsSpec, ReplicateSpec, TeacherSpec
+
+_WIDTH = 110
+
+
+def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
+    """The TOML text of a study.
+
+    Args:
+        sheet: the study with its reasons.
+        spec: what it comes to; reading the text gives it back.
+        heading: lines of the comment at the top.
+    """
+    parts = ["".join(_comment(line) for line in heading), _top(spec), _data(spec), _students(spec)]
+    parts += [_entry("teachers", why, _teacher(one)) for why, one in sheet.teachers]
+    parts.append(_tuning(spec))
+    parts += [_entry("replicates", why, _replicate(one)) for why, one in sheet.replicates]
+    parts += [_entry("cells", why, _cells(one)) for why, one in sheet.cells]
+    if spec.target is not None:
+        table = {"params": spec.target.params, "tokens": spec.target.tokens}
+        parts.append("# the student that the verdict is about\n" + _table("[target]", table))
+    parts.append(_training(spec))
+    return "\n".join(part for part in parts if part)
+
+
+def _top(spec: StudySpec) -> str:
+    return (
+        f"name = {_value(spec.name)}\n"
+        f"batch_tokens = {_value(spec.batch_tokens)}   # the search for the batch starts here\n"
+        f"peak_lr = {spec.peak_lr:g}   # at width 64; the search for the rate starts here\n"
+    )
+
+
+def _data(spec: StudySpec) -> str:
+    data = spec.data
+    named = data.corpus != YOURS
+    lines = ["[data]"]
+    lines.append(
+        f"corpus = {_value(data.corpus)}" if named else 'corpus = ""   # yours: give it with --corpus'
+    )
+    lines.append(f"vocab_size = {data.vocab_size}   # its matrix is a modest share of the smallest student")
+    lines.append(f"validation_documents = {data.validation_documents}   # errors are clustered by document")
+    lines.append(f"validation_tokens_per_document = {data.validation_tokens_per_document}")
+    lines.append("teacher_share = 0.5   # teachers and students read different documents")
+    return "\n".join(lines) + "\n"
+
+
+def _students(spec: StudySpec) -> str:
+    students = {"params": spec.students.params, "tokens": spec.students.tokens}
+    return "# the grid: every size to every budget, alone and from every teacher\n" + _table(
+        "[students]", students
+    )
+
+
+def _tuning(spec: StudySpec) -> str:
+    table: dict[str, object] = {"teacher": spec.tuning.teacher} if spec.tuning.teacher else {}
+    if not spec.tuning.batch:
+        table["batch"] = False
+    why = "the rate is searched for both arms at the end sizes"
+    why += ", the batch too" if spec.tuning.batch else "; the batch stays, so that all runs are paired"
+    return _comment(why) + _table("[tuning]", table)
+
+
+def _training(spec: StudySpec) -> str:
+    usual = Recipe()
+    changed = {f.name: getattr(spec.training, f.name) for f in fields(Recipe)
+               if getattr(spec.training, f.name) != getattr(usual, f.name)}  # fmt: skip
+    return _table("[training]", changed) if changed else ""
+
+
+def _teacher(one: TeacherSpec) -> dict[str, object]:
+    table: dict[str, object] = {"params": one.params, "tokens": one.tokens}
+    return table | ({"split": one.split} if one.is_control else {})
+
+
+def _replicate(one: ReplicateSpec) -> dict[str, object]:
+    table: dict[str, object] = {"params": one.params, "seeds": one.seeds}
+    return table | {key: value for key in ("tokens", "teachers") if (value := getattr(one, key))}
+
+
+def _cells(one: CellsSpec) -> dict[str, object]:
+    usual = CellsSpec(tokens=())
+    order = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rates", "training", "holdout")
+    return {key: getattr(one, key) for key in order if getattr(one, key) != getattr(usual, key)}
+
+
+def _entry(name: str, why: str, table: Mapping[str, object]) -> str:
+    return (_comment(why) if why else "") + _table(f"[[{name}]]", table)
+
+
+def _table(head: str, table: Mapping[str, object]) -> str:
+    return head + "\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, int):
+        return f"{value:_}"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in value.items()) + " }"
+    assert isinstance(value, tuple | list), value
+    return "[" + ", ".join(_value(v) for v in value) + "]"
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH - 2, subsequent_indent="  ")) or "#\n"

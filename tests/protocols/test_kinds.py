@@ -1,0 +1,159 @@
+"""Every template at several scales: it can be run, keeps the rules of a study, and its file says what was meant."""
+
+import tomllib
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from distillaw.errors import ConfigError
+from distillaw.protocols.budget import Limit, within
+from distillaw.protocols.catalogue import KINDS, kind_named
+from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, Asked, embedding_share
+from distillaw.protocols.sheet import YOURS
+from distillaw.protocols.statement import state
+from distillaw.protocols.text import TextSize
+from distillaw.protocols.toml import study_file
+from distillaw.quantities import format_flop, parse_count
+from distillaw.runs.config import from_table
+from distillaw.sweep.checks import check_study
+from distillaw.sweep.cost import study_cost
+from distillaw.sweep.spec import StudySpec
+
+SCALES = {
+    "defaults": Asked(),
+    "small text": Asked(corpus="sotu", text=TextSize(chars=10.7e6, documents=233)),
+    "one GPU": Asked(
+        students=(0.3e6, 1e6, 3e6), teachers=(1e6, 3e6, 10e6, 30e6), tokens=(3.5e6, 7e6, 14e6, 28e6)
+    ),
+}
+NAMES = [kind.name for kind in KINDS]
+
+
+def _sheet(name, scale):
+    asked = SCALES[scale]
+    kind = kind_named(name)
+    if scale == "one GPU" and name == "weak-to-strong":
+        asked = replace(asked, students=(3e6, 10e6), teachers=(1e6,))
+    return kind.sheet(asked)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_can_be_run_and_its_file_gives_it_back(name, scale):
+    sheet = _sheet(name, scale)
+    spec = sheet.spec(name)
+    check_study(spec)
+    text = study_file(sheet, spec, ["heading"])
+    again = from_table(StudySpec, tomllib.loads(text), name)
+    if not SCALES[scale].corpus:
+        again = replace(again, data=replace(again.data, corpus=YOURS))
+    assert again == spec
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_rules_of_a_small_study_are_kept(name, scale):
+    sheet = _sheet(name, scale)
+    spec = sheet.spec(name)
+    budgets = {tokens for block in spec.blocks() for tokens in block.cells.tokens} | {
+        t.tokens for t in spec.teachers
+    }
+    assert all(tokens % spec.batch_tokens == 0 for tokens in budgets)
+    assert min(budgets) >= STEPS * spec.batch_tokens
+    assert spec.batch_tokens % spec.training.context == 0
+    smallest = min(map(parse_count, spec.students.params))
+    assert embedding_share(smallest, spec.data.vocab_size, spec.training) <= EMBEDDING_SHARE
+    text = sheet.scale.text
+    if text is not None:
+        longest = spec.longest()
+        assert max(longest.get("student", 0), longest.get("teacher", 0)) <= text
+        assert longest.get("union", 0) <= 2 * text
+    target = spec.target
+    assert target is not None
+    served = {(size, tokens) for block in spec.blocks() if block.purpose == "grid" for size in block.params
+              for tokens in block.cells.tokens}  # fmt: skip
+    assert (target.params, target.tokens) in served
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_is_planned_or_its_absence_explained(name):
+    sheet = _sheet(name, "defaults")
+    spec = sheet.spec(name)
+    said = state(spec, study_cost(spec, spec.data.vocab_size))
+    missing = {one.name for one in said.controls if not one.is_there}
+    # how strong teachers are is a matter of scale, which the statement reports with its numbers
+    assert missing - {"strong-teachers"} <= set(sheet.left_out)
+    words = "\n".join(said.lines(sheet.left_out))
+    assert "what it would identify" in words and "controls" in words
+
+
+def test_law_protocols_have_all_controls():
+    for name in ("isoflop-students", "isoflop-teachers", "fixed-ratio"):
+        sheet = _sheet(name, "defaults")
+        spec = sheet.spec(name)
+        said = state(spec, study_cost(spec, spec.data.vocab_size))
+        assert {one.name for one in said.controls if not one.is_there} <= {"strong-teachers"}, name
+
+
+def test_lines_of_equal_compute():
+    spec = _sheet("isoflop-students", "defaults").spec("x")
+    own = {
+        c.params[0]: c.tokens
+        for c in spec.cells
+        if not spec.is_control(c) and not c.holdout and not c.teachers
+    }
+    products = {parse_count(size) * tokens[0] for size, tokens in own.items()}
+    assert max(products) / min(products) < 1.02 and len(own) == 3
+
+
+def test_teachers_of_a_ladder_are_spaced_in_loss_and_paired():
+    sheet = _sheet("teacher-choice", "defaults")
+    losses = sorted(sheet.teacher_loss(t) for _, t in sheet.teachers if not t.is_control)
+    alone = float(sheet.law(params=0.2e6, tokens=sheet.scale.tokens[-1]))
+    assert losses[-1] == pytest.approx(1.05 * alone, rel=0.01)
+    assert losses[0] < 0.75 * float(sheet.law(params=0.2e6, tokens=sheet.scale.tokens[0]))
+    equal = [a for a, b in pairwise(losses) if b / a < 1.01]
+    assert len(equal) >= 2
+
+
+def test_pruned_students_are_cut_from_larger_teachers_only():
+    spec = _sheet("capacity-gap", "defaults").spec("x")
+    pruned = [cells for cells in spec.cells if cells.init == "pruned"]
+    assert pruned
+    for cells in pruned:
+        assert all(
+            parse_count(label.split("@")[0]) > parse_count(cells.params[0]) for label in cells.teachers
+        )
+
+
+@pytest.mark.parametrize("name", ["l-shaped", "supervised", "long-run"])
+def test_a_budget_is_nearly_spent_and_never_exceeded(name):
+    limit = Limit(amount=2e15, price=lambda cost: cost.flops, show=format_flop)
+    spec = within(kind_named(name), Asked(), limit).spec(name)
+    spent = study_cost(spec, spec.data.vocab_size).flops
+    assert 0.5 * limit.amount < spent <= limit.amount
+
+
+def test_a_budget_too_small_names_the_smallest_that_works():
+    kind = kind_named("capacity-gap")
+    limit = Limit(amount=1e12, price=lambda cost: cost.flops, show=format_flop)
+    with pytest.raises(ConfigError, match=r"the smallest that works costs \d") as raised:
+        within(kind, Asked(), limit)
+    least = float(str(raised.value).split("costs ")[1].split(" ")[0])
+    enough = Limit(amount=1.01 * least, price=lambda cost: cost.flops, show=format_flop)
+    assert within(kind, Asked(), enough).scale.tokens[0] > 0
+
+
+def test_what_leaves_no_choice_or_no_text_is_refused():
+    limit = Limit(amount=1e15, price=lambda cost: cost.flops, show=format_flop)
+    with pytest.raises(ConfigError, match="leave nothing to choose"):
+        within(kind_named("supervised"), Asked(students=(1e5, 2e5, 4e5), tokens=(2e5, 4e5, 8e5)), limit)
+    with pytest.raises(ConfigError, match="needs at least 3"):
+        kind_named("supervised").sheet(Asked(students=(1e5,)))
+    with pytest.raises(ConfigError, match="800 steps of the smallest batch"):
+        kind_named("supervised").sheet(Asked(tokens=(1e3, 2e3, 4e3)))
+    with pytest.raises(ConfigError, match=r"one half of tiny\.txt holds about"):
+        kind_named("supervised").sheet(Asked(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None)))
+    with pytest.raises(ConfigError, match="did you mean 'l-shaped'"):
+        kind_named("l-shapd")
