@@ -32,10 +32,11 @@ from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.distill.losses import distillation_loss
+from distillaw.distill.truncation import keep_top
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
 from distillaw.targets import blocks
-from distillaw.targets.estimators import keep_top, sample_systematic
+from distillaw.targets.estimators import sample_systematic
 from distillaw.targets.manifest import Manifest, ShardEntry, StorePlan, shard_name
 from distillaw.targets.scheme import Scheme
 from distillaw.targets.shard import Sums, write_shard

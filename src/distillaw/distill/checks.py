@@ -3,6 +3,7 @@
 import torch
 
 from distillaw.distill.heads import Head
+from distillaw.distill.rules import is_reverse_kl
 from distillaw.distill.targets import SparseTargets
 from distillaw.errors import ConfigError, DataError, VocabularyError
 
@@ -133,6 +134,30 @@ def check_targets(targets: SparseTargets, *, divergence: str, temperature: float
             f"pass temperature={targets.temperature} or store them again"
         )
     check_ids(targets.ids, vocab, "targets")
+
+
+def check_truncation(
+    top_k: int, top_p: float, *, divergence: str, beta: float, skew: float, vocab: int, is_stored: bool
+) -> None:
+    """A truncation that keeps something and drops something, of a whole teacher, under a divergence that is finite."""
+    if not 0 <= top_k < vocab:
+        raise ConfigError(
+            f"distillation loss: top_k is {top_k}; it must lie between 1 and {vocab - 1}, less than the vocabulary, or "
+            "be 0 to keep all tokens"
+        )
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"distillation loss: top_p is {top_p} and must lie in (0, 1]; 1 keeps all tokens")
+    if is_stored:
+        raise ConfigError(
+            f"distillation loss: top_k {top_k} and top_p {top_p} with stored targets, which were reduced when they "
+            "were stored. Truncate a teacher that reads along, or leave top_k and top_p out"
+        )
+    if is_reverse_kl(divergence, beta=beta, skew=skew):
+        raise ConfigError(
+            f"distillation loss: {divergence} (beta {beta}, skew {skew}) towards a truncated teacher (top_k {top_k}, "
+            f"top_p {top_p}) is infinite wherever the student has mass and the teacher none. Use forward-kl, or "
+            "skew-reverse-kl with skew above 0"
+        )
 
 
 def check_ids(ids: torch.Tensor, vocab: int, name: str) -> None:

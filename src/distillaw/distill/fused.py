@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from distillaw.distill.divergences import Divergence, Shift, Softmax, softmax_into, sparse_forward_kl
 from distillaw.distill.heads import LOWEST_LOGIT, Head
 from distillaw.distill.targets import SparseTargets
+from distillaw.distill.truncation import truncate_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,10 @@ class Objective:
     temperature: float
     z_weight: float
     divergence: Divergence
+    top_k: int = 0
+    """Tokens kept of a dense teacher; 0 keeps all."""
+    top_p: float = 1.0
+    """Mass kept of a dense teacher; 1 keeps all."""
 
     @property
     def term_weights(self) -> tuple[float, float, float]:
@@ -222,6 +227,8 @@ def _towards_teacher(
         return sparse_forward_kl(student, teacher.rows(index_N), weight, shift).sum()
     if objective.temperature != 1:
         teacher.div_(objective.temperature)
+    if objective.top_k or objective.top_p < 1:
+        truncate_(teacher, objective.top_k, objective.top_p)
     return objective.divergence(student, softmax_into(teacher, space[0]), weight, shift).sum()
 
 

@@ -62,6 +62,8 @@ def loss_parts(
     divergence: str = "forward-kl",
     beta: float = 0.5,
     skew: float = 0.1,
+    top_k: int = 0,
+    top_p: float = 1.0,
     distill_weight: float = 1.0,
     temperature: float = 1.0,
     z_weight: float = 0.0,
@@ -86,6 +88,16 @@ def loss_parts(
         targets.rows(None) if targets is not None else _dense(teacher_hidden, given, teacher_logits, vocab)
     )
     checks.check_use(labels_BT, teacher is not None, distill_weight)
+    if teacher is not None and (top_k or top_p != 1):
+        checks.check_truncation(
+            top_k,
+            top_p,
+            divergence=divergence,
+            beta=beta,
+            skew=skew,
+            vocab=vocab,
+            is_stored=targets is not None,
+        )
     teacher = teacher if distill_weight else None
     labels_N, index_N = _counted(labels_BT, student_hidden_BTH, ignore_index, vocab)
     hidden_NH = student_hidden_BTH.flatten(0, -2)
@@ -94,7 +106,7 @@ def loss_parts(
         head=head.trimmed(vocab, dtype), labels=labels_N, teacher=teacher, index=index_N,
         objective=Objective(
             distill_weight=distill_weight if teacher is not None else 0.0, temperature=temperature,
-            z_weight=z_weight, divergence=divergence_named(divergence, beta=beta, skew=skew),
+            z_weight=z_weight, divergence=divergence_named(divergence, beta=beta, skew=skew), top_k=top_k, top_p=top_p,
         ),
         scale=1 / checks.token_count(num_tokens, len(index_N)),
         chunk_tokens=chunk_tokens or max(MIN_CHUNK_TOKENS, _entries(CHUNK_ENTRIES, hidden_NH) // vocab),
@@ -145,6 +157,9 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
         beta: of "jsd", in [0, 1]. JSD / beta tends to the forward KL as beta -> 0, JSD / (1 - beta) to the reverse
             KL as beta -> 1; at the ends themselves those KLs are taken, as GKD and TRL do.
         skew: of the skewed KLs, in [0, 1); 0 is the plain KL.
+        top_k: keep only the teacher's k likeliest tokens, renormalised; 0 keeps all.
+        top_p: keep only the fewest of its likeliest tokens whose mass, at the temperature, is at least this. With
+            top_k: of those k. Not for the reverse KL, which is infinite off the teacher's support, nor for `targets`.
         distill_weight: lambda in [0, 1].
         temperature: tau > 0; the divergence is multiplied by tau^2, next token and z-loss stay at 1.
         z_weight: lambda_Z >= 0.
@@ -169,7 +184,7 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
 
     Source:
         Busbridge et al. 2025, arXiv 2502.08606v2, Eq. 2-6 (forms), section D.1 (defaults lambda = tau = 1);
-        divergences and sparse targets: distill/divergences.py, distill/targets.py.
+        divergences, sparse targets, truncation: distill/divergences.py, distill/targets.py, distill/truncation.py.
 
     Example:
         >>> hidden, head = torch.zeros(1, 3, 4), torch.nn.Linear(4, 8, bias=False)

@@ -56,6 +56,11 @@ class Recipe:
     patience: int = 0
     """Skipped steps in a row that a run survives; 0 gives up at the first."""
 
+    @property
+    def truncates(self) -> bool:
+        """Whether students see less than the teacher's whole distribution."""
+        return self.top_k > 0 or self.top_p < 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSpec:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from distillaw.distill.truncation import keep_top
 from distillaw.targets.scheme import Scheme
 
 
@@ -84,10 +85,3 @@ def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: 
         points_PN * total_P1, total_P1 * (1 - 2**-52)
     )  # (N - 1 + offset) / N may round to 1
     return torch.searchsorted(cumulative_PV, points_PN, right=True)
-
-
-def keep_top(probs_PV: torch.Tensor, k: int, p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k most likely ids of each row, (P, K), and which of them are kept: the fewest that hold mass p; all for 1."""
-    values_PK, ids_PK = probs_PV.topk(min(k, probs_PV.shape[1]), dim=-1)
-    before_PK = values_PK.cumsum(dim=-1, dtype=torch.float64) - values_PK
-    return ids_PK, (before_PK < p) | (p == 1)

@@ -48,8 +48,9 @@ class Student(torch.nn.Module):
         with self.precision(tokens_BT.device.type):
             return loss_parts(
                 hidden_BTH, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
-                beta=recipe.beta, skew=recipe.skew, distill_weight=recipe.distill_weight,
-                temperature=recipe.temperature, z_weight=recipe.z_weight, num_tokens=num_tokens,
+                beta=recipe.beta, skew=recipe.skew, top_k=recipe.top_k, top_p=recipe.top_p,
+                distill_weight=recipe.distill_weight, temperature=recipe.temperature, z_weight=recipe.z_weight,
+                num_tokens=num_tokens,
             )  # fmt: skip
 
     def precision(self, device: str) -> contextlib.AbstractContextManager:

@@ -17,7 +17,7 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import DistillawError, DivergedError
+from distillaw.errors import ConfigError, DistillawError, DivergedError
 from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.oracle import AnyTeacher, load_any_teacher
 from distillaw.models.source import locate
@@ -175,6 +175,7 @@ class Group:
 
     def _start_teaching(self, spec: TrunkSpec) -> Teaching:
         if spec.targets is not None:
+            _check_targets(spec)
             source = StoredTargets(TargetStore.open(spec.targets), self.ranks.device)
             oracle = self.load_teacher(spec) if is_oracle(spec.teacher_run or "") else None
             return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, oracle))
@@ -211,6 +212,14 @@ class Group:
     def advance(self, lanes: list[Lane]) -> None:
         """Train the lanes to where they are going."""
         advance(lanes, self.feed, report=self.report)
+
+
+def _check_targets(spec: TrunkSpec) -> None:
+    if spec.recipe.truncates:
+        raise ConfigError(
+            f"{spec.trunk_id}: training.top_k = {spec.recipe.top_k}, top_p = {spec.recipe.top_p} with stored targets: "
+            "these were reduced when they were stored. Name the teacher instead of targets, or drop top_k and top_p"
+        )
 
 
 def _teacher_flops(spec: TrunkSpec, teacher: AnyTeacher | None) -> float:
