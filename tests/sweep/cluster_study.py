@@ -26,10 +26,10 @@ warmup_tokens = 512
 enabled = false
 [students]
 params = ["0.03M"]
-tokens = ["60k", "240k"]
+tokens = ["60k", "120k"]
 [[teachers]]
 params = "0.03M"
-tokens = "240k"
+tokens = "120k"
 """
 
 OF_THE_DAY = ("seconds", "teacher_flops_spent")

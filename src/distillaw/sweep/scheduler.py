@@ -138,6 +138,7 @@ class Scheduler:
             KeyboardInterrupt: passed on; leaving the `with` block has the workers save their checkpoints.
         """
         while self._assign(board()):
+            self._write_notice()
             self._wait()
         return self._outcome
 

@@ -1,0 +1,312 @@
+"""What goes wrong around a study, in earnest: full and slow disks, clocks, edits, deaths, cells that never work."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from distillaw.cli.display import QuietDisplay
+from distillaw.errors import ConfigError, RunError
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep import scheduler
+from distillaw.sweep.checks import load_study
+from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.status import read_status
+from distillaw.sweep.study import read_progress, run_study
+from tiny import DATA
+
+SMALL = f"""
+name = "small"
+batch_tokens = 128
+peak_lr = 0.01
+{DATA}[tuning]
+enabled = false
+[students]
+params = ["0.03M"]
+tokens = ["4k"]
+[[teachers]]
+params = "0.03M"
+tokens = "4k"
+"""
+"""Three runs: a teacher, a student alone, a student of the teacher."""
+
+
+class Listener(QuietDisplay):
+    """Keeps what it is told, and calls `act` when a worker has taken a trunk."""
+
+    def __init__(self, act=None) -> None:
+        self.notes: list[str] = []
+        self.begun: list[str] = []
+        self._act = act
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def started(self, job, worker) -> None:
+        self.begun.append(job.trunk.trunk_id)
+        if self._act is not None:
+            self._act(job)
+
+
+def run(file: Path, folder: Path, *, display=None, place=None, again=()):
+    """The study, with one worker unless told otherwise."""
+    place = place or (lambda study: LocalExecutor(study, 1))
+    return run_study(
+        load_study(file), folder, place=place, display=display or Listener(), command="test", again=again
+    )
+
+
+@pytest.fixture
+def small(tmp_path):
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The study, done."""
+    base = tmp_path_factory.mktemp("finished")
+    (base / "small.toml").write_text(SMALL)
+    outcome = run(base / "small.toml", base / "study")
+    assert (len(outcome.done), outcome.failed) == (3, {})
+    return base / "study"
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "study"))
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """Loss of every finished run."""
+    return dict(read_progress(StudyFolder(folder)).losses)
+
+
+# --- disks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of its own that holds 6 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs root to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_study_and_loses_nothing(small, finished, tiny_disk):
+    folder, filler = tiny_disk / "study", tiny_disk / "filler"
+
+    def fill(job) -> None:
+        if job.trunk.role == "student" and not filler.exists():
+            with filler.open("wb", buffering=0) as stream:
+                try:
+                    while True:
+                        stream.write(b"x" * 4096)
+                except OSError:
+                    pass
+
+    display = Listener(fill)
+    with pytest.raises(RunError, match=r"cannot write .*No space left.*Free space"):
+        run(small, folder, display=display)
+    assert len(display.begun) <= 2, "the disk was full, and yet further trunks were begun"
+    kept = losses(folder)
+    filler.unlink()
+    outcome = run(small, folder)
+    assert outcome.failed == {}
+    assert not set(outcome.done) & set(kept)
+    assert losses(folder) == losses(finished)
+
+
+class LateDisk:
+    """Hides every result.json as soon as it is written and shows it two seconds later, as NFS may."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shown: list[str] = []
+        self._folder, self._stop = folder, threading.Event()
+        self._thread = threading.Thread(target=self._hide)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _hide(self) -> None:
+        while not self._stop.wait(0.001):
+            for file in self._folder.glob("runs/*/result.json"):
+                if file.parent.name not in self.shown:
+                    hidden = file.with_name(".late")
+                    os.replace(file, hidden)
+                    time.sleep(2)
+                    os.replace(hidden, file)
+                    self.shown.append(file.parent.name)
+
+
+def test_results_that_appear_late_are_waited_for_and_nothing_is_trained_twice(small, finished, tmp_path):
+    display = Listener()
+    with LateDisk(tmp_path / "study") as disk:
+        outcome = run(small, tmp_path / "study", display=display)
+    assert len(disk.shown) == 3, "the disk was not late"
+    assert outcome.failed == {}
+    assert len(display.begun) == len(set(display.begun)) == 3
+    assert losses(tmp_path / "study") == losses(finished)
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+@pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime (Debian: faketime)")
+def test_a_clock_that_jumps_changes_nothing(small, finished, tmp_path):
+    """The whole study in a world whose clock goes back a month when the first run is done, and on a year later."""
+    clock, folder = tmp_path / "clock", tmp_path / "study"
+    clock.write_text("+0")
+    process = _call(small, folder, environment={
+        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    })  # fmt: skip
+    for jump, runs in (("-30d", 1), ("+400d", 2)):
+        while process.poll() is None and len(list(folder.glob("runs/*/result.json"))) < runs:
+            time.sleep(0.02)
+        clock.write_text(jump)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert json.loads(out)["failed_runs"] == {}
+    assert losses(folder) == losses(finished)
+    stamps = [json.loads(line)["at"] for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert stamps != sorted(stamps) or stamps[-1][:4] != stamps[0][:4], "the clock did not jump"
+
+
+# --- workers and schedulers that die ----------------------------------------------------------------------------
+
+
+def _call(file: Path, folder: Path, *, environment=None) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "distillaw", "study", "run", str(file), "--out", str(folder), "--workers", "1",
+         "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}),
+    )  # fmt: skip
+
+
+def _signal_worker(folder: Path, number: signal.Signals) -> None:
+    for record in (folder / "workers").glob("local-*.json"):
+        with contextlib.suppress(ProcessLookupError):  # the record of one that was killed before
+            os.kill(json.loads(record.read_text())["pid"], number)
+
+
+def test_being_sent_away_counts_against_no_run_and_being_killed_does(small, finished, tmp_path):
+    """The student alone loses more workers than a crash allows, by SIGTERM; the teacher is killed each time."""
+    folder, sent = tmp_path / "study", []
+
+    def act(job) -> None:
+        if job.trunk.role == "teacher":
+            _signal_worker(folder, signal.SIGKILL)
+        elif len(sent) <= scheduler.MAX_CRASHES:
+            sent.append(job)
+            _signal_worker(folder, signal.SIGTERM)
+
+    outcome = run(small, folder, display=Listener(act))
+    ((failed, error),) = outcome.failed.items()
+    assert failed.startswith("teacher") and "its worker died 2 times (killed by SIGKILL" in error
+    assert len(losses(folder)) == 1 and len(sent) == scheduler.MAX_CRASHES + 1
+    status = read_status(folder)
+    assert (status.done, list(status.failures)) == (1, [failed])
+    assert status.lost_seconds > 0
+    assert any("wait for their teacher" in line for line in status.waiting)
+    assert any("1 failed runs wait for the next" in line for line in status.waiting)
+    assert run(small, folder).failed == {}, "the next call tries again"
+    assert losses(folder) == losses(finished)
+
+
+def test_status_while_it_runs_and_after_it_was_killed(small, finished, tmp_path):
+    folder = tmp_path / "study"
+    process = _call(small, folder)
+    while not (folder / "scheduler.json").exists() or not (folder / "study.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    found = read_status(folder)
+    assert f"pid {process.pid} on" in found.scheduler
+    while not found.running:
+        assert process.poll() is None, "no trunk was ever seen in training"
+        found = read_status(folder)
+    assert found.left_seconds > 0 and found.is_running
+    assert found.running[0].where.startswith("pid ")
+    process.kill()
+    process.communicate()
+    found = read_status(folder)
+    assert "died; the same command" in found.scheduler
+    assert not found.is_running and found.running == []
+    run(small, folder)
+    assert losses(folder) == losses(finished)
+
+
+def test_status_of_a_finished_study_needs_no_torch(finished):
+    check = "import sys, pathlib; from distillaw.sweep.status import read_status; read_status(pathlib.Path(sys.argv[1]))"
+    check += "; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check, str(finished)], check=True)
+    found = read_status(finished)
+    assert (found.done, found.known, found.is_complete) == (3, 3, True)
+    assert found.flops > 0 and found.core_seconds > 0
+    assert found.scheduler.startswith("none")
+
+
+def test_a_folder_without_a_study_has_no_status(tmp_path):
+    with pytest.raises(ConfigError, match=r"study\.json is missing"):
+        read_status(tmp_path)
+
+
+# --- what the user changes --------------------------------------------------------------------------------------
+
+
+def test_a_changed_study_file_is_explained_and_loses_nothing(small, copy):
+    small.write_text(SMALL.replace('[[teachers]]\nparams = "0.03M"\ntokens = "4k"\n', ""))
+    display = Listener()
+    outcome = run(small, copy, display=display)
+    assert outcome.done == []
+    (note,) = [n for n in display.notes if "study file has changed" in n]
+    assert 'teachers.1.params was "0.03M", now absent' in note
+    assert "Of 3 finished runs 1 belong to it and 2 do not" in note
+    assert len(losses(copy)) == 3, "what no longer belongs stays on disk"
+    found = read_status(copy)
+    assert (found.done, found.others) == (1, 2)
+    small.write_text(SMALL)
+    display = Listener()
+    assert run(small, copy, display=display).done == []
+    assert any("3 belong to it: all of them" in note for note in display.notes)
+
+
+def test_a_run_is_done_again_only_if_asked_and_what_it_was_is_kept(small, copy, finished):
+    run_id = next(name for name in losses(copy) if name.startswith("student-0.03M-alone"))
+    stamp = (copy / "runs" / run_id / "result.json").stat().st_mtime_ns
+    assert run(small, copy).done == []
+    display = Listener()
+    outcome = run(small, copy, display=display, again=[run_id])
+    assert outcome.done == [run_id]
+    assert (copy / "superseded" / f"{run_id}.1" / "result.json").stat().st_mtime_ns == stamp
+    assert losses(copy) == losses(finished)
+    assert any(f"{run_id} again: loss" in note and "the same" in note for note in display.notes)
+
+
+def test_a_run_that_is_not_there_cannot_be_asked_for_again(small, copy):
+    with pytest.raises(ConfigError, match=r"--again student-0.*no such run"):
+        run(small, copy, again=["student-0.03M-alone-s0-xxx-4000t"])
+    assert len(losses(copy)) == 3
