@@ -158,3 +158,29 @@ def test_a_teacher_of_an_architecture_that_accounting_does_not_know_is_not_free(
     (tmp_path / "alone.toml").write_text(alone)
     assert costs["cohere"] == pytest.approx(costs["llama"], rel=0.05)
     assert costs["cohere"] > 1.5 * study_cost(load_study(tmp_path / "alone.toml"), 300).flops
+
+
+CONTROL = '[[cells]]\nname = "arm"\ntokens = ["8k"]\nteachers = ["{teacher}"]\nparams = ["{size}"]\n'
+
+
+@pytest.mark.parametrize(
+    ("size", "extra", "words"),
+    [
+        (
+            "0.3M",
+            'init = "pruned"',
+            r"arm: the student 0.3M cannot be cut out of .*: it has 80 width, its teacher 32",
+        ),
+        (
+            "0.03M",
+            "[cells.training]\ntop_k = 5\ndivergence = 'reverse-kl'",
+            "'reverse-kl' with top_k = 5.*infinite",
+        ),
+    ],
+)
+def test_controls_that_cannot_be_are_refused(tiny, size, extra, words):
+    spec = load_study(tiny)
+    teacher = spec.teacher_labels()[0]
+    tiny.write_text(f"{tiny.read_text()}\n{CONTROL.format(teacher=teacher, size=size)}{extra}\n")
+    with pytest.raises(ConfigError, match=words):
+        load_study(tiny)

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
+from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.spec import Recipe
+from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import NONE, CellsSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
@@ -62,6 +64,7 @@ def check_study(spec: StudySpec) -> None:
     _check_replicates(spec)
     for cells in spec.cells:
         _check_cells(spec, cells)
+    check_cuts(spec, spec.data.vocab_size)
 
 
 def _check_text(data: DataSpec) -> None:
@@ -136,6 +139,10 @@ def _check_recipe(training: Recipe, where: str) -> None:
     _require(
         training.head_dim % 2 == 0, f"{where}.head_dim = {training.head_dim} must be even (rotary positions)"
     )
+    is_reverse = is_reverse_kl(training.divergence, beta=training.beta, skew=training.skew)
+    _require(not (training.truncates and is_reverse),
+             f"{where}: divergence = {training.divergence!r} with top_k = {training.top_k}, top_p = {training.top_p}: "
+             "infinite wherever the truncated teacher has no mass; use forward-kl")  # fmt: skip
     for name, known in CHOICES.items():
         value = getattr(training, name)
         _require(

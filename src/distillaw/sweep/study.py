@@ -14,15 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.errors import ConfigError, RunError
+from distillaw.models.cut import shape_of
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
 from distillaw.sweep.cost import study_cost, study_vocab
+from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.holding import hold_study
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
@@ -116,7 +119,14 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
     fingerprints = {name: _check_teacher(name, spec, store) for name in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
     assert isinstance(vocab_size, int)
+    check_cuts(spec, vocab_size, _external_shape)
     return Facts(vocab_size=vocab_size, data_hash=store.data_hash, fingerprints=fingerprints)
+
+
+def _external_shape(name: str) -> Shape:
+    from distillaw.models.source import locate
+
+    return shape_of(locate(name).config(), name)
 
 
 def _check_teacher(name: str, spec: StudySpec, store: TokenStore) -> str:
