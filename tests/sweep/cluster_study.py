@@ -45,16 +45,29 @@ def write(folder: Path) -> Path:
 
 def start(study: Path, folder: Path, *options: str) -> subprocess.Popen:
     """`distillaw study run` as a process of its own; checkpoints every half second."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "distillaw", "study", "run", str(study), "--out", str(folder), "--json", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0.5"},
     )  # fmt: skip
+    _STARTED.append(process)
+    return process
+
+
+_STARTED: list[subprocess.Popen] = []
+
+
+def end_all() -> None:
+    """End what a failed test left running."""
+    while _STARTED:
+        process = _STARTED.pop()
+        process.kill()
+        process.communicate()
 
 
 def finish(process: subprocess.Popen, *, code: int = 0) -> dict:
     """Wait for a call; what it printed as JSON."""
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=1500)
     assert process.returncode == code, err
     return json.loads(out) if code == 0 else {"error": err}
 
@@ -83,7 +96,7 @@ def busy_worker(folder: Path, process: subprocess.Popen) -> dict:
     return eventually(look, process)
 
 
-def eventually(look: Callable, process: subprocess.Popen | None = None, *, seconds: float = 240):
+def eventually(look: Callable, process: subprocess.Popen | None = None, *, seconds: float = 900):
     """What `look` finds, as soon as it finds something."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

@@ -260,7 +260,7 @@ def test_status_while_it_runs_and_after_it_was_killed(small, finished, tmp_path)
 
 
 def test_status_of_a_finished_study_needs_no_torch(finished):
-    check = "import sys, pathlib; from distillaw.sweep.status import read_status; read_status(pathlib.Path(sys.argv[1]))"
+    check = "import sys, pathlib; from distillaw.sweep import status; status.read_status(pathlib.Path(sys.argv[1]))"
     check += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check, str(finished)], check=True)
     found = read_status(finished)

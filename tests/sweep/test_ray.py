@@ -14,10 +14,17 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
 ]
 
 RAY = ("--executor", "ray", "--workers", "2")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    yield
+    long.end_all()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,5 @@ def test_a_study_on_ray_loses_workers_and_its_scheduler_and_ends_as_everywhere(c
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(study, tmp_path):
-    error = long.finish(
-        long.start(study, tmp_path / "study", *RAY, "--ray-address", "127.0.0.1:1"), code=2
-    )
+    error = long.finish(long.start(study, tmp_path / "study", *RAY, "--ray-address", "127.0.0.1:1"), code=2)
     assert "no Ray cluster at 127.0.0.1:1" in error["error"]

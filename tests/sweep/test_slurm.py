@@ -10,9 +10,19 @@ import cluster_study as long
 import pytest
 from clusters import missing_slurm, slurm
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing_slurm()), reason=missing_slurm())]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(bool(missing_slurm()), reason=missing_slurm()),
+]
 
-SLURM = ("--executor", "slurm", "--workers", "2", "--time", "10")
+SLURM = ("--executor", "slurm", "--workers", "2", "--time", "30")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    yield
+    long.end_all()
 
 
 @pytest.fixture(scope="module")
