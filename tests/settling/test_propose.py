@@ -1,5 +1,6 @@
 """The next batch: what it is worth, what it costs, when there is none; and that asking it beats a grid."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from tests.settling.questions import make_question, run_stage, settle, with_budg
 
 from distillaw.errors import ConfigError
 from distillaw.settling.expectation import expect, gains_by_tokens
-from distillaw.settling.pool import stage_pool
+from distillaw.settling.pool import nearest_of, stage_pool
 from distillaw.settling.pricing import extra_flops, made_by, wanted_by
 from distillaw.settling.propose import CHECKED, FIRST, GROWTH, LEAST, propose, stages_of
 from distillaw.settling.question import NONE, Stage, runs_of
@@ -116,6 +117,19 @@ def test_fewer_teachers_and_more_money_come_nearer_to_the_target():
     cap = 0.1 * QUESTION.budget
     assert reach(("t0",), cap) > reach(("t0", "t1"), cap)
     assert reach(("t0", "t1"), 4 * cap) > reach(("t0", "t1"), cap)
+
+
+def test_offered_cells_are_taken_from_near_the_target_as_far_as_a_batch_may_cost():
+    cells = [Stage(size=size.label, tokens=(tokens,), candidates=("t0",), seeds=(0,))
+             for size in QUESTION.sizes[:5] for tokens in (20_000_000, 80_000_000)]  # fmt: skip
+    prices = {cell: extra_flops(QUESTION, {}, wanted_by([cell])) for cell in cells}
+    assert nearest_of(QUESTION, {}, cells, math.inf) == [cells[-1]]
+    cap = sorted(prices.values())[4]
+    (picked,) = nearest_of(QUESTION, {}, cells, cap)
+    assert prices[picked] <= cap and picked != cells[0]
+    assert nearest_of(QUESTION, wanted_by(cells), cells, math.inf) == []
+    said = propose(QUESTION, [], [], spent=0.0, budget=64 * cap, offered=cells)
+    assert said.stage == picked
 
 
 def test_runs_without_a_history_are_read_from_small_to_large():

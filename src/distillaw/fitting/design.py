@@ -125,8 +125,8 @@ def propose(
     alternative = None if against is None else Cells.of(against, what="against")
     if alternative is not None and alternative.taught.any() != aim.taught.any():
         raise ConfigError(
-            "against: one has a teacher and the other none. Whether to distil is the verdict: `distillaw study next` on "
-            "a study or a table with its teachers, without these options"
+            "against: one has a teacher and the other none. Whether to distil is the verdict: `distillaw study next` "
+            "on a study or a table with its teachers, without these options"
         )
     question = _Question(belief=belief, target=aim, against=alternative, level=level)
     return question.design(pool, cost, budget=budget, most=most)

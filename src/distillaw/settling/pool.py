@@ -1,7 +1,7 @@
 """Stages that could be run next: for every choice of teachers and seeds the place nearest to the target.
 
-Near is ln N and ln D together, as in the ladder of `settle` (design.py): what a belief says of pilots far from the target
-is what it is most often wrong about.
+Near is ln N and ln D together, as in the ladder of `settle` (design.py): what a belief says of pilots far from the
+target is what it is most often wrong about.
 """
 
 import math
@@ -32,11 +32,25 @@ def stage_pool(question: Question, made: Made, groups: Sequence[tuple[str, ...]]
     return list(dict.fromkeys(stage for stage in found if stage is not None))
 
 
+def nearest_of(question: Question, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
+    """The same among stages that are offered, e.g. the cells of a table: the nearest for each group and its seeds."""
+    found: dict[tuple[tuple[str, ...], tuple[int, ...]], Stage] = {}
+    for stage in sorted(offered, key=lambda one: _distance(question, one)):
+        if 0 < extra_flops(question, made, wanted_by([stage])) <= cap:
+            found.setdefault((stage.candidates, stage.seeds), stage)
+    return list(found.values())
+
+
+def _distance(question: Question, stage: Stage) -> float:
+    smaller = math.log(question.target.params / question.size(stage.size).params)
+    return math.hypot(smaller, math.log(question.tokens / stage.tokens[-1]))
+
+
 def _nearest(
     question: Question, made: Made, group: tuple[str, ...], seeds: tuple[int, ...], cap: float
 ) -> Stage | None:
     """Of the stages with something new."""
-    found: list[tuple[float, Stage]] = []
+    found: list[Stage] = []
     for i, size in enumerate(question.sizes):
         also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
         for k in range(STEPS):
@@ -46,9 +60,9 @@ def _nearest(
                 continue
             stage = Stage(size=size.label, also=also, tokens=tokens, candidates=group, seeds=seeds)
             if 0 < extra_flops(question, made, wanted_by([stage])) <= cap:
-                found.append((math.hypot(smaller, shorter), stage))
+                found.append(stage)
                 break
-    return min(found, key=lambda pair: pair[0], default=(0.0, None))[1]
+    return min(found, key=lambda stage: _distance(question, stage), default=None)
 
 
 def _branches(question: Question, size: Size, made: Made, longest: float) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ training would save it too) than it costs itself.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from distillaw.laws.base import Array
 from distillaw.quantities import format_flop
 from distillaw.settling.belief import Belief
 from distillaw.settling.noise import Cells
-from distillaw.settling.pool import stage_pool
+from distillaw.settling.pool import nearest_of, stage_pool
 from distillaw.settling.pricing import Made, extra_flops, made_by, wanted_by
 from distillaw.settling.question import PilotRun, Question, Stage
 from distillaw.settling.standing import Standing, standing
@@ -68,7 +68,7 @@ def propose(
     *,
     spent: float,
     budget: float,
-    pool: Sequence[Stage] | None = None,
+    offered: Sequence[Stage] | None = None,
 ) -> Proposal:
     """The next batch of runs.
 
@@ -78,7 +78,7 @@ def propose(
         runs: all so far; may be none.
         spent: FLOP so far; the size of a batch follows it.
         budget: FLOP that may be spent from now on.
-        pool: the stages that could be run; by default whatever lies nearest to the target (`stage_pool`).
+        offered: the stages that could be run, e.g. the cells of a table; by default any size and tokens.
 
     Raises:
         ConfigError: the budget buys nothing, and nothing was run yet.
@@ -87,13 +87,18 @@ def propose(
     now = standing(question, stages, runs)
     if now.verdict is not None:
         return _nothing(now, f"it is settled: {now.verdict}")
-    cap, pool = (
-        _near(question, made, groups(question, now), spent, budget) if pool is None else (budget, pool)
-    )
+    teams = groups(question, now)
+
+    def near(flops: float) -> list[Stage]:
+        if offered is not None:
+            return nearest_of(question, made, offered, flops)
+        return stage_pool(question, made, teams, flops)
+
+    cap, pool = _near(near, spent, budget)
     priced = [pair for pair in affordable(question, made, pool, budget) if pair[1] >= WORTHY * spent]
     if not priced:
         if not runs:
-            raise ConfigError(_too_little(question, made, groups(question, now), budget))
+            raise ConfigError(_too_little(question, made, teams, budget))
         return _nothing(now, f"{format_flop(budget)} buy no further runs that would tell much")
     arms = [i for i, name in enumerate(question.arms) if name not in now.dropped]
     outlook = Outlook.of(now.belief, [stage for stage, _ in priced], arms)
@@ -108,18 +113,16 @@ def propose(
     )  # fmt: skip
 
 
-def _near(
-    question: Question, made: Made, teams: Sequence[tuple[str, ...]], spent: float, budget: float
-) -> tuple[float, list[Stage]]:
+def _near(near: Callable[[float], list[Stage]], spent: float, budget: float) -> tuple[float, list[Stage]]:
     """What the next batch may cost, and the stages that so much buys, or all of the budget (to see what that is worth).
 
     A batch that buys nothing is doubled; it is all that is left where little more would be left after it.
     """
     cap = max(FIRST * budget, GROWTH * spent)
-    while cap < budget and not stage_pool(question, made, teams, cap):
+    while cap < budget and not near(cap):
         cap *= 2
     cap = budget if budget < (1 + LEAST) * cap else cap
-    found = [stage for flops in (cap, budget) for stage in stage_pool(question, made, teams, flops)]
+    found = [stage for flops in (cap, budget) for stage in near(flops)]
     return cap, list(dict.fromkeys(found))
 
 
