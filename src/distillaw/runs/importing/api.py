@@ -180,6 +180,9 @@ def _take(
 ) -> tuple[SourceReport, Harvest, list[str]]:
     """The rows of one source."""
     where, columns = str(source.path), source.columns
+    if not columns:
+        broken = [Left(run=log.name, source=where, reason=log.trouble or "empty") for log in source.logs]
+        raise DataError(f"{where}: no run can be used: {_reasons(broken)}")
     names = dict(
         choose_names(columns, told, where=where, table=source.kind == "table", told_elsewhere=not alone)
     )

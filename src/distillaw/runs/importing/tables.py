@@ -10,7 +10,7 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.runs.files import content_hash, file_sha256
 from distillaw.runs.importing.log import Log, gather, number
-from distillaw.runs.importing.names import GROUP_NAMES, STEP_NAMES, first_of, usual
+from distillaw.runs.importing.names import GROUP_NAMES, STEP_NAMES, find_column, first_of, usual
 from distillaw.runs.select import select
 
 LAYOUTS = ("auto", "runs", "log")
@@ -43,10 +43,10 @@ def read_runs_table(
         name = file.parent.name if file.stem.lower() in _PLAIN_STEMS else file.stem
         log = _log(file, name, list(enumerate(rows)), file_sha256(file))
         return [replace(log, in_time=True)], f"the log of one run, {len(rows)} rows"
-    group = told.get("group") or first_of(GROUP_NAMES, columns)
+    group = _group_column(columns, told)
     parts: dict[str, list[tuple[int, dict[str, object]]]] = {}
     for i, row in enumerate(rows):
-        named = None if group is None or group.lower() == "none" else row[group]
+        named = None if group is None else row[group]
         missing = named is None or named == "" or named != named
         parts.setdefault(f"row {index[i] + 1}" if missing else str(named), []).append((i, row))
     sha256 = file_sha256(file)
@@ -54,6 +54,14 @@ def read_runs_table(
     return logs, f"{len(rows)} rows of {len(logs)} runs" + (
         f" by column {group}" if len(logs) < len(rows) else ""
     )
+
+
+def _group_column(columns: Columns, told: Mapping[str, str]) -> str | None:
+    """The column that names the run of each row, as told or as usual; None for independent rows."""
+    asked = told.get("group", "")
+    if asked.lower() == "none":
+        return None
+    return find_column(asked, list(columns)) or first_of(GROUP_NAMES, columns)
 
 
 def _comparable(columns: Columns) -> dict[str, np.ndarray]:

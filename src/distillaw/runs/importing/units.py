@@ -16,7 +16,7 @@ _REMEDIES = {
     "perplexity": "--unit perplexity (its logarithm is taken)",
     "bits": "--unit bits (converted)",
     "bits-per-byte": "--unit bits-per-byte --bytes-per-token X (converted)",
-    "bits-per-character": "--unit bits-per-byte --bytes-per-token X with X the characters per token (converted)",
+    "bits-per-character": "--unit bits-per-byte --bytes-per-token X of characters per token (converted)",
 }
 _HIGH, _LOW = 12.5, 1.2
 """ln of a vocabulary of 268 thousand: no trained model loses more nats per token; and what a strong one still loses."""
@@ -58,8 +58,8 @@ def loss_unit(column: str, unit: str | None, bytes_per_token: float | None) -> U
     looks = next((kind for word, kind in _WORDS.items() if word in column.lower()), None)
     if unit is None and looks is not None:
         raise UnitError(
-            f"column {column!r} looks like {looks}, not nats per token. Say {_REMEDIES[looks]}, or --unit nats if it is "
-            "nats after all"
+            f"column {column!r} looks like {looks}, not nats per token. Say {_REMEDIES[looks]}, or --unit nats if it "
+            "is nats after all"
         )
     if bytes_per_token is not None and unit != "bits-per-byte":
         raise ConfigError("--bytes-per-token: it only serves --unit bits-per-byte")

@@ -40,18 +40,28 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
 def read_wandb(files: Iterable[Path]) -> list[Log]:
     """One log per run; files of one run id (a resumed run) are joined in the order of their folders' dates.
 
+    A file that cannot be read is a run in trouble: one broken log must not keep the others out.
+
     Raises:
-        DataError: a file is not a W&B log, or protobuf is not installed.
+        DataError: protobuf is not installed.
     """
     logs: dict[tuple[str, ...], Log] = {}
     for file in sorted({file.resolve() for file in files}, key=lambda file: (file.parent.name, file)):
-        log = _read_file(file)
+        log = _read_or_say_why(file)
         logs[log.identity] = logs[log.identity].followed_by(log) if log.identity in logs else log
     return list(logs.values())
 
 
-def _read_file(file: Path) -> Log:
+def _read_or_say_why(file: Path) -> Log:
     record = _record_class()
+    try:
+        return _read_file(file, record)
+    except DataError as error:
+        return Log(kind="wandb", source=file, name=file.parent.name, identity=("wandb", str(file)), history={},
+                   trouble=str(error), sha256=file_sha256(file))  # fmt: skip
+
+
+def _read_file(file: Path, record: Any) -> Log:
     rows: list[tuple[float, dict[str, object]]] = []
     config: dict[str, object] = {}
     summary: dict[str, object] = {}
@@ -60,7 +70,8 @@ def _read_file(file: Path) -> Log:
         message = record.FromString(data)
         if message.HasField("history"):
             row = _items(message.history.item)
-            at = message.history.step.num if message.history.HasField("step") else row.get("_step", len(rows))
+            calls = row.pop("_step", len(rows))  # counts calls of log(), which need not be steps
+            at = message.history.step.num if message.history.HasField("step") else calls
             rows.append((float(at), row))  # type: ignore[arg-type]
         elif message.HasField("run"):
             run = message.run
@@ -72,7 +83,7 @@ def _read_file(file: Path) -> Log:
         elif message.HasField("exit"):
             ended = int(message.exit.exit_code)
     if run is None:
-        raise DataError(f"{file}: a W&B log without a run in it: cut off at its start; leave it out")
+        raise DataError("cut off before its run was named")
     return Log(
         kind="wandb", source=file, name=run.display_name or run.run_id,
         identity=("wandb", run.entity, run.project, run.run_id), history=gather(rows),
@@ -107,7 +118,7 @@ def _records(file: Path) -> Iterator[bytes]:
     """
     data = file.read_bytes()
     if not data.startswith(_MAGIC[:4]):
-        raise DataError(f"{file}: not a W&B log (it begins with {data[:7]!r}); name an offline-run-* folder")
+        raise DataError(f"not a W&B log (it begins with {data[:7]!r})" if data else "an empty file")
     at, parts = len(_MAGIC), b""
     while at + _HEAD.size <= len(data):
         left = _BLOCK - at % _BLOCK
@@ -119,9 +130,7 @@ def _records(file: Path) -> Iterator[bytes]:
         if len(body) < length or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
             return
         if zlib.crc32(body, zlib.crc32(bytes([kind]))) != crc:
-            raise DataError(
-                f"{file}: damaged at byte {at} (checksum differs); copy the file again or leave it out"
-            )
+            raise DataError(f"damaged at byte {at} of its log (checksum differs); copy the file again")
         at += _HEAD.size + length
         parts = body if kind in (_FULL, _FIRST) else parts + body
         if kind in (_FULL, _LAST):
