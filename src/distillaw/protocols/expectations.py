@@ -107,7 +107,8 @@ def prospect(jobs: Sequence[Job]) -> Prospect | None:
     cells = next(iter(plans.values())).cells
     ratios = _ratios(cells, next(iter(laws.values()))) if taught else None
     found = Prospect(outlooks=outlooks, ratios=ratios, add="")
-    missing = [one for one in outlooks if one.form != "supervised" and one.error("c0") > C0_GOAL]
+    forms = [one for one in outlooks if one.form != "supervised" and one.has_enough]
+    missing = [one for one in forms if one.error("c0") > C0_GOAL]
     if not missing:
         return found
     return Prospect(outlooks=outlooks, ratios=ratios, add=_what_to_add(missing[-1], laws, plans))

@@ -97,7 +97,8 @@ def _prospect_lines(expected: Prospect) -> Iterator[str]:
     fitted = expected.fitted
     if fitted is not None:
         yield f"  c0: {_c0_words(expected)}"
-        yield f"  best L_T / L_S: {_ratio_words(fitted)}"
+        if fitted.has_enough:
+            yield f"  best L_T / L_S: {_ratio_words(fitted)}"
 
 
 def _coefficients(one: Outlook) -> str:
@@ -117,13 +118,13 @@ def _c0_words(expected: Prospect) -> str:
     for one in expected.outlooks:
         if one.form == "supervised":
             continue
-        error = one.error("c0")
-        known = (
-            "too few runs" if not one.has_enough else "identified" if error <= C0_GOAL else "not identified"
-        )
-        parts.append(f"{known} in the {FORM_NAMES[one.form]} (within {error:.3g}, goal {C0_GOAL})")
-    add = f". What helps most: {expected.add}" if expected.add else ""
-    return "; ".join(parts) + add
+        name, error = FORM_NAMES[one.form], one.error("c0")
+        if not one.has_enough:
+            parts.append(f"too few independent runs for the {name}: add sizes, teachers or seeds")
+            continue
+        known = "identified" if error <= C0_GOAL else "not identified"
+        parts.append(f"{known} in the {name} (within {error:.3g}, goal {C0_GOAL})")
+    return "; ".join(parts) + (f". What helps most: {expected.add}" if expected.add else "")
 
 
 def _ratio_words(fitted: Outlook) -> str:
