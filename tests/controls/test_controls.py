@@ -1,5 +1,6 @@
 """Every control passes on a study made to pass, fails on what it guards against, and says what is missing."""
 
+import json
 import math
 
 import pytest
@@ -180,6 +181,37 @@ def test_one_rate_too_few_is_no_bracket(study):
     assert control.status == "not done" and "largest tokens alone" in control.found
 
 
+def test_rates_at_a_middle_budget_say_what_they_can(study):
+    """The tilt up to there is given, and the control is still not done."""
+    for row in study.rows.values():
+        if is_control("horizon")(row) and row["tokens"] == BUDGETS[-1]:
+            twin = row["run_id"].split("-peak_lr")[0].replace(str(BUDGETS[-1]), str(BUDGETS[1]))
+            row |= {"tokens": BUDGETS[1], "mean": study.rows[twin]["mean"] + 0.03}
+    control = checked(horizon.check_horizon, study)
+    assert control.status == "not done" and "up to 410k is off by" in control.found
+    assert not any(tilt["whole"] for tilt in control.numbers["tilt"])
+
+
+def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
+    """The table of an older study may lack a setting that spec.json has."""
+    decays = {
+        row["run_id"]: "cosine" if is_control("horizon")(row) else "linear" for row in study.rows.values()
+    }
+    record = study.record()
+    for run in record.runs:
+        folder = study.folder / "runs" / run.run_id
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(
+            json.dumps({"recipe": {"decay": decays[run.run_id], "distill_weight": 1.0}})
+        )
+        object.__setattr__(run, "folder", folder)
+    runs = StudyRuns(record)
+    assert runs.variants("peak_lr") == {}
+    assert set(runs.variants("lambda")) == {
+        (size, BUDGETS[0], "teacher-good") for size in (SIZES[0], SIZES[-1])
+    }
+
+
 def test_the_tilt_is_the_share_of_the_slope_that_one_rate_hides(study):
     """Both losses in nats and their horizon are known, so the bounds must hold the true tilt."""
     _best_rate_falls(study)
@@ -275,8 +307,6 @@ def test_precision_compares_what_the_design_promised_with_what_the_fit_has(study
 
 
 def test_all_controls_have_names_of_their_own_and_plain_json(study):
-    import json
-
     controls = api.check_controls(study.record())
     names = [control.name for control in controls]
     assert len(names) == len(set(names)) == len(api.check_design(study.record())) + 2

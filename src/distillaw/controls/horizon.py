@@ -67,7 +67,9 @@ class Tilt:
     """What that does to the token axis of one arm of one size."""
 
     place: Place
-    """At the largest token count."""
+    """At the largest token count with other rates."""
+    is_whole: bool
+    """Whether these are the smallest and the largest token count of the arm."""
     slope: float
     low: float
     high: float
@@ -104,22 +106,28 @@ def check_horizon(runs: StudyRuns) -> Control:
     tilts = _tilts(runs, excesses)
     numbers = {
         "excess": [_excess_numbers(runs, one) for one in excesses.values()],
-        "tilt": [
-            {"arm": runs.place_name(t.place), "slope": t.slope, "low": t.low, "high": t.high} for t in tilts
-        ],
+        "tilt": [_tilt_numbers(runs, tilt) for tilt in tilts],
     }
+    seen = [say(runs, what) for say, what in ((_tilt_words, tilts), (_worst_excess, excesses)) if what]
     lacking = _lacking(runs, excesses, tilts)
-    failed = [tilt for tilt in tilts if tilt.status == "failed"]
-    if lacking and not failed:
-        seen = f"; {_worst_excess(runs, excesses)}" if excesses else ""
-        return HORIZON.control("not done", f"no runs at other rates {lacking}{seen}", **numbers)
-    status = worst(tilt.status for tilt in tilts)
-    extreme = max(tilts, key=lambda tilt: max(abs(tilt.low), abs(tilt.high)))
-    words = (
-        f"the token slope of {runs.place_name(extreme.place).split(' on ')[0]} is off by {100 * extreme.low:.0f} to "
-        f"{100 * extreme.high:.0f} % (limit {100 * TILT:.0f} %); {_worst_excess(runs, excesses)}"
+    if lacking and all(tilt.status != "failed" for tilt in tilts):
+        return HORIZON.control("not done", "; ".join([f"no runs at other rates {lacking}", *seen]), **numbers)
+    return HORIZON.control(worst(tilt.status for tilt in tilts), "; ".join(seen), **numbers)
+
+
+def _tilt_words(runs: StudyRuns, tilts: Sequence[Tilt]) -> str:
+    """The arm whose slope may be off most."""
+    tilt = max(tilts, key=lambda one: max(abs(one.low), abs(one.high)))
+    upto = "" if tilt.is_whole else f" up to {budget_text(tilt.place[1])}"
+    return (
+        f"the token slope of {runs.place_name(tilt.place).split(' on ')[0]}{upto} is off by {100 * tilt.low:.0f} to "
+        f"{100 * tilt.high:.0f} % (limit {100 * TILT:.0f} %)"
     )
-    return HORIZON.control(status, words, **numbers)
+
+
+def _tilt_numbers(runs: StudyRuns, tilt: Tilt) -> dict[str, object]:
+    return {"arm": runs.place_name(tilt.place), "whole": tilt.is_whole, "slope": tilt.slope, "low": tilt.low,
+            "high": tilt.high}  # fmt: skip
 
 
 def _excess(runs: StudyRuns, place: Place, by_rate: Mapping[float, Mapping[int, Run]]) -> Excess | None:
@@ -135,12 +143,15 @@ def _excess(runs: StudyRuns, place: Place, by_rate: Mapping[float, Mapping[int, 
 
 
 def _tilts(runs: StudyRuns, excesses: Mapping[Place, Excess]) -> list[Tilt]:
-    """Of every arm of a size that has other rates at both ends of its tokens."""
+    """Of every arm of a size that has other rates at two token counts, over these."""
     found = []
     for params, teacher in sorted({(n, t) for n, _, t in excesses}):
-        small, large = _ends(runs, params, teacher)
-        first, last = excesses.get((params, small, teacher)), excesses.get((params, large, teacher))
-        if first is None or last is None or small == large or not (first.brackets and last.brackets):
+        known = [d for n, d, t in excesses if (n, t) == (params, teacher) and excesses[n, d, t].brackets]
+        small, large = min(known, default=0), max(known, default=0)
+        if small == large:
+            continue
+        first, last = excesses[params, small, teacher], excesses[params, large, teacher]
+        if last.loss >= first.loss:  # more tokens do not help: there is no slope to tilt
             continue
         span = math.log(large / small)
         slope = math.log(first.loss / last.loss) / span
@@ -148,7 +159,8 @@ def _tilts(runs: StudyRuns, excesses: Mapping[Place, Excess]) -> list[Tilt]:
             last.bounds[i] / last.loss - first.bounds[1 - i] / first.loss for i in (0, 1)
         )  # interval arithmetic: the two ends are not independent
         ends = sorted((low / (slope * span), high / (slope * span)))
-        found.append(Tilt(place=last.place, slope=slope, low=ends[0], high=ends[1]))
+        is_whole = (small, large) == _ends(runs, params, teacher)
+        found.append(Tilt(place=last.place, is_whole=is_whole, slope=slope, low=ends[0], high=ends[1]))
     return found
 
 
@@ -162,7 +174,7 @@ def _lacking(runs: StudyRuns, excesses: Mapping[Place, Excess], tilts: Sequence[
     parts = []
     for name, is_taught in (("alone", False), ("from a teacher", True)):
         exists = any(bool(teacher) == is_taught for _, _, teacher in runs.grid)
-        if not exists or any(bool(tilt.place[2]) == is_taught for tilt in tilts):
+        if not exists or any(tilt.is_whole and bool(tilt.place[2]) == is_taught for tilt in tilts):
             continue
         ends = {"smallest": False, "largest": False}
         for (params, tokens, teacher), one in excesses.items():

@@ -7,16 +7,19 @@ from functools import cached_property
 import numpy as np
 
 from distillaw.controls.control import LEVEL
-from distillaw.errors import DataError
+from distillaw.errors import CacheError, DataError
 from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.gains import SeedNoise, seed_noise
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise, teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
+from distillaw.runs.files import read_json
 from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, t_quantile
 
 SETTINGS = ("peak_lr", "batch_tokens", "cooldown", "lambda", "temperature", "divergence", "top_k", "top_p", "init",
             "split")  # fmt: skip
 """What a run may differ in from the grid's run of its size, tokens, teacher and seed."""
+_OTHERWISE_NAMED = ("distill_weight", "temperature")
+"""Of a recipe: the table has lambda, and neither for runs without a teacher."""
 _UNPAIRED_DOF = 30.0
 """Degrees of freedom of standard errors over documents where losses by document were not kept."""
 
@@ -159,8 +162,21 @@ class StudyRuns:
 
 def changes(run: Run, twin: Run) -> set[str]:
     """Settings in which two runs differ; one that an older table lacks counts as equal."""
-    pairs = {name: (run.row.get(name), twin.row.get(name)) for name in SETTINGS}
+    first, second = _settings(run), _settings(twin)
+    pairs = {name: (first.get(name), second.get(name)) for name in first | second}
     return {name for name, (a, b) in pairs.items() if a is not None and b is not None and a != b}
+
+
+def _settings(run: Run) -> dict[str, object]:
+    """What the table says of a run, and the recipe of its spec.json where the folder came along."""
+    found = {name: run.row.get(name) for name in SETTINGS}
+    try:
+        recipe = read_json(run.folder / "spec.json").get("recipe") if run.folder else None
+    except CacheError:
+        recipe = None
+    if isinstance(recipe, Mapping):
+        found |= {name: value for name, value in recipe.items() if name not in _OTHERWISE_NAMED}
+    return found
 
 
 def _document_variance(pairs: list[tuple[Run, Run]]) -> tuple[float, float, bool]:
