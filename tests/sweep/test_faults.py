@@ -23,6 +23,8 @@ from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
 from tiny import DATA
 
+pytestmark = pytest.mark.timeout(3600)  # many processes that import torch: minutes on a busy machine
+
 SMALL = f"""
 name = "small"
 batch_tokens = 128
@@ -267,6 +269,9 @@ def test_status_of_a_finished_study_needs_no_torch(finished):
     assert (found.done, found.known, found.is_complete) == (3, 3, True)
     assert found.flops > 0 and found.core_seconds > 0
     assert found.scheduler.startswith("none")
+    told = subprocess.run([sys.executable, "-m", "distillaw", "study", "status", str(finished), "--json"],
+                          check=True, capture_output=True, text=True)  # fmt: skip
+    assert json.loads(told.stdout)["done"] == 3
 
 
 def test_a_folder_without_a_study_has_no_status(tmp_path):

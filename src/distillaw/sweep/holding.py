@@ -7,6 +7,8 @@ trunk beside them would be one too many. Each keeps a record (runs/lock.py) in w
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from distillaw.runs.lock import Claim, is_alive, locked, read_holder
 from distillaw.runs.store import StudyFolder
@@ -37,13 +39,18 @@ def wait_for_former_workers(study: StudyFolder, say: Callable[[str], None]) -> N
     looks for the record every two seconds, and ends without it.
     """
     deadline = time.monotonic() + WAIT_SECONDS
-    for record in sorted(study.workers.glob("*.json")):
-        is_told = False
-        while (holder := read_holder(record)) is not None and is_alive(record, holder):
-            if not is_told:
-                say(f"waiting for a worker of an earlier scheduler to save and end: {holder}")
-                is_told = True
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        record.unlink(missing_ok=True)
+    records = sorted(study.workers.glob("*.json"))
+    with ThreadPoolExecutor(max_workers=32) as pool:  # each of another machine is watched for half a minute
+        list(pool.map(lambda record: _wait_for(record, say, deadline), records))
+
+
+def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None:
+    is_told = False
+    while (holder := read_holder(record)) is not None and is_alive(record, holder):
+        if not is_told:
+            say(f"waiting for a worker of an earlier scheduler to save and end: {holder}")
+            is_told = True
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    record.unlink(missing_ok=True)
