@@ -108,7 +108,8 @@ def check_horizon(runs: StudyRuns) -> Control:
         "excess": [_excess_numbers(runs, one) for one in excesses.values()],
         "tilt": [_tilt_numbers(runs, tilt) for tilt in tilts],
     }
-    seen = [say(runs, what) for say, what in ((_tilt_words, tilts), (_worst_excess, excesses)) if what]
+    seen = [_tilt_words(runs, tilts)] if tilts else []
+    seen += [_worst_excess(runs, excesses)] if excesses else []
     lacking = _lacking(runs, excesses, tilts)
     if lacking and all(tilt.status != "failed" for tilt in tilts):
         return HORIZON.control("not done", "; ".join([f"no runs at other rates {lacking}", *seen]), **numbers)
