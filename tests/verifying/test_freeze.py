@@ -21,7 +21,7 @@ from distillaw.verifying.api import freeze_study, is_frozen, missing_cells
 from distillaw.verifying.cells import Cell, read_runs
 from distillaw.verifying.scoring import score_study
 
-WORLD = World(students=(2e4, 5e4, 1e5), budgets=(150_000, 300_000, 600_000, 1_200_000), seeds=2)
+WORLD = World(students=(2e4, 3.5e4, 6e4, 1e5, 1.6e5, 2.5e5), budgets=(150_000, 400_000, 1_200_000), seeds=2)
 LARGEST = 1_200_000
 GRID = [(N, D) for N in (2e4, 5e4, 1e5, 2e5) for D in (1e5, 2e5, 4e5, 8e5)]
 
@@ -77,14 +77,17 @@ def test_every_law_and_plan_speak_of_every_cell(study):
     assert len(law["runs"]) == law["num_rows"] and not any("1200kt" in name for name in law["runs"])
 
 
-def test_the_truth_lies_in_the_intervals_of_laws_of_its_own_form(scored):
+def test_every_prediction_meets_its_measurement(scored):
     score = score_study(scored)
     assert score.is_sound and not score.problems
-    losses = [p for p in score.predictions if p.prediction.by == "supervised" and p.counts]
-    assert len(losses) == 3
-    assert sum(bool(p.is_hit()) for p in losses) >= 2
-    assert all(abs(p.share) < 0.03 for p in losses)
-    assert any(choice.counts for choice in score.choices)
+    assert {p.status for p in score.predictions} == {"scored"}
+    ran = [r for r in read_runs(scored) if r.answers and r.cell.tokens == LARGEST]
+    table = {(r.cell.params, r.cell.teacher): r.loss for r in ran}
+    for p in score.predictions:
+        cell = p.prediction.cell
+        alone, own = table[cell.params, ""], table[cell.params, cell.teacher]
+        assert p.measured == pytest.approx(own if p.prediction.quantity == "loss" else alone - own)
+    assert {c.choice.by for c in score.choices if c.counts} >= {"consensus"}
 
 
 def test_the_report_shows_what_was_frozen_and_what_came(scored, study):
@@ -164,8 +167,8 @@ def test_a_run_that_the_table_does_not_have_yet_is_known(study, tmp_path):
     folder = tmp_path / "study"
     write_study(folder, WORLD, skip=("-1200kt",))
     before = pq.read_table(folder / "runs.parquet")
-    pq.write_table(before.filter(pc.less(before["tokens"], 600_000)), folder / "runs.parquet")
-    cell = next(r.cell for r in read_runs(study[0]) if r.answers and r.cell.tokens == 600_000)
+    pq.write_table(before.filter(pc.less(before["tokens"], 400_000)), folder / "runs.parquet")
+    cell = next(r.cell for r in read_runs(study[0]) if r.answers and r.cell.tokens == 400_000)
     with pytest.raises(ConfigError, match="have been run already"):
         freeze_study(folder, [cell])
 
