@@ -1,5 +1,6 @@
 """Runs of a table as scripts log them to trackers, and the check that an import gives the table back."""
 
+import csv
 import json
 import os
 import subprocess
@@ -70,3 +71,23 @@ def check_same_numbers(rows: list[dict], pocket: list[dict], *, rtol: float = 0.
         else:
             assert row["teacher_run"] is row["teacher_loss"] is None
         assert row["role"] == expected["role"]
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    """A table with the keys of the first row as header."""
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def grid() -> list[dict]:
+    """Nine supervised runs of one law."""
+    return [{"params": n, "tokens": d, "loss": 1.7 + 400 / n**0.34 + 410 / d**0.28}
+            for n in (1e6, 4e6, 16e6) for d in (1e8, 4e8, 16e8)]  # fmt: skip
+
+
+THEIRS = {"name": "run_id", "trunk": "group", "size": "params", "toks": "tokens", "val_loss": "loss",
+          "teacher": "teacher_run", "kd": "lambda", "seed": "seed"}  # fmt: skip
+"""A stranger's column -> what it is in the pocket table."""

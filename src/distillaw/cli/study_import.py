@@ -49,7 +49,8 @@ def import_runs(
             study folders; several are put together.
         out: a folder (its runs.parquet is written) or a table ending in .parquet; an earlier import there is extended.
         columns: which column is what, e.g. params=model.n_params,tokens=seen,loss=eval/loss,teacher_loss=teacher/loss.
-            group=COLUMN names the run of each row of a table; NAME=none turns a guess off.
+            run=COLUMN names the run of each row of a table, group=COLUMN what branched from one run; NAME=none turns a
+            guess off.
         where: only the runs (rows of a table) with COLUMN=VALUE (repeatable; * stands for anything).
         at: which losses of a run become rows: last, all, or token counts such as 1B,2B. Default: the last of a log.
         set_: what no log holds, for all runs: NAME=VALUE, e.g. --set params=300M (repeatable).

@@ -15,7 +15,7 @@ import numpy as np
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.importing.names import (
-    GROUP_NAMES,
+    RUN_NAMES,
     Choice,
     Names,
     check_told,
@@ -183,9 +183,8 @@ def _take(
     if not columns:
         broken = [Left(run=log.name, source=where, reason=log.trouble or "empty") for log in source.logs]
         raise DataError(f"{where}: no run can be used: {_reasons(broken)}")
-    names = dict(
-        choose_names(columns, told, where=where, table=source.kind == "table", told_elsewhere=not alone)
-    )
+    finished_rows = not all(log.in_time for log in source.logs)
+    names = dict(choose_names(columns, told, where=where, table=finished_rows, told_elsewhere=not alone))
     if options.tokens_per_step is not None:
         names["tokens"] = Choice("steps", f"steps x {options.tokens_per_step:g} tokens")
     require(names, columns, where=where)
@@ -216,7 +215,7 @@ def _ask_for_moment(source: Source, names: Names) -> None:
             raise ConfigError(
                 f"{source.path}: {source.taken_for}, e.g. {len(tokens.value)} of {log.name}. Say --at last (the end of "
                 "each run), --at all (every row, kept together by run: for cooled branches, or checkpoints at one "
-                "constant rate), or --at 10B,20B. If that column names no runs: --columns group=COLUMN or group=none"
+                "constant rate), or --at 10B,20B. If that column names no runs: --columns run=COLUMN or run=none"
             )
 
 
@@ -297,7 +296,7 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
     if path is None:
         return {}
     columns = read_columns(path)
-    key = first_of(GROUP_NAMES, columns)
+    key = first_of(RUN_NAMES, columns)
     if key is None:
         raise DataError(
             f"--details {path}: no column `run` that names the runs; it has: {', '.join(columns)}"

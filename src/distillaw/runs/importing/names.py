@@ -19,17 +19,8 @@ NON_EMBEDDING = ("params", "student_params", "non_embedding_params", "num_non_em
                   "n_non_embedding_params", "params_non_embedding", "n_params_non_embedding",
                   "num_params_non_embedding", "n_no_embed", "params_no_embed")  # fmt: skip
 TOTAL = ("total_params", "params_total", "num_total_params", "n_params_total", "model_num_parameters")
-GROUP_NAMES = (
-    "group",
-    "run_name",
-    "trunk",
-    "run",
-    "run_id",
-    "name",
-    "experiment",
-    "experiment_name",
-    "exp_name",
-)
+RUN_NAMES = ("run_name", "run", "run_id", "name", "experiment", "experiment_name", "exp_name")
+GROUP_NAMES = ("group", "trunk")
 STEP_NAMES = ("step", "global_step", "train_global_step", "trainer_global_step", "iter", "iteration", "steps")
 
 _USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -74,6 +65,7 @@ _USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "step": (STEP_NAMES,),
     "rate": (("lr", "learning_rate", "train_lr", "train_learning_rate"),),
     "planned_steps": (("max_steps", "max_iters", "num_train_steps"),),
+    "run": (RUN_NAMES,),
     "group": (GROUP_NAMES,),
 }
 """Our name -> tiers of usual names: a later tier is only looked at where an earlier one has none."""
@@ -168,7 +160,7 @@ def choose_names(
                 f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}"
             )
     for name in _USUAL:
-        if name == "group" and not table:
+        if name in ("run", "group") and not table:
             continue  # a tracker knows its runs
         if name in told and (name in found or told[name].lower() == "none"):
             continue

@@ -158,7 +158,7 @@ def choose_points(line: Timeline, at: At | None) -> list[int]:
         raise NotUsableError(
             f"{int((counts == twice).sum())} losses at the same {format_count(twice)} tokens{line.differs}: several "
             "measurements or runs under one name? Choose with --where COLUMN=VALUE, or name the runs with --columns "
-            "group=COLUMN"
+            "run=COLUMN"
         )
     return chosen
 
@@ -191,7 +191,7 @@ def schedule_before_end(log: Log, names: Names, line: Timeline, index: int) -> s
     else:  # rows of a table, in any order
         known = dict(zip(rate.at, rate.value, strict=True))
         end, here = (known.get(line.at[i], np.nan) for i in (int(np.nanargmax(line.tokens)), index))
-        if np.isnan(end) or np.isnan(here):
+        if not here > 1.5 * end:  # also one rate for all rows, which may be the peak's
             return "unknown"
     if end >= _DECAYED * rate.value.max():
         return "constant"

@@ -114,7 +114,7 @@ def _row(log: Log, rules: Rules, line: Timeline, index: int) -> Row:
     loss = float(line.loss[index])
     group = f"{_slug(log.name)}-{content_hash(list(log.identity))}"
     row: Row = {
-        "run_id": group, "group": get.text("group") if log.kind != "table" and get.told("group") else group,
+        "run_id": group, "group": get.text("group") or group,
         "role": "student", "params": round(params), "total_params": None if total is None else round(total),
         "params_convention": rules.convention.written, "tokens": round(float(line.tokens[index])),
         "loss": rules.unit.convert(loss), "steps": _steps(log, rules, line, index),
@@ -157,9 +157,6 @@ class _Reader:
     log: Log
     names: Names
     at: float
-
-    def told(self, name: str) -> bool:
-        return name in self.names and self.names[name].why == "as told"
 
     def number(self, name: str) -> float | None:
         """A finite number, or None; the last one logged up to the moment, of a rate the highest."""

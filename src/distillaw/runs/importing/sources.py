@@ -66,7 +66,7 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
     kind, files = _what(path)
     if kind == "table":
         columns = read_columns(files[0])
-        if is_export(columns) and told.get("group") not in columns:
+        if is_export(columns) and told.get("run") not in columns:
             return _of_logs(path, "trackio", read_trackio(path), where)
         if not told and set(columns) >= _OWN:
             return _own_table(path, columns, where)

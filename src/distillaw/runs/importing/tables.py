@@ -1,6 +1,6 @@
 """CSV, JSON lines and Parquet: a table of runs (a row each, or several rows a run), or the log of a single run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.runs.files import content_hash, file_sha256
 from distillaw.runs.importing.log import Log, gather, number
-from distillaw.runs.importing.names import GROUP_NAMES, STEP_NAMES, find_column, first_of, usual
+from distillaw.runs.importing.names import GROUP_NAMES, RUN_NAMES, STEP_NAMES, find_column, first_of, usual
 from distillaw.runs.select import select
 
 LAYOUTS = ("auto", "runs", "log")
@@ -27,12 +27,12 @@ def read_runs_table(
     Args:
         file: where it comes from.
         columns: as `read_columns` gives them.
-        told: {our name: column} of the user; `group` names the run of each row.
+        told: {our name: column} of the user; `run` names the run of each row.
         where: {column: value}, to take some rows only.
         layout: `runs`, `log` (the file is one run's log) or `auto`.
 
     Raises:
-        ConfigError: the group column does not exist, or layout is unknown.
+        ConfigError: layout is unknown.
         DataError: no row satisfies `where`.
     """
     if layout not in LAYOUTS:
@@ -43,25 +43,28 @@ def read_runs_table(
         name = file.parent.name if file.stem.lower() in _PLAIN_STEMS else file.stem
         log = _log(file, name, list(enumerate(rows)), file_sha256(file))
         return [replace(log, in_time=True)], f"the log of one run, {len(rows)} rows"
-    group = _group_column(columns, told)
+    run = _run_column(columns, told)
     parts: dict[str, list[tuple[int, dict[str, object]]]] = {}
     for i, row in enumerate(rows):
-        named = None if group is None else row[group]
+        named = None if run is None else row[run]
         missing = named is None or named == "" or named != named
         parts.setdefault(f"row {index[i] + 1}" if missing else str(named), []).append((i, row))
     sha256 = file_sha256(file)
     logs = [_log(file, name, part, sha256) for name, part in parts.items()]
-    return logs, f"{len(rows)} rows of {len(logs)} runs" + (
-        f" by column {group}" if len(logs) < len(rows) else ""
-    )
+    by = f" by column {run}" if len(logs) < len(rows) else ""
+    return logs, f"{len(rows)} rows of {len(logs)} runs{by}"
 
 
-def _group_column(columns: Columns, told: Mapping[str, str]) -> str | None:
-    """The column that names the run of each row, as told or as usual; None for independent rows."""
-    asked = told.get("group", "")
+def _run_column(columns: Iterable[str], told: Mapping[str, str]) -> str | None:
+    """The column that names the run of each row, as told or as usual, else that of its group; None without any."""
+    known = list(columns)
+    asked = told.get("run", "")
     if asked.lower() == "none":
         return None
-    return find_column(asked, list(columns)) or first_of(GROUP_NAMES, columns)
+    for name in (asked, first_of(RUN_NAMES, known), told.get("group"), first_of(GROUP_NAMES, known)):
+        if name and (column := find_column(name, known)) is not None:
+            return column
+    return None
 
 
 def _comparable(columns: Columns) -> dict[str, np.ndarray]:
@@ -78,7 +81,7 @@ def _comparable(columns: Columns) -> dict[str, np.ndarray]:
 
 def _is_one_run(rows: Sequence[Mapping[str, object]], told: Mapping[str, str]) -> bool:
     """True if steps only grow, no column names a run, and the size of the model never changes."""
-    if len(rows) < 2 or "group" in told or first_of(GROUP_NAMES, rows[0]) is not None:
+    if len(rows) < 2 or _run_column(rows[0], told) is not None:
         return False
     step = told.get("step") or first_of(STEP_NAMES, rows[0])
     if step is None:
