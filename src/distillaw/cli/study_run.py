@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
     from distillaw.sweep.outcome import Outcome
+    from distillaw.sweep.spec import StudySpec
 
 
 @Parameter(name="*")
@@ -59,7 +61,7 @@ def run(
     """Train whatever the study still lacks, fit its laws, decide, and write the report.
 
     Safe to interrupt and to repeat, on the same executor or another: finished runs are kept, unfinished ones continue
-    from their checkpoint.
+    from their checkpoint. Held-out students are trained last, when predictions of them are frozen.
 
     Args:
         study: the study's TOML file.
@@ -90,8 +92,25 @@ def run(
     share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
     with make_display(cost.tokens * share_left, quiet=quiet) as display:
         command = shlex.join(["distillaw", *sys.argv[1:]])
-        outcome = run_study(spec, folder, place=place, display=display, command=command, again=again)
+        train = partial(run_study, spec, folder, place=place, display=display, command=command)
+        outcome = train(again=again, holdout=not spec.has_holdout)
+        if spec.has_holdout and not outcome.failed and not outcome.waiting:
+            outcome = _with_holdout(spec, folder, outcome, train, quiet=quiet)
     return _conclude(folder, outcome, quiet=quiet, as_json=json)
+
+
+def _with_holdout(
+    spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], *, quiet: bool
+) -> "Outcome":
+    """Freeze predictions of the held-out students, then train them; without predictions they are left."""
+    from distillaw.cli.verify_cells import freeze_holdout
+
+    try:
+        freeze_holdout(spec, folder, quiet=quiet)
+    except ConfigError as error:
+        outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
+        return outcome
+    return outcome.then(train())
 
 
 def _choose_place(

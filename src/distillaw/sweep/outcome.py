@@ -37,3 +37,11 @@ class Outcome:
     """CPU seconds of scheduler and workers, tokenising included; a killed worker's last job is not in it."""
     wall_seconds: float = 0.0
     workers: int = 0
+
+    def then(self, later: "Outcome") -> "Outcome":
+        """Both calls as one; what failed or waits is what still does."""
+        return Outcome(
+            done=[*self.done, *later.done], failed=later.failed, waiting=later.waiting,
+            busy_seconds=self.busy_seconds + later.busy_seconds, wall_seconds=self.wall_seconds + later.wall_seconds,
+            workers=max(self.workers, later.workers),
+        )  # fmt: skip

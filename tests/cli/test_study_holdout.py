@@ -1,0 +1,77 @@
+"""`distillaw study run` with held-out students: predictions are frozen before they are trained, and scored after."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tiny import DATA
+
+SEEDS = "".join(f'[[replicates]]\nparams = "{size}"\nseeds = 3\n' for size in ("0.02M", "0.03M", "0.05M"))
+TINY = f"""
+name = "tiny"
+batch_tokens = 128
+peak_lr = 0.01
+{DATA}[tuning]
+enabled = false
+[students]
+params = ["0.02M", "0.03M", "0.05M"]
+tokens = ["4k", "8k", "16k"]
+[[teachers]]
+params = "0.05M"
+tokens = "20k"
+{SEEDS}
+[[cells]]
+params = ["0.05M"]
+tokens = ["24k"]
+teachers = ["none"]
+holdout = true
+[target]
+params = "0.05M"
+tokens = "16k"
+"""
+
+
+def _call(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", *map(str, arguments)],
+        capture_output=True, text=True, timeout=600, cwd=cwd, check=False,
+    )  # fmt: skip
+
+
+def _tokens(folder):
+    return {json.loads(file.read_text())["tokens"] for file in folder.glob("runs/student-*/result.json")}
+
+
+@pytest.mark.slow
+def test_held_out_students_are_predicted_then_trained_then_scored(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    ran = _call("study", "run", "tiny.toml", "--out", "out", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "frozen: predictions of 1 held-out students" in ran.stderr
+    (frozen,) = (tmp_path / "out" / "predictions").glob("*.json")
+    trained = next((tmp_path / "out" / "runs").glob("student-0.05M-alone-s0-*-24000t/result.json"))
+    assert frozen.stat().st_mtime <= trained.stat().st_mtime
+    score = json.loads(_call("verify", "score", "out", "--json", cwd=tmp_path).stdout)
+    losses = [one for one in score["predictions"] if one.get("measured") is not None]
+    assert losses, score
+    assert {round(one["measured"], 6) for one in losses if one["quantity"] == "loss"} == {
+        round(json.loads(trained.read_text())["loss"], 6)
+    }
+    again = _call("study", "run", "tiny.toml", "--out", "out", cwd=tmp_path)
+    assert again.returncode == 0 and "nothing left to train" in again.stderr
+    assert len(list((tmp_path / "out" / "predictions").glob("*.json"))) == 1
+
+
+def test_without_a_law_held_out_students_wait_and_the_rest_is_reported(tmp_path):
+    few = TINY.replace('["0.02M", "0.03M", "0.05M"]', '["0.05M"]').replace('["4k", "8k", "16k"]', '["4k"]')
+    few = few[: few.index("[[replicates]]")] + few[few.index("[[cells]]") :].replace(
+        'tokens = "16k"', 'tokens = "4k"'
+    )
+    (tmp_path / "tiny.toml").write_text(few)
+    ran = _call("study", "run", "tiny.toml", "--out", "out", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "held-out students wait until they are predicted" in ran.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+    assert max(_tokens(tmp_path / "out")) < 5000
