@@ -145,9 +145,8 @@ def main():
                   f"(median {rows[-1]['r2_median']:.2f})   error {rows[-1]['error_percent']:.2f} %   regret "
                   f"{rows[-1]['regret_percent']:.3f} %")  # fmt: skip
     everything = score(pool, test, np.arange(len(cost)))
-    print(
-        f"all data: R^2 {everything[0]:.2f}, error {everything[1]:.2f} %, regret {everything[2]:.3f} %   published R^2 at 1, 5, 10 %: {PUBLISHED}"
-    )
+    print(f"all data: R^2 {everything[0]:.2f}, error {everything[1]:.2f} %, regret {everything[2]:.3f} %   "
+          f"published R^2 at 1, 5, 10 %: {PUBLISHED}")  # fmt: skip
     if args.out:
         args.out.write_text(
             json.dumps({"rows": rows, "all": everything, "published": PUBLISHED}, indent=1) + "\n"

@@ -1,7 +1,7 @@
 """How much of the budget does `study next` save at equal decisions? Checked where the truth is known.
 
     python benchmarks/sequential.py --quick                                   # 8 decisions, half a minute
-    python benchmarks/sequential.py --out benchmarks/results/sequential.json --page docs/sequential.md \
+    python benchmarks/sequential.py --out benchmarks/results/sequential.json --page docs/sequential-benchmark.md \
         --figure docs/sequential.png                                          # a quarter of an hour, one core
 
 The decisions of settle_decisions.py (four kinds of loss surface, one outside the forms that are fitted; misfit and

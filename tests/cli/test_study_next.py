@@ -119,20 +119,19 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
 
 
 def test_a_verdict_from_a_table_with_teachers(table, tmp_path):
-    ask = (table, *COLUMNS[:2], *STUDENT, "--budget", "2e22")
+    few = table.with_name("few.csv")
+    few.write_text("\n".join(table.read_text().splitlines()[:9]) + "\n")
+    ask = (few, *COLUMNS[:2], "--student-params", "3B", "--student-tokens", "60B", "--budget", "2e20")
     out = tmp_path / "next.csv"
     done = distillaw(*ask, "--json", "--out", out)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert set(answer["gains"]) == {"teacher of 2.2", "teacher of 2.5", "teacher of 2.9"}
-    assert answer["choice"] in {"none", *answer["gains"]} and answer["num_runs"] == 64
+    assert answer["choice"] in {"none", *answer["gains"]} and answer["num_runs"] == 8
     assert sum(answer["probability_best"].values()) == pytest.approx(1)
-    if answer["runs"]:
-        assert (
-            0 < answer["flops"] <= 2e22
-            and answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
-        )
-        assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
+    assert 0 < answer["flops"] <= 2e20
+    assert answer["after"]["expected_regret"] <= answer["now"]["expected_regret"]
+    assert len(out.read_text().splitlines()) == 1 + len(answer["runs"])
     assert answer["toml"] is None
 
 
