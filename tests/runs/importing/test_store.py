@@ -27,7 +27,7 @@ def test_importing_again_doubles_nothing(tmp_path):
     merged = import_runs([write_csv(file, rows)], Options()).save(out)
     assert (len(merged.rows), merged.unchanged, merged.removed) == (10, 8, 1)
     moved = write_csv(tmp_path / "copy.csv", rows)
-    assert counts(import_runs([moved], Options()).save(out)) == (0, 10, 0, 0)  # the same runs, at a new place
+    assert counts(import_runs([moved], Options()).save(out)) == (0, 0, 10, 0)  # the same runs, at a new place
 
 
 def test_every_row_says_where_it_comes_from(tmp_path):

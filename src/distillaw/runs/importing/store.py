@@ -99,12 +99,17 @@ def merge(before: Sequence[Row], rows: Sequence[Row]) -> Merged:
         row for key, row in old.items()
         if key not in new and row["source_id"] not in runs and row["source"] not in tables
     ]  # fmt: skip
-    same = sum(old[key] == row for key, row in new.items() if key in old)
+    same = sum(_measured(old[key]) == _measured(row) for key, row in new.items() if key in old)
     updated = sum(key in old for key in new) - same
     return Merged(
         rows=sorted([*kept, *new.values()], key=lambda row: str(row["run_id"])), added=len(new) - same - updated,
         updated=updated, unchanged=same, removed=len(old) - len(kept) - same - updated,
     )  # fmt: skip
+
+
+def _measured(row: Row) -> Row:
+    """A row without the place it was read from: a file that moved or grew does not change a run."""
+    return {key: value for key, value in row.items() if key not in ("source", "source_sha256")}
 
 
 def check_conventions(rows: Sequence[Row]) -> None:
