@@ -6,7 +6,9 @@ Both are the training loop itself (train/loop.py, `_step`), one thread, S studen
 teachers between them: batch, teachers' forward passes, losses, clipping and optimiser steps included. Rounds
 alternate, so that a busy machine disturbs both alike; the time is the CPU's (on a GPU: the wall's). The ratio is
 stacked / side by side with the quartiles over rounds: above 1 stacking pays. `same_losses` says whether all training
-losses were the same bits.
+losses were the same bits, `largest_loss_difference` how far they are apart, relatively. On a GPU the stack is replayed
+from a captured graph (train/captured.py), which is checked against the students one by one before it is used: a
+warning says if it is not.
 """
 
 import argparse
@@ -34,6 +36,7 @@ from distillaw.models.teacher import Teacher
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import Feed, Lane, Trainer, _step
 from distillaw.train.optim import build_optimizer
@@ -105,6 +108,8 @@ def measure(
         **{name: round(float(np.median(values))) for name, values in speeds.items()},
         "ratio": middle, "ratio_quartiles": [low, high],
         "same_losses": losses["stacked"] == losses["side_by_side"],
+        "first_loss_difference": abs(losses["stacked"][0] / losses["side_by_side"][0] - 1),
+        "largest_loss_difference": float(np.max(np.abs(np.divide(losses["stacked"], losses["side_by_side"]) - 1))),
     }  # fmt: skip
 
 
@@ -121,7 +126,8 @@ def _loop(
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
     feed = Feed(order=order, batch_tokens=batch_tokens, ranks=ranks)
     write = {id(lane): lambda row: None for lane in lanes}
-    return lambda: _step(lanes, feed, write, stacked=stacked)
+    graphs = CapturedStacks() if stacked and ranks.device.type in HAVE_GRAPHS else None
+    return lambda: _step(lanes, feed, write, stacked=stacked, graphs=graphs)
 
 
 def _lane(spec, teacher: OnlineTeacher, ranks: Ranks) -> Lane:

@@ -7,15 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stops import stop_after
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillaw.accounting.params import count_params
+from distillaw.errors import ConfigError, DistillawWarning
 from distillaw.models.parts import hidden_states
 from distillaw.runs.spec import shared_stream
 from distillaw.runs.store import StudyFolder
-from distillaw.train import loop
+from distillaw.train import captured, loop
 from distillaw.train.loop import StopTraining
-from distillaw.train.stacked import can_stack, stacked_hidden
+from distillaw.train.stacked import can_stack, stacked_hidden, stacked_losses
 from distillaw.train.trunk import Group, train_trunk, train_trunks
 
 TOKENS = 2048
@@ -225,6 +227,69 @@ def test_what_cannot_stack_trains_beside(study, trunk, stacking):
 def test_nothing_is_stacked_on_a_cpu_unasked(study, trunk, monkeypatch):
     monkeypatch.setattr(loop, "stacked_losses", None)  # would raise
     assert train_trunks({trunk: [TOKENS], replace(trunk, peak_lr=trunk.peak_lr / 2): [TOKENS]}, study) == {}
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What a GPU does, on the CPU and without a graph: the same buffers, the same order; counts the recordings."""
+    made = []
+    original = captured._Recording
+
+    def counted(*arguments):
+        made.append(original(*arguments))
+        return made[-1]
+
+    monkeypatch.setenv("DISTILLAW_STACK", "always")
+    monkeypatch.setattr(loop, "HAVE_GRAPHS", {"cpu"})
+    monkeypatch.setattr(captured, "_Recording", counted)
+    return made
+
+
+def test_replayed_stacks_equal_the_runs_alone_and_resume(students, study, alone, graphs):
+    """The lone sixth is replayed as well; stopped on the way, then resumed in another company without graphs."""
+    with pytest.raises(StopTraining):
+        train_trunks({spec: [TOKENS] for spec in students}, study, report=stop_after(5))
+    assert len(graphs) == 2, "one for the five of one shape, one for the sixth"
+    assert train_trunks({spec: [TOKENS] for spec in students[2:]}, study) == {}
+    loop.HAVE_GRAPHS.clear()
+    assert train_trunks({spec: [TOKENS] for spec in students[:2]}, study) == {}
+    _assert_equal_runs(students, study, alone)
+
+
+def test_a_student_that_leaves_a_replayed_stack_does_not_change_the_others(students, study, alone, graphs):
+    wild = replace(students[1], peak_lr=1e18)
+    assert list(train_trunks({spec: [TOKENS] for spec in (*students[:2], wild)}, study)) == [wild]
+    _assert_equal_runs(students[:2], study, alone)
+
+
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_a_graph_that_is_not_the_plain_computation_is_not_used(
+    students, study, alone, graphs, monkeypatch, fault
+):
+    def broken(members, *arguments, **options):
+        if fault == "raises":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        every = stacked_losses(members, *arguments, **options)
+        return [every[0]._replace(total=every[0].total * 1.01), *every[1:]]
+
+    monkeypatch.setattr(captured, "stacked_losses", broken)
+    words = "differ by" if fault == "wrong" else "not permitted when"
+    with pytest.warns(DistillawWarning, match=f"stack of [12]: no captured graph.*{words}"):
+        train_trunks({spec: [TOKENS] for spec in students[:2]}, study)
+        _assert_same_runs(students[:2], study, alone)
+
+
+def test_micro_batches_are_not_replayed(students, study, alone, graphs):
+    specs = [replace(s, recipe=replace(s.recipe, micro_batch_tokens=64)) for s in students[:2]]
+    train_trunks({spec: [TOKENS] for spec in specs}, study)
+    assert not graphs
+    _assert_equal_runs(specs, study, alone)
+
+
+def test_a_wrong_wish_for_stacking_is_refused(study, trunk, monkeypatch):
+    monkeypatch.setenv("DISTILLAW_STACK", "yes")
+    with pytest.raises(ConfigError, match="DISTILLAW_STACK = 'yes': give auto, always or never"):
+        train_trunk(trunk, [TOKENS], study)
 
 
 def test_trunks_of_two_streams_are_no_group(study, trunk):

@@ -27,6 +27,7 @@ def show(
         json: print one JSON object.
     """
     from distillaw.protocols.statement import state
+    from distillaw.sweep.caching import stored_targets
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         FLOP_PER_SECOND,
@@ -34,10 +35,12 @@ def show(
         SECONDS_PER_TOKEN,
         study_cost,
         study_vocab,
+        teacher_forward,
     )
 
     spec = load_study(study, corpus=corpus)
-    cost = study_cost(spec, study_vocab(spec))
+    vocab_size = study_vocab(spec)
+    cost = study_cost(spec, vocab_size)
     cores = count_workers(workers)
     wall = cost.wall_seconds(cores)
     if json:
@@ -59,6 +62,7 @@ def show(
         f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
     )
     _print_unknowns(spec)
+    print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
     print("\n".join(state(spec, cost).lines()))
     text = f" --corpus {shlex.quote(corpus)}" if corpus else ""

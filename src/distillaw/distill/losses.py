@@ -68,7 +68,7 @@ def loss_parts(
     temperature: float = 1.0,
     z_weight: float = 0.0,
     num_tokens: float | torch.Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     vocab_size: int | None = None,
     chunk_tokens: int | None = None,
 ) -> LossParts:
@@ -165,7 +165,8 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
         z_weight: lambda_Z >= 0.
         num_tokens: what the sum over tokens is divided by; default: the positions that count here. With the number
             of the whole step (all micro-batches and ranks) the sum of the losses is the step's mean, exactly.
-        ignore_index: the label of positions left out.
+        ignore_index: the label of positions left out; None: there is none, and labels are not looked at, so that
+            nothing waits for an accelerator.
         vocab_size: use the first so many tokens of both heads, which may be padded to different sizes; padding
             rows get a zero gradient. Default: all, and then both sizes must agree.
         chunk_tokens: tokens worked on at a time; default from the vocabulary and the device.
@@ -206,12 +207,14 @@ def _dense(
 
 
 def _counted(
-    labels_BT: torch.Tensor | None, hidden: torch.Tensor, ignore_index: int, vocab: int
+    labels_BT: torch.Tensor | None, hidden: torch.Tensor, ignore_index: int | None, vocab: int
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Flat labels, and the flat positions that count."""
     if labels_BT is None:
         return None, torch.arange(hidden.shape[:-1].numel(), device=hidden.device)
     labels_N = labels_BT.flatten()
+    if ignore_index is None:
+        return labels_N, torch.arange(len(labels_N), device=labels_N.device)
     index_N = (labels_N != ignore_index).nonzero().squeeze(1)
     checks.check_ids(labels_N[index_N], vocab, "labels")
     return labels_N, index_N

@@ -25,6 +25,7 @@ from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DistillawError, DivergedError
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.spec import TrunkSpec
+from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks, can_capture
 from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.guard import SpikeGuard
 from distillaw.train.optim import set_learning_rate
@@ -32,12 +33,13 @@ from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule
 from distillaw.train.speed import Speed
 from distillaw.train.stacked import STACKING_PAYS, can_stack, stacked_losses
-from distillaw.train.student import Student
 from distillaw.train.teaching import Signal, Source
 
 LOG_STEPS = 20
 CHECKPOINT_SECONDS = "DISTILLAW_CHECKPOINT_SECONDS"
 """Environment variable: seconds of training between checkpoints, 30 unless set. No part of what a run is."""
+STACK = "DISTILLAW_STACK"
+"""Environment variable: `always` or `never` compute students of one shape as one model; `auto` where it pays."""
 
 Report = Callable[[int, float], None]
 """Called after every step with (its tokens, its training loss); may raise to stop the run cleanly."""
@@ -203,17 +205,19 @@ def advance(
         lanes: students that read `feed`, each with its own teacher.
         feed: what they read.
         report: progress callback.
-        stacked: compute students of one shape as one model (train/stacked.py); None does where it pays.
+        stacked: compute students of one shape as one model (train/stacked.py); None does as DISTILLAW_STACK says. On
+            CUDA it is replayed from a captured graph (train/captured.py).
 
     Raises:
         StopTraining: the report asked for it; all lanes are saved.
     """
-    stacked = feed.ranks.device.type in STACKING_PAYS if stacked is None else stacked
+    stacked = _stacks(feed.ranks) if stacked is None else stacked
+    graphs = CapturedStacks() if stacked and feed.ranks.device.type in HAVE_GRAPHS else None
     saved, every = time.monotonic(), _checkpoint_seconds()
     with contextlib.ExitStack() as stack:
         write = {id(lane): stack.enter_context(_open_log(lane, feed.ranks)) for lane in lanes if lane.is_open}
         while due := _due(lanes):
-            losses = _step(due, feed, write, stacked=stacked)
+            losses = _step(due, feed, write, stacked=stacked, graphs=graphs)
             stop, save = feed.ranks.sum(
                 _asks_to_stop(report, feed.batch_tokens * len(due), losses),
                 float(feed.ranks.is_first and time.monotonic() - saved > every),
@@ -225,6 +229,13 @@ def advance(
                 saved = time.monotonic()
             if stop:
                 raise StopTraining("asked to stop; the checkpoints are saved")
+
+
+def _stacks(ranks: Ranks) -> bool:
+    wish = os.environ.get(STACK, "auto")
+    if wish not in ("auto", "always", "never"):
+        raise ConfigError(f"{STACK} = {wish!r}: give auto, always or never")
+    return wish == "always" or (wish == "auto" and ranks.device.type in STACKING_PAYS)
 
 
 def _checkpoint_seconds() -> float:
@@ -263,7 +274,14 @@ class _Clock:
         return self._spent[id(lane)]
 
 
-def _step(due: list[Lane], feed: Feed, write: dict[int, Callable], *, stacked: bool) -> list[float]:
+def _step(
+    due: list[Lane],
+    feed: Feed,
+    write: dict[int, Callable],
+    *,
+    stacked: bool,
+    graphs: CapturedStacks | None = None,
+) -> list[float]:
     """One optimiser step of every due lane on the same batch; each teacher reads it once."""
     pupils = _gathered(due, lambda lane: id(lane.source))
     shapes = _gathered(due, _stack_key) if stacked else [[lane] for lane in due]
@@ -276,7 +294,9 @@ def _step(due: list[Lane], feed: Feed, write: dict[int, Callable], *, stacked: b
             signals |= {id(lane): signal for lane in lanes}
             clock.charge(lanes)
         for lanes in shapes:
-            _accumulate(lanes, tokens, [signals[id(lane)] for lane in lanes], last=last)
+            taught = [signals[id(lane)] for lane in lanes]
+            is_whole = last and len(tokens) * feed.order.split.context == feed.batch_tokens
+            _accumulate(lanes, tokens, taught, last=last, graphs=graphs if is_whole else None)
             clock.charge(lanes)
     sharing = {id(lane): len(lanes) for lanes in pupils for lane in lanes}
     losses = []
@@ -302,15 +322,27 @@ def _stack_key(lane: Lane) -> object:
     return (trainer.spec.shape, trainer.spec.recipe.precision) if can_stack(trainer.student) else id(lane)
 
 
-def _accumulate(lanes: list[Lane], tokens: torch.Tensor, signals: list[Signal], *, last: bool) -> None:
-    """Add the gradients of one micro-batch to lanes that are computed together."""
-    if len(lanes) == 1:
-        lanes[0].trainer.accumulate(tokens, signals[0], last=last)
-        return
+def _accumulate(
+    lanes: list[Lane],
+    tokens: torch.Tensor,
+    signals: list[Signal],
+    *,
+    last: bool,
+    graphs: CapturedStacks | None,
+) -> None:
+    """Add the gradients of one micro-batch to lanes that are computed together; graphs only of whole batches."""
     trainers = [lane.trainer for lane in lanes]
-    students = [trainer.student for trainer in trainers if isinstance(trainer.student, Student)]
-    every = stacked_losses(students, tokens, signals, trainers[0].spec.batch_tokens)
-    torch.autograd.backward([parts.total for parts in every])
+    students = [trainer.student for trainer in trainers if can_stack(trainer.student)]
+    captured = graphs is not None and bool(students) and all(map(can_capture, signals))
+    if len(lanes) == 1 and not captured:
+        trainers[0].accumulate(tokens, signals[0], last=last)
+        return
+    num_tokens = trainers[0].spec.batch_tokens
+    if captured:
+        every = graphs.accumulate(students, tokens, signals, num_tokens)
+    else:
+        every = stacked_losses(students, tokens, signals, num_tokens)
+        torch.autograd.backward([parts.total for parts in every])
     for trainer, parts in zip(trainers, every, strict=True):
         trainer.note(parts)
 

@@ -27,8 +27,8 @@ from distillaw.train.teaching import Signal
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-STACKING_PAYS: frozenset[str] = frozenset()
-"""Kinds of device on which students are stacked unasked: none so far.
+STACKING_PAYS = frozenset({"cuda"})
+"""Kinds of device on which students are stacked unasked.
 
 Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on one thread of a busy machine
 (benchmarks/results/stacked.json), for S = 2, 4, 8:
@@ -37,8 +37,9 @@ Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on o
     0.1M    256 tokens   0.88 1.13 1.26        1024 tokens   0.98 1.00 1.07
     1M      256 tokens      -  1.03    -         1024 tokens      -  0.99    -
 
-It gains 10 % only with batches of 256 tokens and four students or more; `advance(..., stacked=True)` asks for it.
-"cuda" has not been measured, for want of a GPU: `python benchmarks/stacked.py --device cuda` decides it.
+It gains 10 % only with batches of 256 tokens and four students or more; DISTILLAW_STACK=always asks for it.
+"cuda", with captured graphs (train/captured.py), is on the list because small kernels leave a GPU idle. It has not been
+measured, for want of one: `python benchmarks/stacked.py --device cuda` does it, DISTILLAW_STACK=never turns it off.
 """
 
 
@@ -48,7 +49,12 @@ def can_stack(student: torch.nn.Module) -> bool:
 
 
 def stacked_losses(
-    students: Sequence[Student], tokens_BT: torch.Tensor, signals: Sequence[Signal], num_tokens: int
+    students: Sequence[Student],
+    tokens_BT: torch.Tensor,
+    signals: Sequence[Signal],
+    num_tokens: int,
+    *,
+    trusted: bool = False,
 ) -> list[LossParts]:
     """The loss of each student on the same sequences, as `Student.forward` gives it.
 
@@ -57,11 +63,12 @@ def stacked_losses(
         tokens_BT: context + 1 ids per sequence; each predicts the next.
         signals: each student's own teacher's.
         num_tokens: tokens of the whole step.
+        trusted: the ids are not looked at (`Student.loss`).
     """
     with students[0].precision(tokens_BT.device.type):
         hidden_SBTH = stacked_hidden([student.model for student in students], tokens_BT[:, :-1])
     return [
-        student.loss(hidden_BTH, tokens_BT, signal, num_tokens)
+        student.loss(hidden_BTH, tokens_BT, signal, num_tokens, trusted=trusted)
         for student, hidden_BTH, signal in zip(students, hidden_SBTH.unbind(0), signals, strict=True)
     ]
 
@@ -99,6 +106,9 @@ class _FoldedAttention(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is functional.scaled_dot_product_attention:
             assert len(args) == 3, "transformers passes everything but query, key and value by name"
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                # transformers cannot look for packed sequences now and makes a mask; ours are never packed
+                kwargs = {**(kwargs or {}), "attn_mask": None, "is_causal": True}
             return _Folded.apply(*args, kwargs)
         return func(*args, **(kwargs or {}))
 

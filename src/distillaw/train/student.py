@@ -41,16 +41,25 @@ class Student(torch.nn.Module):
         return self.loss(hidden, tokens_BT, signal, num_tokens)
 
     def loss(
-        self, hidden_BTH: torch.Tensor, tokens_BT: torch.Tensor, signal: Signal, num_tokens: int
+        self,
+        hidden_BTH: torch.Tensor,
+        tokens_BT: torch.Tensor,
+        signal: Signal,
+        num_tokens: int,
+        *,
+        trusted: bool = False,
     ) -> LossParts:
-        """The loss from the model's last hidden states; the other arguments are those of `forward`."""
+        """The loss from the model's last hidden states; the other arguments are those of `forward`.
+
+        Trusted tokens are not looked at, so nothing waits for the device: they are ids of the vocabulary.
+        """
         recipe = self.recipe
         with self.precision(tokens_BT.device.type):
             return loss_parts(
                 hidden_BTH, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
                 beta=recipe.beta, skew=recipe.skew, top_k=recipe.top_k, top_p=recipe.top_p,
                 distill_weight=recipe.distill_weight, temperature=recipe.temperature, z_weight=recipe.z_weight,
-                num_tokens=num_tokens,
+                num_tokens=num_tokens, ignore_index=None if trusted else -100,
             )  # fmt: skip
 
     def precision(self, device: str) -> contextlib.AbstractContextManager:
