@@ -97,7 +97,8 @@ def test_a_killed_scheduler_is_followed_by_one_on_another_executor(cluster, stud
 
 def test_a_job_that_slurm_refuses_is_one_clear_error(cluster, study, tmp_path):
     error = long.finish(long.start(study, tmp_path / "study", *SLURM, "--partition", "nowhere"), code=1)
-    assert "Slurm takes no worker: Batch job submission failed: Invalid partition name" in error["error"]
+    assert "Slurm takes no worker: invalid partition specified: nowhere; Batch job" in error["error"]
+    assert "Traceback" not in error["error"]
 
 
 def _node() -> str:

@@ -4,6 +4,7 @@ Each task is one worker in a process of its own that lives through many runs. Ra
 not retry, the scheduler does.
 """
 
+import logging
 import secrets
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -91,16 +92,16 @@ class RayExecutor:
                 address=settings.address or None,
                 ignore_reinit_error=True,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         except Exception as error:
             raise ConfigError(f"no Ray cluster at {settings.address or 'this machine'}: {error}") from error
         self.threads = settings.cpus
         self.workers = settings.workers or self._room()
-        self._work = ray.remote(
-            num_cpus=settings.cpus, num_gpus=settings.gpus, memory=settings.memory_bytes or None, max_retries=0,
-            max_calls=1,
-        )(serve)  # fmt: skip
+        asked = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "max_retries": 0, "max_calls": 1}
+        if settings.memory_bytes:
+            asked["memory"] = int(settings.memory_bytes)
+        self._work: Any = ray.remote(**asked)(serve)
         self.reception = Reception(study.workers, settings.callback_host)
 
     def start(self, number: int) -> RayWorker:
