@@ -68,9 +68,11 @@ def teacher_choice(scale: Scale) -> Sheet:
 
 def weights_and_temperature(scale: Scale) -> Sheet:
     """Weights and temperatures, each by itself, on two cells with a weak and a strong teacher."""
-    settings: dict[str, dict[str, object]]
-    settings = {f"lambda {value:g}": {"distill_weight": value} for value in (0.5, 0.7, 0.9, 0.97)}
-    settings |= {f"temperature {value:g}": {"temperature": value} for value in (0.5, 2.0, 4.0)}
+    settings: dict[str, dict[str, object]] = {}
+    for value in (0.5, 0.7, 0.9, 0.97):
+        settings[f"lambda {value:g}"] = {"distill_weight": value}
+    for value in (0.5, 2.0, 4.0):
+        settings[f"temperature {value:g}"] = {"temperature": value}
     return _ablation(scale, settings, "lambda 1 and temperature 1 are the grid; lambda 0 is training alone")
 
 
