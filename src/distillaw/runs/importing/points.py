@@ -107,6 +107,11 @@ def steps_of(log: Log, names: Names, at: Array) -> Array:
     return np.interp(at, step.at, step.value)
 
 
+def counts_steps(log: Log, names: Names) -> bool:
+    """Whether positions are optimiser steps: by the tracker's nature, or because the log names its step."""
+    return log.steps or ("step" in names and names["step"].column in log.history)
+
+
 def _last(log: Log) -> float:
     return max((float(s.at[-1]) for s in log.history.values() if len(s.at)), default=0.0)
 
@@ -119,7 +124,7 @@ def unfinished(log: Log, names: Names) -> str:
     """Why the run is no finished one; empty where nothing says so."""
     if log.trouble:
         return log.trouble
-    if "planned_steps" not in names or not log.in_time or not (log.steps or "step" in names):
+    if "planned_steps" not in names or not log.in_time or not counts_steps(log, names):
         return ""
     planned = number(log.constants.get(names["planned_steps"].column))
     end = _end(log, names)

@@ -18,6 +18,7 @@ from distillaw.runs.importing.points import (
     NotUsableError,
     Timeline,
     choose_points,
+    counts_steps,
     schedule_before_end,
     timeline,
     unfinished,
@@ -132,8 +133,10 @@ def _row(log: Log, rules: Rules, line: Timeline, index: int) -> Row:
 
 
 def _steps(log: Log, rules: Rules, line: Timeline, index: int) -> int | None:
-    counted = log.steps or "step" in rules.names
-    return round(float(line.at[index])) if counted else None
+    if not log.in_time:  # rows of a table, which have their step beside them
+        value = _Reader(log, rules.names, float(line.at[index])).number("step")
+        return None if value is None else round(value)
+    return round(float(line.at[index])) if counts_steps(log, rules.names) else None
 
 
 def _teacher_params(get: "_Reader", convention: Convention) -> float | None:

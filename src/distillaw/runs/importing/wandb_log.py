@@ -1,7 +1,7 @@
 """Weights & Biases runs from their offline folders: `wandb/offline-run-*/run-ID.wandb`.
 
 The file is a LevelDB log (blocks of 32 KiB; a record is crc32, length, type, bytes) of protobuf records. The `wandb`
-package had a reader in Python up to 0.2x and has none today, so the frame is read here and the records are decoded by
+package had a reader in Python (0.19 has it) and has none today (0.31), so the frame is read here and the records are decoded by
 `protobuf` with the few fields that matter: their numbers are the wire format and have not changed since 2020. A file
 cut off by a kill ends at its last whole record and counts as a run without an end.
 """
@@ -23,6 +23,8 @@ _BLOCK = 32768
 _HEAD = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _ITEM = {"key": (1, "string", False), "nested_key": (2, "string", True), "value_json": (16, "string", False)}
+_FRAME = ("_step", "_timestamp", "_wandb")
+"""What the tracker writes for itself; `_step` counts calls of log(), which need not be steps."""
 _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "Item": _ITEM,
     "Step": {"num": (1, "int64", False)},
@@ -70,7 +72,7 @@ def _read_file(file: Path, record: Any) -> Log:
         message = record.FromString(data)
         if message.HasField("history"):
             row = _items(message.history.item)
-            calls = row.pop("_step", len(rows))  # counts calls of log(), which need not be steps
+            calls = row.pop("_step", len(rows))
             at = message.history.step.num if message.history.HasField("step") else calls
             rows.append((float(at), row))  # type: ignore[arg-type]
         elif message.HasField("run"):
@@ -87,7 +89,7 @@ def _read_file(file: Path, record: Any) -> Log:
     return Log(
         kind="wandb", source=file, name=run.display_name or run.run_id,
         identity=("wandb", run.entity, run.project, run.run_id), history=gather(rows),
-        constants={**summary, **{k: v for k, v in config.items() if not k.startswith("_wandb")}},
+        constants={k: v for k, v in {**summary, **config}.items() if k.split(".")[0] not in _FRAME},
         trouble=_trouble(ended), sha256=file_sha256(file), aliases=(run.run_id,),
     )  # fmt: skip
 
