@@ -1,9 +1,9 @@
 """Weights & Biases runs from their offline folders: `wandb/offline-run-*/run-ID.wandb`.
 
 The file is a LevelDB log (blocks of 32 KiB; a record is crc32, length, type, bytes) of protobuf records. The `wandb`
-package had a reader in Python (0.19 has it) and has none today (0.31), so the frame is read here and the records are decoded by
-`protobuf` with the few fields that matter: their numbers are the wire format and have not changed since 2020. A file
-cut off by a kill ends at its last whole record and counts as a run without an end.
+package had a reader in Python (0.19 has it) and has none today (0.31), so the frame is read here and the records are
+decoded by `protobuf` with the few fields that matter; logs of both versions were read so. A file cut off by a kill ends
+at its last whole record and counts as a run without an end.
 """
 
 import json
