@@ -48,17 +48,18 @@ class Walk:
         """Nothing bought; the budget as a share of the target's training."""
         return cls(decision, share * decision.question.target_flops, [], {}, [])
 
-    def price(self, stage):
-        """FLOP of a stage now."""
-        return extra_flops(self.decision.question, self.made, wanted_by([stage]))
+    def price(self, *stages):
+        """FLOP of some stages now, trained together."""
+        return extra_flops(self.decision.question, self.made, wanted_by(stages))
 
-    def buy(self, stage):
-        """Run it."""
-        self.spent += self.price(stage)
-        self.made = joined(self.made, wanted_by([stage]))
-        known = {run.run_id for run in self.runs}
-        self.runs += [run for run in self.decision.run(stage)[1] if run.run_id not in known]
-        self.stages.append(stage)
+    def buy(self, *stages):
+        """Run them."""
+        self.spent += self.price(*stages)
+        self.made = joined(self.made, wanted_by(stages))
+        known = {run.run_id: run for run in self.runs}
+        known |= {run.run_id: run for stage in stages for run in self.decision.run(stage)[1]}
+        self.runs = list(known.values())
+        self.stages += stages
 
     def look(self, now):
         """What would be said now."""
@@ -156,8 +157,7 @@ def grids(decision, with_plan, shares=GRIDS):
         if not stages:
             continue
         walk = Walk.begin(decision, share)
-        for stage in stages:
-            walk.buy(stage)
+        walk.buy(*stages)
         looks.append(walk.look(standing(decision.question, [], walk.runs)))
         if with_plan:
             said = planned(decision, study := simulated_study(decision, walk.runs), study.record(),
