@@ -91,7 +91,8 @@ def busy_worker(folder: Path, process: subprocess.Popen) -> dict:
     def look() -> dict | None:
         file = folder / "scheduler.json"
         workers = json.loads(file.read_text())["workers"] if file.exists() else []
-        return next((w for w in workers if w["tokens"] > 1000), None)
+        lost = [event["where"] for event in events(folder, "lost")]  # the file may be a moment old
+        return next((w for w in workers if w["tokens"] > 1000 and w["where"] not in lost), None)
 
     return eventually(look, process)
 

@@ -6,6 +6,7 @@ not retry, the scheduler does.
 
 import logging
 import secrets
+import socket
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,6 +18,7 @@ from distillaw.sweep.executor import Ending
 from distillaw.sweep.worker_entry import serve
 
 IDLE_SECONDS = 60.0
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class RayExecutor:
         except ImportError as error:
             raise ConfigError('--executor ray needs Ray: pip install "distillaw[ray]"') from error
         self._ray, self._study, self._settings = ray, study, settings
+        _check_answers(settings.address)
         self._joined = not ray.is_initialized()
         try:
             ray.init(
@@ -159,3 +162,20 @@ class RayExecutor:
                 f"for one worker of {self._settings.cpus} and {self._settings.gpus}"
             )
         return room
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: host:port does not answer.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, or nothing: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray cluster at {address} ({error}); start one with `ray start --head`, or give its address"
+        ) from error
