@@ -144,13 +144,21 @@ class _Stack:
         self._heads = [signal.teacher_head for signal in signals]
         self._taught = [bool(_tensors(signal)) for signal in signals]
         self._parameters = [list(student.model.parameters()) for student in students]
-        self._have: list[list[bool]] = []
+        self._have: list[tuple[bool, bool]] = []
         dtype = torch.bfloat16 if students[0].recipe.precision == "bf16" else torch.float32
         self._run = Captured(self._fast, self._plain, name=f"a stack of {len(students)}", dtype=dtype)
 
     def accumulate(self, tokens_BT: torch.Tensor, signals: Sequence[Signal]) -> list[LossParts]:
         outputs = iter(self._run([tokens_BT, *(x for signal in signals for x in _tensors(signal))]))
-        every = [LossParts(*(next(outputs) if has else None for has in have)) for have in self._have]
+        every = [
+            LossParts(
+                next(outputs),
+                next(outputs) if taught else None,
+                next(outputs) if read else None,
+                next(outputs),
+            )
+            for taught, read in self._have
+        ]
         for parameters in self._parameters:
             for parameter in parameters:
                 parameter.grad = next(outputs)
@@ -180,7 +188,7 @@ class _Stack:
 
     def _outputs(self, every: list[LossParts]) -> Tensors:
         """Losses and their parts, then all gradients."""
-        self._have = [[value is not None for value in parts] for parts in every]
+        self._have = [(parts.distillation is not None, parts.next_token is not None) for parts in every]
         flat = [p for parameters in self._parameters for p in parameters]
         gradients = torch.autograd.grad([parts.total for parts in every], flat)
         values = [value.detach() for parts in every for value in parts if value is not None]

@@ -332,7 +332,7 @@ def _accumulate(
 ) -> None:
     """Add the gradients of one micro-batch to lanes that are computed together; graphs only of whole batches."""
     trainers = [lane.trainer for lane in lanes]
-    students = [trainer.student for trainer in trainers if can_stack(trainer.student)]
+    students = [student for student in (trainer.student for trainer in trainers) if can_stack(student)]
     captured = graphs is not None and bool(students) and all(map(can_capture, signals))
     if len(lanes) == 1 and not captured:
         trainers[0].accumulate(tokens, signals[0], last=last)

@@ -12,7 +12,7 @@ Shape suffixes: S student, B sequence, T position, H width.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch.func import functional_call, vmap
@@ -43,7 +43,7 @@ measured, for want of one: `python benchmarks/stacked.py --device cuda` does it,
 """
 
 
-def can_stack(student: torch.nn.Module) -> bool:
+def can_stack(student: torch.nn.Module) -> TypeGuard[Student]:
     """Whether a student can be part of a stack: in one process, with its activations kept."""
     return isinstance(student, Student) and not student.recipe.checkpoint_activations
 

@@ -199,7 +199,7 @@ class Group:
         else:
             teacher = None if spec.teacher_run is None else teacher_source(spec, self.study)
             model = start_model(spec, teacher, end_of_text=end_of_text)
-            if spec.init != "fresh":
+            if spec.init != "fresh" and teacher is not None:
                 self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
         model.train()
         student = Student(model, spec.recipe).to(self.ranks.device)
