@@ -38,7 +38,7 @@ OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 
 def laws_agree(rows, pocket, *, rtol):
-    """The distillation law of the imported rows is that of the original ones."""
+    """The laws of the imported rows are those of the original ones; their order differs, so sums do in the last bits."""
     table = {name: np.array([row[name] for row in pocket], dtype=object) for name in pocket[0]}
     names = [name for name in rows[0] if name != "source_names"]
     imported = {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
@@ -80,13 +80,13 @@ def test_wandb(tmp_path, logged, pocket):
 def test_trackio_whole_study(tmp_path, logged, pocket):
     pytest.importorskip("trackio", reason="trackio is not installed")
     rows = check_tracker(TRACKIO, tmp_path, logged, pocket, TRACKIO_DIR=str(tmp_path / "trackio"))
-    laws_agree(rows, pocket, rtol=1e-9)
+    laws_agree(rows, pocket, rtol=1e-7)
 
 
 @pytest.mark.slow
 def test_wandb_whole_study(tmp_path, logged, pocket):
     pytest.importorskip("wandb", reason="wandb is not installed")
-    laws_agree(check_tracker(WANDB, tmp_path, logged, pocket, **OFFLINE), pocket, rtol=1e-9)
+    laws_agree(check_tracker(WANDB, tmp_path, logged, pocket, **OFFLINE), pocket, rtol=1e-7)
 
 
 def test_trackio_parquet_export_and_read_only_folder(tmp_path, logged, pocket):
@@ -125,7 +125,7 @@ def test_tensorboard(tmp_path, logged, pocket, double):
     folder = tensorboard_logs(tmp_path / "runs", logged, double=double)
     found = import_runs([folder], Options(columns=COLUMNS))
     check_same_numbers(found.rows, pocket, rtol=1e-12 if double else 1e-6)
-    laws_agree(found.rows, pocket, rtol=1e-9 if double else 1e-3)
+    laws_agree(found.rows, pocket, rtol=1e-7 if double else 1e-3)
 
 
 def test_wandb_crashed_killed_and_diverged_runs_are_left_out_by_name(tmp_path, logged):
