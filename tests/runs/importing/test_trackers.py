@@ -38,7 +38,7 @@ OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 
 def laws_agree(rows, pocket, *, rtol):
-    """The laws of the imported rows are those of the original ones; their order differs, so sums do in the last bits."""
+    """The laws of the imported rows are those of the original ones, up to rounding: the rows come in another order."""
     table = {name: np.array([row[name] for row in pocket], dtype=object) for name in pocket[0]}
     names = [name for name in rows[0] if name != "source_names"]
     imported = {name: np.array([row.get(name) for row in rows], dtype=object) for name in names}
