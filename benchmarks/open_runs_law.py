@@ -51,13 +51,16 @@ def write_law(found: dict, runs: OpenRuns) -> None:
 def problems(found: dict, statuses: dict[str, str]) -> list[str]:
     """What must be said with every number."""
     weak = [part for part, status in statuses.items() if status != "CONVERGED"]
-    text = "Models of 0.08M to 1M parameters with a vocabulary of 512 on books: a shape to learn from, no law for other text or scales."
-    doubt = (
-        f"The {' and '.join(weak)} law is not identified by these runs ({', '.join(statuses[p] for p in weak)}): its coefficients trade against each other, predictions inside the range hold, others do not."
-        if weak
-        else ""
-    )  # noqa: E501
-    return [line for line in (text, doubt) if line]
+    lines = [
+        "Models of 0.08M to 1M parameters with a vocabulary of 512 on books: a shape to learn from, no law for other "
+        "text or scales.",
+    ]
+    if weak:
+        lines.append(
+            f"Not identified by these runs: {', '.join(f'{part} ({statuses[part]})' for part in weak)}. Coefficients "
+            "trade against each other; predictions inside the range hold, others do not."
+        )
+    return lines
 
 
 def ranges(runs: OpenRuns) -> list[str]:

@@ -30,7 +30,9 @@ from distillaw.cli.display import QuietDisplay
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.study import run_study
-outcome = run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), place=lambda study: LocalExecutor(study, 2), display=QuietDisplay(), command="test")
+spec, folder = load_study(Path(sys.argv[1])), Path(sys.argv[2])
+place = lambda study: LocalExecutor(study, 2)
+outcome = run_study(spec, folder, place=place, display=QuietDisplay(), command="test")
 print(len(outcome.done), len(outcome.failed))
 """
 

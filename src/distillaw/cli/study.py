@@ -33,4 +33,6 @@ app.command(
     name="next",
     help="The runs that sharpen a prediction or decision most.",
 )
-app.command("distillaw.cli.study_import:import_runs", name="import", help="Runs you have already, into a run table.")
+app.command(
+    "distillaw.cli.study_import:import_runs", name="import", help="Runs you have already, into a run table."
+)
