@@ -39,7 +39,7 @@ def page(found, figure):
     lines += [*budget_lines(one), "", *ratio_lines(one), "", *against_lines(one), "", *other_lines(one)]
     if found["real"]:
         lines += ["", *real_lines(found["real"])]
-    return "\n".join([*lines, "", f"{found['cpu_seconds']} s of CPU time."]) + "\n"
+    return "\n".join([*lines, "", _time(found["cpu_seconds"])]) + "\n"
 
 
 def budget_lines(one):
@@ -148,3 +148,11 @@ def draw(found, path):
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _time(seconds: float | None) -> str:
+    return (
+        "CPU time not measured: the stored run was put together from pieces."
+        if seconds is None
+        else f"{seconds} s of CPU time."
+    )
