@@ -61,8 +61,9 @@ def end_all() -> None:
     """End what a failed test left running."""
     while _STARTED:
         process = _STARTED.pop()
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def finish(process: subprocess.Popen, *, code: int = 0) -> dict:

@@ -89,6 +89,7 @@ def slurm(folder: Path) -> Iterator[Path]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             process.kill()
+            process.wait()
         if before is None:
             del os.environ["SLURM_CONF"]
         else:
