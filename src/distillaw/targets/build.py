@@ -93,7 +93,8 @@ def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
         CacheError: another store was begun or built there (every difference is named).
     """
     if not (folder / PLAN).exists():
-        if any(path.name not in (".lock", "data") for path in folder.glob("*")):  # data: the text of a run
+        others = [p for p in folder.glob("*") if p.name != "data" and not p.name.startswith(".lock")]
+        if others:  # data: the text of a run
             raise CacheError(
                 f"{folder}: not empty, and no target store was begun there. Choose a new folder with --out"
             )
