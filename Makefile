@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/distillaw study run studies/quickstart.toml --out out/quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "$(SLOW)" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)

@@ -85,7 +85,7 @@ def _against(runs: StudyRuns, size: tuple[int, int], union: Mapping[int, Run]) -
     found = {}
     for place, seeds in runs.grid.items():
         params, tokens, teacher = place
-        known = runs.record.teachers.get(teacher)
+        known = runs.record.every_teacher.get(teacher)
         if (
             params == size[0]
             and known is not None
@@ -100,7 +100,7 @@ def _against(runs: StudyRuns, size: tuple[int, int], union: Mapping[int, Run]) -
 def _stand_in(runs: StudyRuns) -> str:
     """What the student's own curve says meanwhile: text of one kind, split at random, is as good as the teacher's."""
     best = _best(runs)
-    if best is None or (known := runs.record.teachers.get(best[1].teacher_run)) is None:
+    if best is None or (known := runs.record.every_teacher.get(best[1].teacher_run)) is None:
         return ""
     tokens = best[0].tokens + known.tokens
     gain = _gain_over_alone(runs, *best, tokens)
@@ -122,7 +122,7 @@ def check_seen(runs: StudyRuns) -> Control:
         return SEEN.control("not done", "no teacher read the student's own text")
     place, gain = max(found.items(), key=lambda item: item[0][1])  # most of its teacher's text read
     words = f"{runs.place_name(place)} gains {_gain_words(gain)} over training alone"
-    read = runs.record.teachers[place[2]].tokens
+    read = runs.record.every_teacher[place[2]].tokens
     if read > place[1] * (1 + SAME_TOKENS):
         words += f" (its teacher read {budget_text(read)} tokens, the student's and more of that half)"
     numbers: dict[str, object] = {"gains": {runs.place_name(p): g.to_json() for p, g in found.items()}}
@@ -141,7 +141,7 @@ def _students_of(runs: StudyRuns, place: Place) -> dict[int, Run]:
 def _seen(runs: StudyRuns) -> dict[Place, Difference]:
     """Gains over training alone from teachers of the student's half."""
     found = {}
-    teachers = {t for t, run in runs.record.teachers.items() if run.row.get("split") == "student"}
+    teachers = {t for t, run in runs.record.every_teacher.items() if run.row.get("split") == "student"}
     places = {
         (r.params, r.tokens, r.teacher_run or "") for r in runs.record.runs if r.teacher_run in teachers
     }
@@ -155,9 +155,9 @@ def _seen(runs: StudyRuns) -> dict[Place, Difference]:
 
 def _twin(runs: StudyRuns, place: Place) -> Difference | None:
     """Gain over the student of the teacher of equal size and tokens that read the other half."""
-    seen = runs.record.teachers[place[2]]
+    seen = runs.record.every_teacher[place[2]]
     for teacher in runs.taught_by:
-        other = runs.record.teachers.get(teacher)
+        other = runs.record.every_teacher.get(teacher)
         same = other is not None and (other.params, other.tokens) == (seen.params, seen.tokens)
         if same and (seeds := runs.grid.get((place[0], place[1], teacher))):
             return runs.difference(seeds, _students_of(runs, place))

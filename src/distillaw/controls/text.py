@@ -56,7 +56,7 @@ def check_disjoint(runs: StudyRuns) -> Control:
 
 
 def _split_of(runs: StudyRuns, teacher: str) -> object:
-    known = runs.record.teachers.get(teacher)
+    known = runs.record.every_teacher.get(teacher)
     return known.row.get("split") if known is not None else None
 
 

@@ -4,7 +4,7 @@ The shape of the distillation law is known only from models of 143M parameters o
 follow it: with every size taken 635 times and every token count 396 times as large, the published supervised law
 meets the 20 supervised losses of the shipped pocket study (0.1M to 0.8M parameters, 0.2M to 4M tokens, vocabulary
 512) within 0.6 % rms, and the surrogates its 51 distilled ones within 1.5 to 1.9 %, the student's term moved by the
-factors below. On five cells of the open study, which it had not seen, it was off by 0.1 to 1.3 %. It stays a guess:
+factors below. On four cells of the open study, which it had not seen, it was off by 0.1 to 1.3 %. It stays a guess:
 good for the spread of ratios L_T / L_S and for the errors of a design, not for a loss that anybody should quote.
 """
 

@@ -136,10 +136,15 @@ class StudyRecord:
         return [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
 
     @property
-    def teachers(self) -> dict[str, Run]:
+    def every_teacher(self) -> dict[str, Run]:
         """Finished teachers by run id, worst loss first."""
         found = [run for run in self.runs if run.row.get("role") == "teacher" and serves_laws(run.purpose)]
         return {run.run_id: run for run in sorted(found, key=lambda run: -run.loss)}
+
+    @property
+    def teachers(self) -> dict[str, Run]:
+        """Those among which one chooses: not those that have read their students' text (a control)."""
+        return {name: run for name, run in self.every_teacher.items() if run.row.get("split") != "student"}
 
     @property
     def target(self) -> tuple[float, float] | None:

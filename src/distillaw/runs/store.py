@@ -131,14 +131,15 @@ class StudyFolder:
         ]
         if not rows:
             raise ConfigError(f"{self.path}: no finished runs yet; `distillaw study run` makes them")
-        types = _types()
+        types = column_types()
         table = pa.table({key: pa.array([row[key] for row in rows], types[key]) for key in RESULT_KEYS})
         file = self.path / "runs.parquet"
         write_with(file, lambda path: pq.write_table(table, path))
         return file
 
 
-def _types() -> dict[str, object]:
+def column_types() -> dict[str, object]:
+    """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
 
     text = (

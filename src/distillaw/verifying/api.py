@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distillaw.controls.api import check_design, doubted_law
 from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
@@ -173,7 +174,11 @@ class _Forecasts:
 
     def _fit(self, source: Path, columns: Mapping[str, str] | None) -> dict[str, FitResult]:
         """The laws on the runs there are now; a study keeps them in laws/, where `plan` finds them."""
-        fits, errors = fit_laws(source) if source.is_dir() else fit_families(source, columns=columns)
+        if source.is_dir():
+            controls = check_design(read_study(source))
+            fits, errors = fit_laws(source, mark=lambda fit: doubted_law(fit, controls))
+        else:
+            fits, errors = fit_families(source, columns=columns)
         self.silent |= errors
         return fits
 

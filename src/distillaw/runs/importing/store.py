@@ -16,7 +16,7 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.importing.rows import Row
 from distillaw.runs.lock import locked
-from distillaw.runs.store import RESULT_KEYS, _types
+from distillaw.runs.store import RESULT_KEYS, column_types
 
 PROVENANCE = ("source_kind", "source", "source_run", "source_id", "source_sha256")
 _EXTRA = ("supervised_loss", "params_convention")
@@ -156,7 +156,7 @@ def typed(row: Row) -> Row:
 def _column_types() -> dict[str, object]:
     import pyarrow as pa
 
-    return {**_types(), "supervised_loss": pa.float64(),
+    return {**column_types(), "supervised_loss": pa.float64(),
             **dict.fromkeys((*PROVENANCE, "params_convention"), pa.string())}  # fmt: skip
 
 
