@@ -50,6 +50,13 @@ def test_cells_that_are_not_run_stay_pending(table):
     assert json.loads(json.dumps(score.predictions[1].to_json(), allow_nan=False))["measured"] is None
 
 
+def test_a_gain_that_is_not_measured_is_no_decision(table):
+    freeze(table, [predict(TAUGHT, 0.2, 0.05, quantity="gain", probability=0.95)])
+    score = score_study(table)
+    assert [p.status for p in score.predictions] == ["pending"]
+    assert tally.decisions(score.predictions, score.choices) == []
+
+
 def test_a_diverged_run_is_unusable_and_says_so(table):
     freeze(table, [predict(SMALL, 3.1, 0.2)])
     (one,) = ran(table, row("n1", SMALL, "nan")).predictions

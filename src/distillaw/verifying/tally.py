@@ -141,7 +141,7 @@ def decisions(rows: Iterable[Scored], choices: Iterable[ScoredChoice]) -> list[d
     asked: dict[tuple[str, str], list[tuple[float, bool, float]]] = {}
     for row in rows:
         p = row.prediction.probability
-        if p is not None:
+        if p is not None and row.counts:
             asked.setdefault(("does the teacher help", row.prediction.by), []).append(_sign(p, row.measured))
     for choice in choices:
         if choice.counts:
