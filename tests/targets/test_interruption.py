@@ -26,7 +26,12 @@ def whole(build):
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".bin", ".json")}
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".bin", ".json") and not path.name.startswith(".")
+    ]
+    return {path.name: path.read_bytes() for path in files}
 
 
 def _build_in_child(folder: Path, maker, plan, *, file_limit: int = 0) -> int:
