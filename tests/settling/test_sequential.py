@@ -69,6 +69,7 @@ def test_a_grid_is_full_and_within_its_budget(number):
     assert full_grid(question, 1e-9 * question.target_flops) is None
 
 
+@pytest.mark.slow
 def test_a_small_run_stays_within_its_budgets_and_learns():
     rows = [benchmark.simulated_row(number, with_plan=False) for number in range(2000, 2006)]
     for one in rows:

@@ -215,6 +215,7 @@ def _signal_worker(folder: Path, number: signal.Signals) -> None:
             os.kill(json.loads(record.read_text())["pid"], number)
 
 
+@pytest.mark.slow
 def test_being_sent_away_counts_against_no_run_and_being_killed_does(small, finished, tmp_path):
     """The student alone loses more workers than a crash allows, by SIGTERM; the teacher is killed each time."""
     folder, sent = tmp_path / "study", []

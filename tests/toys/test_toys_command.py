@@ -35,6 +35,7 @@ def test_kernel_as_text_json_and_files(tmp_path):
     assert (tmp_path / "kernel.svg").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_mapping_as_text_json_and_files(tmp_path):
     done = toys("mapping", *TINY, "--json", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -122,6 +122,7 @@ def test_an_oracle_teaches_and_is_scored_as_any_teacher(store):
     assert abs(measured.loss - exact.value) < 4 * measured.loss_se
 
 
+@pytest.mark.slow
 def test_train_from_an_oracle_and_from_its_stored_targets(tmp_path):
     """The ordinary command; whole stored targets give the same student as the oracle beside it."""
     beside = distillaw(
