@@ -7,6 +7,7 @@ import pytest
 
 from distillaw.errors import RunError
 from distillaw.runs.spec import serves_laws
+from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import CellsSpec, EarlyStopSpec, StudentsSpec, TeacherSpec, TuningSpec
@@ -56,7 +57,15 @@ def test_the_whole_study_is_reached_and_each_arm_gets_its_own_rate():
     rates = {j.trunk.arm: j.trunk.peak_lr for j in students}
     assert rates == {"supervised": pytest.approx(SPEC.peak_lr / 2, rel=1e-3),
                      "distilled": pytest.approx(SPEC.peak_lr * 2, rel=1e-3)}  # fmt: skip
-    assert {j.trunk.batch_tokens for j in board.jobs} == {256}
+    assert {j.trunk.batch_tokens for j in board.jobs if j.trunk.purpose != "tuning"} == {256}
+
+
+def test_every_run_that_was_made_belongs_to_the_study_that_asked_for_it():
+    """Also those of a search that has ended."""
+    board, losses = _play(lambda trunk: _losses(trunk, supervised_best=-1, distilled_best=1))
+    belong, others = what_belongs(board, list(losses))
+    assert sorted(belong) == sorted(losses) and not others
+    assert sum(j.trunk.purpose == "tuning" for j in board.jobs) > 10
 
 
 def test_a_rate_that_diverges_supervised_may_be_the_best_distilled():

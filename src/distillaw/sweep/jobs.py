@@ -270,7 +270,7 @@ class Planner:
 
     def _add_points(self, board: Board, search: Search, teacher_run: str | None) -> None:
         """Adds the search's points, measured and needed alike."""
-        for arm, size, i, j in search.needed:
+        for arm, size, i, j in dict.fromkeys((*search.points, *search.needed)):
             trunk = self.point(arm, size, i, j, teacher_run)
             board.jobs.append(Job(trunk=trunk, budgets=(self._spec.tuning_tokens,)))
 

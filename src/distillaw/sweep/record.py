@@ -10,13 +10,8 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
     """Write runs.parquet (the runs that belong to this study file) and tuning.json."""
     planner = Planner(spec, facts, progress)
     board = planner.board()
-    purposes: dict[str, str] = {}
-    for search, teacher_run in ((board.supervised, None), (board.distilled, board.reference)):
-        if search is not None:
-            for arm, size, i, j in search.points:
-                run_id = planner.point(arm, size, i, j, teacher_run).run_id(spec.tuning_tokens)
-                purposes[run_id] = "tuning"
-    purposes |= {run_id: job.trunk.purpose for job in board.jobs for run_id in job.run_ids}
+    # tuning jobs come first: a run of the search that serves the grid is the grid's
+    purposes = {run_id: job.trunk.purpose for job in board.jobs for run_id in job.run_ids}
     if any(study.run(run_id).state() == "done" for run_id in purposes):
         study.write_table(purposes)
     write_json(study.path / "tuning.json", tuning_record(spec, planner, board))
