@@ -2,12 +2,11 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 
 from distillaw.protocols.sheet import YOURS, Sheet
-from distillaw.runs.spec import Recipe
+from distillaw.runs.config import to_table, toml_value
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec, ReplicateSpec, TeacherSpec
+from distillaw.sweep.tables import CellsSpec
 
 _WIDTH = 110
 
@@ -21,9 +20,9 @@ def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
         heading: lines of the comment at the top.
     """
     parts = ["".join(_comment(line) for line in heading), _top(spec), _data(spec), _students(spec)]
-    parts += [_entry("teachers", why, _teacher(one)) for why, one in sheet.teachers]
+    parts += [_entry("teachers", why, to_table(one)) for why, one in sheet.teachers]
     parts.append(_tuning(spec))
-    parts += [_entry("replicates", why, _replicate(one)) for why, one in sheet.replicates]
+    parts += [_entry("replicates", why, to_table(one)) for why, one in sheet.replicates]
     parts += [_entry("cells", why, _cells(one)) for why, one in sheet.cells]
     if spec.target is not None:
         table = {"params": spec.target.params, "tokens": spec.target.tokens}
@@ -34,8 +33,8 @@ def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
 
 def _top(spec: StudySpec) -> str:
     return (
-        f"name = {_value(spec.name)}\n"
-        f"batch_tokens = {_value(spec.batch_tokens)}   # the search for the batch starts here\n"
+        f"name = {toml_value(spec.name)}\n"
+        f"batch_tokens = {toml_value(spec.batch_tokens)}   # the search for the batch starts here\n"
         f"peak_lr = {spec.peak_lr:g}   # at width 64; the search for the rate starts here\n"
     )
 
@@ -45,7 +44,7 @@ def _data(spec: StudySpec) -> str:
     named = data.corpus != YOURS
     lines = ["[data]"]
     lines.append(
-        f"corpus = {_value(data.corpus)}" if named else 'corpus = ""   # yours: give it with --corpus'
+        f"corpus = {toml_value(data.corpus)}" if named else 'corpus = ""   # yours: give it with --corpus'
     )
     lines.append(f"vocab_size = {data.vocab_size}   # its matrix is a modest share of the smallest student")
     lines.append(f"validation_documents = {data.validation_documents}   # errors are clustered by document")
@@ -71,26 +70,17 @@ def _tuning(spec: StudySpec) -> str:
 
 
 def _training(spec: StudySpec) -> str:
-    usual = Recipe()
-    changed = {f.name: getattr(spec.training, f.name) for f in fields(Recipe)
-               if getattr(spec.training, f.name) != getattr(usual, f.name)}  # fmt: skip
+    changed = to_table(spec.training)
     return _table("[training]", changed) if changed else ""
 
 
-def _teacher(one: TeacherSpec) -> dict[str, object]:
-    table: dict[str, object] = {"params": one.params, "tokens": one.tokens}
-    return table | ({"split": one.split} if one.is_control else {})
-
-
-def _replicate(one: ReplicateSpec) -> dict[str, object]:
-    table: dict[str, object] = {"params": one.params, "seeds": one.seeds}
-    return table | {key: value for key in ("tokens", "teachers") if (value := getattr(one, key))}
+_CELLS = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rates", "training", "holdout")
+"""In the order in which one reads them."""
 
 
 def _cells(one: CellsSpec) -> dict[str, object]:
-    usual = CellsSpec(tokens=())
-    order = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rates", "training", "holdout")
-    return {key: getattr(one, key) for key in order if getattr(one, key) != getattr(usual, key)}
+    table = to_table(one)
+    return {key: table[key] for key in _CELLS if key in table}
 
 
 def _entry(name: str, why: str, table: Mapping[str, object]) -> str:
@@ -98,23 +88,7 @@ def _entry(name: str, why: str, table: Mapping[str, object]) -> str:
 
 
 def _table(head: str, table: Mapping[str, object]) -> str:
-    return head + "\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, int):
-        return f"{value:_}"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(v)}" for key, v in value.items()) + " }"
-    assert isinstance(value, tuple | list), value
-    return "[" + ", ".join(_value(v) for v in value) + "]"
+    return head + "\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
 
 
 def _comment(text: str) -> str:

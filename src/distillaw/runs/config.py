@@ -1,10 +1,11 @@
-"""From a TOML table to a frozen dataclass: unknown keys refused with a suggestion, types checked, counts read.
+"""From a TOML table to a frozen dataclass and back: unknown keys refused with a suggestion, types checked, counts read.
 
 Numbers may be written as people say them (`"0.3M"`, `1e6`, `20_000`); where a field is an int they must come
 out whole.
 """
 
 import dataclasses
+import json
 import math
 import tomllib
 import types
@@ -66,6 +67,37 @@ def from_table(cls: type[T], table: object, where: str) -> T:
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
     build: Callable[..., T] = cls
     return build(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
+
+
+def to_table(value: Any) -> Any:
+    """The other way: dataclasses as tables, tuples as lists, without fields that have their default."""
+    if isinstance(value, tuple):
+        return [to_table(entry) for entry in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    kept = {}
+    for field in dataclasses.fields(value):
+        has_factory = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if has_factory else field.default
+        own = getattr(value, field.name)
+        if own is not None and own != default:
+            kept[field.name] = to_table(own)
+    return kept
+
+
+def toml_value(value: object) -> str:
+    """A string, number, list or inline table as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int):
+        return f"{value:_}"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {toml_value(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return repr(value)
 
 
 def _convert(kind: Any, value: object, where: str) -> Any:
