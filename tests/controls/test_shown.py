@@ -9,8 +9,9 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.cli.study_check import study_check
-from distillaw.controls.api import check_controls
+from distillaw.controls.api import check_controls, doubted_law
 from distillaw.errors import CacheError
+from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.planning.record import read_study
 from distillaw.planning.voices import fitted_voice
@@ -52,9 +53,19 @@ def test_a_law_carries_what_failed_and_who_uses_it_hears_of_it(concluded):
     assert "steps" in failed and list(law.failed_controls) == failed
     assert any("controls failed: " in note for note in law.notes)
     assert "controls failed" in str(law)
-    voice = fitted_voice(law, "mine")
-    if voice.ensemble is not None:  # a law that cannot speak of gains warns of nothing
-        assert any("controls failed" in warning for warning in voice.warnings)
+
+
+def test_a_plan_is_warned_by_a_law_that_was_fitted_while_controls_failed(pocket):
+    with as_file(files("distillaw") / "studies" / "pocket_runs.parquet") as path:
+        law = fit(path, family="distillation-reduced", bootstrap=40)
+    failed = [
+        name for name, control in pocket.items() if control.status == "failed" and "laws" in control.concerns
+    ]
+    clean, doubted = fitted_voice(law, "mine"), fitted_voice(doubted_law(law, list(pocket.values())), "mine")
+    assert doubted.ensemble is not None and "steps" in failed
+    assert not any("controls failed" in warning for warning in clean.warnings)
+    (warning,) = [warning for warning in doubted.warnings if "controls failed" in warning]
+    assert all(name in warning for name in failed)
 
 
 def test_report_and_verdict_name_the_failed_controls(concluded):

@@ -77,8 +77,10 @@ def to_table(value: Any) -> Any:
         return value
     kept = {}
     for field in dataclasses.fields(value):
-        has_factory = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if has_factory else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        else:
+            default = field.default
         own = getattr(value, field.name)
         if own is not None and own != default:
             kept[field.name] = to_table(own)
