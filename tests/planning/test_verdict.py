@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -147,7 +148,28 @@ def test_interpolated_sums_add_up_to_the_interpolated_loss(study):
     assert point.sums(0).sum() / scores.tokens.sum() == pytest.approx(point.loss(0), rel=1e-12)
     ends = [arm.at(b).loss(0) for b in (150_000, 600_000)]
     assert ends[1] < point.loss(0) < ends[0]
-    assert point.loss(0) == pytest.approx(math.sqrt(ends[0] * ends[1]))  # half way in ln tokens
+    floor = arm.floors[0]  # half way in ln tokens, of what lies above the floor
+    assert point.loss(0) == pytest.approx(floor + math.sqrt((ends[0] - floor) * (ends[1] - floor)))
+
+
+def test_a_curve_drawn_on_does_not_fall_through_its_teacher(study):
+    for arm in student_arms(read_study(study), 1e5)[1:]:
+        budgets = sorted(arm.runs)
+        far, last = arm.at(3 * budgets[-1]), arm.at(budgets[-1])
+        assert far.basis == "extrapolated"
+        floor, lowest = arm.floors
+        assert floor == pytest.approx(0.99 * arm.teacher.loss) and lowest < floor < far.loss(0) < last.loss(0)
+        assert far.doubt > far.loss(0) - far._loss(0, lowest) > 0
+        scores = last.parts[0][1][0].scores
+        assert far.sums(0).sum() / scores.tokens.sum() == pytest.approx(far.loss(0), rel=1e-12)
+
+
+def test_a_student_below_its_teacher_is_not_held_by_it(study):
+    arm = student_arms(read_study(study), 1e5)[1]
+    below = {b: {s: replace(run, row={**run.row, "teacher_loss": 1.1 * run.loss}) for s, run in seeds.items()}
+             for b, seeds in arm.runs.items()}  # fmt: skip
+    least = min(run.loss for seeds in below.values() for run in seeds.values())
+    assert replace(arm, runs=below).floors[0] == pytest.approx(0.4 * least)
     assert arm.at(900_000).basis == "extrapolated"
     assert arm.at(100_000) is None
     assert arm.at(3_000_000) is None

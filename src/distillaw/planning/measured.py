@@ -1,9 +1,12 @@
 """What a study measured at the target: the runs with and without a teacher, paired, at equal tokens or compute.
 
 An arm is one student size with one teacher (or none); its token budgets are points on a curve. At a budget
-that was run the losses are the measured ones; between two budgets they are interpolated (ln loss in ln tokens),
-document by document, so that pairing survives; up to a factor 3 beyond the largest the line is drawn on, with a
-doubt that grows. Further out there is no answer here: that is what laws are for.
+that was run the losses are the measured ones; between two budgets they are interpolated, document by document, so
+that pairing survives; up to a factor 3 beyond the largest the line is drawn on, with a doubt that grows. Further
+out there is no answer here: that is what laws are for.
+
+The line is straight in ln (loss - floor) over ln tokens. A student's floor is nearly its teacher's loss: in the open
+runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md), as in every form of the law.
 """
 
 import math
@@ -36,8 +39,14 @@ ALONE = "no teacher"
 REACH = 3.0
 """How far beyond its largest budget an arm is extrapolated."""
 EXTRAPOLATION_DOUBT = 0.12
-"""Standard deviation of an extrapolated change of the loss, as a share of that change: curves flatten, but both arms
-do, and in their difference most of it cancels. Covers 90 % over 200 simulated studies (benchmarks/planner.py)."""
+"""Standard deviation of an extrapolated change of the loss, as a share of that change, beside what the floor leaves
+open. Covers 90 % over 200 simulated studies (benchmarks/planner.py)."""
+TAUGHT_FLOOR, LOWEST_TAUGHT_FLOOR = 0.99, 0.97
+"""Floor of a student's loss, as a share of its teacher's, and the lowest one that is credible: over budgets that were
+held back (17 of the pocket study, 10 of the open one) the curve missed by 22 and 6 millinats, a straight line in
+ln loss by 153 and 42."""
+ALONE_FLOOR, LOWEST_ALONE_FLOOR = 0.4, 0.2
+"""The same without a teacher, as a share of the lowest loss seen: the missing entropy of text, roughly known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,19 @@ class Arm:
         """F(N_T), as the runs counted it; 0 without a teacher."""
         run = self._any()
         return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
+
+    @property
+    def floors(self) -> tuple[float, float]:
+        """What the loss is taken to approach with tokens, and the lowest value that is credible, nats/token.
+
+        Students that have come within 0.5 % of the teacher's floor, or are taught by labels too, are not held by it.
+        """
+        least = min(run.loss for seeds in self.runs.values() for run in seeds.values())
+        if self.teacher is not None and self._any().row.get("lambda", 1.0) == 1.0:
+            floor = TAUGHT_FLOOR * self._any().number("teacher_loss")
+            if least > 1.005 * floor:
+                return floor, LOWEST_TAUGHT_FLOOR / TAUGHT_FLOOR * floor
+        return ALONE_FLOOR * least, LOWEST_ALONE_FLOOR * least
 
     @property
     def seconds_per_token(self) -> float:
@@ -106,18 +128,24 @@ class ArmPoint:
 
     def loss(self, seed: int) -> float:
         """Loss of one seed, nats/token."""
-        return math.exp(sum(weight * math.log(runs[seed].loss) for weight, runs in self.parts))
+        return self._loss(seed, self.arm.floors[0])
+
+    def _loss(self, seed: int, floor: float) -> float:
+        logs = (weight * math.log(runs[seed].loss - floor) for weight, runs in self.parts)
+        return floor + math.exp(sum(logs))
 
     def sums(self, seed: int) -> Array | None:
         """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
-        total = np.float64(0)
+        floor, total, rest = self.arm.floors[0], np.float64(0), self.loss(seed)
         for weight, runs in self.parts:
             scores = runs[seed].scores
             if scores is None:
                 return None
-            # d(exp(sum w ln L)) : each end enters with weight w L / L_end
-            total = total + weight * self.loss(seed) / runs[seed].loss * scores.loss_sum
-        return np.asarray(total)
+            # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
+            share = weight * (self.loss(seed) - floor) / (runs[seed].loss - floor)
+            total = total + share * scores.loss_sum
+            rest -= share * runs[seed].loss
+        return np.asarray(total + rest * scores.tokens)
 
     @property
     def basis(self) -> str:
@@ -130,11 +158,15 @@ class ArmPoint:
     def doubt(self) -> float:
         """Standard deviation of what lies between or beyond the budgets that were run, nats.
 
-        Between them, the distance of straight lines in loss and in ln loss; beyond them, a quarter of the change.
+        Between them, the distance of the curve from a straight line; beyond them, a share of the change, and what a
+        lower floor would make of it.
         """
         seed = min(self.seeds)
         if self.basis == "extrapolated":
-            return EXTRAPOLATION_DOUBT * abs(self.loss(seed) - self.parts[1][1][seed].loss)
+            change = self.loss(seed) - self.parts[1][1][seed].loss
+            return math.hypot(
+                EXTRAPOLATION_DOUBT * change, self.loss(seed) - self._loss(seed, self.arm.floors[1])
+            )
         return abs(sum(weight * runs[seed].loss for weight, runs in self.parts) - self.loss(seed))
 
     @property

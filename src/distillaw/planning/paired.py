@@ -147,7 +147,8 @@ def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
         )
     if "extrapolated" in bases:
         found.append(
-            f"beyond the largest budget that was run (at most {REACH:g} times): drawn on in ln loss, with doubt"
+            "beyond the largest budget that was run: drawn on towards the teacher's loss, with doubt; at most "
+            f"{REACH:g} times"
         )
     return found
 
@@ -181,17 +182,29 @@ def _crossover(
     budgets = [float(b) for b in sorted(arms[0].runs.keys() & arm.runs.keys())]
     if len(budgets) < 2:
         return None
-    tokens, draws = [*budgets, REACH * budgets[-1]], []
+    draws = []
     for budget in budgets:
         ends = arms[0].at(budget), arm.at(budget)
         found = measure_gain(record, ends[0], [ends[1]], rng=rng) if ends[0] and ends[1] else None
         if found is None:
             return None
         draws.append(found.posterior.draws[:, 0])
-    slope = (draws[-1] - draws[-2]) / math.log(budgets[-1] / budgets[-2])
-    draws.append(draws[-1] + slope * math.log(REACH))
-    crossed = crossings(np.array(tokens), np.stack(draws, axis=1))
-    return band_of(crossed, (tokens[0], tokens[-1]), SOURCE, level)
+    beyond = _drawn_on(arms[0], arm, budgets[-1])
+    if beyond is not None:
+        draws.append(draws[-1] + rng.normal(*beyond, size=len(draws[-1])))
+        budgets.append(REACH * budgets[-1])
+    crossed = crossings(np.array(budgets), np.stack(draws, axis=1))
+    return band_of(crossed, (budgets[0], budgets[-1]), SOURCE, level)
+
+
+def _drawn_on(alone: Arm, taught: Arm, budget: float) -> tuple[float, float] | None:
+    """How the gain changes from the largest budget to `REACH` times as much, and the doubt of it; None: not known."""
+    ends = [(alone.at(tokens), taught.at(tokens)) for tokens in (budget, REACH * budget)]
+    (a, b), (far_a, far_b) = ends
+    if a is None or b is None or far_a is None or far_b is None:
+        return None
+    change = (far_a.mean_loss - far_b.mean_loss) - (a.mean_loss - b.mean_loss)
+    return change, math.hypot(far_a.doubt, far_b.doubt)
 
 
 def study_teachers(record: StudyRecord, student_params: float) -> tuple[Teacher, ...]:
