@@ -136,16 +136,19 @@ class ArmPoint:
 
     def sums(self, seed: int) -> Array | None:
         """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
-        floor, total, rest = self.arm.floors[0], np.float64(0), self.loss(seed)
-        for weight, runs in self.parts:
+        floor, loss = self.arm.floors[0], self.loss(seed)
+        shares = [weight * (loss - floor) / (runs[seed].loss - floor) for weight, runs in self.parts]
+        # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
+        rest = loss - sum(
+            share * runs[seed].loss for share, (_, runs) in zip(shares, self.parts, strict=True)
+        )
+        total = np.float64(0)
+        for share, (_, runs) in zip(shares, self.parts, strict=True):
             scores = runs[seed].scores
             if scores is None:
                 return None
-            # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
-            share = weight * (self.loss(seed) - floor) / (runs[seed].loss - floor)
-            total = total + share * scores.loss_sum
-            rest -= share * runs[seed].loss
-        return np.asarray(total + rest * scores.tokens)
+            total = total + share * scores.loss_sum + rest / len(shares) * scores.tokens
+        return np.asarray(total)
 
     @property
     def basis(self) -> str:

@@ -71,6 +71,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def has_devices(self) -> bool:
+        """Whether each worker has an accelerator: then students of one shape are trained as one batched model."""
+        ...
+
+    @property
     def idle_seconds(self) -> float:
         """How long a worker without a job is kept: for ever where it costs nothing."""
         ...

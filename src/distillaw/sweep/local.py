@@ -63,6 +63,7 @@ class LocalExecutor:
     def __init__(self, study: StudyFolder, workers: int) -> None:
         self.workers = workers
         self._study, self._devices = study, cuda_devices()
+        self.has_devices = bool(self._devices)
 
     def start(self, number: int) -> LocalWorker:
         """A new process, with a device of its own (or shared in turn) where there are any."""

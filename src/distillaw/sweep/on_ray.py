@@ -99,7 +99,7 @@ class RayExecutor:
             )
         except Exception as error:
             raise ConfigError(f"no Ray cluster at {settings.address or 'this machine'}: {error}") from error
-        self.threads = settings.cpus
+        self.threads, self.has_devices = settings.cpus, settings.gpus > 0
         self.workers = settings.workers or self._room()
         asked = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "max_retries": 0, "max_calls": 1}
         if settings.memory_bytes:

@@ -18,7 +18,7 @@ from distillaw.errors import RunError
 from distillaw.runs.files import write_text
 from distillaw.runs.late import LATE_SECONDS, wait_for_files
 from distillaw.runs.lock import Claim
-from distillaw.runs.spec import shared_stream
+from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.channel import receive, send
 from distillaw.sweep.executor import Ending, Executor, Handle
@@ -153,7 +153,9 @@ class Scheduler:
             self._start_worker()
         free = [worker for worker in self._workers if worker.is_free]
         expected = len(free) + sum(worker.is_starting for worker in self._workers)
-        for worker, jobs in zip(free, share_out(ready, expected, self._crashes), strict=False):
+        for worker, jobs in zip(
+            free, share_out(ready, expected, self._crashes, stacked=self._executor.has_devices), strict=False
+        ):
             self._give(worker, jobs)
         return bool(ready) or busy > 0
 
@@ -379,24 +381,31 @@ class Scheduler:
         })  # fmt: skip
 
 
-def share_out(ready: Sequence[Job], workers: int, crashes: Mapping[str, int]) -> list[list[Job]]:
+def share_out(
+    ready: Sequence[Job], workers: int, crashes: Mapping[str, int], *, stacked: bool = False
+) -> list[list[Job]]:
     """The next jobs for some free workers: students of one stream and teacher together, unless a core would idle.
 
     Args:
         ready: jobs in the order they should start.
         workers: how many are free.
         crashes: how often a trunk's worker has died; such trunks are trained alone.
+        stacked: students of one stream go together whatever teaches them; those of one shape are one batched model.
     """
     groups: dict[object, list[Job]] = {}
     for job in ready:
         trunk = job.trunk
-        alone = trunk.teacher_run is None or trunk.trunk_id in crashes
-        key = trunk.trunk_id if alone else shared_stream(trunk)
+        alone = trunk.trunk_id in crashes or (trunk.teacher_run is None and not stacked)
+        key = trunk.trunk_id if alone else shared_batches(trunk) if stacked else shared_stream(trunk)
         groups.setdefault(key, [])
         if all(other.trunk.trunk_id != trunk.trunk_id for other in groups[key]):  # one checkpoint, one worker
             groups[key].append(job)
     tasks = list(groups.values())
     while len(tasks) < workers and len(longest := max(tasks, key=len, default=[])) > 1:
         tasks.remove(longest)
-        tasks += [longest[0::2], longest[1::2]]
+        if stacked:  # shapes stay together
+            longest = sorted(longest, key=lambda job: job.trunk.params)
+            tasks += [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
+        else:
+            tasks += [longest[0::2], longest[1::2]]
     return tasks[:workers]

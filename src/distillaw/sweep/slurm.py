@@ -112,7 +112,7 @@ class SlurmExecutor:
         Raises:
             ConfigError: submitit or Slurm's commands are not here.
         """
-        self.workers, self.threads = settings.workers, settings.cpus
+        self.workers, self.threads, self.has_devices = settings.workers, settings.cpus, settings.gpus > 0
         self._study, self._settings = study, settings
         self._submitit = _open_submitit(study, settings)
         self._states: dict[str, tuple[str, str]] = {}
