@@ -21,7 +21,7 @@ def answers(runs: OpenRuns) -> dict:
         "trained_tokens": trained_tokens(runs), "flop": spent(runs),
         "heldout": [len(runs.tokens), int(runs.tokens.sum())], "teachers": teachers(runs), "noise": noise(runs),
         "cells": cells(runs), "best": best(runs), "pruned": pruned(runs),
-        "equal_loss": equal_loss(runs), "size_beside_loss": size_beside_loss(runs), "controls": controls(runs),
+        "equal_loss": equal_loss(runs), "size_beside_loss": size_beside_loss(runs), "controls": controls(runs), "approach": approach(runs),
     }  # fmt: skip
 
 
@@ -107,6 +107,22 @@ def best(runs: OpenRuns, purposes=("grid", "holdout")) -> list[dict]:
             "behind_strongest": runs.difference(taught[strongest], taught[first]).document(),
             "behind_weakest": runs.difference(taught[weakest], taught[first]).document(),
         })  # fmt: skip
+    return found
+
+
+def approach(runs: OpenRuns) -> list[dict]:
+    """How students close in on their teachers: ln (L_S - L_T) as a line in ln D, its slope and what it misses."""
+    found = []
+    for size, t in itertools.product(runs.sizes, runs.teachers):
+        seen = [(b, runs.loss(cell)) for b in runs.budgets(size) if (cell := runs.cell(size, b, t))]
+        above = [(math.log(b), loss, loss - runs.teachers[t]["loss"]) for b, loss in seen]
+        if len(above) < 3 or min(excess for _, _, excess in above) <= 0:
+            continue
+        x, losses, excess = np.array(above).T
+        line = np.polynomial.Polynomial.fit(x, np.log(excess), deg=1)
+        missed = runs.teachers[t]["loss"] + np.exp(line(x)) - losses
+        found.append({"size": size, "teacher": t, "budgets": [b for b, _ in seen], "excess": excess.tolist(),
+                      "slope": float(line.deriv()(0.0)), "rms": float(np.sqrt(np.mean(missed**2)))})  # fmt: skip
     return found
 
 

@@ -81,6 +81,18 @@ def controls(found: dict) -> str:
     return markdown(["control", "student, tokens", "teacher", "better by"], rows, left=3)
 
 
+def approach(found: dict) -> str:
+    """The exponent of L_S - L_T in tokens by size and teacher, and what a pure power misses."""
+    rows, cells = [], by(found["approach"], "size", "teacher")
+    for size in dict.fromkeys(row["size"] for row in found["approach"]):
+        line = [size]
+        for t in found["teachers"]:
+            row = cells.get((size, t))
+            line.append("" if row is None else f"{-row['slope']:.2f} ({1e3 * row['rms']:.1f})")
+        rows.append(line)
+    return markdown(["student", *found["teachers"]], rows)
+
+
 def noise(found: dict) -> str:
     """Spread between seeds."""
     rows = [[f"{r['size']}, {tokens(r['budget'])}", r["teacher"], str(r["seeds"]), f"{r['sd']:.4f}"]
@@ -121,4 +133,4 @@ def law(found: dict) -> str:
 
 
 TABLES = {"teachers": teachers, "cells": cells, "best": best, "pruned": pruned, "equal_loss": equal_loss,
-          "controls": controls, "noise": noise, "forms": forms, "law": law}  # fmt: skip
+          "controls": controls, "approach": approach, "noise": noise, "forms": forms, "law": law}  # fmt: skip
