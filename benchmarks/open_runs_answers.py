@@ -21,7 +21,8 @@ def answers(runs: OpenRuns) -> dict:
         "trained_tokens": trained_tokens(runs), "flop": spent(runs),
         "heldout": [len(runs.tokens), int(runs.tokens.sum())], "teachers": teachers(runs), "noise": noise(runs),
         "cells": cells(runs), "best": best(runs), "pruned": pruned(runs),
-        "equal_loss": equal_loss(runs), "size_beside_loss": size_beside_loss(runs), "controls": controls(runs), "approach": approach(runs),
+        "equal_loss": equal_loss(runs), "size_beside_loss": size_beside_loss(runs), "controls": controls(runs),
+        "approach": approach(runs),
     }  # fmt: skip
 
 
