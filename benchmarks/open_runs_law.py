@@ -31,7 +31,8 @@ def write_law(found: dict, runs: OpenRuns) -> None:
         'tokenizer = "byte-level BPE of 512 pieces, trained on the corpus"',
         f'data = "public-domain books; {found["rows"]} runs on {found["trunks"]} independent trunks; single epoch; '
         'warm-up, constant rate, linear cooldown; context 128"',
-        'interval = "90 % bootstrap over trunks"', 'form = "kappa"', "known_problems = [",
+        'interval = "90 % bootstrap over trunks"', 'form = "kappa"', "by_name_only = true",
+        "known_problems = [",
         *(f'  "{problem}",' for problem in problems(found, statuses)), "]",
     ]  # fmt: skip
     for part, fit in fits.items():

@@ -1,5 +1,6 @@
 """`distillaw laws`: the coefficient sets known, and everything about one of them."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.quantities import format_count
 
 app = App(name="laws", help="The published and fitted laws known: coefficients, source, doubts.")
 
@@ -69,14 +71,25 @@ def show(name: str, *, json_: Annotated[bool, Parameter(name="--json", negative=
     for error in record.errors:
         around = f" around the span of this set with {', '.join(error.span)}" if error.span else ""
         print(f"\n  error of {error.part} predictions: {100 * error.relative:.3g} %{around}; {error.source}")
-    tokens = "" if law.capacity_gap else " --student-tokens 30B"
+    box = _ranges(law).get("supervised", {})
+    params = _typical(box.get("params"), 1e9)
+    tokens = "" if law.capacity_gap else f" --student-tokens {_typical(box.get('tokens'), 30e9)}"
     convention = " --params-convention total" if record.params_convention.startswith("total") else ""
-    print(f"\nnext: distillaw predict --law {name} --student-params 1B{tokens}{convention}")
+    print(f"\nnext: distillaw predict --law {name} --student-params {params}{tokens}{convention}")
+
+
+def _typical(range_: tuple[float, float] | None, usual: float) -> str:
+    """A size to ask about: the usual one where the law has seen it, else the middle of what it has seen."""
+    if range_ is None or range_[0] <= usual <= range_[1]:
+        return format_count(usual)
+    return format_count(float(f"{math.sqrt(range_[0] * range_[1]):.0e}"))
 
 
 _EQUATIONS = {
     "SupervisedLaw": "L = E + ( A/N^alpha + B/D^beta )^gamma",
     "DistillationLaw": "L_S = L_T + L_T^(-c0) [ 1 + (L_T/(Ltilde_S d1))^(1/f1) ]^(-c1 f1) "
+    "( A/N_S^alpha + B/D_S^beta )^gamma",
+    "KappaDistillationLaw": "L_S = L_T + L_T^(-c0) exp( -kappa (L_T/Ltilde_S)^(1/f1) ) "
     "( A/N_S^alpha + B/D_S^beta )^gamma",
     "CapacityGapLine": "T* = slope S + intercept, in millions of parameters",
     "RepetitionCorrection": "D' = U + U R (1 - exp(-(D/U - 1)/R)), R = repeat_scale; N' alike with excess_scale",
@@ -102,8 +115,9 @@ def _derived(law: PublishedLaw) -> dict[str, dict[str, float]]:
     if law.supervised is not None:
         found["supervised"] = law.supervised.derived
     if law.distillation is not None:
-        kappa = {"kappa": law.distillation.coefficients["kappa"]}
-        found["distillation"] = kappa | law.distillation.derived
+        printed = {c.symbol for c in dict(law.record.coefficients)["distillation"]}
+        derived = {"kappa": law.distillation.coefficients["kappa"]} | law.distillation.derived
+        found["distillation"] = {symbol: value for symbol, value in derived.items() if symbol not in printed}
     return found
 
 

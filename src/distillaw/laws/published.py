@@ -91,6 +91,8 @@ class Record:
     """One paragraph each; the first sentence of the first is the warning shown with predictions."""
     refuse_plan: bool
     """True: a plan made with this set must be refused or loudly flagged."""
+    by_name_only: bool = False
+    """True: plans consult it only where it is named, since it describes one text and tiny models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +216,7 @@ def _record(name: str, raw: dict) -> Record:
         ),
         known_problems=tuple(raw.get("known_problems", [])),
         refuse_plan=raw.get("refuse_plan", False),
+        by_name_only=raw.get("by_name_only", False),
     )
 
 

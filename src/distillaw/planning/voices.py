@@ -121,7 +121,8 @@ def find_voices(
     found = [_asked_for(law) for law in laws]
     if record is not None:
         found.append(_study_voice(record))
-    names = laws_available() if published_too is True else list(published_too or ())
+    unasked = [name for name in laws_available() if not published(name).record.by_name_only]
+    names = unasked if published_too is True else list(published_too or ())
     asked = {voice.source for voice in found}
     return found + [v for v in _published_voices(names) if v.source not in asked]
 
