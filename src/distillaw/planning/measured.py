@@ -242,12 +242,14 @@ def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
 
 
 def teacher_name(record: StudyRecord, teacher_run: str) -> str:
-    """How people say it: the teacher by its size and, where sizes repeat, its tokens."""
-    teachers = record.teachers
+    """How people say it: the teacher by its size and, where sizes repeat, its tokens; controls by their text too."""
+    teachers = record.every_teacher
     if teacher_run not in teachers:
         return teacher_run.rstrip("/").split("/")[-1]
     run = teachers[teacher_run]
-    same = [t for t in teachers.values() if t.label == run.label]
+    if teacher_run not in record.teachers:
+        return f"{run.label} teacher ({budget_text(run.tokens)} tokens of the students' text)"
+    same = [t for t in record.teachers.values() if t.label == run.label]
     return (
         f"{run.label} teacher"
         if len(same) == 1
