@@ -199,3 +199,14 @@ def test_chosen_rows_keep_their_numbers(grid):
     bad = changed(grid | {"text": text}, "loss", 4, np.nan)
     with pytest.raises(DataError, match="counting the 20 rows with text = web"):
         dl.fit(bad, family="chinchilla", bootstrap=0, where={"text": "web"})
+
+
+def test_mixed_settings_are_remarked_among_taught_rows_only(study):
+    """Rows without a teacher have lambda 0 by definition; that is no mixture."""
+    taught = np.isfinite(study["teacher_loss"])
+    weights = np.where(taught, 1.0, 0.0)
+    one = dl.fit(study | {"lambda": weights}, family="distillation-reduced", bootstrap=0)
+    assert not any("mix lambda" in note for note in one.notes)
+    weights[np.flatnonzero(taught)[:3]] = 0.5
+    two = dl.fit(study | {"lambda": weights}, family="distillation-reduced", bootstrap=0)
+    assert "rows mix lambda = 0.5, 1.0; the law holds for one value of it" in two.notes

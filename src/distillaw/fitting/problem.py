@@ -242,10 +242,10 @@ def _remarks(
             "rows are taken as independent runs; if several are checkpoints of one run, name it with --group COLUMN "
             "(intervals are too short otherwise)"
         )
+    taught = index[np.isfinite(numbers["teacher_loss"]) | np.isfinite(numbers["teacher_params"])]
     for name in ("lambda", "temperature", "init"):
-        values = (
-            {str(v) for v in np.asarray(table.get(name, ()), dtype=object)[index]} if name in table else set()
-        )
+        rows = index if name == "init" else taught  # without a teacher there is nothing to weigh
+        values = {str(v) for v in np.asarray(table[name], dtype=object)[rows]} if name in table else set()
         values -= {"nan", "None", ""}
         if len(values) > 1:
             notes.append(f"rows mix {name} = {', '.join(sorted(values))}; the law holds for one value of it")
