@@ -87,14 +87,15 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
     best, own = verdict.headline.best, verdict.headline.pretrain
     assert own is not None
     level = f"{100 * verdict.level:.0f} % interval"
+    judged = sum(not row.is_speculative for row in verdict.headline.distil)
     found = [
         Figure(label="Gain of distilling", value=f"{_signed(verdict.gain.mean)} nats/token",
                note=f"{_range(verdict.gain)}, {level}"),
         Figure(label="Probability", value=percent(verdict.probability),
                note=_probability_note(verdict)),
         Figure(label="Best teacher", value=best.teacher.name if best.teacher else "",
-               note=f"best of {len(verdict.headline.distil)} with probability {percent(best.share_best or 0.0)}"
-               if len(verdict.headline.distil) > 1 else "the only one considered"),
+               note=f"best of {judged} with probability {percent(best.share_best or 0.0)}"
+               if judged > 1 else "the only one considered"),
         Figure(label="Student loss", value=f"{nats(best.loss.mean)} nats/token",
                note=f"{nats(own.loss.mean)} without a teacher"),
     ]  # fmt: skip
