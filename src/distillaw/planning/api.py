@@ -155,8 +155,12 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
     if runs is None or runs.best.teacher != headline.best.teacher:  # a band belongs to one teacher
         headline = replace(headline, crossover=by_tokens)
     assert headline.pretrain is not None
-    expected = _expected_loss(headline)  # estimates that no law describes never decide, so they never lead either
-    rows = sorted([headline.pretrain, *headline.alternatives], key=lambda row: (row.is_speculative, expected(row)))
+    expected = _expected_loss(
+        headline
+    )  # estimates that no law describes never decide, so they never lead either
+    rows = sorted(
+        [headline.pretrain, *headline.alternatives], key=lambda row: (row.is_speculative, expected(row))
+    )
     flips = []
     if with_flips and headline.is_decisive:
         trains = headline.best.kind == "train-teacher"
