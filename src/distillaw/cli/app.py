@@ -56,6 +56,10 @@ _VERBS: dict[str, tuple[str, str]] = {
     ),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
     "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
+    "prune": (
+        "distillaw.cli.prune:prune",
+        "A student cut out of its teacher, in Hugging Face format.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

@@ -13,7 +13,11 @@ from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedConfig
+
+    from distillaw.models.importance import Importance
 
 MODEL_TYPES = ("llama", "mistral")
 """Whose weights have our names and our meaning: gated FFN, RMSNorm, rotary positions."""
@@ -53,6 +57,44 @@ def uniform_cut(teacher: Shape, student: Shape) -> Cut:
         layers=tuple(range(first, first + student.layers)), width=tuple(range(student.width)),
         heads=(tuple(range(student.heads)),) * student.layers, ffn=(tuple(range(student.ffn)),) * student.layers,
     )  # fmt: skip
+
+
+def ranked_cut(teacher: Shape, student: Shape, scores: "Importance") -> Cut:
+    """The cut that keeps the units that matter most, in the teacher's order.
+
+    Heads are ranked by whole groups of those that share keys and values, by the mean over the group; where the
+    student has a key-value head per query head, one by one.
+
+    Raises:
+        ConfigError: the student cannot be cut out of the teacher (`check_cut`), or the scores are of another model.
+    """
+    check_cut(teacher, student)
+    wanted = (
+        (teacher.layers,),
+        (teacher.width,),
+        (teacher.layers, teacher.heads),
+        (teacher.layers, teacher.ffn),
+    )
+    got = scores.layers.shape, scores.width.shape, scores.heads.shape, scores.ffn.shape
+    if got != wanted:
+        raise ConfigError(
+            f"importance of another model: its scores have the shapes {got}, the teacher {wanted}"
+        )
+    layers = _top(scores.layers, student.layers)
+    group = student.heads // student.kv_heads
+    heads = []
+    for layer in layers:
+        groups = scores.heads[layer].reshape(-1, group).mean(axis=1)
+        heads.append(tuple(group * g + h for g in _top(groups, student.heads // group) for h in range(group)))
+    return Cut(
+        layers=layers, width=_top(scores.width, student.width), heads=tuple(heads),
+        ffn=tuple(_top(scores.ffn[layer], student.ffn) for layer in layers),
+    )  # fmt: skip
+
+
+def _top(scores: "NDArray[np.float64]", count: int) -> Indices:
+    """The largest scores' indices, ascending; of equals the first."""
+    return tuple(sorted(sorted(range(len(scores)), key=lambda i: -scores[i])[:count]))
 
 
 def check_cut(

@@ -79,3 +79,9 @@ def probe_tokens(model: "PreTrainedModel") -> torch.Tensor:
     second = first.clone()
     second[0, -1] = (second[0, -1] + 1) % vocab_size
     return torch.cat([first, second]).to(model.device)
+
+
+def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
+    """The repeated layers of a model: the longest list of modules in its body."""
+    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return list(max(lists, key=len))

@@ -73,10 +73,10 @@ def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrained
     """A model of the trunk's kind whose weights a checkpoint will replace."""
     if spec.init == "fresh":
         return start_model(spec, None, end_of_text=end_of_text)
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    record: dict[str, Any] = read_json(home / RECORD)
-    return LlamaForCausalLM(LlamaConfig.from_dict(record["config"]))
+    config: dict[str, Any] = dict(read_json(home / RECORD))["config"]
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
 
 
 def start_loss(spec: TrunkSpec, home: Path) -> float | None:

@@ -67,9 +67,3 @@ class Student(torch.nn.Module):
         if self.recipe.precision == "bf16":
             return torch.autocast(device, dtype=torch.bfloat16)
         return contextlib.nullcontext()
-
-
-def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
-    """The repeated layers of a model: the longest list of modules in its body."""
-    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return list(max(lists, key=len))

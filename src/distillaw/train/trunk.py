@@ -20,6 +20,7 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DistillawError, DivergedError
 from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.oracle import AnyTeacher, load_any_teacher
+from distillaw.models.parts import decoder_blocks
 from distillaw.models.source import locate
 from distillaw.models.teacher import architecture_of
 from distillaw.runs.files import write_with
@@ -35,7 +36,7 @@ from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule, schedule_for
 from distillaw.train.speed import Speed
 from distillaw.train.start import blank_model, record_start, start_model
-from distillaw.train.student import Student, decoder_blocks
+from distillaw.train.student import Student
 from distillaw.train.teaching import Alone, OnlineTeacher, Source, StoredTargets
 from distillaw.worlds.oracle import is_oracle
 

