@@ -44,9 +44,14 @@ def shrink(
     if params >= whole * (1 - 1e-9):
         return teacher
     keep = params / whole
-    layers = teacher.layers if keep >= 2 / 3 else max(1, round(teacher.layers * keep**DEPTH_SHARE))
-    found = [shape for depth in {layers, min(layers + 1, teacher.layers), max(layers - 1, 1)}
-             for shape in _of_depth(teacher, depth, params, count, multiple, square)]  # fmt: skip
+    if keep >= 2 / 3:
+        layers, depths = teacher.layers, {teacher.layers}
+    else:
+        layers = max(1, round(teacher.layers * keep**DEPTH_SHARE))
+        depths = {layers, min(layers + 1, teacher.layers), max(layers - 1, 1)}
+    found = [
+        shape for depth in depths for shape in _of_depth(teacher, depth, params, count, multiple, square)
+    ]
     best = min(found, key=lambda shape: _cost(teacher, shape, params, count, layers), default=None)
     if best is None or not 1 / 1.5 < count(best) / params < 1.5:
         nearest = "none" if best is None else f"the nearest has {count(best):,}"
