@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,8 @@ CONTEXT = 512
 """Tokens of a window: that of the reference recipe."""
 TOKENS, HELDOUT_TOKENS = 131_072, 16_384
 """Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
+SCORED_DOCUMENTS = 40
+"""At most, and never more than half of what is read; of each the beginning, as much of all."""
 BYTES_PER_TOKEN = 8.0
 """Generous: text that is read for so many tokens."""
 BATCH_WINDOWS = 4
@@ -79,7 +81,7 @@ def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tupl
         return _params(config, shape)
 
     teacher_params = count(whole)
-    if wishes.shape is not None:
+    if wishes.shape:
         group = whole.heads // whole.kv_heads
         sizes = dict(wishes.shape)
         if "heads" in sizes:
@@ -89,7 +91,7 @@ def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tupl
                     f"cut whole; choose a multiple of {group}"
                 )
             sizes["kv_heads"] = sizes["heads"] // group
-        student = Shape(**{**asdict(whole), **sizes})
+        student = replace(whole, **sizes)  # type: ignore[arg-type]
         check_cut(whole, student, name=name)
     else:
         params = wishes.params if wishes.params is not None else (wishes.keep or 0.0) * teacher_params
@@ -108,7 +110,7 @@ def _params(config: "PreTrainedConfig", shape: Shape) -> int:
 
     counts = []
     for layers in (1, 2):
-        sized = sized_config(config, Shape(**{**asdict(shape), "layers": layers}), tuple(range(layers)))
+        sized = sized_config(config, replace(shape, layers=layers), tuple(range(layers)))
         with torch.device("meta"):
             counts.append(count_parameters(AutoModelForCausalLM.from_config(sized))[0])
     return counts[0] + (shape.layers - 1) * (counts[1] - counts[0])
@@ -147,38 +149,58 @@ def prune_to(
         RunError: the disk is full.
     """
     config = source.config()
-    teacher_shape, shape, teacher_params, params = student_shape(config, wishes, source.name)
+    whole, shape, teacher_params, params = student_shape(config, wishes, source.name)
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
-    identity = content_hash({
-        "teacher": fingerprint(source), "shape": asdict(shape), "by": wishes.by, "tokens": wishes.tokens,
-        "context": wishes.context, "heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading),
-    }, digits=16)  # fmt: skip
-    if (out / RECORD).exists() and (record := read_json(out / RECORD))["identity"] == identity:
+    identity = _identity(source, shape, wishes, text, reading)
+    if (done := _made_before(out, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
-        return record
-    if (out / "config.json").exists() and not (out / RECORD).exists():
-        raise ConfigError(f"{out} holds a model that was not cut here; choose another --out")
+        return done
     tokenizer = source.tokenizer()
     calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
     teacher = load_weights(source, torch.device(device), torch.float32)
-    cut, windows = uniform_cut(teacher_shape, shape), 0
+    cut, windows = uniform_cut(whole, shape), 0
     if calibration is not None and wishes.by != "uniform":
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
         scores = measure_importance(teacher, _batches(calibration), by=wishes.by)  # type: ignore[arg-type]
-        cut, windows = ranked_cut(teacher_shape, shape, scores), scores.windows
-    student = prune(teacher, shape, cut)
-    losses = {} if heldout is None else _losses(teacher, student.to(device).eval(), heldout, wishes.context)
-    _export(student.cpu(), tokenizer, out)
-    record = {
+        cut, windows = ranked_cut(whole, shape, scores), scores.windows
+    student = prune(teacher, shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context)
+    record: dict[str, object] = {
         "identity": identity, "command": command, "teacher": source.name, "teacher_fingerprint": fingerprint(source),
         "teacher_params": teacher_params, "params": params, "keep": params / teacher_params,
-        "total_params": count_parameters(student)[1], "teacher_shape": asdict(teacher_shape), "shape": asdict(shape),
+        "total_params": count_parameters(student)[1], "teacher_shape": asdict(whole), "shape": asdict(shape),
         "importance": wishes.by, "calibration_windows": windows, "context": wishes.context, **losses,
         "advice": advice(params / teacher_params), "cut": asdict(cut),
     }  # fmt: skip
-    write_json(out / RECORD, record)
+    _export(student.cpu(), tokenizer, record, out)
     return record
+
+
+def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | None, reading: Reading) -> str:
+    """What makes two cuts the same: teacher, shape, ranking, text."""
+    return content_hash({
+        "teacher": fingerprint(source), "shape": asdict(shape), "by": wishes.by, "tokens": wishes.tokens,
+        "context": wishes.context, "heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading),
+    }, digits=16)  # fmt: skip
+
+
+def _made_before(out: Path, identity: str) -> dict[str, object] | None:
+    """The record of the same cut; None where there is none.
+
+    Raises:
+        ConfigError: the folder holds another model, or another cut.
+    """
+    if (out / "config.json").exists() and (out / RECORD).exists():
+        record = read_json(out / RECORD)
+        if record["identity"] == identity:
+            return record
+        raise ConfigError(
+            f"{out} holds another cut ({record['command']}); choose another --out, or delete it"
+        )
+    if (out / "config.json").exists():
+        raise ConfigError(f"{out} holds a model that was not cut here; choose another --out")
+    return None
 
 
 def _read(
@@ -189,25 +211,18 @@ def _read(
     excerpt = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000)
     encoded = encode_documents(tokenizer, excerpt.documents)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    per = max(wishes.heldout_tokens // 20, wishes.context)
-    heldout, rest = [], []
-    for ids in encoded:
-        if sum(map(len, heldout)) < wishes.heldout_tokens or len(heldout) < 2:
-            heldout.append(np.array([start, *ids[:per]], dtype=np.int64))
-        else:
-            rest.append(ids)
-    windows = [
-        ids[i : i + wishes.context]
-        for ids in rest
-        for i in range(0, len(ids) - wishes.context + 1, wishes.context)
-    ]
-    windows = windows[: max(1, wishes.tokens // wishes.context)]
+    scored = max(2, min(SCORED_DOCUMENTS, len(encoded) // 2))
+    per = math.ceil(wishes.heldout_tokens / scored)
+    heldout = [np.array([start, *ids[:per]], dtype=np.int64) for ids in encoded[:scored]]
+    size = wishes.context
+    windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(0, len(ids) - size + 1, size)]
+    windows = windows[: max(1, wishes.tokens // size)]
     if wishes.by != "uniform" and not windows:
         raise DataError(
             f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
             "longer text, or a smaller --context"
         )
-    return torch.tensor(windows, dtype=torch.long).reshape(len(windows), -1), heldout
+    return torch.tensor(windows, dtype=torch.long).reshape(len(windows), size), heldout
 
 
 def _batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -238,8 +253,8 @@ def _score(model, heldout: list[np.ndarray], context: int) -> HeldoutLoss:
     return HeldoutLoss(tokens=tokens, loss_sum=total)
 
 
-def _export(student, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """config.json last, so that a folder that was not finished does not load."""
+def _export(student, tokenizer: "PreTrainedTokenizerBase", record: dict[str, object], out: Path) -> None:
+    """config.json last, so that a folder that was not finished does not load and is made again."""
     stage = out / ".prune.tmp"
     with saving(out):
         shutil.rmtree(stage, ignore_errors=True)
@@ -247,6 +262,7 @@ def _export(student, tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
         try:
             student.save_pretrained(stage)
             tokenizer.save_pretrained(str(stage))
+            write_json(stage / RECORD, record)
             for file in sorted(stage.iterdir(), key=lambda file: file.name == "config.json"):
                 os.replace(file, out / file.name)
         finally:

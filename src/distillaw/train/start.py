@@ -75,8 +75,8 @@ def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrained
         return start_model(spec, None, end_of_text=end_of_text)
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config: dict[str, Any] = dict(read_json(home / RECORD))["config"]
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    record: dict[str, Any] = read_json(home / RECORD)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**record["config"]))
 
 
 def start_loss(spec: TrunkSpec, home: Path) -> float | None:

