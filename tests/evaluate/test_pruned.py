@@ -41,8 +41,8 @@ def distillaw(*words):
     )
 
 
-def pruned(teacher, out, *words):
-    options = ("--text", "sotu", "--context", 64, "--tokens", "8k", "--heldout-tokens", "4k")
+def pruned(teacher, out, *words, context=64):
+    options = ("--text", "sotu", "--context", context, "--tokens", "8k", "--heldout-tokens", "4k")
     return distillaw("prune", teacher, "--out", out, *options, *words)
 
 
@@ -93,13 +93,17 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
         (("--student-params", 100), "no shape of 100 non-embedding parameters"),
         (("--heads", 5), "it has 5 heads, its teacher 4"),
         (("--width", 62), "width 62 is no multiple of its 4 heads"),
-        (("--keep", 0.5, "--context", 100_000), "smaller --context"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(teacher, tmp_path, words, said):
     done = pruned(teacher, tmp_path / "no", *words)
     assert done.returncode in (1, 2) and said in done.stderr.replace("\n", " "), done.stderr
     assert not (tmp_path / "no" / "config.json").exists()
+
+
+def test_too_little_text_for_the_windows_is_said(teacher, tmp_path):
+    done = pruned(teacher, tmp_path / "no", "--keep", 0.5, context=100_000)
+    assert done.returncode == 1 and "has 100000 tokens; give more or longer text" in done.stderr
 
 
 def test_a_model_that_lies_there_is_not_written_over(teacher, tmp_path):
