@@ -85,12 +85,15 @@ def prune(
         from distillaw.evaluate.excerpt import check_text
 
         check_text(text)
+    from transformers.utils.logging import disable_progress_bar
+
     from distillaw.cli.display import say
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
     from distillaw.evaluate.pruned import Wishes, prune_to, student_shape
 
     by = importance or ("uniform" if text is None else "gradient")
+    disable_progress_bar()
     wishes = Wishes(params=wanted, keep=_ratio() if by_law else share, shape=shape or None, by=by, context=context,
                     multiple=multiple, **numbers)  # fmt: skip
     if dry_run:
