@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from open_runs_data import Difference, OpenRuns
+from open_runs_data import OpenRuns
 from scipy import stats
 
 from distillaw.report.spending import executed_tokens
@@ -237,12 +237,3 @@ def text(runs: OpenRuns) -> list[dict]:
             found.append({"control": "seen", "size": row["label"], "budget": row["budget"], "teacher": seen,
                           "better_by": gap.document()})  # fmt: skip
     return found
-
-
-def equivalence(gap: Difference, margin: float) -> float:
-    """P value of two one-sided tests that a difference lies within +- margin."""
-    return (
-        float(stats.t.sf((margin - abs(gap.mean)) / gap.se, gap.dof))
-        if gap.se
-        else float(abs(gap.mean) >= margin)
-    )

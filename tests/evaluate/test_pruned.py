@@ -76,9 +76,9 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
     assert again.stdout == first.stdout and "cut before, nothing to do" in again.stderr
     weights = (out / "model.safetensors").read_bytes()
     (out / "config.json").unlink()  # as after a kill
-    (out / ".prune.tmp").mkdir()
+    (out / ".export.tmp").mkdir()
     assert pruned(teacher, out, "--heads", 2).returncode == 0
-    assert (out / "model.safetensors").read_bytes() == weights and not (out / ".prune.tmp").exists()
+    assert (out / "model.safetensors").read_bytes() == weights and not (out / ".export.tmp").exists()
     other = pruned(teacher, out, "--heads", 1)
     assert other.returncode == 2 and "holds another cut" in other.stderr
 

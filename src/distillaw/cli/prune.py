@@ -13,6 +13,10 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
 RATIO = "zhang2023-constant-ratio"
+BY_LAW = (
+    "size by the law of capacity gap: the teacher over 2.5 (arXiv 2311.07052; no interval is published; all weights, "
+    "students pruned from their teacher), taken here of the non-embedding ones"
+)
 
 
 def prune(
@@ -104,6 +108,8 @@ def prune(
             reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
             command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
         )  # fmt: skip
+    if by_law:
+        say(f"  {BY_LAW}", quiet=quiet)
     print_json({k: v for k, v in record.items() if k != "cut"}) if json_ else _print(record, out)
 
 

@@ -101,3 +101,21 @@ def encode_documents(tokenizer: "PreTrainedTokenizerBase", documents: list[str])
     """Token ids of each document, without special tokens; runs on all cores inside the tokenizer."""
     encoded = tokenizer(documents, add_special_tokens=False, return_attention_mask=False, verbose=False)
     return encoded["input_ids"]
+
+
+def start_token(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """What a document follows: the token that the tokenizer itself puts first, else the end of the text before.
+
+    Raises:
+        ConfigError: the tokenizer has neither.
+    """
+    ids = tokenizer("a")["input_ids"]
+    if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id:
+        return tokenizer.bos_token_id
+    for token in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return token
+    raise ConfigError(
+        f"{name}: its tokenizer has neither an end-of-text nor a start token, so a document's first token cannot be "
+        "scored. Set eos_token in its tokenizer_config.json to the token that separated documents in its training"
+    )

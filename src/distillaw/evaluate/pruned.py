@@ -7,8 +7,6 @@ in the student's folder is the record; a second call with the same wishes reads 
 """
 
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,13 +17,13 @@ import torch
 
 from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import WHOLE, Reading
-from distillaw.data.tokenizer import encode_documents
+from distillaw.data.tokenizer import encode_documents, start_token
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.excerpt import read_excerpt
-from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
-from distillaw.evaluate.windows import window_batches
+from distillaw.evaluate.windows import score_documents
 from distillaw.models.axes import family_shape, sized_config
 from distillaw.models.cut import check_cut, ranked_cut, uniform_cut
+from distillaw.models.export import staged
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
 from distillaw.models.importance import measure_importance
@@ -33,7 +31,7 @@ from distillaw.models.prune import prune
 from distillaw.models.shrink import MULTIPLE, advice, shrink
 from distillaw.models.source import ModelSource
 from distillaw.models.teacher import load_weights
-from distillaw.runs.files import content_hash, read_json, saving, write_json
+from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
@@ -173,7 +171,12 @@ def prune_to(
         "importance": wishes.by, "calibration_windows": windows, "context": wishes.context, **losses,
         "advice": advice(params / teacher_params), "cut": asdict(cut),
     }  # fmt: skip
-    _export(student.cpu(), tokenizer, record, out)
+    with staged(
+        out
+    ) as stage:  # config.json goes last: a folder that was not finished does not load and is made again
+        student.cpu().save_pretrained(stage)
+        tokenizer.save_pretrained(str(stage))
+        write_json(stage / RECORD, record)
     return record
 
 
@@ -207,10 +210,10 @@ def _read(
     text: str, reading: Reading, tokenizer: "PreTrainedTokenizerBase", wishes: Wishes
 ) -> tuple[torch.Tensor, list[np.ndarray]]:
     """Calibration windows, shape (windows, context), and the documents to score, each after an end of text."""
-    wanted = wishes.tokens * (wishes.by != "uniform") + wishes.heldout_tokens
+    wanted = wishes.tokens + wishes.heldout_tokens  # the same documents are scored however units are ranked
     excerpt = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000)
     encoded = encode_documents(tokenizer, excerpt.documents)
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    start = start_token(tokenizer.name_or_path, tokenizer)
     scored = max(2, min(SCORED_DOCUMENTS, len(encoded) // 2))
     per = math.ceil(wishes.heldout_tokens / scored)
     heldout = [np.array([start, *ids[:per]], dtype=np.int64) for ids in encoded[:scored]]
@@ -231,7 +234,11 @@ def _batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _losses(teacher, student, heldout: list[np.ndarray], context: int) -> dict[str, object]:
     """Of both on the same documents, with the paired difference."""
-    scored = [_score(model, heldout, context) for model in (teacher, student)]
+    scored = [
+        score_documents(model, heldout, context=context, stride=context) for model in (teacher, student)
+    ]
+    if not all(np.isfinite(each.loss_sum).all() for each in scored):
+        raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
     by_document = [DocumentScores(document=np.arange(len(heldout)), tokens=each.tokens, loss_sum=each.loss_sum)
                    for each in scored]  # fmt: skip
     gap = paired_difference(by_document[1], by_document[0])
@@ -241,29 +248,3 @@ def _losses(teacher, student, heldout: list[np.ndarray], context: int) -> dict[s
         "teacher_loss": scored[0].loss, "teacher_loss_se": scored[0].loss_se, "loss": scored[1].loss,
         "loss_se": scored[1].loss_se, "lost": gap.mean, "lost_se": gap.se, "uniform_guess": math.log(vocab),
     }  # fmt: skip
-
-
-def _score(model, heldout: list[np.ndarray], context: int) -> HeldoutLoss:
-    total, tokens = np.zeros(len(heldout)), np.zeros(len(heldout), np.int64)
-    for batch in window_batches(heldout, context=context, stride=context):
-        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
-        total, tokens = total + found.loss_sum, tokens + found.tokens
-    if not np.isfinite(total).all():
-        raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
-    return HeldoutLoss(tokens=tokens, loss_sum=total)
-
-
-def _export(student, tokenizer: "PreTrainedTokenizerBase", record: dict[str, object], out: Path) -> None:
-    """config.json last, so that a folder that was not finished does not load and is made again."""
-    stage = out / ".prune.tmp"
-    with saving(out):
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
-        try:
-            student.save_pretrained(stage)
-            tokenizer.save_pretrained(str(stage))
-            write_json(stage / RECORD, record)
-            for file in sorted(stage.iterdir(), key=lambda file: file.name == "config.json"):
-                os.replace(file, out / file.name)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)

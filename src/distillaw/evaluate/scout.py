@@ -20,11 +20,10 @@ import numpy as np
 
 from distillaw.accounting.params import count_params
 from distillaw.data.corpus import Reading
-from distillaw.data.tokenizer import encode_documents, tokenizer_hash
+from distillaw.data.tokenizer import encode_documents, start_token, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning
 from distillaw.evaluate.excerpt import Excerpt, read_excerpt
-from distillaw.evaluate.heldout import score_heldout
-from distillaw.evaluate.windows import window_batches
+from distillaw.evaluate.windows import score_documents
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
 from distillaw.models.source import ModelSource, check_config, context_of, locate
@@ -230,39 +229,21 @@ def _measure(
     """What is stored of one candidate: sums over the tokens of each document, and its sizes."""
     began = time.monotonic()
     tokenizer = source.tokenizer()
-    start = _start_token(source.name, tokenizer)
+    start = start_token(source.name, tokenizer)
     encoded = encode_documents(tokenizer, excerpt.documents)
     _check_round_trip(source.name, tokenizer, excerpt.documents, encoded)
     teacher = load_teacher(source, tokenizer, context=context, device=device)
     tokens = np.array([len(ids) for ids in encoded], dtype=np.int64)
     ids = [np.array([start, *ids], dtype=np.int64) for ids in encoded]
-    loss_sum = np.zeros(len(ids))
     progress = _Progress(source.name, int(tokens.sum()), say)
-    for batch in window_batches(ids, context=context, stride=stride):
-        scored = score_heldout(teacher, batch, batch_windows=len(batch.inputs))
-        loss_sum += scored.loss_sum
-        progress.add(int(scored.tokens.sum()))
+    scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.add)
     assert progress.done == tokens.sum()
     params, total_params = _sizes(teacher)
     return {
         "params": params, "total_params": total_params, "vocab": len(tokenizer),
         "tokenizer": tokenizer_hash(tokenizer), "start_token": start, "seconds": time.monotonic() - began,
-        "tokens_per_document": tokens.tolist(), "loss_sum": loss_sum.tolist(),
+        "tokens_per_document": tokens.tolist(), "loss_sum": scored.loss_sum.tolist(),
     }  # fmt: skip
-
-
-def _start_token(name: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """What a document follows: the token that the tokenizer itself puts first, else the end of the text before."""
-    ids = tokenizer("a")["input_ids"]
-    if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id:
-        return tokenizer.bos_token_id
-    for token in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if token is not None:
-            return token
-    raise ConfigError(
-        f"{name}: its tokenizer has neither an end-of-text nor a start token, so a document's first token cannot be "
-        "scored. Set eos_token in its tokenizer_config.json to the token that separated documents in its training"
-    )
 
 
 def _check_round_trip(

@@ -5,13 +5,19 @@ token sees half a context on average, as in training. A smaller stride scores th
 after the first, so that each sees at least context - stride tokens, at context / stride times the cost.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from distillaw.evaluate.heldout import IGNORE, HeldoutSet
+from distillaw.evaluate.heldout import IGNORE, HeldoutLoss, HeldoutSet, score_heldout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from distillaw.models.oracle import AnyTeacher
 
 BATCH_TOKENS = 4096
 """Positions of one forward pass."""
@@ -50,6 +56,31 @@ def window_batches(documents: Sequence[np.ndarray], *, context: int, stride: int
         batch = windows[first : first + max(1, BATCH_TOKENS // windows[first].length)]
         first += len(batch)
         yield _filled(batch, documents)
+
+
+def score_documents(
+    model: "PreTrainedModel | AnyTeacher",
+    documents: Sequence[np.ndarray],
+    *,
+    context: int,
+    stride: int,
+    seen: Callable[[int], None] = lambda tokens: None,
+) -> HeldoutLoss:
+    """Loss sums of documents, every token after the first scored once.
+
+    Args:
+        model: in eval mode.
+        documents: as in `window_batches`.
+        context: as there.
+        stride: as there.
+        seen: told the tokens of each batch when it is scored.
+    """
+    loss_sum, tokens = np.zeros(len(documents)), np.zeros(len(documents), np.int64)
+    for batch in window_batches(documents, context=context, stride=stride):
+        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
+        loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
+        seen(int(found.tokens.sum()))
+    return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
 
 
 def _windows(documents: Sequence[np.ndarray], context: int, stride: int) -> Iterator[_Window]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
+from distillaw.models.axes import family_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,10 +204,4 @@ def shape_of(config: "PreTrainedConfig", name: str) -> Shape:
         raise ConfigError(
             f"no student can be cut out of {name}: {reason}. Choose another teacher, or init = 'fresh'"
         )
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Shape(
-        layers=config.num_hidden_layers, width=config.hidden_size, ffn=config.intermediate_size, heads=heads,
-        kv_heads=config.num_key_value_heads or heads, head_dim=head_dim,
-        vocab=config.vocab_size, context=config.max_position_embeddings, tied=config.tie_word_embeddings,
-    )  # fmt: skip
+    return family_shape(config, name)

@@ -4,9 +4,10 @@
 into place, config.json last: a folder without it does not load, so a kill leaves nothing that looks finished.
 """
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,27 @@ def export_model(
     Raises:
         RunError: the disk is full or not writable.
     """
+    with staged(folder) as stage:
+        model.save_pretrained(stage, state_dict=state_dict)
+        tokenizer.save_pretrained(str(stage))
+        generation_config(tokenizer).save_pretrained(stage)
+        write_json(stage / "config.json", read_json(stage / "config.json") | {"use_cache": True})
+        (stage / "README.md").write_text(card.text(), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to, whose files are moved to `folder` at the end, config.json last.
+
+    Raises:
+        RunError: the disk is full or not writable.
+    """
     stage = folder / ".export.tmp"
     with saving(folder):
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
         try:
-            model.save_pretrained(stage, state_dict=state_dict)
-            tokenizer.save_pretrained(str(stage))
-            generation_config(tokenizer).save_pretrained(stage)
-            write_json(stage / "config.json", read_json(stage / "config.json") | {"use_cache": True})
-            (stage / "README.md").write_text(card.text(), encoding="utf-8")
+            yield stage
             _move(stage, folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.distill.losses import distillation_loss
 from distillaw.errors import DataError
 from distillaw.models.axes import GATED, NEOX
 from distillaw.models.parts import decoder_blocks, head_of, hidden_states
@@ -126,19 +127,13 @@ class _Gradient(_Probe):
         size = len(batch_BT)
         self._masks = {name: torch.ones((size, *total.shape), device=batch_BT.device, requires_grad=True)
                        for name, total in self.totals.items() if name != "layers"}  # fmt: skip
-        hidden_BTD = hidden_states(self.model, batch_BT)
-        loss = sum(self._loss(hidden_BTD[b, :-1], batch_BT[b, 1:]) for b in range(size))
+        hidden_BTD = hidden_states(self.model, batch_BT[:, :-1])
+        # the sum of the windows' own means, since all have as many tokens
+        loss = size * distillation_loss(hidden_BTD, head_of(self.model), batch_BT[:, 1:])
         gradients = torch.autograd.grad(loss, list(self._masks.values()))
         for name, gradient in zip(self._masks, gradients, strict=True):
             self.totals[name] += gradient.abs().sum(0).float()
         self.windows += size
-
-    def _loss(self, hidden_TD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
-        head = head_of(self.model)
-        logits_TV = functional.linear(hidden_TD, head.weight, head.bias).float() * head.scale
-        if head.softcap:
-            logits_TV = head.softcap * torch.tanh(logits_TV / head.softcap)
-        return functional.cross_entropy(logits_TV, labels_T)
 
     def _hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         yield self.model.get_input_embeddings().register_forward_hook(self._mask_width)

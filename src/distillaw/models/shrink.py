@@ -106,7 +106,7 @@ def advice(keep: float) -> str:
     """
     cut = 1 - keep
     if cut <= 1 / 3:
-        return "up to a third in one shot recovers well; about 1e11 tokens were used at 4B to 8B"
+        return "up to a third in one shot recovers well; about 1e11 tokens were used at 4B (arXiv 2408.11796)"
     if cut <= 1 / 2:
         return "a third to a half in one shot recovers with more tokens than a smaller cut"
     steps = max(2, math.ceil(math.log(keep) / math.log(0.7)))

@@ -12,6 +12,7 @@ runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.m
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ class Arm:
         run = self._any()
         return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
 
-    @property
+    @cached_property
     def floors(self) -> tuple[float, float]:
         """What the loss is taken to approach with tokens, and the lowest value that is credible, nats/token.
 
