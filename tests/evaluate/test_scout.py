@@ -10,7 +10,7 @@ from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.data.corpus import Reading
-from distillaw.data.tokenizer import train_tokenizer
+from distillaw.data.tokenizer import start_token, train_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawWarning
 from distillaw.evaluate import scout
 from distillaw.evaluate.excerpt import read_excerpt
@@ -103,17 +103,17 @@ class TestStartToken:
             single="a $A", special_tokens=[("a", tokenizer.bos_token_id)]
         )
         assert tokenizer.bos_token_id != tokenizer.eos_token_id
-        assert scout._start_token("m", tokenizer) == tokenizer.bos_token_id
+        assert start_token("m", tokenizer) == tokenizer.bos_token_id
 
     def test_is_the_end_of_text_otherwise(self, pair):
         tokenizer = AutoTokenizer.from_pretrained(pair[0])
-        assert scout._start_token("m", tokenizer) == tokenizer.eos_token_id
+        assert start_token("m", tokenizer) == tokenizer.eos_token_id
 
     def test_must_exist(self, pair):
         tokenizer = AutoTokenizer.from_pretrained(pair[0])
         tokenizer.bos_token = tokenizer.eos_token = None
         with pytest.raises(ConfigError, match="neither an end-of-text nor a start token"):
-            scout._start_token("m", tokenizer)
+            start_token("m", tokenizer)
 
 
 def test_a_tokenizer_that_loses_text_is_named(candidate, documents, text):

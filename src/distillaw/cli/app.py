@@ -60,6 +60,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.prune:prune",
         "A student cut out of its teacher, in Hugging Face format.",
     ),
+    "distil": (
+        "distillaw.cli.distil:distil",
+        "A student from its start (cut, fresh, pretrained) with its teacher, its arms compared.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

@@ -25,7 +25,7 @@ from distillaw.models.axes import family_shape, sized_config
 from distillaw.models.cut import check_cut, ranked_cut, uniform_cut
 from distillaw.models.export import staged
 from distillaw.models.fingerprint import fingerprint
-from distillaw.models.fresh import count_parameters
+from distillaw.models.fresh import count_config, count_parameters
 from distillaw.models.importance import measure_importance
 from distillaw.models.prune import prune
 from distillaw.models.shrink import MULTIPLE, advice, shrink
@@ -104,13 +104,10 @@ def _params(config: "PreTrainedConfig", shape: Shape) -> int:
 
     Layers are alike, so that one and two of them say it all.
     """
-    from transformers import AutoModelForCausalLM
-
     counts = []
     for layers in (1, 2):
         sized = sized_config(config, replace(shape, layers=layers), tuple(range(layers)))
-        with torch.device("meta"):
-            counts.append(count_parameters(AutoModelForCausalLM.from_config(sized))[0])
+        counts.append(count_config(sized)[0])
     return counts[0] + (shape.layers - 1) * (counts[1] - counts[0])
 
 

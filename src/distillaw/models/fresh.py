@@ -76,6 +76,14 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     return total - sum(sizes[key] for key in outside), total
 
 
+def count_config(config: "PreTrainedConfig") -> tuple[int, int]:
+    """(non-embedding, total) parameters of a configuration, counted on the module without making weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return count_parameters(AutoModelForCausalLM.from_config(config))
+
+
 def weight_flops(config: "PreTrainedConfig") -> float:
     """Forward FLOP per token by two per weight of body and head, for an architecture that accounting does not know.
 

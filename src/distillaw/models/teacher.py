@@ -84,13 +84,8 @@ class Teacher:
         return count_params(architecture).non_embedding if architecture else count_parameters(self.model)[0]
 
     def flops_per_token(self, context: int) -> float:
-        """Forward FLOP per token at a context; measured where accounting does not know the architecture."""
-        architecture = architecture_of(self.model.config)
-        return (
-            forward_flops(architecture, context=context).total
-            if architecture
-            else _measured_flops(self.model, context)
-        )
+        """Forward FLOP per token at a context (`model_flops`)."""
+        return model_flops(self.model, context)
 
 
 def load_teacher(
@@ -128,6 +123,12 @@ def load_teacher(
         name=source.name, model=model, head=_verified_head(source.name, model, len(tokenizer)),
         vocab_size=len(tokenizer), trimmed_rows=trimmed, fingerprint=fingerprint(source),
     )  # fmt: skip
+
+
+def model_flops(model: "PreTrainedModel", context: int) -> float:
+    """Forward FLOP per token at a context; measured where accounting does not know the architecture."""
+    architecture = architecture_of(model.config)
+    return forward_flops(architecture, context=context).total if architecture else _measured_flops(model, context)
 
 
 def architecture_of(config: "PreTrainedConfig") -> Architecture | None:

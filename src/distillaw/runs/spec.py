@@ -63,6 +63,15 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A model on disk that a trunk starts from, or whose architecture it takes (`init = "fresh"`)."""
+
+    folder: str
+    fingerprint: str
+    """Hash of its weights and configuration: what names it, wherever it lies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkSpec:
     """One trunk: a model, the stream it reads, its teacher, its rate."""
 
@@ -95,7 +104,9 @@ class TrunkSpec:
     targets_identity: str | None = None
     """Hash of what determines the stored targets."""
     init: str = "fresh"
-    """`fresh`, or `pruned`: cut out of its teacher."""
+    """`fresh`: drawn by the seed; `pruned`: cut out of its teacher, now or before; `pretrained`: trained before."""
+    start: Start | None = None
+    """A model on disk instead of one of the family; the rate is then plain AdamW's, the same for all weights."""
 
     @property
     def arm(self) -> str:
@@ -104,7 +115,7 @@ class TrunkSpec:
 
     @property
     def shape(self) -> Shape:
-        """The shape of the model (multi-head attention, untied head)."""
+        """The shape of the model (multi-head attention, untied head); a model of `start` is what its folder says."""
         return Shape(
             layers=self.layers, width=self.width, ffn=self.ffn, heads=self.heads, kv_heads=self.heads,
             head_dim=self.recipe.head_dim, vocab=self.vocab_size, context=self.recipe.context,
@@ -114,7 +125,9 @@ class TrunkSpec:
     def trunk_id(self) -> str:
         """Readable name plus the hash of everything that determines the weights."""
         identity = asdict(self)
-        del identity["purpose"], identity["label"], identity["targets"]
+        del identity["purpose"], identity["label"], identity["targets"], identity["start"]
+        if self.start is not None:
+            identity["start"] = self.start.fingerprint
         for settings, name, default in ((identity, "init", "fresh"), (identity["recipe"], "top_k", 0),
                                         (identity["recipe"], "top_p", 1.0)):  # fmt: skip
             if settings[name] == default:  # runs made before there was a choice keep their names

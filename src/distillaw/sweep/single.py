@@ -1,42 +1,35 @@
 """One run from one TOML file, by one process or by the ranks that torchrun started."""
 
 import contextlib
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import TokenStore
-from distillaw.errors import ConfigError, RunError
+from distillaw.data.tokenizer import load_tokenizer
+from distillaw.errors import ConfigError
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.lock import locked
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_study
+from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job, Planner
-from distillaw.sweep.local import available_cores
 from distillaw.sweep.outcome import Display
 from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.started import check_start, started
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
 from distillaw.targets.store import TargetStore
-from distillaw.train.loop import StopTraining
 from distillaw.train.memory import keep_freed_memory
 from distillaw.train.mirror import Mirror
 from distillaw.train.parallel import Ranks, Sharding, join_ranks, launched
-from distillaw.train.stopping import StopRequest
-from distillaw.train.trunk import train_trunk
 
 T = TypeVar("T")
-
-SMALL_PARAMS = 5_000_000
-"""Total parameters below which a step is faster on one thread than on two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +37,15 @@ class SingleSpec:
     """The file that `distillaw train` reads."""
 
     name: str
-    params: str
-    """Target non-embedding size, e.g. "0.3M"."""
     tokens: int
     peak_lr: float
-    """Peak rate at width 64 (train/optim.py has the rule for other widths)."""
+    """Peak rate at width 64 (train/optim.py has the rule for other widths); with `start` the rate of all weights."""
+    params: str = ""
+    """Target non-embedding size of a fresh model, e.g. "0.3M"."""
+    start: str = ""
+    """Instead of `params`: a model to train further (a Hugging Face folder, e.g. of `distillaw prune`)."""
+    init: str = ""
+    """With `start`: `weights`, its own (the default), or `fresh`, only its architecture."""
     teacher: str = ""
     """Folder of the teacher; empty pretrains."""
     targets: str = ""
@@ -61,7 +58,7 @@ class SingleSpec:
     def as_study(self) -> StudySpec:
         """The study whose only wanted run is this one."""
         return StudySpec(
-            name=self.name, students=StudentsSpec(params=(self.params,), tokens=(self.tokens,)),
+            name=self.name, students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
             teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (), data=self.data,
             training=self.training, tuning=TuningSpec(enabled=False), batch_tokens=self.batch_tokens,
             peak_lr=self.peak_lr, seed=self.seed,
@@ -79,6 +76,11 @@ def load_single(path: Path) -> SingleSpec:
         raise ConfigError(
             f"{path}: teacher and targets are both given; the targets name their teacher: drop one"
         )
+    if bool(single.params) == bool(single.start):
+        raise ConfigError(
+            f"{path}: give either params, the size of a fresh model, or start, a model to train further"
+        )
+    check_start(single.start, single.init)
     check_study(single.as_study())
     return single
 
@@ -119,35 +121,13 @@ def run_single(
         run = study.run(job.run_ids[0])
         if run.state() == "done":
             return run.result(), False
-        _set_threads(ranks, job.trunk.total_params)
         mirror = Mirror(tracker, run.path.name, folder, display.note) if tracker and ranks.is_first else None
         try:
-            _train(job, study, ranks, display if ranks.is_first else None, mirror)
+            train_here([job], study, ranks=ranks, display=display if ranks.is_first else None, mirror=mirror)
         finally:
             if mirror is not None:
                 mirror.close()
         return run.result(), True
-
-
-def _train(
-    job: Job, study: StudyFolder, ranks: Ranks, display: Display | None, mirror: Mirror | None
-) -> None:
-    if display:
-        display.started(job, 0)
-
-    def report(tokens: int, loss: float) -> None:
-        if display:
-            display.progressed(job, tokens, loss)
-
-    with StopRequest(report) as request:
-        try:
-            train_trunk(job.trunk, job.budgets, study, ranks=ranks, report=request, mirror=mirror)
-        except StopTraining:
-            if request.received == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
-    if display:
-        display.finished(job)
 
 
 def _job(
@@ -167,11 +147,15 @@ def _job(
     wanted = "distilled" if single.teacher else "supervised"
     jobs = Planner(spec, facts, read_progress(study)).board().jobs
     job = next(job for job in jobs if job.trunk.arm == wanted)
+    trunk = job.trunk
+    if single.start:
+        tokenizer = load_tokenizer(str(store.tokenizer_folder))
+        trunk = started(trunk, single.start, tokenizer, draws_weights=single.init == "fresh")
     if targets is None:
-        return job
+        return Job(trunk=trunk, budgets=job.budgets)
     plan = targets.manifest.plan
     trunk = replace(
-        job.trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint,
+        trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint,
         targets=str(Path(single.targets).resolve()), targets_identity=plan.identity,
     )  # fmt: skip
     return Job(trunk=trunk, budgets=job.budgets)
@@ -191,9 +175,3 @@ def _first_then_all(ranks: Ranks, make: Callable[[], T]) -> T:
     """What the first rank makes on disk and the others then find there."""
     made = ranks.first(make)
     return made if made is not None else make()
-
-
-def _set_threads(ranks: Ranks, total_params: int) -> None:
-    """All cores, divided among the ranks of this machine; one for a small model, which threads only slow down."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
-    torch.set_num_threads(1 if total_params < SMALL_PARAMS else max(1, available_cores() // here))

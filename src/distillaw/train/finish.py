@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from distillaw.accounting.flops import forward_flops
 from distillaw.errors import DataError, DistillawError
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.oracle import AnyTeacher
+from distillaw.models.teacher import model_flops
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import RunFolder, StudyFolder
@@ -79,7 +79,7 @@ def _result(
         "loss": scores.loss,
         "loss_se": scores.loss_se, "peak_lr": spec.peak_lr, "batch_tokens": spec.batch_tokens, "steps": state.step,
         "split": spec.split, "unique_tokens": min(trained, unique_tokens),
-        "train_flops": 3 * forward_flops(spec.shape).total * trained,
+        "train_flops": 3 * model_flops(model, spec.recipe.context) * trained,
         "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
         "teacher_flops_spent": 0.0 if spec.targets else teacher_flops * state.notes.get("teacher_tokens", 0.0),
         "seconds": state.seconds, "device": _device_name(ranks), "vocab_size": spec.vocab_size,

@@ -38,6 +38,8 @@ from distillaw.train.teaching import Signal, Source
 LOG_STEPS = 20
 CHECKPOINT_SECONDS = "DISTILLAW_CHECKPOINT_SECONDS"
 """Environment variable: seconds of training between checkpoints, 30 unless set. No part of what a run is."""
+SAVING_SHARE = 0.05
+"""Most of the time that goes into checkpoints: large models save less often than asked."""
 STACK = "DISTILLAW_STACK"
 """Environment variable: `always` or `never` compute students of one shape as one model; `auto` where it pays."""
 
@@ -223,10 +225,12 @@ def advance(
                 float(feed.ranks.is_first and time.monotonic() - saved > every),
             )
             if stop or save:
+                began = time.monotonic()
                 for lane in lanes:
                     if lane.error is None:
                         lane.save()
                 saved = time.monotonic()
+                every = max(every, (saved - began) / SAVING_SHARE)
             if stop:
                 raise StopTraining("asked to stop; the checkpoints are saved")
 
@@ -318,8 +322,8 @@ def _gathered(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> list[list
 
 def _stack_key(lane: Lane) -> object:
     """Lanes of one key can be one stacked model; others are alone."""
-    trainer = lane.trainer
-    return (trainer.spec.shape, trainer.spec.recipe.precision) if can_stack(trainer.student) else id(lane)
+    spec = lane.trainer.spec
+    return (spec.shape, spec.start, spec.recipe.precision) if can_stack(lane.trainer.student) else id(lane)
 
 
 def _accumulate(

@@ -3,7 +3,7 @@
 The tuned number is the peak rate of a model of width 64. Hidden matrices and the head get it times
 64 / width, embeddings and norm gains get it as it is (Wortsman et al. 2023, arXiv 2309.14322, section 3.2.3,
 after Yang et al. 2022). So one rate serves a family; docs/mup.md shows how far. The study tunes it at both ends all
-the same.
+the same. A model from disk was not made for that rule: all its weights get the rate as it is.
 """
 
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ BASE_WIDTH = 64
 
 
 def build_optimizer(
-    model: "PreTrainedModel", *, width: int, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+    model: "PreTrainedModel", *, width: int | None, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
 ) -> torch.optim.AdamW:
     """AdamW whose groups carry `lr_scale`; `set_learning_rate` turns a schedule's rate into theirs.
 
     Args:
-        model: a Llama-family causal LM with an untied head.
-        width: its hidden size.
+        model: a causal LM; with a width one of the Llama family with an untied head.
+        width: its hidden size; None: one rate for all weights.
         weight_decay: decoupled decay of matrices, per step and times the learning rate.
         betas: moment decays of AdamW.
 
@@ -33,7 +33,7 @@ def build_optimizer(
         ConfigError: the head shares the embedding's weights, which cannot follow the rates of both.
     """
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
-    if head is not None and embedding is head.weight:
+    if width is not None and head is not None and embedding is head.weight:
         raise ConfigError(
             "the model ties its head to its embedding: the head's rate falls as 1/width, the embedding's does not, and "
             "one matrix cannot do both. Untie them (tie_word_embeddings = false, the head a copy of the embedding)"
@@ -43,7 +43,7 @@ def build_optimizer(
         hidden = parameter.dim() == 2 and parameter is not embedding
         (matrices if hidden else others).append(parameter)
     groups = [
-        {"params": matrices, "lr_scale": BASE_WIDTH / width, "weight_decay": weight_decay},
+        {"params": matrices, "lr_scale": 1.0 if width is None else BASE_WIDTH / width, "weight_decay": weight_decay},
         {"params": others, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)

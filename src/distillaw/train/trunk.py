@@ -22,7 +22,7 @@ from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.oracle import AnyTeacher, load_any_teacher
 from distillaw.models.parts import decoder_blocks
 from distillaw.models.source import locate
-from distillaw.models.teacher import architecture_of
+from distillaw.models.teacher import architecture_of, model_flops
 from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
@@ -200,12 +200,12 @@ class Group:
         else:
             teacher = None if spec.teacher_run is None else teacher_source(spec, self.study)
             model = start_model(spec, teacher, end_of_text=end_of_text)
-            if spec.init != "fresh" and teacher is not None:
-                self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
+            self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
         model.train()
         student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
-        optimizer = build_optimizer(model, width=spec.width, weight_decay=spec.recipe.weight_decay)
+        width = None if spec.start is not None else spec.width
+        optimizer = build_optimizer(model, width=width, weight_decay=spec.recipe.weight_decay)
         return Trainer(
             spec=spec, student=wrapped, state=TrainState(model=model, optimizer=optimizer), ranks=self.ranks
         )
@@ -299,7 +299,7 @@ class _Trunk:
         spec, group = self.spec, self._group
         teaching = group.teaching(spec)
         speed = Speed(
-            student_flops=3 * forward_flops(spec.shape).total,
+            student_flops=3 * model_flops(self._trainer.state.model, spec.recipe.context),
             teacher_flops=teaching.flops if teaching.teacher else 0.0,
             device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
         )  # fmt: skip

@@ -1,0 +1,119 @@
+"""`distillaw distil`: a student from its start to its best, beside what else could have become of it."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, whole_count
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_flop, parse_count
+
+
+def distil(
+    start: str,
+    *,
+    teacher: str,
+    corpus: str,
+    tokens: Count,
+    out: Path,
+    smaller: str = "",
+    rates: str = "1e-3",
+    distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
+    alone: bool = True,
+    fresh: bool = True,
+    batch: Count = "1024",
+    context: int = 512,
+    seed: int = 0,
+    text_column: str = "text",
+    section_chars: int = 0,
+    validation_documents: int = 64,
+    quiet: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Train a student from its start with its teacher, and its other arms at equal tokens; resumable.
+
+    The arms: the start as it is, fresh weights of the same architecture, a smaller model that was trained before;
+    each taught and alone. They read the same batches, the teacher reads each batch once for all, and their held-out
+    losses are compared in pairs. One arm alone: distillaw train with `start` in its file.
+
+    Args:
+        start: the student, a Hugging Face folder, mostly of `distillaw prune`.
+        teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub, of the same vocabulary.
+        corpus: text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `sotu`.
+        tokens: tokens of each arm.
+        out: folder for tokens, checkpoints and runs.
+        smaller: a smaller model that was trained before, as one more start.
+        rates: peak learning rates of AdamW, e.g. 3e-4,1e-3; of several each arm keeps its best of a pilot.
+        distill_weight: share of the teacher in the loss; the rest is the text's next token.
+        alone: also train each start without the teacher.
+        fresh: also train fresh weights of the same architecture.
+        batch: tokens of a batch.
+        context: tokens of a sequence.
+        seed: order of batches, fresh weights.
+        text_column: the field that holds the text.
+        section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
+        validation_documents: documents held out.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    from distillaw.sweep.study import require_trainable
+
+    require_trainable()
+    from transformers.utils.logging import disable_progress_bar
+
+    from distillaw.cli.display import make_display
+    from distillaw.data.prepare import DataSpec
+    from distillaw.runs.spec import Recipe
+    from distillaw.sweep.arms import ArmsSpec, train_arms
+
+    disable_progress_bar()
+    if not 0 < distill_weight <= 1:
+        raise ConfigError(
+            f"--lambda {distill_weight}: the teacher's share of the loss, above 0 and at most 1"
+        )
+    size = whole_count(tokens, name="--tokens")
+    spec = ArmsSpec(
+        teacher=teacher, start=start, smaller=smaller, tokens=size, rates=_rates(rates), alone=alone, fresh=fresh,
+        batch_tokens=whole_count(batch, name="--batch"), seed=seed,
+        data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
+                      section_chars=section_chars, validation_documents=validation_documents),
+        training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
+    )  # fmt: skip
+    arms = (2 + 2 * fresh + 2 * bool(smaller)) // (1 if alone else 2)
+    with make_display(arms * size, quiet=quiet) as display:
+        record = train_arms(spec, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
+    print_json(record) if json_ else print_arms(record, out)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(parse_count(part, name="--rates") for part in text.split(","))
+
+
+def print_arms(record: dict[str, Any], out: Path) -> None:
+    """The arms by loss, and what start and teacher were worth."""
+    rows = record["arms"]
+    teacher = next((row["teacher_loss"] for row in rows if row["taught"]), None)
+    print(f"{len(rows)} arms at {format_count(record['tokens'])} tokens; held-out loss on {record['heldout_tokens']:,} "
+          f"tokens of {record['heldout_documents']} documents")  # fmt: skip
+    print(f"teacher {record['teacher']}: {teacher:.3f} nats/token\n")
+    print(f"  {'arm':15} {'before':>7} {'after':>16} {'behind the best':>22}  {'rate':>6}")
+    for row in rows:
+        before = f"{row['start_loss']:.3f}" if row["start_loss"] is not None else "-"
+        low, high = row["behind_best_interval"] or (0.0, 0.0)
+        behind = (
+            f"{row['behind_best']:.3f} [{low:.3f}, {high:.3f}]" if row["behind_best_interval"] else "best"
+        )
+        print(
+            f"  {row['arm']:15} {before:>7} {row['loss']:>8.3f} ± {row['loss_se']:.3f} {behind:>22}  {row['peak_lr']:g}"
+        )
+    print()
+    for pair in record["pairs"]:
+        low, high = pair["interval"]
+        print(f"{pair['what']}: {pair['gain']:+.3f} [{low:+.3f}, {high:+.3f}] nats/token")
+    spent = sum(row["train_flops"] for row in rows)
+    print(f"\nintervals: 90 %, paired over documents, one seed. Students' training {format_flop(spent)}.")
+    print(f"best: {out / 'runs' / rows[0]['run_id']}")

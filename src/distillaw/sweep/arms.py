@@ -1,0 +1,220 @@
+"""One student, several ways to come by it, at equal tokens.
+
+From a cut, from fresh weights of the same architecture, from a smaller model that was trained before; each taught by
+the teacher and alone on the text. All arms read the same batches at the same steps, and the teacher reads each batch
+once for all that it teaches. Their held-out losses are compared in pairs, document by document. Where several rates
+are given, each arm tries each for a part of the tokens and keeps its own best: arms of unlike starts want unlike rates.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
+from distillaw.data.shards import TokenStore
+from distillaw.data.tokenizer import load_tokenizer
+from distillaw.errors import ConfigError
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.source import check_config, locate
+from distillaw.models.vocabulary import check_vocabulary
+from distillaw.runs.files import write_json
+from distillaw.runs.lock import locked
+from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
+from distillaw.runs.spec import Recipe, TrunkSpec
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.here import train_here
+from distillaw.sweep.jobs import Job
+from distillaw.sweep.outcome import Display
+from distillaw.sweep.started import started
+
+RECORD = "arms.json"
+PILOT_SHARE = 8
+"""A rate is tried for this part of the tokens."""
+ALONE = "-alone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmsSpec:
+    """What is compared."""
+
+    teacher: str
+    start: str
+    """The student: a folder, mostly of `distillaw prune`."""
+    tokens: int
+    smaller: str = ""
+    """A smaller model that was trained before, of the same vocabulary; empty: no such arm."""
+    rates: tuple[float, ...] = (1e-3,)
+    """Peak rates of AdamW; of several each arm keeps its best."""
+    alone: bool = True
+    """Whether each start is also trained without the teacher."""
+    fresh: bool = True
+    """Whether the student's architecture is also trained from fresh weights."""
+    batch_tokens: int = 1024
+    seed: int = 0
+    data: DataSpec = field(default_factory=DataSpec)
+    training: Recipe = field(default_factory=Recipe)
+
+    @property
+    def pilot_tokens(self) -> int:
+        """Tokens for which a rate is tried."""
+        return self.tokens // PILOT_SHARE // self.batch_tokens * self.batch_tokens
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            ConfigError: no rate, a rate or a number of tokens out of range.
+        """
+        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
+            raise ConfigError(f"rates {list(self.rates)}: one or more peak rates between 0 and 1, e.g. 1e-3")
+        steps = (self.pilot_tokens if len(self.rates) > 1 else self.tokens) / self.batch_tokens
+        if steps < 4:
+            raise ConfigError(
+                f"tokens = {self.tokens:,} at {self.batch_tokens} per batch leave {steps:.0f} steps to "
+                f"{'a pilot (an eighth)' if len(self.rates) > 1 else 'a run'}; give more tokens or a smaller batch"
+            )
+
+
+def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str = "") -> dict[str, object]:
+    """Train every arm (what is finished is left as it is), compare them and write arms.json and runs.parquet.
+
+    Args:
+        spec: what is compared.
+        folder: for tokens, checkpoints and runs.
+        display: told about progress.
+        command: how the user called, for the record.
+
+    Returns:
+        What arms.json holds.
+
+    Raises:
+        ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
+        RunError: an arm diverged, the disk is full, or asked to stop by SIGTERM (checkpoints saved).
+        KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+    """
+    spec.check()
+    study = StudyFolder(folder.resolve())
+    with locked(study.path / ".lock", f"the folder {folder}"):
+        store = prepare_data(spec.data, study.data, say=display.note)
+        require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
+        arms = {name: Job(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
+        arms = _tuned(spec, arms, study, display)
+        if open_jobs := [job for job in arms.values() if study.run(job.run_ids[0]).state() != "done"]:
+            train_here(open_jobs, study, display=display)
+        record = _compare(spec, arms, study, command)
+        study.write_table({job.run_ids[0]: name for name, job in arms.items()})
+        write_json(study.path / RECORD, record)
+    return record
+
+
+def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]]:
+    """(arm, trunk) at the first rate."""
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
+    teacher = locate(spec.teacher)
+    check_config(teacher, context=spec.training.context)
+    check_vocabulary(teacher, tokenizer)
+    name = str(Path(spec.teacher).resolve()) if Path(spec.teacher).exists() else spec.teacher
+    bare = TrunkSpec(
+        role="student", purpose="grid", label="", layers=0, width=0, ffn=0, heads=0, params=0, total_params=0,
+        vocab_size=len(tokenizer), seed=spec.seed, split="student", peak_lr=spec.rates[0],
+        batch_tokens=spec.batch_tokens, recipe=spec.training, data_hash=store.data_hash, teacher_run=name,
+        teacher_fingerprint=fingerprint(teacher),
+    )  # fmt: skip
+    starts = [started(bare, spec.start, tokenizer)]
+    if spec.fresh:
+        starts.append(started(bare, spec.start, tokenizer, draws_weights=True))
+    if spec.smaller:
+        starts.append(started(bare, spec.smaller, tokenizer))
+    names = (
+        [trunk.init for trunk in starts[:-1]] + ["smaller"]
+        if spec.smaller
+        else [trunk.init for trunk in starts]
+    )
+    for arm, trunk in zip(names, starts, strict=True):
+        yield arm, trunk
+        if spec.alone:
+            yield arm + ALONE, replace(trunk, teacher_run=None, teacher_fingerprint=None)
+
+
+def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display: Display) -> dict[str, Job]:
+    """Each arm at its own best rate; the best pilot goes on from where it stopped."""
+    if len(spec.rates) == 1:
+        return dict(arms)
+    pilots = {
+        arm: [
+            Job(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,)) for rate in spec.rates
+        ]
+        for arm, job in arms.items()
+    }
+    for k in range(
+        len(spec.rates)
+    ):  # one rate of all arms at a time: they share the teacher's forward passes
+        jobs = [tried[k] for tried in pilots.values() if study.run(tried[k].run_ids[0]).state() != "done"]
+        if jobs:
+            train_here(jobs, study, display=display)
+    tuned = {}
+    for arm, tried in pilots.items():
+        losses = [_loss(study, job) for job in tried]
+        best = losses.index(min(losses))
+        for job in tried[:best] + tried[best + 1 :]:
+            shutil.rmtree(study.trunk(job.trunk.trunk_id) / "state", ignore_errors=True)
+        tuned[arm] = replace(tried[best], budgets=(spec.tokens,))
+        edge = "" if 0 < best < len(losses) - 1 else " (at the edge of what was tried)"
+        display.note(f"{arm}: rate {spec.rates[best]:g}{edge}, of " + ", ".join(
+            f"{rate:g}: {loss:.3f}" for rate, loss in zip(spec.rates, losses, strict=True)))  # fmt: skip
+    return tuned
+
+
+def _loss(study: StudyFolder, job: Job) -> float:
+    return float(str(_result(study, job)["loss"]))
+
+
+def _result(study: StudyFolder, job: Job) -> dict[str, object]:
+    result = study.run(job.run_ids[0]).result()
+    assert result is not None
+    return result
+
+
+def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, command: str) -> dict[str, object]:
+    """The arms by loss, each with its paired difference from the best."""
+    results = {arm: _result(study, job) for arm, job in arms.items()}
+    order = sorted(results, key=lambda arm: float(str(results[arm]["loss"])))
+    scores = {
+        arm: read_scores(study.run(job.run_ids[0]).path / "heldout.parquet") for arm, job in arms.items()
+    }
+    rows = []
+    for arm in order:
+        keys = ("run_id", "init", "params", "total_params", "tokens", "start_loss", "loss", "loss_se", "peak_lr",
+                "teacher_loss", "lambda", "train_flops", "teacher_flops", "seconds")  # fmt: skip
+        row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
+        row |= {key: results[arm][key] for key in keys}
+        behind = paired_difference(scores[arm], scores[order[0]])
+        row |= {
+            "behind_best": behind.mean,
+            "behind_best_interval": None if arm == order[0] else behind.interval(),
+        }
+        rows.append(row)
+    first = scores[order[0]]
+    return {
+        "command": command, "teacher": spec.teacher, "start": spec.start, "smaller": spec.smaller, "best": order[0],
+        "tokens": spec.tokens, "seed": spec.seed, "heldout_documents": len(first.tokens),
+        "heldout_tokens": int(first.tokens.sum()), "level": 0.9, "pairs": _pairs(scores), "arms": rows,
+        "training": asdict(spec.training),
+    }  # fmt: skip
+
+
+def _pairs(scores: Mapping[str, DocumentScores]) -> list[dict[str, object]]:
+    """What the two choices are worth: a start against fresh weights, the teacher against none."""
+    wanted: Sequence[tuple[str, str, str]] = [
+        *((f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
+          for arm in scores if arm.endswith(ALONE)),
+        *((f"{arm} against fresh weights", arm, "fresh") for arm in scores
+          if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)),
+    ]  # fmt: skip
+    pairs: list[dict[str, object]] = []
+    for what, first, second in wanted:
+        gain = paired_difference(scores[second], scores[first])
+        pairs.append({"what": what, "first": first, "second": second, "gain": gain.mean, "gain_se": gain.se,
+                      "interval": gain.interval(), "documents": gain.documents})  # fmt: skip
+    return pairs
