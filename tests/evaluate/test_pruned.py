@@ -6,33 +6,15 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillaw.accounting.shapes import Shape
-from distillaw.data.corpus import read_documents
-from distillaw.data.tokenizer import train_tokenizer
-from distillaw.models.fresh import build_model
-
-SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)
+from small_teacher import write_teacher
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A model of 25k weights a layer that has seen some speeches, with its tokenizer."""
-    folder = tmp_path_factory.mktemp("teacher")
-    documents = list(read_documents("sotu"))[:20]
-    tokenizer = train_tokenizer(documents, vocab_size=300)
-    model = build_model(SHAPE, seed=0, end_of_text=tokenizer.eos_token_id)
-    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * 120]).view(120, 8, 64)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for batch in ids:
-        optimizer.zero_grad()
-        model(input_ids=batch, labels=batch).loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))
-    return folder
+    """A small trained teacher."""
+    return write_teacher(tmp_path_factory.mktemp("teacher"))
 
 
 def distillaw(*words):

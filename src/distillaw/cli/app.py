@@ -64,6 +64,14 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.distil:distil",
         "A student from its start (cut, fresh, pretrained) with its teacher, its arms compared.",
     ),
+    "recipe": (
+        "distillaw.cli.recipe:app",
+        "From a teacher to a small chat model: prune, distil, instruct, evaluate, report.",
+    ),
+    "pareto": (
+        "distillaw.cli.pareto:pareto",
+        "Score against training compute: your models among the published ones.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

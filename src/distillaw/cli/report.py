@@ -6,13 +6,19 @@ from distillaw.cli.app import print_json
 
 
 def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
-    """Write the report of a study folder, finished or not.
+    """Write the report of a study folder or of a recipe's, finished or not.
 
     Args:
-        study: the folder that `study run` wrote.
-        out: the HTML file; by default report.html in that folder, with verdict.json beside it.
+        study: the folder that `study run` or `recipe` wrote.
+        out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
         json: print one JSON object: where the report lies, and the verdict.
     """
+    if (study / "recipe.json").exists():
+        from distillaw.report.recipe import write_recipe_report
+
+        path = write_recipe_report(study, out)
+        print_json({"report": str(path)}) if json else print(f"report: {path}")
+        return
     from distillaw.report.document import write_report
     from distillaw.runs.files import read_json
 

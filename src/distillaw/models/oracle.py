@@ -36,6 +36,7 @@ class OracleTeacher:
     head: None = None
     params: None = None
     """It has none."""
+    total_params: None = None
 
     @property
     def settings(self) -> str:

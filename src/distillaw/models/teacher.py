@@ -83,6 +83,11 @@ class Teacher:
         architecture = architecture_of(self.model.config)
         return count_params(architecture).non_embedding if architecture else count_parameters(self.model)[0]
 
+    @property
+    def total_params(self) -> int:
+        """All parameters, each tensor once."""
+        return count_parameters(self.model)[1]
+
     def flops_per_token(self, context: int) -> float:
         """Forward FLOP per token at a context (`model_flops`)."""
         return model_flops(self.model, context)

@@ -7,8 +7,6 @@ Works on studies that are unfinished or in part failed: what is missing is said,
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
@@ -20,23 +18,11 @@ from distillaw.report import content, frozen
 from distillaw.report.controls import control_notes, control_table
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
+from distillaw.report.page import Section, render_page
 from distillaw.report.shipped import LABELS, refit_shipped_table
 from distillaw.report.spending import compute_spent, flop_bars, tuning_curves
 from distillaw.report.svg import Picture
 from distillaw.runs.files import write_json, write_text
-from distillaw.version import __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A heading with its pictures, sentences and, folded away, the numbers behind them."""
-
-    title: str
-    pictures: Sequence[Picture] = ()
-    notes: Sequence[str] = ()
-    table: content.Table | None = None
-    table_title: str = ""
-    open: bool = False
 
 
 def write_report(study_dir: Path, out: Path | None = None) -> Path:
@@ -75,18 +61,9 @@ def render(
     record: StudyRecord, cells: Sequence[Cell], verdict: Verdict | None, note: str, controls: Sequence[Control],
 ) -> str:  # fmt: skip
     """The page as text."""
-    from jinja2 import Environment, StrictUndefined
-
-    templates = files("distillaw.report") / "templates"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["typeset"] = content.typeset
     spent = compute_spent(record)
-    return environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8")).render(
-        title=f"distillaw: {record.name}", record=record, verdict=verdict, version=__version__,
-        css=(templates / "report.css").read_text(encoding="utf-8"),
-        js=(templates / "report.js").read_text(encoding="utf-8"),
+    return render_page(
+        "report.html.j2", title=f"distillaw: {record.name}", record=record, verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
         call_name=_CALLS[verdict.verdict] if verdict else "NO VERDICT",

