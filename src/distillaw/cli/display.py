@@ -66,10 +66,11 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Tokens per second; None until there is something to count."""
+        """Tokens per second; None until there is something to count, and a second to count it in."""
         if self._began is None or not self._tokens:
             return None
-        return self._tokens / max(time.monotonic() - self._began, 1e-9)
+        elapsed = time.monotonic() - self._began
+        return self._tokens / elapsed if elapsed > 1 else None
 
 
 class QuietDisplay:

@@ -143,7 +143,7 @@ def _print_law(law: dict[str, Any]) -> None:
         print(f"  {line}")
     print(f"note: {law['advice']}")
     cost = law["cost"]
-    print(f"cost: {cost['arms']} arms of {format_count(cost['tokens'])} tokens: students {format_flop(cost['student_flop'])}, "
+    print(f"cost: {cost['arms']} arms of {format_count(cost['tokens'])} tokens: {format_flop(cost['student_flop'])}, "
           f"the teacher reading along {format_flop(cost['teacher_flop'])}")  # fmt: skip
 
 
@@ -161,8 +161,8 @@ def _print(record: dict[str, Any], out: Path) -> None:
         print_arms(stages["distil"], out / "distil")
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
-        print(f"\nfine-tuned: {sft['loss_before']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token on held-out "
-              f"answers\nchat model: {stages['instruct']['folder']}")  # fmt: skip
+        print(f"\nfine-tuned: {sft['loss_before']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token on "
+              f"held-out answers\nchat model: {stages['instruct']['folder']}")  # fmt: skip
     if "evaluate" in stages:
         print("\nbits per byte on held-out text: " + ", ".join(
             f"{name} {model['heldout']['bits_per_byte']:.3f} ± {model['heldout']['bits_per_byte_se']:.3f}"
