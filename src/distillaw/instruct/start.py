@@ -11,6 +11,7 @@ import torch
 
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.instruct.folder import TuneFolder
+from distillaw.instruct.hush import hushed
 from distillaw.instruct.masks import Masker
 from distillaw.instruct.packages import require_instruct
 from distillaw.instruct.spec import TuneSpec
@@ -90,7 +91,7 @@ def running(folder: TuneFolder) -> Iterator[None]:
     """
     folder.run.set_status("running")
     try:
-        with saving(folder.path):
+        with saving(folder.path), hushed():
             yield
     except torch.OutOfMemoryError as error:
         told = RunError(f"out of memory ({str(error).splitlines()[0]}); lower --micro-batch or --max-tokens")

@@ -82,7 +82,7 @@ def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str
         "learning_rate": spec.lr, "lr_scheduler_type": "cosine", "warmup_steps": round(spec.warmup * steps),
         "weight_decay": spec.weight_decay, "adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "max_grad_norm": CLIP,
         "optim": "adamw_torch_fused", "seed": spec.seed, "data_seed": spec.seed, "use_cpu": on_cpu,
-        "bf16": not on_cpu, "fp16": False, "gradient_checkpointing": False, "dataloader_pin_memory": not on_cpu,
+        "bf16": not on_cpu, "fp16": False, "activation_checkpointing": False, "dataloader_pin_memory": not on_cpu,
         "remove_unused_columns": False, "logging_steps": max(1, steps // LOG_ROWS), "logging_nan_inf_filter": False,
         "save_strategy": "no", "eval_strategy": "no", "report_to": "none", "disable_tqdm": True, "log_level": "error",
     }  # fmt: skip
