@@ -60,6 +60,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.prune:prune",
         "A student cut out of its teacher, in Hugging Face format.",
     ),
+    "instruct": (
+        "distillaw.cli.instruct:app",
+        "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.instruct.hush import hushed
 from distillaw.instruct.journal import Journal
 from distillaw.instruct.masks import Masker
 from distillaw.instruct.prompts import Prompt, read_prompts
-from distillaw.instruct.start import Say
+from distillaw.instruct.start import Say, silent
 from distillaw.instruct.templates import choose_template
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.source import ModelSource, context_of, locate
@@ -90,7 +91,7 @@ def generate_answers(
     seed: int = 0,
     template: str | None = None,
     device: str = "cpu",
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> Path:
     """Have a chat model answer prompts, each once; a second call goes on where the first stopped.
 
@@ -130,7 +131,8 @@ def generate_answers(
         if about.get("answers") == len(asked):
             say(f"{out}: answered before, nothing to do")
             return out
-        spent = _answer_all(answerer, asked, ids, Journal(out), device, say)
+        with hushed():
+            spent = _answer_all(answerer, asked, ids, Journal(out), device, say)
         rows = Journal(out).rows()
         tokens = sum(int(str(row["tokens"])) for row in rows)
         truncated = sum(row["truncated"] is True for row in rows)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 
+_BREAKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
+"""Line breaks of Unicode that JSON leaves as they are; a row is one line by every count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Journal:
@@ -48,4 +51,5 @@ class Journal:
 
 
 def _line(row: Mapping[str, object]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return text.translate(_BREAKS) + "\n"

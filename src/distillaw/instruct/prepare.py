@@ -15,6 +15,7 @@ from distillaw.instruct.split import held_out
 
 MOST_BAD = 0.05
 """Share of conversations that may fail before the whole is refused."""
+_BAD = "cannot be rendered or masked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Example:
 class Account:
     """What became of the conversations of a file."""
 
+    noun: str = "conversations"
     read: int = 0
     shortened: int = 0
     """Lost trailing turns to fit."""
@@ -46,6 +48,11 @@ class Account:
     first_bad: str | None = None
     """The first that could not be rendered or masked, and why."""
 
+    def bad(self, error: Exception) -> None:
+        """Count one that could not be rendered or masked."""
+        self.skipped[_BAD] += 1
+        self.first_bad = self.first_bad or str(error)
+
     def as_record(self) -> dict[str, object]:
         """For result.json."""
         return {"read": self.read, "shortened": self.shortened, "skipped": dict(self.skipped),
@@ -53,7 +60,7 @@ class Account:
 
     def __str__(self) -> str:
         """One line for people."""
-        parts = [f"{self.read:,} conversations"]
+        parts = [f"{self.read:,} {self.noun}"]
         if self.shortened:
             parts.append(f"{self.shortened:,} lost trailing turns to fit")
         parts += [f"{count:,} left out: {reason}" for reason, count in sorted(self.skipped.items())]
@@ -104,7 +111,7 @@ def prepare_sides(
         elif (example := _example(conversation, masker, max_tokens, account)) is not None:
             examples.append(example)
         seen.add(whole)
-    _check(account, len(examples), max_tokens)
+    check_account(account, len(examples), max_tokens)
     sides = held_out([each.opening for each in examples], validation)
     return Sides(
         train=tuple(e for e, held in zip(examples, sides, strict=True) if not held),
@@ -117,8 +124,7 @@ def _example(conversation: Conversation, masker: Masker, max_tokens: int, accoun
     try:
         masked, shortened = fit(conversation, masker, max_tokens)
     except DataError as error:
-        account.skipped["cannot be rendered or masked"] += 1
-        account.first_bad = account.first_bad or str(error)
+        account.bad(error)
         return None
     if masked is None:
         account.skipped[f"first answer ends beyond {max_tokens:,} tokens"] += 1
@@ -151,12 +157,17 @@ def _first_answers(conversation: Conversation, count: int) -> Conversation:
     return Conversation(messages=conversation.messages[: places[count - 1] + 1], where=conversation.where)
 
 
-def _check(account: Account, usable: int, max_tokens: int) -> None:
-    bad = account.skipped["cannot be rendered or masked"]
+def check_account(account: Account, usable: int, max_tokens: int) -> None:
+    """Refuse a file of which too much fails, or all is left out.
+
+    Raises:
+        DataError: naming the first that failed.
+    """
+    bad = account.skipped[_BAD]
     if bad > MOST_BAD * account.read:
         raise DataError(
-            f"{bad} of {account.read} conversations cannot be rendered or masked (at most {MOST_BAD:.0%} may); the first: "
+            f"{bad} of {account.read} {account.noun} cannot be rendered or masked (at most {MOST_BAD:.0%} may); the first: "
             f"{account.first_bad}"
         )
     if not usable:
-        raise DataError(f"nothing to train on: {account}. Longest allowed: --max-tokens {max_tokens}")
+        raise DataError(f"nothing to train on: {account} (--max-tokens {max_tokens})")

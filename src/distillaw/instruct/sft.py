@@ -26,16 +26,12 @@ from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.generate import teacher_of
 from distillaw.instruct.prepare import Sides, prepare_sides
 from distillaw.instruct.spec import SftSpec
-from distillaw.instruct.start import Say, Start, open_model, run_record, running
+from distillaw.instruct.start import Say, Start, base_model, open_model, run_record, running, silent
 from distillaw.models.fresh import count_parameters
 from distillaw.runs.lock import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
 
 
 def run_sft(
@@ -100,10 +96,10 @@ def _tune(
         assert before is not None
     say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
     trainer = _trainer(spec, start, model, rows, folder, device)
-    base = base_model(trainer, spec)
+    base = base_model(trainer.model, spec)
     seconds = train_to_best(
         trainer, folder, spec, rows=len(rows), score=lambda: figures(score_examples(base, sides.heldout)),
-        patience=spec.patience, say=say,
+        patience=spec.patience, say=say, unit="nats/token",
     )  # fmt: skip
     after = score_examples(base, sides.heldout)
     result = _result(spec, start, sides, folder, record, counts, before, after, seconds, len(rows), device)
@@ -125,11 +121,6 @@ def _trainer(spec: SftSpec, start: Start, model: "PreTrainedModel", rows, folder
         processing_class=start.tokenizer, peft_config=lora_config(spec.lora),
         data_collator=Collator(pad=start.end_token if pad is None else pad, packed=spec.packing),
     )  # fmt: skip
-
-
-def base_model(trainer: "Trainer", spec: SftSpec) -> "PreTrainedModel":
-    """The model in which adapters sit, or the model itself."""
-    return trainer.model.get_base_model() if spec.lora else trainer.model
 
 
 def _result(

@@ -29,6 +29,10 @@ Say = Callable[[str], None]
 """Takes a line of progress."""
 
 
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """A model that can be tuned, not loaded yet."""
@@ -80,6 +84,11 @@ def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str
     )
     return {"run_id": out.resolve().name, "stage": stage, "identity": identity, "command": command,
             **asdict(spec), "template": start.template, "max_tokens": start.max_tokens}  # fmt: skip
+
+
+def base_model(model: "PreTrainedModel", spec: TuneSpec) -> "PreTrainedModel":
+    """The model in which adapters sit, or the model itself."""
+    return model.get_base_model() if spec.lora else model
 
 
 @contextlib.contextmanager

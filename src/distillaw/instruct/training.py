@@ -26,6 +26,7 @@ def train_to_best(
     score: Callable[[], dict[str, float]],
     patience: int,
     say: Say,
+    unit: str,
 ) -> float:
     """Train, or go on training, and leave the best epoch's weights in the model.
 
@@ -37,6 +38,7 @@ def train_to_best(
         score: held-out figures of the model as it is.
         patience: epochs without a lower held-out loss before stopping.
         say: takes a line of progress.
+        unit: of the held-out loss, for people.
 
     Returns:
         Seconds of training, over all starts.
@@ -53,6 +55,7 @@ def train_to_best(
     watch = Watch(
         folder=folder, score=score, keep_weights=lambda epoch: _save_weights(trainer.model, folder.best(epoch)),
         patience=patience, checkpoint_seconds=spec.checkpoint_seconds, spent=spent, say=say,
+        unit=unit,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)

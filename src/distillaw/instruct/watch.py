@@ -21,6 +21,7 @@ class Watch(TrainerCallback):
     def __init__(
         self, *, folder: TuneFolder, score: Callable[[], dict[str, float]], keep_weights: Callable[[int], None],
         patience: int, checkpoint_seconds: float, spent: float, say: Callable[[str], None],
+        unit: str,
     ) -> None:  # fmt: skip
         """Watch a run.
 
@@ -32,9 +33,11 @@ class Watch(TrainerCallback):
             checkpoint_seconds: time between checkpoints.
             spent: seconds trained before this start.
             say: takes a line of progress.
+            unit: of the held-out loss, for people.
         """
         self._folder, self._score, self._keep_weights = folder, score, keep_weights
-        self._patience, self._every, self._spent, self._say = patience, checkpoint_seconds, spent, say
+        self._patience, self._every, self._spent = patience, checkpoint_seconds, spent
+        self._say, self._unit = say, unit
         self._began = self._saved = self._said = time.monotonic()
         self._first_step: int | None = None
 
@@ -88,7 +91,7 @@ class Watch(TrainerCallback):
             self._keep_weights(epoch)
         self._folder.metrics.append({"step": state.global_step, "epoch": epoch, "heldout": figures,
                                      "seconds": self.seconds})  # fmt: skip
-        self._say(f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} nats/token")
+        self._say(f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}")
         control.should_training_stop = control.should_training_stop or is_over(self._folder, self._patience)
         control.should_save = True
 
