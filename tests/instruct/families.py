@@ -53,7 +53,9 @@ def llama3_tokenizer():
 
 def tiny_model(tokenizer, *, seed=0, context=256):
     """A Llama of some 30k weights over a tokenizer."""
-    shape = Shape(layers=2, width=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=len(tokenizer), context=context)
+    shape = Shape(
+        layers=2, width=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=len(tokenizer), context=context
+    )
     return build_model(shape, seed=seed, end_of_text=tokenizer.eos_token_id)
 
 

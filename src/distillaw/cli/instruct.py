@@ -3,18 +3,14 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
 from distillaw.errors import ConfigError
-
-if TYPE_CHECKING:
-    from distillaw.instruct.prepare import Account
-    from distillaw.instruct.spec import TuneSpec
-    from distillaw.instruct.start import Start
 
 app = App(
     name="instruct",
@@ -89,10 +85,11 @@ def sft(
         sides = read_sides(spec, start)
         tokens = sum(len(each.ids) for each in sides.train)
         learnt = sum(each.answer_tokens for each in sides.train)
-        _preview(spec, start, sides.account, len(sides.train), len(sides.heldout), tokens, learnt, json=json_)
+        preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
+                learnt=learnt, as_json=json_)  # fmt: skip
         return
     result = run_sft(spec, out, device=where, say=_teller(quiet), command=_command())
-    print_json(result) if json_ else _print_sft(result, out)
+    print_json(result) if json_ else print_sft(result, out)
 
 
 @app.command
@@ -154,10 +151,11 @@ def dpo(
         sides = read_pair_sides(spec, start)
         learnt = sum(len(each.chosen) + len(each.rejected) for each in sides.train)
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
-        _preview(spec, start, sides.account, len(sides.train), len(sides.heldout), tokens, learnt, json=json_)
+        preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
+                learnt=learnt, as_json=json_)  # fmt: skip
         return
     result = run_dpo(spec, out, device=where, say=_teller(quiet), command=_command())
-    print_json(result) if json_ else _print_dpo(result, out)
+    print_json(result) if json_ else print_dpo(result, out)
 
 
 @app.command
@@ -220,7 +218,7 @@ def generate(
             generate_answers(model, prompts, file, template=style, **settings)  # type: ignore[arg-type]
         contrast_answers(files[0], files[1], out)
     about = read_json(about_file(out))
-    print_json(about) if json_ else _print_generated(about, out)
+    print_json(about) if json_ else print_generated(about, out)
 
 
 def _require() -> None:
@@ -241,61 +239,3 @@ def _teller(quiet: bool):
     from distillaw.cli.display import say
 
     return lambda line: say(f"  {line}", quiet=quiet)
-
-
-def _preview(
-    spec: "TuneSpec", start: "Start", account: "Account", train: int, heldout: int, tokens: int, learnt: int, *,
-    json: bool,
-) -> None:  # fmt: skip
-    from distillaw.instruct.finish import step_flops, training_forwards
-    from distillaw.instruct.spec import DpoSpec
-    from distillaw.quantities import format_flop
-
-    is_dpo = isinstance(spec, DpoSpec)
-    forwards = training_forwards(spec.lora) * spec.epochs + is_dpo
-    flops = step_flops(start.source.config(), tokens=tokens, mean_length=tokens / (train * (1 + is_dpo)), forwards=forwards)
-    if json:
-        print_json({"template": start.template, "end_token": start.tokenizer.convert_ids_to_tokens(start.end_token),
-                    "data": account.as_record(), "train": train, "heldout": heldout, "tokens_per_epoch": learnt,
-                    "all_tokens_per_epoch": tokens, "train_flops": flops, "max_tokens": start.max_tokens})  # fmt: skip
-        return
-    print(f"{start.source.name}, template {start.template}, answers end with "
-          f"{start.tokenizer.convert_ids_to_tokens(start.end_token)}")  # fmt: skip
-    print(f"{account}\n{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch")
-    print(f"at most {spec.epochs} epochs: {format_flop(flops)}")
-
-
-def _print_sft(result: dict, out: Path) -> None:
-    before, after, change = result["before"], result["after"], result["change"]
-    print(f"{result['base']}, template {result['template']}, answers end with {result['end_token']}\n")
-    print(f"  held-out loss  {before['loss']:.4f} ± {before['loss_se']:.4f} -> {after['loss']:.4f} ± {after['loss_se']:.4f} "
-          f"nats/token (perplexity {before['perplexity']:.4g} -> {after['perplexity']:.4g})")  # fmt: skip
-    low, high = change["interval"]
-    print(f"  change         {change['mean']:+.4f}, {low:+.4f} to {high:+.4f} at {change['level']:.0%}, paired over "
-          f"{change['documents']} conversations")  # fmt: skip
-    print(f"  learnt         {result['tokens']:,} tokens of answers among {result['all_tokens']:,}, {result['epochs_run']} "
-          f"epochs, epoch {result['best_epoch']} kept")  # fmt: skip
-    print(f"\n{out / 'model'}")
-
-
-def _print_dpo(result: dict, out: Path) -> None:
-    before, after = result["preference"]["before"], result["preference"]["after"]
-    print(f"{result['base']}, template {result['template']}, beta {result['beta']:g}\n")
-    for name, key, style in (("loss", "loss", ".4f"), ("margin", "margin", ".4f"), ("margin above 0", "accuracy", ".1%"),
-                             ("chosen likelier", "likelier", ".1%")):  # fmt: skip
-        was = "" if key in ("loss", "margin", "accuracy") else f"{before[key]['mean']:{style}} -> "
-        low, high = after[key]["interval"]
-        print(f"  {name:16} {was}{after[key]['mean']:{style}}, {low:{style}} to {high:{style}} at {after[key]['level']:.0%}")
-    print(f"  chosen answers   {result['before']['loss']:.4f} -> {result['loss']:.4f} ± {result['loss_se']:.4f} nats/token")
-    print(f"  {after['pairs']} held-out pairs; at the start the loss is ln 2 = 0.6931 and every margin 0")
-    print(f"\n{out / 'model'}")
-
-
-def _print_generated(about: dict, out: Path) -> None:
-    if "pairs" in about:
-        print(f"{about['pairs']} pairs: chosen by {about['teacher']}, rejected by {about['student']}; not judged")
-        print(f"  left out: {about['cut_off']} cut off, {about['alike']} alike")
-    else:
-        print(f"{about['answers']} answers by {about['teacher']}, {about['tokens']:,} tokens; {about['truncated']} cut off at "
-              f"{about['sampling']['max_new_tokens']} tokens (marked, not learnt)")  # fmt: skip
-    print(f"\n{out}")

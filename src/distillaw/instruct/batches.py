@@ -45,7 +45,9 @@ class Collator:
             ones = [[1] * len(row["input_ids"]) for row in rows]
             return batch | {"attention_mask": _padded(ones, width, 0)}
         positions = [[i for length in row["seq_lengths"] for i in range(length)] for row in rows]
-        return batch | {"position_ids": _padded(positions, width, 0)}  # a padding token is a conversation of its own
+        return batch | {
+            "position_ids": _padded(positions, width, 0)
+        }  # a padding token is a conversation of its own
 
 
 def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int) -> "Dataset":
@@ -70,7 +72,9 @@ def check_packing(model: "PreTrainedModel") -> None:
     Raises:
         ConfigError: the packed logits are not those of the conversations alone.
     """
-    ids = torch.arange(2 * _PROBE, device=model.device).remainder(model.config.get_text_config().vocab_size)[None]
+    ids = torch.arange(2 * _PROBE, device=model.device).remainder(model.config.get_text_config().vocab_size)[
+        None
+    ]
     positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]
     was_training = model.training
     model.eval()

@@ -1,7 +1,7 @@
 """Pairs from two models: a teacher's answer as the chosen one, a student's as the rejected one.
 
-Nobody judged them: `judged` is false in every line, and the names of both models stand beside. That the teacher's answer
-is the better one is an assumption, fair for a strong teacher and a weak student, false for single prompts.
+Nobody judged them: `judged` is false in every line, and the names of both models stand beside. That the teacher's
+answer is the better one is an assumption, fair for a strong teacher and a weak student, false for single prompts.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
     about = [read_json(about_file(file)) for file in (chosen, rejected)]
     theirs, ours = ({str(row["prompt"]): row for row in Journal(file).rows()} for file in (chosen, rejected))
     if theirs.keys() != ours.keys() or any(_asked(theirs[i]) != _asked(ours[i]) for i in theirs):
-        raise DataError(f"{chosen} and {rejected} do not answer the same prompts; generate both from one file")
+        raise DataError(
+            f"{chosen} and {rejected} do not answer the same prompts; generate both from one file"
+        )
     rows, cut_off, alike = [], 0, 0
     for index in sorted(theirs, key=int):
         better, worse = _said(theirs[index]), _said(ours[index])
@@ -49,8 +51,10 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
         elif better == worse:
             alike += 1
         else:
-            rows.append({"prompt": _asked(theirs[index]), "chosen": better, "rejected": worse,
-                         "chosen_by": about[0]["teacher"], "rejected_by": about[1]["teacher"], "judged": False})  # fmt: skip
+            rows.append({
+                "prompt": _asked(theirs[index]), "chosen": better, "rejected": worse,
+                "chosen_by": about[0]["teacher"], "rejected_by": about[1]["teacher"], "judged": False,
+            })  # fmt: skip
     write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_json(about_file(out), {"teacher": about[0]["teacher"], "student": about[1]["teacher"], "judged": False,
                                  "pairs": len(rows), "cut_off": cut_off, "alike": alike})  # fmt: skip

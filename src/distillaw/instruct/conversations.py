@@ -80,7 +80,9 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
                 if line:
                     yield where, json.loads(line)
             except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file") from None
+                raise DataError(
+                    f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file"
+                ) from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg}); a line holds one conversation") from None
 
@@ -92,7 +94,9 @@ def _conversations(value: object, where: str) -> Iterator[Conversation]:
         messages = checked_messages(value["messages"], where)
         yield Conversation(messages=messages, where=where, truncated=value.get("truncated") is True)
     elif isinstance(value, Mapping) and "conversations" in value:
-        yield Conversation(messages=checked_messages(_sharegpt(value["conversations"], where), where), where=where)
+        yield Conversation(
+            messages=checked_messages(_sharegpt(value["conversations"], where), where), where=where
+        )
     elif isinstance(value, Mapping) and "instruction" in value:
         yield from _instructions(value, where)
     else:
@@ -134,7 +138,10 @@ def _instructions(row: Mapping[str, object], where: str) -> Iterator[Conversatio
             raise DataError(f"{where}: an instruction needs an `output`, got {_short(instance)}")
         given = instance.get("input") or ""
         question = f"{row['instruction']}\n\n{given}" if given else row["instruction"]
-        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": instance["output"]}]
+        messages = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": instance["output"]},
+        ]
         yield Conversation(messages=checked_messages(messages, where), where=where)
 
 

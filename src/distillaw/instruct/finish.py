@@ -83,7 +83,9 @@ def kept_scores(file: Path, found: HeldoutLoss | None = None) -> HeldoutLoss | N
     if not file.exists():
         return None
     record = read_json(file)
-    return HeldoutLoss(tokens=np.array(record["tokens"], np.int64), loss_sum=np.array(record["loss_sum"], float))
+    return HeldoutLoss(
+        tokens=np.array(record["tokens"], np.int64), loss_sum=np.array(record["loss_sum"], float)
+    )
 
 
 def write_scores(folder: TuneFolder, found: HeldoutLoss) -> None:
@@ -97,10 +99,14 @@ def readme(result: Mapping[str, object], spec: Mapping[str, object], rows: Mappi
 
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     base, data = PurePath(str(spec["model"])).name, PurePath(str(spec["data"])).name
+    tags = f"tags:\n- distillaw\n- {result['stage']}"
+    head = f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{tags}\n---\n\n"
+    what = (
+        f"# {result['run_id']}\n\nA chat model: `{base}` tuned ({result['stage']}) on `{data}` by distillaw "
+        f"{__version__}, chat template `{spec['template']}` (saved with the tokenizer).\n\n"
+    )
     return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- distillaw\n- "
-        f"{result['stage']}\n---\n\n# {result['run_id']}\n\nA chat model: `{base}` tuned ({result['stage']}) on `{data}` by "
-        f"distillaw {__version__}, chat template `{spec['template']}` (saved with the tokenizer).\n\n| | |\n| --- | --- |\n"
-        f"{table}\n\nErrors are one standard error, clustered by conversation. What the base model and the data say may come "
-        "out of this one; nothing was done about bias or truth. No licence is stated: it depends on both.\n"
+        f"{head}{what}| | |\n| --- | --- |\n{table}\n\nErrors are one standard error, clustered by conversation. What "
+        "the base model and the data say may come out of this one; nothing was done about bias or truth. No licence is "
+        "stated: it depends on both.\n"
     )

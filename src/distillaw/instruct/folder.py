@@ -68,7 +68,9 @@ class TuneFolder:
                 raise ConfigError(f"{self.path} holds something else ({strange[0]}); choose another --out")
             return None
         if (there := read_json(file)).get("identity") != spec["identity"]:
-            raise ConfigError(f"{self.path} holds another run{_difference(there, spec)}; choose another --out")
+            raise ConfigError(
+                f"{self.path} holds another run{_difference(there, spec)}; choose another --out"
+            )
         done = self.path / "result.json"
         return read_json(done) if done.exists() else None
 
@@ -90,7 +92,9 @@ class TuneFolder:
     def checkpointed(self, step: int, seconds: float, *, best_epoch: int | None) -> None:
         """Declare a checkpoint complete, then remove what it makes superfluous."""
         folder = self.checkpoints / f"checkpoint-{step}"
-        sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
+        sizes = {
+            str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()
+        }
         write_json(folder / _COMPLETE, {"seconds": seconds, "files": sizes})
         for other in self.checkpoints.glob("checkpoint-*"):
             if other != folder:
@@ -124,7 +128,9 @@ def _seconds_if_complete(folder: Path) -> float | None:
         return None
     files = record["files"]
     assert isinstance(files, dict)
-    whole = all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items())
+    whole = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
+    )
     return float(str(record["seconds"])) if whole else None
 
 

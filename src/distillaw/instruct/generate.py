@@ -5,15 +5,15 @@ vocabulary in common. Prompts of like length share a batch, longest first; every
 at most one, and a sampled batch depends on the seed and its own prompts only. Answers that meet the limit of tokens are
 marked `truncated`.
 
-    answers.jsonl            {"prompt": 3, "messages": [.., {"role": "assistant", ..}], "tokens": 41, "truncated": false}
-    answers.about.json       teacher, prompts, settings and their hash; totals when it is done
+    answers.jsonl         {"prompt": 3, "messages": [.., {"role": "assistant", ..}], "tokens": 41, "truncated": false}
+    answers.about.json    teacher, prompts, settings and their hash; totals when it is done
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -30,9 +30,6 @@ from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import locked
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SAY_SECONDS = 20.0
 
@@ -151,7 +148,7 @@ class Answerer:
         self._masker = Masker(self.tokenizer)
         ends = [self._masker.end_token(), self.tokenizer.eos_token_id]
         self.ends = list(dict.fromkeys(each for each in ends if each is not None))
-        self._model: PreTrainedModel | None = None
+        self._model: Any = None
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of each prompt, ready for an answer.
@@ -164,8 +161,9 @@ class Answerer:
         room = (context or 10**12) - self.sampling.max_new_tokens
         if long := [i for i, each in enumerate(ids) if len(each) > room]:
             raise DataError(
-                f"{len(long)} prompts leave no room for {self.sampling.max_new_tokens} new tokens in the {context} that "
-                f"{self.source.name} sees; the first is prompt {long[0]} with {len(ids[long[0]])}. Lower --max-new-tokens"
+                f"{len(long)} prompts leave no room for {self.sampling.max_new_tokens} new tokens in the {context} "
+                f"that {self.source.name} sees; the first is prompt {long[0]} with {len(ids[long[0]])}. Lower "
+                "--max-new-tokens"
             )
         return ids
 
@@ -184,7 +182,9 @@ class Answerer:
         model = self._loaded(device)
         width, pad = max(map(len, ids)), self.ends[0]
         inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
-        seen = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in ids], device=model.device)
+        seen = torch.tensor(
+            [[0] * (width - len(each)) + [1] * len(each) for each in ids], device=model.device
+        )
         torch.manual_seed(seed)
         try:
             made = model.generate(input_ids=inputs, attention_mask=seen)[:, width:].tolist()
@@ -196,7 +196,7 @@ class Answerer:
         end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         return (tokens, True) if end is None else (tokens[:end], False)
 
-    def _loaded(self, device: str) -> "PreTrainedModel":
+    def _loaded(self, device: str) -> Any:
         from transformers import GenerationConfig
 
         if self._model is None:
@@ -219,34 +219,45 @@ def _opened(
     Raises:
         ConfigError: the file holds answers of another teacher, to other prompts, or drawn otherwise.
     """
-    identity = content_hash({"weights": fingerprint(source), "prompts": [list(p) for p in asked],
-                             "template": str(answerer.tokenizer.chat_template), **sampling.decisive}, digits=16)  # fmt: skip
+    weights, style = fingerprint(source), str(answerer.tokenizer.chat_template)
+    parts = {"weights": weights, "prompts": [list(p) for p in asked], "template": style, **sampling.decisive}
+    identity = content_hash(parts, digits=16)
     file = about_file(out)
     if file.exists():
         about = read_json(file)
         if about["identity"] != identity:
             raise ConfigError(
-                f"{out} holds answers by {about['teacher']} to {about['prompts']} with {about['sampling']}; the teacher, its "
-                "template, the prompts or the settings differ now. Choose another --out, or delete both files"
+                f"{out} holds answers by {about['teacher']} to {about['prompts']} with {about['sampling']}; the "
+                "teacher, its template, the prompts or the settings differ now. Choose another --out, or delete both "
+                "files"
             )
         return about
     if out.exists():
         raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
-    about = {"identity": identity, "teacher": source.name, "teacher_fingerprint": fingerprint(source), "prompts":
-             str(prompts), "asked": len(asked), "template": answerer.template, "sampling": asdict(sampling)}  # fmt: skip
+    about: dict[str, object] = {
+        "identity": identity, "teacher": source.name, "teacher_fingerprint": weights, "prompts": str(prompts),
+        "asked": len(asked), "template": answerer.template, "sampling": asdict(sampling),
+    }  # fmt: skip
     write_json(file, about)
     return about
 
 
 def _answer_all(
-    answerer: Answerer, asked: Sequence[Prompt], ids: Sequence[list[int]], journal: Journal, device: str, say: Say
+    answerer: Answerer,
+    asked: Sequence[Prompt],
+    ids: Sequence[list[int]],
+    journal: Journal,
+    device: str,
+    say: Say,
 ) -> float:
     """Answer what is not answered yet, batch by batch; returns the seconds of this start."""
     sampling = answerer.sampling
     order = sorted(range(len(asked)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + sampling.batch] for i in range(0, len(order), sampling.batch)]
     done = {int(str(row["prompt"])) for row in journal.keep()}
-    if sampling.temperature:  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
+    if (
+        sampling.temperature
+    ):  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
         done = {int(str(row["prompt"])) for row in journal.keep(lambda row: row["prompt"] in whole)}
     began = said = time.monotonic()
@@ -256,7 +267,9 @@ def _answer_all(
         if not missing:
             continue
         made = answerer.answer([ids[i] for i in missing], device, seed=_batch_seed(sampling.seed, batch[0]))
-        journal.append(*(_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True)))
+        journal.append(
+            *(_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
+        )
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
         if (now := time.monotonic()) - said > SAY_SECONDS or len(done) == len(asked):
@@ -266,8 +279,11 @@ def _answer_all(
     return time.monotonic() - began
 
 
-def _row(answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool) -> Mapping[str, object]:
-    text = answerer.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+def _row(
+    answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool
+) -> Mapping[str, object]:
+    decode = answerer.tokenizer.decode
+    text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
     return {"prompt": index, "messages": [*prompt, {"role": "assistant", "content": text}], "tokens": len(tokens),
             "truncated": truncated}  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """transformers and datasets say nothing but errors."""
+    """Transformers and datasets say nothing but errors."""
     import datasets
     from transformers.utils import logging
 

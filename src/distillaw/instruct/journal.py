@@ -22,7 +22,9 @@ class Journal:
         """What is there, without a torn last line."""
         return read_json_lines(self.path)
 
-    def keep(self, wanted: Callable[[Mapping[str, object]], bool] = lambda row: True) -> list[dict[str, object]]:
+    def keep(
+        self, wanted: Callable[[Mapping[str, object]], bool] = lambda row: True
+    ) -> list[dict[str, object]]:
         """Drop a torn last line and the rows that are not wanted; returns those that stay.
 
         Raises:

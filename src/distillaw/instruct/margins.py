@@ -85,4 +85,6 @@ def _share(values: NDArray[np.float64]) -> Measured:
     shrink = 1 + z**2 / count
     centre = (share + z**2 / (2 * count)) / shrink
     half = z / shrink * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
-    return Measured(mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=(centre - half, centre + half))
+    return Measured(
+        mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=(centre - half, centre + half)
+    )

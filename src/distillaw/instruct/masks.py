@@ -63,7 +63,9 @@ class Masker:
         for token, i in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
             self._special[token] = i
         if not self._special:
-            raise ConfigError(f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end")
+            raise ConfigError(
+                f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end"
+            )
         longest_first = sorted(self._special, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)))
         self._prompt_tail = self._tail_of_prompt()
@@ -77,9 +79,9 @@ class Masker:
         import jinja2
 
         try:
-            return self._tokenizer.apply_chat_template(
-                [dict(each) for each in messages], tokenize=False, add_generation_prompt=prompt
-            )
+            dicts = [dict(each) for each in messages]
+            render = self._tokenizer.apply_chat_template
+            return str(render(dicts, tokenize=False, add_generation_prompt=prompt))
         except jinja2.TemplateError as error:
             raise DataError(f"the chat template refuses it ({error})") from error
 
@@ -166,14 +168,15 @@ class Masker:
         end = self._control.match(after, white)
         if end is None:
             raise DataError(
-                f"the chat template writes {after[:40]!r} after an answer, which does not begin with a special token: the "
-                "model would not learn to stop. Choose another with --template"
+                f"the chat template writes {after[:40]!r} after an answer, which does not begin with a special token: "
+                "the model would not learn to stop. Choose another with --template"
             )
         return end.end()
 
     def _check(self, ids: list[int], text: str) -> None:
         """The masked tokens say the answer, then the end token, and nothing else."""
-        said = self._tokenizer.decode(ids[:-1], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        decode = self._tokenizer.decode
+        said = str(decode(ids[:-1], skip_special_tokens=False, clean_up_tokenization_spaces=False))
         ending = self._special.get(self._control.findall(text)[-1])
         answer = self._control.sub("", text).strip()
         if not ids or ids[-1] != ending or not _same(said, answer):

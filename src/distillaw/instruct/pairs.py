@@ -74,7 +74,9 @@ def read_pairs(file: str | Path) -> Iterator[Pair]:
     for where, row in json_lines(file):
         if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
             found = sorted(row) if isinstance(row, Mapping) else type(row).__name__
-            raise DataError(f"{where}: a pair has `chosen` and `rejected`, and `prompt` or `messages`; found {found}")
+            raise DataError(
+                f"{where}: a pair has `chosen` and `rejected`, and `prompt` or `messages`; found {found}"
+            )
         chosen_before, chosen = _answer(row["chosen"], f"{where}, chosen")
         rejected_before, rejected = _answer(row["rejected"], f"{where}, rejected")
         asked = row.get("prompt", row.get("messages"))
@@ -88,9 +90,10 @@ def _answer(value: object, where: str) -> tuple[list[object], str]:
     """(what stands before the answer, the answer)."""
     if isinstance(value, str):
         return [], value
-    last = value[-1] if isinstance(value, list) and value else None
+    messages = value if isinstance(value, list) else []
+    last = messages[-1] if messages else None
     if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
-        return list(value[:-1]), last["content"]
+        return messages[:-1], last["content"]
     raise DataError(f"{where}: an answer is text, or a list of messages that ends with the assistant's")
 
 
@@ -107,7 +110,7 @@ def prepare_pairs(pairs: Iterator[Pair], masker: Masker, *, max_tokens: int, val
     Args:
         pairs: as read.
         masker: under the model's tokenizer and template.
-        max_tokens: longest prompt with its answer; pairs beyond are left out, since to cut an answer is to judge another.
+        max_tokens: longest prompt with its answer; pairs beyond are left out, for to cut is to judge another.
         validation: share of prompts that is held out.
 
     Raises:
@@ -138,7 +141,9 @@ def _masked(pair: Pair, masker: Masker, account: Account) -> MaskedPair | None:
         prompt, chosen = _split_ids(pair.conversation(pair.chosen), masker)
         other, rejected = _split_ids(pair.conversation(pair.rejected), masker)
         if prompt != other:
-            raise DataError(f"{pair.where}: the template writes the prompt differently before the two answers")
+            raise DataError(
+                f"{pair.where}: the template writes the prompt differently before the two answers"
+            )
     except DataError as error:
         account.bad(error)
         return None

@@ -31,7 +31,16 @@ from distillaw.instruct.generate import teacher_of
 from distillaw.instruct.margins import preference_figures
 from distillaw.instruct.pairs import MaskedPair, PairSides, prepare_pairs, read_pairs
 from distillaw.instruct.spec import DpoSpec
-from distillaw.instruct.start import Say, Start, base_model, open_model, run_record, running, silent
+from distillaw.instruct.start import (
+    Say,
+    Start,
+    base_model,
+    merged_model,
+    open_model,
+    run_record,
+    running,
+    silent,
+)
 from distillaw.models.fresh import count_parameters
 from distillaw.runs.lock import locked
 
@@ -82,7 +91,9 @@ def read_pair_sides(spec: DpoSpec, start: Start) -> PairSides:
         ConfigError: no such file.
         DataError: nothing usable, or too much that is not.
     """
-    return prepare_pairs(read_pairs(spec.data), start.masker, max_tokens=start.max_tokens, validation=spec.validation)
+    return prepare_pairs(
+        read_pairs(spec.data), start.masker, max_tokens=start.max_tokens, validation=spec.validation
+    )
 
 
 def score_pairs(model: "PreTrainedModel", pairs: tuple[MaskedPair, ...]) -> HeldoutLoss:
@@ -105,7 +116,9 @@ def _tune(
     base = base_model(trainer.model, spec)
 
     def score() -> dict[str, float]:
-        found = preference_figures(score_pairs(base, sides.heldout).loss_sum, heldout_reference.loss_sum, beta=spec.beta)
+        found = preference_figures(
+            score_pairs(base, sides.heldout).loss_sum, heldout_reference.loss_sum, beta=spec.beta
+        )
         return {"loss": found.loss.mean, "loss_se": found.loss.se, "margin": found.margin.mean,
                 "accuracy": found.accuracy.mean}  # fmt: skip
 
@@ -114,8 +127,8 @@ def _tune(
     after = score_pairs(base, sides.heldout)
     result = _result(spec, start, sides, folder, record, counts, heldout_reference, after, seconds, device)
     write_scores(folder, _chosen(after))
-    tuned = trainer.model.merge_and_unload() if spec.lora else trainer.model
-    export_chat_model(tuned, start, folder.model, readme(result, record, _card_rows(result)))
+    card = readme(result, record, _card_rows(result))
+    export_chat_model(merged_model(trainer.model, spec), start, folder.model, card)
     return folder.finish(result)
 
 

@@ -1,7 +1,7 @@
 """From a file of conversations to examples: masked, cut to length, split, with an account of what was left out.
 
-One bad conversation does not end a run: it is left out, counted, and the first of its kind is named. Where more than one
-in twenty fails, file and template do not belong together, and that is an error.
+One bad conversation does not end a run: it is left out, counted, and the first of its kind is named. Where more than
+one in twenty fails, file and template do not belong together, and that is an error.
 """
 
 from collections import Counter
@@ -104,7 +104,9 @@ def prepare_sides(
         whole = conversation_hash(conversation.messages)
         if conversation.truncated and not keep_truncated:
             account.skipped["answer cut off"] += 1
-        elif any(each["role"] == "assistant" and not each["content"].strip() for each in conversation.messages):
+        elif any(
+            each["role"] == "assistant" and not each["content"].strip() for each in conversation.messages
+        ):
             account.skipped["an answer is empty"] += 1
         elif whole in seen:
             account.skipped["said before, word for word"] += 1
@@ -133,7 +135,9 @@ def _example(conversation: Conversation, masker: Masker, max_tokens: int, accoun
     end = masked.turns[-1].end
     mask = masked.mask[:end]
     mask[0] = False  # nothing predicts the first token
-    return Example(ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=conversation_hash(conversation.opening))
+    return Example(
+        ids=tuple(masked.ids[:end]), mask=tuple(mask), opening=conversation_hash(conversation.opening)
+    )
 
 
 def fit(conversation: Conversation, masker: Masker, max_tokens: int) -> tuple[Masked | None, bool]:
@@ -166,8 +170,8 @@ def check_account(account: Account, usable: int, max_tokens: int) -> None:
     bad = account.skipped[_BAD]
     if bad > MOST_BAD * account.read:
         raise DataError(
-            f"{bad} of {account.read} {account.noun} cannot be rendered or masked (at most {MOST_BAD:.0%} may); the first: "
-            f"{account.first_bad}"
+            f"{bad} of {account.read} {account.noun} cannot be rendered or masked (at most {MOST_BAD:.0%} may); the "
+            f"first: {account.first_bad}"
         )
     if not usable:
         raise DataError(f"nothing to train on: {account} (--max-tokens {max_tokens})")

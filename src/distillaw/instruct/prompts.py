@@ -34,13 +34,15 @@ def read_prompts(prompts: str | Path) -> list[Prompt]:
         try:
             found = _lines(path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it") from None
+            raise DataError(
+                f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
+            ) from None
     elif path.suffix == ".jsonl":
         found = [_asked(value, where) for where, value in json_lines(path)]
     else:
         raise ConfigError(
-            f"prompts {name!r}: no such file{did_you_mean(name, SHIPPED)}; give a .txt file (one a line), a .jsonl file, or "
-            f"one of {', '.join(SHIPPED)}"
+            f"prompts {name!r}: no such file{did_you_mean(name, SHIPPED)}; give a .txt file (one a line), a .jsonl "
+            f"file, or one of {', '.join(SHIPPED)}"
         )
     once = {tuple((m["role"], m["content"]) for m in prompt): prompt for prompt in found}
     if not once:
@@ -57,8 +59,8 @@ def _asked(value: object, where: str) -> Prompt:
         given = value.get("input")
         return ({"role": "user", "content": f"{asked}\n\n{given}" if given else asked},)
     if isinstance(value, Mapping) and isinstance(messages := value.get("messages"), list):
-        answered = checked_messages([*messages, {"role": "assistant", "content": "-"}] if _waits(messages) else messages,
-                                    where)  # fmt: skip
+        answer = [{"role": "assistant", "content": "-"}] if _waits(messages) else []
+        answered = checked_messages([*messages, *answer], where)
         first = next(i for i, each in enumerate(answered) if each["role"] == "assistant")
         return answered[:first]
     raise DataError(f"{where}: a prompt is a `prompt`, an `instruction` or `messages`")

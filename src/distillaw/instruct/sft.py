@@ -26,7 +26,16 @@ from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.generate import teacher_of
 from distillaw.instruct.prepare import Sides, prepare_sides
 from distillaw.instruct.spec import SftSpec
-from distillaw.instruct.start import Say, Start, base_model, open_model, run_record, running, silent
+from distillaw.instruct.start import (
+    Say,
+    Start,
+    base_model,
+    merged_model,
+    open_model,
+    run_record,
+    running,
+    silent,
+)
 from distillaw.models.fresh import count_parameters
 from distillaw.runs.lock import locked
 
@@ -104,12 +113,14 @@ def _tune(
     after = score_examples(base, sides.heldout)
     result = _result(spec, start, sides, folder, record, counts, before, after, seconds, len(rows), device)
     write_scores(folder, after)
-    tuned = trainer.model.merge_and_unload() if spec.lora else trainer.model
-    export_chat_model(tuned, start, folder.model, readme(result, record, _card_rows(result)))
+    card = readme(result, record, _card_rows(result))
+    export_chat_model(merged_model(trainer.model, spec), start, folder.model, card)
     return folder.finish(result)
 
 
-def _trainer(spec: SftSpec, start: Start, model: "PreTrainedModel", rows, folder: TuneFolder, device: str) -> "Trainer":
+def _trainer(
+    spec: SftSpec, start: Start, model: "PreTrainedModel", rows, folder: TuneFolder, device: str
+) -> "Trainer":
     from transformers import set_seed
 
     from distillaw.instruct.trainers import QuietSFT, lora_config, sft_config

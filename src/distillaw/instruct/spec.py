@@ -75,11 +75,15 @@ class TuneSpec:
         """Rows of one forward pass."""
         if self.micro_batch is not None:
             return self.micro_batch
-        return next(size for size in range(min(LARGEST_MICRO_BATCH, self.batch), 0, -1) if not self.batch % size)
+        return next(
+            size for size in range(min(LARGEST_MICRO_BATCH, self.batch), 0, -1) if not self.batch % size
+        )
 
     def identity(self, **inputs: str) -> str:
         """Hash of the settings and of what they are applied to (weights, data, template), 16 hex digits."""
-        settings = {key: value for key, value in asdict(self).items() if key not in _PASSING and key != "data"}
+        settings = {
+            key: value for key, value in asdict(self).items() if key not in _PASSING and key != "data"
+        }
         return content_hash({"kind": type(self).__name__, **settings, **inputs}, digits=16)
 
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -80,15 +80,22 @@ def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str
     """What spec.json holds: the settings, and the identity of everything that decides the outcome."""
     template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
     identity = spec.identity(
-        weights=fingerprint(start.source), text=file_sha256(Path(spec.data).expanduser()), chat_template=template
+        weights=fingerprint(start.source),
+        text=file_sha256(Path(spec.data).expanduser()),
+        chat_template=template,
     )
     return {"run_id": out.resolve().name, "stage": stage, "identity": identity, "command": command,
             **asdict(spec), "template": start.template, "max_tokens": start.max_tokens}  # fmt: skip
 
 
-def base_model(model: "PreTrainedModel", spec: TuneSpec) -> "PreTrainedModel":
-    """The model in which adapters sit, or the model itself."""
-    return model.get_base_model() if spec.lora else model
+def base_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
+    """The model in which adapters sit, or the model itself; `trained` is what a trainer holds."""
+    return trained.get_base_model() if spec.lora else trained
+
+
+def merged_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":
+    """The model with its adapters added to its weights."""
+    return trained.merge_and_unload() if spec.lora else trained
 
 
 @contextlib.contextmanager
@@ -110,7 +117,9 @@ def running(folder: TuneFolder) -> Iterator[None]:
         folder.run.set_status("failed", error=str(error))
         raise
     except KeyboardInterrupt:
-        folder.run.set_status("planned", error="interrupted; the same command goes on from the last checkpoint")
+        folder.run.set_status(
+            "planned", error="interrupted; the same command goes on from the last checkpoint"
+        )
         raise
     except Exception as error:
         folder.run.set_status("failed", error=f"{type(error).__name__}: {error}")

@@ -14,7 +14,8 @@ from distillaw.instruct.watch import Watch, best_epoch, history, is_over
 from distillaw.runs.files import write_with
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, Trainer
+    import torch
+    from transformers import Trainer
 
 
 def train_to_best(
@@ -48,12 +49,14 @@ def train_to_best(
     """
     from transformers.trainer_callback import PrinterCallback
 
+    model = trainer.model
+    assert model is not None
     last = folder.last_checkpoint()
     checkpoint, spent = last or (None, 0.0)
     step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     folder.metrics.keep(lambda row: int(str(row["step"])) <= step)
     watch = Watch(
-        folder=folder, score=score, keep_weights=lambda epoch: _save_weights(trainer.model, folder.best(epoch)),
+        folder=folder, score=score, keep_weights=lambda epoch: _save_weights(model, folder.best(epoch)),
         patience=patience, checkpoint_seconds=spec.checkpoint_seconds, spent=spent, say=say,
         unit=unit,
     )  # fmt: skip
@@ -67,7 +70,7 @@ def train_to_best(
         spent = watch.seconds
     best = best_epoch(folder)
     assert best is not None, "every epoch ends with a score"
-    trainer.model.load_state_dict(load_file(folder.best(best)), strict=False)
+    model.load_state_dict(load_file(folder.best(best)), strict=False)
     return spent
 
 
@@ -76,6 +79,6 @@ def epochs_run(folder: TuneFolder) -> int:
     return len(history(folder))
 
 
-def _save_weights(model: "PreTrainedModel", file: Path) -> None:
+def _save_weights(model: "torch.nn.Module", file: Path) -> None:
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     write_with(file, lambda path: save_file(trained, path))

@@ -1,8 +1,8 @@
-"""What happens around TRL's steps: the log, held-out scores after each epoch, the best weights, checkpoints, progress."""
+"""What happens around TRL's steps: the log, held-out scores after epochs, the best weights, checkpoints, progress."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -59,26 +59,28 @@ class Watch(TrainerCallback):
             self._said = now
             done = state.global_step - (self._first_step or 0)
             left = (now - self._began) / done * (state.max_steps - state.global_step)
-            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {60 * done / (now - self._began):.3g} steps/min, "
-                      f"about {format_seconds(left)} left")  # fmt: skip
+            rate = f"{60 * done / (now - self._began):.3g} steps/min, about {format_seconds(left)} left"
+            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {rate}")
 
     def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Mapping[str, Any], **kwargs: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """A line of metrics.jsonl.
 
         Raises:
             DivergedError: the loss or the gradient is not finite.
         """
-        if "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
         row = {key: float(logs[key]) for key in _LOGGED if key in logs}
         if not all(math.isfinite(value) for value in row.values()):
             raise DivergedError(
-                f"step {state.global_step}: loss {row['loss']:g}, gradient {row.get('grad_norm', 0.0):g}; the run diverged. "
-                "Lower --lr, or look for damaged weights"
+                f"step {state.global_step}: loss {row['loss']:g}, gradient {row.get('grad_norm', 0.0):g}; the run "
+                "diverged. Lower --lr, or look for damaged weights"
             )
-        self._folder.metrics.append({"step": state.global_step, "epoch": state.epoch, **row, "seconds": self.seconds})
+        self._folder.metrics.append(
+            {"step": state.global_step, "epoch": state.epoch, **row, "seconds": self.seconds}
+        )
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Score; keep the weights if they are the best so far; stop when patience is at its end."""
@@ -91,7 +93,9 @@ class Watch(TrainerCallback):
             self._keep_weights(epoch)
         self._folder.metrics.append({"step": state.global_step, "epoch": epoch, "heldout": figures,
                                      "seconds": self.seconds})  # fmt: skip
-        self._say(f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}")
+        self._say(
+            f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}"
+        )
         control.should_training_stop = control.should_training_stop or is_over(self._folder, self._patience)
         control.should_save = True
 
