@@ -72,3 +72,15 @@ def save_model(folder, tokenizer, *, seed=0, train_steps=0):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def sums(count=48):
+    """Short conversations, some of two turns, as `messages`."""
+    rows = []
+    for i in range(count):
+        a, b = i % 8, i // 8
+        said = [{"role": "user", "content": f"What is {a} and {b}?"},
+                {"role": "assistant", "content": f"{a} and {b} are {a + b}."}]  # fmt: skip
+        more = [{"role": "user", "content": "thank you"}, {"role": "assistant", "content": "Hello!"}]
+        rows.append({"messages": said + more * (i % 3 == 0)})
+    return rows
