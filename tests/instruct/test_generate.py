@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.contrast import contrast_answers
 from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.generate import about_file, generate_answers, teacher_of
+from distillaw.instruct.generate import about_answers, about_file, generate_answers
 from distillaw.instruct.pairs import read_pairs
 from distillaw.instruct.sft import run_sft
 from distillaw.instruct.spec import SftSpec
@@ -50,7 +50,7 @@ def test_answers_are_those_of_each_prompt_alone(teacher, prompts, tmp_path):
         assert row["truncated"] == (tokenizer.eos_token_id not in alone)
     about = json.loads(about_file(out).read_text())
     assert about["answers"] == 12 and about["truncated"] == sum(row["truncated"] for row in found.values())
-    assert teacher_of(out) == str(teacher) and teacher_of(prompts) is None
+    assert about_answers(out)["teacher"] == str(teacher) and about_answers(prompts) == {}
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
@@ -61,7 +61,7 @@ def test_what_a_kill_tore_is_answered_again_the_same(teacher, prompts, tmp_path,
     lines = whole.read_text().splitlines(keepends=True)
     torn.write_text("".join(lines[:6]) + lines[6][:20])  # amid the second batch, amid a line
     about = json.loads(about_file(whole).read_text())
-    for key in ("answers", "truncated", "tokens", "seconds", "device"):
+    for key in ("answers", "truncated", "tokens", "flops", "seconds", "device"):
         del about[key]
     about_file(torn).write_text(json.dumps(about))
     generate_answers(teacher, prompts, torn, **settings)
@@ -72,15 +72,15 @@ def test_what_a_kill_tore_is_answered_again_the_same(teacher, prompts, tmp_path,
 
 
 def test_seeds_and_settings_matter(teacher, prompts, tmp_path):
-    one, two = (generate_answers(teacher, prompts, tmp_path / f"{seed}.jsonl", max_new_tokens=12, temperature=1.5, seed=seed)
-                for seed in (1, 2))  # fmt: skip
+    drawn = {"max_new_tokens": 12, "temperature": 1.5}
+    one, two = (generate_answers(teacher, prompts, tmp_path / f"{s}.jsonl", seed=s, **drawn) for s in (1, 2))
     assert rows(one) != rows(two)
     with pytest.raises(ConfigError, match="holds answers by"):
-        generate_answers(teacher, prompts, one, max_new_tokens=12, temperature=1.5, seed=2)
+        generate_answers(teacher, prompts, one, seed=2, **drawn)
     other = tmp_path / "mine.jsonl"
     other.write_text("{}\n")
     with pytest.raises(ConfigError, match="was not written by this command"):
-        generate_answers(teacher, prompts, other)
+        generate_answers(teacher, prompts, other, max_new_tokens=12)
     with pytest.raises(DataError, match="leave no room for 300 new tokens in the 256"):
         generate_answers(teacher, prompts, tmp_path / "x.jsonl", max_new_tokens=300)
     with pytest.raises(ConfigError, match="temperature = -1"):
@@ -94,7 +94,11 @@ def test_a_student_learns_from_answers_and_the_run_names_the_teacher(teacher, mo
     cut = sum(each.truncated for each in read_conversations(answers))
     result = run_sft(SftSpec(model=str(model), data=str(answers), template="chatml", lr=5e-3, epochs=2, batch=8,
                              validation=0.2), tmp_path / "run")  # fmt: skip
-    assert result["teacher_run"] == str(teacher) and result["change"]["interval"][1] < 0
+    assert (
+        result["teacher_run"] == str(teacher)
+        and result["teacher_flops"] > 0
+        and result["change"]["interval"][1] < 0
+    )
     assert result["data"]["skipped"].get("answer cut off", 0) == cut
 
 

@@ -20,8 +20,10 @@ ODD = (
     {"role": "assistant", "content": " 你 four\n\nare two \n"},
 )
 LLAMA2 = (
-    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' -}}"
-    "{%- elif m['role'] == 'assistant' -%}{{- ' ' + m['content'].strip() + ' ' + eos_token -}}{%- endif -%}{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}"
+    "{{- bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' -}}"
+    "{%- elif m['role'] == 'assistant' -%}{{- ' ' + m['content'].strip() + ' ' + eos_token -}}"
+    "{%- endif -%}{%- endfor -%}"
 )
 FAMILIES = {
     "chatml": (chatml_tokenizer, "chatml"), "llama3": (llama3_tokenizer, "llama3"),
@@ -139,8 +141,9 @@ def test_a_template_without_prompt_for_generation_that_strips_and_adds_spaces():
 def test_a_template_that_moves_the_system_line_is_followed():
     tokenizer = chatml_tokenizer()
     tokenizer.chat_template = (  # as Mistral's: the system line stands in the last question
-        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- 'user:' -}}{%- if loop.index0 == messages|length - 2 "
-        "and messages[0]['role'] == 'system' -%}{{- messages[0]['content'] + ' ' -}}{%- endif -%}{{- m['content'] -}}"
+        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- 'user:' -}}"
+        "{%- if loop.index0 == messages|length - 2 and messages[0]['role'] == 'system' -%}"
+        "{{- messages[0]['content'] + ' ' -}}{%- endif -%}{{- m['content'] -}}"
         "{%- elif m['role'] == 'assistant' -%}{{- 'answer:' + m['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
     )
     found = mask(Masker(tokenizer), TALK)
@@ -173,7 +176,7 @@ def test_a_template_that_cannot_be_masked_names_the_conversation(template, talk,
 
 
 def test_text_that_cannot_be_an_answer_names_the_conversation():
-    tokenizer, masks = masker("chatml")
+    _, masks = masker("chatml")
     for talk, said in (
         ((TALK[1], {"role": "assistant", "content": " \n"}), "an answer is empty"),
         ((TALK[1], {"role": "assistant", "content": "stop<|im_end|>now"}), "control token '<|im_end|>'"),
@@ -204,7 +207,7 @@ def test_a_tokenizer_that_cannot_write_an_answer_is_found_out():
 def test_templates_are_chosen_or_named():
     assert template_names() == ["chatml", "llama3", "minichat", "zephyr"]
     bare = byte_level(["<|endoftext|>"], eos="<|endoftext|>")
-    with pytest.raises(ConfigError, match="no chat template.*--template: chatml, llama3, minichat, zephyr"):
+    with pytest.raises(ConfigError, match=r"no chat template.*--template: chatml, llama3, minichat, zephyr"):
         choose_template(bare, None, model="tiny")
     with pytest.raises(
         ConfigError, match=r"lacks <\|im_end\|>, <\|im_start\|>; minichat and zephyr need only"

@@ -15,6 +15,7 @@ from families import save_model, sums
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DivergedError
+from distillaw.instruct.journal import Journal
 from distillaw.instruct.sft import run_sft
 from distillaw.instruct.spec import SftSpec
 from distillaw.runs.paired import read_scores
@@ -193,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_end(model, chats, tmp_path, more):
     assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5) and resumed["before"] == whole["before"]
     for name, tensor in weights(tmp_path / "whole" / "model").items():
         torch.testing.assert_close(weights(out / "model")[name], tensor, rtol=1e-5, atol=1e-7)
-    logged = [[row["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines() if "loss" in (row := json.loads(line))]
+    logged = [[row["loss"] for row in Journal(folder / "metrics.jsonl").rows() if "loss" in row]
               for folder in (out, tmp_path / "whole")]  # fmt: skip
     assert logged[0] == pytest.approx(logged[1], rel=1e-5)
 

@@ -67,11 +67,7 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
         ConfigError: no such file, or not a .jsonl file.
         DataError: a line that is not UTF-8 or not JSON.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give a .jsonl file, one conversation a line")
-    if path.suffix not in (".jsonl", ".json"):
-        raise ConfigError(f"{path}: conversations are read from .jsonl files, one a line: {_FORMATS}")
+    path = data_file(file)
     with path.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             where = f"{path}, line {number}"
@@ -85,6 +81,20 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
                 ) from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg}); a line holds one conversation") from None
+
+
+def data_file(file: str | Path) -> Path:
+    """The path of a file of JSON lines that is there.
+
+    Raises:
+        ConfigError: no such file, or not a .jsonl file.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give a .jsonl file, one conversation a line")
+    if path.suffix not in (".jsonl", ".json"):
+        raise ConfigError(f"{path}: conversations are read from .jsonl files, one a line: {_FORMATS}")
+    return path
 
 
 def _conversations(value: object, where: str) -> Iterator[Conversation]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.instruct.finish import step_flops
 from distillaw.instruct.hush import hushed
 from distillaw.instruct.journal import Journal
 from distillaw.instruct.masks import Masker
@@ -70,10 +71,10 @@ def about_file(answers: Path) -> Path:
     return answers.with_suffix(".about.json")
 
 
-def teacher_of(answers: Path) -> str | None:
-    """Who wrote the answers of a file; None for a file that was not generated here."""
-    about = about_file(answers.expanduser())
-    return str(read_json(about)["teacher"]) if about.exists() else None
+def about_answers(answers: Path) -> dict[str, object]:
+    """The record of a file of answers: `teacher` and more; empty for a file that was not generated here."""
+    file = about_file(answers.expanduser())
+    return read_json(file) if file.exists() else {}
 
 
 def generate_answers(
@@ -132,9 +133,12 @@ def generate_answers(
             spent = _answer_all(answerer, asked, ids, Journal(out), device, say)
         rows = Journal(out).rows()
         tokens = sum(int(str(row["tokens"])) for row in rows)
-        truncated = sum(row["truncated"] is True for row in rows)
-        write_json(about_file(out), about | {"answers": len(rows), "truncated": truncated, "tokens": tokens,
-                                             "seconds": spent, "device": device})  # fmt: skip
+        read = tokens + sum(map(len, ids))
+        flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
+        write_json(about_file(out), about | {
+            "answers": len(rows), "truncated": sum(row["truncated"] is True for row in rows), "tokens": tokens,
+            "flops": flops, "seconds": spent, "device": device,
+        })  # fmt: skip
     return out
 
 
@@ -179,7 +183,7 @@ class Answerer:
         Raises:
             RunError: out of memory.
         """
-        model = self._loaded(device)
+        model = self.load(device)
         width, pad = max(map(len, ids)), self.ends[0]
         inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
         seen = torch.tensor(
@@ -196,7 +200,8 @@ class Answerer:
         end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         return (tokens, True) if end is None else (tokens[:end], False)
 
-    def _loaded(self, device: str) -> Any:
+    def load(self, device: str) -> Any:
+        """The model, read once; it generates under our settings alone."""
         from transformers import GenerationConfig
 
         if self._model is None:
@@ -260,6 +265,8 @@ def _answer_all(
     ):  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
         whole = {i for batch in batches if done.issuperset(batch) for i in batch}
         done = {int(str(row["prompt"])) for row in journal.keep(lambda row: row["prompt"] in whole)}
+    if len(done) < len(asked):
+        answerer.load(device)
     began = said = time.monotonic()
     tokens, before = 0, len(done)
     for batch in batches:

@@ -27,7 +27,7 @@ from distillaw.instruct.finish import (
     write_scores,
 )
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.generate import teacher_of
+from distillaw.instruct.generate import about_answers
 from distillaw.instruct.margins import preference_figures
 from distillaw.instruct.pairs import MaskedPair, PairSides, prepare_pairs, read_pairs
 from distillaw.instruct.spec import DpoSpec
@@ -191,10 +191,12 @@ def _result(
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     everything = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, chosen = figures(_chosen(reference)), _chosen(after)
+    about = about_answers(Path(spec.data))
     return {
         "run_id": record["run_id"], "stage": "dpo", "role": "student", "purpose": "dpo", "arm": "dpo",
         "params": counts[0], "total_params": counts[1], "tokens": answers, "all_tokens": everything,
-        "teacher_run": teacher_of(Path(spec.data)), "teacher_loss": None, "lambda": None, "temperature": None,
+        "teacher_run": about.get("teacher"), "teacher_flops": about.get("flops"), "teacher_loss": None, "lambda": None,
+        "temperature": None,
         "init": "pretrained", "base": start.source.name, "template": start.template,
         "end_token": start.tokenizer.convert_ids_to_tokens(start.end_token), "seed": spec.seed, "loss": chosen.loss,
         "loss_se": chosen.loss_se, "start_loss": before["loss"], "before": before, "after": figures(chosen),

@@ -23,7 +23,7 @@ from distillaw.instruct.finish import (
     write_scores,
 )
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.generate import teacher_of
+from distillaw.instruct.generate import about_answers
 from distillaw.instruct.prepare import Sides, prepare_sides
 from distillaw.instruct.spec import SftSpec
 from distillaw.instruct.start import (
@@ -145,10 +145,12 @@ def _result(
     answer_tokens = epochs * sum(each.answer_tokens for each in sides.train)
     all_tokens = epochs * sum(len(each.ids) for each in sides.train)
     config = start.source.config()
+    about = about_answers(Path(spec.data))
     return {
         "run_id": record["run_id"], "stage": "sft", "role": "student", "purpose": "sft", "arm": "sft",
         "params": counts[0], "total_params": counts[1], "tokens": answer_tokens, "all_tokens": all_tokens,
-        "teacher_run": teacher_of(Path(spec.data)), "teacher_loss": None, "lambda": None, "temperature": None,
+        "teacher_run": about.get("teacher"), "teacher_flops": about.get("flops"), "teacher_loss": None, "lambda": None,
+        "temperature": None,
         "init": "pretrained", "base": start.source.name, "template": start.template, "end_token":
         start.tokenizer.convert_ids_to_tokens(start.end_token), "seed": spec.seed, "loss": after.loss,
         "loss_se": after.loss_se, "before": figures(before), "after": figures(after), "change": change(after, before),

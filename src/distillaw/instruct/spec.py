@@ -15,8 +15,8 @@ BETAS = (0.9, 0.95)
 CLIP = 1.0
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
 LARGEST_MICRO_BATCH = 8
-_PASSING = ("model", "checkpoint_seconds")
-"""Fields that do not change what is learnt: the weights count, not where they lie."""
+_PASSING = ("model", "data", "template", "checkpoint_seconds")
+"""Fields that do not change what is learnt: weights and texts count, not where they lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,7 @@ class TuneSpec:
 
     def identity(self, **inputs: str) -> str:
         """Hash of the settings and of what they are applied to (weights, data, template), 16 hex digits."""
-        settings = {
-            key: value for key, value in asdict(self).items() if key not in _PASSING and key != "data"
-        }
+        settings = {key: value for key, value in asdict(self).items() if key not in _PASSING}
         return content_hash({"kind": type(self).__name__, **settings, **inputs}, digits=16)
 
 

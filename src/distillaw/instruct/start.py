@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillaw.errors import ConfigError, DistillawError, RunError
+from distillaw.instruct.conversations import data_file
 from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.hush import hushed
 from distillaw.instruct.masks import Masker
@@ -81,7 +82,7 @@ def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str
     template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
     identity = spec.identity(
         weights=fingerprint(start.source),
-        text=file_sha256(Path(spec.data).expanduser()),
+        text=file_sha256(data_file(spec.data)),
         chat_template=template,
     )
     return {"run_id": out.resolve().name, "stage": stage, "identity": identity, "command": command,

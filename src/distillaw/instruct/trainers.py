@@ -7,9 +7,11 @@ with optimiser, schedule and random states. We give it masked token ids, and sco
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from distillaw.errors import ConfigError
 from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPOUT, DpoSpec, SftSpec, TuneSpec
 
 LOG_ROWS = 200
@@ -59,8 +61,9 @@ def sft_config(spec: SftSpec, folder: Path, *, rows: int, device: str) -> SFTCon
 
 def dpo_config(spec: DpoSpec, folder: Path, *, rows: int, device: str) -> DPOConfig:
     """TRL's settings of a preference run."""
-    return DPOConfig(**_common(spec, folder, rows=rows, device=device), beta=spec.beta, max_length=None,
-                     precompute_ref_log_probs=True)  # fmt: skip
+    common = _common(spec, folder, rows=rows, device=device)
+    common["bf16"] = False  # margins are small differences against a reference that was scored in float32
+    return DPOConfig(**common, beta=spec.beta, max_length=None, precompute_ref_log_probs=True)
 
 
 def lora_config(rank: int) -> Any:
@@ -76,6 +79,10 @@ def lora_config(rank: int) -> Any:
 def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str, Any]:
     steps = steps_per_epoch(spec, rows) * spec.epochs
     on_cpu = device == "cpu"
+    if not on_cpu and (count := torch.cuda.device_count()) > 1:
+        raise ConfigError(
+            f"{count} GPUs are visible and one is used; choose it: CUDA_VISIBLE_DEVICES=0 distillaw ..."
+        )
     return {
         "output_dir": str(folder), "per_device_train_batch_size": spec.rows_at_once,
         "gradient_accumulation_steps": spec.batch // spec.rows_at_once, "num_train_epochs": spec.epochs,
