@@ -136,6 +136,8 @@ def _seconds_if_complete(folder: Path) -> float | None:
 
 def _difference(there: Mapping[str, object], ours: Mapping[str, object]) -> str:
     """The settings that differ, in words."""
-    skipped = ("identity", "run_id", "command")
+    skipped = ("identity", "run_id", "command", "model", "data", "template", "checkpoint_seconds")
     keys = [key for key in ours if key not in skipped and there.get(key) != ours[key]]
-    return f" ({', '.join(f'{key} {there.get(key)}, now {ours[key]}' for key in keys[:3])})" if keys else ""
+    if not keys:
+        return " (of other weights, data or template)"
+    return f" ({', '.join(f'{key} {there.get(key)}, now {ours[key]}' for key in keys[:3])})"
