@@ -72,6 +72,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.pareto:pareto",
         "Score against training compute: your models among the published ones.",
     ),
+    "instruct": (
+        "distillaw.cli.instruct:app",
+        "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

@@ -1,0 +1,1 @@
+"""From a language model to a chat model: conversations, templates, masks, tuning, preferences, teachers' answers."""

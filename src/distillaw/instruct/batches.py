@@ -1,0 +1,114 @@
+"""Examples as tensors: packed or one a row, for training; by length, for scoring.
+
+Packed rows hold several conversations that do not see each other: positions begin anew with each and no attention mask
+is given, from which transformers makes masks of blocks. `check_packing` proves it for the model at hand.
+Shape suffixes: B row, T position.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from distillaw.errors import ConfigError
+from distillaw.evaluate.heldout import IGNORE, HeldoutLoss, HeldoutSet, score_heldout
+from distillaw.instruct.prepare import Example
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+SCORED_POSITIONS = 4096
+"""Positions of one forward pass when scoring."""
+_PROBE = 12
+"""Tokens of each conversation with which packing is tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collator:
+    """Rows of a data set as a padded batch.
+
+    A class and no closure, so that data loaders can send it to workers.
+    """
+
+    pad: int
+    packed: bool
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Tensors of shape (B, T): input_ids, labels, and position_ids (packed) or attention_mask."""
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = {"input_ids": _padded([row["input_ids"] for row in rows], width, self.pad),
+                 "labels": _padded([row["labels"] for row in rows], width, IGNORE)}  # fmt: skip
+        if not self.packed:
+            ones = [[1] * len(row["input_ids"]) for row in rows]
+            return batch | {"attention_mask": _padded(ones, width, 0)}
+        positions = [[i for length in row["seq_lengths"] for i in range(length)] for row in rows]
+        return batch | {
+            "position_ids": _padded(positions, width, 0)
+        }  # a padding token is a conversation of its own
+
+
+def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int) -> "Dataset":
+    """A data set of input_ids and labels (IGNORE off the assistant's tokens); packed rows have seq_lengths too.
+
+    Packing is TRL's best-fit decreasing; examples are never cut, since none is longer than a row.
+    """
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    rows = Dataset.from_dict({
+        "input_ids": [list(each.ids) for each in examples],
+        "labels": [[i if m else IGNORE for i, m in zip(each.ids, each.mask, strict=True)] for each in examples],
+    })  # fmt: skip
+    return pack_dataset(rows, max_tokens, "bfd") if packing else rows
+
+
+@torch.no_grad()
+def check_packing(model: "PreTrainedModel") -> None:
+    """Refuse to pack where a conversation would see the one before it in its row.
+
+    Raises:
+        ConfigError: the packed logits are not those of the conversations alone.
+    """
+    ids = torch.arange(2 * _PROBE, device=model.device).remainder(model.config.get_text_config().vocab_size)[
+        None
+    ]
+    positions = torch.arange(_PROBE, device=model.device).repeat(2)[None]
+    was_training = model.training
+    model.eval()
+    packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, _PROBE:]
+    alone = model(input_ids=ids[:, _PROBE:], use_cache=False).logits
+    model.train(was_training)
+    if not torch.allclose(packed.float(), alone.float(), rtol=1e-2, atol=1e-2 * float(alone.float().std())):
+        raise ConfigError(
+            f"--packing: in this model ({model.config.model_type}) a conversation would see the one before it in its "
+            "row; train without --packing"
+        )
+
+
+def score_examples(model: "PreTrainedModel", examples: Sequence[Example]) -> HeldoutLoss:
+    """Loss sums of the assistant's tokens, one row for each example, in the order given."""
+    loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
+    for batch in _scoring_batches(examples):
+        found = score_heldout(model, batch, batch_windows=len(batch.inputs))
+        loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
+    return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
+
+
+def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
+    """Examples of like length together, longest first, so that memory fails early."""
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].ids))
+    while order:
+        width = len(examples[order[0]].ids) - 1
+        some, order = order[: max(1, SCORED_POSITIONS // width)], order[max(1, SCORED_POSITIONS // width) :]
+        inputs = [examples[i].ids[:-1] for i in some]
+        labels = [[t if m else IGNORE for t, m in zip(examples[i].ids[1:], examples[i].mask[1:], strict=True)]
+                  for i in some]  # fmt: skip
+        yield HeldoutSet(inputs=_padded(inputs, width, 0), labels=_padded(labels, width, IGNORE),
+                         document=np.array(some), num_documents=len(examples))  # fmt: skip
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)

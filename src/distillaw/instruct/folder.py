@@ -1,0 +1,143 @@
+"""The folder of a fine-tuning run, and how it survives a kill.
+
+    spec.json status.json metrics.jsonl result.json heldout.parquet
+    model/                     the tuned model, Hugging Face format, with its chat template
+    checkpoints/checkpoint-N/  of the Trainer; `complete.json` in it is written last and lists its files
+    best/epoch-N.safetensors   trained weights after the best epoch so far
+
+A checkpoint counts if every listed file has its size: one that a kill cut short is removed. What was logged after the
+checkpoint that is resumed is dropped, so that a resumed run logs what an uninterrupted one does.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillaw.errors import CacheError, ConfigError
+from distillaw.instruct.journal import Journal
+from distillaw.runs.files import read_json, write_json
+from distillaw.runs.store import RESULT_KEYS, RunFolder
+
+_COMPLETE = "complete.json"
+_OURS = {".lock", ".lock.json", "spec.json", "status.json"}
+
+
+@dataclass(frozen=True, slots=True)
+class TuneFolder:
+    """A run on disk."""
+
+    path: Path
+
+    @property
+    def run(self) -> RunFolder:
+        """Its standard files."""
+        return RunFolder(self.path)
+
+    @property
+    def metrics(self) -> Journal:
+        """metrics.jsonl."""
+        return Journal(self.path / "metrics.jsonl")
+
+    @property
+    def model(self) -> Path:
+        """Where the tuned model goes."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def best(self, epoch: int) -> Path:
+        """Trained weights after an epoch."""
+        return self.path / "best" / f"epoch-{epoch}.safetensors"
+
+    def finished(self, spec: Mapping[str, object]) -> dict[str, object] | None:
+        """The result of this run; None if it is not finished or not begun.
+
+        Args:
+            spec: its record, with `identity`.
+
+        Raises:
+            ConfigError: the folder holds another run, or something else.
+        """
+        file = self.path / "spec.json"
+        if not file.exists():
+            if strange := sorted(each.name for each in self.path.glob("*") if each.name not in _OURS):
+                raise ConfigError(f"{self.path} holds something else ({strange[0]}); choose another --out")
+            return None
+        if (there := read_json(file)).get("identity") != spec["identity"]:
+            raise ConfigError(
+                f"{self.path} holds another run{_difference(there, spec)}; choose another --out"
+            )
+        done = self.path / "result.json"
+        return read_json(done) if done.exists() else None
+
+    def begin(self, spec: Mapping[str, object]) -> None:
+        """Write the record of a run that begins; one that goes on keeps its own."""
+        if not (self.path / "spec.json").exists():
+            self.run.write_spec(spec)
+
+    def last_checkpoint(self) -> tuple[Path, float] | None:
+        """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
+        found = None
+        for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=_step):
+            if (seconds := _seconds_if_complete(folder)) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                found = folder, seconds
+        return found
+
+    def checkpointed(self, step: int, seconds: float, *, best_epoch: int | None) -> None:
+        """Declare a checkpoint complete, then remove what it makes superfluous."""
+        folder = self.checkpoints / f"checkpoint-{step}"
+        sizes = {
+            str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()
+        }
+        write_json(folder / _COMPLETE, {"seconds": seconds, "files": sizes})
+        for other in self.checkpoints.glob("checkpoint-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        for weights in (self.path / "best").glob("epoch-*.safetensors"):
+            if best_epoch is None or weights != self.best(best_epoch):
+                weights.unlink()
+
+    def finish(self, result: Mapping[str, object]) -> dict[str, object]:
+        """Write result.json, the mark of a finished run, and drop what was for going on.
+
+        Keys that other runs have and this one does not are null, so that tables of runs can hold it.
+        """
+        whole = {key: result.get(key) for key in RESULT_KEYS} | dict(result)
+        write_json(self.path / "result.json", whole)
+        self.run.set_status("done")
+        for folder in (self.checkpoints, self.path / "best"):
+            shutil.rmtree(folder, ignore_errors=True)
+        return whole
+
+
+def _step(folder: Path) -> int:
+    text = folder.name.removeprefix("checkpoint-")
+    return int(text) if text.isdigit() else -1
+
+
+def _seconds_if_complete(folder: Path) -> float | None:
+    try:
+        record = read_json(folder / _COMPLETE)
+    except CacheError:
+        return None
+    files = record["files"]
+    assert isinstance(files, dict)
+    whole = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
+    )
+    return float(str(record["seconds"])) if whole else None
+
+
+def _difference(there: Mapping[str, object], ours: Mapping[str, object]) -> str:
+    """The settings that differ, in words."""
+    skipped = ("identity", "run_id", "command", "model", "data", "template", "checkpoint_seconds")
+    keys = [key for key in ours if key not in skipped and there.get(key) != ours[key]]
+    if not keys:
+        return " (of other weights, data or template)"
+    return f" ({', '.join(f'{key} {there.get(key)}, now {ours[key]}' for key in keys[:3])})"

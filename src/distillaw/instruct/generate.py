@@ -1,0 +1,299 @@
+"""A teacher's answers to prompts, as conversations to learn from: distillation at the level of sequences.
+
+Kim and Rush 2016 (arXiv 1606.07947): the student learns what the teacher writes, token by token, so the two need no
+vocabulary in common. Prompts of like length share a batch, longest first; every batch is written whole, so a kill costs
+at most one, and a sampled batch depends on the seed and its own prompts only. Answers that meet the limit of tokens are
+marked `truncated`.
+
+    answers.jsonl         {"prompt": 3, "messages": [.., {"role": "assistant", ..}], "tokens": 41, "truncated": false}
+    answers.about.json    teacher, prompts, settings and their hash; totals when it is done
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.instruct.finish import step_flops
+from distillaw.instruct.hush import hushed
+from distillaw.instruct.journal import Journal
+from distillaw.instruct.masks import Masker
+from distillaw.instruct.prompts import Prompt, read_prompts
+from distillaw.instruct.start import Say, silent
+from distillaw.instruct.templates import choose_template
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.source import ModelSource, context_of, locate
+from distillaw.models.teacher import load_weights
+from distillaw.quantities import format_seconds
+from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.lock import locked
+
+SAY_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 takes the likeliest token each time."""
+    top_p: float = 1.0
+    seed: int = 0
+    batch: int = 8
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.max_new_tokens < 1 or self.batch < 1 or self.seed < 0:
+            raise ConfigError("max_new_tokens and batch are at least 1, seed at least 0")
+        if not 0 <= self.temperature < float("inf") or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"temperature = {self.temperature} must be at least 0, top_p = {self.top_p} above 0 and at most 1"
+            )
+
+    @property
+    def decisive(self) -> dict[str, object]:
+        """The settings that change an answer; of greedy ones, batch and seed do not."""
+        settings = asdict(self)
+        return settings if self.temperature else {"max_new_tokens": self.max_new_tokens, "temperature": 0.0}
+
+
+def about_file(answers: Path) -> Path:
+    """Where the record of a file of answers lies."""
+    return answers.with_suffix(".about.json")
+
+
+def about_answers(answers: Path) -> dict[str, object]:
+    """The record of a file of answers: `teacher` and more; empty for a file that was not generated here."""
+    file = about_file(answers.expanduser())
+    return read_json(file) if file.exists() else {}
+
+
+def generate_answers(
+    teacher: str | Path,
+    prompts: str | Path,
+    out: Path,
+    *,
+    max_new_tokens: int = 256,
+    batch: int = 8,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    template: str | None = None,
+    device: str = "cpu",
+    say: Say = silent,
+) -> Path:
+    """Have a chat model answer prompts, each once; a second call goes on where the first stopped.
+
+    Args:
+        teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
+        prompts: as `read_prompts` takes them.
+        out: a .jsonl file, which `distillaw instruct sft --data` reads.
+        max_new_tokens: longest answer.
+        batch: prompts answered at once.
+        temperature: 0 is greedy.
+        top_p: share of probability that is sampled from.
+        seed: of sampling.
+        template: a chat template's name or file, for a model without one.
+        device: cpu or cuda.
+        say: takes a line of progress.
+
+    Returns:
+        `out`.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: no chat template, impossible settings, or `out` holds answers made otherwise.
+        DataError: no prompts, or one too long for the model.
+        RunError: out of memory or disk, or another process writes there.
+    """
+    sampling = Sampling(
+        max_new_tokens=max_new_tokens, batch=batch, temperature=temperature, top_p=top_p, seed=seed
+    )
+    sampling.check()
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"--out {out}: answers are written to a .jsonl file")
+    source, asked = locate(teacher), read_prompts(prompts)
+    answerer = Answerer(source, template, sampling)
+    ids = answerer.encode(asked)
+    with locked(out.with_name(f".{out.name}.lock"), str(out), say):
+        about = _opened(out, source, prompts, asked, answerer, sampling)
+        if about.get("answers") == len(asked):
+            say(f"{out}: answered before, nothing to do")
+            return out
+        with hushed():
+            spent = _answer_all(answerer, asked, ids, Journal(out), device, say)
+        rows = Journal(out).rows()
+        tokens = sum(int(str(row["tokens"])) for row in rows)
+        read = tokens + sum(map(len, ids))
+        flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
+        write_json(about_file(out), about | {
+            "answers": len(rows), "truncated": sum(row["truncated"] is True for row in rows), "tokens": tokens,
+            "flops": flops, "seconds": spent, "device": device,
+        })  # fmt: skip
+    return out
+
+
+class Answerer:
+    """A chat model that answers batches of prompts; loaded when first asked."""
+
+    def __init__(self, source: ModelSource, template: str | None, sampling: Sampling) -> None:
+        self.source, self.sampling = source, sampling
+        self.tokenizer = source.tokenizer()
+        self.template = choose_template(self.tokenizer, template, model=source.name)
+        self._masker = Masker(self.tokenizer)
+        ends = [self._masker.end_token(), self.tokenizer.eos_token_id]
+        self.ends = list(dict.fromkeys(each for each in ends if each is not None))
+        self._model: Any = None
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt, ready for an answer.
+
+        Raises:
+            DataError: a prompt that leaves no room for an answer.
+        """
+        context = context_of(self.source.config())
+        ids = [self._masker.prompt_ids(prompt) for prompt in prompts]
+        room = (context or 10**12) - self.sampling.max_new_tokens
+        if long := [i for i, each in enumerate(ids) if len(each) > room]:
+            raise DataError(
+                f"{len(long)} prompts leave no room for {self.sampling.max_new_tokens} new tokens in the {context} "
+                f"that {self.source.name} sees; the first is prompt {long[0]} with {len(ids[long[0]])}. Lower "
+                "--max-new-tokens"
+            )
+        return ids
+
+    @torch.no_grad()
+    def answer(self, ids: Sequence[Sequence[int]], device: str, *, seed: int) -> list[tuple[list[int], bool]]:
+        """(new tokens without the end token, whether the limit cut them off) for each prompt.
+
+        Args:
+            ids: token ids of each prompt.
+            device: where the model runs.
+            seed: of this batch.
+
+        Raises:
+            RunError: out of memory.
+        """
+        model = self.load(device)
+        width, pad = max(map(len, ids)), self.ends[0]
+        inputs = torch.tensor([[pad] * (width - len(each)) + list(each) for each in ids], device=model.device)
+        seen = torch.tensor(
+            [[0] * (width - len(each)) + [1] * len(each) for each in ids], device=model.device
+        )
+        torch.manual_seed(seed)
+        try:
+            made = model.generate(input_ids=inputs, attention_mask=seen)[:, width:].tolist()
+        except torch.OutOfMemoryError as error:
+            raise RunError(f"out of memory with {len(ids)} prompts at once; lower --batch") from error
+        return [self._until_end(tokens) for tokens in made]
+
+    def _until_end(self, tokens: list[int]) -> tuple[list[int], bool]:
+        end = next((i for i, token in enumerate(tokens) if token in self.ends), None)
+        return (tokens, True) if end is None else (tokens[:end], False)
+
+    def load(self, device: str) -> Any:
+        """The model, read once; it generates under our settings alone."""
+        from transformers import GenerationConfig
+
+        if self._model is None:
+            dtype = torch.float32 if device == "cpu" else torch.bfloat16
+            self._model = load_weights(self.source, torch.device(device), dtype)
+            sampling = self.sampling
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+            self._model.generation_config = GenerationConfig(  # the model's own defaults would be mixed in
+                max_new_tokens=sampling.max_new_tokens, do_sample=sampling.temperature > 0, eos_token_id=self.ends,
+                pad_token_id=self.ends[0], **(drawn if sampling.temperature else {}),
+            )  # fmt: skip
+        return self._model
+
+
+def _opened(
+    out: Path, source: ModelSource, prompts: str | Path, asked: Sequence[Prompt], answerer: Answerer, sampling: Sampling
+) -> dict[str, object]:  # fmt: skip
+    """The record of the file, new or as it stands.
+
+    Raises:
+        ConfigError: the file holds answers of another teacher, to other prompts, or drawn otherwise.
+    """
+    weights, style = fingerprint(source), str(answerer.tokenizer.chat_template)
+    parts = {"weights": weights, "prompts": [list(p) for p in asked], "template": style, **sampling.decisive}
+    identity = content_hash(parts, digits=16)
+    file = about_file(out)
+    if file.exists():
+        about = read_json(file)
+        if about["identity"] != identity:
+            raise ConfigError(
+                f"{out} holds answers by {about['teacher']} to {about['prompts']} with {about['sampling']}; the "
+                "teacher, its template, the prompts or the settings differ now. Choose another --out, or delete both "
+                "files"
+            )
+        return about
+    if out.exists():
+        raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
+    about: dict[str, object] = {
+        "identity": identity, "teacher": source.name, "teacher_fingerprint": weights, "prompts": str(prompts),
+        "asked": len(asked), "template": answerer.template, "sampling": asdict(sampling),
+    }  # fmt: skip
+    write_json(file, about)
+    return about
+
+
+def _answer_all(
+    answerer: Answerer,
+    asked: Sequence[Prompt],
+    ids: Sequence[list[int]],
+    journal: Journal,
+    device: str,
+    say: Say,
+) -> float:
+    """Answer what is not answered yet, batch by batch; returns the seconds of this start."""
+    sampling = answerer.sampling
+    order = sorted(range(len(asked)), key=lambda i: (-len(ids[i]), i))
+    batches = [order[i : i + sampling.batch] for i in range(0, len(order), sampling.batch)]
+    done = {int(str(row["prompt"])) for row in journal.keep()}
+    if (
+        sampling.temperature
+    ):  # a sampled answer belongs to its batch: one that was cut short is drawn again whole
+        whole = {i for batch in batches if done.issuperset(batch) for i in batch}
+        done = {int(str(row["prompt"])) for row in journal.keep(lambda row: row["prompt"] in whole)}
+    if len(done) < len(asked):
+        answerer.load(device)
+    began = said = time.monotonic()
+    tokens, before = 0, len(done)
+    for batch in batches:
+        missing = [i for i in batch if i not in done]
+        if not missing:
+            continue
+        made = answerer.answer([ids[i] for i in missing], device, seed=_batch_seed(sampling.seed, batch[0]))
+        journal.append(
+            *(_row(answerer, i, asked[i], *answer) for i, answer in zip(missing, made, strict=True))
+        )
+        done.update(missing)
+        tokens += sum(len(answer) for answer, _ in made)
+        if (now := time.monotonic()) - said > SAY_SECONDS or len(done) == len(asked):
+            said, rate = now, (len(done) - before) / (now - began)
+            say(f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about "
+                f"{format_seconds((len(asked) - len(done)) / rate)} left")  # fmt: skip
+    return time.monotonic() - began
+
+
+def _row(
+    answerer: Answerer, index: int, prompt: Prompt, tokens: list[int], truncated: bool
+) -> Mapping[str, object]:
+    decode = answerer.tokenizer.decode
+    text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+    return {"prompt": index, "messages": [*prompt, {"role": "assistant", "content": text}], "tokens": len(tokens),
+            "truncated": truncated}  # fmt: skip
+
+
+def _batch_seed(seed: int, first: int) -> int:
+    return int(content_hash({"seed": seed, "first": first}, digits=12), 16)

@@ -1,0 +1,216 @@
+"""Which tokens of a rendered conversation are the assistant's: its text and the end token after it, nothing else.
+
+Works for any template, without `{% generation %}` marks. Each message is replaced by a sign that no text contains and
+rendered: what stands between the signs is the template's. The true rendering must then be those pieces with the texts
+(or, for templates that strip, the stripped texts) between them, so each answer's place is known by character. It begins
+where the prompt for generation ends, since white space after that is the model's to write, and ends with the first
+special token after it. A token is the assistant's if it begins within that span. At last the masked tokens are decoded:
+they must say the answer and then the end token.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.instruct.conversations import Conversation, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_SIGN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """An answer's tokens: ids[start:end], the end token last."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """A conversation as token ids, and which of them are the assistant's."""
+
+    ids: list[int]
+    turns: tuple[Turn, ...]
+
+    @property
+    def mask(self) -> list[bool]:
+        """Whether each token is the assistant's, shape (tokens,)."""
+        mask = [False] * len(self.ids)
+        for turn in self.turns:
+            mask[turn.start : turn.end] = [True] * (turn.end - turn.start)
+        return mask
+
+
+class Masker:
+    """Renders, tokenises and masks conversations under one tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                f"{tokenizer.name_or_path}: a tokenizer without tokenizer.json cannot say which characters a token "
+                "covers; convert it (AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained)"
+            )
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        self._special = {token.content: i for i, token in added.items() if token.special}
+        for token, i in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
+            self._special[token] = i
+        if not self._special:
+            raise ConfigError(
+                f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end"
+            )
+        longest_first = sorted(self._special, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        self._prompt_tail = self._tail_of_prompt()
+
+    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
+        """The text of messages; with `prompt`, ending where an answer begins.
+
+        Raises:
+            DataError: the template refuses them.
+        """
+        import jinja2
+
+        try:
+            dicts = [dict(each) for each in messages]
+            render = self._tokenizer.apply_chat_template
+            return str(render(dicts, tokenize=False, add_generation_prompt=prompt))
+        except jinja2.TemplateError as error:
+            raise DataError(f"the chat template refuses it ({error})") from error
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of messages that wait for an answer."""
+        return self._tokenizer(self.render(messages, prompt=True), add_special_tokens=False)["input_ids"]
+
+    def mask(self, conversation: Conversation) -> Masked:
+        """Token ids of a conversation and the places of its answers.
+
+        Raises:
+            DataError: naming the conversation: the template refuses or changes it, an answer is empty or holds control
+                tokens, the template writes no end token, or the masked tokens do not decode to the answer.
+        """
+        try:
+            return self._mask(conversation.messages)
+        except DataError as error:
+            raise DataError(f"{conversation.where}: {error}") from error
+
+    def end_token(self) -> int:
+        """The id of the token that ends an answer under this template.
+
+        Raises:
+            DataError: the template writes none.
+        """
+        masked = self._mask(({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))
+        return masked.ids[masked.turns[-1].end - 1]
+
+    def _mask(self, messages: tuple[Message, ...]) -> Masked:
+        for message in messages:
+            if control := self._control.search(message["content"]):
+                raise DataError(f"the {message['role']}'s text holds the control token {control[0]!r}")
+            if message["role"] == "assistant" and not message["content"].strip():
+                raise DataError("an answer is empty")
+        text = self.render(messages)
+        spans = self._answer_spans(messages, text)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        turns = tuple(_turn(offsets, span) for span in spans)
+        for turn, (first, last) in zip(turns, spans, strict=True):
+            self._check(ids[turn.start : turn.end], text[first:last])
+        return Masked(ids=ids, turns=turns)
+
+    def _answer_spans(self, messages: tuple[Message, ...], text: str) -> list[tuple[int, int]]:
+        """Characters of each answer, from the end of the prompt for generation to that of its end token."""
+        pieces, order = self._pieces(messages)
+        spans: dict[int, tuple[int, int]] = {}
+        place = len(pieces[0])
+        if not text.startswith(pieces[0]):
+            raise DataError("the chat template writes other text around these messages than around others")
+        for k, index in enumerate(order):
+            said = _variant(messages[index]["content"], text, place, pieces[k + 1], k == len(order) - 1)
+            end = place + len(said)
+            if messages[index]["role"] == "assistant":
+                spans[index] = (place - self._white_before(pieces[k]), end + self._ending(pieces[k + 1]))
+            place = end + len(pieces[k + 1])
+        return [spans[index] for index in sorted(spans)]
+
+    def _pieces(self, messages: Sequence[Message]) -> tuple[list[str], list[int]]:
+        """What the template writes before, between and after the messages, and the order in which it puts them."""
+        signs = [{"role": each["role"], "content": f"{_OPEN}{i}{_CLOSE}"} for i, each in enumerate(messages)]
+        parts = _SIGN.split(self.render(signs))
+        order = [int(index) for index in parts[1::2]]
+        if sorted(order) != list(range(len(messages))):
+            odd = next(i for i in range(len(messages)) if order.count(i) != 1)
+            raise DataError(
+                f"the chat template writes the {messages[odd]['role']}'s message {order.count(odd)} times, not once; "
+                "choose another with --template"
+            )
+        return parts[::2], order
+
+    def _white_before(self, header: str) -> int:
+        """Characters of white space between the prompt for generation and the answer: the model's own to write."""
+        rest = header.removeprefix(self._prompt_tail) if header.startswith(self._prompt_tail) else "-"
+        return 0 if rest.strip() else len(rest)
+
+    def _tail_of_prompt(self) -> str:
+        question: list[Message] = [{"role": "user", "content": f"{_OPEN}0{_CLOSE}"}]
+        return _SIGN.split(self.render(question, prompt=True))[-1]
+
+    def _ending(self, after: str) -> int:
+        """Characters after an answer up to its end token, that included."""
+        white = len(after) - len(after.lstrip())
+        end = self._control.match(after, white)
+        if end is None:
+            raise DataError(
+                f"the chat template writes {after[:40]!r} after an answer, which does not begin with a special token: "
+                "the model would not learn to stop. Choose another with --template"
+            )
+        return end.end()
+
+    def _check(self, ids: list[int], text: str) -> None:
+        """The masked tokens say the answer, then the end token, and nothing else."""
+        decode = self._tokenizer.decode
+        said = str(decode(ids[:-1], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        ending = self._special.get(self._control.findall(text)[-1])
+        answer = self._control.sub("", text).strip()
+        if not ids or ids[-1] != ending or not _same(said, answer):
+            raise DataError(
+                f"the tokens of an answer decode to {_ends(said)!r}, not to {_ends(answer)!r} and its end token: the "
+                "tokenizer cannot write this text, or joins it with what the template puts around it"
+            )
+
+
+def _variant(content: str, text: str, place: int, after: str, is_last: bool) -> str:
+    """The message as the template wrote it at `place`: whole, or stripped at one end or both."""
+    for said in (content, content.strip(), content.rstrip(), content.lstrip()):
+        whole = said + after
+        if text[place:] == whole if is_last else text.startswith(whole, place):
+            return said
+    raise DataError(
+        f"the chat template changes a message: {_ends(content)!r} became {text[place : place + 40]!r}; only stripping "
+        "white space is understood. Choose another with --template"
+    )
+
+
+def _turn(offsets: list[tuple[int, int]], span: tuple[int, int]) -> Turn:
+    """Tokens that begin within a span of characters."""
+    first, last = span
+    inside = [i for i, (begin, end) in enumerate(offsets) if first <= begin < last and end > begin]
+    return Turn(start=inside[0], end=inside[-1] + 1) if inside else Turn(start=0, end=0)
+
+
+def _same(said: str, answer: str) -> bool:
+    """Equal but for white space at the ends and for the forms of characters that normalising tokenizers unite."""
+    if said.strip() == answer:
+        return True
+    return unicodedata.normalize("NFKC", said).split() == unicodedata.normalize("NFKC", answer).split()
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:30]} ... {text[-25:]}"

@@ -1,0 +1,126 @@
+"""What a fine-tuning run is: its settings, and the hash that tells it from another.
+
+Defaults are those of the reference recipe (MiniChat, github.com/GeneZC/MiniMA, commit 4842dc0: 3 epochs, cosine, 10 %
+warm-up, AdamW with betas 0.9 and 0.95, decay 0.1, clip 1.0, patience 2; LoRA r = 8, alpha = 16, dropout 0.05) but for
+batch and length, which are those of small data; of preferences: DPO's usual ones (arXiv 2305.18290). Torch-free.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+from distillaw.errors import ConfigError
+from distillaw.runs.files import content_hash
+
+BETAS = (0.9, 0.95)
+CLIP = 1.0
+LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
+LARGEST_MICRO_BATCH = 8
+_PASSING = ("model", "data", "template", "checkpoint_seconds")
+"""Fields that do not change what is learnt: weights and texts count, not where they lie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneSpec:
+    """What both stages have in common."""
+
+    model: str
+    """Hugging Face folder, FOLDER/FILE.gguf, or name on the hub."""
+    data: str
+    """Conversations or pairs, .jsonl."""
+    template: str | None = None
+    """A template's name or .jinja file; None: the model's own."""
+    lr: float
+    """Peak learning rate; warm-up, then cosine to zero."""
+    epochs: int
+    batch: int
+    """Examples (packed: rows) of a step."""
+    micro_batch: int | None = None
+    """Of one forward pass; None: the largest divisor of `batch` up to 8."""
+    max_tokens: int | None = None
+    """Longest example; None: 1024, or the model's context if that is shorter."""
+    lora: int = 0
+    """Rank of adapters on every linear layer but the head; 0 trains all weights."""
+    warmup: float = 0.1
+    """Share of the steps."""
+    weight_decay: float = 0.1
+    """Of matrices; none on norms and biases."""
+    validation: float = 0.05
+    """Share of openings that is held out."""
+    seed: int = 0
+    checkpoint_seconds: float = 300.0
+    """Between checkpoints; there is one after every epoch besides."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            ConfigError: naming the setting, its value and what it may be.
+        """
+        positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "micro_batch": self.micro_batch or 1,
+                    "max_tokens": 2 if self.max_tokens is None else self.max_tokens,
+                    "checkpoint_seconds": self.checkpoint_seconds}  # fmt: skip
+        for name, value in positive.items():
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} = {value}: must be positive")
+        for name, share in {"warmup": self.warmup, "validation": self.validation}.items():
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name} = {share}: a share, at least 0 and below 1")
+        if self.batch % self.rows_at_once:
+            raise ConfigError(f"batch = {self.batch} is no multiple of micro_batch = {self.micro_batch}")
+        if self.lora < 0 or self.weight_decay < 0 or self.seed < 0:
+            raise ConfigError("lora, weight_decay and seed are at least 0")
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of one forward pass."""
+        if self.micro_batch is not None:
+            return self.micro_batch
+        return next(
+            size for size in range(min(LARGEST_MICRO_BATCH, self.batch), 0, -1) if not self.batch % size
+        )
+
+    def identity(self, **inputs: str) -> str:
+        """Hash of the settings and of what they are applied to (weights, data, template), 16 hex digits."""
+        settings = {key: value for key, value in asdict(self).items() if key not in _PASSING}
+        return content_hash({"kind": type(self).__name__, **settings, **inputs}, digits=16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftSpec(TuneSpec):
+    """Supervised fine-tuning on conversations."""
+
+    lr: float = 2e-5
+    epochs: int = 3
+    batch: int = 16
+    patience: int = 2
+    """Stop after so many epochs without a lower held-out loss; the best epoch is kept in any case."""
+    neftune: float = 0.0
+    """alpha of NEFTune: uniform noise in [-1, 1] times alpha / sqrt(L d) on the embeddings (arXiv 2310.05914)."""
+    packing: bool = False
+    """Several conversations in a row of `max_tokens`, blind to each other."""
+    keep_truncated: bool = False
+    """Learn generated answers that were cut off at their limit."""
+
+    def check(self) -> None:
+        """As of every run; besides, patience and noise."""
+        TuneSpec.check(self)
+        if self.patience < 1 or not (math.isfinite(self.neftune) and self.neftune >= 0):
+            raise ConfigError("patience is at least 1, neftune at least 0 (5 is usual)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoSpec(TuneSpec):
+    """Direct preference optimisation on pairs of answers; the reference is the model at the start."""
+
+    lr: float = 5e-7
+    epochs: int = 1
+    batch: int = 16
+    validation: float = 0.1
+    beta: float = 0.1
+    """b of -log sigmoid(b [ln(pi/pi_ref)(chosen) - ln(pi/pi_ref)(rejected)])."""
+
+    def check(self) -> None:
+        """As of every run; besides, beta."""
+        TuneSpec.check(self)
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise ConfigError(f"beta = {self.beta}: must be positive (0.1 is usual)")

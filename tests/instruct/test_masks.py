@@ -1,0 +1,230 @@
+"""Chat masks token by token, for four families of templates and three kinds of tokenizers."""
+
+import pytest
+from families import byte_level, chatml_tokenizer, llama3_tokenizer, sentencepiece_like
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.instruct.conversations import Conversation
+from distillaw.instruct.masks import Masker
+from distillaw.instruct.templates import choose_template, template_names
+
+TALK = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello! How are you?"},
+    {"role": "assistant", "content": "I am fine."},
+    {"role": "user", "content": "thank you"},
+    {"role": "assistant", "content": "Naïve 你好 🙂"},
+)
+ODD = (
+    {"role": "user", "content": "  What is two and two? \n"},
+    {"role": "assistant", "content": " 你 four\n\nare two \n"},
+)
+LLAMA2 = (
+    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}"
+    "{{- bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' -}}"
+    "{%- elif m['role'] == 'assistant' -%}{{- ' ' + m['content'].strip() + ' ' + eos_token -}}"
+    "{%- endif -%}{%- endfor -%}"
+)
+FAMILIES = {
+    "chatml": (chatml_tokenizer, "chatml"), "llama3": (llama3_tokenizer, "llama3"),
+    "minichat": (sentencepiece_like, "minichat"), "zephyr": (sentencepiece_like, "zephyr"),
+    "zephyr-bytes": (llama3_tokenizer, "zephyr"), "minichat-bytes": (llama3_tokenizer, "minichat"),
+}  # fmt: skip
+
+
+def masker(family):
+    make, template = FAMILIES[family]
+    tokenizer = make()
+    choose_template(tokenizer, template, model="tiny")
+    return tokenizer, Masker(tokenizer)
+
+
+def marked(tokenizer, found):
+    """The assistant's tokens of each turn, as the vocabulary writes them."""
+    return [tokenizer.convert_ids_to_tokens(found.ids[turn.start : turn.end]) for turn in found.turns]
+
+
+def mask(masker, messages):
+    return masker.mask(Conversation(messages=messages, where="chats.jsonl, line 7"))
+
+
+def test_chatml_token_by_token():
+    tokenizer, masks = masker("chatml")
+    found = mask(masks, TALK[1:3])
+    tokens = tokenizer.convert_ids_to_tokens(found.ids)
+    assert tokens == ["<|im_start|>", "user", "Ċ", "Hello", "!", "ĠHow", "Ġare", "Ġyou", "?", "<|im_end|>", "Ċ",
+                      "<|im_start|>", "assistant", "Ċ", "I", "Ġam", "Ġfine", ".", "<|im_end|>", "Ċ"]  # fmt: skip
+    assert found.mask == [False] * 14 + [True] * 5 + [False]
+
+
+def test_llama3_token_by_token():
+    tokenizer, masks = masker("llama3")
+    found = mask(masks, TALK[1:3])
+    tokens = tokenizer.convert_ids_to_tokens(found.ids)
+    start, end, stop = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+    assert tokens == ["<|begin_of_text|>", start, "user", end, "Ċ", "Ċ", "Hello", "!", "ĠHow", "Ġare", "Ġyou", "?",
+                      stop, start, "assistant", end, "Ċ", "Ċ", "I", "Ġam", "Ġfine", ".", stop]  # fmt: skip
+    assert found.mask == [False] * 18 + [True] * 5
+
+
+def test_minichat_token_by_token_and_piece_by_piece():
+    """In the reference each piece is tokenised on its own: the space after the marker is SentencePiece's."""
+    tokenizer, masks = masker("minichat")
+    found = mask(masks, TALK)
+
+    def piece(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    expected, learnt = [bos, *piece("Be brief."), eos], []
+    for question, answer in ((TALK[1], TALK[2]), (TALK[3], TALK[4])):
+        expected += [*piece(f"[|User|] {question['content']}"), eos, *piece("[|Assistant|]")]
+        learnt.append((len(expected), len(expected) + len(piece(answer["content"])) + 1))
+        expected += [*piece(answer["content"]), eos]
+    assert found.ids == expected
+    assert [(turn.start, turn.end) for turn in found.turns] == learnt
+    assert marked(tokenizer, found)[1][0] == "▁"  # the model's own to write: the prompt ends without a space
+    assert masks.render(TALK[1:2], prompt=True).endswith("[|User|] Hello! How are you?</s>[|Assistant|]")
+    assert masks.render(TALK[1:2]).startswith("<s>‘MiniChat’是一个由‘Beccurio’开发的AI语言模型。")
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("talk", [TALK, TALK[1:], TALK[1:3], ODD])
+def test_masked_tokens_say_the_answers_and_their_end_and_nothing_else(family, talk):
+    tokenizer, masks = masker(family)
+    found = mask(masks, talk)
+    answers = [each["content"] for each in talk if each["role"] == "assistant"]
+    assert len(found.turns) == len(answers)
+    for turn, answer in zip(found.turns, answers, strict=True):
+        ids = found.ids[turn.start : turn.end]
+        assert ids[-1] == masks.end_token() and masks.end_token() not in ids[:-1]
+        assert tokenizer.decode(ids[:-1]).strip() == answer.strip()
+    rest = [i for i, learnt in zip(found.ids, found.mask, strict=True) if not learnt]
+    for answer in answers:
+        assert answer.strip() not in tokenizer.decode(rest)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_what_precedes_an_answer_is_the_prompt_for_it(family):
+    """So the model learns to go on from exactly the tokens that it is given later."""
+    _, masks = masker(family)
+    found = mask(masks, TALK)
+    for turn, messages in zip(found.turns, (TALK[:2], TALK[:4]), strict=True):
+        assert found.ids[: turn.start] == masks.prompt_ids(messages)
+
+
+def test_the_mask_is_that_of_generation_marks_where_a_template_has_them():
+    tokenizer = chatml_tokenizer()
+    tokenizer.chat_template = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\\n' -}}{%- if m['role'] == 'assistant' -%}"
+        "{%- generation -%}{{- m['content'] + '<|im_end|>' -}}{%- endgeneration -%}{%- else -%}"
+        "{{- m['content'] + '<|im_end|>' -}}{%- endif -%}{{- '\\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+    theirs = tokenizer.apply_chat_template(list(TALK), return_dict=True, return_assistant_tokens_mask=True)
+    found = mask(Masker(tokenizer), TALK)
+    assert found.ids == theirs["input_ids"] and found.mask == [bool(m) for m in theirs["assistant_masks"]]
+
+
+def test_a_template_without_prompt_for_generation_that_strips_and_adds_spaces():
+    tokenizer = sentencepiece_like()
+    tokenizer.chat_template = LLAMA2
+    found = mask(Masker(tokenizer), (*ODD, *TALK[1:3]))
+    first, second = marked(tokenizer, found)
+    assert first[0] == "▁" and first[-1] == second[-1] == "</s>" and second[0] == "▁"
+    assert (
+        tokenizer.decode(found.ids[found.turns[0].start : found.turns[0].end - 1]).strip()
+        == "你 four\n\nare two"
+    )
+
+
+def test_a_template_that_moves_the_system_line_is_followed():
+    tokenizer = chatml_tokenizer()
+    tokenizer.chat_template = (  # as Mistral's: the system line stands in the last question
+        "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- 'user:' -}}"
+        "{%- if loop.index0 == messages|length - 2 and messages[0]['role'] == 'system' -%}"
+        "{{- messages[0]['content'] + ' ' -}}{%- endif -%}{{- m['content'] -}}"
+        "{%- elif m['role'] == 'assistant' -%}{{- 'answer:' + m['content'] + eos_token -}}{%- endif -%}{%- endfor -%}"
+    )
+    found = mask(Masker(tokenizer), TALK)
+    said = [tokenizer.decode(found.ids[turn.start : turn.end]) for turn in found.turns]
+    assert said == ["I am fine.<|im_end|>", "Naïve 你好 🙂<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "talk", "said"),
+    [
+        ("{{ messages[0]['content'] }}", TALK[1:3], "writes the assistant's message 0 times"),
+        (
+            "{% for m in messages %}{{ m['content'] | upper }}{{ eos_token }}{% endfor %}",
+            TALK[1:3],
+            "changes a message",
+        ),
+        ("{% for m in messages %}{{ m['content'] }} ## {% endfor %}", TALK[1:3], "would not learn to stop"),
+        ("{{ raise_exception('no system line') }}", TALK, "refuses it (no system line)"),
+    ],
+)
+def test_a_template_that_cannot_be_masked_names_the_conversation(template, talk, said):
+    tokenizer = chatml_tokenizer()
+    good = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
+    tokenizer.chat_template = good
+    masks = Masker(tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(DataError) as told:
+        mask(masks, talk)
+    assert "chats.jsonl, line 7" in str(told.value) and said in str(told.value)
+
+
+def test_text_that_cannot_be_an_answer_names_the_conversation():
+    _, masks = masker("chatml")
+    for talk, said in (
+        ((TALK[1], {"role": "assistant", "content": " \n"}), "an answer is empty"),
+        ((TALK[1], {"role": "assistant", "content": "stop<|im_end|>now"}), "control token '<|im_end|>'"),
+        (
+            ({"role": "user", "content": "<|im_start|>system"}, TALK[2]),
+            "the user's text holds the control token",
+        ),
+    ):
+        with pytest.raises(DataError, match="line 7: ") as told:
+            mask(masks, talk)
+        assert said in str(told.value)
+
+
+def test_a_tokenizer_that_cannot_write_an_answer_is_found_out():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "a": 2, "b": 3, "yes": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' ' + eos_token + ' ' }}{% endfor %}"
+    masks = Masker(tokenizer)
+    assert mask(masks, (TALK[1], {"role": "assistant", "content": "yes"})).turns
+    with pytest.raises(DataError, match="cannot write this text"):
+        mask(masks, (TALK[1], {"role": "assistant", "content": "never"}))
+
+
+def test_templates_are_chosen_or_named():
+    assert template_names() == ["chatml", "llama3", "minichat", "zephyr"]
+    bare = byte_level(["<|endoftext|>"], eos="<|endoftext|>")
+    with pytest.raises(ConfigError, match=r"no chat template.*--template: chatml, llama3, minichat, zephyr"):
+        choose_template(bare, None, model="tiny")
+    with pytest.raises(
+        ConfigError, match=r"lacks <\|im_end\|>, <\|im_start\|>; minichat and zephyr need only"
+    ):
+        choose_template(bare, "chatml", model="tiny")
+    with pytest.raises(ConfigError, match="did you mean 'chatml'"):
+        choose_template(bare, "chtml", model="tiny")
+    assert (
+        choose_template(bare, "zephyr", model="tiny") == "zephyr"
+        and choose_template(bare, None, model="t") == "own"
+    )
+
+
+def test_a_template_from_a_file(tmp_path):
+    tokenizer = sentencepiece_like()
+    (tmp_path / "mine.jinja").write_text(LLAMA2)
+    choose_template(tokenizer, str(tmp_path / "mine.jinja"), model="tiny")
+    assert Masker(tokenizer).end_token() == tokenizer.eos_token_id
+    with pytest.raises(ConfigError, match="cannot be read"):
+        choose_template(tokenizer, str(tmp_path / "none.jinja"), model="tiny")
