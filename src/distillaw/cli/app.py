@@ -60,6 +60,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.prune:prune",
         "A student cut out of its teacher, in Hugging Face format.",
     ),
+    "evaluate": (
+        "distillaw.cli.evaluate:evaluate",
+        "Held-out loss, calibration, benchmarks and judged chat of a finished model.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",
