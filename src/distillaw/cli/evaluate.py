@@ -26,6 +26,12 @@ def evaluate(
     chat: bool = False,
     samples: int = 1,
     temperature: float = 0.8,
+    questions: Path | None = None,
+    judge: str | None = None,
+    judge_model: str | None = None,
+    judge_prompts: Path | None = None,
+    against: str | None = None,
+    answer_tokens: int = 512,
     task_folder: Path | None = None,
     skip_missing: bool = False,
     max_bytes: str = "2M",
@@ -48,11 +54,17 @@ def evaluate(
         teacher: model of the same vocabulary against which calibration is measured too.
         tasks: benchmarks and sets, e.g. mmlu,gsm8k or suite or zero-shot.
         data: folder of the evaluation data, one folder per benchmark (docs/evaluate.md).
-        limit: questions of each benchmark at most, the same ones for every model.
+        limit: questions of each benchmark, and of the chat questions, at most; the same ones for every model.
         shots: examples before each question, instead of each benchmark's own number.
         chat: put questions through the tokenizer's chat template.
         samples: programs written per HumanEval problem; above 1 they are drawn, for pass@k.
         temperature: at which they are drawn.
+        questions: chat questions in FastChat's format: Vicuna bench, MT-Bench.
+        judge: who judges the answers: an OpenAI-compatible URL (key in DISTILLAW_JUDGE_KEY) or a model's folder.
+        judge_model: what the URL's server calls the model.
+        judge_prompts: FastChat's judge_prompts.jsonl instead of our own words.
+        against: another chat model, to be compared with pairwise in both orders; without it answers are graded.
+        answer_tokens: of a chat answer at most.
         task_folder: folder of further benchmarks as YAML.
         skip_missing: leave out benchmarks whose files are not there instead of refusing.
         max_bytes: text read at most.
@@ -75,6 +87,10 @@ def evaluate(
         raise ConfigError(
             f"--samples {samples}, --temperature {temperature}, --batch {batch}: all are above 0"
         )
+    if (questions is None) != (judge is None) or (against is not None and questions is None):
+        raise ConfigError(
+            "judged chat needs both: --questions FILE and --judge URL or FOLDER; --against MODEL makes it pairwise"
+        )
     if dry_run:
         from distillaw.cli.evaluate_view import preview
 
@@ -89,6 +105,7 @@ def evaluate(
     from distillaw.cli.evaluate_view import print_evaluation
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
+    from distillaw.evaluate.chat_part import ChatWishes
     from distillaw.evaluate.harness import Way
     from distillaw.evaluate.suite import evaluate_model
     from distillaw.evaluate.text_part import TextWishes
@@ -98,9 +115,13 @@ def evaluate(
         text=text, reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
         max_bytes=parse_count(max_bytes, name="--max-bytes"), context=context, bins=bins,
     )  # fmt: skip
+    judged = None if questions is None or judge is None else ChatWishes(
+        questions=questions, judge=judge, judge_model=judge_model, judge_prompts=judge_prompts, against=against,
+        max_tokens=answer_tokens, limit=most,
+    )  # fmt: skip
     record = evaluate_model(
         model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
-        way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
+        chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
         skip_missing=skip_missing, device=torch_device(device), command=shlex.join(["distillaw", *sys.argv[1:]]),
         say=lambda line: say(f"  {line}", quiet=quiet),
     )  # fmt: skip

@@ -55,6 +55,8 @@ def print_evaluation(record: dict, out: Path) -> None:
         _print_text(record["heldout"], record["calibration"])
     if record["scores"]:
         _print_scores(record)
+    for name, chat in record.get("chat", {}).items():
+        _print_chat(name, chat)
     print(f"\n{out / 'evaluation.json'}")
 
 
@@ -96,3 +98,31 @@ def _print_scores(record: dict) -> None:
             print(f"{task}: {note}")
     if (mean := record.get("mean_of_six")) is not None:
         print(f"mean of six {100 * mean['score']:.2f} ± {100 * mean['se']:.2f} ({', '.join(mean['tasks'])})")
+
+
+def _print_chat(name: str, chat: dict) -> None:
+    print(
+        f"\nchat, {name}, judged by {chat['judge']['name']}: {chat['questions']} questions, {chat['turns']} turns"
+    )
+    if chat["kind"] == "single":
+        low, high = chat["grade_interval"]
+        print(f"  grade {chat['grade']:.2f} ± {chat['grade_se']:.2f} of 10 (95 % {low:.2f} to {high:.2f})")
+        for turn, each in chat["by_turn"].items():
+            print(f"    {turn}: {each['grade']:.2f} of {each['n']:.0f}")
+    else:
+        low, high = chat["win_rate_interval"]
+        print(f"  win rate {chat['win_rate']:.1%} ± {chat['win_rate_se']:.1%} (95 % {low:.1%} to {high:.1%}): "
+              f"{chat['wins']} won, {chat['ties']} tied, {chat['losses']} lost")  # fmt: skip
+        low, high = chat["agreement_interval"]
+        print(
+            f"  the two orders agree on {chat['agreement']:.1%} (95 % {low:.1%} to {high:.1%}); a flip counts as a tie"
+        )
+        if "first_place" in chat:
+            share, se = chat["first_place"], chat["first_place_se"]
+            print(
+                f"  decisive verdicts for the answer shown first: {share:.1%} ± {se:.1%} (50 % without a bias of place)"
+            )
+    if chat["unparseable"]:
+        print(
+            f"  {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody"
+        )

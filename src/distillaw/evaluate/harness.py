@@ -264,7 +264,8 @@ def _drop(doc: Row, results: list[str]) -> dict[str, float]:
     """F1 and exact match by the harness's own rules."""
     from lm_eval.tasks.drop.utils import process_results
 
-    return process_results(doc, [results[0].strip()])
+    found = process_results(doc, [results[0].strip()])
+    return {"em": float(found["em"]), "f1": float(found["f1"])}
 
 
 _JUDGES = {"mass": _mass, "drop": _drop}

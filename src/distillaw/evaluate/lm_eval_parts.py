@@ -6,11 +6,11 @@ function. A kill loses the chunk in work; the same evaluation continues behind i
 
 import contextlib
 import io
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
@@ -19,7 +19,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from distillaw.quantities import format_seconds
-from distillaw.runs.files import content_hash, disk_error, read_json_lines
+from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
 
 CHUNK = 32
 """Requests between two writes."""
@@ -29,7 +29,7 @@ REPORT_SECONDS = 20.0
 class QuietTask(ConfigurableTask):
     """A task that draws no bar while it builds its prompts, which takes a moment."""
 
-    def build_all_requests(self, **settings: object) -> None:
+    def build_all_requests(self, **settings: Any) -> None:
         """As the harness does."""
         with contextlib.redirect_stderr(io.StringIO()):
             super().build_all_requests(**settings)
@@ -96,12 +96,7 @@ class RememberingLM(LM):
 
     def _write(self, answers: dict[str, object]) -> None:
         self._known |= answers
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps({"key": k, "answer": a}) + "\n" for k, a in answers.items())
-        except OSError as error:
-            raise disk_error(self._file, error) from error
+        append_json_lines(self._file, ({"key": key, "answer": answer} for key, answer in answers.items()))
 
     def _measure(self, kind: str, request: Instance) -> None:
         """Note a prompt that will be cut off on the left."""

@@ -10,12 +10,14 @@
 A part that is there is not measured again; a kill loses at most the requests in work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
+from distillaw.evaluate.chat_part import ChatWishes, judge_chat
 from distillaw.evaluate.harness import Way, run_benchmark
 from distillaw.evaluate.scores import mean_of_suite
 from distillaw.evaluate.task_rows import TaskRows, read_tasks
@@ -27,6 +29,9 @@ from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.evaluations import RECORD, put_into_study
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import locked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORMAT = 1
 """Of the stored parts; in their identity."""
@@ -45,6 +50,7 @@ def evaluate_model(
     limit: int | None = None,
     shots: int | None = None,
     way: Way | None = None,
+    chat: ChatWishes | None = None,
     task_folder: Path | None = None,
     skip_missing: bool = False,
     device: str = "cpu",
@@ -64,6 +70,7 @@ def evaluate_model(
         limit: questions of each benchmark at most, the same for every model.
         shots: examples before each question, instead of each benchmark's own number.
         way: how questions are put.
+        chat: judged chat: which questions, who judges; None: none.
         task_folder: further benchmarks, docs/evaluate.md.
         skip_missing: leave out benchmarks of a set whose files are not there, and say so, instead of refusing.
         device: where models run.
@@ -77,16 +84,18 @@ def evaluate_model(
         CacheError: no model there, or a stored part is damaged.
         ConfigError: nothing to measure, an unknown task, a folder that holds another model's results.
         DataError: text or evaluation data missing or not of the expected format.
-        RunError: the disk is full, or another process works in `out`.
+        RunError: the disk is full, another process works in `out`, or the judge cannot be reached.
         VocabularyError: the teacher has another vocabulary.
     """
     source = locate(model)
-    if text is None and not tasks:
+    if text is None and chat is None and not tasks:
         raise ConfigError("nothing to measure: give a text (--text), benchmarks (--tasks) or chat questions")
     if teacher is not None and text is None:
         raise ConfigError("calibration against a teacher is measured on text: give --text")
     check_config(source, context=None)
     chosen = choose_tasks(tasks, known_tasks(task_folder)) if tasks else []
+    if chat is not None:
+        chat.check()
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
     session = _Session(source=source, out=out, device=device, say=say, loaded=[])
     with locked(out / ".lock", str(out), say):
@@ -100,6 +109,8 @@ def evaluate_model(
             if spec.task in rows:
                 record["scores"][spec.task] = _benchmark(session, spec, rows[spec.task], way or Way(), limit)
                 _save(session, record)
+        if chat is not None:
+            record["chat"] = record.get("chat", {}) | {chat.name: _chat(session, chat)}
         _save(session, record)
     put_into_study(source.folder, out / RECORD)
     return record
@@ -116,14 +127,14 @@ class _Session:
     loaded: list
     """The model and its tokenizer once a part needs them."""
 
-    def model(self) -> tuple[Teacher, object]:
+    def model(self) -> "tuple[Teacher, PreTrainedTokenizerBase]":
         """Loaded on first use, frozen, its head verified."""
         if not self.loaded:
             tokenizer = self.source.tokenizer()
             self.loaded.append((load_teacher(self.source, tokenizer, device=self.device), tokenizer))
         return self.loaded[0]
 
-    def part(self, name: str, identity: dict[str, object]) -> tuple[Path, str]:
+    def part(self, name: str, identity: Mapping[str, object]) -> tuple[Path, str]:
         """(file of a part, its name with the identity)."""
         whole = {
             "model": fingerprint(self.source),
@@ -217,6 +228,18 @@ def _benchmark(
         write_json(file, found)
         memory.unlink(missing_ok=True)
     return found | {"limit": limit, "chat": way.chat, "part": label}
+
+
+def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
+    """Judged chat; a judge behind a URL may change unseen, so verdicts are kept but never presumed."""
+    found = judge_chat(
+        session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
+    )
+    file, label = session.part(
+        "chat", wishes.identity() | {"judge": found["judge"], "against": wishes.against}
+    )
+    write_json(file, found)
+    return found | {"limit": wishes.limit, "part": label}
 
 
 def _of_effect(spec: TaskSpec, way: Way) -> dict[str, object]:
