@@ -121,8 +121,8 @@ def _answers(
         chat = ChatModel.load(source, device=device)
         for question in missing:
             answers = _conversation(chat, question, max_tokens)
-            row: dict[str, object] = {"key": keys[question.question_id], "question_id": question.question_id, "model": source.name,
-                   "turns": question.turns, "answers": answers}  # fmt: skip
+            row: dict[str, object] = {"key": keys[question.question_id], "question_id": question.question_id,
+                   "model": source.name, "turns": question.turns, "answers": answers}  # fmt: skip
             append_json_lines(file, [row])
             known[keys[question.question_id]] = answers
     return {each.question_id: [str(a) for a in known[keys[each.question_id]]] for each in questions}  # type: ignore[union-attr]
