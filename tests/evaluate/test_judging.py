@@ -15,8 +15,8 @@ from distillaw.evaluate.questions import Question, prompt_name, read_prompts, re
 from distillaw.evaluate.verdicts import sum_up_grades, sum_up_pairs
 
 QUESTIONS = [
-    Question(question_id=str(i), category="math" if i % 2 else "writing", turns=(f"What is {{question}} {i}?", "And why?"),
-             reference=("right 1", "right 2") if i % 2 else ())
+    Question(question_id=str(i), category="math" if i % 2 else "writing",
+             turns=(f"What is {{question}} {i}?", "And why?"), reference=("right 1", "right 2") if i % 2 else ())
     for i in range(6)
 ]  # fmt: skip
 SHORT = {q.question_id: ["no", "no"] for q in QUESTIONS}
