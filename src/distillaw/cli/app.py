@@ -76,6 +76,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.instruct:app",
         "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",
     ),
+    "evaluate": (
+        "distillaw.cli.evaluate:evaluate",
+        "Held-out loss, calibration, benchmarks and judged chat of a finished model.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

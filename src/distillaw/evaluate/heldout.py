@@ -6,6 +6,7 @@ standard errors are clustered by document (runs/paired.py), several times the na
 Shape suffixes: B window, T position, N scored token, D hidden width, V vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,42 @@ def score_heldout(
     return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
 
 
+def scored_logits(
+    model: "PreTrainedModel | AnyTeacher",
+    inputs_BT: torch.Tensor,
+    scored_BT: torch.Tensor,
+    *,
+    rows: int | None = None,
+) -> Iterator[torch.Tensor]:
+    """Logits of the scored positions in order, in pieces of shape (N, V): at most LOGITS_AT_ONCE numbers at a time.
+
+    Args:
+        model: in eval mode.
+        inputs_BT: token ids.
+        scored_BT: which positions.
+        rows: positions of a piece, to go in step with another model; None: as many as `logits_rows` says.
+    """
+    inputs_BT, scored_BT = inputs_BT.to(model.device), scored_BT.to(model.device)
+    rows = logits_rows(model) if rows is None else rows
+    if isinstance(model, AnyTeacher) and model.head is None:
+        yield from model.logits(inputs_BT)[scored_BT].split(rows)
+        return
+    assert not isinstance(model, OracleTeacher), "an oracle has no head"
+    module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))
+    assert head is not None, "without a head it was scored by its logits"
+    for hidden_ND in hidden_states(module, inputs_BT)[scored_BT].split(rows):
+        yield apply_head(head, hidden_ND)
+
+
+def logits_rows(model: "PreTrainedModel | AnyTeacher") -> int:
+    """Positions whose logits are held at a time."""
+    if isinstance(model, AnyTeacher):
+        vocab = model.vocab_size if model.head is None else len(model.head.weight)
+    else:
+        vocab = len(head_of(model).weight)
+    return max(LOGITS_AT_ONCE // vocab, 64)
+
+
 def _token_losses(
     model: "PreTrainedModel | AnyTeacher",
     inputs_BT: torch.Tensor,
@@ -110,17 +147,10 @@ def _token_losses(
     scored_BT: torch.Tensor,
 ) -> torch.Tensor:
     """-ln p(label) of the scored tokens, float32, shape (scored,)."""
-    inputs_BT, scored_BT = inputs_BT.to(model.device), scored_BT.to(model.device)
-    labels_N = labels_BT.to(model.device)[scored_BT]
-    if isinstance(model, AnyTeacher) and model.head is None:
-        logits_NV = model.logits(inputs_BT)[scored_BT]
-        return functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
-    assert not isinstance(model, OracleTeacher), "an oracle has no head"
-    module, head = (model.model, model.head) if isinstance(model, Teacher) else (model, head_of(model))
-    assert head is not None, "without a head it was scored by its logits"
-    hidden_ND = hidden_states(module, inputs_BT)[scored_BT]
-    chunk = max(LOGITS_AT_ONCE // len(head.weight), 64)
-    return torch.cat([
-        functional.cross_entropy(apply_head(head, h_ND).float(), labels, reduction="none")
-        for h_ND, labels in zip(hidden_ND.split(chunk), labels_N.split(chunk), strict=True)
-    ])  # fmt: skip
+    labels_N = labels_BT.to(model.device)[scored_BT.to(model.device)]
+    losses, done = [torch.zeros(0, device=model.device)], 0
+    for logits_NV in scored_logits(model, inputs_BT, scored_BT):
+        labels = labels_N[done : done + len(logits_NV)]
+        losses.append(functional.cross_entropy(logits_NV.float(), labels, reduction="none"))
+        done += len(labels)
+    return torch.cat(losses)

@@ -7,8 +7,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from distillaw.errors import CacheError, RunError
 
@@ -107,6 +108,32 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
         except ValueError:
             break
     return rows
+
+
+def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Add objects to an append-only log; a torn last line (a kill while writing) is cut off first.
+
+    Raises:
+        RunError: the disk is full or not writable.
+    """
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as stream:
+            _cut_torn_line(stream)
+            stream.write(text.encode())
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _cut_torn_line(stream: BinaryIO) -> None:
+    end = stream.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    stream.seek(end - 1)
+    if stream.read(1) != b"\n":
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 def content_hash(value: object, *, digits: int = 10) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import CacheError, ConfigError
+from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
 
 RESULT_KEYS = (
@@ -118,6 +119,8 @@ class StudyFolder:
     def write_table(self, purposes: Mapping[str, str]) -> Path:
         """Write runs.parquet from the result files of the given runs; the files stay the truth.
 
+        Runs that were evaluated (`distillaw evaluate`) bring further columns, empty for the others.
+
         Args:
             purposes: run id -> purpose in this study; finished runs that are not named are left out.
         """
@@ -132,10 +135,23 @@ class StudyFolder:
         if not rows:
             raise ConfigError(f"{self.path}: no finished runs yet; `distillaw study run` makes them")
         types = column_types()
-        table = pa.table({key: pa.array([row[key] for row in rows], types[key]) for key in RESULT_KEYS})
+        columns = {key: pa.array([row[key] for row in rows], types[key]) for key in RESULT_KEYS}
+        measured = [evaluation_columns(self.run(str(row["run_id"])).path) for row in rows]
+        for key in dict.fromkeys(key for each in measured for key in each):
+            columns[key] = pa.array([each.get(key) for each in measured], pa.float64())
+        table = pa.table(columns)
         file = self.path / "runs.parquet"
         write_with(file, lambda path: pq.write_table(table, path))
         return file
+
+    def renew_table(self) -> None:
+        """Write runs.parquet again with the runs that it has; nothing where there is none yet."""
+        from pyarrow import parquet as pq
+
+        file = self.path / "runs.parquet"
+        if file.exists():
+            known = pq.read_table(file, columns=["run_id", "purpose"]).to_pylist()
+            self.write_table({row["run_id"]: row["purpose"] for row in known})
 
 
 def column_types() -> dict[str, object]:

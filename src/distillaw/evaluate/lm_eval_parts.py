@@ -1,0 +1,126 @@
+"""What we change of lm-evaluation-harness: a model that writes down every answer as it comes and asks nothing twice.
+
+Imports lm_eval, which is an optional dependency and slow to import: only harness.py imports this file, inside its
+function. A kill loses the chunk in work; the same evaluation continues behind it.
+"""
+
+import contextlib
+import io
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+
+from distillaw.quantities import format_seconds
+from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
+
+CHUNK = 32
+"""Requests between two writes."""
+REPORT_SECONDS = 20.0
+
+
+class QuietTask(ConfigurableTask):
+    """A task that draws no bar while it builds its prompts, which takes a moment."""
+
+    def build_all_requests(self, **settings: Any) -> None:
+        """As the harness does."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            super().build_all_requests(**settings)
+
+
+class RememberingLM(LM):
+    """Answers from the file of a former attempt where it has them, else from the model, in chunks of like length."""
+
+    def __init__(self, inner: HFLM, file: Path, *, name: str, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._inner, self._file, self._name, self._say = inner, file, name, say
+        self._known = {str(row["key"]): row["answer"] for row in read_json_lines(file)}
+        self.truncated: set[str] = set()
+        """Contexts that the model cannot hold whole."""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, nats, and whether it is the greedy one."""
+        return [(float(a[0]), bool(a[1])) for a in self._answers("loglikelihood", requests)]
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """What the model writes after each prompt."""
+        return [str(answer) for answer in self._answers("generate_until", requests)]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Log-probability of whole texts, nats."""
+        return [float(answer) for answer in self._answers("loglikelihood_rolling", requests)]
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Of the model."""
+        return self._inner.tokenizer_name
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """By the model's tokenizer."""
+        return self._inner.apply_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+
+    def _answers(self, kind: str, requests: list[Instance]) -> list:
+        keys = _keys(kind, requests)
+        for request in requests:
+            self._measure(kind, request)
+        missing = [i for i, key in enumerate(keys) if key not in self._known]
+        missing.sort(key=lambda i: (-len(str(requests[i].args[0])), str(requests[i].args[0])))
+        began = said = time.monotonic()
+        self._announce(len(missing), len(requests))
+        for first in range(0, len(missing), CHUNK):
+            part = missing[first : first + CHUNK]
+            torch.manual_seed(
+                int(keys[part[0]][:8], 16)
+            )  # sampled answers do not depend on where a kill fell
+            found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)
+            self._write({keys[i]: answer for i, answer in zip(part, found, strict=True)})
+            now, done = time.monotonic(), first + len(part)
+            if now - said > REPORT_SECONDS:
+                said = now
+                left = format_seconds((now - began) / done * (len(missing) - done))
+                self._say(f"{self._name}: {done} of {len(missing)} requests, about {left} left")
+        return [self._known[key] for key in keys]
+
+    def _announce(self, missing: int, requests: int) -> None:
+        known = requests - missing
+        self._say(f"{self._name}: {requests} requests" + (f", {known} answered before" if known else ""))
+
+    def _write(self, answers: dict[str, object]) -> None:
+        self._known |= answers
+        append_json_lines(self._file, ({"key": key, "answer": answer} for key, answer in answers.items()))
+
+    def _measure(self, kind: str, request: Instance) -> None:
+        """Note a prompt that will be cut off on the left."""
+        context = str(request.args[0])
+        arguments = request.args[1] if len(request.args) > 1 else ""
+        if kind == "generate_until":
+            room = self._inner.max_length - int(arguments.get("max_gen_toks", self._inner.max_gen_toks))  # type: ignore[union-attr]
+            text = context
+        else:
+            room, text = self._inner.max_length, context + str(arguments)
+        if (
+            len(text.encode()) > room
+            and context not in self.truncated
+            and len(self._inner.tok_encode(text)) > room
+        ):
+            self.truncated.add(context)
+
+
+def _keys(kind: str, requests: list[Instance]) -> list[str]:
+    """Of each request; a prompt asked several times (samples) has one key per time."""
+    times: Counter[str] = Counter()
+    keys = []
+    for request in requests:
+        key = content_hash([kind, *request.args], digits=20)
+        keys.append(f"{key}-{times[key]}")
+        times[key] += 1
+    return keys

