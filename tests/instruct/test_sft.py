@@ -156,6 +156,28 @@ def test_an_interrupt_keeps_what_was_done(model, chats, tmp_path):
     assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
+def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_path, monkeypatch):
+    from distillaw.errors import RunError
+    from distillaw.instruct import sft
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    out, said = tmp_path / "run", []
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "export_chat_model", full)
+        with pytest.raises(RunError, match="No space left"):
+            run_sft(spec(model, chats, patience=2, lr=0.3, epochs=8, batch=4, warmup=0.0), out)
+    logged = (out / "metrics.jsonl").read_text()
+    result = run_sft(
+        spec(model, chats, patience=2, lr=0.3, epochs=8, batch=4, warmup=0.0), out, say=said.append
+    )
+    assert (out / "metrics.jsonl").read_text() == logged and not any(
+        line.startswith("epoch") for line in said
+    )
+    assert result["epochs_run"] < 8 and (out / "model" / "config.json").exists()
+
+
 VICTIM = """
 import sys
 from pathlib import Path
