@@ -34,6 +34,7 @@ def minima(
     calibration_tokens: Count = "64k",
     chats: Path | None = None,
     prompts: str = "general",
+    template: str | None = None,
     answer_tokens: int = 128,
     pairs: Path | None = None,
     tasks: str = "",
@@ -74,6 +75,7 @@ def minima(
         calibration_tokens: tokens of calibration text.
         chats: conversations to fine-tune on; without them the teacher answers the prompts.
         prompts: questions for the teacher: a file, or `general`, which ships with the package.
+        template: chat template of a teacher that has none: a name or a .jinja file.
         answer_tokens: longest answer of the teacher.
         pairs: preferences for DPO after fine-tuning.
         tasks: benchmarks, e.g. lambada_openai,openbookqa.
@@ -116,8 +118,9 @@ def minima(
         batch_tokens=whole_count(batch, name="--batch"), seed=seed, device=str(torch_device(device)),
         training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
         calibration_tokens=whole_count(calibration_tokens, name="--calibration-tokens"), chats=chats, prompts=prompts,
-        answer_tokens=answer_tokens, pairs=pairs, tasks=tuple(filter(None, tasks.split(","))), limit=limit,
-        evaluation_data=evaluation_data, teacher_tokens=optional_count(teacher_tokens, name="--teacher-tokens") or 0.0,
+        template=template, answer_tokens=answer_tokens, pairs=pairs, limit=limit,
+        tasks=tuple(filter(None, tasks.split(","))), evaluation_data=evaluation_data,
+        teacher_tokens=optional_count(teacher_tokens, name="--teacher-tokens") or 0.0,
     )  # fmt: skip
     spec.check()
     if dry_run:
@@ -161,7 +164,7 @@ def _print(record: dict[str, Any], out: Path) -> None:
         print_arms(stages["distil"], out / "distil")
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
-        print(f"\nfine-tuned: {sft['loss_before']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token on "
+        print(f"\nfine-tuned: {sft['before']['loss']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token on "
               f"held-out answers\nchat model: {stages['instruct']['folder']}")  # fmt: skip
     if "evaluate" in stages:
         print("\nbits per byte on held-out text: " + ", ".join(

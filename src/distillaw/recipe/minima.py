@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, prune_to
 from distillaw.models.source import locate
@@ -196,16 +194,15 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     from distillaw.instruct.spec import DpoSpec, SftSpec
 
     spec, folder = kitchen.spec, kitchen.out / "instruct"
-    torch.set_num_threads(max(1, torch.get_num_threads()))
     chats = spec.chats
     if chats is None:
         chats = generate_answers(
             spec.teacher, spec.prompts, folder / "answers.jsonl", max_new_tokens=spec.answer_tokens, batch=16,
-            seed=spec.seed, device=spec.device, say=kitchen.say,
+            seed=spec.seed, template=spec.template, device=spec.device, say=kitchen.say,
         )  # fmt: skip
     base = record["stages"]["distil"]["folder"]
     sft = SftSpec(model=base, data=str(chats), lr=spec.sft_lr, epochs=spec.sft_epochs, batch=8, seed=spec.seed,
-                  max_tokens=spec.training.context, validation=0.1)  # fmt: skip
+                  template=spec.template, max_tokens=spec.training.context, validation=0.1)  # fmt: skip
     result: dict[str, Any] = {"chats": str(chats), "generated": spec.chats is None}
     result["sft"] = run_sft(sft, folder / "sft", device=spec.device, say=kitchen.say, command=kitchen.command)
     result["folder"] = str(folder / "sft" / "model")

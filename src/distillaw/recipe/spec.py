@@ -41,6 +41,8 @@ class MinimaSpec:
     chats: Path | None = None
     """Conversations to fine-tune on; None: the teacher answers `prompts`."""
     prompts: str = "general"
+    template: str | None = None
+    """Chat template of a teacher that has none: a name or a file."""
     answer_tokens: int = 128
     sft_lr: float = 1e-4
     sft_epochs: int = 3

@@ -1,6 +1,7 @@
 """The recipe's text, divided once for all stages: what students read, what says which units matter, what is scored."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ from distillaw.runs.files import write_text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CALIBRATION_DOCUMENTS = 100
+"""At most; of each the beginning, as much of all."""
+SPARE = 3
+"""So many times the tokens asked for: some are scored, and windows do not cross documents."""
 CALIBRATION, HELDOUT = "calibration.jsonl", "heldout.jsonl"
 
 
@@ -33,9 +38,10 @@ def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens:
     store = prepare_data(spec, data, say=say)
     tokenizer = load_tokenizer(str(store.tokenizer_folder))
     if not (folder / HELDOUT).exists():
-        read = np.concatenate(store.split("teacher", context=1).shards)[: calibration_tokens * 2]
-        ends = np.flatnonzero(read == tokenizer.eos_token_id)
-        _write(folder / CALIBRATION, np.split(read, ends + 1), tokenizer)
+        read = np.concatenate(store.split("teacher", context=1).shards)
+        documents = np.split(read, np.flatnonzero(read == tokenizer.eos_token_id) + 1)[:CALIBRATION_DOCUMENTS]
+        each = math.ceil(SPARE * calibration_tokens / len(documents))
+        _write(folder / CALIBRATION, [document[:each] for document in documents], tokenizer)
         _write(folder / HELDOUT, store.heldout_documents(), tokenizer)
     return store
 

@@ -80,7 +80,7 @@ def _numbers(stages: Mapping[str, Any]) -> list[Figure]:
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
         found.append(Figure(label="loss on held-out answers", value=f"{sft['loss']:.3f} nats/token",
-                            note=f"before fine-tuning {sft['loss_before']:.3f}; assistant tokens only"))  # fmt: skip
+                            note=f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"))  # fmt: skip
     return found
 
 
@@ -128,7 +128,7 @@ def _costs(stages: Mapping[str, Any]) -> dict[str, float]:
     row = {"total_params": best["total_params"], "tokens": best["tokens"],
            "teacher_total_params": teacher.get("teacher_total_params") if best["taught"] else None}  # fmt: skip
     base = axis_compute(row, teacher_cost="forward")
-    tuned = 6.0 * best["total_params"] * stages["instruct"]["sft"].get("tokens_read", 0)
+    tuned = 6.0 * best["total_params"] * stages["instruct"]["sft"]["all_tokens"]
     return {"base": base, "chat": base + tuned}
 
 

@@ -1,0 +1,124 @@
+"""`distillaw recipe minima` from a teacher to a chat model, with everything real and small."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from small_teacher import write_teacher
+
+ASKED = ("Hello", "Peace?", "And war?", "Gold?", "A river", "A tariff", "Friends", "Who?", "Where?", "Why?", "Now?",
+         "Laws?")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A small trained teacher, conversations, and the recipe's folder when it has run.
+
+    The teacher is too small to answer: that it does where it can is shown in tests/instruct.
+    """
+    home = tmp_path_factory.mktemp("recipe")
+    write_teacher(home / "teacher")
+    turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}] for text in ASKED]
+    (home / "chats.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    done = cook(home, "--json")
+    assert done.returncode == 0, done.stderr
+    (home / "answer.json").write_text(done.stdout)
+    return home
+
+
+def cook(home, *words, out="out"):
+    options = {
+        "--teacher": home / "teacher", "--corpus": "sotu", "--tokens": 4096, "--batch": 256, "--context": 128,
+        "--keep": 0.5, "--calibration-tokens": 4096, "--chats": home / "chats.jsonl", "--template": "zephyr",
+        "--rates": "3e-3", "--validation-documents": 16, "--validation-tokens": 64,
+        "--out": home / out,
+    }  # fmt: skip
+    usual = [
+        str(word) for option, value in options.items() if option not in words for word in (option, value)
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", "recipe", "minima", *usual, *words],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_every_stage_is_there_and_the_chat_model_speaks(home):
+    record = json.loads((home / "answer.json").read_text())
+    stages = record["stages"]
+    assert list(stages) == ["text", "law", "prune", "distil", "instruct", "evaluate", "report"]
+    assert (
+        stages["law"]["params"]
+        == stages["prune"]["cuts"][0]["params"]
+        == stages["distil"]["arms"][0]["params"]
+    )
+    assert {row["arm"] for row in stages["distil"]["arms"]} == {
+        "pruned",
+        "pruned-alone",
+        "fresh",
+        "fresh-alone",
+    }
+    folder = stages["instruct"]["folder"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], return_tensors="pt",
+                                        add_generation_prompt=True, return_dict=True)  # fmt: skip
+    assert AutoModelForCausalLM.from_pretrained(folder).generate(**ids, max_new_tokens=3).shape[1] > 3
+    models = stages["evaluate"]["models"]
+    assert set(models) == {"teacher", "cut", "base", "chat"}
+    assert models["teacher"]["heldout"]["loss"] < models["cut"]["heldout"]["loss"]
+    page = (home / "out" / "report.html").read_text()
+    assert "Pruned, fresh, with and without the teacher" in page and "<script src" not in page
+
+
+def test_nobody_trains_on_what_is_scored(home):
+    texts = [
+        json.loads(line)["text"]
+        for line in (home / "out" / "text" / "heldout.jsonl").read_text().splitlines()
+    ]
+    calibration = (home / "out" / "text" / "calibration.jsonl").read_text()
+    assert len(texts) == 16 and not any(json.dumps(text)[1:60] in calibration for text in texts)
+
+
+def test_a_second_call_computes_nothing_and_a_lost_stage_alone_is_made_again(home):
+    results = {file: file.stat().st_mtime_ns for file in (home / "out").rglob("result.json")}
+    first = json.loads((home / "answer.json").read_text())
+    shutil.rmtree(home / "out" / "evaluate" / "chat")
+    done = cook(home, "--json")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in results.items())
+    heldout = [record["stages"]["evaluate"]["models"]["chat"]["heldout"]["loss"] for record in (first, again)]
+    assert heldout[0] == heldout[1]
+
+
+def test_other_settings_do_not_mix_in_one_folder(home):
+    done = cook(home, "--tokens", "8192")
+    assert done.returncode == 2 and "holds a recipe with other settings (tokens" in done.stderr
+
+
+def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
+    done = cook(home, "--steps", "2", "--until", "prune", "--json", out="cascade")
+    assert done.returncode == 0, done.stderr
+    cuts = json.loads(done.stdout)["stages"]["prune"]["cuts"]
+    assert [cut["keep"] for cut in cuts] == pytest.approx([0.71, 0.71], abs=0.12)
+    assert cuts[1]["teacher"].startswith(str(home / "cascade" / "distil-1" / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--student-params", "50k"), "say the same thing twice"),
+        (("--tasks", "gsm8k"), "needs --evaluation-data"),
+        (("--chats", "nowhere.jsonl"), "no such file"),
+        (("--keep", "1.5"), "not between 0 and the teacher's"),
+        (("--teacher", "nowhere/at/all"), "no such"),
+    ],
+)
+def test_what_cannot_be_cooked_is_refused(home, words, message):
+    done = cook(home, *words, out="refused")
+    assert done.returncode in (1, 2) and message in done.stderr, done.stderr
