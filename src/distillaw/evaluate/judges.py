@@ -74,7 +74,9 @@ class UrlJudge:
                     raise RunError(
                         f"judge {self.url}: {problem}: {said}. {self._advice(error.code)}"
                     ) from None
-            except (OSError, HTTPException) as error:  # refused, timed out, cut off
+            except urllib.error.URLError as error:  # refused, no such host
+                problem = str(error.reason)
+            except (OSError, HTTPException) as error:  # timed out, cut off
                 problem = str(error) or type(error).__name__
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 problem = f"its reply is no chat completion ({type(error).__name__} {error})"

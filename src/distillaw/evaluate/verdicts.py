@@ -43,10 +43,13 @@ def sum_up_pairs(verdicts: Sequence[Verdict], *, seed: int = 0) -> dict[str, obj
     decisive = [each for each in verdicts if each.value]
     rate, se = mean_and_se(points, clusters)
     agreement, agreement_se = mean_and_se(agree, clusters)
+    few = se == 0  # all questions alike: a bootstrap would claim certainty
+    alike = interval_of(rate, se, points, len(set(clusters)))
+    spread = alike if few else bootstrap_interval(points, clusters, seed=seed)
     found: dict[str, object] = {
         "wins": sum(value == 1 for value in results.values()), "ties": sum(value == 0 for value in results.values()),
         "losses": sum(value == -1 for value in results.values()), "win_rate": rate, "win_rate_se": se,
-        "win_rate_interval": bootstrap_interval(points, clusters, seed=seed), "agreement": agreement,
+        "win_rate_interval": spread, "agreement": agreement,
         "agreement_se": agreement_se,
         "agreement_interval": interval_of(agreement, agreement_se, agree, len(set(clusters))),
         "turns": len(whole), "questions": len(set(clusters)), **_unparseable(verdicts),
