@@ -122,7 +122,7 @@ def evaluate(
     record = evaluate_model(
         model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
         chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
-        skip_missing=skip_missing, device=torch_device(device), command=shlex.join(["distillaw", *sys.argv[1:]]),
+        skip_missing=skip_missing, device=torch_device(device, model), command=shlex.join(["distillaw", *sys.argv[1:]]),
         say=lambda line: say(f"  {line}", quiet=quiet),
     )  # fmt: skip
     print_json(record) if json_ else print_evaluation(record, out)

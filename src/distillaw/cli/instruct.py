@@ -79,7 +79,7 @@ def sft(
     from distillaw.instruct.sft import read_sides, run_sft
     from distillaw.instruct.start import open_model
 
-    where = torch_device(device)
+    where = torch_device(device, model)
     if dry_run:
         start = open_model(spec)
         sides = read_sides(spec, start)
@@ -145,7 +145,7 @@ def dpo(
     from distillaw.instruct.preference import read_pair_sides, run_dpo
     from distillaw.instruct.start import open_model
 
-    where = torch_device(device)
+    where = torch_device(device, model)
     if dry_run:
         start = open_model(spec)
         sides = read_pair_sides(spec, start)
@@ -204,7 +204,7 @@ def generate(
 
     settings = {
         "max_new_tokens": whole_count(max_new_tokens, name="--max-new-tokens"), "batch": batch, "temperature":
-        temperature, "top_p": top_p, "seed": seed, "device": torch_device(device), "say": _teller(quiet),
+        temperature, "top_p": top_p, "seed": seed, "device": torch_device(device, teacher), "say": _teller(quiet),
     }  # fmt: skip
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")

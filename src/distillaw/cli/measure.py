@@ -58,7 +58,7 @@ def measure(
     disable_progress_bar()
     keep_freed_memory()
     return scout_teachers(
-        sources, text, max_bytes=budget, context=context, stride=stride, out=out, device=torch_device(device),
+        sources, text, max_bytes=budget, context=context, stride=stride, out=out, device=torch_device(device, *models),
         say=lambda message: say(f"  {message}", quiet=quiet), **asdict(reading),
     )  # fmt: skip
 

@@ -104,7 +104,7 @@ def prune(
         record = _preview(source.name, *student_shape(source.config(), wishes, source.name))
     else:
         record = prune_to(
-            source, out, wishes, text=text, device=torch_device(device),
+            source, out, wishes, text=text, device=torch_device(device, teacher),
             reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
             command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
         )  # fmt: skip

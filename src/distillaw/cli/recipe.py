@@ -115,7 +115,7 @@ def minima(
                       section_chars=section_chars, validation_documents=validation_documents,
                       validation_tokens_per_document=validation_tokens),
         rates=tuple(parse_count(rate, name="--rates") for rate in rates.split(",")), importance=importance,
-        batch_tokens=whole_count(batch, name="--batch"), seed=seed, device=str(torch_device(device)),
+        batch_tokens=whole_count(batch, name="--batch"), seed=seed, device=torch_device(device, teacher),
         training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
         calibration_tokens=whole_count(calibration_tokens, name="--calibration-tokens"), chats=chats, prompts=prompts,
         template=template, answer_tokens=answer_tokens, pairs=pairs, limit=limit,
