@@ -31,13 +31,8 @@ def test_the_staircase_is_what_nobody_beats(points):
 @given(POINTS)
 def test_the_hull_is_concave_and_above_all(points):
     corners = hull(points)
-    slopes = [
-        (b.score - a.score) / math.log(b.compute / a.compute)
-        for a, b in itertools.pairwise(corners)
-    ]
-    assert all(
-        first >= second - 1e-9 * max(1, first) for first, second in itertools.pairwise(slopes)
-    )
+    slopes = [(b.score - a.score) / math.log(b.compute / a.compute) for a, b in itertools.pairwise(corners)]
+    assert all(first >= second - 1e-9 * max(1, first) for first, second in itertools.pairwise(slopes))
     for p in points:
         for a, b in itertools.pairwise(corners):
             if a.compute <= p.compute <= b.compute:

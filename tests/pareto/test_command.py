@@ -1,0 +1,77 @@
+"""`distillaw pareto` as a user calls it, and points read from folders."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.pareto.own import axis_compute, own_points
+from distillaw.pareto.published import SCORES
+
+
+def distillaw(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "distillaw", "pareto", *map(str, words)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run that was evaluated."""
+    result = {"run_id": "mine", "total_params": 3.0e9, "tokens": 1.0e11, "teacher_total_params": 7.0e9}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    scores = {task: {"score": 0.2 + 0.01 * i, "se": 0.004} for i, task in enumerate(SCORES)}
+    (tmp_path / "evaluation.json").write_text(
+        json.dumps({"scores": scores, "heldout": {"bits_per_byte": 1.1, "bits_per_byte_se": 0.02}})
+    )
+    return tmp_path
+
+
+def test_the_teachers_cost_is_in_or_out(run):
+    result = json.loads((run / "result.json").read_text())
+    cost = {
+        what: axis_compute(result, teacher_cost=what, teacher_tokens=2e12)
+        for what in ("none", "forward", "training")
+    }
+    assert cost["none"] == 6 * 3e9 * 1e11
+    assert cost["forward"] - cost["none"] == pytest.approx(2 * 7e9 * 1e11)
+    assert cost["training"] - cost["forward"] == pytest.approx(6 * 7e9 * 2e12)
+
+
+def test_scores_are_per_cent_with_the_error_of_a_mean(run):
+    (point,) = own_points(run, task="mean6")
+    assert point.score == pytest.approx(22.5) and point.se == pytest.approx(0.4 / 6**0.5)
+    (bits,) = own_points(run, task="bits_per_byte")
+    assert (bits.score, bits.se) == (-1.1, 0.02)
+
+
+def test_the_command_places_the_model_and_draws(run, tmp_path):
+    done = distillaw(run, "--out", tmp_path / "drawn", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    mine = next(point for point in answer["points"] if point["is_own"])
+    assert mine["place"]["best"]["name"] == "ShearedLLaMA-2.7B" and 0.99 < mine["place"]["probability"] <= 1
+    assert "mine" in (tmp_path / "drawn" / "pareto.svg").read_text()
+    words = distillaw(run)
+    assert "mine: " in words.stdout and "probability to be ahead" in words.stdout
+
+
+def test_a_table_serves_as_well_and_stands_alone(tmp_path):
+    table = tmp_path / "points.csv"
+    table.write_text("name,compute,score,se\na,1e20,10,1\nb,2e20,9,\n")
+    done = distillaw(table, "--no-published", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frontier"] == ["a"]
+
+
+def test_what_is_missing_is_named(run, tmp_path):
+    with pytest.raises(DataError, match="no score of hellaswag; measured are bbh"):
+        own_points(run, task="hellaswag")
+    with pytest.raises(ConfigError, match="needs --teacher-tokens"):
+        own_points(run, task="mean6", teacher_cost="training")
+    (run / "evaluation.json").unlink()
+    with pytest.raises(DataError, match=r"no evaluation\.json"):
+        own_points(run, task="mean6")
+    assert distillaw("--score", "hellaswag").returncode == 2
