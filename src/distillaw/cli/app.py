@@ -137,4 +137,5 @@ def main() -> None:
     more than they bring (a report takes 5 s of CPU instead of 10).
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries: progress is ours to show
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))
