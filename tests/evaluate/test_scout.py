@@ -103,17 +103,17 @@ class TestStartToken:
             single="a $A", special_tokens=[("a", tokenizer.bos_token_id)]
         )
         assert tokenizer.bos_token_id != tokenizer.eos_token_id
-        assert scout._start_token("m", tokenizer) == tokenizer.bos_token_id
+        assert scout.start_token("m", tokenizer) == tokenizer.bos_token_id
 
     def test_is_the_end_of_text_otherwise(self, pair):
         tokenizer = AutoTokenizer.from_pretrained(pair[0])
-        assert scout._start_token("m", tokenizer) == tokenizer.eos_token_id
+        assert scout.start_token("m", tokenizer) == tokenizer.eos_token_id
 
     def test_must_exist(self, pair):
         tokenizer = AutoTokenizer.from_pretrained(pair[0])
         tokenizer.bos_token = tokenizer.eos_token = None
         with pytest.raises(ConfigError, match="neither an end-of-text nor a start token"):
-            scout._start_token("m", tokenizer)
+            scout.start_token("m", tokenizer)
 
 
 def test_a_tokenizer_that_loses_text_is_named(candidate, documents, text):

@@ -60,6 +60,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.prune:prune",
         "A student cut out of its teacher, in Hugging Face format.",
     ),
+    "vocabulary": (
+        "distillaw.cli.vocabulary:app",
+        "A model with more tokens for another language, or fewer: tokenizer, embedding, head.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

@@ -23,7 +23,7 @@ from distillaw.evaluate.excerpt import read_excerpt
 from distillaw.evaluate.windows import score_documents
 from distillaw.models.axes import family_shape, sized_config
 from distillaw.models.cut import check_cut, ranked_cut, uniform_cut
-from distillaw.models.export import staged
+from distillaw.models.export import made_before, staged
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
 from distillaw.models.importance import measure_importance
@@ -31,7 +31,7 @@ from distillaw.models.prune import prune
 from distillaw.models.shrink import MULTIPLE, advice, shrink
 from distillaw.models.source import ModelSource
 from distillaw.models.teacher import load_weights
-from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.files import content_hash, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def prune_to(
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
     identity = _identity(source, shape, wishes, text, reading)
-    if (done := _made_before(out, identity)) is not None:
+    if (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
         return done
     tokenizer = source.tokenizer()
@@ -186,24 +186,6 @@ def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | Non
         "teacher": fingerprint(source), "shape": asdict(shape), "by": wishes.by, "tokens": wishes.tokens,
         "context": wishes.context, "heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading),
     }, digits=16)  # fmt: skip
-
-
-def _made_before(out: Path, identity: str) -> dict[str, object] | None:
-    """The record of the same cut; None where there is none.
-
-    Raises:
-        ConfigError: the folder holds another model, or another cut.
-    """
-    if (out / "config.json").exists() and (out / RECORD).exists():
-        record = read_json(out / RECORD)
-        if record["identity"] == identity:
-            return record
-        raise ConfigError(
-            f"{out} holds another cut ({record['command']}); choose another --out, or delete it"
-        )
-    if (out / "config.json").exists():
-        raise ConfigError(f"{out} holds a model that was not cut here; choose another --out")
-    return None
 
 
 def _read(
