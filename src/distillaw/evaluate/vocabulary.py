@@ -141,8 +141,10 @@ def extend_vocabulary(
         first = list(islice((text for text in said if text is not None), 8))
         return _Change(grown.bpe, made, {"pieces_added": len(grown.new), "first_pieces": first})
 
-    settings: dict[str, object] = {"verb": "extend", "pieces": pieces, "chinese": chinese, "rows": rows, "multiple": multiple,
-                "donor": None if donor is None else str(donor.folder), "seed": seed}  # fmt: skip
+    settings: dict[str, object] = {
+        "verb": "extend", "pieces": pieces, "chinese": chinese, "rows": rows, "multiple": multiple,
+        "donor": None if donor is None else str(donor.folder), "seed": seed,
+    }  # fmt: skip
     generator = torch.Generator().manual_seed(seed) if rows == "random" else None
     return _change_model(source, out, texts, change, settings, generator, device, dry_run, command, say)
 
