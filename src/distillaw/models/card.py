@@ -87,7 +87,9 @@ def _corpus(card: ModelCard) -> str:
     if spec.get("world"):
         return str(card.manifest["source"])
     parts = parse_mixture(str(spec["corpus"]))
-    return " + ".join(f"{share:g}*{_public(each)}" if len(parts) > 1 else _public(each) for share, each in parts)
+    return " + ".join(
+        f"{share:g}*{_public(each)}" if len(parts) > 1 else _public(each) for share, each in parts
+    )
 
 
 def _number(value: object) -> float:
