@@ -31,7 +31,7 @@ from distillaw.models.fresh import count_parameters
 from distillaw.models.importance import Importance, measure_importance
 from distillaw.models.prune import prune
 from distillaw.models.shrink import MULTIPLE, advice, shrink
-from distillaw.models.source import ModelSource
+from distillaw.models.source import ModelSource, context_of
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import content_hash, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference
@@ -81,6 +81,11 @@ def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tupl
         return _params(config, shape)
 
     teacher_params = count(whole)
+    if wishes.multiple < 1:
+        raise ConfigError(f"--multiple {wishes.multiple}: at least 1; 8 suits tensor cores")
+    for axis, size in (wishes.shape or {}).items():
+        if size < 1:
+            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
     if wishes.shape:
         group = whole.heads // whole.kv_heads
         sizes = dict(wishes.shape)
@@ -154,6 +159,11 @@ def prune_to(
     whole, shape, teacher_params, params = student_shape(config, wishes, source.name)
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
+    most = context_of(config)
+    if not 2 <= wishes.context <= (most or wishes.context):
+        raise ConfigError(
+            f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
+        )
     identity = _identity(source, shape, wishes, text, reading)
     if (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
@@ -163,6 +173,10 @@ def prune_to(
     tokenizer = source.tokenizer()
     calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
     teacher = load_weights(source, torch.device(device), torch.float32)
+    if bad := next((key for key, weight in teacher.named_parameters() if not weight.isfinite().all()), None):
+        raise DataError(
+            f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
+        )
     cut, windows = uniform_cut(whole, shape), 0
     if calibration is not None and wishes.by != "uniform":
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")

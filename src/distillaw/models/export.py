@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distillaw.errors import ConfigError
+from distillaw.errors import ConfigError, RunError
 from distillaw.models.card import ModelCard
 from distillaw.runs.files import read_json, saving, write_json
 
@@ -77,7 +77,12 @@ def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None
 
     Raises:
         ConfigError: the folder holds another model, or one of other wishes.
+        RunError: no folder can be made there.
     """
+    standing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        what = "a file, no folder" if not standing.is_dir() else "not writable"
+        raise RunError(f"{out} cannot be a folder: {standing} is {what}; choose another --out")
     if not (out / "config.json").exists():
         return None
     if not (out / name).exists():
