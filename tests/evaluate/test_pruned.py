@@ -62,7 +62,7 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
     assert pruned(teacher, out, "--heads", 2).returncode == 0
     assert (out / "model.safetensors").read_bytes() == weights and not (out / ".export.tmp").exists()
     other = pruned(teacher, out, "--heads", 1)
-    assert other.returncode == 2 and "holds another cut" in other.stderr
+    assert other.returncode == 2 and "another call" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,9 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
         (("--student-params", 100), "no shape of 100 non-embedding parameters"),
         (("--heads", 5), "it has 5 heads, its teacher 4"),
         (("--width", 62), "width 62 is no multiple of its 4 heads"),
+        (("--heads", 0), "heads = 0: at least 1 stays"),
+        (("--width", -8), "width = -8: at least 1 stays"),
+        (("--keep", 0.5, "--multiple", 0), "--multiple 0: at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(teacher, tmp_path, words, said):
@@ -84,14 +87,36 @@ def test_what_cannot_be_is_refused_with_what_to_do(teacher, tmp_path, words, sai
 
 
 def test_too_little_text_for_the_windows_is_said(teacher, tmp_path):
-    done = pruned(teacher, tmp_path / "no", "--keep", 0.5, context=100_000)
-    assert done.returncode == 1 and "has 100000 tokens; give more or longer text" in done.stderr
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(json.dumps({"text": f"speech {i}"}) + "\n" for i in range(9)), encoding="utf-8")
+    done = distillaw(
+        "prune", teacher, "--out", tmp_path / "no", "--keep", 0.5, "--text", short, "--context", 64
+    )
+    assert done.returncode == 1 and "has 64 tokens; give more or longer text" in done.stderr
+    for context in (1, 100_000):
+        done = pruned(teacher, tmp_path / "no", "--keep", 0.5, context=context)
+        assert done.returncode == 2 and "a window has 2 to 128 tokens" in done.stderr
+
+
+def test_damaged_weights_and_a_folder_that_cannot_be_are_said_before_the_work(teacher, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = distillaw("prune", teacher, "--out", tmp_path / "file" / "cut", "--keep", 0.5)
+    assert done.returncode == 1 and "file is a file, no folder" in done.stderr
+    shutil.copytree(teacher, tmp_path / "bad")
+    model = AutoModelForCausalLM.from_pretrained(teacher)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "bad")
+    done = distillaw("prune", tmp_path / "bad", "--out", tmp_path / "no", "--keep", 0.5)
+    assert (
+        done.returncode == 1 and "model.layers.1.mlp.up_proj.weight holds values that are not" in done.stderr
+    )
 
 
 def test_a_model_that_lies_there_is_not_written_over(teacher, tmp_path):
     shutil.copytree(teacher, tmp_path / "mine")
     done = pruned(teacher, tmp_path / "mine", "--keep", 0.5)
-    assert done.returncode == 2 and "holds a model that was not cut here" in done.stderr
+    assert done.returncode == 2 and "not made by this command" in done.stderr
 
 
 def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):

@@ -170,3 +170,37 @@ def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
         if time.monotonic() > until:
             raise TimeoutError
         time.sleep(0.01)
+
+
+def prune(ranks, teacher: Path, out: Path, wishes: dict, text: str) -> dict:
+    """`distillaw prune` without the command line; the record as this rank has it."""
+    from distillaw.evaluate.pruned import Wishes, prune_to
+    from distillaw.models.source import locate
+
+    group = ranks if ranks.world > 1 else None
+    return prune_to(locate(teacher), out, Wishes(**wishes), text=text, group=group)
+
+
+def importance(ranks, teacher: Path, windows: list, wishes: dict):
+    """The scores of a teacher's units on calibration windows that the ranks share."""
+    import torch
+
+    from distillaw.evaluate.pruned import Wishes, _importance
+    from distillaw.models.source import locate
+    from distillaw.models.teacher import load_weights
+
+    model = load_weights(locate(teacher), torch.device("cpu"), None)
+    return _importance(model, torch.tensor(windows), Wishes(**wishes), ranks)
+
+
+def fail_on_the_second(ranks) -> None:
+    """What one rank cannot do, all say."""
+    from distillaw.errors import DataError
+    from distillaw.evaluate.sharing import together
+
+    def act() -> int:
+        if ranks.rank == 1:
+            raise DataError("not finite")
+        return 1
+
+    together(act, ranks)

@@ -115,6 +115,23 @@ def _mixtral_ffn(config: ConfigFields, layer: int) -> FeedForward:
     )  # fmt: skip
 
 
+def _pyramid_ffn(config: ConfigFields, layer: int) -> FeedForward:
+    """Numbers of experts by layer (models/pyramid.py, `distillaw upcycle`); without them Mixtral's."""
+    by_layer = config.items("experts_per_layer")
+    if by_layer is None:
+        return _mixtral_ffn(config, layer)
+    layers = config.count("num_hidden_layers")
+    if len(by_layer) != layers or not all(isinstance(n, int) and n >= 1 for n in by_layer):
+        raise ConfigError(
+            f"{config.source}: experts_per_layer = {by_layer}; it must hold a whole number for each of {layers} layers"
+        )
+    experts = int(str(by_layer[layer]))
+    return FeedForward(
+        width=config.count("intermediate_size"), experts=experts,
+        active_experts=min(experts, config.count("num_experts_per_tok", 2)),
+    )  # fmt: skip
+
+
 def _qwen_mixture(shared: bool, experts: int, active: int) -> Callable[[ConfigFields, int], FeedForward]:
     """Qwen mixtures: some layers dense, and in Qwen2 a gated expert that every token visits."""
 
@@ -182,6 +199,10 @@ _LLAMA_LIKE = {
     "mixtral": LlamaLike(
         context=131072, kv_heads=8, windows=_every_layer(None), qkv_bias=lambda config: False,
         feed_forward=_mixtral_ffn,
+    ),
+    "pyramid_mixtral": LlamaLike(
+        context=131072, kv_heads=8, windows=_every_layer(None), qkv_bias=lambda config: False,
+        feed_forward=_pyramid_ffn,
     ),
     "qwen2": LlamaLike(
         context=32768, qkv_bias=lambda config: True, windows=_by_layer(4096, _late, switch=True)

@@ -80,6 +80,14 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.evaluate:evaluate",
         "Held-out loss, calibration, benchmarks and judged chat of a finished model.",
     ),
+    "vocabulary": (
+        "distillaw.cli.vocabulary:app",
+        "A model with more tokens for another language, or fewer: tokenizer, embedding, head.",
+    ),
+    "upcycle": (
+        "distillaw.cli.upcycle:upcycle",
+        "A mixture of experts that starts as copies of a dense model.",
+    ),
     "worlds": (
         "distillaw.cli.worlds:app",
         "Synthetic languages with an exact oracle: text, entropy, teachers.",

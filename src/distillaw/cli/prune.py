@@ -103,11 +103,18 @@ def prune(
     if dry_run:
         record = _preview(source.name, *student_shape(source.config(), wishes, source.name))
     else:
-        record = prune_to(
-            source, out, wishes, text=text, device=torch_device(device, teacher),
-            reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-            command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
-        )  # fmt: skip
+        from distillaw.train.parallel import join_ranks, launched
+
+        with join_ranks("ddp") as ranks:
+            quiet = quiet or not ranks.is_first
+            record = prune_to(
+                source, out, wishes, text=text, group=ranks if launched() else None,
+                device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
+                reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
+                command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
+            )  # fmt: skip
+            if not ranks.is_first:
+                return
     if by_law:
         say(f"  {BY_LAW}", quiet=quiet)
     print_json({k: v for k, v in record.items() if k != "cut"}) if json_ else _print(record, out)

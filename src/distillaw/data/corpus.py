@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from distillaw.data.mixture import PREFIX, interleave, parse_mixture
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
 
@@ -43,13 +44,19 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
     Args:
         corpus: `sotu`; a .txt file (one document), .jsonl or .parquet file (one document a row); a folder of
             such files; or a Hugging Face dataset: a folder written by `save_to_disk`, or a hub name
-            (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`.
+            (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`; or several of
+            these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/mixture.py).
         reading: the field, and how much of each document.
 
     Raises:
         DataError: a file is unreadable, not UTF-8, or lacks the column.
         ConfigError: the corpus does not exist or has no known format.
     """
+    if corpus.startswith(PREFIX):
+        yield from interleave(
+            [(share, read_documents(each, reading)) for share, each in parse_mixture(corpus)]
+        )
+        return
     for text in _raw_documents(corpus, reading.text_column):
         kept = text[: reading.max_document_chars] if reading.max_document_chars else text
         for section in _sections(kept, reading.section_chars) if reading.section_chars else (kept,):

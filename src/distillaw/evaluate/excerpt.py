@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.data.corpus import WHOLE, Reading, read_documents
+from distillaw.data.mixture import parse_mixture
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_bytes
 
@@ -45,13 +46,13 @@ def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
     for name, chars in lengths.items():
         if chars < 0:
             raise ConfigError(f"{name} {chars}: a number of characters, e.g. 4000; 0 leaves documents whole")
-    if str(text).startswith("hub:"):
-        if not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", str(text)):
+    for _, corpus in parse_mixture(str(text)):
+        if not corpus.startswith("hub:"):
+            next(iter(read_documents(corpus, Reading(text_column=reading.text_column))), None)
+        elif not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", corpus):
             raise ConfigError(
-                f"--text {text}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
+                f"--text {corpus}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
             )
-        return
-    next(iter(read_documents(str(text), Reading(text_column=reading.text_column))), None)
 
 
 def read_excerpt(text: str | Path, reading: Reading = WHOLE, *, max_bytes: float | None = None) -> Excerpt:

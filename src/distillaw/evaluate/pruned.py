@@ -7,7 +7,7 @@ in the student's folder is the record; a second call with the same wishes reads 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +20,20 @@ from distillaw.data.corpus import WHOLE, Reading
 from distillaw.data.tokenizer import encode_documents, start_token
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.excerpt import read_excerpt
+from distillaw.evaluate.heldout import HeldoutLoss
+from distillaw.evaluate.sharing import Group, part, summed, together
 from distillaw.evaluate.windows import score_documents
 from distillaw.models.axes import family_shape, sized_config
 from distillaw.models.cut import check_cut, ranked_cut, uniform_cut
-from distillaw.models.export import staged
+from distillaw.models.export import made_before, staged
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_config, count_parameters
-from distillaw.models.importance import measure_importance
+from distillaw.models.importance import Importance, measure_importance
 from distillaw.models.prune import prune
 from distillaw.models.shrink import MULTIPLE, advice, shrink
-from distillaw.models.source import ModelSource
+from distillaw.models.source import ModelSource, context_of
 from distillaw.models.teacher import load_weights
-from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.files import content_hash, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
@@ -79,6 +81,11 @@ def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tupl
         return _params(config, shape)
 
     teacher_params = count(whole)
+    if wishes.multiple < 1:
+        raise ConfigError(f"--multiple {wishes.multiple}: at least 1; 8 suits tensor cores")
+    for axis, size in (wishes.shape or {}).items():
+        if size < 1:
+            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
     if wishes.shape:
         group = whole.heads // whole.kv_heads
         sizes = dict(wishes.shape)
@@ -121,6 +128,7 @@ def prune_to(
     device: str = "cpu",
     command: str = "",
     say: Callable[[str], None] = lambda message: None,
+    group: Group | None = None,
 ) -> dict[str, object]:
     """Cut a student out of a model and write it as a Hugging Face folder.
 
@@ -133,6 +141,7 @@ def prune_to(
         device: where importance and losses are computed.
         command: for the record.
         say: takes a line of progress now and then.
+        group: processes that share the calibration windows and the documents to score; the first one writes.
 
     Returns:
         What prune.json holds.
@@ -147,20 +156,31 @@ def prune_to(
     whole, shape, teacher_params, params = student_shape(config, wishes, source.name)
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
+    most = context_of(config)
+    if not 2 <= wishes.context <= (most or wishes.context):
+        raise ConfigError(
+            f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
+        )
     identity = _identity(source, shape, wishes, text, reading)
-    if (done := _made_before(out, identity)) is not None:
+    if (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
         return done
+    if group is not None:
+        group.wait()  # until all have looked
     tokenizer = source.tokenizer()
     calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
     teacher = load_weights(source, torch.device(device), torch.float32)
+    if bad := next((key for key, weight in teacher.named_parameters() if not weight.isfinite().all()), None):
+        raise DataError(
+            f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
+        )
     cut, windows = uniform_cut(whole, shape), 0
     if calibration is not None and wishes.by != "uniform":
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
-        scores = measure_importance(teacher, _batches(calibration), by=wishes.by)  # type: ignore[arg-type]
+        scores = _importance(teacher, calibration, wishes, group)
         cut, windows = ranked_cut(whole, shape, scores), scores.windows
     student = prune(teacher, shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
-    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context)
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
     record: dict[str, object] = {
         "identity": identity, "command": command, "teacher": source.name, "teacher_fingerprint": fingerprint(source),
         "teacher_params": teacher_params, "params": params, "keep": params / teacher_params,
@@ -168,12 +188,14 @@ def prune_to(
         "importance": wishes.by, "calibration_windows": windows, "context": wishes.context, **losses,
         "advice": advice(params / teacher_params), "cut": asdict(cut),
     }  # fmt: skip
-    with staged(
-        out
-    ) as stage:  # config.json goes last: a folder that was not finished does not load and is made again
-        student.cpu().save_pretrained(stage)
-        tokenizer.save_pretrained(str(stage))
-        write_json(stage / RECORD, record)
+
+    def write() -> None:
+        with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
+            student.cpu().save_pretrained(stage)
+            tokenizer.save_pretrained(str(stage))
+            write_json(stage / RECORD, record)
+
+    write() if group is None else group.first(write)
     return record
 
 
@@ -183,24 +205,6 @@ def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | Non
         "teacher": fingerprint(source), "shape": asdict(shape), "by": wishes.by, "tokens": wishes.tokens,
         "context": wishes.context, "heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading),
     }, digits=16)  # fmt: skip
-
-
-def _made_before(out: Path, identity: str) -> dict[str, object] | None:
-    """The record of the same cut; None where there is none.
-
-    Raises:
-        ConfigError: the folder holds another model, or another cut.
-    """
-    if (out / "config.json").exists() and (out / RECORD).exists():
-        record = read_json(out / RECORD)
-        if record["identity"] == identity:
-            return record
-        raise ConfigError(
-            f"{out} holds another cut ({record['command']}); choose another --out, or delete it"
-        )
-    if (out / "config.json").exists():
-        raise ConfigError(f"{out} holds a model that was not cut here; choose another --out")
-    return None
 
 
 def _read(
@@ -225,15 +229,36 @@ def _read(
     return torch.tensor(windows, dtype=torch.long).reshape(len(windows), size), heldout
 
 
-def _batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from windows.split(BATCH_WINDOWS)
+def _importance(teacher, calibration: torch.Tensor, wishes: Wishes, group: Group | None) -> Importance:
+    """Scores over all windows, each process having measured its part; every window counts alike.
+
+    Raises:
+        ConfigError: fewer windows than processes.
+        DataError: a score is not finite.
+    """
+    if group is not None and len(calibration) < group.world:
+        raise ConfigError(
+            f"{len(calibration)} calibration windows cannot be shared by {group.world} processes; raise --tokens, "
+            "lower --context or start fewer"
+        )
+    windows = part(calibration, group)  # type: ignore[type-var]
+    found = together(
+        lambda: measure_importance(teacher, windows.split(BATCH_WINDOWS), by=wishes.by),  # type: ignore
+        group,
+    )
+    if group is None:
+        return found
+    return Importance(by=found.by, windows=len(calibration), **{
+        axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
+        for axis in ("layers", "width", "heads", "ffn")
+    })  # fmt: skip
 
 
-def _losses(teacher, student, heldout: list[np.ndarray], context: int) -> dict[str, object]:
+def _losses(
+    teacher, student, heldout: list[np.ndarray], context: int, group: Group | None
+) -> dict[str, object]:
     """Of both on the same documents, with the paired difference."""
-    scored = [
-        score_documents(model, heldout, context=context, stride=context) for model in (teacher, student)
-    ]
+    scored = [_shared_scores(model, heldout, context, group) for model in (teacher, student)]
     if not all(np.isfinite(each.loss_sum).all() for each in scored):
         raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
     by_document = [DocumentScores(document=np.arange(len(heldout)), tokens=each.tokens, loss_sum=each.loss_sum)
@@ -245,3 +270,14 @@ def _losses(teacher, student, heldout: list[np.ndarray], context: int) -> dict[s
         "teacher_loss": scored[0].loss, "teacher_loss_se": scored[0].loss_se, "loss": scored[1].loss,
         "loss_se": scored[1].loss_se, "lost": gap.mean, "lost_se": gap.se, "uniform_guess": math.log(vocab),
     }  # fmt: skip
+
+
+def _shared_scores(model, documents: list[np.ndarray], context: int, group: Group | None) -> HeldoutLoss:
+    """Loss sums of all documents, each process having scored its part."""
+    mine = score_documents(model, part(documents, group), context=context, stride=context)
+    if group is None:
+        return mine
+    whole = np.zeros((2, len(documents)))
+    whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
+    tokens, loss_sum = summed(whole, group)
+    return HeldoutLoss(tokens=tokens.astype(np.int64), loss_sum=loss_sum)

@@ -30,7 +30,7 @@ from distillaw.models.source import ModelSource, check_config, context_of, locat
 from distillaw.models.teacher import Teacher, architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count, format_seconds
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, paired_difference
+from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, in_bits, paired_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -180,11 +180,7 @@ def difference(first: ScoutedTeacher, second: ScoutedTeacher) -> PairedDifferenc
     Raises:
         DataError: measured on different documents.
     """
-    in_nats = paired_difference(first.scores, second.scores)  # per byte
-    bit = math.log(2)
-    return replace(
-        in_nats, mean=in_nats.mean / bit, se=in_nats.se / bit, se_documents=in_nats.se_documents / bit
-    )
+    return in_bits(paired_difference(first.scores, second.scores))
 
 
 def _settle_windows(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import PurePath
 
+from distillaw.data.mixture import parse_mixture
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.version import __version__
 
@@ -85,7 +86,10 @@ def _corpus(card: ModelCard) -> str:
     assert isinstance(spec, Mapping)
     if spec.get("world"):
         return str(card.manifest["source"])
-    return _public(str(spec["corpus"]))
+    parts = parse_mixture(str(spec["corpus"]))
+    return " + ".join(
+        f"{share:g}*{_public(each)}" if len(parts) > 1 else _public(each) for share, each in parts
+    )
 
 
 def _number(value: object) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distillaw.errors import ConfigError, RunError
 from distillaw.models.card import ModelCard
 from distillaw.runs.files import read_json, saving, write_json
 
@@ -64,6 +65,34 @@ def staged(folder: Path) -> Iterator[Path]:
             _move(stage, folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None:
+    """The record of a model that was made in a folder by the same wishes; None where there is no model.
+
+    Args:
+        out: the folder.
+        name: the record's file, e.g. prune.json; it holds `identity` and `command`.
+        identity: of the wishes.
+
+    Raises:
+        ConfigError: the folder holds another model, or one of other wishes.
+        RunError: no folder can be made there.
+    """
+    standing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        what = "a file, no folder" if not standing.is_dir() else "not writable"
+        raise RunError(f"{out} cannot be a folder: {standing} is {what}; choose another --out")
+    if not (out / "config.json").exists():
+        return None
+    if not (out / name).exists():
+        raise ConfigError(f"{out} holds a model that was not made by this command; choose another --out")
+    record = read_json(out / name)
+    if record["identity"] == identity:
+        return record
+    raise ConfigError(
+        f"{out} holds a model made by another call ({record['command']}); choose another --out, or delete it"
+    )
 
 
 def generation_config(tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig":

@@ -74,7 +74,9 @@ def measure_importance(
         raise DataError("no window of the calibration text is long enough; give more text")
     scores = {name: (total / probe.windows).double().cpu().numpy() for name, total in probe.totals.items()}
     if bad := [name for name, values in scores.items() if not np.isfinite(values).all()]:
-        raise DataError(f"the importance of {', '.join(bad)} is not finite; use float32 (--dtype float32)")
+        raise DataError(
+            f"the importance of {', '.join(bad)} is not finite: the weights are damaged, or their type is too narrow"
+        )
     return Importance(by=by, windows=probe.windows, **scores)
 
 

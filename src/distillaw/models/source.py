@@ -45,6 +45,8 @@ class ModelSource:
         """
         from transformers import AutoConfig
 
+        import distillaw.models.pyramid  # noqa: F401 - makes its model type known
+
         if (self.folder / "adapter_config.json").exists():
             raise ConfigError(
                 f"{self.name}: an adapter, not a model; merge it into its base (peft: merge_and_unload) and save that"

@@ -153,6 +153,8 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
     """
     from transformers import AutoModelForCausalLM
 
+    import distillaw.models.pyramid  # noqa: F401 - makes its model type known
+
     with loading(source.name):
         model, report = AutoModelForCausalLM.from_pretrained(
             **source.where, dtype=dtype or "auto", local_files_only=True, output_loading_info=True

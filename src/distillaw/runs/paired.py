@@ -8,8 +8,9 @@ source that more held-out text cannot reduce; it is measured by repeating both r
 This file estimates; what follows from a difference is decided in planning/.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ class PairedDifference:
         """Two-sided t interval of the mean difference; for one seed it holds for this seed only."""
         half = t_quantile(0.5 + level / 2, self.dof) * self.se
         return self.mean - half, self.mean + half
+
+
+def in_bits(difference: PairedDifference) -> PairedDifference:
+    """A difference in nats as one in bits: of losses per byte, bits per byte."""
+    bit = math.log(2)
+    seeds = difference.se_seeds
+    return replace(difference, mean=difference.mean / bit, se=difference.se / bit,
+                   se_documents=difference.se_documents / bit,
+                   se_seeds=None if seeds is None else seeds / bit)  # fmt: skip
 
 
 def read_scores(path: Path) -> DocumentScores:

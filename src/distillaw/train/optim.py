@@ -40,7 +40,9 @@ def build_optimizer(
         )
     matrices, others = [], []
     for parameter in model.parameters():
-        hidden = parameter.dim() == 2 and parameter is not embedding
+        hidden = (
+            parameter.dim() >= 2 and parameter is not embedding
+        )  # experts lie in one tensor of three axes
         (matrices if hidden else others).append(parameter)
     groups = [
         {"params": matrices, "lr_scale": 1.0 if width is None else BASE_WIDTH / width, "weight_decay": weight_decay},

@@ -44,8 +44,10 @@ measured, for want of one: `python benchmarks/stacked.py --device cuda` does it,
 
 
 def can_stack(student: torch.nn.Module) -> TypeGuard[Student]:
-    """Whether a student can be part of a stack: in one process, with its activations kept."""
-    return isinstance(student, Student) and not student.recipe.checkpoint_activations
+    """Whether a student can be part of a stack: in one process, dense, with its activations kept."""
+    return (
+        isinstance(student, Student) and student.routers is None and not student.recipe.checkpoint_activations
+    )
 
 
 def stacked_losses(

@@ -112,6 +112,8 @@ def blank_model(spec: TrunkSpec, home: Path, *, end_of_text: int) -> "PreTrained
         return start_model(spec, None, end_of_text=end_of_text)
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    import distillaw.models.pyramid  # noqa: F401 - makes its model type known
+
     record: dict[str, Any] = read_json(home / RECORD)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(**record["config"]), dtype=torch.float32)
 

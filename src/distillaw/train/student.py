@@ -11,6 +11,7 @@ import torch
 
 from distillaw.distill.losses import LossParts, loss_parts
 from distillaw.models.parts import head_of, hidden_states
+from distillaw.models.routing import Routers
 from distillaw.runs.spec import Recipe
 from distillaw.train.teaching import Signal
 
@@ -25,6 +26,8 @@ class Student(torch.nn.Module):
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.routers = Routers.of(model)
+        """Of a mixture of experts, whose losses of its own are part of what it is trained on; None of a dense model."""
         if recipe.checkpoint_activations:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
@@ -38,7 +41,11 @@ class Student(torch.nn.Module):
         """
         with self.precision(tokens_BT.device.type):
             hidden = hidden_states(self.model, tokens_BT[:, :-1])
-        return self.loss(hidden, tokens_BT, signal, num_tokens)
+        parts = self.loss(hidden, tokens_BT, signal, num_tokens)
+        if self.routers is None:
+            return parts
+        share = tokens_BT[:, 1:].numel() / num_tokens
+        return parts._replace(total=parts.total + share * self.routers.loss())
 
     def loss(
         self,

@@ -1,0 +1,117 @@
+"""`distillaw upcycle`: a mixture of experts that starts as copies of a dense model's FFNs."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, whole_count
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_flop
+
+
+def upcycle(
+    model: str,
+    *,
+    out: Path,
+    experts: str = "2,4",
+    pyramid: float = 0.25,
+    noise: float = 0.0,
+    balance: float = 0.01,
+    z_loss: float = 0.0,
+    seed: int = 0,
+    text: str | None = None,
+    tokens: Count = "8k",
+    text_column: str = "text",
+    device: str = "auto",
+    dry_run: bool = False,
+    quiet: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Make every FFN several experts, of which each token visits one; what the model says stays the same.
+
+    Args:
+        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub; of the Llama family.
+        out: folder of the mixture.
+        experts: of every layer, e.g. 8, or of the bottom layers and the others, e.g. 2,4.
+        pyramid: share of the layers, from the bottom, that has the first of two numbers.
+        noise: relative noise on all experts but the first; 0 keeps exact copies.
+        balance: weight of the load balancing loss in training.
+        z_loss: weight of the routers' z-loss in training.
+        seed: of routers and noise.
+        text: scored by both models, and shared out among the experts: .txt, .jsonl, .parquet, a folder, `sotu`.
+        tokens: of the text, scored.
+        text_column: the field that holds the text.
+        device: cpu, cuda or auto.
+        dry_run: only the counts; no weights are read, nothing is written.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    try:
+        numbers = tuple(int(each) for each in experts.split(","))
+    except ValueError:
+        raise ConfigError(f"--experts {experts}: whole numbers, e.g. 8 or 2,4") from None
+    scored = whole_count(tokens, name="--tokens")
+    from distillaw.models.source import locate
+
+    source = locate(model)
+    if text is not None:
+        from distillaw.evaluate.excerpt import check_text
+
+        check_text(text)
+    from transformers.utils.logging import disable_progress_bar
+
+    from distillaw.cli.display import say
+    from distillaw.cli.torch_device import torch_device
+    from distillaw.data.corpus import Reading
+    from distillaw.evaluate.upcycled import Layout, upcycle_to
+
+    disable_progress_bar()
+    record = upcycle_to(
+        source, out,
+        Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
+        text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
+        dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
+        say=lambda line: say(f"  {line}", quiet=quiet),
+    )  # fmt: skip
+    print_json(record) if json_ else _print(record, out)
+
+
+def _print(record: dict, out: Path) -> None:
+    dense, mixture, experts = record["dense"], record["mixture"], record["experts"]
+    runs = [(n, experts.count(n)) for n in dict.fromkeys(experts)]
+    layers = ", ".join(f"{count} layers of {n}" for n, count in runs)
+    print(f"{record['model']} -> {record['kind']}: {sum(experts)} experts ({layers}), one per token")
+    print(f"{'':26}{'dense':>10}{'mixture':>10}{'per token':>12}")
+    for words, key in (("non-embedding parameters", "params"), ("all parameters", "total_params")):
+        row = (dense[key], mixture[key], mixture[f"active_{key}"])
+        print(
+            f"{words:26}" + "".join(f"{format_count(n):>{w}}" for n, w in zip(row, (10, 10, 12), strict=True))
+        )
+    print(f"forward pass, per token   {format_flop(dense['forward_flops'])} -> {format_flop(mixture['forward_flops'])} "
+          f"at {mixture['context']} tokens")  # fmt: skip
+    if "logit_difference" not in record:
+        print("\ndry run: no weights were read, nothing was written")
+        return
+    print(f"\nlogits differ by {record['logit_difference']:.2g} at most, of {record['largest_logit']:.3g}")
+    if "loss" in record:
+        print(f"loss {record['dense_loss']:.4f} -> {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token; change "
+              f"{record['change']:+.2g} ± {record['change_se']:.1g}, paired, {record['tokens']:,} tokens of "
+              f"{record['documents']} documents")  # fmt: skip
+        _print_routing(record["routing"])
+    print(
+        f'\n{out}\nnext: train it on with start = "{out}" in SPEC.toml, distillaw train SPEC.toml --out DIR'
+    )
+
+
+def _print_routing(layers: list[dict]) -> None:
+    print("\nlayer  share of tokens by expert            balance   above capacity 1.25")
+    for i, layer in enumerate(layers):
+        shares = " ".join(f"{share:.2f}" for share in layer["shares"])
+        print(f"{i:>5}  {shares:36} {layer['balance']:>8.3f}   {layer['dropped']['1.25']:.1%}")
+    print(
+        "balance is 1 where the experts share evenly; nothing is dropped here, the last column is what a limit would"
+    )

@@ -1,0 +1,203 @@
+"""`distillaw vocabulary extend | trim`: more tokens for another language, fewer for one's own; rows follow."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, whole_count
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, parse_count
+
+app = App(
+    name="vocabulary", help="A model with more tokens, or fewer: tokenizer, embedding and head together."
+)
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+@app.command
+def extend(
+    model: str,
+    *,
+    text: str,
+    out: Path,
+    pieces: Count | None = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    chinese: bool = False,
+    rows: Literal["mean", "random"] = "mean",
+    seed: int = 0,
+    other: str | None = None,
+    multiple: int = 64,
+    max_bytes: Count = "100M",
+    heldout_bytes: Count = "64k",
+    context: int | None = None,
+    text_column: str = "text",
+    section_chars: int = 0,
+    device: str = "auto",
+    dry_run: bool = False,
+    quiet: bool = False,
+    json_: Json = False,
+) -> None:
+    """Add pieces for a text that the tokenizer cuts small: learnt on it, or another tokenizer's.
+
+    Args:
+        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
+        text: the foreign text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `mix:...`.
+        out: folder of the new model.
+        pieces: new pieces, e.g. 8k; the size is rounded up with further ones.
+        from_: take the pieces of this tokenizer (a folder or name) instead of learning.
+        chinese: of those only pieces with a Chinese character or mark; others pad the size.
+        rows: new rows start at the mean of the rows that stood for their text, or at random (for comparison).
+        seed: of random rows.
+        other: a text in the language that the model knows, measured before and after too.
+        multiple: the size becomes a multiple of it; 1 leaves it.
+        max_bytes: text read at most.
+        heldout_bytes: bytes of each text that are scored.
+        context: tokens of a window in scoring; 512, or what the model allows.
+        text_column: the field that holds the text.
+        section_chars: cut documents at line ends into sections of about so many characters.
+        device: cpu, cuda or auto.
+        dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    from distillaw.models.source import locate
+
+    wanted = None if pieces is None else whole_count(pieces, name="--pieces")
+    source, donor = locate(model), None if from_ is None else locate(from_)
+    texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
+    from distillaw.evaluate.vocabulary import extend_vocabulary
+
+    record = extend_vocabulary(
+        source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
+        **_running(device, dry_run, quiet),
+    )  # fmt: skip
+    print_json(record) if json_ else _print(record, out)
+
+
+@app.command
+def trim(
+    model: str,
+    *,
+    text: str,
+    out: Path,
+    keep: Count | None = None,
+    min_count: int = 1,
+    other: str | None = None,
+    multiple: int = 64,
+    max_bytes: Count = "100M",
+    heldout_bytes: Count = "64k",
+    context: int | None = None,
+    text_column: str = "text",
+    section_chars: int = 0,
+    device: str = "auto",
+    dry_run: bool = False,
+    quiet: bool = False,
+    json_: Json = False,
+) -> None:
+    """Drop the pieces that a text does not use. Any text can still be said; bytes and special tokens stay.
+
+    Args:
+        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
+        text: what the model is for: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `mix:...`.
+        out: folder of the new model.
+        keep: tokens to keep, the most used ones.
+        min_count: without --keep: pieces stay that the text uses so often.
+        other: another text, measured before and after too.
+        multiple: the size becomes a multiple of it by pieces used less; 1 leaves it.
+        max_bytes: text read at most.
+        heldout_bytes: bytes of each text that are scored.
+        context: tokens of a window in scoring; 512, or what the model allows.
+        text_column: the field that holds the text.
+        section_chars: cut documents at line ends into sections of about so many characters.
+        device: cpu, cuda or auto.
+        dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    from distillaw.models.source import locate
+
+    wanted = None if keep is None else whole_count(keep, name="--keep")
+    source = locate(model)
+    texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
+    from distillaw.evaluate.vocabulary import trim_vocabulary
+
+    record = trim_vocabulary(
+        source,
+        out,
+        texts,
+        keep=wanted,
+        min_count=min_count,
+        multiple=multiple,
+        **_running(device, dry_run, quiet),
+    )
+    print_json(record) if json_ else _print(record, out)
+
+
+def _texts(
+    text: str, other: str | None, max_bytes: str, heldout_bytes: str, context: int | None, text_column: str,
+    section_chars: int, multiple: int,
+):  # fmt: skip
+    """What is read, refused before a model is loaded."""
+    from distillaw.data.corpus import Reading
+    from distillaw.evaluate.excerpt import check_text
+
+    reading = Reading(text_column=text_column, section_chars=section_chars)
+    for each in (text, other):
+        if each is not None:
+            check_text(each, reading)
+    if multiple < 1:
+        raise ConfigError(f"--multiple {multiple}: at least 1; 64 suits matrix products")
+    scored = whole_count(heldout_bytes, name="--heldout-bytes")
+    if scored < 1000:
+        raise ConfigError(
+            f"--heldout-bytes {heldout_bytes}: at least 1000, or nothing is known of the change"
+        )
+    from distillaw.evaluate.vocabulary import Texts
+
+    most = parse_count(max_bytes, name="--max-bytes")
+    return Texts(
+        text=text, other=other, reading=reading, max_bytes=most, heldout_bytes=scored, context=context
+    )
+
+
+def _running(device: str, dry_run: bool, quiet: bool) -> dict:
+    from transformers.utils.logging import disable_progress_bar
+
+    from distillaw.cli.display import say
+    from distillaw.cli.torch_device import torch_device
+
+    disable_progress_bar()
+    return {"device": torch_device(device), "dry_run": dry_run, "command": shlex.join(["distillaw", *sys.argv[1:]]),
+            "say": lambda line: say(f"  {line}", quiet=quiet)}  # fmt: skip
+
+
+def _print(record: dict, out: Path) -> None:
+    changed = record["vocab"] - record["vocab_before"]
+    print(f"{record['model']}: {record['vocab_before']:,} -> {record['vocab']:,} tokens ({changed:+,})")
+    if "total_params" in record:
+        before, after = record["total_params_before"], record["total_params"]
+        print(f"{'parameters':12}{format_count(before)} -> {format_count(after)} ({after / before - 1:+.1%})")
+    if first := record.get("first_pieces"):
+        print(f"{'new':12}{' '.join(map(repr, first))} ...")
+    for name, facts in record["texts"].items():
+        print(
+            f"\n{name}: {facts['documents']} held-out documents, {facts['bytes']:,} bytes; ± one standard error"
+        )
+        _row("tokens per byte", facts, "tokens_per_byte")
+        if "change" in facts:
+            _row("bits per byte", facts, "bits_per_byte")
+            print(f"  {'change':17}{facts['change']:+.4f} ± {facts['change_se']:.4f} bits per byte, paired")
+    if "total_params" not in record:
+        print("\ndry run: no weights were read, nothing was written")
+        return
+    print(f"\n{out}\nnext: continued training on both languages: start = \"{out}\" and data.tokenizer = \"{out}\" in "
+          "SPEC.toml, then distillaw train SPEC.toml --out DIR (docs/vocabulary.md)")  # fmt: skip
+
+
+def _row(words: str, facts: dict, key: str) -> None:
+    before, after = (f"{facts[k]:.4f} ± {facts[k + '_se']:.4f}" for k in (f"{key}_before", key))
+    print(f"  {words:17}{before} -> {after}")

@@ -1,0 +1,102 @@
+"""The routers of a mixture of experts in training: losses that keep the experts busy, and a gradient from the text.
+
+    balance  E sum_e f_e P_e    f_e: share of tokens sent to expert e, P_e: mean probability of it; 1 if balanced
+    z        mean (log sum exp z)^2
+
+summed over layers (Switch, arXiv 2101.03961, equations 4 to 6; z-loss: ST-MoE, arXiv 2202.08906, equation 5).
+
+A router that sends each token to one expert has no gradient from the text where weights are normalised over the
+chosen ones, since p / p = 1. Weighting by p itself, as Switch does, has one but shrinks what a dense model's copy says
+by p. So the forward pass has p / p and the backward pass the gradient of log p: the weight is p / stop_gradient(p),
+which is 1.
+Shape suffixes: N token, E expert, K chosen experts.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MIXTURES = ("mixtral", "pyramid_mixtral")
+"""Model types whose routers are known here."""
+Z_KEY = "router_z_loss_coef"
+
+
+def balance_loss(logits_NE: torch.Tensor, chosen_NK: torch.Tensor) -> torch.Tensor:
+    """Switch's load balancing loss of one layer without its weight: 1 if balanced, at most E.
+
+    Args:
+        logits_NE: of the router.
+        chosen_NK: experts that each token visits; their shares have no gradient.
+    """
+    experts = logits_NE.shape[-1]
+    shares_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / chosen_NK.numel()
+    return experts * (shares_E * functional.softmax(logits_NE.float(), dim=-1).mean(0)).sum()
+
+
+def router_z_loss(logits_NE: torch.Tensor) -> torch.Tensor:
+    """Mean square of the log-partition of a router's logits."""
+    return logits_NE.float().logsumexp(-1).square().mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What one router said of the last tokens."""
+
+    logits: torch.Tensor
+    """Shape (N, E)."""
+    chosen: torch.Tensor
+    """Experts visited, shape (N, K)."""
+
+
+class Routers:
+    """The routers of a model, watched: what they said in the last forward pass, by layer."""
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        from transformers.models.mixtral.modeling_mixtral import MixtralTopKRouter
+
+        self._said: dict[int, Routing] = {}
+        self._balance = float(model.config.router_aux_loss_coef)
+        self._z = float(vars(model.config).get(Z_KEY, 0.0))
+        gates = [module for module in model.modules() if isinstance(module, MixtralTopKRouter)]
+        self._handles = [gate.register_forward_hook(self._listen(i)) for i, gate in enumerate(gates)]
+
+    @classmethod
+    def of(cls, model: "PreTrainedModel") -> "Routers | None":
+        """Those of a mixture; None of a dense model."""
+        return cls(model) if model.config.model_type in MIXTURES else None
+
+    @property
+    def said(self) -> list[Routing]:
+        """By layer, of the last forward pass."""
+        return [self._said[i] for i in sorted(self._said)]
+
+    def loss(self) -> torch.Tensor:
+        """Weighted losses of the last forward pass, summed over layers.
+
+        The weights are those of the model's configuration: `router_aux_loss_coef` and `router_z_loss_coef`.
+        """
+        terms = [self._balance * balance_loss(one.logits, one.chosen) for one in self.said]
+        if self._z:
+            terms += [self._z * router_z_loss(one.logits) for one in self.said]
+        return torch.stack(terms).sum()
+
+    def release(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _listen(self, layer: int):
+        def hook(gate, args, output):
+            logits_NE, weights_NK, chosen_NK = output
+            self._said[layer] = Routing(logits_NE, chosen_NK)
+            if not gate.training or chosen_NK.shape[-1] > 1:
+                return None
+            p_NK = functional.softmax(logits_NE.float(), dim=-1).gather(-1, chosen_NK)
+            return logits_NE, (p_NK / p_NK.detach()).to(weights_NK.dtype), chosen_NK
+
+        return hook
