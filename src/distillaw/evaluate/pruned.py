@@ -157,7 +157,7 @@ def prune_to(
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
     most = context_of(config)
-    if not 2 <= wishes.context <= (most or wishes.context):
+    if text is not None and not 2 <= wishes.context <= (most or wishes.context):
         raise ConfigError(
             f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
         )

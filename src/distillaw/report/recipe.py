@@ -153,7 +153,9 @@ def _opinion_table(law: Mapping[str, Any]) -> Table:
     for opinion in law["opinions"]:
         best = opinion.get("best_params")
         size = Value(text="-" if best is None else format_count(best), sort=best or 0.0)
-        rows.append([Value(text=opinion["law"], kind="text"), Value(text=opinion["status"], kind="text"), size])
+        rows.append(
+            [Value(text=opinion["law"], kind="text"), Value(text=opinion["status"], kind="text"), size]
+        )
     return Table(columns=["law", "status", "best teacher, parameters"], rows=rows)
 
 

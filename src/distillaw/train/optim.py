@@ -19,7 +19,11 @@ BASE_WIDTH = 64
 
 
 def build_optimizer(
-    model: "PreTrainedModel", *, width: int | None, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+    model: "PreTrainedModel",
+    *,
+    width: int | None,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
 ) -> torch.optim.AdamW:
     """AdamW whose groups carry `lr_scale`; `set_learning_rate` turns a schedule's rate into theirs.
 
@@ -45,7 +49,11 @@ def build_optimizer(
         )  # experts lie in one tensor of three axes
         (matrices if hidden else others).append(parameter)
     groups = [
-        {"params": matrices, "lr_scale": 1.0 if width is None else BASE_WIDTH / width, "weight_decay": weight_decay},
+        {
+            "params": matrices,
+            "lr_scale": 1.0 if width is None else BASE_WIDTH / width,
+            "weight_decay": weight_decay,
+        },
         {"params": others, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
