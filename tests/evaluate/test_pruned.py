@@ -126,3 +126,14 @@ def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):
     assert not (tmp_path / "dry").exists()
     by_law = json.loads(pruned(teacher, tmp_path / "dry", "--by-law", "--dry-run", "--json").stdout)
     assert by_law["keep"] == pytest.approx(0.4, abs=0.05)
+
+
+def test_the_size_may_come_from_a_plan(teacher, tmp_path):
+    plan = tmp_path / "plan.json"
+    strategies = [{"teacher": None, "student_params": 9e9}, {"teacher": {"name": "T"}, "student_params": 8e4}]
+    plan.write_text(json.dumps({"strategies": strategies}))
+    done = distillaw("prune", teacher, "--plan", plan, "--dry-run", "--out", tmp_path / "x", "--json")
+    assert json.loads(done.stdout)["params"] == pytest.approx(8e4, rel=0.1)
+    plan.write_text("{}")
+    done = distillaw("prune", teacher, "--plan", plan, "--dry-run", "--out", tmp_path / "x")
+    assert done.returncode == 2 and "no strategy with a teacher" in done.stderr

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,7 @@ def prune(
     student_params: Count | None = None,
     keep: Count | None = None,
     by_law: bool = False,
+    plan: Path | None = None,
     layers: int | None = None,
     width: int | None = None,
     heads: int | None = None,
@@ -51,6 +52,7 @@ def prune(
         student_params: non-embedding parameters wanted, e.g. 50M.
         keep: share of the teacher's non-embedding parameters to keep instead, e.g. 0.4.
         by_law: take the size from the capacity-gap law: the teacher's parameters over 2.5.
+        plan: take it from a plan (`distillaw plan --json > plan.json`): the student of its best strategy with a teacher.
         layers: layers to keep; with width, heads and ffn the shape is given axis by axis.
         width: hidden dimensions to keep.
         heads: query heads to keep, whole groups of those that share keys and values.
@@ -70,16 +72,17 @@ def prune(
     """
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
     shape = {axis: size for axis, size in axes.items() if size is not None}
-    if sum([student_params is not None, keep is not None, by_law, bool(shape)]) != 1:
+    if sum([student_params is not None, keep is not None, by_law, plan is not None, bool(shape)]) != 1:
         raise ConfigError(
-            "give one of --student-params 50M, --keep 0.4, --by-law, or sizes (--layers, --width, --heads, --ffn)"
+            "give one of --student-params 50M, --keep 0.4, --by-law, --plan FILE, or sizes (--layers, --width, "
+            "--heads, --ffn)"
         )
     share = None if keep is None else parse_count(keep, name="--keep")
     if share is not None and not 0 < share <= 1:
         raise ConfigError(
             f"--keep {keep}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
         )
-    wanted = optional_count(student_params, name="--student-params")
+    wanted = optional_count(student_params, name="--student-params") if plan is None else _planned(plan)
     numbers = {"tokens": whole_count(tokens, name="--tokens"),
                "heldout_tokens": whole_count(heldout_tokens, name="--heldout-tokens")}  # fmt: skip
     from distillaw.models.source import locate
@@ -118,6 +121,19 @@ def prune(
     if by_law:
         say(f"  {BY_LAW}", quiet=quiet)
     print_json({k: v for k, v in record.items() if k != "cut"}) if json_ else _print(record, out)
+
+
+def _planned(plan: Path) -> float:
+    """The student of a plan's best strategy with a teacher."""
+    from distillaw.runs.files import read_json
+
+    answer: dict[str, Any] = read_json(plan)
+    taught = [s for s in answer.get("strategies") or [] if s.get("teacher")]
+    if not taught:
+        raise ConfigError(
+            f"{plan}: no strategy with a teacher in it; it must be the output of `distillaw plan ... --json`"
+        )
+    return float(taught[0]["student_params"])
 
 
 def _ratio() -> float:

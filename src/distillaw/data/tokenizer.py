@@ -82,7 +82,7 @@ def load_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
         )
     where = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (name_or_path, {})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(where[0]), **where[1])
+        tokenizer = AutoTokenizer.from_pretrained(str(where[0]), trust_remote_code=False, **where[1])
     except (OSError, ValueError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"the tokenizer {name_or_path!r} cannot be loaded ({first})") from error

@@ -1,7 +1,8 @@
 """Where a model lies: a folder, a GGUF file, or a name on the Hugging Face hub; its configuration and tokenizer.
 
-No weight is read here, so that a dry run can check a teacher in a second. Names on the hub are downloaded where there
-is a network and taken from the local cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
+No weight is read here, so that a dry run can check a teacher in a second. Code that lies in a folder is never run, nor
+is the user asked whether it may. Names on the hub are downloaded where there is a network and taken from the local
+cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
 """
 
 import contextlib
@@ -57,7 +58,7 @@ class ModelSource:
                 "FOLDER/FILE.gguf or a name on the hub (owner/name)"
             )
         with loading(self.name):
-            return AutoConfig.from_pretrained(**self.where)
+            return AutoConfig.from_pretrained(**self.where, trust_remote_code=False)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer beside its weights.
@@ -68,7 +69,7 @@ class ModelSource:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(**self.where)
+            return AutoTokenizer.from_pretrained(**self.where, trust_remote_code=False)
         except ImportError as error:
             raise _missing_package(self.name, error) from error
         except Exception as error:  # transformers raises many types for missing and damaged tokenizers

@@ -161,7 +161,11 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
 
     with loading(source.name):
         model, report = AutoModelForCausalLM.from_pretrained(
-            **source.where, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
+            **source.where,
+            trust_remote_code=False,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            output_loading_info=True,
         )
     if absent := sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]):
         raise CacheError(
