@@ -52,7 +52,7 @@ def prune(
         student_params: non-embedding parameters wanted, e.g. 50M.
         keep: share of the teacher's non-embedding parameters to keep instead, e.g. 0.4.
         by_law: take the size from the capacity-gap law: the teacher's parameters over 2.5.
-        plan: take it from a plan (`distillaw plan --json > plan.json`): the student of its best strategy with a teacher.
+        plan: or from the best strategy with a teacher of a plan: the output of `distillaw plan ... --json`.
         layers: layers to keep; with width, heads and ffn the shape is given axis by axis.
         width: hidden dimensions to keep.
         heads: query heads to keep, whole groups of those that share keys and values.
