@@ -4,7 +4,7 @@
     OUT/text           calibration and held-out documents
     OUT/cut            the student cut out of its teacher (cut-1, ... of a cascade)
     OUT/distil         its arms, a study folder
-    OUT/instruct       the teacher's answers, the chat model's run
+    OUT/instruct       the teacher's answers, the chat model's run, samples.json: what both say to three questions
     OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions
     OUT/report.html
 
@@ -22,6 +22,7 @@ from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.recipe.law import consult_laws
+from distillaw.recipe.samples import write_samples
 from distillaw.recipe.spec import STAGES, MinimaSpec
 from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -212,6 +213,12 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             dpo, folder / "dpo", device=spec.device, say=kitchen.say, command=kitchen.command
         )
         result["folder"] = str(folder / "dpo" / "model")
+    chat = Path(result["folder"])
+    asked = {TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
+             CHAT: (str(chat), chat.with_name("samples.jsonl"))}  # fmt: skip
+    result["samples"] = write_samples(
+        asked, folder, template=spec.template, device=spec.device, say=kitchen.say
+    )
     return result
 
 

@@ -50,6 +50,7 @@ def write_recipe_report(folder: Path, out: Path | None = None) -> Path:
     write_text(out, render_page(
         "recipe.html.j2", title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
         sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(stages),
+        samples=stages.get("instruct", {}).get("samples"),
         stages=_stage_table(stages), specification=json.dumps(record["spec"], indent=2),
     ))  # fmt: skip
     return out
