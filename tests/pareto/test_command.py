@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.pareto.own import axis_compute, own_points
 from distillaw.pareto.frontier import hull
+from distillaw.pareto.own import axis_compute, own_points
 from distillaw.pareto.published import SCORES, published_points
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from distillaw.pareto.frontier import FRONTIERS, Point
 from distillaw.pareto.words import place_words
+from distillaw.report.content import Z90
 from distillaw.report.labels import Spot, place_labels
 from distillaw.report.spending import power_text
 from distillaw.report.svg import INK, MUTED, SERIES, Picture, new_figure, to_svg
@@ -20,7 +21,6 @@ LETTER = (0.0102, 0.036)
 AXIS_CHARS = 44
 """Letters that fit beside the axis."""
 LINES = {"staircase": "staircase of unbeaten models", "hull": "concave hull over log compute"}
-Z90 = 1.6449
 
 
 def pareto_figure(points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase") -> Figure:
@@ -46,10 +46,8 @@ def pareto_figure(points: Sequence[Point], *, score: str, axis: str, frontier: s
     )
     _draw_points(ax, points)
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(numticks=8))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.margins(x=0.12, y=0.1)
+    _mark_compute(ax)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.18 * (high - low))  # room for the legend
     ax.legend(loc="upper left", frameon=False, fontsize=8, ncols=2, labelcolor=INK)
@@ -91,6 +89,17 @@ def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
             ax.plot([p.compute for p in chosen], [p.score for p in chosen], "s" if is_chat else "o", color=color,
                     markersize=6.5 if is_own else 4.5, markerfacecolor=color if is_own else "none", zorder=3,
                     label=words)  # fmt: skip
+
+
+def _mark_compute(ax: Axes) -> None:
+    """Powers of ten; within a decade, a few round numbers."""
+    low, high = ax.get_xlim()
+    decades = math.log10(high / low) >= 2
+    ticks = LogLocator(numticks=8) if decades else FixedLocator(MaxNLocator(4).tick_values(low, high))
+    ax.xaxis.set_major_locator(ticks)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
+    ax.set_xlim(low, high)
 
 
 def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:

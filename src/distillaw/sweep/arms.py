@@ -64,8 +64,12 @@ class ArmsSpec:
         """Refuse what cannot be trained.
 
         Raises:
-            ConfigError: no rate, a rate or a number of tokens out of range.
+            ConfigError: a share of the teacher, rates or a number of tokens out of range.
         """
+        if not 0 < self.training.distill_weight <= 1:
+            raise ConfigError(
+                f"--lambda {self.training.distill_weight:g}: the teacher's share of the loss, above 0 and at most 1"
+            )
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise ConfigError(f"rates {list(self.rates)}: one or more peak rates between 0 and 1, e.g. 1e-3")
         steps = (self.pilot_tokens if len(self.rates) > 1 else self.tokens) / self.batch_tokens
