@@ -67,6 +67,8 @@ def test_files_of_later_stages_are_read_first(wish, tmp_path):
         ({"training": Recipe(context=64, distill_weight=2.0)}, "--lambda 2"),
         ({"rates": (5.0,)}, "rates"),
         ({"tokens": 300}, "leave 1 steps"),
+        ({"training": Recipe(context=60)}, "not a multiple of training.context = 60"),
+        ({"data": DataSpec(corpus="sotu", validation_documents=0)}, "validation_documents = 0"),
         ({"limit": 0}, "--limit 0"),
         ({"answer_tokens": 0}, "--answer-tokens 0"),
         ({"seed": -1}, "--seed -1"),

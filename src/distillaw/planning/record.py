@@ -189,7 +189,9 @@ def read_study(folder: Path) -> StudyRecord:
     """
     folder = Path(folder)
     if folder.is_file():
-        raise CacheError(f"{folder}: a file, not the folder of a study; name the folder `study run` or `recipe` wrote")
+        raise CacheError(
+            f"{folder}: a file, not the folder of a study; name the folder `study run` or `recipe` wrote"
+        )
     if not folder.is_dir():
         raise CacheError(f"{folder}: no such folder; `distillaw study run STUDY.toml` makes one")
     problems: list[str] = []

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distillaw.data.prepare import require_tokens
 from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, prune_to
 from distillaw.models.source import locate
@@ -153,6 +154,7 @@ def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", say=kitchen.say,
                         calibration_tokens=spec.calibration_tokens)  # fmt: skip
+    require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
     splits = store.manifest["splits"]
     return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
 
