@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from distillaw.errors import ConfigError, DataError
+from distillaw.pareto.frontier import hull
 from distillaw.pareto.own import axis_compute, own_points
-from distillaw.pareto.published import SCORES
+from distillaw.pareto.published import SCORES, published_points
 
 
 def distillaw(*words):
@@ -75,3 +76,13 @@ def test_what_is_missing_is_named(run, tmp_path):
     with pytest.raises(DataError, match=r"no evaluation\.json"):
         own_points(run, task="mean6")
     assert distillaw("--score", "hellaswag").returncode == 2
+
+
+def test_the_picture_tells_chat_models_apart_and_its_line_is_the_one_asked_for(tmp_path):
+    done = distillaw("--chat", "--frontier", "hull", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    svg = (tmp_path / "pareto.svg").read_text()
+    assert "published chat models" in svg and "concave hull over log compute" in svg
+    assert "a corner of the concave hull" in done.stdout and "chat model" in done.stdout
+    stars = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  * ")}
+    assert stars == {point.name for point in hull(published_points(chat=True))}

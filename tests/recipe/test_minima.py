@@ -1,5 +1,6 @@
 """`distillaw recipe minima` from a teacher to a chat model, with everything real and small."""
 
+import html
 import json
 import shutil
 import subprocess
@@ -68,10 +69,14 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
     ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], return_tensors="pt",
                                         add_generation_prompt=True, return_dict=True)  # fmt: skip
     assert AutoModelForCausalLM.from_pretrained(folder).generate(**ids, max_new_tokens=3).shape[1] > 3
+    kept = json.loads((home / "out" / "instruct" / "samples.json").read_text())
+    assert kept == stages["instruct"]["samples"] and len(kept["samples"]) == 3
+    assert all(set(sample["answers"]) == {"teacher", "chat"} for sample in kept["samples"])
     models = stages["evaluate"]["models"]
     assert set(models) == {"teacher", "cut", "base", "chat"}
     assert models["teacher"]["heldout"]["loss"] < models["cut"]["heldout"]["loss"]
     page = (home / "out" / "report.html").read_text()
+    assert "What they say" in page and html.escape(kept["samples"][0]["answers"]["chat"]["text"]) in page
     assert "Pruned, fresh, with and without the teacher" in page and "<script src" not in page
 
 

@@ -29,6 +29,14 @@ def optional_count(text: str | None, *, name: str) -> float | None:
     return None if text is None else count(text, name=name)
 
 
+def peak_rates(text: str) -> tuple[float, ...]:
+    """Peak learning rates such as 3e-4,1e-3; who takes them says which are possible."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--rates {text!r}: peak learning rates, e.g. 3e-4 or 3e-4,1e-3") from None
+
+
 def whole_count(text: str | None, *, name: str, default: int | None = None) -> int:
     """A whole number such as 4096 or 32k."""
     if text is None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, whole_count
-from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, format_flop, parse_count
+from distillaw.cli.counts import Count, peak_rates, whole_count
+from distillaw.quantities import format_count, format_flop
 
 
 def distil(
@@ -71,13 +70,9 @@ def distil(
     from distillaw.sweep.arms import ArmsSpec, train_arms
 
     disable_progress_bar()
-    if not 0 < distill_weight <= 1:
-        raise ConfigError(
-            f"--lambda {distill_weight}: the teacher's share of the loss, above 0 and at most 1"
-        )
     size = whole_count(tokens, name="--tokens")
     spec = ArmsSpec(
-        teacher=teacher, start=start, smaller=smaller, tokens=size, rates=_rates(rates), alone=alone, fresh=fresh,
+        teacher=teacher, start=start, smaller=smaller, tokens=size, rates=peak_rates(rates), alone=alone, fresh=fresh,
         batch_tokens=whole_count(batch, name="--batch"), seed=seed,
         data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
                       section_chars=section_chars, validation_documents=validation_documents),
@@ -87,10 +82,6 @@ def distil(
     with make_display(arms * size, quiet=quiet) as display:
         record = train_arms(spec, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
     print_json(record) if json_ else print_arms(record, out)
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    return tuple(parse_count(part, name="--rates") for part in text.split(","))
 
 
 def print_arms(record: dict[str, Any], out: Path) -> None:

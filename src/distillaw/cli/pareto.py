@@ -17,6 +17,7 @@ def pareto(
     teacher_cost: Literal["none", "forward", "training"] = "forward",
     teacher_tokens: Count | None = None,
     published: bool = True,
+    chat: bool = False,
     frontier: Literal["staircase", "hull"] = "staircase",
     out: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -31,13 +32,14 @@ def pareto(
         score: mean6 (MMLU, C-Eval, DROP, HumanEval, BBH, GSM8K), one task, or bits_per_byte (never with --published).
         teacher_cost: of the teacher: nothing, its forward passes, or its training as well.
         teacher_tokens: tokens that the teacher was trained on.
-        published: show the published models too.
+        published: show the published base models too.
+        chat: and the published chat models, scored on the same tests.
         frontier: what the line is: the staircase of unbeaten models, or their concave hull over log compute.
         out: write pareto.svg and pareto.png into this folder.
         json_: print one JSON object instead.
     """
     from distillaw.errors import ConfigError, DataError
-    from distillaw.pareto.frontier import place, staircase
+    from distillaw.pareto.frontier import FRONTIERS, place
     from distillaw.pareto.own import own_points
     from distillaw.pareto.published import SCORES, published_points
 
@@ -48,12 +50,12 @@ def pareto(
         for point in own_points(path, task=score, teacher_cost=teacher_cost, teacher_tokens=tokens)
     ]
     if published and score in ("mean6", *SCORES):
-        points += published_points(score)
+        points += published_points(score, chat=chat)
     elif published and not points:
         raise ConfigError(f"--score {score}: published are mean6 and {', '.join(SCORES)}")
     if not points:
         raise DataError("no models: name folders with evaluation.json, or leave --published on")
-    best = {point.name for point in staircase(points)}
+    best = {point.name for point in FRONTIERS[frontier](points)}
     axis = AXES[teacher_cost]
     if out is not None:
         from distillaw.report.pareto import pareto_figure
@@ -70,10 +72,12 @@ def pareto(
     for point in sorted(points, key=lambda p: p.compute):
         mark = "*" if point.name in best else " "
         se = "" if point.se is None else f" ± {point.se:.2g}"
-        own = "  <- yours" if point.is_own else ""
+        own = "  <- yours" if point.is_own else "  chat model" if point.is_chat else ""
         print(f"  {mark} {point.name:28} {format_flop(point.compute):>14}  {point.score:7.2f}{se}{own}")
-    print("\n* nobody scores as much for less compute. Errors of published scores are those of the number of questions "
-          "alone;\n  prompts and harnesses differ by more.")  # fmt: skip
+    print(f"\n* {MARKS[frontier]}.")
+    if any(not point.is_own for point in points):
+        print("Errors of published scores are those of the number of questions and, where a score was read off a "
+              "figure, of\nthe reading; prompts and harnesses differ by more.")  # fmt: skip
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")
@@ -86,10 +90,15 @@ AXES = {
     "forward": "6 N D of all weights, with the teacher's forward passes",
     "training": "6 N D of all weights, with the teacher's forward passes and training",
 }
+MARKS = {
+    "staircase": "nobody scores as much for less compute",
+    "hull": "a corner of the concave hull over log compute",
+}
+"""What the star of a printed line says."""
 
 
 def label(score: str) -> str:
     """The ordinate in words."""
     if score == "mean6":
         return "mean of MMLU, C-Eval, DROP, HumanEval, BBH and GSM8K, %"
-    return "minus bits per byte" if score == "bits_per_byte" else f"{score}, %"
+    return "minus bits per byte (higher is better)" if score == "bits_per_byte" else f"{score}, %"

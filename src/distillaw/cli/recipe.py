@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count, optional_count, whole_count
+from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
 from distillaw.quantities import format_count, format_flop, parse_count
 
 app = App(name="recipe", help="Whole recipes: from a teacher to a small chat model.")
@@ -101,6 +101,7 @@ def minima(
     from distillaw.cli.display import make_display, say
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.prepare import DataSpec
+    from distillaw.recipe.foresee import foresee
     from distillaw.recipe.law import consult_laws
     from distillaw.recipe.minima import cook
     from distillaw.recipe.spec import MinimaSpec
@@ -114,7 +115,7 @@ def minima(
         data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
                       section_chars=section_chars, validation_documents=validation_documents,
                       validation_tokens_per_document=validation_tokens),
-        rates=tuple(parse_count(rate, name="--rates") for rate in rates.split(",")), importance=importance,
+        rates=peak_rates(rates), importance=importance,
         batch_tokens=whole_count(batch, name="--batch"), seed=seed, device=torch_device(device, teacher),
         training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
         calibration_tokens=whole_count(calibration_tokens, name="--calibration-tokens"), chats=chats, prompts=prompts,
@@ -122,8 +123,9 @@ def minima(
         tasks=tuple(filter(None, tasks.split(","))), evaluation_data=evaluation_data,
         teacher_tokens=optional_count(teacher_tokens, name="--teacher-tokens") or 0.0,
     )  # fmt: skip
-    spec.check()
     if dry_run:
+        spec.check()
+        foresee(spec, until)
         law = consult_laws(spec)
         print_json(law) if json_ else _print_law(law)
         return

@@ -26,6 +26,8 @@ class Point:
     se: float | None = None
     """Standard error of the score; None where nothing is known of it."""
     is_own: bool = False
+    is_chat: bool = False
+    """Tuned to follow instructions; scored on the same tests as base models."""
     source: str = ""
 
 
@@ -76,6 +78,10 @@ def hull(points: Sequence[Point]) -> list[Point]:
             corners.pop()
         corners.append(point)
     return corners
+
+
+FRONTIERS = {"staircase": staircase, "hull": hull}
+"""By the name that `--frontier` takes."""
 
 
 def place(point: Point, others: Sequence[Point]) -> Place:

@@ -42,6 +42,8 @@ def own_points(
         raise ConfigError(
             "--teacher-cost training needs --teacher-tokens, those that the teacher was trained on"
         )
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or table")
     if path.is_file():
         return _table_points(path)
     evaluation = _evaluation(path)
@@ -122,8 +124,15 @@ def _table_points(path: Path) -> list[Point]:
     if missing := {"name", "compute", "score"} - table.keys():
         raise DataError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table)}")
     errors = table.get("se", [None] * len(table["name"]))
-    return [
-        Point(name=str(name), compute=float(compute), score=float(score), is_own=True, source=str(path),
-              se=None if se is None or se != se else float(se))
-        for name, compute, score, se in zip(table["name"], table["compute"], table["score"], errors, strict=True)
-    ]  # fmt: skip
+    rows = zip(table["name"], table["compute"], table["score"], errors, strict=True)
+    return [_table_point(path, *row) for row in rows]
+
+
+def _table_point(path: Path, name: object, compute: Any, score: Any, se: Any) -> Point:
+    try:
+        return Point(name=str(name), compute=float(compute), score=float(score), is_own=True, source=str(path),
+                     se=None if se is None or se != se else float(se))  # fmt: skip
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{path}: {name}: compute {compute!r}, score {score!r} and se {se!r} have to be numbers, e.g. 4.0e21"
+        ) from None

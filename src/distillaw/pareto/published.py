@@ -3,6 +3,9 @@
     exact       the README's table at commit 4842dc0: six scores each, the mean computed from them
     digitised   the first published figure, read off: compute to 0.1, score to 0.2, for models that no table has
 
+Chat models of the table stand beside base models only where they are asked for: tuning moves the scores and is not in
+the compute.
+
 The axis is the published one: all weights, 6 N D, of distilled models plus the teacher's forward 2 N_T D; what it took
 to train the teacher is not in it (accounting/pareto.py). Not comparable with model FLOP.
 """
@@ -25,26 +28,29 @@ CHAT = ("MiniChat-3B", "MiniChat-2-3B")
 """Chat models scored on the same tests as base models."""
 
 
-def published_points(task: str = "mean6") -> list[Point]:
+def published_points(task: str = "mean6", *, chat: bool = False) -> list[Point]:
     """The published models, each once, the exact table before the figure.
 
     Args:
         task: mean6, or one of `SCORES`, which only the table has.
+        chat: the two chat models of the table as well as the base models.
 
     Returns:
         Scores in per cent, with the standard error that the number of test questions alone would give (binomial, an
-        upper bound for DROP's F1); prompts, shots and harness differ between models and papers by more than that.
+        upper bound for DROP's F1), and of digitised ones that of the reading too; prompts, shots and harness differ
+        between models and papers by more than that.
     """
-    points = [_exact(row, task) for row in _read("standard_benchmarks_readme.csv")]
+    points = [
+        _exact(row, task)
+        for row in _read("standard_benchmarks_readme.csv")
+        if chat or row["model"] not in CHAT
+    ]
     if task != "mean6":
         return points
     known = {_key(point.name) for point in points}
     for row in _read("pareto_points_v1_digitised.csv"):
         if row["is_exact_elsewhere"] == "no" and _key(row["model"]) not in known:
-            points.append(Point(
-                name=row["model"], compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]),
-                score=float(row["y_mean_of_6_tasks_approx"]), se=FIGURE_ERROR, source=row["source"],
-            ))  # fmt: skip
+            points.append(_digitised(row))
     return points
 
 
@@ -58,7 +64,16 @@ def _exact(row: dict[str, str], task: str) -> Point:
     errors = {name: _binomial(score, QUESTIONS[name]) for name, score in scores.items()}
     score, se = mean_of_six(scores, errors) if task == "mean6" else (scores[task], errors[task])
     return Point(name=row["model"], compute=float(row["tflops_reported"]) * TERAFLOP, score=score, se=se,
-                 source=row["source"])  # fmt: skip
+                 is_chat=row["model"] in CHAT, source=row["source"])  # fmt: skip
+
+
+def _digitised(row: dict[str, str]) -> Point:
+    """A point of the figure: the six scores behind its mean are not known, so each counts as the mean."""
+    score = float(row["y_mean_of_6_tasks_approx"])
+    _, sampling = mean_of_six(dict.fromkeys(SCORES, score),
+                              {name: _binomial(score, QUESTIONS[name]) for name in SCORES})  # fmt: skip
+    return Point(name=row["model"], compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]), score=score,
+                 se=math.hypot(FIGURE_ERROR, sampling), source=row["source"])  # fmt: skip
 
 
 def _binomial(score: float, questions: int) -> float:

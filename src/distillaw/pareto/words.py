@@ -20,10 +20,10 @@ def place_words(point: Point, points: Sequence[Point]) -> str:
 def _versus(found: Place) -> str:
     assert found.best is not None and found.ahead is not None
     side = "ahead of" if found.ahead > 0 else "behind"
-    interval = ""
+    error = sure = ""
     if found.ahead_se is not None and found.probability is not None:
-        interval = f" ± {found.ahead_se:.2g} (probability to be ahead {found.probability:.0%})"
-    return f"{abs(found.ahead):.3g} {side} the best at no more compute, {found.best.name}{interval}"
+        error, sure = f" ± {found.ahead_se:.2g}", f" (probability to be ahead {found.probability:.0%})"
+    return f"{abs(found.ahead):.3g}{error} {side} the best at no more compute, {found.best.name}{sure}"
 
 
 def _times(ratio: float) -> str:

@@ -189,7 +189,9 @@ def read_study(folder: Path) -> StudyRecord:
     """
     folder = Path(folder)
     if folder.is_file():
-        raise CacheError(f"{folder}: a file, not the folder of a study; name the folder `study run` wrote")
+        raise CacheError(
+            f"{folder}: a file, not the folder of a study; name the folder `study run` or `recipe` wrote"
+        )
     if not folder.is_dir():
         raise CacheError(f"{folder}: no such folder; `distillaw study run STUDY.toml` makes one")
     problems: list[str] = []
@@ -197,7 +199,7 @@ def read_study(folder: Path) -> StudyRecord:
     info = _read_optional(folder / "study.json", problems)
     if not info and not runs and not unfinished:
         raise CacheError(
-            f"{folder}: not a study folder (no study.json, no runs/); name the folder `study run` wrote"
+            f"{folder}: not a study folder (no study.json, no runs/); name the folder `study run` or `recipe` wrote"
         )
     return StudyRecord(
         folder=folder, info=info, runs=runs, unfinished=unfinished,

@@ -4,7 +4,7 @@
     OUT/text           calibration and held-out documents
     OUT/cut            the student cut out of its teacher (cut-1, ... of a cascade)
     OUT/distil         its arms, a study folder
-    OUT/instruct       the teacher's answers, the chat model's run
+    OUT/instruct       the teacher's answers, the chat model's run, samples.json: what both say to three questions
     OUT/evaluate/NAME  teacher, cut, base and chat model on the same text and questions
     OUT/report.html
 
@@ -13,15 +13,18 @@ they wrote: a killed recipe goes on where it was.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distillaw.data.prepare import require_tokens
 from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, prune_to
 from distillaw.models.source import locate
+from distillaw.recipe.foresee import foresee
 from distillaw.recipe.law import consult_laws
+from distillaw.recipe.samples import write_samples
 from distillaw.recipe.spec import STAGES, MinimaSpec
 from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -82,11 +85,14 @@ def cook(
         DistillawError: as any stage.
     """
     spec.check()
+    _arms_spec(spec, Path("cut"), fresh=True, alone=spec.alone).check()
     if until not in STAGES:
         raise ConfigError(f"--until {until}: one of {', '.join(STAGES)}")
     kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
     with locked(out / ".lock", f"the folder {out}"):
         record = _open_record(kitchen)
+        if "instruct" not in record["stages"]:
+            foresee(spec, until)
         for stage in STAGES[: STAGES.index(until) + 1]:
             began = time.monotonic()
             say(f"{stage}: begins")
@@ -117,13 +123,22 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
             "stages": {},
         }
     record: dict[str, Any] = read_json(file)
-    if record.get("identity") != identity:
-        changed = [key for key in wanted if wanted[key] != record["spec"].get(key)]
+    if changed := [name for name in _changed(record["spec"], wanted) if name != "device"]:
         raise ConfigError(
             f"{kitchen.out} holds a recipe with other settings ({', '.join(changed)}; it was {record['command']!r}). "
             "Choose another --out"
         )
     return record
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the settings that differ, those inside a table by their own."""
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            yield from _changed(old, value)
+        elif value != old:
+            yield key
 
 
 def _plain(value: Any) -> Any:
@@ -139,6 +154,7 @@ def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", say=kitchen.say,
                         calibration_tokens=spec.calibration_tokens)  # fmt: skip
+    require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
     splits = store.manifest["splits"]
     return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
 
@@ -171,13 +187,16 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arms(kitchen: Kitchen, start: Path, folder: Path, *, alone: bool, fresh: bool) -> dict[str, Any]:
-    spec = kitchen.spec
-    arms = ArmsSpec(
+    arms = _arms_spec(kitchen.spec, start, alone=alone, fresh=fresh)
+    return train_arms(arms, folder, display=kitchen.display, command=kitchen.command)
+
+
+def _arms_spec(spec: MinimaSpec, start: Path, *, alone: bool, fresh: bool) -> ArmsSpec:
+    return ArmsSpec(
         teacher=spec.teacher, start=str(start), smaller=spec.smaller if fresh else "", tokens=spec.tokens,
         rates=spec.rates, alone=alone, fresh=fresh, batch_tokens=spec.batch_tokens, seed=spec.seed, data=spec.data,
         training=spec.training,
     )  # fmt: skip
-    return train_arms(arms, folder, display=kitchen.display, command=kitchen.command)
 
 
 def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
@@ -212,6 +231,12 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             dpo, folder / "dpo", device=spec.device, say=kitchen.say, command=kitchen.command
         )
         result["folder"] = str(folder / "dpo" / "model")
+    chat = Path(result["folder"])
+    asked = {TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
+             CHAT: (str(chat), chat.with_name("samples.jsonl"))}  # fmt: skip
+    result["samples"] = write_samples(
+        asked, folder, template=spec.template, device=spec.device, say=kitchen.say
+    )
     return result
 
 

@@ -15,9 +15,8 @@ STAGES = ("text", "law", "prune", "distil", "instruct", "evaluate", "report")
 class MinimaSpec:
     """The recipe behind MiniMA and MiniChat (arXiv 2311.07052): prune the teacher, distil, instruct, evaluate.
 
-    Where the published one and later practice differ (spec recipe section 5), the later is the default: attention
-    stays within documents on cutting text into windows of one document's tokens as it comes, importance is per window,
-    layers go by importance.
+    Where the published one and later practice differ, the later is the default: importance is scored window by window,
+    so that it does not depend on the batch, and layers go by importance, not the outer ones first.
     """
 
     teacher: str
@@ -67,6 +66,12 @@ class MinimaSpec:
             raise ConfigError("--student-params and --keep say the same thing twice; give one of them")
         if self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: at least one cut")
+        if self.answer_tokens < 1 or (self.limit is not None and self.limit < 1):
+            raise ConfigError(
+                f"--answer-tokens {self.answer_tokens}, --limit {self.limit}: both are at least 1"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: at least 0")
         if self.tasks and self.evaluation_data is None:
             raise ConfigError(
                 f"--tasks {','.join(self.tasks)} needs --evaluation-data, the folder of their files; `distillaw "

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillaw.quantities import format_count
-from distillaw.report.content import Table, Value, number
+from distillaw.report.content import Z90, Table, Value, number
 from distillaw.report.svg import INK, MUTED, PAPER, SERIES, Picture, new_figure, to_svg
-
-Z90 = 1.6449
 
 
 def arms_picture(record: Mapping[str, Any]) -> Picture:
@@ -66,5 +64,6 @@ def arm_table(record: Mapping[str, Any]) -> Table:
          Value(text=f"{row['peak_lr']:g}", sort=row["peak_lr"]), number(row["seconds"], 0)]
         for row in record["arms"]
     ]  # fmt: skip
-    return Table(columns=["arm", "parameters", "loss before", "loss after", "se", "behind the best", "rate", "seconds"],
+    return Table(columns=["arm", "parameters", "loss before, nats/token", "loss after", "se", "behind the best",
+                          "learning rate", "seconds"],
                  rows=rows)  # fmt: skip

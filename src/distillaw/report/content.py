@@ -19,6 +19,9 @@ from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.spending import Spent, flop_text, power_text
 
+Z90 = 1.6449
+"""Half of a 90 % interval in standard errors."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:

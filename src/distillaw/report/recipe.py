@@ -13,7 +13,7 @@ from typing import Any
 from distillaw.errors import CacheError
 from distillaw.pareto.own import axis_compute
 from distillaw.quantities import format_count, format_seconds
-from distillaw.report.arms import arm_table, arms_picture, pair_sentences
+from distillaw.report.arms import arm_name, arm_table, arms_picture, pair_sentences
 from distillaw.report.content import Figure, Table, Value, number
 from distillaw.report.page import Section, render_page
 from distillaw.report.pareto import pareto_picture
@@ -50,6 +50,7 @@ def write_recipe_report(folder: Path, out: Path | None = None) -> Path:
     write_text(out, render_page(
         "recipe.html.j2", title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
         sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(stages),
+        samples=stages.get("instruct", {}).get("samples"),
         stages=_stage_table(stages), specification=json.dumps(record["spec"], indent=2),
     ))  # fmt: skip
     return out
@@ -62,7 +63,7 @@ def _sentence(stages: Mapping[str, Any]) -> str:
         return f"{said}: not trained yet."
     found = stages["distil"]
     best = found["arms"][0]
-    return f"{said}: best of {len(found['arms'])} arms is “{best['arm']}” at {best['loss']:.3f} nats/token."
+    return f"{said}: best of {len(found['arms'])} arms is “{arm_name(best['arm'])}” at {best['loss']:.3f} nats/token."
 
 
 def _numbers(stages: Mapping[str, Any]) -> list[Figure]:
@@ -86,7 +87,8 @@ def _numbers(stages: Mapping[str, Any]) -> list[Figure]:
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
     stages, spec = record["stages"], record["spec"]
-    found = [stages["law"]["advice"]] if stages["law"]["keep"] < 2 / 3 else []
+    advice = stages["law"]["advice"]
+    found = [f"{advice[0].upper()}{advice[1:]}."] if stages["law"]["keep"] < 2 / 3 else []
     if "distil" in stages:
         found.append(
             f"Arms were trained once each on {format_count(spec['tokens'])} tokens: the intervals are of the "
@@ -134,10 +136,10 @@ def _costs(stages: Mapping[str, Any]) -> dict[str, float]:
 
 def _axis_note(stages: Mapping[str, Any]) -> str:
     return (
-        "The published points are drawn by `distillaw pareto`: they are means of six benchmarks, and a model without "
+        "The published points are drawn by “distillaw pareto”: they are means of six benchmarks, and a model without "
         "all six has no place among them. Here only this recipe's own models stand on one axis."
         if not all("mean_of_six" in m and m["mean_of_six"] for m in stages["evaluate"]["models"].values())
-        else "Published models score the mean of six benchmarks: `distillaw pareto` puts these among them."
+        else "Published models score the mean of six benchmarks: “distillaw pareto” puts these among them."
     )
 
 
@@ -164,7 +166,8 @@ def _cut_notes(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
         f"To {cut['keep']:.0%} of {format_count(cut['teacher_params'])}, units ranked by {cut['importance']} on "
         f"{cut['calibration_windows']} windows of {cut['context']} tokens: "
         f"{cut['loss']:.3f} ± {cut['loss_se']:.3f} nats/token right after the cut, the teacher "
-        f"{cut['teacher_loss']:.3f}, a uniform guess {cut['uniform_guess']:.2f}."
+        f"{cut['teacher_loss']:.3f}, a uniform guess {cut['uniform_guess']:.2f}, on {cut['heldout_tokens']:,} "
+        "tokens of the calibration documents that ranked nothing."
         for cut in cuts
     ]  # fmt: skip
 

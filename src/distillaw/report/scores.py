@@ -7,18 +7,16 @@ from typing import Any
 from distillaw.pareto.frontier import Point
 from distillaw.report.content import Table, Value
 
-Z90 = 1.6449
-
 
 def score_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row per measure, a column per model."""
     rows = [
         _row("held-out loss, nats/token", models, lambda m: (m["heldout"]["loss"], m["heldout"]["loss_se"]), 3),
         _row("bits per byte", models, lambda m: (m["heldout"]["bits_per_byte"], m["heldout"]["bits_per_byte_se"]), 3),
-        _row("calibration error against the text", models,
-             lambda m: (m["calibration"]["ece_data"], m["calibration"]["ece_data_se"]), 4),
-        _row("calibration error against the teacher", models,
-             lambda m: (m["calibration"]["ece_teacher"], m["calibration"]["ece_teacher_se"]), 4),
+        _row("calibration error against the text, %", models,
+             lambda m: (100 * m["calibration"]["ece_data"], 100 * m["calibration"]["ece_data_se"]), 2),
+        _row("calibration error against the teacher, %", models,
+             lambda m: (100 * m["calibration"]["ece_teacher"], 100 * m["calibration"]["ece_teacher_se"]), 2),
     ]  # fmt: skip
     for task in _tasks(models):
         rows.append(_row(f"{task}, %", models, lambda m, task=task: (
@@ -32,7 +30,7 @@ def score_notes(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
              "same for every model."]  # fmt: skip
     for task in _tasks(models):
         at_chance = [
-            name for name, m in models.items() if task in m["scores"] and _is_chance(m["scores"][task])
+            name for name, m in models.items() if task in m["scores"] and m["scores"][task]["near_chance"]
         ]
         if at_chance:
             found.append(
@@ -55,17 +53,13 @@ def own_frontier(
         else:
             heldout = models[name]["heldout"]
             score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
-        points.append(Point(name=name, compute=compute, score=score, se=se, is_own=True))
-    return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte"
+        points.append(Point(name=name, compute=compute, score=score, se=se, is_own=True,
+                            is_chat=name == "chat"))  # fmt: skip
+    return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte (higher is better)"
 
 
 def _tasks(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted(set.intersection(*(set(m["scores"]) for m in models.values()))) if models else []
-
-
-def _is_chance(score: Mapping[str, Any]) -> bool:
-    chance, se = score.get("chance"), score["se"]
-    return chance is not None and se is not None and abs(score["score"] - chance) <= Z90 * se
 
 
 def _row(what: str, models: Mapping[str, Mapping[str, Any]], read, digits: int) -> list[Value]:

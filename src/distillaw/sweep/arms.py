@@ -23,6 +23,7 @@ from distillaw.runs.lock import locked
 from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
+from distillaw.sweep.checks import check_training
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job
 from distillaw.sweep.outcome import Display
@@ -64,8 +65,13 @@ class ArmsSpec:
         """Refuse what cannot be trained.
 
         Raises:
-            ConfigError: no rate, a rate or a number of tokens out of range.
+            ConfigError: a share of the teacher, rates, a number of tokens or of documents out of range.
         """
+        if not 0 < self.training.distill_weight <= 1:
+            raise ConfigError(
+                f"--lambda {self.training.distill_weight:g}: the teacher's share of the loss, above 0 and at most 1"
+            )
+        check_training(self.training, self.data, batch_tokens=self.batch_tokens)
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise ConfigError(f"rates {list(self.rates)}: one or more peak rates between 0 and 1, e.g. 1e-3")
         steps = (self.pilot_tokens if len(self.rates) > 1 else self.tokens) / self.batch_tokens

@@ -1,6 +1,7 @@
 """A study file's rules: everything that cannot be run is refused before anything is spent."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def check_study(spec: StudySpec) -> None:
         ConfigError: naming the setting, its value and the rule.
     """
     _check_numbers(spec)
-    _check_recipe(spec.training, "training")
+    check_training(spec.training, spec.data, batch_tokens=spec.batch_tokens)
     context = spec.training.context
     _require(bool(spec.students.params) and bool(spec.students.tokens), "[students] needs params and tokens")
     _require(
@@ -50,8 +51,6 @@ def check_study(spec: StudySpec) -> None:
     )
     sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
-    _require(spec.batch_tokens % context == 0,
-             f"batch_tokens = {spec.batch_tokens} is not a multiple of training.context = {context}")  # fmt: skip
     micro = spec.training.micro_batch_tokens
     _require(
         micro % context == 0, f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
@@ -65,6 +64,26 @@ def check_study(spec: StudySpec) -> None:
     for cells in spec.cells:
         _check_cells(spec, cells)
     check_cuts(spec, spec.data.vocab_size)
+
+
+def check_training(training: Recipe, data: DataSpec, *, batch_tokens: int) -> None:
+    """Refuse impossible numbers of whatever trains on a text: a study, or the arms of one student.
+
+    Raises:
+        ConfigError: naming the setting, its value and the rule.
+    """
+    _check_ranges([
+        ("batch_tokens", batch_tokens, 1, math.inf),
+        ("data.teacher_share", data.teacher_share, 0.001, 0.999),
+        ("data.validation_documents", data.validation_documents, 2, math.inf),
+        ("data.validation_tokens_per_document", data.validation_tokens_per_document, 1, math.inf),
+        ("data.max_document_chars", data.max_document_chars, 0, math.inf),
+        ("data.section_chars", data.section_chars, 0, math.inf),
+        ("data.seed", data.seed, 0, math.inf),
+    ])  # fmt: skip
+    _check_recipe(training, "training")
+    _require(batch_tokens % training.context == 0,
+             f"batch_tokens = {batch_tokens} is not a multiple of training.context = {training.context}")  # fmt: skip
 
 
 def _check_text(data: DataSpec) -> None:
@@ -82,23 +101,20 @@ def _check_text(data: DataSpec) -> None:
 
 
 def _check_numbers(spec: StudySpec) -> None:
-    """Every number that has a range, in one table."""
+    """The numbers of a study alone that have a range."""
     data = spec.data
-    rules: list[tuple[str, float, float, float]] = [
-        ("batch_tokens", spec.batch_tokens, 1, math.inf),
+    _check_ranges([
         ("peak_lr", spec.peak_lr, 1e-9, 0.999),
         ("seed", spec.seed, 0, math.inf),
         ("early_stop.margin", spec.early_stop.margin, 0, math.inf),
         ("tuning.rounds", spec.tuning.rounds, 0, 20),
-        ("data.teacher_share", data.teacher_share, 0.001, 0.999),
         ("data.vocab_size", data.vocab_size, 257, math.inf),
-        ("data.validation_documents", data.validation_documents, 2, math.inf),
-        ("data.validation_tokens_per_document", data.validation_tokens_per_document, 1, math.inf),
-        ("data.max_document_chars", data.max_document_chars, 0, math.inf),
-        ("data.section_chars", data.section_chars, 0, math.inf),
-        ("data.seed", data.seed, 0, math.inf),
         ("data.world_tokens", data.world_tokens, 1, math.inf),
-    ]
+    ])  # fmt: skip
+
+
+def _check_ranges(rules: Sequence[tuple[str, float, float, float]]) -> None:
+    """(name, value, lowest, highest) of each."""
     for name, value, low, high in rules:
         _require(low <= value <= high, f"{name} = {value:g} must lie in [{low:g}, {high:g}]")
 
