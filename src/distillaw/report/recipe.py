@@ -49,7 +49,7 @@ def write_recipe_report(folder: Path, out: Path | None = None) -> Path:
     stages = record["stages"]
     write_text(out, render_page(
         "recipe.html.j2", title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
-        sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(stages),
+        sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(record),
         samples=stages.get("instruct", {}).get("samples"),
         stages=_stage_table(stages), specification=json.dumps(record["spec"], indent=2),
     ))  # fmt: skip
@@ -100,7 +100,8 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _sections(stages: Mapping[str, Any]) -> list[Section]:
+def _sections(record: Mapping[str, Any]) -> list[Section]:
+    stages = record["stages"]
     found = [Section(title="What the laws say of this student", notes=_law_notes(stages["law"]),
                      table=_opinion_table(stages["law"]), table_title="Every opinion on the best teacher")]  # fmt: skip
     if "prune" in stages:
@@ -114,24 +115,37 @@ def _sections(stages: Mapping[str, Any]) -> list[Section]:
         models = stages["evaluate"]["models"]
         found.append(Section(title="What each model is worth", notes=score_notes(models), open=True,
                              table=score_table(models), table_title="Scores with standard errors"))  # fmt: skip
-        points, label = own_frontier(_costs(stages), models)
+        points, label = own_frontier(_costs(record), models)
         if points:
-            axis = "6 N D of all weights, with the teacher's forward passes; its training left out"
+            axis = "6 N D of all weights, with the teacher's forward passes"
             found.append(Section(title="Compute against score",
                                  pictures=[pareto_picture(points, score=label, axis=axis)],
                                  notes=[_axis_note(stages)]))  # fmt: skip
     return found
 
 
-def _costs(stages: Mapping[str, Any]) -> dict[str, float]:
-    """Training FLOP of the recipe's models on the published axis; fine-tuning is added to the base model's."""
+def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Point -> (model, training FLOP on the published axis); fine-tuning is added to the base model's.
+
+    With the teacher's tokens known the teacher itself is a point, and the base model once more with its teacher's
+    training.
+    """
+    stages, teacher_tokens = record["stages"], float(record["spec"]["teacher_tokens"])
     best = stages["distil"]["arms"][0]
-    teacher = stages["prune"]["cuts"][0]
+    taught = next(row for row in stages["distil"]["arms"] if row["taught"])
+    teacher_params = taught["teacher_total_params"]
     row = {"total_params": best["total_params"], "tokens": best["tokens"],
-           "teacher_total_params": teacher.get("teacher_total_params") if best["taught"] else None}  # fmt: skip
+           "teacher_total_params": teacher_params if best["taught"] else None}  # fmt: skip
     base = axis_compute(row, teacher_cost="forward")
     tuned = 6.0 * best["total_params"] * stages["instruct"]["sft"]["all_tokens"]
-    return {"base": base, "chat": base + tuned}
+    costs = {"base": ("base", base), "chat": ("chat", base + tuned)}
+    if teacher_tokens and teacher_params:
+        training = axis_compute(
+            {"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none"
+        )
+        whole = axis_compute(row, teacher_cost="training", teacher_tokens=teacher_tokens)
+        costs |= {"teacher": ("teacher", training), "base and its teacher's training": ("base", whole)}
+    return costs
 
 
 def _axis_note(stages: Mapping[str, Any]) -> str:

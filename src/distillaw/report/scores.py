@@ -40,12 +40,17 @@ def score_notes(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def own_frontier(
-    costs: Mapping[str, float], models: Mapping[str, Mapping[str, Any]]
+    costs: Mapping[str, tuple[str, float]], models: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[Point], str]:
-    """The recipe's own models as points: the mean of the tasks they all have, else minus the bits per byte."""
+    """Points of the recipe's own models: the mean of the tasks they all have, else minus the bits per byte.
+
+    Args:
+        costs: point -> (model, FLOP).
+        models: model -> its evaluation.
+    """
     tasks = _tasks(models)
     points = []
-    for name, compute in costs.items():
+    for label, (name, compute) in costs.items():
         scores = [models[name]["scores"][task] for task in tasks if task in models[name]["scores"]]
         if tasks and len(scores) == len(tasks):
             score = 100 * sum(s["score"] for s in scores) / len(scores)
@@ -53,7 +58,7 @@ def own_frontier(
         else:
             heldout = models[name]["heldout"]
             score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
-        points.append(Point(name=name, compute=compute, score=score, se=se, is_own=True,
+        points.append(Point(name=label, compute=compute, score=score, se=se, is_own=True,
                             is_chat=name == "chat"))  # fmt: skip
     return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte (higher is better)"
 

@@ -192,7 +192,8 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, comman
     rows = []
     for arm in order:
         keys = ("run_id", "init", "params", "total_params", "tokens", "start_loss", "loss", "loss_se", "peak_lr",
-                "teacher_loss", "lambda", "train_flops", "teacher_flops", "seconds")  # fmt: skip
+                "teacher_loss", "teacher_total_params", "lambda", "train_flops", "teacher_flops",
+                "seconds")  # fmt: skip
         row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
         row |= {key: results[arm][key] for key in keys}
         behind = paired_difference(scores[arm], scores[order[0]])
