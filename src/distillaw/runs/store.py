@@ -17,13 +17,14 @@ from distillaw.runs.files import read_json, write_json, write_with
 
 RESULT_KEYS = (
     "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
-    "teacher_run", "teacher_loss", "teacher_params", "teacher_tokens", "lambda", "temperature", "divergence",
-    "top_k", "top_p", "init", "start_loss", "seed",
+    "teacher_run", "teacher_loss", "teacher_params", "teacher_total_params", "teacher_tokens", "lambda",
+    "temperature", "divergence", "top_k", "top_p", "init", "start_loss", "seed",
     "loss", "loss_se", "peak_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
     "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
 )  # fmt: skip
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
-_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None}
+_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None,
+          "teacher_total_params": None}  # fmt: skip
 """Keys that older results lack, and what they were then; the cooldown is in the run's spec.json."""
 
 
@@ -170,7 +171,8 @@ def column_types() -> dict[str, object]:
         "device",
         "divergence",
     )
-    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_tokens", "seed",
+    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_total_params", "teacher_tokens",
+              "seed",
               "batch_tokens", "steps", "unique_tokens", "vocab_size", "context", "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
