@@ -88,7 +88,7 @@ def choose_tasks(names: Sequence[str], known: Mapping[str, TaskSpec]) -> list[Ta
             near = difflib.get_close_matches(name, [*known, *sets], 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ConfigError(
-                f"task {name!r} is unknown; {hint}Known: {', '.join(sorted(known))}; sets: {', '.join(sets)}"
+                f"task {name!r} is unknown; {hint}known are {', '.join(sorted(known))}; sets: {', '.join(sets)}"
             )
     return list(chosen.values())
 
