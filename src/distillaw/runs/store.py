@@ -171,8 +171,8 @@ def column_types() -> dict[str, object]:
         "device",
         "divergence",
     )
-    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_total_params", "teacher_tokens",
-              "seed",
-              "batch_tokens", "steps", "unique_tokens", "vocab_size", "context", "top_k")  # fmt: skip
+    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_total_params",
+              "teacher_tokens", "seed", "batch_tokens", "steps", "unique_tokens", "vocab_size", "context",
+              "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
