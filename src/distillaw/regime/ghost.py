@@ -1,0 +1,214 @@
+"""Ghost batch normalisation: batch norm over contiguous slices of the batch (ghosts), each with its own statistics.
+
+Hoffer, Hubara, Soudry 2017, arXiv:1705.08741, Algorithm 1, with `running_mean` and the unbiased `running_var` kept as
+`nn.BatchNorm` keeps them, so that state dicts interchange. In evaluation the layer *is* `nn.BatchNorm`. Decided
+elsewhere: how ragged batches are cut (ghost_sizes.py), how running statistics take in the ghosts
+(ghost_statistics.py), how models are converted (ghost_convert.py). Legend: K ghosts, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from distillaw.errors import DataError
+from distillaw.regime.ghost_settings import GhostSettings, StatsUpdate
+from distillaw.regime.ghost_sizes import Remainder, ghost_blocks, ghost_sizes
+from distillaw.regime.ghost_statistics import ghost_weights, num_updates, take_in
+
+# Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
+# below these numbers of elements on a CPU (benchmarks/ghost_batchnorm.py); elsewhere unmeasured, so the loop stands.
+FOLDED_GHOST = 2**14
+FOLDED_BLOCK = 2**18
+
+
+class _GhostBatchNorm(_BatchNorm):
+    """What the three layers share; they differ in the shape of the input only.
+
+    Args:
+        num_features: C, channels.
+        ghost_batch_size: samples per ghost. A batch of at most so many is normalised as `nn.BatchNorm` does it.
+        eps: added to the variance.
+        momentum: eta, the weight of the *new* statistic as in PyTorch; None for the average over all so far.
+        affine: whether to learn gamma (`weight`) and beta (`bias`).
+        track_running_stats: whether to keep statistics for evaluation; without, evaluation uses those of its batch.
+        device: of parameters and buffers.
+        dtype: of parameters and buffers. Keep float32 where activations are float16 or bfloat16.
+        bias: False learns gamma alone.
+        stats_update: "sequential": each ghost is one update, in order, and counts one in `num_batches_tracked`.
+            "mean": one update per batch with the ghosts' statistics averaged, weighted by their samples.
+        remainder: what becomes of a batch that is no multiple of the ghost (`ghost_sizes`).
+
+    Raises:
+        ConfigError: ghost_batch_size not a whole number >= 1, unknown stats_update or remainder.
+    """
+
+    ghost: GhostSettings
+
+    def __init__(
+        self,
+        num_features: int,
+        ghost_batch_size: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        bias: bool = True,
+        stats_update: StatsUpdate = "sequential",
+        remainder: Remainder = "keep",
+    ) -> None:
+        ghost = GhostSettings(
+            ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder
+        )
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )  # fmt: skip
+        self.ghost = ghost
+
+    @property
+    def ghost_batch_size(self) -> int:
+        """Samples per ghost."""
+        return self.ghost.ghost_batch_size
+
+    @property
+    def stats_update(self) -> StatsUpdate:
+        """How running statistics take in the ghosts."""
+        return self.ghost.stats_update
+
+    @property
+    def remainder(self) -> Remainder:
+        """The policy for ragged batches."""
+        return self.ghost.remainder
+
+    def extra_repr(self) -> str:
+        """The arguments of `nn.BatchNorm`, then those of the ghosts."""
+        return f"{super().extra_repr()}, {self.ghost}"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised ghost by ghost, scaled and shifted; same shape, dtype and memory format.
+
+        In evaluation, and for batches of at most one ghost, `nn.BatchNorm` to the last bit.
+
+        Raises:
+            ValueError: an input of the wrong number of dimensions.
+            DataError: one value per channel in the whole batch; a ragged batch under remainder="error"; running
+                statistics that overflow float16.
+            ConfigError: ghosts of one value per channel.
+        """
+        self._check_input_dim(input)
+        if not self.training:
+            return super().forward(input)
+        values = input[0, 0].numel() if len(input) else 1
+        if len(input) * values == 1:
+            raise DataError(
+                f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)} (ghost "
+                f"batch norm with ghost_batch_size={self.ghost_batch_size}): a single value has no variance; give a "
+                "larger batch or call eval() on the layer"
+            )
+        sizes = ghost_sizes(len(input), ghost=self.ghost_batch_size, remainder=self.remainder, values=values)
+        output = super().forward(input) if len(sizes) == 1 else self._by_ghosts(input, sizes)
+        self._refuse_overflow()
+        return output
+
+    def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
+        blocks = ghost_blocks(sizes, at_once=_ghosts_at_once(input, sizes[0]))
+        statistics_2KC = self._fresh_statistics(len(sizes))
+        outputs, first = [], 0
+        for part, (ghosts, _) in zip(input.split([k * size for k, size in blocks]), blocks, strict=True):
+            own = None if statistics_2KC is None else statistics_2KC[:, first : first + ghosts]
+            outputs.append(self._normalise(part, ghosts, own))
+            first += ghosts
+        if statistics_2KC is not None:
+            self._take_in(*statistics_2KC, sizes=sizes)
+        return torch.cat(outputs)
+
+    def _fresh_statistics(self, ghosts: int) -> Tensor | None:
+        """Room for the mean and variance of each ghost, zeros; None where none are tracked."""
+        if not self.track_running_stats or self.running_mean is None:
+            return None
+        return self.running_mean.new_zeros(2, ghosts, self.num_features)
+
+    def _normalise(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
+        """Some equal ghosts normalised; their means and unbiased variances land in `statistics_2KC`."""
+        mean, var = (None, None) if statistics_2KC is None else (row.view(-1) for row in statistics_2KC)
+        weight, bias = _repeated(self.weight, ghosts), _repeated(self.bias, ghosts)
+        # momentum 1: the statistic itself, not its average with the zeros
+        folded = functional.batch_norm(_fold(part, ghosts), mean, var, weight, bias, True, 1.0, self.eps)
+        return _unfold(folded, ghosts)
+
+    def _take_in(self, mean_KC: Tensor, var_KC: Tensor, *, sizes: list[int]) -> None:
+        """Update the running statistics and the count."""
+        assert self.running_mean is not None and self.running_var is not None
+        like = mean_KC.new_empty(0, dtype=torch.promote_types(mean_KC.dtype, torch.float32))
+        weights = ghost_weights(
+            sizes,
+            stats_update=self.stats_update,
+            momentum=self.momentum,
+            count=self.num_batches_tracked,
+            like=like,
+        )
+        take_in(self.running_mean, mean_KC, *weights)
+        take_in(self.running_var, var_KC, *weights)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(num_updates(sizes, self.stats_update))
+
+    def _refuse_overflow(self) -> None:
+        """Float16 ends at 65504, and a running variance beyond would silently zero every output of evaluation."""
+        var = self.running_var
+        if not self.track_running_stats or var is None or var.dtype is not torch.float16:
+            return
+        if torch.compiler.is_compiling() or bool(var.isfinite().all()):
+            return
+        channel = int(var.isfinite().logical_not().nonzero()[0])
+        raise DataError(
+            f"ghost batch norm: the running variance of channel {channel} is {float(var[channel])} in float16: the "
+            f"variance passed {torch.finfo(torch.float16).max:.0f}, or the activations were not finite; keep this "
+            "layer in float32 (layer.float()), it takes float16 activations as they are"
+        )
+
+
+def _ghosts_at_once(input: Tensor, size: int) -> int:
+    """How many ghosts one kernel normalises: several where they are small, 1 where folding would not pay."""
+    elements = size * input[0].numel()
+    if input.device.type != "cpu" or elements > FOLDED_GHOST or not input.is_contiguous():
+        return 1
+    return max(1, FOLDED_BLOCK // elements)
+
+
+def _fold(input: Tensor, ghosts: int) -> Tensor:
+    """(K n, C, ...) to (n, K C, ...): batch norm over its channels is batch norm of each ghost."""
+    if ghosts == 1:
+        return input
+    return input.unflatten(0, (ghosts, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _unfold(output: Tensor, ghosts: int) -> Tensor:
+    """The inverse of `_fold`."""
+    if ghosts == 1:
+        return output
+    return output.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def _repeated(parameter: Tensor | None, ghosts: int) -> Tensor | None:
+    return parameter if parameter is None or ghosts == 1 else parameter.repeat(ghosts)
+
+
+class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
+    """Ghost batch normalisation of features, shape (N, C) or (N, C, L); arguments as `_GhostBatchNorm`.
+
+    Example:
+        >>> layer = GhostBatchNorm1d(3, ghost_batch_size=4)
+        >>> layer(torch.randn(10, 3)).shape, int(layer.num_batches_tracked)
+        (torch.Size([10, 3]), 3)
+    """
+
+
+class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
+    """Ghost batch normalisation of maps, shape (N, C, H, W); arguments as `_GhostBatchNorm`."""
+
+
+class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
+    """Ghost batch normalisation of volumes, shape (N, C, D, H, W); arguments as `_GhostBatchNorm`."""
