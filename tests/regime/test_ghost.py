@@ -32,6 +32,7 @@ def _pair(kind, ghost=4, **options):
     plain = plain_class(5, **options)
     if plain.affine:
         nn.init.uniform_(plain.weight, 0.5, 2)
+    if plain.bias is not None:
         nn.init.uniform_(plain.bias)
     layer = ghost_class(5, ghost, **options, **remainder)
     layer.load_state_dict(plain.state_dict(), strict=True)
@@ -41,7 +42,7 @@ def _pair(kind, ghost=4, **options):
 def _gradients(layer, x, forward=None):
     """Output, and gradients of the input and of the parameters."""
     x = x.clone().requires_grad_()
-    y = (forward or layer)(x)
+    y = (layer if forward is None else forward)(x)
     (y * _random(*y.shape, seed=1).to(y)).sum().backward()
     return [y.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())]
 
@@ -225,7 +226,8 @@ def test_a_channel_of_zero_variance_gives_beta_and_finite_gradients():
     x = _random(13, 5)
     x[:, 2] = 3.0
     output, gradient, *_ = _gradients(layer, x)
-    torch.testing.assert_close(output[:, 2], layer.bias[2].detach().expand(13))
+    # torch computes x s - mean s with s = gamma / sqrt(eps), about 600 here: rounding of 3 s is 1e-4
+    torch.testing.assert_close(output[:, 2], layer.bias[2].detach().expand(13), rtol=0, atol=2e-4)
     assert gradient.isfinite().all()
     assert layer.running_var[2] < 1
 

@@ -42,7 +42,7 @@ def ghost_sizes(batch: int, *, ghost: int, remainder: Remainder = "keep", values
             f"ghost batch norm: ghost_batch_size=1 leaves one value per channel in each of the {batch} ghosts (inputs "
             "without spatial extent), and one value has no variance; choose ghost_batch_size >= 2"
         )
-    full, left = divmod(batch, ghost)
+    full, left = batch // ghost, batch % ghost  # torch.compile traces these, not divmod
     if not left:
         return [ghost] * full
     if remainder == "error":
@@ -51,15 +51,15 @@ def ghost_sizes(batch: int, *, ghost: int, remainder: Remainder = "keep", values
             'remainder="error"; drop the last batch (DataLoader(drop_last=True)) or choose remainder="keep", "merge" '
             'or "balanced"'
         )  # fmt: skip
-    return _with_company(_cut(batch, ghost, remainder), values)
+    return _with_company(_cut(batch, full, ghost, remainder), values)
 
 
-def _cut(batch: int, ghost: int, remainder: Remainder) -> list[int]:
-    full, left = divmod(batch, ghost)
+def _cut(batch: int, full: int, ghost: int, remainder: Remainder) -> list[int]:
+    left = batch - full * ghost
     if remainder == "merge":
         return [ghost] * (full - 1) + [ghost + left]
     if remainder == "balanced":
-        size, larger = divmod(batch, full + 1)
+        size, larger = batch // (full + 1), batch % (full + 1)
         return [size + 1] * larger + [size] * (full + 1 - larger)
     return [ghost] * full + [left]
 
