@@ -104,7 +104,7 @@ def variants(shape: tuple[int, ...], ghost: int, peers: Path | None) -> dict[str
     if peers:
         composer = load_composer(peers)
         kind = composer.GhostBatchNorm1d if flat else composer.GhostBatchNorm2d
-        layers["composer 0.32.1"] = kind(ghost, num_features=features)
+        layers["composer 0.32.1"] = kind(plain(features), ghost_batch_size=ghost)
         if flat:
             sys.path.insert(0, str(peers))
             from pytorch_tabnet.tab_network import GBN

@@ -6,19 +6,22 @@ elsewhere: how ragged batches are cut (ghost_sizes.py), how running statistics t
 (ghost_statistics.py), how models are converted (ghost_convert.py). Legend: K ghosts, C channels.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distillaw.errors import DataError
 from distillaw.regime.ghost_settings import GhostSettings, StatsUpdate
 from distillaw.regime.ghost_sizes import Remainder, ghost_blocks, ghost_sizes
-from distillaw.regime.ghost_statistics import ghost_weights, num_updates, take_in
+from distillaw.regime.ghost_statistics import take_in
 
 # Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
-# below these numbers of elements on a CPU (benchmarks/ghost_batchnorm.py); elsewhere unmeasured, so the loop stands.
-FOLDED_GHOST = 2**14
+# on a CPU from FOLDED_GHOSTS ghosts of at most FOLDED_GHOST elements each, up to FOLDED_BLOCK elements at once
+# (benchmarks/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands.
+FOLDED_GHOSTS = 32
+FOLDED_GHOST = 2**13
 FOLDED_BLOCK = 2**18
 
 
@@ -101,7 +104,7 @@ class _GhostBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         if not self.training:
             return super().forward(input)
-        values = input[0, 0].numel() if len(input) else 1
+        values = math.prod(input.shape[2:])
         if len(input) * values == 1:
             raise DataError(
                 f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)} (ghost "
@@ -114,46 +117,50 @@ class _GhostBatchNorm(_BatchNorm):
         return output
 
     def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
-        blocks = ghost_blocks(sizes, at_once=_ghosts_at_once(input, sizes[0]))
-        statistics_2KC = self._fresh_statistics(len(sizes))
+        at_once = _ghosts_at_once(input, sizes)
+        is_in_order = self.momentum is not None and self.stats_update == "sequential"
+        if at_once == 1 and (is_in_order or not self.track_running_stats):
+            return self._one_by_one(input, sizes)
+        return self._collected(input, ghost_blocks(sizes, at_once=at_once), sizes)
+
+    def _one_by_one(self, input: Tensor, sizes: list[int]) -> Tensor:
+        """Each ghost normalised and taken into the running statistics by itself."""
+        mean, var = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        weight, bias, momentum, eps = self.weight, self.bias, self.momentum or 0.0, self.eps
+        outputs = [_normalise(part, weight, bias, mean, var, momentum, eps) for part in input.split(sizes)]
+        if mean is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(len(sizes))
+        return torch.cat(outputs)
+
+    def _collected(self, input: Tensor, blocks: list[tuple[int, int]], sizes: list[int]) -> Tensor:
+        """Each block of equal ghosts normalised by one kernel; their statistics taken in together."""
+        statistics_2KC = None
+        if self.track_running_stats and self.running_mean is not None:
+            statistics_2KC = self.running_mean.new_zeros(2, len(sizes), self.num_features)
         outputs, first = [], 0
         for part, (ghosts, _) in zip(input.split([k * size for k, size in blocks]), blocks, strict=True):
             own = None if statistics_2KC is None else statistics_2KC[:, first : first + ghosts]
-            outputs.append(self._normalise(part, ghosts, own))
+            outputs.append(self._block(part, ghosts, own))
             first += ghosts
         if statistics_2KC is not None:
-            self._take_in(*statistics_2KC, sizes=sizes)
-        return torch.cat(outputs)
+            assert self.running_mean is not None and self.running_var is not None
+            take_in(
+                (self.running_mean, self.running_var), self.num_batches_tracked, statistics_2KC,
+                sizes=sizes, stats_update=self.stats_update, momentum=self.momentum,
+            )  # fmt: skip
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _fresh_statistics(self, ghosts: int) -> Tensor | None:
-        """Room for the mean and variance of each ghost, zeros; None where none are tracked."""
-        if not self.track_running_stats or self.running_mean is None:
-            return None
-        return self.running_mean.new_zeros(2, ghosts, self.num_features)
-
-    def _normalise(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
-        """Some equal ghosts normalised; their means and unbiased variances land in `statistics_2KC`."""
+    def _block(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
+        """Equal ghosts normalised; their means and unbiased variances land in `statistics_2KC`, zeros before."""
         mean, var = (None, None) if statistics_2KC is None else (row.view(-1) for row in statistics_2KC)
-        weight, bias = _repeated(self.weight, ghosts), _repeated(self.bias, ghosts)
         # momentum 1: the statistic itself, not its average with the zeros
-        folded = functional.batch_norm(_fold(part, ghosts), mean, var, weight, bias, True, 1.0, self.eps)
-        return _unfold(folded, ghosts)
-
-    def _take_in(self, mean_KC: Tensor, var_KC: Tensor, *, sizes: list[int]) -> None:
-        """Update the running statistics and the count."""
-        assert self.running_mean is not None and self.running_var is not None
-        like = mean_KC.new_empty(0, dtype=torch.promote_types(mean_KC.dtype, torch.float32))
-        weights = ghost_weights(
-            sizes,
-            stats_update=self.stats_update,
-            momentum=self.momentum,
-            count=self.num_batches_tracked,
-            like=like,
-        )
-        take_in(self.running_mean, mean_KC, *weights)
-        take_in(self.running_var, var_KC, *weights)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(num_updates(sizes, self.stats_update))
+        if ghosts == 1:
+            return _normalise(part, self.weight, self.bias, mean, var, 1.0, self.eps)
+        weight, bias = (None if p is None else p.repeat(ghosts) for p in (self.weight, self.bias))
+        # (K n, C, ...) to (n, K C, ...): batch norm over its channels is batch norm of each ghost
+        folded = part.unflatten(0, (ghosts, -1)).transpose(0, 1).flatten(1, 2)
+        normal = _normalise(folded, weight, bias, mean, var, 1.0, self.eps)
+        return normal.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
 
     def _refuse_overflow(self) -> None:
         """Float16 ends at 65504, and a running variance beyond would silently zero every output of evaluation."""
@@ -170,30 +177,20 @@ class _GhostBatchNorm(_BatchNorm):
         )
 
 
-def _ghosts_at_once(input: Tensor, size: int) -> int:
+def _normalise(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+    momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
+    """`functional.batch_norm` in training, less its check for single values, which `ghost_sizes` leaves none of."""
+    return torch.batch_norm(input, weight, bias, mean, var, True, momentum, eps, torch.backends.cudnn.enabled)
+
+
+def _ghosts_at_once(input: Tensor, sizes: list[int]) -> int:
     """How many ghosts one kernel normalises: several where they are small, 1 where folding would not pay."""
-    elements = size * input[0].numel()
-    if input.device.type != "cpu" or elements > FOLDED_GHOST or not input.is_contiguous():
+    elements = max(1, input.numel() // len(input) * sizes[0])
+    if elements > FOLDED_GHOST or len(sizes) < FOLDED_GHOSTS or not input.is_cpu or not input.is_contiguous():
         return 1
     return max(1, FOLDED_BLOCK // elements)
-
-
-def _fold(input: Tensor, ghosts: int) -> Tensor:
-    """(K n, C, ...) to (n, K C, ...): batch norm over its channels is batch norm of each ghost."""
-    if ghosts == 1:
-        return input
-    return input.unflatten(0, (ghosts, -1)).transpose(0, 1).flatten(1, 2)
-
-
-def _unfold(output: Tensor, ghosts: int) -> Tensor:
-    """The inverse of `_fold`."""
-    if ghosts == 1:
-        return output
-    return output.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
-
-
-def _repeated(parameter: Tensor | None, ghosts: int) -> Tensor | None:
-    return parameter if parameter is None or ghosts == 1 else parameter.repeat(ghosts)
 
 
 class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):

@@ -23,36 +23,54 @@ def num_updates(sizes: list[int], stats_update: StatsUpdate) -> int:
     return len(sizes) if stats_update == "sequential" else 1
 
 
-def ghost_weights(
-    sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None, count: Tensor | None, like: Tensor
-) -> tuple[Tensor | float, Tensor]:
-    """What the running value keeps, and the weight of each ghost.
+def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
+    """Weight of each ghost as in the table above; without momentum before the division by c + K or c + 1.
 
     Args:
         sizes: samples of each ghost, in order.
         stats_update: "sequential" or "mean".
         momentum: eta, the weight of the new value; None for the cumulative average.
-        count: c, updates so far, a tensor without dimensions; used (and needed) without momentum only.
-        like: a tensor of the device and dtype wanted.
-
-    Returns:
-        decay, and weights of shape (K,).
     """
-    in_order = stats_update == "sequential"
-    shares_K = like.new_tensor(sizes) / sum(sizes)
+    if stats_update == "mean":
+        scale = 1.0 if momentum is None else momentum
+        return [scale * size / sum(sizes) for size in sizes]
     if momentum is None:
-        assert count is not None
-        after = (count + num_updates(sizes, stats_update)).to(like.dtype)
-        return count.to(like.dtype) / after, (torch.ones_like(shares_K) if in_order else shares_K) / after
-    if not in_order:
-        return 1 - momentum, momentum * shares_K
-    later_K = torch.arange(len(sizes) - 1, -1, -1, device=like.device, dtype=like.dtype)
-    return (1 - momentum) ** len(sizes), momentum * (1 - momentum) ** later_K
+        return [1.0] * len(sizes)
+    return [momentum * (1 - momentum) ** later for later in range(len(sizes) - 1, -1, -1)]
 
 
 @torch.no_grad()
-def take_in(running: Tensor, rows_KC: Tensor, decay: Tensor | float, weights_K: Tensor) -> None:
-    """Update a running statistic, shape (C,), in place by those of the ghosts, computed in float32 at least."""
+def take_in(
+    running: tuple[Tensor, Tensor],
+    count: Tensor | None,
+    statistics_2KC: Tensor,
+    *,
+    sizes: list[int],
+    stats_update: StatsUpdate,
+    momentum: float | None,
+) -> None:
+    """Update running mean and variance, shape (C,) each, and the count in place, computed in float32 at least.
+
+    Args:
+        running: mean and variance so far.
+        count: c, updates so far, a tensor without dimensions; needed without momentum.
+        statistics_2KC: mean and unbiased variance of each ghost, shape (2, K, C).
+        sizes: samples of each ghost, in order.
+        stats_update: "sequential" or "mean".
+        momentum: eta, the weight of the new value; None for the cumulative average.
+    """
+    exact = torch.promote_types(statistics_2KC.dtype, torch.float32)
+    updates = num_updates(sizes, stats_update)
+    weights = ghost_weights(sizes, stats_update=stats_update, momentum=momentum)
     # a sum, not a matrix product: autocast would compute that in half precision
-    new_C = (weights_K[:, None] * rows_KC.to(weights_K.dtype)).sum(0)
-    running.copy_(decay * running.to(weights_K.dtype) + new_C)
+    new_2C = (statistics_2KC.new_tensor(weights, dtype=exact).unsqueeze(1) * statistics_2KC).sum(1)
+    if momentum is None:
+        assert count is not None
+        after = (count + updates).to(exact)
+        decay, new_2C = count / after, new_2C / after
+    else:
+        decay = (1 - momentum) ** updates
+    for old_C, new_C in zip(running, new_2C, strict=True):
+        old_C.copy_(old_C.to(exact) * decay + new_C)
+    if count is not None:
+        count.add_(updates)
