@@ -232,6 +232,8 @@ def test_wrong_dimensions_are_refused_as_batch_norm_does():
             layer(_random(8, 5, 2, 2, 2, 2))
     with pytest.raises(ValueError, match="expected 4D"):
         dl.GhostBatchNorm2d(5, 4)(_random(8, 5))
+    with pytest.raises(DataError, match="the input has 6 channels.*num_features=5"):
+        dl.GhostBatchNorm1d(5, 4)(_random(8, 6))
 
 
 def test_a_channel_of_zero_variance_gives_beta_and_finite_gradients():

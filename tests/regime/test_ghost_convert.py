@@ -126,8 +126,9 @@ def test_subclasses_that_do_more_are_left_and_named():
             return super().forward(input).relu()
 
     model = nn.Sequential(Activated(3), nn.BatchNorm2d(3))
-    with pytest.warns(DistillawWarning, match=r"subclasses of BatchNorm were left \(1 Activated\)"):
+    with pytest.warns(DistillawWarning, match=r"subclasses of BatchNorm were left \(Activated\)") as seen:
         dl.convert_ghost_batchnorm(model, ghost_batch_size=4)
+    assert seen[0].filename == __file__
     assert type(model[0]) is Activated
     assert type(model[1]) is dl.GhostBatchNorm2d
 

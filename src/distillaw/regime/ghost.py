@@ -97,7 +97,7 @@ class _GhostBatchNorm(_BatchNorm):
 
         Raises:
             ValueError: an input of the wrong number of dimensions.
-            DataError: one value per channel in the whole batch; a ragged batch under remainder="error"; running
+            DataError: one value per channel in the whole batch; another number of channels; a ragged batch under remainder="error"; running
                 statistics that overflow float16.
             ConfigError: ghosts of one value per channel.
         """
@@ -117,6 +117,11 @@ class _GhostBatchNorm(_BatchNorm):
         return output
 
     def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
+        if input.shape[1] != self.num_features:
+            raise DataError(
+                f"ghost batch norm: the input has {input.shape[1]} channels (shape {tuple(input.shape)}), the layer was "
+                f"made for num_features={self.num_features}; build the layer with that number"
+            )
         at_once = _ghosts_at_once(input, sizes)
         is_in_order = self.momentum is not None and self.stats_update == "sequential"
         if at_once == 1 and (is_in_order or not self.track_running_stats):

@@ -8,7 +8,6 @@ quantisation) that a ghost layer would drop. Order with SyncBatchNorm: a layer i
 
 import logging
 import warnings
-from collections import Counter
 from typing import TypeVar
 
 from torch import nn
@@ -62,8 +61,9 @@ def convert_ghost_batchnorm(
     """
     ghost = GhostSettings(ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder)
     _refuse_lazy(module)
+    for left in _left(module, ghost):
+        _warn(left)
     layers = [layer for layer in module.modules() if type(layer) in GHOST_OF]
-    _warn_of_left(module, ghost)
     if not layers and not any(isinstance(layer, _BatchNorm) for layer in module.modules()):
         _warn(
             f"{type(module).__name__} has no batch statistics: no BatchNorm layer in it, so there is nothing for ghost "
@@ -136,33 +136,35 @@ def _refuse_lazy(module: nn.Module) -> None:
         )
 
 
-def _warn_of_left(module: nn.Module, ghost: GhostSettings) -> None:
+def _left(module: nn.Module, ghost: GhostSettings) -> list[str]:
+    """What stays as it is though it may have been meant."""
     left = [
         layer for layer in module.modules() if isinstance(layer, _BatchNorm) and type(layer) not in GHOST_OF
     ]
+    said = []
     synced = sum(isinstance(layer, nn.SyncBatchNorm) for layer in left)
     if synced:
-        _warn(
+        said.append(
             f"{synced} SyncBatchNorm layers were left: they take statistics over the batches of all ranks, the "
             "opposite of ghosts; build the model without convert_sync_batchnorm to have ghosts there"
         )
-    others = {
-        str(layer.ghost) for layer in left if isinstance(layer, _GhostBatchNorm) and layer.ghost != ghost
-    }
+    ghosts = [layer.ghost for layer in left if isinstance(layer, _GhostBatchNorm)]
+    others = sorted({str(other) for other in ghosts if other != ghost})
     if others:
-        _warn(
-            f"ghost layers were left with their settings ({'; '.join(sorted(others))}), other than asked for now "
-            f"({ghost}); call revert_ghost_batchnorm first to change them"
+        said.append(
+            f"ghost layers were left with their settings ({'; '.join(others)}), other than asked for now ({ghost}); "
+            "call revert_ghost_batchnorm first to change them"
         )
-    foreign = Counter(
-        type(layer).__name__ for layer in left if not isinstance(layer, nn.SyncBatchNorm | _GhostBatchNorm)
+    foreign = sorted(
+        {type(layer).__name__ for layer in left if not isinstance(layer, nn.SyncBatchNorm | _GhostBatchNorm)}
     )
     if foreign:
-        names = ", ".join(f"{count} {name}" for name, count in sorted(foreign.items()))
-        _warn(
-            f"subclasses of BatchNorm were left ({names}): a ghost layer would drop what their forward pass adds"
+        said.append(
+            f"subclasses of BatchNorm were left ({', '.join(foreign)}): a ghost layer would drop what their forward "
+            "pass adds"
         )
+    return said
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"ghost batch norm: {message}", DistillawWarning, stacklevel=4)
+    warnings.warn(f"ghost batch norm: {message}", DistillawWarning, stacklevel=3)
