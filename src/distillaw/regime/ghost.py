@@ -97,8 +97,8 @@ class _GhostBatchNorm(_BatchNorm):
 
         Raises:
             ValueError: an input of the wrong number of dimensions.
-            DataError: one value per channel in the whole batch; another number of channels; a ragged batch under remainder="error"; running
-                statistics that overflow float16.
+            DataError: one value per channel in the whole batch; another number of channels; a ragged batch under
+                remainder="error"; running statistics that overflow float16.
             ConfigError: ghosts of one value per channel.
         """
         self._check_input_dim(input)
@@ -112,15 +112,18 @@ class _GhostBatchNorm(_BatchNorm):
                 "larger batch or call eval() on the layer"
             )
         sizes = ghost_sizes(len(input), ghost=self.ghost_batch_size, remainder=self.remainder, values=values)
-        output = super().forward(input) if len(sizes) == 1 else self._by_ghosts(input, sizes)
+        # nn.BatchNorm without momentum reads its count on the host, which torch.compile(fullgraph=True) refuses
+        traced_average = self.momentum is None and torch.compiler.is_compiling()
+        is_plain = len(sizes) == 1 and not traced_average
+        output = super().forward(input) if is_plain else self._by_ghosts(input, sizes)
         self._refuse_overflow()
         return output
 
     def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
         if input.shape[1] != self.num_features:
             raise DataError(
-                f"ghost batch norm: the input has {input.shape[1]} channels (shape {tuple(input.shape)}), the layer was "
-                f"made for num_features={self.num_features}; build the layer with that number"
+                f"ghost batch norm: the input has {input.shape[1]} channels (shape {tuple(input.shape)}), the layer "
+                f"was made for num_features={self.num_features}; build the layer with that number"
             )
         at_once = _ghosts_at_once(input, sizes)
         is_in_order = self.momentum is not None and self.stats_update == "sequential"
@@ -192,7 +195,7 @@ def _normalise(
 
 def _ghosts_at_once(input: Tensor, sizes: list[int]) -> int:
     """How many ghosts one kernel normalises: several where they are small, 1 where folding would not pay."""
-    elements = max(1, input.numel() // len(input) * sizes[0])
+    elements = max(1, math.prod(input.shape[1:]) * sizes[0])
     if elements > FOLDED_GHOST or len(sizes) < FOLDED_GHOSTS or not input.is_cpu or not input.is_contiguous():
         return 1
     return max(1, FOLDED_BLOCK // elements)
