@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from distillaw.fitting.next_runs import next_runs
     from distillaw.laws.published import laws_available, published
     from distillaw.planning.api import plan
+    from distillaw.regime.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+    from distillaw.regime.ghost_convert import convert_ghost_batchnorm, revert_ghost_batchnorm
 
 # name -> module that defines it
 _PUBLIC = {
@@ -23,9 +25,27 @@ _PUBLIC = {
     "next_runs": "distillaw.fitting.next_runs",
     "plan": "distillaw.planning.api",
     "distillation_loss": "distillaw.distill.losses",
+    "GhostBatchNorm1d": "distillaw.regime.ghost",
+    "GhostBatchNorm2d": "distillaw.regime.ghost",
+    "GhostBatchNorm3d": "distillaw.regime.ghost",
+    "convert_ghost_batchnorm": "distillaw.regime.ghost_convert",
+    "revert_ghost_batchnorm": "distillaw.regime.ghost_convert",
 }
 
-__all__ = ["__version__", "distillation_loss", "fit", "laws_available", "next_runs", "plan", "published"]
+__all__ = [
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
+    "__version__",
+    "convert_ghost_batchnorm",
+    "distillation_loss",
+    "fit",
+    "laws_available",
+    "next_runs",
+    "plan",
+    "published",
+    "revert_ghost_batchnorm",
+]
 
 
 def __getattr__(name: str) -> object:
