@@ -88,7 +88,7 @@ def test_the_waste_is_the_hyperbola_in_tokens_time_and_money():
         assert waste.extra_price == pytest.approx(share * advice.price)
     preset = hardware("h100-sxm")
     assert advice.hours == pytest.approx(6 * 3e8 * 6e9 / preset.peak_flop_per_second / preset.mfu / 3600 / 8)
-    assert any("20% more tokens" in line for line in advice.warnings)
+    assert any("20 % more tokens" in line for line in advice.warnings)
 
 
 def test_what_must_be_said():
@@ -133,13 +133,14 @@ def test_more_devices_than_the_batch_has_sequences_are_named():
         ({"cooldown": 1.5}, "at most 1"),
         ({"cooldown": math.nan}, "positive and finite"),
         ({"loss": -1.0}, "--loss -1"),
+        ({"tokens": 1e4}, "not one step"),
         ({"width": 512, "reference": TUNED}, "belong together"),
         ({"batch_tokens": 2**21, "reference": Reference(batch_tokens=1.0, peak_lr=1.0)}, "same unit"),
     ],
 )
 def test_wrong_questions(wrong, says):
     with pytest.raises(ConfigError, match=says):
-        advise(Question(**RUN, **wrong))
+        advise(Question(**{**RUN, **wrong}))
 
 
 def test_the_command_answers_and_complains():

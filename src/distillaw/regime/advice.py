@@ -162,6 +162,6 @@ def _statements(question: Question, batch: float) -> list[str]:
         )
     said.append(
         f"waste counts what a very small batch would not need at the same loss, E/E_min = 1 + B/B_crit; the cap "
-        f"is B at {CAP:.0%} more tokens"
+        f"is B at {100 * CAP:.0f} % more tokens"
     )
     return said

@@ -2,6 +2,7 @@
 
 import math
 
+from distillaw.errors import ConfigError
 from distillaw.regime.critical import BatchLaw, batch_laws
 from distillaw.regime.question import Answer, Opinion, Question
 
@@ -49,7 +50,11 @@ def cap_tokens(question: Question) -> float:
 
 
 def choose_batch(question: Question) -> tuple[Answer, list[str]]:
-    """The batch in tokens, and what must be said with it."""
+    """The batch in tokens, and what must be said with it.
+
+    Raises:
+        ConfigError: the devices take more at once than the run has.
+    """
     opinions, cap, quantum = best_batches(question), cap_tokens(question), question.quantum
     said = []
     if (asked := question.asked_batch) is not None:
@@ -66,11 +71,16 @@ def choose_batch(question: Question) -> tuple[Answer, list[str]]:
         middle = math.exp(sum(map(math.log, values)) / len(values))
         batch, chosen = _whole(min(middle, cap), quantum), "geometric middle of the laws"
         if middle > cap:
-            chosen = f"cap at {CAP:.0%} more tokens"
+            chosen = f"cap at {100 * CAP:.0f} % more tokens"
+    if batch > question.tokens:
+        raise ConfigError(
+            f"the devices take {quantum:,} tokens at once, the run has {question.tokens:,.0f}: not one step. Take fewer "
+            "devices, a smaller micro-batch or a shorter context"
+        )
     if batch > 1.05 * cap:
         why = " The devices force it: fewer devices or a smaller micro-batch" if batch <= quantum else ""
         said.append(
-            f"this batch is {batch / cap:.2g} times the one at {CAP:.0%} more tokens ({cap:,.0f}).{why}"
+            f"this batch is {batch / cap:.2g} times the one at {100 * CAP:.0f} % more tokens ({cap:,.0f}).{why}"
         )
     return Answer(setting="batch", unit="tokens", value=batch, chosen=chosen, opinions=tuple(opinions)), said
 

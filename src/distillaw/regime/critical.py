@@ -111,5 +111,5 @@ def _law(record: dict, table: dict) -> BatchLaw:
         overhead=table.get("overhead"), only_if=table.get("only_if", ""), golden=table["golden"],
         range=Box.of({name: (low, high) for name, (low, high) in table.get("range", {}).items()}),
         title=record["title"], source=record["source"], certainty=record["certainty"],
-        fitted_on=record["fitted_on"], known_problems=tuple(record["known_problems"]),
+        fitted_on=record["fitted_on"], known_problems=(*record["known_problems"], *table.get("known_problems", ())),
     )  # fmt: skip
