@@ -54,5 +54,5 @@ def test_bad_input():
         DistanceTracker(_model(), depth=0)
     with pytest.raises(ConfigError, match="no parameters"):
         DistanceTracker(torch.nn.Tanh())
-    with pytest.raises(ConfigError, match="another model: 2.bias"):
+    with pytest.raises(ConfigError, match="start weights of another model"):
         DistanceTracker(_model()).load(dict(list(DistanceTracker(_model()).state().items())[:2]))

@@ -74,8 +74,8 @@ def choose_batch(question: Question) -> tuple[Answer, list[str]]:
             chosen = f"cap at {100 * CAP:.0f} % more tokens"
     if batch > question.tokens:
         raise ConfigError(
-            f"the devices take {quantum:,} tokens at once, the run has {question.tokens:,.0f}: not one step. Take fewer "
-            "devices, a smaller micro-batch or a shorter context"
+            f"the devices take {quantum:,} tokens at once, the run has {question.tokens:,.0f}: not one step. Take "
+            "fewer devices, a smaller micro-batch or a shorter context"
         )
     if batch > 1.05 * cap:
         why = " The devices force it: fewer devices or a smaller micro-batch" if batch <= quantum else ""

@@ -130,8 +130,11 @@ def choose_warmup(question: Question, batch: float, beta2: float | None) -> Answ
                       chosen="no rule without a reference's warm-up")  # fmt: skip
     longest = max(opinions, key=lambda o: o.value or 0.0)
     assert longest.value is not None
-    return Answer(setting="warmup", unit="steps", value=float(max(1, math.ceil(longest.value))),
-                  chosen=f"the longer: {longest.name}", opinions=tuple(opinions))  # fmt: skip
+    how = f"the longer: {longest.name}" if len(opinions) > 1 else f"{longest.name} alone"
+    if reference is None or reference.warmup_tokens is None:
+        how = "a floor, no law: second-moment. Give --reference-warmup"
+    return Answer(setting="warmup", unit="steps", value=float(max(1, math.ceil(longest.value))), chosen=how,
+                  opinions=tuple(opinions))  # fmt: skip
 
 
 def reference_settings(reference: Reference) -> Settings:
