@@ -1,7 +1,7 @@
 """Gradient norms at two batch sizes from gradient accumulation: |g_b|^2 of each micro-batch, |g_B|^2 of their mean.
 
-For any PyTorch loop whose micro-batches are equally large. Costs one copy of the gradients and no extra pass; under
-data parallelism hand the ranks' own squared norms, averaged over ranks, to `NoiseLog.add` instead.
+For any PyTorch loop whose micro-batches are equally large. Costs one copy of the gradients and no extra pass; for
+data parallelism there is regime/rank_meter.py.
 """
 
 from collections.abc import Iterable, Sequence
