@@ -72,6 +72,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.pareto:pareto",
         "Score against training compute: your models among the published ones.",
     ),
+    "regime": (
+        "distillaw.cli.regime:regime",
+        "Batch, learning rate and warm-up of a run: every rule with its source, what a large batch wastes.",
+    ),
     "instruct": (
         "distillaw.cli.instruct:app",
         "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",

@@ -55,11 +55,28 @@ class Recipe:
     """Skip a step whose gradient norm exceeds this many times its running mean; 0 skips only what is not finite."""
     patience: int = 0
     """Skipped steps in a row that a run survives; 0 gives up at the first."""
+    reference_batch_tokens: int = 0
+    """The batch that `peak_lr`, `weight_decay` and AdamW's betas were tuned at; 0: the run's own."""
+    rate_rule: str = "sqrt"
+    """From there to the run's batch: `sqrt`, `linear` or `constant` (regime/rules.py)."""
+    beta_rule: str = "keep"
+    """`keep`, `half-life` (of the second moment, in tokens) or `sde` (both betas and epsilon)."""
+    decay_rule: str = "keep"
+    """`keep`, or `timescale`: AdamW averages over the same share of the run."""
+    clip_steps: int = 0
+    """Clip gradients in so many first steps only; 0 in all."""
 
     @property
     def truncates(self) -> bool:
         """Whether students see less than the teacher's whole distribution."""
         return self.top_k > 0 or self.top_p < 1
+
+
+_LATER_CHOICES: dict[str, object] = {
+    "top_k": 0, "top_p": 1.0, "reference_batch_tokens": 0, "rate_rule": "sqrt", "beta_rule": "keep",
+    "decay_rule": "keep", "clip_steps": 0,
+}  # fmt: skip
+"""Settings that came after the first runs, with what those had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +145,10 @@ class TrunkSpec:
         del identity["purpose"], identity["label"], identity["targets"], identity["start"]
         if self.start is not None:
             identity["start"] = self.start.fingerprint
-        for settings, name, default in ((identity, "init", "fresh"), (identity["recipe"], "top_k", 0),
-                                        (identity["recipe"], "top_p", 1.0)):  # fmt: skip
-            if settings[name] == default:  # runs made before there was a choice keep their names
-                del settings[name]
+        for settings, later in ((identity, {"init": "fresh"}), (identity["recipe"], _LATER_CHOICES)):
+            for name, default in later.items():
+                if settings[name] == default:  # runs made before there was a choice keep their names
+                    del settings[name]
         if self.teacher_fingerprint:  # the weights name an external teacher, wherever its folder lies
             del identity["teacher_run"]
         arm = "alone" if self.teacher_run is None else f"from-{_short(self.teacher_run)}"

@@ -9,6 +9,7 @@ from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
+from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.cuts import check_cuts
@@ -123,6 +124,9 @@ CHOICES = {
     "decay": ("linear", "sqrt", "cosine"),
     "divergence": ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"),
     "precision": ("fp32", "bf16"),
+    "rate_rule": tuple(RATE_RULES),
+    "beta_rule": BETA_RULES,
+    "decay_rule": DECAY_RULES,
 }
 """Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
 SPLITS = ("student", "teacher", "union")
@@ -149,6 +153,8 @@ def _check_recipe(training: Recipe, where: str) -> None:
         ("micro_batch_tokens", training.micro_batch_tokens, 0, math.inf),
         ("spike_factor", training.spike_factor, 0, math.inf),
         ("patience", training.patience, 0, math.inf),
+        ("reference_batch_tokens", training.reference_batch_tokens, 0, math.inf),
+        ("clip_steps", training.clip_steps, 0, math.inf),
     ]
     for name, value, low, high in rules:
         _require(low <= value <= high, f"{where}.{name} = {value:g} must lie in [{low:g}, {high:g}]")
@@ -159,6 +165,10 @@ def _check_recipe(training: Recipe, where: str) -> None:
     _require(not (training.truncates and is_reverse),
              f"{where}: divergence = {training.divergence!r} with top_k = {training.top_k}, top_p = {training.top_p}: "
              "infinite wherever the truncated teacher has no mass; use forward-kl")  # fmt: skip
+    without = [name for name, usual in (("rate_rule", "sqrt"), ("beta_rule", "keep"), ("decay_rule", "keep"))
+               if not training.reference_batch_tokens and getattr(training, name) != usual]  # fmt: skip
+    _require(not without, f"{where}: {', '.join(without)} without reference_batch_tokens, the batch that peak_lr was "
+                          "tuned at; give it, or drop the rule")  # fmt: skip
     for name, known in CHOICES.items():
         value = getattr(training, name)
         _require(

@@ -23,11 +23,13 @@ from torch.distributed.tensor import DTensor
 from distillaw.data.batches import BatchOrder
 from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DistillawError, DivergedError
+from distillaw.regime.adaptation import clip_at
 from distillaw.runs.files import disk_error, read_json_lines, write_text
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks, can_capture
 from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.guard import SpikeGuard
+from distillaw.train.large_batch import own_settings
 from distillaw.train.optim import set_learning_rate
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule
@@ -119,7 +121,8 @@ class Trainer:
             DivergedError: skipped once too often; the weights are those before the step.
         """
         spec, state = self.spec, self.state
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), spec.recipe.clip_norm)
+        bound = clip_at(state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None)
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
         norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         loss, distillation, next_token = self.ranks.sum(*torch.stack(self._sums).sum(0).tolist())
         facts = StepFacts(loss, distillation, next_token, norm)
@@ -179,7 +182,7 @@ class Lane:
             write: appends to the log.
         """
         trainer, state, began = self.trainer, self.trainer.state, time.perf_counter()
-        rate = trainer.spec.peak_lr * self.schedule.factor(state.step)
+        rate = own_settings(trainer.spec).peak_lr * self.schedule.factor(state.step)
         facts = trainer.update(rate)
         seconds += time.perf_counter() - began
         state.seconds += seconds

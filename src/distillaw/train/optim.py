@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BASE_WIDTH = 64
+BETAS = (0.9, 0.95)
+EPS = 1e-8
 
 
 def build_optimizer(
@@ -23,7 +25,8 @@ def build_optimizer(
     *,
     width: int | None,
     weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.95),
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPS,
 ) -> torch.optim.AdamW:
     """AdamW whose groups carry `lr_scale`; `set_learning_rate` turns a schedule's rate into theirs.
 
@@ -32,6 +35,7 @@ def build_optimizer(
         width: its hidden size; None: one rate for all weights.
         weight_decay: decoupled decay of matrices, per step and times the learning rate.
         betas: moment decays of AdamW.
+        eps: its epsilon.
 
     Raises:
         ConfigError: the head shares the embedding's weights, which cannot follow the rates of both.
@@ -56,7 +60,7 @@ def build_optimizer(
         },
         {"params": others, "lr_scale": 1.0, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
     fill_moments(optimizer)
     return optimizer
 

@@ -29,6 +29,7 @@ from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
 from distillaw.train.finish import finish_run
+from distillaw.train.large_batch import own_settings
 from distillaw.train.loop import Feed, Lane, Report, Trainer, advance, silent
 from distillaw.train.mirror import Mirror
 from distillaw.train.optim import build_optimizer
@@ -193,7 +194,11 @@ class Group:
         )  # fmt: skip
 
     def trainer(self, spec: TrunkSpec, *, resumed: bool = False) -> Trainer:
-        """A student at step 0, or one whose checkpoint is still to be loaded."""
+        """A student at step 0, or one whose checkpoint is still to be loaded.
+
+        Raises:
+            ConfigError: rules of the recipe that do not hold at this batch.
+        """
         home, end_of_text = self.study.trunk(spec.trunk_id), self.text.tokenizer.eos_token_id
         if resumed:
             model = blank_model(spec, home, end_of_text=end_of_text)
@@ -205,7 +210,11 @@ class Group:
         student = Student(model, spec.recipe).to(self.ranks.device)
         wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
         width = None if spec.start is not None else spec.width
-        optimizer = build_optimizer(model, width=width, weight_decay=spec.recipe.weight_decay)
+        settings = own_settings(spec)
+        optimizer = build_optimizer(
+            model, width=width, weight_decay=settings.weight_decay, betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+        )  # fmt: skip
         return Trainer(
             spec=spec, student=wrapped, state=TrainState(model=model, optimizer=optimizer), ranks=self.ranks
         )
