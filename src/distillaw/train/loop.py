@@ -121,7 +121,9 @@ class Trainer:
             DivergedError: skipped once too often; the weights are those before the step.
         """
         spec, state = self.spec, self.state
-        bound = clip_at(state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None)
+        bound = clip_at(
+            state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None
+        )
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
         norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         loss, distillation, next_token = self.ranks.sum(*torch.stack(self._sums).sum(0).tolist())
