@@ -22,9 +22,17 @@ def _versus(found: Place) -> str:
     side = "ahead of" if found.ahead > 0 else "behind"
     error = sure = ""
     if found.ahead_se is not None and found.probability is not None:
-        error, sure = f" ± {found.ahead_se:.2g}", f" (probability to be ahead {found.probability:.0%})"
+        error, sure = f" ± {found.ahead_se:.2g}", f" (probability to be ahead {_chance(found.probability)})"
     return f"{abs(found.ahead):.3g}{error} {side} the best at no more compute, {found.best.name}{sure}"
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.2g} times" if ratio < 1000 else f"{ratio:.0e} times"
+    """A ratio to two digits: 0.35 times, 1/2,000 of, 80,000,000 times."""
+    if ratio < 0.01:
+        return f"1/{float(f'{1 / ratio:.2g}'):,.0f} of"
+    return f"{float(f'{ratio:.2g}'):,.0f} times" if ratio >= 100 else f"{ratio:.2g} times"
+
+
+def _chance(probability: float) -> str:
+    """Per cent; what rounds to certainty is not said to be certain."""
+    return "over 99 %" if probability > 0.995 else "under 1 %" if probability < 0.005 else f"{probability:.0%}"

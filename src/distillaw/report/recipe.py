@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import CacheError
+from distillaw.pareto.frontier import Point, place
 from distillaw.pareto.own import axis_compute
+from distillaw.pareto.words import place_words
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.arms import arm_name, arm_table, arms_picture, pair_sentences
 from distillaw.report.content import Figure, Table, Value, number
@@ -120,7 +122,7 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
             axis = "6 N D of all weights, with the teacher's forward passes"
             found.append(Section(title="Compute against score",
                                  pictures=[pareto_picture(points, score=label, axis=axis)],
-                                 notes=[_axis_note(stages)]))  # fmt: skip
+                                 notes=[_axis_note(stages), *_places(points)]))  # fmt: skip
     return found
 
 
@@ -144,8 +146,13 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
             {"total_params": teacher_params, "tokens": teacher_tokens}, teacher_cost="none"
         )
         whole = axis_compute(row, teacher_cost="training", teacher_tokens=teacher_tokens)
-        costs |= {"teacher": ("teacher", training), "base and its teacher's training": ("base", whole)}
+        costs |= {"teacher": ("teacher", training), "base + teacher": ("base", whole)}
     return costs
+
+
+def _places(points: Sequence[Point]) -> list[str]:
+    """Where each model stands; the cheapest has nobody to be compared with."""
+    return [f"{place_words(point, points)}." for point in points if place(point, points).best is not None]
 
 
 def _axis_note(stages: Mapping[str, Any]) -> str:
