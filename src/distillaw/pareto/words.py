@@ -35,4 +35,6 @@ def _times(ratio: float) -> str:
 
 def _chance(probability: float) -> str:
     """Per cent; what rounds to certainty is not said to be certain."""
-    return "over 99 %" if probability > 0.995 else "under 1 %" if probability < 0.005 else f"{probability:.0%}"
+    return (
+        "over 99 %" if probability > 0.995 else "under 1 %" if probability < 0.005 else f"{probability:.0%}"
+    )
