@@ -1,5 +1,6 @@
 """A model that has read some speeches, with its tokenizer: small enough to train in seconds, good enough to cut."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -26,3 +27,9 @@ def write_teacher(folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+def write_speeches(path: Path) -> Path:
+    """The beginnings of all speeches as a .jsonl file: 0.5M characters, tokenised in a second."""
+    path.write_text("".join(json.dumps({"text": text[:2400]}) + "\n" for text in read_documents("sotu")))
+    return path

@@ -24,6 +24,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_and_its_second_call(place, capsys):
     words = ("sft", place / "model", "--data", place / "chats.jsonl", "--out", place / "run", "--template", "chatml",
              "--lr", "5e-3", "--epochs", 1, "--batch", 8, "--max-tokens", "0.1k", "--validation", 0.2)  # fmt: skip

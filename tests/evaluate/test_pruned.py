@@ -2,31 +2,39 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from small_teacher import write_teacher
+from in_process import answer as distillaw
+from small_teacher import write_speeches, write_teacher
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A small trained teacher."""
-    return write_teacher(tmp_path_factory.mktemp("teacher"))
+    folder = write_teacher(tmp_path_factory.mktemp("teacher"))
+    write_speeches(folder / "speeches.jsonl")
+    return folder
 
 
-def distillaw(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, words)], capture_output=True, text=True
+def command(teacher, out, *words, context=64):
+    text = (
+        "--text",
+        teacher / "speeches.jsonl",
+        "--context",
+        context,
+        "--tokens",
+        "8k",
+        "--heldout-tokens",
+        "4k",
     )
+    return ("prune", teacher, "--out", out, *text, *words)
 
 
 def pruned(teacher, out, *words, context=64):
-    options = ("--text", "sotu", "--context", context, "--tokens", "8k", "--heldout-tokens", "4k")
-    return distillaw("prune", teacher, "--out", out, *options, *words)
+    return distillaw(*command(teacher, out, *words, context=context))
 
 
 def test_ranked_cuts_lose_less_than_the_uniform_one_and_load(teacher, tmp_path):

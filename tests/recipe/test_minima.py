@@ -9,7 +9,8 @@ import sys
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from small_teacher import write_teacher
+from in_process import answer
+from small_teacher import write_speeches, write_teacher
 
 ASKED = ("Hello", "Peace?", "And war?", "Gold?", "A river", "A tariff", "Friends", "Who?", "Where?", "Why?", "Now?",
          "Laws?")  # fmt: skip
@@ -23,6 +24,7 @@ def home(tmp_path_factory):
     """
     home = tmp_path_factory.mktemp("recipe")
     write_teacher(home / "teacher")
+    write_speeches(home / "speeches.jsonl")
     turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}] for text in ASKED]
     (home / "chats.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
     done = cook(home, "--json")
@@ -31,9 +33,10 @@ def home(tmp_path_factory):
     return home
 
 
-def cook(home, *words, out="out"):
+def command(home, *words, out="out"):
     options = {
-        "--teacher": home / "teacher", "--corpus": "sotu", "--tokens": 4096, "--batch": 256, "--context": 128,
+        "--teacher": home / "teacher", "--corpus": home / "speeches.jsonl", "--tokens": 4096, "--batch": 256,
+        "--context": 128,
         "--keep": 0.5, "--calibration-tokens": 4096, "--chats": home / "chats.jsonl", "--template": "zephyr",
         "--rates": "3e-3", "--validation-documents": 16, "--validation-tokens": 64,
         "--out": home / out,
@@ -41,11 +44,11 @@ def cook(home, *words, out="out"):
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "recipe", "minima", *usual, *words],
-        capture_output=True,
-        text=True,
-    )
+    return [sys.executable, "-m", "distillaw", "recipe", "minima", *usual, *words]
+
+
+def cook(home, *words, out="out"):
+    return subprocess.run(command(home, *words, out=out), capture_output=True, text=True)
 
 
 def test_every_stage_is_there_and_the_chat_model_speaks(home):
@@ -81,12 +84,17 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
 
 
 def test_nobody_trains_on_what_is_scored(home):
-    texts = [
-        json.loads(line)["text"]
-        for line in (home / "out" / "text" / "heldout.jsonl").read_text().splitlines()
-    ]
-    calibration = (home / "out" / "text" / "calibration.jsonl").read_text()
-    assert len(texts) == 16 and not any(text[-40:] in calibration for text in texts)
+    def texts(file):
+        return [json.loads(line)["text"] for line in file.read_text().splitlines()]
+
+    speeches = texts(home / "speeches.jsonl")
+    calibration = texts(home / "out" / "text" / "calibration.jsonl")
+    heldout = texts(home / "out" / "text" / "heldout.jsonl")
+    owners = [[s for s in speeches if s.startswith(text)] for text in heldout]
+    known = [found[0] for found in owners if len(found) == 1]  # others begin alike
+    assert len(heldout) == 16 and len(known) > 8
+    assert all(any(s.startswith(text[:200]) for s in speeches) for text in calibration)
+    assert not any(speech.startswith(text[:200]) for speech in known for text in calibration)
 
 
 def test_a_second_call_computes_nothing_and_a_lost_stage_alone_is_made_again(home):
@@ -106,6 +114,7 @@ def test_other_settings_do_not_mix_in_one_folder(home):
     assert done.returncode == 2 and "holds a recipe with other settings (tokens" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
     done = cook(home, "--steps", "2", "--until", "prune", "--json", out="cascade")
     assert done.returncode == 0, done.stderr
@@ -125,5 +134,5 @@ def test_a_cascade_cuts_twice_and_stops_where_it_is_told(home):
     ],
 )
 def test_what_cannot_be_cooked_is_refused(home, words, message):
-    done = cook(home, *words, out="refused")
+    done = answer(*command(home, *words, out=f"refused{words[0]}")[3:])
     assert done.returncode in (1, 2) and message in done.stderr, done.stderr

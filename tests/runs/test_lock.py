@@ -137,6 +137,7 @@ def test_flock_and_record_agree_between_namespaces(hold, tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_record_in_the_far_future_is_judged_by_its_touches_alone(tmp_path, monkeypatch):
     """A clock that jumped: ages of files mean nothing."""
     monkeypatch.setattr(lock, "WATCH_SECONDS", 1.0)

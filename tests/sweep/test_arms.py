@@ -13,7 +13,8 @@ import pytest
 
 from distillaw.evaluate.pruned import Wishes, prune_to
 from distillaw.models.source import locate
-from small_teacher import write_teacher
+from in_process import answer
+from small_teacher import write_speeches, write_teacher
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,7 @@ def models(tmp_path_factory):
     """A teacher, a cut of 60 % and a cut of 30 % that stands for a smaller model trained before."""
     home = tmp_path_factory.mktemp("models")
     teacher = write_teacher(home / "teacher")
+    write_speeches(home / "speeches.jsonl")
     for name, keep in (("cut", 0.6), ("smaller", 0.3)):
         prune_to(locate(teacher), home / name, Wishes(keep=keep, by="uniform"))
     (home / "smaller" / "prune.json").unlink()
@@ -28,8 +30,8 @@ def models(tmp_path_factory):
 
 
 def _command(models, out, *words):
-    options = {"--teacher": models / "teacher", "--corpus": "sotu", "--tokens": 8192, "--batch": 256, "--context": 64,
-               "--rates": "3e-3", "--out": out}  # fmt: skip
+    options = {"--teacher": models / "teacher", "--corpus": models / "speeches.jsonl", "--tokens": 8192,
+               "--batch": 256, "--context": 64, "--rates": "3e-3", "--out": out}  # fmt: skip
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]
@@ -37,7 +39,7 @@ def _command(models, out, *words):
 
 
 def _distil(models, out, *words):
-    return subprocess.run(_command(models, out, *words), capture_output=True, text=True)
+    return answer(*_command(models, out, *words)[3:])
 
 
 def test_arms_are_trained_compared_and_found_again(models, tmp_path):
@@ -105,6 +107,6 @@ def test_a_kill_loses_nothing_finished_and_changes_nothing(models, tmp_path):
     ],
 )
 def test_what_cannot_be_compared_is_refused(models, tmp_path, words, message):
-    done = _distil(models, tmp_path, *words)
+    done = answer(*_command(models, tmp_path, *words)[3:])
     assert done.returncode in (1, 2) and message in done.stderr, done.stderr
     assert not list(tmp_path.glob("trunks/*"))

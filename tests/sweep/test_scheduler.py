@@ -95,7 +95,13 @@ def test_a_second_run_trains_nothing(whole, tiny):
     assert {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/*")} == before
 
 
-@pytest.mark.parametrize("how", ["interrupt", "kill scheduler", "kill worker"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("interrupt", marks=pytest.mark.slow), "kill scheduler",
+        pytest.param("kill worker", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_study_stopped_midway_continues_and_ends_the_same(tiny, tmp_path, whole, how):
     folder = tmp_path / "study"
     process = _start(tiny, folder)

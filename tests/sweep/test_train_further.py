@@ -1,12 +1,11 @@
 """`distillaw train` with `start`: a model on disk trains further, whatever was done to it before."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from transformers import AutoModelForCausalLM
 
+from in_process import answer
 from small_teacher import write_teacher
 
 RUN = """
@@ -33,9 +32,7 @@ def teacher(tmp_path_factory):
 
 
 def distillaw(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, words)], capture_output=True, text=True
-    )
+    done = answer(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,14 +79,11 @@ def test_a_pyramid_of_experts_trains_further_and_stays_one(teacher, tmp_path):
     assert result["total_params"] > json.loads((teacher / "config.json").read_text())["hidden_size"]
 
 
-def test_a_size_or_a_start_but_not_both(teacher, tmp_path):
+def test_a_size_or_a_start_but_not_both(tmp_path):
     for text, message in (
         ('params = "1M"\nstart = "x"', "either params"), ('init = "fresh"\nparams = "1M"', "without a model"),
         ('start = "x"\ninit = "weird"', "'weights'"),
     ):  # fmt: skip
         (tmp_path / "run.toml").write_text(f'name = "x"\ntokens = 1000\npeak_lr = 1e-3\n{text}\n')
-        done = subprocess.run(
-            [sys.executable, "-m", "distillaw", "train", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out")],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        done = answer("train", tmp_path / "run.toml", "--out", tmp_path / "out")
         assert done.returncode == 2 and message in done.stderr, done.stderr
