@@ -1,5 +1,6 @@
 """Logs that the trackers' own libraries have written, from real runs: every number comes back, and so do the laws."""
 
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -37,6 +38,14 @@ for run in runs:
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 
+def need_installed(package):
+    """Skip unless it is installed: a module of its name may be a stand-in that another test has left behind."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+
+
 def laws_agree(rows, pocket, *, rtol):
     """The laws of the imported rows are those of the original ones, up to rounding: the rows come in another order."""
     table = {name: np.array([row[name] for row in pocket], dtype=object) for name in pocket[0]}
@@ -67,7 +76,7 @@ def check_tracker(script, folder, logged, rows, **environment):
 
 
 def test_trackio(tmp_path, logged, pocket):
-    pytest.importorskip("trackio", reason="trackio is not installed")
+    need_installed("trackio")
     check_tracker(TRACKIO, tmp_path, logged, few(pocket), TRACKIO_DIR=str(tmp_path / "trackio"))
 
 
@@ -78,7 +87,7 @@ def test_wandb(tmp_path, logged, pocket):
 
 @pytest.mark.slow
 def test_trackio_whole_study(tmp_path, logged, pocket):
-    pytest.importorskip("trackio", reason="trackio is not installed")
+    need_installed("trackio")
     rows = check_tracker(TRACKIO, tmp_path, logged, pocket, TRACKIO_DIR=str(tmp_path / "trackio"))
     laws_agree(rows, pocket, rtol=1e-7)
 
@@ -90,7 +99,7 @@ def test_wandb_whole_study(tmp_path, logged, pocket):
 
 
 def test_trackio_parquet_export_and_read_only_folder(tmp_path, logged, pocket):
-    pytest.importorskip("trackio", reason="trackio is not installed")
+    need_installed("trackio")
     export = "\nfrom trackio.sqlite_storage import SQLiteStorage\nSQLiteStorage.export_to_parquet()\n"
     in_process_of_its_own(TRACKIO + export, tmp_path, logged[:3], TRACKIO_DIR=str(tmp_path / "trackio"))
     names = {run["name"] for run in logged[:3]}
