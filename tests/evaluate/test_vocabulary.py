@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import app, run
 from distillaw.data.corpus import read_documents
-from distillaw.data.tokenizer import train_tokenizer
-from distillaw.models.fresh import build_model
+from small_teacher import write_teacher
 
 SHAPE = Shape(layers=2, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=420, context=128)
 WORDS = "老师 学生 说话 天气 公园 今天 明天 学校 很好 不好 我们 他们 去 听 看 书".split()
@@ -24,19 +23,7 @@ WORDS = "老师 学生 说话 天气 公园 今天 明天 学校 很好 不好 �
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small model that has seen some speeches, with its tokenizer."""
-    folder = tmp_path_factory.mktemp("model")
-    documents = list(read_documents("sotu"))[:20]
-    tokenizer = train_tokenizer(documents, vocab_size=420)
-    model = build_model(SHAPE, seed=0, end_of_text=tokenizer.eos_token_id)
-    ids = torch.tensor(tokenizer(" ".join(documents))["input_ids"][: 64 * 8 * 60]).view(60, 8, 64)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for batch in ids:
-        optimizer.zero_grad()
-        model(input_ids=batch, labels=batch).loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))
-    return folder
+    return write_teacher(tmp_path_factory.mktemp("model"), SHAPE, batches=60)
 
 
 @pytest.fixture(scope="module")

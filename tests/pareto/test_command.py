@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.scores import mean_of_suite
 from distillaw.pareto.frontier import hull
 from distillaw.pareto.own import axis_compute, own_points
 from distillaw.pareto.published import SCORES, published_points
@@ -23,9 +24,12 @@ def run(tmp_path):
     """A finished run that was evaluated."""
     result = {"run_id": "mine", "total_params": 3.0e9, "tokens": 1.0e11, "teacher_total_params": 7.0e9}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    scores = {task: {"score": 0.2 + 0.01 * i, "se": 0.004} for i, task in enumerate(SCORES)}
+    scores = {
+        task: {"score": 0.2 + 0.01 * i, "se": 0.004, "near_chance": False} for i, task in enumerate(SCORES)
+    }
+    heldout = {"bits_per_byte": 1.1, "bits_per_byte_se": 0.02}
     (tmp_path / "evaluation.json").write_text(
-        json.dumps({"scores": scores, "heldout": {"bits_per_byte": 1.1, "bits_per_byte_se": 0.02}})
+        json.dumps({"scores": scores, "mean_of_six": mean_of_suite(scores), "heldout": heldout})
     )
     return tmp_path
 

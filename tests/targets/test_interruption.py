@@ -1,28 +1,24 @@
 """Killed at any moment, out of disk or interrupted: the same build goes on, and every byte is the same."""
 
-import os
-import resource
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ranked import CONTEXT as SERVER
 
+import store_in_child
 from distillaw.errors import RunError
-from distillaw.targets.build import build_shards, opened_for_building, require_space
+from distillaw.targets.build import make_plan, require_space
+from distillaw.targets.request import Request
+from distillaw.targets.scheme import Scheme
 
-TOKENS = 800 * 32
-
-
-@pytest.fixture
-def whole(build):
-    """(contents, maker, plan) of a store of thirteen shards that nothing disturbed."""
-    folder, maker, plan = build("whole", tokens=TOKENS, shard_bytes=80_000)
-    assert plan.num_shards >= 12
-    return _contents(folder), maker, plan
+CONTEXT, DEFAULT = 32, Scheme()
+TOKENS = 800 * CONTEXT
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -34,56 +30,74 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def _build_in_child(folder: Path, maker, plan, *, file_limit: int = 0) -> int:
-    """Fork a process that builds; it exits with 0 when done and with 3 when it reports a full disk."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        if file_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        with opened_for_building(folder, plan) as begun:
-            build_shards(folder, begun, maker)
-        code = 0
-    except RunError as error:
-        code = 3 if "cannot write" in str(error) and "the same command continues" in str(error) else 4
-    finally:
-        os._exit(code)
+@pytest.fixture
+def plan(text, teacher):
+    """A store of thirteen shards."""
+    plan = make_plan(
+        Request(scheme=DEFAULT, context=CONTEXT, shard_bytes=80_000, tokens=TOKENS), teacher, text
+    )
+    assert plan.num_shards >= 12
+    return plan
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_killed_again_and_again_the_result_is_the_same(whole, tmp_path):
-    expected, maker, plan = whole
+@pytest.fixture
+def start(plan, text, teacher_folder):
+    """start(folder, file_limit=0) -> a process that builds the store there.
+
+    It comes from a server that has imported torch and computed nothing: a process forked from this one could wait for
+    ever for the threads of a computation that it does not have.
+    """
+
+    def call(folder: Path, *, file_limit: int = 0) -> BaseProcess:
+        process = SERVER.Process(
+            target=store_in_child.build, args=(folder, plan, text, teacher_folder, file_limit)
+        )
+        process.start()
+        return process
+
+    return call
+
+
+@pytest.fixture
+def finish(start):
+    """finish(folder) -> the contents once a process that nothing disturbs has built all that is missing."""
+
+    def call(folder: Path) -> dict[str, bytes]:
+        process = start(folder)
+        process.join()
+        assert process.exitcode == 0
+        return _contents(folder)
+
+    return call
+
+
+def test_killed_again_and_again_the_result_is_the_same(start, finish, tmp_path):
+    expected = finish(tmp_path / "whole")
     folder, rng, kills = tmp_path / "killed", np.random.default_rng(0), 0
     while not (folder / "manifest.json").exists():
         before = len(list(folder.glob("targets-*.bin")))
-        child = _build_in_child(folder, maker, plan)
-        while len(list(folder.glob("targets-*.bin"))) <= before and not (folder / "manifest.json").exists():
+        child = start(folder)
+        while len(list(folder.glob("targets-*.bin"))) <= before and child.is_alive():
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        kills += os.WIFSIGNALED(status)
+        child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
         for name, content in _contents(folder).items():
             assert content == expected[name], f"{name} is not whole after {kills} kills"
     assert kills >= 5
-    with opened_for_building(folder, plan) as begun:
-        build_shards(folder, begun, maker)
-    assert _contents(folder) == expected and not list(folder.glob(".*.tmp"))
+    assert finish(folder) == expected and not list(folder.glob(".*.tmp"))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(whole, tmp_path):
+def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(start, finish, tmp_path):
     """The kernel refuses files above a limit, as a full disk would, in the middle of a shard."""
-    expected, maker, plan = whole
+    expected = finish(tmp_path / "whole")
     folder = tmp_path / "full"
-    _, status = os.waitpid(_build_in_child(folder, maker, plan, file_limit=40_000), 0)
-    assert os.waitstatus_to_exitcode(status) == 3
+    child = start(folder, file_limit=40_000)
+    child.join()
+    assert child.exitcode == 3
     assert not list(folder.glob("targets-*.bin")) and not list(folder.glob(".*.tmp"))
-    with opened_for_building(folder, plan) as begun:
-        build_shards(folder, begun, maker)
-    assert _contents(folder) == expected and len(expected["targets-00000.bin"]) > 40_000
+    assert finish(folder) == expected and len(expected["targets-00000.bin"]) > 40_000
 
 
 def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path):

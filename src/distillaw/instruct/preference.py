@@ -31,18 +31,8 @@ from distillaw.instruct.generate import about_answers
 from distillaw.instruct.margins import preference_figures
 from distillaw.instruct.pairs import MaskedPair, PairSides, prepare_pairs, read_pairs
 from distillaw.instruct.spec import DpoSpec
-from distillaw.instruct.start import (
-    Say,
-    Start,
-    base_model,
-    merged_model,
-    open_model,
-    run_record,
-    running,
-    silent,
-)
+from distillaw.instruct.start import Say, Start, base_model, merged_model, run_stage, silent
 from distillaw.models.fresh import count_parameters
-from distillaw.runs.lock import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
@@ -70,18 +60,13 @@ def run_dpo(
         DataError: pairs that cannot be used.
         RunError: out of memory or disk, diverged, or another process works there.
     """
-    start = open_model(spec)
-    folder = TuneFolder(out)
-    record = run_record(spec, start, "dpo", out, command)
-    with locked(out / ".lock", str(out), say):
-        if (done := folder.finished(record)) is not None:
-            say(f"{out}: tuned before, nothing to do")
-            return done
-        sides = read_pair_sides(spec, start)
-        say(str(sides.account))
-        folder.begin(record)
-        with running(folder):
-            return _tune(spec, start, sides, folder, record, device, say)
+
+    def tune(start: Start, sides, folder: TuneFolder, record: dict[str, object]) -> dict[str, object]:
+        return _tune(spec, start, sides, folder, record, device, say)
+
+    return run_stage(
+        spec, "dpo", out, lambda start: read_pair_sides(spec, start), tune, say=say, command=command
+    )
 
 
 def read_pair_sides(spec: DpoSpec, start: Start) -> PairSides:

@@ -26,18 +26,8 @@ from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.generate import about_answers
 from distillaw.instruct.prepare import Sides, prepare_sides
 from distillaw.instruct.spec import SftSpec
-from distillaw.instruct.start import (
-    Say,
-    Start,
-    base_model,
-    merged_model,
-    open_model,
-    run_record,
-    running,
-    silent,
-)
+from distillaw.instruct.start import Say, Start, base_model, merged_model, run_stage, silent
 from distillaw.models.fresh import count_parameters
-from distillaw.runs.lock import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
@@ -64,18 +54,11 @@ def run_sft(
         DataError: conversations that cannot be used.
         RunError: out of memory or disk, diverged, or another process works there.
     """
-    start = open_model(spec)
-    folder = TuneFolder(out)
-    record = run_record(spec, start, "sft", out, command)
-    with locked(out / ".lock", str(out), say):
-        if (done := folder.finished(record)) is not None:
-            say(f"{out}: tuned before, nothing to do")
-            return done
-        sides = read_sides(spec, start)
-        say(str(sides.account))
-        folder.begin(record)
-        with running(folder):
-            return _tune(spec, start, sides, folder, record, device, say)
+
+    def tune(start: Start, sides, folder: TuneFolder, record: dict[str, object]) -> dict[str, object]:
+        return _tune(spec, start, sides, folder, record, device, say)
+
+    return run_stage(spec, "sft", out, lambda start: read_sides(spec, start), tune, say=say, command=command)
 
 
 def read_sides(spec: SftSpec, start: Start) -> Sides:

@@ -21,6 +21,7 @@ from distillaw.models.fingerprint import fingerprint
 from distillaw.models.source import ModelSource, context_of, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import file_sha256, saving
+from distillaw.runs.lock import locked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,6 +88,37 @@ def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str
     )
     return {"run_id": out.resolve().name, "stage": stage, "identity": identity, "command": command,
             **asdict(spec), "template": start.template, "max_tokens": start.max_tokens}  # fmt: skip
+
+
+def run_stage(
+    spec: TuneSpec, stage: str, out: Path, read: Callable[[Start], Any], tune: Callable[..., dict[str, object]], *,
+    say: Say, command: str,
+) -> dict[str, object]:  # fmt: skip
+    """A stage in its folder, held by its lock: found finished, or its data read and the model tuned.
+
+    Args:
+        spec: the settings.
+        stage: sft or dpo.
+        out: the run's folder.
+        read: makes of a start the examples of both sides, with their `account`.
+        tune: takes start, sides, folder and record; returns what result.json holds.
+        say: takes a line of progress now and then.
+        command: for the record.
+
+    Raises:
+        DistillawError: as `run_sft`.
+    """
+    start, folder = open_model(spec), TuneFolder(out)
+    record = run_record(spec, start, stage, out, command)
+    with locked(out / ".lock", str(out), say):
+        if (done := folder.finished(record)) is not None:
+            say(f"{out}: tuned before, nothing to do")
+            return done
+        sides = read(start)
+        say(str(sides.account))
+        folder.begin(record)
+        with running(folder):
+            return tune(start, sides, folder, record)
 
 
 def base_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":

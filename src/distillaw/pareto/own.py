@@ -12,7 +12,7 @@ from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.pareto import distillation_axis, training_axis
 from distillaw.errors import ConfigError, DataError
 from distillaw.pareto.frontier import Point
-from distillaw.pareto.published import SCORES, mean_of_six
+from distillaw.pareto.published import SCORES
 from distillaw.runs.files import read_json
 from distillaw.runs.table import read_table
 
@@ -65,9 +65,8 @@ def score_of(evaluation: Mapping[str, Any], task: str, where: str) -> tuple[floa
     scores = evaluation.get("scores") or {}
     if task == HELDOUT and (heldout := evaluation.get("heldout")):
         return -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
-    if task == "mean6" and all(name in scores for name in SCORES):
-        values = {name: 100 * scores[name]["score"] for name in SCORES}
-        return mean_of_six(values, {name: 100 * scores[name]["se"] for name in SCORES})
+    if task == "mean6" and (six := evaluation.get("mean_of_six")):
+        return 100 * six["score"], 100 * six["se"]
     if task in scores:
         se = scores[task]["se"]
         return 100 * scores[task]["score"], None if se is None else 100 * se

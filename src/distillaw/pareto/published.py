@@ -20,7 +20,8 @@ SCORES = {"mmlu": "mmlu_5shot", "ceval": "ceval_5shot", "drop": "drop_3shot", "h
           "bbh": "bbh_3shot", "gsm8k": "gsm8k_8shot"}  # fmt: skip
 """Task -> column of the table."""
 QUESTIONS = {"mmlu": 14042, "ceval": 1346, "drop": 9536, "humaneval": 164, "bbh": 6511, "gsm8k": 1319}
-"""Test questions of each (C-Eval: its validation part): the papers' own counts."""
+"""Test questions: MMLU (arXiv 2009.03300), C-Eval (2305.08322, validation), DROP (1903.00161, development), HumanEval
+(2107.03374), BBH (2210.09261), GSM8K (2110.14168); recalled, HumanEval, BBH and GSM8K counted in the files we have."""
 FIGURE_ERROR = 0.2
 """Reading error of a digitised score."""
 TERAFLOP = 1e12
@@ -54,15 +55,12 @@ def published_points(task: str = "mean6", *, chat: bool = False) -> list[Point]:
     return points
 
 
-def mean_of_six(scores: dict[str, float], errors: dict[str, float]) -> tuple[float, float]:
-    """(mean, standard error) of the six benchmarks, which are independent samples of questions."""
-    return sum(scores[task] for task in SCORES) / 6, math.hypot(*(errors[task] for task in SCORES)) / 6
-
-
 def _exact(row: dict[str, str], task: str) -> Point:
     scores = {name: float(row[column]) for name, column in SCORES.items()}
-    errors = {name: _binomial(score, QUESTIONS[name]) for name, score in scores.items()}
-    score, se = mean_of_six(scores, errors) if task == "mean6" else (scores[task], errors[task])
+    if task == "mean6":
+        score, se = sum(scores.values()) / len(scores), _sampling(scores)
+    else:
+        score, se = scores[task], _sampling({task: scores[task]})
     return Point(name=row["model"], compute=float(row["tflops_reported"]) * TERAFLOP, score=score, se=se,
                  is_chat=row["model"] in CHAT, source=row["source"])  # fmt: skip
 
@@ -70,15 +68,15 @@ def _exact(row: dict[str, str], task: str) -> Point:
 def _digitised(row: dict[str, str]) -> Point:
     """A point of the figure: the six scores behind its mean are not known, so each counts as the mean."""
     score = float(row["y_mean_of_6_tasks_approx"])
-    _, sampling = mean_of_six(dict.fromkeys(SCORES, score),
-                              {name: _binomial(score, QUESTIONS[name]) for name in SCORES})  # fmt: skip
+    sampling = _sampling(dict.fromkeys(SCORES, score))
     return Point(name=row["model"], compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]), score=score,
                  se=math.hypot(FIGURE_ERROR, sampling), source=row["source"])  # fmt: skip
 
 
-def _binomial(score: float, questions: int) -> float:
-    """Standard error of a percentage."""
-    return math.sqrt(score * (100 - score) / questions)
+def _sampling(scores: dict[str, float]) -> float:
+    """Standard error of the mean of percentages of independent questions, task by task."""
+    errors = [math.sqrt(score * (100 - score) / QUESTIONS[task]) for task, score in scores.items()]
+    return math.hypot(*errors) / len(errors)
 
 
 def _key(name: str) -> str:
