@@ -38,7 +38,7 @@ from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
 from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Feed, Lane, Trainer, _step
+from distillaw.train.loop import Feed, Lane, Logs, Trainer, _step
 from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import Ranks
 from distillaw.train.schedule import schedule_for
@@ -125,9 +125,13 @@ def _loop(
     lanes = [_lane(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
     feed = Feed(order=order, batch_tokens=batch_tokens, ranks=ranks)
-    write = {id(lane): lambda row: None for lane in lanes}
+    logs = {id(lane): Logs(_drop, _drop) for lane in lanes}
     graphs = CapturedStacks() if stacked and ranks.device.type in HAVE_GRAPHS else None
-    return lambda: _step(lanes, feed, write, stacked=stacked, graphs=graphs)
+    return lambda: _step(lanes, feed, logs, stacked=stacked, graphs=graphs)
+
+
+def _drop(row: dict[str, object]) -> None:
+    """Logs are not measured."""
 
 
 def _lane(spec, teacher: OnlineTeacher, ranks: Ranks) -> Lane:
@@ -138,7 +142,7 @@ def _lane(spec, teacher: OnlineTeacher, ranks: Ranks) -> Lane:
         trainer=Trainer(spec=spec, student=Student(model, spec.recipe), state=state, ranks=ranks), until=10**9,
         source=teacher,
         schedule=schedule_for(tokens=10**9, batch_tokens=spec.batch_tokens, warmup_tokens=10_000, cooldown=0.2),
-        log=Path(os.devnull), checkpoint=Path(os.devnull), identity="b", speed=speed,
+        home=Path(os.devnull), identity="b", speed=speed,
     )  # fmt: skip
 
 

@@ -4,9 +4,11 @@ The distances are fitted in regime/diffusion.py, at the steps of its `log_steps`
 that a resumed run continues the same curve.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from distillaw.errors import ConfigError
 
@@ -28,7 +30,7 @@ class DistanceTracker:
 
         Args:
             model: whose parameters are followed; buffers are not.
-            depth: components of a parameter's name that make its group: 1 is the model's children.
+            depth: components of a module's name that make its group: 1 is the model's children.
 
         Raises:
             ConfigError: no parameters, or a depth below one.
@@ -60,14 +62,25 @@ class DistanceTracker:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """`total`, `first` (the first tensor) and `group:NAME` for each group: Euclidean distances."""
-        squares = {
-            name: (p.double() - self._start[name].double()).square().sum()
-            for name, p in self._parameters.items()
-        }
-        groups: dict[str, list[torch.Tensor]] = {}
-        for name, square in squares.items():
-            group = ".".join(name.split(".")[: self._depth])
-            groups.setdefault(f"group:{group}", []).append(square)
-        parts = {"total": list(squares.values()), "first": list(squares.values())[:1], **groups}
-        return {name: torch.stack(part).sum().sqrt().item() for name, part in parts.items()}
+        """`total`, `first` (the first tensor) and `group:NAME` for each group: Euclidean distances.
+
+        On a model sharded over ranks all of them call this.
+        """
+        squares = [_squared(p.detach() - self._start[name]) for name, p in self._parameters.items()]
+        groups: dict[str, list[int]] = {}
+        for i, name in enumerate(self._parameters):
+            groups.setdefault(f"group:{self._group(name)}", []).append(i)
+        found = torch.stack(squares).tolist()
+        parts = {"total": list(range(len(found))), "first": [0], **groups}
+        return {name: math.sqrt(math.fsum(found[i] for i in part)) for name, part in parts.items()}
+
+    def _group(self, name: str) -> str:
+        """The first components of the module that a parameter is of."""
+        *module, parameter = name.split(".")
+        return ".".join(module[: self._depth]) or parameter
+
+
+def _squared(difference: torch.Tensor) -> torch.Tensor:
+    """Sum of squares in float64, of all ranks' parts where the tensor is sharded."""
+    norm = torch.linalg.vector_norm(difference, dtype=torch.float64)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).square()

@@ -26,7 +26,17 @@ class DataParallelMeter:
             )
         self._model = model
         self._local: torch.Tensor | None = None
+        self._listens = True
         model.register_comm_hook(self, _measure)
+
+    @property
+    def ranks(self) -> int:
+        """How many batches of b make up B."""
+        return dist.get_world_size(self._model.process_group)
+
+    def listen(self, wanted: bool) -> None:
+        """Whether to measure from here on (it does from the start); what was measured and not asked for is dropped."""
+        self._listens, self._local = wanted, None
 
     @torch.no_grad()
     def norms(self) -> tuple[float, float]:
@@ -40,7 +50,7 @@ class DataParallelMeter:
                 "no gradients were reduced since the last call: call norms() once after each step's backward"
             )
         dist.all_reduce(self._local, group=self._model.process_group)
-        small = self._local.item() / dist.get_world_size(self._model.process_group)
+        small = self._local.item() / self.ranks
         self._local = None
         squares = [p.grad.double().square().sum() for p in self._model.parameters() if p.grad is not None]
         return small, torch.stack(squares).sum().item()
@@ -48,8 +58,9 @@ class DataParallelMeter:
 
 def _measure(meter: DataParallelMeter, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Add the bucket's square, then reduce it as DistributedDataParallel does by itself."""
-    square = bucket.buffer().detach().double().square().sum()
-    meter._local = square if meter._local is None else meter._local + square
+    if meter._listens:
+        square = bucket.buffer().detach().double().square().sum()
+        meter._local = square if meter._local is None else meter._local + square
     group = meter._model.process_group
     assert group is not None, "the meter asked for its size when it was made"
     return allreduce_hook(group, bucket)

@@ -22,6 +22,7 @@ from distillaw.report.page import Section, render_page
 from distillaw.report.shipped import LABELS, refit_shipped_table
 from distillaw.report.spending import compute_spent, flop_bars, tuning_curves
 from distillaw.report.svg import Picture
+from distillaw.report.wandering import TITLE, walk_curves, walk_notes, walk_table, walks
 from distillaw.runs.files import write_json, write_text
 
 
@@ -113,6 +114,7 @@ def _sections(
                 table=control_table(controls), table_title="Every control with its numbers", open=True),
         _fit_section(record),
         _frozen_section(record),
+        _walk_section(record),
         Section(title="Where the compute went", pictures=_some(bars),
                 notes=() if bars else ("No run has finished yet.",)),
         Section(title="Search for learning rate and batch", pictures=_some(search),
@@ -147,6 +149,13 @@ def _frozen_section(record: StudyRecord) -> Section:
     part = frozen.frozen_part(record.folder)
     return Section(title=frozen.TITLE, pictures=_some(part.picture), notes=part.notes, table=part.table,
                    table_title="Every prediction")  # fmt: skip
+
+
+def _walk_section(record: StudyRecord) -> Section:
+    """How far weights went from where they began."""
+    found = walks(record)
+    return Section(title=TITLE, pictures=_some(walk_curves(found)), notes=walk_notes(found), table=walk_table(found),
+                   table_title="Both fits of every run, and its noise scale")  # fmt: skip
 
 
 def _own_laws(record: StudyRecord) -> list:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed import checkpoint as dcp
 
-from distillaw.errors import CacheError, RunError
+from distillaw.errors import CacheError, ConfigError, RunError
+from distillaw.regime.distances import DistanceTracker
 from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RECORD = "checkpoint.json"
+TRACKING = "DISTILLAW_DISTANCES"
+"""Environment variable: `never` keeps no copy of the first weights and writes no distances. No part of what a run
+is."""
+LAYER_DEPTH = 3
+"""Groups of a decoder are named model.layers.0, model.embed_tokens, lm_head."""
 
 
 @dataclass(slots=True)
@@ -39,12 +45,27 @@ class TrainState:
     """Wall seconds spent in training steps so far, over all resumptions."""
     notes: dict[str, float] = field(default_factory=dict)
     """Small numbers that the run must remember, such as the spike guard's averages."""
+    tracker: DistanceTracker | None = None
+    """Holds the weights of step 0, which are saved with the others."""
 
     def tensors(self) -> dict[str, Any]:
         """Weights and moments by parameter name, the live tensors themselves."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         moments = {names[id(p)]: dict(values) for p, values in self.optimizer.state.items()}
-        return {"model": self.model.state_dict(), "optimizer": moments}
+        start = {} if self.tracker is None else {"start": self.tracker.state()}
+        return {"model": self.model.state_dict(), "optimizer": moments, **start}
+
+
+def new_tracker(model: torch.nn.Module) -> DistanceTracker | None:
+    """Follows a model from its weights as they are, layer by layer; None if DISTILLAW_DISTANCES says never.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    wish = os.environ.get(TRACKING, "always")
+    if wish not in ("always", "never"):
+        raise ConfigError(f"{TRACKING} = {wish!r}: give always or never")
+    return DistanceTracker(model, depth=LAYER_DEPTH) if wish == "always" else None
 
 
 def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> None:
@@ -68,7 +89,7 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
             hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
             record = {
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
-                "ranks": ranks.world, "files": hashes,
+                "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
             }  # fmt: skip
             write_json(partial / RECORD, {**record, "checksum": content_hash(record)})
             _publish(partial, target)
@@ -91,6 +112,8 @@ def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     latest = steps[-1]
     ranks.first(lambda: _check(latest, identity))
     record: dict[str, Any] = read_json(latest / RECORD)
+    if not record.get("tracks"):  # from where it is the curve could not be continued
+        state.tracker = None
     _read(state, latest, ranks)
     state.step, state.seconds, state.notes = record["step"], record["seconds"], dict(record["notes"])
     return True
@@ -122,7 +145,7 @@ def _read(state: TrainState, folder: Path, ranks: Ranks) -> None:
     tensors = state.tensors()
     with _quiet():
         dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder), no_dist=ranks.world == 1)
-    state.model.load_state_dict(tensors["model"])  # the moments are filled in place
+    state.model.load_state_dict(tensors["model"])  # moments and first weights are filled in place
 
 
 def _publish(partial: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ to train, and where the budgets branch off, is decided in train/trunk.py.
 """
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,21 +21,24 @@ from torch.distributed.tensor import DTensor
 
 from distillaw.data.batches import BatchOrder
 from distillaw.distill.losses import LossParts
-from distillaw.errors import ConfigError, DistillawError, DivergedError
+from distillaw.errors import ConfigError, DivergedError
 from distillaw.regime.adaptation import clip_at
-from distillaw.runs.files import disk_error, read_json_lines, write_text
+from distillaw.regime.diffusion import log_steps
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks, can_capture
 from distillaw.train.checkpoint import TrainState, save_state
 from distillaw.train.guard import SpikeGuard
 from distillaw.train.large_batch import own_settings
+from distillaw.train.log import Write, open_log
+from distillaw.train.noise import GradientNorms, StepMeter, noise_row
 from distillaw.train.optim import set_learning_rate
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule
-from distillaw.train.speed import Speed
+from distillaw.train.speed import Clock, Speed
 from distillaw.train.stacked import STACKING_PAYS, can_stack, stacked_losses
 from distillaw.train.teaching import Signal, Source
 
+METRICS, DISTANCES, STATE = "metrics.jsonl", "distances.jsonl", "state"
 LOG_STEPS = 20
 CHECKPOINT_SECONDS = "DISTILLAW_CHECKPOINT_SECONDS"
 """Environment variable: seconds of training between checkpoints, 30 unless set. No part of what a run is."""
@@ -64,6 +66,7 @@ class StepFacts(NamedTuple):
     distillation: float
     next_token: float
     grad_norm: float
+    norms: GradientNorms | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +77,13 @@ class Feed:
     batch_tokens: int
     micro_batch_tokens: int = 0
     ranks: Ranks = ALONE
+
+    @property
+    def micro_batches(self) -> int:
+        """Equally large parts that a rank takes its share of a batch in; 1 where they are not equal."""
+        share = self.batch_tokens // self.ranks.world
+        micro = self.micro_batch_tokens or share
+        return 1 if share % micro else share // micro
 
     def batches(self, step: int) -> Iterator[tuple[torch.Tensor, np.ndarray, bool]]:
         """This rank's micro-batches of a step: (tokens, which windows they are, whether it is the last)."""
@@ -96,7 +106,13 @@ class Trainer:
     """A `Student`, wrapped for its ranks."""
     state: TrainState
     ranks: Ranks = ALONE
+    meter: StepMeter | None = None
     _sums: list[torch.Tensor] = field(default_factory=list)
+
+    def begin(self, micro_batches: int) -> None:
+        """A step begins; the gradients of logged ones are measured."""
+        if self.meter is not None:
+            self.meter.begin(wanted=self.state.step % LOG_STEPS == 0, micro_batches=micro_batches)
 
     def accumulate(self, tokens: torch.Tensor, signal: Signal, *, last: bool) -> None:
         """Add the gradient of one micro-batch."""
@@ -113,6 +129,8 @@ class Trainer:
             value.detach().double() if value is not None else zero
             for value in (parts.total, parts.distillation, parts.next_token)
         ]))  # fmt: skip
+        if self.meter is not None:
+            self.meter.after_backward()
 
     def update(self, rate: float) -> StepFacts:
         """Take the optimiser step, or skip it if the guard says so.
@@ -124,10 +142,11 @@ class Trainer:
         bound = clip_at(
             state.step, clip_norm=spec.recipe.clip_norm, clip_steps=spec.recipe.clip_steps or None
         )
+        norms = self.meter.norms() if self.meter is not None else None
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), bound)
         norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
         loss, distillation, next_token = self.ranks.sum(*torch.stack(self._sums).sum(0).tolist())
-        facts = StepFacts(loss, distillation, next_token, norm)
+        facts = StepFacts(loss, distillation, next_token, norm, norms)
         self._sums.clear()
         guard = SpikeGuard(spec.recipe, state.notes)
         if guard.admits(facts.loss, norm):
@@ -151,8 +170,8 @@ class Lane:
     trainer: Trainer
     schedule: Schedule
     until: int
-    log: Path
-    checkpoint: Path
+    home: Path
+    """Where metrics.jsonl, distances.jsonl and the checkpoints in state/ lie."""
     identity: str
     speed: Speed
     source: Source
@@ -160,6 +179,10 @@ class Lane:
     mirror: Callable[[dict[str, object]], None] | None = None
     """Given every row of the log as well."""
     error: DivergedError | None = None
+    _watched: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        self._watched = frozenset(log_steps(max(1, self.until)))
 
     @property
     def step(self) -> int:
@@ -173,15 +196,24 @@ class Lane:
 
     def save(self) -> None:
         """Replace its checkpoint."""
-        save_state(self.trainer.state, self.checkpoint, identity=self.identity, ranks=self.trainer.ranks)
+        save_state(self.trainer.state, self.home / STATE, identity=self.identity, ranks=self.trainer.ranks)
 
-    def finish_step(self, seconds: float, sharing: int, write: Callable[[dict[str, object]], None]) -> float:
+    @contextlib.contextmanager
+    def opened(self, ranks: Ranks) -> Iterator["Logs"]:
+        """Its logs, to be written from its step on."""
+        with (
+            open_log(self.home / METRICS, self.step, ranks) as metrics,
+            open_log(self.home / DISTANCES, self.step, ranks) as distances,
+        ):
+            yield Logs(metrics, distances)
+
+    def finish_step(self, seconds: float, sharing: int, logs: "Logs") -> float:
         """Update, log now and then; returns the step's loss.
 
         Args:
             seconds: wall time since the step began, the teacher's share included.
             sharing: students that shared the teacher's forward pass.
-            write: appends to the log.
+            logs: what it is written to.
         """
         trainer, state, began = self.trainer, self.trainer.state, time.perf_counter()
         rate = own_settings(trainer.spec).peak_lr * self.schedule.factor(state.step)
@@ -191,14 +223,27 @@ class Lane:
         tokens = trainer.spec.batch_tokens
         self.speed.add(tokens, seconds, sharing)
         state.notes["teacher_tokens"] = state.notes.get("teacher_tokens", 0.0) + tokens / sharing
+        if state.tracker is not None and state.step in self._watched:
+            logs.distances({"step": state.step - 1, "lr": rate, **state.tracker.measure()})
         if (state.step - 1) % LOG_STEPS == 0 or state.step == self.until:
             parts = {} if trainer.spec.teacher_run is None else {"distillation": facts.distillation}
-            write({
+            row = {
                 "step": state.step - 1, "tokens": state.step * tokens, "loss": facts.loss, **parts,
                 "next_token": facts.next_token, "grad_norm": facts.grad_norm, "lr": rate,
-                "skipped": int(state.notes.get("skipped", 0)), **self.speed.take(),
-            })  # fmt: skip
+                "skipped": int(state.notes.get("skipped", 0)), **noise_row(facts.norms, state.notes),
+                **self.speed.take(),
+            }  # fmt: skip
+            logs.metrics(row)
+            if self.mirror is not None and trainer.ranks.is_first:
+                self.mirror(row)
         return facts.loss
+
+
+class Logs(NamedTuple):
+    """Where the rows of a lane go."""
+
+    metrics: Write
+    distances: Write
 
 
 def advance(
@@ -220,11 +265,12 @@ def advance(
     """
     stacked = _stacks(feed.ranks) if stacked is None else stacked
     graphs = CapturedStacks() if stacked and feed.ranks.device.type in HAVE_GRAPHS else None
-    saved, every = time.monotonic(), _checkpoint_seconds()
+    saved, least = time.monotonic(), _checkpoint_seconds()
+    every = least
     with contextlib.ExitStack() as stack:
-        write = {id(lane): stack.enter_context(_open_log(lane, feed.ranks)) for lane in lanes if lane.is_open}
+        logs = {id(lane): stack.enter_context(lane.opened(feed.ranks)) for lane in lanes if lane.is_open}
         while due := _due(lanes):
-            losses = _step(due, feed, write, stacked=stacked, graphs=graphs)
+            losses = _step(due, feed, logs, stacked=stacked, graphs=graphs)
             stop, save = feed.ranks.sum(
                 _asks_to_stop(report, feed.batch_tokens * len(due), losses),
                 float(feed.ranks.is_first and time.monotonic() - saved > every),
@@ -235,7 +281,7 @@ def advance(
                     if lane.error is None:
                         lane.save()
                 saved = time.monotonic()
-                every = max(every, (saved - began) / SAVING_SHARE)
+                every = max(least, (saved - began) / SAVING_SHARE)
             if stop:
                 raise StopTraining("asked to stop; the checkpoints are saved")
 
@@ -265,28 +311,10 @@ def _due(lanes: Sequence[Lane]) -> list[Lane]:
     return [lane for lane in open_lanes if lane.step == step]
 
 
-class _Clock:
-    """Divides the wall time of a step among the lanes it was spent for."""
-
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._spent, self._now = dict.fromkeys(map(id, lanes), 0.0), time.perf_counter()
-
-    def charge(self, lanes: Sequence[Lane]) -> None:
-        """These lanes share what has passed since the last charge."""
-        now = time.perf_counter()
-        for lane in lanes:
-            self._spent[id(lane)] += (now - self._now) / len(lanes)
-        self._now = now
-
-    def of(self, lane: Lane) -> float:
-        """Seconds charged to a lane."""
-        return self._spent[id(lane)]
-
-
 def _step(
     due: list[Lane],
     feed: Feed,
-    write: dict[int, Callable],
+    logs: dict[int, Logs],
     *,
     stacked: bool,
     graphs: CapturedStacks | None = None,
@@ -294,7 +322,9 @@ def _step(
     """One optimiser step of every due lane on the same batch; each teacher reads it once."""
     pupils = _gathered(due, lambda lane: id(lane.source))
     shapes = _gathered(due, _stack_key) if stacked else [[lane] for lane in due]
-    clock = _Clock(due)
+    clock = Clock(due)
+    for lane in due:
+        lane.trainer.begin(feed.micro_batches)
     for tokens, windows, last in feed.batches(due[0].step):
         clock.charge(due)
         signals: dict[int, Signal] = {}
@@ -311,7 +341,7 @@ def _step(
     losses = []
     for lane in due:
         try:
-            losses.append(lane.finish_step(clock.of(lane), sharing[id(lane)], write[id(lane)]))
+            losses.append(lane.finish_step(clock.of(lane), sharing[id(lane)], logs[id(lane)]))
         except DivergedError as error:
             lane.error = error
     return losses
@@ -362,30 +392,3 @@ def _asks_to_stop(report: Report, tokens: int, losses: list[float]) -> float:
     except StopTraining:
         return 1.0
     return 0.0
-
-
-@contextlib.contextmanager
-def _open_log(lane: Lane, ranks: Ranks) -> Iterator[Callable[[dict[str, object]], None]]:
-    """Append to metrics.jsonl; lines at or past the lane's step (from before a kill) are dropped first."""
-    if not ranks.is_first:
-        yield lambda row: None
-        return
-    path = lane.log
-    rows = read_json_lines(path)
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    if torn or (rows and int(str(rows[-1]["step"])) >= lane.step):
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows if int(str(row["step"])) < lane.step))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("a", encoding="utf-8", buffering=1) as stream:
-
-            def write(row: dict[str, object]) -> None:
-                stream.write(json.dumps(row) + "\n")
-                if lane.mirror is not None:
-                    lane.mirror(row)
-
-            yield write
-    except DistillawError:  # from the steps inside; a damaged store is an OSError too
-        raise
-    except OSError as error:
-        raise disk_error(path, error) from error

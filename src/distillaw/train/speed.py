@@ -7,6 +7,7 @@ the same device and threads at the start, so that it means the same everywhere.
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,3 +64,21 @@ def matmul_rate(device: torch.device, precision: str) -> float:
         (a @ b)[0, 0].item()  # waits for the device
         times.append(time.perf_counter() - began)
     return 2 * side**3 / min(times)
+
+
+class Clock:
+    """Divides the wall time of a step among the students (lanes) it was spent for."""
+
+    def __init__(self, lanes: Sequence[object]) -> None:
+        self._spent, self._now = dict.fromkeys(map(id, lanes), 0.0), time.perf_counter()
+
+    def charge(self, lanes: Sequence[object]) -> None:
+        """These lanes share what has passed since the last charge."""
+        now = time.perf_counter()
+        for lane in lanes:
+            self._spent[id(lane)] += (now - self._now) / len(lanes)
+        self._now = now
+
+    def of(self, lane: object) -> float:
+        """Seconds charged to a lane."""
+        return self._spent[id(lane)]

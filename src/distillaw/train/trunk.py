@@ -27,11 +27,12 @@ from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.targets.store import TargetStore
-from distillaw.train.checkpoint import TrainState, load_state, save_state, saved_step
+from distillaw.train.checkpoint import TrainState, load_state, new_tracker, save_state, saved_step
 from distillaw.train.finish import finish_run
 from distillaw.train.large_batch import own_settings
-from distillaw.train.loop import Feed, Lane, Report, Trainer, advance, silent
+from distillaw.train.loop import DISTANCES, METRICS, Feed, Lane, Report, Trainer, advance, silent
 from distillaw.train.mirror import Mirror
+from distillaw.train.noise import StepMeter
 from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.schedule import Schedule, schedule_for
@@ -215,9 +216,9 @@ class Group:
             model, width=width, weight_decay=settings.weight_decay, betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
         )  # fmt: skip
-        return Trainer(
-            spec=spec, student=wrapped, state=TrainState(model=model, optimizer=optimizer), ranks=self.ranks
-        )
+        state = TrainState(model=model, optimizer=optimizer, tracker=new_tracker(model))
+        meter = StepMeter(wrapped, self.ranks, batch_tokens=spec.batch_tokens)
+        return Trainer(spec=spec, student=wrapped, state=state, ranks=self.ranks, meter=meter)
 
     def advance(self, lanes: list[Lane]) -> None:
         """Train the lanes to where they are going."""
@@ -295,14 +296,13 @@ class _Trunk:
             self._load(self._home, self.spec.trunk_id)
 
     def _announce(self, folder: RunFolder, tokens: int) -> None:
-        """Make the run's folder, with the trunk's log as the beginning of its own."""
+        """Make the run's folder, with the trunk's logs as the beginning of its own."""
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.set_status("running")
         folder.write_spec(spec_record(self.spec, tokens))
         if saved_step(folder.path / "state") < 0:
-            log = self._home / "metrics.jsonl"
-            if log.exists():
-                write_with(folder.path / "metrics.jsonl", lambda temporary: shutil.copyfile(log, temporary))
+            for log in filter(Path.exists, (self._home / METRICS, self._home / DISTANCES)):
+                write_with(folder.path / log.name, functools.partial(shutil.copyfile, log))
 
     def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
         spec, group = self.spec, self._group
@@ -313,8 +313,8 @@ class _Trunk:
             device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
         )  # fmt: skip
         self._lane = Lane(
-            trainer=self._trainer, schedule=schedule, until=until, log=home / "metrics.jsonl",
-            checkpoint=home / "state", identity=identity, speed=speed, source=teaching.source, mirror=group.mirror,
+            trainer=self._trainer, schedule=schedule, until=until, home=home, identity=identity, speed=speed,
+            source=teaching.source, mirror=group.mirror,
         )  # fmt: skip
         return self._lane
 
