@@ -1,4 +1,4 @@
-"""`distillaw branch SPEC.toml --out DIR`: up to which batch a checkpoint learns as much per token as with a smaller one."""
+"""`distillaw branch SPEC.toml --out DIR`: the largest batch at which a checkpoint learns as much per token."""
 
 import shlex
 import sys
@@ -73,8 +73,9 @@ def branch(
 
     test = BranchSpec(
         single=load_single(spec), at=() if at in ("", CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
-        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0), anneal=anneal,
-        rate_rule=rate_rule, beta_rule=beta_rule, decay_rule=decay_rule, trunks=_words(trunks), losses=_words(losses),
+        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
+        anneal=anneal, rate_rule=rate_rule, beta_rule=beta_rule, decay_rule=decay_rule, trunks=_words(trunks),
+        losses=_words(losses),
         tolerance=tolerance, level=level, noise_batches=noise_batches,
     )  # fmt: skip
     test.check()

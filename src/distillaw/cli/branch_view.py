@@ -26,11 +26,15 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     if as_json:
         print_json(table)
         return
-    print(f"forks at {forks} tokens; trunks: {', '.join(spec.trunk_arms)}; losses: {', '.join(spec.branch_arms)}")
+    print(
+        f"forks at {forks} tokens; trunks: {', '.join(spec.trunk_arms)}; losses: {', '.join(spec.branch_arms)}"
+    )
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
     print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
                                  for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip
-    print(f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}")
+    print(
+        f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
+    )
     print(f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
           f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing")  # fmt: skip
 

@@ -34,7 +34,9 @@ class BranchStatus(Enum):
 
     BRACKETED = "decided on this grid: the largest batch that passes and the smallest that fails are known"
     NONE_FAILS = "no batch fails: B* has a lower bound only; add larger multiples"
-    FIRST_FAILS = "the smallest multiple above the first fails already: an upper bound only; add smaller multiples"
+    FIRST_FAILS = (
+        "the smallest multiple above the first fails already: an upper bound only; add smaller multiples"
+    )
     NOTHING_TO_COMPARE = "fewer than two batches ended with a finite loss; lower the rate"
 
 
@@ -62,7 +64,7 @@ class Branches:
     @property
     def finite(self) -> NDArray[np.bool_]:
         """Which multiples survived in every order, shape (k,)."""
-        return np.isfinite(self.losses).all(1)
+        return np.asarray(np.isfinite(self.losses).all(1))
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -145,7 +147,7 @@ class _Draws:
 
 
 def seed_noise(branches: Branches) -> SeedNoise:
-    """sigma of the additive model, from what orders and batches do jointly."""
+    """Sigma of the additive model, from what orders and batches do jointly."""
     kept = branches.losses[branches.finite]
     dof = (len(kept) - 1) * (kept.shape[1] - 1)
     if dof < 1:
@@ -225,12 +227,16 @@ def compare(
         raise DataError("a branch test in which every branch diverged cannot be compared; lower the rate")
     drawn = _draw([first, second], document_cov, seed)
     wanted = SEED_MULTIPLE * max(n.sd for n in noises) if tolerance is None else tolerance
-    limits = SEED_MULTIPLE * np.maximum(drawn[0].sd, drawn[1].sd) if tolerance is None else np.full(DRAWS, tolerance)
+    limits = (
+        SEED_MULTIPLE * np.maximum(drawn[0].sd, drawn[1].sd)
+        if tolerance is None
+        else np.full(DRAWS, tolerance)
+    )
     grids = [np.log2(branches.multiples) for branches in (first, second)]
-    met = [
-        _between(x, excess_over_smaller(d.mu), limits) for x, d in zip(grids, drawn, strict=True)
+    met = [_between(x, excess_over_smaller(d.mu), limits) for x, d in zip(grids, drawn, strict=True)]
+    at = [
+        _between(x, excess_over_smaller(b.means), wanted) for x, b in zip(grids, (first, second), strict=True)
     ]
-    at = [_between(x, excess_over_smaller(b.means), wanted) for x, b in zip(grids, (first, second), strict=True)]
     steps = met[1] - met[0]
     tail = (1 - level) / 2
     open_low, open_high = ((m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True))
@@ -275,7 +281,11 @@ def _draw(every: Sequence[Branches], document_cov: NDArray[np.float64] | None, s
     for branches, documents in zip(every, np.split(shared, np.cumsum(sizes)[:-1], axis=1), strict=True):
         noise = seed_noise(branches)
         normal = rng.standard_normal(documents.shape)
-        sd = noise.sd * np.sqrt(noise.dof / rng.chisquare(noise.dof, DRAWS)) if noise.dof else np.full(DRAWS, np.nan)
+        sd = (
+            noise.sd * np.sqrt(noise.dof / rng.chisquare(noise.dof, DRAWS))
+            if noise.dof
+            else np.full(DRAWS, np.nan)
+        )
         own = np.nan_to_num(sd)[:, None] / math.sqrt(branches.losses.shape[1]) * normal
         drawn.append(_Draws(branches.means + documents + own, sd))
     return drawn
@@ -290,7 +300,7 @@ def _last_passing(excess: NDArray[np.float64], limit: NDArray[np.float64] | floa
 def _between(
     x: NDArray[np.float64], excess: NDArray[np.float64], limit: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
-    """Where the excess meets the limit after the last that passes, in the unit of x; x of that one at the grid's end."""
+    """Where the excess meets the limit after the last that passes, in the unit of x; at the grid's end its x."""
     last, top = np.maximum(_last_passing(excess, limit), 0), len(x) - 1
     following = np.minimum(last + 1, top)
     here = np.take_along_axis(excess, last[..., None], -1)[..., 0]

@@ -44,8 +44,10 @@ def _sentence(record: Mapping[str, Any]) -> str:
     if not found:
         return f"The critical batch of {record['run']['name']}, measured by branching."
     fork, first = found[-1]
-    words = {"larger": "Distillation has the larger critical batch", "smaller": "Distillation has the smaller critical batch"}
-    said = words.get(first["word"], f"The critical batches with and without distillation are {first['word']}")
+    if first["word"] in ("larger", "smaller"):
+        said = f"Distillation has the {first['word']} critical batch"
+    else:
+        said = f"The critical batches with and without distillation are {first['word']}"
     return f"{said}, {format_count(fork['tokens'])} tokens into training."
 
 
@@ -70,8 +72,8 @@ def _numbers(record: Mapping[str, Any]) -> list[Figure]:
 def _problems(record: Mapping[str, Any]) -> list[str]:
     test = record["test"]
     found = [
-        f"It holds for this model, text, rate rule ({test['rate_rule']}) and windows of {test['window']:,} tokens; a rate "
-        "tuned anew for each batch would only help the larger and smaller ones, so it may narrow or widen the passes."
+        f"It holds for this model, this text, the rate rule ({test['rate_rule']}) and windows of {test['window']:,} "
+        "tokens. A rate tuned anew for each batch could help any of them."
     ]
     if not test["anneal"]:
         found.append("The rate stays constant: small batches end on their noise floor, which flatters large ones. "
@@ -87,7 +89,9 @@ def _section(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Section:
              for arm in fork["arms"]]  # fmt: skip
     for comparison in fork["comparisons"]:
         notes += [f"{line[0].upper()}{line[1:]}." for line in comparison_words(comparison)]
-        notes.append(f"{comparison['what'].capitalize()}: {excess_words(comparison, record['test']['level'])}.")
+        notes.append(
+            f"{comparison['what'].capitalize()}: {excess_words(comparison, record['test']['level'])}."
+        )
     notes += [f"{arm['trunk'].capitalize()} checkpoint, {arm['loss']}: {noise_words(arm['noise_scale'])}."
               for arm in fork["arms"] if arm["noise_scale"]]  # fmt: skip
     return Section(title=f"Forked at {fork['tokens']:,} tokens", pictures=[excess_picture(record, fork)], notes=notes,
@@ -98,24 +102,27 @@ def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Pictur
     """A panel per checkpoint: what a batch costs over the best smaller one, against the batch, by loss."""
     trunks = list(dict.fromkeys(arm["trunk"] for arm in fork["arms"]))
     figure, axes = new_figure(1, len(trunks), width=3.6 + 3.2 * (len(trunks) - 1), height=3.2)
-    batch, name = record["run"]["batch_tokens"], f"branch-{fork['tokens']}"
+    batch, name, test = record["run"]["batch_tokens"], f"branch-{fork['tokens']}", record["test"]
     for ax, trunk in zip(axes[0], trunks, strict=True):
         arms = [arm for arm in fork["arms"] if arm["trunk"] == trunk]
         for shift, arm in enumerate(arms):
             _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
         ax.axhline(0, color=INK, linewidth=0.7)
-        count_axis(ax, [k * batch for k in record["test"]["multiples"]])
+        count_axis(ax, [k * batch for k in test["multiples"]])
         ax.set_xlabel("batch, tokens")
         set_title(ax, f"{trunk} checkpoint")
         ax.legend(loc="upper left", fontsize=8, frameon=False)
     axes[0][0].set_ylabel("excess loss, nats/token")
-    said = "; ".join(f"{arm['loss']} from {arm['trunk']}: {decision_words(arm['decisions'][0])}" for arm in fork["arms"])
+    said = "; ".join(
+        f"{arm['loss']} from {arm['trunk']}: {decision_words(arm['decisions'][0])}" for arm in fork["arms"]
+    )
     return Picture(
         name=name, title=f"What a larger batch costs, {format_count(fork['tokens'])} tokens into training",
-        alt=f"Excess of the held-out loss over the best smaller batch. {said}", svg=to_svg(figure, name=name, alt=said),
-        caption=f"Held-out loss at the end of the window over the best smaller batch, mean of {record['test']['orders']} "
-        f"orders with the {record['test']['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance; "
-        "a batch above it fails. Dotted: where the excess meets it, the critical batch.",
+        alt=f"Excess of the held-out loss over the best smaller batch. {said}",
+        svg=to_svg(figure, name=name, alt=said),
+        caption=f"Held-out loss at the end of the window over the best smaller batch: mean of {test['orders']} orders "
+        f"with the {test['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance; a batch above "
+        "it fails. Dotted: where the excess meets it, the critical batch.",
     )  # fmt: skip
 
 

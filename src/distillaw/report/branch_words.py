@@ -21,11 +21,11 @@ def decision_words(decision: Mapping[str, Any]) -> str:
     if decision["status"] == "NONE_FAILS":
         said = f"no batch fails up to {decision['largest_passing']:,.0f} tokens: only a lower bound {between}"
     elif decision["status"] == "FIRST_FAILS":
-        said = (f"already {decision['smallest_failing']:,.0f} tokens fail: only an upper bound; between the grid's points "
+        said = (f"already {decision['smallest_failing']:,.0f} tokens fail: only an upper bound; interpolated "
                 f"{decision['critical_batch']:,.0f} {between}")  # fmt: skip
     else:
-        said = (f"B* = {decision['largest_passing']:,.0f} tokens ({decision['smallest_failing']:,.0f} fail); between the "
-                f"grid's points {decision['critical_batch']:,.0f} {between}")  # fmt: skip
+        said = (f"B* = {decision['largest_passing']:,.0f} tokens ({decision['smallest_failing']:,.0f} fail); "
+                f"interpolated {decision['critical_batch']:,.0f} {between}")  # fmt: skip
     if decision["passes_after_failing"]:
         said += "; a smaller batch fails too, so the losses do not rise steadily"
     return f"{what}: {said}"
@@ -59,9 +59,9 @@ def noise_words(noise: Mapping[str, Any]) -> str:
     """The gradient noise scale, a diagnostic."""
     value = "not distinct from no signal" if noise["value"] is None else f"{noise['value']:,.0f} tokens"
     high = "no upper end" if noise["high"] is None else f"{noise['high']:,.0f}"
-    return (f"noise scale {value} [{noise['low']:,.0f}, {high}], tr(Sigma) {noise['trace']:.3g} ± {noise['trace_se']:.2g}, "
-            f"|G|^2 {noise['grad_sq']:.3g} ± {noise['grad_sq_se']:.2g} (a diagnostic, {noise['steps']} batches of "
-            f"{noise['big']:,.0f})")  # fmt: skip
+    return (f"noise scale {value} [{noise['low']:,.0f}, {high}], tr(Sigma) {noise['trace']:.3g} ± "
+            f"{noise['trace_se']:.2g}, |G|^2 {noise['grad_sq']:.3g} ± {noise['grad_sq_se']:.2g} (a diagnostic, "
+            f"{noise['steps']} batches of {noise['big']:,.0f})")  # fmt: skip
 
 
 def _tolerance(found: Mapping[str, Any]) -> str:

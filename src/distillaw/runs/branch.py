@@ -58,7 +58,14 @@ class Branch:
     @property
     def name(self) -> str:
         """Readable name plus the hash of everything that determines its weights."""
-        identity = [self.fork.trunk.trunk_id, self.fork.step, self.spec.trunk_id, self.window, self.anneal, self.order]
+        identity = [
+            self.fork.trunk.trunk_id,
+            self.fork.step,
+            self.spec.trunk_id,
+            self.window,
+            self.anneal,
+            self.order,
+        ]
         return f"{self.spec.arm}-x{self.multiple:g}-order{self.order}-{content_hash(identity, digits=8)}"
 
     def folder(self, study: Path) -> Path:

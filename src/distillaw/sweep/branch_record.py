@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.regime.branching import Branches, BranchVerdict, Comparison, compare, decide, seed_noise, smooth
+from distillaw.regime.branching import (
+    Branches,
+    BranchVerdict,
+    Comparison,
+    compare,
+    decide,
+    seed_noise,
+    smooth,
+)
 from distillaw.runs.branch import Branch
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_seeds, read_scores
@@ -58,7 +66,7 @@ class Arm:
 
         Zeros stand for what diverged, of which nothing is asked.
         """
-        every = {i: self.scores(i) for i in np.flatnonzero(self.heldout.finite)}
+        every = {i: self.scores(i) for i, is_finite in enumerate(self.heldout.finite) if is_finite}
         tokens = next(iter(every.values()))[0].tokens
         sums = np.zeros((len(tokens), len(self.multiples)))
         for i, scores in every.items():
@@ -127,10 +135,16 @@ def _tolerances(spec: BranchSpec) -> list[tuple[str, float | None]]:
 
 
 def _decision(
-    loss: str, branches: Branches, spec: BranchSpec, how: tuple[str, float | None], cov: NDArray[np.float64] | None
+    loss: str,
+    branches: Branches,
+    spec: BranchSpec,
+    how: tuple[str, float | None],
+    cov: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     source, tolerance = how
-    if tolerance is None and not seed_noise(branches).dof:  # all but one diverged: nothing to measure noise on
+    if (
+        tolerance is None and not seed_noise(branches).dof
+    ):  # all but one diverged: nothing to measure noise on
         source, tolerance = "merrill2025", PUBLISHED_TOLERANCE
     verdict = decide(branches, tolerance=tolerance, document_cov=cov, level=spec.level)
     return {"loss": loss, "tolerance_from": source} | verdict_table(verdict, spec.single.batch_tokens)
@@ -138,10 +152,9 @@ def _decision(
 
 def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
     """A verdict for JSON, with its batches in tokens; what is infinite or unknown is null."""
-    table = asdict(replace(verdict, status=verdict.status))
-    table["status"], table["remedy"] = verdict.status.name, verdict.status.value
     low, high = verdict.interval
-    table |= {
+    return asdict(verdict) | {
+        "status": verdict.status.name, "remedy": verdict.status.value,
         "critical_batch": None if verdict.between is None else verdict.between * batch_tokens,
         "critical_batch_interval": [low * batch_tokens, None if high is None else high * batch_tokens],
         "largest_passing": None if verdict.largest is None else verdict.largest * batch_tokens,
@@ -150,7 +163,6 @@ def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
         "excess_interval": [_finite_all(ends) for ends in verdict.excess_interval],
         "noise": {"sd": _finite(verdict.noise.sd), "dof": verdict.noise.dof},
     }  # fmt: skip
-    return table
 
 
 def _wanted(pairs: list[Pair]) -> list[tuple[str, Pair, Pair]]:
@@ -171,12 +183,14 @@ def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair, spec: Bran
     decisions = []
     for source, tolerance in _tolerances(spec):
         if tolerance is not None or (seed_noise(first.heldout).dof and seed_noise(second.heldout).dof):
-            found = compare(first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=spec.level)
+            found = compare(
+                first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=spec.level
+            )
             decisions.append({"tolerance_from": source} | _comparison_table(found))
     return record | {"decisions": decisions, "excess_difference": _differences(first, second, spec.level)}
 
 
-def _comparison_table(found: Comparison) -> dict[str, object]:
+def _comparison_table(found: Comparison) -> dict[str, Any]:
     return asdict(found) | {"word": found.word, "interval": list(found.interval)}
 
 
@@ -189,12 +203,17 @@ def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object
     for i in range(1, len(first.multiples)):
         if not (first.heldout.finite[i] and second.heldout.finite[i]):
             continue
-        costs = [[replace(one, loss_sum=one.loss_sum - zero.loss_sum) for one, zero in zip(arm.scores(i), start, strict=True)]
-                 for arm, start in zip((second, first), base, strict=True)]  # fmt: skip
+        costs = [_costs(arm.scores(i), start) for arm, start in zip((second, first), base, strict=True)]
         found = paired_over_seeds(list(zip(*costs, strict=True)))
         rows.append({"multiple": first.multiples[i], "difference": found.mean, "se": found.se, "dof": found.dof,
                      "interval": list(found.interval(level))})  # fmt: skip
     return rows
+
+
+def _costs(scores: list[DocumentScores], smallest: list[DocumentScores]) -> list[DocumentScores]:
+    """What a batch costs over the smallest, by order and document."""
+    pairs = zip(scores, smallest, strict=True)
+    return [replace(one, loss_sum=one.loss_sum - start.loss_sum) for one, start in pairs]
 
 
 def _number(value: object) -> float:

@@ -129,7 +129,9 @@ class BranchSpec:
         _require(len(set(self.multiples)) == len(self.multiples) >= 2,
                  f"--multiples {_list(self.multiples)}: two different ones at least, e.g. 1,2,4,8")  # fmt: skip
         for k in self.multiples:
-            _require(0 < k <= 1e6, f"--multiples {k:g}: a multiple of the batch is positive, at most a million")
+            _require(
+                0 < k <= 1e6, f"--multiples {k:g}: a multiple of the batch is positive, at most a million"
+            )
             batch = k * single.batch_tokens
             _require(batch == round(batch) and round(batch) % context == 0,
                      f"--multiples {k:g}: {k:g} x {single.batch_tokens} = {batch:g} tokens is not a multiple of the "
@@ -167,7 +169,8 @@ def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]
         taught: the trunk's spec on the branches' loss.
     """
     return [
-        Branch(fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal, order=order)
+        Branch(fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal,
+               order=order)
         for batch in spec.batches for order in range(spec.orders)
     ]  # fmt: skip
 

@@ -73,7 +73,7 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
                        context=spec.single.training.context)  # fmt: skip
         set_threads(ALONE, own.total_params)
         forks = _Test(spec, study, planned_trunks(spec, own), display).run()
-        record = {
+        record: dict[str, object] = {
             "command": command, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "version": __version__,
             "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
             "run": {"name": spec.single.name, "params": own.params, "total_params": own.total_params,
@@ -91,7 +91,9 @@ def _at_known_tokens(spec: BranchSpec, study: StudyFolder, own: TrunkSpec) -> Br
         return spec
     step = saved_step(study.trunk(own.trunk_id) / "state")
     if step < 0:
-        others = sorted(path.name for path in (study.path / "trunks").glob("*") if saved_step(path / "state") >= 0)
+        others = sorted(
+            path.name for path in (study.path / "trunks").glob("*") if saved_step(path / "state") >= 0
+        )
         raise RunError(
             f"{study.path}: no checkpoint of {own.trunk_id} to fork at; there is "
             + (", ".join(others) if others else "none at all")

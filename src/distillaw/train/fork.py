@@ -146,7 +146,9 @@ def _schedule(branch: Branch) -> Schedule:
                     decay=branch.spec.recipe.decay)  # fmt: skip
 
 
-def _lane(trainer: Trainer, group: Group, schedule: Schedule, *, until: int, home: Path, identity: str) -> Lane:
+def _lane(
+    trainer: Trainer, group: Group, schedule: Schedule, *, until: int, home: Path, identity: str
+) -> Lane:
     teaching, recipe = group.teaching(trainer.spec), trainer.spec.recipe
     speed = Speed(
         student_flops=3 * model_flops(trainer.state.model, recipe.context),
@@ -189,4 +191,3 @@ def _or_none(value: float) -> float | None:
 def _write_scores(folder: Path, scores: HeldoutLoss) -> None:
     numbers = list(range(len(scores.tokens)))
     RunFolder(folder).write_heldout(numbers, scores.tokens.tolist(), scores.loss_sum.tolist())
-

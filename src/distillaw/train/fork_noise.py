@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distillaw.runs.branch import Branch
-from distillaw.runs.files import read_json, write_json
 from distillaw.data.batches import BatchOrder
 from distillaw.regime.meter import AccumulationMeter
 from distillaw.regime.noise import NoiseLog
+from distillaw.runs.branch import Branch
+from distillaw.runs.files import read_json, write_json
 from distillaw.train.fork import at_fork, forked_order
 from distillaw.train.loop import Report
 from distillaw.train.trunk import Group
@@ -60,6 +60,7 @@ def fork_noise(branch: Branch, group: Group, *, batches: int, report: Report) ->
         log.add(small_sq=small_sq, big_sq=big_sq)
         trainer.state.optimizer.zero_grad(set_to_none=True)
         report(big, float("nan"))
-    record = {"arm": spec.arm, "small": log.small, "big": log.big, **asdict(log.estimate(level=0.9))}
+    record: dict[str, object] = {"arm": spec.arm, "small": log.small, "big": log.big,
+                                 **asdict(log.estimate(level=0.9))}  # fmt: skip
     write_json(file, record)
     return record
