@@ -199,11 +199,10 @@ def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object
     if not (first.heldout.finite[0] and second.heldout.finite[0]):
         return []
     rows: list[dict[str, object]] = []
-    base = first.scores(0), second.scores(0)
     for i in range(1, len(first.multiples)):
         if not (first.heldout.finite[i] and second.heldout.finite[i]):
             continue
-        costs = [_costs(arm.scores(i), start) for arm, start in zip((second, first), base, strict=True)]
+        costs = [_costs(arm.scores(i), arm.scores(0)) for arm in (second, first)]
         found = paired_over_seeds(list(zip(*costs, strict=True)))
         rows.append({"multiple": first.multiples[i], "difference": found.mean, "se": found.se, "dof": found.dof,
                      "interval": list(found.interval(level))})  # fmt: skip
