@@ -101,7 +101,9 @@ def _section(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Section:
 def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Picture:
     """A panel per checkpoint: what a batch costs over the best smaller one, against the batch, by loss."""
     trunks = list(dict.fromkeys(arm["trunk"] for arm in fork["arms"]))
-    figure, axes = new_figure(1, len(trunks), width=3.6 + 3.2 * (len(trunks) - 1), height=3.2)
+    figure, axes = new_figure(
+        1, len(trunks), width=4.8 if len(trunks) == 1 else 3.4 * len(trunks), height=3.2
+    )
     batch, name, test = record["run"]["batch_tokens"], f"branch-{fork['tokens']}", record["test"]
     for ax, trunk in zip(axes[0], trunks, strict=True):
         arms = [arm for arm in fork["arms"] if arm["trunk"] == trunk]
@@ -151,4 +153,4 @@ def _table(fork: Mapping[str, Any]) -> Table:
         for arm in fork["arms"] for row in arm["rows"]
     ]  # fmt: skip
     return Table(columns=["checkpoint", "loss", "batch, tokens", "rate", "steps", "held-out, nats/token", "excess",
-                          "P(fails)", "share of the window's gain lost"], rows=rows)  # fmt: skip
+                          "P(fails)", "gain lost, share"], rows=rows)  # fmt: skip

@@ -35,7 +35,7 @@ from distillaw.train.fork import RESULT, fork_reached, reach_fork, run_branch
 from distillaw.train.fork_noise import fork_noise, noise_file
 from distillaw.train.loop import Report
 from distillaw.train.memory import keep_freed_memory
-from distillaw.train.parallel import ALONE, launched
+from distillaw.train.parallel import Ranks, join_ranks, launched
 from distillaw.train.trunk import Group
 from distillaw.version import __version__
 
@@ -63,16 +63,16 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
     if launched():
         raise ConfigError("a branch test runs in one process: call distillaw branch without torchrun")
     study = StudyFolder(folder.resolve())
-    with locked(study.path / ".lock", f"the folder {folder}"):
+    with join_ranks("ddp") as ranks, locked(study.path / ".lock", f"the folder {folder}"):
         disable_progress_bar()
         keep_freed_memory()
         store = prepare_data(spec.single.data, study.data, say=display.note)
-        own = single_job(spec.single, study, store, ALONE, display, command).trunk
+        own = single_job(spec.single, study, store, ranks, display, command).trunk
         spec = _at_known_tokens(spec, study, own)
         require_tokens(store, {"student": spec.fork_tokens[-1] + spec.window_tokens},
                        context=spec.single.training.context)  # fmt: skip
-        set_threads(ALONE, own.total_params)
-        forks = _Test(spec, study, planned_trunks(spec, own), display).run()
+        set_threads(ranks, own.total_params)
+        forks = _Test(spec, study, planned_trunks(spec, own), display, ranks).run()
         record: dict[str, object] = {
             "command": command, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "version": __version__,
             "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
@@ -119,14 +119,25 @@ class _Test:
     """One call: what is missing is trained, in order."""
 
     def __init__(
-        self, spec: BranchSpec, study: StudyFolder, trunks: Mapping[str, TrunkSpec], display: Display
+        self,
+        spec: BranchSpec,
+        study: StudyFolder,
+        trunks: Mapping[str, TrunkSpec],
+        display: Display,
+        ranks: Ranks,
     ) -> None:
-        self._spec, self._study, self._trunks, self._display = spec, study, trunks, display
+        self._spec, self._study, self._trunks, self._display, self._ranks = (
+            spec,
+            study,
+            trunks,
+            display,
+            ranks,
+        )
 
     @cached_property
     def _group(self) -> Group:
         """Text and teacher, opened when something has to be trained."""
-        return Group(list(self._trunks.values()), self._study)
+        return Group(list(self._trunks.values()), self._study, self._ranks)
 
     def run(self) -> list[dict[str, object]]:
         """The record of every fork."""

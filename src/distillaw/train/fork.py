@@ -57,6 +57,7 @@ def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]
     if lane.error is not None:
         raise lane.error
     save_state(trainer.state, folder / "state", identity=trunk.trunk_id)
+    shutil.rmtree(home / "state", ignore_errors=True)
     scores = score_heldout(trainer.state.model, group.text.heldout)
     _write_scores(folder, scores)
     record: dict[str, object] = {"trunk": trunk.trunk_id, "arm": trunk.arm, "step": fork.step, "tokens": fork.tokens,
