@@ -112,27 +112,29 @@ class BranchVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two branch tests at one tolerance: by how many doublings the second's critical batch is larger."""
+    """Two branch tests: by how many doublings the second's critical batch is larger."""
 
     doublings: float
+    """From the interpolated batches; of a test that is not bracketed that is a bound (see `interval`)."""
     interval: tuple[float | None, float | None]
-    """None: that end is not bounded, since one test has no failing batch there."""
+    """None: that end is not bounded, since in one test no batch fails there, or the first that could does."""
     larger: float
     """Probability that the second is larger by half a doubling at least."""
     smaller: float
     """... smaller by as much."""
-    tolerance: float
+    tolerance: float | tuple[float, float]
     level: float
 
     @property
     def word(self) -> str:
         """The answer at `level`, one-sided."""
-        sure = 0.5 + self.level / 2
-        if max(self.larger, self.smaller) >= sure:
-            return "larger" if self.larger > self.smaller else "smaller"
-        low, high = self.interval
+        sure, (low, high) = 0.5 + self.level / 2, self.interval
+        if self.larger >= sure and low is not None:
+            return "larger"
+        if self.smaller >= sure and high is not None:
+            return "smaller"
         if low is None or high is None:
-            return "undecided: not every test has a failing batch"
+            return "undecided: not both are bracketed by the grid"
         return "alike within a doubling" if -1 < low and high < 1 else "not told apart"
 
 
@@ -203,16 +205,17 @@ def compare(
     first: Branches,
     second: Branches,
     *,
-    tolerance: float | None = None,
+    tolerance: float | tuple[float, float] | None = None,
     document_cov: NDArray[np.float64] | None = None,
     level: float = 0.9,
     seed: int = 0,
 ) -> Comparison:
-    """By how many doublings the second critical batch is larger than the first, at one tolerance for both.
+    """By how many doublings the second critical batch is larger than the first.
 
     Args:
         first, second: with multiples of one batch.
-        tolerance: nats per token; None takes `SEED_MULTIPLE` times the larger of the two measured noises.
+        tolerance: nats per token, one for both or one of each; None takes `SEED_MULTIPLE` times the larger of the two
+            measured noises for both.
         document_cov: of the first's means and then the second's, shape (k1 + k2, k1 + k2): they share the documents.
         level: of the interval.
         seed: of the draws.
@@ -221,30 +224,30 @@ def compare(
         ConfigError: as `decide`.
         DataError: a test without a finite loss.
     """
-    noises = [seed_noise(first), seed_noise(second)]
-    _check(tolerance, noises, level)
+    both, noises = (first, second), [seed_noise(first), seed_noise(second)]
+    given = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)
+    for each in given:
+        _check(each, noises, level)
     if not (first.finite.any() and second.finite.any()):
         raise DataError("a branch test in which every branch diverged cannot be compared; lower the rate")
-    drawn = _draw([first, second], document_cov, seed)
-    wanted = SEED_MULTIPLE * max(n.sd for n in noises) if tolerance is None else tolerance
-    limits = (
-        SEED_MULTIPLE * np.maximum(drawn[0].sd, drawn[1].sd)
-        if tolerance is None
-        else np.full(DRAWS, tolerance)
-    )
-    grids = [np.log2(branches.multiples) for branches in (first, second)]
-    met = [_between(x, excess_over_smaller(d.mu), limits) for x, d in zip(grids, drawn, strict=True)]
-    at = [
-        _between(x, excess_over_smaller(b.means), wanted) for x, b in zip(grids, (first, second), strict=True)
-    ]
-    steps = met[1] - met[0]
-    tail = (1 - level) / 2
-    open_low, open_high = ((m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True))
+    drawn = _draw(both, document_cov, seed)
+    noise = SEED_MULTIPLE * max(each.sd for each in noises)
+    noise_drawn = SEED_MULTIPLE * np.maximum(drawn[0].sd, drawn[1].sd)
+    grids = [np.log2(branches.multiples) for branches in both]
+    at, met = [], []
+    for x, branches, draws, own in zip(grids, both, drawn, given, strict=True):
+        at.append(_between(x, excess_over_smaller(branches.means), noise if own is None else own))
+        limit = noise_drawn if own is None else np.full(DRAWS, own)
+        met.append(_between(x, excess_over_smaller(draws.mu), limit))
+    steps, tail = met[1] - met[0], (1 - level) / 2
+    below, above = ([(m < x[1]).mean() > tail for m, x in zip(met, grids, strict=True)],
+                    [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)])  # fmt: skip
     low, high = np.quantile(steps, [tail, 1 - tail])
     return Comparison(
-        doublings=float(at[1] - at[0]),
-        interval=(None if open_low else float(low), None if open_high else float(high)),
-        larger=float((steps >= 0.5).mean()), smaller=float((steps <= -0.5).mean()), tolerance=wanted, level=level,
+        doublings=float(at[1] - at[0]), interval=(None if above[0] or below[1] else float(low),
+                                                  None if above[1] or below[0] else float(high)),
+        larger=float((steps >= 0.5).mean()), smaller=float((steps <= -0.5).mean()),
+        tolerance=noise if tolerance is None else tolerance, level=level,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ TOLERANCES = {
     "given": "the tolerance asked for",
     "seed-noise": "twice the noise of a run",
     "merrill2025": "the published tolerance",
+    "gain-share": "a twentieth of the window's gain",
 }
 LOSSES = {"heldout": "held-out loss", "training": "smoothed training loss"}
 
@@ -65,7 +66,8 @@ def noise_words(noise: Mapping[str, Any]) -> str:
 
 
 def _tolerance(found: Mapping[str, Any]) -> str:
+    values = dict.fromkeys(f"{value:.4f}" for value in found.get("tolerances", [found["tolerance"]]))
     extra = ""
     if "noise" in found and found["tolerance_from"] == "seed-noise":
         extra = f", {found['noise']['dof']} degrees of freedom"
-    return f"{TOLERANCES[found['tolerance_from']]} ({found['tolerance']:.4f} nats/token{extra})"
+    return f"{TOLERANCES[found['tolerance_from']]} ({' and '.join(values)} nats/token{extra})"

@@ -26,6 +26,8 @@ from distillaw.train.fork import RESULT, step_losses
 
 PUBLISHED_TOLERANCE = 0.01
 """Nats per token (Merrill et al. 2025, arXiv 2505.23971)."""
+GAIN_SHARE = 0.05
+"""Of what the window gained: a tolerance without a unit, for losses that are learnt at unlike speeds."""
 Pair = tuple[str, str]
 """(loss of the trunk, loss of its branches)."""
 
@@ -33,8 +35,8 @@ Pair = tuple[str, str]
 class Arm:
     """The finished branches of one loss from one fork."""
 
-    def __init__(self, branches: Sequence[Branch], spec: BranchSpec, study: Path) -> None:
-        self.spec, self._folders = spec, [branch.folder(study) for branch in branches]
+    def __init__(self, branches: Sequence[Branch], spec: BranchSpec, study: Path, *, before: float) -> None:
+        self.spec, self.before, self._folders = spec, before, [branch.folder(study) for branch in branches]
         self.results = [read_json(folder / RESULT) for folder in self._folders]
         self.multiples = tuple(batch / spec.single.batch_tokens for batch in spec.batches)
         self.heldout = self._table([_number(result["loss"]) for result in self.results])
@@ -42,6 +44,22 @@ class Arm:
             math.nan if result["diverged"] else self._smoothed(step_losses(branch, study))
             for branch, result in zip(branches, self.results, strict=True)
         ])  # fmt: skip
+
+    @property
+    def gain(self) -> float:
+        """What the best batch gained over the window, nats per token; not positive where nothing was learnt."""
+        return self.before - float(np.min(self.heldout.means))
+
+    def tolerances(self) -> dict[str, float | None]:
+        """The tolerances that decisions are made at, the one that was asked for first; None is the seed noise."""
+        spec, found = self.spec, {}
+        if spec.tolerance is not None:
+            found["given"] = spec.tolerance
+        if spec.orders > 1:
+            found["seed-noise"] = None
+        if spec.tolerance != PUBLISHED_TOLERANCE:
+            found["merrill2025"] = PUBLISHED_TOLERANCE
+        return found | ({"gain-share": GAIN_SHARE * self.gain} if 0 < self.gain < math.inf else {})
 
     def rows(self) -> list[dict[str, Any]]:
         """One per multiple."""
@@ -99,55 +117,40 @@ def fork_record(
         noise: noise scales, where they were measured.
         study: the folder.
     """
-    arms = {pair: Arm(each, spec, study) for pair, each in branches.items()}
+    before = {arm: float(str(fork["loss"])) for arm, fork in reached.items()}
+    arms = {pair: Arm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
     tokens = next(iter(reached.values()))["tokens"]
     return {
         "tokens": tokens, "trunks": list(reached.values()),
-        "arms": [_arm_record(pair, arm, spec, float(str(reached[pair[0]]["loss"])), noise.get(pair))
-                 for pair, arm in arms.items()],
-        "comparisons": [_comparison(what, arms[a], arms[b], a, b, spec) for what, a, b in _wanted(list(arms))],
+        "arms": [_arm_record(pair, arm, noise.get(pair)) for pair, arm in arms.items()],
+        "comparisons": [_comparison(what, arms[a], arms[b], a, b) for what, a, b in _wanted(list(arms))],
     }  # fmt: skip
 
 
-def _arm_record(
-    pair: Pair, arm: Arm, spec: BranchSpec, before: float, noise: Mapping[str, object] | None
-) -> dict[str, object]:
+def _arm_record(pair: Pair, arm: Arm, noise: Mapping[str, object] | None) -> dict[str, object]:
     cov = clustered_cov(*arm.document_sums()) if arm.heldout.finite.any() else None
-    decisions = [_decision("heldout", arm.heldout, spec, how, cov) for how in _tolerances(spec)]
-    decisions += [_decision("training", arm.training, spec, how, None) for how in _tolerances(spec)]
+    tolerances = arm.tolerances()
+    decisions = [_decision("heldout", arm, name, tolerance, cov) for name, tolerance in tolerances.items()]
+    decisions += [_decision("training", arm, name, tolerance, None) for name, tolerance in tolerances.items()
+                  if name != "gain-share"]  # fmt: skip
     rows, first = arm.rows(), decisions[0]
-    gained = before - float(np.min(arm.heldout.means))
     for row, *answers in zip(rows, first["excess"], first["excess_interval"], first["fails"], strict=True):
         row |= dict(zip(("excess", "excess_interval", "fails"), answers, strict=True))
-        row["gain_lost"] = row["excess"] / gained if gained > 0 and row["excess"] is not None else None
-    return {"trunk": pair[0], "loss": pair[1], "before": before, "rows": rows, "decisions": decisions,
+        row["gain_lost"] = (
+            None if "gain-share" not in tolerances or row["excess"] is None else row["excess"] / arm.gain
+        )
+    return {"trunk": pair[0], "loss": pair[1], "before": arm.before, "rows": rows, "decisions": decisions,
             "noise_scale": None if noise is None else dict(noise)}  # fmt: skip
 
 
-def _tolerances(spec: BranchSpec) -> list[tuple[str, float | None]]:
-    """The tolerances that a decision is given under; the first is the one that was asked for."""
-    found: list[tuple[str, float | None]] = [("given", spec.tolerance)] if spec.tolerance is not None else []
-    if spec.orders > 1:
-        found.append(("seed-noise", None))
-    if spec.tolerance != PUBLISHED_TOLERANCE:
-        found.append(("merrill2025", PUBLISHED_TOLERANCE))
-    return found
-
-
 def _decision(
-    loss: str,
-    branches: Branches,
-    spec: BranchSpec,
-    how: tuple[str, float | None],
-    cov: NDArray[np.float64] | None,
+    loss: str, arm: Arm, name: str, tolerance: float | None, cov: NDArray[np.float64] | None
 ) -> dict[str, Any]:
-    source, tolerance = how
-    if (
-        tolerance is None and not seed_noise(branches).dof
-    ):  # all but one diverged: nothing to measure noise on
-        source, tolerance = "merrill2025", PUBLISHED_TOLERANCE
-    verdict = decide(branches, tolerance=tolerance, document_cov=cov, level=spec.level)
-    return {"loss": loss, "tolerance_from": source} | verdict_table(verdict, spec.single.batch_tokens)
+    branches = arm.heldout if loss == "heldout" else arm.training
+    if tolerance is None and not seed_noise(branches).dof:  # nothing is left to measure the noise on
+        name, tolerance = "merrill2025", PUBLISHED_TOLERANCE
+    verdict = decide(branches, tolerance=tolerance, document_cov=cov, level=arm.spec.level)
+    return {"loss": loss, "tolerance_from": name} | verdict_table(verdict, arm.spec.single.batch_tokens)
 
 
 def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
@@ -173,25 +176,29 @@ def _wanted(pairs: list[Pair]) -> list[tuple[str, Pair, Pair]]:
     return [each for each in one + own if each[1] in pairs and each[2] in pairs]
 
 
-def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair, spec: BranchSpec) -> dict[str, object]:
+def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair) -> dict[str, object]:
     """Distilled (second) against supervised (first)."""
     record: dict[str, object] = {"what": what, "supervised": list(a), "distilled": list(b)}
     if not (first.heldout.finite.any() and second.heldout.finite.any()):
         return record | {"decisions": [], "excess_difference": []}
     (sums_a, tokens), (sums_b, _) = first.document_sums(), second.document_sums()
-    cov = clustered_cov(np.hstack([sums_a, sums_b]), tokens)
-    decisions = []
-    for source, tolerance in _tolerances(spec):
-        if tolerance is not None or (seed_noise(first.heldout).dof and seed_noise(second.heldout).dof):
-            found = compare(
-                first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=spec.level
-            )
-            decisions.append({"tolerance_from": source} | _comparison_table(found))
-    return record | {"decisions": decisions, "excess_difference": _differences(first, second, spec.level)}
+    cov, level = clustered_cov(np.hstack([sums_a, sums_b]), tokens), first.spec.level
+    decisions, others = [], second.tolerances()
+    for name, own in first.tolerances().items():
+        other = others.get(name)
+        tolerance = None if own is None or other is None else (own, other)
+        if tolerance is None and not (seed_noise(first.heldout).dof and seed_noise(second.heldout).dof):
+            continue
+        if name in others:
+            found = compare(first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=level)
+            decisions.append({"tolerance_from": name} | _comparison_table(found))
+    return record | {"decisions": decisions, "excess_difference": _differences(first, second, level)}
 
 
 def _comparison_table(found: Comparison) -> dict[str, Any]:
-    return asdict(found) | {"word": found.word, "interval": list(found.interval)}
+    own = found.tolerance if isinstance(found.tolerance, tuple) else (found.tolerance, found.tolerance)
+    return asdict(found) | {"word": found.word, "interval": list(found.interval), "tolerance": max(own),
+                            "tolerances": list(own)}  # fmt: skip
 
 
 def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object]]:
