@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from distillaw.quantities import format_count
 from distillaw.report.branch_words import comparison_words, decision_words, excess_words, noise_words
@@ -44,10 +45,12 @@ def _sentence(record: Mapping[str, Any]) -> str:
     if not found:
         return f"The critical batch of {record['run']['name']}, measured by branching."
     fork, first = found[-1]
-    if first["word"] in ("larger", "smaller"):
-        said = f"Distillation has the {first['word']} critical batch"
-    else:
-        said = f"The critical batches with and without distillation are {first['word']}"
+    said = {
+        "larger": "Distillation has the larger critical batch",
+        "smaller": "Distillation has the smaller critical batch",
+        "alike within a doubling": "With and without distillation the critical batch is the same within a doubling",
+        "not told apart": "The critical batches with and without distillation cannot be told apart",
+    }.get(first["word"], "Whether distillation changes the critical batch is undecided")
     return f"{said}, {format_count(fork['tokens'])} tokens into training."
 
 
@@ -111,6 +114,7 @@ def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Pictur
             _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
         ax.axhline(0, color=INK, linewidth=0.7)
         count_axis(ax, [k * batch for k in test["multiples"]])
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.set_xlabel("batch, tokens")
         set_title(ax, f"{trunk} checkpoint")
         ax.legend(loc="upper left", fontsize=8, frameon=False)
