@@ -19,15 +19,15 @@ def branch(
     *,
     out: Path,
     multiples: Count = "1,2,4,8,16",
-    at: Count = "",
+    at: Count | None = None,
     window: Count | None = None,
     orders: int = 3,
     anneal: float = 0.0,
-    rate_rule: Literal["sqrt", "linear", "constant", ""] = "",
-    beta_rule: Literal["keep", "half-life", "sde", ""] = "",
-    decay_rule: Literal["keep", "timescale", ""] = "",
-    trunks: str = "",
-    losses: str = "",
+    rate_rule: Literal["sqrt", "linear", "constant"] | None = None,
+    beta_rule: Literal["keep", "half-life", "sde"] | None = None,
+    decay_rule: Literal["keep", "timescale"] | None = None,
+    trunks: str | None = None,
+    losses: str | None = None,
     tolerance: float | None = None,
     level: float = 0.9,
     noise_batches: int = 32,
@@ -51,11 +51,12 @@ def branch(
         window: tokens of each branch; 20 steps of the largest batch by default.
         orders: of the text, for each batch; their spread is the noise. The first is the trunk's own.
         anneal: share of the window over which the rate decays to 1 %; 0 keeps it constant.
-        rate_rule: from the file's batch to a branch's; the file's own, or sqrt.
-        beta_rule: likewise; keep.
-        decay_rule: likewise; keep.
-        trunks: what the forked runs are trained on: distilled, supervised, or both.
-        losses: what the branches are trained on.
+        rate_rule: from the file's batch to a branch's; by default the file's own, which is sqrt unless it says.
+        beta_rule: likewise; keep unless the file says.
+        decay_rule: likewise; keep unless the file says.
+        trunks: what the forked runs are trained on: distilled, supervised, or both with a comma; the file's own loss
+            by default.
+        losses: what the branches are trained on; both by default where there is a teacher.
         tolerance: nats per token, e.g. 0.01; by default twice the measured noise of a run.
         level: of the intervals.
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
@@ -72,11 +73,10 @@ def branch(
     from distillaw.sweep.single import load_single
 
     test = BranchSpec(
-        single=load_single(spec), at=() if at in ("", CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
+        single=load_single(spec), at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
         multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
-        anneal=anneal, rate_rule=rate_rule, beta_rule=beta_rule, decay_rule=decay_rule, trunks=_words(trunks),
-        losses=_words(losses),
-        tolerance=tolerance, level=level, noise_batches=noise_batches,
+        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
+        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
     )  # fmt: skip
     test.check()
     cost = branch_cost(test)
@@ -96,8 +96,8 @@ def _tokens(text: str) -> tuple[int, ...]:
     return tuple(whole_count(part, name="--at") for part in text.split(","))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, text.split(","))))
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(dict.fromkeys(text.split(",")))
 
 
 def _multiples(text: str) -> tuple[float, ...]:

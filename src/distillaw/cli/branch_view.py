@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None:
     """What the test would run and spend."""
-    forks = "the checkpoint" if spec.at_checkpoint else ", ".join(f"{t:,}" for t in spec.fork_tokens)
+    forks = (
+        "the checkpoint" if spec.at_checkpoint else f"{', '.join(f'{t:,}' for t in spec.fork_tokens)} tokens"
+    )
     table: dict[str, Any] = {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens), "trunks": list(spec.trunk_arms),
         "losses": list(spec.branch_arms), "batches": list(spec.batches), "orders": spec.orders,
@@ -26,9 +28,7 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     if as_json:
         print_json(table)
         return
-    print(
-        f"forks at {forks} tokens; trunks: {', '.join(spec.trunk_arms)}; losses: {', '.join(spec.branch_arms)}"
-    )
+    print(f"forks at {forks}; trunks: {', '.join(spec.trunk_arms)}; losses: {', '.join(spec.branch_arms)}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
     print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
                                  for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip
