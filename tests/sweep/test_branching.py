@@ -74,7 +74,10 @@ def test_both_losses_from_one_checkpoint_are_decided_and_compared(tested):
         assert [row["steps"] for row in arm["rows"]] == [16, 8, 4]
         assert [row["rate"] for row in arm["rows"]] == pytest.approx([0.01, 0.01 * 2**0.5, 0.02])
         assert all(row["loss"] < arm["before"] and len(set(row["losses"])) == 2 for row in arm["rows"])
-        assert {d["tolerance_from"] for d in arm["decisions"]} == {"seed-noise", "merrill2025"}
+        heldout = {d["tolerance_from"]: d["tolerance"] for d in arm["decisions"] if d["loss"] == "heldout"}
+        gain = arm["before"] - min(row["loss"] for row in arm["rows"])
+        assert heldout["merrill2025"] == 0.01 and heldout["gain-share"] == pytest.approx(0.05 * gain)
+        assert heldout["seed-noise"] == pytest.approx(2 * arm["decisions"][0]["noise"]["sd"])
         assert arm["noise_scale"]["trace"] > 0
     taught, alone = fork["arms"]
     assert taught["before"] == alone["before"] and taught["rows"][0]["loss"] != alone["rows"][0]["loss"]
@@ -139,6 +142,14 @@ def test_a_dry_run_spends_nothing(tested, tmp_path):
         plan["branches"] == 3 * 2 * 2 and plan["branch_tokens"] == 12 * 1024 and plan["trunk_tokens"] == 2048
     )
     assert plan["flops"] > 0 and plan["seconds"] > 0 and not (tmp_path / "new").exists()
+    both = ("--trunks", "distilled,supervised", "--losses", "own")
+    plan = json.loads(
+        answer("branch", spec, "--out", tmp_path / "new", *TEST, *both, "--dry-run", "--json").stdout
+    )
+    assert (
+        plan["pairs"] == [["distilled", "distilled"], ["supervised", "supervised"]]
+        and plan["trunk_tokens"] == 4096
+    )
     words = answer("branch", spec, "--out", tmp_path / "new", *TEST, "--dry-run").stdout
     assert "12 branches of 1,024 tokens" in words and "256 (4 steps)" in words
 
@@ -157,7 +168,8 @@ def test_a_dry_run_spends_nothing(tested, tmp_path):
         (("--orders", "1"), "--tolerance 0.01"),
         (("--anneal", "1.5"), "--anneal 1.5"),
         (("--losses", "distilled"), "names no teacher"),
-        (("--trunks", "alone"), "none of distilled, supervised"),
+        (("--trunks", "own"), "none of distilled, supervised"),
+        (("--losses", "alone"), "none of distilled, supervised, own"),
         (("--noise-batches", "3"), "8 at least"),
         (("--rate-rule", "root"), "--rate-rule"),
     ],

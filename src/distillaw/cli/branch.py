@@ -56,7 +56,8 @@ def branch(
         decay_rule: likewise; keep unless the file says.
         trunks: what the forked runs are trained on: distilled, supervised, or both with a comma; the file's own loss
             by default.
-        losses: what the branches are trained on; both by default where there is a teacher.
+        losses: what the branches are trained on; `own` is the loss of their trunk; both by default where there is a
+            teacher.
         tolerance: nats per token, e.g. 0.01; by default twice the measured noise of a run.
         level: of the intervals.
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.

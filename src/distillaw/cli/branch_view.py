@@ -18,8 +18,8 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
         "the checkpoint" if spec.at_checkpoint else f"{', '.join(f'{t:,}' for t in spec.fork_tokens)} tokens"
     )
     table: dict[str, Any] = {
-        "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens), "trunks": list(spec.trunk_arms),
-        "losses": list(spec.branch_arms), "batches": list(spec.batches), "orders": spec.orders,
+        "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
+        "pairs": [list(pair) for pair in spec.pairs], "batches": list(spec.batches), "orders": spec.orders,
         "window": spec.window_tokens, "steps": [spec.window_tokens // batch for batch in spec.batches],
         "anneal": spec.anneal, "branches": cost.branches, "trunk_tokens": cost.trunk_tokens,
         "branch_tokens": cost.branch_tokens, "noise_tokens": cost.noise_tokens, "flops": cost.flops,
@@ -28,7 +28,8 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     if as_json:
         print_json(table)
         return
-    print(f"forks at {forks}; trunks: {', '.join(spec.trunk_arms)}; losses: {', '.join(spec.branch_arms)}")
+    pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
+    print(f"forks at {forks}; branches {pairs}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
     print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
                                  for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip

@@ -20,6 +20,8 @@ from distillaw.sweep.cost import (
 from distillaw.sweep.single import SingleSpec
 
 ARMS = ("distilled", "supervised")
+OWN = "own"
+"""As a loss of branches: that of their trunk."""
 WINDOW_STEPS = 20
 """The window, in steps of the largest batch, where none is given."""
 
@@ -47,7 +49,7 @@ class BranchSpec:
     trunks: tuple[str, ...] = ()
     """Losses that trunks are trained on; empty: the run's own."""
     losses: tuple[str, ...] = ()
-    """Losses that branches are trained on; empty: both where there is a teacher."""
+    """Losses that branches are trained on, or `own`; empty: both where there is a teacher."""
     tolerance: float | None = None
     """Nats per token; None: the measured noise."""
     level: float = 0.9
@@ -82,9 +84,11 @@ class BranchSpec:
         return self.trunks or ("distilled" if self.is_taught else "supervised",)
 
     @property
-    def branch_arms(self) -> tuple[str, ...]:
-        """Losses of the branches."""
-        return self.losses or (ARMS if self.is_taught else ("supervised",))
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(loss of the trunk, loss of its branches) of everything that is run."""
+        losses = self.losses or (ARMS if self.is_taught else ("supervised",))
+        wanted = [(trunk, trunk if loss == OWN else loss) for trunk in self.trunk_arms for loss in losses]
+        return tuple(dict.fromkeys(wanted))
 
     def check(self) -> None:
         """Refuse what cannot be branched.
@@ -107,10 +111,12 @@ class BranchSpec:
                  "e.g. --tolerance 0.01")  # fmt: skip
 
     def _check_words(self) -> None:
-        for flag, arms in (("--trunks", self.trunks), ("--losses", self.losses)):
+        for flag, arms, known in (("--trunks", self.trunks, ARMS), ("--losses", self.losses, (*ARMS, OWN))):
             for arm in arms:
-                _require(arm in ARMS, f"{flag} {arm!r}{did_you_mean(arm, ARMS)} is none of {', '.join(ARMS)}")
-                _require(arm == "supervised" or self.is_taught,
+                _require(
+                    arm in known, f"{flag} {arm!r}{did_you_mean(arm, known)} is none of {', '.join(known)}"
+                )
+                _require(arm != "distilled" or self.is_taught,
                          f"{flag} distilled: the file names no teacher. Give it teacher or targets")  # fmt: skip
         recipe = self.single.training
         for flag, word, known, own in (
@@ -157,7 +163,7 @@ class BranchSpec:
 def planned_trunks(spec: BranchSpec, own: TrunkSpec) -> dict[str, TrunkSpec]:
     """Arm -> the run's trunk on that loss."""
     alone = replace(own, teacher_run=None, teacher_fingerprint=None, targets=None, targets_identity=None)
-    return {arm: own if arm == own.arm else alone for arm in {*spec.trunk_arms, *spec.branch_arms}}
+    return {arm: own if arm == own.arm else alone for pair in spec.pairs for arm in pair}
 
 
 def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]:
@@ -210,18 +216,19 @@ def branch_cost(spec: BranchSpec) -> BranchCost:
     """Tokens, FLOP and time of the whole test, before anything is spent."""
     single, forks = spec.single, len(spec.fork_tokens)
     student, teacher = _forward(single)
-    each = len(spec.batches) * spec.orders * spec.window_tokens * forks * len(spec.trunk_arms)
-    way = 0.0 if spec.at_checkpoint else float(spec.fork_tokens[-1])
-    trunk_tokens = dict.fromkeys(spec.trunk_arms, way)
-    noise = float(spec.noise_batches * single.batch_tokens * forks * len(spec.trunk_arms))
-    tokens = {arm: trunk_tokens.get(arm, 0.0) + (arm in spec.branch_arms) * (each + noise)
-              for arm in ARMS}  # fmt: skip
-    flops = sum(n * (3 * student + (teacher if arm == "distilled" else 0.0)) for arm, n in tokens.items())
-    count = each // spec.window_tokens * len(spec.branch_arms)
+    count = len(spec.batches) * spec.orders * forks
+    noise, way = (
+        spec.noise_batches * single.batch_tokens * forks,
+        0 if spec.at_checkpoint else spec.fork_tokens[-1],
+    )
+    read = [*((trunk, way) for trunk in spec.trunk_arms),
+            *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs)]  # fmt: skip
+    flops = sum(n * (3 * student + (teacher if loss == "distilled" else 0.0)) for loss, n in read)
+    tokens, branches = sum(n for _, n in read), count * len(spec.pairs)
     return BranchCost(
-        branches=count, trunk_tokens=sum(trunk_tokens.values()), branch_tokens=float(each * len(spec.branch_arms)),
-        noise_tokens=noise * len(spec.branch_arms), flops=flops,
-        seconds=flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * sum(tokens.values()) + SECONDS_PER_RUN * count,
+        branches=branches, trunk_tokens=way * len(spec.trunk_arms), branch_tokens=branches * spec.window_tokens,
+        noise_tokens=noise * len(spec.pairs), flops=flops,
+        seconds=flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * tokens + SECONDS_PER_RUN * branches,
     )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def _test_table(spec: BranchSpec) -> dict[str, object]:
         "multiples": [k / spec.single.batch_tokens for k in spec.batches], "orders": spec.orders,
         "window": spec.window_tokens, "anneal": spec.anneal, "rate_rule": spec.rate_rule or recipe.rate_rule,
         "beta_rule": spec.beta_rule or recipe.beta_rule, "decay_rule": spec.decay_rule or recipe.decay_rule,
-        "trunks": list(spec.trunk_arms), "losses": list(spec.branch_arms), "tolerance": spec.tolerance,
+        "pairs": [list(pair) for pair in spec.pairs], "tolerance": spec.tolerance,
         "level": spec.level, "training": asdict(recipe),
     }  # fmt: skip
 
@@ -148,7 +148,7 @@ class _Test:
                 trunk = self._trunks[trunk_arm]
                 fork = Fork(trunk=trunk, step=tokens // trunk.batch_tokens)
                 reached[trunk_arm] = self._reach(fork)
-                for arm in spec.branch_arms:
+                for arm in (loss for start, loss in spec.pairs if start == trunk_arm):
                     branches = branches_of(spec, fork, self._trunks[arm])
                     for branch in branches:
                         self._branch(branch)
