@@ -114,8 +114,10 @@ class BranchVerdict:
 class Comparison:
     """Two branch tests: by how many doublings the second's critical batch is larger."""
 
+    between: tuple[float, float]
+    """Where each excess meets its tolerance, as multiples of the batch; a bound where a test is not bracketed."""
     doublings: float
-    """From the interpolated batches; of a test that is not bracketed that is a bound (see `interval`)."""
+    """From the first to the second of these."""
     interval: tuple[float | None, float | None]
     """None: that end is not bounded, since in one test no batch fails there, or the first that could does."""
     larger: float
@@ -244,8 +246,8 @@ def compare(
                     [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)])  # fmt: skip
     low, high = np.quantile(steps, [tail, 1 - tail])
     return Comparison(
-        doublings=float(at[1] - at[0]), interval=(None if above[0] or below[1] else float(low),
-                                                  None if above[1] or below[0] else float(high)),
+        between=(float(2 ** at[0]), float(2 ** at[1])), doublings=float(at[1] - at[0]),
+        interval=(None if above[0] or below[1] else float(low), None if above[1] or below[0] else float(high)),
         larger=float((steps >= 0.5).mean()), smaller=float((steps <= -0.5).mean()),
         tolerance=noise if tolerance is None else tolerance, level=level,
     )  # fmt: skip

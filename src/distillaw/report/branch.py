@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter
 
 from distillaw.quantities import format_count
-from distillaw.report.branch_words import comparison_words, decision_words, excess_words, noise_words
+from distillaw.report.branch_words import (
+    ANSWERS,
+    TOLERANCES,
+    comparison_words,
+    decision_words,
+    excess_words,
+    noise_words,
+)
 from distillaw.report.content import Figure, Table, Value, number
 from distillaw.report.page import Section, render_page
 from distillaw.report.svg import INK, MUTED, SERIES, Picture, count_axis, new_figure, set_title, to_svg
@@ -40,36 +48,48 @@ def write_branch_page(record: Mapping[str, Any], out: Path) -> Path:
 
 
 def _sentence(record: Mapping[str, Any]) -> str:
-    found = [(fork, each["decisions"][0]) for fork in record["forks"] for each in fork["comparisons"]
-             if each["decisions"]]  # fmt: skip
+    found = [
+        (fork, each["decisions"])
+        for fork in record["forks"]
+        for each in fork["comparisons"]
+        if each["decisions"]
+    ]
     if not found:
         return f"The critical batch of {record['run']['name']}, measured by branching."
-    fork, first = found[-1]
-    said = {
-        "larger": "Distillation has the larger critical batch",
-        "smaller": "Distillation has the smaller critical batch",
-        "alike within a doubling": "With and without distillation the critical batch is the same within a doubling",
-        "not told apart": "The critical batches with and without distillation cannot be told apart",
-    }.get(first["word"], "Whether distillation changes the critical batch is undecided")
-    return f"{said}, {format_count(fork['tokens'])} tokens into training."
+    fork, decisions = found[-1]
+    said, other = ANSWERS[decisions[0]["word"]], decisions[-1]["word"]
+    if other != decisions[0]["word"]:
+        said = f"{said} at one tolerance for both; at {TOLERANCES[decisions[-1]['tolerance_from']]}: {other}"
+    return f"{format_count(fork['tokens'])} tokens into training: {said}."
 
 
 def _numbers(record: Mapping[str, Any]) -> list[Figure]:
-    figures = []
-    for fork in record["forks"]:
-        for arm in fork["arms"]:
-            first = arm["decisions"][0]
-            if first["critical_batch"] is None:
-                continue
-            low, high = first["critical_batch_interval"]
-            sign = {"NONE_FAILS": "at least ", "FIRST_FAILS": "below "}.get(first["status"], "")
-            bound = first["smallest_failing"] if first["status"] == "FIRST_FAILS" else first["critical_batch"]
-            figures.append(Figure(
-                label=f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens", value=f"{sign}{bound:,.0f} tokens",
-                note=f"{low:,.0f} to {'no upper end' if high is None else f'{high:,.0f}'}, {first['level']:.0%}; "
-                     f"{arm['trunk']} checkpoint",
-            ))  # fmt: skip
-    return figures[:6]
+    compared = [_compared(fork, each, found) for fork in record["forks"] for each in fork["comparisons"]
+                for found in each["decisions"]]  # fmt: skip
+    return compared[:6] or [_critical(fork, arm) for fork in record["forks"] for arm in fork["arms"]][:6]
+
+
+def _compared(fork: Mapping[str, Any], comparison: Mapping[str, Any], found: Mapping[str, Any]) -> Figure:
+    """Both critical batches under one rule: those of an arm's own tolerance cannot be compared."""
+    alone, taught = found["batches"]
+    return Figure(
+        label=f"B*, distilled : supervised, {format_count(fork['tokens'])} tokens",
+        value=f"{taught:,.0f} : {alone:,.0f}",
+        note=f"tokens; at {TOLERANCES[found['tolerance_from']]}; {comparison['what']}: {found['word']}",
+    )  # fmt: skip
+
+
+def _critical(fork: Mapping[str, Any], arm: Mapping[str, Any]) -> Figure:
+    first = arm["decisions"][0]
+    low, high = first["critical_batch_interval"]
+    sign = {"NONE_FAILS": "at least ", "FIRST_FAILS": "below "}.get(first["status"], "")
+    batch = first["smallest_failing"] if first["status"] == "FIRST_FAILS" else first["critical_batch"]
+    return Figure(
+        label=f"B*, {arm['loss']}, {format_count(fork['tokens'])} tokens",
+        value="undecided" if batch is None else f"{sign}{batch:,.0f} tokens",
+        note=f"{low:,.0f} to {'no upper end' if high is None else f'{high:,.0f}'}, {first['level']:.0%}; "
+             f"{arm['trunk']} checkpoint",
+    )  # fmt: skip
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
@@ -102,34 +122,49 @@ def _section(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Section:
 
 
 def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Picture:
-    """A panel per checkpoint: what a batch costs over the best smaller one, against the batch, by loss."""
-    trunks = list(dict.fromkeys(arm["trunk"] for arm in fork["arms"]))
-    figure, axes = new_figure(
-        1, len(trunks), width=4.8 if len(trunks) == 1 else 3.4 * len(trunks), height=3.2
-    )
-    batch, name, test = record["run"]["batch_tokens"], f"branch-{fork['tokens']}", record["test"]
-    for ax, trunk in zip(axes[0], trunks, strict=True):
-        arms = [arm for arm in fork["arms"] if arm["trunk"] == trunk]
-        for shift, arm in enumerate(arms):
-            _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
-        ax.axhline(0, color=INK, linewidth=0.7)
-        count_axis(ax, [k * batch for k in test["multiples"]])
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlabel("batch, tokens")
-        set_title(ax, f"{trunk} checkpoint")
-        ax.legend(loc="upper left", fontsize=8, frameon=False)
-    axes[0][0].set_ylabel("excess loss, nats/token")
+    """What a batch costs over the best smaller one, against the batch, by loss."""
+    test, name = record["test"], f"branch-{fork['tokens']}"
     said = "; ".join(
         f"{arm['loss']} from {arm['trunk']}: {decision_words(arm['decisions'][0])}" for arm in fork["arms"]
     )
     return Picture(
         name=name, title=f"What a larger batch costs, {format_count(fork['tokens'])} tokens into training",
         alt=f"Excess of the held-out loss over the best smaller batch. {said}",
-        svg=to_svg(figure, name=name, alt=said),
+        svg=to_svg(draw_excess(record, fork), name=name, alt=said),
         caption=f"Held-out loss at the end of the window over the best smaller batch: mean of {test['orders']} orders "
         f"with the {test['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance; a batch above "
         "it fails. Dotted: where the excess meets it, the critical batch.",
     )  # fmt: skip
+
+
+def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Drawing:
+    """A panel per checkpoint; one for all where each loss is branched from its own checkpoint only."""
+    panels = _panels(fork)
+    figure, axes = new_figure(
+        1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2
+    )
+    for ax, (title, arms) in zip(axes[0], panels.items(), strict=True):
+        for shift, arm in enumerate(arms):
+            _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
+        ax.axhline(0, color=INK, linewidth=0.7)
+        count_axis(ax, [k * record["run"]["batch_tokens"] for k in record["test"]["multiples"]])
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.set_xlabel("batch, tokens")
+        set_title(ax, title)
+        ax.legend(loc="upper left", fontsize=8, frameon=False)
+    lowest, highest = min(ax.get_ylim()[0] for ax in axes[0]), max(ax.get_ylim()[1] for ax in axes[0])
+    for ax in axes[0]:
+        ax.set_ylim(lowest, highest)
+    axes[0][0].set_ylabel("excess loss, nats/token")
+    return figure
+
+
+def _panels(fork: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    arms = fork["arms"]
+    if len(arms) > 1 and all(arm["trunk"] == arm["loss"] for arm in arms):
+        return {"each loss from its own checkpoint": arms}
+    trunks = dict.fromkeys(arm["trunk"] for arm in arms)
+    return {f"{trunk} checkpoint": [arm for arm in arms if arm["trunk"] == trunk] for trunk in trunks}
 
 
 def _draw_arm(ax: Axes, arm: Mapping[str, Any], *, shift: float) -> None:

@@ -9,6 +9,14 @@ TOLERANCES = {
     "merrill2025": "the published tolerance",
     "gain-share": "a twentieth of the window's gain",
 }
+ANSWERS = {
+    "larger": "distillation has the larger critical batch",
+    "smaller": "distillation has the smaller critical batch",
+    "alike within a doubling": "with and without distillation the critical batch is the same within a doubling",
+    "not told apart": "the critical batches with and without distillation are not told apart",
+    "undecided: not both are bracketed by the grid": "whether distillation changes the critical batch is undecided",
+}
+"""Does distillation change the critical batch? By the word of a comparison."""
 LOSSES = {"heldout": "held-out loss", "training": "smoothed training loss"}
 
 
@@ -38,10 +46,11 @@ def comparison_words(comparison: Mapping[str, Any]) -> list[str]:
     for found in comparison["decisions"]:
         low, high = found["interval"]
         ends = f"[{'open' if low is None else f'{low:+.2f}'}, {'open' if high is None else f'{high:+.2f}'}]"
+        alone, taught = found["batches"]
         lines.append(
-            f"{comparison['what']}, at {_tolerance(found)}: distilled minus supervised {found['doublings']:+.2f} "
-            f"doublings {ends}; P(larger by half a doubling) {found['larger']:.0%}, P(smaller by as much) "
-            f"{found['smaller']:.0%}: {found['word']}"
+            f"{comparison['what']}, at {_tolerance(found)}: distilled {taught:,.0f} tokens, supervised {alone:,.0f}: "
+            f"{found['doublings']:+.2f} doublings {ends}; P(larger by half a doubling) {found['larger']:.0%}, "
+            f"P(smaller by as much) {found['smaller']:.0%}: {found['word']}"
         )
     return lines or [f"{comparison['what']}: every branch of one loss diverged, nothing to compare"]
 
@@ -66,7 +75,8 @@ def noise_words(noise: Mapping[str, Any]) -> str:
 
 
 def _tolerance(found: Mapping[str, Any]) -> str:
-    values = dict.fromkeys(f"{value:.4f}" for value in found.get("tolerances", [found["tolerance"]]))
+    both = found["tolerances"] if "tolerances" in found else [found["tolerance"]]
+    values = dict.fromkeys(f"{value:.4f}" for value in both)
     extra = ""
     if "noise" in found and found["tolerance_from"] == "seed-noise":
         extra = f", {found['noise']['dof']} degrees of freedom"

@@ -191,14 +191,19 @@ def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair) -> dict[st
             continue
         if name in others:
             found = compare(first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=level)
-            decisions.append({"tolerance_from": name} | _comparison_table(found))
+            decisions.append(
+                {"tolerance_from": name} | _comparison_table(found, first.spec.single.batch_tokens)
+            )
     return record | {"decisions": decisions, "excess_difference": _differences(first, second, level)}
 
 
-def _comparison_table(found: Comparison) -> dict[str, Any]:
+def _comparison_table(found: Comparison, batch_tokens: int) -> dict[str, Any]:
     own = found.tolerance if isinstance(found.tolerance, tuple) else (found.tolerance, found.tolerance)
-    return asdict(found) | {"word": found.word, "interval": list(found.interval), "tolerance": max(own),
-                            "tolerances": list(own)}  # fmt: skip
+    return {
+        "batches": [multiple * batch_tokens for multiple in found.between], "doublings": found.doublings,
+        "interval": list(found.interval), "larger": found.larger, "smaller": found.smaller, "word": found.word,
+        "tolerances": list(own), "level": found.level,
+    }  # fmt: skip
 
 
 def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object]]:
