@@ -1,6 +1,13 @@
 """What branch tests came to, in one small file: losses, decisions, comparisons, noise scales.
 
-python benchmarks/branch.py out/branch [more folders] --out benchmarks/results/branch.json
+distillaw study run benchmarks/branch_teacher.toml --out out/teacher
+TEST="distillaw branch benchmarks/branch_run.toml --window 65_536 --anneal 0.5"
+$TEST --out out/early --at 102_400 --multiples 0.25,0.5,1,2,4,8 --trunks distilled,supervised --losses own
+$TEST --out out/late --at 307_200 --multiples 0.5,1,2,4,8 --trunks distilled,supervised --losses own
+python benchmarks/branch.py out/early out/late --out benchmarks/results/branch.json
+
+The file that is kept has three more: both losses from the distilled checkpoint (no --trunks, no --losses), and the
+late one at a constant rate (no --anneal). All share one folder there, so that checkpoints are reached once.
 """
 
 import argparse
