@@ -121,6 +121,8 @@ def test_the_page_shows_every_fork(tested):
     page = (tested[1] / "branch.html").read_text()
     assert "Forked at 2,048 tokens" in page and page.count("<svg") == 1
     assert ">nan<" not in page and ">None<" not in page
+    assert answer("report", tested[1], "--out", tested[1] / "again.html").returncode == 0
+    assert (tested[1] / "again.html").read_text().count("<svg") == 1
 
 
 def test_the_checkpoint_of_train_is_taken_up(trained, tmp_path):
