@@ -59,7 +59,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
     fork, decisions = found[-1]
     said, other = ANSWERS[decisions[0]["word"]], decisions[-1]["word"]
     if other != decisions[0]["word"]:
-        said = f"{said} at one tolerance for both; at {TOLERANCES[decisions[-1]['tolerance_from']]}: {other}"
+        said = f"{said} at one tolerance for both; at {TOLERANCES[decisions[-1]['tolerance_from']]} {other.split(':')[0]}"
     return f"{format_count(fork['tokens'])} tokens into training: {said}."
 
 
@@ -132,8 +132,8 @@ def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Pictur
         alt=f"Excess of the held-out loss over the best smaller batch. {said}",
         svg=to_svg(draw_excess(record, fork), name=name, alt=said),
         caption=f"Held-out loss at the end of the window over the best smaller batch: mean of {test['orders']} orders "
-        f"with the {test['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance; a batch above "
-        "it fails. Dotted: where the excess meets it, the critical batch.",
+        f"with the {test['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance of each "
+        "loss by itself; a batch above it fails. Dotted: where the excess meets it, the critical batch.",
     )  # fmt: skip
 
 
