@@ -59,7 +59,8 @@ def _sentence(record: Mapping[str, Any]) -> str:
     fork, decisions = found[-1]
     said, other = ANSWERS[decisions[0]["word"]], decisions[-1]["word"]
     if other != decisions[0]["word"]:
-        said = f"{said} at one tolerance for both; at {TOLERANCES[decisions[-1]['tolerance_from']]} {other.split(':')[0]}"
+        share = TOLERANCES[decisions[-1]["tolerance_from"]]
+        said = f"{said} at one tolerance for both; at {share} {other.split(':')[0]}"
     return f"{format_count(fork['tokens'])} tokens into training: {said}."
 
 
