@@ -55,6 +55,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "Distil or pretrain, from which teacher: paired pilots that stop as soon as they may.",
     ),
     "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
+    "branch": (
+        "distillaw.cli.branch:branch",
+        "The branch test: fork a checkpoint at several batches, find the critical one, also of distillation.",
+    ),
     "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
     "prune": (
         "distillaw.cli.prune:prune",

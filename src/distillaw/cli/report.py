@@ -6,21 +6,28 @@ from distillaw.cli.app import print_json
 
 
 def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
-    """Write the report of a study folder or of a recipe's, finished or not.
+    """Write the report of a study folder or of a recipe's, finished or not, or of a branch test.
 
     Args:
-        study: the folder that `study run` or `recipe` wrote.
+        study: the folder that `study run`, `recipe` or `branch` wrote.
         out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
         json: print one JSON object: where the report lies, and the verdict.
     """
+    from distillaw.runs.files import read_json
+
     if (study / "recipe.json").exists():
         from distillaw.report.recipe import write_recipe_report
 
         path = write_recipe_report(study, out)
         print_json({"report": str(path)}) if json else print(f"report: {path}")
         return
+    if (study / "branch.json").exists() and not (study / "runs").exists():
+        from distillaw.report.branch import write_branch_page
+
+        path = write_branch_page(read_json(study / "branch.json"), out or study / "branch.html")
+        print_json({"report": str(path)}) if json else print(f"report: {path}")
+        return
     from distillaw.report.document import write_report
-    from distillaw.runs.files import read_json
 
     path = write_report(study, out)
     verdict = read_json(path.parent / "verdict.json")

@@ -147,9 +147,9 @@ def _statements(question: Question, batch: float) -> list[str]:
             f"cost {ratio:.3g} times the tokens, {ratio * (reference.tokens or question.tokens):.3g}"
         )
     said.append(
-        "to measure: log the noise scale (docs/regime.md), a diagnostic only; to decide: branch the run at k times the "
-        "batch and sqrt(k) times the rate, and keep the largest k whose smoothed loss is within the seed noise "
-        "(Merrill 2025, arXiv:2505.23971)"
+        "to measure: log the noise scale (docs/regime.md), a diagnostic only; to decide: `distillaw branch` forks it "
+        "at k times the batch and sqrt(k) times the rate and keeps the largest k whose loss is within the seed noise "
+        "of every smaller one (docs/branch.md; Merrill 2025, arXiv:2505.23971)"
     )
     if question.norm == "batchnorm":
         said.append(

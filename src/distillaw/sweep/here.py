@@ -1,8 +1,9 @@
 """Trunks trained in this process (or by the ranks that torchrun started), with progress and an orderly end."""
 
+import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -11,7 +12,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
 from distillaw.sweep.local import available_cores
 from distillaw.sweep.outcome import Display
-from distillaw.train.loop import StopTraining
+from distillaw.train.loop import Report, StopTraining
 from distillaw.train.mirror import Mirror
 from distillaw.train.parallel import ALONE, Ranks
 from distillaw.train.stopping import StopRequest
@@ -43,7 +44,7 @@ def train_here(
         RunError: asked to stop by SIGTERM (checkpoints saved).
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
-    _set_threads(ranks, max(job.trunk.total_params for job in jobs))
+    set_threads(ranks, max(job.trunk.total_params for job in jobs))
     if display:
         for job in jobs:
             display.started(job, 0)
@@ -53,15 +54,10 @@ def train_here(
             for job in jobs:
                 display.progressed(job, tokens // len(jobs), loss if len(jobs) == 1 else None)
 
-    with StopRequest(report) as request:
-        try:
-            errors = train_trunks(
-                {job.trunk: job.budgets for job in jobs}, study, ranks=ranks, report=request, mirror=mirror
-            )
-        except StopTraining:
-            if request.received == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
+    with stoppable(report) as request:
+        errors = train_trunks(
+            {job.trunk: job.budgets for job in jobs}, study, ranks=ranks, report=request, mirror=mirror
+        )
     for job in jobs:
         if display and job.trunk in errors:
             display.failed(job, str(errors[job.trunk]))
@@ -71,7 +67,24 @@ def train_here(
         raise next(iter(errors.values()))
 
 
-def _set_threads(ranks: Ranks, total_params: int) -> None:
+@contextlib.contextmanager
+def stoppable(report: Report) -> Iterator[Report]:
+    """The report for training that Ctrl-C and SIGTERM end in an orderly way.
+
+    Raises:
+        RunError: asked to stop by SIGTERM (checkpoints saved).
+        KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
+    """
+    with StopRequest(report) as request:
+        try:
+            yield request
+        except StopTraining:
+            if request.received == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise RunError("asked to stop: the checkpoint is saved and the same command continues") from None
+
+
+def set_threads(ranks: Ranks, total_params: int) -> None:
     """All cores, divided among the ranks of this machine; one for a small model, which threads only slow down."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
     torch.set_num_threads(1 if total_params < SMALL_PARAMS else max(1, available_cores() // here))

@@ -117,7 +117,7 @@ def run_single(
         keep_freed_memory()
         study = StudyFolder(folder)
         store = _first_then_all(ranks, lambda: prepare_data(single.data, study.data, say=display.note))
-        job = _job(single, study, store, ranks, display, command)
+        job = single_job(single, study, store, ranks, display, command)
         run = study.run(job.run_ids[0])
         if run.state() == "done":
             return run.result(), False
@@ -130,7 +130,7 @@ def run_single(
         return run.result(), True
 
 
-def _job(
+def single_job(
     single: SingleSpec, study: StudyFolder, store: TokenStore, ranks: Ranks, display: Display, command: str
 ) -> Job:
     """The run as a job of its study of one, checked against text, teacher and targets."""

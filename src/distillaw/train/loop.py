@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from distillaw.data.batches import BatchOrder
+from distillaw.data.batches import WindowOrder
 from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DivergedError
 from distillaw.regime.adaptation import clip_at
@@ -73,7 +73,7 @@ class StepFacts(NamedTuple):
 class Feed:
     """The stream that a group of students reads."""
 
-    order: BatchOrder
+    order: WindowOrder
     batch_tokens: int
     micro_batch_tokens: int = 0
     ranks: Ranks = ALONE

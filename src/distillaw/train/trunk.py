@@ -194,13 +194,19 @@ class Group:
             device=self.ranks.device,
         )  # fmt: skip
 
-    def trainer(self, spec: TrunkSpec, *, resumed: bool = False) -> Trainer:
+    def trainer(self, spec: TrunkSpec, *, resumed: bool = False, home: Path | None = None) -> Trainer:
         """A student at step 0, or one whose checkpoint is still to be loaded.
+
+        Args:
+            spec: the trunk.
+            resumed: whether a checkpoint will replace its weights.
+            home: the folder of the trunk that it is a branch of; None: it is a trunk itself.
 
         Raises:
             ConfigError: rules of the recipe that do not hold at this batch.
         """
-        home, end_of_text = self.study.trunk(spec.trunk_id), self.text.tokenizer.eos_token_id
+        home = home or self.study.trunk(spec.trunk_id)
+        end_of_text = self.text.tokenizer.eos_token_id
         if resumed:
             model = blank_model(spec, home, end_of_text=end_of_text)
         else:

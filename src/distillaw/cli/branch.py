@@ -1,0 +1,108 @@
+"""`distillaw branch SPEC.toml --out DIR`: the largest batch at which a checkpoint learns as much per token."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count, whole_count
+from distillaw.errors import ConfigError
+
+CHECKPOINT = "checkpoint"
+
+
+def branch(
+    spec: Path,
+    *,
+    out: Path,
+    multiples: Count = "1,2,4,8,16",
+    at: Count | None = None,
+    window: Count | None = None,
+    orders: int = 3,
+    anneal: float = 0.0,
+    rate_rule: Literal["sqrt", "linear", "constant"] | None = None,
+    beta_rule: Literal["keep", "half-life", "sde"] | None = None,
+    decay_rule: Literal["keep", "timescale"] | None = None,
+    trunks: str | None = None,
+    losses: str | None = None,
+    tolerance: float | None = None,
+    level: float = 0.9,
+    noise_batches: int = 32,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """The branch test: fork a checkpoint at several batch sizes and see which still learn as much per token.
+
+    Every branch goes on from the same weights, optimiser state and place in the text, for the same tokens; the critical
+    batch is the largest that ends no worse than every smaller one, but for a tolerance (arXiv 2505.23971). With a
+    teacher in the file the same is done without it, and the two critical batches are compared. Resumable; more
+    multiples, orders or forks later cost only themselves.
+
+    Args:
+        spec: the run's TOML file, as distillaw train takes it.
+        out: folder for tokens, checkpoints and branches; that of distillaw train of the same file serves as well.
+        multiples: of the file's batch; also fractions.
+        at: tokens at which the trunk is forked, e.g. 200k,400k, or `checkpoint`, the one that distillaw train left;
+            half of the run's tokens by default.
+        window: tokens of each branch; 20 steps of the largest batch by default.
+        orders: of the text, for each batch; their spread is the noise. The first is the trunk's own.
+        anneal: share of the window over which the rate decays to 1 %; 0 keeps it constant.
+        rate_rule: from the file's batch to a branch's; by default the file's own, which is sqrt unless it says.
+        beta_rule: likewise; keep unless the file says.
+        decay_rule: likewise; keep unless the file says.
+        trunks: what the forked runs are trained on: distilled, supervised, or both with a comma; the file's own loss
+            by default.
+        losses: what the branches are trained on; `own` is the loss of their trunk; both by default where there is a
+            teacher.
+        tolerance: nats per token, e.g. 0.01; by default twice the measured noise of a run.
+        level: of the intervals.
+        noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
+        dry_run: show branches, tokens, FLOP and time, and stop.
+        quiet: no progress.
+        json_: print one JSON object instead.
+    """
+    from distillaw.sweep.study import require_trainable
+
+    require_trainable()
+    from distillaw.cli.branch_view import print_plan, print_test
+    from distillaw.cli.display import make_display
+    from distillaw.sweep.branch_spec import BranchSpec, branch_cost
+    from distillaw.sweep.single import load_single
+
+    test = BranchSpec(
+        single=load_single(spec), at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
+        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
+        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
+        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
+    )  # fmt: skip
+    test.check()
+    cost = branch_cost(test)
+    if dry_run:
+        print_plan(test, cost, as_json=json_)
+        return
+    from distillaw.report.branch import write_branch_page
+    from distillaw.sweep.branching import branch_test
+
+    with make_display(cost.tokens, quiet=quiet) as display:
+        record = branch_test(test, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
+    page = write_branch_page(record, out / "branch.html")
+    print_json(record) if json_ else print_test(record, page)
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    return tuple(whole_count(part, name="--at") for part in text.split(","))
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(dict.fromkeys(text.split(",")))
+
+
+def _multiples(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--multiples {text!r}: numbers, e.g. 1,2,4,8 or 0.5,1,2") from None

@@ -1,0 +1,252 @@
+"""What a branch test runs: forks, and from each the branches of every batch, loss and order of the text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from distillaw.accounting.flops import forward_flops
+from distillaw.errors import ConfigError
+from distillaw.quantities import did_you_mean
+from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
+from distillaw.runs.branch import Branch, Fork
+from distillaw.runs.spec import TrunkSpec
+from distillaw.sweep.cost import (
+    FLOP_PER_SECOND,
+    SECONDS_PER_RUN,
+    SECONDS_PER_TOKEN,
+    external_forward,
+    study_cost,
+    study_vocab,
+)
+from distillaw.sweep.single import SingleSpec
+
+ARMS = ("distilled", "supervised")
+OWN = "own"
+"""As a loss of branches: that of their trunk."""
+WINDOW_STEPS = 20
+"""The window, in steps of the largest batch, where none is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchSpec:
+    """A branch test of one run."""
+
+    single: SingleSpec
+    at: tuple[int, ...] = ()
+    """Tokens of the trunk at which it is branched, rounded to whole steps; empty: half of the run's."""
+    at_checkpoint: bool = False
+    """Instead: at the checkpoint that `distillaw train` left of this run in the same folder."""
+    multiples: tuple[float, ...] = (1, 2, 4, 8, 16)
+    orders: int = 3
+    """Orders of the text of each branch; the first is the trunk's own."""
+    window: int = 0
+    """Tokens of a branch; 0: `WINDOW_STEPS` steps of the largest batch."""
+    anneal: float = 0.0
+    """Share of the window over which the rate decays."""
+    rate_rule: str = ""
+    beta_rule: str = ""
+    decay_rule: str = ""
+    """Rules from the trunk's batch to a branch's; empty: those of the file."""
+    trunks: tuple[str, ...] = ()
+    """Losses that trunks are trained on; empty: the run's own."""
+    losses: tuple[str, ...] = ()
+    """Losses that branches are trained on, or `own`; empty: both where there is a teacher."""
+    tolerance: float | None = None
+    """Nats per token; None: the measured noise."""
+    level: float = 0.9
+    noise_batches: int = 32
+    """Batches that the noise scale is measured on, for each loss; 0: not."""
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there is a teacher, or its stored targets."""
+        return bool(self.single.teacher or self.single.targets)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Tokens of each branch's batch, ascending."""
+        return tuple(round(k * self.single.batch_tokens) for k in sorted(self.multiples))
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of a branch."""
+        return self.window or WINDOW_STEPS * self.batches[-1]
+
+    @property
+    def fork_tokens(self) -> tuple[int, ...]:
+        """Tokens before each fork, whole steps, ascending."""
+        batch = self.single.batch_tokens
+        wanted = self.at or (self.single.tokens // 2,)
+        return tuple(sorted({round(tokens / batch) * batch for tokens in wanted}))
+
+    @property
+    def trunk_arms(self) -> tuple[str, ...]:
+        """Losses of the trunks."""
+        return self.trunks or ("distilled" if self.is_taught else "supervised",)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(loss of the trunk, loss of its branches) of everything that is run."""
+        losses = self.losses or (ARMS if self.is_taught else ("supervised",))
+        wanted = [(trunk, trunk if loss == OWN else loss) for trunk in self.trunk_arms for loss in losses]
+        return tuple(dict.fromkeys(wanted))
+
+    def check(self) -> None:
+        """Refuse what cannot be branched.
+
+        Raises:
+            ConfigError: naming the setting, its value and the rule.
+        """
+        self._check_words()
+        self._check_batches()
+        self._check_forks()
+        for name, value, low, high in (
+            ("--orders", self.orders, 1, 1000), ("--anneal", self.anneal, 0, 1), ("--level", self.level, 0.01, 0.999),
+            ("--noise-batches", self.noise_batches, 0, 1e6), ("--tolerance", self.tolerance or 0.0, 0, 100),
+        ):  # fmt: skip
+            _require(low <= value <= high, f"{name} {value:g} must lie in [{low:g}, {high:g}]")
+        _require(self.noise_batches == 0 or self.noise_batches >= 8,
+                 f"--noise-batches {self.noise_batches}: an interval needs 8 at least; 0 does not measure")  # fmt: skip
+        _require(self.orders > 1 or self.tolerance is not None,
+                 "--orders 1: one run of each batch says nothing of its noise. Take 3 orders, or give the tolerance, "
+                 "e.g. --tolerance 0.01")  # fmt: skip
+
+    def _check_words(self) -> None:
+        for flag, arms, known in (("--trunks", self.trunks, ARMS), ("--losses", self.losses, (*ARMS, OWN))):
+            for arm in arms:
+                _require(
+                    arm in known, f"{flag} {arm!r}{did_you_mean(arm, known)} is none of {', '.join(known)}"
+                )
+                _require(arm != "distilled" or self.is_taught,
+                         f"{flag} distilled: the file names no teacher. Give it teacher or targets")  # fmt: skip
+        recipe = self.single.training
+        for flag, word, known, own in (
+            ("--rate-rule", self.rate_rule, tuple(RATE_RULES), recipe.rate_rule),
+            ("--beta-rule", self.beta_rule, BETA_RULES, recipe.beta_rule),
+            ("--decay-rule", self.decay_rule, DECAY_RULES, recipe.decay_rule),
+        ):
+            _require(not word or word in known,
+                     f"{flag} {word!r}{did_you_mean(word, known)} is none of {', '.join(known)}")  # fmt: skip
+            _require(not (word and recipe.reference_batch_tokens and word != own),
+                     f"{flag} {word}: the file goes from a reference batch of {recipe.reference_batch_tokens} to its "
+                     f"own by {own!r}; one rule must serve both")  # fmt: skip
+
+    def _check_batches(self) -> None:
+        single, context = self.single, self.single.training.context
+        _require(len(set(self.multiples)) == len(self.multiples) >= 2,
+                 f"--multiples {_list(self.multiples)}: two different ones at least, e.g. 1,2,4,8")  # fmt: skip
+        for k in self.multiples:
+            _require(
+                0 < k <= 1e6, f"--multiples {k:g}: a multiple of the batch is positive, at most a million"
+            )
+            batch = k * single.batch_tokens
+            _require(batch == round(batch) and round(batch) % context == 0,
+                     f"--multiples {k:g}: {k:g} x {single.batch_tokens} = {batch:g} tokens is not a multiple of the "
+                     f"context {context}; a batch is whole sequences")  # fmt: skip
+        window, largest = self.window_tokens, self.batches[-1]
+        _require(window >= largest,
+                 f"--window {window}: shorter than one step of the largest batch, {largest} tokens. Give more tokens, "
+                 "or smaller multiples")  # fmt: skip
+        uneven = [batch for batch in self.batches if window % batch]
+        _require(not uneven,
+                 f"--window {window}: not a whole number of steps for batches of {_list(uneven)} tokens, so branches "
+                 f"would read unlike amounts. Nearest below: {window // largest * largest}")  # fmt: skip
+
+    def _check_forks(self) -> None:
+        recipe = self.single.training
+        _require(not (self.at and self.at_checkpoint), "--at: give tokens or checkpoint, not both")
+        for tokens in () if self.at_checkpoint else self.fork_tokens:
+            _require(tokens >= self.single.batch_tokens and tokens >= recipe.warmup_tokens,
+                     f"--at {tokens}: the trunk is still warming up (training.warmup_tokens = {recipe.warmup_tokens}); "
+                     "fork where its rate is constant")  # fmt: skip
+
+
+def planned_trunks(spec: BranchSpec, own: TrunkSpec) -> dict[str, TrunkSpec]:
+    """Arm -> the run's trunk on that loss."""
+    alone = replace(own, teacher_run=None, teacher_fingerprint=None, targets=None, targets_identity=None)
+    return {arm: own if arm == own.arm else alone for pair in spec.pairs for arm in pair}
+
+
+def branches_of(spec: BranchSpec, fork: Fork, taught: TrunkSpec) -> list[Branch]:
+    """The branches of one fork on one loss: by multiple, then order.
+
+    Args:
+        spec: the test.
+        fork: where.
+        taught: the trunk's spec on the branches' loss.
+    """
+    return [
+        Branch(fork=fork, spec=_at_batch(taught, batch, spec), window=spec.window_tokens, anneal=spec.anneal,
+               order=order)
+        for batch in spec.batches for order in range(spec.orders)
+    ]  # fmt: skip
+
+
+def _at_batch(trunk: TrunkSpec, batch: int, spec: BranchSpec) -> TrunkSpec:
+    """The trunk at another batch by the rules of its recipe; at its own batch it stays what it is."""
+    if batch == trunk.batch_tokens:
+        return trunk
+    recipe = trunk.recipe
+    return replace(trunk, batch_tokens=batch, recipe=replace(
+        recipe, reference_batch_tokens=recipe.reference_batch_tokens or trunk.batch_tokens,
+        rate_rule=spec.rate_rule or recipe.rate_rule, beta_rule=spec.beta_rule or recipe.beta_rule,
+        decay_rule=spec.decay_rule or recipe.decay_rule,
+    ))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchCost:
+    """What a branch test would spend."""
+
+    branches: int
+    trunk_tokens: float
+    branch_tokens: float
+    noise_tokens: float
+    flops: float
+    """Students' and teacher's, scoring left out."""
+    seconds: float
+    """Estimated, on one core."""
+
+    @property
+    def tokens(self) -> float:
+        """All tokens that are trained on or measured on."""
+        return self.trunk_tokens + self.branch_tokens + self.noise_tokens
+
+
+def branch_cost(spec: BranchSpec) -> BranchCost:
+    """Tokens, FLOP and time of the whole test, before anything is spent."""
+    single, forks = spec.single, len(spec.fork_tokens)
+    student, teacher = _forward(single)
+    count = len(spec.batches) * spec.orders * forks
+    noise, way = (
+        spec.noise_batches * single.batch_tokens * forks,
+        0 if spec.at_checkpoint else spec.fork_tokens[-1],
+    )
+    read = [*((trunk, way) for trunk in spec.trunk_arms),
+            *((loss, count * spec.window_tokens + noise) for _, loss in spec.pairs)]  # fmt: skip
+    flops = sum(n * (3 * student + (teacher if loss == "distilled" else 0.0)) for loss, n in read)
+    tokens, branches = sum(n for _, n in read), count * len(spec.pairs)
+    return BranchCost(
+        branches=branches, trunk_tokens=way * len(spec.trunk_arms), branch_tokens=branches * spec.window_tokens,
+        noise_tokens=noise * len(spec.pairs), flops=flops,
+        seconds=flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * tokens + SECONDS_PER_RUN * branches,
+    )  # fmt: skip
+
+
+def _forward(single: SingleSpec) -> tuple[float, float]:
+    """Forward FLOP per token of student and teacher; 0 for one whose targets are stored."""
+    context = single.training.context
+    teacher = external_forward(single.teacher, context) if single.teacher else 0.0
+    if single.start:
+        return external_forward(single.start, context), teacher
+    study = single.as_study()
+    job = study_cost(replace(study, teachers=()), study_vocab(study)).jobs[0]
+    return forward_flops(job.trunk.shape).total, teacher
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _require(fact: bool, message: str) -> None:
+    if not fact:
+        raise ConfigError(message)

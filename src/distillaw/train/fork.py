@@ -1,0 +1,194 @@
+"""A trunk to a fork, and the ways on from there: the branch test's engine (arXiv 2505.23971).
+
+Every branch starts from the same weights, the same optimiser state and the same place in the text; its batch, its rate
+and, where asked, its loss are its own. The branch with the trunk's batch, loss and order is the trunk itself, going on
+bit for bit. A kill costs the steps since the last checkpoint. What is branched, and what follows, is decided in
+sweep/branching.py and regime/branching.py.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distillaw.data.batches import BatchOrder, ForkedOrder
+from distillaw.errors import DivergedError
+from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.models.teacher import model_flops
+from distillaw.runs.branch import Branch, Fork
+from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
+from distillaw.runs.store import RunFolder
+from distillaw.train.checkpoint import load_state, save_state, saved_step
+from distillaw.train.large_batch import own_settings
+from distillaw.train.loop import Feed, Lane, Report, Trainer, advance
+from distillaw.train.schedule import Schedule
+from distillaw.train.speed import Speed
+from distillaw.train.trunk import Group
+
+FORK, RESULT, STEPS = "fork.json", "result.json", "steps.jsonl"
+
+
+def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]:
+    """Train the trunk to the fork, from the furthest checkpoint before it, and score it there; or find it done.
+
+    Returns:
+        What fork.json holds.
+
+    Raises:
+        DivergedError: the trunk diverged before the fork.
+        StopTraining: asked to stop; the checkpoint is saved.
+    """
+    folder, trunk = fork.folder(group.study.path), fork.trunk
+    if (known := fork_reached(fork, group.study.path)) is not None:
+        return known
+    source = _furthest(fork, group.study.path, group.study.trunk(trunk.trunk_id))
+    trainer = group.trainer(trunk, resumed=source is not None)
+    if source is not None:
+        load_state(trainer.state, source, identity=trunk.trunk_id)
+    home = group.study.path / "branches" / trunk.trunk_id
+    schedule = Schedule(
+        warmup_steps=max(1, round(trunk.recipe.warmup_tokens / trunk.batch_tokens)), branch_step=fork.step,
+        total_steps=fork.step + 1,
+    )  # fmt: skip
+    lane = _lane(trainer, group, schedule, until=fork.step, home=home, identity=trunk.trunk_id)
+    advance([lane], group.feed, report=report)
+    if lane.error is not None:
+        raise lane.error
+    save_state(trainer.state, folder / "state", identity=trunk.trunk_id)
+    shutil.rmtree(home / "state", ignore_errors=True)
+    scores = score_heldout(trainer.state.model, group.text.heldout)
+    _write_scores(folder, scores)
+    record: dict[str, object] = {"trunk": trunk.trunk_id, "arm": trunk.arm, "step": fork.step, "tokens": fork.tokens,
+                                 "loss": scores.loss, "loss_se": scores.loss_se}  # fmt: skip
+    write_json(folder / FORK, record)
+    return record
+
+
+def fork_reached(fork: Fork, study: Path) -> dict[str, object] | None:
+    """What fork.json holds; None where the fork has still to be reached."""
+    folder = fork.folder(study)
+    is_there = (folder / FORK).exists() and saved_step(folder / "state") == fork.step
+    return read_json(folder / FORK) if is_there else None
+
+
+def _furthest(fork: Fork, study: Path, trunk_home: Path) -> Path | None:
+    """The trunk's latest checkpoint not past the fork: of an earlier fork, of the way here, of `distillaw train`."""
+    name = fork.trunk.trunk_id
+    places = [trunk_home / "state", study / "branches" / name / "state",
+              *sorted((study / "branches").glob(f"{name}-at*/state"))]  # fmt: skip
+    usable = [place for place in places if 0 <= saved_step(place) <= fork.step]
+    return max(usable, key=saved_step, default=None)
+
+
+def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, object]:
+    """Train one branch and score it, or find it finished; one that diverges is a result too.
+
+    Raises:
+        StopTraining: asked to stop; the checkpoint is saved.
+    """
+    folder = branch.folder(group.study.path)
+    if (folder / RESULT).exists():
+        return read_json(folder / RESULT)
+    write_json(folder / "branch.json", branch.record())
+    trainer = at_fork(branch, group)
+    resumed = load_state(trainer.state, folder / "state", identity=branch.name)
+    if not resumed:
+        trainer.state.seconds = 0.0
+    until = branch.fork.step + branch.steps
+    lane = _lane(trainer, group, _schedule(branch), until=until, home=folder, identity=branch.name)
+    with _step_losses(folder / STEPS, lane, report) as counted:
+        advance([lane], _feed(branch, group), report=counted)
+    scores = None if lane.error else score_heldout(trainer.state.model, group.text.heldout)
+    if scores is not None and math.isfinite(scores.loss):
+        _write_scores(folder, scores)
+        outcome = {"loss": scores.loss, "loss_se": scores.loss_se, "diverged": None}
+    else:
+        error = lane.error or DivergedError("its held-out loss is not finite")
+        outcome = {"loss": None, "loss_se": None, "diverged": str(error)}
+    result = _facts(branch, trainer, group) | outcome
+    write_json(folder / RESULT, result)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return result
+
+
+def at_fork(branch: Branch, group: Group) -> Trainer:
+    """The student of a branch as the trunk left it, its optimiser state included."""
+    fork = branch.fork
+    trainer = group.trainer(branch.spec, resumed=True, home=group.study.trunk(fork.trunk.trunk_id))
+    load_state(trainer.state, fork.folder(group.study.path) / "state", identity=fork.trunk.trunk_id)
+    return trainer
+
+
+def forked_order(branch: Branch, base: BatchOrder) -> ForkedOrder:
+    """The text from the fork on, for a reader that counts in the branch's batches."""
+    fork, context = branch.fork, branch.spec.recipe.context
+    return ForkedOrder(base=base, origin=fork.tokens // context, order=branch.order,
+                       counted=fork.step * (branch.spec.batch_tokens // context))  # fmt: skip
+
+
+def step_losses(branch: Branch, study: Path) -> list[float]:
+    """Training loss of every step of a branch; skipped ones are left out."""
+    return [float(str(row["loss"])) for row in read_json_lines(branch.folder(study) / STEPS)]
+
+
+def _feed(branch: Branch, group: Group) -> Feed:
+    base = BatchOrder(split=group.feed.order.split, seed=branch.fork.trunk.seed)
+    return Feed(order=forked_order(branch, base), batch_tokens=branch.spec.batch_tokens,
+                micro_batch_tokens=branch.spec.recipe.micro_batch_tokens, ranks=group.ranks)  # fmt: skip
+
+
+def _schedule(branch: Branch) -> Schedule:
+    """Constant from the fork on (which lies past the warm-up), and the decay at the end where one is wanted."""
+    end = branch.fork.step + branch.steps
+    decaying = max(1, round(branch.anneal * branch.steps)) if branch.anneal else 0
+    return Schedule(warmup_steps=0, branch_step=end - decaying, total_steps=end + (decaying == 0),
+                    decay=branch.spec.recipe.decay)  # fmt: skip
+
+
+def _lane(
+    trainer: Trainer, group: Group, schedule: Schedule, *, until: int, home: Path, identity: str
+) -> Lane:
+    teaching, recipe = group.teaching(trainer.spec), trainer.spec.recipe
+    speed = Speed(
+        student_flops=3 * model_flops(trainer.state.model, recipe.context),
+        teacher_flops=teaching.flops if teaching.teacher else 0.0, device=group.ranks.device,
+        precision=recipe.precision, world=group.ranks.world,
+    )  # fmt: skip
+    return Lane(trainer=trainer, schedule=schedule, until=until, log=home / "metrics.jsonl", checkpoint=home / "state",
+                identity=identity, speed=speed, source=teaching.source, mirror=group.mirror)  # fmt: skip
+
+
+@contextmanager
+def _step_losses(path: Path, lane: Lane, report: Report) -> Iterator[Report]:
+    """A report that also writes every step's loss down; those past the lane's checkpoint are written again."""
+    kept = [row for row in read_json_lines(path) if int(str(row["step"])) < lane.step]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    with path.open("a", encoding="utf-8", buffering=1) as stream:
+
+        def counted(tokens: int, loss: float) -> None:
+            if math.isfinite(loss):
+                stream.write(json.dumps({"step": lane.step - 1, "loss": loss}) + "\n")
+            report(tokens, loss)
+
+        yield counted
+
+
+def _facts(branch: Branch, trainer: Trainer, group: Group) -> dict[str, object]:
+    spec, flops = branch.spec, model_flops(trainer.state.model, branch.spec.recipe.context)
+    return {
+        "name": branch.name, "multiple": branch.multiple, "order": branch.order, "arm": spec.arm,
+        "batch_tokens": spec.batch_tokens, "rate": own_settings(spec).peak_lr, "steps": branch.steps,
+        "tokens": branch.window, "anneal": branch.anneal, "train_flops": 3 * flops * branch.window,
+        "teacher_flops": _or_none(group.teaching(spec).flops * branch.window), "seconds": trainer.state.seconds,
+    }  # fmt: skip
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write_scores(folder: Path, scores: HeldoutLoss) -> None:
+    numbers = list(range(len(scores.tokens)))
+    RunFolder(folder).write_heldout(numbers, scores.tokens.tolist(), scores.loss_sum.tolist())
