@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from distillaw.errors import DataError
 from distillaw.images import cifar, folders
@@ -64,17 +65,15 @@ def load_images(path: Path) -> ImageData:
 
 def _npz(path: Path) -> ImageData:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = next((keys for keys in NPZ_KEYS if set(keys) <= set(archive.files)), None)
-            if keys is None:
-                raise DataError(
-                    f"{path}: holds {', '.join(archive.files[:6]) or 'nothing'}; expected {', '.join(NPZ_KEYS[0])}"
-                )
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            names = archive.files if isinstance(archive, NpzFile) else []
+            keys = next((keys for keys in NPZ_KEYS if set(keys) <= set(names)), ())
             arrays = [archive[key] for key in keys]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
+    if not arrays:
+        raise DataError(f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}")
     return _data(arrays, where=str(path), format="npz")
 
 

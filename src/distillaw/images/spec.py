@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from distillaw.errors import ConfigError
+from distillaw.images.published import hoffer2017
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import from_table, read_toml
 
@@ -133,6 +134,8 @@ class ImageStudy:
             ConfigError: unknown names, sizes out of range, a schedule that does not rise.
         """
         _check_names(self)
+        if self.paper:
+            hoffer2017().row(self.paper)
         _check_batches(self)
         _check_optimizer(self.optimizer)
         _check_schedule(self.schedule)
