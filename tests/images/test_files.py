@@ -144,7 +144,7 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path):
     for code in (
         b"cbuiltins\neval\n(S'1'\ntR.",
         b"cnumpy\nload\n(S'x'\ntR.",
-        b"cnumpy._core.multiarray\n_reconstruct.x\n.",
+        b"cnumpy\nndarray.dump\n.",
     ):
         file.write_bytes(code)
         with pytest.raises(DataError, match="which no batch of images needs"):
@@ -286,8 +286,7 @@ def test_the_shared_mnist(shared_data):
         (1, 28, 28),
         10,
     )
-    pixels = found.train.images / 255
-    assert (round(float(pixels.mean()), 4), round(float(pixels.std()), 4)) == (
-        0.1307,
-        0.3081,
-    )  # the well-known ones
+    values, counts = np.unique(found.train.images, return_counts=True)
+    mean = np.average(values / 255, weights=counts)
+    std = np.average((values / 255 - mean) ** 2, weights=counts) ** 0.5
+    assert (round(mean, 4), round(std, 4)) == (0.1307, 0.3081)  # the well-known ones

@@ -116,6 +116,7 @@ def test_a_short_study_on_real_digits(shared_data, tmp_path):
         toml.replace("seeds = 2", "seeds = 1") + "[data]\ntrain_images = 1000\n"
     )
     mnist = shared_data / "images" / "mnist" / "mnist.npz"
-    ran = answer("large-batch", "run", tmp_path / "mnist.toml", "--data", mnist, "--out", tmp_path / "out", "--workers", 1, "--quiet", "--json")  # fmt: skip
+    words = ("--data", mnist, "--out", tmp_path / "out", "--workers", 1, "--quiet", "--json")
+    ran = answer("large-batch", "run", tmp_path / "mnist.toml", *words)
     small, large = json.loads(ran.stdout)["columns"]
     assert small["mean"] > 80 and small["mean"] > large["mean"] > 40

@@ -148,7 +148,7 @@ def test_one_seed_has_no_interval(tmp_path):
 
 
 def test_folders_that_are_no_study(tmp_path):
-    with pytest.raises(CacheError, match="no large_batch.json"):
+    with pytest.raises(CacheError, match=r"no large_batch\.json"):
         read_record(tmp_path)
     with pytest.raises(DataError, match="beyond the 3 of the test set"):
         scores_of({"column": "SB", "seed": 0, "test_images": 3, "wrong": [3]})
