@@ -26,7 +26,7 @@ def page(tmp_path_factory):
 
 def test_ours_stands_beside_the_papers(page):
     assert "The large batch loses 1.20 points" in page
-    assert re.search(r"\+RA 98\.50 98\.\d\d to 98\.\d\d 98\.53 125", page), (
+    assert re.search(r"\+RA 98\.50 \(98\.\d\d to 98\.\d\d\) 98\.53 125\s%", page), (
         "ours, its interval, the paper's, the share"
     )
     assert "Reproduces, with the paper's sign and significant" in page
@@ -39,7 +39,7 @@ def test_the_figure_has_both_panels_and_fits(page, tmp_path):
     svg = write_large_batch_report(tmp_path).read_text(encoding="utf-8")
     walks = svg[svg.index('<figure id="walks">') :]
     walks = walks[: walks.index("</figure>")]
-    for word in ("before", "after LR + GBN", "a + b ln t", "c t^p", "4096"):
+    for word in ("before", "after LR + GBN", "a + b ln t", "c t^p", "batch 4096"):
         assert word in walks
     assert "xmlns" not in walks and "http" not in walks, "one file, nothing fetched"
 

@@ -92,6 +92,7 @@ def test_the_command_from_plan_to_report(data, tmp_path, monkeypatch):
     (('kind = "f1"', 'kind = "f3"'), 2, "one of f1"),
     (('paper = "F1"', 'paper = "F9"'), 2, "the table has F1"),
     (("width = 8", 'width = "wide"'), 2, "width"),
+    (("[batches]", "[data]\nmean = [0.1, 0.2, 0.3]\n[batches]"), 2, "mean has 3 values, the images have 1 channel:"),
 ])  # fmt: skip
 def test_mistakes_are_said_before_anything_runs(data, tmp_path, change, code, message):
     (tmp_path / "tiny.toml").write_text(TOML.replace(*change))

@@ -74,6 +74,20 @@ class Cell:
         return f"{word}-s{self.seed}-{key}"
 
 
+def check_channels(study: ImageStudy, *, channels: int) -> None:
+    """Refuse means and standard deviations for other channels than the images have.
+
+    Raises:
+        ConfigError: neither one number nor one for each channel.
+    """
+    for name, values in (("mean", study.data.mean), ("std", study.data.std)):
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"[data] {name} has {len(values)} values, the images have {channels} channel"
+                f"{'s' if channels > 1 else ''}: give one for all, or one each. Is --data what the study is for?"
+            )
+
+
 def plan_cells(study: ImageStudy, *, images: int) -> list[Cell]:
     """All cells, seed by seed, the longest first.
 

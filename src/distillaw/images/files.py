@@ -73,7 +73,9 @@ def _npz(path: Path) -> ImageData:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
     if not arrays:
-        raise DataError(f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}")
+        raise DataError(
+            f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}"
+        )
     return _data(arrays, where=str(path), format="npz")
 
 

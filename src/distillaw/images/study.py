@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from distillaw.images.columns import Cell, notes, plan_cells
+from distillaw.images.columns import Cell, check_channels, notes, plan_cells
 from distillaw.images.dataset import ImageData
 from distillaw.images.files import load_images
 from distillaw.images.pool import Beat, run_all
@@ -75,6 +75,7 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> Plan:
         DataError: data that cannot be used.
     """
     data = load_images(path).first(study.data.train_images)
+    check_channels(study, channels=data.shape[0])
     cells = plan_cells(study, images=len(data.train))
     return Plan(
         study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=tuple(cells), out=out

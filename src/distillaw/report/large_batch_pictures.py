@@ -11,10 +11,7 @@ from distillaw.images.published import PaperRow
 from distillaw.images.summary import ColumnScore
 from distillaw.images.walks import Walk
 from distillaw.quantities import format_count
-from distillaw.report.svg import INK, MUTED, PAPER, SERIES, Picture, new_figure, set_title, spread, to_svg
-
-CLOSE = 0.075
-"""Least distance of two names at curves' ends, as a share of the axis."""
+from distillaw.report.svg import INK, MUTED, PAPER, SERIES, Picture, new_figure, set_title, to_svg
 
 
 def columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Picture:
@@ -74,22 +71,25 @@ def walks_picture(walks: Sequence[Walk]) -> Picture:
         ax.set_xscale("log")
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
-        ax.set_xlim(0.9, 4.2 * max(walk.last_step for walk in walks))
+        ax.set_xlim(0.9, 1.3 * max(walk.last_step for walk in walks))
         ax.set_ylim(0, 1.06 * top)
-        _names(ax, group, sizes, top)
         ax.set_xlabel("update t")
         set_title(ax, "after LR + GBN" if kind else "before")
     axes[0][0].set_ylabel("‖w − w₀‖, all parameters")
-    axes[0][0].legend(handles=[
+    kinds_of_fit = axes[0][0].legend(handles=[
         Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1, label="a + b ln t"),
         Line2D([], [], color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.3, label="c t^p"),
     ], loc="upper left", frameon=False, fontsize=8)  # fmt: skip
+    axes[0][0].add_artist(kinds_of_fit)  # a second legend in the same panel would replace it
+    axes[0][-1].legend(handles=[
+        Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}") for i, size in enumerate(sizes)
+    ], loc="lower right", frameon=False, fontsize=8)  # fmt: skip
     words = "; ".join(f"batch {walk.batch} {'after' if walk.is_corrected else 'before'}: slope {walk.slope.value:.3f}, "
                       f"end {walk.end.value:.2f}" for walk in walks)  # fmt: skip
     alt = f"Distance from the initial weights against the logarithm of the update. {words}"
     return Picture(
         name="walks", title="Diffusion", alt=alt, svg=to_svg(figure, name="walks", alt=alt),
-        caption="A solid curve per seed, in the phase of the first, constant rate; at the ends the batch size. Fits "
+        caption="A solid curve per seed, in the phase of the first, constant rate. Fits "
         "are averages over seeds: dashed a + b ln t, a straight line here; dotted c t^p. Corrected, the rate follows "
         "the batch and large batches are normalised in ghosts; the reference batch has nothing to correct.",
     )  # fmt: skip
@@ -104,10 +104,3 @@ def _curve(ax: Axes, walk: Walk, color: str) -> None:
     power = np.mean([fit.c * t**fit.p for fit in fits], axis=0)
     ax.plot(t, np.where(line > 0, line, np.nan), color=color, linewidth=0.9, linestyle=(0, (4, 2)))
     ax.plot(t, power, color=color, linewidth=1.0, linestyle=(0, (1, 1.5)))
-
-
-def _names(ax: Axes, group: Sequence[Walk], sizes: Sequence[int], top: float) -> None:
-    heights = spread([walk.end.value / top for walk in group], CLOSE)
-    for walk, height in zip(group, heights, strict=True):
-        ax.annotate(str(walk.batch), (walk.last_step, walk.end.value), xytext=(1.25 * walk.last_step, height * top),
-                    va="center", fontsize=8, color=SERIES[sizes.index(walk.batch) % len(SERIES)])  # fmt: skip

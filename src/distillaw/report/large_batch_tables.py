@@ -13,18 +13,18 @@ from distillaw.report.content import Table, Value, number
 def column_table(scores: Sequence[ColumnScore], row: PaperRow | None) -> Table:
     """Ours beside the paper's, one row per column."""
     paper = [] if row is None else [f"paper, {row.network}, %"]
-    columns = ["column", "ours, %", "95 % interval", *paper, "gap closed", "95 % interval", *["paper"] * len(paper),
-               "on training images, %", "fresh statistics, %", "s.d. of seeds"]  # fmt: skip
+    columns = ["column", "ours, %", *paper, "gap closed", *["paper"] * len(paper), "training, %",
+               "fresh statistics, %", "s.d. of seeds"]  # fmt: skip
     return Table(columns=columns, rows=[_column_row(score, row) for score in scores])
 
 
 def _column_row(score: ColumnScore, row: PaperRow | None) -> list[Value]:
     printed = [] if row is None else [number(row.accuracy.get(score.column), 2)]
     closed = [] if row is None else [_share(_paper_share(row, score.column))]
+    own = f"{score.mean:.2f}{_bracket(_range(score.interval, 2))}"
     return [
-        _text(score.column), number(score.mean, 2), _text(_range(score.interval, 2)), *printed, _share(score.closed),
-        _text(_share_range(score)), *closed, number(score.train, 2), number(score.fresh, 2),
-        number(score.seed_spread, 2),
+        _text(score.column), Value(text=own, sort=score.mean), *printed, _share(score.closed, _share_range(score)),
+        *closed, number(score.train, 2), number(score.fresh, 2), number(score.seed_spread, 2),
     ]  # fmt: skip
 
 
@@ -85,8 +85,13 @@ def _range(interval: tuple[float, float] | None, digits: int) -> str:
     return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
-def _share(share: float | None) -> Value:
-    return Value(text="" if share is None else f"{100 * share:.0f} %", sort=share or 0.0)
+def _bracket(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _share(share: float | None, interval: str = "") -> Value:
+    text = "" if share is None else f"{100 * share:.0f} %{_bracket(interval)}"
+    return Value(text=text, sort=share or 0.0)
 
 
 def _share_range(score: ColumnScore) -> str:
