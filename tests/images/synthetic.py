@@ -52,6 +52,7 @@ def write_study(folder, study, *, wrong=WRONG, spread=4, slopes=SLOPES, skip=lam
             path = folder / CELLS / name / "result.json"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(_result(cell, study, wrong, spread, slopes, diverged)))
+    folder.mkdir(exist_ok=True)
     (folder / RECORD).write_text(json.dumps(info))
     return folder
 

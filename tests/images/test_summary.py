@@ -38,6 +38,20 @@ def test_means_and_shares_are_those_chosen(record):
     assert 0.5 < low < 1.25 < high < 3
 
 
+def test_a_share_has_an_end_exactly_where_the_gap_is_clear(tmp_path):
+    seen = set()
+    for more in range(0, 60, 10):
+        made = read_record(
+            write_study(tmp_path / str(more), make_study(seeds=3), wrong=WRONG | {"LB": 180 + more})
+        )
+        gap = next(gain for gain in score_gains(made, PAPER) if (gain.before, gain.after) == ("SB", "LB"))
+        is_clear = not gap.interval[0] <= 0 <= gap.interval[1]
+        share = next(score for score in score_columns(made, PAPER) if score.column == "+RA")
+        assert (share.closed_interval is not None) == is_clear
+        seen.add(is_clear)
+    assert seen == {True, False}
+
+
 def test_differences_are_paired_and_judged_against_the_paper(record):
     gains = {(gain.before, gain.after): gain for gain in score_gains(record, PAPER)}
     assert list(gains)[:4] == [("SB", "LB"), ("LB", "+LR"), ("+LR", "+GBN"), ("+GBN", "+RA")]

@@ -6,7 +6,6 @@ Satterthwaite's degrees of freedom (runs/paired.py). With several comparisons, `
 of such studies call any difference real that is none.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -194,9 +193,9 @@ def _closed(
     seeds = sorted(set(own) & set(small) & set(large))
     if not seeds or own is small or own is large:
         return None, None
-    errors = [[scores_of(side[seed]).loss_sum for side in (large, own, small)] for seed in seeds]
-    parts = np.array([[lb - x, lb - sb] for lb, x, sb in errors])  # (seeds, 2, images)
-    per_seed = parts.mean(2)
+    scores = [[scores_of(side[seed]) for side in (large, own, small)] for seed in seeds]
+    parts = np.array([[lb.loss_sum - x.loss_sum, lb.loss_sum - sb.loss_sum] for lb, x, sb in scores])
+    per_seed = parts.mean(2)  # of (seeds, 2, images)
     top, bottom = per_seed.mean(0)
     if bottom == 0:
         return None, None
@@ -204,6 +203,7 @@ def _closed(
         return float(top / bottom), None
     tokens = np.ones(parts.shape[2], np.int64)
     cov = np.cov(per_seed.T) / len(seeds) + clustered_cov(parts.mean(0).T, tokens)
-    t = t_quantile(0.5 + LEVEL / 2, len(seeds) - 1)
-    closed = float(top / bottom)
-    return closed, share_interval(float(top), float(bottom), cov, t) if math.isfinite(closed) else None
+    # degrees of freedom of the gap, so that a share has an end exactly where the gap's own interval leaves out zero
+    dof = paired_over_seeds([(lb, sb) for lb, _, sb in scores]).dof
+    t = t_quantile(0.5 + LEVEL / 2, dof)
+    return float(top / bottom), share_interval(float(top), float(bottom), cov, t)

@@ -230,7 +230,8 @@ def train_cell(
     found = {**describe(cell), **found, "device": feeds.device, "torch": torch.__version__,
              "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}  # fmt: skip
     write_json(folder / "result.json", found)
-    checkpoint.unlink(missing_ok=True)
+    for leftover in (checkpoint, *folder.glob(".*.tmp")):  # a kill while writing leaves the latter
+        leftover.unlink(missing_ok=True)
     return found
 
 

@@ -80,7 +80,8 @@ def walks_picture(walks: Sequence[Walk]) -> Picture:
         Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=1.1, label="a + b ln t"),
         Line2D([], [], color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.3, label="c t^p"),
     ], loc="upper left", frameon=False, fontsize=8)  # fmt: skip
-    axes[0][0].add_artist(kinds_of_fit)  # a second legend in the same panel would replace it
+    if len(kinds) == 1:
+        axes[0][0].add_artist(kinds_of_fit)  # the second legend would replace it
     axes[0][-1].legend(handles=[
         Line2D([], [], color=SERIES[i % len(SERIES)], label=f"batch {size}") for i, size in enumerate(sizes)
     ], loc="lower right", frameon=False, fontsize=8)  # fmt: skip
