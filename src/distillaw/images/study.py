@@ -128,25 +128,18 @@ def run_study(
     with locked(plan.out / ".lock", f"the study in {plan.out}"):
         todo = [cell for cell in plan.cells if not plan.is_done(cell)]
         record = _describe(plan, command=command, device=device, workers=workers)
-        spent = _seconds_before(plan, record)
-        if not todo and spent is not None:
+        old = read_json(plan.out / RECORD) if (plan.out / RECORD).exists() else {}
+        spent = float(old.get("seconds", 0.0))  # type: ignore[arg-type]
+        if not todo and all(
+            old.get(key) == json.loads(json.dumps(record[key])) for key in ("cells", "spec", "data")
+        ):
             return
         began = time.monotonic()
         try:
-            write_json(plan.out / RECORD, record | {"seconds": spent or 0.0})
+            write_json(plan.out / RECORD, record | {"seconds": spent})
             _train_all(plan, todo, device=device, workers=workers, watch=watch)
         finally:
-            write_json(plan.out / RECORD, record | {"seconds": (spent or 0.0) + time.monotonic() - began})
-
-
-def _seconds_before(plan: Plan, record: Mapping[str, object]) -> float | None:
-    """Wall-clock seconds of earlier calls for the same cells; None if there were none."""
-    file = plan.out / RECORD
-    if not file.exists():
-        return None
-    old = read_json(file)
-    same = old.get("cells") == record["cells"] and old.get("spec") == json.loads(json.dumps(record["spec"]))
-    return float(old["seconds"]) if same else None  # type: ignore[arg-type]
+            write_json(plan.out / RECORD, record | {"seconds": spent + time.monotonic() - began})
 
 
 def _train_all(plan: Plan, todo: Sequence[Cell], *, device: str, workers: int, watch: Watch) -> None:
