@@ -110,8 +110,8 @@ def walk_sentences(walks: Sequence[Walk]) -> list[str]:
     """What the diffusion figure shows."""
     if not walks:
         return []
-    fits = sum(len(walk.fits) for walk in walks)
-    wins = sum(walk.log_wins for walk in walks)
+    own = {walk.column: walk for walk in walks}.values()  # the reference batch stands on both sides
+    fits, wins = sum(len(walk.fits) for walk in own), sum(walk.log_wins for walk in own)
     said = [
         f"a + b ln t has the smaller sum of squares in {wins} of {fits} curves, c t^p in {fits - wins}. A straight "
         "line on this axis is no proof of a random landscape: separable logistic regression walks as log t, too."
