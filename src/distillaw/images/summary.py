@@ -7,7 +7,7 @@ of such studies call any difference real that is none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -109,11 +109,6 @@ def scores_of(result: Mapping[str, Any]) -> DocumentScores:
     errors = np.zeros(count)
     errors[wrong] = 1.0
     return DocumentScores(document=np.arange(count), tokens=np.ones(count, np.int64), loss_sum=errors)
-
-
-def to_json(value: object) -> Any:
-    """A score or a gain as plain values."""
-    return asdict(value)  # type: ignore[call-overload]
 
 
 def _score(
