@@ -80,6 +80,10 @@ _VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.regime:regime",
         "Batch, learning rate and warm-up of a run: every rule with its source, what a large batch wastes.",
     ),
+    "large-batch": (
+        "distillaw.cli.large_batch:app",
+        "Large against small batches on images, column by column, with seeds: the large-batch paper's experiments.",
+    ),
     "instruct": (
         "distillaw.cli.instruct:app",
         "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",

@@ -6,10 +6,10 @@ from distillaw.cli.app import print_json
 
 
 def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
-    """Write the report of a study folder or of a recipe's, finished or not, or of a branch test.
+    """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
 
     Args:
-        study: the folder that `study run`, `recipe` or `branch` wrote.
+        study: the folder that `study run`, `recipe`, `branch` or `large-batch run` wrote.
         out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
         json: print one JSON object: where the report lies, and the verdict.
     """
@@ -25,6 +25,12 @@ def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
         from distillaw.report.branch import write_branch_page
 
         path = write_branch_page(read_json(study / "branch.json"), out or study / "branch.html")
+        print_json({"report": str(path)}) if json else print(f"report: {path}")
+        return
+    if (study / "large_batch.json").exists():
+        from distillaw.report.large_batch import write_large_batch_report
+
+        path = write_large_batch_report(study, out)
         print_json({"report": str(path)}) if json else print(f"report: {path}")
         return
     from distillaw.report.document import write_report
