@@ -20,7 +20,10 @@ const complete = (q: Partial<Question>): Question => ({ ...structuredClone(DEFAU
 Object.assign(window, {
   distillaw: {
     /** A verdict under the names of `distillaw plan --json`. */
-    plan: (q: Partial<Question>) => verdictJson(plan(situationOf(complete(q)), q.law ? [q.law] : [], levelOf(complete(q)))),
+    plan: (given: Partial<Question>): unknown => {
+      const q = complete(given);
+      return JSON.parse(JSON.stringify(verdictJson(plan(situationOf(q), q.law ? [q.law] : [], levelOf(q)))));
+    },
     command: (q: Partial<Question>) => commandOf(complete(q)),
     arguments: (q: Partial<Question>) => argumentsOf(complete(q)),
     /** Losses of a published law, nats/token. */
