@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from in_process import answer
 
 from distillaw.laws.published import laws_available
 from distillaw.page.bundle import planner_bundle
 from distillaw.page.write import planner_page
+from in_process import answer
 
 
 def embedded(text):

@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from in_process import answer
 
 from distillaw.laws.published import laws_available, published
 from distillaw.page.write import write_planner_page
+from in_process import answer
 
 pytestmark = pytest.mark.slow
 
@@ -17,31 +17,35 @@ def own(*rows):
     return [dict(zip(("params", "tokens", "loss"), row, strict=True)) for row in rows]
 
 
+def bill(amount, kind="compute"):
+    return {"budgetKind": kind, "budget": amount}
+
+
+SEVEN = own(("7B", "1T", ""))
 SCENARIOS = {
     "tokens": {},
     "small student, near teacher": {"student": "300M", "budget": "6B", "own": own(("3B", "60B", ""))},
     "a real model": {"student": "300M", "budget": "60B", "own": [], "named": ["pythia-1.4b"]},
     "the ladder": {"student": "500M", "budget": "10B", "own": []},
-    "compute": {"budgetKind": "compute", "budget": "1e21"},
-    "a larger student": {"budgetKind": "compute", "budget": "1e21", "own": [], "named": ["Llama-3.1-8B"], "maxStudent": "4B"},
-    "free teacher": {"budgetKind": "compute", "budget": "3e20", "scenario": "best-case",
-                     "own": own(("3B", "60B", ""), ("7B", "1T", ""))},
-    "measured teachers, stored logits": {"budgetKind": "compute", "budget": "3e20", "studentsServed": "4", "logits": "stored",
+    "compute": bill("1e21"),
+    "a larger student": {**bill("1e21"), "own": [], "named": ["Llama-3.1-8B"], "maxStudent": "4B"},
+    "free teacher": {**bill("3e20"), "scenario": "best-case", "own": own(("3B", "60B", ""), ("7B", "1T", ""))},
+    "measured teachers, stored logits": {**bill("3e20"), "studentsServed": "4", "logits": "stored",
                                          "own": own(("3B", "60B", "2.15"), ("7B", "1T", "2.0"))},
-    "device-hours": {"budgetKind": "device-hours", "budget": "500", "own": own(("7B", "1T", ""))},
-    "money": {"budgetKind": "money", "budget": "2000", "device": "a100-80gb", "price": "1.5", "own": own(("7B", "1T", ""))},
+    "device-hours": {**bill("500", "device-hours"), "own": SEVEN},
+    "money": {**bill("2000", "money"), "device": "a100-80gb", "price": "1.5", "own": SEVEN},
     "a loss alone": {"own": own(("", "", "2.0"))},
     "below the range": {"student": "50M", "budget": "1B"},
-    "teacher to be trained": {"budgetKind": "compute", "budget": "1e21", "trainOwn": True, "own": own(("3B", "60B", ""))},
-    "serving": {"budgetKind": "compute", "budget": "1e22", "inferenceTokens": "1T"},
+    "teacher to be trained": {**bill("1e21"), "trainOwn": True, "own": own(("3B", "60B", ""))},
+    "serving": {**bill("1e22"), "inferenceTokens": "1T"},
     "repeated data": {"uniqueTokens": "5B"},
     "free size on tokens": {"student": "", "maxStudent": "2B"},
-    "free size on compute": {"student": "", "budgetKind": "compute", "budget": "1e21"},
-    "free size, no training of teachers": {"student": "", "budgetKind": "compute", "budget": "1e20", "onlyExisting": True},
-    "other level and vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
-    "far outside": {"budgetKind": "compute", "budget": "1e19"},
-    "everything is paid": {"budgetKind": "compute", "budget": "1e22", "scenario": "pretraining-inference", "studentsServed": "8"},
-    "another law first": {"law": "surrogate-s2", "budgetKind": "compute", "budget": "5e20"},
+    "free size on compute": {"student": "", **bill("1e21")},
+    "free size, no training of teachers": {"student": "", **bill("1e20"), "onlyExisting": True},
+    "other level, vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
+    "far outside": bill("1e19"),
+    "everything is paid": {**bill("1e22"), "scenario": "pretraining-inference", "studentsServed": "8"},
+    "another law first": {"law": "surrogate-s2", **bill("5e20")},
 }  # fmt: skip
 
 

@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ElementTree
 from importlib.resources import files
 
 import pytest
-from in_process import answer
 from synthetic_study import World, write_study
 
 from distillaw.page.write import write_planner_page
+from in_process import answer
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +132,8 @@ def test_the_question_is_saved_as_toml(open_page, planner):
     page.select_option("#named", "pythia-1.4b")
     found = tomllib.loads(downloaded(page, "save-toml").decode())["plan"]
     assert found == {
-        "student": "1B", "tokens": "20B", "teacher": ["pythia-1.4b"], "teacher-params": ["8B"], "teacher-tokens": ["2T"],
+        "student": "1B", "tokens": "20B", "teacher": ["pythia-1.4b"],
+        "teacher-params": ["8B"], "teacher-tokens": ["2T"],
     }  # fmt: skip
     words = [
         w

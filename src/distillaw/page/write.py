@@ -30,8 +30,8 @@ def planner_page(
     built = files("distillaw.page") / BUILT
     if not built.is_file():
         raise RunError(
-            f"the built page ({BUILT}) is not part of this installation; reinstall distillaw, or build it: cd web && npm "
-            "ci && npm run build"
+            f"the built page ({BUILT}) is not part of this installation; reinstall distillaw, or build it: "
+            "cd web && npm ci && npm run build"
         )
     page = built.read_text(encoding="utf-8")
     if page.count(_PLACE) != 1:
