@@ -15,7 +15,7 @@ else {
   mount(App, { target: document.getElementById("app")! });
 }
 
-const complete = (q: Partial<Question>): Question => ({ ...structuredClone(DEFAULTS) as Question, ...q });
+const complete = (q: Partial<Question>): Question => ({ ...structuredClone(DEFAULTS as Question), ...q });
 
 Object.assign(window, {
   distillaw: {

@@ -5,11 +5,12 @@ when the page is made, for the cells that were run; the page shows them where a 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from distillaw.errors import DistillawError
 from distillaw.fitting.result import FitResult
 from distillaw.planning.api import plan
+from distillaw.planning.paired import study_teachers
 from distillaw.planning.record import Run, StudyRecord
 from distillaw.planning.voices import FAMILIES, fitted_voice
 from distillaw.quantities import format_count
@@ -29,10 +30,32 @@ def study_laws(record: StudyRecord) -> list[tuple[str, str, FitResult | str]]:
 def study_on_page(record: StudyRecord) -> Mapping[str, object]:
     """Runs and measured cells as plain JSON values."""
     problems = list(record.problems)
+    cells = _cells(record, problems)
     return {
-        "name": record.name, "folder": str(record.folder), "runs": [_run(run) for run in record.runs],
-        "cells": _cells(record, problems), "problems": problems,
+        "name": record.name, "folder": str(record.folder), "runs": [_run(run) for run in record.runs], "cells": cells,
+        "question": _question(record, cells), "problems": problems,
     }  # fmt: skip
+
+
+def _question(record: StudyRecord, cells: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """What the page asks when it is opened: the study's target, else its largest cell, from its own teachers."""
+    target = record.target or ((cells[-1]["params"], cells[-1]["tokens"]) if cells else None)
+    if target is None:
+        return {}
+    row = record.runs[0]
+    sizes = {key: f"{n:.0f}" for key in ("vocab_size", "context") if (n := row.number(key)) == n}
+    laws = study_laws(record)
+    teachers = study_teachers(record, float(target[0]))  # type: ignore[arg-type]
+    return {
+        "student": _exact(target[0]), "budget": _exact(target[1]), "law": laws[0][0] if laws else "",
+        "vocab": sizes.get("vocab_size", "32768"), "context": sizes.get("context", "4096"),
+        "own": [{"params": _exact(t.params), "tokens": _exact(t.tokens), "loss": _exact(t.loss)} for t in teachers],
+    }  # fmt: skip
+
+
+def _exact(value: object) -> str:
+    """A number with all its digits, whole ones without a point; nothing for None."""
+    return "" if value is None else repr(float(value)).removesuffix(".0")  # type: ignore[arg-type]
 
 
 def _run(run: Run) -> dict[str, object]:

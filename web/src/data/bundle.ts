@@ -1,4 +1,5 @@
 /** What `distillaw page` embeds: every number the page computes with comes from the library, none is written here. */
+import type { Question } from "../inputs/question";
 import { Law, type StudentNumbers, type SupervisedNumbers } from "../laws/law";
 
 type Columns<T> = { [K in keyof T]: (number | null)[] };
@@ -101,6 +102,8 @@ export interface StudyData {
   folder: string;
   runs: RunData[];
   cells: CellData[];
+  /** What the page asks when it is opened. */
+  question: Partial<Question>;
   problems: string[];
 }
 

@@ -1,12 +1,12 @@
 /** The question in the address of the page, so that a link is an answer. */
-import { DEFAULTS, type Question } from "./question";
+import { type Question, firstQuestion } from "./question";
 
 const LISTS = ["named", "own"] as const;
 
 /** What differs from the defaults, as the part of the address after `#`. */
 export function toHash(q: Question): string {
   const found = new URLSearchParams();
-  for (const [key, usual] of Object.entries(DEFAULTS)) {
+  for (const [key, usual] of Object.entries(firstQuestion())) {
     const value = q[key as keyof Question];
     if (key === "named") {
       for (const name of q.named) found.append("teacher", name);
@@ -21,8 +21,8 @@ export function toHash(q: Question): string {
 /** The question of an address; what cannot be read keeps its default. */
 export function fromHash(hash: string): Question {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
-  const q: Question = { ...structuredClone(DEFAULTS) as Question };
-  for (const [key, usual] of Object.entries(DEFAULTS)) {
+  const q = firstQuestion();
+  for (const [key, usual] of Object.entries(firstQuestion())) {
     const value = given.get(key);
     if (value === null || (LISTS as readonly string[]).includes(key)) continue;
     Object.assign(q, { [key]: typeof usual === "boolean" ? value === "true" : value });

@@ -49,6 +49,11 @@ export const DEFAULTS: Readonly<Question> = {
   level: "0.9", law: "",
 };
 
+/** What the page asks when it is opened: the defaults, or what the embedded study was made for. */
+export function firstQuestion(): Question {
+  return { ...structuredClone(DEFAULTS as Question), ...structuredClone(data().study?.question ?? {}) };
+}
+
 function optional(text: string, name: string): number | null {
   return text.trim() === "" ? null : parseCount(text, name);
 }

@@ -68,7 +68,7 @@ export function consult(
 ): Evidence[] {
   const found: Evidence[] = [];
   sources.voices.forEach((voice, k) => {
-    const knows = found.find((e) => e.kind === "fitted" && e.isDecisive && e.pretrain !== null);
+    const knows = found.find((e) => e.kind === "fitted" && e.isDecisive);
     const scale = sources.scales.get(voice.source) ?? null;
     const asked = { s, options, level: sources.level, draws };
     found.push(lawEvidence(asked, voice, 1 + k, knows?.pretrain?.loss.mean ?? null, scale));

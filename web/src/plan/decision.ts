@@ -10,7 +10,7 @@ import { agreedDraws } from "./consensus";
 import {
   type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains,
 } from "./evidence";
-import { type Interval, intervalOf, mapInterval } from "./intervals";
+import { type Interval, intervalOf, movedBy } from "./intervals";
 import type { Teacher } from "./situation";
 
 export type Answer = "distil" | "pretrain" | "too-close";
@@ -95,11 +95,11 @@ function agree(sources: readonly Evidence[], level: number): Evidence {
       e.kind === "published" || e.kind === "surrogate" ? constants().other_text_weight : 1,
     );
     gains.push(those.length > 1 ? agreedDraws(those.map(({ e, j }) => e.beliefs[j]!), order, weights) : order);
-    rows.push(first.e.alternatives[first.j]!);
+    rows.push({ ...first.e.alternatives[first.j]!, gain: null });
   }
   const found = withGains(rows, gains, level).map((row) => moved(row, lead.pretrain!));
   const together: Evidence = {
-    ...lead,
+    ...lead, hasNumbers: true,
     source: `the consensus of ${sources.map((e) => e.source).join(" and ")}`,
     kind: "consensus",
     note: `${lead.source} first: ${lead.note}`,
@@ -116,7 +116,7 @@ function agree(sources: readonly Evidence[], level: number): Evidence {
 /** A row with its loss shifted to fit the gain agreed on. */
 function moved(row: Strategy, pretrain: Strategy): Strategy {
   const shift = pretrain.loss.mean - row.gain!.mean - row.loss.mean;
-  return { ...row, loss: mapInterval(row.loss, (x) => x + shift) };
+  return { ...row, loss: movedBy(row.loss, shift) };
 }
 
 /** A sentence where two sources that may decide put the gain into intervals that do not meet. */

@@ -1,5 +1,5 @@
 /** What one source says: losses of every strategy and draws of the gains. Mirrors `distillaw/planning/evidence.py`. */
-import { argMax, mean } from "../laws/numerics";
+import { argMax } from "../laws/numerics";
 import type { Bill } from "./bills";
 import type { Belief } from "./consensus";
 import { type Interval, intervalOf } from "./intervals";
@@ -30,6 +30,8 @@ export interface Evidence {
   readonly note: string;
   readonly isDecisive: boolean;
   readonly insideRange: boolean;
+  /** False for a source that has no losses to give. */
+  readonly hasNumbers: boolean;
   readonly pretrain: Strategy | null;
   readonly alternatives: readonly Strategy[];
   /** Draws of the gain over pretraining, one array per alternative. */
@@ -54,13 +56,13 @@ export function silent(
   given: Pick<Evidence, "source" | "kind" | "status" | "note"> & { warnings?: readonly string[] },
 ): Evidence {
   return {
-    isDecisive: false, insideRange: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
+    isDecisive: false, insideRange: false, hasNumbers: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
     farOutside: false, outside: {}, doubt: 0, scale: 1, coords: {}, sources: null, ...given,
   };
 }
 
 export function speaks(e: Evidence): boolean {
-  return e.pretrain !== null;
+  return e.hasNumbers;
 }
 
 /** False where the numbers are so far out of range that showing them would only mislead. */
@@ -75,8 +77,8 @@ export function deciding(e: Evidence): readonly string[] {
 
 /** Column of the distillation with the highest mean gain that is more than an estimate. */
 export function bestIndex(e: Evidence): number {
-  const means = e.alternatives.map((row, j) =>
-    row.teacher !== null && !row.isSpeculative ? mean(e.gains[j]!) : -Infinity,
+  const means = e.alternatives.map((row) =>
+    row.teacher !== null && !row.isSpeculative ? row.gain!.mean : -Infinity,
   );
   return argMax(means);
 }
@@ -87,7 +89,7 @@ export function best(e: Evidence): Strategy {
 
 /** Column of a larger student that is better than the student itself, trained alone; -1 where there is none. */
 function largerIndex(e: Evidence): number {
-  return e.alternatives.findIndex((row, j) => row.teacher === null && mean(e.gains[j]!) > 0);
+  return e.alternatives.findIndex((row) => row.teacher === null && row.gain!.mean > 0);
 }
 
 /** Pretraining at the student's size, or a larger student where that is better. */
@@ -105,7 +107,7 @@ export function gainDraws(e: Evidence): Float64Array {
   return taught.map((gain, i) => gain - larger[i]!);
 }
 
-/** Rows with the gains of their columns, and how often each teacher is the best of those that a law describes. */
+/** Rows with the gains of their columns (where they have none yet), and how often each teacher is the best of those that a law describes. */
 export function withGains(rows: readonly Strategy[], gains: readonly Float64Array[], level: number): Strategy[] {
   const judged = rows.flatMap((row, j) => (row.teacher !== null && !row.isSpeculative ? [j] : []));
   const wins = new Map(judged.map((j) => [j, 0]));
@@ -117,7 +119,7 @@ export function withGains(rows: readonly Strategy[], gains: readonly Float64Arra
   }
   return rows.map((row, j) => ({
     ...row,
-    gain: intervalOf(gains[j]!, level),
+    gain: row.gain ?? intervalOf(gains[j]!, level),
     shareBest: wins.has(j) ? wins.get(j)! / count : null,
   }));
 }

@@ -8,23 +8,21 @@ export interface Interval {
 }
 
 /** An interval that is worked out when its ends are first read: most rows are never shown. */
-class OfDraws implements Interval {
-  readonly mean: number;
+class Lazy implements Interval {
   private ends: readonly [number, number] | null = null;
 
   constructor(
-    private readonly draws: Float64Array,
+    readonly mean: number,
+    private readonly draws: () => Float64Array,
     private readonly level: number,
-  ) {
-    this.mean = mean(draws);
-  }
+  ) {}
 
   get lower(): number {
-    return (this.ends ??= endsOf(this.draws, this.level))[0];
+    return (this.ends ??= endsOf(this.draws(), this.level))[0];
   }
 
   get upper(): number {
-    return (this.ends ??= endsOf(this.draws, this.level))[1];
+    return (this.ends ??= endsOf(this.draws(), this.level))[1];
   }
 
   toJSON(): Interval {
@@ -34,7 +32,14 @@ class OfDraws implements Interval {
 
 /** Mean and central interval of draws, which must not change afterwards. */
 export function intervalOf(draws: Float64Array, level: number): Interval {
-  return new OfDraws(draws, level);
+  return new Lazy(mean(draws), () => draws, level);
+}
+
+/** The same of a difference, of which the means are known. */
+export function intervalOfDifference(
+  a: Float64Array, meanOfA: number, b: Float64Array, meanOfB: number, level: number,
+): Interval {
+  return new Lazy(meanOfA - meanOfB, () => a.map((x, i) => x - b[i]!), level);
 }
 
 let scratch = new Float64Array(0);
@@ -84,6 +89,15 @@ function select(left: number, right: number, k: number): number {
   return scratch[k]!;
 }
 
-export function mapInterval(value: Interval, change: (x: number) => number): Interval {
-  return { mean: change(value.mean), lower: change(value.lower), upper: change(value.upper) };
+/** An interval moved by a constant. */
+export function movedBy(value: Interval, by: number): Interval {
+  return {
+    mean: value.mean + by,
+    get lower() {
+      return value.lower + by;
+    },
+    get upper() {
+      return value.upper + by;
+    },
+  };
 }

@@ -6,7 +6,7 @@ import { Draws } from "../random/draws";
 import { bill, effectiveTokens } from "./bills";
 import { beliefOfLaw } from "./consensus";
 import { type Evidence, type Strategy, silent, withGains } from "./evidence";
-import { intervalOf } from "./intervals";
+import { type Interval, intervalOf, intervalOfDifference } from "./intervals";
 import { type Option, isSpeculative, optionName } from "./options";
 import { type OptionLoss, optionLoss } from "./predictions";
 import type { Situation, Teacher } from "./situation";
@@ -48,15 +48,27 @@ export function lawEvidence(
   const lines = complaints(s, voice, options, atHome);
   const common = scale.ratio * doubtOf(voice, atHome, outside, scale.isGuess);
   const predicted = atHome.map((p) => onUserText(scale, p));
-  const { centres, gains, losses } = draw(asked, predicted, common, Draws.of(stream, ensemble.length, asked.draws));
-  const rows = options.map((o, j) => rowOf(s, o, predicted[j]!, losses[j]!, asked.level));
+  // only the sources that decide, and those that are shown, are drawn
+  let drawn: Sample | null = null;
+  const sample = () => (drawn ??= draw(asked, predicted, common, Draws.of(stream, ensemble.length, asked.draws)));
+  const alone = predicted[0]!.loss;
   return {
-    source: voice.source, kind: voice.kind, pretrain: rows[0]!,
-    alternatives: withGains(rows.slice(1), gains, asked.level),
+    source: voice.source, kind: voice.kind, hasNumbers: true,
+    get pretrain() {
+      return sample().pretrain;
+    },
+    get alternatives() {
+      return sample().alternatives;
+    },
+    get gains() {
+      return sample().gains;
+    },
     status: isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
     note: isApart ? APART : noteOf(voice, outside, isFar),
     isDecisive: voice.may_decide && !isFar && !isApart, insideRange: !Object.keys(outside).length,
-    gains, beliefs: centres.map((c, j) => beliefOfLaw(c, Math.hypot(common, predicted[j + 1]!.doubt))),
+    beliefs: predicted.slice(1).map((p) =>
+      beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
+    ),
     warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, scale: scale.ratio, coords,
     sources: null,
   };
@@ -77,8 +89,14 @@ function bestTaught(options: readonly Option[], predicted: readonly OptionLoss[]
   return taught.length ? taught[argMin(taught.map((j) => mean(predicted[j]!.loss)))]! : 0;
 }
 
+interface Sample {
+  pretrain: Strategy;
+  alternatives: Strategy[];
+  gains: Float64Array[];
+}
+
 /** Members at random, plus the doubt: in part common to all distilled students, in part each option's own. */
-function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, drawn: Draws) {
+function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, drawn: Draws): Sample {
   const others = asked.options.length - 1;
   const { count, pick, tails, shared } = drawn;
   const z = drawn.stream((2 * others + 1) * count);
@@ -86,34 +104,36 @@ function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, dr
   const alone = predicted[0]!.loss;
   const first = new Float64Array(count);
   for (let i = 0; i < count; i++) first[i] = alone[pick[i]!]! + common * tails[i]! * z[2 * others * count + i]!;
-  const centres: Float64Array[] = [];
+  const own = intervalOf(first, asked.level);
   const gains: Float64Array[] = [];
-  const losses: Float64Array[] = [first];
+  const rows: Strategy[] = [];
   for (let j = 0; j < others; j++) {
     const { loss, doubt } = predicted[j + 1]!;
     const centre = alone.map((x, k) => x - loss[k]!);
     const isTaught = asked.options[j + 1]!.teacher !== null;
+    const [ofShared, ofOwn] = isTaught ? [common * together, common * apart] : [0, common];
     const gain = new Float64Array(count);
-    const after = new Float64Array(count);
     for (let i = 0; i < count; i++) {
-      const own = z[i * others + j]!;
-      const mixed = isTaught ? together * shared[i]! + apart * own : own;
-      gain[i] = centre[pick[i]!]! + tails[i]! * (common * mixed + doubt * z[(count + i) * others + j]!);
-      after[i] = first[i]! - gain[i]!;
+      const mixed = ofShared * shared[i]! + ofOwn * z[i * others + j]!;
+      gain[i] = centre[pick[i]!]! + tails[i]! * (mixed + doubt * z[(count + i) * others + j]!);
     }
-    centres.push(centre);
+    const gained = intervalOf(gain, asked.level);
+    const after = intervalOfDifference(first, own.mean, gain, gained.mean, asked.level);
     gains.push(gain);
-    losses.push(after);
+    rows.push({ ...rowOf(asked.s, asked.options[j + 1]!, predicted[j + 1]!, after), gain: gained });
   }
-  return { centres, gains, losses };
+  return {
+    pretrain: rowOf(asked.s, asked.options[0]!, predicted[0]!, own),
+    alternatives: withGains(rows, gains, asked.level), gains,
+  };
 }
 
-function rowOf(s: Situation, o: Option, predicted: OptionLoss, losses: Float64Array, level: number): Strategy {
+function rowOf(s: Situation, o: Option, predicted: OptionLoss, loss: Interval): Strategy {
   return {
     name: optionName(o), kind: o.kind, teacher: o.teacher, studentParams: o.studentParams,
     studentTokens: o.studentTokens, teacherLoss: predicted.teacherLoss && mean(predicted.teacherLoss),
-    compute: bill(s, o.studentParams, o.studentTokens, o.teacher, o.taught), loss: intervalOf(losses, level),
-    taught: o.taught, isSpeculative: isSpeculative(o), gain: null, shareBest: null,
+    compute: bill(s, o.studentParams, o.studentTokens, o.teacher, o.taught), loss, taught: o.taught,
+    isSpeculative: isSpeculative(o), gain: null, shareBest: null,
   };
 }
 
@@ -138,6 +158,8 @@ function complaints(s: Situation, voice: Voice, options: readonly Option[], pred
     if (isSpeculative(o)) return;
     for (const [name, values] of Object.entries(coordsOf(s, o, predicted[j]!))) (merged[name] ??= []).push(...values);
   });
+  const { student_params: n = [], student_tokens: d = [] } = merged;
+  merged.compute = n.map((size, i) => 6 * size * d[i]!);
   return voice.range.flatMap(([name, low, high]) => {
     const values = merged[name] ?? [];
     if (!values.length) return [];

@@ -34,12 +34,18 @@ export interface BestTeacher {
   readonly studentLoss: number;
   /** True where the laws give all to the teacher and leave the student the fewest tokens allowed. */
   readonly isStarved: boolean;
+  /** Where the best teacher that touches no bound lies, for a search nearby. */
+  readonly start: Start | null;
 }
+
+/** Ln N_T and the odds of its training in the budget. */
+export type Start = readonly [n: number, odds: number];
 
 interface Found {
   n: number;
   d: number;
   loss: number;
+  start?: Start;
 }
 
 const NOTHING: Found = { n: 0, d: 0, loss: Infinity };
@@ -130,10 +136,17 @@ export class Cell {
   }
 }
 
-/** The best teacher; null where none leaves compute for the fewest student tokens. */
-export function bestTeacher(cell: Cell, bounds: Bounds): BestTeacher | null {
+/**
+ * The best teacher; null where none leaves compute for the fewest student tokens.
+ *
+ * @param cell - the student and its budget.
+ * @param bounds - the teachers allowed.
+ * @param starts - where to look inside the bounds: what was best for a student of nearly this size. Without them a grid
+ *   over the whole range is searched first.
+ */
+export function bestTeacher(cell: Cell, bounds: Bounds, starts: readonly Start[] = []): BestTeacher | null {
   const largest = clip(largestPaid(cell, bounds), ...bounds.params);
-  const inside = searchInside(cell, bounds, largest);
+  const inside = searchInside(cell, bounds, starts.length ? starts : gridStarts(cell, bounds, largest));
   const rim = searchRim(cell, bounds, largest, inside.loss);
   const best = rim.loss < inside.loss ? rim : inside;
   if (!(best.loss < UNPAID)) return null;
@@ -141,20 +154,15 @@ export function bestTeacher(cell: Cell, bounds: Bounds): BestTeacher | null {
   return {
     teacherParams: Math.exp(best.n), teacherTokens: Math.exp(best.d), studentTokens: Math.exp(student),
     studentLoss: cell.loss(best.n, best.d, student), isStarved: student <= cell.fewest + AT_BOUND,
+    start: inside.start ?? null,
   };
 }
 
-/** The lowest loss of the grids alone: within `NEAR` of what a whole search finds. */
+/** The lowest loss of a coarse grid: within twice `NEAR` of what a whole search finds. */
 export function scoutedLoss(cell: Cell, bounds: Bounds): number {
   const largest = clip(largestPaid(cell, bounds), ...bounds.params);
-  const scouts = cell.withScouts();
-  const grid = gridOf(scouts, bounds, largest);
-  let best = Infinity;
-  for (const value of grid?.loss ?? []) best = Math.min(best, value);
-  for (const x of linspace(0, 1, EDGE_POINTS)) {
-    for (const line of linesOf(scouts, bounds, largest)) best = Math.min(best, scouts.atTeacher(...line(x)));
-  }
-  return best;
+  const grid = gridOf(cell.withScouts(), bounds, largest, 2 * SPACING, ODDS / 2);
+  return grid === null ? Infinity : Math.min(...grid.loss);
 }
 
 export { NEAR };
@@ -197,17 +205,21 @@ function searchRim(cell: Cell, bounds: Bounds, largest: number, within: number):
 }
 
 /** The best teacher that touches no bound. */
-function searchInside(cell: Cell, bounds: Bounds, largest: number): Found {
-  const grid = gridOf(cell.withScouts(), bounds, largest);
-  if (grid === null) return NOTHING;
+function searchInside(cell: Cell, bounds: Bounds, starts: readonly Start[]): Found {
   let best = NOTHING;
-  for (const k of deepest(grid.loss, grid.rows, ODDS)) {
+  for (const [first, second] of starts) {
     const isLost = (n: number, odds: number) => isOutside(n, cell.divided(n, odds).d, bounds, BEYOND);
-    const at = newton((n, odds) => cell.atOdds(n, odds), grid.n[k]!, grid.odds[k]!, isLost);
+    const at = newton((n, odds) => cell.atOdds(n, odds), first, second, isLost);
     const { d } = cell.divided(at.x, at.y);
-    if (!isOutside(at.x, d, bounds, 0) && at.value < best.loss) best = { n: at.x, d, loss: at.value };
+    if (!isOutside(at.x, d, bounds, 0) && at.value < best.loss) best = { n: at.x, d, loss: at.value, start: [at.x, at.y] };
   }
   return best;
+}
+
+/** The deepest valleys of a grid over the whole range. */
+function gridStarts(cell: Cell, bounds: Bounds, largest: number): Start[] {
+  const grid = gridOf(cell.withScouts(), bounds, largest, SPACING, ODDS);
+  return grid === null ? [] : deepest(grid.loss, grid.rows, ODDS).map((k) => [grid.n[k]!, grid.odds[k]!]);
 }
 
 interface Grid {
@@ -218,20 +230,20 @@ interface Grid {
 }
 
 /** Losses on sizes x divisions of the budget; null where no teacher can be paid for. */
-function gridOf(cell: Cell, bounds: Bounds, largest: number): Grid | null {
+function gridOf(cell: Cell, bounds: Bounds, largest: number, spacing: number, divisions: number): Grid | null {
   const low = bounds.params[0];
-  const rows = Math.max(6, Math.ceil((largest - low) / SPACING));
-  const [n, odds, loss] = [0, 0, 0].map(() => new Float64Array(rows * ODDS)) as [
+  const rows = Math.max(6, Math.ceil((largest - low) / spacing));
+  const [n, odds, loss] = [0, 0, 0].map(() => new Float64Array(rows * divisions)) as [
     Float64Array, Float64Array, Float64Array,
   ];
   let isAny = false;
   for (let i = 0; i < rows; i++) {
     const size = low + ((i + 0.5) / rows) * (largest - low);
     const range = rangeOfOdds(cell, bounds, cell.price(size));
-    for (let j = 0; j < ODDS; j++) {
-      const k = i * ODDS + j;
+    for (let j = 0; j < divisions; j++) {
+      const k = i * divisions + j;
       n[k] = size;
-      odds[k] = range ? range[0] + ((j + 0.5) / ODDS) * (range[1] - range[0]) : 0;
+      odds[k] = range ? range[0] + ((j + 0.5) / divisions) * (range[1] - range[0]) : 0;
       loss[k] = range ? cell.atOdds(size, odds[k]!) : Infinity;
       isAny ||= Number.isFinite(loss[k]!);
     }

@@ -4,7 +4,7 @@ import type { Ensemble } from "../laws/law";
 import { argMin, linspace, mean, valley } from "../laws/numerics";
 import { QuestionError, formatCount, formatFlop } from "../quantities";
 import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from "./bills";
-import { type BestTeacher, type Bounds, Cell, NEAR, bestTeacher, scoutedLoss } from "./optimum";
+import { type Bounds, Cell, NEAR, type Start, bestTeacher, scoutedLoss } from "./optimum";
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
 import { type Situation, type Teacher, teacher as makeTeacher } from "./situation";
 
@@ -144,7 +144,7 @@ function trainTeacher(choice: Choice): Option[] {
   const { s } = choice;
   if (s.compute === null || !s.mayTrainTeacher) return [];
   const size = s.studentParams ?? bestSizeWithTeacher(choice);
-  const best = taughtByBest(choice, size, size, size);
+  const best = bestTeacher(...cellOf(choice, size, size, size));
   if (best === null || best.isStarved) return [];
   const { teacherParams: params, teacherTokens: tokens } = best;
   const name = `${formatCount(params)} teacher on ${formatCount(tokens)} tokens`;
@@ -156,21 +156,31 @@ function trainTeacher(choice: Choice): Option[] {
  * The student's size that is best with the best teacher trained for it.
  *
  * Every size costs a search of its own. So the command's finer and finer grids are not evaluated whole: sizes whose
- * scouted loss is far off are left out of the first, and of each later one only the points beside the minimum count.
+ * scouted loss is far off are left out of the first, and of each later one only the points beside the minimum count, with
+ * teachers sought near those of the first.
  */
 function bestSizeWithTeacher(choice: Choice): number {
   const { s } = choice;
   let low = Math.log(constants().smallest_student);
   let high = Math.log(s.maxParams ?? largestAffordable(s));
-  const within = (from: number, to: number) => (x: number) => {
-    const found = taughtByBest(choice, Math.exp(x), Math.exp(from), Math.exp(to));
+  let starts: Start[] = [];
+  const within = (from: number, to: number, keep?: (start: Start | null) => void) => (x: number) => {
+    const found = bestTeacher(...cellOf(choice, Math.exp(x), Math.exp(from), Math.exp(to)), starts);
+    keep?.(found?.start ?? null);
     return found === null ? Infinity : found.studentLoss * pull(choice, Math.exp(x), found.studentTokens);
   };
   let grid = linspace(low, high, GRID);
   const scouted = grid.map((x) => scoutedLoss(...cellOf(choice, Math.exp(x), Math.exp(low), Math.exp(high))));
   const bound = Math.min(...scouted);
-  let curve = within(low, high);
-  let best = argMin(grid.map((x, i) => ((1 - NEAR) * scouted[i]! < bound ? curve(x) : Infinity)));
+  const found: (Start | null)[] = [];
+  let curve = within(low, high, (start) => (found[found.length - 1] = start));
+  let best = argMin(
+    grid.map((x, i) => {
+      found.push(null);
+      return (1 - 2 * NEAR) * scouted[i]! < bound ? curve(x) : Infinity;
+    }),
+  );
+  starts = found.slice(Math.max(best - 1, 0), best + 2).filter((start) => start !== null);
   let bottom: number | null = null;
   for (let zoom = 1; zoom < choice.zooms; zoom++) {
     [low, high] = [grid[Math.max(best - 1, 0)]!, grid[Math.min(best + 1, GRID - 1)]!];
@@ -181,10 +191,6 @@ function bestSizeWithTeacher(choice: Choice): number {
     best = curve(grid[left]!) <= curve(grid[left + 1]!) ? left : left + 1;
   }
   return Math.exp(grid[best]!);
-}
-
-function taughtByBest(choice: Choice, size: number, smallest: number, largest: number): BestTeacher | null {
-  return bestTeacher(...cellOf(choice, size, smallest, largest));
 }
 
 /** One student on what serving leaves of the bill, with the teachers allowed to a range of students. */

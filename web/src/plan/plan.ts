@@ -85,13 +85,17 @@ function decide(s: Situation, sources: Sources): Verdict {
   );
   const lead = leadOf(s, sources);
   const scale = evidence.find((e) => e.source === lead.source)?.scale ?? 1;
+  let range: TeacherRange | null = null;
   return {
     call: answer, sentence: sentenceOf(s, headline, answer, equal, level), strategies,
     gain: intervalOf(gainDraws(headline), level), regret: regret(headline, answer.verdict, level),
     crossover: crossed.tokens, crossoverCompute: crossed.compute, equal,
     reasons: reasonsOf(evidence, headline, crossed.tokens, equal, level), assumptions: assumptions(s, headline),
     warnings: caveats(s, evidence, headline, sources), evidence, headline,
-    teachers: isInformative(headline) ? teacherRange(s, lead, best(headline), scale) : null,
+    // the figures ask for it after the verdict is shown
+    get teachers() {
+      return (range ??= isInformative(headline) ? teacherRange(s, lead, best(headline), scale) : null);
+    },
     situation: s, sources, lead, level,
   };
 }

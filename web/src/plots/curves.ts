@@ -14,7 +14,8 @@ import { Draws } from "../random/draws";
 /** Draws behind a band: a tenth of those behind the verdict, the same ones. */
 const BAND_DRAWS = 2000;
 const POINTS = 37;
-const SPAN = 30;
+/** Token budgets drawn, in units of the present one. */
+const SPAN = [1 / 8, 64] as const;
 
 export interface LossPoint {
   /** The input: tokens or parameters. */
@@ -85,7 +86,7 @@ export function overTokens(v: Verdict): LossPoint[] {
   const n = Math.log(row.studentParams);
   const centre = Math.log(v.headline.pretrain!.studentTokens * row.studentTokens) / 2;
   const error = teacher.loss === null ? teacher.estimateError : teacher.lossSe / teacher.loss;
-  return Array.from(linspace(centre - Math.log(SPAN), centre + Math.log(SPAN), POINTS), (x) => {
+  return Array.from(linspace(centre + Math.log(SPAN[0]), centre + Math.log(SPAN[1]), POINTS), (x) => {
     const tokens = Math.exp(x);
     return { at: tokens, ...lossesAt(v, { n, tokens, teacher: known, error }) };
   });

@@ -34,8 +34,8 @@ export function gainField(v: Verdict): Field {
   const box = Object.fromEntries(voice.range.map(([name, low, high]) => [name, [Math.log10(low), Math.log10(high)]]));
   const [tLow, tHigh] = box.student_tokens ?? [x, x];
   const [nLow, nHigh] = box.student_params ?? [y, y];
-  const tokens = [Math.min(tLow!, x) - 0.7, Math.max(tHigh!, x) + 0.7] as const;
-  const params = [Math.min(nLow!, y) - 0.5, Math.max(nHigh!, y) + 0.5] as const;
+  const tokens = [Math.min(tLow!, x - 0.4) - 0.3, Math.max(tHigh!, x + 0.4) + 0.3] as const;
+  const params = [Math.min(nLow!, y - 0.3) - 0.2, Math.max(nHigh!, y + 0.3) + 0.2] as const;
   const field = [0, 0, 0].map(() => new Float64Array(COLUMNS * ROWS)) as [Float64Array, Float64Array, Float64Array];
   const [gain, outside, split] = field;
   const sizes = linspace(params[0], params[1], ROWS);

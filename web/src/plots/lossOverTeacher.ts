@@ -19,6 +19,7 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
   const step = at(points[1]!) - at(points[0]!);
   const chosen = best(v.headline).teacher?.params ?? null;
   const share = `${(100 * constants().flat).toFixed(1)} %`;
+  const isLeft = Math.log10(range.best) < (ends[0] + ends[1]) / 2;
   const flat = { x1: clipped(range.lower), x2: clipped(range.upper) };
   return Plot.plot({
     width, height: Math.min(360, Math.max(260, width * 0.55)), marginLeft: 52, marginBottom: 42, marginRight: 12,
@@ -38,15 +39,13 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
       Plot.ruleY([alone.mean], { stroke: COLORS.pretrain, strokeDasharray: "6 3", strokeWidth: 2 }),
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
       Plot.ruleX([Math.log10(range.best)], { stroke: COLORS.muted, strokeDasharray: "2 3" }),
-      Plot.text([`within ${share} of the best`], {
-        x: (flat.x1 + flat.x2) / 2, frameAnchor: "bottom", dy: -6, fill: COLORS.muted, stroke: COLORS.paper, strokeWidth: 4,
-      }),
-      Plot.text([`best: ${formatCount(range.best, 2)}`], {
-        x: Math.log10(range.best), frameAnchor: "top", dy: 4, fill: COLORS.muted, stroke: COLORS.paper, strokeWidth: 4,
+      Plot.text([`best: ${formatCount(range.best, 2)}\ngrey: within ${share}`], {
+        x: Math.log10(range.best), frameAnchor: "top", lineAnchor: "top", dy: 4, fill: COLORS.muted, stroke: COLORS.paper,
+        strokeWidth: 4,
       }),
       Plot.text(["without a teacher"], {
-        x: ends[0] + 0.02 * (ends[1] - ends[0]), y: alone.mean, dy: -9, textAnchor: "start", fill: COLORS.pretrain,
-        stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
+        x: isLeft ? ends[1] : ends[0], dx: isLeft ? -6 : 6, y: alone.mean, dy: 11, textAnchor: isLeft ? "end" : "start",
+        fill: COLORS.pretrain, stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
       }),
       chosen === null ? null : here(points, chosen),
     ],
@@ -62,7 +61,7 @@ function here(points: LossPoint[], params: number): Plot.Markish {
     Plot.ruleX([p], { x, y1: (q: LossPoint) => q.distilled.lower, y2: (q: LossPoint) => q.distilled.upper, stroke: COLORS.distil, strokeWidth: 2 }),
     Plot.dot([p], { x, y: (q: LossPoint) => q.distilled.mean, fill: COLORS.distil, stroke: COLORS.paper, r: 5 }),
     Plot.text([p], {
-      x, y: (q: LossPoint) => q.distilled.mean, text: () => `yours: ${formatCount(params, 2)}`, dy: 18, fill: COLORS.distil,
+      x, y: (q: LossPoint) => q.distilled.mean, text: () => `chosen: ${formatCount(params, 2)}`, dy: 18, fill: COLORS.distil,
       stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
     }),
   ];

@@ -2,6 +2,7 @@
 import * as Plot from "@observablehq/plot";
 import { best } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
+import { type RunData, data } from "../data/bundle";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { type LossPoint, overTokens } from "./curves";
 
@@ -34,6 +35,7 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
       outside(points, at),
       Plot.lineY(points, { x: at, y: (p) => p.alone.mean, stroke: COLORS.pretrain, strokeWidth: 2, strokeDasharray: "6 3" }),
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
+      ...measured(v, ends),
       Plot.ruleX(here, { x: at, y1: (p) => p.loss.lower, y2: (p) => p.loss.upper, stroke: "color", strokeWidth: 2 }),
       Plot.dot(here, { x: at, y: (p) => p.loss.mean, fill: "color", stroke: COLORS.paper, r: 5 }),
       ...label.map((one) =>
@@ -67,6 +69,23 @@ function crossing(v: Verdict, [low, high]: [number, number]): Plot.Markish {
   ];
 }
 
+/** The user's own runs of this student, as small rings with their standard errors. */
+function measured(v: Verdict, [low, high]: [number, number]): Plot.Markish[] {
+  const size = best(v.headline).studentParams;
+  const runs = (data().study?.runs ?? []).filter((run) => {
+    const x = Math.log10(run.tokens);
+    return run.role === "student" && Math.abs(Math.log(run.params / size)) < Math.log(1.25) && x >= low && x <= high;
+  });
+  const color = (run: RunData) => (run.teacher === null ? COLORS.pretrain : COLORS.distil);
+  const x = (run: RunData) => Math.log10(run.tokens);
+  return [
+    Plot.ruleX(runs.filter((run) => run.loss_se !== null), {
+      x, y1: (run: RunData) => run.loss - run.loss_se!, y2: (run: RunData) => run.loss + run.loss_se!, stroke: color, strokeWidth: 0.8,
+    }),
+    Plot.dot(runs, { x, y: "loss", stroke: color, fill: COLORS.paper, r: 3 }),
+  ];
+}
+
 function outside(points: LossPoint[], at: (p: { at: number }) => number): Plot.Markish {
   const step = at(points[1]!) - at(points[0]!);
   return Plot.rectX(points.filter((p) => p.isOutside), {
@@ -74,9 +93,11 @@ function outside(points: LossPoint[], at: (p: { at: number }) => number): Plot.M
   });
 }
 
-/** Each line is named beside itself, on the side where the two are apart. */
+/** Each line is named beside itself, where the two are apart. */
 function labels(points: LossPoint[]) {
-  const p = points[Math.round(points.length * 0.16)]!;
+  const gap = (p: LossPoint) => Math.abs(p.alone.mean - p.distilled.mean);
+  const [left, right] = [points[3]!, points[Math.round(points.length * 0.68)]!];
+  const p = gap(left) >= gap(right) ? left : right;
   const isBelow = p.distilled.mean < p.alone.mean;
   return [
     { at: p.at, y: p.alone.mean, text: "without a teacher", color: COLORS.pretrain, dy: isBelow ? -16 : 16 },

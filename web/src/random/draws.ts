@@ -30,12 +30,23 @@ export class Draws {
   /** So many normal variates that follow; the beginning never changes. */
   stream(length: number): Float64Array {
     if (this.normals.length < length) {
-      const longer = new Float64Array(length);
+      const longer = new Float64Array(Math.max(length, 2 * this.normals.length));
       longer.set(this.normals);
       this.normals = longer;
     }
     for (; this.filled < length; this.filled++) this.normals[this.filled] = normal(this.bits);
     return this.normals;
+  }
+
+  /** Draw ahead what more options will need, a slice at a time; done once for `options` of them. */
+  static *ahead(options: number): Generator<void> {
+    for (let most = 1; most <= 2 * options + 1; most++) {
+      for (const drawn of Draws.kept.values()) {
+        if (drawn.filled >= most * drawn.count) continue;
+        yield;
+        drawn.stream(most * drawn.count);
+      }
+    }
   }
 
   private static readonly kept = new Map<string, Draws>();
