@@ -2,8 +2,8 @@
 
     python benchmarks/page.py --out benchmarks/results/page.json
 
-Needs playwright (pip) and Chromium (Debian). Every change is typed into the real page; the clock runs from the input event
-to the verdict in the document, and to the last figure drawn.
+Needs playwright (pip) and Chromium (Debian). Every change is typed into the real page; the clock runs from the input
+event to the verdict in the document, and to the last figure drawn.
 """
 
 import argparse
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from distillaw.page.write import write_planner_page
 
+_TOKENS = ["21B", "25B", "30B", "40B", "60B", "90B", "22B", "27B", "33B", "44B"]
+_SIZES = ["1.1B", "1.2B", "1.4B", "2B", "900M", "800M", "700M", "1.5B", "1.6B"]
+_BILLS = ["1.1e21", "2e21", "3e21", "5e21", "9e20", "8e20", "7e20"]
 CHANGES = {
-    "tokens, one teacher": ("", "budget", ["21B", "25B", "30B", "40B", "60B", "90B", "22B", "27B", "33B", "44B"]),
+    "tokens, one teacher": ("", "budget", _TOKENS),
     "tokens, four teachers": (
-        "teacher=pythia-1.4b&teacher=pythia-2.8b&teacher=pythia-6.9b&teacher=pythia-12b&own=", "budget",
-        ["21B", "25B", "30B", "40B", "60B", "90B", "22B", "27B", "33B", "44B"]),
-    "compute, a teacher to train": (
-        "budgetKind=compute&budget=1e21", "student", ["1.1B", "1.2B", "1.4B", "2B", "900M", "800M", "700M", "1.5B", "1.6B"]),
-    "compute, free size": (
-        "budgetKind=compute&budget=1e21&student=&maxStudent=3B", "budget", ["1.1e21", "2e21", "3e21", "5e21", "9e20", "8e20", "7e20"]),
+        "teacher=pythia-1.4b&teacher=pythia-2.8b&teacher=pythia-6.9b&teacher=pythia-12b&own=", "budget", _TOKENS),
+    "compute, a teacher to train": ("budgetKind=compute&budget=1e21", "student", _SIZES),
+    "compute, free size": ("budgetKind=compute&budget=1e21&student=&maxStudent=3B", "budget", _BILLS),
 }  # fmt: skip
 MEASURE = """([id, value]) => new Promise(done => {
   const said = document.querySelector('[data-testid=sentence]'), input = document.getElementById(id);

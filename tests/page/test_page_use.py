@@ -55,6 +55,16 @@ def test_a_slider_moves_the_verdict(open_page, planner):
     )
 
 
+def test_a_click_on_the_map_asks_about_that_point(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    page.locator("[data-testid=figure-map] svg").click(position={"x": 120, "y": 100})
+    assert page.input_value("#student") != "1B" and page.input_value("#budget") != "20B"
+    page.wait_for_function(
+        "document.querySelector('[data-testid=sentence]').innerText.includes(document.getElementById('student').value)"
+    )
+
+
 def test_wrong_input_is_said_and_the_last_answer_is_marked_old(open_page, planner):
     page = open_page(planner)
     page.fill("#budget", "20Q")
@@ -158,19 +168,26 @@ def test_the_light_says_where_the_law_holds(open_page, planner):
 def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_path):
     from distillaw.page.study import study_laws, study_on_page
     from distillaw.planning.api import plan
-    from distillaw.planning.record import read_study
+    from distillaw.planning.record import is_near, read_study
 
     write_study(tmp_path / "study", World())
     record = read_study(tmp_path / "study")
     path = write_planner_page(tmp_path / "planner.html", study_laws(record), study_on_page(record))
     page = open_page(path)
-    assert "Your study" in text(page, "study")
-    page.locator("[data-testid=study] summary").click()
+    cells = study_on_page(record)["cells"]
+    params, tokens = record.target
+    here = next(
+        c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01)
+    )
+    assert here["sentence"] in text(page, "measured")
     page.locator("[data-testid=study] td button").first.click()
-    page.wait_for_selector("[data-testid=measured]")
+    page.wait_for_function(
+        "said => document.querySelector('[data-testid=measured]')?.innerText.includes(said)",
+        arg=cells[0]["sentence"],
+    )
     run = min(record.students, key=lambda run: (run.params, run.tokens))
     theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
-    assert theirs.sentence in text(page, "measured")
+    assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,18 @@ interface Found {
 
 const NOTHING: Found = { n: 0, d: 0, loss: Infinity };
 
+const agreeing = new WeakMap<Ensemble, boolean>();
+
+/** True if all laws have one supervised half, so that a teacher's loss is the same under each. */
+function agreeOnTeachers(ensemble: Ensemble): boolean {
+  let found = agreeing.get(ensemble);
+  if (found === undefined) {
+    const first = JSON.stringify(ensemble[0]!.plain);
+    agreeing.set(ensemble, (found = ensemble.every((law) => JSON.stringify(law.plain) === first)));
+  }
+  return found;
+}
+
 /** One student with its budget, and what a teacher (ln N_T, ln D_T) costs it and brings. */
 export class Cell {
   readonly training: number;
@@ -65,13 +77,12 @@ export class Cell {
     readonly effective: (d: number) => number,
   ) {
     this.training = constants().training_factor * forward(Math.exp(n));
-    const first = JSON.stringify(ensemble[0]!.plain);
-    this.agree = ensemble.length > 1 && ensemble.every((law) => JSON.stringify(law.plain) === first);
+    this.agree = agreeOnTeachers(ensemble);
   }
 
   withScouts(): Cell {
+    if (this.ensemble.length <= SCOUTS) return this;
     const some = thinned(this.ensemble, SCOUTS);
-    if (some.length === this.ensemble.length) return this;
     return new Cell(some, this.n, this.compute, this.shares, this.fewest, this.forward, this.effective);
   }
 

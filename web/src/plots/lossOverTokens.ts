@@ -1,6 +1,7 @@
 /** Loss against training tokens: distilled and supervised with bands, and where supervised training catches up. */
 import * as Plot from "@observablehq/plot";
 import { best } from "../plan/evidence";
+import type { Interval } from "../plan/intervals";
 import type { Verdict } from "../plan/plan";
 import { type RunData, data } from "../data/bundle";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
@@ -26,12 +27,12 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
       domain: ends, ticks: logTicks(ends[0], ends[1], width < 420 ? 4 : 7), tickFormat: countTick,
       label: "training tokens of the student →", labelAnchor: "center", labelOffset: 36,
     },
-    y: { label: "↑ loss, nats per token", grid: true, nice: true, ticks: 6 },
+    y: { label: "↑ loss, nats per token", grid: true, nice: true, ticks: 6, domain: heights(points, here.map((h) => h.loss)) },
     marks: [
       hatch(HATCH),
       crossing(v, ends),
-      Plot.areaY(points, { x: at, y1: (p) => p.alone.lower, y2: (p) => p.alone.upper, fill: COLORS.pretrain, fillOpacity: 0.16 }),
-      Plot.areaY(points, { x: at, y1: (p) => p.distilled.lower, y2: (p) => p.distilled.upper, fill: COLORS.distil, fillOpacity: 0.18 }),
+      Plot.areaY(points, { x: at, y1: (p) => p.alone.lower, y2: (p) => p.alone.upper, fill: COLORS.pretrain, fillOpacity: 0.16, clip: true }),
+      Plot.areaY(points, { x: at, y1: (p) => p.distilled.lower, y2: (p) => p.distilled.upper, fill: COLORS.distil, fillOpacity: 0.18, clip: true }),
       outside(points, at),
       Plot.lineY(points, { x: at, y: (p) => p.alone.mean, stroke: COLORS.pretrain, strokeWidth: 2, strokeDasharray: "6 3" }),
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
@@ -47,6 +48,15 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
     ],
     color: { type: "identity" },
   }) as SVGElement;
+}
+
+/** Room for both lines and the intervals of the verdict; bands that grow beyond it, far outside the range, are cut. */
+function heights(points: LossPoint[], here: Interval[]): [number, number] {
+  const means = points.flatMap((p) => [p.alone.mean, p.distilled.mean]);
+  const room = 0.6 * Math.max(...here.map((h) => h.upper - h.lower));
+  const low = Math.min(...means, ...here.map((h) => h.lower));
+  const high = Math.max(...means, ...here.map((h) => h.upper));
+  return [low - room, high + room];
 }
 
 /** The region in which supervised training catches up, where it lies in sight. */
