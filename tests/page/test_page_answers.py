@@ -95,14 +95,12 @@ def losses(row, *, of):
     return [row[of][end] for end in ("mean", "lower", "upper")]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_the_answer_is_that_of_the_command(name, page, monkeypatch):
-    # what would change the answer has a test of its own; it takes most of the command's time
-    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
-    words = page.evaluate("q => distillaw.arguments(q)", SCENARIOS[name])
+def check_answer(page, question):
+    """Ask both, compare everything that both say."""
+    words = page.evaluate("q => distillaw.arguments(q)", question)
     done = answer(*words, "--json")
     assert done.returncode == 0, done.stderr
-    theirs, ours = json.loads(done.stdout), page.evaluate("q => distillaw.plan(q)", SCENARIOS[name])
+    theirs, ours = json.loads(done.stdout), page.evaluate("q => distillaw.plan(q)", question)
     assert ours["verdict"] == theirs["verdict"] and ours["sentence"] == theirs["sentence"]
     # one draw in 20,000 may lie between the two roundings of a margin
     assert ours["probability"] == pytest.approx(theirs["probability"], abs=1.01 / 20_001)
@@ -131,6 +129,49 @@ def test_the_answer_is_that_of_the_command(name, page, monkeypatch):
                 )
     if theirs["teacher_sizes"] is not None:
         assert ours["teacher_sizes"]["best"] == pytest.approx(theirs["teacher_sizes"]["best"], rel=1e-5)
+    return theirs
+
+
+@pytest.fixture
+def without_flips(monkeypatch):
+    """What would change the answer has a test of its own; it takes most of the command's time."""
+    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_answer_is_that_of_the_command(name, page, without_flips):
+    check_answer(page, SCENARIOS[name])
+
+
+def test_a_fitted_law_and_the_published_ones_agree_on_the_same_answer(open_page, tmp_path, without_flips):
+    """Two sources that may decide: their densities are multiplied, in the order of the first one's draws."""
+    law, path = str(tmp_path / "law.json"), tmp_path / "planner.html"
+    write_runs(tmp_path / "runs.csv", published("surrogate-s1"))
+    fitted = answer(
+        "fit", tmp_path / "runs.csv", "--law", "distillation-kappa", "--bootstrap", 16, "--out", law
+    )
+    assert fitted.returncode == 0, fitted.stderr
+    assert answer("page", "--law", law, "--out", path).returncode == 0
+    page = open_page(path)
+    theirs = [
+        check_answer(page, {"law": law}),
+        check_answer(page, {"law": law, **bill("1e21"), "own": own(("3B", "60B", ""), ("8B", "2T", ""))}),
+    ]
+    assert all(sum(e["decides"] for e in one["evidence"]) == 2 for one in theirs)
+
+
+def write_runs(path, law):
+    """Runs of a world in which a law is true but for noise of 0.2 %."""
+    rng = np.random.default_rng(3)
+    lines = ["params,tokens,loss,teacher_loss"]
+    for n in np.geomspace(1.5e8, 1.2e10, 5):
+        for d in n * np.array([20, 80, 320]):
+            noise = np.exp(rng.normal(0, 0.002, size=5))
+            lines.append(f"{n},{d},{law.supervised(params=n, tokens=d) * noise[0]},")
+            for t, e in zip((1.9, 2.1, 2.3, 2.6), noise[1:], strict=True):
+                loss = law.distillation(student_params=n, student_tokens=d, teacher_loss=t) * e
+                lines.append(f"{n},{d},{loss},{t}")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def test_the_answers_of_the_scenarios_differ(page):
