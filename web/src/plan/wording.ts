@@ -8,7 +8,7 @@ import {
 import type { Flip } from "./flips";
 import { type Interval, intervalOf } from "./intervals";
 import { mean } from "../laws/numerics";
-import type { EqualCompute } from "./plan";
+import type { EqualCompute, Verdict } from "./plan";
 import { type Situation, sizeText } from "./situation";
 
 export const TITLES: Record<Answer, string> = {
@@ -20,6 +20,13 @@ export function percent(probability: number): string {
   if (probability > 0.995) return "over 99 %";
   if (probability < 0.005) return "under 1 %";
   return `${(100 * probability).toFixed(0)} %`;
+}
+
+/** How sure the call is, beside its title. */
+export function chance(v: Verdict): string {
+  if (v.call.verdict !== "too-close") return `${percent(v.call.probability)} likely`;
+  if (!v.headline.isDecisive) return "no law reaches this question";
+  return `distilling ${percent(v.call.distil)}, pretraining ${percent(v.call.pretrain)}`;
 }
 
 /** A loss or gain with the digits its noise supports: three, or four where they mean something. */
