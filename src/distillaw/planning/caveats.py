@@ -10,7 +10,7 @@ from distillaw.planning.predictions import PRUNED_WORTH
 from distillaw.planning.situation import Situation
 from distillaw.quantities import format_count, format_flop
 
-_PAID = {
+PAID = {
     "best-case": "the teacher and its logits are free",
     "inference": "the teacher exists; its logits are computed for this student and counted",
     "pretraining": "the teacher is trained for this; its logits are free",
@@ -58,7 +58,7 @@ def assumptions(situation: Situation, headline: Evidence) -> list[str]:
 def _who_pays(situation: Situation) -> str:
     if situation.shares is not None:
         return f"shares of logits {situation.shares.delta_lgt:g} and of teacher training {situation.shares.delta_pre:g}"
-    return f"cost scenario {situation.scenario}: {_PAID[situation.scenario]}"
+    return f"cost scenario {situation.scenario}: {PAID[situation.scenario]}"
 
 
 def _repeats(situation: Situation, headline: Evidence) -> list[str]:
@@ -107,7 +107,7 @@ def caveats(
             "a law chose the student's size, and such a size is good partly by luck: the probability of distilling is "
             "too high then, and 20 tokens per parameter without a teacher did as well (docs/verdict.md). Fix --student"
         )
-    silent = [e for e in evidence if e is not headline and not e.speaks and e.kind == "fitted"]
+    silent = [e for e in evidence if e.source != headline.source and not e.speaks and e.kind == "fitted"]
     found += [
         f"{e.source}: {e.status}: {e.note}" for e in silent if e.status not in ("NOT_FITTED", "TEACHER_SIZE")
     ]
@@ -137,7 +137,7 @@ def _unbelieved(evidence: Sequence[Evidence], headline: Evidence, sources: Sourc
     found = [
         f"{e.source} was asked for and may not carry a plan ({e.status}: {e.note})"
         for e in asked
-        if e is not headline
+        if e.source != headline.source
     ]
     if headline.is_decisive:
         return found

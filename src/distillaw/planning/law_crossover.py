@@ -21,7 +21,7 @@ from distillaw.planning.voices import Voice
 
 _SPAN = (0.1, 1000.0)
 """Budgets searched, in units of the present one."""
-_POINTS, _QUANTILES, _MEMBERS = 81, 21, 40
+_POINTS, QUANTILES, _MEMBERS = 81, 21, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,6 @@ def _crossings(
     d = [np.log(effective_tokens(situation, one))[None] for one in tokens]
     t = teacher_losses(ensemble, situation, law.scale.teacher_on_law_text(row.teacher))[:, None]
     alone, distilled = np.exp(ensemble.log_supervised(n, d[0])), np.exp(ensemble.log_distilled(n, d[1], t))
-    shifts = law.doubt * np.array([NormalDist().inv_cdf((k + 0.5) / _QUANTILES) for k in range(_QUANTILES)])
+    shifts = law.doubt * np.array([NormalDist().inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)])
     gains = law.scale.ratio * (alone - distilled)[:, None, :] + shifts[:, None]
     return crossings(grid, gains.reshape(-1, len(grid)))

@@ -158,7 +158,7 @@ def _reasons(
     if headline.is_decisive and band is not None and band.median is None:
         found.append(_no_crossover(band))
     for other in evidence:
-        if other is not headline and other.speaks and other.is_decisive:
+        if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(
                 f"{other.source[0].upper()}{other.source[1:]} put the gain at "
                 f"{interval(Interval.of(other.gain_draws, level))}."

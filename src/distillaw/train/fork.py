@@ -156,8 +156,8 @@ def _lane(
         teacher_flops=teaching.flops if teaching.teacher else 0.0, device=group.ranks.device,
         precision=recipe.precision, world=group.ranks.world,
     )  # fmt: skip
-    return Lane(trainer=trainer, schedule=schedule, until=until, log=home / "metrics.jsonl", checkpoint=home / "state",
-                identity=identity, speed=speed, source=teaching.source, mirror=group.mirror)  # fmt: skip
+    return Lane(trainer=trainer, schedule=schedule, until=until, home=home, identity=identity,
+                speed=speed, source=teaching.source, mirror=group.mirror)  # fmt: skip
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The planner page: one HTML file with every law, device and teacher inside, exact to the library (docs/page.md)."""

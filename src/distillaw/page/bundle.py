@@ -1,0 +1,160 @@
+"""What the planner page computes with, as one JSON object: laws, doubts, devices, teachers, constants.
+
+The page has equations of its own (web/src), and no number: every coefficient and every constant of the planning comes
+from here, so that page and command cannot drift apart. Infinite logarithms (a term that is not there) become null.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import NormalDist
+
+import numpy as np
+
+from distillaw.accounting.families import named_models
+from distillaw.accounting.flops import TRAINING_FACTOR
+from distillaw.accounting.hardware import hardware_presets
+from distillaw.errors import ConfigError
+from distillaw.laws.base import Array, Box
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.planning import (
+    api,
+    bills,
+    caveats,
+    consensus,
+    decision,
+    gains,
+    law_crossover,
+    law_evidence,
+    options,
+    predictions,
+    situation,
+    teacher_curve,
+    teacher_range,
+    text_scale,
+    voices,
+)
+from distillaw.planning.voices import LawLike, Voice, find_voices
+from distillaw.version import __version__
+
+PAGE_SCHEMA = 1
+"""Of the embedded object; the built page reads this version only."""
+
+
+def planner_bundle(
+    asked: Sequence[tuple[str, str, LawLike]] = (), study: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Everything that the page embeds.
+
+    Args:
+        asked: laws that people may consult first: the name for `distillaw plan --law`, a label, the law.
+        study: runs and measured cells of a study (`page/study.py`).
+
+    Raises:
+        ConfigError: a law that says nothing of teachers.
+    """
+    return {
+        "schema_version": PAGE_SCHEMA,
+        "version": __version__,
+        "published": [_voice(v) for v in find_voices(None, [], published_too=True)],
+        "asked": [
+            {"name": name, "label": label, "voice": _voice(_asked(name, law))} for name, label, law in asked
+        ],
+        "laws": [_law(published(name)) for name in laws_available()],
+        "hardware": [asdict(preset) for preset in hardware_presets().values()],
+        "teachers": _teachers(),
+        "constants": _constants(),
+        "study": study,
+    }
+
+
+def _asked(name: str, law: LawLike) -> Voice:
+    """The voice of a law, called as the command calls it."""
+    [voice] = find_voices(None, [law], published_too=False)
+    if voice.rival is not None:
+        raise ConfigError(f"law {name!r}: laws with a rival are asked through their study only")
+    return voice
+
+
+def _voice(voice: Voice) -> dict[str, object]:
+    line = voice.line
+    return {
+        "source": voice.source, "kind": voice.kind, "status": voice.status, "note": voice.note,
+        "ensemble": None if voice.ensemble is None else _ensemble(voice.ensemble),
+        "range": [list(bound) for bound in voice.range.bounds], "doubt": asdict(voice.doubt),
+        "may_decide": voice.may_decide, "is_refused": voice.is_refused, "members": list(voice.members),
+        "warnings": list(voice.warnings),
+        "line": None if line is None else {
+            "slope": line.slope, "intercept": line.intercept, "smallest_student": line.smallest_student,
+        },
+    }  # fmt: skip
+
+
+def _ensemble(ensemble: LawEnsemble) -> dict[str, object]:
+    student = {name: _column(values) for name, values in ensemble.student.items()} or None
+    return {"plain": {name: _column(values) for name, values in ensemble.plain.items()}, "student": student}
+
+
+def _column(values: Array) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in np.atleast_1d(values)]
+
+
+def _law(law: PublishedLaw) -> dict[str, object]:
+    """One published set for people: where each coefficient comes from and what is wrong with it."""
+    record = law.record
+    parts = (
+        ("supervised", law.supervised),
+        ("distillation", law.distillation),
+        ("capacity_gap", law.capacity_gap),
+    )
+    ensemble = None if law.supervised is None else LawEnsemble.of([(law.supervised, law.distillation)])
+    return {
+        "name": law.name, "title": record.title, "source": record.source, "obtained": record.obtained,
+        "published": record.published, "data": record.data, "interval": record.interval,
+        "form": type(law.distillation).__name__ if law.distillation is not None else "",
+        "problems": list(record.known_problems),
+        "coefficients": {
+            part: {c.symbol: {"value": c.value, "low": c.low, "high": c.high} for c in found}
+            for part, found in record.coefficients
+        },
+        "range": {part: _box(one.range) for part, one in parts if one is not None},
+        "ensemble": None if ensemble is None else _ensemble(ensemble),
+    }  # fmt: skip
+
+
+def _box(box: Box) -> dict[str, list[float]]:
+    return {name: [low, high] for name, low, high in box.bounds}
+
+
+def _teachers() -> list[dict[str, object]]:
+    """Real models that a law can judge: those whose training tokens are published."""
+    return [
+        {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
+         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1), "source": m.tokens_source.text}
+        for m in named_models() if m.tokens is not None
+    ]  # fmt: skip
+
+
+def _constants() -> dict[str, object]:
+    """What the planning modules decide with, under the names that web/src/data/bundle.ts reads."""
+    correction = published("muennighoff2023")
+    assert correction.repetition is not None
+    quantiles = law_crossover.QUANTILES
+    return {
+        "margin": decision.MARGIN, "sure": decision.SURE, "common": law_evidence.COMMON,
+        "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
+        "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
+        "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
+        "pruned_worth": predictions.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
+        "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
+        "smallest_student": situation.SMALLEST_STUDENT, "larger": options.LARGER, "most_pruned": options.MOST_PRUNED,
+        "largest": situation.LARGEST, "ladder": api.LADDER, "ladder_ratio": api.LADDER_RATIO,
+        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM, "draws": gains.DRAWS,
+        "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
+        "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,
+        "repeat_source": correction.record.source, "few_tokens": caveats.FEW_TOKENS,
+        "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
+        "paid": caveats.PAID, "between": bills.BETWEEN,
+        "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in bills.FAMILIES],
+    }  # fmt: skip

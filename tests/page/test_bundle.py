@@ -1,0 +1,74 @@
+"""What is embedded: complete, plain JSON, nothing that could end the script it stands in."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from distillaw.laws.published import laws_available
+from distillaw.page.bundle import planner_bundle
+from distillaw.page.write import planner_page
+from in_process import answer
+
+
+def embedded(text):
+    start = text.index('id="distillaw-data">') + len('id="distillaw-data">')
+    return json.loads(text[start : text.index("</script>", start)])
+
+
+def test_every_law_comes_with_its_source_and_a_loss():
+    bundle = planner_bundle()
+    assert [law["name"] for law in bundle["laws"]] == laws_available()
+    for law in bundle["laws"]:
+        assert law["source"] and law["obtained"] and law["coefficients"]
+    first = bundle["published"][0]
+    assert first["members"] == ["surrogate-s1", "surrogate-s2", "surrogate-s3"]
+    assert math.exp(first["ensemble"]["plain"]["log_A"][0]) == pytest.approx(3355, rel=1e-12)
+
+
+def test_every_device_and_teacher_says_where_its_numbers_come_from():
+    bundle = planner_bundle()
+    assert all(h["peak_source"] and h["mfu_source"] for h in bundle["hardware"])
+    assert all(t["source"] and t["tokens"] > 0 for t in bundle["teachers"])
+    assert len(bundle["teachers"]) > 20
+
+
+def test_the_page_holds_the_data_once_and_nothing_that_ends_its_script():
+    text = planner_page()
+    found = embedded(text)
+    assert found == json.loads(json.dumps(planner_bundle()))
+    body = text[text.index('id="distillaw-data">') :]
+    assert "<" not in body[: body.index("</script>")].split(">", 1)[1]
+
+
+def test_the_page_names_no_address_to_load_from():
+    text = planner_page()
+    for what in ('src="http', "src='http", 'href="http', "@import", "fetch(", "XMLHttpRequest", "WebSocket("):
+        assert what not in text, what
+
+
+def test_the_command_writes_the_page_and_says_so(tmp_path):
+    path = tmp_path / "planner.html"
+    done = answer("page", "--out", path)
+    assert done.returncode == 0 and "no network" in done.stdout
+    assert embedded(path.read_text(encoding="utf-8"))["study"] is None
+    again = json.loads(answer("page", "--out", path, "--law", "busbridge2025", "--json").stdout)
+    assert again["bytes"] == path.stat().st_size and again["laws"] == ["busbridge2025"]
+
+
+def test_wrong_input_is_refused_with_what_to_do(tmp_path):
+    unknown = answer("page", "--out", tmp_path / "p.html", "--law", "busbrige2025")
+    assert unknown.returncode == 2 and "did you mean 'busbridge2025'" in unknown.stderr
+    missing = answer("page", "--out", tmp_path / "p.html", "--study", tmp_path / "none")
+    assert missing.returncode == 1 and "no such folder" in missing.stderr
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_a_page_needs_neither_torch_nor_matplotlib(tmp_path):
+    code = (
+        "import sys; from distillaw.page.write import planner_page; planner_page(); "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,233 @@
+"""The page as people use it: inputs, links, files, keyboard, screen reader, paper."""
+
+import csv
+import io
+import shlex
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
+
+import pytest
+from synthetic_study import World, write_study
+
+from distillaw.page.write import write_planner_page
+from in_process import answer
+
+pytestmark = pytest.mark.slow
+
+FIGURES = ("loss-over-tokens", "loss-over-teacher", "map", "cost")
+
+
+def text(page, name):
+    return page.inner_text(f"[data-testid={name}]")
+
+
+def downloaded(page, name):
+    with page.expect_download() as waiting:
+        page.click(f"[data-testid={name}]")
+    return waiting.value.path().read_bytes()
+
+
+def test_a_change_of_input_changes_verdict_and_figures(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    before, drawn = text(page, "sentence"), page.inner_html("[data-testid=figure-loss-over-tokens] .frame")
+    page.fill("#budget", "200B")
+    page.wait_for_function(
+        "old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before
+    )
+    page.wait_for_function(
+        "old => document.querySelector('[data-testid=figure-loss-over-tokens] .frame').innerHTML !== old",
+        arg=drawn,
+    )
+    assert "200B tokens" in text(page, "sentence") and "200B" in text(page, "command")
+
+
+def test_a_slider_moves_the_verdict(open_page, planner):
+    page = open_page(planner)
+    before = text(page, "sentence")
+    page.focus("[data-testid=budget-slider]")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    assert page.input_value("#budget") != "20B"
+    page.wait_for_function(
+        "old => document.querySelector('[data-testid=sentence]').innerText !== old", arg=before
+    )
+
+
+def test_a_click_on_the_map_asks_about_that_point(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    page.locator("[data-testid=figure-map] svg").click(position={"x": 120, "y": 100})
+    assert page.input_value("#student") != "1B" and page.input_value("#budget") != "20B"
+    page.wait_for_function(
+        "document.querySelector('[data-testid=sentence]').innerText.includes(document.getElementById('student').value)"
+    )
+
+
+def test_wrong_input_is_said_and_the_last_answer_is_marked_old(open_page, planner):
+    page = open_page(planner)
+    page.fill("#budget", "20Q")
+    assert "cannot read '20Q'" in text(page, "problem")
+    assert page.get_attribute("[data-testid=answer]", "aria-busy") == "true"
+    page.fill("#budget", "1M")
+    assert "tokens per parameter" in text(page, "problem")
+    page.fill("#budget", "20B")
+    assert page.locator("[data-testid=problem]").count() == 0
+
+
+def test_a_link_holds_the_whole_question(open_page, planner):
+    page = open_page(planner)
+    page.select_option("#budget-kind", "money")
+    page.fill("#budget", "500000")
+    page.select_option("#device", "a100-80gb")
+    page.fill("#price", "1.25")
+    page.select_option("#named", "Llama-3.1-8B")
+    page.fill("[data-testid=own-loss-0]", "1.9")
+    page.select_option("#scenario", "pretraining-inference")
+    page.check("[data-testid=logits-stored]")
+    page.fill("#students-served", "6")
+    page.uncheck("[data-testid=may-train]")
+    sentence, command = text(page, "sentence"), text(page, "command")
+    again = open_page(planner, page.url.split("#")[1])
+    assert text(again, "sentence") == sentence and text(again, "command") == command
+    again.evaluate("location.hash = ''")
+    again.wait_for_function(
+        "old => document.querySelector('[data-testid=command]').innerText !== old", arg=command
+    )
+    assert text(again, "command").startswith("distillaw plan --student 1B --tokens 20B")
+
+
+def test_the_command_shown_gives_the_same_sentence(open_page, planner):
+    page = open_page(planner)
+    page.fill("#student", "300M")
+    page.fill("#budget", "6B")
+    [name, *words] = shlex.split(text(page, "command"))
+    assert name == "distillaw"
+    done = answer(*words)
+    assert done.returncode == 0 and text(page, "sentence").rstrip(".") in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_saved_as_svg_and_png(name, open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector(f"[data-testid=figure-{name}] svg")
+    svg = downloaded(page, f"{name}-svg").decode()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in svg
+    assert (
+        len(list(root.iter("{http://www.w3.org/2000/svg}path")))
+        + len(list(root.iter("{http://www.w3.org/2000/svg}rect")))
+        > 3
+    )
+    png = downloaded(page, f"{name}-png")
+    assert png.startswith(b"\x89PNG\r\n\x1a\n") and len(png) > 10_000
+
+
+def test_tables_are_saved_as_csv(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-loss-over-tokens] svg")
+    rows = list(csv.DictReader(io.StringIO(downloaded(page, "save-csv").decode())))
+    ours = page.evaluate("distillaw.plan({})")
+    assert [row["strategy"] for row in rows] == [row["name"] for row in ours["strategies"]]
+    assert float(rows[0]["loss_mean"]) == ours["strategies"][0]["loss"]["mean"]
+    curve = list(csv.DictReader(io.StringIO(downloaded(page, "loss-over-tokens-csv").decode())))
+    assert len(curve) > 20 and all(
+        float(r["alone_lower"]) < float(r["alone_mean"]) < float(r["alone_upper"]) for r in curve
+    )
+
+
+def test_the_question_is_saved_as_toml(open_page, planner):
+    page = open_page(planner)
+    page.select_option("#named", "pythia-1.4b")
+    found = tomllib.loads(downloaded(page, "save-toml").decode())["plan"]
+    assert found == {
+        "student": "1B", "tokens": "20B", "teacher": ["pythia-1.4b"],
+        "teacher-params": ["8B"], "teacher-tokens": ["2T"],
+    }  # fmt: skip
+    words = [
+        w
+        for key, value in found.items()
+        for w in (f"--{key}", *([value] if isinstance(value, str) else value))
+    ]
+    assert ["distillaw", "plan", *words] == shlex.split(text(page, "command"))
+
+
+def test_the_light_says_where_the_law_holds(open_page, planner):
+    page = open_page(planner)
+    assert page.get_attribute("[data-testid=light]", "data-state") == "inside"
+    page.fill("#student", "50M")
+    page.fill("#budget", "1B")
+    page.wait_for_selector("[data-testid=light][data-state=edge]")
+    page.fill("#student", "1M")
+    page.fill("#budget", "20M")
+    page.wait_for_selector("[data-testid=light][data-state=outside]")
+    assert page.locator("figure").count() == 0 and "unknown" in text(page, "strategies")
+
+
+def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_path):
+    from distillaw.page.study import study_laws, study_on_page
+    from distillaw.planning.api import plan
+    from distillaw.planning.record import is_near, read_study
+
+    write_study(tmp_path / "study", World())
+    record = read_study(tmp_path / "study")
+    path = write_planner_page(tmp_path / "planner.html", study_laws(record), study_on_page(record))
+    page = open_page(path)
+    cells = study_on_page(record)["cells"]
+    params, tokens = record.target
+    here = next(
+        c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01)
+    )
+    assert here["sentence"] in text(page, "measured")
+    page.locator("[data-testid=study] td button").first.click()
+    page.wait_for_function(
+        "said => document.querySelector('[data-testid=measured]')?.innerText.includes(said)",
+        arg=cells[0]["sentence"],
+    )
+    run = min(record.students, key=lambda run: (run.params, run.tokens))
+    theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
+    assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability
+
+
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1440, "light"), (820, "light"), (390, "light"), (1440, "dark"), (390, "dark")]
+)
+def test_axe_finds_nothing_serious(width, theme, open_page, planner):
+    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    page = open_page(planner, viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.wait_for_selector("[data-testid=figure-cost] svg")
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    grave = [f"{v['id']}: {v['nodes'][0]['html'][:120]}: {v['nodes'][0]['failureSummary']}" for v in found
+             if v["impact"] in ("serious", "critical")]  # fmt: skip
+    assert grave == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_everything_is_reached_by_keyboard(open_page, planner):
+    page = open_page(planner)
+    reached = set()
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.dataset.testid || document.activeElement.id || ''"))
+    for name in (
+        "student",
+        "budget",
+        "named",
+        "scenario",
+        "logits-online",
+        "map-svg",
+        "save-toml",
+        "copy-command",
+    ):
+        assert name in reached, name
+
+
+def test_paper_gets_the_answer_without_the_inputs(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    page.emulate_media(media="print")
+    assert page.locator(".inputs").is_hidden() and page.locator("[data-testid=sentence]").is_visible()
+    assert page.pdf().startswith(b"%PDF")

@@ -1,0 +1,186 @@
+/** What `distillaw page` embeds: every number the page computes with comes from the library, none is written here. */
+import type { Question } from "../inputs/question";
+import { Law, type StudentNumbers, type SupervisedNumbers } from "../laws/law";
+
+type Columns<T> = { [K in keyof T]: (number | null)[] };
+
+export interface EnsembleData {
+  plain: Columns<SupervisedNumbers>;
+  /** Null: laws of training alone. */
+  student: Columns<StudentNumbers> | null;
+}
+
+export interface DoubtData {
+  at_home: number;
+  per_efold: number;
+  per_loss: number;
+  per_square: number;
+  reach: number;
+}
+
+export interface VoiceData {
+  source: string;
+  kind: string;
+  status: string;
+  note: string;
+  ensemble: EnsembleData | null;
+  range: [string, number, number][];
+  doubt: DoubtData;
+  may_decide: boolean;
+  is_refused: boolean;
+  members: string[];
+  warnings: string[];
+  line: { slope: number; intercept: number; smallest_student: number } | null;
+}
+
+export interface LawData {
+  name: string;
+  title: string;
+  source: string;
+  obtained: string;
+  published: boolean;
+  data: string;
+  interval: string;
+  form: string;
+  problems: string[];
+  /** part -> symbol -> value and interval. */
+  coefficients: Record<string, Record<string, { value: number; low: number | null; high: number | null }>>;
+  range: Record<string, Record<string, [number, number]>>;
+  ensemble: EnsembleData | null;
+}
+
+export interface HardwareData {
+  name: string;
+  device: string;
+  peak_flop_per_second: number;
+  dtype: string;
+  peak_source: string;
+  mfu: number;
+  mfu_low: number;
+  mfu_high: number;
+  mfu_source: string;
+  price_per_hour: number | null;
+  price_source: string;
+}
+
+export interface NamedTeacherData {
+  name: string;
+  params: number;
+  tokens: number | null;
+  tokenizer: string;
+  estimate_error: number;
+  source: string;
+}
+
+export interface RunData {
+  run_id: string;
+  role: string;
+  params: number;
+  label: string;
+  tokens: number;
+  seed: number;
+  loss: number;
+  loss_se: number | null;
+  teacher: string | null;
+  teacher_loss: number | null;
+}
+
+/** One cell that the study measured in pairs, with the verdict that `distillaw plan --study` gives there. */
+export interface CellData {
+  label: string;
+  params: number;
+  tokens: number;
+  verdict: string;
+  probability: number;
+  sentence: string;
+  gain: { mean: number; lower: number; upper: number };
+  command: string;
+}
+
+export interface StudyData {
+  name: string;
+  folder: string;
+  runs: RunData[];
+  cells: CellData[];
+  /** What the page asks when it is opened. */
+  question: Partial<Question>;
+  problems: string[];
+}
+
+export interface Constants {
+  margin: number;
+  sure: number;
+  common: number;
+  law_dof: number;
+  law_scale: number;
+  other_text_doubt: number;
+  other_text_weight: number;
+  efold_weight: Record<string, number>;
+  largest_gain: number;
+  pruned_worth: number;
+  size_prior: number;
+  usual_ratio: number;
+  smallest_ratio: number;
+  smallest_student: number;
+  larger: number;
+  most_pruned: number;
+  largest: Record<string, number>;
+  ladder: number[];
+  ladder_ratio: number;
+  flat: number;
+  draws: number;
+  /** Of the standard normal distribution, at which a crossing is looked for. */
+  doubt_quantiles: number[];
+  training_factor: number;
+  repeat_scale: number;
+  repeat_source: string;
+  /** Teacher sizes considered over the student's, for `laws/teacher_curve.py`. */
+  tokens_per_param: number;
+  few_tokens: number;
+  scenarios: Record<string, [number, number]>;
+  paid: Record<string, string>;
+  families: { sigma1: number; sigma2: number }[];
+  between: [number, number];
+}
+
+export interface Bundle {
+  schema_version: number;
+  version: string;
+  published: VoiceData[];
+  /** Laws to consult first, as `distillaw plan --law NAME` would; NAME is the key. */
+  asked: { name: string; label: string; voice: VoiceData }[];
+  laws: LawData[];
+  hardware: HardwareData[];
+  teachers: NamedTeacherData[];
+  constants: Constants;
+  study: StudyData | null;
+}
+
+/** The members of an ensemble; JSON has no infinities, and a missing logarithm is that of nothing. */
+export function lawsOf(data: EnsembleData): Law[] {
+  const size = data.plain.alpha.length;
+  const pick = <T extends object>(columns: Columns<T>, k: number): T =>
+    Object.fromEntries(Object.entries(columns).map(([name, v]) => [name, (v as (number | null)[])[k] ?? -Infinity])) as T;
+  return Array.from(
+    { length: size },
+    (_, k) => new Law(pick(data.plain, k), data.student && pick(data.student, k)),
+  );
+}
+
+/** The element that `distillaw page` fills. */
+export const DATA_ID = "distillaw-data";
+
+let bundle: Bundle | null = null;
+
+export function useBundle(data: Bundle): void {
+  bundle = data;
+}
+
+export function data(): Bundle {
+  if (bundle === null) throw new Error("the page holds no data: `distillaw page` writes it");
+  return bundle;
+}
+
+export function constants(): Constants {
+  return data().constants;
+}

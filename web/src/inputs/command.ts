@@ -1,0 +1,62 @@
+/** The question as `distillaw plan` is asked it, and as a TOML file: both give the same answer. */
+import { DEFAULTS, type Question } from "./question";
+
+type Words = [name: string, values: readonly string[]];
+
+/** Options of the command, defaults left out. */
+function optionsOf(q: Question): Words[] {
+  const found: Words[] = [];
+  const add = (name: string, ...values: string[]) => found.push([name, values.map((v) => v.trim())]);
+  const given = (name: string, value: string, usual = "") => {
+    if (value.trim() && value.trim() !== usual) add(name, value);
+  };
+  given("student", q.student);
+  given("max-student", q.maxStudent);
+  add(q.budgetKind, q.budget);
+  const isBought = q.budgetKind === "device-hours" || q.budgetKind === "money";
+  if (isBought) {
+    given("device", q.device, DEFAULTS.device);
+    given("mfu", q.mfu);
+    if (q.budgetKind === "money") given("price", q.price);
+  }
+  given("unique-tokens", q.uniqueTokens);
+  given("inference-tokens", q.inferenceTokens);
+  if (q.named.length) add("teacher", ...q.named);
+  const own = q.own.filter((t) => t.params.trim() || t.tokens.trim() || t.loss.trim());
+  for (const key of ["params", "tokens", "loss"] as const) {
+    if (own.some((t) => t[key].trim())) add(`teacher-${key}`, ...own.map((t) => t[key]));
+  }
+  if (own.length && q.trainOwn) add("train-teacher");
+  if (q.onlyExisting) add("only-existing");
+  given("scenario", q.scenario, DEFAULTS.scenario);
+  given("logits", q.logits, DEFAULTS.logits);
+  given("students-served", q.studentsServed, DEFAULTS.studentsServed);
+  given("law", q.law);
+  given("level", q.level, DEFAULTS.level);
+  given("vocab", q.vocab, DEFAULTS.vocab);
+  given("context", q.context, DEFAULTS.context);
+  return found;
+}
+
+/** Words of the command after `distillaw`. */
+export function argumentsOf(q: Question): string[] {
+  return ["plan", ...optionsOf(q).flatMap(([name, values]) => [`--${name}`, ...values])];
+}
+
+/** The command for a shell. */
+export function commandOf(q: Question): string {
+  const quoted = (word: string) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+  return ["distillaw", ...argumentsOf(q)].map(quoted).join(" ");
+}
+
+/** The same as TOML, the names of the options as keys. */
+export function tomlOf(q: Question, comment: readonly string[]): string {
+  const text = (value: string) => JSON.stringify(value);
+  const several = ["teacher", "teacher-params", "teacher-tokens", "teacher-loss", "law"];
+  const lines = optionsOf(q).map(([name, values]) => {
+    if (!values.length) return `${name} = true`;
+    return `${name} = ${several.includes(name) ? `[${values.map(text).join(", ")}]` : text(values[0]!)}`;
+  });
+  return [...comment.map((line) => `# ${line}`), "[plan]", ...lines, ""].join("\n");
+}

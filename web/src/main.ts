@@ -1,0 +1,39 @@
+/** Reads the embedded data and mounts the page; `window.distillaw` answers the same questions in the console. */
+import { mount } from "svelte";
+import App from "./App.svelte";
+import { DATA_ID, type Bundle, data, lawsOf, useBundle } from "./data/bundle";
+import { argumentsOf, commandOf } from "./inputs/command";
+import { DEFAULTS, type Question, levelOf, situationOf } from "./inputs/question";
+import { verdictJson } from "./plan/json";
+import { plan } from "./plan/plan";
+import "./page.css";
+
+const found = JSON.parse(document.getElementById(DATA_ID)!.textContent!) as Bundle | null;
+if (found === null) document.getElementById("app")!.textContent = "This file holds no data: `distillaw page --out planner.html` makes one that does.";
+else {
+  useBundle(found);
+  mount(App, { target: document.getElementById("app")! });
+}
+
+const complete = (q: Partial<Question>): Question => ({ ...structuredClone(DEFAULTS as Question), ...q });
+
+Object.assign(window, {
+  distillaw: {
+    /** A verdict under the names of `distillaw plan --json`. */
+    plan: (given: Partial<Question>): unknown => {
+      const q = complete(given);
+      return JSON.parse(JSON.stringify(verdictJson(plan(situationOf(q), q.law ? [q.law] : [], levelOf(q)))));
+    },
+    command: (q: Partial<Question>) => commandOf(complete(q)),
+    arguments: (q: Partial<Question>) => argumentsOf(complete(q)),
+    /** Losses of a published law, nats/token. */
+    supervised: (name: string, params: number, tokens: number) =>
+      Math.exp(lawNamed(name).supervised(Math.log(params), Math.log(tokens))),
+    distillation: (name: string, params: number, tokens: number, teacherLoss: number) =>
+      Math.exp(lawNamed(name).distilled(Math.log(params), Math.log(tokens), Math.log(teacherLoss))),
+  },
+});
+
+function lawNamed(name: string) {
+  return lawsOf(data().laws.find((law) => law.name === name)!.ensemble!)[0]!;
+}

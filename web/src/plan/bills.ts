@@ -1,0 +1,102 @@
+/**
+ * What each option costs, FLOP by part, and what a budget buys. Mirrors `distillaw/planning/bills.py`.
+ *
+ *     C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T) + F(N_S) D_serving
+ */
+import { constants } from "../data/bundle";
+import { clip } from "../laws/numerics";
+import { effective } from "../laws/repetition";
+import { costShares, type CostShares, type Situation, type Teacher } from "./situation";
+
+/** F(N), FLOP per token: a blend of two families of shapes, smooth in N. */
+export function forwardFlop(s: Situation, params: number): number {
+  const { between, families } = constants();
+  const low = Math.log(between[0]);
+  const part = clip((Math.log(params) - low) / (Math.log(between[1]) - low), 0, 1);
+  const share = part * part * (3 - 2 * part);
+  const root = Math.cbrt(params);
+  const [small, large] = families.map((f) => 1 + (f.sigma1 * s.context) / root + (f.sigma2 * s.vocab) / (root * root));
+  return 2 * params * small! ** (1 - share) * large! ** share;
+}
+
+/** Tokens that a student of this size trained alone can have; not positive where serving takes all. */
+export function trainingTokens(s: Situation, params: number): number {
+  if (s.studentTokens !== null) return s.studentTokens;
+  const forward = forwardFlop(s, params);
+  return (s.compute! - forward * s.inferenceTokens) / (constants().training_factor * forward);
+}
+
+/** What one student pays of the teacher's logits and of its training. */
+export function sharesOf(s: Situation, teacher: Teacher | null): CostShares {
+  if (teacher === null) return { logits: 0, training: 0 };
+  const shares = costShares(s);
+  const logits = shares.logits / (s.logits === "stored" ? s.studentsServed : 1);
+  return { logits, training: (teacher.exists ? shares.training : 1) / s.studentsServed };
+}
+
+/** True where this student pays for a teacher whose size, and so whose price, nobody knows. */
+function hidesCost(s: Situation, teacher: Teacher | null): boolean {
+  if (teacher === null || teacher.params !== null) return false;
+  const shares = sharesOf(s, teacher);
+  return Math.max(shares.logits, shares.training) > 0;
+}
+
+/** Tokens that a student of this size can have from a teacher: given, or bought; null where it buys none. */
+export function tokensFor(s: Situation, params: number, teacher: Teacher | null): number | null {
+  if (s.studentTokens !== null) return s.studentTokens;
+  const tokens = tokensBought(s, params, teacher);
+  return tokens > constants().smallest_ratio * params ? tokens : null;
+}
+
+/** The same as a number: 0 where the teacher's size is unknown, negative where it costs too much. */
+export function tokensBought(s: Situation, params: number, teacher: Teacher | null): number {
+  if (hidesCost(s, teacher)) return 0;
+  return tokensOn(s, s.compute!, forwardFlop(s, params), teacher);
+}
+
+/** D = (C - serving - teacher training) / (3 F(N_S) + delta_Lgt F(N_T)). */
+export function tokensOn(s: Situation, compute: number, student: number, teacher: Teacher | null): number {
+  const factor = constants().training_factor;
+  let left = compute - student * s.inferenceTokens;
+  let each = factor * student;
+  if (teacher !== null && teacher.params !== null) {
+    const forward = forwardFlop(s, teacher.params);
+    const shares = sharesOf(s, teacher);
+    left -= shares.training * factor * forward * (teacher.tokens ?? 0);
+    each += shares.logits * forward;
+  }
+  return left / each;
+}
+
+/** FLOP by part at full cost; `total` counts the shares that this student pays. Null where a size is unknown. */
+export interface Bill {
+  student_training: number;
+  teacher_logits: number | null;
+  teacher_training: number | null;
+  serving?: number;
+  total: number | null;
+}
+
+export function bill(s: Situation, params: number, tokens: number, teacher: Teacher | null, taught = 1): Bill {
+  const factor = constants().training_factor;
+  const student = forwardFlop(s, params);
+  const serving = student * s.inferenceTokens;
+  const own = factor * student * tokens + serving;
+  const parts = { student_training: factor * student * tokens, ...(s.inferenceTokens ? { serving } : {}) };
+  if (teacher === null) return { ...parts, teacher_logits: 0, teacher_training: 0, total: own };
+  if (teacher.params === null) {
+    return { ...parts, teacher_logits: null, teacher_training: null, total: hidesCost(s, teacher) ? null : own };
+  }
+  const forward = forwardFlop(s, teacher.params);
+  const shares = sharesOf(s, teacher);
+  const logits = forward * tokens * taught;
+  const training = factor * forward * (teacher.tokens ?? 0);
+  const total = own + shares.logits * logits + shares.training * training;
+  return { ...parts, teacher_logits: logits, teacher_training: training, total };
+}
+
+/** Fresh tokens that these are worth where the data must be repeated (Muennighoff et al. 2023). */
+export function effectiveTokens(s: Situation, tokens: number): number {
+  if (s.uniqueTokens === null || tokens <= s.uniqueTokens) return tokens;
+  return effective(tokens, s.uniqueTokens, constants().repeat_scale);
+}

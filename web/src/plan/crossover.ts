@@ -1,0 +1,123 @@
+/**
+ * Where pretraining catches up with one distillation, as a band. Mirrors `distillaw/planning/crossover.py` and
+ * `law_crossover.py`.
+ */
+import { constants } from "../data/bundle";
+import { thinned } from "../laws/law";
+import { geomspace } from "../laws/numerics";
+import { effectiveTokens, forwardFlop, tokensOn } from "./bills";
+import type { Evidence, Strategy } from "./evidence";
+import { teacherLosses } from "./predictions";
+import type { Situation } from "./situation";
+import { teacherOnLawText } from "./textScale";
+import type { Voice } from "./voices";
+
+export interface Crossover {
+  /** Null where an end lies outside the range searched. */
+  readonly lower: number | null;
+  readonly median: number | null;
+  readonly upper: number | null;
+  readonly shareNone: number;
+  readonly shareBefore: number;
+  readonly searched: readonly [number, number];
+  readonly source: string;
+}
+
+const SPAN = [0.1, 1000] as const;
+const POINTS = 81;
+const MEMBERS = 40;
+
+interface Asked {
+  voice: Voice;
+  doubt: number;
+  scale: number;
+}
+
+/** Bands in tokens (equal tokens) and in FLOP (equal bills); null where no law decides or the bill is unknown. */
+export function lawCrossovers(
+  s: Situation, voices: readonly Voice[], witnesses: readonly Evidence[], row: Strategy, level: number,
+): { tokens: Crossover | null; compute: Crossover | null } {
+  const asked = witnesses.flatMap((e): Asked[] => {
+    const voice = voices.find((v) => v.source === e.source);
+    return voice ? [{ voice, doubt: e.doubt, scale: e.scale }] : [];
+  });
+  if (!asked.length || row.teacher === null) return { tokens: null, compute: null };
+  const source = asked.map((a) => a.voice.source).join(" and ");
+  const tokens = geomspace(...SPAN, POINTS).map((x) => x * row.studentTokens);
+  const byTokens = bandOver(s, asked, row, tokens, tokens, tokens, source, level);
+  const total = row.compute.total;
+  if (total === null) return { tokens: byTokens, compute: null };
+  const student = forwardFlop(s, row.studentParams);
+  const points = [...geomspace(...SPAN, POINTS)]
+    .map((x) => {
+      const c = x * total;
+      return { c, own: tokensOn(s, c, student, null), taught: tokensOn(s, c, student, row.teacher) };
+    })
+    .filter((p) => p.own > 0 && p.taught > 0);
+  const [c, own, taught] = (["c", "own", "taught"] as const).map((k) => Float64Array.from(points, (p) => p[k]));
+  return { tokens: byTokens, compute: bandOver(s, asked, row, c!, own!, taught!, source, level) };
+}
+
+function bandOver(
+  s: Situation, asked: readonly Asked[], row: Strategy, grid: Float64Array, own: Float64Array, taught: Float64Array,
+  source: string, level: number,
+): Crossover | null {
+  if (grid.length < 2) return null;
+  const crossed = asked.map((law) => crossingsOf(s, law, row, grid, own, taught).sort());
+  const fewest = Math.min(...crossed.map((c) => c.length));
+  // laws count alike, however many members they have
+  const alike = crossed.flatMap((c) => Array.from({ length: fewest }, (_, k) => inverted(c, (k + 0.5) / fewest)));
+  const all = Float64Array.from(alike).sort();
+  const tail = (1 - level) / 2;
+  const [lower, median, upper] = [tail, 0.5, 1 - tail].map((q) => {
+    const end = inverted(all, q);
+    return end > 0 && end < Infinity ? end : null;
+  }) as [number | null, number | null, number | null];
+  const share = (is: (x: number) => boolean) => all.filter(is).length / all.length;
+  return {
+    lower, median, upper, shareNone: share((x) => x === Infinity), shareBefore: share((x) => x === 0),
+    searched: [grid[0]!, grid[grid.length - 1]!], source,
+  };
+}
+
+/** numpy's `inverted_cdf` quantile of sorted values. */
+function inverted(sorted: Float64Array, q: number): number {
+  const at = sorted.length * q - 1;
+  const below = Math.floor(at);
+  return sorted[Math.max(0, at === below ? below : below + 1)]!;
+}
+
+/** First point of the grid where the gain is gone, by member and by quantile of the doubt. */
+function crossingsOf(
+  s: Situation, law: Asked, row: Strategy, grid: Float64Array, own: Float64Array, taught: Float64Array,
+): Float64Array {
+  const ensemble = thinned(law.voice.ensemble!, MEMBERS);
+  const n = Math.log(row.studentParams);
+  const scale = { ratio: law.scale, isGuess: false };
+  const t = teacherLosses(ensemble, s, teacherOnLawText(scale, row.teacher!));
+  const alone = own.map((x) => Math.log(effectiveTokens(s, x)));
+  const with_ = taught.map((x) => Math.log(effectiveTokens(s, x)));
+  const shifts = constants().doubt_quantiles.map((q) => law.doubt * q);
+  const x = grid.map(Math.log);
+  return Float64Array.from(
+    ensemble.flatMap((member, k) => {
+      const gain = grid.map(
+        (_, i) =>
+          law.scale * (Math.exp(member.supervised(n, alone[i]!)) - Math.exp(member.distilled(n, with_[i]!, t[k]!))),
+      );
+      return shifts.map((shift) => crossing(x, gain.map((g) => g + shift)));
+    }),
+  );
+}
+
+/** First tokens at which a positive gain turns to nothing: infinite where it never does, 0 where there is none. */
+function crossing(x: Float64Array, gain: Float64Array): number {
+  const start = gain.findIndex((g) => g > 0);
+  if (start < 0) return 0;
+  for (let i = start; i < gain.length - 1; i++) {
+    if (gain[i]! > 0 && gain[i + 1]! <= 0) {
+      return Math.exp(x[i]! + ((x[i + 1]! - x[i]!) * gain[i]!) / (gain[i]! - gain[i + 1]!));
+    }
+  }
+  return Infinity;
+}

@@ -1,0 +1,125 @@
+/** What one source says: losses of every strategy and draws of the gains. Mirrors `distillaw/planning/evidence.py`. */
+import { argMax } from "../laws/numerics";
+import type { Bill } from "./bills";
+import type { Belief } from "./consensus";
+import { type Interval, intervalOf } from "./intervals";
+import type { Kind } from "./options";
+import type { Teacher } from "./situation";
+
+export interface Strategy {
+  readonly name: string;
+  readonly kind: Kind;
+  readonly teacher: Teacher | null;
+  readonly studentParams: number;
+  readonly studentTokens: number;
+  readonly compute: Bill;
+  readonly loss: Interval;
+  readonly teacherLoss: number | null;
+  /** Over pretraining alone; null for pretraining. */
+  readonly gain: Interval | null;
+  /** Probability that this teacher is the best of those considered. */
+  readonly shareBest: number | null;
+  readonly taught: number;
+  readonly isSpeculative: boolean;
+}
+
+export interface Evidence {
+  readonly source: string;
+  readonly kind: string;
+  readonly status: string;
+  readonly note: string;
+  readonly isDecisive: boolean;
+  readonly insideRange: boolean;
+  /** False for a source that has no losses to give. */
+  readonly hasNumbers: boolean;
+  readonly pretrain: Strategy | null;
+  readonly alternatives: readonly Strategy[];
+  /** Draws of the gain over pretraining, one array per alternative. */
+  readonly gains: readonly Float64Array[];
+  readonly beliefs: readonly Belief[];
+  readonly warnings: readonly string[];
+  readonly farOutside: boolean;
+  /** E-folds outside the fitted range, by coordinate. */
+  readonly outside: Readonly<Record<string, number>>;
+  /** Standard deviation of a gain that the ensemble does not show. */
+  readonly doubt: number;
+  /** The user's losses over the law's. */
+  readonly scale: number;
+  /** Where the question lies, by coordinate of the fitted range. */
+  readonly coords: Readonly<Record<string, readonly number[]>>;
+  /** The sources behind a consensus. */
+  readonly sources: readonly string[] | null;
+}
+
+/** A source without numbers. */
+export function silent(
+  given: Pick<Evidence, "source" | "kind" | "status" | "note"> & { warnings?: readonly string[] },
+): Evidence {
+  return {
+    isDecisive: false, insideRange: false, hasNumbers: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
+    farOutside: false, outside: {}, doubt: 0, scale: 1, coords: {}, sources: null, ...given,
+  };
+}
+
+export function speaks(e: Evidence): boolean {
+  return e.hasNumbers;
+}
+
+/** False where the numbers are so far out of range that showing them would only mislead. */
+export function isInformative(e: Evidence): boolean {
+  return speaks(e) && e.status !== "OUT_OF_RANGE" && !e.farOutside;
+}
+
+/** The sources behind it; none where it may not decide. */
+export function deciding(e: Evidence): readonly string[] {
+  return e.isDecisive ? (e.sources ?? [e.source]) : [];
+}
+
+/** Column of the distillation with the highest mean gain that is more than an estimate. */
+export function bestIndex(e: Evidence): number {
+  const means = e.alternatives.map((row) =>
+    row.teacher !== null && !row.isSpeculative ? row.gain!.mean : -Infinity,
+  );
+  return argMax(means);
+}
+
+export function best(e: Evidence): Strategy {
+  return e.alternatives[bestIndex(e)]!;
+}
+
+/** Column of a larger student that is better than the student itself, trained alone; -1 where there is none. */
+function largerIndex(e: Evidence): number {
+  return e.alternatives.findIndex((row) => row.teacher === null && row.gain!.mean > 0);
+}
+
+/** Pretraining at the student's size, or a larger student where that is better. */
+export function bestPretrain(e: Evidence): Strategy {
+  const j = largerIndex(e);
+  return j < 0 ? e.pretrain! : e.alternatives[j]!;
+}
+
+/** Draws of the best distillation's gain over the best pretraining. */
+export function gainDraws(e: Evidence): Float64Array {
+  const taught = e.gains[bestIndex(e)]!;
+  const j = largerIndex(e);
+  if (j < 0) return taught;
+  const larger = e.gains[j]!;
+  return taught.map((gain, i) => gain - larger[i]!);
+}
+
+/** Rows with the gains of their columns (where they have none yet), and how often each teacher is the best of those that a law describes. */
+export function withGains(rows: readonly Strategy[], gains: readonly Float64Array[], level: number): Strategy[] {
+  const judged = rows.flatMap((row, j) => (row.teacher !== null && !row.isSpeculative ? [j] : []));
+  const wins = new Map(judged.map((j) => [j, 0]));
+  const count = gains[0]?.length ?? 0;
+  for (let i = 0; i < count && judged.length; i++) {
+    let winner = judged[0]!;
+    for (const j of judged) if (gains[j]![i]! > gains[winner]![i]!) winner = j;
+    wins.set(winner, wins.get(winner)! + 1);
+  }
+  return rows.map((row, j) => ({
+    ...row,
+    gain: row.gain ?? intervalOf(gains[j]!, level),
+    shareBest: wins.has(j) ? wins.get(j)! / count : null,
+  }));
+}

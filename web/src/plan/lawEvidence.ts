@@ -1,0 +1,212 @@
+/** What one voice says of all options: losses, and gains with their doubt. Mirrors `distillaw/planning/law_evidence.py`. */
+import { constants } from "../data/bundle";
+import { argMin, mean } from "../laws/numerics";
+import { formatCount, general } from "../quantities";
+import { Draws } from "../random/draws";
+import { bill, effectiveTokens } from "./bills";
+import { beliefOfLaw } from "./consensus";
+import { type Evidence, type Strategy, silent, withGains } from "./evidence";
+import { type Interval, intervalOf, intervalOfDifference } from "./intervals";
+import { type Option, isSpeculative, optionName } from "./options";
+import { type OptionLoss, optionLoss } from "./predictions";
+import type { Situation, Teacher } from "./situation";
+import { type TextScale, isImplausible, onLawText, onUserText, textScale } from "./textScale";
+import { type Voice, doubtAt, efoldsOutside } from "./voices";
+
+type Coords = Record<string, number[]>;
+
+const APART =
+  "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss " +
+  "(--teacher-tokens, --scout-tokens), or measure the student's own loss";
+
+/** Who is asked about what, and how. */
+export interface Asked {
+  readonly s: Situation;
+  readonly options: readonly Option[];
+  readonly level: number;
+  readonly draws: number;
+}
+
+export function lawEvidence(
+  asked: Asked, voice: Voice, stream: number, ownLoss: number | null, given: TextScale | null,
+): Evidence {
+  const { s, options } = asked;
+  if (voice.line !== null) return lineEvidence(s, voice, voice.line);
+  if (voice.ensemble === null || options.length < 2) {
+    const [status, note] = voice.ensemble ? ["NO_TEACHER", "no teacher to judge"] : [voice.status, voice.note];
+    return silent({ source: voice.source, kind: voice.kind, status, note, warnings: voice.warnings });
+  }
+  const { ensemble } = voice;
+  const teachers = options.map((o) => o.teacher).filter((t): t is Teacher => t !== null);
+  const own = ownLoss === null ? null : { option: options[0]!, loss: ownLoss };
+  const scale = given ?? textScale(voice, s, teachers, own);
+  const atHome = options.map((o) => optionLoss(ensemble, s, onLawText(scale, o)));
+  const coords = coordsOfBoth(s, options, atHome);
+  const outside = efoldsOutside(voice.range, coords);
+  const isFar = Math.max(0, ...Object.values(outside)) > voice.doubt.reach;
+  const isApart = !isFar && isImplausible(scale, options, atHome);
+  const lines = complaints(s, voice, options, atHome);
+  const common = scale.ratio * doubtOf(voice, atHome, outside, scale.isGuess);
+  const predicted = atHome.map((p) => onUserText(scale, p));
+  // only the sources that decide, and those that are shown, are drawn
+  let drawn: Sample | null = null;
+  const sample = () => (drawn ??= draw(asked, predicted, common, Draws.of(stream, ensemble.length, asked.draws)));
+  const alone = predicted[0]!.loss;
+  return {
+    source: voice.source, kind: voice.kind, hasNumbers: true,
+    get pretrain() {
+      return sample().pretrain;
+    },
+    get alternatives() {
+      return sample().alternatives;
+    },
+    get gains() {
+      return sample().gains;
+    },
+    status: isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
+    note: isApart ? APART : noteOf(voice, outside, isFar),
+    isDecisive: voice.may_decide && !isFar && !isApart, insideRange: !Object.keys(outside).length,
+    beliefs: predicted.slice(1).map((p) =>
+      beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
+    ),
+    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, scale: scale.ratio, coords,
+    sources: null,
+  };
+}
+
+/** Standard deviation of a gain that the ensemble does not show. */
+function doubtOf(
+  voice: Voice, predicted: readonly OptionLoss[], outside: Record<string, number>, isGuess: boolean,
+): number {
+  let share = doubtAt(voice.doubt, outside);
+  if (isGuess) share = Math.hypot(share, constants().other_text_doubt);
+  return share * mean(predicted[0]!.loss);
+}
+
+/** Index of the best distillation that laws describe; 0, pretraining, where there is none. */
+function bestTaught(options: readonly Option[], predicted: readonly OptionLoss[]): number {
+  const taught = options.flatMap((o, j) => (o.teacher !== null && !isSpeculative(o) ? [j] : []));
+  return taught.length ? taught[argMin(taught.map((j) => mean(predicted[j]!.loss)))]! : 0;
+}
+
+interface Sample {
+  pretrain: Strategy;
+  alternatives: Strategy[];
+  gains: Float64Array[];
+}
+
+/** Members at random, plus the doubt: in part common to all distilled students, in part each option's own. */
+function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, drawn: Draws): Sample {
+  const others = asked.options.length - 1;
+  const { count, pick, tails, shared } = drawn;
+  const z = drawn.stream((2 * others + 1) * count);
+  const [together, apart] = [Math.sqrt(constants().common), Math.sqrt(1 - constants().common)];
+  const alone = predicted[0]!.loss;
+  const first = new Float64Array(count);
+  for (let i = 0; i < count; i++) first[i] = alone[pick[i]!]! + common * tails[i]! * z[2 * others * count + i]!;
+  const own = intervalOf(first, asked.level);
+  const gains: Float64Array[] = [];
+  const rows: Strategy[] = [];
+  for (let j = 0; j < others; j++) {
+    const { loss, doubt } = predicted[j + 1]!;
+    const centre = alone.map((x, k) => x - loss[k]!);
+    const isTaught = asked.options[j + 1]!.teacher !== null;
+    const [ofShared, ofOwn] = isTaught ? [common * together, common * apart] : [0, common];
+    const gain = new Float64Array(count);
+    for (let i = 0; i < count; i++) {
+      const mixed = ofShared * shared[i]! + ofOwn * z[i * others + j]!;
+      gain[i] = centre[pick[i]!]! + tails[i]! * (mixed + doubt * z[(count + i) * others + j]!);
+    }
+    const gained = intervalOf(gain, asked.level);
+    const after = intervalOfDifference(first, own.mean, gain, gained.mean, asked.level);
+    gains.push(gain);
+    rows.push({ ...rowOf(asked.s, asked.options[j + 1]!, predicted[j + 1]!, after), gain: gained });
+  }
+  return {
+    pretrain: rowOf(asked.s, asked.options[0]!, predicted[0]!, own),
+    alternatives: withGains(rows, gains, asked.level), gains,
+  };
+}
+
+function rowOf(s: Situation, o: Option, predicted: OptionLoss, loss: Interval): Strategy {
+  return {
+    name: optionName(o), kind: o.kind, teacher: o.teacher, studentParams: o.studentParams,
+    studentTokens: o.studentTokens, teacherLoss: predicted.teacherLoss && mean(predicted.teacherLoss),
+    compute: bill(s, o.studentParams, o.studentTokens, o.teacher, o.taught), loss, taught: o.taught,
+    isSpeculative: isSpeculative(o), gain: null, shareBest: null,
+  };
+}
+
+function coordsOf(s: Situation, o: Option, predicted: OptionLoss): Coords {
+  return {
+    student_params: [o.studentParams], student_tokens: [effectiveTokens(s, o.studentTokens)],
+    teacher_loss: predicted.teacherLoss === null ? [] : [mean(predicted.teacherLoss)],
+    tokens_per_param: [o.studentTokens / o.studentParams],
+  };
+}
+
+/** Where the pretrained student and the best distilled one lie. */
+function coordsOfBoth(s: Situation, options: readonly Option[], predicted: readonly OptionLoss[]): Coords {
+  const [own, taught] = [0, bestTaught(options, predicted)].map((j) => coordsOf(s, options[j]!, predicted[j]!));
+  return Object.fromEntries(Object.keys(own!).map((name) => [name, [...own![name]!, ...taught![name]!]]));
+}
+
+/** One line per coordinate outside the range, over all options that a law describes. */
+function complaints(s: Situation, voice: Voice, options: readonly Option[], predicted: readonly OptionLoss[]): string[] {
+  const merged: Coords = {};
+  options.forEach((o, j) => {
+    if (isSpeculative(o)) return;
+    for (const [name, values] of Object.entries(coordsOf(s, o, predicted[j]!))) (merged[name] ??= []).push(...values);
+  });
+  const { student_params: n = [], student_tokens: d = [] } = merged;
+  merged.compute = n.map((size, i) => 6 * size * d[i]!);
+  return voice.range.flatMap(([name, low, high]) => {
+    const values = merged[name] ?? [];
+    if (!values.length) return [];
+    const [smallest, largest] = [Math.min(...values), Math.max(...values)];
+    const range = `the fitted range [${general(low, 4)}, ${general(high, 4)}]`;
+    const found: string[] = [];
+    if (smallest < low * (1 - 1e-9)) {
+      found.push(`${name} ${general(smallest, 4)} is below ${range}, ${general(low / smallest, 2)}x`);
+    }
+    if (largest > high * (1 + 1e-9)) {
+      found.push(`${name} ${general(largest, 4)} is above ${range}, ${general(largest / high, 2)}x`);
+    }
+    return found;
+  });
+}
+
+function statusOf(voice: Voice, outside: Record<string, number>, isFar: boolean): string {
+  if (voice.is_refused) return "REFUSED";
+  if (isFar) return "OUT_OF_RANGE";
+  if (voice.kind === "fitted") return voice.status;
+  return Object.keys(outside).length ? "NEAR_RANGE" : "IN_RANGE";
+}
+
+function noteOf(voice: Voice, outside: Record<string, number>, isFar: boolean): string {
+  if (voice.is_refused) return voice.note;
+  let where = "inside its fitted range";
+  const names = Object.keys(outside);
+  if (names.length) {
+    const worst = names.reduce((a, b) => (outside[b]! > outside[a]! ? b : a));
+    const factor = Number(Math.exp(outside[worst]! / (constants().efold_weight[worst] ?? 1)).toPrecision(3));
+    const shown = factor >= 1e3 && factor < 1e6 ? factor.toLocaleString("en-US") : general(factor);
+    where = `a factor ${shown} outside its fitted range (${worst})`;
+  }
+  if (isFar) where += ": whatever it says is a guess";
+  return voice.note ? `${voice.note}, ${where}` : where;
+}
+
+/** A line speaks of teacher sizes only: what it would choose, for people to compare. */
+function lineEvidence(s: Situation, voice: Voice, line: NonNullable<Voice["line"]>): Evidence {
+  const n = s.studentParams;
+  let note: string;
+  if (n === null) note = "says nothing of a student of free size";
+  else if (line.smallest_student > n) note = `means nothing below ${general(line.smallest_student, 3)}`;
+  else {
+    const size = formatCount(((line.slope * n) / 1e6 + line.intercept) * 1e6);
+    const arm = voice.kind === "fitted" ? "" : ", for students pruned from their teacher";
+    note = `would choose a ${size} teacher${arm}; it says nothing of losses`;
+  }
+  return silent({ source: voice.source, kind: voice.kind, status: "TEACHER_SIZE", note });
+}

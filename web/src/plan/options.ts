@@ -1,0 +1,237 @@
+/** What could be done with the budget. Mirrors `distillaw/planning/options.py`, which says what each kind means. */
+import { constants } from "../data/bundle";
+import type { Ensemble } from "../laws/law";
+import { argMin, linspace, mean, valley } from "../laws/numerics";
+import { QuestionError, formatCount, formatFlop } from "../quantities";
+import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from "./bills";
+import { type Bounds, Cell, NEAR, type Start, bestTeacher, scoutedLoss } from "./optimum";
+import { handedOver, optionLoss, teacherLosses } from "./predictions";
+import { type Situation, type Teacher, teacher as makeTeacher } from "./situation";
+
+export type Kind =
+  | "pretrain" | "pretrain-larger" | "distil" | "train-teacher" | "distil-then-pretrain" | "prune-and-distil";
+
+export interface Option {
+  readonly kind: Kind;
+  readonly studentParams: number;
+  readonly studentTokens: number;
+  readonly teacher: Teacher | null;
+  /** Share of the tokens that come with the teacher's targets. */
+  readonly taught: number;
+}
+
+const SPECULATIVE: readonly Kind[] = ["distil-then-pretrain", "prune-and-distil"];
+const TEACHERS = [0.1, 1e4] as const;
+const GRID = 33;
+const ZOOMS = 5;
+const SKETCH_ZOOMS = 2;
+
+export function isSpeculative(option: { kind: Kind }): boolean {
+  return SPECULATIVE.includes(option.kind);
+}
+
+export function optionName(o: Option): string {
+  const name = o.teacher?.name ?? "";
+  switch (o.kind) {
+    case "pretrain": return "pretrain";
+    case "pretrain-larger": return `pretrain a larger student (${formatCount(o.studentParams)})`;
+    case "distil": return `distil from the ${name}`;
+    case "train-teacher": return `train a ${name}, then distil`;
+    case "distil-then-pretrain": return `${(100 * o.taught).toFixed(0)} % of the tokens from the ${name}, then pretrain`;
+    case "prune-and-distil": return `prune the ${name}, then distil`;
+  }
+}
+
+/** By what the free sizes are chosen. */
+interface Choice {
+  readonly s: Situation;
+  readonly ensemble: Ensemble;
+  readonly sizePrior: number;
+  readonly zooms: number;
+}
+
+/** All options, pretraining first; only that where no teacher can be paid for. */
+export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean, sizePrior: number): Option[] {
+  const choice: Choice = { s, ensemble, sizePrior, zooms: isSketch ? SKETCH_ZOOMS : ZOOMS };
+  const own = pretrain(choice);
+  const found = [own, ...larger(choice, own)];
+  const distilled = s.teachers.map((t) => sized(choice, t, "distil")).filter((o) => o !== null);
+  found.push(...distilled, ...trainTeacher(choice));
+  const existing = distilled.filter((o) => o.teacher!.exists);
+  if (existing.length && !isSketch) {
+    const losses = existing.map((o) => mean(optionLoss(ensemble, s, o).loss));
+    found.push(...distilThenPretrain(s, ensemble, existing[argMin(losses)]!));
+    found.push(...existing.filter(canPrune).map((o): Option => ({ ...o, kind: "prune-and-distil" })));
+  }
+  return found;
+}
+
+/** 1 + w ln(D / 20 N)^2, towards the usual ratio of tokens to parameters. */
+function pull(choice: Choice, params: number, tokens: number): number {
+  return 1 + choice.sizePrior * Math.log(tokens / (constants().usual_ratio * params)) ** 2;
+}
+
+/** Expected loss of a student of this size on the whole bill; infinite where it does not pay for training. */
+function lossAt(choice: Choice, size: number, teacher: Teacher | null): number {
+  const { s, ensemble } = choice;
+  const tokens = tokensBought(s, size, teacher);
+  if (!(tokens > constants().smallest_ratio * size)) return Infinity;
+  const [n, d] = [Math.log(size), Math.log(effectiveTokens(s, tokens))];
+  const t = teacher && teacherLosses(ensemble, s, teacher);
+  const losses = ensemble.map((law, k) => Math.exp(t ? law.distilled(n, d, t[k]!) : law.supervised(n, d)));
+  return mean(losses) * pull(choice, size, tokens);
+}
+
+function pretrain(choice: Choice): Option {
+  const option = sized(choice, null, "pretrain");
+  if (option !== null) return option;
+  const { compute, inferenceTokens } = choice.s;
+  const serving = inferenceTokens ? ` after serving ${formatCount(inferenceTokens)} tokens` : "";
+  throw new QuestionError(
+    `compute ${formatFlop(compute ?? 0)} trains no student of any size${serving}: below ` +
+      `${constants().smallest_ratio} tokens per parameter nothing is learnt that a law describes. Raise it`,
+  );
+}
+
+/** A larger student on the same bill, where one can be served and the budget is FLOP. */
+function larger(choice: Choice, own: Option): Option[] {
+  const { s } = choice;
+  if (s.studentParams === null || s.compute === null || s.maxParams === null) return [];
+  const free = { ...choice, s: { ...s, studentParams: null, teachers: [] } };
+  const option = sized(free, null, "pretrain-larger", constants().larger * own.studentParams);
+  return option === null ? [] : [option];
+}
+
+/** The option at the student's size, or at the best size where that is free; null where nothing is affordable. */
+function sized(
+  choice: Choice, teacher: Teacher | null, kind: Kind, least = constants().smallest_student,
+): Option | null {
+  const { s } = choice;
+  const at = (size: number): Option | null => {
+    const tokens = tokensFor(s, size, teacher);
+    return tokens === null ? null : { kind, teacher, studentParams: size, studentTokens: tokens, taught: 1 };
+  };
+  if (s.studentParams !== null) return at(s.studentParams);
+  if (s.studentTokens !== null) return at(s.maxParams!); // more parameters on the same tokens are always better
+  const high = s.maxParams ?? largestAffordable(s);
+  if (!(least < high)) return null;
+  const curve = (sizes: Float64Array) => sizes.map((x) => lossAt(choice, Math.exp(x), teacher));
+  return at(Math.exp(zoomedLowest(curve, Math.log(least), Math.log(high), choice.zooms)));
+}
+
+/** The size that the budget trains on the fewest tokens per parameter: 6 N^2 ratio = C. */
+function largestAffordable(s: Situation): number {
+  const { smallest_ratio, smallest_student } = constants();
+  return Math.max(Math.sqrt(s.compute! / (6 * smallest_ratio)), 2 * smallest_student);
+}
+
+/** The lowest point of a curve with several valleys: a grid, then ever finer grids around its best point. */
+function zoomedLowest(
+  curve: (grid: Float64Array) => Float64Array, low: number, high: number, zooms: number,
+): number {
+  let best = low;
+  for (let zoom = 0; zoom < zooms; zoom++) {
+    const grid = linspace(low, high, GRID);
+    const i = argMin(curve(grid));
+    best = grid[i]!;
+    [low, high] = [grid[Math.max(i - 1, 0)]!, grid[Math.min(i + 1, GRID - 1)]!];
+  }
+  return best;
+}
+
+/** The best teacher that could be trained for this bill, and the student that it leaves money for. */
+function trainTeacher(choice: Choice): Option[] {
+  const { s } = choice;
+  if (s.compute === null || !s.mayTrainTeacher) return [];
+  const size = s.studentParams ?? bestSizeWithTeacher(choice);
+  const best = bestTeacher(...cellOf(choice, size, size, size));
+  if (best === null || best.isStarved) return [];
+  const { teacherParams: params, teacherTokens: tokens } = best;
+  const name = `${formatCount(params)} teacher on ${formatCount(tokens)} tokens`;
+  const teacher = makeTeacher({ name, params, tokens, exists: false });
+  return [{ kind: "train-teacher", teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 }];
+}
+
+/**
+ * The student's size that is best with the best teacher trained for it.
+ *
+ * Every size costs a search of its own. So the command's finer and finer grids are not evaluated whole: sizes whose
+ * scouted loss is far off are left out of the first, and of each later one only the points beside the minimum count, with
+ * teachers sought near those of the first.
+ */
+function bestSizeWithTeacher(choice: Choice): number {
+  const { s } = choice;
+  let low = Math.log(constants().smallest_student);
+  let high = Math.log(s.maxParams ?? largestAffordable(s));
+  let starts: Start[] = [];
+  const within = (from: number, to: number, keep?: (start: Start | null) => void) => (x: number) => {
+    const found = bestTeacher(...cellOf(choice, Math.exp(x), Math.exp(from), Math.exp(to)), starts);
+    keep?.(found?.start ?? null);
+    return found === null ? Infinity : found.studentLoss * pull(choice, Math.exp(x), found.studentTokens);
+  };
+  let grid = linspace(low, high, GRID);
+  const scouted = grid.map((x) => scoutedLoss(...cellOf(choice, Math.exp(x), Math.exp(low), Math.exp(high))));
+  const bound = Math.min(...scouted);
+  const found: (Start | null)[] = [];
+  let curve = within(low, high, (start) => (found[found.length - 1] = start));
+  let best = argMin(
+    grid.map((x, i) => {
+      found.push(null);
+      return (1 - 2 * NEAR) * scouted[i]! < bound ? curve(x) : Infinity;
+    }),
+  );
+  starts = found.slice(Math.max(best - 1, 0), best + 2).filter((start) => start !== null);
+  let bottom: number | null = null;
+  for (let zoom = 1; zoom < choice.zooms; zoom++) {
+    [low, high] = [grid[Math.max(best - 1, 0)]!, grid[Math.min(best + 1, GRID - 1)]!];
+    grid = linspace(low, high, GRID);
+    curve = within(low, high);
+    bottom ??= valley(curve, low, high);
+    const left = Math.min(Math.floor(((bottom - low) / (high - low)) * (GRID - 1)), GRID - 2);
+    best = curve(grid[left]!) <= curve(grid[left + 1]!) ? left : left + 1;
+  }
+  return Math.exp(grid[best]!);
+}
+
+/** One student on what serving leaves of the bill, with the teachers allowed to a range of students. */
+function cellOf(choice: Choice, size: number, smallest: number, largest: number): [Cell, Bounds] {
+  const { s, ensemble } = choice;
+  const shares = sharesOf(s, makeTeacher({ name: "", params: 1, tokens: 1, exists: false }));
+  const left = Math.max(s.compute! - forwardFlop(s, size) * s.inferenceTokens, 1);
+  const repeated = (d: number) => (s.uniqueTokens === null ? d : Math.log(effectiveTokens(s, Math.exp(d))));
+  const cell = new Cell(
+    ensemble, Math.log(size), left, shares, Math.log(constants().smallest_ratio * smallest),
+    (params) => forwardFlop(s, params), repeated,
+  );
+  const bounds: Bounds = {
+    params: [Math.log(TEACHERS[0] * smallest), Math.log(TEACHERS[1] * largest)],
+    tokens: [Math.log(smallest), Math.log(TEACHERS[1] ** 2 * largest)],
+  };
+  return [cell, bounds];
+}
+
+/** The best share to be taught, on the same bill; nothing where an end of the range is best. */
+function distilThenPretrain(s: Situation, ensemble: Ensemble, pure: Option): Option[] {
+  const t = teacherLosses(ensemble, s, pure.teacher!);
+  const curve = (shares: Float64Array) =>
+    shares.map((share) => mean(handedOver(ensemble, s, pure, t, tokensAtShare(s, pure, share), share).after));
+  const share = zoomedLowest(curve, 0.02, 0.98, ZOOMS);
+  if (!(share > 0.03 && share < 0.97)) return [];
+  return [{ ...pure, kind: "distil-then-pretrain", studentTokens: tokensAtShare(s, pure, share), taught: share }];
+}
+
+/** Tokens in all when only a share of them needs the teacher, on the bill of `pure`. */
+function tokensAtShare(s: Situation, pure: Option, taught: number): number {
+  if (s.studentTokens !== null) return s.studentTokens;
+  if (pure.teacher!.params === null) return pure.studentTokens;
+  const own = constants().training_factor * forwardFlop(s, pure.studentParams);
+  const logits = sharesOf(s, pure.teacher).logits * forwardFlop(s, pure.teacher!.params);
+  return (pure.studentTokens * (own + logits)) / (own + taught * logits);
+}
+
+function canPrune(option: Option): boolean {
+  const params = option.teacher?.params ?? null;
+  if (params === null || !option.teacher!.exists) return false;
+  const ratio = params / option.studentParams;
+  return ratio > 1 && ratio <= constants().most_pruned;
+}

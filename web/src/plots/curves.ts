@@ -1,0 +1,109 @@
+/** Losses along one input, with the intervals of the verdict: what the line plots draw. */
+import { constants } from "../data/bundle";
+import type { Ensemble } from "../laws/law";
+import { linspace, mean } from "../laws/numerics";
+import { effectiveTokens } from "../plan/bills";
+import { best } from "../plan/evidence";
+import { type Interval, intervalOf } from "../plan/intervals";
+import type { Verdict } from "../plan/plan";
+import { teacherLosses } from "../plan/predictions";
+import { teacherOnLawText } from "../plan/textScale";
+import { type Voice, doubtAt, efoldsOutside } from "../plan/voices";
+import { Draws } from "../random/draws";
+
+/** Draws behind a band: a tenth of those behind the verdict, the same ones. */
+const BAND_DRAWS = 2000;
+const POINTS = 37;
+/** Token budgets drawn, in units of the present one. */
+const SPAN = [1 / 8, 64] as const;
+
+export interface LossPoint {
+  /** The input: tokens or parameters. */
+  readonly at: number;
+  readonly alone: Interval;
+  readonly distilled: Interval;
+  readonly isOutside: boolean;
+}
+
+/** The law behind the plots: the whole voice, its place in the order of trust, and its scale. */
+function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; drawn: Draws; scale: number } {
+  const k = v.sources.voices.findIndex((one) => one.source === v.lead.source);
+  const voice = v.sources.voices[k]!;
+  const ensemble = voice.ensemble!;
+  const scale = v.evidence.find((e) => e.source === voice.source)?.scale ?? 1;
+  return { voice, ensemble, drawn: Draws.of(1 + k, ensemble.length, constants().draws), scale };
+}
+
+interface At {
+  n: number;
+  tokens: number;
+  /** Ln L_T by law. */
+  teacher: Float64Array;
+  /** Standard deviation of what is uncertain about this teacher alone, as a share of its loss. */
+  error: number;
+}
+
+/** Both losses at one point, drawn as the verdict draws them. */
+function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
+  const { voice, ensemble, drawn, scale } = behind(v);
+  const d = Math.log(effectiveTokens(v.situation, at.tokens));
+  const own = Float64Array.from(ensemble, (law) => law.supervised(at.n, d));
+  const taught = (by: number) =>
+    Float64Array.from(ensemble, (law, k) =>
+      Math.exp(law.distilled(at.n, d, Math.log(Math.exp(at.teacher[k]!) * (1 + by)), own[k]!)),
+    );
+  const [alone, distilled] = [own.map(Math.exp), taught(0)];
+  const [low, high] = at.error ? [taught(-at.error), taught(at.error)] : [distilled, distilled];
+  const doubt = (scale * mean(high.map((x, k) => Math.abs(x - low[k]!)))) / 2;
+  const outside = efoldsOutside(voice.range, {
+    student_params: [Math.exp(at.n)], student_tokens: [Math.exp(d)],
+    teacher_loss: [mean(at.teacher.map(Math.exp))], tokens_per_param: [at.tokens / Math.exp(at.n)],
+  });
+  const common = scale * doubtAt(voice.doubt, outside) * mean(alone);
+  const { pick, tails, shared } = drawn;
+  const z = drawn.stream(3 * constants().draws);
+  const [together, apart] = [Math.sqrt(constants().common), Math.sqrt(1 - constants().common)];
+  const first = new Float64Array(BAND_DRAWS);
+  const after = new Float64Array(BAND_DRAWS);
+  for (let i = 0; i < BAND_DRAWS; i++) {
+    const k = pick[i]!;
+    first[i] = scale * alone[k]! + common * tails[i]! * z[3 * i]!;
+    const mixed = together * shared[i]! + apart * z[3 * i + 1]!;
+    const gain = scale * (alone[k]! - distilled[k]!) + tails[i]! * (common * mixed + doubt * z[3 * i + 2]!);
+    after[i] = first[i]! - gain;
+  }
+  return {
+    alone: intervalOf(first, v.level), distilled: intervalOf(after, v.level), isOutside: Object.keys(outside).length > 0,
+  };
+}
+
+/** Loss against training tokens, for the student and the teacher of the best distillation. */
+export function overTokens(v: Verdict): LossPoint[] {
+  const row = best(v.headline);
+  const { ensemble, scale } = behind(v);
+  const teacher = teacherOnLawText({ ratio: scale, isGuess: false }, row.teacher!);
+  const known = teacherLosses(ensemble, v.situation, teacher);
+  const n = Math.log(row.studentParams);
+  const centre = Math.log(v.headline.pretrain!.studentTokens * row.studentTokens) / 2;
+  const error = teacher.loss === null ? teacher.estimateError : teacher.lossSe / teacher.loss;
+  return Array.from(linspace(centre + Math.log(SPAN[0]), centre + Math.log(SPAN[1]), POINTS), (x) => {
+    const tokens = Math.exp(x);
+    return { at: tokens, ...lossesAt(v, { n, tokens, teacher: known, error }) };
+  });
+}
+
+/** Loss against the teacher's size, for teachers trained like the best one. */
+export function overTeacherSize(v: Verdict): LossPoint[] {
+  const row = best(v.headline);
+  const { ensemble } = behind(v);
+  const range = v.teachers!;
+  const n = Math.log(row.studentParams);
+  const chosen = row.teacher?.params ?? range.best;
+  const low = Math.min(range.isOpenBelow ? range.best / 8 : range.lower / 3, row.studentParams / 2, chosen / 2);
+  const high = Math.max(range.isOpenAbove ? range.best * 8 : range.upper * 3, row.studentParams * 16, chosen * 2);
+  const ratio = Math.log(range.tokensPerParam);
+  return Array.from(linspace(Math.log(low), Math.log(high), POINTS), (x) => {
+    const teacher = Float64Array.from(ensemble, (law) => law.supervised(x, x + ratio));
+    return { at: Math.exp(x), ...lossesAt(v, { n, tokens: row.studentTokens, teacher, error: 0 }) };
+  });
+}

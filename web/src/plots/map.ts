@@ -1,0 +1,85 @@
+/** Where distilling pays from the teacher chosen: gain over student size and tokens. */
+import * as Plot from "@observablehq/plot";
+import { best } from "../plan/evidence";
+import type { Verdict } from "../plan/plan";
+import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
+import { COLUMNS, type Field, ROWS, gainField } from "./field";
+
+const HATCH = "hatch-map";
+const LEVELS = [-0.3, -0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3];
+/** From training alone, far better, to distilling, far better. */
+const FILLS = [-4, -3, -2, -1, 1, 2, 3, 4].map((k) => `var(--map-${k < 0 ? `p${-k}` : `d${k}`})`);
+
+export function gainMap(v: Verdict, width: number): SVGElement {
+  const field = gainField(v);
+  const base = {
+    x1: field.tokens[0], x2: field.tokens[1], y1: field.params[0], y2: field.params[1], width: COLUMNS, height: ROWS,
+    value: (x: number) => x, clip: true,
+  };
+  // the outermost cells lie beyond the frame, so that no line runs along it
+  const inner = (ends: readonly [number, number], cells: number): [number, number] => {
+    const cell = (ends[1] - ends[0]) / (cells - 1);
+    return [ends[0] + cell, ends[1] - cell];
+  };
+  const [x, y] = [inner(field.tokens, COLUMNS), inner(field.params, ROWS)];
+  const color = (gain: number) => FILLS[Math.min(Math.max(LEVELS.filter((l) => l <= gain).length - 1, 0), FILLS.length - 1)]!;
+  const row = best(v.headline);
+  const here = { x: Math.log10(row.studentTokens), y: Math.log10(row.studentParams) };
+  const bands = [-1e9, ...LEVELS.slice(1, -1)];
+  return Plot.plot({
+    width, height: Math.min(430, Math.max(300, width * 0.62)), marginLeft: 52, marginBottom: 42, marginRight: 12, style: FONT,
+    className: "figure",
+    x: {
+      domain: x, ticks: logTicks(...x, width < 420 ? 4 : 7), tickFormat: countTick,
+      label: "training tokens of the student →", labelAnchor: "center", labelOffset: 36,
+    },
+    y: { domain: y, ticks: logTicks(...y, 7), tickFormat: countTick, label: "↑ parameters of the student" },
+    marks: [
+      hatch(HATCH),
+      ...bands.map((level) =>
+        Plot.contour(Array.from(field.gain), { ...base, thresholds: [level], fill: color(Math.max(level, -1)), stroke: "none" }),
+      ),
+      Plot.contour(Array.from(field.outside), { ...base, thresholds: [0.5], fill: `url(#${HATCH})`, stroke: "none" }),
+      Plot.contour(Array.from(field.gain), { ...base, thresholds: [0], fill: "none", stroke: COLORS.ink, strokeWidth: 1.8 }),
+      Plot.text(levelLabels(field, here, width), {
+        x: "x", y: "y", text: "text", fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 3.5, fontSize: 11.5,
+      }),
+      Plot.dot([here], { x: "x", y: "y", r: 6, fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 2 }),
+      Plot.text([here], {
+        x: "x", y: "y", text: () => "you are here", dy: -15, fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
+      }),
+    ],
+    color: { type: "identity" },
+  }) as SVGElement;
+}
+
+/** The value of each contour, where it meets one of a few rows; no label lies on another or on `here`. */
+function levelLabels(field: Field, here: { x: number; y: number }, width: number): { x: number; y: number; text: string }[] {
+  const [wide, high] = [field.tokens, field.params].map(([a, b]) => b - a) as [number, number];
+  const found: { x: number; y: number; text: string }[] = [];
+  const at = (i: number, j: number) => ({
+    x: field.tokens[0] + (j / (COLUMNS - 1)) * (field.tokens[1] - field.tokens[0]),
+    y: field.params[0] + (i / (ROWS - 1)) * (field.params[1] - field.params[0]),
+  });
+  const isFree = (p: { x: number; y: number }) =>
+    found.every((q) => Math.abs(q.x - p.x) > (50 / width) * wide || Math.abs(q.y - p.y) > 0.06 * high) &&
+    (Math.abs(here.x - p.x) > (75 / width) * wide || Math.abs(here.y - p.y) > 0.13 * high) &&
+    Math.abs(p.x - (field.tokens[0] + wide / 2)) < (0.5 - 30 / width) * wide;
+  for (const level of LEVELS.slice(1, -1)) {
+    const text = level === 0 ? "equal" : `${level > 0 ? "+" : "−"}${Math.abs(level)}`;
+    for (const i of [0.3, 0.55, 0.8, 0.12, 0.42, 0.68].map((share) => Math.round(share * (ROWS - 1)))) {
+      let isDone = false;
+      for (let j = 2; j < COLUMNS - 3 && !isDone; j++) {
+        const [a, b] = [field.gain[i * COLUMNS + j]!, field.gain[i * COLUMNS + j + 1]!];
+        if ((a - level) * (b - level) > 0) continue;
+        const p = at(i, j + (a === b ? 0 : (level - a) / (b - a)));
+        if (isFree(p)) {
+          found.push({ ...p, text });
+          isDone = true;
+        }
+      }
+      if (isDone) break;
+    }
+  }
+  return found;
+}
