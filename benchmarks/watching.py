@@ -40,7 +40,7 @@ from distillaw.train.teaching import Alone
 ROUNDS = 9
 PARTS = 4
 """Micro-batches of a step."""
-CELLS = [("0.3M", 1024, 512), ("1M", 4096, 512), ("10M", 4096, 4096), ("30M", 8192, 8192)]
+CELLS = [("0.3M", 1024, 512), ("1M", 4096, 512), ("10M", 4096, 4096)]
 """(size, tokens of a batch, vocabulary)."""
 RUN_STEPS = (1_000, 10_000)
 
