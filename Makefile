@@ -35,7 +35,7 @@ MNIST ?= $(wildcard ../shared/data/images/mnist/mnist.npz)
 large-batch-demo: $(READY)
 	@test -n "$(MNIST)" || { echo "large-batch-demo: no images at ../shared/data/images/mnist/mnist.npz;" \
 	  "give your own: make large-batch-demo MNIST=mnist.npz (or a folder of MNIST's idx files)" >&2; exit 1; }
-	$(BIN)/distillaw large-batch run studies/mnist_f1_demo.toml --data $(MNIST) --out out/large-batch
+	$(BIN)/distillaw large-batch run studies/large-batch/mnist_f1_demo.toml --data $(MNIST) --out out/large-batch
 
 # The planner page from its sources (Node 20), and its tests in the machine's Chromium (Debian: chromium).
 page:

@@ -26,7 +26,7 @@ from distillaw.images.study import make_plan, run_study
 from distillaw.report.large_batch import summarise, write_large_batch_report
 from distillaw.runs.files import write_json
 
-STUDY = Path(__file__).parents[1] / "studies" / "mnist_f1.toml"
+STUDY = Path(__file__).parents[1] / "studies" / "large-batch" / "mnist_f1.toml"
 
 
 def tiny(study: ImageStudy) -> ImageStudy:

@@ -15,6 +15,8 @@ from distillaw.evaluate.humaneval import check_all, check_samples, pass_at_k, pr
 from distillaw.evaluate.sandbox import ALL_WALLS, Limits, run_program
 
 QUICK = Limits(seconds=1.0)
+PATIENT = Limits(seconds=20.0)
+"""For what ends by itself: a busy machine is slow to."""
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces, landlock and seccomp are Linux's")
 
 
@@ -49,10 +51,11 @@ def test_what_this_machine_has_of_walls():
     ],
 )
 def test_verdicts(program, verdict):
-    outcome = run_program(program, limits=QUICK)
+    limits = QUICK if verdict == "timeout" else PATIENT
+    outcome = run_program(program, limits=limits)
     assert outcome.verdict == verdict, outcome
     assert len(outcome.output) <= 2000
-    assert outcome.seconds < 8
+    assert verdict != "timeout" or outcome.seconds < 8
 
 
 @LINUX
@@ -85,9 +88,9 @@ def test_no_file_beyond_its_folder_is_read_or_changed(tmp_path):
     for act in ("open({0!r}, 'w')", "open({0!r}).read()", "os.remove({0!r})", "os.rename({0!r}, 'x')",
                 "os.symlink({0!r}, 'x'); open('x').read()", "os.chmod({0!r}, 0)", "os.truncate({0!r}, 0)",
                 "os.listdir(os.path.dirname({0!r}))", "os.mkdir({0!r} + '2')"):  # fmt: skip
-        assert run_program("import os; " + act.format(str(victim)), limits=QUICK).verdict == "failed", act
+        assert run_program("import os; " + act.format(str(victim)), limits=PATIENT).verdict == "failed", act
     home = str(Path.home() / ".distillaw-sandbox-test")
-    assert run_program(f"open({home!r}, 'w').write('x')", limits=QUICK).verdict == "failed"
+    assert run_program(f"open({home!r}, 'w').write('x')", limits=PATIENT).verdict == "failed"
     assert not Path(home).exists()
     assert (victim.read_text(), victim.stat().st_mode) == ("precious", mode)
 

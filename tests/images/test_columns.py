@@ -147,12 +147,13 @@ def test_the_papers_table_is_as_the_paper_says():
 
 
 def test_shipped_studies_are_the_papers(repository):
+    studies = repository / "studies" / "large-batch"
     for file, row in (("mnist_f1", "F1"), ("cifar10_resnet44", "Resnet44")):
-        study, theirs = read_study(repository / "studies" / f"{file}.toml"), hoffer2017().row(row).settings
+        study, theirs = read_study(studies / f"{file}.toml"), hoffer2017().row(row).settings
         ours = {"kind": study.network.kind, "small": study.batches.small, "large": study.batches.large,
                 "ghost": study.ghost, "peak_lr": study.optimizer.peak_lr, "momentum": study.optimizer.momentum,
                 "weight_decay": study.optimizer.weight_decay, "epochs": study.schedule.epochs, "pad": study.data.pad,
                 "flip": study.data.flip}  # fmt: skip
         assert ours == {key: theirs[key] for key in ours} and study.seeds >= 5
-    demo = read_study(repository / "studies" / "mnist_f1_demo.toml")
+    demo = read_study(studies / "mnist_f1_demo.toml")
     assert demo.seeds >= 5 and demo.columns == STAGES and len(demo.diffusion.batches) == 3

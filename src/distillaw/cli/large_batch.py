@@ -36,7 +36,7 @@ def run(
     The same command goes on where it was stopped; a finished cell is never run again.
 
     Args:
-        spec: the study's TOML file, e.g. studies/mnist_f1_demo.toml.
+        spec: the study's TOML file, e.g. studies/large-batch/mnist_f1_demo.toml.
         data: images: an .npz file, MNIST's idx files, CIFAR's batches, or train/CLASS/*.png beside test/.
         out: folder of the study.
         device: cpu, cuda, cuda:N or auto.
