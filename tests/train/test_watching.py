@@ -14,7 +14,7 @@ from distillaw.errors import ConfigError
 from distillaw.models.fresh import build_model
 from distillaw.regime.diffusion import log_steps
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import train_trunk
+from distillaw.train.trunk import Group, train_trunk
 
 TOKENS = 2048
 STEPS = TOKENS // 128
@@ -81,8 +81,6 @@ def test_accumulation_gives_the_noise_scale_and_leaves_the_run_as_it_is(study, f
 
 
 def _norms_of_the_first_batch(spec, study) -> tuple[float, float]:
-    from distillaw.train.trunk import Group
-
     group = Group([spec], study)
     model = build_model(spec.shape, seed=spec.seed)
     whole, squares = None, []

@@ -38,6 +38,14 @@ class DiffusionFit:
     first_step: int
     last_step: int
 
+    def line(self, t: np.ndarray | float) -> np.ndarray:
+        """Distances a + b ln t, of the shape of `t`."""
+        return self.a + self.b * np.log(t)
+
+    def power(self, t: np.ndarray | float) -> np.ndarray:
+        """Distances c t^p, of the shape of `t`."""
+        return self.c * np.power(t, self.p)
+
     @property
     def better(self) -> str:
         """`log` or `power`: the smaller sum of squares; both have two parameters."""

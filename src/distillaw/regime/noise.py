@@ -117,6 +117,18 @@ def _fieller(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[floa
     return max((b - root) / a, (b + root) / a, 0.0), None
 
 
+def moved(means: tuple[float, float], pair: tuple[float, float], *, memory: float) -> tuple[float, float]:
+    """Moving averages of (|G|^2, tr Sigma) with one step's pair taken in; they begin at zero, which `ratio` cancels."""
+    grad_sq, trace = (memory * old + (1 - memory) * new for old, new in zip(means, pair, strict=True))
+    return grad_sq, trace
+
+
+def ratio(means: tuple[float, float]) -> float | None:
+    """tr(Sigma)/|G|^2 of averages; None while either is not above zero."""
+    grad_sq, trace = means
+    return trace / grad_sq if grad_sq > 0 and trace > 0 else None
+
+
 @dataclass(slots=True, kw_only=True)
 class NoiseLog:
     """What a loop adds to at every step: a live value by moving averages, and the record for `noise_scale`."""
@@ -143,15 +155,12 @@ class NoiseLog:
         pair = two_batch(small_sq, big_sq, small=self.small, big=self.big)
         self.small_sq.append(small_sq)
         self.big_sq.append(big_sq)
-        keep = self.memory
-        grad, trace = (keep * old + (1 - keep) * new for old, new in zip(self._means, pair, strict=True))
-        self._means = (grad, trace)
+        self._means = moved(self._means, pair, memory=self.memory)
 
     @property
     def value(self) -> float | None:
         """tr(Sigma)/|G|^2 of the moving averages; None while either is not above zero."""
-        grad_sq, trace = self._means  # the start of the averages cancels in the ratio
-        return trace / grad_sq if grad_sq > 0 and trace > 0 else None
+        return ratio(self._means)
 
     def estimate(self, *, last: int | None = None, level: float = 0.95) -> NoiseScale:
         """`noise_scale` over the last so many steps, or all."""

@@ -4,10 +4,10 @@ Read from distances.jsonl and metrics.jsonl of the run folders; the laws are tho
 phase of constant rate alone.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from distillaw.errors import DataError
@@ -130,14 +130,8 @@ def _draw(ax: Axes, walk: Walk) -> None:
     if inside:
         ax.plot(*zip(*inside, strict=True), color=color, linewidth=1.5, alpha=0.8, zorder=3)
     if walk.fit is not None:
-        ends = (walk.fit.first_step, walk.fit.last_step)
-        ax.semilogx(
-            ends, [_line(walk.fit, t) for t in ends], color=color, linewidth=0.9, linestyle=(0, (5, 3))
-        )
-
-
-def _line(fit: DiffusionFit, step: float) -> float:
-    return fit.a + fit.b * math.log(step)
+        ends = np.array([walk.fit.first_step, walk.fit.last_step])
+        ax.plot(ends, walk.fit.line(ends), color=color, linewidth=0.9, linestyle=(0, (5, 3)))
 
 
 def _words(walk: Walk) -> str:

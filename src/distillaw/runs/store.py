@@ -1,7 +1,8 @@
 """Folders of runs: where things lie, what state they are in, and the table of finished ones.
 
-    runs/<run_id>/   spec.json status.json metrics.jsonl result.json heldout.parquet + a Hugging Face model
-    trunks/<id>/     metrics.jsonl state/step-*/ (latest checkpoint of the constant-rate trunk)
+    runs/<run_id>/   spec.json status.json metrics.jsonl distances.jsonl result.json heldout.parquet + a Hugging Face
+                     model
+    trunks/<id>/     metrics.jsonl distances.jsonl state/step-*/ (latest checkpoint of the constant-rate trunk)
 
 `result.json` is written last: a folder that has it is finished, and nothing finished is ever redone.
 """

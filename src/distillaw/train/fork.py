@@ -24,7 +24,6 @@ from distillaw.train.checkpoint import load_state, save_state, saved_step
 from distillaw.train.large_batch import own_settings
 from distillaw.train.loop import Feed, Lane, Report, Trainer, advance
 from distillaw.train.schedule import Schedule
-from distillaw.train.speed import Speed
 from distillaw.train.trunk import Group
 
 FORK, RESULT, STEPS = "fork.json", "result.json", "steps.jsonl"
@@ -52,7 +51,7 @@ def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]
         warmup_steps=max(1, round(trunk.recipe.warmup_tokens / trunk.batch_tokens)), branch_step=fork.step,
         total_steps=fork.step + 1,
     )  # fmt: skip
-    lane = _lane(trainer, group, schedule, until=fork.step, home=home, identity=trunk.trunk_id)
+    lane = group.lane(trainer, schedule, until=fork.step, home=home, identity=trunk.trunk_id)
     advance([lane], group.feed, report=report)
     if lane.error is not None:
         raise lane.error
@@ -97,7 +96,7 @@ def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, obj
     if not resumed:
         trainer.state.seconds = 0.0
     until = branch.fork.step + branch.steps
-    lane = _lane(trainer, group, _schedule(branch), until=until, home=folder, identity=branch.name)
+    lane = group.lane(trainer, _schedule(branch), until=until, home=folder, identity=branch.name)
     with _step_losses(folder / STEPS, lane, report) as counted:
         advance([lane], _feed(branch, group), report=counted)
     scores = None if lane.error else score_heldout(trainer.state.model, group.text.heldout)
@@ -145,19 +144,6 @@ def _schedule(branch: Branch) -> Schedule:
     decaying = max(1, round(branch.anneal * branch.steps)) if branch.anneal else 0
     return Schedule(warmup_steps=0, branch_step=end - decaying, total_steps=end + (decaying == 0),
                     decay=branch.spec.recipe.decay)  # fmt: skip
-
-
-def _lane(
-    trainer: Trainer, group: Group, schedule: Schedule, *, until: int, home: Path, identity: str
-) -> Lane:
-    teaching, recipe = group.teaching(trainer.spec), trainer.spec.recipe
-    speed = Speed(
-        student_flops=3 * model_flops(trainer.state.model, recipe.context),
-        teacher_flops=teaching.flops if teaching.teacher else 0.0, device=group.ranks.device,
-        precision=recipe.precision, world=group.ranks.world,
-    )  # fmt: skip
-    return Lane(trainer=trainer, schedule=schedule, until=until, home=home, identity=identity,
-                speed=speed, source=teaching.source, mirror=group.mirror)  # fmt: skip
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from distillaw.regime.meter import AccumulationMeter
-from distillaw.regime.noise import two_batch
+from distillaw.regime.noise import moved, ratio, two_batch
 from distillaw.regime.rank_meter import DataParallelMeter
 from distillaw.train.parallel import Ranks
 
@@ -80,10 +80,9 @@ def noise_row(norms: GradientNorms | None, notes: dict[str, float]) -> dict[str,
     if norms is None or not (0 <= norms.small_sq < float("inf") and 0 <= norms.big_sq < float("inf")):
         return {}
     pair = two_batch(norms.small_sq, norms.big_sq, small=norms.small, big=norms.big)
-    for name, value in zip(("noise_grad_sq", "noise_trace"), pair, strict=True):
-        notes[name] = MEMORY * notes.get(name, 0.0) + (1 - MEMORY) * value
-    grad_sq, trace = notes["noise_grad_sq"], notes["noise_trace"]
+    means = moved((notes.get("noise_grad_sq", 0.0), notes.get("noise_trace", 0.0)), pair, memory=MEMORY)
+    notes["noise_grad_sq"], notes["noise_trace"] = means
     return {
         "grad_sq_small": norms.small_sq, "grad_sq_big": norms.big_sq, "small_tokens": norms.small,
-        "noise_scale": trace / grad_sq if grad_sq > 0 and trace > 0 else None,
+        "noise_scale": ratio(means),
     }  # fmt: skip

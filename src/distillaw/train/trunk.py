@@ -226,6 +226,19 @@ class Group:
         meter = StepMeter(wrapped, self.ranks, batch_tokens=spec.batch_tokens)
         return Trainer(spec=spec, student=wrapped, state=state, ranks=self.ranks, meter=meter)
 
+    def lane(self, trainer: Trainer, schedule: Schedule, *, until: int, home: Path, identity: str) -> Lane:
+        """A student of the group on its way to step `until`, with its logs and checkpoints in `home`."""
+        teaching, recipe = self.teaching(trainer.spec), trainer.spec.recipe
+        speed = Speed(
+            student_flops=3 * model_flops(trainer.state.model, recipe.context),
+            teacher_flops=teaching.flops if teaching.teacher else 0.0,
+            device=self.ranks.device, precision=recipe.precision, world=self.ranks.world,
+        )  # fmt: skip
+        return Lane(
+            trainer=trainer, schedule=schedule, until=until, home=home, identity=identity, speed=speed,
+            source=teaching.source, mirror=self.mirror,
+        )  # fmt: skip
+
     def advance(self, lanes: list[Lane]) -> None:
         """Train the lanes to where they are going."""
         advance(lanes, self.feed, report=self.report)
@@ -311,17 +324,7 @@ class _Trunk:
                 write_with(folder.path / log.name, functools.partial(shutil.copyfile, log))
 
     def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
-        spec, group = self.spec, self._group
-        teaching = group.teaching(spec)
-        speed = Speed(
-            student_flops=3 * model_flops(self._trainer.state.model, spec.recipe.context),
-            teacher_flops=teaching.flops if teaching.teacher else 0.0,
-            device=group.ranks.device, precision=spec.recipe.precision, world=group.ranks.world,
-        )  # fmt: skip
-        self._lane = Lane(
-            trainer=self._trainer, schedule=schedule, until=until, home=home, identity=identity, speed=speed,
-            source=teaching.source, mirror=group.mirror,
-        )  # fmt: skip
+        self._lane = self._group.lane(self._trainer, schedule, until=until, home=home, identity=identity)
         return self._lane
 
     def _load(self, home: Path, identity: str) -> None:
