@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
+from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.cells import Cell, Gap
 from distillaw.planning.decision import Verdict, call
@@ -16,11 +17,7 @@ from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
-from distillaw.quantities import format_count, format_seconds
-from distillaw.report.spending import Spent, flop_text, power_text
-
-Z90 = 1.6449
-"""Half of a 90 % interval in standard errors."""
+from distillaw.quantities import flop_text, format_count, format_seconds, power_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from distillaw.report.content import Table, typeset
-from distillaw.report.svg import Picture
+from distillaw.report.picture import Picture
 from distillaw.version import __version__
 
 

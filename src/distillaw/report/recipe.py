@@ -18,7 +18,7 @@ from distillaw.quantities import format_count, format_seconds
 from distillaw.report.arms import arm_name, arm_table, arms_picture, pair_sentences
 from distillaw.report.content import Figure, Table, Value, number
 from distillaw.report.page import Section, render_page
-from distillaw.report.pareto import pareto_picture
+from distillaw.report.pareto import models_picture
 from distillaw.report.scores import own_frontier, score_notes, score_table
 from distillaw.runs.files import read_json, write_text
 
@@ -121,7 +121,7 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
         if points:
             axis = "6 N D of all weights, with the teacher's forward passes"
             found.append(Section(title="Compute against score",
-                                 pictures=[pareto_picture(points, score=label, axis=axis)],
+                                 pictures=[models_picture(points, score=label, axis=axis)],
                                  notes=[_axis_note(stages), *_places(points)]))  # fmt: skip
     return found
 
