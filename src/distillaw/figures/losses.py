@@ -19,10 +19,10 @@ from distillaw.figures.style import (
     Look,
     count_axis,
     in_style,
+    label_ends,
     new_figure,
     new_panels,
     set_title,
-    spread,
 )
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.cells import Cell
@@ -43,7 +43,10 @@ def draw_gap(cells: Sequence[Cell], *, look: Look = PAGE) -> Figure:
     if not cells:
         raise DataError("No student has been run both with and without a teacher yet.")
     sizes, budgets = sorted({c.params for c in cells}), sorted({c.tokens for c in cells})
-    if len(cells) <= 0.6 * len(sizes) * len(budgets):  # a sparse design: no grid of empty places
+    is_sparse = len(cells) <= 0.6 * len(sizes) * len(budgets)
+    if is_sparse or look.columns(len(sizes), panel=3.3) < len(
+        sizes
+    ):  # no grid of empty places, or no room for one
         figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=3, look=look)
         for place, (ax, cell) in enumerate(zip(panels, cells, strict=True)):
             _gap_panel(ax, cell, is_last=place + columns >= len(cells), is_first=place % columns == 0)
@@ -181,15 +184,4 @@ def _token_panel(ax: Axes, cells: Sequence[Cell], lines: Sequence[_Line]) -> Non
             ax.plot([x, x], [loss - half, loss + half], color=line.color, linewidth=1.1)
     count_axis(ax, [float(c.tokens) for c in cells])
     set_title(ax, f"{cells[0].label} student")
-    _end_labels(ax, lines)
-
-
-def _end_labels(ax: Axes, lines: Sequence[_Line]) -> None:
-    """Names at the right ends, moved apart where they would overlap."""
-    low, high = ax.get_ylim()
-    placed = spread([line.losses[-1] for line in lines], (high - low) * LINE)
-    for line, y in zip(lines, placed, strict=True):
-        ax.annotate(line.name, (line.tokens[-1], line.losses[-1]), xytext=(1.03, (y - low) / (high - low)),
-                    textcoords="axes fraction", va="center", fontsize="small", color=line.color, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": line.color, "linewidth": 0.5, "shrinkA": 0,
-                                "shrinkB": 3})  # fmt: skip
+    label_ends(ax, [(line.name, line.color, line.tokens[-1], line.losses[-1]) for line in lines], gap=LINE)

@@ -6,6 +6,7 @@ are hatched: there a map is an extrapolation. Dotted: the laws disagree on which
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -143,8 +144,10 @@ def _teacher_size_figure(found: GridMap, look: Look) -> Figure:
         N, loss, color=SERIES[0], linewidth=2, label="mean of the laws" if len(by_law) > 1 else "distilled"
     )
     ax.plot(N, found["supervised_loss"], color=INK, linewidth=1, linestyle=DASHED, label="without a teacher")
-    _mark_flat(ax, found)
     _log_axis(ax, "x", found.x)
+    best, lowest, flat = (found.meta[key] for key in ("best_teacher_params", "best_student_loss", "flat"))
+    assert isinstance(best, float) and isinstance(lowest, float) and isinstance(flat, Mapping)
+    mark_flat(ax, best=best, lowest=lowest, flat=flat)
     _outside_spans(ax, found)
     low, high = float(found["student_loss_lowest"].min()), float(found["supervised_loss"].max())
     ax.set_ylim(low - 0.35 * (high - low), high + 0.6 * (high - low))
@@ -232,17 +235,29 @@ def _stack(ax: Axes, found: GridMap) -> None:
     set_title(ax, "shares of the compute")
 
 
-def _mark_flat(ax: Axes, found: GridMap) -> None:
-    best, flat = found.meta["best_teacher_params"], found.meta["flat"]
-    assert isinstance(best, float) and isinstance(flat, Mapping)
+def mark_flat(
+    ax: Axes,
+    *,
+    best: float,
+    lowest: float,
+    flat: Mapping[str, Any],
+    show: Callable[[float], str] = format_count,
+) -> None:
+    """The best teacher and the stretch of those as good, in words; the axis has its limits already.
+
+    Args:
+        ax: abscissa: the teacher.
+        best: the teacher of the best student.
+        lowest: loss of that student.
+        flat: `FlatRange.to_json()`.
+        show: how a teacher is written.
+    """
     ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
-    lowest = found.meta["best_student_loss"]
-    assert isinstance(lowest, float)
     ax.plot([best], [lowest], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
-    ends = ["the smallest here" if flat["is_open_below"] else format_count(flat["lower"]),
-            "the largest here" if flat["is_open_above"] else format_count(flat["upper"])]  # fmt: skip
-    said = f"best {format_count(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
-    place = np.log(best / found.x.values[0]) / np.log(found.x.values[-1] / found.x.values[0])
+    ends = ["the smallest here" if flat["is_open_below"] else show(flat["lower"]),
+            "the largest here" if flat["is_open_above"] else show(flat["upper"])]  # fmt: skip
+    said = f"best {show(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
+    place = float(ax.transAxes.inverted().transform(ax.transData.transform((best, lowest)))[0])
     side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
     ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize="small", color=INK)
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from distillaw.errors import DataError
 from distillaw.figures.style import INK, MUTED, PAGE, PAPER, SERIES, Look, in_style, new_figure, set_title
 from distillaw.planning.record import Run, StudyRecord
-from distillaw.quantities import flop_text, format_count, power_text
+from distillaw.quantities import format_count, power_text
 
 COOLDOWN = 0.2
 """Share of a token budget spent cooling down, where study.json does not say."""
@@ -75,6 +75,10 @@ def _cooldown(record: StudyRecord) -> float:
     return float(share) if isinstance(share, int | float) and 0 < share < 1 else COOLDOWN
 
 
+_NAMES, _NUMBERS = 1.75, 1.15
+"""Inches of the longest name of a part beside the bars, and of a number behind one, at the natural size."""
+
+
 @in_style
 def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
     """FLOP by part as plain bars with their numbers written on.
@@ -86,17 +90,19 @@ def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
         raise DataError("No run has finished yet.")
     total = sum(s.flop for s in spent)
     figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75, look=look)
+    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * look.scale
     ax = axes[0][0]
     ax.grid(False)
     rows = range(len(spent), 0, -1)
     ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
     for y, s in zip(rows, spent, strict=True):
-        ax.annotate(f"{flop_text(s.flop)} ({100 * s.flop / total:.0f} %)", (s.flop, y), xytext=(5, 0), va="center",
-                    textcoords="offset points", fontsize="small", color=INK)  # fmt: skip
+        number = f"{power_text(float(f'{s.flop:.3g}'))} ({100 * s.flop / total:.0f} %)"
+        ax.annotate(number, (s.flop, y), xytext=(5, 0), va="center", textcoords="offset points", fontsize="small",
+                    color=INK)  # fmt: skip
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
-    ax.set_xlim(0, max(s.flop for s in spent) * (1.22 if look.width is None else 1.9))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * look.scale / max(room, 0.3)))
+    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / look.scale)))))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlabel("FLOP executed")
     return figure
@@ -176,33 +182,39 @@ def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -
     """
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
-    figure, axes = new_figure(2, len(found), width=2.35 * len(found) + 0.5, height=4.3, look=look)
-    for column, arm in enumerate(found):
-        for row, (key, (_, quantity)) in enumerate(QUANTITIES.items()):
-            ax = axes[row][column]
-            ax.set_xlabel(quantity)
-            if column == 0:
-                ax.set_ylabel("loss, nats/token")
-            _draw_search(ax, arm[key]) if key in arm else ax.set_axis_off()
-        one = next(iter(arm.values()))
-        set_title(axes[0][column], f"{one.arm}, {one.size}")
+    columns = look.columns(len(found), panel=2.35)
+    lines = -(-len(found) // columns)
+    figure, axes = new_figure(2 * lines, columns, width=2.35 * columns + 0.5, height=4.3 * lines, look=look)
+    for place in range(columns * lines):
+        line, column = divmod(place, columns)
+        arm = found[place] if place < len(found) else {}
+        for ax, key in zip((axes[2 * line][column], axes[2 * line + 1][column]), QUANTITIES, strict=True):
+            _draw_search(ax, arm[key], is_first=column == 0) if key in arm else ax.set_axis_off()
+        if one := next(iter(arm.values()), None):
+            set_title(axes[2 * line][column], f"{one.arm}, {one.size}")
     return figure
 
 
-def _draw_search(ax: Axes, search: Search) -> None:
+def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
+    ax.set_xlabel(search.quantity)
+    if is_first:
+        ax.set_ylabel("loss, nats/token")
     x, y = zip(*search.points, strict=True)
     ax.plot(x, y, color=SERIES[0])
     for px, py in search.points:
         is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
         ax.plot(px, py, "o", markersize=6, markeredgecolor=SERIES[0], markeredgewidth=1.3,
                 markerfacecolor=SERIES[0] if is_chosen else PAPER)  # fmt: skip
-        if is_chosen:
-            ax.annotate(search.where, (px, py), xytext=(0, -9), ha="center", va="top", textcoords="offset points",
-                        fontsize="small", color=INK if search.is_fine else SERIES[1])  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
     is_rate = search.quantity == QUANTITIES["learning_rate"][1]
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}" if is_rate else f"{v:,.0f}"))
     ax.tick_params(axis="x", labelsize="small", colors=MUTED)
-    ax.margins(x=0.14, y=0.3)
+    ax.margins(x=0.14, y=0.14)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the words above the curve
+    color = INK if search.is_fine else SERIES[1]
+    ax.text(
+        0.5, 0.98, search.where, transform=ax.transAxes, ha="center", va="top", fontsize="small", color=color
+    )

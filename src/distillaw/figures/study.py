@@ -9,9 +9,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
+from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
 from distillaw.figures.frozen import NONE_SCORED, draw_frozen
+from distillaw.figures.intervals import draw_coverage, draw_hold_outs
+from distillaw.figures.intervals import hold_outs as hold_outs_of
 from distillaw.figures.losses import draw_gap, draw_tokens
+from distillaw.figures.paid import draw_paid, paid_cells
 from distillaw.figures.spending import compute_spent as spent_by_part
 from distillaw.figures.spending import draw_searches, draw_spent
 from distillaw.figures.spending import searches as searches_of
@@ -21,6 +25,7 @@ from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import score_places
+from distillaw.verifying.scoring import Scored
 
 Study = str | Path | StudyRecord
 
@@ -115,17 +120,82 @@ def frozen_predictions(
     Raises:
         DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
     """
+    return draw_frozen(_scored(_record(study)), look=Look.of(width, font_size))
+
+
+def coverage(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """How often intervals frozen before the runs held, against how often they promised to.
+
+    Abscissa: the level of the interval, per cent; ordinate: measured values inside, per cent, with Wilson's 90 %
+    interval (predictions of one law err together, so it is too narrow); a curve for each forecaster, a panel for losses
+    and one for gains. On the dashed diagonal intervals keep their word.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
+    """
+    return draw_coverage(_scored(_record(study)), look=Look.of(width, font_size))
+
+
+def hold_outs(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """How well a study's laws predicted the larger runs that were held out from them.
+
+    The smallest 40 to 80 % of the runs are fitted, the others predicted. Bars: mean half width of the 90 % interval;
+    dots: root mean square error, both in per cent of the loss; above, how many lay inside. Abscissa: decades of compute
+    beyond the fitted runs.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no law of this study had runs enough; others as of `capacity_gap`.
+    """
+    return draw_hold_outs(hold_outs_of(_record(study)), look=Look.of(width, font_size))
+
+
+def isoflop(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Loss against student size at equal compute, without a teacher and from the best ones.
+
+    A panel for each compute: training of the student and forward passes of its teacher, FLOP. Abscissa: non-embedding
+    parameters, logarithmic; ordinate: held-out loss, nats/token. Dots: runs, read off between their token budgets,
+    rings up to a quarter beyond them; bars the 90 % interval over seeds and of that reading. Curves: the study's
+    laws where they may be drawn, with the interval of a new run, dashed and hatched outside the fitted range.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no three sizes meet at one compute; others as of `capacity_gap`.
+    """
     record = _record(study)
-    if not frozen_files(predictions_folder(record.folder)):
-        raise DataError(
-            f"{record.folder}: nothing was predicted before its runs; `distillaw verify freeze` does it"
-        )
-    card = score_places([record.folder])
-    if not any(row.counts for row in card.predictions):
-        raise DataError(
-            f"{record.folder}: {NONE_SCORED} `distillaw verify score {record.folder}` says what is missing"
-        )
-    return draw_frozen(card.predictions, look=Look.of(width, font_size))
+    return draw_isoflop(iso_budgets(record), laws=study_laws(record), look=Look.of(width, font_size))
+
+
+def pareto(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Loss against the compute that was paid, and what nobody beats for less, with and without a teacher.
+
+    Abscissa: FLOP, logarithmic: training of the student and forward passes of its teacher (left), and the training of
+    the teacher as well (right). Ordinate: held-out loss, nats/token; bars 90 %, as in `token_curves`. Filled: unbeaten
+    by any other of its colour at no more compute; steps join them.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
+    """
+    record = _record(study)
+    return draw_paid(paid_cells(record, measured_cells(record)), look=Look.of(width, font_size))
 
 
 def compute_spent(
@@ -184,3 +254,17 @@ def weight_distances(
 
 def _record(study: Study) -> StudyRecord:
     return study if isinstance(study, StudyRecord) else read_study(Path(study))
+
+
+def _scored(record: StudyRecord) -> list[Scored]:
+    """Frozen predictions with what was measured; those that do not count are left out."""
+    if not frozen_files(predictions_folder(record.folder)):
+        raise DataError(
+            f"{record.folder}: nothing was predicted before its runs; `distillaw verify freeze` does it"
+        )
+    rows = [row for row in score_places([record.folder]).predictions if row.counts]
+    if not rows:
+        raise DataError(
+            f"{record.folder}: {NONE_SCORED} `distillaw verify score {record.folder}` says what is missing"
+        )
+    return rows

@@ -233,6 +233,23 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return found if len(found) >= 3 else [float(v) for v in MaxNLocator(3).tick_values(low, high)]
 
 
+def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: float) -> None:
+    """Names at the right of an axis, moved apart where they would overlap.
+
+    Args:
+        ax: drawn; its limits do not change any more.
+        ends: name, colour, x and y of the end of each line.
+        gap: height of a line of text over that of the axes.
+    """
+    low, high = ax.get_ylim()
+    placed = spread([y for *_, y in ends], (high - low) * gap)
+    for (name, color, x, end), y in zip(ends, placed, strict=True):
+        ax.annotate(name, (x, end), xytext=(1.03, (y - low) / (high - low)), textcoords="axes fraction", va="center",
+                    fontsize="small", color=color, annotation_clip=False,
+                    arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
+                                "shrinkB": 3})  # fmt: skip
+
+
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """Positions as near as possible to those wanted, in the same order, at least `gap` apart.
 

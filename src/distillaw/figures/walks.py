@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from distillaw.errors import DataError
 from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, new_panels, set_title
@@ -104,6 +105,7 @@ def draw_walks(found: Sequence[Walk], *, look: Look = PAGE) -> Figure:
             _draw(ax, walk)
         set_title(ax, f"{group[0].run.label}, {len(group)} run{'s' * (len(group) > 1)}")
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.set_ylim(bottom=0)
         ax.set_xlabel("step t (updates made)")
         if place % columns == 0:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillaw.figures.branch import draw_excess
+from distillaw.figures.forks import draw_excess
 from distillaw.quantities import format_count
 from distillaw.report.branch_words import (
     ANSWERS,

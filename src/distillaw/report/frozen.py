@@ -10,20 +10,26 @@ from distillaw.figures.frozen import draw_frozen
 from distillaw.planning.record import budget_text
 from distillaw.quantities import format_count
 from distillaw.report.content import Table, Value, number
+from distillaw.report.intervals import coverage_picture
 from distillaw.report.picture import Picture
 from distillaw.verifying import tally
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, score_places
 from distillaw.verifying.scoring import Scored, StudyScore
 
-TITLE = "Predictions frozen before the runs"
+TITLE = "Scorecard: predictions frozen before the runs"
+NOTHING = (
+    "Nothing was predicted before these runs, so no forecast can be scored. `distillaw verify freeze {folder} --from "
+    "NEXT.toml` writes down, with a hash, what every law says of the runs of NEXT.toml; once they are trained, this page "
+    "shows how many intervals held. Until then the next section is all that is known of the laws' intervals."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenPart:
     """What the section shows."""
 
-    picture: Picture | None
+    pictures: Sequence[Picture]
     notes: Sequence[str]
     table: Table | None
 
@@ -31,19 +37,19 @@ class FrozenPart:
 def frozen_part(folder: Path) -> FrozenPart:
     """The frozen predictions of a study folder, and the record of the studies that lie beside it."""
     if not frozen_files(predictions_folder(folder)):
-        why = "Nothing was predicted before these runs; `distillaw verify freeze` writes predictions with a hash."
-        return FrozenPart(picture=None, notes=(why,), table=None)
+        return FrozenPart(pictures=(), notes=(NOTHING.format(folder=folder),), table=None)
     try:
         card = score_places([folder])
     except DistillawError as error:
-        return FrozenPart(picture=None, notes=(f"Frozen predictions cannot be read: {error}",), table=None)
+        return FrozenPart(pictures=(), notes=(f"Frozen predictions cannot be read: {error}",), table=None)
     rows = card.predictions
     notes = [*card.unreadable, *(line for study in card.studies for line in _file_lines(study))]
     notes += [*_sums(card), *_beside(folder)]
     scored = [row for row in rows if row.counts]
-    return FrozenPart(
-        picture=_picture(scored) if scored else None, notes=notes, table=_table(rows) if rows else None
-    )
+    pictures = [_picture(scored)] if scored else []
+    if any(row.interval is not None for row in scored):
+        pictures.append(coverage_picture(scored))
+    return FrozenPart(pictures=pictures, notes=notes, table=_table(rows) if rows else None)
 
 
 def _file_lines(study: StudyScore) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distillaw.figures.large_batch import draw_columns, draw_image_walks
+from distillaw.figures.image_runs import draw_columns, draw_image_walks
 from distillaw.images.published import PaperRow
 from distillaw.images.summary import ColumnScore
 from distillaw.images.walks import Walk

@@ -38,18 +38,18 @@ def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | Non
     Raises:
         DataError: there are no cells.
     """
-    how = "Lines join the measured points" if not laws else _LAW_CURVES
+    how = "Lines join the measured points" if not laws else LAW_CURVES
     return Picture(
         name="token-curves", title="Loss against tokens, distilled and not", figure=draw_tokens(cells, laws=laws),
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
-        caption="Black: without a teacher, bars: 90 % interval over seeds. Colours: distilled, bars: 90 % interval of "
-        f"the paired difference from black, seeds and held-out documents. {how}. Where colour and black meet, the "
-        "teacher no longer helps. Single losses are less certain than these differences: their held-out standard "
-        "errors are in the table of runs.",
+        caption="Black: without a teacher, with the 90 % interval over seeds. Colours: distilled, with the 90 % "
+        f"interval of the paired difference from black, seeds and held-out documents. {how}. Where colour and "
+        "black meet, the teacher no longer helps. Single losses are less certain than these differences: their held-out "
+        "standard errors are in the table of runs.",
     )  # fmt: skip
 
 
-_LAW_CURVES = (
+LAW_CURVES = (
     "Curves are the laws fitted on this study, with the 90 % interval of a new run; dashed and hatched outside the "
     "fitted range"
 )

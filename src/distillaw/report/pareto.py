@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distillaw.figures.models import draw_models
+from distillaw.figures.frontiers import draw_models
 from distillaw.pareto.frontier import Point
 from distillaw.pareto.words import place_words
 from distillaw.report.picture import Picture

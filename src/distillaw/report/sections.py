@@ -1,15 +1,19 @@
 """The sections of a study's report between the verdict and the laws: each picture with its words and numbers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from distillaw.controls.control import Control
 from distillaw.errors import DataError
+from distillaw.figures.equal_compute import iso_budgets
 from distillaw.figures.fits import LABELS, fitted_laws, study_laws
+from distillaw.figures.intervals import hold_outs
+from distillaw.figures.paid import paid_cells
 from distillaw.figures.spending import Spent, searches
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
 from distillaw.planning.record import StudyRecord
-from distillaw.report import content, frozen
+from distillaw.report import content, equal_compute, frozen, intervals, paid
 from distillaw.report import walks as walk_words
 from distillaw.report.controls import control_notes, control_table
 from distillaw.report.fits import fits_picture
@@ -28,10 +32,13 @@ def study_sections(
         _gap_section(cells),
         drawn("How many tokens? Loss with and without a teacher",
               lambda: tokens_picture(cells, laws=study_laws(record))),
+        _isoflop_section(record),
+        _paid_section(record, cells),
         Section(title="Controls: what makes these numbers mean something", notes=control_notes(controls),
                 table=control_table(controls), table_title="Every control with its numbers", open=True),
         _fit_section(record),
         _frozen_section(record),
+        _hold_out_section(record),
         _walk_section(record),
         drawn("Where the compute went", lambda: spent_picture(spent)),
         drawn("Search for learning rate and batch", lambda: searches_picture(searches(record.tuning))),
@@ -52,6 +59,22 @@ def _gap_section(cells: Sequence[Cell]) -> Section:
         return drawn(title, lambda: gap_picture(cells))
     return Section(title=title, pictures=[gap_picture(cells)], notes=content.gap_sentences(cells),
                    table=content.cell_table(cells), table_title="The numbers of this and the next picture")  # fmt: skip
+
+
+def _isoflop_section(record: StudyRecord) -> Section:
+    """Which size at equal compute."""
+    budgets = iso_budgets(record)
+    return drawn(equal_compute.TITLE, lambda: equal_compute.isoflop_picture(budgets, laws=study_laws(record)),
+                 equal_compute.isoflop_sentences(budgets))  # fmt: skip
+
+
+def _paid_section(record: StudyRecord, cells: Sequence[Cell]) -> Section:
+    """What the compute buys, with every bill."""
+    bills = paid_cells(record, cells)
+    section = drawn(paid.TITLE, lambda: paid.paid_picture(bills), paid.paid_sentences(bills))
+    if not section.pictures:
+        return section
+    return replace(section, table=paid.paid_table(bills), table_title="Every student with its bill")
 
 
 def _fit_section(record: StudyRecord) -> Section:
@@ -80,8 +103,18 @@ def _why_no_law(record: StudyRecord, drawn: set[str]) -> str:
 def _frozen_section(record: StudyRecord) -> Section:
     """What was predicted before the runs, and what came."""
     part = frozen.frozen_part(record.folder)
-    return Section(title=frozen.TITLE, pictures=[part.picture] if part.picture else [], notes=part.notes,
+    return Section(title=frozen.TITLE, pictures=part.pictures, notes=part.notes,
                    table=part.table, table_title="Every prediction")  # fmt: skip
+
+
+def _hold_out_section(record: StudyRecord) -> Section:
+    """What the laws predicted of the runs held out from them."""
+    found = hold_outs(record)
+    section = drawn("Runs held out from the fit", lambda: intervals.hold_out_picture(found),
+                    intervals.hold_out_sentences(found))  # fmt: skip
+    if not section.pictures:
+        return section
+    return replace(section, table=intervals.hold_out_table(found), table_title="Every distance")
 
 
 def _walk_section(record: StudyRecord) -> Section:
