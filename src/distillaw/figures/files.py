@@ -1,7 +1,8 @@
 """Figures as files: SVG, PNG and PDF on white, written atomically, the same bytes for the same figure."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -71,6 +72,18 @@ def figure_bytes(
 ) -> bytes:
     """What `save` writes; `name` seeds the ids of an SVG."""
     buffer = io.BytesIO()
-    with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}):
+    with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}), _layout_undone(figure):
         figure.savefig(buffer, format=kind, dpi=dpi, facecolor=facecolor, metadata=_METADATA[kind])
     return buffer.getvalue()
+
+
+@contextmanager
+def _layout_undone(figure: Figure) -> Iterator[None]:
+    """Put the panels back where they were: a layout starts from the last one and ends a hair beside it."""
+    before = [(ax, ax.get_position(original=True), ax.get_in_layout()) for ax in figure.axes]
+    try:
+        yield
+    finally:
+        for ax, place, is_laid_out in before:
+            ax.set_position(place)
+            ax.set_in_layout(is_laid_out)  # a position set by hand takes it out

@@ -21,24 +21,25 @@ from distillaw.report.branch_words import (
     noise_words,
 )
 from distillaw.report.content import Figure, Table, Value, number
-from distillaw.report.page import Section, render_page
+from distillaw.report.page import FigureFiles, Section, write_page
 from distillaw.report.picture import Picture
-from distillaw.runs.files import write_text
 
 
-def write_branch_page(record: Mapping[str, Any], out: Path) -> Path:
+def write_branch_page(record: Mapping[str, Any], out: Path, *, figures: FigureFiles | None = None) -> Path:
     """Write the page of a branch test.
 
     Args:
         record: what branch.json holds.
         out: the HTML file.
+        figures: where to write every figure as files of its own; None: only in the page.
     """
-    write_text(out, render_page(
-        "branch.html.j2", title=f"distillaw branch: {record['run']['name']}", name=record["run"]["name"],
+    write_page(
+        out, "branch.html.j2", figures=figures,
+        title=f"distillaw branch: {record['run']['name']}", name=record["run"]["name"],
         sentence=_sentence(record), numbers=_numbers(record), problems=_problems(record),
         sections=[_section(record, fork) for fork in record["forks"]], command=record["command"],
         specification=json.dumps(record["test"], indent=2),
-    ))  # fmt: skip
+    )  # fmt: skip
     return out
 
 

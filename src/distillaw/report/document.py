@@ -6,27 +6,26 @@ Works on studies that are unfinished or in part failed: what is missing is said,
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
-from distillaw.controls.control import Control
 from distillaw.figures.spending import compute_spent
-from distillaw.planning.cells import Cell, measured_cells
+from distillaw.planning.cells import measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.report import content
-from distillaw.report.page import render_page
+from distillaw.report.page import FigureFiles, write_page
 from distillaw.report.sections import study_sections
-from distillaw.runs.files import write_json, write_text
+from distillaw.runs.files import write_json
 
 
-def write_report(study_dir: Path, out: Path | None = None) -> Path:
+def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
     """Write the report of a study folder.
 
     Args:
         study_dir: the folder that `study run` wrote, finished or not.
         out: the HTML file; by default report.html in the folder. verdict.json is written beside it.
+        figures: where to write every figure as files of its own; None: only in the page.
 
     Returns:
         The HTML file.
@@ -41,25 +40,9 @@ def write_report(study_dir: Path, out: Path | None = None) -> Path:
     verdict, note = content.decide_target(record, cells)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(out.parent / "verdict.json", verdict_json(record, verdict, note))
-    write_text(out, render(record, cells, verdict, note, controls))
-    return out
-
-
-def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
-    """The keys of interface.md, `plan`; without a verdict, the sentence that says why."""
-    head: dict[str, object] = {"schema_version": 1, "study": record.name}
-    if verdict is None:
-        return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
-    return {**head, **verdict.to_json(), "note": note}
-
-
-def render(
-    record: StudyRecord, cells: Sequence[Cell], verdict: Verdict | None, note: str, controls: Sequence[Control],
-) -> str:  # fmt: skip
-    """The page as text."""
     spent = compute_spent(record)
-    return render_page(
-        "report.html.j2", title=f"distillaw: {record.name}", record=record, verdict=verdict,
+    write_page(
+        out, "report.html.j2", figures=figures, title=f"distillaw: {record.name}", record=record, verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
         call_name=_CALLS[verdict.verdict] if verdict else "NO VERDICT",
@@ -73,6 +56,15 @@ def render(
         runs=content.run_table(record), unfinished=record.unfinished, provenance=content.provenance(record),
         specification=json.dumps(record.info.get("spec", {}), indent=2, sort_keys=True),
     )  # fmt: skip
+    return out
+
+
+def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
+    """The keys of interface.md, `plan`; without a verdict, the sentence that says why."""
+    head: dict[str, object] = {"schema_version": 1, "study": record.name}
+    if verdict is None:
+        return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
+    return {**head, **verdict.to_json(), "note": note}
 
 
 _CALLS = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}

@@ -20,8 +20,8 @@ from distillaw.verifying.scoring import Scored, StudyScore
 TITLE = "Scorecard: predictions frozen before the runs"
 NOTHING = (
     "Nothing was predicted before these runs, so no forecast can be scored. `distillaw verify freeze {folder} --from "
-    "NEXT.toml` writes down, with a hash, what every law says of the runs of NEXT.toml; once they are trained, this page "
-    "shows how many intervals held. Until then the next section is all that is known of the laws' intervals."
+    "NEXT.toml` writes down, with a hash, what every law says of the runs of NEXT.toml; once they are trained, this "
+    "page shows how many intervals held. Until then the next section is all that is known of the laws' intervals."
 )
 
 

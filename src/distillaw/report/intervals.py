@@ -46,20 +46,25 @@ def hold_out_picture(found: Sequence[HoldOut]) -> Picture:
 
 def hold_out_sentences(found: Sequence[HoldOut]) -> list[str]:
     """Coverage, error and reach of each law's hold-outs."""
-    return [
-        f"{one.label.capitalize()}: {one.hits} of {one.num} held-out predictions inside their {100 * "
-        f"one.nominal:.0f} % intervals ({100 * one.share:.0f} %, {100 * one.interval[0]:.0f} to {100 * "
-        f"one.interval[1]:.0f} % as if they were independent), up to {one.decades:.1f} decades of compute beyond "
-        f"what was fitted, root mean square error {one.error:.2f} % of the loss. Without the term for a wrong form, {100 * one.without:.0f} % would have been."
-        for one in found
-    ]  # fmt: skip
+    return [_hold_out_sentence(one) for one in found]
+
+
+def _hold_out_sentence(one: HoldOut) -> str:
+    low, high = (100 * end for end in one.interval)
+    return (
+        f"{one.label.capitalize()}: {one.hits} of {one.num} held-out predictions inside their {100 * one.nominal:.0f} "
+        f"% intervals ({100 * one.share:.0f} %; {low:.0f} to {high:.0f} % as if they were independent), up to "
+        f"{one.decades:.1f} decades of compute beyond what was fitted, root mean square error {one.error:.2f} % of the "
+        f"loss. Without the term for a wrong form, {100 * one.without:.0f} % would have been."
+    )
 
 
 def hold_out_table(found: Sequence[HoldOut]) -> Table:
     """Every distance of every law."""
     rows = [
-        [Value(text=one.label, sort=one.label, kind="text"), Value(text=f"{row.low:.2g} to {row.high:.2g}", sort=row.low),
-         number(row.num, 0), number(100 * row.inside, 0), number(row.error, 2), number(row.half, 2)]
+        [Value(text=one.label, sort=one.label, kind="text"),
+         Value(text=f"{row.low:.2g} to {row.high:.2g}", sort=row.low), number(row.num, 0),
+         number(100 * row.inside, 0), number(row.error, 2), number(row.half, 2)]
         for one in found for row in one.rows
     ]  # fmt: skip
     return Table(

@@ -44,8 +44,8 @@ def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | Non
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
         caption="Black: without a teacher, with the 90 % interval over seeds. Colours: distilled, with the 90 % "
         f"interval of the paired difference from black, seeds and held-out documents. {how}. Where colour and "
-        "black meet, the teacher no longer helps. Single losses are less certain than these differences: their held-out "
-        "standard errors are in the table of runs.",
+        "black meet, the teacher no longer helps. Single losses are less certain than these differences: their "
+        "held-out standard errors are in the table of runs.",
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def _sentence(found: Frontier) -> str:
     asked = [(p, q) for p, q in found.places if q.ahead is not None]
     lead = SCENARIOS[found.scenario].capitalize()
     if not asked:
-        return f"{lead}: every distilled student costs more than any without a teacher here, so nothing can be compared."
+        return f"{lead}: every distilled student costs more than any without a teacher here, so none can be compared."
     said = (
         f"{lead}: of {len(asked)} distilled students that no other distilled one beats for less, {len(found.better)} "
         f"are better than the best without a teacher at no more compute, {len(found.worse)} worse, beyond the 90 % "
@@ -60,9 +60,11 @@ def paid_table(paid: Sequence[Paid]) -> Table:
     """Every cell with its loss and its bill, cheapest first."""
     marks = {scenario: frontier(paid, scenario) for scenario in SCENARIOS}
     rows = [_row(one, marks) for one in sorted(paid, key=lambda p: p.compute(Scenario.INFERENCE))]
-    return Table(columns=["student", "loss", "± 90 %", "student, FLOP", "teacher logits, FLOP", "teacher training, FLOP",
-                          *(f"paid, {words}" for words in SCENARIOS.values()), "unbeaten by its own kind"],
-                 rows=rows)  # fmt: skip
+    parts = ("student, FLOP", "teacher logits, FLOP", "teacher training, FLOP")
+    paid_names = (f"paid, {words}" for words in SCENARIOS.values())
+    return Table(
+        columns=["student", "loss", "± 90 %", *parts, *paid_names, "unbeaten by its own kind"], rows=rows
+    )
 
 
 def _row(paid: Paid, marks: dict[Scenario, Frontier]) -> list[Value]:
