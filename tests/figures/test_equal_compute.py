@@ -1,5 +1,7 @@
 """Loss at equal compute, against studies whose law is known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from synthetic_study import supervised_loss
@@ -34,7 +36,7 @@ def test_budgets_stand_apart_and_arms_are_read_hardly_beyond_their_runs(grid_rec
     budgets = iso_budgets(grid_record)
     computes = [budget.compute for budget in budgets]
     assert computes == sorted(computes)
-    assert min(b / a for a, b in zip(computes, computes[1:], strict=False)) >= APART * 0.999
+    assert min(b / a for a, b in pairwise(computes)) >= APART * 0.999
     largest = max(run.tokens for run in grid_record.students)
     points = [p for budget in budgets for curve in budget.curves for p in curve.points]
     assert all(p.tokens <= BEYOND * largest for p in points)
@@ -73,5 +75,5 @@ def test_laws_are_drawn_with_bands_that_are_hatched_outside_their_range(fitted):
 def test_two_sizes_are_too_few_and_the_design_that_would_do_is_named(noisy):
     budgets = iso_budgets(read_study(noisy))
     assert budgets == []
-    with pytest.raises(DataError, match="three student sizes .* --kind isoflop-students"):
+    with pytest.raises(DataError, match=r"three student sizes .* --kind isoflop-students"):
         draw_isoflop(budgets)

@@ -25,11 +25,15 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.fitting.result import FitResult, Prediction
-from distillaw.planning.cells import Cell
+from distillaw.planning.cells import Cell, Taught
 from distillaw.planning.record import budget_text
 
 LINE = 0.062
 """Height of a line of text over that of a panel of token curves."""
+MOST = 3
+"""Panels side by side: more are too small to read on a page."""
+MOST_NAMED = 4
+"""Of more teachers in one panel only the worst, the best for this student and the strongest are named."""
 
 
 @in_style
@@ -47,7 +51,7 @@ def draw_gap(cells: Sequence[Cell], *, look: Look = PAGE) -> Figure:
     if is_sparse or look.columns(len(sizes), panel=3.3) < len(
         sizes
     ):  # no grid of empty places, or no room for one
-        figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=3, look=look)
+        figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=MOST, look=look)
         for place, (ax, cell) in enumerate(zip(panels, cells, strict=True)):
             _gap_panel(ax, cell, is_last=place + columns >= len(cells), is_first=place % columns == 0)
         return figure
@@ -69,12 +73,13 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
     x = [t.teacher_loss for t in cell.taught]
     ax.axhline(cell.alone, color=INK, linestyle=DASHED, linewidth=1.1)
     ax.plot(x, [t.loss for t in cell.taught], color=color)
-    for j, t in enumerate(cell.taught):
+    for t in cell.taught:
         ax.plot([t.teacher_loss] * 2, [t.loss - t.half, t.loss + t.half], color=color, linewidth=1.1)
         if len(t.seeds) > 1:
             ax.plot([t.teacher_loss] * len(t.seeds), t.seeds, "o", color=color, markersize=2.2, alpha=0.6)
         ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
                 markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
+    for j, t in enumerate(_named(cell)):
         side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
         ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side),
                     ha="center", va="bottom" if side > 0 else "top", textcoords="offset points", fontsize="small",
@@ -89,6 +94,13 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         ax.set_xlabel("teacher loss, nats/token  (better →)")
     if is_first:
         ax.set_ylabel("student loss, nats/token")
+
+
+def _named(cell: Cell) -> list[Taught]:
+    """The teachers whose names are written."""
+    if len(cell.taught) <= MOST_NAMED:
+        return list(cell.taught)
+    return [t for t in cell.taught if t.is_best or t in (cell.taught[0], cell.taught[-1])]
 
 
 def short_teacher(teacher: str) -> str:
@@ -127,7 +139,9 @@ def draw_tokens(
     sizes = sorted({c.params for c in cells})
     if not sizes:
         raise DataError("No student has been run without a teacher yet.")
-    figure, panels, columns = new_panels(len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=3, look=look)
+    figure, panels, columns = new_panels(
+        len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=MOST, look=look
+    )
     colors = teacher_colors(cells)
     for place, (ax, size) in enumerate(zip(panels, sizes, strict=True)):
         own = [c for c in cells if c.params == size]

@@ -22,7 +22,8 @@ def gap_picture(cells: Sequence[Cell]) -> Picture:
         caption="Each panel is one student size and token budget; better teachers stand to the right. A capacity gap "
         "is a curve that turns up again at the right. Points are means over seeds (small dots: single seeds), bars "
         "the 90 % interval of the paired difference from the same student without a teacher (dashed). The best "
-        "teacher is filled. The vertical scales differ.",
+        "teacher is filled; of more than four, only the weakest, the best and the strongest are named. The vertical "
+        "scales differ.",
     )  # fmt: skip
 
 
@@ -42,10 +43,10 @@ def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | Non
     return Picture(
         name="token-curves", title="Loss against tokens, distilled and not", figure=draw_tokens(cells, laws=laws),
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
-        caption="Black: without a teacher, with the 90 % interval over seeds. Colours: distilled, with the 90 % "
-        f"interval of the paired difference from black, seeds and held-out documents. {how}. Where colour and "
-        "black meet, the teacher no longer helps. Single losses are less certain than these differences: their "
-        "held-out standard errors are in the table of runs.",
+        caption="“No teacher” with the 90 % interval over seeds; from each teacher with the 90 % interval of the "
+        f"paired difference from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
+        "longer helps. Single losses are less certain than these differences: their held-out standard errors are in "
+        "the table of runs.",
     )  # fmt: skip
 
 

@@ -21,10 +21,10 @@ def paid_picture(paid: Sequence[Paid]) -> Picture:
     return Picture(
         name="pareto", title=TITLE, figure=draw_paid(paid),
         alt="Student loss against compute paid. " + " ".join(paid_sentences(paid)),
-        caption="Left, the student's training and its teacher's forward passes are paid; right, the teacher's "
-        "training as well, as if for this one student. Every run pays for itself: no trunk is shared. Black: no "
-        "teacher, bars: 90 % interval over seeds; blue: distilled, bars: 90 % interval of the paired difference from "
-        "no teacher. Filled: not beaten by its own colour at equal or less compute; steps join them.",
+        caption="Left, the student's training and its teacher's forward passes are paid; right, the teacher's training "
+        "as well, as if for this one student. Every run pays for itself: no trunk is shared. Bars: 90 % interval, "
+        "without a teacher over seeds, distilled of the paired difference from no teacher. Filled: not beaten by its "
+        "own colour at equal or less compute; steps join them.",
     )  # fmt: skip
 
 
