@@ -14,7 +14,7 @@ from distillaw.controls.control import Control
 from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
-from distillaw.report import content, frozen
+from distillaw.report import calibration, content, frozen
 from distillaw.report.controls import control_notes, control_table
 from distillaw.report.fitplot import fitted_law, predicted_measured
 from distillaw.report.losses import capacity_gap, token_curves
@@ -115,6 +115,7 @@ def _sections(
         _fit_section(record),
         _frozen_section(record),
         _walk_section(record),
+        _calibration_section(record),
         Section(title="Where the compute went", pictures=_some(bars),
                 notes=() if bars else ("No run has finished yet.",)),
         Section(title="Search for learning rate and batch", pictures=_some(search),
@@ -156,6 +157,16 @@ def _walk_section(record: StudyRecord) -> Section:
     found = walks(record)
     return Section(title=TITLE, pictures=_some(walk_curves(found)), notes=walk_notes(found), table=walk_table(found),
                    table_title="Both fits of every run, and its noise scale")  # fmt: skip
+
+
+def _calibration_section(record: StudyRecord) -> Section:
+    """Does a model know what it knows, and how far is a student from its teacher?"""
+    groups = calibration.calibrated_groups(record)
+    return Section(
+        title=calibration.TITLE, pictures=_some(calibration.calibration_picture(groups)),
+        notes=calibration.calibration_notes(groups), table=calibration.calibration_table(groups),
+        table_title="Every model",
+    )  # fmt: skip
 
 
 def _own_laws(record: StudyRecord) -> list:

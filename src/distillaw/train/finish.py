@@ -34,7 +34,9 @@ def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
 def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, group: "Group") -> None:
     text = group.text
     teaching = group.teaching(trainer.spec)
-    found = score_calibrated(model, text.heldout, teacher=teaching.teacher)
+    # a search compares losses only: the teacher's pass over the held-out text is saved there
+    beside = None if trainer.spec.purpose == "tuning" else teaching.teacher
+    found = score_calibrated(model, text.heldout, teacher=beside)
     scores = found.heldout
     folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
     facts = _teacher_facts(trainer.spec, group)
