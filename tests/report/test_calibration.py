@@ -1,4 +1,4 @@
-"""Calibration of a study's runs: the numbers of the page are those of its runs, and older runs are said to lack them."""
+"""Calibration of a study's runs: the page's numbers are those of the runs, and older runs are said to lack them."""
 
 import json
 
