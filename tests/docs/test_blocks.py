@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from blocks import RUN, SHOWN, Block, blocks_of, commands, is_slow, matches
+
 from in_process import answer
 
 ROOT = Path(__file__).parents[2]
