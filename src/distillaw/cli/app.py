@@ -119,6 +119,11 @@ for _name, (_path, _help) in _VERBS.items():
     app.command(_path, name=_name, help=_help)
 
 
+def verbs() -> dict[str, str]:
+    """Verb -> its line of `--help`."""
+    return {name: line for name, (_path, line) in _VERBS.items()}
+
+
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object with the schema version first, at full float precision."""
     json.dump({"schema_version": SCHEMA_VERSION, **answer}, sys.stdout, indent=2, allow_nan=False)
