@@ -3,12 +3,10 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -42,8 +40,7 @@ def evaluate(
     batch: int = 8,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Measure a finished model; what was measured before is read, and a kill loses nothing finished.
 
@@ -75,11 +72,7 @@ def evaluate(
         batch: sequences of a forward pass.
         device: cpu, cuda or auto.
         dry_run: say what would be asked, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
-    from distillaw.cli.display import say
-
     out = _out(model, out)
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     most = None if limit is None else whole_count(limit, name="--limit")
@@ -94,7 +87,8 @@ def evaluate(
     if dry_run:
         from distillaw.cli.evaluate_view import preview
 
-        preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=json_)
+        preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=output.json)
+        output.suggest("the same command without --dry-run")
         return
     if text is not None:
         from distillaw.evaluate.excerpt import check_text
@@ -123,9 +117,10 @@ def evaluate(
         model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
         chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
         skip_missing=skip_missing, device=torch_device(device, model), command=shlex.join(["distillaw", *sys.argv[1:]]),
-        say=lambda line: say(f"  {line}", quiet=quiet),
+        say=output.step,
     )  # fmt: skip
-    print_json(record) if json_ else print_evaluation(record, out)
+    print_json(record) if output.json else print_evaluation(record, out)
+    output.suggest(f"distillaw pareto {shlex.quote(str(out))}")
 
 
 def _out(model: str, out: Path | None) -> Path:

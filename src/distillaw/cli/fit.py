@@ -3,11 +3,10 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -39,7 +38,7 @@ def fit(
     tie_exponents: bool = False,
     compare: list[Family] | None = None,
     out: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Fit a law to runs.
 
@@ -64,7 +63,6 @@ def fit(
         tie_exponents: alpha = beta (supervised, chinchilla).
         compare: another family, set against this one by held-out error and AIC (repeatable).
         out: write the fitted law here, for `predict --law` and `plan`.
-        json_: print one JSON object instead.
     """
     from distillaw.fitting.api import fit as fit_law
     from distillaw.fitting.query import load_law
@@ -79,7 +77,7 @@ def fit(
     )  # fmt: skip
     if out is not None:
         result.save(out)
-    if json_:
+    if output.json:
         document = result.to_json()
         keys = ("status", "remedy", "params", "conf_int", "level", "objective", "delta", "nobs", "ngroups",
                 "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
@@ -87,7 +85,7 @@ def fit(
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    print(f"\nnext: {_next(law, out, usable=result.is_usable, convention=result.params_convention)}")
+    output.suggest(_next(law, out, usable=result.is_usable, convention=result.params_convention))
 
 
 def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> str:

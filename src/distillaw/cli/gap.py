@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -29,9 +30,9 @@ def gap(
     law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     margin: float = 0.5,
     explain: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """The best teacher for a student under each law: size, loss, flat range, disagreement.
+    """Find the best teacher for a student under each law: size, loss, flat range, disagreement.
 
     Args:
         student: non-embedding parameters of the student, e.g. 1B.
@@ -43,7 +44,6 @@ def gap(
         law: laws to hear first: names from `distillaw laws`, or files of `distillaw fit --out`.
         margin: teachers whose student is within this many per cent of the best loss count as equally good.
         explain: derive why a stronger teacher can hurt, with this student's numbers.
-        json_: print one JSON object instead.
     """
     from distillaw.planning.gap import GapQuestion, capacity_gap
 
@@ -62,13 +62,13 @@ def gap(
         margin=margin / 100,
     )  # fmt: skip
     answer = capacity_gap(question, laws=law or ())
-    if json_:
+    if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
         return
     _print(answer)
     if explain:
         print(f"\n{_derivation(answer)}")
-    print(f"\nnext: {_next(answer, explained=explain)}")
+    output.suggest(_next(answer, explained=explain))
 
 
 def _one_of(

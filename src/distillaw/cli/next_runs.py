@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.fit import Family, parse_columns, parse_where
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -51,7 +52,7 @@ def next_runs(
     params_convention: Literal["non-embedding", "total"] | None = None,
     bootstrap: int = 400,
     level: float = 0.9,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Propose the next runs: for the verdict (distil or not, from which teacher), or for a law's prediction.
 
@@ -87,7 +88,6 @@ def next_runs(
         params_convention: what the params column and --student-params count.
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
-        json_: print one JSON object instead.
     """
     is_prediction = predict or any(
         given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
@@ -105,7 +105,7 @@ def next_runs(
             from distillaw.cli.next_verdict import next_for_verdict
 
             flops = _budget(budget, dollars, _device(hardware), price)
-            next_for_verdict(source, setup, budget=flops, out=out, as_json=json_)
+            next_for_verdict(source, setup, budget=flops, out=out, output=output)
             return
     for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
         if given is not None:
@@ -121,13 +121,13 @@ def next_runs(
         candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
         where=parse_where(where), bootstrap=bootstrap, level=level, **read,
     )  # fmt: skip
-    if json_:
+    if output.json:
         print_json(
             {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
         )
         return
     _print(design, target, against, device, price)
-    print(f"\nnext: {_next(source, law, taught='teacher_loss' in target)}")
+    output.suggest(_next(source, law, taught="teacher_loss" in target))
 
 
 def _setup(

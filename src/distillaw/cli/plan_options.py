@@ -116,7 +116,7 @@ class LawOptions:
     """Folder of a study; its paired runs and fitted laws come before any published law."""
     law: Annotated[list[str] | None, Several] = None
     """Laws to consult first: published names, or files of `distillaw fit --out`."""
-    no_published: bool = False
+    no_published: Annotated[bool, Parameter(negative="")] = False
     """Ask no published law that --law does not name."""
     level: float = 0.9
     """Coverage of the intervals."""

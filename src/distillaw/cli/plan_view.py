@@ -29,7 +29,6 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
 
         sections.insert(0, ("How it comes about", explanation(verdict)))
     print_sections(console, sections)
-    console.print(f"\nnext: {verdict.next_command}", markup=False)
 
 
 def _name(row: "Strategy") -> str:

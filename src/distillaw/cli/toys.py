@@ -1,6 +1,5 @@
 """`distillaw toys kernel | mapping`: the capacity gap in its simplest form, drawn."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.console import console
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.display import say
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
 
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from distillaw.toys.grid import Change, Curve, Grid, Outcome
     from distillaw.toys.kernel import Curves
 
-app = App(name="toys", help="The capacity gap in its simplest form: a closed form and small MLPs.")
+app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
 
 Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
 Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
 Counts = Annotated[list[str] | None, Parameter(consume_multiple=True)]
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
 _LARGEST_TARGET = 10**6
 _LARGEST_WIDTH = 4096
@@ -38,9 +37,11 @@ def kernel(
     students: Counts = None,
     seed: Whole = 0,
     out: Path | None = None,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
-    """Kernel regression: a teacher and a student with norm budgets, in closed form. The published setting by default.
+    """Compute kernel regression: a teacher and a student with norm budgets, in closed form.
+
+    The published setting by default.
 
     Args:
         size: coefficients p of the target, uniform on [-1, 1]; teachers of size 1 to p.
@@ -49,7 +50,6 @@ def kernel(
         students: sizes n; 300 to 800 by hundreds unless given.
         seed: of the target; the published figure's is not known.
         out: a folder for kernel.svg, kernel.png and kernel.csv.
-        json_: print one JSON object instead.
     """
     from distillaw.toys.kernel import draw_target, make_curves
 
@@ -67,11 +67,11 @@ def kernel(
         from distillaw.toys.draw import write_kernel
 
         files = [str(path) for path in write_kernel(out, curves)]
-    if json_:
+    if output.json:
         print_json(_kernel_document(curves, seed) | {"files": files})
         return
     _print_kernel(curves)
-    _print_end(files, "distillaw toys kernel")
+    _print_end(files, "distillaw toys kernel", output)
 
 
 def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
@@ -128,9 +128,11 @@ def mapping(
     seed: Whole | None = None,
     workers: Whole = 0,
     out: Path | None = None,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
-    """Small MLPs on the mapping problem: students under teachers that grow, or train longer. About a minute on 2 cores.
+    """Train small MLPs on the mapping problem: students under teachers that grow, or train longer.
+
+    About a minute on 2 cores.
 
     Args:
         full: start from the paper's grid instead of the reduced one; about an hour on 2 cores.
@@ -144,7 +146,6 @@ def mapping(
         seed: of everything.
         workers: processes, one thread each; 0 takes all cores.
         out: a folder for mapping.svg, mapping.png and mapping.csv.
-        json_: print one JSON object instead.
     """
     from distillaw.sweep.local import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
@@ -173,11 +174,11 @@ def mapping(
         from distillaw.toys.draw import write_mapping
 
         files = [str(path) for path in write_mapping(out, outcomes, curves)]
-    if json_:
+    if output.json:
         print_json(_mapping_document(grid, outcomes, curves) | {"files": files})
         return
     _print_mapping(grid, outcomes, curves)
-    _print_end(files, "distillaw toys mapping")
+    _print_end(files, "distillaw toys mapping", output)
 
 
 def _check_widths(grid: "Grid") -> None:
@@ -259,7 +260,11 @@ def _change(change: "Change") -> str:
     return f"{change.mean:.4f} +- {error}"
 
 
-def _print_end(files: list[str], command: str) -> None:
+def _print_end(files: list[str], command: str, output: Output) -> None:
     for path in files:
         print(f"wrote {path}")
-    sys.stdout.write("" if files else f"\nnext: {command} --out FOLDER draws it; docs/toys.md says why\n")
+    output.suggest(
+        "docs/toys.md says what it shows"
+        if files
+        else f"{command} --out FOLDER draws it; docs/toys.md says why"
+    )

@@ -1,0 +1,8 @@
+"""d."""
+
+from distillaw.cli.output import Output
+
+
+def doctor(*, output: Output = Output()) -> int:
+    """Examine this machine."""
+    return 0
