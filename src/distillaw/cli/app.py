@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError, Parameter
 
+from distillaw.cli.folding import fold_in_terminal
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.version import __version__
@@ -83,4 +84,5 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries: progress is ours to show
+    fold_in_terminal()
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

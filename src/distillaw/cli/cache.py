@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
 
@@ -104,7 +105,8 @@ def build(
     output.say(f"{_describe(plan)}\n{_cost(prediction)}{_there(out, plan)}")
     began = time.monotonic()
     with opened_for_building(out, plan) as plan:
-        manifest = build_shards(out, plan, maker, progress=_progress(plan, output), say=output.say)
+        with metered("targets", plan.num_positions, "positions", quiet=output.quiet) as meter:
+            manifest = build_shards(out, plan, maker, progress=meter.advance, say=meter.note)
     seconds = time.monotonic() - began
     if output.json:
         answer = {
@@ -369,24 +371,3 @@ def _build_seconds(folder: Path) -> float:
     from distillaw.targets.manifest import LOG
 
     return sum(float(str(line["seconds"])) for line in read_json_lines(folder / LOG))
-
-
-def _progress(plan: "StorePlan", output: Output):
-    """A callback that says now and then how far the build is."""
-    from distillaw.cli.display import LOG_SECONDS
-
-    began = said = time.monotonic()
-    done = 0
-
-    def advance(positions: int) -> None:
-        nonlocal said, done
-        done += positions
-        now = time.monotonic()
-        if now - said > LOG_SECONDS:
-            said = now
-            rate = done / (now - began)
-            left = format_seconds((plan.num_positions - done) / rate)
-            share = done / plan.num_positions
-            output.say(f"{share:4.0%}  {format_count(rate)} positions/s, {left} left")
-
-    return advance

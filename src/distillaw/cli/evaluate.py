@@ -113,12 +113,15 @@ def evaluate(
         questions=questions, judge=judge, judge_model=judge_model, judge_prompts=judge_prompts, against=against,
         max_tokens=answer_tokens, limit=most,
     )  # fmt: skip
-    record = evaluate_model(
-        model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
-        chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
-        skip_missing=skip_missing, device=torch_device(device, model), command=shlex.join(["distillaw", *sys.argv[1:]]),
-        say=output.step,
-    )  # fmt: skip
+    with output.working("evaluating") as step:
+        record = evaluate_model(
+            model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
+            chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
+            task_folder=task_folder,
+            skip_missing=skip_missing, device=torch_device(device, model),
+            command=shlex.join(["distillaw", *sys.argv[1:]]),
+            say=step,
+        )  # fmt: skip
     print_json(record) if output.json else print_evaluation(record, out)
     output.suggest(f"distillaw pareto {shlex.quote(str(out))}")
 

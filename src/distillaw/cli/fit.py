@@ -67,14 +67,15 @@ def fit(
     from distillaw.fitting.api import fit as fit_law
     from distillaw.fitting.query import load_law
 
-    result = fit_law(
-        file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
-        delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
-        seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
-        params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-        width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
-        compare=compare or (),
-    )  # fmt: skip
+    with output.working("fitting"):
+        result = fit_law(
+            file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
+            delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
+            seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
+            params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+            width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
+            compare=compare or (),
+        )  # fmt: skip
     if out is not None:
         result.save(out)
     if output.json:

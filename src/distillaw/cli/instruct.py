@@ -85,7 +85,8 @@ def sft(
                 learnt=learnt, as_json=output.json)  # fmt: skip
         output.suggest("the same command without --dry-run")
         return
-    result = run_sft(spec, out, device=where, say=output.step, command=_command())
+    with output.working("fine-tuning") as step:
+        result = run_sft(spec, out, device=where, say=step, command=_command())
     print_json(result) if output.json else print_sft(result, out)
     _suggest_scores(output, out)
 
@@ -150,7 +151,8 @@ def dpo(
                 learnt=learnt, as_json=output.json)  # fmt: skip
         output.suggest("the same command without --dry-run")
         return
-    result = run_dpo(spec, out, device=where, say=output.step, command=_command())
+    with output.working("tuning") as step:
+        result = run_dpo(spec, out, device=where, say=step, command=_command())
     print_json(result) if output.json else print_dpo(result, out)
     _suggest_scores(output, out)
 

@@ -9,6 +9,7 @@ from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 
 app = App(
     name="large-batch",
@@ -66,9 +67,10 @@ def run(
             view.print_dry(plan, forecasts, workers=count, device=place)
         output.suggest("the same command without --dry-run")
         return
-    watch = view.LogWatch(plan) if not output.quiet else None
     command = shlex.join(["distillaw", *sys.argv[1:]])
-    run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)
+    with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:
+        watch = view.CellWatch(plan, meter)
+        run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)
     path = write_large_batch_report(out)
     summary = summarise(out)
     if output.json:

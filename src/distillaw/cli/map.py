@@ -1,7 +1,6 @@
 """`distillaw map`: where distilling pays, the best teachers, what the compute goes into; text, arrays, figures."""
 
 import shlex
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,10 +86,11 @@ def draw_map(
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
     laws = laws_for_map(law or ())
-    found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
-    files = [] if out is None else _save(found, out)
+    with output.working("mapping"):
+        found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
+        files = [] if out is None else _save(found, out)
     for warning in laws.warnings:
-        print(f"WARNING: {warning}", file=sys.stderr)
+        output.say(f"WARNING: {warning}")
     if output.json:
         cells = {} if out is not None else {"cells": _cells(found)}
         print_json({**found.to_json(), "files": [str(path) for path in files], **cells})

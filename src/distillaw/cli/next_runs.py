@@ -116,11 +116,12 @@ def next_runs(
 
     device = _device(hardware)
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
-    design = propose_runs(
-        source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
-        candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
-        where=parse_where(where), bootstrap=bootstrap, level=level, **read,
-    )  # fmt: skip
+    with output.working("fitting and designing"):
+        design = propose_runs(
+            source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
+            candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
+            where=parse_where(where), bootstrap=bootstrap, level=level, **read,
+        )  # fmt: skip
     if output.json:
         print_json(
             {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
@@ -270,15 +271,12 @@ def _print(
 
 
 def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
     decides = design.gain is not None
     names = ["run", "params", "tokens", "teacher loss", "FLOP", "FLOP in all", "then +-"]
-    for name in names + ["probability"] * decides + ["hours, price in all"] * (device is not None):
-        table.add_column(name, justify="right")
+    names += ["probability"] * decides + ["hours, price in all"] * (device is not None)
+    table = numbers_table(*(f">{name}" for name in names))
     for number, run in enumerate(design.runs[:SHOWN], 1):
         cells = [str(number), format_count(run.params), format_count(run.tokens),
                  "-" if run.teacher_loss is None else f"{run.teacher_loss:.4g}", f"{run.cost:.2g}",
@@ -286,7 +284,7 @@ def _print_runs(design: "Design", device: "Hardware | None", price: float | None
         cells += [_chance(run.after)] * decides
         table.add_row(*cells, *([] if device is None else [_bill(run.total_cost, device, price)]))
     print()
-    console().print(table)
+    print_table(table)
     if len(design.runs) > SHOWN:
         print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
 

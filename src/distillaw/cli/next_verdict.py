@@ -31,7 +31,8 @@ def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | No
     """
     setup = with_budget(setup, budget)
     history = stages_of(setup.question, setup.runs)
-    said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
+    with output.working("designing"):
+        said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
     if out is not None:
         if said.stage is None:
             raise ConfigError(f"--out {out}: there is nothing to run ({said.why})")

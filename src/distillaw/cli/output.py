@@ -5,6 +5,8 @@ answer without the command that is likely next.
 """
 
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,6 +32,12 @@ class Output:
     def step(self, message: str) -> None:
         """The same for one step of the work, indented under what it belongs to."""
         self.say(f"  {message}")
+
+    def working(self, what: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Signs of life while something takes long; gives what takes the lines that the work says of itself."""
+        from distillaw.cli.progress import waiting
+
+        return waiting(what, quiet=self.quiet)
 
     def suggest(self, command: str) -> None:
         """The likely next command, as the last line of an answer for people."""

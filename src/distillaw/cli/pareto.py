@@ -76,7 +76,7 @@ def pareto(
     print(f"\n* {MARKS[frontier]}.")
     if any(not point.is_own for point in points):
         print("Errors of published scores are those of the number of questions and, where a score was read off a "
-              "figure, of\nthe reading; prompts and harnesses differ by more.")  # fmt: skip
+              "figure, of the reading; prompts and harnesses differ by more.")  # fmt: skip
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")

@@ -40,10 +40,11 @@ def plan(
     """
     from distillaw.cli.plan_question import ask
 
-    verdict = ask(
-        student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
-        scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context,
-    )  # fmt: skip
+    with output.working("planning"):
+        verdict = ask(
+            student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
+            scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context, output=output,
+        )  # fmt: skip
     if output.json:
         from distillaw.planning.explain import explanation
 

@@ -106,12 +106,13 @@ def prune(
 
         with join_ranks("ddp") as ranks:
             output = output if ranks.is_first else replace(output, quiet=True)
-            record = prune_to(
-                source, out, wishes, text=text, group=ranks if launched() else None,
-                device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
-                reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-                command=shlex.join(["distillaw", *sys.argv[1:]]), say=output.step,
-            )  # fmt: skip
+            with output.working("cutting") as step:
+                record = prune_to(
+                    source, out, wishes, text=text, group=ranks if launched() else None,
+                    device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
+                    reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
+                    command=shlex.join(["distillaw", *sys.argv[1:]]), say=step,
+                )  # fmt: skip
             if not ranks.is_first:
                 return
     if by_law:

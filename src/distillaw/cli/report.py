@@ -18,13 +18,15 @@ def report(study: Path, *, out: Path | None = None, output: Output = Output()) -
     from distillaw.runs.files import read_json
 
     if write := _other_writer(study):
-        path = write(study, out)
+        with output.working("writing the report"):
+            path = write(study, out)
         print_json({"report": str(path)}) if output.json else print(f"report: {path}")
         output.suggest(f"open {shlex.quote(str(path))} in a browser")
         return
     from distillaw.report.document import write_report
 
-    path = write_report(study, out)
+    with output.working("writing the report"):
+        path = write_report(study, out)
     verdict = read_json(path.parent / "verdict.json")
     if output.json:
         print_json({"report": str(path), "verdict": verdict})

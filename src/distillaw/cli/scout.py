@@ -52,7 +52,7 @@ def scout(
     )
     found = measure(
         models, text, reading, max_bytes=max_bytes, context=context, stride=stride, out=out, device=device,
-        quiet=output.quiet,
+        output=output,
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
     print_json(_document(best_first)) if output.json else _print(best_first)

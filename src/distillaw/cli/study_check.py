@@ -50,7 +50,7 @@ def _print(controls: "list[Control]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from distillaw.cli.console import console
+    from distillaw.cli.console import print_table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("control", "status", "found"):
@@ -60,7 +60,7 @@ def _print(controls: "list[Control]") -> None:
         if control.remedy:
             words.append(f"\nguards: {control.guards}\nto do: {control.remedy}", style="dim")
         table.add_row(control.name, Text(control.status, style=_STYLES[control.status]), words)
-    console().print(table)
+    print_table(table)
 
 
 def _next(folder: Path, failed: list[str]) -> str:

@@ -183,14 +183,9 @@ def _list_kinds(output: Output) -> None:
         ]  # fmt: skip
         print_json({"kinds": rows})
         return
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "question", "runs", "FLOP", "core time"):
-        table.add_column(column, justify="left" if column in ("kind", "question") else "right",
-                         no_wrap=column != "question")  # fmt: skip
+    table = numbers_table("kind", "question", ">runs", ">FLOP", ">core time")
     for kind, cost in costs:
         table.add_row(
             kind.name,
@@ -199,7 +194,7 @@ def _list_kinds(output: Output) -> None:
             f"{cost.flops:.1e}",
             format_seconds(sum(cost.seconds)),
         )
-    console().print(table)
+    print_table(table)
     print(
         "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
     )

@@ -103,7 +103,7 @@ def _with_holdout(
     from distillaw.cli.verify_cells import freeze_holdout
 
     try:
-        freeze_holdout(spec, folder, quiet=output.quiet)
+        freeze_holdout(spec, folder, output)
     except ConfigError as error:
         outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
         return outcome
@@ -203,7 +203,8 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
     from distillaw.report.study import conclude_study
 
-    conclusion = conclude_study(folder, say=output.say)
+    with output.working("fitting, deciding, drawing") as say:
+        conclusion = conclude_study(folder, say=say)
     if output.json:
         print_json({
             "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,

@@ -67,22 +67,11 @@ def show(
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "purpose",
-        "model",
-        "arm",
-        "params",
-        "layers x width",
-        "token budgets",
-        "trunks",
-        "core time",
-    ):
-        table.add_column(name, justify="right" if name in ("params", "trunks", "core time") else "left")
+    table = numbers_table(
+        "purpose", "model", "arm", ">params", ">layers x width", "token budgets", ">trunks", ">core time"
+    )
     groups: dict[tuple, list[float]] = {}
     for job, cost in zip(jobs, seconds, strict=True):
         trunk = job.trunk
@@ -100,7 +89,7 @@ def _print_trunks(jobs: list, seconds: list[float]) -> None:
         table.add_row(
             purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
         )
-    console().print(table)
+    print_table(table)
 
 
 def _print_unknowns(spec) -> None:

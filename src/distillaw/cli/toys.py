@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import console
+from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.display import say
 from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
 
@@ -91,13 +91,9 @@ def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
 
 
 def _print_kernel(curves: "Curves") -> None:
-    from rich.table import Table
-
     last = len(curves.m)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("student n", "flat n to m*", "m*/n", "error at m=1", "at m=n", f"at m={last}", "rise",
-                 "teacher's at m=n", f"at m={last}"):  # fmt: skip
-        table.add_column(name, justify="right")
+    table = numbers_table(">student n", ">flat n to m*", ">m*/n", ">error at m=1", ">at m=n", f">at m={last}", ">rise",
+                          ">teacher's at m=n", f">at m={last}")  # fmt: skip
     for row in _kernel_document(curves, 0)["students"]:
         table.add_row(
             str(row["n"]), f"{row['n']} to {row['flat_until']}", f"{row['flat_ratio']:.3f}",
@@ -106,12 +102,11 @@ def _print_kernel(curves: "Curves") -> None:
         )  # fmt: skip
     ratio = (curves.teacher_budget / curves.student_budget) ** 2
     print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
-    console().print(table)
-    print(f"""
-The teacher gets better with every m. A student of size n is best under teachers of size n to m*; where both
-budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: the teacher
-spreads its budget over coefficients the student cannot represent, and those it can represent
-shrink below what it could afford.""")
+    print_table(table)
+    print("\nThe teacher gets better with every m. A student of size n is best under teachers of size n to m*; where "
+          f"both budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: "
+          "the teacher spreads its budget over coefficients the student cannot represent, and those it can represent "
+          "shrink below what it could afford.")  # fmt: skip
 
 
 @app.command
@@ -164,10 +159,16 @@ def mapping(
     processes = min(grid.trials, workers or available_cores())
     rounds = -(-grid.trials // processes)
     seconds = grid.core_seconds / grid.trials * rounds
-    say(
+    output.say(
         f"{grid.trials} trials on {processes} processes: about {format_seconds(seconds)} with a core for each"
     )
-    outcomes = run_grid(grid, workers=processes, done=lambda trial: say(f"  trial {trial} has ended"))
+    with metered("mapping", grid.trials, "trials", quiet=output.quiet) as meter:
+
+        def ended(trial: int) -> None:
+            meter.note(f"trial {trial} has ended")
+            meter.advance(1)
+
+        outcomes = run_grid(grid, workers=processes, done=ended)
     curves = summarise(outcomes)
     files = []
     if out is not None:
@@ -232,15 +233,9 @@ def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]
 
 
 def _print_axis(curves: "list[Curve]") -> None:
-    from rich.table import Table
-
     axis, teachers = curves[0].axis, curves[0].teachers
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"teacher's {axis}")
-    for teacher in teachers:
-        table.add_column(str(getattr(teacher, axis)), justify="right")
-    for name in ("gain", "cost", "minimum", "shape"):
-        table.add_column(name)
+    widths = [f">{getattr(teacher, axis)}" for teacher in teachers]
+    table = numbers_table(f"teacher's {axis}", *widths, "gain", "cost", "minimum", "shape")
     table.add_row("teacher's loss", *(f"{loss:.4f} " for loss in curves[0].teacher_loss))
     for curve in curves:
         cells = [
@@ -252,7 +247,7 @@ def _print_axis(curves: "list[Curve]") -> None:
             f"student of {curve.student_width}", *cells, _change(curve.fall), _change(curve.rise), where, curve.shape
         )  # fmt: skip
     print()
-    console().print(table)
+    print_table(table)
 
 
 def _change(change: "Change") -> str:

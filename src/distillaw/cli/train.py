@@ -22,7 +22,7 @@ def train(
     """Train one run from a TOML file: pretrain, or distil from a teacher or its stored targets; resumable.
 
     The file has `name`, `params`, `tokens`, `peak_lr`, and optionally `teacher` (a folder) or `targets` (a target
-    store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/<run id>,
+    store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/RUN_ID,
     a Hugging Face folder with result.json. Several processes: torchrun --nproc-per-node 8 -m distillaw train ...
 
     Args:

@@ -64,13 +64,14 @@ def upcycle(
     from distillaw.evaluate.upcycled import Layout, upcycle_to
 
     disable_progress_bar()
-    record = upcycle_to(
-        source, out,
-        Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
-        text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
-        dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
-        say=output.step,
-    )  # fmt: skip
+    with output.working("upcycling") as step:
+        record = upcycle_to(
+            source, out,
+            Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
+            text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
+            dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
+            say=step,
+        )  # fmt: skip
     print_json(record) if output.json else _print(record, out)
     output.suggest(
         "the same command without --dry-run"

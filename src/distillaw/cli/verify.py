@@ -59,12 +59,13 @@ def freeze(
         raise ConfigError("--hold-out: it takes the held-out students of a study file; add --from STUDY.toml")
     mapped = parse_columns(columns)
     runs = known_runs(source, mapped)
-    asked = typed_cells(cells or (), source, runs)
+    asked = typed_cells(cells or (), source, runs, output)
     if from_ is not None:
-        asked += study_cells(from_, source, runs, holdout=hold_out, corpus=corpus)
-    found = freeze_study(
-        source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped
-    )
+        asked += study_cells(from_, source, runs, holdout=hold_out, corpus=corpus, output=output)
+    with output.working("fitting and predicting"):
+        found = freeze_study(
+            source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped
+        )
     if output.json:
         print_json({"path": str(found.frozen.path), "is_new": found.is_new, **found.frozen.document})
         return

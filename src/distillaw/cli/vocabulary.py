@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,10 +69,11 @@ def extend(
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
     from distillaw.evaluate.vocabulary import extend_vocabulary
 
-    record = extend_vocabulary(
-        source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
-        **_running(device, dry_run, output),
-    )  # fmt: skip
+    with output.working("extending") as step:
+        record = extend_vocabulary(
+            source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
+            **_running(device, dry_run, step),
+        )  # fmt: skip
     print_json(record) if output.json else _print(record, out)
     output.suggest(_next(out, dry=dry_run))
 
@@ -120,15 +122,16 @@ def trim(
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
     from distillaw.evaluate.vocabulary import trim_vocabulary
 
-    record = trim_vocabulary(
-        source,
-        out,
-        texts,
-        keep=wanted,
-        min_count=min_count,
-        multiple=multiple,
-        **_running(device, dry_run, output),
-    )
+    with output.working("trimming") as step:
+        record = trim_vocabulary(
+            source,
+            out,
+            texts,
+            keep=wanted,
+            min_count=min_count,
+            multiple=multiple,
+            **_running(device, dry_run, step),
+        )
     print_json(record) if output.json else _print(record, out)
     output.suggest(_next(out, dry=dry_run))
 
@@ -160,14 +163,14 @@ def _texts(
     )
 
 
-def _running(device: str, dry_run: bool, output: Output) -> dict:
+def _running(device: str, dry_run: bool, step: Callable[[str], None]) -> dict:
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
 
     disable_progress_bar()
     return {"device": torch_device(device), "dry_run": dry_run, "command": shlex.join(["distillaw", *sys.argv[1:]]),
-            "say": output.step}  # fmt: skip
+            "say": step}  # fmt: skip
 
 
 def _print(record: dict, out: Path) -> None:

@@ -8,6 +8,7 @@ from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
@@ -178,7 +179,8 @@ def make(
         spec = replace(spec, seed=seed)
         check_world(spec)
     wanted = int(parse_count(tokens, name="--tokens"))
-    facts = export_world(World(spec), out, wanted)
+    with metered("text", wanted, "tokens", quiet=output.quiet) as meter:
+        facts = export_world(World(spec), out, wanted, seen=meter.advance)
     if output.json:
         print_json({"folder": str(out), **facts})
         return
