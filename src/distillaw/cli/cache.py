@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import CacheError, ConfigError
@@ -35,7 +36,7 @@ Estimator = Annotated[
 @app.command
 def build(
     *,
-    teacher: str,
+    teacher: Place,
     data: Path,
     out: Path,
     split: str = "student",
@@ -179,7 +180,7 @@ def inspect(cache: Path, *, output: Output = Output()) -> None:
 def verify(
     cache: Path,
     *,
-    teacher: str | None = None,
+    teacher: Place | None = None,
     data: Path | None = None,
     windows: int = 16,
     checksums_only: bool = False,

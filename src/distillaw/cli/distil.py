@@ -9,18 +9,19 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, peak_rates, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.quantities import format_count, format_flop
 
 
 def distil(
-    start: str,
+    start: Place,
     *,
-    teacher: str,
-    corpus: str,
+    teacher: Place,
+    corpus: Place,
     tokens: Count,
     out: Path,
-    smaller: str = "",
+    smaller: Place = "",
     rates: str = "1e-3",
     distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
     alone: bool = True,

@@ -101,13 +101,8 @@ def _disk(found: Examination) -> Rows:
     kind += " (network)" if disk.is_network else ""
     yield "folder", f"{disk.folder}: {format_bytes(disk.free_bytes)} free{kind}"
     if disk.write_bytes_per_second is not None and disk.sync_seconds is not None:
-        yield (
-            "writing",
-            (
-                f"{format_bytes(disk.write_bytes_per_second)}/s, {1e3 * disk.sync_seconds:.2g} ms until a small file is on "
-                "the disk"
-            ),
-        )
+        speed = f"{format_bytes(disk.write_bytes_per_second)}/s"
+        yield "writing", f"{speed}, {1e3 * disk.sync_seconds:.2g} ms until a small file is on the disk"
     yield "rename", "replaces a file atomically" if disk.renames_atomically else "does NOT replace a file"
 
 

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
 
 def evaluate(
-    model: str,
+    model: Place,
     *,
     out: Path | None = None,
-    text: str | None = None,
-    teacher: str | None = None,
+    text: Place | None = None,
+    teacher: Place | None = None,
     tasks: str | None = None,
     data: Path | None = None,
     limit: Count | None = None,
@@ -28,7 +29,7 @@ def evaluate(
     judge: str | None = None,
     judge_model: str | None = None,
     judge_prompts: Path | None = None,
-    against: str | None = None,
+    against: Place | None = None,
     answer_tokens: int = 512,
     task_folder: Path | None = None,
     skip_missing: bool = False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -27,7 +28,7 @@ def fit(
     bootstrap: int = 1000,
     level: float = 0.9,
     seed: int = 0,
-    supervised: str | None = None,
+    supervised: LawName | None = None,
     priors: Literal["auto", "weak", "none"] = "auto",
     unit: str | None = None,
     params_convention: Literal["non-embedding", "total"] | None = None,

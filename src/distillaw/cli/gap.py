@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.names import LawNames
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
@@ -28,7 +29,7 @@ def gap(
     teacher_tokens: Count | None = None,
     teacher_tokens_per_param: Count | None = None,
     teacher_loss: Count | None = None,
-    law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     margin: float = 0.5,
     explain: bool = False,
     output: Output = Output(),

@@ -9,6 +9,7 @@ from cyclopts import App
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
@@ -20,7 +21,7 @@ app = App(
 
 @app.command
 def sft(
-    model: str,
+    model: Place,
     *,
     data: Path,
     out: Path,
@@ -93,7 +94,7 @@ def sft(
 
 @app.command
 def dpo(
-    model: str,
+    model: Place,
     *,
     pairs: Path,
     out: Path,
@@ -159,7 +160,7 @@ def dpo(
 
 @app.command
 def generate(
-    teacher: str,
+    teacher: Place,
     *,
     prompts: str,
     out: Path,

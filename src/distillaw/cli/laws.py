@@ -6,6 +6,7 @@ from pathlib import Path
 from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawName
 from distillaw.cli.output import Output
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.quantities import format_count
@@ -30,7 +31,7 @@ def laws(*, output: Output = Output()) -> None:
 
 
 @app.command
-def show(name: str, *, output: Output = Output()) -> None:
+def show(name: LawName, *, output: Output = Output()) -> None:
     """Show one law: coefficients with intervals, source, range of validity, known problems.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import whole_count
+from distillaw.cli.names import LawNames
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
@@ -37,7 +38,7 @@ def draw_map(
     kind: Kind,
     /,
     *,
-    law: list[str] | None = None,
+    law: LawNames | None = None,
     scenario: str | None = None,
     student: str | None = None,
     tokens: str | None = None,

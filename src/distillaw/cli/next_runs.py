@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.fit import Family, parse_columns, parse_where
+from distillaw.cli.names import HardwareName, LawName, Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
@@ -26,7 +27,7 @@ SHOWN = 12
 
 
 def next_runs(
-    source: str,
+    source: Place,
     *,
     student_params: str | None = None,
     student_tokens: str | None = None,
@@ -39,10 +40,10 @@ def next_runs(
     against: str | None = None,
     budget: str | None = None,
     dollars: float | None = None,
-    hardware: str | None = None,
+    hardware: HardwareName | None = None,
     price: float | None = None,
     candidates: Path | None = None,
-    guess: str | None = None,
+    guess: LawName | None = None,
     noise: float = 0.003,
     law: Family | None = None,
     columns: str | None = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawNames
 from distillaw.cli.output import Output
 
 
@@ -13,7 +14,7 @@ def page(
     *,
     out: Path = Path("planner.html"),
     study: Path | None = None,
-    law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     open: bool = False,
     output: Output = Output(),
 ) -> None:

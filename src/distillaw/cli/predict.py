@@ -5,6 +5,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.names import LawName
 from distillaw.cli.output import Output
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.quantities import format_count, parse_count
@@ -12,7 +13,7 @@ from distillaw.quantities import format_count, parse_count
 
 def predict(
     *,
-    law: str,
+    law: LawName,
     student_params: Count,
     student_tokens: Count | None = None,
     unique_tokens: Count | None = None,

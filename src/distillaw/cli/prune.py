@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
@@ -20,7 +21,7 @@ BY_LAW = (
 
 
 def prune(
-    teacher: str,
+    teacher: Place,
     *,
     out: Path,
     student_params: Count | None = None,
@@ -31,7 +32,7 @@ def prune(
     width: int | None = None,
     heads: int | None = None,
     ffn: int | None = None,
-    text: str | None = None,
+    text: Place | None = None,
     importance: Literal["gradient", "activation", "uniform"] | None = None,
     tokens: Count = "131k",
     heldout_tokens: Count = "16k",

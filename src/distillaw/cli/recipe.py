@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.quantities import format_count, format_flop, parse_count
 
@@ -18,8 +19,8 @@ app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small ch
 @app.command
 def minima(
     *,
-    teacher: str,
-    corpus: str,
+    teacher: Place,
+    corpus: Place,
     out: Path,
     tokens: Count,
     student_params: Count | None = None,

@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count, whole_count
+from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
 from distillaw.cli.regime_options import ReferenceOptions
 from distillaw.errors import ConfigError
@@ -27,7 +28,7 @@ def regime(
     distil: Annotated[bool, Parameter(negative="")] = False,
     loss: float | None = None,
     cooldown: float = 0.2,
-    hardware: str | None = None,
+    hardware: HardwareName | None = None,
     mfu: float | None = None,
     price: float | None = None,
     output: Output = Output(),

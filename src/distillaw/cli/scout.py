@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
@@ -18,8 +19,8 @@ MODEST_DOCUMENTS = 30
 
 
 def scout(
-    *models: str,
-    text: str,
+    *models: Place,
+    text: Place,
     max_bytes: Count | None = None,
     context: int | None = None,
     stride: int | None = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def new(
-    kind: str | None = None,
+    kind: KindName | None = None,
     *,
     out: Path | None = None,
     students: str | None = None,
@@ -27,8 +28,8 @@ def new(
     budget: str | None = None,
     hours: float | None = None,
     cores: int = 0,
-    hardware: str | None = None,
-    corpus: str = "",
+    hardware: HardwareName | None = None,
+    corpus: Place = "",
     vocab: int | None = None,
     name: str | None = None,
     force: bool = False,

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, RunError
@@ -50,7 +51,7 @@ class ClusterOptions:
 def run(
     study: Path,
     *,
-    corpus: str | None = None,
+    corpus: Place | None = None,
     out: Path | None = None,
     executor: Literal["local", "slurm", "ray"] = "local",
     workers: int = 0,

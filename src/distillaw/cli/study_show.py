@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
@@ -12,7 +13,7 @@ from distillaw.quantities import format_bytes, format_count, format_flop, format
 def show(
     study: Path,
     *,
-    corpus: str | None = None,
+    corpus: Place | None = None,
     workers: int = 0,
     output: Output = Output(),
 ) -> None:

@@ -5,13 +5,14 @@ import textwrap
 
 from distillaw.accounting.families import NamedModel, Source, families, model, named_models
 from distillaw.cli.app import print_json
+from distillaw.cli.names import TeacherName
 from distillaw.cli.output import Output
 from distillaw.quantities import format_count
 
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
 
 
-def teachers(text: str = "", /, *, output: Output = Output()) -> None:
+def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
     """List the models that can be named as teachers: parameters, training tokens, tokenizer.
 
     Args:

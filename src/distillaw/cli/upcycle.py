@@ -6,13 +6,14 @@ from pathlib import Path
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 
 
 def upcycle(
-    model: str,
+    model: Place,
     *,
     out: Path,
     experts: str = "2,4",
@@ -21,7 +22,7 @@ def upcycle(
     balance: float = 0.01,
     z_loss: float = 0.0,
     seed: int = 0,
-    text: str | None = None,
+    text: Place | None = None,
     tokens: Count = "8k",
     text_column: str = "text",
     device: str = "auto",

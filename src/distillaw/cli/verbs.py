@@ -96,6 +96,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "distillaw.cli.doctor:doctor",
         "Examine this machine: versions, devices, measured speed, disk, whether all works offline.",
     ),
+    "completion": (
+        "distillaw.cli.completion:completion",
+        "Print the script that makes Tab complete commands, names and files in bash, zsh and fish.",
+    ),
+    "--install-completion": (
+        "distillaw.cli.completion:install",
+        "Install completion for your shell.",
+    ),
 }
 """verb -> (import path, one line)."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawNames, Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
@@ -23,11 +24,11 @@ def freeze(
     cells: list[str] | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     hold_out: bool = False,
-    law: list[str] | None = None,
+    law: LawNames | None = None,
     level: float = 0.9,
     after_the_fact: bool = False,
     columns: str | None = None,
-    corpus: str | None = None,
+    corpus: Place | None = None,
     output: Output = Output(),
 ) -> None:
     """Write down, with a hash, what every law and `plan` say of runs that have not been made.

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
@@ -21,16 +22,16 @@ app = App(
 
 @app.command
 def extend(
-    model: str,
+    model: Place,
     *,
-    text: str,
+    text: Place,
     out: Path,
     pieces: Count | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     chinese: bool = False,
     rows: Literal["mean", "random"] = "mean",
     seed: int = 0,
-    other: str | None = None,
+    other: Place | None = None,
     multiple: int = 64,
     max_bytes: Count = "100M",
     heldout_bytes: Count = "64k",
@@ -80,13 +81,13 @@ def extend(
 
 @app.command
 def trim(
-    model: str,
+    model: Place,
     *,
-    text: str,
+    text: Place,
     out: Path,
     keep: Count | None = None,
     min_count: int = 1,
-    other: str | None = None,
+    other: Place | None = None,
     multiple: int = 64,
     max_bytes: Count = "100M",
     heldout_bytes: Count = "64k",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import WorldName
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
@@ -48,7 +49,7 @@ def _settings(spec: WorldSpec) -> str:
 
 @app.command
 def show(
-    world: str,
+    world: WorldName,
     *,
     context: int = 128,
     documents: int = 32,
@@ -150,7 +151,7 @@ def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str |
 
 @app.command
 def make(
-    world: str,
+    world: WorldName,
     *,
     out: Path,
     tokens: str = "1M",
