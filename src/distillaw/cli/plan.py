@@ -1,6 +1,7 @@
 """`distillaw plan`: the verdict, five lines to decide by and tables to check them with."""
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 from distillaw.cli.plan_options import (
     BudgetOptions,
     CandidateOptions,
@@ -21,9 +22,9 @@ def plan(
     vocab: int | None = None,
     context: int | None = None,
     explain: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> None:
-    """Distil or pretrain one student, from which teacher, how many tokens, and how sure.
+    """Decide whether to distil or pretrain one student, from which teacher, how many tokens, and how sure.
 
     Args:
         student: non-embedding parameters, e.g. 300M; with --study, by default the study's target. Left out, the best
@@ -36,15 +37,15 @@ def plan(
         vocab: vocabulary, for counting FLOP.
         context: training context in tokens, for counting FLOP.
         explain: walk through the equations with the numbers put in.
-        json: print one JSON object with the keys of the interface contract.
     """
     from distillaw.cli.plan_question import ask
 
-    verdict = ask(
-        student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
-        scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context,
-    )  # fmt: skip
-    if json:
+    with output.working("planning"):
+        verdict = ask(
+            student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
+            scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context, output=output,
+        )  # fmt: skip
+    if output.json:
         from distillaw.planning.explain import explanation
 
         print_json(verdict.to_json() | ({"explanation": explanation(verdict)} if explain else {}))
@@ -52,3 +53,4 @@ def plan(
     from distillaw.cli.plan_view import show
 
     show(verdict, with_explanation=explain)
+    output.suggest(verdict.next_command)

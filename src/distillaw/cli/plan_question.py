@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from distillaw.cli.output import Output
 from distillaw.cli.plan_options import (
     BudgetOptions,
     CandidateOptions,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def ask(
     student: str | None, budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions,
     scouting: ScoutOptions, laws: LawOptions, *, vocab: int | None, context: int | None,
+    output: Output = Output(),
 ) -> "Verdict":  # fmt: skip
     """The verdict on what was typed.
 
@@ -62,7 +64,7 @@ def ask(
     limit = _limit(serving, vocab, context)
     if scouting.scout:
         _check_question(params, tokens, budget, limit)
-    measured = scouted(scouting, record)
+    measured = scouted(scouting, record, output)
     if vocab is None and record is None:
         vocab = measured.vocab
     verdict = plan(

@@ -1,33 +1,38 @@
 """`distillaw report DIR`: one HTML file from a study folder."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 
 
-def report(study: Path, *, out: Path | None = None, json: bool = False) -> None:
+def report(study: Path, *, out: Path | None = None, output: Output = Output()) -> None:
     """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
 
     Args:
         study: the folder that `study run`, `recipe`, `branch` or `large-batch run` wrote.
         out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
-        json: print one JSON object: where the report lies, and the verdict.
     """
     from distillaw.runs.files import read_json
 
     if write := _other_writer(study):
-        path = write(study, out)
-        print_json({"report": str(path)}) if json else print(f"report: {path}")
+        with output.working("writing the report"):
+            path = write(study, out)
+        print_json({"report": str(path)}) if output.json else print(f"report: {path}")
+        output.suggest(f"open {shlex.quote(str(path))} in a browser")
         return
     from distillaw.report.document import write_report
 
-    path = write_report(study, out)
+    with output.working("writing the report"):
+        path = write_report(study, out)
     verdict = read_json(path.parent / "verdict.json")
-    if json:
+    if output.json:
         print_json({"report": str(path), "verdict": verdict})
     else:
-        print(f"{verdict['sentence']}\n\nreport: {path}\n\nnext: distillaw plan --study {study}")
+        print(f"{verdict['sentence']}\n\nreport: {path}")
+    output.suggest(f"distillaw plan --study {shlex.quote(str(study))}")
 
 
 def _other_writer(folder: Path) -> Callable[[Path, Path | None], Path] | None:

@@ -15,6 +15,7 @@ from distillaw.evaluate.excerpt import Excerpt, read_excerpt
 from distillaw.models.source import ModelSource, check_config, context_of
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
+from distillaw.runs.pace import Telling
 from distillaw.runs.paired import clustered_cov
 
 CONTEXT = 1024
@@ -83,7 +84,8 @@ def score_text(
     total = sum(map(len, encoded))
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
-    scores = score_calibration(model, ids, context=context, stride=context, teacher=taught, bins=bins)
+    scores = score_calibration(model, ids, context=context, stride=context, teacher=taught, bins=bins,
+                               seen=Telling(model.name, total, "tokens", say).add)  # fmt: skip
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
