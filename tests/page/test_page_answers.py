@@ -41,6 +41,8 @@ SCENARIOS = {
     "repeated data": {"uniqueTokens": "5B"},
     "free size on tokens": {"student": "", "maxStudent": "2B"},
     "free size on compute": {"student": "", **bill("1e21")},
+    "free size on compute, served, largest": {"student": "", "maxStudent": "3B", "inferenceTokens": "1e11", **bill("2e21")},
+    "free size, a teacher at its bounds": {"student": "", "uniqueTokens": "5B", "inferenceTokens": "1e11", **bill("1e24")},
     "free size, no training of teachers": {"student": "", **bill("1e20"), "onlyExisting": True},
     "other level, vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
     "far outside": bill("1e19"),
