@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError
 
+from distillaw.cli.plan_file import question_from_file
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.version import __version__
 
@@ -23,6 +24,7 @@ app = App(
     name="distillaw",
     help="Plan, run and verify compute-optimal distillation of language models.",
     version=__version__,
+    config=(question_from_file,),
     suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
