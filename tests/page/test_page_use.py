@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shlex
 import tomllib
 import xml.etree.ElementTree as ElementTree
@@ -140,17 +141,33 @@ def test_tables_are_saved_as_csv(open_page, planner):
 def test_the_question_is_saved_as_toml(open_page, planner):
     page = open_page(planner)
     page.select_option("#named", "pythia-1.4b")
-    found = tomllib.loads(downloaded(page, "save-toml").decode())["plan"]
-    assert found == {
+    found = tomllib.loads(downloaded(page, "save-toml").decode())
+    assert found == {"plan": {
         "student": "1B", "tokens": "20B", "teacher": ["pythia-1.4b"],
         "teacher-params": ["8B"], "teacher-tokens": ["2T"],
-    }  # fmt: skip
-    words = [
-        w
-        for key, value in found.items()
-        for w in (f"--{key}", *([value] if isinstance(value, str) else value))
-    ]
-    assert ["distillaw", "plan", *words] == shlex.split(text(page, "command"))
+    }}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "teacher=pythia-1.4b&level=0.8",
+        "student=&budgetKind=money&budget=5000&price=1.5&device=a100-80gb&scenario=pretraining&serveMemory=6e9"
+        "&weightBytes=0.5&own=3B~60B~2.1_7B~1T~2.0&trainOwn=true&logits=stored&studentsServed=4&inferenceTokens=1e11",
+    ],
+)
+def test_the_command_reads_the_toml_of_the_page(question, open_page, planner, tmp_path, monkeypatch):
+    """Page to file to command: the same JSON as that of the command shown, and the page's own sentence."""
+    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+    page = open_page(planner, question)
+    path = tmp_path / "plan.toml"
+    path.write_bytes(downloaded(page, "save-toml"))
+    from_file, typed = (
+        answer(*words, "--json")
+        for words in (["plan", "--question", path], shlex.split(text(page, "command"))[1:])
+    )
+    assert from_file.returncode == 0 and from_file.stdout == typed.stdout
+    assert text(page, "sentence") == f"{json.loads(from_file.stdout)['sentence']}."
 
 
 def test_the_light_says_where_the_law_holds(open_page, planner):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.folding import fold_in_terminal
+from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.version import __version__
@@ -35,15 +36,11 @@ app = App(
         negative_iterable=(),  # no --empty-law beside each option that repeats
         show_default=_shown_default,
     ),
+    config=(question_from_file,),
     suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
 add_verbs(app, VERBS)
-
-
-def verbs() -> dict[str, str]:
-    """Verb -> its line of `--help`."""
-    return {name: line for name, (_path, line) in _VERBS.items()}
 
 
 def print_json(answer: Mapping[str, object]) -> None:

@@ -1,5 +1,7 @@
 """`distillaw plan`: the verdict, five lines to decide by and tables to check them with."""
 
+from pathlib import Path
+
 from distillaw.cli.app import print_json
 from distillaw.cli.output import Output
 from distillaw.cli.plan_options import (
@@ -13,6 +15,7 @@ from distillaw.cli.plan_options import (
 
 def plan(
     *,
+    question: Path | None = None,
     student: str | None = None,
     budget: BudgetOptions | None = None,
     serving: ServingOptions | None = None,
@@ -27,6 +30,8 @@ def plan(
     """Decide whether to distil or pretrain one student, from which teacher, how many tokens, and how sure.
 
     Args:
+        question: TOML file of options, as the planner page saves it: a table [plan] whose keys are the options below.
+            Options typed beside it win.
         student: non-embedding parameters, e.g. 300M; with --study, by default the study's target. Left out, the best
             size for the budget is searched.
         budget: what may be spent.
@@ -38,6 +43,7 @@ def plan(
         context: training context in tokens, for counting FLOP.
         explain: walk through the equations with the numbers put in.
     """
+    del question  # its options were put among the others before this was called (plan_file.py)
     from distillaw.cli.plan_question import ask
 
     with output.working("planning"):

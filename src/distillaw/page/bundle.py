@@ -14,6 +14,7 @@ import numpy as np
 from distillaw.accounting.families import named_models
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
+from distillaw.accounting.memory import CACHE_BYTES
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Box
 from distillaw.laws.ensemble import LawEnsemble
@@ -21,6 +22,7 @@ from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
     api,
     bills,
+    budget,
     caveats,
     consensus,
     decision,
@@ -131,7 +133,8 @@ def _teachers() -> list[dict[str, object]]:
     """Real models that a law can judge: those whose training tokens are published."""
     return [
         {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
-         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1), "source": m.tokens_source.text}
+         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1),
+         "is_base": not (m.distilled or m.post_trained), "source": m.tokens_source.text}
         for m in named_models() if m.tokens is not None
     ]  # fmt: skip
 
@@ -157,4 +160,8 @@ def _constants() -> dict[str, object]:
         "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
         "paid": caveats.PAID, "between": bills.BETWEEN,
         "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in bills.FAMILIES],
+        "served": {
+            "aspect": budget.SERVED.aspect, "omega": budget.SERVED.omega, "head_dim": budget.SERVED.head_dim,
+            "cache_bytes": CACHE_BYTES, "smallest": budget.SMALLEST, "largest": budget.LARGEST,
+        },
     }  # fmt: skip

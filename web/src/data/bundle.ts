@@ -69,6 +69,8 @@ export interface NamedTeacherData {
   tokens: number | null;
   tokenizer: string;
   estimate_error: number;
+  /** Neither distilled nor tuned: its tokens tell its loss. */
+  is_base: boolean;
   source: string;
 }
 
@@ -141,6 +143,8 @@ export interface Constants {
   paid: Record<string, string>;
   families: { sigma1: number; sigma2: number }[];
   between: [number, number];
+  /** The family whose members are served: see `plan/serving.ts`. */
+  served: { aspect: number; omega: number; head_dim: number; cache_bytes: number; smallest: number; largest: number };
 }
 
 export interface Bundle {

@@ -2,6 +2,7 @@
 import * as Plot from "@observablehq/plot";
 import { best } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
+import { frame, reaching } from "./contour";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { COLUMNS, type Field, ROWS, gainField } from "./field";
 
@@ -12,10 +13,6 @@ const FILLS = [-4, -3, -2, -1, 1, 2, 3, 4].map((k) => `var(--map-${k < 0 ? `p${-
 
 export function gainMap(v: Verdict, width: number): SVGElement {
   const field = gainField(v);
-  const base = {
-    x1: field.tokens[0], x2: field.tokens[1], y1: field.params[0], y2: field.params[1], width: COLUMNS, height: ROWS,
-    value: (x: number) => x, clip: true,
-  };
   // the outermost cells lie beyond the frame, so that no line runs along it
   const inner = (ends: readonly [number, number], cells: number): [number, number] => {
     const cell = (ends[1] - ends[0]) / (cells - 1);
@@ -36,11 +33,10 @@ export function gainMap(v: Verdict, width: number): SVGElement {
     y: { domain: y, ticks: logTicks(...y, 7), tickFormat: countTick, label: "↑ parameters of the student" },
     marks: [
       hatch(HATCH),
-      ...bands.map((level) =>
-        Plot.contour(Array.from(field.gain), { ...base, thresholds: [level], fill: color(Math.max(level, -1)), stroke: "none" }),
-      ),
-      Plot.contour(Array.from(field.outside), { ...base, thresholds: [0.5], fill: `url(#${HATCH})`, stroke: "none" }),
-      Plot.contour(Array.from(field.gain), { ...base, thresholds: [0], fill: "none", stroke: COLORS.ink, strokeWidth: 1.8 }),
+      frame,
+      ...bands.map((level) => reaching(field, field.gain, level, { fill: color(Math.max(level, -1)) })),
+      reaching(field, field.outside, 0.5, { fill: `url(#${HATCH})` }),
+      reaching(field, field.gain, 0, { fill: "none", stroke: COLORS.ink, "stroke-width": 1.8 }),
       Plot.text(levelLabels(field, here, width), {
         x: "x", y: "y", text: "text", fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 3.5, fontSize: 11.5,
       }),
