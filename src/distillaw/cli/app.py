@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from distillaw.cli.folding import fold_in_terminal
+from distillaw.cli.folding import fold_in_terminal, write_whole
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.quantities import did_you_mean
@@ -46,8 +46,8 @@ add_verbs(app, VERBS)
 
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object with the schema version first, at full float precision."""
-    json.dump({"schema_version": SCHEMA_VERSION, **answer}, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    document = {"schema_version": SCHEMA_VERSION, **answer}
+    write_whole(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def run(call: Callable[[], object]) -> int:
