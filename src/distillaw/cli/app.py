@@ -9,15 +9,17 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from distillaw.cli.folding import fold_in_terminal
+from distillaw.cli.folding import fold_in_terminal, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError
+from distillaw.quantities import did_you_mean
 from distillaw.version import __version__
 
 SCHEMA_VERSION = 1
@@ -32,6 +34,7 @@ app = App(
     name="distillaw",
     help="Plan, run and verify compute-optimal distillation of language models.",
     version=__version__,
+    print_error=False,  # `run` below says it, in one line
     default_parameter=Parameter(
         negative_iterable=(),  # no --empty-law beside each option that repeats
         show_default=_shown_default,
@@ -45,8 +48,8 @@ add_verbs(app, VERBS)
 
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object with the schema version first, at full float precision."""
-    json.dump({"schema_version": SCHEMA_VERSION, **answer}, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    document = {"schema_version": SCHEMA_VERSION, **answer}
+    write_whole(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def run(call: Callable[[], object]) -> int:
@@ -54,8 +57,8 @@ def run(call: Callable[[], object]) -> int:
     try:
         result = call()
         sys.stdout.flush()
-    except CycloptsError:  # cyclopts has printed its own message
-        return 2
+    except CycloptsError as error:
+        return _complain(usage_error(error), 2)
     except ConfigError as error:
         return _complain(error, 2)
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
@@ -73,7 +76,22 @@ def run(call: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _complain(error: BaseException, code: int) -> int:
+def usage_error(error: CycloptsError) -> str:
+    """What is wrong with the words of a command line, and where to look it up."""
+    words = " ".join(error.command_chain or ())
+    said = str(error).strip()
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        known = [name for name in error.app or () if not name.startswith("-")]
+        left = error.unused_tokens[0]
+        said = f"{left!r} fits no argument{did_you_mean(left, known)}." + (
+            f" Commands: {', '.join(known)}." if known else ""
+        )
+    return (
+        f"{said.removesuffix('.')}; `{shlex.join(['distillaw', *words.split()])} --help` lists what there is"
+    )
+
+
+def _complain(error: object, code: int) -> int:
     sys.stderr.write(f"distillaw: {error}\n")
     return code
 

@@ -63,8 +63,10 @@ def branch(
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
+    from distillaw.runs.config import read_toml
     from distillaw.sweep.study import require_trainable
 
+    read_toml(spec)  # what is not there is refused before torch is imported
     require_trainable()
     from distillaw.cli.branch_view import print_plan, print_test
     from distillaw.cli.display import make_display

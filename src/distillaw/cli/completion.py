@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from distillaw.cli.folding import write_whole
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
@@ -21,7 +22,7 @@ def completion(shell: Shell, *, output: Output = Output()) -> None:
     from distillaw.cli.app import app, print_json
 
     script = app.generate_completion(shell=shell)
-    print_json({"shell": shell, "script": script}) if output.json else print(script, end="")
+    print_json({"shell": shell, "script": script}) if output.json else write_whole(script)
 
 
 def install(*, shell: Shell | None = None, out: Path | None = None, output: Output = Output()) -> None:

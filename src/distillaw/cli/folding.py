@@ -17,8 +17,16 @@ def fold_in_terminal() -> None:
         sys.stdout = FoldedOutput(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
 
 
+def write_whole(text: str) -> None:
+    """Write to standard output what is not for eyes alone, unfolded."""
+    if isinstance(sys.stdout, FoldedOutput):
+        sys.stdout.write_whole(text)
+    else:
+        sys.stdout.write(text)
+
+
 class FoldedOutput(io.TextIOWrapper):
-    """A text stream whose lines are folded to the width of the terminal; JSON, bars and commands are left alone."""
+    """A text stream whose lines are folded to the width of the terminal; codes and commands are left alone."""
 
     _begun = ""
 
@@ -32,6 +40,11 @@ class FoldedOutput(io.TextIOWrapper):
         self._begun = rest
         return len(text)
 
+    def write_whole(self, text: str) -> None:
+        """Write what a program may read: JSON, a script."""
+        self.flush()
+        super().write(text)
+
     def flush(self) -> None:
         """Write what has begun, too."""
         if self._begun:
@@ -44,10 +57,9 @@ def fold(line: str, width: int) -> str:
     """A line as several of at most `width` columns, broken between words; codes and commands stay as they are."""
     if len(line) <= width or "\x1b" in line or line.startswith("next: distillaw"):
         return line
-    hang = _hang(line, width)
     return textwrap.fill(
-        line, max(width, hang + 20), subsequent_indent=" " * hang, break_long_words=False,
-        break_on_hyphens=False, replace_whitespace=False,
+        line, width, subsequent_indent=" " * _hang(line, width), break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False,
     )  # fmt: skip
 
 
@@ -56,4 +68,4 @@ def _hang(line: str, width: int) -> int:
     label = re.match(r"\s*(?:- )?\S+(?: \S+)*?\s{2,}(?=\S)", line)
     if label is not None and label.end() <= width // 2:
         return label.end()
-    return len(line) - len(line.lstrip()) + HANG
+    return min(len(line) - len(line.lstrip()) + HANG, width // 2)

@@ -8,7 +8,7 @@ from typing import Literal
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count
 from distillaw.cli.output import Output
-from distillaw.quantities import format_flop
+from distillaw.quantities import did_you_mean, format_flop
 
 
 def pareto(
@@ -51,7 +51,9 @@ def pareto(
     if published and score in ("mean6", *SCORES):
         points += published_points(score, chat=chat)
     elif published and not points:
-        raise ConfigError(f"--score {score}: published are mean6 and {', '.join(SCORES)}")
+        raise ConfigError(
+            f"--score {score}{did_you_mean(score, ('mean6', *SCORES))}: published are mean6 and {', '.join(SCORES)}"
+        )
     if not points:
         raise DataError("no models: name folders with evaluation.json, or leave --published on")
     best = {point.name for point in FRONTIERS[frontier](points)}

@@ -31,12 +31,14 @@ def ask(
         ConfigError: options that do not go together, or a question that cannot be planned.
         VocabularyError: teachers with several tokenizers.
     """
+    from distillaw.accounting.hardware import hardware
     from distillaw.cli.plan_scout import check_scouting, scouted
     from distillaw.planning.api import plan
     from distillaw.planning.record import read_study
     from distillaw.planning.situation import SCENARIOS
 
     check_scouting(scouting)
+    hardware(budget.device)  # a name that is not known is refused also where nothing is asked of it
     record = read_study(laws.study) if laws.study is not None else None
     params: str | float | None = student
     tokens: str | float | None = budget.tokens

@@ -31,6 +31,9 @@ def train(
         sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
+    from distillaw.runs.config import read_toml
+
+    read_toml(spec)  # what is not there is refused before torch is imported
     from distillaw.sweep.single import load_single, run_single
     from distillaw.sweep.study import require_trainable
 

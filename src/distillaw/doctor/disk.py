@@ -50,14 +50,14 @@ def examine_disk(folder: Path, *, measure: bool = True) -> Disk:
         place = place.parent
     system = _file_system(place)
     speed = sync = None
-    renames, error = False, ""
+    renames, error = False, "a file, not a folder" if folder.is_file() else ""
     try:
         with tempfile.TemporaryDirectory(prefix=".distillaw-doctor-", dir=place) as scratch:
             renames = _renames(Path(scratch))
             if measure:
                 speed, sync = _write_speed(Path(scratch)), _sync_seconds(Path(scratch))
     except OSError as problem:
-        error = problem.strerror or str(problem)
+        error = error or problem.strerror or str(problem)
     return Disk(
         folder=folder, free_bytes=shutil.disk_usage(place).free, file_system=system,
         is_network=None if system is None else system in NETWORK, write_bytes_per_second=speed, sync_seconds=sync,
