@@ -25,6 +25,7 @@ source_suffix = {".md": "markdown"}
 
 myst_heading_anchors = 4  # `page.md#a-heading`, as GitHub writes it
 
+smartquotes = False  # `--study` in the words of an option is no dash
 default_role = "code"  # `name` in a docstring
 autodoc_typehints = "none"  # signatures carry them
 autodoc_member_order = "bysource"

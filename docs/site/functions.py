@@ -81,9 +81,7 @@ def _member(name: str, *options: str) -> str:
 
 
 def _module(name: str) -> str:
-    return f"## {name.removeprefix('distillaw.')}\n\n" + _rst(
-        f".. automodule:: {name}\n   :members:\n   :show-inheritance:\n"
-    )
+    return f"## {name.removeprefix('distillaw.')}\n\n" + _rst(f".. automodule:: {name}\n   :members:\n")
 
 
 def _rst(text: str) -> str:
