@@ -9,6 +9,7 @@ import pytest
 from distillaw.laws.published import laws_available, published
 from distillaw.page.write import write_planner_page
 from in_process import answer
+from typeset import people
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +196,7 @@ def test_what_would_change_the_answer_is_what_the_command_says(name, open_page, 
         page.select_option("#budget-kind", "compute")
     page.wait_for_selector("[data-testid=changes]", timeout=60_000)
     shown = page.locator("[data-testid=changes] li").all_inner_texts()
-    assert shown == [f"If {line}." for line in theirs["flips_if"]] and len(shown) > 2
+    assert shown == [f"If {people(line)}." for line in theirs["flips_if"]] and len(shown) > 2
 
 
 def test_the_draws_are_numpys(page):

@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from in_process import answer
+from typeset import people
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def test_scouted_teachers_are_asked_about_as_the_command_would(open_page, planne
     assert page.input_value("#vocab") == "260"
     [_, *words] = shlex.split(page.inner_text("[data-testid=command]"))
     theirs = json.loads(answer(*words, "--json").stdout)
-    assert page.inner_text("[data-testid=sentence]") == f"{theirs['sentence']}."
+    assert page.inner_text("[data-testid=sentence]") == f"{people(theirs['sentence'])}."
 
 
 def test_what_cannot_be_taken_over_is_said(open_page, planner, scouted):

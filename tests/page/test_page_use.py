@@ -13,6 +13,7 @@ from synthetic_study import World, write_study
 
 from distillaw.page.write import write_planner_page
 from in_process import answer
+from typeset import people
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,9 @@ def test_the_command_shown_gives_the_same_sentence(open_page, planner):
     [name, *words] = shlex.split(text(page, "command"))
     assert name == "distillaw"
     done = answer(*words)
-    assert done.returncode == 0 and text(page, "sentence").rstrip(".") in done.stdout.replace("\n", " ")
+    assert done.returncode == 0 and text(page, "sentence").rstrip(".") in people(
+        done.stdout.replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -167,7 +170,7 @@ def test_the_command_reads_the_toml_of_the_page(question, open_page, planner, tm
         for words in (["plan", "--question", path], shlex.split(text(page, "command"))[1:])
     )
     assert from_file.returncode == 0 and from_file.stdout == typed.stdout
-    assert text(page, "sentence") == f"{json.loads(from_file.stdout)['sentence']}."
+    assert text(page, "sentence") == f"{people(json.loads(from_file.stdout)['sentence'])}."
 
 
 def test_the_light_says_where_the_law_holds(open_page, planner):
@@ -196,12 +199,18 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     here = next(
         c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01)
     )
-    assert here["sentence"] in text(page, "measured")
+    assert text(page, "sentence") == f"{people(here['sentence'])}."
+    assert "your own paired runs" in text(page, "probability") and text(page, "laws-alone").startswith(
+        "Laws alone: "
+    )
+    page.wait_for_selector("[data-testid=figure-measured] svg")
     page.locator("[data-testid=study] td button").first.click()
     page.wait_for_function(
-        "said => document.querySelector('[data-testid=measured]')?.innerText.includes(said)",
-        arg=cells[0]["sentence"],
+        "said => document.querySelector('[data-testid=sentence]').innerText === said",
+        arg=f"{people(cells[0]['sentence'])}.",
     )
+    page.select_option("#scenario", "best-case")  # not what the cells were asked: laws again
+    page.wait_for_function("!document.querySelector('[data-testid=probability]').innerText.includes('runs')")
     run = min(record.students, key=lambda run: (run.params, run.tokens))
     theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
     assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 from distillaw.accounting.families import named_models
 from distillaw.accounting.flops import TRAINING_FACTOR
@@ -145,7 +146,9 @@ def _constants() -> dict[str, object]:
     assert correction.repetition is not None
     quantiles = law_crossover.QUANTILES
     return {
-        "margin": decision.MARGIN, "sure": decision.SURE, "common": law_evidence.COMMON,
+        "margin": decision.MARGIN, "sure": decision.SURE,
+        "sure_deviations": float(consensus.LAW_SCALE * stdtrit(consensus.LAW_DOF, decision.SURE)),
+        "common": law_evidence.COMMON,
         "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
         "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
         "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,

@@ -92,7 +92,7 @@ export interface CellData {
   label: string;
   params: number;
   tokens: number;
-  verdict: string;
+  verdict: "distil" | "pretrain" | "too-close";
   probability: number;
   sentence: string;
   gain: { mean: number; lower: number; upper: number };
@@ -112,6 +112,8 @@ export interface StudyData {
 export interface Constants {
   margin: number;
   sure: number;
+  /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */
+  sure_deviations: number;
   common: number;
   law_dof: number;
   law_scale: number;
