@@ -6,12 +6,12 @@ import json
 import shlex
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from importlib.resources import files
 
 import pytest
 from synthetic_study import World, write_study
 
 from distillaw.page.write import write_planner_page
+from in_browser import grave_findings, saved_file
 from in_process import answer
 from typeset import people
 
@@ -25,9 +25,7 @@ def text(page, name):
 
 
 def downloaded(page, name):
-    with page.expect_download() as waiting:
-        page.click(f"[data-testid={name}]")
-    return waiting.value.path().read_bytes()
+    return saved_file(page, f"[data-testid={name}]")
 
 
 def test_a_change_of_input_changes_verdict_and_figures(open_page, planner):
@@ -220,15 +218,10 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     ("width", "theme"), [(1440, "light"), (820, "light"), (390, "light"), (1440, "dark"), (390, "dark")]
 )
 def test_axe_finds_nothing_serious(width, theme, open_page, planner):
-    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     page = open_page(planner, viewport={"width": width, "height": 900}, color_scheme=theme)
     page.wait_for_selector("[data-testid=figure-cost] svg")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    grave = [f"{v['id']}: {v['nodes'][0]['html'][:120]}: {v['nodes'][0]['failureSummary']}" for v in found
-             if v["impact"] in ("serious", "critical")]  # fmt: skip
-    assert grave == []
+    assert grave_findings(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -267,12 +267,12 @@ def _forward(asked: dict[str, str]) -> "Flops":
 
 def _save(found: "GridMap", folder: Path) -> list[Path]:
     try:
-        from distillaw.report.maps import save_figure
+        from distillaw.figures.maps import save_map
     except ImportError as error:
         raise ConfigError(
             "--out draws with matplotlib, which is not installed: pip install 'distillaw[report]'"
         ) from error
-    return found.save(folder) + save_figure(found, folder)
+    return found.save(folder) + save_map(found, folder)
 
 
 def _cells(found: "GridMap") -> dict[str, object]:

@@ -59,10 +59,12 @@ def pareto(
     best = {point.name for point in FRONTIERS[frontier](points)}
     axis = AXES[teacher_cost]
     if out is not None:
-        from distillaw.report.pareto import pareto_figure
-        from distillaw.report.svg import write_figure
+        from distillaw.figures.files import save_all
+        from distillaw.figures.frontiers import draw_models
 
-        write_figure(pareto_figure(points, score=label(score), axis=axis, frontier=frontier), out, "pareto")
+        save_all(
+            draw_models(points, score=label(score), axis=axis, frontier=frontier), out, "pareto", dpi=120
+        )
     if output.json:
         print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": [
             asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]})  # fmt: skip
