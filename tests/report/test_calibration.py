@@ -7,7 +7,7 @@ import pytest
 from synthetic_study import write_study
 
 from distillaw.errors import DataError
-from distillaw.figures.calibration import calibrated_groups
+from distillaw.figures.calibrated import calibrated_groups
 from distillaw.planning.record import read_study
 from distillaw.report.calibration import calibration_notes, calibration_picture, calibration_table
 from distillaw.runs.store import CALIBRATION_KEYS

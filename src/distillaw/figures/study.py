@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.calibration import calibrated_groups, draw_calibration
+from distillaw.figures.calibrated import calibrated_groups, draw_calibration
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
 from distillaw.figures.frozen import NONE_SCORED, draw_frozen

@@ -1,10 +1,10 @@
-"""Calibration of a study's models in words: caption, table and sentences around figures/calibration.py."""
+"""Calibration of a study's models in words: caption, table and sentences around figures/calibrated.py."""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from distillaw.figures.calibration import Calibrated, Measured, draw_calibration, or_inf
+from distillaw.figures.calibrated import Calibrated, Measured, draw_calibration, or_inf
 from distillaw.figures.style import Z90
 from distillaw.planning.record import budget_text
 from distillaw.report.content import Table, Value

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from distillaw.controls.control import Control
 from distillaw.errors import DataError
-from distillaw.figures.calibration import calibrated_groups
+from distillaw.figures.calibrated import calibrated_groups
 from distillaw.figures.equal_compute import iso_budgets
 from distillaw.figures.fits import LABELS, fitted_laws, study_laws
 from distillaw.figures.intervals import hold_outs
