@@ -1,6 +1,7 @@
 # make demo   set up once, then train the quickstart study and write its report (about 6 minutes on 2 cores)
 # make test   set up once, then every test but the slow ones
 # make large-batch-demo   F1 on MNIST, the large-batch paper's columns with five seeds (7 to 10 minutes on 2 cores)
+# make docs   the pages of docs/ and the reference as a site that needs no network: out/docs/index.html
 # make recipe-demo   SmolLM2-135M cut to 40 %, distilled, fine-tuned, evaluated (about 45 minutes on 2 cores)
 VENV   := .venv
 PYTHON ?= python3
@@ -9,7 +10,7 @@ READY  := $(VENV)/.ready
 comma  := ,
 SLOW   ?= not slow and not gpu
 
-.PHONY: bench-settle bench-planner demo recipe-demo large-batch-demo page test-page test test-all lint format clean
+.PHONY: bench-settle bench-planner demo docs recipe-demo large-batch-demo page test-page test test-all lint format clean
 
 demo: $(READY)
 	$(BIN)/distillaw study run studies/quickstart.toml --out out/quickstart
@@ -45,6 +46,12 @@ test-page: $(READY)
 	cd web && npm ci --no-fund --no-audit && npm run check
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(BIN)/python -m pytest tests/page
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/python docs/site/stage.py out/docs-source
+	$(BIN)/python -m sphinx -q -W --keep-going -d out/docs-source/.doctrees -c docs/site out/docs-source out/docs
+	@echo "site: out/docs/index.html"
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(ARGS)

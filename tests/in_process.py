@@ -7,11 +7,15 @@ from types import SimpleNamespace
 from distillaw.cli.app import app, run
 
 
-def answer(*words) -> SimpleNamespace:
-    """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr."""
-    out, error = io.StringIO(), io.StringIO()
+def answer(*words, joined: bool = False) -> SimpleNamespace:
+    """`distillaw WORDS` as `subprocess.run` gives it: returncode, stdout, stderr.
+
+    `joined`: both streams are one, in the order in which they were written, as a terminal shows them.
+    """
+    out = io.StringIO()
+    error = out if joined else io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         code = run(
             lambda: app([str(word) for word in words], exit_on_error=False, result_action="return_value")
         )
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=error.getvalue())
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr="" if joined else error.getvalue())

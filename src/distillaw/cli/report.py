@@ -1,10 +1,12 @@
 """`distillaw report DIR`: one HTML file from a study folder."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,13 +14,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Path,
-    *,
-    out: Path | None = None,
-    figures: Path | None = None,
-    format: str | None = None,
-    json: bool = False,
-) -> None:
+    study: Path, *, out: Path | None = None, figures: Path | None = None, format: str | None = None,
+    output: Output = Output(),
+) -> None:  # fmt: skip
     """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
 
     Args:
@@ -26,22 +24,22 @@ def report(
         out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
         figures: folder into which every figure of the page is written as files of its own.
         format: of those files: svg, png, pdf or several of them, e.g. svg,pdf; all three by default.
-        json: print one JSON object: where the report lies, and the verdict.
     """
     from distillaw.runs.files import read_json
 
     wanted = _figure_files(figures, format)
     write = _writer(study)
-    path = write(study, out, wanted)
+    with output.working("writing the report"):
+        path = write(study, out, wanted)
     places = {"report": str(path)} | ({"figures": str(figures)} if figures else {})
     verdict = read_json(path.parent / "verdict.json") if write is _write_study_report else None
-    if json:
+    if output.json:
         print_json(places | ({"verdict": verdict} if verdict else {}))
-        return
-    lines = [f"{what}: {place}" for what, place in places.items()]
-    if verdict:
-        lines = [f"{verdict['sentence']}\n", *lines, f"\nnext: distillaw plan --study {study}"]
-    print("\n".join(lines))
+    else:
+        said = [f"{verdict['sentence']}\n"] if verdict else []
+        print("\n".join([*said, *(f"{what}: {place}" for what, place in places.items())]))
+    output.suggest(f"distillaw plan --study {shlex.quote(str(study))}" if verdict
+                   else f"open {shlex.quote(str(path))} in a browser")  # fmt: skip
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         strategies,
     )
     from distillaw.figures.study import (
+        calibration,
         capacity_gap,
         compute_spent,
         coverage,
@@ -56,6 +57,7 @@ _PUBLIC = {
     "plan_map": "distillaw.figures.others",
     "recipe_arms": "distillaw.figures.others",
     "strategies": "distillaw.figures.others",
+    "calibration": "distillaw.figures.study",
     "capacity_gap": "distillaw.figures.study",
     "compute_spent": "distillaw.figures.study",
     "coverage": "distillaw.figures.study",
@@ -71,6 +73,7 @@ _PUBLIC = {
 
 __all__ = [
     "branch",
+    "calibration",
     "capacity_gap",
     "compute_spent",
     "coverage",

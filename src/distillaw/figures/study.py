@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
+from distillaw.figures.calibrated import calibrated_groups, draw_calibration
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
 from distillaw.figures.frozen import NONE_SCORED, draw_frozen
@@ -250,6 +251,23 @@ def weight_distances(
         DataError: no run kept its distances; others as of `capacity_gap`.
     """
     return draw_walks(walks(_record(study)), look=Look.of(width, font_size))
+
+
+def calibration(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Calibration errors against the text and against the teacher, and KL(teacher || student), over the teacher's loss.
+
+    A line for each student size and token budget; better teachers to the right; dashed, the same student without a
+    teacher. Errors in per cent in 21 equal bins, KL in nats/token; bars are 90 % intervals over documents.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no taught student has measured it; others as of `capacity_gap`.
+    """
+    return draw_calibration(calibrated_groups(_record(study)), look=Look.of(width, font_size))
 
 
 def _record(study: Study) -> StudyRecord:

@@ -19,10 +19,10 @@ def behaviours(law: StudentLaw) -> dict[str, float | bool | None]:
     """Diagnostics at the middle of the fitted range.
 
     Returns:
-        capacity_gap: True if within the fitted teachers a better one ends up making the student worse.
-        break: L_T / Ltilde_S at which the break factor is 1/e.
-        infinite_data_error: relative difference between the best student on infinite data and the
-            supervised limit of its size; None for the reduced form, whose data term is left out.
+        By name: `capacity_gap`, True if within the fitted teachers a better one ends up making the student worse;
+        `break`, L_T / Ltilde_S at which the break factor is 1/e; `infinite_data_error`, the relative difference
+        between the best student on infinite data and the supervised limit of its size (None for the reduced form,
+        whose data term is left out).
     """
     box = law.range.as_dict()
     size, tokens = (float(np.sqrt(np.prod(box[name]))) for name in ("student_params", "student_tokens"))

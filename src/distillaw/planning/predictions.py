@@ -2,9 +2,9 @@
 
 Plain and distilled students are the two laws themselves. Two strategies that no law describes are estimated:
 
-distil-then-pretrain    after the taught part the student stands where pretraining would have brought it after D_eq
-                        tokens, L(N, D_eq) = L_S, and goes on from there. Nobody has measured this hand-over.
-prune-and-distil        a pruned start is worth between 1 and PRUNED_WORTH times the tokens, the middle on a log scale.
+    distil-then-pretrain  after the taught part the student stands where pretraining would have brought it after
+                          D_eq tokens, L(N, D_eq) = L_S, and goes on from there. Nobody has measured this hand-over.
+    prune-and-distil      a pruned start is worth 1 to PRUNED_WORTH times the tokens, the middle on a log scale.
 
 The doubt that belongs to an option alone is returned beside its loss.
 """

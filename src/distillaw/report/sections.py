@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from distillaw.controls.control import Control
 from distillaw.errors import DataError
+from distillaw.figures.calibrated import calibrated_groups
 from distillaw.figures.equal_compute import iso_budgets
 from distillaw.figures.fits import LABELS, fitted_laws, study_laws
 from distillaw.figures.intervals import hold_outs
@@ -13,7 +14,7 @@ from distillaw.figures.spending import Spent, searches
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
 from distillaw.planning.record import StudyRecord
-from distillaw.report import content, equal_compute, frozen, intervals, paid
+from distillaw.report import calibration, content, equal_compute, frozen, intervals, paid
 from distillaw.report import walks as walk_words
 from distillaw.report.controls import control_notes, control_table
 from distillaw.report.fits import fits_picture
@@ -40,6 +41,7 @@ def study_sections(
         _frozen_section(record),
         _hold_out_section(record),
         _walk_section(record),
+        _calibration_section(record),
         drawn("Where the compute went", lambda: spent_picture(spent)),
         drawn("Search for learning rate and batch", lambda: searches_picture(searches(record.tuning))),
     ]  # fmt: skip
@@ -125,3 +127,13 @@ def _walk_section(record: StudyRecord) -> Section:
     return Section(title=walk_words.TITLE, pictures=[walk_words.walks_picture(found)],
                    notes=walk_words.walk_notes(found), table=walk_words.walk_table(found),
                    table_title="Both fits of every run, and its noise scale")  # fmt: skip
+
+
+def _calibration_section(record: StudyRecord) -> Section:
+    """Does a model know what it knows, and how far is a student from its teacher?"""
+    groups = calibrated_groups(record)
+    section = drawn(calibration.TITLE, lambda: calibration.calibration_picture(groups),
+                    calibration.calibration_notes(groups))  # fmt: skip
+    if not groups:
+        return section
+    return replace(section, table=calibration.calibration_table(groups), table_title="Every model")
