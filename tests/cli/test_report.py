@@ -1,7 +1,11 @@
+import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 
@@ -30,3 +34,35 @@ def test_a_missing_folder_is_one_clear_line(tmp_path):
     assert done.returncode == 1
     assert "no such folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_figure_of_the_page_is_written_as_a_file(tmp_path):
+    write_study(tmp_path / "study")
+    done = run(tmp_path / "study", "--figures", tmp_path / "figures", "--format", "svg,pdf", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["figures"] == str(tmp_path / "figures")
+    shown = re.findall(r'<figure id="([^"]+)">', Path(answer["report"]).read_text())
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == sorted(f"{name}.{kind}" for name in shown for kind in ("svg", "pdf"))
+    assert {"capacity-gap", "token-curves", "pareto"} <= set(shown)
+    assert (tmp_path / "figures" / "pareto.pdf").read_bytes().startswith(b"%PDF-1.")
+
+
+def test_the_pdf_in_the_page_is_the_file_that_is_written(tmp_path):
+    write_study(tmp_path / "study")
+    assert run(tmp_path / "study", "--figures", tmp_path / "figures", "--format", "pdf").returncode == 0
+    page = (tmp_path / "study" / "report.html").read_text()
+    for name, text in re.findall(r'download="([^"]+)\.pdf"[^>]*base64,([^"]+)"', page):
+        assert base64.b64decode(text) == (tmp_path / "figures" / f"{name}.pdf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"), (["--format", "svg"], "--figures FOLDER")],
+)  # fmt: skip
+def test_formats_that_cannot_be_written_are_refused_before_anything_is(tmp_path, arguments, says):
+    write_study(tmp_path / "study")
+    done = run(tmp_path / "study", *arguments)
+    assert done.returncode != 0 and says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "study" / "report.html").exists()
