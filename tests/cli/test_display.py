@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
-from distillaw.cli import display, progress
+from distillaw.cli import display
+from distillaw.runs import pace as paces
 
 
 def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = progress.Pace()
+    monkeypatch.setattr(paces, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = paces.Pace()
     now[0] = 1000.0  # starting, loading
     pace.add(50)
     assert pace.rate is None
@@ -19,7 +20,7 @@ def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
 
 def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(paces, "time", SimpleNamespace(monotonic=lambda: now[0]))
     log = display.LogDisplay(0.0)
     log.expect(1000.0)
     now[0] = 100.0
