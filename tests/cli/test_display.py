@@ -29,3 +29,21 @@ def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now[0] = 125.0
     log.progressed(None, 100, None)
     assert "200 of about 1k tokens, 4 tokens/s, about 3 min 20 s left" in capsys.readouterr().err
+
+
+def test_signs_of_life_only_while_the_work_is_silent(monkeypatch, capsys):
+    import time
+
+    from distillaw.cli import progress
+
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.2)
+    with progress.waiting("fitting") as say:
+        say("step one")
+        assert capsys.readouterr().err == "  step one\n"
+        deadline = time.monotonic() + 30
+        while not (found := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert found.startswith("  fitting: ") and found.endswith(" so far\n")
+    with progress.waiting("fitting", quiet=True) as say:
+        say("step one")
+    assert capsys.readouterr().err == ""
