@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from distillaw.cli.folding import fold_in_terminal, write_whole
-from distillaw.cli.output import say
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning
 from distillaw.quantities import did_you_mean
@@ -103,8 +102,8 @@ def warn_in_one_line(*, quiet: bool) -> None:
     def show(message, category, *place, **more) -> None:
         if not issubclass(category, DistillawWarning):
             otherwise(message, category, *place, **more)
-        else:
-            say(f"warning: {message}", quiet=quiet)
+        elif not quiet:
+            sys.stderr.write(f"warning: {message}\n")
 
     warnings.showwarning = show
 
