@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
-from distillaw.cli import display, progress
+from distillaw.cli import display
+from distillaw.runs import pace as paces
 
 
 def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = progress.Pace()
+    monkeypatch.setattr(paces, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = paces.Pace()
     now[0] = 1000.0  # starting, loading
     pace.add(50)
     assert pace.rate is None
@@ -19,7 +20,7 @@ def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
 
 def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(paces, "time", SimpleNamespace(monotonic=lambda: now[0]))
     log = display.LogDisplay(0.0)
     log.expect(1000.0)
     now[0] = 100.0
@@ -28,3 +29,21 @@ def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now[0] = 125.0
     log.progressed(None, 100, None)
     assert "200 of about 1k tokens, 4 tokens/s, about 3 min 20 s left" in capsys.readouterr().err
+
+
+def test_signs_of_life_only_while_the_work_is_silent(monkeypatch, capsys):
+    import time
+
+    from distillaw.cli import progress
+
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.2)
+    with progress.waiting("fitting") as say:
+        say("step one")
+        assert capsys.readouterr().err == "  step one\n"
+        deadline = time.monotonic() + 30
+        while not (found := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert found.startswith("  fitting: ") and found.endswith(" so far\n")
+    with progress.waiting("fitting", quiet=True) as say:
+        say("step one")
+    assert capsys.readouterr().err == ""

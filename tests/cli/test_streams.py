@@ -153,3 +153,15 @@ def test_a_log_file_gets_plain_lines(tmp_path):
 )
 def test_folding(line, width, folded):
     assert fold(line, width) == folded
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_warning_is_one_line_without_a_place(quiet):
+    code = (
+        "import warnings; from distillaw.cli.app import warn_in_one_line as ours; "
+        "from distillaw.errors import DistillawWarning; "
+        f"ours(quiet={quiet}); warnings.warn('mind this', DistillawWarning); warnings.warn('theirs')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("warning: mind this\n" in done.stderr) is not quiet
+    assert "theirs" in done.stderr and "DistillawWarning" not in done.stderr

@@ -90,3 +90,10 @@ def test_the_picture_tells_chat_models_apart_and_its_line_is_the_one_asked_for(t
     assert "a corner of the concave hull" in done.stdout and "chat model" in done.stdout
     stars = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  * ")}
     assert stars == {point.name for point in hull(published_points(chat=True))}
+
+
+def test_an_evaluation_below_its_run_is_found_from_either_folder(run):
+    (run / "evaluation").mkdir()
+    (run / "evaluation.json").rename(run / "evaluation" / "evaluation.json")
+    answers = [json.loads(distillaw(folder, "--json").stdout) for folder in (run, run / "evaluation")]
+    assert [[p["name"] for p in found["points"] if p["is_own"]] for found in answers] == [["mine"], ["mine"]]

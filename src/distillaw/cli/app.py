@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -18,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from distillaw.cli.folding import fold_in_terminal, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.verbs import VERBS, add_verbs
-from distillaw.errors import ConfigError, DistillawError
+from distillaw.errors import ConfigError, DistillawError, DistillawWarning
 from distillaw.quantities import did_you_mean
 from distillaw.version import __version__
 
@@ -96,6 +97,19 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
+def warn_in_one_line(*, quiet: bool) -> None:
+    """Show our warnings as a line of their own, without the place in the code; with --quiet not at all."""
+    otherwise = warnings.showwarning
+
+    def show(message, category, *place, **more) -> None:
+        if not issubclass(category, DistillawWarning):
+            otherwise(message, category, *place, **more)
+        elif not quiet:
+            sys.stderr.write(f"warning: {message}\n")
+
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Entry point of the console script.
 
@@ -105,4 +119,5 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries: progress is ours to show
     fold_in_terminal()
+    warn_in_one_line(quiet="--quiet" in sys.argv)
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -1,7 +1,6 @@
 """How `distillaw cost` shows an estimate: the JSON of the interface contract, and text with its sources."""
 
 import math
-import textwrap
 from collections.abc import Iterator
 
 from distillaw.accounting.architecture import as_architecture
@@ -153,7 +152,7 @@ def print_text(answer: CostEstimate) -> None:
     _print_machine(answer)
     print("\nassumptions")
     for sentence in assumptions(answer):
-        print(textwrap.fill(sentence, 100, initial_indent="  - ", subsequent_indent="    "))
+        print(f"  - {sentence}")
     print(
         "sources: arXiv 2502.08606v2 (parameters, FLOP, objective), 2311.07052 (6 N D axis); docs/accounting.md"
     )
@@ -239,11 +238,11 @@ def _print_machine(answer: CostEstimate) -> None:
             "  at the ends of the MFU range",
             [f"{_hours(run.device_hours_low)} to {_hours(run.device_hours_high)}"],
         )
-    _row("price", ["unknown: --price" if run.price is None else f"${run.price:,.2f}"])
+    _row("price", ["unknown: --price" if run.price is None else _money(run.price)])
     for name, text in (("peak", f"{device.peak_flop_per_second:.4g} FLOP/s {device.dtype}; {device.peak_source}"),
                        ("MFU", f"{run.mfu:.0%}; " + ("yours" if run.mfu != device.mfu else device.mfu_source)),
                        ("price", device.price_source or "none shipped")):  # fmt: skip
-        print(textwrap.fill(f"{name}: {text}", 100, initial_indent="    ", subsequent_indent="      "))
+        print(f"    {name}: {text}")
 
 
 def _serving_label(answer: CostEstimate) -> str:
@@ -255,6 +254,11 @@ def _serving_label(answer: CostEstimate) -> str:
 
 def _flop(value: float) -> str:
     return format_flop(value).removesuffix(" FLOP")
+
+
+def _money(dollars: float) -> str:
+    """To three digits: utilisation is not known better."""
+    return f"${float(f'{dollars:.3g}'):,.0f}" if dollars >= 100 else f"${dollars:.2f}"
 
 
 def _hours(hours: float) -> str:

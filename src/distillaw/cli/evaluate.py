@@ -124,7 +124,15 @@ def evaluate(
             say=step,
         )  # fmt: skip
     print_json(record) if output.json else print_evaluation(record, out)
-    output.suggest(f"distillaw pareto {shlex.quote(str(out))}")
+    output.suggest(_next(record, out))
+
+
+def _next(record: dict, out: Path) -> str:
+    """The model among others, where its compute is known; else the other model to compare it with."""
+    if not ((out / "result.json").exists() or (out.parent / "result.json").exists()):
+        return "the same command for another model, then compare the scores with their errors"
+    score = "" if record.get("mean_of_six") else " --score " + next(iter(record["scores"]), "bits_per_byte")
+    return f"distillaw pareto {shlex.quote(str(out))}{score}"
 
 
 def _out(model: str, out: Path | None) -> Path:

@@ -69,12 +69,16 @@ def _tables(found: GridMap) -> list[str]:
     lines: list[str] = []
     for name, show in _TABLES[found.kind]:
         layer = found.layers[name]
-        head = [f"{found.y.label} \\ {found.x.label}", *(_coordinate(found.x, j) for j in columns)]
+        head = ["", *(_coordinate(found.x, j) for j in columns)]
         table = [head]
         for i in rows:
             cells = [_cell(layer.values[i, j], bool(found.inside_range[i, j]), show) for j in columns]
             table.append([_count(found.y.values[i]), *cells])
-        lines += [f"{layer.label}, {layer.unit}", *_aligned(table), ""]
+        lines += [
+            f"{layer.label}, {layer.unit}; {found.y.label} down, {found.x.label} across",
+            *_aligned(table),
+            "",
+        ]
     return lines[:-1]
 
 

@@ -86,11 +86,7 @@ def _print(answer: dict) -> None:
     band = f"   [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "   (no interval)"
     print(f"{'student loss':<20}{answer['student_loss']:.4f} nats/token{band}")
     if "interval_meaning" in answer:
-        print(
-            textwrap.fill(
-                f"interval: {answer['interval_meaning']}", 100, initial_indent="  ", subsequent_indent="    "
-            )
-        )
+        print(f"  interval: {answer['interval_meaning']}")
     if answer["teacher_loss"] is not None and answer["supervised_loss"] is not None:
         gain = answer["supervised_loss"] - answer["student_loss"]
         print(f"{'gain of distilling':<20}{gain:+.4f} nats/token")

@@ -23,6 +23,7 @@ from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import file_sha256, saving, write_json
+from distillaw.runs.pace import Telling
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -140,7 +141,8 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
         say(f"tokenising {len(sizes)} documents, {format_count(float(sizes.sum()))} characters")
-        splits = _encode(spec, sides, tokenizer, folder)
+        progress = Telling("tokenising", float(sizes.sum()), "characters", say)
+        splits = _encode(spec, sides, tokenizer, folder, seen=progress.add)
     _write_manifest(spec, folder, tokenizer, splits, characters=int(sizes.sum()))
 
 
@@ -179,9 +181,10 @@ def _dtype(tokenizer: "PreTrainedTokenizerBase") -> np.dtype:
 
 
 def _encode(
-    spec: DataSpec, sides: np.ndarray, tokenizer: "PreTrainedTokenizerBase", folder: Path
-) -> dict[str, dict]:
-    """Write the shards of every split; returns the manifest's `splits`."""
+    spec: DataSpec, sides: np.ndarray, tokenizer: "PreTrainedTokenizerBase", folder: Path, *,
+    seen: Callable[[float], None],
+) -> dict[str, dict]:  # fmt: skip
+    """Write the shards of every split; returns the manifest's `splits`; `seen` is told of characters."""
     end = tokenizer.eos_token_id
     writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in SPLITS}
     heldout_bounds = [0]
@@ -196,6 +199,7 @@ def _encode(
                 heldout_bounds.append(writers[side].tokens)
             else:
                 writers[side].append([*ids, end])
+        seen(sum(len(text) for text, _ in chunk))
     for writer in writers.values():
         writer.flush()
     np.save(folder / HELDOUT_BOUNDS, np.array(heldout_bounds, dtype=np.int64))

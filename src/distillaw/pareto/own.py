@@ -105,6 +105,8 @@ def axis_compute(
 def _evaluation(folder: Path) -> dict[str, Any]:
     file = folder / "evaluation.json"
     if not file.exists():
+        file = folder / "evaluation" / "evaluation.json"  # where `distillaw evaluate RUN` puts it
+    if not file.exists():
         raise DataError(
             f"{folder}: no evaluation.json; `distillaw evaluate {folder} --out {folder}` makes it"
         )
@@ -113,6 +115,8 @@ def _evaluation(folder: Path) -> dict[str, Any]:
 
 def _result(folder: Path) -> dict[str, Any]:
     file = folder / "result.json"
+    if not file.exists() and folder.name == "evaluation":
+        file = folder.parent / "result.json"
     if not file.exists():
         raise DataError(
             f"{folder}: no result.json, so its training compute is not known; give a table with the columns name, "

@@ -1,0 +1,28 @@
+"""Lines of progress: nothing before there is a rate, then amount, rate and time left, now and then."""
+
+from types import SimpleNamespace
+
+from distillaw.runs import pace
+
+
+def test_a_line_every_twenty_seconds(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    telling = pace.Telling("scoring", 1000, "tokens", said.append)
+    for _ in range(90):  # ten tokens a second, after ten seconds of loading
+        now[0] += 1.0 if telling.done else 10.0
+        telling.add(10)
+    assert said[0] == "scoring, 20 s: 110 of about 1k tokens, 10 tokens/s, about 89 s left"
+    assert len(said) == 4 and telling.done == 900
+
+
+def test_work_that_grows_starts_its_clock_with_the_first_of_it(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    telling = pace.Telling("training", 0.0, "tokens", said.append)
+    now[0] = 100.0
+    telling.expect(300)
+    telling.add(100)
+    now[0] = 125.0
+    telling.add(100)
+    assert said == ["training, 25 s: 200 of about 300 tokens, 4 tokens/s, about 25 s left"]
