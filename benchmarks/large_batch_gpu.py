@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillaw.cli.large_batch import CUDA_WORKERS
-from distillaw.cli.large_batch_view import LogWatch
+from distillaw.cli.large_batch_view import CellWatch
+from distillaw.cli.progress import metered
 from distillaw.images.spec import (
     Batches,
     DiffusionSpec,
@@ -67,7 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
     study = replace(read_study(STUDY), seeds=asked.seeds)
     plan = make_plan(tiny(study) if asked.tiny else study, asked.data, asked.out)
     command = " ".join(["python", "benchmarks/large_batch_gpu.py", *(arguments or sys.argv[1:])])
-    run_study(plan, device=asked.device, workers=asked.workers, command=command, watch=LogWatch(plan))
+    with metered(plan.study.name, 0.0, "images") as meter:
+        watch = CellWatch(plan, meter)
+        run_study(plan, device=asked.device, workers=asked.workers, command=command, watch=watch)
     write_large_batch_report(asked.out)
     summary = summarise(asked.out)
     write_json(asked.out / "summary.json", json.loads(json.dumps(summary)))

@@ -8,7 +8,7 @@ import numpy as np
 from open_runs_data import OpenRuns
 from scipy import stats
 
-from distillaw.report.spending import executed_tokens
+from distillaw.figures.spending import executed_tokens
 
 SAME_LOSS = 0.08
 """Teachers whose losses differ by less, nats/token, are set against each other."""

@@ -24,8 +24,9 @@ from scipy import stats
 import distillaw as dl
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.scenarios import Scenario
+from distillaw.figures.files import figure_bytes
+from distillaw.figures.style import INK, MUTED, SERIES, count_axis, in_style, new_figure, set_title
 from distillaw.regime.critical import steps_over_fewest, tokens_over_fewest
-from distillaw.report.svg import INK, MUTED, SERIES, count_axis, new_figure, set_title, to_svg
 from distillaw.runs.files import write_text
 from distillaw.train.schedule import schedule_for
 
@@ -418,18 +419,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 
 
 def svg_of(title: str) -> str:
-    """One picture as a file of its own: white paper, fixed colours, the system's font."""
-    draw = PICTURES[title]
-    text = to_svg(draw(), name=title, alt=draw.__doc__ or title)
-    for variable in set(_variables(text)):
-        text = text.replace(variable, variable[variable.index(", ") + 2 : -1])
-    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    head, _, body = text.partition(">")
-    return f'{head} xmlns="http://www.w3.org/2000/svg" style="font-family: sans-serif">{paper}{body}\n'
-
-
-def _variables(text: str) -> list[str]:
-    return [f"var(--{part.partition(')')[0]})" for part in text.split("var(--")[1:]]
+    """One picture as a file of its own, on white paper."""
+    return figure_bytes(in_style(PICTURES[title])(), "svg", name=title).decode("utf-8")
 
 
 def main() -> int:

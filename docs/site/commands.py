@@ -6,7 +6,8 @@ Under each verb stand the commands that the pages use, each with a link to the p
 import re
 from pathlib import Path
 
-from distillaw.cli.app import app, verbs
+from distillaw.cli.app import app
+from distillaw.cli.verbs import VERBS
 
 _VERB = re.compile(r"^## distillaw (\S+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _SAID = re.compile(r"^(?:\$ )?(distillaw [a-z][^`\n]*)$|`(distillaw [a-z][^`\n]* [^`\n]*)`", re.MULTILINE)
@@ -21,8 +22,8 @@ def write_commands(target: Path) -> None:
     for verb, body in _VERB.findall(app.generate_docs(output_format="markdown")):
         page = f"# distillaw {verb}\n{_raised(body)}\n{_shown(said.get(verb, {}))}"
         (folder / f"{verb}.md").write_text(page)
-    rows = "\n".join(f"| [`{verb}`](commands/{verb}.md) | {line} |" for verb, line in verbs().items())
-    entries = "\n".join(f"commands/{verb}" for verb in verbs())
+    rows = "\n".join(f"| [`{verb}`](commands/{verb}.md) | {line} |" for verb, (_, line) in VERBS.items())
+    entries = "\n".join(f"commands/{verb}" for verb in VERBS)
     (target / "commands.md").write_text(
         "# Every command\n\nNumbers accept `1.82B`, `512B`, `1e21`, `300M`. Every command takes `--json`; exit code "
         "0 is done, 1 failed, 2 wrong usage, 130 interrupted. `distillaw COMMAND --help` prints what stands here.\n\n"

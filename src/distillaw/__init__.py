@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
+    from distillaw import figures
     from distillaw.distill.losses import distillation_loss
     from distillaw.fitting.api import fit
     from distillaw.fitting.next_runs import next_runs
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "convert_ghost_batchnorm",
     "distillation_loss",
+    "figures",
     "fit",
     "laws_available",
     "next_runs",
@@ -49,7 +51,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name on first use."""
+    """Import a public name, or the package of figures, on first use."""
+    if name == "figures":
+        return import_module("distillaw.figures")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'distillaw' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

@@ -67,6 +67,22 @@ def format_flop(value: float) -> str:
     return f"{value:.2e}".replace("e+0", "e").replace("e+", "e") + " FLOP" if value else "0 FLOP"
 
 
+def power_text(value: float) -> str:
+    """A number with its power of ten as people write it: 3.2 x 10^13, typographically."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    mantissa = value / 10.0**exponent
+    digits = "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(d)] for d in str(abs(exponent)))
+    power = f"10{'⁻' * (exponent < 0)}{digits}"
+    return power if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g} × {power}"
+
+
+def flop_text(value: float) -> str:
+    """A FLOP count with two digits after the point: 1.66 x 10^11 FLOP."""
+    return f"{power_text(float(f'{value:.3g}'))} FLOP"
+
+
 def format_seconds(value: float) -> str:
     """A duration as people say it: 0.4 s, 42 s, 6 min 10 s, 2 h 05 min."""
     if value < 10:

@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-from distillaw.cli import display
+from distillaw.cli import display, progress
 
 
 def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = display.Pace()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = progress.Pace()
     now[0] = 1000.0  # starting, loading
     pace.add(50)
     assert pace.rate is None
@@ -19,7 +19,7 @@ def test_pace_counts_from_the_first_trained_tokens(monkeypatch):
 
 def test_no_line_before_there_is_a_pace(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     log = display.LogDisplay(0.0)
     log.expect(1000.0)
     now[0] = 100.0

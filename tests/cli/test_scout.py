@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distillaw.accounting.shapes import shape_for_params
+from distillaw.cli.output import Output
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
 
@@ -99,7 +100,7 @@ def test_errors_name_the_options(place, arguments, words):
         if name in options:
             options[name] = int(options[name])
     with pytest.raises(DistillawError) as caught:
-        scout(str(place / "a"), **options, quiet=True)
+        scout(str(place / "a"), **options, output=Output(quiet=True))
     assert words in str(caught.value)
 
 

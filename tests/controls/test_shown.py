@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 import pytest
 from synthetic_study import World, write_study
 
+from distillaw.cli.output import Output
 from distillaw.cli.study_check import study_check
 from distillaw.controls.api import check_controls, doubted_law
 from distillaw.errors import CacheError
@@ -88,7 +89,7 @@ def test_the_command_prints_every_control_and_what_to_do(concluded, capsys):
 
 def test_the_command_as_json(concluded, capsys):
     folder, _ = concluded
-    study_check(folder, json_=True)
+    study_check(folder, output=Output(json=True))
     answer = json.loads(capsys.readouterr().out)
     by_name = {control["name"]: control for control in answer["controls"]}
     assert answer["schema_version"] == 1 and answer["study"] == "synthetic"

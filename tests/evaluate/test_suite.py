@@ -149,7 +149,7 @@ def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     assert rows["a"]["score_blimp"] == record["scores"]["blimp"]["score"]
     assert rows["a"]["score_blimp_se"] == record["scores"]["blimp"]["se"]
     assert rows["a"]["bits_per_byte"] == record["heldout"]["bits_per_byte"]
-    assert rows["a"]["ece"] == record["calibration"]["ece_data"]
+    assert rows["a"]["text_ece"] == record["calibration"]["ece_data"]
     assert (rows["b"]["score_blimp"], rows["b"]["purpose"]) == (None, "law")
     study.write_table({"a": "law", "b": "other"})  # as the study does when it goes on
     assert "score_blimp" in pq.read_table(study.path / "runs.parquet").column_names

@@ -9,6 +9,7 @@ import pytest
 from distillaw.laws.published import laws_available, published
 from distillaw.page.write import write_planner_page
 from in_process import answer
+from typeset import people
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,13 @@ SCENARIOS = {
     "repeated data": {"uniqueTokens": "5B"},
     "free size on tokens": {"student": "", "maxStudent": "2B"},
     "free size on compute": {"student": "", **bill("1e21")},
+    "free size on compute, served": {"student": "", "maxStudent": "3B", "inferenceTokens": "1e11", **bill("2e21")},
+    "free size, a teacher at its bounds": {"student": "", "uniqueTokens": "5B", "inferenceTokens": "1e11",
+                                           **bill("1e24")},
     "free size, no training of teachers": {"student": "", **bill("1e20"), "onlyExisting": True},
+    "free size within a memory": {"student": "", "serveMemory": "4e9", **bill("1e21"), "own": SEVEN},
+    "free size within a latency": {"student": "", "maxStudent": "5B", "serveMemory": "24B", "serveLatency": "0.002",
+                                   "serveBandwidth": "1.2e12", "weightBytes": "0.5", "vocab": "50257"},
     "other level, vocabulary": {"student": "143M", "budget": "2B", "vocab": "50257", "context": "2048", "level": "0.8"},
     "far outside": bill("1e19"),
     "everything is paid": {**bill("1e22"), "scenario": "pretraining-inference", "studentsServed": "8"},
@@ -189,7 +196,7 @@ def test_what_would_change_the_answer_is_what_the_command_says(name, open_page, 
         page.select_option("#budget-kind", "compute")
     page.wait_for_selector("[data-testid=changes]", timeout=60_000)
     shown = page.locator("[data-testid=changes] li").all_inner_texts()
-    assert shown == [f"If {line}." for line in theirs["flips_if"]] and len(shown) > 2
+    assert shown == [f"If {people(line)}." for line in theirs["flips_if"]] and len(shown) > 2
 
 
 def test_the_draws_are_numpys(page):

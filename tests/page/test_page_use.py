@@ -2,16 +2,18 @@
 
 import csv
 import io
+import json
 import shlex
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from importlib.resources import files
 
 import pytest
 from synthetic_study import World, write_study
 
 from distillaw.page.write import write_planner_page
+from in_browser import grave_findings, saved_file
 from in_process import answer
+from typeset import people
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +25,7 @@ def text(page, name):
 
 
 def downloaded(page, name):
-    with page.expect_download() as waiting:
-        page.click(f"[data-testid={name}]")
-    return waiting.value.path().read_bytes()
+    return saved_file(page, f"[data-testid={name}]")
 
 
 def test_a_change_of_input_changes_verdict_and_figures(open_page, planner):
@@ -105,7 +105,9 @@ def test_the_command_shown_gives_the_same_sentence(open_page, planner):
     [name, *words] = shlex.split(text(page, "command"))
     assert name == "distillaw"
     done = answer(*words)
-    assert done.returncode == 0 and text(page, "sentence").rstrip(".") in done.stdout.replace("\n", " ")
+    assert done.returncode == 0 and text(page, "sentence").rstrip(".") in people(
+        done.stdout.replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -140,17 +142,33 @@ def test_tables_are_saved_as_csv(open_page, planner):
 def test_the_question_is_saved_as_toml(open_page, planner):
     page = open_page(planner)
     page.select_option("#named", "pythia-1.4b")
-    found = tomllib.loads(downloaded(page, "save-toml").decode())["plan"]
-    assert found == {
+    found = tomllib.loads(downloaded(page, "save-toml").decode())
+    assert found == {"plan": {
         "student": "1B", "tokens": "20B", "teacher": ["pythia-1.4b"],
         "teacher-params": ["8B"], "teacher-tokens": ["2T"],
-    }  # fmt: skip
-    words = [
-        w
-        for key, value in found.items()
-        for w in (f"--{key}", *([value] if isinstance(value, str) else value))
-    ]
-    assert ["distillaw", "plan", *words] == shlex.split(text(page, "command"))
+    }}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "teacher=pythia-1.4b&level=0.8",
+        "student=&budgetKind=money&budget=5000&price=1.5&device=a100-80gb&scenario=pretraining&serveMemory=6e9"
+        "&weightBytes=0.5&own=3B~60B~2.1_7B~1T~2.0&trainOwn=true&logits=stored&studentsServed=4&inferenceTokens=1e11",
+    ],
+)
+def test_the_command_reads_the_toml_of_the_page(question, open_page, planner, tmp_path, monkeypatch):
+    """Page to file to command: the same JSON as that of the command shown, and the page's own sentence."""
+    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+    page = open_page(planner, question)
+    path = tmp_path / "plan.toml"
+    path.write_bytes(downloaded(page, "save-toml"))
+    from_file, typed = (
+        answer(*words, "--json")
+        for words in (["plan", "--question", path], shlex.split(text(page, "command"))[1:])
+    )
+    assert from_file.returncode == 0 and from_file.stdout == typed.stdout
+    assert text(page, "sentence") == f"{people(json.loads(from_file.stdout)['sentence'])}."
 
 
 def test_the_light_says_where_the_law_holds(open_page, planner):
@@ -179,12 +197,18 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     here = next(
         c for c in cells if is_near(c["params"], params) and is_near(c["tokens"], tokens, within=0.01)
     )
-    assert here["sentence"] in text(page, "measured")
+    assert text(page, "sentence") == f"{people(here['sentence'])}."
+    assert "your own paired runs" in text(page, "probability") and text(page, "laws-alone").startswith(
+        "Laws alone: "
+    )
+    page.wait_for_selector("[data-testid=figure-measured] svg")
     page.locator("[data-testid=study] td button").first.click()
     page.wait_for_function(
-        "said => document.querySelector('[data-testid=measured]')?.innerText.includes(said)",
-        arg=cells[0]["sentence"],
+        "said => document.querySelector('[data-testid=sentence]').innerText === said",
+        arg=f"{people(cells[0]['sentence'])}.",
     )
+    page.select_option("#scenario", "best-case")  # not what the cells were asked: laws again
+    page.wait_for_function("!document.querySelector('[data-testid=probability]').innerText.includes('runs')")
     run = min(record.students, key=lambda run: (run.params, run.tokens))
     theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
     assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability
@@ -194,15 +218,10 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     ("width", "theme"), [(1440, "light"), (820, "light"), (390, "light"), (1440, "dark"), (390, "dark")]
 )
 def test_axe_finds_nothing_serious(width, theme, open_page, planner):
-    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     page = open_page(planner, viewport={"width": width, "height": 900}, color_scheme=theme)
     page.wait_for_selector("[data-testid=figure-cost] svg")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    grave = [f"{v['id']}: {v['nodes'][0]['html'][:120]}: {v['nodes'][0]['failureSummary']}" for v in found
-             if v["impact"] in ("serious", "critical")]  # fmt: skip
-    assert grave == []
+    assert grave_findings(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -7,6 +7,7 @@ import pytest
 from synthetic_study import write_study
 
 from distillaw.report.document import write_report
+from in_browser import chromium, open_file  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 from synthetic_study import World, write_study
 
+from distillaw.errors import DataError
+from distillaw.figures.fits import fitted_law
+from distillaw.figures.spending import compute_spent, executed_tokens, searches
+from distillaw.figures.style import new_figure, spread
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import budget_text, read_study
+from distillaw.quantities import flop_text, power_text
 from distillaw.report.content import gap_sentences, typeset
-from distillaw.report.fitplot import fitted_law, predicted_measured
-from distillaw.report.losses import capacity_gap, token_curves
-from distillaw.report.spending import compute_spent, executed_tokens, flop_text, power_text, tuning_curves
-from distillaw.report.svg import new_figure, spread, to_svg
+from distillaw.report.fits import fits_picture
+from distillaw.report.losses import gap_picture, tokens_picture
+from distillaw.report.picture import to_svg
+from distillaw.report.spending import searches_picture
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +40,15 @@ def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
 
 
 def test_loss_pictures_state_every_number_they_draw(cells):
-    for picture in (capacity_gap(cells), token_curves(cells)):
+    for picture in (gap_picture(cells), tokens_picture(cells)):
         for cell in cells:
             assert f"{cell.alone:.3f} without a teacher" in picture.alt
             assert all(f"{t.loss:.3f} from the {t.teacher}" in picture.alt for t in cell.taught)
         assert picture.svg.startswith("<svg")
         assert "nats/token" in picture.svg
-    assert capacity_gap([]) is None
-    assert token_curves([]) is None
+    for picture in (gap_picture, tokens_picture):
+        with pytest.raises(DataError, match="No student has been run"):
+            picture([])
 
 
 def test_compute_counts_a_trunk_once_and_every_part(reported):
@@ -74,16 +80,20 @@ def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
     grid.append({"peak_lr": 0.04, "loss": None, "multiplier": 4.0, "run_id": "diverged"})
     arm = {"arm": "supervised", "params": 20_000, "batch": {"grid": [], "best": 1024, "interior": False},
            "learning_rate": {"grid": grid, "best": 0.02, "interior": False}}  # fmt: skip
-    picture = tuning_curves({"arms": [arm]})
+    picture = searches_picture(searches({"arms": [arm]}))
     assert "at the edge" in picture.svg
     assert (
         "Not at an interior lowest value: supervised 20k: peak learning rate 0.02, at the edge."
         in picture.caption
     )
     arm["learning_rate"]["best"], arm["learning_rate"]["interior"] = 0.01, True
-    assert "peak learning rate 0.01, 0.100 above the lowest" in tuning_curves({"arms": [arm]}).caption
-    assert tuning_curves({"arms": []}) is None
-    assert tuning_curves({}) is None
+    assert (
+        "peak learning rate 0.01, 0.100 above the lowest"
+        in searches_picture(searches({"arms": [arm]})).caption
+    )
+    assert searches({"arms": []}) == searches({}) == []
+    with pytest.raises(DataError, match="ran no search"):
+        searches_picture([])
 
 
 def test_predicted_against_measured_uses_the_fit_s_own_residuals():
@@ -95,10 +105,11 @@ def test_predicted_against_measured_uses_the_fit_s_own_residuals():
     result = fit({"params": N, "tokens": D, "loss": L}, family="chinchilla", bootstrap=0, check=False)
     law = fitted_law("supervised law", result, L)
     assert law.predicted == pytest.approx(result.law.supervised(params=N, tokens=D), rel=1e-9)
-    picture = predicted_measured([law], name="fit", title="t", caption="c")
+    picture = fits_picture([law], name="fit", title="t", caption="c")
     typical = 100 * math.sqrt(np.mean(np.log(law.predicted / L) ** 2))
     assert f"{typical:.2f} %" in picture.alt
-    assert predicted_measured([], name="fit", title="t", caption="c") is None
+    with pytest.raises(DataError, match="No law is drawn"):
+        fits_picture([], name="fit", title="t", caption="c")
 
 
 def test_powers_of_ten_are_written_as_people_write_them():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from distillaw.cli.output import Output
 from distillaw.cli.settle import settle
 from distillaw.cli.settle_options import QuestionOptions, budget_flops, read_settle
 from distillaw.errors import ConfigError, DataError, DistillawError
@@ -19,7 +20,7 @@ WORLD = {
 
 def _ask(tmp_path: Path, **changes: object) -> None:
     options = QuestionOptions(**{**WORLD, **changes})
-    settle(None, question=options, out=tmp_path / "out", quiet=True, workers=1)
+    settle(None, question=options, out=tmp_path / "out", output=Output(quiet=True), workers=1)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,13 @@ def test_text_shorter_than_the_longest_pilot_is_refused(tmp_path):
     path = tmp_path / "settle.toml"
     path.write_text(GOOD.replace("[data.world.hmm]", '[data]\nworld_tokens = "100k"\n[data.world.hmm]'))
     with pytest.raises(DataError, match="the student split has"):
-        settle(path, question=QuestionOptions(budget="40%"), out=tmp_path / "out", quiet=True, workers=1)
+        settle(
+            path,
+            question=QuestionOptions(budget="40%"),
+            out=tmp_path / "out",
+            output=Output(quiet=True),
+            workers=1,
+        )
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -130,7 +137,7 @@ def test_a_dry_run_says_what_would_follow_and_trains_nothing(tmp_path, capsys):
         question=QuestionOptions(**{**WORLD, "student_tokens": "400k"}),
         out=out,
         dry_run=True,
-        quiet=True,
+        output=Output(quiet=True),
         workers=1,
     )
     text = capsys.readouterr().out

@@ -138,6 +138,38 @@ def test_a_student_learns_more_from_a_good_teacher_than_alone(study, trunk):
     assert result["loss"] < alone.result()["loss"] - 0.1
 
 
+def test_every_run_says_how_calibrated_it_is_and_a_taught_one_against_its_teacher_too(study, trunk, text):
+    (teacher,) = train_trunk(trunk, [4096], study)
+    alone = teacher.result()
+    taught = replace(trunk, teacher_run=teacher.path.name)
+    (student,) = train_trunk(taught, [2048], study)
+    found = student.result()
+    assert alone["ece_teacher"] is None and alone["kl_from_teacher"] is None
+    documents = make_heldout(text.heldout_documents(), context=32)
+    model, master = (AutoModelForCausalLM.from_pretrained(each.path) for each in (student, teacher))
+    said, came, theirs, kl = _plain_loop(model, master, documents)
+    bins = np.minimum((said * 21).astype(int), 20)
+    for key, outcome in (("ece", came), ("ece_teacher", theirs)):
+        plain = sum(abs((outcome - said)[bins == m].sum()) for m in range(21)) / len(said)
+        assert found[key] == pytest.approx(plain, rel=1e-4), key
+    assert found["kl_from_teacher"] == pytest.approx(kl.mean(), rel=1e-4)
+    record = json.loads((student.path / "calibration.json").read_text())
+    assert sum(row["tokens"] for row in record["diagrams"]["data"]) == len(said)
+    assert record["ece_teacher"] == found["ece_teacher"]
+
+
+@torch.no_grad()
+def _plain_loop(model, teacher, documents):
+    """Confidence of the first choice, whether it came, the teacher's p of it, KL from the teacher, of each token."""
+    scored = documents.labels >= 0
+    p, q = (each(input_ids=documents.inputs).logits[scored].double().softmax(-1) for each in (model, teacher))
+    said, choice = p.max(-1)
+    came = choice == documents.labels[scored]
+    theirs = q.gather(-1, choice[:, None])[:, 0]
+    kl = (q * (q / p).log()).sum(-1)
+    return said.numpy(), came.double().numpy(), theirs.numpy(), kl.numpy()
+
+
 def test_divergence_is_named_with_the_rate_and_keeps_what_was_finished(study, trunk):
     (done,) = train_trunk(trunk, [2048], study)
     with pytest.raises(RunError, match=r"diverged at step \d+.*peak_lr 1e\+18.*Lower"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distillaw.cli import worlds as cli
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.single import load_single
@@ -29,7 +30,7 @@ def test_list_and_show_import_no_torch():
 
 
 def test_show_says_what_the_world_measures(capsys):
-    cli.show("tiny", context=64, documents=16, loss=2.0, json_=True)
+    cli.show("tiny", context=64, documents=16, loss=2.0, output=Output(json=True))
     answer = json.loads(capsys.readouterr().out)
     measured = World(PRESETS["tiny"]).entropy(documents=16, context=64)
     assert answer["entropy"] == {"value": measured.value, "error": measured.error}
@@ -49,7 +50,7 @@ def test_show_says_what_the_world_measures(capsys):
 
 
 def test_show_names_the_ways_that_reach_a_loss_and_refuses_one_that_none_reaches(capsys):
-    cli.show("tiny", context=64, documents=2, loss=2.4, json_=True)  # no window is that bad
+    cli.show("tiny", context=64, documents=2, loss=2.4, output=Output(json=True))  # no window is that bad
     by_window, *others = json.loads(capsys.readouterr().out)["teachers"]
     assert by_window["settings"] is None
     assert "by window: on this world it lies between" in by_window["refusal"]

@@ -14,6 +14,9 @@ from distillaw.accounting.architecture import Architecture, Attention, Block, Mo
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 
+CACHE_BYTES = 2.0
+"""Bytes per number of a key-value cache in 16 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class BytesPerNumber:
@@ -135,7 +138,7 @@ def serving_memory(
     sequences: int = 1,
     context: int | None = None,
     weight_bytes: float = 2,
-    cache_bytes: float = 2,
+    cache_bytes: float = CACHE_BYTES,
     total_params: float | None = None,
 ) -> ServingMemory:
     """Bytes to serve a model: weights, and keys and values of every token in flight.

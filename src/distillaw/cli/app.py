@@ -1,4 +1,4 @@
-"""The `distillaw` command: which verbs exist and where each lives.
+"""The `distillaw` command: what every verb shares. Which there are is in verbs.py.
 
 A verb is named by its import path, so that `--help` and a plan import nothing heavy. Exit codes:
 0 done, 1 failed, 2 wrong usage, 130 interrupted. Answers go to stdout, progress and errors to stderr.
@@ -9,125 +9,47 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
+from distillaw.cli.folding import fold_in_terminal, write_whole
+from distillaw.cli.plan_file import question_from_file
+from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError
+from distillaw.quantities import did_you_mean
 from distillaw.version import __version__
 
 SCHEMA_VERSION = 1
+
+
+def _shown_default(value: object) -> str | None:
+    """What --help says of a default: nothing where it is nothing."""
+    return None if value is None or value is False or value in ("", ()) else str(value)
+
 
 app = App(
     name="distillaw",
     help="Plan, run and verify compute-optimal distillation of language models.",
     version=__version__,
+    print_error=False,  # `run` below says it, in one line
+    default_parameter=Parameter(
+        negative_iterable=(),  # no --empty-law beside each option that repeats
+        show_default=_shown_default,
+    ),
+    config=(question_from_file,),
     suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
-# verb -> (import path, one line for --help that is known without importing the verb)
-_VERBS: dict[str, tuple[str, str]] = {
-    "laws": ("distillaw.cli.laws:app", "The published and fitted laws known: coefficients, source, doubts."),
-    "predict": ("distillaw.cli.predict:predict", "The loss of one student under one law."),
-    "fit": ("distillaw.cli.fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),
-    "cost": (
-        "distillaw.cli.cost:cost",
-        "Parameters, FLOP, memory, time and money of a student and its teacher.",
-    ),
-    "teachers": (
-        "distillaw.cli.teachers:teachers",
-        "Real models that can be named as teachers: size, training tokens, tokenizer, sources.",
-    ),
-    "scout": ("distillaw.cli.scout:scout", "Measure candidate teachers on your own text, in bits per byte."),
-    "gap": (
-        "distillaw.cli.gap:gap",
-        "The best teacher for a student under each law, and why a stronger one can hurt.",
-    ),
-    "plan": ("distillaw.cli.plan:plan", "The verdict: distil or pretrain, from which teacher, how sure."),
-    "map": (
-        "distillaw.cli.map:draw_map",
-        "Where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
-    ),
-    "study": ("distillaw.cli.study:app", "Design, dry-run and run a family of runs."),
-    "settle": (
-        "distillaw.cli.settle:settle",
-        "Distil or pretrain, from which teacher: paired pilots that stop as soon as they may.",
-    ),
-    "train": ("distillaw.cli.train:train", "One run from a TOML file: pretrain or distil; resumable."),
-    "branch": (
-        "distillaw.cli.branch:branch",
-        "The branch test: fork a checkpoint at several batches, find the critical one, also of distillation.",
-    ),
-    "cache": ("distillaw.cli.cache:app", "Teacher targets on disk: build, inspect, verify."),
-    "prune": (
-        "distillaw.cli.prune:prune",
-        "A student cut out of its teacher, in Hugging Face format.",
-    ),
-    "distil": (
-        "distillaw.cli.distil:distil",
-        "A student from its start (cut, fresh, pretrained) with its teacher, its arms compared.",
-    ),
-    "recipe": (
-        "distillaw.cli.recipe:app",
-        "From a teacher to a small chat model: prune, distil, instruct, evaluate, report.",
-    ),
-    "pareto": (
-        "distillaw.cli.pareto:pareto",
-        "Score against training compute: your models among the published ones.",
-    ),
-    "regime": (
-        "distillaw.cli.regime:regime",
-        "Batch, learning rate and warm-up of a run: every rule with its source, what a large batch wastes.",
-    ),
-    "large-batch": (
-        "distillaw.cli.large_batch:app",
-        "Large against small batches on images, column by column, with seeds: the large-batch paper's experiments.",
-    ),
-    "instruct": (
-        "distillaw.cli.instruct:app",
-        "Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",
-    ),
-    "evaluate": (
-        "distillaw.cli.evaluate:evaluate",
-        "Held-out loss, calibration, benchmarks and judged chat of a finished model.",
-    ),
-    "vocabulary": (
-        "distillaw.cli.vocabulary:app",
-        "A model with more tokens for another language, or fewer: tokenizer, embedding, head.",
-    ),
-    "upcycle": (
-        "distillaw.cli.upcycle:upcycle",
-        "A mixture of experts that starts as copies of a dense model.",
-    ),
-    "worlds": (
-        "distillaw.cli.worlds:app",
-        "Synthetic languages with an exact oracle: text, entropy, teachers.",
-    ),
-    "verify": ("distillaw.cli.verify:app", "Predictions frozen before runs against what was measured."),
-    "report": ("distillaw.cli.report:report", "One HTML file from a study folder."),
-    "page": (
-        "distillaw.cli.page:page",
-        "The interactive planner as one HTML file that works without network.",
-    ),
-    "toys": (
-        "distillaw.cli.toys:app",
-        "The capacity gap in its simplest form: a closed form and small MLPs.",
-    ),
-}
-for _name, (_path, _help) in _VERBS.items():
-    app.command(_path, name=_name, help=_help)
-
-
-def verbs() -> dict[str, str]:
-    """Verb -> its line of `--help`."""
-    return {name: line for name, (_path, line) in _VERBS.items()}
+add_verbs(app, VERBS)
 
 
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object with the schema version first, at full float precision."""
-    json.dump({"schema_version": SCHEMA_VERSION, **answer}, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    document = {"schema_version": SCHEMA_VERSION, **answer}
+    write_whole(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def run(call: Callable[[], object]) -> int:
@@ -135,8 +57,8 @@ def run(call: Callable[[], object]) -> int:
     try:
         result = call()
         sys.stdout.flush()
-    except CycloptsError:  # cyclopts has printed its own message
-        return 2
+    except CycloptsError as error:
+        return _complain(usage_error(error), 2)
     except ConfigError as error:
         return _complain(error, 2)
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
@@ -154,7 +76,22 @@ def run(call: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _complain(error: BaseException, code: int) -> int:
+def usage_error(error: CycloptsError) -> str:
+    """What is wrong with the words of a command line, and where to look it up."""
+    words = " ".join(error.command_chain or ())
+    said = str(error).strip()
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        known = [name for name in error.app or () if not name.startswith("-")]
+        left = error.unused_tokens[0]
+        said = f"{left!r} fits no argument{did_you_mean(left, known)}." + (
+            f" Commands: {', '.join(known)}." if known else ""
+        )
+    return (
+        f"{said.removesuffix('.')}; `{shlex.join(['distillaw', *words.split()])} --help` lists what there is"
+    )
+
+
+def _complain(error: object, code: int) -> int:
     sys.stderr.write(f"distillaw: {error}\n")
     return code
 
@@ -167,4 +104,5 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries: progress is ours to show
+    fold_in_terminal()
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
 CHECKPOINT = "checkpoint"
@@ -32,10 +33,9 @@ def branch(
     level: float = 0.9,
     noise_batches: int = 32,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    quiet: Annotated[bool, Parameter(negative="")] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """The branch test: fork a checkpoint at several batch sizes and see which still learn as much per token.
+    """Fork a checkpoint at several batch sizes and see which still learn as much per token.
 
     Every branch goes on from the same weights, optimiser state and place in the text, for the same tokens; the critical
     batch is the largest that ends no worse than every smaller one, but for a tolerance (arXiv 2505.23971). With a
@@ -62,11 +62,11 @@ def branch(
         level: of the intervals.
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
         dry_run: show branches, tokens, FLOP and time, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
+    from distillaw.runs.config import read_toml
     from distillaw.sweep.study import require_trainable
 
+    read_toml(spec)  # what is not there is refused before torch is imported
     require_trainable()
     from distillaw.cli.branch_view import print_plan, print_test
     from distillaw.cli.display import make_display
@@ -82,15 +82,17 @@ def branch(
     test.check()
     cost = branch_cost(test)
     if dry_run:
-        print_plan(test, cost, as_json=json_)
+        print_plan(test, cost, as_json=output.json)
+        output.suggest("the same command without --dry-run")
         return
     from distillaw.report.branch import write_branch_page
     from distillaw.sweep.branching import branch_test
 
-    with make_display(cost.tokens, quiet=quiet) as display:
+    with make_display(cost.tokens, quiet=output.quiet) as display:
         record = branch_test(test, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
     page = write_branch_page(record, out / "branch.html")
-    print_json(record) if json_ else print_test(record, page)
+    print_json(record) if output.json else print_test(record, page)
+    output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
 def _tokens(text: str) -> tuple[int, ...]:

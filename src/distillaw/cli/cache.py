@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.display import say
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from distillaw.targets.predict import Prediction
     from distillaw.targets.request import Request
 
-app = App(name="cache", help="Teacher targets on disk: built once, read by any number of students.")
+app = App(
+    name="cache",
+    help="Build, inspect and verify teacher targets on disk: built once, read by any number of students.",
+)
 
 Estimator = Annotated[
     str, Parameter(help="sampled (unbiased), top-k, top-p (both with residual mass) or full.")
@@ -31,7 +36,7 @@ Estimator = Annotated[
 @app.command
 def build(
     *,
-    teacher: str,
+    teacher: Place,
     data: Path,
     out: Path,
     split: str = "student",
@@ -47,8 +52,7 @@ def build(
     shard_mb: float = 64.0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> None:
     """Store a teacher's targets for every window of a split; prints first what it will cost.
 
@@ -73,15 +77,13 @@ def build(
         shard_mb: largest size of a file, MB.
         device: cpu, cuda or auto (cuda where there is one).
         dry_run: print the cost and stop.
-        quiet: no progress.
-        json: print one JSON object.
     """
     from distillaw.targets.request import Request
     from distillaw.targets.scheme import Scheme
 
     wanted = None if tokens is None else int(parse_count(tokens, name="--tokens"))
     given = {"context": context, "tokens": wanted, "order_seed": order_seed, "temperature": temperature}
-    store, defaults = _open_text(data, out, quiet=quiet)
+    store, defaults = _open_text(data, out, output)
     settings: dict[str, Any] = defaults | {key: value for key, value in given.items() if value is not None}
     scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=settings.pop("temperature"))
     request = Request(scheme=scheme, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
@@ -90,24 +92,24 @@ def build(
     from distillaw.targets.build import build_shards, make_plan, opened_for_building, settle_plan
 
     plan = settle_plan(out, make_plan(request, maker.teacher, store))
-    prediction = _predict(out, plan, maker, quiet=quiet)
+    prediction = _predict(out, plan, maker, output)
     if dry_run:
         command = shlex.join(
             ["distillaw", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--json"))]
         )
-        if json:
+        if output.json:
             print_json({"folder": str(out), **plan.record(), **prediction.record()})
         else:
-            print(f"{_describe(plan)}\n{_cost(prediction)}\n\nnext: {command}")
+            print(f"{_describe(plan)}\n{_cost(prediction)}")
+            output.suggest(command)
         return
-    say(f"{_describe(plan)}\n{_cost(prediction)}{_there(out, plan)}", quiet=quiet)
+    output.say(f"{_describe(plan)}\n{_cost(prediction)}{_there(out, plan)}")
     began = time.monotonic()
     with opened_for_building(out, plan) as plan:
-        manifest = build_shards(
-            out, plan, maker, progress=_progress(plan, quiet), say=lambda text: say(text, quiet=quiet)
-        )
+        with metered("targets", plan.num_positions, "positions", quiet=output.quiet) as meter:
+            manifest = build_shards(out, plan, maker, progress=meter.advance, say=meter.note)
     seconds = time.monotonic() - began
-    if json:
+    if output.json:
         answer = {
             "folder": str(out),
             **_facts(out, manifest),
@@ -120,10 +122,11 @@ def build(
     print(
         f"{out}: {format_bytes(manifest.total_bytes)} ({off:+.1%} against the prediction) in {format_seconds(seconds)}"
     )
-    print(f"{_found(manifest)}\n\nnext: distillaw cache verify {shlex.quote(str(out))}")
+    print(_found(manifest))
+    output.suggest(f"distillaw cache verify {shlex.quote(str(out))}")
 
 
-def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict[str, object]]":
+def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict[str, object]]":
     """The tokens, and what a store should cover by default: a run's needs, or the whole split."""
     from distillaw.data.shards import TokenStore
 
@@ -139,7 +142,7 @@ def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict
 
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))
-    store = prepare_data(run.data, out.resolve() / "data", say=lambda text: say(f"  {text}", quiet=quiet))
+    store = prepare_data(run.data, out.resolve() / "data", say=output.step)
     return store, {
         "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,
         "temperature": run.training.temperature,
@@ -147,17 +150,16 @@ def _open_text(data: Path, out: Path, *, quiet: bool) -> "tuple[TokenStore, dict
 
 
 @app.command
-def inspect(cache: Path, *, json: bool = False) -> None:
-    """What a store holds: teacher, text, estimator, bytes, the teacher's loss and entropy.
+def inspect(cache: Path, *, output: Output = Output()) -> None:
+    """Show what a store holds: teacher, text, estimator, bytes, the teacher's loss and entropy.
 
     Args:
         cache: folder of the store.
-        json: print one JSON object.
     """
     from distillaw.targets.manifest import read_manifest
 
     manifest = read_manifest(cache)
-    if json:
+    if output.json:
         print_json({"folder": str(cache), **_facts(cache, manifest)})
         return
     plan = manifest.plan
@@ -171,19 +173,19 @@ def inspect(cache: Path, *, json: bool = False) -> None:
         f"tokenizer {plan.tokenizer_hash}  {plan.vocab_size} entries\ndata      {plan.data}  {plan.data_hash}\n"
         f"store     {plan.identity}  seed {plan.seed}"
     )
-    print(f"\nnext: distillaw cache verify {shlex.quote(str(cache))}")
+    output.suggest(f"distillaw cache verify {shlex.quote(str(cache))}")
 
 
 @app.command
 def verify(
     cache: Path,
     *,
-    teacher: str | None = None,
+    teacher: Place | None = None,
     data: Path | None = None,
     windows: int = 16,
     checksums_only: bool = False,
     device: str = "auto",
-    json: bool = False,
+    output: Output = Output(),
 ) -> int:
     """Check every checksum, then ask the teacher again about some windows and compare.
 
@@ -194,7 +196,6 @@ def verify(
         windows: how many windows the teacher is asked about.
         checksums_only: leave the teacher out.
         device: cpu, cuda or auto.
-        json: print one JSON object.
     """
     from distillaw.targets.manifest import read_manifest
     from distillaw.targets.verify import check_files
@@ -212,7 +213,7 @@ def verify(
                 f"{compared.entropy_difference:.3f} in entropy on average: its weights or the way it runs have "
                 "changed. Build the store again"
             )
-    if json:
+    if output.json:
         from dataclasses import asdict
 
         print_json({
@@ -231,7 +232,7 @@ def verify(
                 f"teacher asked again about {compared.windows} windows: {compared.identical_windows} equal byte for "
                 f"byte, losses differ by {compared.loss_difference:.2g} nats on average"
             )
-        print(f"\nnext: distillaw cache inspect {shlex.quote(str(cache))}")
+        output.suggest(f"distillaw cache inspect {shlex.quote(str(cache))}")
     return 1 if problems else 0
 
 
@@ -262,11 +263,11 @@ def _load(teacher: str, store: "TokenStore", request: "Request", device: str) ->
     return TargetMaker(teacher=loaded, split=split, scheme=request.scheme, seed=request.seed)
 
 
-def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", *, quiet: bool) -> "Prediction":
+def _predict(out: Path, plan: "StorePlan", maker: "TargetMaker", output: Output) -> "Prediction":
     from distillaw.targets.build import missing_positions, require_space
     from distillaw.targets.predict import predict
 
-    say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time", quiet=quiet)
+    output.say(f"reading some windows of {format_count(plan.num_windows)} to predict size and time")
     prediction = predict(maker, plan)
     require_space(out, prediction.bytes_per_position * missing_positions(out, plan))
     return prediction
@@ -371,24 +372,3 @@ def _build_seconds(folder: Path) -> float:
     from distillaw.targets.manifest import LOG
 
     return sum(float(str(line["seconds"])) for line in read_json_lines(folder / LOG))
-
-
-def _progress(plan: "StorePlan", quiet: bool):
-    """A callback that says now and then how far the build is."""
-    from distillaw.cli.display import LOG_SECONDS
-
-    began = said = time.monotonic()
-    done = 0
-
-    def advance(positions: int) -> None:
-        nonlocal said, done
-        done += positions
-        now = time.monotonic()
-        if now - said > LOG_SECONDS:
-            said = now
-            rate = done / (now - began)
-            left = format_seconds((plan.num_positions - done) / rate)
-            share = done / plan.num_positions
-            say(f"{share:4.0%}  {format_count(rate)} positions/s, {left} left", quiet=quiet)
-
-    return advance

@@ -1,14 +1,11 @@
 """`distillaw cost`: parameters, FLOP by part, memory, stored targets, time and money of a run."""
 
 from dataclasses import replace
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.accounting.architecture import Architecture, as_architecture
 from distillaw.accounting.config import read_architecture
 from distillaw.accounting.conventions import ParamConvention, Params
-from distillaw.accounting.estimate import CountedModel, counted_family, counted_model, estimate
+from distillaw.accounting.estimate import CostEstimate, CountedModel, counted_family, counted_model, estimate
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.hardware import hardware
 from distillaw.accounting.memory import Precision
@@ -18,7 +15,9 @@ from distillaw.cli.app import print_json
 from distillaw.cli.cost_options import FAMILY_DEFAULTS, MachineOptions, ModelOptions, TeacherOptions
 from distillaw.cli.cost_view import as_json, print_text
 from distillaw.cli.counts import Count, count, optional_count, whole_count
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
+from distillaw.quantities import format_count
 
 
 def cost(
@@ -27,16 +26,15 @@ def cost(
     student: ModelOptions | None = None,
     teacher: TeacherOptions | None = None,
     machine: MachineOptions | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """Parameters, FLOP by part, memory, stored targets, time and money of a student and its teacher.
+    """Count parameters, FLOP by part, memory, stored targets, time and money of a student and its teacher.
 
     Args:
         tokens: tokens the student is trained on, e.g. 512B.
         student: the student.
         teacher: the teacher, of the student's kind or of another.
         machine: the machine.
-        json_: print one JSON object instead.
     """
     student, teacher, machine = (
         student or ModelOptions(),
@@ -63,7 +61,13 @@ def cost(
         mfu=machine.mfu,
         price_per_hour=machine.price,
     )
-    print_json(as_json(answer)) if json_ else print_text(answer)
+    print_json(as_json(answer)) if output.json else print_text(answer)
+    output.suggest(_next(answer))
+
+
+def _next(answer: CostEstimate) -> str:
+    size, tokens = answer.student.params.non_embedding, answer.student_tokens
+    return f"distillaw plan --student {format_count(size)} --tokens {format_count(tokens)}"
 
 
 def count_student(options: ModelOptions, *, has_sized_teacher: bool = False) -> CountedModel:

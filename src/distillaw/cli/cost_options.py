@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from distillaw.accounting.shapes import FFN_RATIO
 from distillaw.accounting.storage import DEFAULT_SCHEME
 from distillaw.cli.counts import Count
+from distillaw.cli.names import HardwareName
 
 
 @Parameter(name="*")
@@ -107,7 +108,7 @@ class TeacherOptions:
 class MachineOptions:
     """The machine, and how the run uses it."""
 
-    hardware: str = "h100-sxm"
+    hardware: HardwareName = "h100-sxm"
     """A preset; an unknown name lists them."""
     mfu: float | None = None
     """Model FLOP over peak, 0 to 1; the preset's by default."""

@@ -9,17 +9,19 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, peak_rates, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.quantities import format_count, format_flop
 
 
 def distil(
-    start: str,
+    start: Place,
     *,
-    teacher: str,
-    corpus: str,
+    teacher: Place,
+    corpus: Place,
     tokens: Count,
     out: Path,
-    smaller: str = "",
+    smaller: Place = "",
     rates: str = "1e-3",
     distill_weight: Annotated[float, Parameter(name="--lambda")] = 0.5,
     alone: bool = True,
@@ -30,8 +32,7 @@ def distil(
     text_column: str = "text",
     section_chars: int = 0,
     validation_documents: int = 64,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Train a student from its start with its teacher, and its other arms at equal tokens; resumable.
 
@@ -56,8 +57,6 @@ def distil(
         text_column: the field that holds the text.
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         validation_documents: documents held out.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.sweep.study import require_trainable
 
@@ -79,9 +78,11 @@ def distil(
         training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
     )  # fmt: skip
     arms = (2 + 2 * fresh + 2 * bool(smaller)) // (1 if alone else 2)
-    with make_display(arms * size, quiet=quiet) as display:
+    with make_display(arms * size, quiet=output.quiet) as display:
         record = train_arms(spec, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]))
-    print_json(record) if json_ else print_arms(record, out)
+    print_json(record) if output.json else print_arms(record, out)
+    best = out / "runs" / record["arms"][0]["run_id"]
+    output.suggest(f"distillaw evaluate {shlex.quote(str(best))} --text YOUR_TEXT")
 
 
 def print_arms(record: dict[str, Any], out: Path) -> None:

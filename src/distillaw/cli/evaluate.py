@@ -3,22 +3,21 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
 
 def evaluate(
-    model: str,
+    model: Place,
     *,
     out: Path | None = None,
-    text: str | None = None,
-    teacher: str | None = None,
+    text: Place | None = None,
+    teacher: Place | None = None,
     tasks: str | None = None,
     data: Path | None = None,
     limit: Count | None = None,
@@ -30,7 +29,7 @@ def evaluate(
     judge: str | None = None,
     judge_model: str | None = None,
     judge_prompts: Path | None = None,
-    against: str | None = None,
+    against: Place | None = None,
     answer_tokens: int = 512,
     task_folder: Path | None = None,
     skip_missing: bool = False,
@@ -42,8 +41,7 @@ def evaluate(
     batch: int = 8,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Measure a finished model; what was measured before is read, and a kill loses nothing finished.
 
@@ -75,11 +73,7 @@ def evaluate(
         batch: sequences of a forward pass.
         device: cpu, cuda or auto.
         dry_run: say what would be asked, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
-    from distillaw.cli.display import say
-
     out = _out(model, out)
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     most = None if limit is None else whole_count(limit, name="--limit")
@@ -94,7 +88,8 @@ def evaluate(
     if dry_run:
         from distillaw.cli.evaluate_view import preview
 
-        preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=json_)
+        preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=output.json)
+        output.suggest("the same command without --dry-run")
         return
     if text is not None:
         from distillaw.evaluate.excerpt import check_text
@@ -119,13 +114,17 @@ def evaluate(
         questions=questions, judge=judge, judge_model=judge_model, judge_prompts=judge_prompts, against=against,
         max_tokens=answer_tokens, limit=most,
     )  # fmt: skip
-    record = evaluate_model(
-        model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
-        chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature), task_folder=task_folder,
-        skip_missing=skip_missing, device=torch_device(device, model), command=shlex.join(["distillaw", *sys.argv[1:]]),
-        say=lambda line: say(f"  {line}", quiet=quiet),
-    )  # fmt: skip
-    print_json(record) if json_ else print_evaluation(record, out)
+    with output.working("evaluating") as step:
+        record = evaluate_model(
+            model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
+            chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
+            task_folder=task_folder,
+            skip_missing=skip_missing, device=torch_device(device, model),
+            command=shlex.join(["distillaw", *sys.argv[1:]]),
+            say=step,
+        )  # fmt: skip
+    print_json(record) if output.json else print_evaluation(record, out)
+    output.suggest(f"distillaw pareto {shlex.quote(str(out))}")
 
 
 def _out(model: str, out: Path | None) -> Path:

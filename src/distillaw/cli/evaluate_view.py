@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import console, numbers_table
+from distillaw.cli.console import numbers_table, print_table
 from distillaw.quantities import format_count
 
 
@@ -43,7 +43,7 @@ def preview(
     for each in plan:
         table.add_row(str(each["task"]), str(each["questions"]), str(each["available"]), str(each["subtasks"]),
                       str(each["shots"]), str(each["data"]))  # fmt: skip
-    console().print(table)
+    print_table(table)
     if absent:
         print(f"left out, files missing: {', '.join(absent)}")
 
@@ -88,7 +88,7 @@ def _print_scores(record: dict) -> None:
             f"{100 * score['chance']:.1f}", f"{score['n']} of {score['available']}", str(score["shots"]),
             score["metric"], "at chance" if score["near_chance"] else "",
         )  # fmt: skip
-    console().print(table)
+    print_table(table)
     print("±: one standard error over questions, in points of 100; guess: what guessing scores")
     near = [task for task, score in record["scores"].items() if score["near_chance"]]
     if near:

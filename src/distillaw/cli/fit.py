@@ -3,11 +3,11 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawName
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -28,7 +28,7 @@ def fit(
     bootstrap: int = 1000,
     level: float = 0.9,
     seed: int = 0,
-    supervised: str | None = None,
+    supervised: LawName | None = None,
     priors: Literal["auto", "weak", "none"] = "auto",
     unit: str | None = None,
     params_convention: Literal["non-embedding", "total"] | None = None,
@@ -39,7 +39,7 @@ def fit(
     tie_exponents: bool = False,
     compare: list[Family] | None = None,
     out: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Fit a law to runs.
 
@@ -64,22 +64,22 @@ def fit(
         tie_exponents: alpha = beta (supervised, chinchilla).
         compare: another family, set against this one by held-out error and AIC (repeatable).
         out: write the fitted law here, for `predict --law` and `plan`.
-        json_: print one JSON object instead.
     """
     from distillaw.fitting.api import fit as fit_law
     from distillaw.fitting.query import load_law
 
-    result = fit_law(
-        file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
-        delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
-        seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
-        params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
-        width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
-        compare=compare or (),
-    )  # fmt: skip
+    with output.working("fitting"):
+        result = fit_law(
+            file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
+            delta="auto" if delta == "auto" else parse_count(delta, name="--delta"), bootstrap=bootstrap, level=level,
+            seed=seed, supervised=None if supervised is None else load_law(supervised), priors=priors, unit=unit,
+            params_convention=params_convention, vocab=None if vocab is None else parse_count(vocab, name="--vocab"),
+            width=width, teacher_width=teacher_width, matrices=2 if untied else 1, tie_exponents=tie_exponents,
+            compare=compare or (),
+        )  # fmt: skip
     if out is not None:
         result.save(out)
-    if json_:
+    if output.json:
         document = result.to_json()
         keys = ("status", "remedy", "params", "conf_int", "level", "objective", "delta", "nobs", "ngroups",
                 "condition_number", "solver_disagreement", "seconds", "derived", "fitted_range", "calibration",
@@ -87,7 +87,7 @@ def fit(
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    print(f"\nnext: {_next(law, out, usable=result.is_usable, convention=result.params_convention)}")
+    output.suggest(_next(law, out, usable=result.is_usable, convention=result.params_convention))
 
 
 def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> str:

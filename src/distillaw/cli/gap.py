@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.names import LawNames
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -26,12 +29,12 @@ def gap(
     teacher_tokens: Count | None = None,
     teacher_tokens_per_param: Count | None = None,
     teacher_loss: Count | None = None,
-    law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     margin: float = 0.5,
     explain: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """The best teacher for a student under each law: size, loss, flat range, disagreement.
+    """Find the best teacher for a student under each law: size, loss, flat range, disagreement.
 
     Args:
         student: non-embedding parameters of the student, e.g. 1B.
@@ -43,7 +46,6 @@ def gap(
         law: laws to hear first: names from `distillaw laws`, or files of `distillaw fit --out`.
         margin: teachers whose student is within this many per cent of the best loss count as equally good.
         explain: derive why a stronger teacher can hurt, with this student's numbers.
-        json_: print one JSON object instead.
     """
     from distillaw.planning.gap import GapQuestion, capacity_gap
 
@@ -62,13 +64,13 @@ def gap(
         margin=margin / 100,
     )  # fmt: skip
     answer = capacity_gap(question, laws=law or ())
-    if json_:
+    if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
         return
     _print(answer)
     if explain:
         print(f"\n{_derivation(answer)}")
-    print(f"\nnext: {_next(answer, explained=explain)}")
+    output.suggest(_next(answer, explained=explain))
 
 
 def _one_of(
@@ -100,10 +102,12 @@ def _print(answer: "GapAnswer") -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     _say(_summary(answer))
-    print(f"\n{'law':<34}{'student':<13}{'best teacher':>12}{'ratio':>8}{'L_T':>8}{'L_S':>9}{'gain':>9}   "
-          f"{f'within {100 * q.margin:g} %':<19}{'if wrong':>8}  range")  # fmt: skip
+    table = numbers_table("law", "student", ">best teacher", ">ratio", ">L_T", ">L_S", ">gain",
+                          f">within {100 * q.margin:g} %", ">if wrong", "range")  # fmt: skip
     for opinion in answer.opinions:
-        print(_row(opinion, q.student_params))
+        table.add_row(*_row(opinion, q.student_params))
+    print()
+    print_table(table)
     _say(["(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
           "teacher costs if another law of losses that may be used here is right.", *answer.disagreement])  # fmt: skip
     for line in _notes(answer):
@@ -152,17 +156,16 @@ def _summary(answer: "GapAnswer") -> list[str]:
     return lines
 
 
-def _row(o: "Opinion", student_params: float) -> str:
+def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
     if o.best_params is None:
-        return f"{o.law:<34}{start:<13}{'-':>12}   {o.status}"
-    losses = f"{'-':>8}{'-':>9}{'-':>9}"
+        return o.law, start, *7 * ("-",), o.status
+    losses = ("-", "-", "-")
     if o.best_loss is not None and o.gain is not None:
-        losses = f"{o.best_teacher_loss:>8.3f}{o.best_loss:>9.4f}{o.gain:>+9.4f}"
+        losses = f"{o.best_teacher_loss:.3f}", f"{o.best_loss:.4f}", f"{o.gain:+.4f}"
     flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
     wrong = "-" if o.if_wrong is None else f"{o.if_wrong:.2f} %"
-    ratio = o.best_params / student_params
-    return f"{o.law:<34}{start:<13}{_size(o):>12}{ratio:>8.3g}{losses}   {flat:<19}{wrong:>8}  {o.status}"
+    return o.law, start, _size(o), f"{o.best_params / student_params:.3g}", *losses, flat, wrong, o.status
 
 
 def _size(o: "Opinion") -> str:

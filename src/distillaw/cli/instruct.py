@@ -3,25 +3,25 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
 app = App(
     name="instruct",
-    help="Chat models: fine-tuning on conversations, preferences, a teacher's answers to learn from.",
+    help="Make chat models: conversations, preferences, a teacher's answers to learn from.",
 )
-_Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @app.command
 def sft(
-    model: str,
+    model: Place,
     *,
     data: Path,
     out: Path,
@@ -40,8 +40,7 @@ def sft(
     seed: int = 0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: _Json = False,
+    output: Output = Output(),
 ) -> None:
     """Fine-tune a model on conversations: only the assistant's tokens are learnt, its end token included.
 
@@ -64,8 +63,6 @@ def sft(
         seed: of the order, the adapters and the noise.
         device: cpu, cuda or auto.
         dry_run: read and mask the data, say what the run would cost, and stop.
-        quiet: no progress.
-        json_: print result.json as one JSON object.
     """
     from distillaw.instruct.spec import SftSpec
 
@@ -86,15 +83,18 @@ def sft(
         tokens = sum(len(each.ids) for each in sides.train)
         learnt = sum(each.answer_tokens for each in sides.train)
         preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
-                learnt=learnt, as_json=json_)  # fmt: skip
+                learnt=learnt, as_json=output.json)  # fmt: skip
+        output.suggest("the same command without --dry-run")
         return
-    result = run_sft(spec, out, device=where, say=_teller(quiet), command=_command())
-    print_json(result) if json_ else print_sft(result, out)
+    with output.working("fine-tuning") as step:
+        result = run_sft(spec, out, device=where, say=step, command=_command())
+    print_json(result) if output.json else print_sft(result, out)
+    _suggest_scores(output, out)
 
 
 @app.command
 def dpo(
-    model: str,
+    model: Place,
     *,
     pairs: Path,
     out: Path,
@@ -110,8 +110,7 @@ def dpo(
     seed: int = 0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: _Json = False,
+    output: Output = Output(),
 ) -> None:
     """Tune a chat model on preferences (DPO); the reference is the model itself at the start.
 
@@ -131,8 +130,6 @@ def dpo(
         seed: of the order and the adapters.
         device: cpu, cuda or auto.
         dry_run: read and mask the pairs, say what the run would cost, and stop.
-        quiet: no progress.
-        json_: print result.json as one JSON object.
     """
     from distillaw.instruct.spec import DpoSpec
 
@@ -152,15 +149,18 @@ def dpo(
         learnt = sum(len(each.chosen) + len(each.rejected) for each in sides.train)
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
         preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
-                learnt=learnt, as_json=json_)  # fmt: skip
+                learnt=learnt, as_json=output.json)  # fmt: skip
+        output.suggest("the same command without --dry-run")
         return
-    result = run_dpo(spec, out, device=where, say=_teller(quiet), command=_command())
-    print_json(result) if json_ else print_dpo(result, out)
+    with output.working("tuning") as step:
+        result = run_dpo(spec, out, device=where, say=step, command=_command())
+    print_json(result) if output.json else print_dpo(result, out)
+    _suggest_scores(output, out)
 
 
 @app.command
 def generate(
-    teacher: str,
+    teacher: Place,
     *,
     prompts: str,
     out: Path,
@@ -173,8 +173,7 @@ def generate(
     student: str | None = None,
     student_template: str | None = None,
     device: str = "auto",
-    quiet: bool = False,
-    json_: _Json = False,
+    output: Output = Output(),
 ) -> None:
     """Have a chat model answer prompts: what a student learns from at the level of sequences.
 
@@ -194,8 +193,6 @@ def generate(
         student: answer by this model, too, and write pairs.
         student_template: chat template of a student without one.
         device: cpu, cuda or auto.
-        quiet: no progress.
-        json_: print the record as one JSON object.
     """
     _require()
     from distillaw.cli.torch_device import torch_device
@@ -204,7 +201,7 @@ def generate(
 
     settings = {
         "max_new_tokens": whole_count(max_new_tokens, name="--max-new-tokens"), "batch": batch, "temperature":
-        temperature, "top_p": top_p, "seed": seed, "device": torch_device(device, teacher), "say": _teller(quiet),
+        temperature, "top_p": top_p, "seed": seed, "device": torch_device(device, teacher), "say": output.step,
     }  # fmt: skip
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")
@@ -218,7 +215,18 @@ def generate(
             generate_answers(model, prompts, file, template=style, **settings)  # type: ignore[arg-type]
         contrast_answers(files[0], files[1], out)
     about = read_json(about_file(out))
-    print_json(about) if json_ else print_generated(about, out)
+    print_json(about) if output.json else print_generated(about, out)
+    learn = (
+        f"sft MODEL --data {shlex.quote(str(out))}"
+        if student is None
+        else f"dpo MODEL --pairs {shlex.quote(str(out))}"
+    )
+    output.suggest(f"distillaw instruct {learn} --out DIR")
+
+
+def _suggest_scores(output: Output, out: Path) -> None:
+    model, scores = (shlex.quote(str(out / name)) for name in ("model", "evaluation"))
+    output.suggest(f"distillaw evaluate {model} --text YOUR_TEXT --out {scores}")
 
 
 def _require() -> None:
@@ -233,9 +241,3 @@ def _tokens(text: str | None) -> int | None:
 
 def _command() -> str:
     return shlex.join(["distillaw", *sys.argv[1:]])
-
-
-def _teller(quiet: bool):
-    from distillaw.cli.display import say
-
-    return lambda line: say(f"  {line}", quiet=quiet)

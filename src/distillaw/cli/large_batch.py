@@ -4,14 +4,16 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 
 app = App(
-    name="large-batch", help="Large against small batches on images, column by column: Hoffer et al. 2017."
+    name="large-batch",
+    help="Compare large with small batches on images, column by column: Hoffer et al. 2017.",
 )
 
 CUDA_WORKERS = 4
@@ -28,8 +30,7 @@ def run(
     workers: int = 0,
     seeds: int | None = None,
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Run a study of columns SB, LB, +LR, +GBN, +RA with seeds, and write its report.
 
@@ -43,8 +44,6 @@ def run(
         workers: cells at once; 0: one per core, or four per GPU.
         seeds: another number of seeds than the file's.
         dry_run: say the cells, their settings and, from a few timed steps, how long they take, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.images.spec import read_study
 
@@ -62,20 +61,23 @@ def run(
         from distillaw.images.speed import foresee
 
         forecasts, count = foresee(plan, device=place), _count(workers, place)
-        if json_:
+        if output.json:
             print_json(view.dry_json(plan, forecasts, workers=count, device=place))
         else:
             view.print_dry(plan, forecasts, workers=count, device=place)
+        output.suggest("the same command without --dry-run")
         return
-    watch = view.LogWatch(plan) if not quiet else None
     command = shlex.join(["distillaw", *sys.argv[1:]])
-    run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)
+    with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:
+        watch = view.CellWatch(plan, meter)
+        run_study(plan, device=place, workers=_count(workers, place), command=command, watch=watch)
     path = write_large_batch_report(out)
     summary = summarise(out)
-    if json_:
+    if output.json:
         print_json({**summary, "report": str(path)})
     else:
         view.print_summary(summary, path)
+    output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
 def _count(asked: int, device: str) -> int:

@@ -1,13 +1,12 @@
 """What `distillaw large-batch` prints: the plan before, a line per cell meanwhile, the columns after."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distillaw.cli.console import console, numbers_table
-from distillaw.cli.display import LOG_SECONDS, say
+from distillaw.cli.console import console, numbers_table, print_table
+from distillaw.cli.progress import Meter
 from distillaw.images.columns import Cell, notes
 from distillaw.images.speed import Forecast, wall_seconds
 from distillaw.images.study import Plan
@@ -17,47 +16,36 @@ STEP_IMAGES = 100
 """A step costs about as much as so many images besides its own; for the time that is left."""
 
 
-class LogWatch:
-    """A line on stderr for each cell that ends, and one now and then between."""
+class CellWatch:
+    """A line for each cell that ends; how far all are goes to a meter, in images."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, meter: Meter) -> None:
         todo = [cell for cell in plan.cells if not plan.is_done(cell)]
-        self._all, self._done = sum(map(_work, todo)), 0.0
-        self._count, self._ended = len(todo), 0
+        self._meter, self._count, self._ended = meter, len(todo), 0
         self._under_way: dict[Cell, float] = {}
-        self._began = self._said = time.monotonic()
         done = len(plan.cells) - len(todo)
         kept = f"; {done} are done already" if done else ""
-        say(f"{plan.study.name}: {len(todo)} cells to train{kept}")
+        meter.note(f"{plan.study.name}: {len(todo)} cells to train{kept}")
+        meter.expect(sum(map(_work, todo)))
 
     def finished(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """One line."""
-        self._under_way.pop(cell, None)
+        self._meter.advance(_work(cell) - self._under_way.pop(cell, 0.0))
         self._ended += 1
-        self._done += _work(cell)
         if result["state"] == "diverged":
             came = f"diverged: {result['error']}"
         elif "accuracy" in result:
             came = f"{result['accuracy']:.2f} %"
         else:
             came = "walked"
-        say(f"  {self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
-            f"{format_seconds(result['seconds'])}{self._time_left()}")  # fmt: skip
-        self._said = time.monotonic()
+        self._meter.note(f"{self._ended}/{self._count} {cell.column} seed {cell.seed}: {came}, "
+                         f"{format_seconds(result['seconds'])}")  # fmt: skip
 
     def progressed(self, cell: Cell, step: int) -> None:
-        """One line every twenty seconds."""
-        self._under_way[cell] = _work(cell) * step / cell.steps
-        if time.monotonic() - self._said > LOG_SECONDS:
-            self._said = time.monotonic()
-            say(f"  {cell.column} seed {cell.seed}: step {step:,} of {cell.steps:,}{self._time_left()}")
-
-    def _time_left(self) -> str:
-        done = self._done + sum(self._under_way.values())
-        if not 0 < done < self._all:
-            return ""
-        seconds = (time.monotonic() - self._began) * (self._all - done) / done
-        return f"; about {format_seconds(seconds)} left"
+        """The meter moves."""
+        done = _work(cell) * step / cell.steps
+        self._meter.advance(done - self._under_way.get(cell, 0.0))
+        self._under_way[cell] = done
 
 
 def _work(cell: Cell) -> float:
@@ -81,7 +69,7 @@ def print_dry(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device
             cell.column, str(cell.batch), str(cell.ghost or "-"), f"{cell.peak_lr:.4g}", f"{cell.steps:,}",
             f"{cell.first_phase:,}", f"{forecast.epochs:.4g}", seconds,
         )  # fmt: skip
-    output.print(table)
+    print_table(table)
     todo = [cell for cell in plan.cells if not plan.is_done(cell)]
     seconds = wall_seconds(todo, forecasts, workers=workers)
     output.print(f"{len(todo)} of {len(plan.cells)} cells to train, {study.seeds} seeds: about "
@@ -125,7 +113,7 @@ def print_summary(summary: Mapping[str, Any], report: Path) -> None:
             "-" if score["paper"] is None else f"{score['paper']:.2f}",
             "-" if closed is None else f"{100 * closed:.0f} %", f"{score['train']:.2f}",
         )  # fmt: skip
-    output.print(table)
+    print_table(table)
     for line in (*summary["sentences"], *summary["verdicts"], *summary["walk_sentences"]):
         output.print(f"- {line}", markup=False)
     for line in summary["problems"]:

@@ -2,26 +2,23 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawName
+from distillaw.cli.output import Output
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.quantities import format_count
 
-app = App(name="laws", help="The published and fitted laws known: coefficients, source, doubts.")
+app = App(name="laws", help="List the laws known, and show one: coefficients, source, doubts.")
 
 
 @app.default
-def laws(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """List the published laws.
-
-    Args:
-        json_: print one JSON object instead.
-    """
+def laws(*, output: Output = Output()) -> None:
+    """List the published laws."""
     known = [published(name) for name in laws_available()]
-    if json_:
+    if output.json:
         print_json({"laws": [_document(law) for law in known]})
         return
     width = max(len(law.name) for law in known)
@@ -30,25 +27,24 @@ def laws(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = Fals
         mark += "  [refitted by us]" if law.record.obtained.startswith("refitted") else ""
         mark += "  [do not plan with it]" if law.record.refuse_plan else ""
         print(f"{law.name:<{width}}  {law.record.title}{mark}")
-    print("\nnext: distillaw laws show NAME")
+    output.suggest("distillaw laws show NAME")
 
 
 @app.command
-def show(name: str, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def show(name: LawName, *, output: Output = Output()) -> None:
     """Show one law: coefficients with intervals, source, range of validity, known problems.
 
     Args:
         name: a name that `distillaw laws` lists, or the JSON file of a fitted law.
-        json_: print one JSON object instead.
     """
     if name.endswith(".json"):
         from distillaw.fitting.result import FitResult
 
         result = FitResult.load(Path(name))
-        print_json({"law": result.to_json()}) if json_ else print(result.summary())
+        print_json({"law": result.to_json()}) if output.json else print(result.summary())
         return
     law = published(name)
-    if json_:
+    if output.json:
         print_json(_document(law))
         return
     record = law.record
@@ -75,7 +71,7 @@ def show(name: str, *, json_: Annotated[bool, Parameter(name="--json", negative=
     params = _typical(box.get("params"), 1e9)
     tokens = "" if law.capacity_gap else f" --student-tokens {_typical(box.get('tokens'), 30e9)}"
     convention = " --params-convention total" if record.params_convention.startswith("total") else ""
-    print(f"\nnext: distillaw predict --law {name} --student-params {params}{tokens}{convention}")
+    output.suggest(f"distillaw predict --law {name} --student-params {params}{tokens}{convention}")
 
 
 def _typical(range_: tuple[float, float] | None, usual: float) -> str:

@@ -1,16 +1,17 @@
 """`distillaw map`: where distilling pays, the best teachers, what the compute goes into; text, arrays, figures."""
 
-import sys
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import whole_count
+from distillaw.cli.names import LawNames
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 
@@ -37,7 +38,7 @@ def draw_map(
     kind: Kind,
     /,
     *,
-    law: list[str] | None = None,
+    law: LawNames | None = None,
     scenario: str | None = None,
     student: str | None = None,
     tokens: str | None = None,
@@ -51,7 +52,7 @@ def draw_map(
     context: str | None = None,
     size: str | None = None,
     out: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Draw a map by one or several laws: as text, or as CSV, arrays and figures.
 
@@ -73,7 +74,6 @@ def draw_map(
         context: training context in tokens, for counting FLOP; 4096 by default.
         size: rows x columns, e.g. 200x200; by default 25x25 as text, 200x200 with --out.
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
-        json_: print one JSON object instead.
     """
     from distillaw.cli.map_view import text_map
     from distillaw.planning.map_laws import laws_for_map
@@ -87,24 +87,22 @@ def draw_map(
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
     laws = laws_for_map(law or ())
-    found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
-    files = [] if out is None else _save(found, out)
+    with output.working("mapping"):
+        found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
+        files = [] if out is None else _save(found, out)
     for warning in laws.warnings:
-        print(f"WARNING: {warning}", file=sys.stderr)
-    if json_:
+        output.say(f"WARNING: {warning}")
+    if output.json:
         cells = {} if out is not None else {"cells": _cells(found)}
         print_json({**found.to_json(), "files": [str(path) for path in files], **cells})
         return
     print(text_map(found))
     for path in files:
         print(f"wrote {path}")
-    again = [f"--law {name}" for name in law or ()] + [
-        f"--{_option(name)} {text}" for name, text in asked.items()
-    ]
-    print(
-        f"\nnext: distillaw map {' '.join([kind, *again])} --out maps"
-        if out is None
-        else "\nnext: distillaw plan --help"
+    again = [word for name in law or () for word in ("--law", name)]
+    again += [word for name, text in asked.items() for word in (f"--{_option(name)}", text)]
+    output.suggest(
+        f"distillaw map {shlex.join([kind, *again])} --out maps" if out is None else "distillaw plan --help"
     )
 
 
@@ -269,12 +267,12 @@ def _forward(asked: dict[str, str]) -> "Flops":
 
 def _save(found: "GridMap", folder: Path) -> list[Path]:
     try:
-        from distillaw.report.maps import save_figure
+        from distillaw.figures.maps import save_map
     except ImportError as error:
         raise ConfigError(
             "--out draws with matplotlib, which is not installed: pip install 'distillaw[report]'"
         ) from error
-    return found.save(folder) + save_figure(found, folder)
+    return found.save(folder) + save_map(found, folder)
 
 
 def _cells(found: "GridMap") -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.counts import count
+from distillaw.cli.output import Output
 from distillaw.data.corpus import WHOLE, Reading
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def measure(
     stride: int | None = None,
     out: Path | None = None,
     device: str = "auto",
-    quiet: bool = False,
+    output: Output = Output(),
 ) -> "list[ScoutedTeacher]":
     """One result per model, in the order given; progress goes to stderr.
 
@@ -39,7 +40,7 @@ def measure(
         stride: as in `scout_teachers`.
         out: folder that keeps results.
         device: cpu, cuda or auto.
-        quiet: no progress.
+        output: takes notes.
 
     Raises:
         ConfigError: an option that cannot be, in the words of the command line.
@@ -50,17 +51,18 @@ def measure(
     sources = check_inputs(models, text, reading)
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.display import say
     from distillaw.cli.torch_device import torch_device
     from distillaw.evaluate.scout import scout_teachers
     from distillaw.train.memory import keep_freed_memory
 
     disable_progress_bar()
     keep_freed_memory()
-    return scout_teachers(
-        sources, text, max_bytes=budget, context=context, stride=stride, out=out, device=torch_device(device, *models),
-        say=lambda message: say(f"  {message}", quiet=quiet), **asdict(reading),
-    )  # fmt: skip
+    with output.working("measuring") as step:
+        return scout_teachers(
+            sources, text, max_bytes=budget, context=context, stride=stride, out=out,
+            device=torch_device(device, *models),
+            say=step, **asdict(reading),
+        )  # fmt: skip
 
 
 def check_inputs(models: Sequence[str], text: str, reading: Reading) -> "list[ModelSource]":

@@ -12,6 +12,8 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.fit import Family, parse_columns, parse_where
+from distillaw.cli.names import HardwareName, LawName, Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -25,7 +27,7 @@ SHOWN = 12
 
 
 def next_runs(
-    source: str,
+    source: Place,
     *,
     student_params: str | None = None,
     student_tokens: str | None = None,
@@ -38,10 +40,10 @@ def next_runs(
     against: str | None = None,
     budget: str | None = None,
     dollars: float | None = None,
-    hardware: str | None = None,
+    hardware: HardwareName | None = None,
     price: float | None = None,
     candidates: Path | None = None,
-    guess: str | None = None,
+    guess: LawName | None = None,
     noise: float = 0.003,
     law: Family | None = None,
     columns: str | None = None,
@@ -51,7 +53,7 @@ def next_runs(
     params_convention: Literal["non-embedding", "total"] | None = None,
     bootstrap: int = 400,
     level: float = 0.9,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Propose the next runs: for the verdict (distil or not, from which teacher), or for a law's prediction.
 
@@ -87,7 +89,6 @@ def next_runs(
         params_convention: what the params column and --student-params count.
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
-        json_: print one JSON object instead.
     """
     is_prediction = predict or any(
         given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
@@ -105,7 +106,7 @@ def next_runs(
             from distillaw.cli.next_verdict import next_for_verdict
 
             flops = _budget(budget, dollars, _device(hardware), price)
-            next_for_verdict(source, setup, budget=flops, out=out, as_json=json_)
+            next_for_verdict(source, setup, budget=flops, out=out, output=output)
             return
     for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
         if given is not None:
@@ -116,18 +117,19 @@ def next_runs(
 
     device = _device(hardware)
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
-    design = propose_runs(
-        source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
-        candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
-        where=parse_where(where), bootstrap=bootstrap, level=level, **read,
-    )  # fmt: skip
-    if json_:
+    with output.working("fitting and designing"):
+        design = propose_runs(
+            source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
+            candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
+            where=parse_where(where), bootstrap=bootstrap, level=level, **read,
+        )  # fmt: skip
+    if output.json:
         print_json(
             {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
         )
         return
     _print(design, target, against, device, price)
-    print(f"\nnext: {_next(source, law, taught='teacher_loss' in target)}")
+    output.suggest(_next(source, law, taught="teacher_loss" in target))
 
 
 def _setup(
@@ -270,15 +272,12 @@ def _print(
 
 
 def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
     decides = design.gain is not None
     names = ["run", "params", "tokens", "teacher loss", "FLOP", "FLOP in all", "then +-"]
-    for name in names + ["probability"] * decides + ["hours, price in all"] * (device is not None):
-        table.add_column(name, justify="right")
+    names += ["probability"] * decides + ["hours, price in all"] * (device is not None)
+    table = numbers_table(*(f">{name}" for name in names))
     for number, run in enumerate(design.runs[:SHOWN], 1):
         cells = [str(number), format_count(run.params), format_count(run.tokens),
                  "-" if run.teacher_loss is None else f"{run.teacher_loss:.4g}", f"{run.cost:.2g}",
@@ -286,7 +285,7 @@ def _print_runs(design: "Design", device: "Hardware | None", price: float | None
         cells += [_chance(run.after)] * decides
         table.add_row(*cells, *([] if device is None else [_bill(run.total_cost, device, price)]))
     print()
-    console().print(table)
+    print_table(table)
     if len(design.runs) > SHOWN:
         print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.next_setup import Setup, with_budget
 from distillaw.cli.next_toml import extended, snippet, study_toml
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.files import write_text
@@ -18,7 +19,7 @@ from distillaw.settling.propose import Proposal, propose, stages_of
 from distillaw.settling.question import NONE, Stage
 
 
-def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | None, as_json: bool) -> None:
+def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | None, output: Output) -> None:
     """Propose, print, write.
 
     Args:
@@ -26,20 +27,21 @@ def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | No
         setup: the question and its runs.
         budget: FLOP that may be spent from now on.
         out: file for the proposal: a study file, or rows for a plain table.
-        as_json: print one JSON object instead of text.
+        output: how to answer.
     """
     setup = with_budget(setup, budget)
     history = stages_of(setup.question, setup.runs)
-    said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
+    with output.working("designing"):
+        said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
     if out is not None:
         if said.stage is None:
             raise ConfigError(f"--out {out}: there is nothing to run ({said.why})")
         write_text(out, _file(setup, said.stage))
-    if as_json:
+    if output.json:
         print_json(_json(source, setup, said))
         return
     print("\n".join([*_now(setup, said), *_proposal(setup, said, budget), *_file_lines(setup, said)]))
-    print(f"\nnext: {_command(source, setup, said, out)}")
+    output.suggest(_command(source, setup, said, out))
 
 
 def rows_of(setup: Setup, stage: Stage) -> list[dict[str, object]]:

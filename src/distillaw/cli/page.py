@@ -6,15 +6,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawNames
+from distillaw.cli.output import Output
 
 
 def page(
     *,
     out: Path = Path("planner.html"),
     study: Path | None = None,
-    law: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     open: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> None:
     """Write the interactive planner: one HTML file that works without network, exact to `distillaw plan`.
 
@@ -23,7 +25,6 @@ def page(
         study: folder of a study; its fitted laws can be asked, its runs and paired verdicts are shown.
         law: further laws that can be asked first: published names, or files of `distillaw fit --out`.
         open: show it in the browser.
-        json: print one JSON object: where the page lies, its size, what it holds.
     """
     from distillaw.fitting.query import load_law
     from distillaw.page.study import study_laws, study_on_page
@@ -45,7 +46,7 @@ def page(
         webbrowser.open(path.resolve().as_uri())
     laws = [name for name, _, _ in asked]
     cells = 0 if found is None else len(found["cells"])  # type: ignore[arg-type]
-    if json:
+    if output.json:
         print_json({"page": str(path), "bytes": path.stat().st_size, "laws": laws, "cells": cells})
         return
     more = f", {len(laws)} laws of yours" if laws else ""
@@ -53,3 +54,4 @@ def page(
     print(
         f"page: {path} ({path.stat().st_size / 1e3:.0f} kB{more}); open it in any browser, no network needed"
     )
+    output.suggest("distillaw plan --help: the same answers in the terminal")

@@ -1,14 +1,14 @@
 """`distillaw pareto`: score against training compute, your models among the published ones."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count
-from distillaw.quantities import format_flop
+from distillaw.cli.output import Output
+from distillaw.quantities import did_you_mean, format_flop
 
 
 def pareto(
@@ -20,7 +20,7 @@ def pareto(
     chat: bool = False,
     frontier: Literal["staircase", "hull"] = "staircase",
     out: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Draw score against training compute and say where your models stand.
 
@@ -36,7 +36,6 @@ def pareto(
         chat: and the published chat models, scored on the same tests.
         frontier: what the line is: the staircase of unbeaten models, or their concave hull over log compute.
         out: write pareto.svg and pareto.png into this folder.
-        json_: print one JSON object instead.
     """
     from distillaw.errors import ConfigError, DataError
     from distillaw.pareto.frontier import FRONTIERS, place
@@ -52,17 +51,21 @@ def pareto(
     if published and score in ("mean6", *SCORES):
         points += published_points(score, chat=chat)
     elif published and not points:
-        raise ConfigError(f"--score {score}: published are mean6 and {', '.join(SCORES)}")
+        raise ConfigError(
+            f"--score {score}{did_you_mean(score, ('mean6', *SCORES))}: published are mean6 and {', '.join(SCORES)}"
+        )
     if not points:
         raise DataError("no models: name folders with evaluation.json, or leave --published on")
     best = {point.name for point in FRONTIERS[frontier](points)}
     axis = AXES[teacher_cost]
     if out is not None:
-        from distillaw.report.pareto import pareto_figure
-        from distillaw.report.svg import write_figure
+        from distillaw.figures.files import save_all
+        from distillaw.figures.frontiers import draw_models
 
-        write_figure(pareto_figure(points, score=label(score), axis=axis, frontier=frontier), out, "pareto")
-    if json_:
+        save_all(
+            draw_models(points, score=label(score), axis=axis, frontier=frontier), out, "pareto", dpi=120
+        )
+    if output.json:
         print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": [
             asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]})  # fmt: skip
         return
@@ -77,12 +80,18 @@ def pareto(
     print(f"\n* {MARKS[frontier]}.")
     if any(not point.is_own for point in points):
         print("Errors of published scores are those of the number of questions and, where a score was read off a "
-              "figure, of\nthe reading; prompts and harnesses differ by more.")  # fmt: skip
+              "figure, of the reading; prompts and harnesses differ by more.")  # fmt: skip
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")
     if out is not None:
         print(f"\n{out / 'pareto.svg'}")
+    own = shlex.join(str(path) for path in models) + " " if models else "DIR_WITH_EVALUATION "
+    output.suggest(
+        f"distillaw pareto {own}--out pareto"
+        if out is None
+        else "distillaw evaluate MODEL --out DIR adds a point"
+    )
 
 
 AXES = {

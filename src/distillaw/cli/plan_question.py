@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from distillaw.cli.output import Output
 from distillaw.cli.plan_options import (
     BudgetOptions,
     CandidateOptions,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def ask(
     student: str | None, budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions,
     scouting: ScoutOptions, laws: LawOptions, *, vocab: int | None, context: int | None,
+    output: Output = Output(),
 ) -> "Verdict":  # fmt: skip
     """The verdict on what was typed.
 
@@ -29,12 +31,14 @@ def ask(
         ConfigError: options that do not go together, or a question that cannot be planned.
         VocabularyError: teachers with several tokenizers.
     """
+    from distillaw.accounting.hardware import hardware
     from distillaw.cli.plan_scout import check_scouting, scouted
     from distillaw.planning.api import plan
     from distillaw.planning.record import read_study
     from distillaw.planning.situation import SCENARIOS
 
     check_scouting(scouting)
+    hardware(budget.device)  # a name that is not known is refused also where nothing is asked of it
     record = read_study(laws.study) if laws.study is not None else None
     params: str | float | None = student
     tokens: str | float | None = budget.tokens
@@ -62,7 +66,7 @@ def ask(
     limit = _limit(serving, vocab, context)
     if scouting.scout:
         _check_question(params, tokens, budget, limit)
-    measured = scouted(scouting, record)
+    measured = scouted(scouting, record, output)
     if vocab is None and record is None:
         vocab = measured.vocab
     verdict = plan(

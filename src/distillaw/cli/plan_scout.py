@@ -4,12 +4,12 @@ What a study trained keeps the loss it has there: it is of the documents that th
 Others must have the study's tokenizer, or one among themselves; that is looked at before anything is measured.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distillaw.cli.output import Output
 from distillaw.cli.plan_options import ScoutOptions
 from distillaw.errors import CacheError, ConfigError, VocabularyError
 from distillaw.quantities import parse_count
@@ -56,12 +56,13 @@ def check_scouting(asked: ScoutOptions) -> None:
             )
 
 
-def scouted(asked: ScoutOptions, record: "StudyRecord | None") -> Scouted:
+def scouted(asked: ScoutOptions, record: "StudyRecord | None", output: Output) -> Scouted:
     """Teachers in the order given.
 
     Args:
         asked: as typed; checked.
         record: the study, if one was named.
+        output: takes notes.
 
     Raises:
         ConfigError: no --text for what must be measured, or a text or model that cannot be.
@@ -72,7 +73,7 @@ def scouted(asked: ScoutOptions, record: "StudyRecord | None") -> Scouted:
     others = [model for model in models if model not in known]
     if others and asked.text is None:
         raise ConfigError("--scout measures models on your text: give it, --text FILE or FOLDER")
-    found = _measured(others, asked, record) if others else {}
+    found = _measured(others, asked, record, output) if others else {}
     tokens = dict(zip(models, asked.scout_tokens or [None] * len(models), strict=True))
     from distillaw.planning.paired import study_teacher
 
@@ -81,9 +82,7 @@ def scouted(asked: ScoutOptions, record: "StudyRecord | None") -> Scouted:
         if model in known:
             assert record is not None
             teachers.append(study_teacher(record, known[model]))
-            print(
-                f"  {model}: a teacher of the study, of loss {teachers[-1].loss:.3f} there", file=sys.stderr
-            )
+            output.step(f"{model}: a teacher of the study, of loss {teachers[-1].loss:.3f} there")
         else:
             teachers.append(_as_teacher(found[model], tokens[model]))
     names = ", ".join(Path(model).name for model in others)
@@ -112,7 +111,7 @@ def _result(model: str) -> dict:
 
 
 def _measured(
-    models: Sequence[str], asked: ScoutOptions, record: "StudyRecord | None"
+    models: Sequence[str], asked: ScoutOptions, record: "StudyRecord | None", output: Output
 ) -> "dict[str, ScoutedTeacher]":
     from distillaw.cli.measure import check_inputs, measure
     from distillaw.data.corpus import Reading
@@ -124,7 +123,9 @@ def _measured(
     )  # fmt: skip
     check_inputs(models, asked.text, reading)
     _check_tokenizers(models, asked.text, record)
-    found = measure(models, asked.text, reading, max_bytes=asked.max_bytes, out=asked.scout_out)
+    found = measure(
+        models, asked.text, reading, max_bytes=asked.max_bytes, out=asked.scout_out, output=output
+    )
     return dict(zip(models, found, strict=True))
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from distillaw.cli.console import console as standard_output
-from distillaw.cli.console import numbers_table, print_sections
+from distillaw.cli.console import numbers_table, print_sections, print_table
 from distillaw.quantities import format_count, format_flop
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     console.print(str(verdict), markup=False)
     for table in (_losses(verdict), _costs(verdict), _evidence(verdict)):
         console.print()
-        console.print(table)
+        print_table(table)
     sections = [("Changes if", verdict.flips_if[1:]), ("Assumes", verdict.assumptions), ("Warnings", verdict.warnings),
                 ("Run next", verdict.next_runs)]  # fmt: skip
     if verdict.teachers is not None:
@@ -29,7 +29,6 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
 
         sections.insert(0, ("How it comes about", explanation(verdict)))
     print_sections(console, sections)
-    console.print(f"\nnext: {verdict.next_command}", markup=False)
 
 
 def _name(row: "Strategy") -> str:

@@ -1,19 +1,19 @@
 """`distillaw predict`: the loss of one student under one law, with its interval and its doubts."""
 
 import textwrap
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count
+from distillaw.cli.names import LawName
+from distillaw.cli.output import Output
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.quantities import format_count, parse_count
 
 
 def predict(
     *,
-    law: str,
+    law: LawName,
     student_params: Count,
     student_tokens: Count | None = None,
     unique_tokens: Count | None = None,
@@ -23,7 +23,7 @@ def predict(
     supervised_loss: Count | None = None,
     level: float = 0.9,
     params_convention: Literal["non-embedding", "total"] = "non-embedding",
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Predict the loss of one student, distilled or not.
 
@@ -38,7 +38,6 @@ def predict(
         supervised_loss: the student's own loss without a teacher, where it was measured.
         level: coverage of the interval.
         params_convention: what the counts given here hold; must be that of the law.
-        json_: print one JSON object instead.
     """
     answer = predict_student(
         law,
@@ -53,11 +52,11 @@ def predict(
         level=level,
         params_convention=params_convention,
     )
-    if json_:
+    if output.json:
         print_json(answer)
         return
     _print(answer)
-    print(f"\nnext: distillaw laws show {law}")
+    output.suggest(f"distillaw laws show {law}")
 
 
 def _number(text: str | None, name: str) -> float | None:

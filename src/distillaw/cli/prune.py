@@ -2,13 +2,14 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -20,7 +21,7 @@ BY_LAW = (
 
 
 def prune(
-    teacher: str,
+    teacher: Place,
     *,
     out: Path,
     student_params: Count | None = None,
@@ -31,7 +32,7 @@ def prune(
     width: int | None = None,
     heads: int | None = None,
     ffn: int | None = None,
-    text: str | None = None,
+    text: Place | None = None,
     importance: Literal["gradient", "activation", "uniform"] | None = None,
     tokens: Count = "131k",
     heldout_tokens: Count = "16k",
@@ -41,8 +42,7 @@ def prune(
     max_document_chars: int = 0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Cut a student out of a teacher: whole heads, FFN neurons, hidden dimensions, layers.
 
@@ -67,8 +67,6 @@ def prune(
         max_document_chars: read only the first characters of each document.
         device: cpu, cuda or auto.
         dry_run: say the student's shape and what is known of such a cut, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
     shape = {axis: size for axis, size in axes.items() if size is not None}
@@ -94,7 +92,6 @@ def prune(
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.display import say
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
     from distillaw.evaluate.pruned import Wishes, prune_to, student_shape
@@ -109,18 +106,26 @@ def prune(
         from distillaw.train.parallel import join_ranks, launched
 
         with join_ranks("ddp") as ranks:
-            quiet = quiet or not ranks.is_first
-            record = prune_to(
-                source, out, wishes, text=text, group=ranks if launched() else None,
-                device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
-                reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-                command=shlex.join(["distillaw", *sys.argv[1:]]), say=lambda line: say(f"  {line}", quiet=quiet),
-            )  # fmt: skip
+            output = output if ranks.is_first else replace(output, quiet=True)
+            with output.working("cutting") as step:
+                record = prune_to(
+                    source, out, wishes, text=text, group=ranks if launched() else None,
+                    device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
+                    reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
+                    command=shlex.join(["distillaw", *sys.argv[1:]]), say=step,
+                )  # fmt: skip
             if not ranks.is_first:
                 return
     if by_law:
-        say(f"  {BY_LAW}", quiet=quiet)
-    print_json({k: v for k, v in record.items() if k != "cut"}) if json_ else _print(record, out)
+        output.step(BY_LAW)
+    print_json({k: v for k, v in record.items() if k != "cut"}) if output.json else _print(record, out)
+    if dry_run:
+        output.suggest("the same command without --dry-run")
+        return
+    start = shlex.quote(str(out))
+    output.suggest(
+        f"distillaw distil {start} --teacher {shlex.quote(teacher)} --corpus YOUR_TEXT --tokens 20M --out DIR"
+    )
 
 
 def _planned(plan: Path) -> float:

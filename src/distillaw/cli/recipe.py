@@ -9,16 +9,18 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.quantities import format_count, format_flop, parse_count
 
-app = App(name="recipe", help="Whole recipes: from a teacher to a small chat model.")
+app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
 
 
 @app.command
 def minima(
     *,
-    teacher: str,
-    corpus: str,
+    teacher: Place,
+    corpus: Place,
     out: Path,
     tokens: Count,
     student_params: Count | None = None,
@@ -49,10 +51,9 @@ def minima(
     device: str = "auto",
     until: Literal["text", "law", "prune", "distil", "instruct", "evaluate", "report"] = "report",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """Law, prune, distil, instruct, evaluate, report: the recipe behind MiniMA and MiniChat (arXiv 2311.07052).
+    """Prune by law, distil, instruct, evaluate, report: the recipe behind MiniMA and MiniChat (arXiv 2311.07052).
 
     The same command goes on where it was stopped. Each stage is a command of its own: gap, prune, distil, instruct,
     evaluate, report.
@@ -90,15 +91,13 @@ def minima(
         device: cpu, cuda or auto.
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.sweep.study import require_trainable
 
     require_trainable()
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.display import make_display, say
+    from distillaw.cli.display import make_display
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.prepare import DataSpec
     from distillaw.recipe.foresee import foresee
@@ -127,15 +126,15 @@ def minima(
         spec.check()
         foresee(spec, until)
         law = consult_laws(spec)
-        print_json(law) if json_ else _print_law(law)
+        print_json(law) if output.json else _print_law(law)
+        output.suggest("the same command without --dry-run")
         return
     command = shlex.join(["distillaw", *sys.argv[1:]])
     arms = (2 + bool(smaller)) * (1 + alone)
-    with make_display(arms * size, quiet=quiet) as display:
-        record = cook(
-            spec, out, display=display, say=lambda line: say(line, quiet=quiet), command=command, until=until
-        )
-    print_json(record) if json_ else _print(record, out)
+    with make_display(arms * size, quiet=output.quiet) as display:
+        record = cook(spec, out, display=display, say=output.say, command=command, until=until)
+    print_json(record) if output.json else _print(record, out)
+    output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
 
 def _print_law(law: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count, whole_count
+from distillaw.cli.names import HardwareName
+from distillaw.cli.output import Output
 from distillaw.cli.regime_options import ReferenceOptions
 from distillaw.errors import ConfigError
 
@@ -26,12 +28,12 @@ def regime(
     distil: Annotated[bool, Parameter(negative="")] = False,
     loss: float | None = None,
     cooldown: float = 0.2,
-    hardware: str | None = None,
+    hardware: HardwareName | None = None,
     mfu: float | None = None,
     price: float | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """Batch, rate, warm-up, weight decay, betas and steps of a run, and what its batch wastes.
+    """Choose batch, rate, warm-up, weight decay, betas and steps of a run, and what its batch wastes.
 
     Every number names the rule or law it is from; where laws disagree, all are shown.
 
@@ -53,7 +55,6 @@ def regime(
         hardware: preset of the devices, e.g. h100-sxm, for time and money.
         mfu: model FLOP over peak, 0 to 1; the preset's by default.
         price: US dollars per device-hour; the preset's by default.
-        json_: print one JSON object instead.
     """
     from distillaw.accounting.hardware import hardware as preset
     from distillaw.regime.advice import advise
@@ -72,7 +73,8 @@ def regime(
     )
     from distillaw.cli.regime_view import as_json, print_text
 
-    print_json(as_json(advice)) if json_ else print_text(advice)
+    print_json(as_json(advice)) if output.json else print_text(advice)
+    output.suggest("put batch, rate and warm-up into SPEC.toml, then distillaw train SPEC.toml --out DIR")
 
 
 def _one_or_more(text: str, *, name: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from distillaw.cli.console import console, numbers_table, print_sections
+from distillaw.cli.console import console, numbers_table, print_sections, print_table
 from distillaw.quantities import format_count, format_seconds
 from distillaw.regime.advice import Advice
 from distillaw.regime.question import Answer, Opinion
@@ -41,7 +41,7 @@ def as_json(advice: Advice) -> dict[str, object]:
 def print_text(advice: Advice) -> None:
     """The settings first, what they are from after them, then waste, warnings and statements."""
     question, batch = advice.question, advice.batch.value or 0.0
-    output = console()
+    output = console(soft_wrap=True)
     output.print(
         f"{format_count(question.params)} parameters, {format_count(question.tokens)} tokens, {question.devices} "
         f"device{'s' if question.devices > 1 else ''}: {advice.steps:,} steps", markup=False,
@@ -64,7 +64,7 @@ def _print_settings(advice: Advice, output) -> None:
             _name(answer), _number(answer.value, answer), _number(answer.low, answer),
             _number(answer.high, answer), answer.chosen,
         )  # fmt: skip
-    output.print(table)
+    print_table(table)
 
 
 def _print_opinions(answers: Sequence[Answer], output) -> None:
@@ -76,7 +76,7 @@ def _print_opinions(answers: Sequence[Answer], output) -> None:
             words = f"{opinion.formula}; {opinion.source}; {opinion.certainty}"
             table.add_row(_name(answer), opinion.name, _number(opinion.value, answer), words)
             _collect(opinion, notes)
-    output.print(table)
+    print_table(table)
     print_sections(output, [("doubts", [f"{', '.join(who)}: {note}" for note, who in notes.items()])])
 
 
@@ -95,7 +95,7 @@ def _print_waste(advice: Advice, output) -> None:
             row.append(format_seconds(3600 * (waste.extra_hours or 0.0)))
             row.append("-" if waste.extra_price is None else f"{waste.extra_price:,.2f}")
         table.add_row(*row)
-    output.print(table)
+    print_table(table)
     for opinion in advice.measured:
         output.print(
             f"measured: {opinion.value:.3g} tokens, {opinion.formula}; {opinion.source}", markup=False

@@ -1,12 +1,13 @@
 """`distillaw scout`: candidate teachers measured on the user's own text, compared in bits per byte."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ MODEST_DOCUMENTS = 30
 
 
 def scout(
-    *models: str,
-    text: str,
+    *models: Place,
+    text: Place,
     max_bytes: Count | None = None,
     context: int | None = None,
     stride: int | None = None,
@@ -28,8 +29,7 @@ def scout(
     section_chars: int = 0,
     out: Path | None = None,
     device: str = "auto",
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Measure candidate teachers on your own text, in bits per byte.
 
@@ -44,8 +44,6 @@ def scout(
         section_chars: cut documents at line ends into sections of about so many characters, each a document.
         out: folder that keeps results; the same model and text are not measured again.
         device: cpu, cuda or auto (cuda where there is one).
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.cli.measure import measure
     from distillaw.data.corpus import Reading
@@ -55,10 +53,12 @@ def scout(
     )
     found = measure(
         models, text, reading, max_bytes=max_bytes, context=context, stride=stride, out=out, device=device,
-        quiet=quiet,
+        output=output,
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
-    print_json(_document(best_first)) if json_ else _print(best_first)
+    print_json(_document(best_first)) if output.json else _print(best_first)
+    names = shlex.join([each.name for each in best_first])
+    output.suggest(f"distillaw plan --student 300M --tokens 6B --scout {names} --text {shlex.quote(text)}")
 
 
 def _print(found: "list[ScoutedTeacher]") -> None:

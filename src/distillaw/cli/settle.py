@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 from distillaw.cli.settle_options import QuestionOptions
 
 
@@ -15,10 +16,9 @@ def settle(
     out: Path | None = None,
     dry_run: bool = False,
     workers: int = 0,
-    quiet: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> None:
-    """Distil a student, from which teacher, or pretrain it: decided by paired pilots, at a bound on regret.
+    """Settle by paired pilots whether to distil a student, from which teacher, or pretrain it, at a bound on regret.
 
     Pilots share tokens, order and seeds with and without each teacher, grow from stage to stage, drop losing teachers,
     and stop as soon as the answer holds. Safe to interrupt and to repeat; a larger --budget goes on.
@@ -29,8 +29,6 @@ def settle(
         out: folder, an ordinary study folder; default out/NAME.
         dry_run: only the next stage and what may follow: FLOP, time, disk; nothing is trained.
         workers: processes, one core each; 0 takes all cores.
-        quiet: no progress, only the verdict.
-        json: print one JSON object at the end.
     """
     from distillaw.cli.display import make_display
     from distillaw.cli.settle_options import read_settle
@@ -42,7 +40,7 @@ def settle(
     folder = out or Path("out") / spec.name
     cores = count_workers(workers)
     command = shlex.join(["distillaw", *sys.argv[1:]])
-    with make_display(0.0, quiet=quiet) as display:
+    with make_display(0.0, quiet=output.quiet) as display:
         if dry_run:
             from distillaw.cli.settle_preview import preview
 
@@ -52,9 +50,12 @@ def settle(
             from distillaw.cli.settle_verdict import verdict_json
 
             answer = verdict_json(settle_in(spec, folder, workers=cores, display=display, command=command))
-    if json:
+    if output.json:
         print_json(answer)
         return
     from distillaw.cli.settle_view import show, show_preview
 
     (show_preview if dry_run else show)(answer)
+    output.suggest(
+        "the same command without --dry-run" if dry_run else f"distillaw report {shlex.quote(str(folder))}"
+    )

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
+from distillaw.cli.names import Place
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -22,7 +23,7 @@ from distillaw.worlds.spec import load_world
 class QuestionOptions:
     """The question, instead of or on top of the file's."""
 
-    corpus: str | None = None
+    corpus: Place | None = None
     """The text: `sotu` (shipped), files, a folder; see docs/studies.md."""
     world: str | None = None
     """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""

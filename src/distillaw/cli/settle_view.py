@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillaw.cli.console import console as standard_output
-from distillaw.cli.console import numbers_table, print_sections
+from distillaw.cli.console import numbers_table, print_sections, print_table
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
 Answer = Mapping[str, Any]
@@ -24,7 +24,7 @@ def show(answer: Answer) -> None:
     for table in (_strategies(answer), _stages(answer)):
         if table.row_count:
             console.print()
-            console.print(table)
+            print_table(table)
     dropped = [f"{name}: {why}" for name, why in answer["dropped"].items()]
     sections = [("Dropped", dropped), ("Changes if", answer["flips_if"]), ("Assumes", answer["assumptions"]),
                 ("Warnings", answer["warnings"])]  # fmt: skip

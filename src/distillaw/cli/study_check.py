@@ -1,11 +1,11 @@
 """`distillaw study check`: the controls of a study, with the numbers that decided each."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 
 if TYPE_CHECKING:
     from distillaw.controls.control import Control
@@ -19,21 +19,18 @@ _STYLES = {
 }
 
 
-def study_check(
-    folder: Path, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
-) -> None:
+def study_check(folder: Path, *, output: Output = Output()) -> None:
     """Check the controls that make a study's numbers mean something.
 
     Args:
         folder: the study folder, finished or not.
-        json_: print one JSON object instead.
     """
     from distillaw.controls.api import check_controls, summary
     from distillaw.planning.record import read_study
 
     record = read_study(folder)
     controls = check_controls(record)
-    if json_:
+    if output.json:
         print_json({
             "study": record.name, "folder": str(folder), "summary": summary(controls),
             "controls": [control.to_json() for control in controls], "problems": list(record.problems),
@@ -46,14 +43,14 @@ def study_check(
         return
     _print(controls)
     print(f"\n{record.name}: {summary(controls)}")
-    print(_next([c.name for c in controls if c.status == "failed"]))
+    output.suggest(_next(folder, [c.name for c in controls if c.status == "failed"]))
 
 
 def _print(controls: "list[Control]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from distillaw.cli.console import console
+    from distillaw.cli.console import print_table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("control", "status", "found"):
@@ -63,12 +60,10 @@ def _print(controls: "list[Control]") -> None:
         if control.remedy:
             words.append(f"\nguards: {control.guards}\nto do: {control.remedy}", style="dim")
         table.add_row(control.name, Text(control.status, style=_STYLES[control.status]), words)
-    console().print(table)
+    print_table(table)
 
 
-def _next(failed: list[str]) -> str:
+def _next(folder: Path, failed: list[str]) -> str:
     if failed:
-        return (
-            "next: change the study file as said, then distillaw study run STUDY.toml; finished runs are kept"
-        )
-    return "next: distillaw report FOLDER"
+        return "change the study file as said, then distillaw study run STUDY.toml; finished runs are kept"
+    return f"distillaw report {shlex.quote(str(folder))}"

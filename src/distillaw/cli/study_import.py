@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.fit import parse_columns, parse_where
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -38,7 +39,7 @@ def import_runs(
     keep_unfinished: bool = False,
     layout: Literal["auto", "runs", "log"] = "auto",
     dry_run: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Bring runs that you have already into a run table that fit, study next, plan and report read.
 
@@ -64,7 +65,6 @@ def import_runs(
         keep_unfinished: take runs too that crashed or stopped early.
         layout: of tables: rows are runs (or checkpoints of named runs), or the file is the log of one run.
         dry_run: say what would be imported, write nothing.
-        json_: print one JSON object instead.
     """
     from distillaw.runs.importing.api import Options
     from distillaw.runs.importing.api import import_runs as read_runs
@@ -84,7 +84,7 @@ def import_runs(
     ))  # fmt: skip
     command = shlex.join(["distillaw", *sys.argv[1:]])
     merged = None if dry_run or out is None else imported.save(out, command=command)
-    if json_:
+    if output.json:
         counts = {} if merged is None else {"added": merged.added, "updated": merged.updated, "removed": merged.removed,
                                             "unchanged": merged.unchanged, "table_rows": len(merged.rows)}  # fmt: skip
         print_json(
@@ -97,6 +97,15 @@ def import_runs(
         )
         return
     _print(imported, merged, out)
+    output.suggest(_next(merged, out))
+
+
+def _next(merged: "Merged | None", out: Path | None) -> str:
+    if merged is None or out is None:
+        return "the same command with --out runs.csv"
+    has_taught = any(row.get("teacher_loss") is not None for row in merged.rows)
+    law = "distillation-auto" if has_taught else "supervised"
+    return f"distillaw fit {shlex.quote(str(out))} --law {law}"
 
 
 def _parse_set(texts: list[str] | None) -> dict[str, object]:
@@ -128,12 +137,6 @@ def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> Non
     gone = f", {merged.removed} no longer there" if merged.removed else ""
     print(f"{out}: {merged.added} new, {merged.updated} changed, {merged.unchanged} as before{gone}; "
           f"{len(merged.rows)} rows in all")  # fmt: skip
-    law = (
-        "distillation-auto"
-        if any(row.get("teacher_loss") is not None for row in merged.rows)
-        else "supervised"
-    )
-    print(f"\nnext: distillaw fit {shlex.quote(str(out))} --law {law}")
 
 
 def _print_source(source: "SourceReport") -> None:

@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import HardwareName, KindName, Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def new(
-    kind: str | None = None,
+    kind: KindName | None = None,
     *,
     out: Path | None = None,
     students: str | None = None,
@@ -28,12 +28,12 @@ def new(
     budget: str | None = None,
     hours: float | None = None,
     cores: int = 0,
-    hardware: str | None = None,
-    corpus: str = "",
+    hardware: HardwareName | None = None,
+    corpus: Place = "",
     vocab: int | None = None,
     name: str | None = None,
     force: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Write a study file of a kind at your scale; without a kind, list the kinds.
 
@@ -51,12 +51,11 @@ def new(
         vocab: entries of the vocabulary; by default as many as the smallest student can carry.
         name: name of the study; default the kind.
         force: overwrite the file.
-        json_: print one JSON object.
     """
     from distillaw.protocols.catalogue import kind_named
 
     if kind is None:
-        _list_kinds(as_json=json_)
+        _list_kinds(output)
         return
     from distillaw.cli.workers import count_workers
     from distillaw.protocols.statement import state
@@ -85,7 +84,7 @@ def new(
     heading += [f"  distillaw study run {file}" + ("" if corpus else " --corpus PATH"), ""]
     heading += [_bill(cost, workers), *said.lines(sheet.left_out)]
     _write(file, study_file(sheet, spec, heading))
-    if json_:
+    if output.json:
         print_json({"kind": kind, "file": str(file), "spec_hash": spec.spec_hash, "num_runs": cost.num_runs,
                     "flops": cost.flops, "seconds": cost.wall_seconds(workers), "workers": workers,
                     "disk_bytes": cost.disk_bytes, "left_out": sheet.left_out, **said.to_json()})  # fmt: skip
@@ -94,7 +93,8 @@ def new(
     print(_bill(cost, workers) + _device(cost, hardware))
     print("\n".join(said.lines(sheet.left_out)))
     text = "" if corpus else " --corpus PATH"
-    print(f"\nwrote {file}\nnext: distillaw study run {shlex.quote(str(file))}{text}")
+    print(f"\nwrote {file}")
+    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}")
 
 
 def _asked(
@@ -171,27 +171,22 @@ def _write(file: Path, text: str) -> None:
     write_text(file, text)
 
 
-def _list_kinds(*, as_json: bool) -> None:
+def _list_kinds(output: Output) -> None:
     """One line each: what question, at what cost at the defaults."""
     from distillaw.protocols.catalogue import KINDS
     from distillaw.protocols.scale import Asked
 
     costs = [(kind, _default_cost(kind, Asked())) for kind in KINDS]
-    if as_json:
+    if output.json:
         rows = [
             {"kind": kind.name, "question": kind.question, "num_runs": cost.num_runs, "flops": cost.flops,
              "core_seconds": sum(cost.seconds), "disk_bytes": cost.disk_bytes} for kind, cost in costs
         ]  # fmt: skip
         print_json({"kinds": rows})
         return
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "question", "runs", "FLOP", "core time"):
-        table.add_column(column, justify="left" if column in ("kind", "question") else "right",
-                         no_wrap=column != "question")  # fmt: skip
+    table = numbers_table("kind", "question", ">runs", ">FLOP", ">core time")
     for kind, cost in costs:
         table.add_row(
             kind.name,
@@ -200,9 +195,11 @@ def _list_kinds(*, as_json: bool) -> None:
             f"{cost.flops:.1e}",
             format_seconds(sum(cost.seconds)),
         )
-    console().print(table)
-    print("\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
-          "\nnext: distillaw study new --kind isoflop-students")  # fmt: skip
+    print_table(table)
+    print(
+        "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
+    )
+    output.suggest("distillaw study new --kind isoflop-students")
 
 
 def _default_cost(kind: "Kind", asked: "Asked") -> "StudyCost":

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.display import make_display, say
+from distillaw.cli.display import make_display
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_flop, format_seconds
@@ -49,14 +51,13 @@ class ClusterOptions:
 def run(
     study: Path,
     *,
-    corpus: str | None = None,
-    out: Annotated[Path | None, Parameter(help="Study folder; default out/<name>.")] = None,
+    corpus: Place | None = None,
+    out: Path | None = None,
     executor: Literal["local", "slurm", "ray"] = "local",
     workers: int = 0,
     cluster: ClusterOptions | None = None,
     again: tuple[str, ...] = (),
-    quiet: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> int:
     """Train whatever the study still lacks, fit its laws, decide, and write the report.
 
@@ -66,14 +67,12 @@ def run(
     Args:
         study: the study's TOML file.
         corpus: the text, instead of the study file's data.corpus.
-        out: study folder; default out/<name of the study>. On a cluster: on a disk that all machines share.
+        out: study folder; default out/NAME. On a cluster: on a disk that all machines share.
         executor: where workers run: processes of this machine, Slurm jobs, or tasks of a Ray cluster.
         workers: at once; 0 takes one per CUDA device or core here, and what the cluster holds on Ray; Slurm wants a
             number.
         cluster: what a worker on Slurm or Ray gets.
         again: a run to be done again, by its id; what it was is kept aside. May be repeated.
-        quiet: no progress, only the result.
-        json: print one JSON object at the end.
     """
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import study_cost, study_vocab
@@ -84,29 +83,28 @@ def run(
     folder = out or Path("out") / spec.name
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     cost = study_cost(spec, study_vocab(spec))
-    say(
+    output.say(
         f"{spec.name}: {cost.num_runs} runs in all, {format_flop(cost.flops)}, about "
-        f"{format_seconds(cost.wall_seconds(count))} on {count} cores from nothing; folder {folder}",
-        quiet=quiet,
+        f"{format_seconds(cost.wall_seconds(count))} on {count} cores from nothing; folder {folder}"
     )
     share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
-    with make_display(cost.tokens * share_left, quiet=quiet) as display:
+    with make_display(cost.tokens * share_left, quiet=output.quiet) as display:
         command = shlex.join(["distillaw", *sys.argv[1:]])
         train = partial(run_study, spec, folder, place=place, display=display, command=command)
         outcome = train(again=again, holdout=not spec.has_holdout)
         if spec.has_holdout and not outcome.failed and not outcome.waiting:
-            outcome = _with_holdout(spec, folder, outcome, train, quiet=quiet)
-    return _conclude(folder, outcome, quiet=quiet, as_json=json)
+            outcome = _with_holdout(spec, folder, outcome, train, output)
+    return _conclude(folder, outcome, output)
 
 
 def _with_holdout(
-    spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], *, quiet: bool
+    spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], output: Output
 ) -> "Outcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
     from distillaw.cli.verify_cells import freeze_holdout
 
     try:
-        freeze_holdout(spec, folder, quiet=quiet)
+        freeze_holdout(spec, folder, output)
     except ConfigError as error:
         outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
         return outcome
@@ -196,7 +194,7 @@ def _pairs(settings: tuple[str, ...]) -> Mapping[str, str | bool]:
     return pairs
 
 
-def _conclude(folder: Path, outcome: "Outcome", *, quiet: bool, as_json: bool) -> int:
+def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
     """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
     for run_id, error in outcome.failed.items():
         sys.stderr.write(f"failed: {run_id}: {error}\n")
@@ -206,8 +204,9 @@ def _conclude(folder: Path, outcome: "Outcome", *, quiet: bool, as_json: bool) -
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
     from distillaw.report.study import conclude_study
 
-    conclusion = conclude_study(folder, say=lambda line: say(line, quiet=quiet))
-    if as_json:
+    with output.working("fitting, deciding, drawing") as say:
+        conclusion = conclude_study(folder, say=say)
+    if output.json:
         print_json({
             "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,
             "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
@@ -217,8 +216,9 @@ def _conclude(folder: Path, outcome: "Outcome", *, quiet: bool, as_json: bool) -
         if outcome.done:
             busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
             took = format_seconds(outcome.wall_seconds)
-            say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy", quiet=quiet)
+            output.say(f"{len(set(outcome.done))} runs in {took}, cores {busy:.0%} busy")
         elif not outcome.failed:
-            say("nothing left to train", quiet=quiet)
+            output.say("nothing left to train")
         print(f"\n{conclusion.sentence}\n\nreport: {conclusion.report}")
+        output.suggest(f"distillaw plan --study {shlex.quote(str(folder))}")
     return 1 if outcome.failed or outcome.waiting else 0

@@ -2,11 +2,10 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
@@ -14,9 +13,9 @@ from distillaw.quantities import format_bytes, format_count, format_flop, format
 def show(
     study: Path,
     *,
-    corpus: str | None = None,
-    workers: Annotated[int, Parameter(help="Processes, one core each; 0 takes all cores.")] = 0,
-    json: bool = False,
+    corpus: Place | None = None,
+    workers: int = 0,
+    output: Output = Output(),
 ) -> None:
     """Print the runs, FLOP, time and disk of a study, and what it would identify, before anything is spent.
 
@@ -24,7 +23,6 @@ def show(
         study: the study's TOML file.
         corpus: the text, instead of the study file's data.corpus.
         workers: processes, one core each; 0 takes all cores.
-        json: print one JSON object.
     """
     from distillaw.protocols.statement import state
     from distillaw.sweep.caching import stored_targets
@@ -43,7 +41,7 @@ def show(
     cost = study_cost(spec, vocab_size)
     cores = count_workers(workers)
     wall = cost.wall_seconds(cores)
-    if json:
+    if output.json:
         rows = [
             {"trunk": job.trunk.label, "role": job.trunk.role, "purpose": job.trunk.purpose, "arm": job.trunk.arm,
              "params": job.trunk.params, "tokens": list(job.budgets), "seed": job.trunk.seed, "core_seconds": seconds}
@@ -66,26 +64,15 @@ def show(
     print()
     print("\n".join(state(spec, cost).lines()))
     text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
-    print(f"\nnext: distillaw study run {shlex.quote(str(study))}{text}")
+    output.suggest(f"distillaw study run {shlex.quote(str(study))}{text}")
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
-    from rich.table import Table
+    from distillaw.cli.console import numbers_table, print_table
 
-    from distillaw.cli.console import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "purpose",
-        "model",
-        "arm",
-        "params",
-        "layers x width",
-        "token budgets",
-        "trunks",
-        "core time",
-    ):
-        table.add_column(name, justify="right" if name in ("params", "trunks", "core time") else "left")
+    table = numbers_table(
+        "purpose", "model", "arm", ">params", ">layers x width", "token budgets", ">trunks", ">core time"
+    )
     groups: dict[tuple, list[float]] = {}
     for job, cost in zip(jobs, seconds, strict=True):
         trunk = job.trunk
@@ -103,7 +90,7 @@ def _print_trunks(jobs: list, seconds: list[float]) -> None:
         table.add_row(
             purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
         )
-    console().print(table)
+    print_table(table)
 
 
 def _print_unknowns(spec) -> None:

@@ -1,30 +1,39 @@
 """`distillaw study status`: how far a study is; works while a scheduler runs and after it died."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.output import Output
 from distillaw.quantities import format_count, format_flop, format_seconds
 
 if TYPE_CHECKING:
     from distillaw.sweep.status import StudyStatus
 
 
-def status(folder: Path, *, json: bool = False) -> int:
+def status(folder: Path, *, output: Output = Output()) -> int:
     """Print progress, time left, failures and cost of a study folder.
 
     Args:
         folder: the study folder.
-        json: print one JSON object.
     """
     from distillaw.sweep.status import read_status
 
     found = read_status(folder)
-    if json:
+    if output.json:
         print_json(found.to_json())
     else:
         _print(found)
+        output.suggest(_next(found, shlex.quote(str(folder))))
     return 0
+
+
+def _next(found: "StudyStatus", folder: str) -> str:
+    """Its report once nothing is left, before that the run that goes on."""
+    if found.is_complete:
+        return f"distillaw report {folder}"
+    return f"distillaw study status {folder}" if found.running else "distillaw study run STUDY.toml goes on"
 
 
 def _print(found: "StudyStatus") -> None:

@@ -2,36 +2,34 @@
 
 import shutil
 import textwrap
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.accounting.families import NamedModel, Source, families, model, named_models
 from distillaw.cli.app import print_json
+from distillaw.cli.names import TeacherName
+from distillaw.cli.output import Output
 from distillaw.quantities import format_count
 
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
 
 
-def teachers(
-    text: str = "", /, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
-) -> None:
+def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
     """List the models that can be named as teachers: parameters, training tokens, tokenizer.
 
     Args:
         text: only names, families, hub names and tokenizers that hold this text; one model's name shows its sources.
-        json_: print one JSON object instead.
     """
     found = [each for each in named_models() if text.lower() in _searched(each)]
     exact = [each for each in named_models() if text.lower() in (each.name.lower(), each.repo.lower())]
     if not found:
         found = exact = [model(text)]  # another spelling, or the error that names the nearest
-    if json_:
+    if output.json:
         print_json({"teachers": [_document(each) for each in exact or found]})
     elif len(exact) == 1:
         _show(exact[0])
+        output.suggest(f"distillaw scout {exact[0].repo} --text YOUR_TEXT")
     else:
         _list(found)
+        output.suggest(f"distillaw teachers {found[-1].name}")
 
 
 def _searched(each: NamedModel) -> str:
@@ -51,7 +49,6 @@ def _list(found: list[NamedModel]) -> None:
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )
-    print(f"next: distillaw teachers {found[-1].name}")
 
 
 def _tokens(each: NamedModel) -> str:
@@ -86,7 +83,6 @@ def _show(each: NamedModel) -> None:
         print("  TUNED      instruction-tuned: worse on plain text than its base model; measure it")
     if each.note:
         print(f"  note       {each.note}")
-    print(f"\nnext: distillaw scout {each.repo} --text YOUR_TEXT")
 
 
 def _cited(source: Source) -> str:

@@ -1,6 +1,5 @@
 """`distillaw toys kernel | mapping`: the capacity gap in its simplest form, drawn."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import console
+from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.display import say
+from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
 
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from distillaw.toys.grid import Change, Curve, Grid, Outcome
     from distillaw.toys.kernel import Curves
 
-app = App(name="toys", help="The capacity gap in its simplest form: a closed form and small MLPs.")
+app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
 
 Real = Annotated[float, Parameter(allow_leading_hyphen=True)]
 Whole = Annotated[int, Parameter(allow_leading_hyphen=True)]
 Counts = Annotated[list[str] | None, Parameter(consume_multiple=True)]
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 PUBLISHED_STUDENTS = (300, 400, 500, 600, 700, 800)
 _LARGEST_TARGET = 10**6
 _LARGEST_WIDTH = 4096
@@ -38,9 +37,11 @@ def kernel(
     students: Counts = None,
     seed: Whole = 0,
     out: Path | None = None,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
-    """Kernel regression: a teacher and a student with norm budgets, in closed form. The published setting by default.
+    """Compute kernel regression: a teacher and a student with norm budgets, in closed form.
+
+    The published setting by default.
 
     Args:
         size: coefficients p of the target, uniform on [-1, 1]; teachers of size 1 to p.
@@ -49,7 +50,6 @@ def kernel(
         students: sizes n; 300 to 800 by hundreds unless given.
         seed: of the target; the published figure's is not known.
         out: a folder for kernel.svg, kernel.png and kernel.csv.
-        json_: print one JSON object instead.
     """
     from distillaw.toys.kernel import draw_target, make_curves
 
@@ -67,11 +67,11 @@ def kernel(
         from distillaw.toys.draw import write_kernel
 
         files = [str(path) for path in write_kernel(out, curves)]
-    if json_:
+    if output.json:
         print_json(_kernel_document(curves, seed) | {"files": files})
         return
     _print_kernel(curves)
-    _print_end(files, "distillaw toys kernel")
+    _print_end(files, "distillaw toys kernel", output)
 
 
 def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
@@ -91,13 +91,9 @@ def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
 
 
 def _print_kernel(curves: "Curves") -> None:
-    from rich.table import Table
-
     last = len(curves.m)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("student n", "flat n to m*", "m*/n", "error at m=1", "at m=n", f"at m={last}", "rise",
-                 "teacher's at m=n", f"at m={last}"):  # fmt: skip
-        table.add_column(name, justify="right")
+    table = numbers_table(">student n", ">flat n to m*", ">m*/n", ">error at m=1", ">at m=n", f">at m={last}", ">rise",
+                          ">teacher's at m=n", f">at m={last}")  # fmt: skip
     for row in _kernel_document(curves, 0)["students"]:
         table.add_row(
             str(row["n"]), f"{row['n']} to {row['flat_until']}", f"{row['flat_ratio']:.3f}",
@@ -106,12 +102,11 @@ def _print_kernel(curves: "Curves") -> None:
         )  # fmt: skip
     ratio = (curves.teacher_budget / curves.student_budget) ** 2
     print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
-    console().print(table)
-    print(f"""
-The teacher gets better with every m. A student of size n is best under teachers of size n to m*; where both
-budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: the teacher
-spreads its budget over coefficients the student cannot represent, and those it can represent
-shrink below what it could afford.""")
+    print_table(table)
+    print("\nThe teacher gets better with every m. A student of size n is best under teachers of size n to m*; where "
+          f"both budgets bind, m* is about (T/D)^2 n = {ratio:.3f} n. From there on a better teacher makes it worse: "
+          "the teacher spreads its budget over coefficients the student cannot represent, and those it can represent "
+          "shrink below what it could afford.")  # fmt: skip
 
 
 @app.command
@@ -128,9 +123,11 @@ def mapping(
     seed: Whole | None = None,
     workers: Whole = 0,
     out: Path | None = None,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
-    """Small MLPs on the mapping problem: students under teachers that grow, or train longer. About a minute on 2 cores.
+    """Train small MLPs on the mapping problem: students under teachers that grow, or train longer.
+
+    About a minute on 2 cores.
 
     Args:
         full: start from the paper's grid instead of the reduced one; about an hour on 2 cores.
@@ -144,7 +141,6 @@ def mapping(
         seed: of everything.
         workers: processes, one thread each; 0 takes all cores.
         out: a folder for mapping.svg, mapping.png and mapping.csv.
-        json_: print one JSON object instead.
     """
     from distillaw.sweep.local import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
@@ -163,21 +159,27 @@ def mapping(
     processes = min(grid.trials, workers or available_cores())
     rounds = -(-grid.trials // processes)
     seconds = grid.core_seconds / grid.trials * rounds
-    say(
+    output.say(
         f"{grid.trials} trials on {processes} processes: about {format_seconds(seconds)} with a core for each"
     )
-    outcomes = run_grid(grid, workers=processes, done=lambda trial: say(f"  trial {trial} has ended"))
+    with metered("mapping", grid.trials, "trials", quiet=output.quiet) as meter:
+
+        def ended(trial: int) -> None:
+            meter.note(f"trial {trial} has ended")
+            meter.advance(1)
+
+        outcomes = run_grid(grid, workers=processes, done=ended)
     curves = summarise(outcomes)
     files = []
     if out is not None:
         from distillaw.toys.draw import write_mapping
 
         files = [str(path) for path in write_mapping(out, outcomes, curves)]
-    if json_:
+    if output.json:
         print_json(_mapping_document(grid, outcomes, curves) | {"files": files})
         return
     _print_mapping(grid, outcomes, curves)
-    _print_end(files, "distillaw toys mapping")
+    _print_end(files, "distillaw toys mapping", output)
 
 
 def _check_widths(grid: "Grid") -> None:
@@ -231,15 +233,9 @@ def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]
 
 
 def _print_axis(curves: "list[Curve]") -> None:
-    from rich.table import Table
-
     axis, teachers = curves[0].axis, curves[0].teachers
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"teacher's {axis}")
-    for teacher in teachers:
-        table.add_column(str(getattr(teacher, axis)), justify="right")
-    for name in ("gain", "cost", "minimum", "shape"):
-        table.add_column(name)
+    widths = [f">{getattr(teacher, axis)}" for teacher in teachers]
+    table = numbers_table(f"teacher's {axis}", *widths, "gain", "cost", "minimum", "shape")
     table.add_row("teacher's loss", *(f"{loss:.4f} " for loss in curves[0].teacher_loss))
     for curve in curves:
         cells = [
@@ -251,7 +247,7 @@ def _print_axis(curves: "list[Curve]") -> None:
             f"student of {curve.student_width}", *cells, _change(curve.fall), _change(curve.rise), where, curve.shape
         )  # fmt: skip
     print()
-    console().print(table)
+    print_table(table)
 
 
 def _change(change: "Change") -> str:
@@ -259,7 +255,11 @@ def _change(change: "Change") -> str:
     return f"{change.mean:.4f} +- {error}"
 
 
-def _print_end(files: list[str], command: str) -> None:
+def _print_end(files: list[str], command: str, output: Output) -> None:
     for path in files:
         print(f"wrote {path}")
-    sys.stdout.write("" if files else f"\nnext: {command} --out FOLDER draws it; docs/toys.md says why\n")
+    output.suggest(
+        "docs/toys.md says what it shows"
+        if files
+        else f"{command} --out FOLDER draws it; docs/toys.md says why"
+    )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
-from distillaw.cli.display import make_display, say
+from distillaw.cli.display import make_display
+from distillaw.cli.output import Output
 
 
 def train(
@@ -16,13 +17,12 @@ def train(
     out: Path,
     sharding: Literal["ddp", "fsdp"] = "ddp",
     track: Literal["wandb", "trackio", "tensorboard"] | None = None,
-    quiet: bool = False,
-    json: bool = False,
+    output: Output = Output(),
 ) -> int:
     """Train one run from a TOML file: pretrain, or distil from a teacher or its stored targets; resumable.
 
     The file has `name`, `params`, `tokens`, `peak_lr`, and optionally `teacher` (a folder) or `targets` (a target
-    store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/<run id>,
+    store), `batch_tokens`, `seed`, [data] and [training] as a study file has them. The run lies in OUT/runs/RUN_ID,
     a Hugging Face folder with result.json. Several processes: torchrun --nproc-per-node 8 -m distillaw train ...
 
     Args:
@@ -30,16 +30,17 @@ def train(
         out: folder for tokens, checkpoints and the run.
         sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
-        quiet: no progress, only the result.
-        json: print result.json as one JSON object.
     """
+    from distillaw.runs.config import read_toml
+
+    read_toml(spec)  # what is not there is refused before torch is imported
     from distillaw.sweep.single import load_single, run_single
     from distillaw.sweep.study import require_trainable
 
     require_trainable()
     single = load_single(spec)
     first = os.environ.get("RANK", "0") == "0"
-    with make_display(single.tokens, quiet=quiet or not first) as display:
+    with make_display(single.tokens, quiet=output.quiet or not first) as display:
         result, trained = run_single(
             single, out, display=display, command=shlex.join(["distillaw", *sys.argv[1:]]), sharding=sharding,
             tracker=track,
@@ -47,14 +48,16 @@ def train(
     if not first:
         return 0
     assert result is not None
-    if json:
+    if output.json:
         print_json(result)
         return 0
-    say("" if trained else "already finished", quiet=quiet)
+    output.say("" if trained else "already finished")
     arm = f"distilled from {result['teacher_run']}" if result["teacher_run"] else "no teacher"
     print(f"{result['run_id']}, {arm}")
     print(
         f"held-out loss {result['loss']:.4f} +- {result['loss_se']:.4f} nats/token (se, clustered by document)"
     )
-    print(f"folder: {out / 'runs' / str(result['run_id'])}")
+    folder = out / "runs" / str(result["run_id"])
+    print(f"folder: {folder}")
+    output.suggest(f"distillaw evaluate {shlex.quote(str(folder))} --text YOUR_TEXT")
     return 0

@@ -3,18 +3,17 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 
 
 def upcycle(
-    model: str,
+    model: Place,
     *,
     out: Path,
     experts: str = "2,4",
@@ -23,13 +22,12 @@ def upcycle(
     balance: float = 0.01,
     z_loss: float = 0.0,
     seed: int = 0,
-    text: str | None = None,
+    text: Place | None = None,
     tokens: Count = "8k",
     text_column: str = "text",
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Make every FFN several experts, of which each token visits one; what the model says stays the same.
 
@@ -47,8 +45,6 @@ def upcycle(
         text_column: the field that holds the text.
         device: cpu, cuda or auto.
         dry_run: only the counts; no weights are read, nothing is written.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     try:
         numbers = tuple(int(each) for each in experts.split(","))
@@ -64,20 +60,25 @@ def upcycle(
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.display import say
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
     from distillaw.evaluate.upcycled import Layout, upcycle_to
 
     disable_progress_bar()
-    record = upcycle_to(
-        source, out,
-        Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
-        text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
-        dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
-        say=lambda line: say(f"  {line}", quiet=quiet),
-    )  # fmt: skip
-    print_json(record) if json_ else _print(record, out)
+    with output.working("upcycling") as step:
+        record = upcycle_to(
+            source, out,
+            Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
+            text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
+            dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
+            say=step,
+        )  # fmt: skip
+    print_json(record) if output.json else _print(record, out)
+    output.suggest(
+        "the same command without --dry-run"
+        if dry_run
+        else f'train it on with start = "{out}" in SPEC.toml: distillaw train SPEC.toml --out DIR'
+    )
 
 
 def _print(record: dict, out: Path) -> None:
@@ -102,9 +103,7 @@ def _print(record: dict, out: Path) -> None:
               f"{record['change']:+.2g} ± {record['change_se']:.1g}, paired, {record['tokens']:,} tokens of "
               f"{record['documents']} documents")  # fmt: skip
         _print_routing(record["routing"])
-    print(
-        f'\n{out}\nnext: train it on with start = "{out}" in SPEC.toml, distillaw train SPEC.toml --out DIR'
-    )
+    print(f"\n{out}")
 
 
 def _print_routing(layers: list[dict]) -> None:

@@ -2,15 +2,19 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import LawNames, Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 
-app = App(name="verify", help="Predictions frozen before runs against what was measured.")
-_Json = Annotated[bool, Parameter(name="--json", negative="")]
+if TYPE_CHECKING:
+    from distillaw.verifying.scorecard import Scorecard
+
+app = App(name="verify", help="Freeze predictions before runs, and score them on what was measured.")
 
 
 @app.command
@@ -20,12 +24,12 @@ def freeze(
     cells: list[str] | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     hold_out: bool = False,
-    law: list[str] | None = None,
+    law: LawNames | None = None,
     level: float = 0.9,
     after_the_fact: bool = False,
     columns: str | None = None,
-    corpus: str | None = None,
-    json_: _Json = False,
+    corpus: Place | None = None,
+    output: Output = Output(),
 ) -> None:
     """Write down, with a hash, what every law and `plan` say of runs that have not been made.
 
@@ -43,7 +47,6 @@ def freeze(
         after_the_fact: predict cells that have been run, too: marked as such and never counted.
         columns: which column is what, as in `distillaw fit`.
         corpus: the text of the study file, where it names none.
-        json_: print one JSON object instead.
     """
     from distillaw.cli.fit import parse_columns
     from distillaw.cli.verify_cells import study_cells, typed_cells
@@ -57,19 +60,20 @@ def freeze(
         raise ConfigError("--hold-out: it takes the held-out students of a study file; add --from STUDY.toml")
     mapped = parse_columns(columns)
     runs = known_runs(source, mapped)
-    asked = typed_cells(cells or (), source, runs)
+    asked = typed_cells(cells or (), source, runs, output)
     if from_ is not None:
-        asked += study_cells(from_, source, runs, holdout=hold_out, corpus=corpus)
-    found = freeze_study(
-        source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped
-    )
-    if json_:
+        asked += study_cells(from_, source, runs, holdout=hold_out, corpus=corpus, output=output)
+    with output.working("fitting and predicting"):
+        found = freeze_study(
+            source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped
+        )
+    if output.json:
         print_json({"path": str(found.frozen.path), "is_new": found.is_new, **found.frozen.document})
         return
     from distillaw.cli.verify_view import show_frozen
 
     show_frozen(found)
-    print(f"\nnext: run them, then distillaw verify score {shlex.quote(str(source))}")
+    output.suggest(f"run them, then distillaw verify score {shlex.quote(str(source))}")
 
 
 @app.command
@@ -77,7 +81,7 @@ def score(
     places: Annotated[list[Path] | None, Parameter(negative=())] = None,
     /,
     *,
-    json_: _Json = False,
+    output: Output = Output(),
 ) -> int:
     """Compare frozen predictions with what was measured: hits, errors, coverage, calibration.
 
@@ -87,15 +91,25 @@ def score(
 
     Args:
         places: study folders, tables of runs, or folders that hold some up to two levels below; default: out.
-        json_: print one JSON object instead.
     """
     from distillaw.verifying.scorecard import score_places
 
     card = score_places(places or [Path("out")])
-    if json_:
+    if output.json:
         print_json(card.to_json())
     else:
         from distillaw.cli.verify_view import show_card
 
         show_card(card)
+    output.suggest(_next(card, (places or [Path("out")])[0]))
     return 0 if card.is_sound else 1
+
+
+def _next(card: "Scorecard", place: Path) -> str:
+    """The report of what was scored, the runs that are missing, or predictions at all."""
+    if card.counts["scored"]:
+        study = place if (place / "study.json").is_file() else "STUDY"
+        return f"distillaw report {shlex.quote(str(study))}"
+    if card.predictions:
+        return "make the runs that are pending, then the same command"
+    return "distillaw verify freeze STUDY --from STUDY.toml"

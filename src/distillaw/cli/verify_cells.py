@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.counts import count
-from distillaw.cli.display import say
 from distillaw.cli.fit import parse_columns
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.files import read_json
@@ -21,7 +21,9 @@ _NEAR = 0.25
 """Sizes are known by round names: 388,080 parameters as 0.4M."""
 
 
-def typed_cells(texts: Iterable[str], source: Path, runs: Sequence[TableRun]) -> list[Cell]:
+def typed_cells(
+    texts: Iterable[str], source: Path, runs: Sequence[TableRun], output: Output = Output()
+) -> list[Cell]:
     """Cells from texts such as `params=0.4M,tokens=1.8M,teacher=0.8M@4M`.
 
     Args:
@@ -29,6 +31,7 @@ def typed_cells(texts: Iterable[str], source: Path, runs: Sequence[TableRun]) ->
             or `teacher_loss` stands for it.
         source: the study folder or table; a study file's sizes become exact counts.
         runs: of the table; name the teachers.
+        output: takes notes.
 
     Raises:
         ConfigError: a text that cannot be read, or a teacher that is not in the table.
@@ -45,14 +48,14 @@ def typed_cells(texts: Iterable[str], source: Path, runs: Sequence[TableRun]) ->
             raise ConfigError(
                 f"--cells {text}: give params=..,tokens=.. and one of teacher=.., teacher_loss=.. or neither"
             )
-        params = _exact_size(count(asked["params"], name="--cells params"), source, runs)
+        params = _exact_size(count(asked["params"], name="--cells params"), source, runs, output)
         tokens = count(asked["tokens"], name="--cells tokens")
         cells += [Cell(params=params, tokens=tokens, teacher=name, teacher_loss=loss)
                   for name, loss in _asked_teachers(asked, runs)]  # fmt: skip
     return cells
 
 
-def _exact_size(params: float, source: Path, runs: Sequence[TableRun]) -> float:
+def _exact_size(params: float, source: Path, runs: Sequence[TableRun], output: Output) -> float:
     """The exact count of a size: one of the table, else the shape that the study derives, else as typed."""
     sizes = sorted({run.cell.params for run in runs})
     if same := [size for size in sizes if abs(size / params - 1) < SAME]:
@@ -69,8 +72,11 @@ def _exact_size(params: float, source: Path, runs: Sequence[TableRun]) -> float:
                 aspect=training["aspect"],
             )))  # fmt: skip
     if near := [size for size in sizes if abs(size / params - 1) < _NEAR]:
-        say(f"warning: no run has {params:,.0f} parameters; {', '.join(f'{size:,.0f}' for size in near)} is another "
-            "size, and its runs will not answer this prediction")  # fmt: skip
+        others = ", ".join(f"{size:,.0f}" for size in near)
+        output.say(
+            f"warning: no run has {params:,.0f} parameters; {others} is another size, and its runs will not answer "
+            "this prediction"
+        )
     return params
 
 
@@ -121,7 +127,13 @@ def _is_labelled(name: str, run: TableRun) -> bool:
 
 
 def study_cells(
-    study: Path, folder: Path, runs: Sequence[TableRun], *, holdout: bool, corpus: str | None
+    study: Path,
+    folder: Path,
+    runs: Sequence[TableRun],
+    *,
+    holdout: bool,
+    corpus: str | None,
+    output: Output = Output(),
 ) -> list[Cell]:
     """The cells of a study file that have not been run in its folder.
 
@@ -131,6 +143,7 @@ def study_cells(
         runs: of its table.
         holdout: only those that are held out.
         corpus: the text, where the file names none.
+        output: takes notes.
 
     Raises:
         ConfigError: nothing is left to predict, or rates or teachers are not known yet.
@@ -141,7 +154,7 @@ def study_cells(
     board = _board(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
     cells = [cell for cell in job_cells(board.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
     for reason in board.waiting:
-        say(f"not predicted: {reason}")
+        output.say(f"not predicted: {reason}")
     if not cells:
         what = "held-out students" if holdout else "students that are not trained yet"
         raise ConfigError(
@@ -150,13 +163,13 @@ def study_cells(
     return cells
 
 
-def freeze_holdout(spec: "StudySpec", folder: Path, *, quiet: bool = False) -> None:
+def freeze_holdout(spec: "StudySpec", folder: Path, output: Output = Output()) -> None:
     """Between two calls of `run_study`: freeze what is held out and not frozen yet, once everything else is trained.
 
     Args:
         spec: the study.
         folder: where all but its held-out students are trained.
-        quiet: say nothing of it.
+        output: takes notes.
 
     Raises:
         ConfigError: no law or plan has anything to say of a held-out student.
@@ -168,13 +181,14 @@ def freeze_holdout(spec: "StudySpec", folder: Path, *, quiet: bool = False) -> N
     missing = missing_cells(folder, job_cells(_board(spec, folder).jobs, runs, holdout=True))
     left = [cell for cell in missing if not seen_runs(cell, runs)]
     if len(left) < len(missing):
-        say(
+        output.say(
             f"{len(missing) - len(left)} held-out students were run before they were predicted: they do not count"
         )
     if left:
         found = freeze_study(folder, left)
-        say(f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}",
-            quiet=quiet)  # fmt: skip
+        output.say(
+            f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}"
+        )
 
 
 def _data_of(folder: Path) -> Mapping[str, object]:

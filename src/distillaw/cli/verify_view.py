@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distillaw.cli.console import console as standard_output
-from distillaw.cli.console import numbers_table, print_sections
+from distillaw.cli.console import numbers_table, print_sections, print_table
 from distillaw.quantities import format_count
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def show_frozen(found: "Freeze") -> None:
         )
         table.add_row(p.by, p.quantity, *_cell(p.cell), f"{p.mean:+.4f}" if p.quantity == "gain" else f"{p.mean:.4f}",
                       _ends(p.intervals.get(one.level)), mark)  # fmt: skip
-    console.print(table)
+    print_table(table)
     print_sections(console, [("Best teacher", _choices(one.choices)),
                              ("Silent", [f"{name}: {why}" for name, why in found.silent.items()])])  # fmt: skip
     state = "frozen" if found.is_new else "the same predictions were frozen before"
@@ -77,7 +77,7 @@ def show_card(card: "Scorecard") -> None:
         )
         console.print(f"{study.name}: {files}", markup=False)
         if len(card.studies) == 1:
-            console.print(_rows(study.predictions))
+            print_table(_rows(study.predictions))
         print_sections(console, [("Mind", study.problems)])
     rows, choices = card.predictions, card.choices
     counts = ", ".join(f"{n} {state}" for state, n in card.counts.items() if n)
@@ -94,7 +94,7 @@ def show_card(card: "Scorecard") -> None:
     for title, table in tables.items():
         if table.row_count:
             console.print(f"\n{title}:", markup=False)
-            console.print(table)
+            print_table(table)
     best = [best_sentence(entry) for entry in tally.head_to_head(rows)]
     caveats = CAVEATS if card.counts["scored"] else ()
     print_sections(

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,27 +10,28 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
+from distillaw.cli.names import Place
+from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
 app = App(
-    name="vocabulary", help="A model with more tokens, or fewer: tokenizer, embedding and head together."
+    name="vocabulary", help="Give a model more tokens, or fewer: tokenizer, embedding and head together."
 )
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 @app.command
 def extend(
-    model: str,
+    model: Place,
     *,
-    text: str,
+    text: Place,
     out: Path,
     pieces: Count | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     chinese: bool = False,
     rows: Literal["mean", "random"] = "mean",
     seed: int = 0,
-    other: str | None = None,
+    other: Place | None = None,
     multiple: int = 64,
     max_bytes: Count = "100M",
     heldout_bytes: Count = "64k",
@@ -38,8 +40,7 @@ def extend(
     section_chars: int = 0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
     """Add pieces for a text that the tokenizer cuts small: learnt on it, or another tokenizer's.
 
@@ -61,8 +62,6 @@ def extend(
         section_chars: cut documents at line ends into sections of about so many characters.
         device: cpu, cuda or auto.
         dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.models.source import locate
 
@@ -71,22 +70,24 @@ def extend(
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
     from distillaw.evaluate.vocabulary import extend_vocabulary
 
-    record = extend_vocabulary(
-        source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
-        **_running(device, dry_run, quiet),
-    )  # fmt: skip
-    print_json(record) if json_ else _print(record, out)
+    with output.working("extending") as step:
+        record = extend_vocabulary(
+            source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
+            **_running(device, dry_run, step),
+        )  # fmt: skip
+    print_json(record) if output.json else _print(record, out)
+    output.suggest(_next(out, dry=dry_run))
 
 
 @app.command
 def trim(
-    model: str,
+    model: Place,
     *,
-    text: str,
+    text: Place,
     out: Path,
     keep: Count | None = None,
     min_count: int = 1,
-    other: str | None = None,
+    other: Place | None = None,
     multiple: int = 64,
     max_bytes: Count = "100M",
     heldout_bytes: Count = "64k",
@@ -95,8 +96,7 @@ def trim(
     section_chars: int = 0,
     device: str = "auto",
     dry_run: bool = False,
-    quiet: bool = False,
-    json_: Json = False,
+    output: Output = Output(),
 ) -> None:
     """Drop the pieces that a text does not use. Any text can still be said; bytes and special tokens stay.
 
@@ -115,8 +115,6 @@ def trim(
         section_chars: cut documents at line ends into sections of about so many characters.
         device: cpu, cuda or auto.
         dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
-        quiet: no progress.
-        json_: print one JSON object instead.
     """
     from distillaw.models.source import locate
 
@@ -125,16 +123,18 @@ def trim(
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
     from distillaw.evaluate.vocabulary import trim_vocabulary
 
-    record = trim_vocabulary(
-        source,
-        out,
-        texts,
-        keep=wanted,
-        min_count=min_count,
-        multiple=multiple,
-        **_running(device, dry_run, quiet),
-    )
-    print_json(record) if json_ else _print(record, out)
+    with output.working("trimming") as step:
+        record = trim_vocabulary(
+            source,
+            out,
+            texts,
+            keep=wanted,
+            min_count=min_count,
+            multiple=multiple,
+            **_running(device, dry_run, step),
+        )
+    print_json(record) if output.json else _print(record, out)
+    output.suggest(_next(out, dry=dry_run))
 
 
 def _texts(
@@ -164,15 +164,14 @@ def _texts(
     )
 
 
-def _running(device: str, dry_run: bool, quiet: bool) -> dict:
+def _running(device: str, dry_run: bool, step: Callable[[str], None]) -> dict:
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.display import say
     from distillaw.cli.torch_device import torch_device
 
     disable_progress_bar()
     return {"device": torch_device(device), "dry_run": dry_run, "command": shlex.join(["distillaw", *sys.argv[1:]]),
-            "say": lambda line: say(f"  {line}", quiet=quiet)}  # fmt: skip
+            "say": step}  # fmt: skip
 
 
 def _print(record: dict, out: Path) -> None:
@@ -194,8 +193,16 @@ def _print(record: dict, out: Path) -> None:
     if "total_params" not in record:
         print("\ndry run: no weights were read, nothing was written")
         return
-    print(f"\n{out}\nnext: continued training on both languages: start = \"{out}\" and data.tokenizer = \"{out}\" in "
-          "SPEC.toml, then distillaw train SPEC.toml --out DIR (docs/vocabulary.md)")  # fmt: skip
+    print(f"\n{out}")
+
+
+def _next(out: Path, *, dry: bool) -> str:
+    if dry:
+        return "the same command without --dry-run"
+    return (
+        f'continued training on both languages: start = "{out}" and data.tokenizer = "{out}" in SPEC.toml, then '
+        "distillaw train SPEC.toml --out DIR (docs/vocabulary.md)"
+    )
 
 
 def _row(words: str, facts: dict, key: str) -> None:

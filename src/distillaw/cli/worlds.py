@@ -2,11 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from distillaw.cli.app import print_json
+from distillaw.cli.names import WorldName
+from distillaw.cli.output import Output
+from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="worlds",
-    help="Synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss.",
+    help="Make synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss.",
 )
 
 SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
@@ -24,13 +27,9 @@ SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
 
 
 @app.command(name="list")
-def list_(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """List the worlds that have a name.
-
-    Args:
-        json_: print one JSON object instead.
-    """
-    if json_:
+def list_(*, output: Output = Output()) -> None:
+    """List the worlds that have a name."""
+    if output.json:
         print_json(
             {"worlds": {name: spec.table | {"hash": spec.spec_hash} for name, spec in PRESETS.items()}}
         )
@@ -39,7 +38,7 @@ def list_(*, json_: Annotated[bool, Parameter(name="--json", negative="")] = Fal
         print(
             f"{name:<10}{spec.kind:<9}{spec.vocab} tokens, documents of {spec.document_tokens}: {_settings(spec)}"
         )
-    print("\nnext: distillaw worlds show hmm")
+    output.suggest("distillaw worlds show hmm")
 
 
 def _settings(spec: WorldSpec) -> str:
@@ -50,21 +49,20 @@ def _settings(spec: WorldSpec) -> str:
 
 @app.command
 def show(
-    world: str,
+    world: WorldName,
     *,
     context: int = 128,
     documents: int = 32,
     loss: float | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
-    """Entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
+    """Show the entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
 
     Args:
         world: a name that `distillaw worlds list` gives, or a TOML file with the world (a run's or study's too).
         context: tokens of a window, as held-out text is scored.
         documents: how many are read for it; errors shrink with their root.
-        loss: also the teachers that have this loss, one for each way to make the oracle worse that can reach it.
-        json_: print one JSON object instead.
+        loss: nats/token; also the teachers of this loss, one for each way to make the oracle worse that can reach it.
     """
     spec, opened = _open(world)
     if documents < 2 or not 1 <= context:
@@ -74,7 +72,7 @@ def show(
     answer = _describe(opened, context, documents)
     if loss is not None:
         answer["teachers"] = _teachers(opened, loss, context)
-    if json_:
+    if output.json:
         print_json(answer)
         return
     print(
@@ -101,7 +99,7 @@ def show(
         )
         if teacher["refusal"]:
             print(f"    {teacher['refusal']}")
-    print(f"\nnext: distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
+    output.suggest(f"distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
 
 
 def _open(name: str) -> "tuple[WorldSpec, World]":
@@ -153,12 +151,12 @@ def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str |
 
 @app.command
 def make(
-    world: str,
+    world: WorldName,
     *,
     out: Path,
     tokens: str = "1M",
     seed: int | None = None,
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    output: Output = Output(),
 ) -> None:
     """Write a world's text, its description, and TOML files that train from its oracle.
 
@@ -170,7 +168,6 @@ def make(
         out: the folder.
         tokens: how much text to write, e.g. 10M; runs and studies draw their own.
         seed: of the language, instead of the world's own.
-        json_: print one JSON object.
     """
     from dataclasses import replace
 
@@ -183,14 +180,14 @@ def make(
         spec = replace(spec, seed=seed)
         check_world(spec)
     wanted = int(parse_count(tokens, name="--tokens"))
-    facts = export_world(World(spec), out, wanted)
-    if json_:
+    with metered("text", wanted, "tokens", quiet=output.quiet) as meter:
+        facts = export_world(World(spec), out, wanted, seen=meter.advance)
+    if output.json:
         print_json({"folder": str(out), **facts})
         return
     written, value, error = (float(str(facts[name])) for name in ("tokens", "entropy", "entropy_error"))
     print(
         f"{out}: {format_count(written)} tokens of {spec.label}, entropy {value:.4f} +- {error:.4f} nats/token"
     )
-    print(
-        f"\nnext: distillaw train {shlex.quote(str(out / 'train.toml'))} --out {shlex.quote(str(out / 'run'))}"
-    )
+    run = shlex.quote(str(out / "run"))
+    output.suggest(f"distillaw train {shlex.quote(str(out / 'train.toml'))} --out {run}")

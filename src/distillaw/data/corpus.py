@@ -76,7 +76,8 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
     if not path.exists():
         raise ConfigError(
             f"corpus {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
-            f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or one of {sorted(SHIPPED)}"
+            f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or {' or '.join(sorted(SHIPPED))} "
+            "(in the package)"
         )
     if (path / "dataset_dict.json").exists():
         raise ConfigError(f"corpus {corpus!r} holds several splits; give one of them, e.g. {corpus}/train")

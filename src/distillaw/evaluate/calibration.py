@@ -7,15 +7,29 @@ Shape suffixes: N scored token, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from distillaw.evaluate.ece import BINS, BinSums
-from distillaw.evaluate.heldout import IGNORE, HeldoutLoss, HeldoutSet, logits_rows, scored_logits
+from distillaw.evaluate.ece import BINS, BinSums, calibration_error
+from distillaw.evaluate.heldout import (
+    BATCH_WINDOWS,
+    IGNORE,
+    HeldoutLoss,
+    HeldoutSet,
+    logits_rows,
+    scored_logits,
+    scoring,
+)
 from distillaw.evaluate.windows import window_batches
+from distillaw.models.oracle import AnyTeacher
 from distillaw.models.teacher import Teacher
+from distillaw.runs.paired import clustered_cov
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 AGAINST_TEACHER = {
     "teacher": "the teacher's probability of the student's choice",
@@ -40,6 +54,36 @@ class CalibratedScores:
     """The teacher's own calibration against data."""
     kl_sum: np.ndarray | None
     """Sum of KL(teacher || student) of each document, nats, float64, shape (documents,)."""
+
+    def from_teacher(self) -> dict[str, float]:
+        """KL(teacher || student) per token, nats, with its standard error over documents; empty without a teacher."""
+        if self.kl_sum is None:
+            return {}
+        tokens = self.heldout.tokens
+        return {
+            "kl_from_teacher": float(self.kl_sum.sum() / tokens.sum()),
+            "kl_from_teacher_se": float(np.sqrt(clustered_cov(self.kl_sum[:, None], tokens)[0, 0])),
+        }
+
+    def record(self) -> dict[str, object]:
+        """Every calibration error with its standard error and floor, and the reliability diagrams, as JSON has them."""
+        sums: dict[str, BinSums] = {"data": self.data, **self.against}
+        if self.teacher_data is not None:
+            sums["of_teacher"] = self.teacher_data
+        errors = {name: asdict(calibration_error(each)) for name, each in sums.items()}
+        flat = {
+            f"ece_{name}{suffix}": error[key]
+            for name, error in errors.items()
+            for suffix, key in (("", "ece"), ("_se", "se"), ("_floor", "floor"), ("_gap", "gap"))
+        }
+        return {**flat, "bins": self.data.count.shape[1], "meaning": {name: _MEANING[name] for name in errors},
+                "diagrams": {name: error["bins"] for name, error in errors.items()}}  # fmt: skip
+
+
+_MEANING = {
+    "data": "whether the first choice came",
+    "of_teacher": "the teacher itself against data",
+} | AGAINST_TEACHER
 
 
 @torch.no_grad()
@@ -71,7 +115,28 @@ def score_calibration(
     return tally.result()
 
 
-def _score_batch(model: Teacher, teacher: Teacher | None, batch: HeldoutSet, tally: "_Tally") -> None:
+@torch.no_grad()
+def score_calibrated(
+    model: "PreTrainedModel", heldout: HeldoutSet, *, teacher: AnyTeacher | None = None, bins: int = BINS
+) -> CalibratedScores:
+    """The losses of `score_heldout`, and calibration from the same logits.
+
+    Args:
+        model: a student, training or not.
+        heldout: windows of the held-out documents.
+        teacher: over the same vocabulary; None: calibration against data only.
+        bins: of equal width.
+    """
+    tally = _Tally(heldout.num_documents, bins, with_teacher=teacher is not None)
+    with scoring(model):
+        for batch in heldout.batches(BATCH_WINDOWS):
+            _score_batch(model, teacher, batch, tally)
+    return tally.result()
+
+
+def _score_batch(
+    model: "PreTrainedModel | Teacher", teacher: AnyTeacher | None, batch: HeldoutSet, tally: "_Tally"
+) -> None:
     scored_BT = batch.labels != IGNORE
     labels_N = batch.labels[scored_BT]
     document_N = np.repeat(batch.document, scored_BT.sum(1).numpy())

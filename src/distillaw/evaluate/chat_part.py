@@ -12,6 +12,7 @@ from distillaw.evaluate.questions import Question, choose_questions, read_prompt
 from distillaw.evaluate.verdicts import sum_up_grades, sum_up_pairs
 from distillaw.models.source import ModelSource, locate
 from distillaw.runs.files import append_json_lines, content_hash, file_sha256, read_json_lines
+from distillaw.runs.pace import Telling
 
 MAX_TOKENS = 512
 """Of an answer; FastChat writes up to 1,024."""
@@ -90,10 +91,15 @@ def judge_chat(
     log = JudgeLog(out / f"verdicts-{content_hash(judge.identity)}.jsonl")
     turns = sum(len(each.turns) for each in questions) * (1 if second is None else 2)
     say(f"{wishes.judge}: {turns} verdicts on {len(questions)} questions")
+    progress = Telling(wishes.judge, turns, "verdicts", say)
+
+    def seen(done: int) -> None:
+        progress.add()
+
     if second is None:
-        found = sum_up_grades(judge_grades(judge, questions, first, prompts, log))
+        found = sum_up_grades(judge_grades(judge, questions, first, prompts, log, seen=seen))
     else:
-        found = sum_up_pairs(judge_pairs(judge, questions, first, second, prompts, log))
+        found = sum_up_pairs(judge_pairs(judge, questions, first, second, prompts, log, seen=seen))
     return {"kind": "single" if second is None else "pair", **found, "judge": _named(wishes, judge)}
 
 
@@ -119,12 +125,14 @@ def _answers(
     if missing:
         say(f"{source.name}: answering {len(missing)} questions")
         chat = ChatModel.load(source, device=device)
+        progress = Telling(source.name, len(missing), "questions", say)
         for question in missing:
             answers = _conversation(chat, question, max_tokens)
             row: dict[str, object] = {"key": keys[question.question_id], "question_id": question.question_id,
                    "model": source.name, "turns": question.turns, "answers": answers}  # fmt: skip
             append_json_lines(file, [row])
             known[keys[question.question_id]] = answers
+            progress.add()
     return {each.question_id: [str(a) for a in known[keys[each.question_id]]] for each in questions}  # type: ignore[union-attr]
 
 

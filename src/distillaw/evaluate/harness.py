@@ -24,6 +24,7 @@ from distillaw.evaluate.scores import Score, interval_of, mean_and_se
 from distillaw.evaluate.task_rows import Row, TaskRows
 from distillaw.evaluate.task_specs import TaskSpec
 from distillaw.runs.files import write_with
+from distillaw.runs.pace import Telling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -180,7 +181,8 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
     """Run what was written; pass@1 of each problem, and pass@k for the powers of ten that the samples allow."""
     written = [each.answers[0] if isinstance(each.answers[0], list) else each.answers for each in answered]
     say(f"{spec.task}: running {sum(map(len, written))} programs in the sandbox")
-    verdicts = check_all([each.row for each in answered], written)
+    progress = Telling(spec.task, len(written), "problems", say)
+    verdicts = check_all([each.row for each in answered], written, seen=lambda done: progress.add())
     judged = []
     for each, verdict in zip(answered, verdicts, strict=True):
         count = len(verdict.outcomes)

@@ -7,6 +7,7 @@ Shape suffixes: B window, T position, N scored token, D hidden width, V vocabula
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,30 @@ class HeldoutSet:
     """Document of each window, shape (windows,)."""
     num_documents: int
 
+    def batches(self, windows: int) -> "Iterator[HeldoutSet]":
+        """The same windows in order, so many at a time."""
+        for first in range(0, len(self.inputs), windows):
+            rows = slice(first, first + windows)
+            yield HeldoutSet(
+                inputs=self.inputs[rows], labels=self.labels[rows], document=self.document[rows],
+                num_documents=self.num_documents,
+            )  # fmt: skip
+
+
+BATCH_WINDOWS = 16
+"""Windows a model sees at a time."""
+
+
+@contextmanager
+def scoring(model: "PreTrainedModel | AnyTeacher") -> Iterator[None]:
+    """A student that trains is in eval mode for as long; teachers always are."""
+    student = None if isinstance(model, AnyTeacher) or not model.training else model
+    if student is not None:
+        student.eval()
+    yield
+    if student is not None:
+        student.train()
+
 
 def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
     """Cut documents (each starting with end-of-text) into windows of `context` predictions."""
@@ -79,28 +104,22 @@ def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
 
 @torch.no_grad()
 def score_heldout(
-    model: "PreTrainedModel | AnyTeacher", heldout: HeldoutSet, *, batch_windows: int = 16
+    model: "PreTrainedModel | AnyTeacher", heldout: HeldoutSet, *, batch_windows: int = BATCH_WINDOWS
 ) -> HeldoutLoss:
     """Score every held-out document with a causal language model in eval mode.
 
     Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
     the study's tokens alone. Logits exist for a few hundred tokens at a time (LOGITS_AT_ONCE).
     """
-    student = None if isinstance(model, AnyTeacher) or not model.training else model  # teachers never train
-    if student is not None:
-        student.eval()
     loss_sum = np.zeros(heldout.num_documents)
     tokens = np.zeros(heldout.num_documents, np.int64)
-    for first in range(0, len(heldout.inputs), batch_windows):
-        rows = slice(first, first + batch_windows)
-        labels_BT = heldout.labels[rows]
-        scored_BT = labels_BT != IGNORE
-        losses_BT = torch.zeros(labels_BT.shape, dtype=torch.float64)
-        losses_BT[scored_BT] = _token_losses(model, heldout.inputs[rows], labels_BT, scored_BT).double().cpu()
-        np.add.at(loss_sum, heldout.document[rows], losses_BT.sum(1).numpy())
-        np.add.at(tokens, heldout.document[rows], scored_BT.sum(1).numpy())
-    if student is not None:
-        student.train()
+    with scoring(model):
+        for batch in heldout.batches(batch_windows):
+            scored_BT = batch.labels != IGNORE
+            losses_BT = torch.zeros(batch.labels.shape, dtype=torch.float64)
+            losses_BT[scored_BT] = _token_losses(model, batch.inputs, batch.labels, scored_BT).double().cpu()
+            np.add.at(loss_sum, batch.document, losses_BT.sum(1).numpy())
+            np.add.at(tokens, batch.document, scored_BT.sum(1).numpy())
     return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
 
 

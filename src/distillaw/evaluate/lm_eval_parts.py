@@ -6,7 +6,6 @@ function. A kill loses the chunk in work; the same evaluation continues behind i
 
 import contextlib
 import io
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,11 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
-from distillaw.quantities import format_seconds
 from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
+from distillaw.runs.pace import Telling
 
 CHUNK = 32
 """Requests between two writes."""
-REPORT_SECONDS = 20.0
 
 
 class QuietTask(ConfigurableTask):
@@ -74,8 +72,8 @@ class RememberingLM(LM):
             self._measure(kind, request)
         missing = [i for i, key in enumerate(keys) if key not in self._known]
         missing.sort(key=lambda i: (-len(str(requests[i].args[0])), str(requests[i].args[0])))
-        began = said = time.monotonic()
         self._announce(len(missing), len(requests))
+        progress = Telling(self._name, len(missing), "requests", self._say)
         for first in range(0, len(missing), CHUNK):
             part = missing[first : first + CHUNK]
             torch.manual_seed(
@@ -83,11 +81,7 @@ class RememberingLM(LM):
             )  # sampled answers do not depend on where a kill fell
             found = getattr(self._inner, kind)([requests[i] for i in part], disable_tqdm=True)
             self._write({keys[i]: answer for i, answer in zip(part, found, strict=True)})
-            now, done = time.monotonic(), first + len(part)
-            if now - said > REPORT_SECONDS:
-                said = now
-                left = format_seconds((now - began) / done * (len(missing) - done))
-                self._say(f"{self._name}: {done} of {len(missing)} requests, about {left} left")
+            progress.add(len(part))
         return [self._known[key] for key in keys]
 
     def _announce(self, missing: int, requests: int) -> None:

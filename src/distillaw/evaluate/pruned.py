@@ -7,7 +7,7 @@ in the student's folder is the record; a second call with the same wishes reads 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from distillaw.models.shrink import MULTIPLE, advice, shrink
 from distillaw.models.source import ModelSource, context_of
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def prune_to(
     cut, windows = uniform_cut(whole, shape), 0
     if calibration is not None and wishes.by != "uniform":
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
-        scores = _importance(teacher, calibration, wishes, group)
+        scores = _importance(teacher, calibration, wishes, group, say)
         cut, windows = ranked_cut(whole, shape, scores), scores.windows
     student = prune(teacher, shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
     losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
@@ -229,7 +230,9 @@ def _read(
     return torch.tensor(windows, dtype=torch.long).reshape(len(windows), size), heldout
 
 
-def _importance(teacher, calibration: torch.Tensor, wishes: Wishes, group: Group | None) -> Importance:
+def _importance(
+    teacher, calibration: torch.Tensor, wishes: Wishes, group: Group | None, say: Callable[[str], None]
+) -> Importance:
     """Scores over all windows, each process having measured its part; every window counts alike.
 
     Raises:
@@ -242,8 +245,15 @@ def _importance(teacher, calibration: torch.Tensor, wishes: Wishes, group: Group
             "lower --context or start fewer"
         )
     windows = part(calibration, group)  # type: ignore[type-var]
+    progress = Telling("importance", len(windows), "windows", say)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for batch in windows.split(BATCH_WINDOWS):  # type: ignore[union-attr]
+            yield batch
+            progress.add(len(batch))
+
     found = together(
-        lambda: measure_importance(teacher, windows.split(BATCH_WINDOWS), by=wishes.by),  # type: ignore
+        lambda: measure_importance(teacher, batches(), by=wishes.by),  # type: ignore
         group,
     )
     if group is None:

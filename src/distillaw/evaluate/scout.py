@@ -28,8 +28,9 @@ from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
 from distillaw.models.source import ModelSource, check_config, context_of, locate
 from distillaw.models.teacher import Teacher, architecture_of, load_teacher
-from distillaw.quantities import bits_per_byte, format_bytes, format_count, format_seconds
+from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, in_bits, paired_difference
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ FORMAT = 1
 """Of the stored results; part of their name."""
 CONTEXT = 1024
 """Tokens a window sees unless said otherwise, or what the shortest candidate allows."""
-REPORT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,9 +231,11 @@ def _measure(
     teacher = load_teacher(source, tokenizer, context=context, device=device)
     tokens = np.array([len(ids) for ids in encoded], dtype=np.int64)
     ids = [np.array([start, *ids], dtype=np.int64) for ids in encoded]
-    progress = _Progress(source.name, int(tokens.sum()), say)
+    total = int(tokens.sum())
+    say(f"{source.name}: {format_count(total)} tokens")
+    progress = Telling(source.name, total, "tokens", say)
     scored = score_documents(teacher, ids, context=context, stride=stride, seen=progress.add)
-    assert progress.done == tokens.sum()
+    assert progress.done == total
     params, total_params = _sizes(teacher)
     return {
         "params": params, "total_params": total_params, "vocab": len(tokenizer),
@@ -284,26 +286,3 @@ def _sharing(one: ScoutedTeacher, all_: Sequence[ScoutedTeacher]) -> tuple[str, 
 
 def _se(loss_sum: np.ndarray, weights: np.ndarray) -> float:
     return float(np.sqrt(clustered_cov(loss_sum[:, None], weights)[0, 0]))
-
-
-class _Progress:
-    """A line when a candidate begins, every REPORT_SECONDS, and when it is done."""
-
-    def __init__(self, name: str, tokens: int, say: Callable[[str], None]) -> None:
-        self._name, self._tokens, self._say = name, tokens, say
-        self.done = 0
-        self._began = self._said = time.monotonic()
-        say(f"{name}: {format_count(tokens)} tokens")
-
-    def add(self, tokens: int) -> None:
-        """Count scored tokens."""
-        self.done += tokens
-        now = time.monotonic()
-        if self.done < self._tokens and now - self._said < REPORT_SECONDS:
-            return
-        self._said = now
-        rate = self.done / max(now - self._began, 1e-9)
-        left = format_seconds((self._tokens - self.done) / rate)
-        self._say(
-            f"{self._name}: {self.done / self._tokens:.0%}, {format_count(rate)} tokens/s, about {left} left"
-        )

@@ -1,7 +1,7 @@
 """Held-out loss, bits per byte and calibration of a model on a text, as evaluation.json has them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from distillaw.data.corpus import WHOLE, Reading
 from distillaw.data.tokenizer import encode_documents, start_token
 from distillaw.errors import ConfigError, DataError
-from distillaw.evaluate.calibration import AGAINST_TEACHER, CalibratedScores, score_calibration
-from distillaw.evaluate.ece import BINS, BinSums, calibration_error
+from distillaw.evaluate.calibration import CalibratedScores, score_calibration
+from distillaw.evaluate.ece import BINS
 from distillaw.evaluate.excerpt import Excerpt, read_excerpt
 from distillaw.models.source import ModelSource, check_config, context_of
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
+from distillaw.runs.pace import Telling
 from distillaw.runs.paired import clustered_cov
 
 CONTEXT = 1024
@@ -83,12 +84,13 @@ def score_text(
     total = sum(map(len, encoded))
     beside = f", {teacher.name} beside it" if teacher is not None else ""
     say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
-    scores = score_calibration(model, ids, context=context, stride=context, teacher=taught, bins=bins)
+    scores = score_calibration(model, ids, context=context, stride=context, teacher=taught, bins=bins,
+                               seen=Telling(model.name, total, "tokens", say).add)  # fmt: skip
     if not np.isfinite(scores.heldout.loss_sum).all():
         raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
     return {
-        "heldout": _heldout(scores, sizes, context), "calibration": _calibration(scores, bins),
+        "heldout": _heldout(scores, sizes, context), "calibration": scores.record(),
         "per_document": {"tokens": scores.heldout.tokens.tolist(), "bytes": sizes.tolist(),
                          "loss_sum": scores.heldout.loss_sum.tolist()},
     }  # fmt: skip
@@ -103,28 +105,13 @@ def _heldout(scores: CalibratedScores, sizes: np.ndarray, context: int) -> dict[
         "bits_per_byte_se": float(per_byte / np.log(2)), "tokens": int(heldout.tokens.sum()),
         "bytes": int(sizes.sum()), "documents": len(sizes), "context": context,
     }  # fmt: skip
-    if scores.teacher is not None and scores.kl_sum is not None:
+    if scores.teacher is not None:
         lost = (heldout.loss_sum - scores.teacher.loss_sum)[:, None]
         found |= {
-            "teacher_loss": scores.teacher.loss, "teacher_loss_se": scores.teacher.loss_se,
+            "teacher_loss": scores.teacher.loss,
+            "teacher_loss_se": scores.teacher.loss_se,
             "behind_teacher": heldout.loss - scores.teacher.loss,
             "behind_teacher_se": float(np.sqrt(clustered_cov(lost, heldout.tokens)[0, 0])),
-            "kl_from_teacher": float(scores.kl_sum.sum() / heldout.tokens.sum()),
-            "kl_from_teacher_se": float(np.sqrt(clustered_cov(scores.kl_sum[:, None], heldout.tokens)[0, 0])),
-        }  # fmt: skip
+            **scores.from_teacher(),
+        }
     return found
-
-
-def _calibration(scores: CalibratedScores, bins: int) -> dict[str, object]:
-    sums: dict[str, BinSums] = {"data": scores.data, **scores.against}
-    if scores.teacher_data is not None:
-        sums["of_teacher"] = scores.teacher_data
-    errors = {name: asdict(calibration_error(each)) for name, each in sums.items()}
-    flat = {
-        f"ece_{name}{suffix}": error[key]
-        for name, error in errors.items()
-        for suffix, key in (("", "ece"), ("_se", "se"), ("_floor", "floor"), ("_gap", "gap"))
-    }
-    meaning = {"data": "whether the first choice came", "of_teacher": "the teacher itself against data"}
-    return {**flat, "bins": bins, "meaning": {name: (meaning | AGAINST_TEACHER)[name] for name in errors},
-            "diagrams": {name: error["bins"] for name, error in errors.items()}}  # fmt: skip

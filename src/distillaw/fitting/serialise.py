@@ -99,7 +99,9 @@ def load(path: str | Path) -> FitResult:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a JSON file ({error})") from None
+        raise DataError(
+            f"{path}: not a JSON file ({error}); `distillaw fit TABLE --law FAMILY --out {path}` writes one"
+        ) from None
     if not isinstance(document, dict):
         raise DataError(f"{path}: not a fitted law")
     return from_json(document)

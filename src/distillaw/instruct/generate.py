@@ -31,8 +31,7 @@ from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import locked
-
-SAY_SECONDS = 20.0
+from distillaw.runs.pace import LOG_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +278,7 @@ def _answer_all(
         )
         done.update(missing)
         tokens += sum(len(answer) for answer, _ in made)
-        if (now := time.monotonic()) - said > SAY_SECONDS or len(done) == len(asked):
+        if (now := time.monotonic()) - said > LOG_SECONDS or len(done) == len(asked):
             said, rate = now, (len(done) - before) / (now - began)
             say(f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about "
                 f"{format_seconds((len(asked) - len(done)) / rate)} left")  # fmt: skip

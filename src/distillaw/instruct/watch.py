@@ -10,8 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from distillaw.errors import DivergedError
 from distillaw.instruct.folder import TuneFolder
 from distillaw.quantities import format_seconds
+from distillaw.runs.pace import LOG_SECONDS
 
-SAY_SECONDS = 20.0
 _LOGGED = ("loss", "learning_rate", "grad_norm", "rewards/accuracies", "rewards/margins")
 
 
@@ -55,7 +55,7 @@ class Watch(TrainerCallback):
         """A checkpoint and a line of progress now and then."""
         now = time.monotonic()
         control.should_save = control.should_save or now - self._saved >= self._every
-        if now - self._said >= SAY_SECONDS:
+        if now - self._said >= LOG_SECONDS:
             self._said = now
             done = state.global_step - (self._first_step or 0)
             left = (now - self._began) / done * (state.max_steps - state.global_step)

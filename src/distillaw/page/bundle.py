@@ -10,10 +10,12 @@ from dataclasses import asdict
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 from distillaw.accounting.families import named_models
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.hardware import hardware_presets
+from distillaw.accounting.memory import CACHE_BYTES
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Box
 from distillaw.laws.ensemble import LawEnsemble
@@ -21,6 +23,7 @@ from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
     api,
     bills,
+    budget,
     caveats,
     consensus,
     decision,
@@ -131,7 +134,8 @@ def _teachers() -> list[dict[str, object]]:
     """Real models that a law can judge: those whose training tokens are published."""
     return [
         {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
-         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1), "source": m.tokens_source.text}
+         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1),
+         "is_base": not (m.distilled or m.post_trained), "source": m.tokens_source.text}
         for m in named_models() if m.tokens is not None
     ]  # fmt: skip
 
@@ -142,7 +146,9 @@ def _constants() -> dict[str, object]:
     assert correction.repetition is not None
     quantiles = law_crossover.QUANTILES
     return {
-        "margin": decision.MARGIN, "sure": decision.SURE, "common": law_evidence.COMMON,
+        "margin": decision.MARGIN, "sure": decision.SURE,
+        "sure_deviations": float(consensus.LAW_SCALE * stdtrit(consensus.LAW_DOF, decision.SURE)),
+        "common": law_evidence.COMMON,
         "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
         "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
         "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
@@ -157,4 +163,8 @@ def _constants() -> dict[str, object]:
         "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
         "paid": caveats.PAID, "between": bills.BETWEEN,
         "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in bills.FAMILIES],
+        "served": {
+            "aspect": budget.SERVED.aspect, "omega": budget.SERVED.omega, "head_dim": budget.SERVED.head_dim,
+            "cache_bytes": CACHE_BYTES, "smallest": budget.SMALLEST, "largest": budget.LARGEST,
+        },
     }  # fmt: skip

@@ -43,7 +43,10 @@ def own_points(
             "--teacher-cost training needs --teacher-tokens, those that the teacher was trained on"
         )
     if not path.exists():
-        raise DataError(f"{path}: no such folder or table")
+        raise DataError(
+            f"{path}: no such folder or table; give a folder with evaluation.json, or a CSV with the columns "
+            "name, compute, score"
+        )
     if path.is_file():
         return _table_points(path)
     evaluation = _evaluation(path)

@@ -13,7 +13,10 @@ from distillaw.accounting.memory import serving_memory
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 
-_SMALLEST, _LARGEST = 1e3, 1e14
+SERVED = FixedAspect()
+"""The family whose members are served."""
+SMALLEST, LARGEST = 1e3, 1e14
+"""Sizes between which the largest student is sought."""
 
 
 def compute_for(
@@ -101,7 +104,7 @@ def largest_served(
         raise ConfigError("give --serve-memory, or --serve-latency with --serve-bandwidth")
     sizes = [(_largest(room, weight_bytes, context, vocab, held), why) for room, why, held in limits]
     size, why = min(sizes)
-    if size <= _SMALLEST:
+    if size <= SMALLEST:
         raise ConfigError(
             f"{why} holds no student at all with a vocabulary of {vocab} at {weight_bytes:g} bytes a weight"
         )
@@ -110,7 +113,7 @@ def largest_served(
 
 def _largest(room: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
     """Bisection in ln N of the bytes that a model of the fixed-aspect family takes."""
-    low, high = _SMALLEST, _LARGEST
+    low, high = SMALLEST, LARGEST
     for _ in range(60):
         middle = (low * high) ** 0.5
         low, high = (
@@ -122,10 +125,9 @@ def _largest(room: float, weight_bytes: float, context: int, vocab: int, sequenc
 
 
 def _bytes(params: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
-    family = FixedAspect()
     count = Params(params, ParamConvention.NON_EMBEDDING)
-    weights = family.convert(count, ParamConvention.ALL_WEIGHTS, vocab=vocab, matrices=1).value * weight_bytes
+    weights = SERVED.convert(count, ParamConvention.ALL_WEIGHTS, vocab=vocab, matrices=1).value * weight_bytes
     if not sequences:
         return weights
-    shape = family.nearest_shape(params, context=context, vocab=vocab)
+    shape = SERVED.nearest_shape(params, context=context, vocab=vocab)
     return weights + serving_memory(shape, sequences=sequences).kv_cache

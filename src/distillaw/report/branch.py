@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter
-
+from distillaw.figures.forks import draw_excess
 from distillaw.quantities import format_count
 from distillaw.report.branch_words import (
     ANSWERS,
@@ -24,26 +21,25 @@ from distillaw.report.branch_words import (
     noise_words,
 )
 from distillaw.report.content import Figure, Table, Value, number
-from distillaw.report.page import Section, render_page
-from distillaw.report.svg import INK, MUTED, SERIES, Picture, count_axis, new_figure, set_title, to_svg
-from distillaw.runs.files import write_text
-
-STYLES = {"distilled": (SERIES[0], "o"), "supervised": (SERIES[1], "s")}
+from distillaw.report.page import FigureFiles, Section, write_page
+from distillaw.report.picture import Picture
 
 
-def write_branch_page(record: Mapping[str, Any], out: Path) -> Path:
+def write_branch_page(record: Mapping[str, Any], out: Path, *, figures: FigureFiles | None = None) -> Path:
     """Write the page of a branch test.
 
     Args:
         record: what branch.json holds.
         out: the HTML file.
+        figures: where to write every figure as files of its own; None: only in the page.
     """
-    write_text(out, render_page(
-        "branch.html.j2", title=f"distillaw branch: {record['run']['name']}", name=record["run"]["name"],
+    write_page(
+        out, "branch.html.j2", figures=figures,
+        title=f"distillaw branch: {record['run']['name']}", name=record["run"]["name"],
         sentence=_sentence(record), numbers=_numbers(record), problems=_problems(record),
         sections=[_section(record, fork) for fork in record["forks"]], command=record["command"],
         specification=json.dumps(record["test"], indent=2),
-    ))  # fmt: skip
+    )  # fmt: skip
     return out
 
 
@@ -131,57 +127,11 @@ def excess_picture(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Pictur
     return Picture(
         name=name, title=f"What a larger batch costs, {format_count(fork['tokens'])} tokens into training",
         alt=f"Excess of the held-out loss over the best smaller batch. {said}",
-        svg=to_svg(draw_excess(record, fork), name=name, alt=said),
+        figure=draw_excess(record, fork),
         caption=f"Held-out loss at the end of the window over the best smaller batch: mean of {test['orders']} orders "
         f"with the {test['level']:.0%} interval (orders and held-out documents). Dashed: the tolerance of each "
         "loss by itself; a batch above it fails. Dotted: where the excess meets it, the critical batch.",
     )  # fmt: skip
-
-
-def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Drawing:
-    """A panel per checkpoint; one for all where each loss is branched from its own checkpoint only."""
-    panels = _panels(fork)
-    figure, axes = new_figure(
-        1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2
-    )
-    for ax, (title, arms) in zip(axes[0], panels.items(), strict=True):
-        for shift, arm in enumerate(arms):
-            _draw_arm(ax, arm, shift=1 + 0.04 * (shift - (len(arms) - 1) / 2))
-        ax.axhline(0, color=INK, linewidth=0.7)
-        count_axis(ax, [k * record["run"]["batch_tokens"] for k in record["test"]["multiples"]])
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.set_xlabel("batch, tokens")
-        set_title(ax, title)
-        ax.legend(loc="upper left", fontsize=8, frameon=False)
-    lowest, highest = min(ax.get_ylim()[0] for ax in axes[0]), max(ax.get_ylim()[1] for ax in axes[0])
-    for ax in axes[0]:
-        ax.set_ylim(lowest, highest)
-    axes[0][0].set_ylabel("excess loss, nats/token")
-    return figure
-
-
-def _panels(fork: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    arms = fork["arms"]
-    if len(arms) > 1 and all(arm["trunk"] == arm["loss"] for arm in arms):
-        return {"each loss from its own checkpoint": arms}
-    trunks = dict.fromkeys(arm["trunk"] for arm in arms)
-    return {f"{trunk} checkpoint": [arm for arm in arms if arm["trunk"] == trunk] for trunk in trunks}
-
-
-def _draw_arm(ax: Axes, arm: Mapping[str, Any], *, shift: float) -> None:
-    color, marker = STYLES[arm["loss"]]
-    rows = [row for row in arm["rows"] if row["excess"] is not None]
-    x, y = [row["batch_tokens"] * shift for row in rows], [row["excess"] for row in rows]
-    ax.plot(x, y, marker=marker, color=color, markersize=4.5, label=arm["loss"])
-    for place, row in zip(x, rows, strict=True):
-        ax.plot([place, place], row["excess_interval"], color=color, linewidth=2.4, alpha=0.4)
-    first = arm["decisions"][0]
-    ax.axhline(first["tolerance"], color=color, linestyle=(0, (4, 3)), linewidth=0.9)
-    if first["status"] in ("BRACKETED", "FIRST_FAILS"):
-        ax.axvline(first["critical_batch"], color=color, linestyle=":", linewidth=1.0)
-    for row in arm["rows"]:
-        if row["excess"] is None:
-            ax.annotate("diverged", (row["batch_tokens"], 0), rotation=90, fontsize=7, color=MUTED)
 
 
 def _table(fork: Mapping[str, Any]) -> Table:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
+from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.cells import Cell, Gap
 from distillaw.planning.decision import Verdict, call
@@ -16,11 +17,7 @@ from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
-from distillaw.quantities import format_count, format_seconds
-from distillaw.report.spending import Spent, flop_text, power_text
-
-Z90 = 1.6449
-"""Half of a 90 % interval in standard errors."""
+from distillaw.quantities import flop_text, format_count, format_seconds, power_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +44,8 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
+    facets: Sequence[str] = ()
+    """Columns by whose values rows can be filtered on the page."""
 
 
 def decide_target(record: StudyRecord, cells: Sequence[Cell]) -> tuple[Verdict | None, str]:
@@ -203,9 +202,11 @@ def evidence_table(verdict: Verdict) -> Table:
 
 
 def typeset(text: str) -> str:
-    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break before %."""
+    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break in a number."""
     text = _POWER.sub(lambda found: power_text(float(found[0])), text)
-    return _MINUS.sub("−", text).replace(" %", "\u00a0%")
+    for unit in ("%", "FLOP"):
+        text = text.replace(f" {unit}", f"\u00a0{unit}")
+    return _MINUS.sub("−", text).replace(" × ", "\u00a0×\u00a0")
 
 
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
@@ -221,9 +222,16 @@ def number(value: float | None, digits: int) -> Value:
 
 def run_table(record: StudyRecord) -> Table:
     """Every finished run."""
-    columns = ["run", "for", "params", "tokens", "teacher", "seed", "loss", "± s.e.", "peak rate", "batch", "FLOP",
-               "time"]  # fmt: skip
-    return Table(columns=columns, rows=[_run_row(record, run) for run in record.runs])
+    columns = ["run", "role", "for", "params", "tokens", "teacher", "init", "seed", "loss", "± s.e.", "peak rate",
+               "batch", "FLOP", "seconds"]  # fmt: skip
+    return Table(columns=columns, rows=[_run_row(record, run) for run in record.runs], facets=RUN_FACETS)
+
+
+RUN_FACETS = ("role", "for", "params", "tokens", "teacher", "init", "seed")
+
+
+def _word(text: str) -> Value:
+    return Value(text=text, sort=text, kind="text")
 
 
 def _run_row(record: StudyRecord, run: Run) -> list[Value]:
@@ -231,14 +239,15 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
     seconds = run.number("seconds")
     taught_by = teacher_name(record, run.teacher_run) if run.teacher_run else ""
     return [
-        Value(text=run.run_id, sort=run.run_id, kind="text"), Value(text=run.purpose, sort=run.purpose, kind="text"),
+        _word(run.run_id), _word(str(run.row.get("role") or "")), _word(run.purpose),
         Value(text=f"{run.params:,}", sort=run.params), Value(text=f"{run.tokens:,}", sort=run.tokens),
         Value(text=taught_by.replace(" teacher", ""), sort=taught_by, kind="text"),
-        Value(text=str(run.seed), sort=run.seed), number(run.loss, 4), number(run.loss_se, 4),
+        _word(str(run.row.get("init") or "")), Value(text=str(run.seed), sort=run.seed),
+        number(run.loss, 4), number(run.loss_se, 4),
         Value(text=f"{run.number('peak_lr'):.3g}", sort=run.number("peak_lr")),
         Value(text=f"{run.number('batch_tokens'):,.0f}", sort=run.number("batch_tokens")),
         Value(text=flop_text(flop).removesuffix(" FLOP") if math.isfinite(flop) else "", sort=flop),
-        Value(text=format_seconds(seconds) if math.isfinite(seconds) else "", sort=seconds),
+        Value(text=f"{seconds:,.0f}" if math.isfinite(seconds) else "", sort=seconds),
     ]  # fmt: skip
 
 

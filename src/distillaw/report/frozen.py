@@ -6,23 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import DistillawError
+from distillaw.figures.frozen import draw_frozen
 from distillaw.planning.record import budget_text
 from distillaw.quantities import format_count
 from distillaw.report.content import Table, Value, number
-from distillaw.report.svg import INK, SERIES, Picture, new_figure, set_title, to_svg
+from distillaw.report.intervals import coverage_picture
+from distillaw.report.picture import Picture
 from distillaw.verifying import tally
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, score_places
 from distillaw.verifying.scoring import Scored, StudyScore
 
-TITLE = "Predictions frozen before the runs"
+TITLE = "Scorecard: predictions frozen before the runs"
+NOTHING = (
+    "Nothing was predicted before these runs, so no forecast can be scored. `distillaw verify freeze {folder} --from "
+    "NEXT.toml` writes down, with a hash, what every law says of the runs of NEXT.toml; once they are trained, this "
+    "page shows how many intervals held. Until then the next section is all that is known of the laws' intervals."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenPart:
     """What the section shows."""
 
-    picture: Picture | None
+    pictures: Sequence[Picture]
     notes: Sequence[str]
     table: Table | None
 
@@ -30,19 +37,19 @@ class FrozenPart:
 def frozen_part(folder: Path) -> FrozenPart:
     """The frozen predictions of a study folder, and the record of the studies that lie beside it."""
     if not frozen_files(predictions_folder(folder)):
-        why = "Nothing was predicted before these runs; `distillaw verify freeze` writes predictions with a hash."
-        return FrozenPart(picture=None, notes=(why,), table=None)
+        return FrozenPart(pictures=(), notes=(NOTHING.format(folder=folder),), table=None)
     try:
         card = score_places([folder])
     except DistillawError as error:
-        return FrozenPart(picture=None, notes=(f"Frozen predictions cannot be read: {error}",), table=None)
+        return FrozenPart(pictures=(), notes=(f"Frozen predictions cannot be read: {error}",), table=None)
     rows = card.predictions
     notes = [*card.unreadable, *(line for study in card.studies for line in _file_lines(study))]
     notes += [*_sums(card), *_beside(folder)]
     scored = [row for row in rows if row.counts]
-    return FrozenPart(
-        picture=_picture(scored) if scored else None, notes=notes, table=_table(rows) if rows else None
-    )
+    pictures = [_picture(scored)] if scored else []
+    if any(row.interval is not None for row in scored):
+        pictures.append(coverage_picture(scored))
+    return FrozenPart(pictures=pictures, notes=notes, table=_table(rows) if rows else None)
 
 
 def _file_lines(study: StudyScore) -> list[str]:
@@ -99,48 +106,21 @@ def _beside(folder: Path) -> list[str]:
 
 
 def _picture(rows: Sequence[Scored]) -> Picture:
-    """Predicted minus measured in per cent of the loss with its interval, a block per forecaster."""
-    quantities = [q for q in ("loss", "gain") if any(row.prediction.quantity == q for row in rows)]
-    figure, axes = new_figure(len(quantities), 1, width=7.4, height=2.7 * len(quantities))
-    words = []
-    for ax, quantity in zip(axes, quantities, strict=True):
-        words.append(_panel(ax[0], quantity, [row for row in rows if row.prediction.quantity == quantity]))
-    alt = f"{TITLE}, predicted minus measured. " + " ".join(words)
-    caption = (
-        "Each bar is an interval frozen before the run, less what was then measured: a bar across zero held (dot), one "
-        "that does not reach it missed (cross). In each block, cells farther beyond the fitted runs stand to the right."
-    )
+    """Predicted minus measured, and what is said of it."""
     return Picture(
-        name="frozen", title=TITLE, caption=caption, alt=alt, svg=to_svg(figure, name="frozen", alt=alt)
+        name="frozen", title=TITLE, figure=draw_frozen(rows),
+        alt=f"{TITLE}, predicted minus measured. " + " ".join(map(_alt_words, tally.by_forecaster(rows))),
+        caption="Each bar is an interval frozen before the run, less what was then measured: a bar across zero held "
+        "(dot), one that does not reach it missed (cross). In each block, cells farther beyond the fitted runs stand "
+        "to the right.",
+    )  # fmt: skip
+
+
+def _alt_words(one: tally.Tally) -> str:
+    return (
+        f"{one.by}: {one.hits} of {one.num_intervals} {one.quantity} intervals held, root mean square error "
+        f"{100 * one.rms_share:.2f} %."
     )
-
-
-def _panel(ax: Any, quantity: str, rows: Sequence[Scored]) -> str:
-    place, ticks, words = 0.0, [], []
-    for k, one in enumerate(t for t in tally.by_forecaster(rows)):
-        own = sorted(
-            (r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean)
-        )
-        for row in own:
-            _bar(ax, place, row, SERIES[k % len(SERIES)])
-            place += 1
-        ticks.append((place - len(own) / 2 - 0.5, f"{one.by}\n{one.hits} of {one.num_intervals} held"))
-        words.append(f"{one.by}: {one.hits} of {one.num_intervals} {quantity} intervals held, root mean square error "
-                     f"{100 * one.rms_share:.2f} %.")  # fmt: skip
-        place += 1.5
-    ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    ax.set_xticks([x for x, _ in ticks], [text for _, text in ticks])
-    ax.set_ylabel("predicted − measured,\n% of the loss")
-    set_title(ax, "Loss of a run" if quantity == "loss" else "Gain over no teacher")
-    return " ".join(words)
-
-
-def _bar(ax: Any, x: float, row: Scored, color: str) -> None:
-    if row.interval is not None:
-        low, high = (100 * (end - row.measured) / row.scale for end in row.interval)
-        ax.plot([x, x], [low, high], color=color, linewidth=1.6, alpha=0.55, solid_capstyle="butt")
-    marker = "x" if row.is_hit() is False else "o"
-    ax.plot([x], [100 * row.share], marker, color=color, markersize=4)
 
 
 def _table(rows: Sequence[Scored]) -> Table:

@@ -28,8 +28,7 @@ from distillaw.quantities import format_seconds
 from distillaw.report.content import Figure
 from distillaw.report.large_batch_pictures import columns_picture, walks_picture
 from distillaw.report.large_batch_tables import cell_table, column_table, gain_table, walk_table
-from distillaw.report.page import Section, render_page
-from distillaw.runs.files import write_text
+from distillaw.report.page import FigureFiles, Section, write_page
 
 INTERVALS = (
     "Intervals are 95 % and hold for other seeds and other test images: both kinds of noise are added up, paired. "
@@ -40,12 +39,15 @@ INTERVALS = (
 )
 
 
-def write_large_batch_report(folder: Path, out: Path | None = None) -> Path:
+def write_large_batch_report(
+    folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None
+) -> Path:
     """Write the report of a large-batch study.
 
     Args:
         folder: what `distillaw large-batch run` wrote, finished or not.
         out: the HTML file; by default report.html in the folder.
+        figures: where to write every figure as files of its own; None: only in the page.
 
     Raises:
         CacheError: there is no such study, or a file in it is damaged.
@@ -54,14 +56,15 @@ def write_large_batch_report(folder: Path, out: Path | None = None) -> Path:
     record = read_record(Path(folder))
     row, scores, gains, walks = _findings(record)
     out = out or record.folder / "report.html"
-    write_text(out, render_page(
-        "large_batch.html.j2", title=f"distillaw large-batch: {record.study.name}", name=record.study.name,
+    write_page(
+        out, "large_batch.html.j2", figures=figures,
+        title=f"distillaw large-batch: {record.study.name}", name=record.study.name,
         headline=headline(scores, gains), numbers=_numbers(gains, walks), verdicts=verdict_sentences(gains),
         columns=column_table(scores, row), problems=_problems(record, row),
         sections=_sections(record, row, scores, gains, walks), intervals=INTERVALS,
         provenance=_provenance(record), command=record.info["command"],
         specification=json.dumps(record.info["spec"], indent=2),
-    ))  # fmt: skip
+    )  # fmt: skip
     return out
 
 

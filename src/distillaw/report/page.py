@@ -1,12 +1,23 @@
 """The frame of every page we write: one self-contained file, its style and its parts."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from distillaw.figures.files import FORMATS, checked_format, save_all
 from distillaw.report.content import Table, typeset
-from distillaw.report.svg import Picture
+from distillaw.report.picture import Picture
+from distillaw.runs.files import write_text
 from distillaw.version import __version__
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+SCRIPTS = ("sort.js", "save.js", "filter.js")
+"""Of every page; it is complete without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +32,66 @@ class Section:
     open: bool = False
 
 
-def render_page(template: str, **context: object) -> str:
-    """A page from a template of this package, with style and script inside.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureFiles:
+    """Where every figure of a page is written as files of its own."""
+
+    folder: Path
+    formats: Sequence[str] = FORMATS
+
+    def __post_init__(self) -> None:
+        """Refuse formats that no figure is written in."""
+        for kind in self.formats:
+            checked_format(kind)
+
+
+def write_page(
+    out: Path,
+    template: str,
+    *,
+    sections: Sequence[Section],
+    figures: FigureFiles | None = None,
+    **context: object,
+) -> None:
+    """Write a page from a template of this package, with style and scripts inside; and its figures as files.
 
     Args:
+        out: the HTML file.
         template: its file name.
-        context: what it names; a name that is missing is an error.
+        sections: of the page.
+        figures: where to write every figure, NAME.svg and so on; None: only in the page.
+        context: what else the template names; a name that is missing is an error.
     """
+    write_text(out, render_page(template, sections=sections, **context))
+    if figures is not None:
+        for picture in (picture for section in sections for picture in section.pictures):
+            save_all(picture.figure, figures.folder, picture.name, formats=figures.formats)
+
+
+def render_page(template: str, **context: object) -> str:
+    """The page as text; arguments as of `write_page`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("distillaw.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["typeset"] = typeset
-    templates = files("distillaw.report") / "templates"
-    text = {name: (templates / f"report.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    return environment.get_template(template).render(version=__version__, **text, **context)
+    environment.filters["typeset"] = _typeset_html
+    css, *scripts = (_template_text(name) for name in ("report.css", *SCRIPTS))
+    return environment.get_template(template).render(
+        version=__version__, css=css, js="\n".join(scripts), **context
+    )
+
+
+def _template_text(name: str) -> str:
+    return (files("distillaw.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _typeset_html(text: str) -> "Markup":
+    """Typeset, escaped, and what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(typeset(str(text))))))
+
+
+_CODE = re.compile(r"`([^`]+)`")

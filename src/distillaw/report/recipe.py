@@ -17,10 +17,10 @@ from distillaw.pareto.words import place_words
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.arms import arm_name, arm_table, arms_picture, pair_sentences
 from distillaw.report.content import Figure, Table, Value, number
-from distillaw.report.page import Section, render_page
-from distillaw.report.pareto import pareto_picture
+from distillaw.report.page import FigureFiles, Section, write_page
+from distillaw.report.pareto import models_picture
 from distillaw.report.scores import own_frontier, score_notes, score_table
-from distillaw.runs.files import read_json, write_text
+from distillaw.runs.files import read_json
 
 RECORD = "recipe.json"
 AXES = (
@@ -32,12 +32,13 @@ AXES = (
 )
 
 
-def write_recipe_report(folder: Path, out: Path | None = None) -> Path:
+def write_recipe_report(folder: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
     """Write the report of a recipe's folder.
 
     Args:
         folder: what `distillaw recipe` wrote, finished or not.
         out: the HTML file; by default report.html in the folder.
+        figures: where to write every figure as files of its own; None: only in the page.
 
     Raises:
         CacheError: there is no recipe.json.
@@ -49,12 +50,13 @@ def write_recipe_report(folder: Path, out: Path | None = None) -> Path:
     record: dict[str, Any] = read_json(folder / RECORD)
     out = out or folder / "report.html"
     stages = record["stages"]
-    write_text(out, render_page(
-        "recipe.html.j2", title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
+    write_page(
+        out, "recipe.html.j2", figures=figures,
+        title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
         sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(record),
         samples=stages.get("instruct", {}).get("samples"),
         stages=_stage_table(stages), specification=json.dumps(record["spec"], indent=2),
-    ))  # fmt: skip
+    )  # fmt: skip
     return out
 
 
@@ -121,7 +123,7 @@ def _sections(record: Mapping[str, Any]) -> list[Section]:
         if points:
             axis = "6 N D of all weights, with the teacher's forward passes"
             found.append(Section(title="Compute against score",
-                                 pictures=[pareto_picture(points, score=label, axis=axis)],
+                                 pictures=[models_picture(points, score=label, axis=axis)],
                                  notes=[_axis_note(stages), *_places(points)]))  # fmt: skip
     return found
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 from distillaw.errors import DistillawError
-from distillaw.report.fitplot import FittedLaw, fitted_law, predicted_measured
-from distillaw.report.svg import Picture
-
-LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
+from distillaw.figures.fits import LABELS, FittedLaw, fitted_law
+from distillaw.report.fits import fits_picture
+from distillaw.report.picture import Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ def refit_shipped_table() -> Refit:
         size = f"{found.nobs} rows in {found.ngroups} independent runs"
         notes.append(f"Shipped pocket study, {label}: {found.status.name}, {size}{why}")
         laws += [law] if law is not None else []
-    picture = predicted_measured(
+    picture = None if not laws else fits_picture(
         laws, name="shipped-fit", title="Predicted against measured: the shipped pocket study",
         caption="Not this study: the run table of the pocket study, which ships with the package, refitted while this "
         "page was made. It shows what laws look like where there are enough runs to fit them.",

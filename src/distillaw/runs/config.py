@@ -27,13 +27,21 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: missing, not UTF-8, or not TOML (line and column named).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.toml")))
+        raise ConfigError(f"{path}: no such file{near}; give a TOML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; give the TOML file that describes what is to be run") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+    if not table:
+        raise ConfigError(
+            f"{path}: empty; `distillaw study new` writes a study file, --help of a command says what its file holds"
+        )
+    return table
 
 
 def from_table(cls: type[T], table: object, where: str) -> T:
@@ -53,10 +61,11 @@ def from_table(cls: type[T], table: object, where: str) -> T:
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    place = where.removesuffix(":")
     for key in table:
         if key not in fields:
             raise ConfigError(
-                f"{where}: unknown key {key!r}{did_you_mean(key, fields)}. Known: {', '.join(sorted(fields))}"
+                f"{place}: unknown key {key!r}{did_you_mean(key, fields)}. Known: {', '.join(sorted(fields))}"
             )
     missing = [
         name for name, field in fields.items()
@@ -64,7 +73,7 @@ def from_table(cls: type[T], table: object, where: str) -> T:
         and field.default_factory is dataclasses.MISSING
     ]  # fmt: skip
     if missing:
-        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+        raise ConfigError(f"{place}: missing {', '.join(missing)}")
     build: Callable[..., T] = cls
     return build(**{key: _convert(hints[key], value, f"{where} {key}") for key, value in table.items()})
 

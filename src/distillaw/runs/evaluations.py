@@ -9,7 +9,9 @@ RECORD = "evaluation.json"
 
 
 def evaluation_columns(run: Path) -> dict[str, float]:
-    """Columns of the run table: `score_<task>`, `score_<task>_se`, `bits_per_byte`, `ece`, ... of an evaluated run.
+    """Columns of an evaluated run in the run table: `score_<task>`, `score_<task>_se`, `bits_per_byte`, `text_ece`, ...
+
+    A run's own `ece` is that on its study's held-out documents; `text_ece` is that on the text it was evaluated on.
 
     Args:
         run: the run's folder.
@@ -32,7 +34,7 @@ def evaluation_columns(run: Path) -> dict[str, float]:
     }
     heldout, calibration = _part(record, "heldout"), _part(record, "calibration")
     columns |= {key: heldout[key] for key in ("bits_per_byte", "bits_per_byte_se") if key in heldout}
-    for column, key in (("ece", "ece_data"), ("ece_teacher", "ece_teacher")):
+    for column, key in (("text_ece", "ece_data"), ("text_ece_teacher", "ece_teacher")):
         if key in calibration:
             columns |= {column: calibration[key], f"{column}_se": calibration[f"{key}_se"]}
     return columns

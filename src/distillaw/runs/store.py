@@ -1,7 +1,7 @@
 """Folders of runs: where things lie, what state they are in, and the table of finished ones.
 
-    runs/<run_id>/   spec.json status.json metrics.jsonl distances.jsonl result.json heldout.parquet + a Hugging Face
-                     model
+    runs/<run_id>/   spec.json status.json metrics.jsonl distances.jsonl calibration.json heldout.parquet result.json
+                     + a Hugging Face model
     trunks/<id>/     metrics.jsonl distances.jsonl state/step-*/ (latest checkpoint of the constant-rate trunk)
 
 `result.json` is written last: a folder that has it is finished, and nothing finished is ever redone.
@@ -16,17 +16,21 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
 
+CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
     "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
     "teacher_run", "teacher_loss", "teacher_params", "teacher_total_params", "teacher_tokens", "lambda",
     "temperature", "divergence", "top_k", "top_p", "init", "start_loss", "seed",
     "loss", "loss_se", "peak_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
     "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
+    *CALIBRATION_KEYS,
 )  # fmt: skip
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
 _LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None,
-          "teacher_total_params": None}  # fmt: skip
+          "teacher_total_params": None} | dict.fromkeys(CALIBRATION_KEYS)  # fmt: skip
 """Keys that older results lack, and what they were then; the cooldown is in the run's spec.json."""
+
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)

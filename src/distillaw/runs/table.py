@@ -50,7 +50,9 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the table as UTF-8") from None
     if not table or not len(next(iter(table.values()))):
-        raise DataError(f"{path}: the table has no rows")
+        raise DataError(
+            f"{path}: the table has no rows; the first line names the columns, each further line is a run"
+        )
     return table
 
 

@@ -13,6 +13,8 @@ from distillaw.errors import ConfigError
 from distillaw.runs.files import write_text
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -35,7 +37,7 @@ def write_kernel(folder: Path, curves: "Curves") -> list[Path]:
         for m, teacher, student in zip(
             curves.m.tolist(), curves.teacher_error.tolist(), errors, strict=True)
     )  # fmt: skip
-    drawn = _house_style().write_figure(draw_kernel(curves), folder, "kernel", dpi=110)
+    drawn = _save(draw_kernel(curves), folder, "kernel")
     return [*drawn, _write_csv(folder / "kernel.csv", rows)]
 
 
@@ -47,29 +49,29 @@ def write_mapping(folder: Path, outcomes: "Sequence[Outcome]", curves: "Sequence
         RunError: the folder cannot be written.
     """
     rows = (asdict(outcome) for outcome in outcomes)
-    drawn = _house_style().write_figure(draw_mapping(curves), folder, "mapping", dpi=110)
+    drawn = _save(draw_mapping(curves), folder, "mapping")
     return [*drawn, _write_csv(folder / "mapping.csv", rows)]
 
 
 def draw_kernel(curves: "Curves") -> "Figure":
     """Left as published, error against m; right against m / n, flat stretches marked."""
-    svg = _house_style()
-    figure, [[left, right]] = svg.new_figure(1, 2, width=8.6, height=3.6)
-    left.plot(curves.m, curves.teacher_error, color=svg.MUTED, linestyle=":", label="the teacher itself")
+    style = _house_style()
+    figure, [[left, right]] = style.new_figure(1, 2, width=8.6, height=3.6)
+    left.plot(curves.m, curves.teacher_error, color=style.MUTED, linestyle=":", label="the teacher itself")
     students = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error, strict=True)
     for place, (n, until, error) in enumerate(students):
-        color = svg.SERIES[place % len(svg.SERIES)]
+        color = style.SERIES[place % len(style.SERIES)]
         flat = slice(n - 1, until)
         left.plot(curves.m, error, color=color, linewidth=1.0, label=f"n = {n}")
         left.plot(curves.m[flat], error[flat], color=color, linewidth=3.0, solid_capstyle="butt")
         right.plot(curves.m / n, error, color=color, linewidth=1.0)
         right.plot(curves.m[flat] / n, error[flat], color=color, linewidth=3.0, solid_capstyle="butt")
     right.axvspan(
-        1.0, (curves.teacher_budget / curves.student_budget) ** 2, color=svg.GRID, alpha=0.6, linewidth=0
+        1.0, (curves.teacher_budget / curves.student_budget) ** 2, color=style.GRID, alpha=0.6, linewidth=0
     )
     right.set_xlim(0.0, 2.5)
-    svg.set_title(left, "as published")
-    svg.set_title(right, "bold and grey: as good as m = n")
+    style.set_title(left, "as published")
+    style.set_title(right, "bold and grey: as good as m = n")
     left.set_xlabel("teacher's size m")
     right.set_xlabel("teacher's size / student's size, m / n")
     left.set_ylabel("distance to the target")
@@ -79,10 +81,10 @@ def draw_kernel(curves: "Curves") -> "Figure":
 
 def draw_mapping(curves: "Sequence[Curve]") -> "Figure":
     """A column for each student; loss against the teacher's width, its steps, and its loss."""
-    svg = _house_style()
+    style = _house_style()
     students = sorted({curve.student_width for curve in curves})
-    figure, axes = svg.new_figure(3, len(students), width=2.9 * len(students), height=6.6)
-    colors = {"width": svg.SERIES[0], "steps": svg.SERIES[1]}
+    figure, axes = style.new_figure(3, len(students), width=2.9 * len(students), height=6.6)
+    colors = {"width": style.SERIES[0], "steps": style.SERIES[1]}
     for curve in curves:
         column = students.index(curve.student_width)
         row, color = list(colors).index(curve.axis), colors[curve.axis]
@@ -93,7 +95,7 @@ def draw_mapping(curves: "Sequence[Curve]") -> "Figure":
         axes[row][column].xaxis.set_major_formatter("{x:g}")
         axes[row][column].set_xticks(_strength(curve))
     for column, width in enumerate(students):
-        svg.set_title(axes[0][column], f"student of width {width}")
+        style.set_title(axes[0][column], f"student of width {width}")
         axes[2][column].set_xlabel("teacher's loss, nats; better to the right")
         axes[2][column].invert_xaxis()
     for row in axes:
@@ -121,14 +123,20 @@ def _draw_curve(
     ax.plot(at[curve.best], curve.student_loss[curve.best], "o", color=color, markersize=8, fillstyle="none")
 
 
-def _house_style():
+def _house_style() -> "ModuleType":
     try:
-        from distillaw.report import svg
+        from distillaw.figures import style
     except ImportError as error:
         raise ConfigError(
             "--out draws with matplotlib, which is not installed: pip install 'distillaw[report]'"
         ) from error
-    return svg
+    return style
+
+
+def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    from distillaw.figures.files import save_all
+
+    return save_all(figure, folder, name, dpi=110)
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from distillaw.errors import DataError, DistillawError
+from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
 from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
@@ -14,7 +15,7 @@ from distillaw.models.oracle import AnyTeacher
 from distillaw.models.teacher import model_flops
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec
-from distillaw.runs.store import RunFolder, StudyFolder
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder
 from distillaw.train.loop import Trainer
 from distillaw.train.start import start_loss
 
@@ -32,11 +33,16 @@ def finish_run(trainer: Trainer, folder: RunFolder, group: "Group") -> None:
 
 def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, group: "Group") -> None:
     text = group.text
-    scores = score_heldout(model, text.heldout)
+    teaching = group.teaching(trainer.spec)
+    # a search compares losses only: the teacher's pass over the held-out text is saved there
+    beside = None if trainer.spec.purpose == "tuning" else teaching.teacher
+    found = score_calibrated(model, text.heldout, teacher=beside)
+    scores = found.heldout
     folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
     facts = _teacher_facts(trainer.spec, group)
     unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
-    result = _result(trainer, model, scores, folder, facts, group.teaching(trainer.spec).flops, unique)
+    result = _result(trainer, model, scores, folder, facts, teaching.flops, unique)
+    result |= _calibration(found, folder)
     result["start_loss"] = start_loss(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
     card = ModelCard(
         result=result, spec=read_json(folder.path / "spec.json"), manifest=text.store.manifest,
@@ -44,6 +50,17 @@ def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, gr
     )  # fmt: skip
     export_model(model, text.tokenizer, folder.path, card)
     folder.finish(result)
+
+
+def _calibration(scores: CalibratedScores, folder: RunFolder) -> dict[str, object]:
+    """Write calibration.json, every error and diagram; return those of result.json and the run table.
+
+    Errors against the teacher exist only where it was at hand: stored targets do not hold it.
+    """
+    record = scores.record() | scores.from_teacher()
+    write_json(folder.path / CALIBRATION, record)
+    keys = {"ece": "ece_data", "ece_se": "ece_data_se"}
+    return {column: record.get(keys.get(column, column)) for column in CALIBRATION_KEYS}
 
 
 def _whole_model(trainer: Trainer) -> "PreTrainedModel":

@@ -198,7 +198,9 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.exists():
-            raise ConfigError(f"{place}: no such study folder or table of runs")
+            raise ConfigError(
+                f"{place}: no such study folder or table of runs; give one whose predictions were frozen"
+            )
         own = _sources_below(place)
         if not own:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """A world on disk: its description, some of its text, and files that train from its oracle."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,16 @@ validation_tokens_per_document = {document}
 {world}"""
 
 
-def export_world(world: World, folder: Path, tokens: int) -> dict[str, object]:
+def export_world(
+    world: World, folder: Path, tokens: int, *, seen: Callable[[int], None] = lambda tokens: None
+) -> dict[str, object]:
     """Write everything; returns what world.json says.
 
     Args:
         world: the language.
         folder: created if need be; files of these names are replaced.
         tokens: text to write, rounded up to whole documents.
+        seen: told of tokens drawn.
 
     Raises:
         ConfigError: more text than is sensible on disk.
@@ -83,8 +87,8 @@ def export_world(world: World, folder: Path, tokens: int) -> dict[str, object]:
     }  # fmt: skip
     entropy = world.entropy()
     facts |= {"entropy": entropy.value, "entropy_error": entropy.error}
-    write_with(folder / "tokens.npy", lambda path: _save_tokens(path, world, count))
-    write_with(folder / "text.jsonl", lambda path: _save_text(path, world, count))
+    write_with(folder / "tokens.npy", lambda path: _save_tokens(path, world, count, seen))
+    write_with(folder / "text.jsonl", lambda path: _save_text(path, world, folder / "tokens.npy"))
     loss = round(Oracle(world, OracleSpec(window=2)).loss(documents=32).value, 3)
     given = {
         "name": name,
@@ -99,16 +103,19 @@ def export_world(world: World, folder: Path, tokens: int) -> dict[str, object]:
     return facts
 
 
-def _save_tokens(path: Path, world: World, count: int) -> None:
+def _save_tokens(path: Path, world: World, count: int, seen: Callable[[int], None]) -> None:
     """Ids of whole documents, (documents, document_tokens), as uint16."""
-    parts = [words_NL.astype(np.uint16) for words_NL in world.blocks("student", count)]
+    parts = []
+    for words_NL in world.blocks("student", count):
+        parts.append(words_NL.astype(np.uint16))
+        seen(words_NL.size)
     with path.open("wb") as stream:
         np.save(stream, np.concatenate(parts))
 
 
-def _save_text(path: Path, world: World, count: int) -> None:
-    """A JSON object per document, words w0, w1 ... between spaces."""
+def _save_text(path: Path, world: World, tokens: Path) -> None:
+    """A JSON object per document of the ids in a file, words w0, w1 ... between spaces."""
     with path.open("w", encoding="utf-8") as stream:
-        for words_NL in world.blocks("student", count):
-            for words_L in words_NL.tolist():
-                stream.write(json.dumps({"text": " ".join(world.spelling[word] for word in words_L)}) + "\n")
+        for words_L in np.load(tokens, mmap_mode="r"):
+            text = " ".join(world.spelling[word] for word in words_L.tolist())
+            stream.write(json.dumps({"text": text}) + "\n")

@@ -69,6 +69,8 @@ export interface NamedTeacherData {
   tokens: number | null;
   tokenizer: string;
   estimate_error: number;
+  /** Neither distilled nor tuned: its tokens tell its loss. */
+  is_base: boolean;
   source: string;
 }
 
@@ -90,7 +92,7 @@ export interface CellData {
   label: string;
   params: number;
   tokens: number;
-  verdict: string;
+  verdict: "distil" | "pretrain" | "too-close";
   probability: number;
   sentence: string;
   gain: { mean: number; lower: number; upper: number };
@@ -110,6 +112,8 @@ export interface StudyData {
 export interface Constants {
   margin: number;
   sure: number;
+  /** Standard deviations of a law's doubt at which its gain has the sign of its mean with the probability `sure`. */
+  sure_deviations: number;
   common: number;
   law_dof: number;
   law_scale: number;
@@ -141,6 +145,8 @@ export interface Constants {
   paid: Record<string, string>;
   families: { sigma1: number; sigma2: number }[];
   between: [number, number];
+  /** The family whose members are served: see `plan/serving.ts`. */
+  served: { aspect: number; omega: number; head_dim: number; cache_bytes: number; smallest: number; largest: number };
 }
 
 export interface Bundle {

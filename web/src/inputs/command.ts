@@ -12,6 +12,10 @@ function optionsOf(q: Question): Words[] {
   };
   given("student", q.student);
   given("max-student", q.maxStudent);
+  given("serve-memory", q.serveMemory);
+  given("serve-latency", q.serveLatency);
+  if (q.serveLatency.trim()) given("serve-bandwidth", q.serveBandwidth);
+  if (q.serveMemory.trim() || q.serveLatency.trim()) given("weight-bytes", q.weightBytes, DEFAULTS.weightBytes);
   add(q.budgetKind, q.budget);
   const isBought = q.budgetKind === "device-hours" || q.budgetKind === "money";
   if (isBought) {

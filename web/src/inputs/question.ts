@@ -1,6 +1,7 @@
 /** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/cli/plan_question.py`. */
 import { type HardwareData, data } from "../data/bundle";
 import { ladder } from "../plan/plan";
+import { type Limit, largestServed } from "../plan/serving";
 import { type Situation, type Teacher, teacher } from "../plan/situation";
 import { QuestionError, formatCount, formatFlop, general, parseCount, withCommas } from "../quantities";
 
@@ -18,6 +19,12 @@ export interface Question {
   /** Empty: free. */
   student: string;
   maxStudent: string;
+  /** Bytes for weights and the cache of one sequence. */
+  serveMemory: string;
+  /** Seconds per generated token, at so many bytes per second read. */
+  serveLatency: string;
+  serveBandwidth: string;
+  weightBytes: string;
   budgetKind: BudgetKind;
   budget: string;
   device: string;
@@ -43,7 +50,7 @@ export interface Question {
 }
 
 export const DEFAULTS: Readonly<Question> = {
-  student: "1B", maxStudent: "", budgetKind: "tokens", budget: "20B", device: "h100-sxm", mfu: "", price: "",
+  student: "1B", maxStudent: "", serveMemory: "", serveLatency: "", serveBandwidth: "", weightBytes: "2", budgetKind: "tokens", budget: "20B", device: "h100-sxm", mfu: "", price: "",
   uniqueTokens: "", inferenceTokens: "", named: [], own: [{ params: "8B", tokens: "2T", loss: "" }], trainOwn: false,
   onlyExisting: false, scenario: "inference", logits: "online", studentsServed: "1", vocab: "32768", context: "4096",
   level: "0.9", law: "",
@@ -90,21 +97,35 @@ export function situationOf(q: Question): Situation {
   const tokens = q.budgetKind === "tokens" ? parseCount(q.budget, "tokens") : null;
   const bought = q.budgetKind === "tokens" ? null : computeOf(q);
   const params = optional(q.student, "student");
-  const maxParams = optional(q.maxStudent, "largest student");
+  const limit = limitOf(q);
   const listed = teachersOf(q);
   if (q.onlyExisting && !listed.length) {
     throw new QuestionError("no teacher is left: name one that exists, or allow training one");
   }
-  const size = params ?? maxParams;
+  const size = params ?? limit?.params ?? null;
   return {
     studentParams: params, studentTokens: tokens, compute: bought?.flop ?? null, budgetText: bought?.text ?? "",
-    maxParams, limitText: "as given",
+    maxParams: limit?.params ?? null, limitText: limit?.text ?? "as given",
     teachers: listed.length || tokens === null || size === null ? listed : ladder(size),
     mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, studentsServed: digits(q.studentsServed, "students served"),
     logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
     inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: digits(q.vocab, "vocabulary"),
     context: digits(q.context, "context"),
   };
+}
+
+/** The tightest limit on the student's size; null where there is none. */
+export function limitOf(q: Question): Limit | null {
+  const given = optional(q.maxStudent, "largest student");
+  const served = q.serveMemory.trim() || q.serveLatency.trim()
+    ? largestServed({
+        memory: optional(q.serveMemory, "serving memory"), latency: fraction(q.serveLatency, "latency"),
+        bandwidth: optional(q.serveBandwidth, "bandwidth"), weightBytes: fraction(q.weightBytes, "bytes per weight") ?? 2,
+        context: digits(q.context, "context"), vocab: digits(q.vocab, "vocabulary"),
+      })
+    : null;
+  if (given === null || (served && served.params < given)) return served;
+  return { params: given, text: "as given" };
 }
 
 function teachersOf(q: Question): Teacher[] {

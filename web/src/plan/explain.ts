@@ -69,7 +69,8 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
   const scale = { ratio: evidence.scale, isGuess: false };
   const middle = (of: (k: number) => number) => median(ensemble.map((_, k) => of(k)));
   const p = (name: keyof (typeof ensemble)[0]["plain"]) => middle((k) => ensemble[k]!.plain[name]);
-  const q = (name: "c0" | "log_kappa" | "f1") => middle((k) => ensemble[k]!.student![name]);
+  const q = (name: "c0" | "log_kappa" | "f1" | "eps") => middle((k) => ensemble[k]!.student![name]);
+  const isFull = q("eps") > 1e-12;
   const many = ensemble.length > 1 ? `${ensemble.length} laws, medians shown` : "one law";
   const [nOwn, n] = [Math.log(own.studentParams), Math.log(row.studentParams)];
   const [dOwn, d] = [own, row].map((r) => Math.log(effectiveTokens(s, r.studentTokens))) as [number, number];
@@ -98,9 +99,9 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
     },
     {
       title: "Loss with the teacher",
-      equation: "L_S = L_T + L_T^(−c₀) exp(−h(r)) (A′ / N^α′ + B′ / D^β′)^γ′",
+      equation: `L_S = L_T + L_T^(−c₀) exp(−h(r)) (A′ / N^α′ + B′ / D^β′)^γ′,  h(r) = ${isFull ? "ln(1 + ε κ r^(1/f₁)) / ε" : "κ r^(1/f₁)"}`,
       numbers:
-        `c₀ = ${general(q("c0"), 4)}, κ = ${general(Math.exp(q("log_kappa")), 4)}, f₁ = ${general(q("f1"), 4)}: exp(−h) = ` +
+        `c₀ = ${general(q("c0"), 4)}, κ = ${general(Math.exp(q("log_kappa")), 4)}, f₁ = ${general(q("f1"), 4)}${isFull ? `, ε = ${general(q("eps"), 4)}` : ""}: exp(−h) = ` +
         `${mean(factor).toFixed(3)}, so L_S = ${mean(teacher).toFixed(4)} + ${mean(taught.map((x, k) => x - teacher[k]!)).toFixed(4)} = ${span(taught)}`,
     },
   ];

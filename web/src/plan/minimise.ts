@@ -1,6 +1,7 @@
 /** The lowest point of a smooth surface in two coordinates by Newton's method. Mirrors `distillaw/planning/minimise.py`. */
 
-export type Surface = (x: number, y: number) => number;
+/** Heights along y at one x. */
+export type Surface = (x: number) => (y: number) => number;
 
 export interface Point {
   x: number;
@@ -14,11 +15,11 @@ const LONGEST = 1;
 
 /** From one start; a step is taken only if it goes down. The value is infinite for a search that left its domain. */
 export function newton(surface: Surface, x: number, y: number, isLost: (x: number, y: number) => boolean): Point {
-  let value = surface(x, y);
+  let value = surface(x)(y);
   let radius = LONGEST;
   for (let i = 0; i < STEPS && Number.isFinite(value); i++) {
     const { dx, dy, expected } = step(surface, x, y, radius);
-    const there = surface(x + dx, y + dy);
+    const there = surface(x + dx)(y + dy);
     const length = Math.hypot(dx, dy);
     if (there < value) {
       x += dx;
@@ -38,8 +39,9 @@ function step(surface: Surface, x: number, y: number, radius: number) {
   const f: number[] = [];
   let isWhole = true;
   for (const i of [-1, 0, 1]) {
+    const column = surface(x + h * i);
     for (const j of [-1, 0, 1]) {
-      const value = surface(x + h * i, y + h * j);
+      const value = column(y + h * j);
       f.push(value);
       isWhole &&= Number.isFinite(value);
     }

@@ -7,7 +7,7 @@
  */
 import { constants } from "../data/bundle";
 import { type Ensemble, thinned } from "../laws/law";
-import { clip, interpolate, linspace, logAddExp, lowest } from "../laws/numerics";
+import { clip, interpolate, linspace, logAddExp, lowest, mean } from "../laws/numerics";
 import { newton } from "./minimise";
 import type { CostShares } from "./situation";
 
@@ -19,6 +19,8 @@ const EDGE_POINTS = 41;
 const NEAR = 0.03;
 const UNPAID = 1e30;
 const BEYOND = 0.3;
+/** Points less than so many e-folds apart are the bottom of one valley. */
+const APART = 1e-3;
 const AT_BOUND = 1e-6;
 
 export interface Bounds {
@@ -27,6 +29,9 @@ export interface Bounds {
   readonly tokens: readonly [number, number];
 }
 
+/** A teacher that touches no bound: ln N_T and the odds of its training in the budget. */
+export type Start = readonly [n: number, odds: number];
+
 export interface BestTeacher {
   readonly teacherParams: number;
   readonly teacherTokens: number;
@@ -34,21 +39,18 @@ export interface BestTeacher {
   readonly studentLoss: number;
   /** True where the laws give all to the teacher and leave the student the fewest tokens allowed. */
   readonly isStarved: boolean;
-  /** Where the best teacher that touches no bound lies, for a search nearby. */
-  readonly start: Start | null;
+  /** The bottoms of all valleys found, for a search nearby; none where a bound was best. */
+  readonly starts: readonly Start[];
 }
-
-/** Ln N_T and the odds of its training in the budget. */
-export type Start = readonly [n: number, odds: number];
 
 interface Found {
   n: number;
   d: number;
   loss: number;
-  start?: Start;
+  starts: Start[];
 }
 
-const NOTHING: Found = { n: 0, d: 0, loss: Infinity };
+const NOTHING: Found = { n: 0, d: 0, loss: Infinity, starts: [] };
 
 const agreeing = new WeakMap<Ensemble, boolean>();
 
@@ -86,6 +88,10 @@ export class Cell {
     return new Cell(some, this.n, this.compute, this.shares, this.fewest, this.forward, this.effective);
   }
 
+  price(n: number): number {
+    return this.forward(Math.exp(n));
+  }
+
   perToken(price: number): number {
     return this.training + this.shares.logits * price;
   }
@@ -98,10 +104,6 @@ export class Cell {
   studentTokens(price: number, d: number): number {
     const left = (this.compute - this.teacherTraining(price, d)) / this.perToken(price);
     return Math.log(Math.max(left, Math.exp(this.fewest - 1)));
-  }
-
-  price(n: number): number {
-    return this.forward(Math.exp(n));
   }
 
   /** Mean L_S; infinite where the student gets too few tokens. */
@@ -124,76 +126,107 @@ export class Cell {
   }
 
   /** The same with the tokens that this teacher leaves; above every loss where they are too few. */
-  atTeacher(n: number, d: number): number {
-    const price = this.price(n);
+  atTeacher(n: number, d: number, price: number): number {
     const tokens = this.studentTokens(price, d);
     if (tokens >= this.fewest - 1e-6) return this.loss(n, d, tokens);
     const spent = this.teacherTraining(price, d) + this.perToken(price) * Math.exp(this.fewest);
     return UNPAID * Math.max(spent / this.compute, 1);
   }
 
-  /** The same from the odds of teacher training in the budget. */
-  atOdds(n: number, odds: number): number {
-    const { d, student } = this.divided(n, odds);
-    return this.loss(n, d, student);
+  /** Loss by the odds of teacher training in the budget, for one size of teacher. */
+  ofOdds(n: number): (odds: number) => number {
+    const { student, teacher } = this.whole(n);
+    return (odds) => this.loss(n, teacher - logAddExp(0, -odds), student - logAddExp(0, odds));
   }
 
-  /** Ln D_T and ln D_S of a teacher size and the odds. */
-  divided(n: number, odds: number): { d: number; student: number } {
+  /** Ln D_T of a teacher size and the odds. */
+  teacherTokens(n: number, odds: number): number {
+    return this.whole(n).teacher - logAddExp(0, -odds);
+  }
+
+  /** By law ln L_T of the best sizes for such FLOP of training, both ascending; one row where all laws agree on teachers. */
+  teacherLosses(spent: Float64Array, sizes: Float64Array): Float64Array[] {
+    const budgets = spent.map((flop) => Math.log(flop));
+    const costs = sizes.map((n) => Math.log(this.teacherTraining(this.price(n), 0)));
+    return (this.agree ? this.ensemble.slice(0, 1) : this.ensemble).map((law) => {
+      let i = 0; // the best size grows with its budget
+      return budgets.map((budget) => {
+        const lossOf = (j: number) => law.supervised(sizes[j]!, this.effective(budget - costs[j]!));
+        let best = lossOf(i);
+        for (let next; i + 1 < sizes.length && (next = lossOf(i + 1)) <= best; i++) best = next;
+        return best;
+      });
+    });
+  }
+
+  /** What no teacher beats: on what each training leaves, its logits free, every law with the one it likes best. */
+  boundBelow(spent: Float64Array, teachers: readonly Float64Array[]): number {
+    const lowest = new Float64Array(this.ensemble.length).fill(Infinity);
+    spent.forEach((flop, i) => {
+      const tokens = Math.log((this.compute - flop) / this.training);
+      if (!(tokens >= this.fewest)) return;
+      const d = this.effective(tokens);
+      let alone = 0;
+      this.ensemble.forEach((law, k) => {
+        if (k === 0 || !this.agree) alone = law.supervised(this.n, d);
+        const t = teachers[this.agree ? 0 : k]![i]!;
+        lowest[k] = Math.min(lowest[k]!, law.distilled(this.n, d, t, alone));
+      });
+    });
+    return mean(lowest.map(Math.exp));
+  }
+
+  /** Ln tokens of either side if it had the whole budget. */
+  private whole(n: number): { student: number; teacher: number } {
     const price = this.price(n);
-    const student = Math.log(this.compute / this.perToken(price));
-    const teacher = Math.log(this.compute / (this.shares.training * constants().training_factor * price));
-    return { d: teacher - logAddExp(0, -odds), student: student - logAddExp(0, odds) };
+    return {
+      student: Math.log(this.compute / this.perToken(price)),
+      teacher: Math.log(this.compute / this.teacherTraining(price, 0)),
+    };
   }
 }
 
-/**
- * The best teacher; null where none leaves compute for the fewest student tokens.
- *
- * @param cell - the student and its budget.
- * @param bounds - the teachers allowed.
- * @param starts - where to look inside the bounds: what was best for a student of nearly this size. Without them a grid
- *   over the whole range is searched first.
- */
-export function bestTeacher(cell: Cell, bounds: Bounds, starts: readonly Start[] = []): BestTeacher | null {
+/** The best teacher; null where none leaves compute for the fewest student tokens. */
+export function bestTeacher(cell: Cell, bounds: Bounds): BestTeacher | null {
   const largest = clip(largestPaid(cell, bounds), ...bounds.params);
-  const inside = searchInside(cell, bounds, starts.length ? starts : gridStarts(cell, bounds, largest));
+  const inside = searchInside(cell, bounds, gridStarts(cell, bounds, largest));
   const rim = searchRim(cell, bounds, largest, inside.loss);
   const best = rim.loss < inside.loss ? rim : inside;
-  if (!(best.loss < UNPAID)) return null;
+  return best.loss < UNPAID ? taughtBy(cell, best) : null;
+}
+
+/** The same from what was best for students of nearly this size, where none of theirs touched a bound. */
+export function bestTeacherNear(cell: Cell, bounds: Bounds, starts: readonly Start[]): BestTeacher | null {
+  const inside = starts.length ? searchInside(cell, bounds, starts) : NOTHING;
+  return inside.loss < UNPAID ? taughtBy(cell, inside) : bestTeacher(cell, bounds);
+}
+
+function taughtBy(cell: Cell, best: Found): BestTeacher {
   const student = cell.studentTokens(cell.price(best.n), best.d);
   return {
     teacherParams: Math.exp(best.n), teacherTokens: Math.exp(best.d), studentTokens: Math.exp(student),
-    studentLoss: cell.loss(best.n, best.d, student), isStarved: student <= cell.fewest + AT_BOUND,
-    start: inside.start ?? null,
+    studentLoss: cell.loss(best.n, best.d, student), isStarved: student <= cell.fewest + AT_BOUND, starts: best.starts,
   };
 }
 
-/** The lowest loss of a coarse grid: within twice `NEAR` of what a whole search finds. */
-export function scoutedLoss(cell: Cell, bounds: Bounds): number {
-  const largest = clip(largestPaid(cell, bounds), ...bounds.params);
-  const grid = gridOf(cell.withScouts(), bounds, largest, 2 * SPACING, ODDS / 2);
-  return grid === null ? Infinity : Math.min(...grid.loss);
-}
-
-export { NEAR };
-
-type Line = (x: number) => [number, number];
+/** Ln N_T and ln D_T along an edge, and the price of a teacher's token there. */
+type Line = (x: number) => readonly [n: number, d: number, price: number];
 
 /** The edges of the box, and the teachers that leave the student its fewest tokens and no more. */
 function linesOf(cell: Cell, bounds: Bounds, largest: number): Line[] {
   const [[small, large], [few, many]] = [bounds.params, bounds.tokens];
   const between = (a: number, b: number, x: number) => a + (b - a) * x;
+  const [ofSmall, ofLarge, fewest] = [cell.price(small), cell.price(large), Math.exp(few)];
   return [
-    (x) => [small, between(few, many, x)],
-    (x) => [between(small, large, x), many],
-    (x) => [between(small, large, x), few],
-    (x) => [large, between(few, many, x)],
+    (x) => [small, between(few, many, x), ofSmall],
+    (x) => [between(small, large, x), many, cell.price(between(small, large, x))],
+    (x) => [between(small, large, x), few, cell.price(between(small, large, x))],
+    (x) => [large, between(few, many, x), ofLarge],
     (x) => {
       const n = between(small, largest, x);
       const price = cell.price(n);
       const left = cell.compute - cell.perToken(price) * Math.exp(cell.fewest);
-      return [n, clip(Math.log(Math.max(left / cell.teacherTraining(price, 0), Math.exp(few))), few, many)];
+      return [n, clip(Math.log(Math.max(left / cell.teacherTraining(price, 0), fewest)), few, many), price];
     },
   ];
 }
@@ -208,9 +241,9 @@ function searchRim(cell: Cell, bounds: Bounds, largest: number, within: number):
   lines.forEach((line, i) => {
     if (!((1 - NEAR) * heights[i]! < bound)) return;
     const x = lowest((at) => cell.atTeacher(...line(at)), 0, 1, EDGE_POINTS);
-    const [n, d] = line(x);
-    const loss = cell.atTeacher(n, d);
-    if (loss < best.loss) best = { n, d, loss };
+    const [n, d, price] = line(x);
+    const loss = cell.atTeacher(n, d, price);
+    if (loss < best.loss) best = { n, d, loss, starts: [] };
   });
   return best;
 }
@@ -218,18 +251,21 @@ function searchRim(cell: Cell, bounds: Bounds, largest: number, within: number):
 /** The best teacher that touches no bound. */
 function searchInside(cell: Cell, bounds: Bounds, starts: readonly Start[]): Found {
   let best = NOTHING;
+  const found: Start[] = [];
   for (const [first, second] of starts) {
-    const isLost = (n: number, odds: number) => isOutside(n, cell.divided(n, odds).d, bounds, BEYOND);
-    const at = newton((n, odds) => cell.atOdds(n, odds), first, second, isLost);
-    const { d } = cell.divided(at.x, at.y);
-    if (!isOutside(at.x, d, bounds, 0) && at.value < best.loss) best = { n: at.x, d, loss: at.value, start: [at.x, at.y] };
+    const isLost = (n: number, odds: number) => isOutside(n, cell.teacherTokens(n, odds), bounds, BEYOND);
+    const at = newton((n) => cell.ofOdds(n), first, second, isLost);
+    const d = cell.teacherTokens(at.x, at.y);
+    if (isOutside(at.x, d, bounds, 0) || !(at.value < Infinity)) continue;
+    if (found.every(([n, odds]) => Math.hypot(at.x - n, at.y - odds) > APART)) found.push([at.x, at.y]);
+    if (at.value < best.loss) best = { n: at.x, d, loss: at.value, starts: found };
   }
   return best;
 }
 
 /** The deepest valleys of a grid over the whole range. */
 function gridStarts(cell: Cell, bounds: Bounds, largest: number): Start[] {
-  const grid = gridOf(cell.withScouts(), bounds, largest, SPACING, ODDS);
+  const grid = gridOf(cell.withScouts(), bounds, largest);
   return grid === null ? [] : deepest(grid.loss, grid.rows, ODDS).map((k) => [grid.n[k]!, grid.odds[k]!]);
 }
 
@@ -241,25 +277,25 @@ interface Grid {
 }
 
 /** Losses on sizes x divisions of the budget; null where no teacher can be paid for. */
-function gridOf(cell: Cell, bounds: Bounds, largest: number, spacing: number, divisions: number): Grid | null {
+function gridOf(cell: Cell, bounds: Bounds, largest: number): Grid | null {
   const low = bounds.params[0];
-  const rows = Math.max(6, Math.ceil((largest - low) / spacing));
-  const [n, odds, loss] = [0, 0, 0].map(() => new Float64Array(rows * divisions)) as [
+  const rows = Math.max(6, Math.ceil((largest - low) / SPACING));
+  const [n, odds, loss] = [0, 0, Infinity].map((x) => new Float64Array(rows * ODDS).fill(x)) as [
     Float64Array, Float64Array, Float64Array,
   ];
-  let isAny = false;
   for (let i = 0; i < rows; i++) {
     const size = low + ((i + 0.5) / rows) * (largest - low);
+    n.fill(size, i * ODDS, (i + 1) * ODDS);
     const range = rangeOfOdds(cell, bounds, cell.price(size));
-    for (let j = 0; j < divisions; j++) {
-      const k = i * divisions + j;
-      n[k] = size;
-      odds[k] = range ? range[0] + ((j + 0.5) / divisions) * (range[1] - range[0]) : 0;
-      loss[k] = range ? cell.atOdds(size, odds[k]!) : Infinity;
-      isAny ||= Number.isFinite(loss[k]!);
+    if (!range) continue;
+    const lossOf = cell.ofOdds(size);
+    for (let j = 0; j < ODDS; j++) {
+      const k = i * ODDS + j;
+      odds[k] = range[0] + ((j + 0.5) / ODDS) * (range[1] - range[0]);
+      loss[k] = lossOf(odds[k]!);
     }
   }
-  return isAny ? { rows, n, odds, loss } : null;
+  return loss.some(Number.isFinite) ? { rows, n, odds, loss } : null;
 }
 
 function rangeOfOdds(cell: Cell, bounds: Bounds, price: number): [number, number] | null {
@@ -272,27 +308,42 @@ function rangeOfOdds(cell: Cell, bounds: Bounds, price: number): [number, number
 
 /** Indices of the lowest grid points that are not above any neighbour; then the next best points. */
 function deepest(loss: Float64Array, rows: number, columns: number): number[] {
-  const around = (i: number, j: number) =>
-    i < 0 || j < 0 || i >= rows || j >= columns ? Infinity : loss[i * columns + j]!;
-  const rank = Array.from(loss, (value, k) => {
-    const [i, j] = [Math.floor(k / columns), k % columns];
-    let isValley = true;
-    for (let a = -1; a <= 1; a++) {
-      for (let b = -1; b <= 1; b++) if ((a || b) && around(i + a, j + b) < value) isValley = false;
-    }
-    return { k, isValley, value };
-  });
-  rank.sort((a, b) => Number(b.isValley) - Number(a.isValley) || a.value - b.value);
-  return rank.slice(0, VALLEYS).map((r) => r.k);
+  const lowestFirst = (a: number, b: number) => loss[a]! - loss[b]!;
+  const all = Array.from(loss.keys());
+  const valleys = all.filter((k) => isValley(loss, rows, columns, k)).sort(lowestFirst);
+  if (valleys.length >= VALLEYS) return valleys.slice(0, VALLEYS);
+  return [...valleys, ...all.filter((k) => !valleys.includes(k)).sort(lowestFirst)].slice(0, VALLEYS);
 }
 
-/** Ln N_T of the largest teacher that leaves compute for the fewest tokens. */
+function isValley(loss: Float64Array, rows: number, columns: number, k: number): boolean {
+  const [i, j] = [Math.floor(k / columns), k % columns];
+  for (let a = Math.max(i - 1, 0); a <= Math.min(i + 1, rows - 1); a++) {
+    for (let b = Math.max(j - 1, 0); b <= Math.min(j + 1, columns - 1); b++) {
+      if (loss[a * columns + b]! < loss[k]!) return false;
+    }
+  }
+  return true;
+}
+
+const SIZES = 257;
+
+/** Ln N_T of the largest teacher that leaves compute for the fewest tokens: linear between so many sizes. */
 function largestPaid(cell: Cell, bounds: Bounds): number {
-  const sizes = linspace(bounds.params[0], bounds.params[1], 257);
+  const [small, large] = bounds.params;
   const fewest = Math.exp(cell.fewest);
   const each = cell.shares.logits * fewest + cell.teacherTraining(1, bounds.tokens[0]);
   const left = Math.max(cell.compute - cell.training * fewest, 0) / each;
-  return interpolate(left, sizes.map((n) => cell.price(n)), sizes);
+  const size = (i: number) => small + ((large - small) / (SIZES - 1)) * i;
+  let [low, high] = [0, SIZES - 1];
+  if (left <= cell.price(small)) return small;
+  if (left >= cell.price(large)) return large;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (cell.price(size(middle)) <= left) low = middle;
+    else high = middle;
+  }
+  const [from, to] = [size(low), size(high)];
+  return interpolate(left, [cell.price(from), cell.price(to)], [from, to]);
 }
 
 function isOutside(n: number, d: number, bounds: Bounds, by: number): boolean {

@@ -1,12 +1,14 @@
 /** What could be done with the budget. Mirrors `distillaw/planning/options.py`, which says what each kind means. */
 import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
-import { argMin, linspace, mean, valley } from "../laws/numerics";
+import { argMin, linspace, mean } from "../laws/numerics";
 import { QuestionError, formatCount, formatFlop } from "../quantities";
 import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from "./bills";
-import { type Bounds, Cell, NEAR, type Start, bestTeacher, scoutedLoss } from "./optimum";
+import { type Choice, GRID, cellOf, largestAffordable, pull } from "./choice";
+import { bestTeacher } from "./optimum";
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
 import { type Situation, type Teacher, teacher as makeTeacher } from "./situation";
+import { bestSizeWithTeacher } from "./studentSize";
 
 export type Kind =
   | "pretrain" | "pretrain-larger" | "distil" | "train-teacher" | "distil-then-pretrain" | "prune-and-distil";
@@ -21,8 +23,6 @@ export interface Option {
 }
 
 const SPECULATIVE: readonly Kind[] = ["distil-then-pretrain", "prune-and-distil"];
-const TEACHERS = [0.1, 1e4] as const;
-const GRID = 33;
 const ZOOMS = 5;
 const SKETCH_ZOOMS = 2;
 
@@ -42,14 +42,6 @@ export function optionName(o: Option): string {
   }
 }
 
-/** By what the free sizes are chosen. */
-interface Choice {
-  readonly s: Situation;
-  readonly ensemble: Ensemble;
-  readonly sizePrior: number;
-  readonly zooms: number;
-}
-
 /** All options, pretraining first; only that where no teacher can be paid for. */
 export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean, sizePrior: number): Option[] {
   const choice: Choice = { s, ensemble, sizePrior, zooms: isSketch ? SKETCH_ZOOMS : ZOOMS };
@@ -64,11 +56,6 @@ export function findOptions(s: Situation, ensemble: Ensemble, isSketch: boolean,
     found.push(...existing.filter(canPrune).map((o): Option => ({ ...o, kind: "prune-and-distil" })));
   }
   return found;
-}
-
-/** 1 + w ln(D / 20 N)^2, towards the usual ratio of tokens to parameters. */
-function pull(choice: Choice, params: number, tokens: number): number {
-  return 1 + choice.sizePrior * Math.log(tokens / (constants().usual_ratio * params)) ** 2;
 }
 
 /** Expected loss of a student of this size on the whole bill; infinite where it does not pay for training. */
@@ -119,12 +106,6 @@ function sized(
   return at(Math.exp(zoomedLowest(curve, Math.log(least), Math.log(high), choice.zooms)));
 }
 
-/** The size that the budget trains on the fewest tokens per parameter: 6 N^2 ratio = C. */
-function largestAffordable(s: Situation): number {
-  const { smallest_ratio, smallest_student } = constants();
-  return Math.max(Math.sqrt(s.compute! / (6 * smallest_ratio)), 2 * smallest_student);
-}
-
 /** The lowest point of a curve with several valleys: a grid, then ever finer grids around its best point. */
 function zoomedLowest(
   curve: (grid: Float64Array) => Float64Array, low: number, high: number, zooms: number,
@@ -150,64 +131,6 @@ function trainTeacher(choice: Choice): Option[] {
   const name = `${formatCount(params)} teacher on ${formatCount(tokens)} tokens`;
   const teacher = makeTeacher({ name, params, tokens, exists: false });
   return [{ kind: "train-teacher", teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 }];
-}
-
-/**
- * The student's size that is best with the best teacher trained for it.
- *
- * Every size costs a search of its own. So the command's finer and finer grids are not evaluated whole: sizes whose
- * scouted loss is far off are left out of the first, and of each later one only the points beside the minimum count, with
- * teachers sought near those of the first.
- */
-function bestSizeWithTeacher(choice: Choice): number {
-  const { s } = choice;
-  let low = Math.log(constants().smallest_student);
-  let high = Math.log(s.maxParams ?? largestAffordable(s));
-  let starts: Start[] = [];
-  const within = (from: number, to: number, keep?: (start: Start | null) => void) => (x: number) => {
-    const found = bestTeacher(...cellOf(choice, Math.exp(x), Math.exp(from), Math.exp(to)), starts);
-    keep?.(found?.start ?? null);
-    return found === null ? Infinity : found.studentLoss * pull(choice, Math.exp(x), found.studentTokens);
-  };
-  let grid = linspace(low, high, GRID);
-  const scouted = grid.map((x) => scoutedLoss(...cellOf(choice, Math.exp(x), Math.exp(low), Math.exp(high))));
-  const bound = Math.min(...scouted);
-  const found: (Start | null)[] = [];
-  let curve = within(low, high, (start) => (found[found.length - 1] = start));
-  let best = argMin(
-    grid.map((x, i) => {
-      found.push(null);
-      return (1 - 2 * NEAR) * scouted[i]! < bound ? curve(x) : Infinity;
-    }),
-  );
-  starts = found.slice(Math.max(best - 1, 0), best + 2).filter((start) => start !== null);
-  let bottom: number | null = null;
-  for (let zoom = 1; zoom < choice.zooms; zoom++) {
-    [low, high] = [grid[Math.max(best - 1, 0)]!, grid[Math.min(best + 1, GRID - 1)]!];
-    grid = linspace(low, high, GRID);
-    curve = within(low, high);
-    bottom ??= valley(curve, low, high);
-    const left = Math.min(Math.floor(((bottom - low) / (high - low)) * (GRID - 1)), GRID - 2);
-    best = curve(grid[left]!) <= curve(grid[left + 1]!) ? left : left + 1;
-  }
-  return Math.exp(grid[best]!);
-}
-
-/** One student on what serving leaves of the bill, with the teachers allowed to a range of students. */
-function cellOf(choice: Choice, size: number, smallest: number, largest: number): [Cell, Bounds] {
-  const { s, ensemble } = choice;
-  const shares = sharesOf(s, makeTeacher({ name: "", params: 1, tokens: 1, exists: false }));
-  const left = Math.max(s.compute! - forwardFlop(s, size) * s.inferenceTokens, 1);
-  const repeated = (d: number) => (s.uniqueTokens === null ? d : Math.log(effectiveTokens(s, Math.exp(d))));
-  const cell = new Cell(
-    ensemble, Math.log(size), left, shares, Math.log(constants().smallest_ratio * smallest),
-    (params) => forwardFlop(s, params), repeated,
-  );
-  const bounds: Bounds = {
-    params: [Math.log(TEACHERS[0] * smallest), Math.log(TEACHERS[1] * largest)],
-    tokens: [Math.log(smallest), Math.log(TEACHERS[1] ** 2 * largest)],
-  };
-  return [cell, bounds];
 }
 
 /** The best share to be taught, on the same bill; nothing where an end of the range is best. */

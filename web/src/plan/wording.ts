@@ -1,4 +1,5 @@
 /** The words of a verdict. Mirrors `distillaw/planning/wording.py`: the page says what the command says. */
+import type { CellData } from "../data/bundle";
 import { budgetText, formatCount, formatFlop } from "../quantities";
 import type { Crossover } from "./crossover";
 import { type Answer, type Call } from "./decision";
@@ -27,6 +28,11 @@ export function chance(v: Verdict): string {
   if (v.call.verdict !== "too-close") return `${percent(v.call.probability)} likely`;
   if (!v.headline.isDecisive) return "no law reaches this question";
   return `distilling ${percent(v.call.distil)}, pretraining ${percent(v.call.pretrain)}`;
+}
+
+/** The same of a verdict that the user's own runs gave. */
+export function ofRuns(cell: CellData): string {
+  return cell.verdict === "too-close" ? "by your own paired runs" : `${percent(cell.probability)} likely, by your own paired runs`;
 }
 
 /** A loss or gain with the digits its noise supports: three, or four where they mean something. */

@@ -1,11 +1,12 @@
 /** The gain of one teacher over student sizes and tokens: what the map draws. Equal tokens, no cost of the teacher. */
+import { constants } from "../data/bundle";
 import { linspace, mean } from "../laws/numerics";
 import { effectiveTokens } from "../plan/bills";
 import { best } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
 import { teacherLosses } from "../plan/predictions";
 import { teacherOnLawText } from "../plan/textScale";
-import { efoldsOutside } from "../plan/voices";
+import { doubtAt, efoldsOutside } from "../plan/voices";
 
 export const COLUMNS = 56;
 export const ROWS = 40;
@@ -18,8 +19,8 @@ export interface Field {
   readonly gain: Float64Array;
   /** 1 outside the fitted range. */
   readonly outside: Float64Array;
-  /** 1 where the laws disagree on the sign. */
-  readonly split: Float64Array;
+  /** The gain over what it takes to be sure of its sign: beyond 1 distilling is better, below -1 training alone. */
+  readonly sure: Float64Array;
 }
 
 export function gainField(v: Verdict): Field {
@@ -37,7 +38,7 @@ export function gainField(v: Verdict): Field {
   const tokens = [Math.min(tLow!, x - 0.4) - 0.3, Math.max(tHigh!, x + 0.4) + 0.3] as const;
   const params = [Math.min(nLow!, y - 0.3) - 0.2, Math.max(nHigh!, y + 0.3) + 0.2] as const;
   const field = [0, 0, 0].map(() => new Float64Array(COLUMNS * ROWS)) as [Float64Array, Float64Array, Float64Array];
-  const [gain, outside, split] = field;
+  const [gain, outside, sure] = field;
   const sizes = linspace(params[0], params[1], ROWS);
   const budgets = linspace(tokens[0], tokens[1], COLUMNS);
   sizes.forEach((size, i) => {
@@ -45,23 +46,26 @@ export function gainField(v: Verdict): Field {
     budgets.forEach((budget, j) => {
       const fresh = effectiveTokens(s, 10 ** budget);
       const d = Math.log(fresh);
-      let [total, lowest, highest] = [0, Infinity, -Infinity];
+      let [total, squares, alone] = [0, 0, 0];
       ensemble.forEach((law, k) => {
         const own = law.supervised(n, d);
         const one = Math.exp(own) - Math.exp(law.distilled(n, d, t[k]!, own));
         total += one;
-        lowest = Math.min(lowest, one);
-        highest = Math.max(highest, one);
+        squares += one * one;
+        alone += Math.exp(own);
       });
       const at = i * COLUMNS + j;
-      gain[at] = (scale * total) / ensemble.length;
-      split[at] = lowest < 0 && highest > 0 ? 1 : 0;
+      const middle = total / ensemble.length;
+      gain[at] = scale * middle;
       const away = efoldsOutside(voice.range, {
         student_params: [10 ** size], student_tokens: [fresh], teacher_loss: [teacherLoss],
         tokens_per_param: [10 ** (budget - size)],
       });
       outside[at] = Object.keys(away).length ? 1 : 0;
+      const doubt = (doubtAt(voice.doubt, away) * alone) / ensemble.length;
+      const spread = Math.max(squares / ensemble.length - middle * middle, 0);
+      sure[at] = middle / (constants().sure_deviations * Math.sqrt(doubt * doubt + spread));
     });
   });
-  return { tokens, params, gain, outside, split };
+  return { tokens, params, gain, outside, sure };
 }

@@ -40,7 +40,7 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
       Plot.ruleX([Math.log10(range.best)], { stroke: COLORS.muted, strokeDasharray: "2 3" }),
       Plot.text([`best: ${formatCount(range.best, 2)}\ngrey: within ${share}`], {
-        x: Math.log10(range.best), frameAnchor: "top", lineAnchor: "top", dy: 4, fill: COLORS.muted, stroke: COLORS.paper,
+        x: Math.log10(range.best), frameAnchor: "top", lineAnchor: "top", dy: 4, fill: COLORS.ink, stroke: COLORS.paper,
         strokeWidth: 4,
       }),
       Plot.text(["without a teacher"], {

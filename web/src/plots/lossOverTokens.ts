@@ -30,7 +30,7 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
     y: { label: "↑ loss, nats per token", grid: true, nice: true, ticks: 6, domain: heights(points, here.map((h) => h.loss)) },
     marks: [
       hatch(HATCH),
-      crossing(v, ends),
+      crossing(v, ends, width < 420),
       Plot.areaY(points, { x: at, y1: (p) => p.alone.lower, y2: (p) => p.alone.upper, fill: COLORS.pretrain, fillOpacity: 0.16, clip: true }),
       Plot.areaY(points, { x: at, y1: (p) => p.distilled.lower, y2: (p) => p.distilled.upper, fill: COLORS.distil, fillOpacity: 0.18, clip: true }),
       outside(points, at),
@@ -60,20 +60,21 @@ function heights(points: LossPoint[], here: Interval[]): [number, number] {
 }
 
 /** The region in which supervised training catches up, where it lies in sight. */
-function crossing(v: Verdict, [low, high]: [number, number]): Plot.Markish {
+function crossing(v: Verdict, [low, high]: [number, number], isNarrow: boolean): Plot.Markish {
   const band = v.crossover;
   if (band === null || band.median === null) return null;
   const clip = (x: number | null, end: number) => Math.min(Math.max(x === null ? end : Math.log10(x), low), high);
   const [from, to] = [clip(band.lower, low), clip(band.upper, high)];
   const middle = Math.log10(band.median);
+  const isRight = middle > (low + high) / 2;
   const inSight = middle >= low && middle <= high;
   return [
     Plot.rectX([0], { x1: from, x2: to, fill: COLORS.muted, fillOpacity: 0.13 }),
     inSight ? Plot.ruleX([middle], { stroke: COLORS.muted, strokeDasharray: "2 3" }) : null,
     to - from > 0.02 * (high - low)
-      ? Plot.text([`pretraining catches up here: ${countTick(middle)}`], {
-          x: inSight ? middle : (from + to) / 2, frameAnchor: "bottom", dy: -6, fill: COLORS.muted, stroke: COLORS.paper,
-          strokeWidth: 4, textAnchor: middle > (low + 2 * high) / 3 ? "end" : middle < (2 * low + high) / 3 ? "start" : "middle",
+      ? Plot.text([`${isNarrow ? "" : "pretraining "}catches up: ${countTick(middle)}`], {
+          x: inSight ? middle : (from + to) / 2, frameAnchor: "bottom", dy: -6, fill: COLORS.ink, stroke: COLORS.paper,
+          strokeWidth: 4, textAnchor: isRight ? "end" : "start", dx: isRight ? -7 : 7,
         })
       : null,
   ];

@@ -1,7 +1,9 @@
 /** Where distilling pays from the teacher chosen: gain over student size and tokens. */
 import * as Plot from "@observablehq/plot";
+import { constants } from "../data/bundle";
 import { best } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
+import { frame, reaching } from "./contour";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { COLUMNS, type Field, ROWS, gainField } from "./field";
 
@@ -12,10 +14,6 @@ const FILLS = [-4, -3, -2, -1, 1, 2, 3, 4].map((k) => `var(--map-${k < 0 ? `p${-
 
 export function gainMap(v: Verdict, width: number): SVGElement {
   const field = gainField(v);
-  const base = {
-    x1: field.tokens[0], x2: field.tokens[1], y1: field.params[0], y2: field.params[1], width: COLUMNS, height: ROWS,
-    value: (x: number) => x, clip: true,
-  };
   // the outermost cells lie beyond the frame, so that no line runs along it
   const inner = (ends: readonly [number, number], cells: number): [number, number] => {
     const cell = (ends[1] - ends[0]) / (cells - 1);
@@ -36,11 +34,13 @@ export function gainMap(v: Verdict, width: number): SVGElement {
     y: { domain: y, ticks: logTicks(...y, 7), tickFormat: countTick, label: "↑ parameters of the student" },
     marks: [
       hatch(HATCH),
-      ...bands.map((level) =>
-        Plot.contour(Array.from(field.gain), { ...base, thresholds: [level], fill: color(Math.max(level, -1)), stroke: "none" }),
+      frame,
+      ...bands.map((level) => reaching(field, field.gain, level, { fill: color(Math.max(level, -1)) })),
+      reaching(field, field.outside, 0.5, { fill: `url(#${HATCH})` }),
+      reaching(field, field.gain, 0, { fill: "none", stroke: COLORS.ink, "stroke-width": 1.8 }),
+      ...[1, -1].map((side) =>
+        reaching(field, field.sure, side, { fill: "none", stroke: COLORS.ink, "stroke-width": 1.2, "stroke-dasharray": "5 3" }),
       ),
-      Plot.contour(Array.from(field.outside), { ...base, thresholds: [0.5], fill: `url(#${HATCH})`, stroke: "none" }),
-      Plot.contour(Array.from(field.gain), { ...base, thresholds: [0], fill: "none", stroke: COLORS.ink, strokeWidth: 1.8 }),
       Plot.text(levelLabels(field, here, width), {
         x: "x", y: "y", text: "text", fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 3.5, fontSize: 11.5,
       }),
@@ -51,6 +51,19 @@ export function gainMap(v: Verdict, width: number): SVGElement {
     ],
     color: { type: "identity" },
   }) as SVGElement;
+}
+
+/** Rows, as shares of the height, in which a line is looked for to be named. */
+const HEIGHTS = [0.3, 0.55, 0.8, 0.12, 0.42, 0.68];
+
+/** Columns between which one row of a field passes a level. */
+function crossings(values: Float64Array, level: number, row: number): number[] {
+  const found: number[] = [];
+  for (let j = 2; j < COLUMNS - 3; j++) {
+    const [a, b] = [values[row * COLUMNS + j]!, values[row * COLUMNS + j + 1]!];
+    if ((a - level) * (b - level) <= 0) found.push(j + (a === b ? 0 : (level - a) / (b - a)));
+  }
+  return found;
 }
 
 /** The value of each contour, where it meets one of a few rows; no label lies on another or on `here`. */
@@ -65,21 +78,16 @@ function levelLabels(field: Field, here: { x: number; y: number }, width: number
     found.every((q) => Math.abs(q.x - p.x) > (50 / width) * wide || Math.abs(q.y - p.y) > 0.06 * high) &&
     (Math.abs(here.x - p.x) > (75 / width) * wide || Math.abs(here.y - p.y) > 0.13 * high) &&
     Math.abs(p.x - (field.tokens[0] + wide / 2)) < (0.5 - 30 / width) * wide;
-  for (const level of LEVELS.slice(1, -1)) {
-    const text = level === 0 ? "equal" : `${level > 0 ? "+" : "−"}${Math.abs(level)}`;
-    for (const i of [0.3, 0.55, 0.8, 0.12, 0.42, 0.68].map((share) => Math.round(share * (ROWS - 1)))) {
-      let isDone = false;
-      for (let j = 2; j < COLUMNS - 3 && !isDone; j++) {
-        const [a, b] = [field.gain[i * COLUMNS + j]!, field.gain[i * COLUMNS + j + 1]!];
-        if ((a - level) * (b - level) > 0) continue;
-        const p = at(i, j + (a === b ? 0 : (level - a) / (b - a)));
-        if (isFree(p)) {
-          found.push({ ...p, text });
-          isDone = true;
-        }
-      }
-      if (isDone) break;
-    }
+  const lines = LEVELS.slice(1, -1).map((level) => ({
+    values: field.gain, level, text: level === 0 ? "equal" : `${level > 0 ? "+" : "−"}${Math.abs(level)}`,
+  }));
+  const sure = [1, -1].map((level) => ({ values: field.sure, level, text: `${Math.round(100 * constants().sure)} %` }));
+  for (const { values, level, text } of [...lines, ...sure]) {
+    const places = HEIGHTS.map((share) => Math.round(share * (ROWS - 1))).flatMap((i) =>
+      crossings(values, level, i).map((j) => at(i, j)),
+    );
+    const place = places.find(isFree);
+    if (place) found.push({ ...place, text });
   }
   return found;
 }

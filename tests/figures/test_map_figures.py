@@ -41,10 +41,10 @@ MAPS = {
 
 @pytest.mark.parametrize("name", MAPS)
 def test_every_map_can_be_drawn(name, tmp_path):
-    from distillaw.report.maps import save_figure
+    from distillaw.figures.maps import save_map
 
     found = MAPS[name]()
-    files = save_figure(found, tmp_path)
+    files = save_map(found, tmp_path)
     assert [f.suffix for f in files] == [".svg", ".png"]
     text = files[0].read_text()
     assert "outside the fitted range" in text and "surrogate-s1" in text
@@ -53,17 +53,17 @@ def test_every_map_can_be_drawn(name, tmp_path):
 
 
 def test_the_same_map_gives_the_same_drawing(tmp_path):
-    from distillaw.report.maps import save_figure
+    from distillaw.figures.maps import save_map
 
-    first, second = (save_figure(MAPS["gain"](), tmp_path / part)[0].read_text() for part in ("a", "b"))
+    first, second = (save_map(MAPS["gain"](), tmp_path / part)[0].read_text() for part in ("a", "b"))
     assert first == second
 
 
 def test_where_laws_disagree_is_dotted():
-    from distillaw.report.maps import draw
+    from distillaw.figures.maps import draw_map
 
-    figure = draw(MAPS["gain"]())
+    figure = draw_map(MAPS["gain"]())
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "laws disagree on the sign" in words
-    agreed = draw(MAPS["all inside"]())
+    agreed = draw_map(MAPS["all inside"]())
     assert "laws disagree on the sign" not in [text.get_text() for text in agreed.legends[0].get_texts()]

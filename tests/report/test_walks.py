@@ -6,10 +6,12 @@ import math
 import pytest
 from synthetic_study import write_study
 
+from distillaw.errors import DataError
+from distillaw.figures.walks import walks
 from distillaw.planning.record import read_study
 from distillaw.regime.diffusion import log_steps
 from distillaw.report.document import write_report
-from distillaw.report.wandering import walk_curves, walk_notes, walk_table, walks
+from distillaw.report.walks import walk_notes, walk_table, walks_picture
 
 PEAK = (10, 800)
 
@@ -42,7 +44,10 @@ def record(tmp_path):
 
 
 def test_a_study_without_distances_says_so(record):
-    assert walks(record) == [] and walk_curves([]) is None and "No run kept" in walk_notes([])[0]
+    assert walks(record) == []
+    with pytest.raises(DataError, match="No run kept"):
+        walks_picture([])
+    assert "No run kept its distances" in write_report(record.folder).read_text()
 
 
 def test_fits_are_of_the_peak_rate_alone_and_tell_the_two_laws_apart(record):
@@ -56,7 +61,7 @@ def test_fits_are_of_the_peak_rate_alone_and_tell_the_two_laws_apart(record):
     assert (power.fit.better, power.fit.p) == ("power", pytest.approx(0.3))
     notes = walk_notes(list(found.values()))
     assert "in 1 of 2 runs" in notes[0] and len(notes) == 1  # no noise scale, no word of it
-    picture = walk_curves(list(found.values()))
+    picture = walks_picture(list(found.values()))
     assert "50 after 1000 steps" in picture.alt and "‖w(t) − w(0)‖" in picture.svg
 
 

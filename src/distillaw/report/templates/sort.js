@@ -1,4 +1,4 @@
-// Sorting of tables and saving of figures; the page is complete without it.
+// Tables are sorted by a click on a heading; the page is complete without it.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((th, column) => {
@@ -20,19 +20,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
       table.tBodies[0].append(...rows);
     };
   });
-}
-for (const figure of document.querySelectorAll("figure[id]")) {
-  const svg = figure.querySelector("svg");
-  const button = document.createElement("button");
-  button.className = "save";
-  button.textContent = "Save as SVG";
-  button.onclick = () => {
-    const link = document.createElement("a");
-    const text = new XMLSerializer().serializeToString(svg);
-    link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
-    link.download = `${figure.id}.svg`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  };
-  figure.querySelector("figcaption").append(" ", button);
 }

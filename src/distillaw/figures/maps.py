@@ -6,6 +6,7 @@ are hatched: there a map is an extrapolation. Dotted: the laws disagree on which
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,10 +17,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from distillaw.figures.files import save_all
+from distillaw.figures.style import (
+    DASHED,
+    HATCH,
+    INK,
+    MUTED,
+    PAGE,
+    SERIES,
+    Look,
+    in_style,
+    new_figure,
+    set_title,
+)
 from distillaw.planning.maps import Axis, GridMap
 from distillaw.planning.teacher_curve import FLAT
-from distillaw.quantities import format_count
-from distillaw.report.svg import INK, MUTED, SERIES, new_figure, set_title, write_figure
+from distillaw.quantities import format_count, power_text
 
 Array = np.ndarray
 
@@ -31,27 +44,28 @@ _DIVERGING = LinearSegmentedColormap.from_list(
 )
 _DRAWN = 240
 """Rows and columns drawn at most: a contour needs no more."""
-_OUTSIDE, _DISAGREE = "///", "...."
+_OUTSIDE, _DISAGREE = HATCH, "...."
 _HATCH = (0.3, 0.3, 0.3, 0.38)
 _OUTSIDE_SAID = "outside the fitted range"
 _UNPAID = "no teacher can be paid for"
 _BOXED = {"facecolor": "white", "edgecolor": "none"}
 
 
-def draw(found: GridMap) -> Figure:
+@in_style
+def draw_map(found: GridMap, *, look: Look = PAGE) -> Figure:
     """The figure of a map."""
-    figure = _FIGURES[found.kind](found)
-    figure.suptitle(_heading(found), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    figure = _FIGURES[found.kind](found, look)
+    figure.suptitle(_heading(found), x=0.01, ha="left", fontsize="small", color=MUTED)
     return figure
 
 
-def save_figure(found: GridMap, folder: Path) -> list[Path]:
+def save_map(found: GridMap, folder: Path) -> list[Path]:
     """Draw a map and write it as SVG and PNG, each atomically; returns the files."""
-    return write_figure(draw(found), folder, found.name, style={"hatch.linewidth": 0.5})
+    return save_all(draw_map(found), folder, found.name, dpi=120)
 
 
-def _gain_figure(found: GridMap) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.9)
+def _gain_figure(found: GridMap, look: Look) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.9, look=look)
     _gain_panel(figure, ax, found)
     set_title(ax, found.title)
     handles = [
@@ -66,8 +80,8 @@ def _gain_figure(found: GridMap) -> Figure:
     return figure
 
 
-def _teacher_figure(found: GridMap) -> Figure:
-    figure, axes = new_figure(2, 2, width=9.6, height=7.4)
+def _teacher_figure(found: GridMap, look: Look) -> Figure:
+    figure, axes = new_figure(2, 2, width=9.6, height=7.4, look=look)
     panels = [("teacher_loss", axes[0][0]), ("teacher_params", axes[0][1]), ("teacher_tokens", axes[1][0])]
     for name, ax in panels:
         _quantity_panel(figure, ax, found, name)
@@ -81,8 +95,8 @@ def _teacher_figure(found: GridMap) -> Figure:
     return figure
 
 
-def _allocation_figure(found: GridMap) -> Figure:
-    figure, [[shares, sizes, gain]] = new_figure(1, 3, width=10.6, height=3.6)
+def _allocation_figure(found: GridMap, look: Look) -> Figure:
+    figure, [[shares, sizes, gain]] = new_figure(1, 3, width=10.6, height=3.6, look=look)
     C = found.x.values
     _stack(shares, found)
     for name, color in (
@@ -92,11 +106,11 @@ def _allocation_figure(found: GridMap) -> Figure:
     ):
         sizes.plot(C, found[name], color=color, label=found.layers[name].label)
     student = float(found.meta["student_params"])  # type: ignore[arg-type]
-    sizes.axhline(student, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="student parameters")
+    sizes.axhline(student, color=INK, linewidth=0.9, linestyle=DASHED, label="student parameters")
     sizes.set_yscale("log")
     counts = np.concatenate([found[name] for name in ("teacher_params", "student_tokens", "teacher_tokens")])
     _log_ticks(sizes, "y", counts, _tick)
-    sizes.legend(fontsize=7.5, framealpha=0.9, **_BOXED)
+    sizes.legend(fontsize="small", framealpha=0.9, **_BOXED)
     set_title(sizes, "sizes and tokens")
     gain.fill_between(
         C, found["gain_lowest"], found["gain_highest"], color=SERIES[0], alpha=0.18, linewidth=0
@@ -112,8 +126,8 @@ def _allocation_figure(found: GridMap) -> Figure:
     return figure
 
 
-def _teacher_size_figure(found: GridMap) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3)
+def _teacher_size_figure(found: GridMap, look: Look) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3, look=look)
     N, loss = found.x.values, found["student_loss"]
     ax.fill_between(
         N,
@@ -129,17 +143,17 @@ def _teacher_size_figure(found: GridMap) -> Figure:
     ax.plot(
         N, loss, color=SERIES[0], linewidth=2, label="mean of the laws" if len(by_law) > 1 else "distilled"
     )
-    ax.plot(
-        N, found["supervised_loss"], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="without a teacher"
-    )
-    _mark_flat(ax, found)
+    ax.plot(N, found["supervised_loss"], color=INK, linewidth=1, linestyle=DASHED, label="without a teacher")
     _log_axis(ax, "x", found.x)
+    best, lowest, flat = (found.meta[key] for key in ("best_teacher_params", "best_student_loss", "flat"))
+    assert isinstance(best, float) and isinstance(lowest, float) and isinstance(flat, Mapping)
+    mark_flat(ax, best=best, lowest=lowest, flat=flat)
     _outside_spans(ax, found)
     low, high = float(found["student_loss_lowest"].min()), float(found["supervised_loss"].max())
     ax.set_ylim(low - 0.35 * (high - low), high + 0.6 * (high - low))
     ax.set_ylabel("student loss, nats/token")
     set_title(ax, found.title)
-    ax.legend(fontsize=8, loc="upper left", framealpha=0.9, **_BOXED)
+    ax.legend(fontsize="small", loc="upper left", framealpha=0.9, **_BOXED)
     _legend(figure, [
         Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
         _key(_OUTSIDE, _OUTSIDE_SAID),
@@ -163,7 +177,7 @@ def _gain_panel(figure: Figure, ax: Axes, found: GridMap) -> None:
     _hatch(ax, x, y, layers["outside"], _OUTSIDE)
     bar = figure.colorbar(filled, ax=ax, ticks=levels, pad=0.02, aspect=28)
     bar.ax.set_yticklabels([f"{level:+g}" if level else "0" for level in levels])
-    bar.set_label("gain, nats/token", fontsize=8.5)
+    bar.set_label("gain, nats/token", fontsize="small")
     _finish_bar(bar)
 
 
@@ -184,13 +198,20 @@ def _quantity_panel(figure: Figure, ax: Axes, found: GridMap, name: str) -> None
     _hatch(ax, x, y, layers["outside"], _OUTSIDE)
     lines = ax.contour(x, y, values, levels=levels, colors=INK, linewidths=0.5)
     show: Callable[[float], str] = (lambda v: f"{v:.3g}") if is_loss else _tick
-    ax.clabel(lines, fmt=show, fontsize=7)
+    ax.clabel(lines, fmt=show, fontsize="x-small")
     set_title(ax, f"{layer.label}, {layer.unit}" if is_loss else layer.label)
 
 
 def _say(ax: Axes, text: str) -> None:
     ax.text(
-        0.5, 0.5, text, transform=ax.transAxes, ha="center", fontsize=9, color=INK, bbox={**_BOXED, "pad": 4}
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        fontsize="small",
+        color=INK,
+        bbox={**_BOXED, "pad": 4},
     )
 
 
@@ -207,26 +228,38 @@ def _stack(ax: Axes, found: GridMap) -> None:
             place = float(np.clip(widest / (len(share) - 1), 0.2, 0.8))
             at = round(place * (len(share) - 1))
             ax.text(found.x.values[at], base[at] + share[at] / 2, found.layers[name].label, ha="center", va="center",
-                    fontsize=8, color="white", fontweight="bold")  # fmt: skip
+                    fontsize="small", color="white", fontweight="bold")  # fmt: skip
         base = base + share
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
     set_title(ax, "shares of the compute")
 
 
-def _mark_flat(ax: Axes, found: GridMap) -> None:
-    best, flat = found.meta["best_teacher_params"], found.meta["flat"]
-    assert isinstance(best, float) and isinstance(flat, Mapping)
+def mark_flat(
+    ax: Axes,
+    *,
+    best: float,
+    lowest: float,
+    flat: Mapping[str, Any],
+    show: Callable[[float], str] = format_count,
+) -> None:
+    """The best teacher and the stretch of those as good, in words; the axis has its limits already.
+
+    Args:
+        ax: abscissa: the teacher.
+        best: the teacher of the best student.
+        lowest: loss of that student.
+        flat: `FlatRange.to_json()`.
+        show: how a teacher is written.
+    """
     ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
-    ax.plot(
-        [best], [found.meta["best_student_loss"]], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5
-    )
-    ends = ["the smallest here" if flat["is_open_below"] else format_count(flat["lower"]),
-            "the largest here" if flat["is_open_above"] else format_count(flat["upper"])]  # fmt: skip
-    said = f"best {format_count(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
-    place = np.log(best / found.x.values[0]) / np.log(found.x.values[-1] / found.x.values[0])
+    ax.plot([best], [lowest], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
+    ends = ["the smallest here" if flat["is_open_below"] else show(flat["lower"]),
+            "the largest here" if flat["is_open_above"] else show(flat["upper"])]  # fmt: skip
+    said = f"best {show(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
+    place = float(ax.transAxes.inverted().transform(ax.transData.transform((best, lowest)))[0])
     side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
-    ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize=8, color=INK)
+    ax.text(best, 0.03, said, transform=ax.get_xaxis_transform(), ha=side, fontsize="small", color=INK)
 
 
 def _axes_of(ax: Axes, found: GridMap) -> None:
@@ -240,7 +273,7 @@ def _log_axis(ax: Axes, which: str, axis: Axis) -> None:
     """Decades of a coordinate, in the numbers people write."""
     getattr(ax, f"set_{which}scale")("log")
     getattr(ax, f"set_{which}lim")(axis.values[0], axis.values[-1])
-    _log_ticks(ax, which, axis.values, _power if axis.unit == "FLOP" else _tick)
+    _log_ticks(ax, which, axis.values, power_text if axis.unit == "FLOP" else _tick)
     getattr(ax, f"set_{which}label")(f"{axis.label}, {axis.unit}" if axis.unit == "FLOP" else axis.label)
 
 
@@ -257,11 +290,7 @@ def _log_ticks(ax: Axes, which: str, values: Array, show: Callable[[float], str]
 
 
 def _tick(value: float) -> str:
-    return format_count(value, digits=1) if value < 1e15 else _power(value)
-
-
-def _power(value: float) -> str:
-    return f"{value:.0e}".replace("e+", "e")
+    return format_count(value, digits=1) if value < 1e15 else power_text(value)
 
 
 def _thinned(found: GridMap) -> tuple[Array, Array, dict[str, Array]]:
@@ -348,7 +377,7 @@ def _band_colors(
 
 
 def _finish_bar(bar: mpl.colorbar.Colorbar) -> None:
-    bar.ax.tick_params(length=2, labelsize=7.5)
+    bar.ax.tick_params(length=2, labelsize="small")
     bar.outline.set_visible(False)
 
 
@@ -357,7 +386,7 @@ def _key(pattern: str, label: str) -> Patch:
 
 
 def _legend(figure: Figure, handles: list) -> None:
-    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=7.5)
+    figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), fontsize="small")
 
 
 def _heading(found: GridMap) -> str:
@@ -375,7 +404,7 @@ def _heading(found: GridMap) -> str:
     return " · ".join(words)
 
 
-_FIGURES: Mapping[str, Callable[[GridMap], Figure]] = {
+_FIGURES: Mapping[str, Callable[[GridMap, Look], Figure]] = {
     "gain": _gain_figure,
     "teacher": _teacher_figure,
     "allocation": _allocation_figure,

@@ -1,0 +1,71 @@
+"""Long lines in a terminal: folded between words, with the next line indented. Pipes and files get them whole."""
+
+import io
+import re
+import shutil
+import sys
+import textwrap
+
+HANG = 2
+"""Columns by which what is folded is indented further."""
+
+
+def fold_in_terminal() -> None:
+    """Fold what is printed from now on, if standard output is a terminal."""
+    if sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
+        old = sys.stdout
+        sys.stdout = FoldedOutput(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
+
+
+def write_whole(text: str) -> None:
+    """Write to standard output what is not for eyes alone, unfolded."""
+    if isinstance(sys.stdout, FoldedOutput):
+        sys.stdout.write_whole(text)
+    else:
+        sys.stdout.write(text)
+
+
+class FoldedOutput(io.TextIOWrapper):
+    """A text stream whose lines are folded to the width of the terminal; codes and commands are left alone."""
+
+    _begun = ""
+
+    def write(self, text: str) -> int:
+        """Hold back a line until it has ended."""
+        *lines, rest = (self._begun + text).split("\n")
+        self._begun = ""
+        if lines:
+            width = shutil.get_terminal_size().columns
+            super().write("".join(f"{fold(line, width)}\n" for line in lines))
+        self._begun = rest
+        return len(text)
+
+    def write_whole(self, text: str) -> None:
+        """Write what a program may read: JSON, a script."""
+        self.flush()
+        super().write(text)
+
+    def flush(self) -> None:
+        """Write what has begun, too."""
+        if self._begun:
+            begun, self._begun = self._begun, ""
+            super().write(begun)
+        super().flush()
+
+
+def fold(line: str, width: int) -> str:
+    """A line as several of at most `width` columns, broken between words; codes and commands stay as they are."""
+    if len(line) <= width or "\x1b" in line or line.startswith("next: distillaw"):
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * _hang(line, width), break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False,
+    )  # fmt: skip
+
+
+def _hang(line: str, width: int) -> int:
+    """Where the next line begins: under the text that follows a label, else a little further in than this one."""
+    label = re.match(r"\s*(?:- )?\S+(?: \S+)*?\s{2,}(?=\S)", line)
+    if label is not None and label.end() <= width // 2:
+        return label.end()
+    return min(len(line) - len(line.lstrip()) + HANG, width // 2)

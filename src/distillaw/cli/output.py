@@ -1,0 +1,52 @@
+"""What every verb is asked about its output: --json and --quiet, and the two lines that --quiet leaves out.
+
+The answer goes to stdout; progress, notes and errors to stderr. With --quiet stderr has errors only, and stdout the
+answer without the command that is likely next.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+_GROUP = Group("Output", sort_key=1000)
+
+
+@Parameter(name="*", group=_GROUP)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How a verb answers; every verb takes it."""
+
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Print one JSON object instead of text: numbers at full precision, "schema_version": 1."""
+    quiet: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """The result only: no progress, no notes, no next command; stderr has errors alone."""
+
+    def say(self, message: str) -> None:
+        """A line of progress or a note on stderr."""
+        say(message, quiet=self.quiet)
+
+    def step(self, message: str) -> None:
+        """The same for one step of the work, indented under what it belongs to."""
+        self.say(f"  {message}")
+
+    def working(self, what: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Signs of life while something takes long; gives what takes the lines that the work says of itself."""
+        from distillaw.cli.progress import waiting
+
+        return waiting(what, quiet=self.quiet)
+
+    def suggest(self, command: str) -> None:
+        """The likely next command, as the last line of an answer for people."""
+        if not (self.quiet or self.json):
+            print(f"\nnext: {command}")
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr."""
+    if not quiet:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()

@@ -1,0 +1,180 @@
+"""How far a piece of work is, on stderr: a live bar in a terminal, a plain line now and then in a log, or nothing.
+
+Every verb that takes long uses this, studies too (display.py): amounts done, rate and time left in the same words.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from distillaw.cli.output import say
+from distillaw.quantities import format_count, format_seconds
+from distillaw.runs.pace import LOG_SECONDS, Pace, Telling
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Meter(Protocol):
+    """What counts the work."""
+
+    def advance(self, amount: float) -> None:
+        """So much more is done."""
+
+    def expect(self, amount: float) -> None:
+        """So much more is to be done than was known."""
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+
+
+@contextlib.contextmanager
+def metered(what: str, total: float, unit: str, *, quiet: bool = False) -> Iterator[Meter]:
+    """A meter for work whose extent is known.
+
+    Args:
+        what: a word or two for the bar.
+        total: how much there is to do, in units; may grow by `expect`.
+        unit: in the plural, e.g. tokens.
+        quiet: say nothing.
+    """
+    if quiet:
+        yield QuietMeter()
+    elif is_live():
+        with live_progress() as progress:
+            yield LiveMeter(progress, what, total, unit)
+    else:
+        yield LogMeter(what, total, unit)
+
+
+@contextlib.contextmanager
+def waiting(what: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Signs of life during work of which only its author knows how far it is.
+
+    Args:
+        what: what is being done, e.g. fitting.
+        quiet: say nothing.
+
+    Yields:
+        What takes the lines that the work itself says; a sign of life follows only where it has been silent.
+    """
+    if quiet:
+        yield lambda message: None
+    elif is_live():
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        from distillaw.cli.console import error_console
+
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, console=error_console(), transient=True) as progress:
+            progress.add_task(what, total=None)
+            yield lambda message: progress.console.print(f"  {message}", markup=False, soft_wrap=True)
+    else:
+        with _Heartbeat(what) as heartbeat:
+            yield heartbeat.say
+
+
+class _Heartbeat:
+    """A line in a log whenever nothing was said for LOG_SECONDS."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._ended = what, threading.Event()
+        self._began = self._said = time.monotonic()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "_Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def say(self, message: str) -> None:
+        """A line of the work."""
+        self._said = time.monotonic()
+        say(f"  {message}")
+
+    def _beat(self) -> None:
+        while not self._ended.wait(max(0.1, self._said + LOG_SECONDS - time.monotonic())):
+            if time.monotonic() - self._said >= LOG_SECONDS:
+                self.say(f"{self._what}: {format_seconds(time.monotonic() - self._began)} so far")
+
+
+def is_live() -> bool:
+    """Whether stderr is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def live_progress() -> "Progress":
+    """Bars that vanish at the end, with a share, a note and the time left."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from distillaw.cli.console import error_console
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
+        console=error_console(), transient=True, speed_estimate_period=60,
+    )  # fmt: skip
+
+
+class QuietMeter:
+    """Says nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Ignored."""
+
+    def expect(self, amount: float) -> None:
+        """Ignored."""
+
+    def note(self, message: str) -> None:
+        """Ignored."""
+
+
+class LiveMeter:
+    """One bar with rate and time left."""
+
+    def __init__(self, progress: "Progress", what: str, total: float, unit: str) -> None:
+        self._progress, self._unit, self._total = progress, unit, total
+        self._task = progress.add_task(what, total=total, note="")
+        self._pace = Pace()
+
+    def advance(self, amount: float) -> None:
+        """The bar grows."""
+        self._pace.add(amount)
+        rate = self._pace.rate
+        note = f"{format_count(rate)} {self._unit}/s" if rate else ""
+        self._progress.update(self._task, advance=amount, note=note)
+
+    def expect(self, amount: float) -> None:
+        """The bar shrinks."""
+        self._total += amount
+        self._progress.update(self._task, total=self._total)
+
+    def note(self, message: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(message, markup=False, highlight=False)
+
+
+class LogMeter:
+    """A line now and then."""
+
+    def __init__(self, what: str, total: float, unit: str) -> None:
+        self._telling = Telling(what, total, unit, self.note)
+
+    def advance(self, amount: float) -> None:
+        """A line every twenty seconds."""
+        self._telling.add(amount)
+
+    def expect(self, amount: float) -> None:
+        """More to do."""
+        self._telling.expect(amount)
+
+    def note(self, message: str) -> None:
+        """One line."""
+        say(f"  {message}")

@@ -1,0 +1,127 @@
+"""The verbs: where each lives, and its line in `distillaw --help`, so that the list imports none of them."""
+
+from collections.abc import Mapping
+
+from cyclopts import App
+from cyclopts.command_spec import CommandSpec
+
+VERBS: dict[str, tuple[str, str]] = {
+    "laws": ("distillaw.cli.laws:app", "List the laws known, and show one: coefficients, source, doubts."),
+    "predict": ("distillaw.cli.predict:predict", "Predict the loss of one student under one law."),
+    "fit": ("distillaw.cli.fit:fit", "Fit a law to a CSV, a Parquet file or a study folder."),
+    "cost": (
+        "distillaw.cli.cost:cost",
+        "Count parameters, FLOP, memory, time and money of a student and its teacher.",
+    ),
+    "teachers": (
+        "distillaw.cli.teachers:teachers",
+        "List real models that can be named as teachers: size, training tokens, tokenizer, sources.",
+    ),
+    "scout": ("distillaw.cli.scout:scout", "Measure candidate teachers on your own text, in bits per byte."),
+    "gap": (
+        "distillaw.cli.gap:gap",
+        "Find the best teacher for a student under each law, and why a stronger one can hurt.",
+    ),
+    "plan": ("distillaw.cli.plan:plan", "Decide: distil or pretrain, from which teacher, and how sure."),
+    "map": (
+        "distillaw.cli.map:draw_map",
+        "Draw where distilling pays, the best teachers, what the compute goes into: text, arrays, figures.",
+    ),
+    "study": ("distillaw.cli.study:app", "Design, dry-run, run, watch and extend a family of runs."),
+    "settle": (
+        "distillaw.cli.settle:settle",
+        "Settle whether to distil, from which teacher, by paired pilots that stop as soon as they may.",
+    ),
+    "train": ("distillaw.cli.train:train", "Train one run from a TOML file: pretrain or distil; resumable."),
+    "branch": (
+        "distillaw.cli.branch:branch",
+        "Fork a checkpoint at several batch sizes, find the critical one, also of distillation.",
+    ),
+    "cache": ("distillaw.cli.cache:app", "Build, inspect and verify teacher targets on disk."),
+    "prune": ("distillaw.cli.prune:prune", "Cut a student out of its teacher, in Hugging Face format."),
+    "distil": (
+        "distillaw.cli.distil:distil",
+        "Train a student from its start (cut, fresh, pretrained) with its teacher, its arms compared.",
+    ),
+    "recipe": (
+        "distillaw.cli.recipe:app",
+        "Make a small chat model of a teacher: prune, distil, instruct, evaluate, report.",
+    ),
+    "pareto": (
+        "distillaw.cli.pareto:pareto",
+        "Draw score against training compute: your models among the published ones.",
+    ),
+    "regime": (
+        "distillaw.cli.regime:regime",
+        "Choose batch, rate and warm-up of a run: every rule with its source, what a large batch wastes.",
+    ),
+    "large-batch": (
+        "distillaw.cli.large_batch:app",
+        "Compare large with small batches on images, with seeds: the large-batch paper's experiments.",
+    ),
+    "instruct": (
+        "distillaw.cli.instruct:app",
+        "Make chat models: conversations, preferences, a teacher's answers to learn from.",
+    ),
+    "evaluate": (
+        "distillaw.cli.evaluate:evaluate",
+        "Measure a finished model: held-out loss, calibration, benchmarks, judged chat.",
+    ),
+    "vocabulary": (
+        "distillaw.cli.vocabulary:app",
+        "Give a model more tokens for another language, or fewer: tokenizer, embedding, head.",
+    ),
+    "upcycle": (
+        "distillaw.cli.upcycle:upcycle",
+        "Make a mixture of experts that starts as copies of a dense model.",
+    ),
+    "worlds": (
+        "distillaw.cli.worlds:app",
+        "Make synthetic languages with an exact oracle: text, entropy, teachers.",
+    ),
+    "verify": (
+        "distillaw.cli.verify:app",
+        "Freeze predictions before runs, and score them on what was measured.",
+    ),
+    "report": ("distillaw.cli.report:report", "Write one HTML file from a study folder."),
+    "page": (
+        "distillaw.cli.page:page",
+        "Write the interactive planner: one HTML file that works without network.",
+    ),
+    "toys": (
+        "distillaw.cli.toys:app",
+        "Compute the capacity gap in its simplest form: a closed form and small MLPs.",
+    ),
+    "doctor": (
+        "distillaw.cli.doctor:doctor",
+        "Examine this machine: versions, devices, measured speed, disk, whether all works offline.",
+    ),
+    "completion": (
+        "distillaw.cli.completion:completion",
+        "Print the script that makes Tab complete commands, names and files in bash, zsh and fish.",
+    ),
+    "--install-completion": (
+        "distillaw.cli.completion:install",
+        "Install completion for your shell.",
+    ),
+}
+"""verb -> (import path, one line)."""
+
+
+class LazyVerb(CommandSpec):
+    """A verb named by its path. The line is for lists; its own --help is its docstring, with all paragraphs."""
+
+    def resolve(self, parent_app: App) -> App:
+        """Import it; cyclopts would put the line in place of the docstring."""
+        line, self.help = self.help, None
+        try:
+            return super().resolve(parent_app)
+        finally:
+            self.help = line
+
+
+def add_verbs(app: App, verbs: Mapping[str, tuple[str, str]]) -> None:
+    """Register verbs that are imported when they are called."""
+    for name, (path, line) in verbs.items():
+        # cyclopts wraps a path into its own CommandSpec, and has no public way to give another
+        app._commands[name] = LazyVerb(import_path=path, name=name, help=line)

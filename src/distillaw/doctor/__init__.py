@@ -1,0 +1,1 @@
+"""Whether this machine can train, and how fast: what `distillaw doctor` looks at."""

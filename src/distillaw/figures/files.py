@@ -1,0 +1,89 @@
+"""Figures as files: SVG, PNG and PDF on white, written atomically, the same bytes for the same figure."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from distillaw.errors import ConfigError
+from distillaw.figures.style import PAGE
+from distillaw.quantities import did_you_mean
+from distillaw.runs.files import write_with
+
+FORMATS = ("svg", "png", "pdf")
+DPI = 200
+"""Of a PNG."""
+# matplotlib writes the date otherwise
+_METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None, "Creator": "distillaw"}}
+
+
+def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> Path:
+    """Write a figure; the ending of the path says how. On white, without a date: the same figure, the same bytes.
+
+    Args:
+        figure: any that this package returns.
+        path: ends in .svg, .png or .pdf; folders are made where missing. Text stays text in SVG and PDF.
+        dpi: of a PNG.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: another ending.
+        RunError: the folder cannot be written.
+
+    Example:
+        >>> import distillaw as dl
+        >>> figure = dl.figures.loss_over_tokens("surrogate-s1", student_params=1e9, teacher_loss=2.1)
+        >>> dl.figures.save(figure, "loss.pdf").name  # doctest: +SKIP
+        'loss.pdf'
+    """
+    path = Path(path)
+    kind = checked_format(path.suffix.removeprefix("."), f"{path}: ")
+    write_with(path, lambda part: part.write_bytes(figure_bytes(figure, kind, name=path.stem, dpi=dpi)))
+    return path
+
+
+def save_all(
+    figure: Figure, folder: Path, name: str, *, formats: Sequence[str] = ("svg", "png"), dpi: float = DPI
+) -> list[Path]:
+    """Write a figure as NAME.svg, NAME.png ...; arguments as of `save`."""
+    return [save(figure, folder / f"{name}.{kind}", dpi=dpi) for kind in formats]
+
+
+def checked_format(kind: str, where: str = "") -> str:
+    """One of `FORMATS`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if kind not in FORMATS:
+        raise ConfigError(
+            f"{where}{kind!r}{did_you_mean(kind, FORMATS)} is no format of a figure; use {', '.join(FORMATS)}"
+        )
+    return kind
+
+
+def figure_bytes(
+    figure: Figure, kind: str, *, name: str, dpi: float = DPI, facecolor: str = "white"
+) -> bytes:
+    """What `save` writes; `name` seeds the ids of an SVG."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}), _layout_undone(figure):
+        figure.savefig(buffer, format=kind, dpi=dpi, facecolor=facecolor, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+@contextmanager
+def _layout_undone(figure: Figure) -> Iterator[None]:
+    """Put the panels back where they were: a layout starts from the last one and ends a hair beside it."""
+    before = [(ax, ax.get_position(original=True), ax.get_in_layout()) for ax in figure.axes]
+    try:
+        yield
+    finally:
+        for ax, place, is_laid_out in before:
+            ax.set_position(place)
+            ax.set_in_layout(is_laid_out)  # a position set by hand takes it out

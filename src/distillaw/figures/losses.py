@@ -1,0 +1,187 @@
+"""The two pictures of a study's losses: against the teacher's loss (the capacity gap) and against tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from distillaw.errors import DataError
+from distillaw.figures.bands import draw_band
+from distillaw.figures.style import (
+    DASHED,
+    INK,
+    MUTED,
+    PAGE,
+    PAPER,
+    SERIES,
+    Look,
+    count_axis,
+    in_style,
+    label_ends,
+    new_figure,
+    new_panels,
+    set_title,
+)
+from distillaw.fitting.result import FitResult, Prediction
+from distillaw.planning.cells import Cell
+from distillaw.planning.record import budget_text
+
+LINE = 0.062
+"""Height of a line of text over that of a panel of token curves."""
+
+
+@in_style
+def draw_gap(cells: Sequence[Cell], *, look: Look = PAGE) -> Figure:
+    """Student loss against teacher loss, one panel per student size (column) and token budget (row).
+
+    Raises:
+        DataError: no cell has been run with a teacher.
+    """
+    cells = [cell for cell in cells if cell.taught]
+    if not cells:
+        raise DataError("No student has been run both with and without a teacher yet.")
+    sizes, budgets = sorted({c.params for c in cells}), sorted({c.tokens for c in cells})
+    is_sparse = len(cells) <= 0.6 * len(sizes) * len(budgets)
+    if is_sparse or look.columns(len(sizes), panel=3.3) < len(
+        sizes
+    ):  # no grid of empty places, or no room for one
+        figure, panels, columns = new_panels(len(cells), panel=(3.3, 2.35), most=3, look=look)
+        for place, (ax, cell) in enumerate(zip(panels, cells, strict=True)):
+            _gap_panel(ax, cell, is_last=place + columns >= len(cells), is_first=place % columns == 0)
+        return figure
+    figure, axes = new_figure(
+        len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3, look=look
+    )
+    for row, budget in enumerate(budgets):
+        for column, size in enumerate(sizes):
+            cell = next((c for c in cells if (c.params, c.tokens) == (size, budget)), None)
+            if cell is None:
+                axes[row][column].set_axis_off()
+            else:
+                _gap_panel(axes[row][column], cell, is_last=row == len(budgets) - 1, is_first=column == 0)
+    return figure
+
+
+def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
+    color = SERIES[0]
+    x = [t.teacher_loss for t in cell.taught]
+    ax.axhline(cell.alone, color=INK, linestyle=DASHED, linewidth=1.1)
+    ax.plot(x, [t.loss for t in cell.taught], color=color)
+    for j, t in enumerate(cell.taught):
+        ax.plot([t.teacher_loss] * 2, [t.loss - t.half, t.loss + t.half], color=color, linewidth=1.1)
+        if len(t.seeds) > 1:
+            ax.plot([t.teacher_loss] * len(t.seeds), t.seeds, "o", color=color, markersize=2.2, alpha=0.6)
+        ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
+                markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
+        side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
+        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side),
+                    ha="center", va="bottom" if side > 0 else "top", textcoords="offset points", fontsize="small",
+                    color=MUTED, bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
+    set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
+    ax.margins(x=0.16, y=0.16)
+    ax.invert_xaxis()
+    ax.annotate("no\nteacher", (1.0, cell.alone), xycoords=("axes fraction", "data"), xytext=(3, 0), ha="left",
+                va="center", textcoords="offset points", fontsize="small", color=INK,
+                annotation_clip=False)  # fmt: skip
+    if is_last:
+        ax.set_xlabel("teacher loss, nats/token  (better →)")
+    if is_first:
+        ax.set_ylabel("student loss, nats/token")
+
+
+def short_teacher(teacher: str) -> str:
+    """A teacher's name where there is little room."""
+    return teacher.replace(" teacher", "").replace(" tokens", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One teacher's students of one size, or those without a teacher."""
+
+    name: str
+    color: str
+    tokens: Sequence[int]
+    losses: Sequence[float]
+    halves: Sequence[float]
+    law: Prediction | None
+    at: np.ndarray
+    """Tokens of `law`."""
+
+
+@in_style
+def draw_tokens(
+    cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | None = None, look: Look = PAGE
+) -> Figure:
+    """Student loss against tokens, with and without teachers, one panel per student size.
+
+    Args:
+        cells: of the study.
+        laws: its laws that may be drawn, by family: then the curves are theirs, with the interval of a new run.
+        look: how large.
+
+    Raises:
+        DataError: there are no cells.
+    """
+    sizes = sorted({c.params for c in cells})
+    if not sizes:
+        raise DataError("No student has been run without a teacher yet.")
+    figure, panels, columns = new_panels(len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=3, look=look)
+    colors = teacher_colors(cells)
+    for place, (ax, size) in enumerate(zip(panels, sizes, strict=True)):
+        own = [c for c in cells if c.params == size]
+        _token_panel(ax, own, _lines(own, colors, laws or {}))
+        ax.set_xlabel("training tokens")
+        if place % columns == 0:
+            ax.set_ylabel("student loss, nats/token")
+    return figure
+
+
+def teacher_colors(cells: Sequence[Cell]) -> dict[str, str]:
+    """A colour per teacher run, worst teacher first."""
+    found = {t.teacher_run: t.teacher_loss for cell in cells for t in cell.taught}
+    order = sorted(found, key=lambda run: -found[run])
+    return {run: SERIES[i % len(SERIES)] for i, run in enumerate(order)}
+
+
+def _lines(cells: Sequence[Cell], colors: Mapping[str, str], laws: Mapping[str, FitResult]) -> list[_Line]:
+    budgets = [c.tokens for c in cells]
+    at = np.geomspace(min(budgets), max(budgets), 60)
+    size = float(cells[0].params)
+    plain, taught = laws.get("supervised"), laws.get("distillation-reduced")
+    found = [_Line(name="no teacher", color=INK, tokens=budgets, losses=[c.alone for c in cells], at=at,
+                   halves=[float(c.seed_half) for c in cells],
+                   law=plain.predict(params=size, tokens=at) if plain else None)]  # fmt: skip
+    for run, color in colors.items():
+        points = [(c.tokens, t) for c in cells for t in c.taught if t.teacher_run == run]
+        if not points:
+            continue
+        one = points[0][1]
+        law = (
+            taught.predict(student_params=size, student_tokens=at, teacher_loss=one.teacher_loss)
+            if taught
+            else None
+        )
+        found.append(_Line(name=short_teacher(one.teacher), color=color, tokens=[d for d, _ in points], at=at, law=law,
+                           losses=[t.loss for _, t in points], halves=[t.half for _, t in points]))  # fmt: skip
+    return found
+
+
+def _token_panel(ax: Axes, cells: Sequence[Cell], lines: Sequence[_Line]) -> None:
+    for line in lines:
+        losses, halves = np.array(line.losses), np.array(line.halves)
+        if line.law is None:
+            ax.plot(line.tokens, losses, "o-", color=line.color, markersize=4)
+            ax.fill_between(
+                line.tokens, losses - halves, losses + halves, color=line.color, alpha=0.14, linewidth=0
+            )
+        else:
+            draw_band(ax, line.at, mean=line.law.mean, lower=line.law.lower, upper=line.law.upper, color=line.color,
+                      inside=line.law.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
+            ax.plot(line.tokens, losses, "o", color=line.color, markersize=4)
+        for x, loss, half in zip(line.tokens, losses, halves, strict=True):
+            ax.plot([x, x], [loss - half, loss + half], color=line.color, linewidth=1.1)
+    count_axis(ax, [float(c.tokens) for c in cells])
+    set_title(ax, f"{cells[0].label} student")
+    label_ends(ax, [(line.name, line.color, line.tokens[-1], line.losses[-1]) for line in lines], gap=LINE)

@@ -1,0 +1,220 @@
+"""Where a study's compute went, and the search for learning rate and batch that came before it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from distillaw.errors import DataError
+from distillaw.figures.style import INK, MUTED, PAGE, PAPER, SERIES, Look, in_style, new_figure, set_title
+from distillaw.planning.record import Run, StudyRecord
+from distillaw.quantities import format_count, power_text
+
+COOLDOWN = 0.2
+"""Share of a token budget spent cooling down, where study.json does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """One part of the bill."""
+
+    part: str
+    flop: float
+    seconds: float
+
+
+def executed_tokens(budgets: Sequence[int], cooldown: float) -> float:
+    """Tokens that one trunk with cooldown branches really trains on (spec experiments.md section 6.1).
+
+    (1 - c) D_max + c sum_i D_i
+    """
+    return (1 - cooldown) * max(budgets) + cooldown * sum(budgets)
+
+
+def compute_spent(record: StudyRecord) -> list[Spent]:
+    """FLOP executed by part, trunks counted once, tuning included; measured seconds beside them."""
+    cooldown = _cooldown(record)
+    trunks: dict[str, list[Run]] = {}
+    for run in record.runs:
+        trunks.setdefault(str(run.row.get("group") or run.run_id), []).append(run)
+    found: dict[str, list[float]] = {part: [0.0, 0.0] for part in PARTS}
+    for runs in trunks.values():
+        longest = max(runs, key=lambda run: run.tokens)
+        share = executed_tokens([run.tokens for run in runs], cooldown) / longest.tokens
+        for part, flop in _parts(longest):
+            if math.isfinite(flop):
+                found[part][0] += share * flop
+        seconds = longest.number("seconds")
+        found[_parts(longest)[0][0]][1] += seconds * share if math.isfinite(seconds) else 0.0
+    return [Spent(part=part, flop=flop, seconds=s) for part, (flop, s) in found.items() if flop > 0]
+
+
+PARTS = ("teacher training", "students without a teacher", "distilled students", "teacher logits", "search")
+
+
+def _parts(run: Run) -> list[tuple[str, float]]:
+    train, logits = run.number("train_flops"), run.number("teacher_flops_spent")
+    if not math.isfinite(logits):  # a table from before teachers were shared
+        logits = run.number("teacher_flops")
+    if run.purpose == "tuning":
+        return [("search", train + (logits if math.isfinite(logits) else 0.0))]
+    if run.row.get("role") == "teacher":
+        return [("teacher training", train)]
+    if run.teacher_run is None:
+        return [("students without a teacher", train)]
+    return [("distilled students", train), ("teacher logits", logits)]
+
+
+def _cooldown(record: StudyRecord) -> float:
+    spec = record.info.get("spec")
+    training = spec.get("training") if isinstance(spec, Mapping) else None
+    share = training.get("cooldown") if isinstance(training, Mapping) else None
+    return float(share) if isinstance(share, int | float) and 0 < share < 1 else COOLDOWN
+
+
+_NAMES, _NUMBERS = 1.75, 1.15
+"""Inches of the longest name of a part beside the bars, and of a number behind one, at the natural size."""
+
+
+@in_style
+def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
+    """FLOP by part as plain bars with their numbers written on.
+
+    Raises:
+        DataError: nothing has been spent.
+    """
+    if not spent:
+        raise DataError("No run has finished yet.")
+    total = sum(s.flop for s in spent)
+    figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75, look=look)
+    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * look.scale
+    ax = axes[0][0]
+    ax.grid(False)
+    rows = range(len(spent), 0, -1)
+    ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
+    for y, s in zip(rows, spent, strict=True):
+        number = f"{power_text(float(f'{s.flop:.3g}'))} ({100 * s.flop / total:.0f} %)"
+        ax.annotate(number, (s.flop, y), xytext=(5, 0), va="center", textcoords="offset points", fontsize="small",
+                    color=INK)  # fmt: skip
+    ax.set_yticks(list(rows), [s.part for s in spent])
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * look.scale / max(room, 0.3)))
+    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / look.scale)))))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
+    ax.set_xlabel("FLOP executed")
+    return figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One search of one arm: what was tried, what was chosen, and how that stands among the others."""
+
+    arm: str
+    size: str
+    quantity: str
+    """`peak learning rate` or `batch, tokens`."""
+    points: Sequence[tuple[float, float]]
+    """(value, held-out loss), ascending; those that diverged are missing."""
+    chosen: float | None
+    where: str
+    """`interior`, `at the edge`, or how far above the lowest."""
+    is_fine: bool
+
+    @property
+    def words(self) -> str:
+        """As a sentence has it."""
+        best = "none" if self.chosen is None else f"{self.chosen:.3g}"
+        return f"{self.arm} {self.size}: {self.quantity} {best}, {self.where}"
+
+
+QUANTITIES = {"learning_rate": ("peak_lr", "peak learning rate"), "batch": ("batch_tokens", "batch, tokens")}
+"""Searches by their key in tuning.json: the key of the value, and what it is called."""
+
+
+def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
+    """The searches of each arm and size, from tuning.json; arms without any are left out."""
+    arms = tuning.get("arms")
+    given = [a for a in arms if isinstance(a, Mapping)] if isinstance(arms, Sequence) else []
+    found = [{key: s for key in QUANTITIES if (s := _search(arm, key)) is not None} for arm in given]
+    return [one for one in found if one]
+
+
+def _search(arm: Mapping, key: str) -> Search | None:
+    found = arm.get(key)
+    name, quantity = QUANTITIES[key]
+    grid = found.get("grid", []) if isinstance(found, Mapping) else []
+    points = [(e.get(name), e.get("loss")) for e in grid if isinstance(e, Mapping)]
+    points = sorted((float(x), float(y)) for x, y in points if x is not None and y is not None)
+    if not points:
+        return None
+    best = arm[key].get("best")
+    chosen = float(best) if isinstance(best, int | float) else None
+    where, is_fine = _where(points, chosen, interior=bool(arm[key].get("interior")))
+    return Search(arm=str(arm.get("arm")), size=_size(arm), quantity=quantity, points=points, chosen=chosen,
+                  where=where, is_fine=is_fine)  # fmt: skip
+
+
+def _size(arm: Mapping) -> str:
+    params = arm.get("params")
+    return str(arm.get("size") or (format_count(float(params)) if isinstance(params, int | float) else ""))
+
+
+def _where(
+    points: Sequence[tuple[float, float]], chosen: float | None, *, interior: bool
+) -> tuple[str, bool]:
+    """Where the chosen value stands among those tried, and whether that is as it should be."""
+    lowest = min(loss for _, loss in points)
+    loss = next((y for x, y in points if chosen is not None and math.isclose(x, chosen, rel_tol=1e-6)), None)
+    if loss is not None and loss > lowest + 1e-9:
+        return f"{loss - lowest:.3f} above the lowest", False
+    return ("interior", True) if interior else ("at the edge", False)
+
+
+@in_style
+def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -> Figure:
+    """Loss against learning rate (above) and batch (below), a column for each arm and size.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not found:
+        raise DataError("This study ran no search: its rates are as the study file gives them.")
+    columns = look.columns(len(found), panel=2.35)
+    lines = -(-len(found) // columns)
+    figure, axes = new_figure(2 * lines, columns, width=2.35 * columns + 0.5, height=4.3 * lines, look=look)
+    for place in range(columns * lines):
+        line, column = divmod(place, columns)
+        arm = found[place] if place < len(found) else {}
+        for ax, key in zip((axes[2 * line][column], axes[2 * line + 1][column]), QUANTITIES, strict=True):
+            _draw_search(ax, arm[key], is_first=column == 0) if key in arm else ax.set_axis_off()
+        if one := next(iter(arm.values()), None):
+            set_title(axes[2 * line][column], f"{one.arm}, {one.size}")
+    return figure
+
+
+def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
+    ax.set_xlabel(search.quantity)
+    if is_first:
+        ax.set_ylabel("loss, nats/token")
+    x, y = zip(*search.points, strict=True)
+    ax.plot(x, y, color=SERIES[0])
+    for px, py in search.points:
+        is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
+        ax.plot(px, py, "o", markersize=6, markeredgecolor=SERIES[0], markeredgewidth=1.3,
+                markerfacecolor=SERIES[0] if is_chosen else PAPER)  # fmt: skip
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(list(x)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    is_rate = search.quantity == QUANTITIES["learning_rate"][1]
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}" if is_rate else f"{v:,.0f}"))
+    ax.tick_params(axis="x", labelsize="small", colors=MUTED)
+    ax.margins(x=0.14, y=0.14)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.2 * (high - low))  # room for the words above the curve
+    color = INK if search.is_fine else SERIES[1]
+    ax.text(
+        0.5, 0.98, search.where, transform=ax.transAxes, ha="center", va="top", fontsize="small", color=color
+    )

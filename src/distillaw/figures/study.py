@@ -1,0 +1,288 @@
+"""Figures of a study folder: those of its report, for papers and slides.
+
+Every function takes the folder that `study run` wrote (or a record of it), a width and a font size, and returns a
+`matplotlib.figure.Figure`. What a study cannot show is a `DataError` with the reason.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from distillaw.errors import DataError
+from distillaw.figures.calibrated import calibrated_groups, draw_calibration
+from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
+from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
+from distillaw.figures.frozen import NONE_SCORED, draw_frozen
+from distillaw.figures.intervals import draw_coverage, draw_hold_outs
+from distillaw.figures.intervals import hold_outs as hold_outs_of
+from distillaw.figures.losses import draw_gap, draw_tokens
+from distillaw.figures.paid import draw_paid, paid_cells
+from distillaw.figures.spending import compute_spent as spent_by_part
+from distillaw.figures.spending import draw_searches, draw_spent
+from distillaw.figures.spending import searches as searches_of
+from distillaw.figures.style import Look
+from distillaw.figures.walks import draw_walks, walks
+from distillaw.planning.cells import measured_cells
+from distillaw.planning.record import StudyRecord, read_study
+from distillaw.verifying.frozen import frozen_files, predictions_folder
+from distillaw.verifying.scorecard import score_places
+from distillaw.verifying.scoring import Scored
+
+Study = str | Path | StudyRecord
+
+
+def capacity_gap(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Student loss against teacher loss: is a stronger teacher ever worse?
+
+    A panel for each student size (column) and token budget (row). Abscissa: held-out loss of the teacher, nats/token,
+    better to the right; ordinate: held-out loss of the student, nats/token. Circles are means over seeds, the best
+    teacher filled; bars the 90 % interval of the paired difference from the same student without a teacher, which is
+    dashed; small dots single seeds.
+
+    Args:
+        study: the folder, or a record of it.
+        width: inches, or `single` or `double` for one or two columns of a paper; by default what the panels need.
+        font_size: points; 8 by default where a width is given.
+
+    Raises:
+        CacheError: no such folder, or no study.
+        ConfigError: a width or font size that makes no sense.
+        DataError: no student has been run both with and without a teacher.
+
+    Example:
+        >>> import distillaw as dl
+        >>> figure = dl.figures.capacity_gap("out/quickstart", width="double")  # doctest: +SKIP
+        >>> figure.savefig("gap.pdf")  # doctest: +SKIP
+    """
+    return draw_gap(measured_cells(_record(study)), look=Look.of(width, font_size))
+
+
+def token_curves(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Student loss against training tokens, with and without teachers, a panel for each student size.
+
+    Abscissa: tokens, logarithmic; ordinate: held-out loss, nats/token. Black: no teacher, bars the 90 % interval over
+    seeds; colours: one teacher each, bars the 90 % interval of the paired difference from black. Where the study's
+    fitted laws may be drawn, the curves are theirs, with the 90 % interval of a new run, dashed and hatched outside the
+    fitted range; otherwise lines join the points.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no student has been run without a teacher; others as of `capacity_gap`.
+    """
+    record = _record(study)
+    return draw_tokens(measured_cells(record), laws=study_laws(record), look=Look.of(width, font_size))
+
+
+def predicted_measured(
+    study: Study, *, width: float | str | None = None, font_size: float | None = None
+) -> Figure:
+    """What the laws fitted on a study reproduce of its runs, and what they miss.
+
+    A row for each law. Left: predicted against measured loss, nats/token, with the diagonal; right: predicted minus
+    measured in per cent, with a band of the root mean square. Laws that the runs do not identify are not drawn.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no law of this study may be drawn; others as of `capacity_gap`.
+    """
+    record = _record(study)
+    laws = fitted_laws(record)
+    if not laws:
+        raise DataError(
+            f"{record.folder}: no law of this study may be drawn: none is fitted in laws/, or the runs do not identify "
+            f"it. `distillaw fit {record.folder} --law supervised` says why; `distillaw study new --kind supervised` "
+            "writes a design that identifies one"
+        )
+    return draw_fits(laws, look=Look.of(width, font_size))
+
+
+def frozen_predictions(
+    study: Study, *, width: float | str | None = None, font_size: float | None = None
+) -> Figure:
+    """Predictions frozen before the runs against what was then measured.
+
+    Ordinate: predicted minus measured, per cent of the loss, with the frozen 90 % interval; a bar across zero held
+    (dot), another missed (cross). A block for each forecaster, cells farther beyond the fitted runs to the right; a
+    panel for losses and one for gains over no teacher.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
+    """
+    return draw_frozen(_scored(_record(study)), look=Look.of(width, font_size))
+
+
+def coverage(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """How often intervals frozen before the runs held, against how often they promised to.
+
+    Abscissa: the level of the interval, per cent; ordinate: measured values inside, per cent, with Wilson's 90 %
+    interval (predictions of one law err together, so it is too narrow); a curve for each forecaster, a panel for losses
+    and one for gains. On the dashed diagonal intervals keep their word.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
+    """
+    return draw_coverage(_scored(_record(study)), look=Look.of(width, font_size))
+
+
+def hold_outs(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """How well a study's laws predicted the larger runs that were held out from them.
+
+    The smallest 40 to 80 % of the runs are fitted, the others predicted. Bars: mean half width of the 90 % interval;
+    dots: root mean square error, both in per cent of the loss; above, how many lay inside. Abscissa: decades of compute
+    beyond the fitted runs.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no law of this study had runs enough; others as of `capacity_gap`.
+    """
+    return draw_hold_outs(hold_outs_of(_record(study)), look=Look.of(width, font_size))
+
+
+def isoflop(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Loss against student size at equal compute, without a teacher and from the best ones.
+
+    A panel for each compute: training of the student and forward passes of its teacher, FLOP. Abscissa: non-embedding
+    parameters, logarithmic; ordinate: held-out loss, nats/token. Dots: runs, read off between their token budgets,
+    rings up to a quarter beyond them; bars the 90 % interval over seeds and of that reading. Curves: the study's
+    laws where they may be drawn, with the interval of a new run, dashed and hatched outside the fitted range.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no three sizes meet at one compute; others as of `capacity_gap`.
+    """
+    record = _record(study)
+    return draw_isoflop(iso_budgets(record), laws=study_laws(record), look=Look.of(width, font_size))
+
+
+def pareto(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Loss against the compute that was paid, and what nobody beats for less, with and without a teacher.
+
+    Abscissa: FLOP, logarithmic: training of the student and forward passes of its teacher (left), and the training of
+    the teacher as well (right). Ordinate: held-out loss, nats/token; bars 90 %, as in `token_curves`. Filled: unbeaten
+    by any other of its colour at no more compute; steps join them.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
+    """
+    record = _record(study)
+    return draw_paid(paid_cells(record, measured_cells(record)), look=Look.of(width, font_size))
+
+
+def compute_spent(
+    study: Study, *, width: float | str | None = None, font_size: float | None = None
+) -> Figure:
+    """FLOP executed by part: teachers, students, the teachers' forward passes, searches.
+
+    Bars with their numbers written on, model FLOP; token budgets of one trunk share its training, which counts once.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no run has finished; others as of `capacity_gap`.
+    """
+    return draw_spent(spent_by_part(_record(study)), look=Look.of(width, font_size))
+
+
+def searches(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """The searches for learning rate (above) and batch (below), a column for each arm and size.
+
+    Ordinate: held-out loss, nats/token; the chosen value is filled and said to be interior, at the edge or above the
+    lowest.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: the study ran no search; others as of `capacity_gap`.
+    """
+    return draw_searches(searches_of(_record(study).tuning), look=Look.of(width, font_size))
+
+
+def weight_distances(
+    study: Study, *, width: float | str | None = None, font_size: float | None = None
+) -> Figure:
+    """How far the weights went from where they began, against the logarithm of the step, a panel for each size.
+
+    Euclidean distance over all weights; black without a teacher, blue with one; dotted in warm-up and decay; dashed,
+    a + b ln t fitted at the peak rate.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no run kept its distances; others as of `capacity_gap`.
+    """
+    return draw_walks(walks(_record(study)), look=Look.of(width, font_size))
+
+
+def calibration(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+    """Calibration errors against the text and against the teacher, and KL(teacher || student), over the teacher's loss.
+
+    A line for each student size and token budget; better teachers to the right; dashed, the same student without a
+    teacher. Errors in per cent in 21 equal bins, KL in nats/token; bars are 90 % intervals over documents.
+
+    Args:
+        study: as in `capacity_gap`.
+        width: likewise.
+        font_size: likewise.
+
+    Raises:
+        DataError: no taught student has measured it; others as of `capacity_gap`.
+    """
+    return draw_calibration(calibrated_groups(_record(study)), look=Look.of(width, font_size))
+
+
+def _record(study: Study) -> StudyRecord:
+    return study if isinstance(study, StudyRecord) else read_study(Path(study))
+
+
+def _scored(record: StudyRecord) -> list[Scored]:
+    """Frozen predictions with what was measured; those that do not count are left out."""
+    if not frozen_files(predictions_folder(record.folder)):
+        raise DataError(
+            f"{record.folder}: nothing was predicted before its runs; `distillaw verify freeze` does it"
+        )
+    rows = [row for row in score_places([record.folder]).predictions if row.counts]
+    if not rows:
+        raise DataError(
+            f"{record.folder}: {NONE_SCORED} `distillaw verify score {record.folder}` says what is missing"
+        )
+    return rows

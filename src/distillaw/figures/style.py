@@ -1,0 +1,271 @@
+"""House style of every figure: palette, sizes, panels, and axes of counts.
+
+Figures are made without pyplot: nothing is left behind but the figure. A drawing function is decorated with `in_style`
+and takes a `Look`; inside it sizes of text are relative ("small"), so that they follow the font size asked for.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from distillaw.errors import ConfigError
+from distillaw.planning.record import budget_text
+from distillaw.quantities import power_text
+
+P = ParamSpec("P")
+INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+"""Okabe and Ito's colour-blind-safe palette, in the order used here; black is kept for "no teacher"."""
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 1.5))
+Z90 = 1.6449
+"""Half of a 90 % interval in standard errors."""
+HATCH = "///"
+"""Outside the range that was fitted."""
+BASE_SIZE = 9.3
+"""Points of the text of a figure at its natural size."""
+WIDTHS = {"single": 3.35, "double": 6.9}
+"""Inches of one and of two columns of a paper."""
+PAPER_SIZE = 8.0
+"""Points of the text where a width is asked for and no font size."""
+_STYLE = {
+    "svg.fonttype": "none",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "hatch.linewidth": 0.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.unicode_minus": True,
+    "legend.frameon": False,
+    "legend.fontsize": "small",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How large a figure is to be."""
+
+    width: float | None = None
+    """Inches; None: what its panels need."""
+    font_size: float = BASE_SIZE
+    """Points of axis labels; names inside are a sixth smaller."""
+
+    @classmethod
+    def of(cls, width: float | str | None, font_size: float | None) -> "Look":
+        """From what a user asks for.
+
+        Args:
+            width: inches, `single` or `double` (a column, or two, of a paper); None: what the panels need.
+            font_size: points; by default 8 where a width is given.
+
+        Raises:
+            ConfigError: neither a number of inches nor one of the two words; a font that cannot be read.
+        """
+        default = BASE_SIZE if width is None else PAPER_SIZE
+        size = default if font_size is None else font_size
+        if not 4 <= size <= 24:
+            raise ConfigError(f"font_size {size:g}: points between 4 and 24; papers use 7 to 9")
+        if isinstance(width, str):
+            if width not in WIDTHS:
+                raise ConfigError(f"width {width!r}: inches, or one of {', '.join(WIDTHS)}")
+            return cls(width=WIDTHS[width], font_size=size)
+        if width is not None and not 1.5 <= width <= 40:
+            raise ConfigError(
+                f"width {width:g}: inches between 1.5 and 40; a column of a paper has about 3.35"
+            )
+        return cls(width=width, font_size=size)
+
+    @property
+    def scale(self) -> float:
+        """Size of the text over that of a figure at its natural size."""
+        return self.font_size / BASE_SIZE
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For matplotlib."""
+        return _STYLE | {"font.size": self.font_size}
+
+    def columns(self, count: int, *, panel: float) -> int:
+        """How many of `count` panels stand side by side, where one needs `panel` inches at the natural size."""
+        if self.width is None:
+            return count
+        return max(1, min(count, int(1.15 * self.width / (panel * self.scale))))
+
+    def size(self, *, width: float, height: float) -> tuple[float, float]:
+        """Inches of a figure whose natural size is given."""
+        return self.width or width * self.scale, height * self.scale
+
+
+PAGE = Look()
+"""As on the pages that we write."""
+
+
+def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw with the house style and the size of text of the keyword `look` (by default `PAGE`)."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        look = kwargs.get("look", PAGE)
+        assert isinstance(look, Look)
+        with mpl.rc_context(look.settings):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(
+    rows: int, columns: int, *, width: float, height: float, look: Look = PAGE
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of small panels in house style.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        width: inches at the natural size; `look` may ask for another width.
+        height: likewise.
+        look: how large it is to be.
+    """
+    with mpl.rc_context(look.settings):
+        figure = Figure(figsize=look.size(width=width, height=height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax in axes.flat:
+            ax.grid(True, axis="y")
+            ax.set_axisbelow(True)
+            ax.tick_params(length=3, width=0.7)
+    return figure, axes.tolist()
+
+
+def new_panels(
+    count: int,
+    *,
+    panel: tuple[float, float],
+    look: Look,
+    margin: tuple[float, float] = (0.6, 0.3),
+    most: int = 12,
+) -> tuple[Figure, list[Axes], int]:
+    """A figure of `count` panels side by side, in as many rows as the width asks for.
+
+    Args:
+        count: of panels.
+        panel: inches of one, at the natural size.
+        look: how large the figure is to be.
+        margin: inches around all of them.
+        most: panels in a row.
+
+    Returns:
+        The figure, its panels row by row, and how many stand in a row.
+    """
+    columns = min(most, look.columns(count, panel=panel[0]))
+    rows = -(-count // columns)
+    figure, axes = new_figure(rows, columns, width=columns * panel[0] + margin[0], height=rows * panel[1] + margin[1],
+                              look=look)  # fmt: skip
+    panels = [ax for line in axes for ax in line]
+    for ax in panels[count:]:
+        ax.set_axis_off()
+    return figure, panels[:count], columns
+
+
+def set_title(ax: Axes, text: str) -> None:
+    """What a panel shows, bold, at its left."""
+    ax.set_title(text, loc="left", fontsize=mpl.rcParams["font.size"], fontweight="bold", color=INK)
+
+
+def count_axis(ax: Axes, values: Sequence[float], *, axis: str = "x") -> None:
+    """A logarithmic axis of counts with a tick at each value, written 150k or 1.8M."""
+    getattr(ax, f"set_{axis}scale")("log")
+    line = ax.xaxis if axis == "x" else ax.yaxis
+    line.set_major_locator(FixedLocator(_apart(sorted(set(values)))))
+    line.set_minor_locator(NullLocator())
+    line.set_major_formatter(FuncFormatter(lambda value, _: budget_text(value)))
+
+
+def _apart(values: list[float], least: float = 0.13) -> list[float]:
+    """Those that leave room for their names: a share of the axis from one to the next, the ends first."""
+    if len(values) < 3:
+        return values
+    logs = [math.log(value) for value in values]
+    room = least * (logs[-1] - logs[0])
+    kept = [0]
+    for i in range(1, len(values) - 1):
+        if logs[i] - logs[kept[-1]] >= room and logs[-1] - logs[i] >= room:
+            kept.append(i)
+    return [values[i] for i in (*kept, len(values) - 1)]
+
+
+def power_axis(ax: Axes) -> None:
+    """A logarithmic abscissa in powers of ten as people write them; within two decades, a few round numbers."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    if high / low >= 100:
+        ax.xaxis.set_major_locator(LogLocator(numticks=8))
+    else:
+        ax.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
+    ax.set_xlim(low, high)
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10 ... between two numbers, or evenly spaced ones where fewer than three lie there."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1.0, 3.0) if high / low > 12 else (1.0, 2.0, 5.0)
+    found = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+    return found if len(found) >= 3 else [float(v) for v in MaxNLocator(3).tick_values(low, high)]
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: float) -> None:
+    """Names at the right of an axis, moved apart where they would overlap.
+
+    Args:
+        ax: drawn; its limits do not change any more.
+        ends: name, colour, x and y of the end of each line.
+        gap: height of a line of text over that of the axes.
+    """
+    low, high = ax.get_ylim()
+    placed = spread([y for *_, y in ends], (high - low) * gap)
+    for (name, color, x, end), y in zip(ends, placed, strict=True):
+        ax.annotate(name, (x, end), xytext=(1.03, (y - low) / (high - low)), textcoords="axes fraction", va="center",
+                    fontsize="small", color=color, annotation_clip=False,
+                    arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
+                                "shrinkB": 3})  # fmt: skip
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Positions as near as possible to those wanted, in the same order, at least `gap` apart.
+
+    Pools neighbours that are too close and centres each pool on its mean, as in isotonic regression.
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    pools: list[tuple[float, list[int]]] = []  # (mean of wanted - offset, members)
+    for rank, index in enumerate(order):
+        pools.append((wanted[index] - rank * gap, [index]))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (low, first), (high, second) = pools[-2:]
+            share = len(second) / (len(first) + len(second))
+            pools[-2:] = [(low * (1 - share) + high * share, first + second)]
+    placed, rank = [0.0] * len(wanted), 0
+    for base, members in pools:
+        for index in members:
+            placed[index] = base + rank * gap
+            rank += 1
+    return placed

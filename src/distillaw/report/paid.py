@@ -1,0 +1,80 @@
+"""Caption, words and numbers of loss against the compute that was paid."""
+
+from collections.abc import Sequence
+
+from distillaw.accounting.scenarios import Scenario
+from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier
+from distillaw.pareto.frontier import Place
+from distillaw.quantities import flop_text
+from distillaw.report.content import Table, Value, number
+from distillaw.report.picture import Picture
+
+TITLE = "What the compute buys: loss against everything paid"
+
+
+def paid_picture(paid: Sequence[Paid]) -> Picture:
+    """Loss against compute.
+
+    Raises:
+        DataError: no student has been run both with and without a teacher.
+    """
+    return Picture(
+        name="pareto", title=TITLE, figure=draw_paid(paid),
+        alt="Student loss against compute paid. " + " ".join(paid_sentences(paid)),
+        caption="Left, the student's training and its teacher's forward passes are paid; right, the teacher's "
+        "training as well, as if for this one student. Every run pays for itself: no trunk is shared. Black: no "
+        "teacher, bars: 90 % interval over seeds; blue: distilled, bars: 90 % interval of the paired difference from "
+        "no teacher. Filled: not beaten by its own colour at equal or less compute; steps join them.",
+    )  # fmt: skip
+
+
+def paid_sentences(paid: Sequence[Paid]) -> list[str]:
+    """Where distilled students are ahead of what no teacher gives for as much, and where behind."""
+    found = [frontier(paid, scenario) for scenario in SCENARIOS]
+    return [_sentence(one) for one in found if one.places]
+
+
+def _sentence(found: Frontier) -> str:
+    asked = [(p, q) for p, q in found.places if q.ahead is not None]
+    lead = SCENARIOS[found.scenario].capitalize()
+    if not asked:
+        return f"{lead}: every distilled student costs more than any without a teacher here, so none can be compared."
+    said = (
+        f"{lead}: of {len(asked)} distilled students that no other distilled one beats for less, {len(found.better)} "
+        f"are better than the best without a teacher at no more compute, {len(found.worse)} worse, beyond the 90 % "
+        "interval of the difference"
+    )
+    best = max(asked, key=lambda pair: pair[1].ahead or 0.0)
+    return f"{said}. {_most(found, *best)}" if (best[1].ahead or 0.0) > 0 else f"{said}."
+
+
+def _most(found: Frontier, paid: Paid, where: Place) -> str:
+    assert where.best is not None and where.ahead is not None
+    return (
+        f"Most is gained by {paid.name}: {paid.loss:.3f} nats/token for {flop_text(paid.compute(found.scenario))}, "
+        f"{where.ahead:.3f} below {where.best.name} ({flop_text(where.best.compute)})."
+    )
+
+
+def paid_table(paid: Sequence[Paid]) -> Table:
+    """Every cell with its loss and its bill, cheapest first."""
+    marks = {scenario: frontier(paid, scenario) for scenario in SCENARIOS}
+    rows = [_row(one, marks) for one in sorted(paid, key=lambda p: p.compute(Scenario.INFERENCE))]
+    parts = ("student, FLOP", "teacher logits, FLOP", "teacher training, FLOP")
+    paid_names = (f"paid, {words}" for words in SCENARIOS.values())
+    return Table(
+        columns=["student", "loss", "± 90 %", *parts, *paid_names, "unbeaten by its own kind"], rows=rows
+    )
+
+
+def _row(paid: Paid, marks: dict[Scenario, Frontier]) -> list[Value]:
+    unbeaten = [SCENARIOS[s] for s, found in marks.items() if paid in (*found.alone, *found.taught)]
+    parts = (paid.student, paid.logits, paid.teacher, *(paid.compute(scenario) for scenario in SCENARIOS))
+    return [
+        Value(text=paid.name, sort=paid.name, kind="text"), number(paid.loss, 4), number(paid.half, 4),
+        *(_flop(part) for part in parts), Value(text="; ".join(unbeaten), sort="; ".join(unbeaten), kind="text"),
+    ]  # fmt: skip
+
+
+def _flop(value: float) -> Value:
+    return Value(text=flop_text(value).removesuffix(" FLOP") if value == value else "unknown", sort=value)

@@ -1,0 +1,60 @@
+"""Rate and time left of work in progress, as lines for a log: the same words wherever they come from."""
+
+import time
+from collections.abc import Callable
+
+from distillaw.quantities import format_count, format_seconds
+
+LOG_SECONDS = 20.0
+"""Between two lines."""
+
+
+class Pace:
+    """Units per second since work was first heard of: starting workers and loading teachers is no part of it."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._amount = 0.0
+
+    def add(self, amount: float) -> None:
+        """So much was done since the last call; what came with the first came before the clock."""
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._amount += amount
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second; None until there is something to count, and a second to count it in."""
+        if self._began is None or not self._amount:
+            return None
+        elapsed = time.monotonic() - self._began
+        return self._amount / elapsed if elapsed > 1 else None
+
+
+class Telling:
+    """Tells how far work is, every LOG_SECONDS once there is a rate."""
+
+    def __init__(self, what: str, total: float, unit: str, say: Callable[[str], None]) -> None:
+        self._what, self._total, self._unit, self._say = what, total, unit, say
+        self.done, self._pace = 0.0, Pace()
+        self._began = self._said = time.monotonic()
+
+    def add(self, amount: float = 1) -> None:
+        """So much more is done."""
+        self.done += amount
+        self._pace.add(amount)
+        now, rate = time.monotonic(), self._pace.rate
+        if rate is None or now - self._said < LOG_SECONDS:
+            return
+        self._said = now
+        left = format_seconds(max(0.0, self._total - self.done) / rate)
+        done, total = format_count(self.done), format_count(self._total)
+        self._say(f"{self._what}, {format_seconds(now - self._began)}: {done} of about {total} {self._unit}, "
+                  f"{format_count(rate)} {self._unit}/s, about {left} left")  # fmt: skip
+
+    def expect(self, amount: float) -> None:
+        """So much more is to be done than was known; the clock starts with the first of it."""
+        self._total += amount
+        if not self.done:
+            self._began = self._said = time.monotonic()

@@ -1,0 +1,136 @@
+"""Wrong input, of every kind, to every command: one line that says what to do, an exit code, never a traceback."""
+
+import pytest
+
+from in_process import answer
+
+FILES = {
+    "empty.csv": "",
+    "empty.toml": "",
+    "empty.json": "",
+    "empty.txt": "",
+    "broken.toml": "x = [",
+    "broken.json": "{",
+    "columns.csv": "a,b\n1,2\n",
+    "nan.csv": "N,D,loss\n1e6,1e7,3.0\n2e6,2e7,nan\n",
+    "header.csv": "N,D,loss\n",
+}
+
+RUN = "--columns params=N,tokens=D,loss=loss"
+STUDENT = "--student-params 300M --student-tokens 6B"
+
+# command line -> words of the error: what was seen, or what to do
+CASES = {
+    # verbs and options
+    "predit": 'Did you mean "predict"',
+    "study nxt": 'Did you mean "next"',
+    "laws shwo": "did you mean 'show'",
+    "toys kernal": 'Did you mean "kernel"',
+    "gap --student 1B extra": "`distillaw gap --help`",
+    "laws --jsn": "Did you mean --json",
+    "predict": "--law requires",
+    "cost --tokens 1B --params 1B --sequences x": "--sequences",
+    "completion tcsh": "zsh",
+    # names, with what is near
+    f"predict --law busbridge2205 {STUDENT}": "did you mean 'busbridge2025'",
+    "laws show busbridge": "did you mean 'busbridge2025'",
+    "map gain --law surrogat-s1": "did you mean 'surrogate-s1'",
+    "page --law nope": "known:",
+    "gap --student 1B --law nope": "known:",
+    "plan --student 300M --tokens 6B --law nope": "known:",
+    "plan --student 300M --tokens 6B --teacher llama-3.1-8c": "Llama-3.1-8B",
+    "teachers pythia-2b": "pythia-",
+    "cost --tokens 1B --params 1B --hardware h300": "did you mean 'h200'",
+    "plan --student 300M --tokens 6B --device h300": "did you mean 'h200'",
+    "regime --params 1B --tokens 1B --hardware h300": "did you mean 'h200'",
+    "fit columns.csv --law supervisd": 'Did you mean "supervised"',
+    "study new --kind isoflop": "did you mean 'isoflop-",
+    "pareto --score mmlo": "did you mean 'mmlu'",
+    "worlds show hm": "did you mean 'hmm'",
+    "map gian": 'Did you mean "gain"',
+    "plan --student 300M --tokens 6B --scenario best": "best-case",
+    # numbers
+    "predict --law busbridge2025 --student-params -3M --student-tokens 6B": "positive",
+    "predict --law busbridge2025 --student-params abc --student-tokens 6B": "such as 300M",
+    f"predict --law busbridge2025 {STUDENT} --level 2": "between 0 and 1",
+    f"fit nan.csv --law supervised {RUN} --level 90": "between 0 and 1",
+    f"fit nan.csv --law supervised {RUN} --bootstrap -1": "0 for none",
+    f"fit nan.csv --law supervised {RUN}": "row 2",
+    "cost --tokens -1B --params 1B": "positive",
+    "cost --tokens 1B --params 1B --mfu 40": "fraction of peak",
+    "cost --tokens 1B --params 1B --price -1": "negative",
+    "plan --student 300M --compute -1": "positive",
+    "gap --student x": "such as 300M",
+    "map gain --size 1": "at least 3",
+    "regime --params 1B --tokens 1B --devices 0": "--devices",
+    "toys kernel --size 0": "--size",
+    "worlds make hmm --out o --tokens -1": "--tokens",
+    "study new --kind supervised --budget -1": "--budget",
+    # what belongs together
+    "plan": "--student 300M",
+    "plan --student 300M": "--tokens 20B",
+    "cost --tokens 1B": "--params N",
+    "fit columns.csv --law supervised --columns params": "--columns",
+    "fit columns.csv --law supervised --where x": "COLUMN=VALUE",
+    "verify freeze nan.csv --cells params=1M": "tokens=..",
+    # files and folders
+    "fit missing.csv --law supervised": "no such file",
+    "fit empty.csv --law supervised": "first line must name the columns",
+    "fit header.csv --law supervised": "each further line is a run",
+    "fit folder --law supervised": "study folder",
+    "fit columns.csv --law supervised": "--columns params=COLUMN",
+    "fit columns.csv --law supervised --columns params=N,tokens=D,loss=L": "the table has: a, b",
+    "fit columns.csv --law supervised --columns paramss=N": "did you mean 'params'",
+    f"predict --law missing.json {STUDENT}": "nor a file",
+    f"predict --law empty.json {STUDENT}": "distillaw fit",
+    f"predict --law broken.json {STUDENT}": "not a JSON file",
+    "laws show missing.json": "distillaw fit",
+    "cost --tokens 1B --config missing.json": "config.json",
+    "cost --tokens 1B --config folder": "config.json",
+    "cost --tokens 1B --config broken.json": "not a JSON file",
+    "plan --student 300M --tokens 6B --study missing": "distillaw study run",
+    "plan --student 300M --tokens 6B --study folder": "not a study folder",
+    "study show missing.toml": "no such file",
+    "study show emty.toml": "did you mean 'empty.toml'",
+    "study show folder": "give the TOML file",
+    "study show empty.toml": "empty",
+    "study show broken.toml": "not TOML",
+    "study status folder": "study.json",
+    "study check missing": "no such folder",
+    "study check folder": "not a study folder",
+    "study next missing": "no such file or folder",
+    "verify freeze missing --cells params=1M,tokens=1M": "no such file or folder",
+    "verify score missing": "no such study folder",
+    "verify score folder": "distillaw verify freeze",
+    "report missing": "no such folder",
+    "report folder": "not a study folder",
+    "page --study folder": "not a study folder",
+    "pareto missing": "evaluation.json",
+    "pareto folder": "distillaw evaluate",
+    "cache inspect missing": "distillaw cache build",
+    "scout folder --text empty.txt": "config.json",
+    "scout folder --text missing": "no such file or folder",
+    "worlds show missing.toml": "no such file",
+    # nothing can be written there
+    "page --out /proc/x.html": "cannot write /proc/x.html",
+    "study new --kind supervised --out /proc/x.toml": "cannot write /proc/x.toml",
+    "page --out folder": "folder",
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with files that are wrong in their ways, and the one where commands run."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("line", "words"), CASES.items(), ids=CASES)
+def test_one_line_that_says_what_to_do(place, line, words):
+    done = answer(*line.split())
+    assert done.returncode in (1, 2), done.stdout
+    assert words in done.stderr
+    assert done.stderr.startswith("distillaw: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr and "Errno" not in done.stderr and done.stdout == ""

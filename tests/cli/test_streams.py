@@ -1,0 +1,155 @@
+"""What goes where, and how it looks: terminals of several widths, pipes, log files, --quiet and --json."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from distillaw.cli.folding import fold
+from in_process import answer
+from in_terminal import in_terminal
+
+CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+PLAN = ("plan", "--student", "300M", "--tokens", "20B")
+ANSWERS = [
+    PLAN,
+    ("predict", "--law", "busbridge2025", "--student-params", "300M", "--student-tokens", "6B"),
+    ("cost", "--params", "1.82B", "--tokens", "512B", "--teacher-params", "7B"),
+    ("gap", "--student", "1B"),
+    ("map", "gain", "--size", "6x8"),
+    ("laws",),
+    ("laws", "show", "busbridge2025"),
+    ("teachers", "pythia"),
+    ("teachers", "pythia-1b"),
+    ("regime", "--params", "300M", "--tokens", "6B"),
+    ("study", "show", "studies/quickstart.toml"),
+    ("study", "new"),
+    ("toys", "kernel"),
+    ("pareto",),
+    ("worlds", "list"),
+    ("worlds", "show", "tiny", "--documents", "2"),
+    ("doctor", "--no-measure"),
+]
+"""Quick ones of every family of commands."""
+
+every_answer = pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
+
+
+@every_answer
+def test_json_is_one_strict_object(words):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    done = answer(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout, parse_constant=refuse)
+    assert document["schema_version"] == 1 and len(document) > 1
+
+
+@every_answer
+def test_last_line_is_the_next_command(words):
+    last = answer(*words).stdout.rstrip("\n").splitlines()[-1]
+    assert last.startswith("next: "), last
+
+
+@every_answer
+def test_quiet_leaves_the_result(words):
+    loud, quiet = answer(*words), answer(*words, "--quiet")
+    assert quiet.stderr == "" and quiet.returncode == loud.returncode
+    assert "\nnext: " not in quiet.stdout
+    if words[0] != "doctor":  # whose load and memory move
+        assert loud.stdout.startswith(quiet.stdout.rstrip("\n"))
+
+
+@pytest.mark.parametrize("words", [PLAN, ("study", "new"), ("gap", "--student", "1B")], ids=" ".join)
+def test_pipes_have_no_codes_and_no_folded_rows(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "distillaw", *words], capture_output=True, text=True, check=True
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert not [line for line in done.stdout.splitlines() if line != line.rstrip()]
+
+
+def test_rows_are_whole_in_a_pipe():
+    lines = answer("study", "new").stdout.splitlines()
+    rows = [line for line in lines if re.match(r"[a-z-]+ {2,}\S.* \d\.\de\+\d\d ", line)]
+    assert len(rows) == 12
+    plan = answer(*PLAN).stdout.splitlines()
+    assert any(
+        line.startswith("zhang2023-capacity-gap  ") and line.endswith("says nothing of losses")
+        for line in plan
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "words", [PLAN, ("gap", "--student", "1B"), ("laws",), ("study", "new")], ids=" ".join
+)
+def test_lines_fit_the_terminal(words, columns):
+    text = CODE.sub("", in_terminal(*words, "--quiet", columns=columns))
+    assert max(map(len, text.splitlines())) <= columns
+    assert "Traceback" not in text
+
+
+def test_narrow_tables_keep_words_and_numbers_whole():
+    text = CODE.sub("", in_terminal(*PLAN, "--quiet", columns=80))
+    assert "distil from the 4.8B teacher\n" in text and re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", text)
+    assert "zhang2023-capacity-gap\n" in text
+
+
+def test_a_terminal_has_colour_and_no_color_takes_it():
+    assert STYLE.search(in_terminal(*PLAN, "--quiet"))
+    assert not STYLE.search(in_terminal(*PLAN, "--quiet", NO_COLOR="1"))
+    assert "\x1b" not in in_terminal(*PLAN, TERM="dumb")
+
+
+def test_json_in_a_terminal_is_not_folded():
+    text = in_terminal(*PLAN, "--json", "--quiet", columns=60)
+    assert json.loads(text)["schema_version"] == 1
+
+
+def test_a_bar_in_a_terminal_lives_and_goes():
+    text = in_terminal("worlds", "make", "tiny", "--tokens", "200k", "--out", "/dev/null/x")
+    assert "distillaw: " in text  # an error does not leave the cursor hidden
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
+    text = in_terminal(*PLAN)
+    assert "\x1b[?25l" in text and text.rstrip().splitlines()[-1].startswith("next: ")
+
+
+def test_a_log_file_gets_plain_lines(tmp_path):
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        command = [
+            sys.executable,
+            "-m",
+            "distillaw",
+            "worlds",
+            "make",
+            "tiny",
+            "--tokens",
+            "50k",
+            "--out",
+            tmp_path / "w",
+        ]
+        subprocess.run(command, stdout=stream, stderr=stream, check=True)
+    assert "\x1b" not in log.read_text() and "\r" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "folded"),
+    [
+        ("short", 80, "short"),
+        ("one two three", 9, "one two\n  three"),
+        ("- one two three", 9, "- one two\n  three"),
+        ("  label     some words that go on", 25, "  label     some words\n            that go on"),
+        ("next: distillaw plan --student 300M", 20, "next: distillaw plan --student 300M"),
+        ("\x1b[1mcoded words go on and on\x1b[0m", 10, "\x1b[1mcoded words go on and on\x1b[0m"),
+        ("unbreakable-" * 3, 20, "unbreakable-" * 3),
+    ],
+)
+def test_folding(line, width, folded):
+    assert fold(line, width) == folded

@@ -1,0 +1,68 @@
+"""Loss against everything paid: bills from the runs, frontiers by brute force."""
+
+import pytest
+
+from distillaw.accounting.scenarios import Scenario
+from distillaw.errors import DataError
+from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
+from distillaw.planning.cells import measured_cells
+from distillaw.planning.record import read_study
+from distillaw.report.paid import paid_sentences, paid_table
+
+
+@pytest.fixture(scope="module")
+def record(noisy):
+    return read_study(noisy)
+
+
+@pytest.fixture(scope="module")
+def paid(record):
+    return paid_cells(record, measured_cells(record))
+
+
+def test_bills_are_those_of_the_runs(record, paid):
+    assert len(paid) == 4 * (1 + 3)
+    teacher = next(t for t in record.teachers.values() if t.label == "0.3M")
+    run = next(
+        r for r in record.students if (r.label, r.tokens, r.teacher_run) == ("0.1M", 600_000, teacher.run_id)
+    )
+    bill = next(p for p in paid if p.name == "0.1M on 600k tokens from the 0.3M teacher")
+    at_hand = run.number("train_flops") + run.number("teacher_flops")
+    assert bill.compute(Scenario.BEST_CASE) == run.number("train_flops")
+    assert bill.compute(Scenario.INFERENCE) == pytest.approx(at_hand)
+    everything = at_hand + teacher.number("train_flops")
+    assert bill.compute(Scenario.PRETRAINING_INFERENCE) == pytest.approx(everything)
+    alone = next(p for p in paid if p.name == "0.1M on 600k tokens, no teacher")
+    assert {alone.compute(scenario) for scenario in Scenario} == {run.number("train_flops")}
+
+
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
+def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
+    found = frontier(paid, scenario)
+    for taught, line in ((False, found.alone), (True, found.taught)):
+        own = [p for p in paid if p.is_taught == taught]
+        unbeaten = [
+            p for p in own
+            if not any(q.compute(scenario) <= p.compute(scenario) and q.loss < p.loss for q in own)
+        ]  # fmt: skip
+        assert {p.name for p in line} == {p.name for p in unbeaten}
+
+
+def test_text_table_and_drawing_have_one_set_of_numbers(paid):
+    figure = draw_paid(paid)
+    for ax, scenario, sentence in zip(figure.axes, SCENARIOS, paid_sentences(paid), strict=True):
+        drawn = {(float(x), float(y)) for line in ax.lines for x, y in zip(*line.get_data(), strict=True)}
+        assert {(p.compute(scenario), p.loss) for p in paid} <= drawn
+        found = frontier(paid, scenario)
+        asked = [q for _, q in found.places if q.ahead is not None]
+        assert f"of {len(asked)} distilled" in sentence and f", {len(found.worse)} worse" in sentence
+        assert ax.get_xlabel() == "compute paid, FLOP"
+    table = paid_table(paid)
+    assert {row[1].sort for row in table.rows} == {p.loss for p in paid}
+    computes = [row[6].sort for row in table.rows]
+    assert computes == sorted(computes) == sorted(p.compute(Scenario.INFERENCE) for p in paid)
+
+
+def test_without_distilled_students_nothing_is_drawn(paid):
+    with pytest.raises(DataError, match="both with and without a teacher"):
+        draw_paid([p for p in paid if not p.is_taught])
