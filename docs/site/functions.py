@@ -7,7 +7,7 @@ from pathlib import Path
 
 import distillaw
 
-# page -> (title, package); what is public in it is every module, class and function without a leading underscore
+# package -> what is in it; public are its own `__all__`, and every class and function without a leading underscore
 PACKAGES = {
     "laws": "The equations: losses without and with a teacher, the capacity gap, the published coefficients.",
     "fitting": "From runs to a law with intervals, and the runs to do next.",
@@ -15,6 +15,7 @@ PACKAGES = {
     "accounting": "Parameters, FLOP, memory, money.",
     "distill": "Losses towards a teacher.",
     "regime": "Batch, rate, noise scale, critical batch, ghost batch normalisation.",
+    "figures": "Figures for papers, as matplotlib figures.",
 }
 
 
@@ -53,7 +54,8 @@ def write_functions(target: Path) -> None:
     folder = target / "functions"
     folder.mkdir()
     for package, line in PACKAGES.items():
-        parts = "\n\n".join(_module(name) for name in modules_of(package) if public_symbols(name))
+        modules = [_module(name) for name in modules_of(package) if public_symbols(name)]
+        parts = "\n\n".join([*_named(f"distillaw.{package}"), *modules])
         (folder / f"{package}.md").write_text(f"# distillaw.{package}\n\n{line}\n\n{parts}\n")
     (target / "functions.md").write_text(_front())
 
@@ -62,17 +64,23 @@ def _front() -> str:
     rows = "\n".join(
         f"| [distillaw.{name}](functions/{name}.md) | {line} |" for name, line in PACKAGES.items()
     )
-    names = "\n".join(
-        _member(f"distillaw.{name}", ":no-index:") for name in distillaw.__all__ if name != "__version__"
-    )
     results = "\n".join(_member(name, ":members:", ":no-index:") for name in returned())
     entries = "\n".join(f"functions/{name}" for name in PACKAGES)
     return (
         "# Every function\n\n`import distillaw as dl` imports neither torch nor scipy; a name is loaded when "
         f"it is first used.\n\n| package | what is in it |\n| --- | --- |\n{rows}\n\n"
-        f"## Public names\n\n{_rst(names)}\n\n"
+        f"{_named('distillaw')[0]}\n\n"
         f"## What they return\n\n{_rst(results)}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
     )
+
+
+def _named(package: str) -> list[str]:
+    """The functions and classes that a package offers by its `__all__`; nothing where it has none."""
+    found = importlib.import_module(package)
+    offered = {name: getattr(found, name) for name in vars(found).get("__all__", ())}
+    names = [name for name, value in offered.items() if inspect.isclass(value) or inspect.isfunction(value)]
+    members = "\n".join(_member(f"{package}.{name}", ":no-index:") for name in names)
+    return [f"## Public names\n\n{_rst(members)}"] if names else []
 
 
 def _member(name: str, *options: str) -> str:

@@ -48,6 +48,11 @@ def test_links_of_the_site_lead_somewhere(staged):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text())
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_every_command_has_a_page_with_all_that_its_help_says(staged):
     assert {path.stem for path in (staged / "commands").glob("*.md")} == set(VERBS)
     for command, body in COMMANDS.items():
@@ -100,3 +105,10 @@ def test_the_site_builds_without_a_warning_and_asks_the_network_for_nothing(stag
     for page in [*built.rglob("*.html"), *built.rglob("*.css")]:
         assert not remote.search(page.read_text()), page
     assert "capac" in (built / "searchindex.js").read_text()
+
+
+@pytest.mark.slow
+def test_the_committed_pictures_are_what_the_library_draws():
+    done = subprocess.run([sys.executable, DOCS / "pictures.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(path.stat().st_size for path in (DOCS / "pictures").glob("*.svg")) < 60_000
