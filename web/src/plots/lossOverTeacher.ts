@@ -37,6 +37,7 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
         x1: (p: LossPoint) => at(p) - step / 2, x2: (p: LossPoint) => at(p) + step / 2, fill: `url(#${HATCH})`, clip: true,
       }),
       Plot.ruleY([alone.mean], { stroke: COLORS.pretrain, strokeDasharray: "6 3", strokeWidth: 2 }),
+      Plot.ruleX([alone], { x: isLeft ? ends[1] : ends[0], y1: "lower", y2: "upper", stroke: COLORS.pretrain, strokeWidth: 4, strokeOpacity: 0.6 }),
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
       Plot.ruleX([Math.log10(range.best)], { stroke: COLORS.muted, strokeDasharray: "2 3" }),
       Plot.text([`best: ${formatCount(range.best, 2)}\ngrey: within ${share}`], {
