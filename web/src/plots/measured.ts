@@ -60,7 +60,7 @@ interface Arm {
 function armsOf(runs: readonly RunData[]): Arm[] {
   const label = new Map((data().study?.runs ?? []).map((run) => [run.run_id, run.label]));
   return [...new Set(runs.map((run) => run.teacher))].map((teacher) => ({
-    name: teacher === null ? "without a teacher" : `from ${label.get(teacher) ?? "a teacher"}`,
+    name: teacher === null ? "without a teacher" : `${label.get(teacher) ?? "another"} teacher`,
     isAlone: teacher === null,
     runs: runs.filter((run) => run.teacher === teacher),
   }));
