@@ -1,6 +1,7 @@
 """How long the planner page takes from a change of input to the answer, in headless Chromium.
 
     python benchmarks/page.py --out benchmarks/results/page.json
+    python benchmarks/page.py --against before.html     # a page of another version, change by change in the same run
 
 Needs playwright (pip) and Chromium (Debian). Every change is typed into the real page; the clock runs from the input
 event to the verdict in the document, and to the last figure drawn.
@@ -42,20 +43,28 @@ MEASURE = """([id, value]) => new Promise(done => {
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path, help="a page that another version wrote")
     asked = parser.parse_args()
-    found = measured(asked.rounds)
-    for name, row in found.items():
-        print(f"{name:32} answer {row['answer_ms']['median']:6.1f} ms (90 %: {row['answer_ms']['p90']:.1f}), "
-              f"last figure {row['figures_ms']['median']:6.1f} ms")  # fmt: skip
+    pages = {"this": write_planner_page(Path(tempfile.mkdtemp()) / "planner.html")}
+    if asked.against:
+        pages["against"] = asked.against.resolve()
+    found = measured(pages, asked.rounds)
+    for version, rows in found.items():
+        for name, row in rows.items():
+            print(f"{version:8} {name:28} answer {row['answer_ms']['median']:6.1f} ms (90 %: "
+                  f"{row['answer_ms']['p90']:.1f}), last figure {row['figures_ms']['median']:6.1f} ms")  # fmt: skip
     if asked.out:
-        asked.out.write_text(json.dumps(found, indent=2) + "\n")
+        load = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
+        asked.out.write_text(json.dumps({**load, **found}, indent=2) + "\n")
 
 
-def measured(rounds: int) -> dict[str, dict]:
-    """Milliseconds by kind of change."""
+def measured(pages: dict[str, Path], rounds: int) -> dict[str, dict[str, dict]]:
+    """Milliseconds by page and kind of change; one page is open at a time: each goes on searching when left alone."""
     from playwright.sync_api import sync_playwright
 
     path = (
@@ -63,22 +72,27 @@ def measured(rounds: int) -> dict[str, dict]:
         or shutil.which("chromium")
         or sys.exit("no Chromium: apt-get install chromium")
     )
-    page_file = write_planner_page(Path(tempfile.mkdtemp()) / "planner.html")
-    found = {}
+    found: dict[str, dict[str, dict]] = {version: {} for version in pages}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         for name, (address, field, values) in CHANGES.items():
-            page = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}).new_page()
-            page.goto(f"{page_file.as_uri()}#{address}")
-            page.wait_for_selector("[data-testid=figure-cost] svg")
-            page.wait_for_timeout(8000)  # searches and draws ahead are done
-            times = [page.evaluate(MEASURE, [field, value]) for _ in range(rounds) for value in values][2:]
-            found[name] = {
-                "answer_ms": _summary([t[0] for t in times]),
-                "figures_ms": _summary([t[1] for t in times]),
-            }
+            for version, file in pages.items():
+                page = _opened(browser, file, address)
+                times = [page.evaluate(MEASURE, [field, value]) for value in values * rounds][2:]
+                page.context.close()
+                answers, figures = ([pair[k] for pair in times] for k in (0, 1))
+                found[version][name] = {"answer_ms": _summary(answers), "figures_ms": _summary(figures)}
         browser.close()
     return found
+
+
+def _opened(browser, file: Path, address: str):
+    """The page once it has drawn, searched and drawn ahead."""
+    page = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}).new_page()
+    page.goto(f"{file.as_uri()}#{address}")
+    page.wait_for_selector("[data-testid=figure-cost] svg")
+    page.wait_for_timeout(8000)
+    return page
 
 
 def _summary(times: list[float]) -> dict[str, float]:

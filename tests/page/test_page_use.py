@@ -134,6 +134,12 @@ def test_tables_are_saved_as_csv(open_page, planner):
     assert [row["strategy"] for row in rows] == [row["name"] for row in ours["strategies"]]
     assert float(rows[0]["loss_mean"]) == ours["strategies"][0]["loss"]["mean"]
     curve = list(csv.DictReader(io.StringIO(downloaded(page, "loss-over-tokens-csv").decode())))
+    field = list(csv.DictReader(io.StringIO(downloaded(page, "map-csv").decode())))
+    here = min(
+        field,
+        key=lambda r: abs(float(r["student_tokens"]) - 2e10) + 10 * abs(float(r["student_params"]) - 1e9),
+    )
+    assert len(field) > 1000 and float(here["gain_mean"]) == pytest.approx(ours["gain"]["mean"], abs=0.02)
     assert len(curve) > 20 and all(
         float(r["alone_lower"]) < float(r["alone_mean"]) < float(r["alone_upper"]) for r in curve
     )
@@ -209,17 +215,26 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     )
     page.select_option("#scenario", "best-case")  # not what the cells were asked: laws again
     page.wait_for_function("!document.querySelector('[data-testid=probability]').innerText.includes('runs')")
+    phone = open_page(path, viewport={"width": 390, "height": 900}, color_scheme="dark")
+    phone.wait_for_selector("[data-testid=figure-measured] svg")
+    check_access(phone, 390)
     run = min(record.students, key=lambda run: (run.params, run.tokens))
     theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
     assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability
 
 
 @pytest.mark.parametrize(
-    ("width", "theme"), [(1440, "light"), (820, "light"), (390, "light"), (1440, "dark"), (390, "dark")]
+    ("width", "theme"), [(width, theme) for width in (1440, 820, 390) for theme in ("light", "dark")]
 )
 def test_axe_finds_nothing_serious(width, theme, open_page, planner):
     page = open_page(planner, viewport={"width": width, "height": 900}, color_scheme=theme)
     page.wait_for_selector("[data-testid=figure-cost] svg")
+    check_access(page, width)
+
+
+def check_access(page, width):
+    """Axe with everything open, and nothing that makes the page wider than the window."""
+    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert grave_findings(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -242,6 +257,35 @@ def test_everything_is_reached_by_keyboard(open_page, planner):
         "copy-command",
     ):
         assert name in reached, name
+
+
+def test_a_question_is_asked_and_taken_away_by_keyboard_alone(open_page, planner):
+    page = open_page(planner)
+
+    def tab_to(name):
+        for _ in range(90):
+            if (
+                page.evaluate("document.activeElement.dataset.testid || document.activeElement.id || ''")
+                == name
+            ):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"{name} is not reached")
+
+    before = text(page, "sentence")
+    tab_to("student")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type("300M")
+    tab_to("budget-kind")
+    page.keyboard.type("compute")
+    tab_to("logits-online")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.hash.includes('stored')")
+    assert text(page, "sentence") != before and "--student 300M --compute 1e21" in text(page, "command")
+    tab_to("save-toml")
+    with page.expect_download() as waiting:
+        page.keyboard.press("Enter")
+    assert tomllib.loads(waiting.value.path().read_text())["plan"]["logits"] == "stored"
 
 
 def test_paper_gets_the_answer_without_the_inputs(open_page, planner):

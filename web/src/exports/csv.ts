@@ -1,6 +1,8 @@
 /** Numbers at full precision for a spreadsheet. */
 import type { Verdict } from "../plan/plan";
+import { linspace } from "../laws/numerics";
 import type { LossPoint } from "../plots/curves";
+import { COLUMNS, type Field, ROWS } from "../plots/field";
 
 type Cell = string | number | boolean | null;
 
@@ -23,6 +25,16 @@ export function strategiesCsv(v: Verdict): string {
     s.loss.mean, s.loss.lower, s.loss.upper, s.gain?.mean ?? null, s.gain?.lower ?? null, s.gain?.upper ?? null, s.shareBest,
     s.compute.student_training, s.compute.teacher_logits, s.compute.teacher_training, s.compute.serving ?? 0, s.compute.total,
     s.isSpeculative,
+  ]));
+}
+
+/** The map, point by point. */
+export function fieldCsv(field: Field): string {
+  const head = ["student_tokens", "student_params", "gain_mean", "is_outside_range"];
+  const sizes = linspace(...field.params, ROWS);
+  const budgets = linspace(...field.tokens, COLUMNS);
+  return csv(head, Array.from(field.gain, (gain, k) => [
+    10 ** budgets[k % COLUMNS]!, 10 ** sizes[Math.floor(k / COLUMNS)]!, gain, field.outside[k] === 1,
   ]));
 }
 

@@ -48,8 +48,13 @@ export function call(evidence: Evidence): Call {
 export function regret(evidence: Evidence, verdict: Answer, level: number): Interval {
   const gain = gainDraws(evidence);
   const distils = verdict === "too-close" ? mean(gain) > 0 : verdict === "distil";
-  const lost = gain.map((x) => (distils ? -x : x)).filter((x) => x > 0);
-  return lost.length ? intervalOf(lost, level) : { mean: 0, lower: 0, upper: 0 };
+  const lost = new Float64Array(gain.length);
+  let count = 0;
+  for (let i = 0; i < gain.length; i++) {
+    const loss = distils ? -gain[i]! : gain[i]!;
+    if (loss > 0) lost[count++] = loss;
+  }
+  return count ? intervalOf(lost.subarray(0, count), level) : { mean: 0, lower: 0, upper: 0 };
 }
 
 /** What carries the verdict: the witnesses that may decide, put together; else the first that has numbers. */

@@ -37,6 +37,7 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
         x1: (p: LossPoint) => at(p) - step / 2, x2: (p: LossPoint) => at(p) + step / 2, fill: `url(#${HATCH})`, clip: true,
       }),
       Plot.ruleY([alone.mean], { stroke: COLORS.pretrain, strokeDasharray: "6 3", strokeWidth: 2 }),
+      Plot.ruleX([alone], { x: isLeft ? ends[1] : ends[0], y1: "lower", y2: "upper", stroke: COLORS.pretrain, strokeWidth: 4, strokeOpacity: 0.6 }),
       Plot.lineY(points, { x: at, y: (p) => p.distilled.mean, stroke: COLORS.distil, strokeWidth: 2.2 }),
       Plot.ruleX([Math.log10(range.best)], { stroke: COLORS.muted, strokeDasharray: "2 3" }),
       Plot.text([`best: ${formatCount(range.best, 2)}\ngrey: within ${share}`], {
@@ -57,11 +58,12 @@ export function lossOverTeacher(v: Verdict, width: number): SVGElement {
 function here(points: LossPoint[], params: number): Plot.Markish {
   const p = points.reduce((a, b) => (Math.abs(Math.log(b.at / params)) < Math.abs(Math.log(a.at / params)) ? b : a));
   const x = Math.log10(params);
+  const isRight = params > points[Math.round(0.8 * points.length)]!.at;
   return [
     Plot.ruleX([p], { x, y1: (q: LossPoint) => q.distilled.lower, y2: (q: LossPoint) => q.distilled.upper, stroke: COLORS.distil, strokeWidth: 2 }),
     Plot.dot([p], { x, y: (q: LossPoint) => q.distilled.mean, fill: COLORS.distil, stroke: COLORS.paper, r: 5 }),
     Plot.text([p], {
-      x, y: (q: LossPoint) => q.distilled.mean, text: () => `chosen: ${formatCount(params, 2)}`, dy: 18, fill: COLORS.distil,
+      x, y: (q: LossPoint) => q.distilled.mean, text: () => `chosen: ${formatCount(params, 2)}`, dy: 18, dx: isRight ? 8 : 0, textAnchor: isRight ? "end" : "middle", fill: COLORS.distil,
       stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
     }),
   ];

@@ -3,6 +3,9 @@ import * as Plot from "@observablehq/plot";
 import { type RunData, data } from "../data/bundle";
 import { COLORS, FONT, countTick, logTicks } from "./theme";
 
+/** Pixels for the name of a line. */
+const NAMES = 140;
+
 /** Runs of the student that lies nearest to a size, by tokens. */
 export function runsNear(params: number | null): RunData[] {
   const students = (data().study?.runs ?? []).filter((run) => run.role === "student");
@@ -16,8 +19,9 @@ export function measuredLosses(runs: readonly RunData[], width: number): SVGElem
   const x = (run: RunData) => Math.log10(run.tokens);
   const arms = armsOf(runs);
   const [low, high] = [Math.min(...runs.map(x)), Math.max(...runs.map(x))];
-  const room = Math.max(0.12 * (high - low), 0.1);
-  const domain = [low - room, high + 2.6 * room] as const;
+  const room = Math.max(0.1 * (high - low), 0.05);
+  const named = NAMES / (width - 64); // share of the width that the names beside the lines take
+  const domain = [low - room, high + ((high - low + room) * named) / (1 - named)] as const;
   const color = (run: RunData) => (run.teacher === null ? COLORS.pretrain : COLORS.distil);
   const isKnown = (run: RunData) => run.loss_se !== null;
   return Plot.plot({
@@ -56,7 +60,7 @@ interface Arm {
 function armsOf(runs: readonly RunData[]): Arm[] {
   const label = new Map((data().study?.runs ?? []).map((run) => [run.run_id, run.label]));
   return [...new Set(runs.map((run) => run.teacher))].map((teacher) => ({
-    name: teacher === null ? "without a teacher" : `from ${label.get(teacher) ?? "a teacher"}`,
+    name: teacher === null ? "without a teacher" : `${label.get(teacher) ?? "another"} teacher`,
     isAlone: teacher === null,
     runs: runs.filter((run) => run.teacher === teacher),
   }));
