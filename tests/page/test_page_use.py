@@ -234,7 +234,7 @@ def test_axe_finds_nothing_serious(width, theme, open_page, planner):
 
 def check_access(page, width):
     """Axe with everything open, and nothing that makes the page wider than the window."""
-    axe = pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert grave_findings(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
