@@ -203,6 +203,14 @@ def test_a_student_that_is_left_the_fewest_tokens_is_flagged():
     assert usual.student_tokens_at_bound == 0
 
 
+def test_a_student_whose_share_is_below_the_rounding_of_one_still_gets_its_tokens():
+    plan = optimal_distillation(
+        S123, student_params=100.0, compute=1e25, shares=Scenario.PRETRAINING_INFERENCE.value,
+        min_student_tokens=100.0, teacher_params_bounds=(100.0, 4e16), teacher_tokens_bounds=(1e3, 4e20),
+    )  # fmt: skip
+    assert np.isfinite(plan.student_loss) and plan.student_tokens >= 100 * (1 - 1e-9)
+
+
 @pytest.mark.parametrize("shares", CORNERS)
 def test_repeated_data_cost_loss_and_are_never_pointless(shares):
     correct = RepetitionCorrection(repeat_scale=15.39)

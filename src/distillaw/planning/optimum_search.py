@@ -292,14 +292,20 @@ def _starts(cells: Cells, bounds: Bounds) -> tuple[Array, Array] | None:
 
 def _range_of_division(cells: Cells, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
     """Range of the second coordinate of `Cells.divided` at each teacher size, and where there is any."""
-    most = 1 - np.exp(cells.fewest) * cells.per_token(price) / cells.compute
+    least = (
+        np.exp(cells.fewest) * cells.per_token(price) / cells.compute
+    )  # the student's share, however small
+    most = 1 - least
     if not cells.shares.delta_pre:
         few, many = (np.broadcast_to(d, price.shape) for d in bounds.tokens)
         return few, many, most > 0
     low, high = (cells.teacher_training(price, np.asarray(d)) / cells.compute for d in bounds.tokens)
     high = np.minimum(high, most)
     is_open = high > low
-    first, last = (_odds(np.where(is_open, share, 0.5)) for share in (low, high))
+    first, last = (
+        _odds(np.where(is_open, share, 0.5), np.where(is_open, np.maximum(1 - share, least), 0.5))
+        for share in (low, high)
+    )
     return first, last, is_open
 
 
@@ -317,8 +323,9 @@ def _outside(n: Array, d: Array, bounds: Bounds, by: float) -> Mask:
     return (n < small - by) | (n > large + by) | (d < few - by) | (d > many + by)
 
 
-def _odds(share: Array) -> Array:
-    return np.log(share) - np.log1p(-share)
+def _odds(share: Array, rest: Array) -> Array:
+    """Ln of a share over the rest, which is given for itself: 1 - share of a share near one is rounded to nothing."""
+    return np.log(share) - np.log(rest)
 
 
 def _lowest_of(found: list[Found]) -> Found:

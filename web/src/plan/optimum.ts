@@ -299,10 +299,12 @@ function gridOf(cell: Cell, bounds: Bounds, largest: number): Grid | null {
 }
 
 function rangeOfOdds(cell: Cell, bounds: Bounds, price: number): [number, number] | null {
-  const most = 1 - (Math.exp(cell.fewest) * cell.perToken(price)) / cell.compute;
+  const least = (Math.exp(cell.fewest) * cell.perToken(price)) / cell.compute; // the student's share, however small
+  const most = 1 - least;
   const low = cell.teacherTraining(price, bounds.tokens[0]) / cell.compute;
   const high = Math.min(cell.teacherTraining(price, bounds.tokens[1]) / cell.compute, most);
-  const odds = (share: number) => Math.log(share) - Math.log1p(-share);
+  // 1 - share of a share near one is rounded to nothing
+  const odds = (share: number) => Math.log(share) - Math.log(Math.max(1 - share, least));
   return high > low ? [odds(low), odds(high)] : null;
 }
 
