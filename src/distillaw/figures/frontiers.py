@@ -22,8 +22,10 @@ from distillaw.figures.style import (
 )
 from distillaw.pareto.frontier import FRONTIERS, Point
 
+NATURAL_WIDTH = 6.6
+"""Inches."""
 LABEL_CHARS = 18
-LETTER = (0.0102, 0.036)
+LETTER = (0.0108, 0.036)
 """Width of a letter and height of a line of the names, as fractions of the axes, at the natural size."""
 AXIS_CHARS = 44
 """Letters that fit beside the axis."""
@@ -43,7 +45,7 @@ def draw_models(
         frontier: `staircase` or `hull`, drawn through all points.
         look: how large.
     """
-    figure, axes = new_figure(1, 1, width=6.6, height=4.3, look=look)
+    figure, axes = new_figure(1, 1, width=NATURAL_WIDTH, height=4.3, look=look)
     ax = axes[0][0]
     corners = FRONTIERS[frontier](points)
     line = _corners(corners, stepped=frontier == "staircase")
@@ -59,11 +61,22 @@ def draw_models(
     ax.set_xscale("log")
     ax.margins(x=0.12, y=0.1)
     power_axis(ax)
+    share = (
+        NATURAL_WIDTH * look.scale / figure.get_figwidth()
+    )  # of the natural width that there is, in letters
+    columns, room = (2, 0.14) if share < 1.3 else (1, 0.24)
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.18 * (high - low))  # room for the legend
-    ax.legend(loc="upper left", ncols=2, labelcolor=INK)
-    _write_names(ax, points, corners, line, (LETTER[0] * 6.6 * look.scale / figure.get_figwidth(), LETTER[1]))
-    ax.set_xlabel(textwrap.fill(f"training compute, FLOP: {axis}", 2 * AXIS_CHARS))
+    ax.set_ylim(low, high + room / (1 - room) * (high - low))
+    ax.legend(loc="upper left", ncols=columns, labelcolor=INK, labelspacing=0.3)
+    _write_names(
+        ax,
+        points,
+        corners,
+        line,
+        letter=(LETTER[0] * share, LETTER[1]),
+        keep_off=((0.0, 1 - room), (1.0, 1.0)),
+    )
+    ax.set_xlabel(textwrap.fill(f"training compute, FLOP: {axis}", int(2 * AXIS_CHARS / share)))
     ax.set_ylabel(textwrap.fill(score, AXIS_CHARS))
     return figure
 
@@ -98,8 +111,9 @@ def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
 
 
 def _write_names(
-    ax: Axes, points: Sequence[Point], corners: Sequence[Point], line: Sequence[Spot], letter: Spot
-) -> None:
+    ax: Axes, points: Sequence[Point], corners: Sequence[Point], line: Sequence[Spot], *, letter: Spot,
+    keep_off: Sequence[Spot],
+) -> None:  # fmt: skip
     """Own models first, then those of the frontier, then the others from the best down."""
     (left, right), (low, high) = map(math.log10, ax.get_xlim()), ax.get_ylim()
 
@@ -109,7 +123,7 @@ def _write_names(
     order = sorted(points, key=lambda p: (not p.is_own, p not in corners, -p.score))
     labels = place_labels(
         [p.name.split(" (")[0][:LABEL_CHARS] for p in order], [inside(p.compute, p.score) for p in order],
-        line=[inside(*spot) for spot in line], letter=letter, keep_off=((0.0, 0.86), (0.85, 1.0)),
+        line=[inside(*spot) for spot in line], letter=letter, keep_off=keep_off,
     )  # fmt: skip
     for point, label in zip(order, labels, strict=True):
         if label is not None:
