@@ -16,7 +16,7 @@ from in_process import answer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_SHELL = re.compile(r"[|;&<>*~]|\$\(|^\w+=")
+_SHELL = re.compile(r"[|;&<>*~]|\$\(")
 
 
 def _runs(page: Path) -> bool:
@@ -67,7 +67,9 @@ def _run(block: Block, names: dict[str, object]) -> None:
     if block.language == "python":
         _python(block.body, block, names)
     elif block.language in ("sh", "bash"):
-        _check(block, block.body, _shell(block.body), "", code=block.exits)
+        lines = [line for line in block.body.replace("\\\n", " ").splitlines() if line.strip()]
+        for script in lines if all(_plain(line) for line in lines) else [block.body]:
+            _check(block, script, _command(script), "", code=block.exits)
     elif block.language == "console":
         every = commands(block.body)
         for at, (command, expected) in enumerate(every):
@@ -84,11 +86,21 @@ def _python(code: str, block: Block, names: dict[str, object]) -> None:
 
 def _command(command: str) -> tuple[int, str]:
     """What it prints and its exit code: in this process where that is all the same, by a shell elsewhere."""
-    words = [] if _SHELL.search(command) else shlex.split(command.replace("\\\n", " "), comments=True)
-    if words[:1] != ["distillaw"]:
+    words = _plain(command)
+    if not words:
         return _shell(command)
     done = answer(*words[1:], joined=True)
     return done.returncode, done.stdout
+
+
+def _plain(command: str) -> list[str]:
+    """The words of a single call of distillaw in which nothing is left to a shell; of anything else none."""
+    try:
+        words = shlex.split(command.replace("\\\n", " "), comments=True)
+    except ValueError:  # the quotes of a script
+        return []
+    is_call = words[:1] == ["distillaw"] and words.count("distillaw") == 1
+    return words if is_call and not any(_SHELL.search(word) for word in words) else []
 
 
 def _shell(script: str) -> tuple[int, str]:
