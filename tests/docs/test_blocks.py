@@ -23,10 +23,9 @@ def _runs(page: Path) -> bool:
     return any(block.language in RUN and block.not_run is None for block in blocks_of(page))
 
 
+_LONG = [pytest.mark.slow, pytest.mark.timeout(2400)]  # minutes of training, on machines that others use too
 RUNNING = [
-    pytest.param(page, id=page.name, marks=[pytest.mark.slow] if is_slow(page) else [])
-    for page in PAGES
-    if _runs(page)
+    pytest.param(page, id=page.name, marks=_LONG if is_slow(page) else []) for page in PAGES if _runs(page)
 ]
 
 
