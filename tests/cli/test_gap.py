@@ -88,14 +88,6 @@ def test_nothing_heavy_is_imported():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_page_shows_what_is_printed():
-    block = PAGE.read_text(encoding="utf-8").split("```console\n")[1].split("```")[0]
-    command, *shown = block.splitlines()
-    done = run(*command.removeprefix("$ distillaw gap ").split())
-    printed = done.stdout.splitlines()
-    assert len(shown) > 10 and [line for line in shown if line != "..." and line not in printed] == []
-
-
 def test_prose_keeps_to_the_columns_in_a_pipe():
     done = subprocess.run(
         [*BIN, "--student", "1B"],

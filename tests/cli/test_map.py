@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,9 +100,3 @@ def test_a_map_as_text_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.rstrip().splitlines()[-1] == "[]", done.stdout + done.stderr
-
-
-def test_the_page_shows_what_the_command_prints():
-    page = (Path(__file__).parents[2] / "docs" / "maps.md").read_text()
-    command, shown = page.split("```\n$ ")[1].split("```")[0].split("\n", 1)
-    assert distillaw(*command.split()[1:]).stdout.startswith(shown.rstrip())
