@@ -2,13 +2,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 BIN = [sys.executable, "-m", "distillaw", "gap"]
 WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-PAGE = Path(__file__).parents[2] / "docs" / "gap.md"
 
 
 def run(*arguments):
