@@ -190,7 +190,7 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
     from distillaw.models.teacher import load_weights
 
     model = load_weights(locate(teacher), torch.device("cpu"), None)
-    return _importance(model, torch.tensor(windows), Wishes(**wishes), ranks)
+    return _importance(model, torch.tensor(windows), Wishes(**wishes), ranks, print)
 
 
 def fail_on_the_second(ranks) -> None:

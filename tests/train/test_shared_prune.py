@@ -68,7 +68,7 @@ def test_scores_are_equal_to_rounding(teacher, text):
 
     source, wishes = locate(teacher), Wishes(**WISHES)
     calibration, _ = _read(text, WHOLE, source.tokenizer(), wishes)
-    alone = _importance(load_weights(source, torch.device("cpu"), None), calibration, wishes, None)
+    alone = _importance(load_weights(source, torch.device("cpu"), None), calibration, wishes, None, print)
     shared, _ = ranked.run(2, ranked.importance, teacher, calibration.tolist(), WISHES)
     for axis in ("layers", "width", "heads", "ffn"):
         assert getattr(shared, axis) == pytest.approx(getattr(alone, axis), rel=1e-5, abs=1e-12)

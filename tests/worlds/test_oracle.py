@@ -115,7 +115,8 @@ def test_a_loss_that_no_teacher_has_is_refused_with_the_range(by):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"one kind, got none"),
+        ("", "empty"),
+        ("seed = 1\n", "one kind, got none"),
         ("[hmm]\n[grammar]\n", "got hmm and grammar"),
         ("[hmm]\nstates = 0\n", r"hmm.states = 0 must lie in \[1, 4096\]"),
         ("[hmm]\nbranching = 300\n", "hmm.branching"),
