@@ -200,6 +200,14 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     )
 
 
+def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
+    """The answer stands all the same, so that a loop of `next` and `run` can ask whether there is a file."""
+    folder, out = make_folder(tmp_path / "out"), tmp_path / "next.toml"
+    done = distillaw(folder, "--budget", "1e6", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to run" in done.stdout and f"{out} is not written" in done.stderr and not out.exists()
+
+
 def make_folder(folder):
     """A study of one size, three budgets and two teachers, without weights."""
     spec = from_table(StudySpec, tomllib.loads(STUDY.replace("[1000000]", "[250000, 500000, 1000000]")), "")

@@ -206,3 +206,18 @@ def test_bad_questions_are_refused_with_the_rule(call, error, match):
 def test_tokens_with_a_free_size_need_a_limit():
     with pytest.raises(ConfigError, match="largest one you can serve"):
         plan(student_tokens=1e10)
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("8B", "the 8B"),
+        ("300M teacher", "the 300M teacher"),
+        ("teacher", "the teacher"),
+        ("my-teacher", "my-teacher"),
+    ],
+)
+def test_a_teacher_within_a_sentence(name, called):
+    teacher = Teacher(name=name, loss=2.0)
+    option = Option(kind="distil", student_params=1e8, student_tokens=1e9, teacher=teacher)
+    assert teacher.called == called and option.name == f"distil from {called}"

@@ -10,7 +10,6 @@ from distillaw.cli.app import print_json
 from distillaw.cli.next_setup import Setup, with_budget
 from distillaw.cli.next_toml import extended, snippet, study_toml
 from distillaw.cli.output import Output
-from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.files import write_text
 from distillaw.settling.conclusion import conclude
@@ -33,10 +32,10 @@ def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | No
     history = stages_of(setup.question, setup.runs)
     with output.working("designing"):
         said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
-    if out is not None:
-        if said.stage is None:
-            raise ConfigError(f"--out {out}: there is nothing to run ({said.why})")
+    if out is not None and said.stage is not None:
         write_text(out, _file(setup, said.stage))
+    elif out is not None:
+        output.say(f"{out} is not written: there is nothing to run ({said.why})")
     if output.json:
         print_json(_json(source, setup, said))
         return

@@ -125,7 +125,7 @@ def _left_out(situation: Situation, headline: Evidence) -> list[str]:
                 why = "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params"
             elif situation.compute is None:
                 why = "nothing that may decide knows its loss"
-            found.append(f"left out: the {teacher.name}: {why}")
+            found.append(f"left out: {teacher.called}: {why}")
     return found
 
 
@@ -161,12 +161,12 @@ def _odd(row: Strategy, situation: Situation, headline: Evidence) -> list[str]:
     own = headline.pretrain.loss.mean
     if row.teacher_loss is not None and row.teacher_loss >= own:
         found.append(
-            f"the {row.teacher.name} (loss {row.teacher_loss:.3f}) is no better than the student by itself "
+            f"{row.teacher.called} (loss {row.teacher_loss:.3f}) is no better than the student by itself "
             f"({own:.3f}): expect it to hold the student back"
         )
     if row.teacher.loss is None and row.teacher.exists:
         found.append(
-            f"the loss of the {row.teacher.name} ({row.teacher_loss:.3f}) is what the law makes of its size and "
+            f"the loss of {row.teacher.called} ({row.teacher_loss:.3f}) is what the law makes of its size and "
             "tokens alone: measure it on yours, distillaw scout"
         )
     size = row.teacher.params

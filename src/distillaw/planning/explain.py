@@ -40,7 +40,7 @@ def _costs(verdict: Verdict) -> list[str]:
         f"FLOP per token; training takes 3 F = {3 * student:.4g}"
     ]
     if row.teacher.params is None:
-        return [*lines, f"the {row.teacher.name} has no known size: its logits cannot be priced"]
+        return [*lines, f"{row.teacher.called} has no known size: its logits cannot be priced"]
     teacher, shares = forward_flop(situation, row.teacher.params), shares_of(situation, row.teacher)
     lines.append(
         f"bill: C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T), delta_Lgt = {shares.delta_lgt:.3g}, "

@@ -72,14 +72,14 @@ class Option:
     @property
     def name(self) -> str:
         """What people call it."""
-        teacher = self.teacher.name if self.teacher is not None else ""
+        teacher = self.teacher.called if self.teacher is not None else ""
         return {
             "pretrain": "pretrain",
             "pretrain-larger": f"pretrain a larger student ({format_count(self.student_params)})",
-            "distil": f"distil from the {teacher}",
-            "train-teacher": f"train a {teacher}, then distil",
-            "distil-then-pretrain": f"{100 * self.taught:.0f} % of the tokens from the {teacher}, then pretrain",
-            "prune-and-distil": f"prune the {teacher}, then distil",
+            "distil": f"distil from {teacher}",
+            "train-teacher": f"train a {self.teacher.name if self.teacher else ''}, then distil",
+            "distil-then-pretrain": f"{100 * self.taught:.0f} % of the tokens from {teacher}, then pretrain",
+            "prune-and-distil": f"prune {teacher}, then distil",
         }[self.kind]
 
 

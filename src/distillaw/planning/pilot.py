@@ -127,8 +127,8 @@ def _measure_target(situation: Situation, headline: Evidence) -> str:
         missing.append(f"on {format_count(own.student_tokens)} tokens without a teacher")
         cost += own.compute["student_training"] or 0.0
     if best.basis != "measured":
-        teacher = best.teacher.name if best.teacher else ""
-        missing.append(f"on {format_count(best.student_tokens)} tokens from the {teacher}")
+        teacher = best.teacher.called if best.teacher else ""
+        missing.append(f"on {format_count(best.student_tokens)} tokens from {teacher}")
         cost += (best.compute["student_training"] or 0.0) + (best.compute["teacher_logits"] or 0.0)
     return f"the target itself: {situation.size} {' and '.join(missing)}, {format_flop(cost)}"
 
@@ -143,7 +143,7 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
         gain, floor, documents=_number(headline, "document_se"), seed_sd=_number(headline, "seed_sd")
     )
     have = int(_number(headline, "seeds_best"))
-    teacher = best.teacher.name if best.teacher else ""
+    teacher = best.teacher.called if best.teacher else ""
     cell = f"{situation.size} on {format_count(best.student_tokens)} tokens"
     if gain < floor:
         return (
@@ -161,7 +161,7 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     seconds = _seconds(record, [*own.run_ids, *best.run_ids]) * extra
     time = f", about {format_seconds(seconds)} of one core" if seconds > 0 else ""
     return (
-        f"{extra} more seed{'s' * (extra > 1)} of {cell}, without a teacher and from the {teacher} "
+        f"{extra} more seed{'s' * (extra > 1)} of {cell}, without a teacher and from {teacher} "
         f"([[replicates]] in the study file): {format_flop(flop)}{time}. If the gain stays at {gain:.3f} "
         "nats/token that settles it"
     )

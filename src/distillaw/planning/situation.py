@@ -70,6 +70,12 @@ class Teacher:
         return {"name": self.name, "params": self.params, "tokens": self.tokens, "loss": self.loss,
                 "run_id": self.run_id, "exists": self.exists, "tokenizer": self.tokenizer}  # fmt: skip
 
+    @property
+    def called(self) -> str:
+        """Its name within a sentence: the 8B, the 300M teacher, the teacher, but my-teacher."""
+        is_noun = self.name[:1].isdigit() or self.name == "teacher"
+        return f"the {self.name}" if is_noun else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:

@@ -141,7 +141,7 @@ def _reasons(
     if not headline.is_informative:
         return found
     found.append(
-        f"Student loss {nats(best.loss.mean)} nats/token from the {_teacher(best)}, "
+        f"Student loss {nats(best.loss.mean)} nats/token from {_teacher(best)}, "
         f"{nats(headline.best_pretrain.loss.mean)} without a teacher."
     )
     judged = [row for row in headline.distil if not row.is_speculative]
@@ -169,8 +169,8 @@ def _reasons(
 def _teacher(row: Strategy) -> str:
     assert row.teacher is not None
     if row.teacher_loss is None:
-        return row.teacher.name
-    return f"{row.teacher.name} (loss {nats(row.teacher_loss)})"
+        return row.teacher.called
+    return f"{row.teacher.called} (loss {nats(row.teacher_loss)})"
 
 
 def _equal_sentence(equal: EqualCompute) -> str:
@@ -227,7 +227,7 @@ def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
     worst = min(judged, key=lambda row: row.gain.mean if row.gain else math.inf)
     if len(judged) > 1 and worst.gain is not None and worst.gain.mean < answer.margin:
         found.append(
-            f"only the {worst.teacher.name if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
+            f"only {worst.teacher.called if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
         )
     return found
 

@@ -35,7 +35,7 @@ def decision_words(decision: Mapping[str, Any]) -> str:
     else:
         said = (f"B* = {decision['largest_passing']:,.0f} tokens ({decision['smallest_failing']:,.0f} fail); "
                 f"interpolated {decision['critical_batch']:,.0f} {between}")  # fmt: skip
-    if decision["passes_after_failing"]:
+    if decision.get("passes_after_failing"):
         said += "; a smaller batch fails too, so the losses do not rise steadily"
     return f"{what}: {said}"
 

@@ -115,14 +115,14 @@ def _settings(spec: object) -> dict[str, object]:
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """Nested settings as `table.key`: value; a list of numbers or words is one value."""
+    """Nested settings as `table.key`: value; a list of numbers or words is one value, an empty one none."""
     value = json.loads(json.dumps(value))
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         items = [(str(number), entry) for number, entry in enumerate(value, 1)]
     else:
-        return {prefix: value}
+        return {} if value == [] else {prefix: value}
     flat: dict[str, object] = {}
     for key, entry in items:
         flat |= _flat(entry, f"{prefix}.{key}" if prefix else key)

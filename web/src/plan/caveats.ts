@@ -5,7 +5,7 @@ import { effectiveTokens } from "./bills";
 import type { Sources } from "./consult";
 import { disagreement } from "./decision";
 import { type Evidence, type Strategy, speaks } from "./evidence";
-import { type Situation, comparison } from "./situation";
+import { type Situation, called, comparison } from "./situation";
 
 /** Sentences on what the comparison is and how it was counted. */
 export function assumptions(s: Situation, headline: Evidence): string[] {
@@ -96,7 +96,7 @@ function leftOut(s: Situation, headline: Evidence): string[] {
       if (s.compute !== null && t.params === null) {
         why = "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params";
       } else if (s.compute === null) why = "nothing that may decide knows its loss";
-      return `left out: the ${t.name}: ${why}`;
+      return `left out: ${called(t)}: ${why}`;
     });
 }
 
@@ -125,13 +125,13 @@ function odd(row: Strategy, s: Situation, headline: Evidence): string[] {
   const own = headline.pretrain!.loss.mean;
   if (row.teacherLoss !== null && row.teacherLoss >= own) {
     found.push(
-      `the ${teacher.name} (loss ${row.teacherLoss.toFixed(3)}) is no better than the student by itself ` +
+      `${called(teacher)} (loss ${row.teacherLoss.toFixed(3)}) is no better than the student by itself ` +
         `(${own.toFixed(3)}): expect it to hold the student back`,
     );
   }
   if (teacher.loss === null && teacher.exists) {
     found.push(
-      `the loss of the ${teacher.name} (${row.teacherLoss!.toFixed(3)}) is what the law makes of its size and tokens ` +
+      `the loss of ${called(teacher)} (${row.teacherLoss!.toFixed(3)}) is what the law makes of its size and tokens ` +
         "alone: measure it on yours, distillaw scout",
     );
   }

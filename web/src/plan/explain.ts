@@ -7,6 +7,7 @@ import { type Evidence, best, deciding, gainDraws } from "./evidence";
 import { intervalOf } from "./intervals";
 import type { Verdict } from "./plan";
 import { teacherLosses } from "./predictions";
+import { called } from "./situation";
 import { teacherOnLawText } from "./textScale";
 import type { Voice } from "./voices";
 import { intervalText } from "./wording";
@@ -43,7 +44,7 @@ function costs(v: Verdict): Step[] {
   }];
   const teacher = row.teacher!;
   if (teacher.params === null) {
-    return [...found, { title: "Bill", equation: "", numbers: `the ${teacher.name} has no known size: its logits cannot be priced` }];
+    return [...found, { title: "Bill", equation: "", numbers: `${called(teacher)} has no known size: its logits cannot be priced` }];
   }
   const shares = sharesOf(s, teacher);
   const tokens =

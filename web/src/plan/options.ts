@@ -7,7 +7,7 @@ import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from 
 import { type Choice, GRID, cellOf, largestAffordable, pull } from "./choice";
 import { bestTeacher } from "./optimum";
 import { handedOver, optionLoss, teacherLosses } from "./predictions";
-import { type Situation, type Teacher, teacher as makeTeacher } from "./situation";
+import { type Situation, type Teacher, called, teacher as makeTeacher } from "./situation";
 import { bestSizeWithTeacher } from "./studentSize";
 
 export type Kind =
@@ -31,14 +31,14 @@ export function isSpeculative(option: { kind: Kind }): boolean {
 }
 
 export function optionName(o: Option): string {
-  const name = o.teacher?.name ?? "";
+  const name = o.teacher === null ? "" : called(o.teacher);
   switch (o.kind) {
     case "pretrain": return "pretrain";
     case "pretrain-larger": return `pretrain a larger student (${formatCount(o.studentParams)})`;
-    case "distil": return `distil from the ${name}`;
-    case "train-teacher": return `train a ${name}, then distil`;
-    case "distil-then-pretrain": return `${(100 * o.taught).toFixed(0)} % of the tokens from the ${name}, then pretrain`;
-    case "prune-and-distil": return `prune the ${name}, then distil`;
+    case "distil": return `distil from ${name}`;
+    case "train-teacher": return `train a ${o.teacher!.name}, then distil`;
+    case "distil-then-pretrain": return `${(100 * o.taught).toFixed(0)} % of the tokens from ${name}, then pretrain`;
+    case "prune-and-distil": return `prune ${name}, then distil`;
   }
 }
 

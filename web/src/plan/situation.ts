@@ -15,6 +15,11 @@ export interface Teacher {
   readonly tokenizer: string | null;
 }
 
+/** Its name within a sentence: the 8B, the 300M teacher, the teacher, but my-teacher. */
+export function called(teacher: Teacher): string {
+  return /^(\d|teacher$)/.test(teacher.name) ? `the ${teacher.name}` : teacher.name;
+}
+
 export function teacher(given: Partial<Teacher> & { name: string }): Teacher {
   return {
     params: null, tokens: null, loss: null, lossSe: 0, estimateError: 0.01, exists: true, tokenizer: null, ...given,

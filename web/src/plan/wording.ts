@@ -10,7 +10,7 @@ import type { Flip } from "./flips";
 import { type Interval, intervalOf } from "./intervals";
 import { mean } from "../laws/numerics";
 import type { EqualCompute, Verdict } from "./plan";
-import { type Situation, sizeText } from "./situation";
+import { type Situation, called, sizeText } from "./situation";
 
 export const TITLES: Record<Answer, string> = {
   distil: "Distil", pretrain: "Pretrain", "too-close": "Too close to call",
@@ -119,7 +119,7 @@ export function reasonsOf(
   const found = [`${how} ${headline.source}: ${headline.note}.`];
   if (!isInformative(headline)) return found;
   found.push(
-    `Student loss ${nats(taken.loss.mean)} nats/token from the ${teacherText(taken)}, ` +
+    `Student loss ${nats(taken.loss.mean)} nats/token from ${teacherText(taken)}, ` +
       `${nats(bestPretrain(headline).loss.mean)} without a teacher.`,
   );
   const judged = headline.alternatives.filter((row) => row.teacher !== null && !row.isSpeculative);
@@ -136,7 +136,7 @@ export function reasonsOf(
 }
 
 function teacherText(row: Strategy): string {
-  return row.teacherLoss === null ? row.teacher!.name : `${row.teacher!.name} (loss ${nats(row.teacherLoss)})`;
+  return row.teacherLoss === null ? called(row.teacher!) : `${called(row.teacher!)} (loss ${nats(row.teacherLoss)})`;
 }
 
 function equalSentence(equal: EqualCompute): string {
@@ -183,7 +183,7 @@ function distilFlips(headline: Evidence, answer: Call): string[] {
   const judged = headline.alternatives.filter((row) => row.teacher !== null && !row.isSpeculative);
   const worst = judged.reduce((a, b) => (b.gain!.mean < a.gain!.mean ? b : a));
   if (judged.length < 2 || worst.gain!.mean >= answer.margin) return [];
-  return [`only the ${worst.teacher!.name} was at hand: gain ${intervalText(worst.gain!)}`];
+  return [`only ${called(worst.teacher!)} was at hand: gain ${intervalText(worst.gain!)}`];
 }
 
 /** The middle of the draws lies outside the budgets searched: on which side, and how often. */
