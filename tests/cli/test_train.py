@@ -116,7 +116,7 @@ def test_a_second_call_finds_it_finished(file, whole):
     assert "held-out loss" in done.stdout and f"folder: {whole}/runs/" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(file, whole, tmp_path, number):
     folder = tmp_path / "out"
     code, errors = _stopped(ALONE, file, folder, number, group=False)

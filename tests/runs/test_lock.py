@@ -113,6 +113,7 @@ def test_a_later_process_of_the_same_pid_is_not_the_holder(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @needs_unshare
 def test_a_living_holder_of_another_machine_blocks_and_a_dead_one_does_not(
     hold, tmp_path, no_flock, monkeypatch

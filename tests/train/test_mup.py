@@ -109,6 +109,7 @@ def test_with_one_rate_for_all_it_does():
     assert all(exponents[name] > 0.4 for name in ("stream", "logits", *PROJECTIONS)), exponents
 
 
+@pytest.mark.slow
 def test_with_depth_it_grows_slowly_and_the_proposed_rule_would_stop_that():
     ours = _exponents([_change(64, layers) for layers in DEPTHS])
     ruled = _exponents([_change(64, layers, _depth_rule) for layers in DEPTHS])

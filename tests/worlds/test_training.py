@@ -17,7 +17,7 @@ from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.jobs import Planner, Progress
-from distillaw.sweep.single import load_single
+from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
 from distillaw.train.teaching import OnlineTeacher

@@ -63,18 +63,16 @@ def branch(
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
-    from distillaw.runs.config import read_toml
-    from distillaw.sweep.study import require_trainable
-
-    read_toml(spec)  # what is not there is refused before torch is imported
-    require_trainable()
     from distillaw.cli.branch_view import print_plan, print_test
     from distillaw.cli.display import make_display
     from distillaw.sweep.branch_spec import BranchSpec, branch_cost
-    from distillaw.sweep.single import load_single
+    from distillaw.sweep.single_spec import load_single
+    from distillaw.sweep.study import require_trainable
 
+    single = load_single(spec)
+    require_trainable()
     test = BranchSpec(
-        single=load_single(spec), at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
+        single=single, at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
         multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
         anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
         trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,

@@ -138,7 +138,7 @@ def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict
             "temperature": 1.0,
         }
     from distillaw.data.prepare import prepare_data
-    from distillaw.sweep.single import load_single
+    from distillaw.sweep.single_spec import load_single
 
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))

@@ -58,8 +58,10 @@ def distil(
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         validation_documents: documents held out.
     """
+    from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 
+    locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
     from transformers.utils.logging import disable_progress_bar
 

@@ -92,8 +92,10 @@ def minima(
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
+    from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 
+    locate(teacher)  # what is not there is said before torch is imported
     require_trainable()
     from transformers.utils.logging import disable_progress_bar
 

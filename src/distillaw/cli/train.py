@@ -31,14 +31,14 @@ def train(
         sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
-    from distillaw.runs.config import read_toml
+    from distillaw.sweep.single_spec import load_single
 
-    read_toml(spec)  # what is not there is refused before torch is imported
-    from distillaw.sweep.single import load_single, run_single
+    single = load_single(spec)  # a slip in it is said before torch is imported
     from distillaw.sweep.study import require_trainable
 
     require_trainable()
-    single = load_single(spec)
+    from distillaw.sweep.single import run_single
+
     first = os.environ.get("RANK", "0") == "0"
     with make_display(single.tokens, quiet=output.quiet or not first) as display:
         result, trained = run_single(

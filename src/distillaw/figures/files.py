@@ -51,7 +51,8 @@ def save_all(
     figure: Figure, folder: Path, name: str, *, formats: Sequence[str] = ("svg", "png"), dpi: float = DPI
 ) -> list[Path]:
     """Write a figure as NAME.svg, NAME.png ...; arguments as of `save`."""
-    return [save(figure, folder / f"{name}.{kind}", dpi=dpi) for kind in formats]
+    with laid_out(figure):
+        return [save(figure, folder / f"{name}.{kind}", dpi=dpi) for kind in formats]
 
 
 def checked_format(kind: str, where: str = "") -> str:
@@ -72,18 +73,29 @@ def figure_bytes(
 ) -> bytes:
     """What `save` writes; `name` seeds the ids of an SVG."""
     buffer = io.BytesIO()
-    with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}), _layout_undone(figure):
+    with mpl.rc_context(PAGE.settings | {"svg.hashsalt": name, "pdf.fonttype": 42}), laid_out(figure):
         figure.savefig(buffer, format=kind, dpi=dpi, facecolor=facecolor, metadata=_METADATA[kind])
     return buffer.getvalue()
 
 
 @contextmanager
-def _layout_undone(figure: Figure) -> Iterator[None]:
-    """Put the panels back where they were: a layout starts from the last one and ends a hair beside it."""
+def laid_out(figure: Figure) -> Iterator[None]:
+    """Panels where the figure's layout puts them, worked out once for all files that are written meanwhile.
+
+    Left to itself matplotlib lays a figure out for every file, which takes as long as drawing it. Afterwards they are
+    back where they were: a layout starts from the last one and would end a hair beside it.
+    """
+    engine = figure.get_layout_engine()
     before = [(ax, ax.get_position(original=True), ax.get_in_layout()) for ax in figure.axes]
+    if engine is not None:
+        with mpl.rc_context(PAGE.settings):
+            engine.execute(figure)
+        figure.set_layout_engine("none")
     try:
         yield
     finally:
         for ax, place, is_laid_out in before:
             ax.set_position(place)
             ax.set_in_layout(is_laid_out)  # a position set by hand takes it out
+        if engine is not None:
+            figure.set_layout_engine(engine)

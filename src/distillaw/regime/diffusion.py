@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from distillaw.errors import ConfigError, DataError
 
@@ -117,6 +116,8 @@ def _power(t: np.ndarray, d: np.ndarray) -> tuple[float, float, float, float]:
 
     The curve is scaled at the geometric mean step, where c and p are nearly uncorrelated.
     """
+    from scipy.optimize import least_squares  # half a second, which training would spend for nothing
+
     middle = np.exp(np.log(t).mean())
     (start, slope), _, _ = _linear(np.stack([np.ones_like(t), np.log(t / middle)], axis=1), np.log(d))
     solved = least_squares(

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from matplotlib.figure import Figure
 
-from distillaw.figures.files import figure_bytes
+from distillaw.figures.files import figure_bytes, laid_out
 from distillaw.figures.style import GRID, INK, MUTED, PAPER, SERIES
 
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
@@ -32,15 +32,22 @@ class Picture:
     """The content in words, for those who cannot see it."""
     figure: Figure
 
-    @cached_property
+    @property
     def svg(self) -> str:
         """The figure as an element of the page."""
-        return to_svg(self.figure, name=self.name, alt=self.alt)
+        return self._drawn[0]
 
-    @cached_property
+    @property
     def pdf(self) -> str:
         """The figure as a PDF in base64."""
-        return base64.b64encode(figure_bytes(self.figure, "pdf", name=self.name)).decode("ascii")
+        return self._drawn[1]
+
+    @cached_property
+    def _drawn(self) -> tuple[str, str]:
+        with laid_out(self.figure):
+            svg = to_svg(self.figure, name=self.name, alt=self.alt)
+            pdf = figure_bytes(self.figure, "pdf", name=self.name)
+        return svg, base64.b64encode(pdf).decode("ascii")
 
 
 def to_svg(figure: Figure, *, name: str, alt: str) -> str:

@@ -17,7 +17,7 @@ from distillaw.sweep.cost import (
     study_cost,
     study_vocab,
 )
-from distillaw.sweep.single import SingleSpec
+from distillaw.sweep.single_spec import SingleSpec
 
 ARMS = ("distilled", "supervised")
 OWN = "own"

@@ -2,87 +2,30 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from transformers.utils.logging import disable_progress_bar
 
-from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.data.prepare import prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
-from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.lock import locked
-from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.checks import check_study
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job, Planner
 from distillaw.sweep.outcome import Display
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.started import check_start, started
+from distillaw.sweep.single_spec import SingleSpec
+from distillaw.sweep.started import started
 from distillaw.sweep.study import check_facts, read_progress, write_study
-from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
 from distillaw.targets.store import TargetStore
 from distillaw.train.memory import keep_freed_memory
 from distillaw.train.mirror import Mirror
 from distillaw.train.parallel import Ranks, Sharding, join_ranks, launched
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SingleSpec:
-    """The file that `distillaw train` reads."""
-
-    name: str
-    tokens: int
-    peak_lr: float
-    """Peak rate at width 64 (train/optim.py has the rule for other widths); with `start` the rate of all weights."""
-    params: str = ""
-    """Target non-embedding size of a fresh model, e.g. "0.3M"."""
-    start: str = ""
-    """Instead of `params`: a model to train further (a Hugging Face folder, e.g. of `distillaw prune`)."""
-    init: str = ""
-    """With `start`: `weights`, its own (the default), or `fresh`, only its architecture."""
-    teacher: str = ""
-    """Folder of the teacher; empty pretrains."""
-    targets: str = ""
-    """Folder of stored teacher targets (`distillaw cache build`), instead of the teacher beside the student."""
-    batch_tokens: int = 1024
-    seed: int = 0
-    data: DataSpec = field(default_factory=DataSpec)
-    training: Recipe = field(default_factory=Recipe)
-
-    def as_study(self) -> StudySpec:
-        """The study whose only wanted run is this one."""
-        return StudySpec(
-            name=self.name, students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
-            teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (), data=self.data,
-            training=self.training, tuning=TuningSpec(enabled=False), batch_tokens=self.batch_tokens,
-            peak_lr=self.peak_lr, seed=self.seed,
-        )  # fmt: skip
-
-
-def load_single(path: Path) -> SingleSpec:
-    """Read and check the file of one run.
-
-    Raises:
-        ConfigError: anything in it that cannot be run.
-    """
-    single = from_table(SingleSpec, read_toml(path), f"{path}:")
-    if single.teacher and single.targets:
-        raise ConfigError(
-            f"{path}: teacher and targets are both given; the targets name their teacher: drop one"
-        )
-    if bool(single.params) == bool(single.start):
-        raise ConfigError(
-            f"{path}: give either params, the size of a fresh model, or start, a model to train further"
-        )
-    check_start(single.start, single.init)
-    check_study(single.as_study())
-    return single
 
 
 def run_single(

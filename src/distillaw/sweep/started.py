@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import RECORD as PRUNED
 from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_config
@@ -18,8 +17,6 @@ from distillaw.runs.spec import Start, TrunkSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-STARTS = ("", "weights", "fresh")
 
 
 def started(
@@ -52,17 +49,3 @@ def started(
         start=Start(folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
                     fingerprint=fingerprint(source)),
     )  # fmt: skip
-
-
-def check_start(start: str, init: str) -> None:
-    """Refuse what cannot be meant.
-
-    Raises:
-        ConfigError: an unknown `init`, or one without a model.
-    """
-    if init not in STARTS:
-        raise ConfigError(
-            f"init = {init!r}: give 'weights' (those of `start`) or 'fresh' (only its architecture)"
-        )
-    if init and not start:
-        raise ConfigError(f'init = {init!r} without a model: name one, start = "out/cut"')
