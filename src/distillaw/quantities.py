@@ -62,6 +62,12 @@ def format_count(value: float, *, digits: int = 3) -> str:
     return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}{suffix}"
 
 
+def times(ratio: float) -> str:
+    """A ratio to two digits: `7.2`, `720`, `25,000`."""
+    rounded = float(f"{ratio:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
 def format_flop(value: float) -> str:
     """A FLOP count in powers of ten: 1.9e18 FLOP."""
     return f"{value:.2e}".replace("e+0", "e").replace("e+", "e") + " FLOP" if value else "0 FLOP"

@@ -61,3 +61,9 @@ export function budgetText(tokens: number): string {
 export function withCommas(value: number): string {
   return value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
 }
+
+/** A ratio to two digits: `7.2`, `720`, `25,000`. */
+export function times(ratio: number): string {
+  const rounded = Number(ratio.toPrecision(2));
+  return rounded >= 10 ? withCommas(rounded) : general(rounded);
+}

@@ -31,8 +31,9 @@ def study_on_page(record: StudyRecord) -> Mapping[str, object]:
     """Runs and measured cells as plain JSON values."""
     problems = list(record.problems)
     cells = _cells(record, problems)
+    kept = [*record.every_teacher.values(), *record.students]  # runs of searches are no seeds of a curve
     return {
-        "name": record.name, "folder": str(record.folder), "runs": [_run(run) for run in record.runs], "cells": cells,
+        "name": record.name, "folder": str(record.folder), "runs": [_run(run) for run in kept], "cells": cells,
         "question": _question(record, cells), "problems": problems,
     }  # fmt: skip
 

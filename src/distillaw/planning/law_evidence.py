@@ -25,9 +25,11 @@ from distillaw.planning.predictions import OptionLoss, option_loss
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
-from distillaw.quantities import format_count
+from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
+_COORDINATES = {"student_params": "student size", "student_tokens": "tokens", "teacher_loss": "teacher loss",
+                "tokens_per_param": "tokens per parameter"}  # fmt: skip
 _APART = (
     "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss "
     "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
@@ -203,13 +205,18 @@ def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
 def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     if voice.is_refused:
         return voice.note
-    where = "inside its fitted range"
-    if outside:
-        worst = max(outside, key=lambda name: outside[name])
-        factor = float(f"{math.exp(outside[worst] / EFOLD_WEIGHT.get(worst, 1.0)):.3g}")
-        where = f"a factor {factor:,g} outside its fitted range ({worst})"
+    where = _outside_words(outside) if outside else "inside its fitted range"
     where += ": whatever it says is a guess" if is_far else ""
     return f"{voice.note}, {where}" if voice.note else where
+
+
+def _outside_words(outside: dict[str, float]) -> str:
+    """What is how far outside, worst first."""
+    far = []
+    for name in sorted(outside, key=lambda name: -outside[name]):
+        factor = math.exp(outside[name] / EFOLD_WEIGHT.get(name, 1.0))
+        far.append(f"{_COORDINATES[name]} {times(factor)} times")
+    return f"outside its fitted range ({', '.join(far)})"
 
 
 def _by_member(

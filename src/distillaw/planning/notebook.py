@@ -13,7 +13,7 @@ _CELL = "padding:2px 10px;text-align:"
 
 def verdict_html(verdict: "Verdict") -> str:
     """Text and one table, without style sheets, so that it reads in any notebook."""
-    from distillaw.planning.wording import TITLES, interval, percent
+    from distillaw.planning.wording import interval, percent, title
 
     rows = []
     for row in verdict.strategies:
@@ -29,7 +29,7 @@ def verdict_html(verdict: "Verdict") -> str:
     flips = "".join(f"<li>{escape(line)}</li>" for line in verdict.flips_if)
     warnings = "".join(f"<li>{escape(line)}</li>" for line in verdict.warnings)
     return (
-        f"<div><p><b>{TITLES[verdict.verdict]}</b> {escape(verdict.sentence)}.</p><table><tr>{head}</tr>{''.join(rows)}"
+        f"<div><p><b>{title(verdict)}</b> {escape(verdict.sentence)}.</p><table><tr>{head}</tr>{''.join(rows)}"
         f"</table><p>Changes if</p><ul>{flips}</ul>"
         + (f"<p>Warnings</p><ul>{warnings}</ul>" if warnings else "")
         + "</div>"

@@ -16,9 +16,11 @@ from distillaw.planning.flips import Flip
 from distillaw.planning.pilot import next_runs
 from distillaw.planning.record import budget_text
 from distillaw.planning.situation import Situation
-from distillaw.quantities import format_count, format_flop
+from distillaw.quantities import format_count, format_flop, times
 
 TITLES = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
+UNKNOWN = "UNKNOWN"
+"""Instead, where no evidence reaches the question: that is no tie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ def explain(
     level = sources.level
     runs, command = next_runs(situation, headline, answer, sources.record)
     return Words(
-        sentence=sentence(situation, headline, answer, level) + _but(answer, equal),
+        sentence=sentence(situation, headline, answer, level) + _but(answer, headline, equal),
         reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
         flips_if=tuple(_flips(situation, headline, answer, equal, flips, level)),
         assumptions=tuple(assumptions(situation, headline)),
@@ -103,7 +105,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     leading = headline.best if gain.mean > 0 else headline.best_pretrain
     if not headline.is_decisive:
         return (
-            f"Too close to call for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"
+            f"Unknown for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"
             f"{headline.source[1:]} are all there is: {headline.note}"
         )
     return (
@@ -113,9 +115,22 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     )
 
 
-def _but(answer: Call, equal: EqualCompute | None) -> str:
-    """Nobody should read the verdict without it: the same FLOP would give another answer."""
-    if equal is None or equal.call is None or equal.call.verdict == answer.verdict:
+def title(verdict: Verdict) -> str:
+    """The verdict in a word or two."""
+    return TITLES[verdict.verdict] if verdict.headline.is_decisive else UNKNOWN
+
+
+def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
+    """Nobody should read the verdict without it: the same FLOP would give another answer, or one that nobody knows."""
+    if equal is None:
+        return ""
+    if equal.call is None:
+        alone = headline.best_pretrain.compute["total"]
+        if answer.verdict != "distil" or not alone:
+            return ""
+        more = times(equal.compute / alone)
+        return f"; it takes {more} times the FLOP, for which nobody knows what pretraining gives"
+    if equal.call.verdict == answer.verdict:
         return ""
     words = {
         "distil": "distilling is better",
@@ -258,7 +273,7 @@ def _crossover_sentence(band: Crossover, level: float) -> str:
 
 def summary(verdict: Verdict) -> str:
     """The verdict for people: five lines to decide by, then what it rests on."""
-    lines = [f"{TITLES[verdict.verdict]}  {verdict.sentence}"]
+    lines = [f"{title(verdict)}  {verdict.sentence}"]
     lines += verdict.reasons[:2]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))

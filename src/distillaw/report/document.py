@@ -13,6 +13,7 @@ from distillaw.figures.spending import compute_spent
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.record import StudyRecord, read_study
+from distillaw.planning.wording import title
 from distillaw.report import content
 from distillaw.report.page import FigureFiles, write_page
 from distillaw.report.sections import study_sections
@@ -45,7 +46,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         out, "report.html.j2", figures=figures, title=f"distillaw: {record.name}", record=record, verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
-        call_name=_CALLS[verdict.verdict] if verdict else "NO VERDICT",
+        call_name=title(verdict) if verdict else "NO VERDICT",
         numbers=content.key_numbers(verdict, spent, record),
         problems=_problems(record, verdict, note),
         strategies=content.strategy_table(verdict) if verdict else None,
@@ -65,9 +66,6 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
     if verdict is None:
         return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
     return {**head, **verdict.to_json(), "note": note}
-
-
-_CALLS = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
 
 
 def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[str]:

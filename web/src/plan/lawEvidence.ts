@@ -1,7 +1,7 @@
 /** What one voice says of all options: losses, and gains with their doubt. Mirrors `distillaw/planning/law_evidence.py`. */
 import { constants } from "../data/bundle";
 import { argMin, mean } from "../laws/numerics";
-import { formatCount, general } from "../quantities";
+import { formatCount, general, times } from "../quantities";
 import { Draws } from "../random/draws";
 import { bill, effectiveTokens } from "./bills";
 import { beliefOfLaw } from "./consensus";
@@ -185,16 +185,24 @@ function statusOf(voice: Voice, outside: Record<string, number>, isFar: boolean)
 
 function noteOf(voice: Voice, outside: Record<string, number>, isFar: boolean): string {
   if (voice.is_refused) return voice.note;
-  let where = "inside its fitted range";
-  const names = Object.keys(outside);
-  if (names.length) {
-    const worst = names.reduce((a, b) => (outside[b]! > outside[a]! ? b : a));
-    const factor = Number(Math.exp(outside[worst]! / (constants().efold_weight[worst] ?? 1)).toPrecision(3));
-    const shown = factor >= 1e3 && factor < 1e6 ? factor.toLocaleString("en-US") : general(factor);
-    where = `a factor ${shown} outside its fitted range (${worst})`;
-  }
+  let where = Object.keys(outside).length ? outsideWords(outside) : "inside its fitted range";
   if (isFar) where += ": whatever it says is a guess";
   return voice.note ? `${voice.note}, ${where}` : where;
+}
+
+const COORDINATES: Record<string, string> = {
+  student_params: "student size", student_tokens: "tokens", teacher_loss: "teacher loss",
+  tokens_per_param: "tokens per parameter",
+};
+
+/** What is how far outside, worst first. */
+function outsideWords(outside: Record<string, number>): string {
+  const worst = Object.keys(outside).sort((a, b) => outside[b]! - outside[a]!);
+  const far = worst.map((name) => {
+    const factor = Math.exp(outside[name]! / (constants().efold_weight[name] ?? 1));
+    return `${COORDINATES[name]} ${times(factor)} times`;
+  });
+  return `outside its fitted range (${far.join(", ")})`;
 }
 
 /** A line speaks of teacher sizes only: what it would choose, for people to compare. */

@@ -1,6 +1,6 @@
 /** The words of a verdict. Mirrors `distillaw/planning/wording.py`: the page says what the command says. */
 import type { CellData } from "../data/bundle";
-import { budgetText, formatCount, formatFlop } from "../quantities";
+import { budgetText, formatCount, formatFlop, times } from "../quantities";
 import type { Crossover } from "./crossover";
 import { type Answer, type Call } from "./decision";
 import {
@@ -66,7 +66,7 @@ function student(s: Situation): string {
 export function sentenceOf(
   s: Situation, headline: Evidence, answer: Call, equal: EqualCompute | null, level: number,
 ): string {
-  return main(s, headline, answer, level) + but(answer, equal);
+  return main(s, headline, answer, level) + but(answer, headline, equal);
 }
 
 function main(s: Situation, headline: Evidence, answer: Call, level: number): string {
@@ -89,7 +89,7 @@ function main(s: Situation, headline: Evidence, answer: Call, level: number): st
   }
   if (!headline.isDecisive) {
     return (
-      `Too close to call for ${student(s)}: no evidence reaches it. ${capital(headline.source)} are all there is: ` +
+      `Unknown for ${student(s)}: no evidence reaches it. ${capital(headline.source)} are all there is: ` +
       headline.note
     );
   }
@@ -101,9 +101,15 @@ function main(s: Situation, headline: Evidence, answer: Call, level: number): st
   );
 }
 
-/** Nobody should read the verdict without it: the same FLOP would give another answer. */
-function but(answer: Call, equal: EqualCompute | null): string {
-  if (!equal?.call || equal.call.verdict === answer.verdict) return "";
+/** Nobody should read the verdict without it: the same FLOP would give another answer, or one that nobody knows. */
+function but(answer: Call, headline: Evidence, equal: EqualCompute | null): string {
+  if (equal === null) return "";
+  if (equal.call === null) {
+    const alone = bestPretrain(headline).compute.total;
+    if (answer.verdict !== "distil" || !alone) return "";
+    return `; it takes ${times(equal.compute / alone)} times the FLOP, for which nobody knows what pretraining gives`;
+  }
+  if (equal.call.verdict === answer.verdict) return "";
   const words: Record<Answer, string> = {
     distil: "distilling is better", pretrain: "pretraining is better", "too-close": "it is too close to call",
   };
