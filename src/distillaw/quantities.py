@@ -62,6 +62,11 @@ def format_count(value: float, *, digits: int = 3) -> str:
     return f"{scaled:.{digits}g}{suffix}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}{suffix}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def times(ratio: float) -> str:
     """A ratio to two digits: `7.2`, `720`, `25,000`."""
     rounded = float(f"{ratio:.2g}")

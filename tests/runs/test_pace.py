@@ -26,3 +26,13 @@ def test_work_that_grows_starts_its_clock_with_the_first_of_it(monkeypatch):
     now[0] = 125.0
     telling.add(100)
     assert said == ["training, 25 s: 200 of about 300 tokens, 4 tokens/s, about 25 s left"]
+
+
+def test_work_beyond_what_was_thought_of_has_no_time_left(monkeypatch):
+    now, said = [0.0], []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    telling = pace.Telling("training", 150, "tokens", said.append)
+    telling.add(100)
+    now[0] = 25.0
+    telling.add(100)
+    assert said == ["training, 25 s: 200 tokens, more than the 150 thought of, 4 tokens/s"]

@@ -34,7 +34,7 @@ def doctor(
 
         print_examination(found)
         output.suggest(
-            "distillaw study run studies/quickstart.toml"
+            "distillaw study new --kind teacher-choice"
             if found.is_usable
             else "what stands behind `do:` above"
         )

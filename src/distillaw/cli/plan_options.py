@@ -62,7 +62,7 @@ class CandidateOptions:
     teacher: Annotated[TeacherNames | None, Several] = None
     """Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated."""
     teacher_loss: Annotated[list[float] | None, Several] = None
-    """Loss of each teacher in nats/token on your text."""
+    """Loss of each teacher in nats/token on your text: of those of --teacher, or of those of --teacher-params."""
     teacher_params: Annotated[list[str] | None, Several] = None
     """Size of each teacher (non-embedding), needed to price its logits."""
     teacher_tokens: Annotated[list[str] | None, Several] = None

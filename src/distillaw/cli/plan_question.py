@@ -52,7 +52,7 @@ def ask(
             "name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a target); without "
             "--student the best size for --compute is searched, up to --max-student"
         )
-    listed = (*(candidates.teacher or ()), *_listed(candidates))
+    listed = _teachers(candidates)
     if candidates.only_existing and not listed and not scouting.scout and record is None:
         raise ConfigError(
             "--only-existing leaves no teacher: none was named. Give --teacher NAME, --teacher-params with "
@@ -136,6 +136,21 @@ def _refuse_unused(serving: ServingOptions) -> None:
 
 def _read(text: str | None, name: str) -> float | None:
     return None if text is None else parse_count(text, name=name)
+
+
+def _teachers(asked: CandidateOptions) -> "tuple[str | Teacher, ...]":
+    """Named models and teachers from lists; losses alone belong to the named ones."""
+    from distillaw.planning.api import named_teacher
+
+    names, losses = asked.teacher or (), asked.teacher_loss or ()
+    if not (names and losses) or asked.teacher_params or asked.teacher_tokens:
+        return (*names, *_listed(asked))
+    if len(names) != len(losses):
+        raise ConfigError(
+            f"--teacher names {len(names)} and --teacher-loss gives {len(losses)}: one loss for each named teacher, in "
+            "their order"
+        )
+    return tuple(named_teacher(name, loss) for name, loss in zip(names, losses, strict=True))
 
 
 def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal, or to 140 columns in a pipe."""
     console = standard_output(soft_wrap=True)
-    console.print(str(verdict), markup=False)
+    left_out = [line for line in verdict.warnings if line.startswith("left out")]
+    warnings = [line for line in verdict.warnings if line not in left_out]
+    console.print("\n".join([str(verdict), *(f"L{line[1:]}." for line in left_out)]), markup=False)
     for table in (_losses(verdict), _costs(verdict), _evidence(verdict)):
         console.print()
         print_table(table)
-    sections = [("Changes if", verdict.flips_if[1:]), ("Assumes", verdict.assumptions), ("Warnings", verdict.warnings),
+    sections = [("Changes if", verdict.flips_if[1:]), ("Assumes", verdict.assumptions), ("Warnings", warnings),
                 ("Run next", verdict.next_runs)]  # fmt: skip
     if verdict.teachers is not None:
         console.print(f"\n{verdict.teachers.sentence}", markup=False)

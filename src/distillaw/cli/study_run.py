@@ -16,7 +16,7 @@ from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, RunError
-from distillaw.quantities import format_flop, format_seconds
+from distillaw.quantities import format_flop, format_seconds, plural
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
@@ -84,8 +84,8 @@ def run(
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     cost = study_cost(spec, study_vocab(spec))
     output.say(
-        f"{spec.name}: {cost.num_runs} runs in all, {format_flop(cost.flops)}, about "
-        f"{format_seconds(cost.wall_seconds(count))} on {count} cores from nothing; folder {folder}"
+        f"{spec.name}: {plural(cost.num_runs, 'run')} in all, {format_flop(cost.flops)}, about "
+        f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')} from nothing; folder {folder}"
     )
     share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
     with make_display(cost.tokens * share_left, quiet=output.quiet) as display:

@@ -7,7 +7,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.workers import count_workers
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, plural
 
 
 def show(
@@ -53,8 +53,9 @@ def show(
         return
     _print_trunks(cost.jobs, cost.seconds)
     print(
-        f"\n{spec.name}: {cost.num_runs} runs from {len(cost.jobs)} trunks, {format_count(cost.tokens)} tokens, "
-        f"{format_flop(cost.flops)}\nabout {format_seconds(wall)} on {cores} cores, "
+        f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
+        f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
+        f"about {format_seconds(wall)} on {plural(cores, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
         f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, "
         f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
@@ -94,6 +95,10 @@ def _print_trunks(jobs: list, seconds: list[float]) -> None:
 
 
 def _print_unknowns(spec) -> None:
+    from distillaw.data.corpus import is_missing
+
+    if is_missing(spec.data.corpus):
+        print(f"corpus {spec.data.corpus!r} is not here: `study run` needs it")
     if spec.tuning.enabled:
         print(
             "tuning is counted with 5 runs per arm and end size; it costs more if a best value lies at an end"

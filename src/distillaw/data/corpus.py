@@ -64,6 +64,12 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
                 yield section
 
 
+def is_missing(corpus: str) -> bool:
+    """Whether a corpus is a path of this machine at which nothing lies."""
+    is_path = corpus not in SHIPPED and not corpus.startswith("hub:")
+    return is_path and not Path(corpus).expanduser().exists()
+
+
 def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
     if corpus in SHIPPED:
         with resources.as_file(resources.files("distillaw.data") / "corpora" / SHIPPED[corpus]) as path:
@@ -73,7 +79,7 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
         yield from _read_hub(corpus.removeprefix("hub:"), text_column)
         return
     path = Path(corpus).expanduser()
-    if not path.exists():
+    if is_missing(corpus):
         raise ConfigError(
             f"corpus {corpus!r}: no such file or folder{did_you_mean(corpus, SHIPPED)}. Give a path to "
             f"{', '.join(_SUFFIXES)} files, a folder of them, `hub:owner/name`, or {' or '.join(sorted(SHIPPED))} "

@@ -9,6 +9,7 @@ from distillaw.errors import DataError
 from distillaw.fitting.estimate import Estimate, Problem
 from distillaw.fitting.problem import Observations
 from distillaw.fitting.status import FitStatus
+from distillaw.quantities import plural
 
 SPARE_RUNS = 3
 """Independent runs needed beyond the number of parameters."""
@@ -26,11 +27,6 @@ class Verdict:
 
     status: FitStatus
     remedy: str
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> Verdict | None:

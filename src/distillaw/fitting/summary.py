@@ -3,10 +3,9 @@
 import html
 import math
 
-from distillaw.fitting.checks import plural
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
-from distillaw.quantities import format_count
+from distillaw.quantities import format_count, plural
 
 
 def rounded(value: float, low: float | None = None, high: float | None = None) -> str:

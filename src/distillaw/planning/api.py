@@ -119,7 +119,7 @@ def plan(
     tokens = None if student_tokens is None else parse_count(student_tokens, name="tokens")
     flop, budget_text = compute_of(compute, device_hours, money, device, mfu, price_per_hour)
     limit, why = _limit(max_params)
-    candidates = tuple(_named(t) if isinstance(t, str) else t for t in teachers)
+    candidates = tuple(named_teacher(t) if isinstance(t, str) else t for t in teachers)
     exact, label = (None, "") if params is None else _exact_size(record, params)
     situation = Situation(
         student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
@@ -215,19 +215,27 @@ def _count(value: float | str | None, name: str) -> float | None:
     return None if value is None else parse_count(value, name=name)
 
 
-def _named(name: str) -> Teacher:
-    """A real model as a teacher; its loss on the user's text is not known."""
+def named_teacher(name: str, loss: float | None = None) -> Teacher:
+    """A real model as a teacher.
+
+    Args:
+        name: as `distillaw teachers` lists it.
+        loss: on the user's text, nats/token; None: laws estimate it.
+
+    Raises:
+        ConfigError: an unknown name, or no loss for a model whose training tokens are not published.
+    """
     from distillaw.accounting.families import model
 
     found = model(name)
-    if found.tokens is None:
+    if found.tokens is None and loss is None:
         raise ConfigError(
             f"{found.name}: its training tokens are not published, so no law can estimate its loss; measure it on your "
-            "text (distillaw scout) and give --teacher-loss with --teacher-params"
+            "text (distillaw scout) and give --teacher-loss"
         )
     error = OTHER_TEXT * (2 if found.distilled else 1)
     return Teacher(name=found.name, params=float(found.params), tokens=found.tokens, tokenizer=found.tokenizer,
-                   estimate_error=error)  # fmt: skip
+                   loss=loss, estimate_error=error)  # fmt: skip
 
 
 def _check_teachers(situation: Situation, sources: Sources) -> None:

@@ -11,12 +11,14 @@ from distillaw.planning.gains import ASSUMED_SEED_SD
 from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import FITTED_DOUBT
-from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.quantities import format_count, format_flop, format_seconds, times
 from distillaw.runs.paired import t_quantile
 
 SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
 """Pilots considered: the target's size and tokens divided by these."""
 PILOT_SEEDS = 3
+WORTH_A_PILOT = 3.0
+"""A pilot that costs more than this part of the target is none."""
 MOST_SEEDS = 12
 """More repetitions than this are not proposed; a gain that needs them is not worth having."""
 
@@ -26,7 +28,7 @@ def next_runs(
 ) -> tuple[list[str], str]:
     """Sentences on what to run next, and the likely next command."""
     if record is None:
-        return _first_study(situation, headline, answer), "distillaw study show studies/quickstart.toml"
+        return _first_study(situation, headline, answer), "distillaw study new --kind teacher-choice"
     report = f"distillaw report {record.folder}"
     assert headline.pretrain is not None
     bases = {headline.pretrain.basis, headline.best.basis}
@@ -40,9 +42,7 @@ def next_runs(
 def _first_study(situation: Situation, headline: Evidence, answer: Call) -> list[str]:
     """Nothing of the user's own has been measured: the cheapest pilot that would settle it."""
     if not headline.is_decisive:
-        first = (
-            "a pilot study of your own text (`make demo` runs one in minutes, studies/pocket.toml in an hour)"
-        )
+        first = "a pilot study of your own text (`distillaw study new` lists the kinds)"
         return [
             first,
             "then the target itself, with and without a teacher, in pairs: that outweighs every law",
@@ -71,6 +71,12 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     )
     trend = ", and at half of both to see the trend" if down > 1 else ""
     bill_of_target = best.compute["total"]
+    if bill_of_target and flop > bill_of_target / WORTH_A_PILOT:
+        return (
+            f"no pilot: the smallest that would settle it costs {format_flop(flop)}{taught}, "
+            f"{times(flop / bill_of_target)} times the bill of the distillation. "
+            "Run the target itself with and without the teacher, or let `distillaw settle` choose runs"
+        )
     share = "" if not bill_of_target else f", {flop / bill_of_target:.2g} times the bill of the distillation"
     ending = f"If the gain is {gain:.3f} nats/token as thought, that settles it"
     if scale is None:

@@ -48,10 +48,16 @@ class Telling:
         if rate is None or now - self._said < LOG_SECONDS:
             return
         self._said = now
-        left = format_seconds(max(0.0, self._total - self.done) / rate)
-        done, total = format_count(self.done), format_count(self._total)
-        self._say(f"{self._what}, {format_seconds(now - self._began)}: {done} of about {total} {self._unit}, "
-                  f"{format_count(rate)} {self._unit}/s, about {left} left")  # fmt: skip
+        self._say(f"{self._what}, {format_seconds(now - self._began)}: {self._far(rate)}")
+
+    def _far(self, rate: float) -> str:
+        """Amounts and rate, and the time left while the guess of the whole still stands."""
+        done, total, unit = format_count(self.done), format_count(self._total), self._unit
+        pace = f"{format_count(rate)} {unit}/s"
+        if self.done > self._total:
+            return f"{done} {unit}, more than the {total} thought of, {pace}"
+        left = format_seconds((self._total - self.done) / rate)
+        return f"{done} of about {total} {unit}, {pace}, about {left} left"
 
     def expect(self, amount: float) -> None:
         """So much more is to be done than was known; the clock starts with the first of it."""
