@@ -141,6 +141,17 @@ def test_a_study_without_tuning_target_or_table_still_reports(tmp_path):
     assert "ran no search" in text
 
 
+def test_runs_that_were_not_paired_are_not_called_so(tmp_path, html):
+    write_study(tmp_path, World())
+    for path in tmp_path.glob("runs/*/heldout.parquet"):
+        path.unlink()
+    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    claims = ("paired difference", "paired runs", "paired gain", " in pairs")
+    assert not [words for words in claims if words in text]
+    assert "Decided by measured runs of this study" in text and "UNPAIRED" in text
+    assert all(words in html for words in claims)
+
+
 def test_names_from_outside_are_escaped(tmp_path):
     write_study(tmp_path, World())
     info = json.loads((tmp_path / "study.json").read_text()) | {"name": "<script>alert(1)</script>"}

@@ -252,8 +252,9 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
 
 
 def cell_table(cells: Sequence[Cell]) -> Table:
-    """Paired gains of every cell: the numbers of the first two pictures."""
-    columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", "paired gain", "± 90 %",
+    """Gains of every cell: the numbers of the first two pictures."""
+    gain = "paired gain" if all(cell.is_paired for cell in cells) else "gain"
+    columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", gain, "± 90 %",
                "best?"]  # fmt: skip
     rows = [
         [

@@ -51,6 +51,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         strategies=content.strategy_table(verdict) if verdict else None,
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
+        gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
         sections=study_sections(record, cells, spent, controls), fits=content.fit_notes(record),
         runs=content.run_table(record), unfinished=record.unfinished, provenance=content.provenance(record),
@@ -68,6 +69,16 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
 
 
 _CALLS = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
+
+
+def _gains_are(verdict: Verdict) -> str:
+    if verdict.headline.kind != "measured":
+        return "differences of what the law predicts for the two ways"
+    if verdict.headline.is_paired:
+        return (
+            "paired differences on the same documents and seeds, which is why they are known so much better"
+        )
+    return "differences of runs compared as if independent: their losses by document did not come along"
 
 
 def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[str]:

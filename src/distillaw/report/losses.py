@@ -21,10 +21,16 @@ def gap_picture(cells: Sequence[Cell]) -> Picture:
         alt=f"Student loss against teacher loss. {words}",
         caption="Each panel is one student size and token budget; better teachers stand to the right. A capacity gap "
         "is a curve that turns up again at the right. Points are means over seeds (small dots: single seeds), bars "
-        "the 90 % interval of the paired difference from the same student without a teacher (dashed). The best "
+        f"the 90 % interval of the {difference(cells)} from the same student without a teacher (dashed). The best "
         "teacher is filled; of more than four, only the weakest, the best and the strongest are named. The vertical "
         "scales differ.",
     )  # fmt: skip
+
+
+def difference(cells: Sequence[Cell]) -> str:
+    """What a gain's interval is of."""
+    are_paired = all(cell.is_paired for cell in cells)
+    return "paired difference" if are_paired else "difference (runs compared as if independent)"
 
 
 def _gap_words(cell: Cell) -> str:
@@ -44,9 +50,8 @@ def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | Non
         name="token-curves", title="Loss against tokens, distilled and not", figure=draw_tokens(cells, laws=laws),
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
         caption="“No teacher” with the 90 % interval over seeds; from each teacher with the 90 % interval of the "
-        f"paired difference from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
-        "longer helps. Single losses are less certain than these differences: their held-out standard errors are in "
-        "the table of runs.",
+        f"{difference(cells)} from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
+        "longer helps. The standard errors of single losses are in the table of runs.",
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def _isoflop_section(record: StudyRecord) -> Section:
 def _paid_section(record: StudyRecord, cells: Sequence[Cell]) -> Section:
     """What the compute buys, with every bill."""
     bills = paid_cells(record, cells)
-    section = drawn(paid.TITLE, lambda: paid.paid_picture(bills), paid.paid_sentences(bills))
+    section = drawn(paid.TITLE, lambda: paid.paid_picture(bills, cells), paid.paid_sentences(bills))
     if not section.pictures:
         return section
     return replace(section, table=paid.paid_table(bills), table_title="Every student with its bill")
