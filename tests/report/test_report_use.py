@@ -132,6 +132,19 @@ def test_paper_gets_the_rows_shown_without_the_controls(open_file, report):
     assert page.pdf().startswith(b"%PDF")
 
 
+def test_run_ids_and_headings_are_readable_on_paper(open_file, report):
+    page = open_file(report, viewport={"width": 718, "height": 1046})  # A4 in pixels, less its margins
+    page.emulate_media(media="print")
+    heights = page.evaluate("""[...document.querySelectorAll('table[data-facets] tbody td:first-child')]
+        .map(td => td.clientHeight / parseFloat(getComputedStyle(td).lineHeight))""")
+    assert max(heights) < 4
+    displays = page.evaluate("""[...document.querySelectorAll('table.sortable th button')]
+        .map(button => getComputedStyle(button).display)""")
+    assert set(displays) == {"contents"}, (
+        "a button's text is lost in a head that is repeated on the next sheet"
+    )
+
+
 def test_without_scripts_every_row_and_the_pdfs_are_there(open_file, report):
     page = open_file(report, java_script_enabled=False)
     assert page.locator("table[data-facets] tbody tr").count() == 27

@@ -25,8 +25,8 @@ def paid_picture(paid: Sequence[Paid], cells: Sequence[Cell]) -> Picture:
         alt="Student loss against compute paid. " + " ".join(paid_sentences(paid)),
         caption="Left, the student's training and its teacher's forward passes are paid; right, the teacher's training "
         "as well, as if for this one student. Every run pays for itself: no trunk is shared. Bars: 90 % interval, "
-        f"without a teacher over seeds, distilled of the {difference(cells)} from no teacher. Filled: not beaten by its "
-        "own colour at equal or less compute; steps join them.",
+        f"without a teacher over seeds, distilled of the {difference(cells)} from no teacher. Filled: not beaten by "
+        "its own colour at equal or less compute; steps join them.",
     )  # fmt: skip
 
 
