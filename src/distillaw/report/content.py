@@ -222,7 +222,7 @@ def number(value: float | None, digits: int) -> Value:
 
 def run_table(record: StudyRecord) -> Table:
     """Every finished run."""
-    columns = ["run", "role", "for", "params", "tokens", "teacher", "init", "seed", "loss", "± s.e.", "peak rate",
+    columns = ["run", "role", "for", "params", "tokens", "loss", "± s.e.", "teacher", "init", "seed", "peak rate",
                "batch", "FLOP", "seconds"]  # fmt: skip
     return Table(columns=columns, rows=[_run_row(record, run) for run in record.runs], facets=RUN_FACETS)
 
@@ -241,9 +241,9 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
     return [
         _word(run.run_id), _word(str(run.row.get("role") or "")), _word(run.purpose),
         Value(text=f"{run.params:,}", sort=run.params), Value(text=f"{run.tokens:,}", sort=run.tokens),
+        number(run.loss, 4), number(run.loss_se, 4),
         Value(text=taught_by.replace(" teacher", ""), sort=taught_by, kind="text"),
         _word(str(run.row.get("init") or "")), Value(text=str(run.seed), sort=run.seed),
-        number(run.loss, 4), number(run.loss_se, 4),
         Value(text=f"{run.number('peak_lr'):.3g}", sort=run.number("peak_lr")),
         Value(text=f"{run.number('batch_tokens'):,.0f}", sort=run.number("batch_tokens")),
         Value(text=flop_text(flop).removesuffix(" FLOP") if math.isfinite(flop) else "", sort=flop),
