@@ -8,6 +8,7 @@ from distillaw.errors import DataError
 from distillaw.figures.fits import fitted_law
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
+from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import budget_text, read_study
 from distillaw.quantities import flop_text, power_text
@@ -39,14 +40,14 @@ def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
     assert sum(t.is_best for t in cell.taught) == 1
 
 
-def test_loss_pictures_state_every_number_they_draw(cells):
-    for picture in (gap_picture(cells), tokens_picture(cells)):
+def test_loss_pictures_state_every_number_they_draw(reported, cells):
+    for picture in (gap_picture(cells), tokens_picture(cells, teacher_styles(read_study(reported)))):
         for cell in cells:
             assert f"{cell.alone:.3f} without a teacher" in picture.alt
             assert all(f"{t.loss:.3f} from the {t.teacher}" in picture.alt for t in cell.taught)
         assert picture.svg.startswith("<svg")
         assert "nats/token" in picture.svg
-    for picture in (gap_picture, tokens_picture):
+    for picture in (gap_picture, lambda none: tokens_picture(none, {})):
         with pytest.raises(DataError, match="No student has been run"):
             picture([])
 

@@ -21,6 +21,7 @@ from distillaw.figures.spending import compute_spent as spent_by_part
 from distillaw.figures.spending import draw_searches, draw_spent
 from distillaw.figures.spending import searches as searches_of
 from distillaw.figures.style import Look
+from distillaw.figures.teachers import teacher_styles
 from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import StudyRecord, read_study
@@ -74,7 +75,12 @@ def token_curves(study: Study, *, width: float | str | None = None, font_size: f
         DataError: no student has been run without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_tokens(measured_cells(record), laws=study_laws(record), look=Look.of(width, font_size))
+    return draw_tokens(
+        measured_cells(record),
+        teacher_styles(record),
+        laws=study_laws(record),
+        look=Look.of(width, font_size),
+    )
 
 
 def predicted_measured(
@@ -177,7 +183,9 @@ def isoflop(study: Study, *, width: float | str | None = None, font_size: float 
         DataError: no three sizes meet at one compute; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_isoflop(iso_budgets(record), laws=study_laws(record), look=Look.of(width, font_size))
+    return draw_isoflop(
+        iso_budgets(record), teacher_styles(record), laws=study_laws(record), look=Look.of(width, font_size)
+    )
 
 
 def pareto(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:

@@ -1,6 +1,6 @@
 """The sections of a study's report between the verdict and the laws: each picture with its words and numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from distillaw.controls.control import Control
@@ -11,6 +11,7 @@ from distillaw.figures.fits import LABELS, fitted_laws, study_laws
 from distillaw.figures.intervals import hold_outs
 from distillaw.figures.paid import paid_cells
 from distillaw.figures.spending import Spent, searches
+from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
 from distillaw.planning.record import StudyRecord
@@ -29,11 +30,12 @@ def study_sections(
     record: StudyRecord, cells: Sequence[Cell], spent: Sequence[Spent], controls: Sequence[Control]
 ) -> list[Section]:
     """Every section, in the order of the page."""
+    styles = teacher_styles(record)
     return [
         _gap_section(cells),
         drawn("How many tokens? Loss with and without a teacher",
-              lambda: tokens_picture(cells, laws=study_laws(record))),
-        _isoflop_section(record),
+              lambda: tokens_picture(cells, styles, laws=study_laws(record))),
+        _isoflop_section(record, styles),
         _paid_section(record, cells),
         Section(title="Controls: what makes these numbers mean something", notes=control_notes(controls),
                 table=control_table(controls), table_title="Every control with its numbers", open=True),
@@ -63,10 +65,11 @@ def _gap_section(cells: Sequence[Cell]) -> Section:
                    table=content.cell_table(cells), table_title="The numbers of this and the next picture")  # fmt: skip
 
 
-def _isoflop_section(record: StudyRecord) -> Section:
+def _isoflop_section(record: StudyRecord, styles: Mapping[str, TeacherStyle]) -> Section:
     """Which size at equal compute."""
     budgets = iso_budgets(record)
-    return drawn(equal_compute.TITLE, lambda: equal_compute.isoflop_picture(budgets, laws=study_laws(record)),
+    return drawn(equal_compute.TITLE,
+                 lambda: equal_compute.isoflop_picture(budgets, styles, laws=study_laws(record)),
                  equal_compute.isoflop_sentences(budgets))  # fmt: skip
 
 
