@@ -6,6 +6,7 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.fits import fitted_law
+from distillaw.figures.losses import draw_gap
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
 from distillaw.figures.teachers import teacher_styles
@@ -50,6 +51,23 @@ def test_loss_pictures_state_every_number_they_draw(reported, cells):
     for picture in (gap_picture, lambda none: tokens_picture(none, {})):
         with pytest.raises(DataError, match="No student has been run"):
             picture([])
+
+
+def test_every_column_of_the_capacity_gap_says_what_its_axis_is(tmp_path):
+    write_study(tmp_path, World(), skip=("0.1M-alone-s0-600kt",))
+    figure = draw_gap(measured_cells(read_study(tmp_path)))
+    shown = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(shown) == 3
+    assert [bool(ax.get_xlabel()) for ax in shown] == [False, True, True]
+    assert [bool(ax.get_ylabel()) for ax in shown] == [True, False, True]
+
+
+def test_names_of_teachers_do_not_run_through_the_axis(cells):
+    figure = draw_gap(cells)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        left = min(text.get_window_extent().x0 for text in ax.texts)
+        assert left > ax.bbox.x0
 
 
 def test_compute_counts_a_trunk_once_and_every_part(reported):

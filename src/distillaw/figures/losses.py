@@ -59,13 +59,16 @@ def draw_gap(cells: Sequence[Cell], *, look: Look = PAGE) -> Figure:
     figure, axes = new_figure(
         len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3, look=look
     )
+    last = {c.params: c.tokens for c in sorted(cells, key=lambda c: c.tokens)}
     for row, budget in enumerate(budgets):
+        own = {c.params: c for c in cells if c.tokens == budget}
         for column, size in enumerate(sizes):
-            cell = next((c for c in cells if (c.params, c.tokens) == (size, budget)), None)
-            if cell is None:
-                axes[row][column].set_axis_off()
+            if size in own:
+                _gap_panel(
+                    axes[row][column], own[size], is_last=budget == last[size], is_first=size == min(own)
+                )
             else:
-                _gap_panel(axes[row][column], cell, is_last=row == len(budgets) - 1, is_first=column == 0)
+                axes[row][column].set_axis_off()
     return figure
 
 
@@ -81,10 +84,13 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
                 markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
     for j, t in enumerate(_named(cell)):
-        side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
-        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side),
-                    ha="center", va="bottom" if side > 0 else "top", textcoords="offset points", fontsize="small",
-                    color=MUTED, bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
+        is_left = j == 0 and len(x) > 1  # centred, it would run through the axis
+        is_above = cell.taught[1].loss < t.loss if is_left else j % 2  # neighbours are often close: in turn
+        side = 1 if is_above else -1
+        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), textcoords="offset points",
+                    xytext=(-4 if is_left else 0, 3 * side), ha="left" if is_left else "center",
+                    va="bottom" if is_above else "top", fontsize="small", color=MUTED,
+                    bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
     set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
