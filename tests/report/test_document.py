@@ -141,6 +141,18 @@ def test_a_study_without_tuning_target_or_table_still_reports(tmp_path):
     assert "ran no search" in text
 
 
+def test_a_search_whose_record_did_not_come_along_is_not_denied(tmp_path):
+    write_study(tmp_path, World())
+    (tmp_path / "tuning.json").unlink()
+    (tmp_path / "runs.parquet").unlink()
+    for seed in (1, 2):
+        found = tmp_path / "runs" / f"student-0.1M-alone-s{seed}-150kt" / "result.json"
+        found.write_text(json.dumps(json.loads(found.read_text()) | {"purpose": "tuning"}))
+    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    assert "tuning.json, did not come along; its 2 runs" in text
+    assert "ran no search" not in text
+
+
 def test_runs_that_were_not_paired_are_not_called_so(tmp_path, html):
     write_study(tmp_path, World())
     for path in tmp_path.glob("runs/*/heldout.parquet"):
@@ -176,3 +188,5 @@ def test_a_small_study_shows_the_shipped_table_refitted_and_labelled_as_such(tmp
     assert "Shipped pocket study, distillation law" in html
     assert '<figure id="shipped-fit">' in html
     assert "Not this study" in html
+    drawn = html[html.index('<figure id="shipped-fit">') :]
+    assert "The shipped pocket study, not this one" in drawn[: drawn.index("</svg>")], "in the figure itself"

@@ -18,8 +18,7 @@ from distillaw.figures.intervals import hold_outs as hold_outs_of
 from distillaw.figures.losses import draw_gap, draw_tokens
 from distillaw.figures.paid import draw_paid, paid_cells
 from distillaw.figures.spending import compute_spent as spent_by_part
-from distillaw.figures.spending import draw_searches, draw_spent
-from distillaw.figures.spending import searches as searches_of
+from distillaw.figures.spending import draw_searches, draw_spent, study_searches
 from distillaw.figures.style import Look
 from distillaw.figures.teachers import teacher_styles
 from distillaw.figures.walks import draw_walks, walks
@@ -237,9 +236,9 @@ def searches(study: Study, *, width: float | str | None = None, font_size: float
         font_size: likewise.
 
     Raises:
-        DataError: the study ran no search; others as of `capacity_gap`.
+        DataError: the study ran no search, or its record is missing; others as of `capacity_gap`.
     """
-    return draw_searches(searches_of(_record(study).tuning), look=Look.of(width, font_size))
+    return draw_searches(study_searches(_record(study)), look=Look.of(width, font_size))
 
 
 def weight_distances(

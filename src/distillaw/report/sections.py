@@ -10,7 +10,7 @@ from distillaw.figures.equal_compute import iso_budgets
 from distillaw.figures.fits import LABELS, fitted_laws, study_laws
 from distillaw.figures.intervals import hold_outs
 from distillaw.figures.paid import paid_cells
-from distillaw.figures.spending import Spent, searches
+from distillaw.figures.spending import Spent, study_searches
 from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
@@ -45,7 +45,7 @@ def study_sections(
         _walk_section(record),
         _calibration_section(record),
         drawn("Where the compute went", lambda: spent_picture(spent)),
-        drawn("Search for learning rate and batch", lambda: searches_picture(searches(record.tuning))),
+        drawn("Search for learning rate and batch", lambda: searches_picture(study_searches(record))),
     ]  # fmt: skip
 
 

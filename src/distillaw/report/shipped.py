@@ -48,6 +48,7 @@ def refit_shipped_table() -> Refit:
         laws += [law] if law is not None else []
     picture = None if not laws else fits_picture(
         laws, name="shipped-fit", title="Predicted against measured: the shipped pocket study",
+        of="The shipped pocket study, not this one",
         caption="Not this study: the run table of the pocket study, which ships with the package, refitted while this "
         "page was made. It shows what laws look like where there are enough runs to fit them.",
     )  # fmt: skip
