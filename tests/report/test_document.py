@@ -93,8 +93,17 @@ def test_figures_have_words_for_those_who_cannot_see_them(html):
 
 
 def test_the_same_study_gives_the_same_page(reported, tmp_path, html):
-    write_report(reported, tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_text() == html
+    write_report(reported, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == html
+
+
+def test_reports_in_one_folder_keep_their_own_verdicts(tmp_path):
+    for name, world in (("a", World()), ("b", World(gain_scale=0.0))):
+        write_study(tmp_path / name, world)
+        assert f"{name}.verdict.json" in write_report(tmp_path / name, tmp_path / f"{name}.html").read_text()
+    first, second = (json.loads((tmp_path / f"{name}.verdict.json").read_text()) for name in "ab")
+    assert first["gain"] != second["gain"]
+    assert not (tmp_path / "verdict.json").exists()
 
 
 def test_light_dark_and_print_are_provided_for(html):
@@ -160,7 +169,7 @@ def test_runs_that_were_not_paired_are_not_called_so(tmp_path, html):
     text = " ".join(Page(write_report(tmp_path).read_text()).text)
     claims = ("paired difference", "paired runs", "paired gain", " in pairs")
     assert not [words for words in claims if words in text]
-    assert "Decided by measured runs of this study" in text and "UNPAIRED" in text
+    assert "Decided by measured runs of this study" in text and "unpaired: measured" in text
     assert all(words in html for words in claims)
 
 

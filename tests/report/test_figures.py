@@ -137,6 +137,12 @@ def test_powers_of_ten_are_written_as_people_write_them():
     assert flop_text(5.2e-3) == "5.2 × 10⁻³ FLOP"
     assert power_text(0) == "0"
     assert typeset("costs 2.96e11 FLOP, run s1e2f") == "costs 2.96\u00a0×\u00a010¹¹\u00a0FLOP, run s1e2f"
+    assert (
+        typeset("nothing below 7.68e+06, 0.188 +- 0.009")
+        == "nothing below 7.68\u00a0×\u00a010⁶, 0.188 ± 0.009"
+    )
+    assert typeset("law: NO_SUPERVISED_LAW: no gain") == "law: no supervised law: no gain"
+    assert typeset("DISTILLAW_DISTANCES=never, S1-S3") == "DISTILLAW_DISTANCES=never, S1-S3"
     assert typeset("gain -0.3 [-0.4, 0.1], S1-S3, 90 %") == "gain −0.3 [−0.4, 0.1], S1-S3, 90\u00a0%"
     assert [budget_text(n) for n in (79_872, 1_800_192, 125_000, 266_900)] == ["80k", "1.8M", "125k", "267k"]
 

@@ -196,21 +196,31 @@ def evidence_table(verdict: Verdict) -> Table:
             Value(text="decides" if source.source in verdict.headline.deciding else "", kind="text"),
             Value(text=gain), Value(text=percent(answer.distil) if answer else ""),
             Value(text=percent(answer.pretrain) if answer else ""),
-            Value(text=f"{source.status}: {source.note}", kind="text"),
+            Value(text=f"{status_words(source.status)}: {source.note}", kind="text"),
         ])  # fmt: skip
     return Table(columns=["evidence", "", "gain", "P(distil)", "P(pretrain)", "what it is"], rows=rows)
 
 
 def typeset(text: str) -> str:
-    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break in a number."""
+    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break in a number.
+
+    Names of statuses become words, +- becomes one sign.
+    """
+    text = _STATUS.sub(lambda found: status_words(found[0]), text).replace("+-", "±")
     text = _POWER.sub(lambda found: power_text(float(found[0])), text)
     for unit in ("%", "FLOP"):
         text = text.replace(f" {unit}", f"\u00a0{unit}")
     return _MINUS.sub("−", text).replace(" × ", "\u00a0×\u00a0")
 
 
+def status_words(status: str) -> str:
+    """A status within a sentence: `TOO_FEW_RUNS` is read as `too few runs`."""
+    return status.replace("_", " ").lower()
+
+
+_STATUS = re.compile(r"\b(?!DISTILLAW_)[A-Z]+(?:_[A-Z]+)+\b(?!=)")
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-_POWER = re.compile(r"\b\d(?:\.\d+)?e\d{1,2}\b")
+_POWER = re.compile(r"\b\d(?:\.\d+)?e\+?\d{1,2}\b")
 
 
 def number(value: float | None, digits: int) -> Value:

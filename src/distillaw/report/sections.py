@@ -102,7 +102,9 @@ def _fit_section(record: StudyRecord) -> Section:
 
 def _why_no_law(record: StudyRecord, drawn: set[str]) -> str:
     notes = [n for n in content.fit_notes(record) if n.family in LABELS and LABELS[n.family] not in drawn]
-    return " ".join(f"{LABELS[n.family]}: {n.status}: {n.remedy.rstrip('.')}." for n in notes)
+    return " ".join(
+        f"{LABELS[n.family]}: {content.status_words(n.status)}: {n.remedy.rstrip('.')}." for n in notes
+    )
 
 
 def _frozen_section(record: StudyRecord) -> Section:
