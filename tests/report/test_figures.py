@@ -142,7 +142,7 @@ def test_powers_of_ten_are_written_as_people_write_them():
         == "nothing below 7.68\u00a0×\u00a010⁶, 0.188 ± 0.009"
     )
     assert typeset("law: NO_SUPERVISED_LAW: no gain") == "law: no supervised law: no gain"
-    assert typeset("DISTILLAW_DISTANCES=never, S1-S3") == "DISTILLAW_DISTANCES=never, S1-S3"
+    assert typeset("DISTILLAW_DISTANCES=never, L_T, S1-S3") == "DISTILLAW_DISTANCES=never, L_T, S1-S3"
     assert typeset("gain -0.3 [-0.4, 0.1], S1-S3, 90 %") == "gain −0.3 [−0.4, 0.1], S1-S3, 90\u00a0%"
     assert [budget_text(n) for n in (79_872, 1_800_192, 125_000, 266_900)] == ["80k", "1.8M", "125k", "267k"]
 

@@ -218,7 +218,7 @@ def status_words(status: str) -> str:
     return status.replace("_", " ").lower()
 
 
-_STATUS = re.compile(r"\b(?!DISTILLAW_)[A-Z]+(?:_[A-Z]+)+\b(?!=)")
+_STATUS = re.compile(r"\b(?!DISTILLAW_)[A-Z]{2,}(?:_[A-Z]{2,})+\b(?!=)")
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 _POWER = re.compile(r"\b\d(?:\.\d+)?e\+?\d{1,2}\b")
 
