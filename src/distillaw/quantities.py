@@ -39,7 +39,9 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
         match = _NUMBER.match(text.replace(",", "") if _THOUSANDS.match(text) else text)
         if match is None:
             point = ", with a decimal point" if "," in text else ""
-            raise ConfigError(f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21{point}")
+            raise ConfigError(
+                f"{name}: cannot read {text!r}; write a number such as 300M, 1.82B or 1e21{point}"
+            )
         # one decimal literal, so that 4.35M is exactly 4350000 and not its neighbour
         value = float(f"{match[1]}e{int(match[2] or 0) + _POWERS[match[3].lower()]}")
     if not math.isfinite(value) or value <= 0:

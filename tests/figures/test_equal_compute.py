@@ -9,6 +9,7 @@ from synthetic_study import supervised_loss
 from distillaw.errors import DataError
 from distillaw.figures.equal_compute import APART, BEYOND, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
+from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.record import read_study
 from distillaw.report.equal_compute import isoflop_sentences
 
@@ -45,7 +46,7 @@ def test_budgets_stand_apart_and_arms_are_read_hardly_beyond_their_runs(grid_rec
 
 def test_the_sentence_names_the_lowest_point_of_the_curve_that_is_drawn(grid_record):
     budgets = iso_budgets(grid_record)
-    figure = draw_isoflop(budgets)
+    figure = draw_isoflop(budgets, teacher_styles(grid_record))
     for ax, budget, sentence in zip(figure.axes, budgets, isoflop_sentences(budgets), strict=False):
         drawn = {round(float(y), 9) for line in ax.lines for y in line.get_ydata()}
         for curve in budget.curves:
@@ -60,7 +61,7 @@ def test_laws_are_drawn_with_bands_that_are_hatched_outside_their_range(fitted):
     laws = study_laws(record)
     assert set(laws) == {"supervised"}
     budgets = iso_budgets(record)
-    figure = draw_isoflop(budgets, laws=laws)
+    figure = draw_isoflop(budgets, teacher_styles(record), laws=laws)
     law = laws["supervised"]
     for ax, budget in zip(figure.axes, budgets, strict=False):
         points = budget.curves[0].points
@@ -73,7 +74,8 @@ def test_laws_are_drawn_with_bands_that_are_hatched_outside_their_range(fitted):
 
 
 def test_two_sizes_are_too_few_and_the_design_that_would_do_is_named(noisy):
-    budgets = iso_budgets(read_study(noisy))
+    record = read_study(noisy)
+    budgets = iso_budgets(record)
     assert budgets == []
     with pytest.raises(DataError, match=r"three student sizes .* --kind isoflop-students"):
-        draw_isoflop(budgets)
+        draw_isoflop(budgets, teacher_styles(record))

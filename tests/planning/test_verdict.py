@@ -203,6 +203,9 @@ def test_missing_heldout_files_fall_back_to_unpaired_and_say_so(tmp_path, study)
     verdict = plan(1e5, student_tokens=150_000, study=tmp_path)
     paired = plan(1e5, student_tokens=150_000, study=study)
     assert verdict.headline.status == "UNPAIRED"
+    assert verdict.headline.source == "measured runs of this study"
+    assert "in pairs" not in verdict.headline.note
+    assert paired.headline.is_paired and not verdict.headline.is_paired
     assert verdict.gain.upper - verdict.gain.lower > 3 * (paired.gain.upper - paired.gain.lower)
 
 

@@ -93,8 +93,17 @@ def test_figures_have_words_for_those_who_cannot_see_them(html):
 
 
 def test_the_same_study_gives_the_same_page(reported, tmp_path, html):
-    write_report(reported, tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_text() == html
+    write_report(reported, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == html
+
+
+def test_reports_in_one_folder_keep_their_own_verdicts(tmp_path):
+    for name, world in (("a", World()), ("b", World(gain_scale=0.0))):
+        write_study(tmp_path / name, world)
+        assert f"{name}.verdict.json" in write_report(tmp_path / name, tmp_path / f"{name}.html").read_text()
+    first, second = (json.loads((tmp_path / f"{name}.verdict.json").read_text()) for name in "ab")
+    assert first["gain"] != second["gain"]
+    assert not (tmp_path / "verdict.json").exists()
 
 
 def test_light_dark_and_print_are_provided_for(html):
@@ -141,6 +150,29 @@ def test_a_study_without_tuning_target_or_table_still_reports(tmp_path):
     assert "ran no search" in text
 
 
+def test_a_search_whose_record_did_not_come_along_is_not_denied(tmp_path):
+    write_study(tmp_path, World())
+    (tmp_path / "tuning.json").unlink()
+    (tmp_path / "runs.parquet").unlink()
+    for seed in (1, 2):
+        found = tmp_path / "runs" / f"student-0.1M-alone-s{seed}-150kt" / "result.json"
+        found.write_text(json.dumps(json.loads(found.read_text()) | {"purpose": "tuning"}))
+    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    assert "tuning.json, did not come along; its 2 runs" in text
+    assert "ran no search" not in text
+
+
+def test_runs_that_were_not_paired_are_not_called_so(tmp_path, html):
+    write_study(tmp_path, World())
+    for path in tmp_path.glob("runs/*/heldout.parquet"):
+        path.unlink()
+    text = " ".join(Page(write_report(tmp_path).read_text()).text)
+    claims = ("paired difference", "paired runs", "paired gain", " in pairs")
+    assert not [words for words in claims if words in text]
+    assert "Decided by measured runs of this study" in text and "unpaired: measured" in text
+    assert all(words in html for words in claims)
+
+
 def test_names_from_outside_are_escaped(tmp_path):
     write_study(tmp_path, World())
     info = json.loads((tmp_path / "study.json").read_text()) | {"name": "<script>alert(1)</script>"}
@@ -165,3 +197,5 @@ def test_a_small_study_shows_the_shipped_table_refitted_and_labelled_as_such(tmp
     assert "Shipped pocket study, distillation law" in html
     assert '<figure id="shipped-fit">' in html
     assert "Not this study" in html
+    drawn = html[html.index('<figure id="shipped-fit">') :]
+    assert "The shipped pocket study, not this one" in drawn[: drawn.index("</svg>")], "in the figure itself"

@@ -6,8 +6,10 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.fits import fitted_law
+from distillaw.figures.losses import draw_gap
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
+from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import budget_text, read_study
 from distillaw.quantities import flop_text, power_text
@@ -39,16 +41,33 @@ def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
     assert sum(t.is_best for t in cell.taught) == 1
 
 
-def test_loss_pictures_state_every_number_they_draw(cells):
-    for picture in (gap_picture(cells), tokens_picture(cells)):
+def test_loss_pictures_state_every_number_they_draw(reported, cells):
+    for picture in (gap_picture(cells), tokens_picture(cells, teacher_styles(read_study(reported)))):
         for cell in cells:
             assert f"{cell.alone:.3f} without a teacher" in picture.alt
             assert all(f"{t.loss:.3f} from the {t.teacher}" in picture.alt for t in cell.taught)
         assert picture.svg.startswith("<svg")
         assert "nats/token" in picture.svg
-    for picture in (gap_picture, tokens_picture):
+    for picture in (gap_picture, lambda none: tokens_picture(none, {})):
         with pytest.raises(DataError, match="No student has been run"):
             picture([])
+
+
+def test_every_column_of_the_capacity_gap_says_what_its_axis_is(tmp_path):
+    write_study(tmp_path, World(), skip=("0.1M-alone-s0-600kt",))
+    figure = draw_gap(measured_cells(read_study(tmp_path)))
+    shown = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(shown) == 3
+    assert [bool(ax.get_xlabel()) for ax in shown] == [False, True, True]
+    assert [bool(ax.get_ylabel()) for ax in shown] == [True, False, True]
+
+
+def test_names_of_teachers_do_not_run_through_the_axis(cells):
+    figure = draw_gap(cells)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        left = min(text.get_window_extent().x0 for text in ax.texts)
+        assert left > ax.bbox.x0
 
 
 def test_compute_counts_a_trunk_once_and_every_part(reported):
@@ -118,6 +137,12 @@ def test_powers_of_ten_are_written_as_people_write_them():
     assert flop_text(5.2e-3) == "5.2 × 10⁻³ FLOP"
     assert power_text(0) == "0"
     assert typeset("costs 2.96e11 FLOP, run s1e2f") == "costs 2.96\u00a0×\u00a010¹¹\u00a0FLOP, run s1e2f"
+    assert (
+        typeset("nothing below 7.68e+06, 0.188 +- 0.009")
+        == "nothing below 7.68\u00a0×\u00a010⁶, 0.188 ± 0.009"
+    )
+    assert typeset("law: NO_SUPERVISED_LAW: no gain") == "law: no supervised law: no gain"
+    assert typeset("DISTILLAW_DISTANCES=never, L_T, S1-S3") == "DISTILLAW_DISTANCES=never, L_T, S1-S3"
     assert typeset("gain -0.3 [-0.4, 0.1], S1-S3, 90 %") == "gain −0.3 [−0.4, 0.1], S1-S3, 90\u00a0%"
     assert [budget_text(n) for n in (79_872, 1_800_192, 125_000, 266_900)] == ["80k", "1.8M", "125k", "267k"]
 

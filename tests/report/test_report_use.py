@@ -51,7 +51,7 @@ def test_what_is_filtered_stays_so_when_rows_are_sorted(open_file, report, resul
     page.get_by_role("button", name="loss", exact=True).last.click()
     shown = [
         float(text)
-        for text in page.locator("table[data-facets] tbody tr:visible td:nth-child(9)").all_inner_texts()
+        for text in page.locator("table[data-facets] tbody tr:visible td:nth-child(6)").all_inner_texts()
     ]
     alone = [r["loss"] for r in results if r["teacher_run"] is None]
     assert shown == sorted(round(loss, 4) for loss in alone)
@@ -110,6 +110,24 @@ def test_axe_finds_nothing_serious(width, theme, open_file, report):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_narrow_screen_shows_what_a_strategy_gives_and_that_there_is_more(open_file, report):
+    page = open_file(report, viewport={"width": 390, "height": 900})
+    table = page.get_by_role("region", name="Strategies")
+    assert table.get_by_text("student loss").bounding_box()["x"] < 390
+    style = "e => getComputedStyle(e).backgroundAttachment"
+    assert table.evaluate(style) == "local, local, scroll, scroll"
+
+
+def test_a_desktop_shows_the_losses_of_all_runs(open_file, report):
+    page = open_file(report, viewport={"width": 1440, "height": 900})
+    scroll = page.locator(".scroll:has(table[data-facets])")
+    box, loss = (
+        scroll.bounding_box(),
+        page.locator("table[data-facets] th").filter(has_text="s.e.").bounding_box(),
+    )
+    assert loss["x"] + loss["width"] < box["x"] + box["width"] / 1.5
+
+
 def test_filters_are_reached_by_keyboard_and_spoken(open_file, report):
     page = open_file(report)
     page.get_by_label("role", exact=True).focus()
@@ -130,6 +148,19 @@ def test_paper_gets_the_rows_shown_without_the_controls(open_file, report):
     assert rows_shown(page).count() == 3
     assert page.locator(".filters select").first.is_hidden() and page.locator(".saves").first.is_hidden()
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_run_ids_and_headings_are_readable_on_paper(open_file, report):
+    page = open_file(report, viewport={"width": 718, "height": 1046})  # A4 in pixels, less its margins
+    page.emulate_media(media="print")
+    heights = page.evaluate("""[...document.querySelectorAll('table[data-facets] tbody td:first-child')]
+        .map(td => td.clientHeight / parseFloat(getComputedStyle(td).lineHeight))""")
+    assert max(heights) < 4
+    displays = page.evaluate("""[...document.querySelectorAll('table.sortable th button')]
+        .map(button => getComputedStyle(button).display)""")
+    assert set(displays) == {"contents"}, (
+        "a button's text is lost in a head that is repeated on the next sheet"
+    )
 
 
 def test_without_scripts_every_row_and_the_pdfs_are_there(open_file, report):

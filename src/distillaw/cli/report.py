@@ -21,10 +21,12 @@ def report(
 
     Args:
         study: the folder that `study run`, `recipe`, `branch` or `large-batch run` wrote.
-        out: the HTML file; by default report.html in that folder, with a study's verdict.json beside it.
+        out: the HTML file; by default report.html in that folder. A study's verdict lies beside it: verdict.json, or
+            NAME.verdict.json beside NAME.html.
         figures: folder into which every figure of the page is written as files of its own.
         format: of those files: svg, png, pdf or several of them, e.g. svg,pdf; all three by default.
     """
+    from distillaw.report.document import verdict_file
     from distillaw.runs.files import read_json
 
     wanted = _figure_files(figures, format)
@@ -32,7 +34,7 @@ def report(
     with output.working("writing the report"):
         path = write(study, out, wanted)
     places = {"report": str(path)} | ({"figures": str(figures)} if figures else {})
-    verdict = read_json(path.parent / "verdict.json") if write is _write_study_report else None
+    verdict = read_json(verdict_file(path)) if write is _write_study_report else None
     if output.json:
         print_json(places | ({"verdict": verdict} if verdict else {}))
     else:

@@ -17,10 +17,8 @@ from distillaw.errors import DataError
 from distillaw.figures.bands import draw_band
 from distillaw.figures.losses import LINE, short_teacher
 from distillaw.figures.style import (
-    INK,
     PAGE,
     PAPER,
-    SERIES,
     Z90,
     Look,
     count_axis,
@@ -29,6 +27,7 @@ from distillaw.figures.style import (
     new_panels,
     set_title,
 )
+from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise
 from distillaw.planning.record import StudyRecord, budget_text
@@ -161,12 +160,14 @@ def _point(record: StudyRecord, arm: Arm, compute: float) -> IsoPoint | None:
 
 @in_style
 def draw_isoflop(
-    budgets: Sequence[IsoBudget], *, laws: Mapping[str, FitResult] | None = None, look: Look = PAGE
-) -> Figure:
+    budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None,
+    look: Look = PAGE,
+) -> Figure:  # fmt: skip
     """Loss against size, a panel for each budget.
 
     Args:
         budgets: from `iso_budgets`.
+        styles: of the study's teachers.
         laws: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the
             range they were fitted in.
         look: how large.
@@ -177,11 +178,8 @@ def draw_isoflop(
     if not budgets:
         raise DataError(WHY_NONE)
     figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2, look=look)
-    runs = {c.teacher_run: c.teacher_loss for b in budgets for c in b.curves if c.teacher_run}
-    order = sorted(runs, key=lambda run: -runs[run])
-    colors = {"": INK} | {run: SERIES[i % len(SERIES)] for i, run in enumerate(order)}
     for place, (ax, budget) in enumerate(zip(panels, budgets, strict=True)):
-        _panel(ax, budget, colors, laws or {})
+        _panel(ax, budget, styles, laws or {})
         ax.set_xlabel("student parameters (non-embedding)")
         if place % columns == 0:
             ax.set_ylabel("student loss, nats/token")
@@ -194,10 +192,13 @@ WHY_NONE = (
 )
 
 
-def _panel(ax: Axes, budget: IsoBudget, colors: Mapping[str, str], laws: Mapping[str, FitResult]) -> None:
+def _panel(
+    ax: Axes, budget: IsoBudget, styles: Mapping[str, TeacherStyle], laws: Mapping[str, FitResult]
+) -> None:
     sizes = sorted({p.params for curve in budget.curves for p in curve.points})
-    for curve in budget.curves:
-        color = colors[curve.teacher_run]
+    looks = [styles[curve.teacher_run] if curve.teacher_run else NO_TEACHER for curve in budget.curves]
+    for curve, style in zip(budget.curves, looks, strict=True):
+        color = style.color
         law = _law_curve(curve, budget.compute, laws)
         if law is None:
             ax.plot(
@@ -209,12 +210,12 @@ def _panel(ax: Axes, budget: IsoBudget, colors: Mapping[str, str], laws: Mapping
                       inside=predicted.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
         for p in curve.points:
             ax.plot([p.params] * 2, [p.loss - p.half, p.loss + p.half], color=color, linewidth=1.1)
-            ax.plot(p.params, p.loss, "o", color=color, markersize=4.5, markeredgewidth=1.2,
+            ax.plot(p.params, p.loss, style.marker, color=color, markersize=4.5, markeredgewidth=1.2,
                     markerfacecolor=PAPER if p.is_beyond else color)  # fmt: skip
     count_axis(ax, [float(size) for size in sizes])
     set_title(ax, f"{flop_text(budget.compute)}: {_tokens_words(budget)}")
-    label_ends(ax, [(c.short_name, colors[c.teacher_run], c.points[-1].params, c.points[-1].loss)
-                    for c in budget.curves], gap=LINE)  # fmt: skip
+    label_ends(ax, [(c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
+                    for c, style in zip(budget.curves, looks, strict=True)], gap=LINE)  # fmt: skip
 
 
 def _tokens_words(budget: IsoBudget) -> str:

@@ -24,6 +24,7 @@ from distillaw.figures.style import (
     new_panels,
     set_title,
 )
+from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.cells import Cell, Taught
 from distillaw.planning.record import budget_text
@@ -58,13 +59,16 @@ def draw_gap(cells: Sequence[Cell], *, look: Look = PAGE) -> Figure:
     figure, axes = new_figure(
         len(budgets), len(sizes), width=3.3 * len(sizes) + 0.4, height=2.35 * len(budgets) + 0.3, look=look
     )
+    last = {c.params: c.tokens for c in sorted(cells, key=lambda c: c.tokens)}
     for row, budget in enumerate(budgets):
+        own = {c.params: c for c in cells if c.tokens == budget}
         for column, size in enumerate(sizes):
-            cell = next((c for c in cells if (c.params, c.tokens) == (size, budget)), None)
-            if cell is None:
-                axes[row][column].set_axis_off()
+            if size in own:
+                _gap_panel(
+                    axes[row][column], own[size], is_last=budget == last[size], is_first=size == min(own)
+                )
             else:
-                _gap_panel(axes[row][column], cell, is_last=row == len(budgets) - 1, is_first=column == 0)
+                axes[row][column].set_axis_off()
     return figure
 
 
@@ -80,10 +84,13 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
                 markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
     for j, t in enumerate(_named(cell)):
-        side = 1 if j % 2 else -1  # neighbours are often close: names go above and below in turn
-        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), xytext=(0, 3 * side),
-                    ha="center", va="bottom" if side > 0 else "top", textcoords="offset points", fontsize="small",
-                    color=MUTED, bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
+        is_left = j == 0 and len(x) > 1  # centred, it would run through the axis
+        is_above = cell.taught[1].loss < t.loss if is_left else j % 2  # neighbours are often close: in turn
+        side = 1 if is_above else -1
+        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), textcoords="offset points",
+                    xytext=(-4 if is_left else 0, 3 * side), ha="left" if is_left else "center",
+                    va="bottom" if is_above else "top", fontsize="small", color=MUTED,
+                    bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
     set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
@@ -113,7 +120,7 @@ class _Line:
     """One teacher's students of one size, or those without a teacher."""
 
     name: str
-    color: str
+    style: TeacherStyle
     tokens: Sequence[int]
     losses: Sequence[float]
     halves: Sequence[float]
@@ -124,12 +131,14 @@ class _Line:
 
 @in_style
 def draw_tokens(
-    cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | None = None, look: Look = PAGE
-) -> Figure:
+    cells: Sequence[Cell], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None,
+    look: Look = PAGE,
+) -> Figure:  # fmt: skip
     """Student loss against tokens, with and without teachers, one panel per student size.
 
     Args:
         cells: of the study.
+        styles: of its teachers.
         laws: its laws that may be drawn, by family: then the curves are theirs, with the interval of a new run.
         look: how large.
 
@@ -142,32 +151,26 @@ def draw_tokens(
     figure, panels, columns = new_panels(
         len(sizes), panel=(3.3, 3.0), margin=(1.0, 0.3), most=MOST, look=look
     )
-    colors = teacher_colors(cells)
     for place, (ax, size) in enumerate(zip(panels, sizes, strict=True)):
         own = [c for c in cells if c.params == size]
-        _token_panel(ax, own, _lines(own, colors, laws or {}))
+        _token_panel(ax, own, _lines(own, styles, laws or {}))
         ax.set_xlabel("training tokens")
         if place % columns == 0:
             ax.set_ylabel("student loss, nats/token")
     return figure
 
 
-def teacher_colors(cells: Sequence[Cell]) -> dict[str, str]:
-    """A colour per teacher run, worst teacher first."""
-    found = {t.teacher_run: t.teacher_loss for cell in cells for t in cell.taught}
-    order = sorted(found, key=lambda run: -found[run])
-    return {run: SERIES[i % len(SERIES)] for i, run in enumerate(order)}
-
-
-def _lines(cells: Sequence[Cell], colors: Mapping[str, str], laws: Mapping[str, FitResult]) -> list[_Line]:
+def _lines(
+    cells: Sequence[Cell], styles: Mapping[str, TeacherStyle], laws: Mapping[str, FitResult]
+) -> list[_Line]:
     budgets = [c.tokens for c in cells]
     at = np.geomspace(min(budgets), max(budgets), 60)
     size = float(cells[0].params)
     plain, taught = laws.get("supervised"), laws.get("distillation-reduced")
-    found = [_Line(name="no teacher", color=INK, tokens=budgets, losses=[c.alone for c in cells], at=at,
+    found = [_Line(name="no teacher", style=NO_TEACHER, tokens=budgets, losses=[c.alone for c in cells], at=at,
                    halves=[float(c.seed_half) for c in cells],
                    law=plain.predict(params=size, tokens=at) if plain else None)]  # fmt: skip
-    for run, color in colors.items():
+    for run, style in styles.items():
         points = [(c.tokens, t) for c in cells for t in c.taught if t.teacher_run == run]
         if not points:
             continue
@@ -177,7 +180,7 @@ def _lines(cells: Sequence[Cell], colors: Mapping[str, str], laws: Mapping[str, 
             if taught
             else None
         )
-        found.append(_Line(name=short_teacher(one.teacher), color=color, tokens=[d for d, _ in points], at=at, law=law,
+        found.append(_Line(name=short_teacher(one.teacher), style=style, tokens=[d for d, _ in points], at=at, law=law,
                            losses=[t.loss for _, t in points], halves=[t.half for _, t in points]))  # fmt: skip
     return found
 
@@ -185,17 +188,20 @@ def _lines(cells: Sequence[Cell], colors: Mapping[str, str], laws: Mapping[str, 
 def _token_panel(ax: Axes, cells: Sequence[Cell], lines: Sequence[_Line]) -> None:
     for line in lines:
         losses, halves = np.array(line.losses), np.array(line.halves)
+        color, marker = line.style.color, line.style.marker
         if line.law is None:
-            ax.plot(line.tokens, losses, "o-", color=line.color, markersize=4)
+            ax.plot(line.tokens, losses, marker=marker, color=color, markersize=4)
             ax.fill_between(
-                line.tokens, losses - halves, losses + halves, color=line.color, alpha=0.14, linewidth=0
+                line.tokens, losses - halves, losses + halves, color=color, alpha=0.14, linewidth=0
             )
         else:
-            draw_band(ax, line.at, mean=line.law.mean, lower=line.law.lower, upper=line.law.upper, color=line.color,
+            draw_band(ax, line.at, mean=line.law.mean, lower=line.law.lower, upper=line.law.upper, color=color,
                       inside=line.law.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
-            ax.plot(line.tokens, losses, "o", color=line.color, markersize=4)
+            ax.plot(line.tokens, losses, marker, color=color, markersize=4)
         for x, loss, half in zip(line.tokens, losses, halves, strict=True):
-            ax.plot([x, x], [loss - half, loss + half], color=line.color, linewidth=1.1)
+            ax.plot([x, x], [loss - half, loss + half], color=color, linewidth=1.1)
     count_axis(ax, [float(c.tokens) for c in cells])
     set_title(ax, f"{cells[0].label} student")
-    label_ends(ax, [(line.name, line.color, line.tokens[-1], line.losses[-1]) for line in lines], gap=LINE)
+    label_ends(
+        ax, [(line.name, line.style.color, line.tokens[-1], line.losses[-1]) for line in lines], gap=LINE
+    )

@@ -142,6 +142,20 @@ def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
     return [one for one in found if one]
 
 
+def study_searches(record: StudyRecord) -> list[dict[str, Search]]:
+    """The searches of a study; none where it ran none.
+
+    Raises:
+        DataError: it ran some, but their record is missing.
+    """
+    runs = sum(run.purpose == "tuning" for run in record.runs)
+    if runs and not record.tuning:
+        raise DataError(
+            f"The record of the search, tuning.json, did not come along; its {runs} runs stand in the table of runs."
+        )
+    return searches(record.tuning)
+
+
 def _search(arm: Mapping, key: str) -> Search | None:
     found = arm.get(key)
     name, quantity = QUANTITIES[key]

@@ -18,9 +18,9 @@ from distillaw.figures.intervals import hold_outs as hold_outs_of
 from distillaw.figures.losses import draw_gap, draw_tokens
 from distillaw.figures.paid import draw_paid, paid_cells
 from distillaw.figures.spending import compute_spent as spent_by_part
-from distillaw.figures.spending import draw_searches, draw_spent
-from distillaw.figures.spending import searches as searches_of
+from distillaw.figures.spending import draw_searches, draw_spent, study_searches
 from distillaw.figures.style import Look
+from distillaw.figures.teachers import teacher_styles
 from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import StudyRecord, read_study
@@ -74,7 +74,12 @@ def token_curves(study: Study, *, width: float | str | None = None, font_size: f
         DataError: no student has been run without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_tokens(measured_cells(record), laws=study_laws(record), look=Look.of(width, font_size))
+    return draw_tokens(
+        measured_cells(record),
+        teacher_styles(record),
+        laws=study_laws(record),
+        look=Look.of(width, font_size),
+    )
 
 
 def predicted_measured(
@@ -177,7 +182,9 @@ def isoflop(study: Study, *, width: float | str | None = None, font_size: float 
         DataError: no three sizes meet at one compute; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_isoflop(iso_budgets(record), laws=study_laws(record), look=Look.of(width, font_size))
+    return draw_isoflop(
+        iso_budgets(record), teacher_styles(record), laws=study_laws(record), look=Look.of(width, font_size)
+    )
 
 
 def pareto(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
@@ -229,9 +236,9 @@ def searches(study: Study, *, width: float | str | None = None, font_size: float
         font_size: likewise.
 
     Raises:
-        DataError: the study ran no search; others as of `capacity_gap`.
+        DataError: the study ran no search, or its record is missing; others as of `capacity_gap`.
     """
-    return draw_searches(searches_of(_record(study).tuning), look=Look.of(width, font_size))
+    return draw_searches(study_searches(_record(study)), look=Look.of(width, font_size))
 
 
 def weight_distances(

@@ -35,7 +35,7 @@ class Taught:
     """Mean over seeds, nats/token."""
     seeds: Sequence[float]
     gain: float
-    """Over no teacher, paired, as measured (not shrunk), nats/token."""
+    """Over no teacher, as measured (not shrunk), nats/token."""
     se: float
     """Its standard error, seeds and documents."""
     half: float
@@ -74,6 +74,8 @@ class Cell:
     taught: Sequence[Taught]
     """Worst teacher first."""
     noise: SeedNoise
+    is_paired: bool = True
+    """False where losses were compared as if independent: their losses by document are missing."""
     gap: Gap | None = None
     """None with fewer than three teachers, or where the strongest teacher is the best."""
 
@@ -109,6 +111,7 @@ def _cell(record: StudyRecord, arms: Sequence[Arm], budget: int, rng: np.random.
     return Cell(
         label=run.label, params=run.params, tokens=budget, alone=baseline.mean_loss, alone_seeds=_seeds(baseline),
         taught=tuple(_taught(gain)) if gain else (), noise=noise, gap=_gap(gain) if gain else None,
+        is_paired=gain.is_paired if gain else True,
     )  # fmt: skip
 
 

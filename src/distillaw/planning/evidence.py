@@ -21,6 +21,8 @@ FAR_OUTSIDE = "far_outside"
 TEXT_SCALE = "text_scale"
 """Key of `Evidence.details`: the user's losses over the law's, for the same models (text_scale.py)."""
 
+IS_PAIRED = "is_paired"
+"""Key of `Evidence.details`: runs were compared document by document, on the same ones."""
 SOURCES = "sources"
 """Key of `Evidence.details`: the sources that a consensus puts together."""
 
@@ -103,7 +105,7 @@ class Evidence:
     kind: str
     """`measured`, `fitted`, `surrogate` or `published`."""
     status: str
-    """One word: PAIRED, CONVERGED, TOO_FEW_RUNS, OUT_OF_RANGE, ..."""
+    """One word: PAIRED, UNPAIRED, CONVERGED, TOO_FEW_RUNS, OUT_OF_RANGE, ..."""
     note: str
     """One sentence: what it rests on, or why it is silent."""
     is_decisive: bool = False
@@ -131,6 +133,11 @@ class Evidence:
     def is_informative(self) -> bool:
         """False where the numbers are so far out of range that showing them would only mislead."""
         return self.speaks and self.status != OUT_OF_RANGE and not self.details.get(FAR_OUTSIDE)
+
+    @property
+    def is_paired(self) -> bool:
+        """True if its gains are differences of runs on the same documents."""
+        return bool(self.details.get(IS_PAIRED))
 
     @property
     def deciding(self) -> Sequence[str]:

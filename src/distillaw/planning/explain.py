@@ -112,8 +112,9 @@ def _span(values: Array) -> str:
 
 def _runs(verdict: Verdict) -> list[str]:
     details = verdict.headline.details
+    how = "paired runs" if verdict.headline.is_paired else "runs as if independent"
     return [
-        "paired runs: gain = loss without - loss with the teacher, same seed, stream and documents; se^2 = documents + "
+        f"{how}: gain = loss without - loss with the teacher, same seed, stream and documents; se^2 = documents + "
         f"seeds, documents {float(details['document_se']):.4f}, seed noise of one run {float(details['seed_sd']):.4f} "  # type: ignore[arg-type]
         f"nats/token ({details['seed_source']})"
     ]

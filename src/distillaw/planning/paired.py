@@ -8,7 +8,7 @@ import numpy as np
 from distillaw.planning.bills import bill, tokens_for
 from distillaw.planning.consensus import Belief
 from distillaw.planning.crossover import Crossover, band_of, crossings
-from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.evidence import IS_PAIRED, Evidence, Interval, Strategy
 from distillaw.planning.measured import (
     REACH,
     Arm,
@@ -25,6 +25,7 @@ from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
 
 SOURCE = "paired runs of this study"
+UNPAIRED_SOURCE = "measured runs of this study"
 SEED_SOURCES = {
     "cell": "seed noise measured at this cell",
     "study": "seed noise borrowed from repeated cells elsewhere in this study",
@@ -104,17 +105,19 @@ def _evidence(
     best = gain.candidates[gain.posterior.best]
     bases = {best.basis, gain.baseline.basis}
     status = "PAIRED" if gain.is_paired else "UNPAIRED"
+    source = SOURCE if gain.is_paired else UNPAIRED_SOURCE
     return Evidence(
-        source=SOURCE, kind="measured", status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
+        source=source, kind="measured", status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
         note=_note(gain, bases), is_decisive=True, inside_range="extrapolated" not in bases,
         pretrain=_row(situation, gain.baseline, None, gain, level), alternatives=rows, posterior=gain.posterior,
         beliefs=_beliefs(gain),
         noise=float(gain.posterior.se[gain.posterior.best]), warnings=tuple(_warnings(gain, bases)),
-        crossover=_crossover(record, arms, best, level=level, rng=rng),
+        crossover=_crossover(record, arms, best, source=source, level=level, rng=rng),
         details={
             "seed_sd": gain.noise.sd, "seed_sd_seen": gain.noise.seen, "seed_dof": gain.noise.dof,
             "seed_source": gain.noise.source, "seeds_baseline": len(gain.baseline.seeds),
             "seeds_best": len(best.seeds), "document_se": gain.document_se(gain.posterior.best),
+            IS_PAIRED: gain.is_paired,
         },
     )  # fmt: skip
 
@@ -132,7 +135,13 @@ def _note(gain: MeasuredGain, bases: set[str]) -> str:
     best = gain.candidates[gain.posterior.best]
     pairs = len(best.seeds & gain.baseline.seeds)
     how = "measured" if bases == {"measured"} else " and ".join(sorted(bases - {"measured"}))
-    return f"{how}, {pairs} seed{'s' * (pairs != 1)} in pairs; {SEED_SOURCES[gain.noise.source]}"
+    seeds = f"{pairs} seed{'s' * (pairs != 1)}"
+    said = (
+        f"{seeds} in pairs"
+        if gain.is_paired
+        else f"{seeds} with and without the teacher, compared as independent"
+    )
+    return f"{how}, {said}; {SEED_SOURCES[gain.noise.source]}"
 
 
 def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:
@@ -175,7 +184,13 @@ def _row(
 
 
 def _crossover(
-    record: StudyRecord, arms: Sequence[Arm], best: ArmPoint, *, level: float, rng: np.random.Generator
+    record: StudyRecord,
+    arms: Sequence[Arm],
+    best: ArmPoint,
+    *,
+    source: str,
+    level: float,
+    rng: np.random.Generator,
 ) -> Crossover | None:
     """Where the gain of the chosen teacher reaches zero over the budgets that were run, drawn on by `REACH`."""
     arm = best.arm
@@ -194,7 +209,7 @@ def _crossover(
         draws.append(draws[-1] + rng.normal(*beyond, size=len(draws[-1])))
         budgets.append(REACH * budgets[-1])
     crossed = crossings(np.array(budgets), np.stack(draws, axis=1))
-    return band_of(crossed, (budgets[0], budgets[-1]), SOURCE, level)
+    return band_of(crossed, (budgets[0], budgets[-1]), source, level)
 
 
 def _drawn_on(alone: Arm, taught: Arm, budget: float) -> tuple[float, float] | None:

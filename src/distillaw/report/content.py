@@ -196,21 +196,31 @@ def evidence_table(verdict: Verdict) -> Table:
             Value(text="decides" if source.source in verdict.headline.deciding else "", kind="text"),
             Value(text=gain), Value(text=percent(answer.distil) if answer else ""),
             Value(text=percent(answer.pretrain) if answer else ""),
-            Value(text=f"{source.status}: {source.note}", kind="text"),
+            Value(text=f"{status_words(source.status)}: {source.note}", kind="text"),
         ])  # fmt: skip
     return Table(columns=["evidence", "", "gain", "P(distil)", "P(pretrain)", "what it is"], rows=rows)
 
 
 def typeset(text: str) -> str:
-    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break in a number."""
+    """Powers of ten as people write them (2.96e11 becomes 2.96 x 10^11), true minus signs, no break in a number.
+
+    Names of statuses become words, +- becomes one sign.
+    """
+    text = _STATUS.sub(lambda found: status_words(found[0]), text).replace("+-", "±")
     text = _POWER.sub(lambda found: power_text(float(found[0])), text)
     for unit in ("%", "FLOP"):
         text = text.replace(f" {unit}", f"\u00a0{unit}")
     return _MINUS.sub("−", text).replace(" × ", "\u00a0×\u00a0")
 
 
+def status_words(status: str) -> str:
+    """A status within a sentence: `TOO_FEW_RUNS` is read as `too few runs`."""
+    return status.replace("_", " ").lower()
+
+
+_STATUS = re.compile(r"\b(?!DISTILLAW_)[A-Z]{2,}(?:_[A-Z]{2,})+\b(?!=)")
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-_POWER = re.compile(r"\b\d(?:\.\d+)?e\d{1,2}\b")
+_POWER = re.compile(r"\b\d(?:\.\d+)?e\+?\d{1,2}\b")
 
 
 def number(value: float | None, digits: int) -> Value:
@@ -222,7 +232,7 @@ def number(value: float | None, digits: int) -> Value:
 
 def run_table(record: StudyRecord) -> Table:
     """Every finished run."""
-    columns = ["run", "role", "for", "params", "tokens", "teacher", "init", "seed", "loss", "± s.e.", "peak rate",
+    columns = ["run", "role", "for", "params", "tokens", "loss", "± s.e.", "teacher", "init", "seed", "peak rate",
                "batch", "FLOP", "seconds"]  # fmt: skip
     return Table(columns=columns, rows=[_run_row(record, run) for run in record.runs], facets=RUN_FACETS)
 
@@ -241,9 +251,9 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
     return [
         _word(run.run_id), _word(str(run.row.get("role") or "")), _word(run.purpose),
         Value(text=f"{run.params:,}", sort=run.params), Value(text=f"{run.tokens:,}", sort=run.tokens),
+        number(run.loss, 4), number(run.loss_se, 4),
         Value(text=taught_by.replace(" teacher", ""), sort=taught_by, kind="text"),
         _word(str(run.row.get("init") or "")), Value(text=str(run.seed), sort=run.seed),
-        number(run.loss, 4), number(run.loss_se, 4),
         Value(text=f"{run.number('peak_lr'):.3g}", sort=run.number("peak_lr")),
         Value(text=f"{run.number('batch_tokens'):,.0f}", sort=run.number("batch_tokens")),
         Value(text=flop_text(flop).removesuffix(" FLOP") if math.isfinite(flop) else "", sort=flop),
@@ -252,8 +262,9 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
 
 
 def cell_table(cells: Sequence[Cell]) -> Table:
-    """Paired gains of every cell: the numbers of the first two pictures."""
-    columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", "paired gain", "± 90 %",
+    """Gains of every cell: the numbers of the first two pictures."""
+    gain = "paired gain" if all(cell.is_paired for cell in cells) else "gain"
+    columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", gain, "± 90 %",
                "best?"]  # fmt: skip
     rows = [
         [

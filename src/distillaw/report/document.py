@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained file from a study folder, the verdict first; `verdict.json` beside it.
+"""`report.html`: one self-contained file from a study folder, the verdict first; its verdict as JSON beside it.
 
     distillaw report out/quickstart
 
@@ -25,7 +25,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
 
     Args:
         study_dir: the folder that `study run` wrote, finished or not.
-        out: the HTML file; by default report.html in the folder. verdict.json is written beside it.
+        out: the HTML file; by default report.html in the folder. `verdict_file` is written beside it.
         figures: where to write every figure as files of its own; None: only in the page.
 
     Returns:
@@ -40,7 +40,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     controls = check_controls(record)
     verdict, note = content.decide_target(record, cells)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
-    write_json(out.parent / "verdict.json", verdict_json(record, verdict, note))
+    write_json(verdict_file(out), verdict_json(record, verdict, note))
     spent = compute_spent(record)
     write_page(
         out, "report.html.j2", figures=figures, title=f"distillaw: {record.name}", record=record, verdict=verdict,
@@ -52,12 +52,19 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         strategies=content.strategy_table(verdict) if verdict else None,
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
+        gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
         sections=study_sections(record, cells, spent, controls), fits=content.fit_notes(record),
         runs=content.run_table(record), unfinished=record.unfinished, provenance=content.provenance(record),
+        verdict_file=verdict_file(out).name,
         specification=json.dumps(record.info.get("spec", {}), indent=2, sort_keys=True),
     )  # fmt: skip
     return out
+
+
+def verdict_file(report: Path) -> Path:
+    """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html."""
+    return report.with_name("verdict.json" if report.name == "report.html" else f"{report.stem}.verdict.json")
 
 
 def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
@@ -66,6 +73,16 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
     if verdict is None:
         return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
     return {**head, **verdict.to_json(), "note": note}
+
+
+def _gains_are(verdict: Verdict) -> str:
+    if verdict.headline.kind != "measured":
+        return "differences of what the law predicts for the two ways"
+    if verdict.headline.is_paired:
+        return (
+            "paired differences on the same documents and seeds, which is why they are known so much better"
+        )
+    return "differences of runs compared as if independent: their losses by document did not come along"
 
 
 def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[str]:

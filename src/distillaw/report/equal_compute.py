@@ -3,16 +3,22 @@
 from collections.abc import Mapping, Sequence
 
 from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop
+from distillaw.figures.teachers import TeacherStyle
 from distillaw.fitting.result import FitResult
 from distillaw.planning.record import budget_text
 from distillaw.quantities import flop_text, format_count
-from distillaw.report.losses import LAW_CURVES
+from distillaw.report.losses import LAW_CURVES, repeated_colors
 from distillaw.report.picture import Picture
 
 TITLE = "Which size? Loss at equal compute"
 
 
-def isoflop_picture(budgets: Sequence[IsoBudget], *, laws: Mapping[str, FitResult] | None = None) -> Picture:
+def isoflop_picture(
+    budgets: Sequence[IsoBudget],
+    styles: Mapping[str, TeacherStyle],
+    *,
+    laws: Mapping[str, FitResult] | None = None,
+) -> Picture:
     """Loss against size; arguments as of `draw_isoflop`.
 
     Raises:
@@ -20,12 +26,13 @@ def isoflop_picture(budgets: Sequence[IsoBudget], *, laws: Mapping[str, FitResul
     """
     how = "Lines join them" if not laws else LAW_CURVES
     return Picture(
-        name="isoflop", title=TITLE, figure=draw_isoflop(budgets, laws=laws),
+        name="isoflop", title=TITLE, figure=draw_isoflop(budgets, styles, laws=laws),
         alt="Student loss against student size at equal compute. " + " ".join(isoflop_sentences(budgets)),
         caption="Each panel is one compute: training of the student and forward passes of its teacher, whose own "
         "training is not counted; a smaller student reads more tokens. Dots are the runs, read off between their "
         "token budgets, rings up to a quarter beyond them; bars: 90 % interval over seeds and of that reading "
-        f"(held-out documents are the same for all). {how}. At most four teachers are drawn, the best ones.",
+        f"(held-out documents are the same for all). {how}. At most four teachers are drawn, the best ones."
+        + repeated_colors(styles),
     )  # fmt: skip
 
 

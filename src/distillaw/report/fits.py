@@ -6,8 +6,8 @@ from distillaw.figures.fits import FittedLaw, draw_fits
 from distillaw.report.picture import Picture
 
 
-def fits_picture(laws: Sequence[FittedLaw], *, name: str, title: str, caption: str) -> Picture:
-    """Predicted against measured, and residuals.
+def fits_picture(laws: Sequence[FittedLaw], *, name: str, title: str, caption: str, of: str = "") -> Picture:
+    """Predicted against measured, and residuals; `of` as in `draw_fits`.
 
     Raises:
         DataError: there is no law.
@@ -17,5 +17,9 @@ def fits_picture(laws: Sequence[FittedLaw], *, name: str, title: str, caption: s
     ]
     caption += " The band at the right is the root mean square of what is left over."
     return Picture(
-        name=name, title=title, caption=caption, alt=f"{title}. {' '.join(words)}", figure=draw_fits(laws)
+        name=name,
+        title=title,
+        caption=caption,
+        alt=f"{title}. {' '.join(words)}",
+        figure=draw_fits(laws, of=of),
     )

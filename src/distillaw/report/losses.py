@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from distillaw.figures.losses import draw_gap, draw_tokens
+from distillaw.figures.style import SERIES
+from distillaw.figures.teachers import TeacherStyle
 from distillaw.fitting.result import FitResult
 from distillaw.planning.cells import Cell
 from distillaw.planning.record import budget_text
@@ -21,10 +23,16 @@ def gap_picture(cells: Sequence[Cell]) -> Picture:
         alt=f"Student loss against teacher loss. {words}",
         caption="Each panel is one student size and token budget; better teachers stand to the right. A capacity gap "
         "is a curve that turns up again at the right. Points are means over seeds (small dots: single seeds), bars "
-        "the 90 % interval of the paired difference from the same student without a teacher (dashed). The best "
+        f"the 90 % interval of the {difference(cells)} from the same student without a teacher (dashed). The best "
         "teacher is filled; of more than four, only the weakest, the best and the strongest are named. The vertical "
         "scales differ.",
     )  # fmt: skip
+
+
+def difference(cells: Sequence[Cell]) -> str:
+    """What a gain's interval is of."""
+    are_paired = all(cell.is_paired for cell in cells)
+    return "paired difference" if are_paired else "difference (runs compared as if independent)"
 
 
 def _gap_words(cell: Cell) -> str:
@@ -33,7 +41,9 @@ def _gap_words(cell: Cell) -> str:
     return f"{said}, {pairs}." if pairs else f"{said}."
 
 
-def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | None = None) -> Picture:
+def tokens_picture(
+    cells: Sequence[Cell], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
+) -> Picture:
     """Student loss against tokens; arguments as of `draw_tokens`.
 
     Raises:
@@ -41,13 +51,22 @@ def tokens_picture(cells: Sequence[Cell], *, laws: Mapping[str, FitResult] | Non
     """
     how = "Lines join the measured points" if not laws else LAW_CURVES
     return Picture(
-        name="token-curves", title="Loss against tokens, distilled and not", figure=draw_tokens(cells, laws=laws),
+        name="token-curves", title="Loss against tokens, distilled and not",
+        figure=draw_tokens(cells, styles, laws=laws),
         alt="Student loss against training tokens. " + " ".join(_gap_words(cell) for cell in cells),
         caption="“No teacher” with the 90 % interval over seeds; from each teacher with the 90 % interval of the "
-        f"paired difference from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
-        "longer helps. Single losses are less certain than these differences: their held-out standard errors are in "
-        "the table of runs.",
+        f"{difference(cells)} from no teacher, seeds and held-out documents. {how}. Where the two meet, the teacher no "
+        "longer helps. The standard errors of single losses are in the table of runs." + repeated_colors(styles),
     )  # fmt: skip
+
+
+def repeated_colors(styles: Mapping[str, TeacherStyle]) -> str:
+    """How teachers are told apart where they are more than colours, as a caption goes on."""
+    if len({style.marker for style in styles.values()}) < 2:
+        return ""
+    return (
+        f" More than {len(SERIES)} teachers: colours come again with another marker, the same in all figures."
+    )
 
 
 LAW_CURVES = (

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from distillaw.accounting.scenarios import Scenario
 from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier
 from distillaw.pareto.frontier import Place
+from distillaw.planning.cells import Cell
 from distillaw.quantities import flop_text
 from distillaw.report.content import Table, Value, number
+from distillaw.report.losses import difference
 from distillaw.report.picture import Picture
 
 TITLE = "What the compute buys: loss against everything paid"
 
 
-def paid_picture(paid: Sequence[Paid]) -> Picture:
-    """Loss against compute.
+def paid_picture(paid: Sequence[Paid], cells: Sequence[Cell]) -> Picture:
+    """Loss against compute; `cells` are those that the bills are of.
 
     Raises:
         DataError: no student has been run both with and without a teacher.
@@ -23,8 +25,8 @@ def paid_picture(paid: Sequence[Paid]) -> Picture:
         alt="Student loss against compute paid. " + " ".join(paid_sentences(paid)),
         caption="Left, the student's training and its teacher's forward passes are paid; right, the teacher's training "
         "as well, as if for this one student. Every run pays for itself: no trunk is shared. Bars: 90 % interval, "
-        "without a teacher over seeds, distilled of the paired difference from no teacher. Filled: not beaten by its "
-        "own colour at equal or less compute; steps join them.",
+        f"without a teacher over seeds, distilled of the {difference(cells)} from no teacher. Filled: not beaten by "
+        "its own colour at equal or less compute; steps join them.",
     )  # fmt: skip
 
 

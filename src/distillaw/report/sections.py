@@ -1,6 +1,6 @@
 """The sections of a study's report between the verdict and the laws: each picture with its words and numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from distillaw.controls.control import Control
@@ -10,7 +10,8 @@ from distillaw.figures.equal_compute import iso_budgets
 from distillaw.figures.fits import LABELS, fitted_laws, study_laws
 from distillaw.figures.intervals import hold_outs
 from distillaw.figures.paid import paid_cells
-from distillaw.figures.spending import Spent, searches
+from distillaw.figures.spending import Spent, study_searches
+from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
 from distillaw.planning.record import StudyRecord
@@ -29,11 +30,12 @@ def study_sections(
     record: StudyRecord, cells: Sequence[Cell], spent: Sequence[Spent], controls: Sequence[Control]
 ) -> list[Section]:
     """Every section, in the order of the page."""
+    styles = teacher_styles(record)
     return [
         _gap_section(cells),
         drawn("How many tokens? Loss with and without a teacher",
-              lambda: tokens_picture(cells, laws=study_laws(record))),
-        _isoflop_section(record),
+              lambda: tokens_picture(cells, styles, laws=study_laws(record))),
+        _isoflop_section(record, styles),
         _paid_section(record, cells),
         Section(title="Controls: what makes these numbers mean something", notes=control_notes(controls),
                 table=control_table(controls), table_title="Every control with its numbers", open=True),
@@ -43,7 +45,7 @@ def study_sections(
         _walk_section(record),
         _calibration_section(record),
         drawn("Where the compute went", lambda: spent_picture(spent)),
-        drawn("Search for learning rate and batch", lambda: searches_picture(searches(record.tuning))),
+        drawn("Search for learning rate and batch", lambda: searches_picture(study_searches(record))),
     ]  # fmt: skip
 
 
@@ -63,17 +65,18 @@ def _gap_section(cells: Sequence[Cell]) -> Section:
                    table=content.cell_table(cells), table_title="The numbers of this and the next picture")  # fmt: skip
 
 
-def _isoflop_section(record: StudyRecord) -> Section:
+def _isoflop_section(record: StudyRecord, styles: Mapping[str, TeacherStyle]) -> Section:
     """Which size at equal compute."""
     budgets = iso_budgets(record)
-    return drawn(equal_compute.TITLE, lambda: equal_compute.isoflop_picture(budgets, laws=study_laws(record)),
+    return drawn(equal_compute.TITLE,
+                 lambda: equal_compute.isoflop_picture(budgets, styles, laws=study_laws(record)),
                  equal_compute.isoflop_sentences(budgets))  # fmt: skip
 
 
 def _paid_section(record: StudyRecord, cells: Sequence[Cell]) -> Section:
     """What the compute buys, with every bill."""
     bills = paid_cells(record, cells)
-    section = drawn(paid.TITLE, lambda: paid.paid_picture(bills), paid.paid_sentences(bills))
+    section = drawn(paid.TITLE, lambda: paid.paid_picture(bills, cells), paid.paid_sentences(bills))
     if not section.pictures:
         return section
     return replace(section, table=paid.paid_table(bills), table_title="Every student with its bill")
@@ -99,7 +102,9 @@ def _fit_section(record: StudyRecord) -> Section:
 
 def _why_no_law(record: StudyRecord, drawn: set[str]) -> str:
     notes = [n for n in content.fit_notes(record) if n.family in LABELS and LABELS[n.family] not in drawn]
-    return " ".join(f"{LABELS[n.family]}: {n.status}: {n.remedy.rstrip('.')}." for n in notes)
+    return " ".join(
+        f"{LABELS[n.family]}: {content.status_words(n.status)}: {n.remedy.rstrip('.')}." for n in notes
+    )
 
 
 def _frozen_section(record: StudyRecord) -> Section:

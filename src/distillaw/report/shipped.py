@@ -5,6 +5,7 @@ from importlib.resources import as_file, files
 
 from distillaw.errors import DistillawError
 from distillaw.figures.fits import LABELS, FittedLaw, fitted_law
+from distillaw.report.content import status_words
 from distillaw.report.fits import fits_picture
 from distillaw.report.picture import Picture
 
@@ -44,10 +45,11 @@ def refit_shipped_table() -> Refit:
         law = fitted_law(label, found, table["loss"])
         why = "." if law is not None else f": {found.remedy or found.status.value}"
         size = f"{found.nobs} rows in {found.ngroups} independent runs"
-        notes.append(f"Shipped pocket study, {label}: {found.status.name}, {size}{why}")
+        notes.append(f"Shipped pocket study, {label}: {status_words(found.status.name)}, {size}{why}")
         laws += [law] if law is not None else []
     picture = None if not laws else fits_picture(
         laws, name="shipped-fit", title="Predicted against measured: the shipped pocket study",
+        of="The shipped pocket study, not this one",
         caption="Not this study: the run table of the pocket study, which ships with the package, refitted while this "
         "page was made. It shows what laws look like where there are enough runs to fit them.",
     )  # fmt: skip
