@@ -1,0 +1,63 @@
+"""Figures of the page: what is written in them, what a click on them asks, and the files they become."""
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from in_browser import saved_file
+
+pytestmark = pytest.mark.slow
+
+FIGURES = ("loss-over-tokens", "loss-over-teacher", "map", "cost")
+
+
+def text(page, name):
+    return page.inner_text(f"[data-testid={name}]")
+
+
+def downloaded(page, name):
+    return saved_file(page, f"[data-testid={name}]")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_saved_as_svg_and_png(name, open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector(f"[data-testid=figure-{name}] svg")
+    svg = downloaded(page, f"{name}-svg").decode()
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in svg
+    assert (
+        len(list(root.iter("{http://www.w3.org/2000/svg}path")))
+        + len(list(root.iter("{http://www.w3.org/2000/svg}rect")))
+        > 3
+    )
+    png = downloaded(page, f"{name}-png")
+    assert png.startswith(b"\x89PNG\r\n\x1a\n") and len(png) > 10_000
+
+
+def test_a_click_on_the_map_asks_about_that_point(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    page.locator("[data-testid=figure-map] svg").click(position={"x": 120, "y": 100})
+    assert page.input_value("#student") != "1B" and page.input_value("#budget") != "20B"
+    page.wait_for_function(
+        "document.querySelector('[data-testid=sentence]').innerText.includes(document.getElementById('student').value)"
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_title_of_a_saved_figure_lies_inside_it(width, open_page, planner):
+    page = open_page(planner, viewport={"width": width, "height": 900})
+    page.wait_for_selector("[data-testid=figure-cost] svg")
+    for name in FIGURES:
+        svg = downloaded(page, f"{name}-svg").decode()
+        left, right, drawn = page.evaluate(
+            """svg => {
+                const file = document.body.appendChild(document.createElement("div"));
+                file.innerHTML = svg;
+                const box = file.querySelector("svg > text").getBBox();
+                return [box.x, box.x + box.width, Number(file.querySelector("svg").getAttribute("width"))];
+            }""",
+            svg,
+        )
+        assert 0 <= left < right <= drawn, name
