@@ -178,6 +178,7 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     assert "your own paired runs" in text(page, "probability") and text(page, "laws-alone").startswith(
         "Laws alone: "
     )
+    check_takes_away_the_runs_verdict(page, here, tmp_path / "plan.toml")
     page.wait_for_selector("[data-testid=figure-measured] svg")
     page.locator("[data-testid=study] td button").first.click()
     page.wait_for_function(
@@ -192,6 +193,18 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     run = min(record.students, key=lambda run: (run.params, run.tokens))
     theirs = plan(run.params, student_tokens=run.tokens, study=record, with_flips=False)
     assert cells[0]["sentence"] == theirs.sentence and cells[0]["probability"] == theirs.probability
+
+
+def check_takes_away_the_runs_verdict(page, cell, path):
+    """The command shown and the file saved are answered by the runs, as the verdict on top is."""
+    assert text(page, "command") == cell["command"] and "by laws alone" in page.inner_text(
+        "#strategies-title"
+    )
+    path.write_bytes(downloaded(page, "save-toml"))
+    comment, command, *_ = path.read_text().splitlines()
+    assert comment == f"# {cell['sentence']}." and command == f"# {cell['command']}"
+    for words in (shlex.split(cell["command"])[1:], ["plan", "--question", path]):
+        assert json.loads(answer(*words, "--json").stdout)["sentence"] == cell["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -264,4 +277,8 @@ def test_paper_gets_the_answer_without_the_inputs(open_page, planner):
     page.wait_for_selector("[data-testid=figure-map] svg")
     page.emulate_media(media="print")
     assert page.locator(".inputs").is_hidden() and page.locator("[data-testid=sentence]").is_visible()
+    style = page.evaluate(
+        "[...document.querySelectorAll('.chances .distil, .lamp, section')].map(e => getComputedStyle(e)).map(s => [s.printColorAdjust, s.breakInside])"
+    )
+    assert style and all(row == ["exact", "auto"] for row in style)
     assert page.pdf().startswith(b"%PDF")
