@@ -278,7 +278,8 @@ def test_paper_gets_the_answer_without_the_inputs(open_page, planner):
     page.emulate_media(media="print")
     assert page.locator(".inputs").is_hidden() and page.locator("[data-testid=sentence]").is_visible()
     style = page.evaluate(
-        "[...document.querySelectorAll('.chances .distil, .lamp, section')].map(e => getComputedStyle(e)).map(s => [s.printColorAdjust, s.breakInside])"
+        """[...document.querySelectorAll(".chances .distil, .lamp, section")]
+             .map(e => getComputedStyle(e)).map(s => [s.printColorAdjust, s.breakInside])"""
     )
     assert style and all(row == ["exact", "auto"] for row in style)
     assert page.pdf().startswith(b"%PDF")
