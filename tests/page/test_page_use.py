@@ -63,6 +63,19 @@ def test_wrong_input_is_said_and_the_last_answer_is_marked_old(open_page, planne
     assert page.locator("[data-testid=problem]").count() == 0
 
 
+def test_an_emptied_field_stays_and_is_no_free_size(open_page, planner):
+    page = open_page(planner)
+    page.fill("#student", "")
+    assert "student: cannot read ''" in text(page, "problem")
+    assert page.locator("#student").is_visible() and not page.is_checked("[data-testid=student-free]")
+    assert "Searching" not in text(page, "answer") and "student=" not in page.url
+    page.fill("#student", "2B")
+    assert page.locator("[data-testid=problem]").count() == 0 and "2B student" in text(page, "sentence")
+    page.check("[data-testid=student-free]")
+    assert page.locator("#student").count() == 0 and page.url.split("#")[1].startswith("student=&")
+    assert open_page(planner, page.url.split("#")[1]).is_checked("[data-testid=student-free]")
+
+
 def test_a_link_holds_the_whole_question(open_page, planner):
     page = open_page(planner)
     page.select_option("#budget-kind", "money")

@@ -11,7 +11,7 @@ function optionsOf(q: Question): Words[] {
   const given = (name: string, value: string, usual = "") => {
     if (value.trim() && value.trim() !== usual) add(name, value);
   };
-  given("student", q.student);
+  if (q.student !== null) add("student", q.student);
   given("max-student", q.maxStudent);
   given("serve-memory", q.serveMemory);
   given("serve-latency", q.serveLatency);

@@ -16,8 +16,8 @@ export interface OwnTeacher {
 }
 
 export interface Question {
-  /** Empty: free. */
-  student: string;
+  /** Null: free, the best size is searched. */
+  student: string | null;
   maxStudent: string;
   /** Bytes for weights and the cache of one sequence. */
   serveMemory: string;
@@ -96,7 +96,7 @@ export function deviceOf(q: Question): HardwareData {
 export function situationOf(q: Question): Situation {
   const tokens = q.budgetKind === "tokens" ? parseCount(q.budget, "tokens") : null;
   const bought = q.budgetKind === "tokens" ? null : computeOf(q);
-  const params = optional(q.student, "student");
+  const params = q.student === null ? null : parseCount(q.student, "student");
   const limit = limitOf(q);
   const listed = teachersOf(q);
   if (q.onlyExisting && !listed.length) {
