@@ -45,6 +45,20 @@ def test_a_click_on_the_map_asks_about_that_point(open_page, planner):
     )
 
 
+def test_the_map_is_of_equal_tokens_where_the_budget_is_none(open_page, planner):
+    page = open_page(planner, "budgetKind=compute&budget=1e21")
+    page.wait_for_selector("[data-testid=figure-map] svg")
+    figure = page.locator("[data-testid=figure-map]")
+    assert "not at your budget" in figure.inner_text() and "distilled student here" in figure.inner_html()
+    figure.locator("svg").click(position={"x": 20, "y": 100})  # beside the frame
+    assert page.input_value("#student") == "1B"
+    figure.locator("svg").click(position={"x": 120, "y": 100})
+    assert page.input_value("#student") != "1B" and page.input_value("#budget") == "1e21"
+    free = open_page(planner, "student=&maxStudent=1B&budgetKind=compute&budget=1e21")
+    free.wait_for_selector("[data-testid=figure-map] svg")
+    assert "click" not in free.inner_text("[data-testid=figure-map]").lower()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_title_of_a_saved_figure_lies_inside_it(width, open_page, planner):
     page = open_page(planner, viewport={"width": width, "height": 900})
