@@ -173,6 +173,19 @@ def test_the_light_says_where_the_law_holds(open_page, planner):
     assert page.locator("figure").count() == 0 and "unknown" in text(page, "strategies")
 
 
+def test_where_no_law_reaches_nothing_is_called(open_page, planner):
+    page = open_page(planner, "student=1M&budget=20M", viewport={"width": 390, "height": 900})
+    page.wait_for_selector("[data-testid=steps]")
+    assert text(page, "verdict") == "Unknown" and text(page, "glance").startswith("Unknown")
+    assert "P(gain > margin)" not in text(page, "steps")
+
+
+def test_the_equations_name_a_loss_on_both_texts(open_page, planner):
+    page = open_page(planner, "own=8B~2T~2.4")
+    page.wait_for_selector("[data-testid=steps]")
+    assert "= 2.4000 given, 1.878" in text(page, "steps") and "on the law's text" in text(page, "steps")
+
+
 def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_path):
     from distillaw.page.study import study_laws, study_on_page
     from distillaw.planning.api import plan
