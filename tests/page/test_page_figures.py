@@ -75,3 +75,31 @@ def test_the_title_of_a_saved_figure_lies_inside_it(width, open_page, planner):
             svg,
         )
         assert 0 <= left < right <= drawn, name
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("question", ["student=310M&budget=230B", "", "budgetKind=money&budget=20000"])
+def test_labels_of_the_teacher_figure_lie_apart(question, width, open_page, planner):
+    page = open_page(planner, question, viewport={"width": width, "height": 900})
+    page.wait_for_selector("[data-testid=figure-loss-over-teacher] svg")
+    overlapping = page.evaluate(
+        """() => {
+            const figure = document.querySelector("[data-testid=figure-loss-over-teacher] svg");
+            const names = [...figure.querySelectorAll("g[text-anchor] > text, g > text[stroke], text")]
+                .filter(t => /teacher$|chosen|best/.test(t.textContent) && !/parameters/.test(t.textContent));
+            const boxes = names.map(t => t.getBoundingClientRect());
+            const meet = (a, b) => a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom;
+            return [names.length, boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => meet(a, b))).length];
+        }"""
+    )
+    assert overlapping == [3, 0]
+
+
+def test_the_figure_names_the_crossing_as_the_text_does(open_page, planner):
+    page = open_page(planner)
+    page.wait_for_selector("[data-testid=changes]", timeout=60_000)
+    page.wait_for_selector("[data-testid=figure-loss-over-tokens] svg")
+    said = page.locator("[data-testid=changes] li").first.inner_text()
+    tokens = said.split("more than ")[1].split(" tokens")[0]
+    figure = page.locator("[data-testid=figure-loss-over-tokens]")
+    assert f"catches up: {tokens}" in figure.inner_html() and "90 % band" in figure.inner_text()

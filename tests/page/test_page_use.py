@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shlex
 import tomllib
 
@@ -178,6 +179,18 @@ def test_where_no_law_reaches_nothing_is_called(open_page, planner):
     page.wait_for_selector("[data-testid=steps]")
     assert text(page, "verdict") == "Unknown" and text(page, "glance").startswith("Unknown")
     assert "P(gain > margin)" not in text(page, "steps")
+
+
+@pytest.mark.parametrize(
+    "question", ["student=1M&budget=20B", "student=1M&budget=6T", "budgetKind=compute&budget=1e25"]
+)
+def test_numbers_and_names_are_written_for_people(question, open_page, planner):
+    page = open_page(planner, question)
+    page.wait_for_selector("[data-testid=evidence]")
+    for name in ("light", "strategies", "evidence", "answer"):
+        assert not re.search(r"\de[+-]?\d", text(page, name)), name
+    for name in ("light", "strategies", "evidence"):
+        assert "_" not in text(page, name), name
 
 
 def test_the_equations_name_a_loss_on_both_texts(open_page, planner):

@@ -4,6 +4,7 @@ import { best } from "../plan/evidence";
 import type { Interval } from "../plan/intervals";
 import type { Verdict } from "../plan/plan";
 import { type RunData, data } from "../data/bundle";
+import { formatCount } from "../quantities";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { type LossPoint, overTokens } from "./curves";
 
@@ -72,7 +73,7 @@ function crossing(v: Verdict, [low, high]: [number, number], isNarrow: boolean):
     Plot.rectX([0], { x1: from, x2: to, fill: COLORS.muted, fillOpacity: 0.13 }),
     inSight ? Plot.ruleX([middle], { stroke: COLORS.muted, strokeDasharray: "2 3" }) : null,
     to - from > 0.02 * (high - low)
-      ? Plot.text([`${isNarrow ? "" : "pretraining "}catches up: ${countTick(middle)}`], {
+      ? Plot.text([`${isNarrow ? "" : "pretraining "}catches up: ${formatCount(band.median)}`], {
           x: inSight ? middle : (from + to) / 2, frameAnchor: "bottom", dy: -6, fill: COLORS.ink, stroke: COLORS.paper,
           strokeWidth: 4, textAnchor: isRight ? "end" : "start", dx: isRight ? -7 : 7,
         })
