@@ -239,6 +239,8 @@ def check_takes_away_the_runs_verdict(page, cell, path):
     assert text(page, "command") == cell["command"] and "by laws alone" in page.inner_text(
         "#strategies-title"
     )
+    teacher = cell["sentence"].split(":")[0].split("the ")[1]
+    assert f"distil from the {teacher}" in text(page, "strategies"), "named as the study names it"
     path.write_bytes(downloaded(page, "save-toml"))
     comment, command, *_ = path.read_text().splitlines()
     assert comment == f"# {cell['sentence']}." and command == f"# {cell['command']}"
@@ -261,6 +263,13 @@ def check_access(page, width):
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert grave_findings(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_wide_table_scrolls_past_its_first_column(open_page, planner):
+    page = open_page(planner, viewport={"width": 390, "height": 900})
+    first = page.locator("[data-testid=strategies] tbody th").first
+    assert first.bounding_box()["width"] <= 14 * 16 + 1
+    assert "gradient" in page.locator(".scroll").first.evaluate("e => getComputedStyle(e).backgroundImage")
 
 
 def test_everything_is_reached_by_keyboard(open_page, planner):

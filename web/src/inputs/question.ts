@@ -148,11 +148,16 @@ function teachersOf(q: Question): Teacher[] {
   return [...named, ...own.map((t) => ownTeacher(t, !q.trainOwn))];
 }
 
+/** A size as the embedded study calls it, where it is one of its teachers. */
+function labelOf(params: number): string {
+  return data().study?.runs.find((run) => run.role === "teacher" && run.params === params)?.label ?? formatCount(params);
+}
+
 function ownTeacher(given: OwnTeacher, exists: boolean): Teacher {
   const params = optional(given.params, "teacher's size");
   const loss = fraction(given.loss, "teacher's loss");
   if (loss !== null && !(loss > 0)) throw new QuestionError(`teacher loss = ${loss}: it must be positive and finite`);
-  const name = params !== null ? `${formatCount(params)} teacher` : `teacher of loss ${general(loss ?? 0)}`;
+  const name = params !== null ? `${labelOf(params)} teacher` : `teacher of loss ${general(loss ?? 0)}`;
   return teacher({ name, params, loss, tokens: optional(given.tokens, "teacher's tokens"), exists });
 }
 

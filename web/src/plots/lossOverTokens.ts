@@ -42,7 +42,7 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
       Plot.dot(here, { x: at, y: (p) => p.loss.mean, fill: "color", stroke: COLORS.paper, r: 5 }),
       ...label.map((one) =>
         Plot.text([one], {
-          x: at, y: "y", text: "text", fill: "color", dy: one.dy, textAnchor: "start", stroke: COLORS.paper, strokeWidth: 4,
+          x: at, y: "y", text: "text", fill: "color", dy: one.dy, textAnchor: one.anchor, stroke: COLORS.paper, strokeWidth: 4,
           fontWeight: 600,
         }),
       ),
@@ -110,9 +110,10 @@ function labels(points: LossPoint[]) {
   const gap = (p: LossPoint) => Math.abs(p.alone.mean - p.distilled.mean);
   const [left, right] = [points[3]!, points[Math.round(points.length * 0.68)]!];
   const p = gap(left) >= gap(right) ? left : right;
+  const anchor: "start" | "middle" = p === left ? "start" : "middle";
   const isBelow = p.distilled.mean < p.alone.mean;
   return [
-    { at: p.at, y: p.alone.mean, text: "without a teacher", color: COLORS.pretrain, dy: isBelow ? -16 : 16 },
-    { at: p.at, y: p.distilled.mean, text: "distilled", color: COLORS.distil, dy: isBelow ? 16 : -16 },
+    { at: p.at, y: p.alone.mean, text: "without a teacher", color: COLORS.pretrain, dy: isBelow ? -16 : 16, anchor },
+    { at: p.at, y: p.distilled.mean, text: "distilled", color: COLORS.distil, dy: isBelow ? 16 : -16, anchor },
   ];
 }
