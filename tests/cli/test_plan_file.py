@@ -56,6 +56,14 @@ def test_what_is_typed_wins(written):
     assert asked("--question", path, "--compute", "1e20") == asked(*bill)
 
 
+@pytest.mark.parametrize("name", ["study", "scout"])
+def test_options_that_are_also_commands_are_read(name, written, tmp_path):
+    path = written(f'[plan]\nstudent = "1B"\ntokens = "20B"\n{name} = "{tmp_path / "none"}"')
+    typed = answer("plan", "--student", "1B", "--tokens", "20B", f"--{name}", tmp_path / "none")
+    done = answer("plan", "--question", path)
+    assert done.returncode == typed.returncode != 0 and done.stderr == typed.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -115,11 +115,12 @@ def test_a_measured_loss_is_brought_to_the_laws_scale_or_widens_it():
         "one ratio of losses, one crossover"
     )
     told = "\n".join(explanation(harder))
-    assert f"(given as {1.3 * loss:.4f})" in told and "losses on yours are 1.3000 times as high" in told
+    assert f"L_T = {1.3 * loss:.4f} given, " in told and "losses on yours are 1.3000 times as high" in told
     alone = gain(loss=loss)
     assert alone.gain.upper - alone.gain.lower > 1.5 * (estimated.gain.upper - estimated.gain.lower)
     other = gain(loss=1.5 * loss)
     assert other.verdict == "too-close"
+    assert "no probability" in explanation(other)[-1] and "P(gain" not in explanation(other)[-1]
     assert any(e.status == "OTHER_TEXT" for e in other.evidence)
 
 

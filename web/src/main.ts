@@ -15,7 +15,11 @@ else {
   mount(App, { target: document.getElementById("app")! });
 }
 
-const complete = (q: Partial<Question>): Question => ({ ...structuredClone(DEFAULTS as Question), ...q });
+/** With the defaults for what is not given; an empty student is free, as in an address. */
+function complete(given: Partial<Question>): Question {
+  const q = { ...structuredClone(DEFAULTS as Question), ...given };
+  return { ...q, student: q.student || null };
+}
 
 Object.assign(window, {
   distillaw: {

@@ -43,7 +43,8 @@ def question_from_file(app: App, commands: tuple[str, ...], arguments: ArgumentC
     given = _read(path, options - {*_ELSEWHERE})
     if any(arguments[f"--{name}"].tokens for name in _BUDGETS):
         given = {key: value for key, value in given.items() if key not in _BUDGETS}
-    Dict(given, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
+    # under the command's name: without, cyclopts drops the keys that are names of other commands (study, scout)
+    Dict({VERB: given}, source=str(path))(app, commands, arguments)
 
 
 def _read(path: Path, options: set[str]) -> Mapping[str, object]:

@@ -9,6 +9,7 @@ from distillaw.planning.consensus import LAW_DOF
 from distillaw.planning.decision import MARGIN, SURE, Verdict
 from distillaw.planning.evidence import Evidence, Interval, Strategy
 from distillaw.planning.predictions import teacher_losses
+from distillaw.planning.situation import Teacher
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import Voice
 from distillaw.planning.wording import interval
@@ -56,7 +57,7 @@ def _costs(verdict: Verdict) -> list[str]:
 
 def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> list[str]:
     """Both losses under the middle of one voice, with its coefficients."""
-    situation, own, is_scaled = verdict.situation, verdict.headline.pretrain, abs(scale.ratio - 1) > 5e-4
+    situation, own = verdict.situation, verdict.headline.pretrain
     assert voice.ensemble is not None and own is not None and row.teacher is not None
     ensemble = voice.ensemble
     p, s = ({k: float(np.median(v)) for k, v in part.items()} for part in (ensemble.plain, ensemble.student))
@@ -73,21 +74,30 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
     lines.append(
         f"without a teacher: L({format_count(own.student_params)}, {format_count(d_own)}) = {_span(alone)} nats/token"
     )
-    how = (
-        "given" + (f" as {row.teacher.loss:.4f}" if is_scaled else "")
-        if row.teacher.loss is not None
-        else f"L({format_count(row.teacher.params or 0)}, {format_count(row.teacher.tokens or 0)})"
-    )
     lines.append(
-        f"teacher: L_T = {_span(teacher)} ({how}); against the student's own loss on its tokens r = L_T / Ltilde_S = "
-        f"{float(np.mean(teacher / same)):.3f}"
+        f"teacher: L_T = {_on_both_texts(row.teacher, teacher, scale.ratio)}; against the student's own loss on its "
+        f"tokens r = L_T / Ltilde_S = {float(np.mean(teacher / same)):.3f}"
     )
     lines.append(_taught(ensemble, s, row, d, same, teacher))
-    if is_scaled:
+    if _is_other(scale.ratio):
         lines.append(
             f"all of that on the law's own text; losses on yours are {scale.ratio:.4f} times as high"
         )
     return lines
+
+
+def _is_other(ratio: float) -> bool:
+    """The law's text is not the user's."""
+    return abs(ratio - 1) > 5e-4
+
+
+def _on_both_texts(teacher: Teacher, losses: Array, ratio: float) -> str:
+    """The teacher's loss and where it comes from, on the law's text and on the user's where they differ."""
+    here, is_other = _span(losses), _is_other(ratio)
+    if teacher.loss is not None:
+        return f"{teacher.loss:.4f} given, {here} on the law's text" if is_other else f"{here} (given)"
+    found = f"{here} (L({format_count(teacher.params or 0)}, {format_count(teacher.tokens or 0)}))"
+    return f"{found} on the law's text, {ratio * float(losses.mean()):.4f} on yours" if is_other else found
 
 
 def _taught(
@@ -134,10 +144,19 @@ def _decision(verdict: Verdict) -> list[str]:
     noise = headline.noise if headline.kind == "measured" else 0.0
     lines.append(
         f"margin = max({MARGIN:.2%} of the loss = {floor:.4f}, noise {noise:.4f}) = {answer.margin:.4f}; "
+        + _called(verdict)
+    )
+    return lines
+
+
+def _called(verdict: Verdict) -> str:
+    answer = verdict.call
+    if not verdict.headline.is_decisive:
+        return "no probability: nothing that may decide reaches this question"
+    return (
         f"P(gain > margin) = {answer.distil:.3f}, P(-gain > margin) = {answer.pretrain:.3f}; called from {SURE:g} on: "
         f"{verdict.verdict}"
     )
-    return lines
 
 
 def _form_doubt(source: Evidence) -> str:

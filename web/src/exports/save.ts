@@ -1,4 +1,5 @@
 /** Files and figures as the user takes them away; nothing leaves the machine. */
+import { svgElement } from "../plots/svg";
 
 /** Offer a file for download. */
 export function save(name: string, content: BlobPart, type: string): void {
@@ -11,6 +12,13 @@ export function save(name: string, content: BlobPart, type: string): void {
 }
 
 const VARIABLE = /var\((--[\w-]+)(?:,[^)]*)?\)/g;
+
+const MARGIN = 8;
+
+/** As large as the width allows; a bold letter is on average 0.6 of its size wide. */
+function headingSize(title: string, width: number): number {
+  return Math.min(14, (width - 2 * MARGIN) / (0.6 * title.length));
+}
 
 /** A figure as a file of its own: its title inside, the colours and the font of the light page. */
 export function figureSvg(svg: SVGElement, title: string): string {
@@ -29,16 +37,11 @@ export function figureSvg(svg: SVGElement, title: string): string {
   copy.setAttribute("viewBox", `0 ${-room} ${width} ${height + room}`);
   copy.setAttribute("height", String(height + room));
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  for (const [name, value] of Object.entries({ x: 0, y: -room, width, height: height + room, fill: style.getPropertyValue("--paper").trim() })) {
-    paper.setAttribute(name, String(value));
-  }
-  const heading = document.createElementNS("http://www.w3.org/2000/svg", "text");
-  heading.setAttribute("x", "8");
-  heading.setAttribute("y", "-10");
-  heading.setAttribute("font-weight", "700");
-  heading.setAttribute("font-size", "14");
-  heading.setAttribute("fill", style.getPropertyValue("--ink").trim());
+  const paper = svgElement("rect", { x: 0, y: -room, width, height: height + room, fill: style.getPropertyValue("--paper").trim() });
+  const heading = svgElement("text", {
+    x: MARGIN, y: -10, "text-anchor": "start", "font-weight": 700, "font-size": headingSize(title, width),
+    fill: style.getPropertyValue("--ink").trim(),
+  });
   heading.textContent = title;
   copy.prepend(paper, heading);
   return new XMLSerializer().serializeToString(copy);

@@ -2,6 +2,8 @@
 import { type Question, firstQuestion } from "./question";
 
 const LISTS = ["named", "own"] as const;
+/** A student of free size in an address. */
+const FREE = "";
 
 /** What differs from the defaults, as the part of the address after `#`. */
 export function toHash(q: Question): string {
@@ -13,6 +15,9 @@ export function toHash(q: Question): string {
     } else if (key === "own") {
       if (JSON.stringify(q.own) === JSON.stringify(usual)) continue;
       found.append("own", q.own.map((t) => [t.params, t.tokens, t.loss].map((x) => x.trim()).join("~")).join("_"));
+    } else if (key === "student") {
+      const isEmptied = q.student === ""; // no question yet
+      if (q.student !== usual && !isEmptied) found.append(key, q.student ?? FREE);
     } else if (value !== usual) found.append(key, String(value));
   }
   return found.toString();
@@ -27,6 +32,7 @@ export function fromHash(hash: string): Question {
     if (value === null || (LISTS as readonly string[]).includes(key)) continue;
     Object.assign(q, { [key]: typeof usual === "boolean" ? value === "true" : value });
   }
+  if (q.student === FREE) q.student = null;
   q.named = given.getAll("teacher");
   const own = given.get("own");
   if (own !== null) {

@@ -1,4 +1,5 @@
 /** The question as `distillaw plan` is asked it, and as a TOML file: both give the same answer. */
+import { type CellData, data } from "../data/bundle";
 import { DEFAULTS, type Question } from "./question";
 
 type Words = [name: string, values: readonly string[]];
@@ -10,7 +11,7 @@ function optionsOf(q: Question): Words[] {
   const given = (name: string, value: string, usual = "") => {
     if (value.trim() && value.trim() !== usual) add(name, value);
   };
-  given("student", q.student);
+  if (q.student !== null) add("student", q.student);
   given("max-student", q.maxStudent);
   given("serve-memory", q.serveMemory);
   given("serve-latency", q.serveLatency);
@@ -56,9 +57,19 @@ export function commandOf(q: Question): string {
 
 /** The same as TOML, the names of the options as keys. */
 export function tomlOf(q: Question, comment: readonly string[]): string {
+  return tomlLines(optionsOf(q), comment);
+}
+
+/** The question of one measured cell, to be answered by the study's runs. */
+export function tomlOfCell(cell: CellData, comment: readonly string[]): string {
+  const asked = { study: data().study!.folder, student: String(cell.params), tokens: String(cell.tokens) };
+  return tomlLines(Object.entries(asked).map(([name, value]) => [name, [value]]), comment);
+}
+
+function tomlLines(options: readonly Words[], comment: readonly string[]): string {
   const text = (value: string) => JSON.stringify(value);
   const several = ["teacher", "teacher-params", "teacher-tokens", "teacher-loss", "law"];
-  const lines = optionsOf(q).map(([name, values]) => {
+  const lines = options.map(([name, values]) => {
     if (!values.length) return `${name} = true`;
     return `${name} = ${several.includes(name) ? `[${values.map(text).join(", ")}]` : text(values[0]!)}`;
   });

@@ -16,8 +16,8 @@ export interface OwnTeacher {
 }
 
 export interface Question {
-  /** Empty: free. */
-  student: string;
+  /** Null: free, the best size is searched. */
+  student: string | null;
   maxStudent: string;
   /** Bytes for weights and the cache of one sequence. */
   serveMemory: string;
@@ -96,7 +96,7 @@ export function deviceOf(q: Question): HardwareData {
 export function situationOf(q: Question): Situation {
   const tokens = q.budgetKind === "tokens" ? parseCount(q.budget, "tokens") : null;
   const bought = q.budgetKind === "tokens" ? null : computeOf(q);
-  const params = optional(q.student, "student");
+  const params = q.student === null ? null : parseCount(q.student, "student");
   const limit = limitOf(q);
   const listed = teachersOf(q);
   if (q.onlyExisting && !listed.length) {
@@ -148,11 +148,16 @@ function teachersOf(q: Question): Teacher[] {
   return [...named, ...own.map((t) => ownTeacher(t, !q.trainOwn))];
 }
 
+/** A size as the embedded study calls it, where it is one of its teachers. */
+function labelOf(params: number): string {
+  return data().study?.runs.find((run) => run.role === "teacher" && run.params === params)?.label ?? formatCount(params);
+}
+
 function ownTeacher(given: OwnTeacher, exists: boolean): Teacher {
   const params = optional(given.params, "teacher's size");
   const loss = fraction(given.loss, "teacher's loss");
   if (loss !== null && !(loss > 0)) throw new QuestionError(`teacher loss = ${loss}: it must be positive and finite`);
-  const name = params !== null ? `${formatCount(params)} teacher` : `teacher of loss ${general(loss ?? 0)}`;
+  const name = params !== null ? `${labelOf(params)} teacher` : `teacher of loss ${general(loss ?? 0)}`;
   return teacher({ name, params, loss, tokens: optional(given.tokens, "teacher's tokens"), exists });
 }
 

@@ -7,7 +7,7 @@ import { type Evidence, best, deciding, gainDraws } from "./evidence";
 import { intervalOf } from "./intervals";
 import type { Verdict } from "./plan";
 import { teacherLosses } from "./predictions";
-import { called } from "./situation";
+import { type Teacher, called } from "./situation";
 import { teacherOnLawText } from "./textScale";
 import type { Voice } from "./voices";
 import { intervalText } from "./wording";
@@ -82,8 +82,6 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
   const taught = ensemble.map((law, k) => Math.exp(law.distilled(n, d, t[k]!)));
   const factor = ensemble.map((law, k) => Math.exp(-law.break(t[k]! - Math.log(same[k]!))));
   const ratio = mean(teacher.map((x, k) => x / same[k]!));
-  const given = row.teacher!;
-  const how = given.loss !== null ? "given" : `L(${formatCount(given.params!)}, ${formatCount(given.tokens!)})`;
   const found: Step[] = [
     {
       title: "Loss without a teacher",
@@ -96,7 +94,7 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
     {
       title: "Teacher",
       equation: "r = L_T / L̃_S, the teacher's loss against the student's own on its tokens",
-      numbers: `L_T = ${span(teacher)} (${how}); r = ${ratio.toFixed(3)}`,
+      numbers: `L_T = ${onBothTexts(row.teacher!, teacher, scale.ratio)}; r = ${ratio.toFixed(3)}`,
     },
     {
       title: "Loss with the teacher",
@@ -106,11 +104,26 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
         `${mean(factor).toFixed(3)}, so L_S = ${mean(teacher).toFixed(4)} + ${mean(taught.map((x, k) => x - teacher[k]!)).toFixed(4)} = ${span(taught)}`,
     },
   ];
-  if (Math.abs(scale.ratio - 1) > 5e-4) {
+  if (isOther(scale.ratio)) {
     const times = scale.ratio.toFixed(4);
     found.push({ title: "Your text", equation: "", numbers: `all of that on the law's own text; losses on yours are ${times} times as high` });
   }
   return found;
+}
+
+/** The law's text is not the user's. */
+function isOther(ratio: number): boolean {
+  return Math.abs(ratio - 1) > 5e-4;
+}
+
+/** The teacher's loss and where it comes from, on the law's text and on the user's where they differ. */
+function onBothTexts(teacher: Teacher, losses: readonly number[], ratio: number): string {
+  const here = span(losses);
+  if (teacher.loss !== null) {
+    return isOther(ratio) ? `${teacher.loss.toFixed(4)} given, ${here} on the law's text` : `${here} (given)`;
+  }
+  const found = `${here} (L(${formatCount(teacher.params!)}, ${formatCount(teacher.tokens!)}))`;
+  return isOther(ratio) ? `${found} on the law's text, ${(ratio * mean(losses)).toFixed(4)} on yours` : found;
 }
 
 function span(values: readonly number[]): string {
@@ -128,14 +141,16 @@ function decision(v: Verdict): Step[] {
     });
   if (deciding(v.headline).length > 1) gains.push(`together (densities multiplied): ${intervalText(v.gain)}`);
   const { margin, sure } = constants();
+  const { call, headline } = v;
+  const probabilities = headline.isDecisive
+    ? `P(gain > margin) = ${call.distil.toFixed(3)}, P(−gain > margin) = ${call.pretrain.toFixed(3)}`
+    : "no probability: nothing that may decide reaches this question";
   return [
     ...(gains.length ? [{ title: "Gain", equation: "gain = loss without a teacher − loss with the best one, nats/token", numbers: gains.join("; ") }] : []),
     {
       title: "Call",
       equation: `margin = ${general(100 * margin)} % of the loss; called where P(gain beyond it) ≥ ${sure}`,
-      numbers:
-        `margin ${v.call.margin.toFixed(4)} nats/token; P(gain > margin) = ${v.call.distil.toFixed(3)}, ` +
-        `P(−gain > margin) = ${v.call.pretrain.toFixed(3)}`,
+      numbers: `margin ${call.margin.toFixed(4)} nats/token; ${probabilities}`,
     },
   ];
 }

@@ -2,21 +2,15 @@
 import type { RenderFunction } from "@observablehq/plot";
 import { contours } from "d3-contour";
 import { COLUMNS, type Field, ROWS } from "./field";
+import { svgElement } from "./svg";
 
-const SVG = "http://www.w3.org/2000/svg";
 const CLIP = "frame-map";
-
-function element(name: string, attributes: Record<string, string | number>): SVGElement {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
-  return made;
-}
 
 /** The frame, at which all regions are cut: the field goes on beyond it. */
 export const frame: RenderFunction = (_index, _scales, _values, at) => {
-  const made = element("clipPath", { id: CLIP });
+  const made = svgElement("clipPath", { id: CLIP });
   const [width, height] = [at.width - at.marginLeft - at.marginRight, at.height - at.marginTop - at.marginBottom];
-  made.append(element("rect", { x: at.marginLeft, y: at.marginTop, width, height }));
+  made.append(svgElement("rect", { x: at.marginLeft, y: at.marginTop, width, height }));
   return made;
 };
 
@@ -30,6 +24,6 @@ export function reaching(field: Field, values: Float64Array, level: number, styl
       `${x(place(field.tokens, COLUMNS, i!)).toFixed(1)},${y(place(field.params, ROWS, j!)).toFixed(1)}`;
     const { coordinates } = contours().size([COLUMNS, ROWS]).contour(Array.from(values), level);
     const d = coordinates.flat().map((ring) => `M${ring.map(point).join("L")}Z`).join("");
-    return element("path", { d, "clip-path": `url(#${CLIP})`, ...style });
+    return svgElement("path", { d, "clip-path": `url(#${CLIP})`, ...style });
   };
 }

@@ -4,6 +4,7 @@ import { best } from "../plan/evidence";
 import type { Interval } from "../plan/intervals";
 import type { Verdict } from "../plan/plan";
 import { type RunData, data } from "../data/bundle";
+import { formatCount } from "../quantities";
 import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { type LossPoint, overTokens } from "./curves";
 
@@ -41,7 +42,7 @@ export function lossOverTokens(v: Verdict, width: number): SVGElement {
       Plot.dot(here, { x: at, y: (p) => p.loss.mean, fill: "color", stroke: COLORS.paper, r: 5 }),
       ...label.map((one) =>
         Plot.text([one], {
-          x: at, y: "y", text: "text", fill: "color", dy: one.dy, textAnchor: "start", stroke: COLORS.paper, strokeWidth: 4,
+          x: at, y: "y", text: "text", fill: "color", dy: one.dy, textAnchor: one.anchor, stroke: COLORS.paper, strokeWidth: 4,
           fontWeight: 600,
         }),
       ),
@@ -72,7 +73,7 @@ function crossing(v: Verdict, [low, high]: [number, number], isNarrow: boolean):
     Plot.rectX([0], { x1: from, x2: to, fill: COLORS.muted, fillOpacity: 0.13 }),
     inSight ? Plot.ruleX([middle], { stroke: COLORS.muted, strokeDasharray: "2 3" }) : null,
     to - from > 0.02 * (high - low)
-      ? Plot.text([`${isNarrow ? "" : "pretraining "}catches up: ${countTick(middle)}`], {
+      ? Plot.text([`${isNarrow ? "" : "pretraining "}catches up: ${formatCount(band.median)}`], {
           x: inSight ? middle : (from + to) / 2, frameAnchor: "bottom", dy: -6, fill: COLORS.ink, stroke: COLORS.paper,
           strokeWidth: 4, textAnchor: isRight ? "end" : "start", dx: isRight ? -7 : 7,
         })
@@ -109,9 +110,10 @@ function labels(points: LossPoint[]) {
   const gap = (p: LossPoint) => Math.abs(p.alone.mean - p.distilled.mean);
   const [left, right] = [points[3]!, points[Math.round(points.length * 0.68)]!];
   const p = gap(left) >= gap(right) ? left : right;
+  const anchor: "start" | "middle" = p === left ? "start" : "middle";
   const isBelow = p.distilled.mean < p.alone.mean;
   return [
-    { at: p.at, y: p.alone.mean, text: "without a teacher", color: COLORS.pretrain, dy: isBelow ? -16 : 16 },
-    { at: p.at, y: p.distilled.mean, text: "distilled", color: COLORS.distil, dy: isBelow ? 16 : -16 },
+    { at: p.at, y: p.alone.mean, text: "without a teacher", color: COLORS.pretrain, dy: isBelow ? -16 : 16, anchor },
+    { at: p.at, y: p.distilled.mean, text: "distilled", color: COLORS.distil, dy: isBelow ? 16 : -16, anchor },
   ];
 }

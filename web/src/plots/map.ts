@@ -8,6 +8,7 @@ import { COLORS, FONT, countTick, hatch, logTicks } from "./theme";
 import { COLUMNS, type Field, ROWS, gainField } from "./field";
 
 const HATCH = "hatch-map";
+const [LEFT, RIGHT] = [52, 12];
 const LEVELS = [-0.3, -0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3];
 /** From training alone, far better, to distilling, far better. */
 const FILLS = [-4, -3, -2, -1, 1, 2, 3, 4].map((k) => `var(--map-${k < 0 ? `p${-k}` : `d${k}`})`);
@@ -23,9 +24,13 @@ export function gainMap(v: Verdict, width: number): SVGElement {
   const color = (gain: number) => FILLS[Math.min(Math.max(LEVELS.filter((l) => l <= gain).length - 1, 0), FILLS.length - 1)]!;
   const row = best(v.headline);
   const here = { x: Math.log10(row.studentTokens), y: Math.log10(row.studentParams) };
+  const name = v.situation.studentTokens === null ? "distilled student here" : "you are here";
+  const share = (here.x - x[0]) / (x[1] - x[0]);
+  const anchor = share < 0.25 ? "start" : share > 0.75 ? "end" : "middle";
+  const reach = 7.5 * name.length * (anchor === "middle" ? 0.5 : 1) + 26; // with half of another label
   const bands = [-1e9, ...LEVELS.slice(1, -1)];
   return Plot.plot({
-    width, height: Math.min(430, Math.max(300, width * 0.62)), marginLeft: 52, marginBottom: 42, marginRight: 12, style: FONT,
+    width, height: Math.min(430, Math.max(300, width * 0.62)), marginLeft: LEFT, marginBottom: 42, marginRight: RIGHT, style: FONT,
     className: "figure",
     x: {
       domain: x, ticks: logTicks(...x, width < 420 ? 4 : 7), tickFormat: countTick,
@@ -41,12 +46,12 @@ export function gainMap(v: Verdict, width: number): SVGElement {
       ...[1, -1].map((side) =>
         reaching(field, field.sure, side, { fill: "none", stroke: COLORS.ink, "stroke-width": 1.2, "stroke-dasharray": "5 3" }),
       ),
-      Plot.text(levelLabels(field, here, width), {
+      Plot.text(levelLabels(field, { ...here, reach }, width - LEFT - RIGHT), {
         x: "x", y: "y", text: "text", fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 3.5, fontSize: 11.5,
       }),
       Plot.dot([here], { x: "x", y: "y", r: 6, fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 2 }),
       Plot.text([here], {
-        x: "x", y: "y", text: () => "you are here", dy: -15, fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
+        x: "x", y: "y", text: () => name, textAnchor: anchor, dy: -15, fill: COLORS.ink, stroke: COLORS.paper, strokeWidth: 4, fontWeight: 600,
       }),
     ],
     color: { type: "identity" },
@@ -66,8 +71,9 @@ function crossings(values: Float64Array, level: number, row: number): number[] {
   return found;
 }
 
-/** The value of each contour, where it meets one of a few rows; no label lies on another or on `here`. */
-function levelLabels(field: Field, here: { x: number; y: number }, width: number): { x: number; y: number; text: string }[] {
+/** The value of each contour, where it meets one of a few rows, in a frame of so many pixels; no label lies on another or
+ * within `reach` pixels of `here`. */
+function levelLabels(field: Field, here: { x: number; y: number; reach: number }, width: number): { x: number; y: number; text: string }[] {
   const [wide, high] = [field.tokens, field.params].map(([a, b]) => b - a) as [number, number];
   const found: { x: number; y: number; text: string }[] = [];
   const at = (i: number, j: number) => ({
@@ -76,7 +82,7 @@ function levelLabels(field: Field, here: { x: number; y: number }, width: number
   });
   const isFree = (p: { x: number; y: number }) =>
     found.every((q) => Math.abs(q.x - p.x) > (50 / width) * wide || Math.abs(q.y - p.y) > 0.06 * high) &&
-    (Math.abs(here.x - p.x) > (75 / width) * wide || Math.abs(here.y - p.y) > 0.13 * high) &&
+    (Math.abs(here.x - p.x) > (here.reach / width) * wide || Math.abs(here.y - p.y) > 0.13 * high) &&
     Math.abs(p.x - (field.tokens[0] + wide / 2)) < (0.5 - 30 / width) * wide;
   const lines = LEVELS.slice(1, -1).map((level) => ({
     values: field.gain, level, text: level === 0 ? "equal" : `${level > 0 ? "+" : "−"}${Math.abs(level)}`,

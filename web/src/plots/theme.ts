@@ -1,5 +1,6 @@
 /** Colours, ticks and patterns that all figures share. Okabe and Ito's colour-blind-safe palette. */
 import { formatCount } from "../quantities";
+import { svgElement } from "./svg";
 
 /** CSS variables, so that light and dark follow the page; an exported figure takes the values of the light page. */
 export const COLORS = {
@@ -41,12 +42,10 @@ export function countTick(x: number): string {
   return value >= 1e15 ? powerOfTen(value) : formatCount(value);
 }
 
-const SVG = "http://www.w3.org/2000/svg";
-
 /** The hatching of what lies outside the fitted range, under an id that no other figure has. */
 export function hatch(id: string): () => SVGElement {
   return () => {
-    const defs = document.createElementNS(SVG, "defs");
+    const defs = svgElement("defs", {});
     defs.innerHTML =
       `<pattern id="${id}" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">` +
       `<line x1="0" y1="0" x2="0" y2="7" stroke="var(--hatch)" stroke-width="1.1"/></pattern>`;

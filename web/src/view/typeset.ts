@@ -10,6 +10,17 @@ export function people(text: string): string {
     .replace(/(?<![\w.)\]-])-(?=\d)/g, "−");
 }
 
+/** Coordinates of a law's range, named in JSON and in notes, in words. */
+export const COORDINATES: Readonly<Record<string, string>> = {
+  student_params: "student", student_tokens: "tokens", teacher_loss: "teacher loss", tokens_per_param: "tokens per parameter",
+};
+const COORDINATE = new RegExp(Object.keys(COORDINATES).join("|"), "g");
+
+/** A note with its numbers and coordinates as people write them. */
+export function peopleNote(text: string): string {
+  return people(text).replace(COORDINATE, (name) => COORDINATES[name]!);
+}
+
 export interface Part {
   readonly text: string;
   readonly level: "on" | "sub" | "sup";
