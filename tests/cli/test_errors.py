@@ -1,5 +1,7 @@
 """Wrong input, of every kind, to every command: one line that says what to do, an exit code, never a traceback."""
 
+import os
+
 import pytest
 
 from in_process import answer
@@ -114,7 +116,16 @@ CASES = {
     # nothing can be written there
     "page --out /proc/x.html": "cannot write /proc/x.html",
     "study new --kind supervised --out /proc/x.toml": "cannot write /proc/x.toml",
-    "page --out folder": "folder",
+    "page --out folder": "--out folder: a folder; give a file name",
+    f"fit columns.csv --law supervised {RUN} --out folder": "--out folder: a folder; give a file name",
+    f"fit columns.csv --law supervised {RUN} --out columns.csv/law.json": "columns.csv is a file, not a folder",
+    f"fit columns.csv --law supervised {RUN} --out pipe": "not a file; give a file name",
+    "report folder --out folder": "--out folder: a folder",
+    "report folder --figures columns.csv": "columns.csv is a file, not a folder",
+    "map gain --out columns.csv": "columns.csv is a file, not a folder",
+    "toys kernel --out columns.csv/maps": "columns.csv is a file, not a folder",
+    "toys mapping --out columns.csv": "columns.csv is a file, not a folder",
+    "study new --kind supervised --force --out pipe": "not a file; give a file name",
 }
 
 
@@ -124,6 +135,7 @@ def place(tmp_path, monkeypatch):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
 
 

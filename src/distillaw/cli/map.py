@@ -11,7 +11,7 @@ import numpy as np
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import whole_count
 from distillaw.cli.names import LawNames
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 
@@ -86,6 +86,7 @@ def draw_map(
     }  # fmt: skip
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
+    check_place("--out", out, is_folder=True)
     laws = laws_for_map(law or ())
     with output.working("mapping"):
         found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))
