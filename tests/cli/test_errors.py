@@ -11,9 +11,12 @@ FILES = {
     "empty.toml": "",
     "empty.json": "",
     "empty.txt": "",
+    "law.json": "{}",
     "broken.toml": "x = [",
     "broken.json": "{",
     "columns.csv": "a,b\n1,2\n",
+    "comma.csv": "name;compute;score\nmine;1,5e20;3\n",
+    "study/study.json": "{}",
     "nan.csv": "N,D,loss\n1e6,1e7,3.0\n2e6,2e7,nan\n",
     "header.csv": "N,D,loss\n",
 }
@@ -67,7 +70,7 @@ CASES = {
     f"predict --law busbridge2025 {STUDENT} --level 2": "between 0 and 1",
     f"fit nan.csv --law supervised {RUN} --level 90": "between 0 and 1",
     f"fit nan.csv --law supervised {RUN} --bootstrap -1": "0 for none",
-    f"fit nan.csv --law supervised {RUN}": "row 2",
+    f"fit nan.csv --law supervised {RUN}": "nan.csv: loss in row 2",
     "cost --tokens -1B --params 1B": "positive",
     "cost --tokens 1B --params 1B --mfu 40": "fraction of peak",
     "cost --tokens 1B --params 1B --price -1": "negative",
@@ -99,6 +102,7 @@ CASES = {
     f"predict --law empty.json {STUDENT}": "distillaw fit",
     f"predict --law broken.json {STUDENT}": "not a JSON file",
     "laws show missing.json": "distillaw fit",
+    "laws show law.json": "law.json: not a fitted law",
     "cost --tokens 1B --config missing.json": "config.json",
     "cost --tokens 1B --config folder": "config.json",
     "cost --tokens 1B --config broken.json": "not a JSON file",
@@ -120,7 +124,9 @@ CASES = {
     "report folder": "not a study folder",
     "page --study folder": "not a study folder",
     "pareto missing": "evaluation.json",
-    "pareto folder": "distillaw evaluate",
+    "pareto folder": "`distillaw evaluate folder --text YOUR_TEXT --out folder`",
+    "pareto study": "a study, not a model: name a folder under study/runs",
+    "pareto comma.csv": "comma.csv: mine: compute is '1,5e20', which is no number",
     "cache inspect missing": "distillaw cache build",
     "scout folder --text empty.txt": "config.json",
     "scout folder --text missing": "no such file or folder",
@@ -145,6 +151,7 @@ CASES = {
 def place(tmp_path, monkeypatch):
     """A folder with files that are wrong in their ways, and the one where commands run."""
     for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -158,3 +165,12 @@ def test_one_line_that_says_what_to_do(place, line, words):
     assert words in done.stderr
     assert done.stderr.startswith("distillaw: ") and done.stderr.count("\n") == 1, done.stderr
     assert "Traceback" not in done.stderr and "Errno" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["plan --student 300M --tokens 6B --study missing", "report missing", "study check missing", "study next missing",
+     "study status missing", "verify score missing", "verify freeze missing --cells params=1M,tokens=1M"],
+)  # fmt: skip
+def test_a_missing_study_folder_is_a_failure_not_wrong_usage(place, line):
+    assert answer(*line.split()).returncode == 1
