@@ -16,7 +16,10 @@ def in_terminal(*words, columns=80, **environment) -> str:
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             os.environ.pop(name, None)
         os.environ.update({"TERM": "xterm-256color"} | environment)
-        os.execv(sys.executable, [sys.executable, "-m", "distillaw", *map(str, words)])
+        command = [sys.executable, "-m", "distillaw", *map(str, words)]
+        os.execve(
+            sys.executable, command, os.environ
+        )  # readline sets COLUMNS where os.environ does not see it
     parts = []
     while True:
         try:

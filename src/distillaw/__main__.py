@@ -1,5 +1,18 @@
-"""`python -m distillaw`: the same as the console script."""
+"""`python -m distillaw` and the console script: what goes round everything, the first imports included."""
 
-from distillaw.cli.app import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C before it has begun is one line, too."""
+    try:
+        from distillaw.cli.app import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: nothing was started\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -101,6 +101,13 @@ def test_install_into_a_home_of_its_own(tmp_path):
     assert str(installed) in done.stdout and done.stdout.splitlines()[-1].startswith("next: ")
 
 
+def test_a_script_written_elsewhere_is_not_called_installed(tmp_path):
+    file = tmp_path / "comp.bash"
+    done = answer("--install-completion", "--shell", "bash", "--out", file)
+    assert done.returncode == 0 and file.exists()
+    assert "start a new" not in done.stdout and done.stdout.splitlines()[-1] == f"next: source {file}"
+
+
 def test_an_unknown_shell_is_refused():
     done = answer("completion", "tcsh")
     assert done.returncode == 2 and "zsh" in done.stderr and "Traceback" not in done.stderr

@@ -1,9 +1,12 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+
+from in_terminal import in_terminal
 
 BIN = [sys.executable, "-m", "distillaw", "gap"]
 WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -36,7 +39,11 @@ def test_the_table_the_flatness_and_the_next_command():
     assert "half the best" in done.stdout and "Within 0.5 %" in done.stdout
     assert "A teacher of loss 2.1 costs" in done.stdout
     assert any(line.startswith("busbridge2025") and "(" in line and "REFUSED" in line for line in lines)
-    assert "WARNING busbridge2025" in done.stdout and "pruned-same" in done.stdout
+    assert (
+        "WARNING busbridge2025" in done.stderr
+        and "(whole: distillaw laws show zhang2023-capacity-gap)" in done.stderr
+    )
+    assert "WARNING" not in done.stdout and "pruned-same" in done.stdout
     assert lines[-1].startswith("next: distillaw gap --student 1B --tokens 20B --explain")
 
 
@@ -86,13 +93,12 @@ def test_nothing_heavy_is_imported():
     assert done.returncode == 0, done.stderr
 
 
-def test_prose_keeps_to_the_columns_in_a_pipe():
-    done = subprocess.run(
-        [*BIN, "--student", "1B"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "70"},
+def test_lines_are_whole_in_a_pipe_and_fit_a_terminal():
+    done = subprocess.run([*BIN, "--student", "1B"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "COLUMNS": "70"})  # fmt: skip
+    assert not [line for line in done.stdout.splitlines() if line.startswith(" ")]
+    shown = in_terminal("gap", "--student", "1B", "--quiet", columns=70)
+    assert (
+        "WARNING" not in shown
+        and max(map(len, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines())) <= 70
     )
-    prose = [line for line in done.stdout.splitlines() if line.startswith(("  ", "Flat:", "WARNING"))]
-    assert len(prose) > 5 and max(map(len, prose)) <= 70

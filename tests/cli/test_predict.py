@@ -164,3 +164,14 @@ def test_nothing_heavy_is_imported():
 def test_wrong_usage(args, message):
     done = distillaw("predict", "--law", "busbridge2025", *args)
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_warnings_are_no_part_of_stdout():
+    question = ("predict", "--law", "busbridge2025", "--student-params", "1B", "--student-tokens", "20B")
+    done = distillaw(*question)
+    assert "WARNING" not in done.stdout
+    assert (
+        done.stderr.count("WARNING: ") > 1
+        and "(whole text: distillaw laws show busbridge2025)" in done.stderr
+    )
+    assert distillaw(*question, "--quiet").stderr == ""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from in_terminal import in_terminal
 CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
+COMMAND = f"{shlex.quote(sys.executable)} -m distillaw"
 PLAN = ("plan", "--student", "300M", "--tokens", "20B")
 ANSWERS = [
     PLAN,
@@ -165,3 +167,39 @@ def test_a_warning_is_one_line_without_a_place(quiet):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ("warning: mind this\n" in done.stderr) is not quiet
     assert "theirs" in done.stderr and "DistillawWarning" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["--help", "laws", "laws --json"])
+def test_a_reader_that_has_seen_enough_is_no_failure(words):
+    done = in_shell(f"{COMMAND} {words} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1
+
+
+def test_closed_streams_are_said_in_one_line():
+    assert in_shell(f"{COMMAND} laws >&-").returncode == 1
+    assert in_shell(f"{COMMAND} laws 2>&1 >&-").stdout.startswith("distillaw: standard output is closed")
+    assert in_shell(f"{COMMAND} laws >&- 2>&-").returncode == 1
+
+
+def test_a_terminal_without_utf8_gets_question_marks():
+    done = in_shell(f"LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 {COMMAND} pareto")
+    assert done.returncode == 0 and " ? " in done.stdout, done.stderr
+
+
+def test_an_interrupt_during_the_first_imports_is_one_line():
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *rest):
+        if name == "cyclopts":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from distillaw.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "\ninterrupted: nothing was started\n"
+
+
+def in_shell(line):
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True)

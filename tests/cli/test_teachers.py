@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 
+from in_terminal import in_terminal
+
 WIDE = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 
 
@@ -23,17 +25,16 @@ def test_the_table_and_a_filter():
     assert "SmolLM2-360M" in some and "pythia" not in some
 
 
-def test_rows_keep_to_the_columns_in_a_pipe():
-    narrow = subprocess.run(
-        ["distillaw", "teachers", "pythia"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "90"},
-    )
-    rows = narrow.stdout.split("\n\n")[0].splitlines()
-    assert max(map(len, rows)) <= 90
-    assert " ".join(narrow.stdout.split()).count("143,000 steps of 2,097,152 tokens") > 3
+def test_rows_are_whole_in_a_pipe_and_fit_a_terminal():
+    piped = subprocess.run(["distillaw", "teachers", "pythia"], capture_output=True, text=True, timeout=60,
+                           env={**os.environ, "COLUMNS": "60"})  # fmt: skip
+    assert not [line for line in piped.stdout.splitlines() if line.startswith(" ")]
+    for columns in (60, 90, 120):
+        shown = in_terminal("teachers", "pythia", "--quiet", columns=columns)
+        assert max(map(len, shown.splitlines())) <= columns
+        assert " ".join(shown.split()).count("143,000 steps of 2,097,152 tokens") > 3
+        if columns < 100:  # the source has lines of its own
+            assert len([line for line in shown.splitlines() if line.startswith("    ")]) > 8
 
 
 def test_one_model_shows_its_sources():

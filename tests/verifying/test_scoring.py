@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, write_table
 
-from distillaw.errors import CacheError, ConfigError
+from distillaw.errors import CacheError
 from distillaw.verifying import tally
 from distillaw.verifying.cells import Cell
 from distillaw.verifying.scorecard import score_places
@@ -179,5 +179,5 @@ def test_an_unreadable_study_does_not_hide_the_others(tmp_path):
 def test_nothing_frozen_is_one_clear_line(table, tmp_path):
     with pytest.raises(CacheError, match="nothing is frozen"):
         score_study(table)
-    with pytest.raises(ConfigError, match="no frozen predictions"):
+    with pytest.raises(CacheError, match="no frozen predictions"):
         find_sources([tmp_path])

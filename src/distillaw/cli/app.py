@@ -7,20 +7,20 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 """
 
 import errno
+import io
 import json
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.folding import fold_in_terminal, write_whole
 from distillaw.cli.plan_file import question_from_file
+from distillaw.cli.usage import usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning
-from distillaw.quantities import did_you_mean
 from distillaw.version import __version__
 
 SCHEMA_VERSION = 1
@@ -65,6 +65,10 @@ def run(call: Callable[[], object]) -> int:
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit as ended:  # the same while rich writes --help
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     except OSError as error:
         unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
         what = OSError(f"standard output cannot be written: {error.strerror}") if unnamed else error
@@ -75,21 +79,6 @@ def run(call: Callable[[], object]) -> int:
         sys.stderr.write("\ninterrupted: finished work is kept; the same command continues\n")
         return 130
     return result if isinstance(result, int) else 0
-
-
-def usage_error(error: CycloptsError) -> str:
-    """What is wrong with the words of a command line, and where to look it up."""
-    words = " ".join(error.command_chain or ())
-    said = str(error).strip()
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        known = [name for name in error.app or () if not name.startswith("-")]
-        left = error.unused_tokens[0]
-        said = f"{left!r} fits no argument{did_you_mean(left, known)}." + (
-            f" Commands: {', '.join(known)}." if known else ""
-        )
-    return (
-        f"{said.removesuffix('.')}; `{shlex.join(['distillaw', *words.split()])} --help` lists what there is"
-    )
 
 
 def _complain(error: object, code: int) -> int:
@@ -118,6 +107,13 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries: progress is ours to show
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    if sys.stdout is None:  # `distillaw ... >&-`
+        sys.exit(_complain("standard output is closed; give it a file or /dev/null", 1))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for what it lacks
     fold_in_terminal()
     warn_in_one_line(quiet="--quiet" in sys.argv)
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output
 from distillaw.cli.progress import metered
@@ -41,7 +42,7 @@ def build(
     out: Path,
     split: str = "student",
     context: int | None = None,
-    tokens: str | None = None,
+    tokens: Count | None = None,
     order_seed: int | None = None,
     estimator: Estimator = "sampled",
     samples: int = 32,

@@ -1,5 +1,6 @@
 """`distillaw completion SHELL` and `distillaw --install-completion`: what makes Tab work in bash, zsh and fish."""
 
+import shlex
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -45,4 +46,9 @@ def install(*, shell: Shell | None = None, out: Path | None = None, output: Outp
         print_json({"shell": name, "script": str(path)})
         return
     print(f"{path}: completion for {name}")
-    output.suggest(f"start a new {name}, then type distillaw and press Tab")
+    if out is not None and name != "zsh":
+        output.suggest(f"source {shlex.quote(str(path))}")
+        return
+    where = "copy it to _distillaw in a folder of $fpath, then " if out is not None else ""
+    print(f"{where}start a new {name}, type distillaw and press Tab")
+    output.suggest("distillaw --help")

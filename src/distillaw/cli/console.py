@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from distillaw.cli.folding import PIPE_WIDTH
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Column, Table
-
-PIPE_WIDTH = 10_000
-"""Columns of what is no terminal: a row of a table is one line there."""
 
 
 class _Output(Console):

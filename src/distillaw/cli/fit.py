@@ -7,7 +7,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import LawName
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -68,6 +68,7 @@ def fit(
     from distillaw.fitting.api import fit as fit_law
     from distillaw.fitting.query import load_law
 
+    check_place("--out", out)
     with output.working("fitting"):
         result = fit_law(
             file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),

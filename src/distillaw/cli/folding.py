@@ -10,6 +10,15 @@ HANG = 2
 """Columns by which what is folded is indented further."""
 
 
+PIPE_WIDTH = 10_000
+"""Columns of what is no terminal: a row of a table is one line there."""
+
+
+def columns() -> int:
+    """Columns to fit: the terminal's; in a pipe or a file any number."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+
+
 def fold_in_terminal() -> None:
     """Fold what is printed from now on, if standard output is a terminal."""
     if sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,7 +1,8 @@
 """`distillaw gap`: the best teacher for one student under each law, how flat the bottom is, and why it is there."""
 
-import shutil
+import shlex
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -67,7 +68,7 @@ def gap(
     if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
         return
-    _print(answer)
+    _print(answer, output)
     if explain:
         print(f"\n{_derivation(answer)}")
     output.suggest(_next(answer, explained=explain))
@@ -92,7 +93,9 @@ def _derivation(answer: "GapAnswer") -> str:
     return derivation(ensemble, name=source, student_params=q.student_params, student_tokens=q.student_tokens)
 
 
-def _print(answer: "GapAnswer") -> None:
+def _print(answer: "GapAnswer", output: Output) -> None:
+    from distillaw.laws.published import laws_available
+
     q = answer.question
     trained = f"{q.teacher_tokens_per_param or 0.0:.3g} tokens per parameter"
     if q.teacher_tokens is not None:
@@ -101,29 +104,21 @@ def _print(answer: "GapAnswer") -> None:
         f"Best teacher for a {format_count(q.student_params)} student on {format_count(q.student_tokens)} tokens; "
         f"teachers trained on {trained}; their cost not counted"
     )
-    _say(_summary(answer))
+    print("\n".join(_summary(answer)))
     table = numbers_table("law", "student", ">best teacher", ">ratio", ">L_T", ">L_S", ">gain",
                           f">within {100 * q.margin:g} %", ">if wrong", "range")  # fmt: skip
     for opinion in answer.opinions:
         table.add_row(*_row(opinion, q.student_params))
     print()
     print_table(table)
-    _say(["(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
-          "teacher costs if another law of losses that may be used here is right.", *answer.disagreement])  # fmt: skip
-    for line in _notes(answer):
-        short = textwrap.shorten(f"WARNING {line}", 230, placeholder=" ... (whole: distillaw laws show)")
-        print(textwrap.fill(short, _width(230), subsequent_indent="  "))
-
-
-def _say(lines: list[str]) -> None:
-    width = _width(118)
-    for line in lines:
-        print(textwrap.fill(line, width, subsequent_indent="  "))
-
-
-def _width(widest: int) -> int:
-    """Columns to write in: those of the terminal or of COLUMNS, also in a pipe, up to a width that reads well."""
-    return max(40, min(widest, shutil.get_terminal_size((widest, 24)).columns))
+    print("(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
+          "teacher costs if another law of losses that may be used here is right.")  # fmt: skip
+    for line in answer.disagreement:
+        print(line)
+    for law, note in _notes(answer):
+        is_one = law in laws_available() or Path(law).is_file()
+        where = f" ... (whole: {f'distillaw laws show {shlex.quote(law)}' if is_one else '--json'})"
+        output.say(textwrap.shorten(f"WARNING {law}: {note}", 200 + len(where), placeholder=where))
 
 
 def _summary(answer: "GapAnswer") -> list[str]:
@@ -182,15 +177,15 @@ def _flat(found: "FlatRange") -> str:
     return f"{low} to {high}" + ("" if found.is_connected else " and more")
 
 
-def _notes(answer: "GapAnswer") -> list[str]:
-    """Everything to be said with the leading law, the first word on each other; the rest is in --json."""
+def _notes(answer: "GapAnswer") -> list[tuple[str, str]]:
+    """(law, note): everything to be said with the leading law, the first word on each other; the rest is in --json."""
     first = answer.lead or answer.opinions[0]
     notes = {note: first.law for note in first.notes}
     for opinion in answer.opinions:
         if opinion.kind != "surrogate" and opinion.notes:
             notes.setdefault(opinion.notes[0], opinion.law)
     said = {note.removeprefix(f"{law}: "): law for note, law in reversed(notes.items())}
-    return [f"{law}: {note}" for note, law in reversed(said.items())]
+    return [(law, note) for note, law in reversed(said.items())]
 
 
 def _next(answer: "GapAnswer", *, explained: bool) -> str:

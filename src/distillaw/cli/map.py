@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import whole_count
+from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import LawNames
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 
@@ -40,17 +40,17 @@ def draw_map(
     *,
     law: LawNames | None = None,
     scenario: str | None = None,
-    student: str | None = None,
-    tokens: str | None = None,
-    compute: str | None = None,
+    student: Count | None = None,
+    tokens: Count | None = None,
+    compute: Count | None = None,
     teacher_loss: float | None = None,
-    teacher_params: str | None = None,
-    teacher_tokens: str | None = None,
+    teacher_params: Count | None = None,
+    teacher_tokens: Count | None = None,
     teacher_tokens_per_param: float | None = None,
-    max_teacher_tokens: str | None = None,
-    vocab: str | None = None,
-    context: str | None = None,
-    size: str | None = None,
+    max_teacher_tokens: Count | None = None,
+    vocab: Count | None = None,
+    context: Count | None = None,
+    size: Count | None = None,
     out: Path | None = None,
     output: Output = Output(),
 ) -> None:
@@ -86,6 +86,7 @@ def draw_map(
     }  # fmt: skip
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
+    check_place("--out", out, is_folder=True)
     laws = laws_for_map(law or ())
     with output.working("mapping"):
         found = _MAKERS[kind](laws, asked, _size(size, _PRINTED if out is None else _DRAWN))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
 from distillaw.cli.output import Output
@@ -29,16 +30,16 @@ SHOWN = 12
 def next_runs(
     source: Place,
     *,
-    student_params: str | None = None,
-    student_tokens: str | None = None,
+    student_params: Count | None = None,
+    student_tokens: Count | None = None,
     teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     margin: float | None = None,
     out: Path | None = None,
     predict: Annotated[bool, Parameter(negative="")] = False,
     teacher_loss: float | None = None,
-    teacher_params: str | None = None,
+    teacher_params: Count | None = None,
     against: str | None = None,
-    budget: str | None = None,
+    budget: Count | None = None,
     dollars: float | None = None,
     hardware: HardwareName | None = None,
     price: float | None = None,

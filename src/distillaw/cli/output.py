@@ -4,13 +4,17 @@ The answer goes to stdout; progress, notes and errors to stderr. With --quiet st
 answer without the command that is likely next.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
+
+from distillaw.errors import ConfigError, RunError
 
 _GROUP = Group("Output", sort_key=1000)
 
@@ -50,3 +54,26 @@ def say(message: str, *, quiet: bool = False) -> None:
     if not quiet:
         sys.stderr.write(message + "\n")
         sys.stderr.flush()
+
+
+def check_place(option: str, path: Path | None, *, is_folder: bool = False) -> None:
+    """Refuse, before the work, a place that could not take its results.
+
+    Raises:
+        ConfigError: it is of the wrong kind, or nothing may be written there.
+    """
+    if path is None:
+        return
+    if not is_folder:
+        from distillaw.runs.files import refuse_no_file
+
+        try:
+            refuse_no_file(path)
+        except RunError as error:
+            raise ConfigError(f"{option} {error}") from None
+    folder = path if is_folder else path.parent
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{option} {path}: {there} is a file, not a folder; give another name")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{option} {path}: {there} cannot be written to; choose another place")

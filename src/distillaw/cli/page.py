@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import LawNames
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 
 
 def page(
@@ -31,6 +31,7 @@ def page(
     from distillaw.page.write import write_planner_page
     from distillaw.planning.record import read_study
 
+    check_place("--out", out)
     asked = [(name, name, name) for name in law or ()]
     for name in law or ():
         load_law(name)  # an unknown name is better refused here than found in the page

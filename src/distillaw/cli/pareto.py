@@ -7,7 +7,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.quantities import did_you_mean, format_flop
 
 
@@ -42,6 +42,7 @@ def pareto(
     from distillaw.pareto.own import own_points
     from distillaw.pareto.published import SCORES, published_points
 
+    check_place("--out", out, is_folder=True)
     tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
     points = [
         point

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count
 from distillaw.cli.output import Output
 from distillaw.cli.plan_options import (
     BudgetOptions,
@@ -16,7 +17,7 @@ from distillaw.cli.plan_options import (
 def plan(
     *,
     question: Path | None = None,
-    student: str | None = None,
+    student: Count | None = None,
     budget: BudgetOptions | None = None,
     serving: ServingOptions | None = None,
     candidates: CandidateOptions | None = None,

@@ -1,5 +1,6 @@
 """`distillaw predict`: the loss of one student under one law, with its interval and its doubts."""
 
+import shlex
 import textwrap
 from typing import Literal
 
@@ -55,19 +56,22 @@ def predict(
     if output.json:
         print_json(answer)
         return
+    _warn(law, answer["warnings"], output)
     _print(answer)
-    output.suggest(f"distillaw laws show {law}")
+    output.suggest(f"distillaw laws show {shlex.quote(law)}")
 
 
 def _number(text: str | None, name: str) -> float | None:
     return None if text is None else parse_count(text, name=name)
 
 
+def _warn(law: str, warnings: list[str], output: Output) -> None:
+    where = f" ... (whole text: distillaw laws show {shlex.quote(law)})"
+    for warning in warnings:
+        output.say(f"WARNING: {textwrap.shorten(warning, 160 + len(where), placeholder=where)}")
+
+
 def _print(answer: dict) -> None:
-    for warning in answer["warnings"]:
-        print(
-            f"WARNING: {textwrap.shorten(warning, 200, placeholder=' ... (whole text: distillaw laws show)')}"
-        )
     if "best_teacher_params" in answer:
         interval = answer["best_teacher_interval"]
         band = f"   [{format_count(interval[0])}, {format_count(interval[1])}]" if interval else ""

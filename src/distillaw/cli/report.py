@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def report(
     from distillaw.report.document import verdict_file
     from distillaw.runs.files import read_json
 
+    check_place("--out", out)
+    check_place("--figures", figures, is_folder=True)
     wanted = _figure_files(figures, format)
     write = _writer(study)
     with output.working("writing the report"):

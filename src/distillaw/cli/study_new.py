@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
@@ -22,10 +23,10 @@ def new(
     kind: KindName | None = None,
     *,
     out: Path | None = None,
-    students: str | None = None,
-    teachers: str | None = None,
-    tokens: str | None = None,
-    budget: str | None = None,
+    students: Count | None = None,
+    teachers: Count | None = None,
+    tokens: Count | None = None,
+    budget: Count | None = None,
     hours: float | None = None,
     cores: int = 0,
     hardware: HardwareName | None = None,

@@ -1,14 +1,16 @@
 """`distillaw teachers`: the models that can be named as teachers, with size, training tokens and sources."""
 
-import shutil
 import textwrap
 
 from distillaw.accounting.families import NamedModel, Source, families, model, named_models
 from distillaw.cli.app import print_json
+from distillaw.cli.folding import columns
 from distillaw.cli.names import TeacherName
 from distillaw.cli.output import Output
 from distillaw.quantities import format_count
 
+_LEAST = 40
+"""Columns that the source needs beside the rest of a row; with fewer it stands below."""
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
 
 
@@ -37,18 +39,25 @@ def _searched(each: NamedModel) -> str:
 
 
 def _list(found: list[NamedModel]) -> None:
-    row = "{:<17} {:>8} {:>8} {:>7}  {:<11} {}"
-    indent = " " * len(row.format("", "", "", "", "", ""))
-    width = max(len(indent) + 20, shutil.get_terminal_size((1000, 24)).columns)
-    print(row.format("name", "N", "total", "tokens", "tokenizer", "source of the tokens"))
+    _print_row("name", "N", "total", "tokens", "tokenizer", source="source of the tokens")
     for each in found:
         marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
-        line = row.format(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
-                          each.tokenizer, each.tokens_source.text + marks)  # fmt: skip
-        print("\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)))
+        _print_row(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
+                   each.tokenizer, source=each.tokens_source.text + marks)  # fmt: skip
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )
+
+
+def _print_row(*cells: str, source: str) -> None:
+    """The source beside the rest where it has room, else below."""
+    row, width = "{:<17} {:>8} {:>8} {:>7}  {:<11} ".format(*cells), columns()
+    is_beside = width >= len(row) + _LEAST
+    indent = " " * (len(row) if is_beside else 4)
+    text = textwrap.fill(
+        source, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    print(row + text[len(row) :] if is_beside else f"{row.rstrip()}\n{text}")
 
 
 def _tokens(each: NamedModel) -> str:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
@@ -53,6 +53,7 @@ def kernel(
     """
     from distillaw.toys.kernel import draw_target, make_curves
 
+    check_place("--out", out, is_folder=True)
     largest = whole_count(size, name="--size")
     if largest > _LARGEST_TARGET:
         raise ConfigError(f"--size {size}: every teacher up to it is drawn; give at most {_LARGEST_TARGET}")
@@ -145,6 +146,7 @@ def mapping(
     from distillaw.sweep.local import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
 
+    check_place("--out", out, is_folder=True)
     lists = {"students": students, "teacher_widths": teacher_widths, "teacher_steps": teacher_steps}
     counts = {"num_classes": num_classes, "long_width": long_width, "trials": trials}
     given = {name: _whole_counts(texts, _option(name)) for name, texts in lists.items() if texts is not None}

@@ -27,7 +27,7 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.selection import observe_where
 from distillaw.fitting.students import Supervised, fit_students
 from distillaw.laws.distillation import StudentLaw
-from distillaw.runs.table import read_table
+from distillaw.runs.table import naming, read_table
 from distillaw.version import __version__
 
 
@@ -125,7 +125,8 @@ def fit(
             return seen
         return to_non_embedding(seen, part, embedding, needs_teachers=family == "capacity-gap")
 
-    rows = observed(data, weights) if not where else observe_where(data, weights, where, observed)
+    with naming(table):
+        rows = observed(data, weights) if not where else observe_where(data, weights, where, observed)
     request = Request(
         family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
         calibrate=calibrate, tie=tie_exponents,

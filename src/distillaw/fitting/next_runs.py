@@ -22,7 +22,7 @@ from distillaw.fitting.selection import observe_where
 from distillaw.fitting.uncertainty import Belief, Cells, fitted_belief, guessed_belief
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw, laws_available, published
-from distillaw.runs.table import read_table
+from distillaw.runs.table import naming, read_table
 
 NOISE = 0.003
 """Spread of one run in ln L that a guess assumes: 0.3 % of the loss."""
@@ -101,11 +101,12 @@ def next_runs(
     else:
         table = read_table(source) if isinstance(source, str | Path) else source
         options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
-        rows = (
-            observe_where(table, None, where, lambda part, _: observe(part, **options))
-            if where
-            else observe(table, **options)
-        )
+        with naming(source):
+            rows = (
+                observe_where(table, None, where, lambda part, _: observe(part, **options))
+                if where
+                else observe(table, **options)
+            )
         family = family or ("distillation-reduced" if taught else "supervised")
         result = fit(table, family=family, bootstrap=bootstrap, level=level, where=where, **options)
         basis = _from_rows(result, rows, guessed, points, noise, taught)

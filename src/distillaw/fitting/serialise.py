@@ -104,7 +104,12 @@ def load(path: str | Path) -> FitResult:
         ) from None
     if not isinstance(document, dict):
         raise DataError(f"{path}: not a fitted law")
-    return from_json(document)
+    try:
+        return from_json(document)
+    except DataError as error:
+        raise DataError(
+            f"{path}: {error}; `distillaw fit TABLE --law FAMILY --out {path}` writes one that is read"
+        ) from None
 
 
 def _curve_to_json(curve: Curve | None) -> dict[str, object] | None:

@@ -4,6 +4,8 @@ A folder is a run of a study or recipe, or any that `distillaw evaluate` wrote; 
 name, compute, score and, if known, se does as well.
 """
 
+import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,9 +108,12 @@ def _evaluation(folder: Path) -> dict[str, Any]:
     file = folder / "evaluation.json"
     if not file.exists():
         file = folder / "evaluation" / "evaluation.json"  # where `distillaw evaluate RUN` puts it
+    if not file.exists() and (folder / "study.json").exists():
+        raise DataError(f"{folder}: a study, not a model: name a folder under {folder / 'runs'}")
     if not file.exists():
+        place = shlex.quote(str(folder))
         raise DataError(
-            f"{folder}: no evaluation.json; `distillaw evaluate {folder} --out {folder}` makes it"
+            f"{folder}: no evaluation.json; `distillaw evaluate {place} --text YOUR_TEXT --out {place}` makes it"
         )
     return read_json(file)
 
@@ -134,11 +139,21 @@ def _table_points(path: Path) -> list[Point]:
     return [_table_point(path, *row) for row in rows]
 
 
-def _table_point(path: Path, name: object, compute: Any, score: Any, se: Any) -> Point:
+def _table_point(path: Path, name: object, compute: object, score: object, se: Any) -> Point:
+    where = f"{path}: {name}:"
+    return Point(name=str(name), compute=_number(compute, f"{where} compute"), score=_number(score, f"{where} score"),
+                 is_own=True, source=str(path),
+                 se=None if se is None or se != se else _number(se, f"{where} se"))  # fmt: skip
+
+
+def _number(value: Any, where: str) -> float:
     try:
-        return Point(name=str(name), compute=float(compute), score=float(score), is_own=True, source=str(path),
-                     se=None if se is None or se != se else float(se))  # fmt: skip
+        number = float(value)
     except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
         raise DataError(
-            f"{path}: {name}: compute {compute!r}, score {score!r} and se {se!r} have to be numbers, e.g. 4.0e21"
-        ) from None
+            f"{where} is {str(value)!r}, which is no number; write one such as 4.0e21, with a decimal point, not a "
+            "comma"
+        )
+    return number

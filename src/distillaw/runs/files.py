@@ -4,6 +4,7 @@ Every file of a run or study goes through here. A full disk leaves the previous 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,15 @@ from distillaw.errors import CacheError, RunError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it replaces `path`, on failure it is removed."""
+    """Yield a temporary path in the same folder; on success it replaces `path`, on failure it is removed.
+
+    Where `path` is a symbolic link, the file that it leads to is replaced.
+
+    Raises:
+        RunError: `path` is a folder, a device or a pipe.
+    """
+    refuse_no_file(path)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,6 +34,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what is there and is no file: replacing /dev/null would take it from the whole machine.
+
+    Raises:
+        RunError: `path` is a folder, a device or a pipe.
+    """
+    if path.is_dir():
+        raise RunError(f"{path}: a folder; give a file name, e.g. {path / 'NAME'}")
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: a device or pipe, not a file; give a file name")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,11 +77,21 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         raise disk_error(path, error) from error
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, 0)
+"""No room; 0: what a library quoted, see `saving`."""
+_NO_FILE = (errno.EISDIR, errno.EEXIST, errno.ENOTDIR)
+
+
 def disk_error(path: Path, error: OSError) -> RunError:
-    """One clear error for a write that failed."""
+    """One clear error for a write that failed, with what helps against it."""
+    advice = "Choose another place"
+    if error.errno in _FULL:
+        advice = "Free space or choose another folder"
+    elif error.errno in _NO_FILE:
+        advice = "Give a file name in a folder; a file is in the way of a folder, or a folder of a file"
     return RunError(
-        f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; everything "
-        "finished before is intact and the same command continues"
+        f"cannot write {path}: {error.strerror or error}. {advice}; everything finished before is intact and the "
+        "same command continues"
     )
 
 

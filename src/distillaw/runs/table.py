@@ -5,9 +5,10 @@ file knows formats, not meanings: which column is what, and which rows a law use
 Torch-free; pyarrow is imported only for Parquet.
 """
 
+import contextlib
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ def read_table(path: str | Path) -> dict[str, np.ndarray]:
         DataError: the path is missing, empty, of an unknown kind, or cannot be read as such.
     """
     return {name: _typed(values) for name, values in read_columns(path).items()}
+
+
+@contextlib.contextmanager
+def naming(table: object) -> Iterator[None]:
+    """Put the name of the file before what is wrong with a row of it; a table in memory has none."""
+    try:
+        yield
+    except DataError as error:
+        if isinstance(table, str | Path):
+            raise DataError(f"{table}: {error}") from None
+        raise
 
 
 def read_columns(path: str | Path) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError
 from distillaw.quantities import format_seconds
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
@@ -80,14 +80,11 @@ def read_status(folder: Path) -> StudyStatus:
     """Look at a study folder.
 
     Raises:
-        ConfigError: no study is there.
-        CacheError: a file of it is damaged.
+        CacheError: no study is there, or a file of it is damaged.
     """
     file = folder / "study.json"
     if not file.exists():
-        raise ConfigError(
-            f"{folder}: no study there (study.json is missing); `distillaw study run` makes one"
-        )
+        raise CacheError(f"{folder}: no study there (study.json is missing); `distillaw study run` makes one")
     record: dict[str, Any] = read_json(file)
     study = StudyFolder(folder)
     spec = from_table(StudySpec, record["spec"], f"{file}: spec")

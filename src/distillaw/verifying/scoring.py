@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distillaw.errors import CacheError, ConfigError
+from distillaw.errors import CacheError
 from distillaw.verifying.cells import Measured, TableRun, measure, read_runs
 from distillaw.verifying.frozen import (
     Choice,
@@ -193,17 +193,17 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
     """The studies and tables with frozen predictions among some places: themselves, or up to two folders below.
 
     Raises:
-        ConfigError: a place that does not exist, or holds none.
+        CacheError: a place that does not exist, or holds none.
     """
     found: dict[Path, Path] = {}
     for place in map(Path, places):
         if not place.exists():
-            raise ConfigError(
+            raise CacheError(
                 f"{place}: no such study folder or table of runs; give one whose predictions were frozen"
             )
         own = _sources_below(place)
         if not own:
-            raise ConfigError(
+            raise CacheError(
                 f"{place}: no frozen predictions there or below; `distillaw verify freeze` makes them"
             )
         found |= {source.resolve(): source for source in own}

@@ -1,0 +1,42 @@
+"""What a file may be replaced by, and what is said where it may not."""
+
+import errno
+import os
+
+import pytest
+
+from distillaw.errors import RunError
+from distillaw.runs.files import disk_error, write_text
+
+
+def test_a_link_is_kept_and_its_file_replaced(tmp_path):
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+    write_text(link, "new")
+    assert link.is_symlink() and file.read_text() == "new"
+
+
+@pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "not a file"), (os.mkdir, "a folder")])
+def test_what_is_no_file_is_never_replaced(tmp_path, make, words):
+    make(tmp_path / "there")
+    before = (tmp_path / "there").lstat()
+    (tmp_path / "link").symlink_to("there")
+    for name in ("there", "link"):
+        with pytest.raises(RunError, match=words):
+            write_text(tmp_path / name, "text")
+    assert (tmp_path / "there").lstat().st_ino == before.st_ino
+    assert sorted(os.listdir(tmp_path)) == ["link", "there"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "Free space"),
+        (errno.EROFS, "Choose another place"),
+        (errno.ENOTDIR, "Give a file name"),
+    ],
+)
+def test_advice_fits_what_happened(tmp_path, number, words):
+    said = str(disk_error(tmp_path, OSError(number, os.strerror(number))))
+    assert words in said and said.count(". ") == 1
