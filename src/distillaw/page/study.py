@@ -5,6 +5,7 @@ when the page is made, for the cells that were run; the page shows them where a 
 """
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
 from distillaw.errors import DistillawError
@@ -90,6 +91,6 @@ def _cells(record: StudyRecord, problems: list[str]) -> list[dict[str, object]]:
         found.append({
             "label": labels[params], "params": params, "tokens": tokens, "verdict": verdict.verdict,
             "probability": verdict.probability, "sentence": verdict.sentence, "gain": verdict.gain.to_json(),
-            "command": f"distillaw plan --study {record.folder} --student {params} --tokens {tokens}",
+            "command": f"distillaw plan --study {shlex.quote(str(record.folder))} --student {params} --tokens {tokens}",
         })  # fmt: skip
     return found

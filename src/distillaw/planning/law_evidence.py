@@ -235,7 +235,7 @@ def _line_evidence(situation: Situation, voice: Voice, line: CapacityGapLine) ->
         note = (
             "says nothing of a student of free size"
             if N is None
-            else f"means nothing below {line.smallest_student:.3g}"
+            else f"means nothing below {format_count(line.smallest_student)}"
         )
     else:
         best = format_count(float(line.best_teacher(student_params=N)))

@@ -210,7 +210,7 @@ function lineEvidence(s: Situation, voice: Voice, line: NonNullable<Voice["line"
   const n = s.studentParams;
   let note: string;
   if (n === null) note = "says nothing of a student of free size";
-  else if (line.smallest_student > n) note = `means nothing below ${general(line.smallest_student, 3)}`;
+  else if (line.smallest_student > n) note = `means nothing below ${formatCount(line.smallest_student)}`;
   else {
     const size = formatCount(((line.slope * n) / 1e6 + line.intercept) * 1e6);
     const arm = voice.kind === "fitted" ? "" : ", for students pruned from their teacher";
