@@ -55,7 +55,7 @@ def test_json_is_one_strict_object(words):
 @every_answer
 def test_last_line_is_the_next_command(words):
     last = answer(*words).stdout.rstrip("\n").splitlines()[-1]
-    assert last.startswith("next: "), last
+    assert last.startswith("next: distillaw "), last
 
 
 @every_answer

@@ -72,7 +72,8 @@ def test_a_prediction_from_a_table(table):
     assert answer["runs"][-1]["total_cost"] <= 1e22
     shown = distillaw(*ask).stdout
     assert shown.startswith("supervised: ") and "with a budget of" in shown
-    assert shown.splitlines()[-1].startswith("next: make these runs")
+    first, last = shown.splitlines()[-2:]
+    assert first.startswith("make these runs") and last.startswith("next: distillaw fit ")
 
 
 def test_some_rows_of_a_table(table, tmp_path):
@@ -167,7 +168,7 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
         and "losses guessed: 0.3M@2M, 1M@4M" in done.stdout
         and "[[cells]]" in done.stdout
     )
-    assert done.stdout.splitlines()[-1].startswith("next: ")
+    assert done.stdout.splitlines()[-1] == f"next: distillaw study run {out}"
     shown = subprocess.run(
         ["distillaw", "study", "show", out, "--json"], capture_output=True, text=True, timeout=60
     )

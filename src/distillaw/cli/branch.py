@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 
 CHECKPOINT = "checkpoint"
@@ -81,7 +81,7 @@ def branch(
     cost = branch_cost(test)
     if dry_run:
         print_plan(test, cost, as_json=output.json)
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     from distillaw.report.branch import write_branch_page
     from distillaw.sweep.branching import branch_test

@@ -33,9 +33,8 @@ def doctor(
         from distillaw.cli.doctor_view import print_examination
 
         print_examination(found)
-        output.suggest(
-            "distillaw study new --kind teacher-choice"
-            if found.is_usable
-            else "what stands behind `do:` above"
-        )
+        if found.is_usable:
+            output.suggest("distillaw study new --kind teacher-choice")
+        else:
+            output.suggest("distillaw doctor", first="do what stands behind `do:` above, then:")
     return 0 if found.is_usable else 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -89,7 +89,7 @@ def evaluate(
         from distillaw.cli.evaluate_view import preview
 
         preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=output.json)
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     if text is not None:
         from distillaw.evaluate.excerpt import check_text
@@ -124,15 +124,15 @@ def evaluate(
             say=step,
         )  # fmt: skip
     print_json(record) if output.json else print_evaluation(record, out)
-    output.suggest(_next(record, out))
+    output.suggest(*_next(record, out))
 
 
-def _next(record: dict, out: Path) -> str:
+def _next(record: dict, out: Path) -> tuple[str, str]:
     """The model among others, where its compute is known; else the other model to compare it with."""
     if not ((out / "result.json").exists() or (out.parent / "result.json").exists()):
-        return "the same command for another model, then compare the scores with their errors"
+        return "distillaw evaluate MODEL --out DIR", "another model, to compare the scores with their errors:"
     score = "" if record.get("mean_of_six") else " --score " + next(iter(record["scores"]), "bits_per_byte")
-    return f"distillaw pareto {shlex.quote(str(out))}{score}"
+    return f"distillaw pareto {shlex.quote(str(out))}{score}", ""
 
 
 def _out(model: str, out: Path | None) -> Path:

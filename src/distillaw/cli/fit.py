@@ -1,13 +1,12 @@
 """`distillaw fit`: a law from a CSV, a Parquet file or a study folder."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import LawName
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -88,20 +87,20 @@ def fit(
         print_json({"law": law, **{key: document[key] for key in keys}})
         return
     print(result.summary())
-    output.suggest(_next(law, out, usable=result.is_usable, convention=result.params_convention))
+    output.suggest(*_next(law, out, usable=result.is_usable, convention=result.params_convention))
 
 
-def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> str:
-    """The likely next command."""
+def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> tuple[str, str]:
+    """The likely next command, and what comes first."""
     if not usable:
-        return "add the runs named above, then the same command"
+        return same_command(), "add the runs named above, then:"
     if out is None:
-        return f"{shlex.join(['distillaw', *sys.argv[1:]])} --out law.json"
+        return f"{same_command()} --out law.json", ""
     question = "--student-params 300M"
     question += "" if law == "capacity-gap" else " --student-tokens 6B"
     question += " --teacher-loss 2.5" if law.startswith("distillation") else ""
     question += " --params-convention total" if convention == "total" else ""
-    return f"distillaw predict --law {shlex.quote(str(out))} {question}"
+    return f"distillaw predict --law {shlex.quote(str(out))} {question}", ""
 
 
 def parse_columns(text: str | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 
 app = App(
@@ -84,7 +84,7 @@ def sft(
         learnt = sum(each.answer_tokens for each in sides.train)
         preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
                 learnt=learnt, as_json=output.json)  # fmt: skip
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     with output.working("fine-tuning") as step:
         result = run_sft(spec, out, device=where, say=step, command=_command())
@@ -150,7 +150,7 @@ def dpo(
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
         preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
                 learnt=learnt, as_json=output.json)  # fmt: skip
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     with output.working("tuning") as step:
         result = run_dpo(spec, out, device=where, say=step, command=_command())

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.progress import metered
 
 app = App(
@@ -65,7 +65,7 @@ def run(
             print_json(view.dry_json(plan, forecasts, workers=count, device=place))
         else:
             view.print_dry(plan, forecasts, workers=count, device=place)
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     command = shlex.join(["distillaw", *sys.argv[1:]])
     with metered(study.name, 0.0, "images", quiet=output.quiet) as meter:

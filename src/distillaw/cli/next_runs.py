@@ -130,7 +130,7 @@ def next_runs(
         )
         return
     _print(design, target, against, device, price)
-    output.suggest(_next(source, law, taught="teacher_loss" in target))
+    output.suggest(*_next(source, law, taught="teacher_loss" in target))
 
 
 def _setup(
@@ -310,11 +310,14 @@ def _bill(flop: float, device: "Hardware", price: float | None) -> str:
     return f"{format_seconds(cost.device_hours * SECONDS_PER_HOUR)}{money}"
 
 
-def _next(source: str, law: str | None, *, taught: bool) -> str:
-    """The likely next command."""
+def _next(source: str, law: str | None, *, taught: bool) -> tuple[str, str]:
+    """The likely next command, and what comes first."""
     path = Path(source)
     if (path / "study.json").is_file():
-        return "add these sizes and tokens to the study's TOML file, then distillaw study run STUDY.toml"
+        return "distillaw study run STUDY.toml", "add these sizes and tokens to the study's TOML file, then:"
     family = law or ("distillation-reduced" if taught else "supervised")
     table = shlex.quote(source) if path.suffix not in (".json", "") else "runs.csv"
-    return f"make these runs, add them to {table}, then distillaw fit {table} --law {family} --out law.json"
+    return (
+        f"distillaw fit {table} --law {family} --out law.json",
+        f"make these runs, add them to {table}, then:",
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.next_setup import Setup, with_budget
 from distillaw.cli.next_toml import extended, snippet, study_toml
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.files import write_text
 from distillaw.settling.conclusion import conclude
@@ -40,7 +40,7 @@ def next_for_verdict(source: str, setup: Setup, *, budget: float, out: Path | No
         print_json(_json(source, setup, said))
         return
     print("\n".join([*_now(setup, said), *_proposal(setup, said, budget), *_file_lines(setup, said)]))
-    output.suggest(_command(source, setup, said, out))
+    output.suggest(*_command(source, setup, said, out))
 
 
 def rows_of(setup: Setup, stage: Stage) -> list[dict[str, object]]:
@@ -131,21 +131,19 @@ def _file(setup: Setup, stage: Stage) -> str:
     return file.getvalue()
 
 
-def _command(source: str, setup: Setup, said: Proposal, out: Path | None) -> str:
-    """The likely next command."""
+def _command(source: str, setup: Setup, said: Proposal, out: Path | None) -> tuple[str, str]:
+    """The likely next command, and what comes first."""
+    place = shlex.quote(source)
+    is_folder = Path(source).is_dir()
     if said.stage is None or said.why:
-        name = (
-            f"distillaw plan --study {shlex.quote(source)}"
-            if Path(source).is_dir()
-            else leader_in_words(said.now.leader)
-        )
-        return f"{name} (or ask with a larger --budget)"
+        first = f"{leader_in_words(said.now.leader)}; or ask with a larger --budget"
+        return f"distillaw plan --study {place}" if is_folder else same_command(), first
+    again = "then ask again with what is left of the budget"
     if setup.spec is None:
-        return "make these runs, add them to the table, and ask again with what is left of the budget"
-    folder = f" --out {shlex.quote(source)}" if Path(source).is_dir() else ""
+        return same_command(), f"make these runs, add them to the table, {again}:"
     file = out or Path("next.toml")
-    first = "" if out else f"add --out {file} (or paste the table), then "
-    return f"{first}distillaw study run {shlex.quote(str(file))}{folder}, and ask again with what is left of the budget"
+    first = f"{'' if out else f'add --out {file} (or paste the table), '}run it, {again}:"
+    return f"distillaw study run {shlex.quote(str(file))}{f' --out {place}' if is_folder else ''}", first
 
 
 def _json(source: str, setup: Setup, said: Proposal) -> Mapping[str, object]:

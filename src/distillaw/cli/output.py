@@ -5,6 +5,7 @@ answer without the command that is likely next.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,10 +44,15 @@ class Output:
 
         return waiting(what, quiet=self.quiet)
 
-    def suggest(self, command: str) -> None:
-        """The likely next command, as the last line of an answer for people."""
+    def suggest(self, command: str, first: str = "") -> None:
+        """The likely next command, as the last line of an answer for people; before it, what to do first."""
         if not (self.quiet or self.json):
-            print(f"\nnext: {command}")
+            print(f"\n{first}\nnext: {command}" if first else f"\nnext: {command}")
+
+
+def same_command(*, without: str = "") -> str:
+    """The command line that was called, less an option, to be copied."""
+    return shlex.join(["distillaw", *(word for word in sys.argv[1:] if word != without)])
 
 
 def say(message: str, *, quiet: bool = False) -> None:

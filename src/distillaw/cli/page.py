@@ -55,4 +55,4 @@ def page(
     print(
         f"page: {path} ({path.stat().st_size / 1e3:.0f} kB{more}); open it in any browser, no network needed"
     )
-    output.suggest("distillaw plan --help: the same answers in the terminal")
+    output.suggest("distillaw plan --help", first="the same answers in the terminal:")

@@ -88,11 +88,10 @@ def pareto(
     if out is not None:
         print(f"\n{out / 'pareto.svg'}")
     own = shlex.join(str(path) for path in models) + " " if models else "DIR_WITH_EVALUATION "
-    output.suggest(
-        f"distillaw pareto {own}--out pareto"
-        if out is None
-        else "distillaw evaluate MODEL --out DIR adds a point"
-    )
+    if out is None:
+        output.suggest(f"distillaw pareto {own}--out pareto")
+    else:
+        output.suggest("distillaw evaluate MODEL --out DIR", first="one more point:")
 
 
 AXES = {

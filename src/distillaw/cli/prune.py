@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -120,7 +120,7 @@ def prune(
         output.step(BY_LAW)
     print_json({k: v for k, v in record.items() if k != "cut"}) if output.json else _print(record, out)
     if dry_run:
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     start = shlex.quote(str(out))
     output.suggest(

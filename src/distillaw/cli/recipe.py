@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.quantities import format_count, format_flop, parse_count
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
@@ -129,7 +129,7 @@ def minima(
         foresee(spec, until)
         law = consult_laws(spec)
         print_json(law) if output.json else _print_law(law)
-        output.suggest("the same command without --dry-run")
+        output.suggest(same_command(without="--dry-run"))
         return
     command = shlex.join(["distillaw", *sys.argv[1:]])
     arms = (2 + bool(smaller)) * (1 + alone)

@@ -74,7 +74,9 @@ def regime(
     from distillaw.cli.regime_view import as_json, print_text
 
     print_json(as_json(advice)) if output.json else print_text(advice)
-    output.suggest("put batch, rate and warm-up into SPEC.toml, then distillaw train SPEC.toml --out DIR")
+    output.suggest(
+        "distillaw train SPEC.toml --out DIR", first="put batch, rate and warm-up into SPEC.toml, then:"
+    )
 
 
 def _one_or_more(text: str, *, name: str) -> int:

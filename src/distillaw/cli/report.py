@@ -43,7 +43,7 @@ def report(
         said = [f"{verdict['sentence']}\n"] if verdict else []
         print("\n".join([*said, *(f"{what}: {place}" for what, place in places.items())]))
     output.suggest(f"distillaw plan --study {shlex.quote(str(study))}" if verdict
-                   else f"open {shlex.quote(str(path))} in a browser")  # fmt: skip
+                   else f"python -m webbrowser {shlex.quote(str(path))}")  # fmt: skip
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":

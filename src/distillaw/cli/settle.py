@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.cli.settle_options import QuestionOptions
 
 
@@ -57,5 +57,5 @@ def settle(
 
     (show_preview if dry_run else show)(answer)
     output.suggest(
-        "the same command without --dry-run" if dry_run else f"distillaw report {shlex.quote(str(folder))}"
+        same_command(without="--dry-run") if dry_run else f"distillaw report {shlex.quote(str(folder))}"
     )

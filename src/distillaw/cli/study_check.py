@@ -43,7 +43,7 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
         return
     _print(controls)
     print(f"\n{record.name}: {summary(controls)}")
-    output.suggest(_next(folder, [c.name for c in controls if c.status == "failed"]))
+    output.suggest(*_next(folder, [c.name for c in controls if c.status == "failed"]))
 
 
 def _print(controls: "list[Control]") -> None:
@@ -63,7 +63,10 @@ def _print(controls: "list[Control]") -> None:
     print_table(table)
 
 
-def _next(folder: Path, failed: list[str]) -> str:
+def _next(folder: Path, failed: list[str]) -> tuple[str, str]:
     if failed:
-        return "change the study file as said, then distillaw study run STUDY.toml; finished runs are kept"
-    return f"distillaw report {shlex.quote(str(folder))}"
+        return (
+            "distillaw study run STUDY.toml",
+            "change the study file as said (finished runs are kept), then:",
+        )
+    return f"distillaw report {shlex.quote(str(folder))}", ""

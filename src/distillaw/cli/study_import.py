@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.fit import parse_columns, parse_where
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -102,7 +102,7 @@ def import_runs(
 
 def _next(merged: "Merged | None", out: Path | None) -> str:
     if merged is None or out is None:
-        return "the same command with --out runs.csv"
+        return f"{same_command()} --out runs.csv"
     has_taught = any(row.get("teacher_loss") is not None for row in merged.rows)
     law = "distillation-auto" if has_taught else "supervised"
     return f"distillaw fit {shlex.quote(str(out))} --law {law}"

@@ -25,15 +25,20 @@ def status(folder: Path, *, output: Output = Output()) -> int:
         print_json(found.to_json())
     else:
         _print(found)
-        output.suggest(_next(found, shlex.quote(str(folder))))
+        output.suggest(*_next(found, shlex.quote(str(folder))))
     return 0
 
 
-def _next(found: "StudyStatus", folder: str) -> str:
-    """Its report once nothing is left, before that the run that goes on."""
+def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
+    """Its report once nothing is left, before that the run that goes on; and what to know first."""
     if found.is_complete:
-        return f"distillaw report {folder}"
-    return f"distillaw study status {folder}" if found.running else "distillaw study run STUDY.toml goes on"
+        return f"distillaw report {folder}", ""
+    if found.running:
+        return f"distillaw study status {folder}", ""
+    return (
+        "distillaw study run STUDY.toml",
+        f"it goes on with the file it was started from and --out {folder}:",
+    )
 
 
 def _print(found: "StudyStatus") -> None:

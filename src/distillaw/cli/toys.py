@@ -260,8 +260,7 @@ def _change(change: "Change") -> str:
 def _print_end(files: list[str], command: str, output: Output) -> None:
     for path in files:
         print(f"wrote {path}")
-    output.suggest(
-        "docs/toys.md says what it shows"
-        if files
-        else f"{command} --out FOLDER draws it; docs/toys.md says why"
-    )
+    if files:
+        output.suggest("distillaw toys --help", first="docs/toys.md says what it shows")
+    else:
+        output.suggest(f"{command} --out FOLDER", first="docs/toys.md says why; to draw it:")

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 
@@ -74,11 +74,12 @@ def upcycle(
             say=step,
         )  # fmt: skip
     print_json(record) if output.json else _print(record, out)
-    output.suggest(
-        "the same command without --dry-run"
-        if dry_run
-        else f'train it on with start = "{out}" in SPEC.toml: distillaw train SPEC.toml --out DIR'
-    )
+    if dry_run:
+        output.suggest(same_command(without="--dry-run"))
+    else:
+        output.suggest(
+            "distillaw train SPEC.toml --out DIR", first=f'put start = "{out}" into SPEC.toml, then:'
+        )
 
 
 def _print(record: dict, out: Path) -> None:

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import LawNames, Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def freeze(
     from distillaw.cli.verify_view import show_frozen
 
     show_frozen(found)
-    output.suggest(f"run them, then distillaw verify score {shlex.quote(str(source))}")
+    output.suggest(f"distillaw verify score {shlex.quote(str(source))}", first="make the runs, then:")
 
 
 @app.command
@@ -101,15 +101,15 @@ def score(
         from distillaw.cli.verify_view import show_card
 
         show_card(card)
-    output.suggest(_next(card, (places or [Path("out")])[0]))
+    output.suggest(*_next(card, (places or [Path("out")])[0]))
     return 0 if card.is_sound else 1
 
 
-def _next(card: "Scorecard", place: Path) -> str:
+def _next(card: "Scorecard", place: Path) -> tuple[str, str]:
     """The report of what was scored, the runs that are missing, or predictions at all."""
     if card.counts["scored"]:
         study = place if (place / "study.json").is_file() else "STUDY"
-        return f"distillaw report {shlex.quote(str(study))}"
+        return f"distillaw report {shlex.quote(str(study))}", ""
     if card.predictions:
-        return "make the runs that are pending, then the same command"
-    return "distillaw verify freeze STUDY --from STUDY.toml"
+        return same_command(), "make the runs that are pending, then:"
+    return "distillaw verify freeze STUDY --from STUDY.toml", ""

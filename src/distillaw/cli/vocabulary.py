@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -76,7 +76,7 @@ def extend(
             **_running(device, dry_run, step),
         )  # fmt: skip
     print_json(record) if output.json else _print(record, out)
-    output.suggest(_next(out, dry=dry_run))
+    output.suggest(*_next(out, dry=dry_run))
 
 
 @app.command
@@ -134,7 +134,7 @@ def trim(
             **_running(device, dry_run, step),
         )
     print_json(record) if output.json else _print(record, out)
-    output.suggest(_next(out, dry=dry_run))
+    output.suggest(*_next(out, dry=dry_run))
 
 
 def _texts(
@@ -196,12 +196,13 @@ def _print(record: dict, out: Path) -> None:
     print(f"\n{out}")
 
 
-def _next(out: Path, *, dry: bool) -> str:
+def _next(out: Path, *, dry: bool) -> tuple[str, str]:
     if dry:
-        return "the same command without --dry-run"
+        return same_command(without="--dry-run"), ""
     return (
-        f'continued training on both languages: start = "{out}" and data.tokenizer = "{out}" in SPEC.toml, then '
-        "distillaw train SPEC.toml --out DIR (docs/vocabulary.md)"
+        "distillaw train SPEC.toml --out DIR",
+        f'continued training on both languages (docs/vocabulary.md): put start = "{out}" and data.tokenizer = "{out}" '
+        "into SPEC.toml, then:",
     )
 
 
