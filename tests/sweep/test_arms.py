@@ -102,7 +102,7 @@ def test_a_kill_loses_nothing_finished_and_changes_nothing(models, tmp_path):
         (("--rates", "2"), "between 0 and 1"),
         (("--tokens", "512"), "leave 2 steps"),
         (("--context", "256"), "context is 128 tokens"),
-        (("--teacher", "nowhere/at/all"), "no such folder"),
+        (("--teacher", "nowhere/at/all"), "no such model here"),
         (("--tokens", "900M"), "Lower the tokens, add text"),
     ],
 )

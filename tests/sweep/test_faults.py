@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.cli.display import QuietDisplay
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
@@ -136,37 +136,47 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(small, finished, tiny_dis
 
 
 class LateDisk:
-    """Hides every result.json as soon as it is written and shows it two seconds later, as NFS may."""
+    """Hides a result.json as soon as it is written and shows it two seconds later, as NFS may.
+
+    One that was seen is left alone: no disk takes back what it has shown.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.shown: list[str] = []
-        self._folder, self._stop = folder, threading.Event()
-        self._thread = threading.Thread(target=self._hide)
+        self.hidden: list[str] = []
+        self._folder, self._stop, self._seen = folder, threading.Event(), set()
+        self._threads = [threading.Thread(target=self._watch)]
 
     def __enter__(self):
-        self._thread.start()
+        self._threads[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _hide(self) -> None:
+    def _watch(self) -> None:
         while not self._stop.wait(0.001):
             for file in self._folder.glob("runs/*/result.json"):
-                if file.parent.name not in self.shown:
-                    hidden = file.with_name(".late")
-                    os.replace(file, hidden)
-                    time.sleep(2)
-                    os.replace(hidden, file)
-                    self.shown.append(file.parent.name)
+                if file.parent.name not in self._seen:
+                    self._seen.add(file.parent.name)
+                    self._hide(file)
+
+    def _hide(self, file: Path) -> None:
+        if time.time() - file.stat().st_mtime > 0.02:
+            return
+        late = file.with_name(".late")
+        os.replace(file, late)
+        self.hidden.append(file.parent.name)
+        self._threads.append(threading.Timer(2, os.replace, (late, file)))
+        self._threads[-1].start()
 
 
 def test_results_that_appear_late_are_waited_for_and_nothing_is_trained_twice(small, finished, tmp_path):
     display = Listener()
     with LateDisk(tmp_path / "study") as disk:
         outcome = run(small, tmp_path / "study", display=display)
-    assert len(disk.shown) == 3, "the disk was not late"
+    assert disk.hidden, "the disk was not late"
     assert outcome.failed == {}
     assert len(display.begun) == len(set(display.begun)) == 3
     assert losses(tmp_path / "study") == losses(finished)
@@ -276,7 +286,7 @@ def test_status_of_a_finished_study_needs_no_torch(finished):
 
 
 def test_a_folder_without_a_study_has_no_status(tmp_path):
-    with pytest.raises(ConfigError, match=r"study\.json is missing"):
+    with pytest.raises(CacheError, match=r"study\.json is missing"):
         read_status(tmp_path)
 
 

@@ -158,7 +158,8 @@ def skipped_steps(ranks, folder: Path, spec, budgets: list[int]) -> int:
 def run_file(ranks, file: Path, folder: Path, sharding: str) -> None:
     """`distillaw train FILE --out FOLDER` without the command line."""
     from distillaw.cli.display import QuietDisplay
-    from distillaw.sweep.single import load_single, run_single
+    from distillaw.sweep.single import run_single
+    from distillaw.sweep.single_spec import load_single
 
     run_single(load_single(file), folder, display=QuietDisplay(), command="test", sharding=sharding)
 
