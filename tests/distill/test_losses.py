@@ -195,10 +195,11 @@ def test_equal_distributions_give_zero_and_never_less(divergence, dtype):
     """Peers return negative or NaN Jensen-Shannon divergences in bfloat16."""
     hidden = (torch.randn(64, 16, generator=torch.Generator().manual_seed(0)) * 8).to(dtype)
     weight = torch.randn(200, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
-    for noise in (0.0, 1e-3):
-        teacher = (hidden.float() @ weight.float().T + 3.0 + noise * torch.randn(64, 200)).to(dtype)
+    draws = torch.randn(64, 200, generator=torch.Generator().manual_seed(2))
+    for noise in (0.0, 1e-3):  # a divergence of about half the noise squared
+        teacher = (hidden.float() @ weight.float().T + 3.0 + noise * draws).to(dtype)
         loss = dl.distillation_loss(hidden, weight, teacher_logits=teacher, divergence=divergence)
-        assert 0 <= loss.item() < (1e-6 if dtype == torch.float32 else 1e-2)
+        assert 0 <= loss.item() < (3e-6 if dtype == torch.float32 else 1e-2)
 
 
 def test_jsd_tends_to_both_kls_and_is_symmetric_at_one_half():

@@ -99,6 +99,8 @@ KILLED = """
 import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
+import torch
+torch.set_num_threads({threads})  # sums are rounded as they are shared out
 from test_train import DATA, cell_of, tiny_study
 from distillaw.images import train
 train.SAVE_SECONDS = 0.0
@@ -109,7 +111,8 @@ train.train_cell(study, cell_of(study, "+RA"), train.make_feeds(DATA, study, "cp
 
 
 def test_kill_9_costs_nothing_finished(tmp_path, request):
-    code = KILLED.format(tests=str(request.path.parent), folder=str(tmp_path / "killed"))
+    code = KILLED.format(tests=str(request.path.parent), folder=str(tmp_path / "killed"),
+                         threads=torch.get_num_threads())  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if int(line) >= 7:
