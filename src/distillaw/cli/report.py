@@ -26,11 +26,11 @@ def report(
         figures: folder into which every figure of the page is written as files of its own.
         format: of those files: svg, png, pdf or several of them, e.g. svg,pdf; all three by default.
     """
+    check_place("--out", out)
+    check_place("--figures", figures, is_folder=True)
     from distillaw.report.document import verdict_file
     from distillaw.runs.files import read_json
 
-    check_place("--out", out)
-    check_place("--figures", figures, is_folder=True)
     wanted = _figure_files(figures, format)
     write = _writer(study)
     with output.working("writing the report"):

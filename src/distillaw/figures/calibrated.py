@@ -142,7 +142,10 @@ def _panel(ax: Axes, groups: Sequence[Calibrated], name: str, factor: float) -> 
                     markersize=4, elinewidth=1.0, linewidth=1.3)  # fmt: skip
         ends.append((f"{own[0].label}, {budget_text(own[0].tokens)}", color, x[-1], y[-1]))
         for alone in (group for group in own if not group.teacher):
-            ax.axhline(factor * getattr(alone, name).value, color=color, linestyle=DASHED, linewidth=0.9)
+            measured = getattr(alone, name)
+            value, half = factor * measured.value, factor * Z90 * measured.se
+            ax.axhline(value, color=color, linestyle=DASHED, linewidth=0.9)
+            ax.axhspan(value - half, value + half, color=color, alpha=0.07, linewidth=0)
     ax.set_ylim(bottom=0)
     ax.invert_xaxis()
     label_ends(ax, ends, gap=0.07)

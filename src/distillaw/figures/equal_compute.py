@@ -188,7 +188,7 @@ def draw_isoflop(
 
 WHY_NONE = (
     "Loss against size at equal compute takes three student sizes whose token budgets meet at the same FLOP, which "
-    "this study has not: `distillaw study new STUDY.toml --kind isoflop-students` writes a design that does."
+    "this study has not: `distillaw study new --kind isoflop-students` writes a design that does."
 )
 
 

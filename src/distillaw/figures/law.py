@@ -17,7 +17,18 @@ from distillaw.errors import ConfigError
 from distillaw.figures.bands import draw_band
 from distillaw.figures.losses import LINE
 from distillaw.figures.maps import draw_map, mark_flat
-from distillaw.figures.style import INK, PAGE, SERIES, Z90, Look, in_style, label_ends, new_figure, set_title
+from distillaw.figures.style import (
+    DASHED,
+    INK,
+    PAGE,
+    SERIES,
+    Z90,
+    Look,
+    in_style,
+    label_ends,
+    new_figure,
+    set_title,
+)
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
 from distillaw.laws.bands import published_band
@@ -187,8 +198,8 @@ def loss_over_teacher_loss(
     """A student's loss against the loss of its teacher: the capacity gap as the laws have it.
 
     Abscissa: teacher loss, nats/token, better to the right; ordinate: student loss, nats/token. Blue: mean of the laws,
-    band from the lowest to the highest; black dashed: without a teacher; shaded: within 0.5 % of the best loss; dashed
-    and hatched outside the fitted range.
+    band from the lowest to the highest; black dashed: without a teacher, and its band; shaded: within 0.5 % of the
+    best loss; dashed and hatched outside the fitted range.
 
     Args:
         laws: as in `loss_over_teacher_size`.
@@ -222,8 +233,10 @@ def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str, look: 
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6, look=look)
     draw_band(ax, curve.teacher_loss, mean=curve.mean, lower=curve.student_loss.min(0), upper=curve.student_loss.max(0),
               inside=inside, color=SERIES[0])  # fmt: skip
-    alone = float(curve.supervised_loss.mean())
-    ax.axhline(alone, color=INK, linestyle="--", linewidth=1.0)
+    own = curve.supervised_loss
+    alone = float(own.mean())
+    ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
+    ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
     ax.annotate("no teacher", (0.01, alone), xycoords=("axes fraction", "data"), xytext=(0, 3), fontsize="small",
                 textcoords="offset points", color=INK)  # fmt: skip
     mark_flat(

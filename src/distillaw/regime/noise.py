@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import stdtrit
 
 from distillaw.errors import ConfigError, DataError
+from distillaw.runs.paired import t_quantile
 
 MOST_BLOCKS = 20
 """Neighbouring steps resemble each other: errors are taken between so many blocks of steps."""
@@ -95,7 +95,7 @@ def noise_scale(
     blocks = np.array([part.mean(0) for part in np.array_split(pairs, min(MOST_BLOCKS, len(pairs) // 2))])
     grad_sq, trace = pairs.mean(0)
     cov = np.cov(blocks.T) / len(blocks)
-    t = float(stdtrit(len(blocks) - 1, 0.5 + level / 2))
+    t = t_quantile(0.5 + level / 2, len(blocks) - 1)
     low, high = _fieller(trace, grad_sq, cov, t)
     return NoiseScale(
         value=float(trace / grad_sq) if grad_sq > 0 and trace > 0 else (0.0 if grad_sq > 0 else None),

@@ -24,7 +24,8 @@ def calibration_picture(groups: Sequence[Calibrated]) -> Picture:
         alt=f"{TITLE}. " + " ".join(_words(group) for group in groups if group.teacher),
         caption="Students by size and training tokens, better teachers to the right; dashed, the same student without "
         "a teacher. Calibration error: how far the confidence of a model's first choice lies from how often it comes "
-        "(left) or from the teacher's probability of it, in 21 equal bins. Bars are 90 % intervals over documents.",
+        "(left) or from the teacher's probability of it, in 21 equal bins. Bars and shades are 90 % "
+        "intervals over documents.",
     )  # fmt: skip
 
 
@@ -51,7 +52,11 @@ def _range(who: str, groups: Sequence[Calibrated]) -> str:
     if not groups:
         return ""
     values = sorted(100 * group.against_data.value for group in groups)
-    return f"{who}: calibration error against the text {values[0]:.1f} to {values[-1]:.1f} %."
+    widest = 100 * Z90 * max(group.against_data.se for group in groups)
+    return (
+        f"{who}: calibration error against the text {values[0]:.1f} to {values[-1]:.1f} %, each ± {widest:.1f} or less "
+        "(90 %)."
+    )
 
 
 def _distance_notes(groups: Sequence[Calibrated]) -> list[str]:

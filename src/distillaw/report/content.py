@@ -18,6 +18,7 @@ from distillaw.planning.measured import teacher_name
 from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds, power_text
+from distillaw.runs.paired import sd_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
                note=f"best of {judged} with probability {percent(best.share_best or 0.0)}"
                if judged > 1 else "the only one considered"),
         Figure(label="Student loss", value=f"{nats(best.loss.mean)} nats/token",
-               note=f"{nats(own.loss.mean)} without a teacher"),
+               note=f"{_bounds(best.loss)}, {level}; without a teacher {interval(own.loss)}"),
     ]  # fmt: skip
     equal = verdict.equal_compute
     if equal is not None:
@@ -110,9 +111,19 @@ def _verdict_numbers(verdict: Verdict) -> list[Figure]:
     found.append(_crossover_number(verdict))
     seed_sd = verdict.headline.details.get("seed_sd_seen")
     if isinstance(seed_sd, float):
-        source = _SEED_WORDS[str(verdict.headline.details["seed_source"])]
-        found.append(Figure(label="Seed noise of one run", value=f"{seed_sd:.4f} nats/token", note=source))
+        found.append(Figure(label="Seed noise of one run", value=f"{seed_sd:.4f} nats/token",
+                            note=_seed_note(verdict, seed_sd)))  # fmt: skip
     return found
+
+
+def _seed_note(verdict: Verdict, seed_sd: float) -> str:
+    """Where the seed noise is from; measured, with the interval that so few repeats leave it."""
+    details = verdict.headline.details
+    source = _SEED_WORDS[str(details["seed_source"])]
+    if details["seed_source"] == "assumed":
+        return source
+    low, high = sd_interval(seed_sd, float(details["seed_dof"]), verdict.level)  # type: ignore[arg-type]
+    return f"standard deviation [{low:.4f}, {high:.4f}], {100 * verdict.level:.0f} % interval; {source}"
 
 
 def _probability_note(verdict: Verdict) -> str:
@@ -148,6 +159,10 @@ def _crossover_number(verdict: Verdict) -> Figure:
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
+
+
+def _bounds(value: Interval) -> str:
+    return interval(value).split(" ", 1)[1]
 
 
 def _range(value: Interval) -> str:

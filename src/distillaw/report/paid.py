@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier
+from distillaw.figures.style import Z90
 from distillaw.pareto.frontier import Place
 from distillaw.planning.cells import Cell
 from distillaw.quantities import flop_text
@@ -52,9 +53,10 @@ def _sentence(found: Frontier) -> str:
 
 def _most(found: Frontier, paid: Paid, where: Place) -> str:
     assert where.best is not None and where.ahead is not None
+    ahead = f"{where.ahead:.3f} ± {Z90 * (where.ahead_se or 0.0):.3f}"
     return (
         f"Most is gained by {paid.name}: {paid.loss:.3f} nats/token for {flop_text(paid.compute(found.scenario))}, "
-        f"{where.ahead:.3f} below {where.best.name} ({flop_text(where.best.compute)})."
+        f"{ahead} below {where.best.name} ({flop_text(where.best.compute)})."
     )
 
 

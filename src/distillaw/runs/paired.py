@@ -201,3 +201,12 @@ def t_quantile(probability: float, dof: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(dof, probability))
+
+
+def sd_interval(sd: float, dof: float, level: float) -> tuple[float, float]:
+    """Interval of a standard deviation that was estimated with so many degrees of freedom: dof sd^2 is chi-squared."""
+    from scipy.special import chdtri
+
+    tail = (1 - level) / 2
+    low, high = (sd * math.sqrt(dof / float(chdtri(dof, share))) for share in (tail, 1 - tail))
+    return low, high
