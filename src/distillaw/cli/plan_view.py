@@ -76,12 +76,11 @@ def _costs(verdict: "Verdict") -> "Table":
 
 def _evidence(verdict: "Verdict") -> "Table":
     from distillaw.planning.decision import call
-    from distillaw.planning.evidence import Interval
     from distillaw.planning.wording import interval, percent
 
     table = numbers_table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
     for source in verdict.evidence:
-        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
+        gain = interval(source.gain(verdict.level)) if source.is_informative else ""
         chances = ["", ""]
         if source.is_decisive:
             answer = call(source)

@@ -23,7 +23,7 @@ from distillaw.planning.bills import training_tokens
 from distillaw.planning.budget import ServingLimit, compute_for
 from distillaw.planning.consult import Sources, consult, options_of
 from distillaw.planning.decision import EqualCompute, Verdict, call, choose, regret, witnesses
-from distillaw.planning.evidence import Evidence, Interval
+from distillaw.planning.evidence import Evidence
 from distillaw.planning.law_crossover import law_crossovers
 from distillaw.planning.record import StudyRecord, read_study
 from distillaw.planning.situation import Situation, Teacher
@@ -171,7 +171,7 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
     is_law = headline.kind != "measured" and headline.is_informative
     return Verdict(
         verdict=answer.verdict, probability=answer.probability, margin=answer.margin, strategies=tuple(rows),
-        gain=Interval.of(headline.gain_draws, level), crossover=headline.crossover,
+        gain=headline.gain(level), crossover=headline.crossover,
         crossover_compute=by_compute, flips_if=words.flips_if, flips=tuple(flips),
         assumptions=words.assumptions, inside_range=headline.inside_range, warnings=words.warnings,
         regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
@@ -330,5 +330,5 @@ def _equal_compute(situation: Situation, sources: Sources, headline: Evidence) -
     how = "" if source.pretrain.basis in ("law", "measured") else f", {source.pretrain.basis}"
     return EqualCompute(
         compute=total, pretrain_tokens=tokens, basis=source.source + how, call=call(source),
-        gain=Interval.of(source.gain_draws, sources.level),
+        gain=source.gain(sources.level),
     )  # fmt: skip

@@ -110,30 +110,40 @@ def witnesses(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 
 def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
-    """Several sources as one: gains multiplied as densities, all else from the first, which is trusted most."""
+    """Several sources as one: gains multiplied as densities, all else from the first, which is trusted most.
+
+    Laws do not talk over what was measured: a gain between two cells that were run is the difference of their runs.
+    """
     lead = sources[0]
     assert lead.pretrain is not None and lead.posterior is not None
     by_source = [{(row.name, row.teacher): j for j, row in enumerate(e.alternatives)} for e in sources]
     keys = list(dict.fromkeys(key for rows in by_source for key in rows))
-    columns, rows = [], []
+    columns, rows, heard = [], [], {lead.source}
     for key in keys:
         those = [(e, at[key]) for e, at in zip(sources, by_source, strict=True) if key in at]
         first, j = those[0]
         assert first.posterior is not None
-        order = first.posterior.draws[:, j]
-        weights = [OF_OTHER_TEXT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
-        beliefs = [e.beliefs[k] for e, k in those]
-        columns.append(agreed_draws(beliefs, order, weights) if len(those) > 1 else order)
-        rows.append(first.alternatives[j])
+        row, draws = first.alternatives[j], first.posterior.draws[:, j]
+        if len(those) > 1 and not first.was_run(row):
+            weights = [OF_OTHER_TEXT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
+            draws = agreed_draws([e.beliefs[k] for e, k in those], draws, weights)
+        if not (row.is_speculative or first.was_run(row)):
+            heard |= {e.source for e, _ in those}
+        columns.append(draws)
+        rows.append(row)
     draws = np.column_stack(columns)
     posterior = GainPosterior(draws=draws, estimate=draws.mean(0), se=draws.std(0))
-    found = tuple(_moved(row, lead.pretrain) for row in with_gains(rows, draws, level))
-    others = " and ".join(e.source for e in sources)
+    found = tuple(
+        replace(old, share_best=new.share_best) if lead.was_run(old) else _moved(new, lead.pretrain)
+        for old, new in zip(rows, with_gains(rows, draws, level), strict=True)
+    )
+    names = [e.source for e in sources if e.source in heard]
+    kind = "measured" if lead.kind == "measured" else "consensus"
     together = replace(
-        lead, source=f"the consensus of {others}", kind="measured" if lead.kind == "measured" else "consensus",
-        note=f"{lead.source} first: {lead.note}", alternatives=found, posterior=posterior, beliefs=(),
-        warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
-        details={**lead.details, SOURCES: [e.source for e in sources]},
+        lead, source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}", kind=kind,
+        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}", alternatives=found,
+        posterior=posterior, beliefs=(), warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
+        details={**lead.details, SOURCES: names},
     )  # fmt: skip
     best = keys[together.best_index]  # the lead may not know it: then the range is that of the first who does
     owner = next(e for e, at in zip(sources, by_source, strict=True) if best in at)
@@ -287,7 +297,7 @@ def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[
         "gain": None, "probability_distil": None, "probability_pretrain": None, "details": _plain(evidence.details),
     }  # fmt: skip
     if evidence.speaks:
-        row |= {"best": evidence.best.name, "gain": Interval.of(evidence.gain_draws, level).to_json()}
+        row |= {"best": evidence.best.name, "gain": evidence.gain(level).to_json()}
     if evidence.is_decisive:
         answer = call(evidence)
         row |= {"probability_distil": answer.distil, "probability_pretrain": answer.pretrain}

@@ -178,6 +178,24 @@ class Evidence:
         draws, j = self.posterior.draws, self._larger_index
         return draws[:, self.best_index] - (0.0 if j is None else draws[:, j])
 
+    def was_run(self, row: Strategy) -> bool:
+        """True if runs of the study stand at both ends of a row's gain."""
+        return (
+            self.kind == "measured" and self.pretrain is not None
+            and row.basis == self.pretrain.basis == "measured"
+        )  # fmt: skip
+
+    def gain(self, level: float) -> Interval:
+        """Gain of the best distillation over the best pretraining, nats/token.
+
+        Between two cells that were run it is the row's own, the difference of their losses: draws are pulled towards
+        those of other teachers, which is right for choosing and wrong in a table.
+        """
+        if self._larger_index is None and self.was_run(self.best):
+            assert self.best.gain is not None
+            return self.best.gain
+        return Interval.of(self.gain_draws, level)
+
     @property
     def _larger_index(self) -> int | None:
         """Column of a larger student that is better than the student itself, trained alone."""

@@ -7,7 +7,7 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import effective_tokens, forward_flop, shares_of
 from distillaw.planning.consensus import LAW_DOF
 from distillaw.planning.decision import MARGIN, SURE, Verdict
-from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.predictions import teacher_losses
 from distillaw.planning.situation import Teacher
 from distillaw.planning.text_scale import TextScale
@@ -136,7 +136,7 @@ def _decision(verdict: Verdict) -> list[str]:
     lines = []
     for source in verdict.evidence:
         if source.source in headline.deciding and source.speaks:
-            gain = interval(Interval.of(source.gain_draws, verdict.level))
+            gain = interval(source.gain(verdict.level))
             lines.append(f"gain by {source.source}: {gain}{_form_doubt(source)}")
     if len(headline.deciding) > 1:
         lines.append(f"together (densities multiplied): {interval(verdict.gain)}")

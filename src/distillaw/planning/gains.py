@@ -25,6 +25,9 @@ ASSUMED_DOF = 3.0
 TEACHER_SPREAD = 0.0025
 """Scale of the half-Cauchy prior on how much gains differ between teachers, as a share of the loss: the margin
 of a verdict. Its heavy tail lets teachers differ by far more when they do."""
+SHARED_SEED_VARIANCE = 0.4
+"""What a seed does to all runs of a cell alike, at least, as a share of the variance of what it does to one: between
+-0.3 and 1.9 in six repeated cells of the open and the pocket study, mostly with few degrees of freedom; 0.4 pooled."""
 LEAST_SEED_SHARE = 0.5
 """Of the seed variance seen, never less than this share is kept: a handful of seeds cannot prove it away."""
 
@@ -42,6 +45,8 @@ class SeedNoise:
     source: str
     """`cell` (repeated here), `study` (borrowed from repeated cells elsewhere), `arm` (one arm was repeated, so
     what a seed does to both is in it), `assumed`."""
+    shared: float = 0.0
+    """Standard deviation of what a seed does to all arms alike, nats/token; it cancels where both have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,21 +134,26 @@ def _residual_maker(names: Sequence[tuple[str, int]], *, paired: bool) -> tuple[
     return maker, float(len(names) - np.linalg.matrix_rank(design))
 
 
-def gain_covariance(documents: Array, seeds: Sequence[frozenset[int]], noise: SeedNoise) -> Array:
-    """Covariance of the measured gains: documents plus seeds, shape (m, m).
+def seed_covariance(
+    baseline: Mapping[int, float], candidates: Sequence[Mapping[int, float]], noise: SeedNoise
+) -> Array:
+    """Covariance of the measured gains that seeds leave, shape (m, m).
 
-        cov_jk = documents_jk + sd^2 |K_j & K_k| / (|K_j| |K_k|) + [j = k] sd^2 / |K_j|
+        gain_j = sum_k a_k (u_k + e_0k) - sum_k b_jk (u_k + e_jk)
+        cov_jl = shared^2 (a - b_j) . (a - b_l) + sd^2 (a . a + [j = l] b_j . b_j)
 
-    K_j are the seeds over which candidate j was paired; the middle term is the run without a teacher, which
-    candidates share, the last one the distilled runs.
+    With the same seeds in both arms what they share cancels; the run without a teacher stays in every gain.
 
     Args:
-        documents: clustered covariance over documents, shape (m, m).
-        seeds: K_j of each candidate.
+        baseline: {seed: its weight in the baseline's loss}: one over their number, more where a line is drawn on.
+        candidates: the same for each candidate.
         noise: training noise of one run.
     """
-    shared = np.array([[len(a & b) / (len(a) * len(b)) for b in seeds] for a in seeds])
-    return documents + noise.sd**2 * (shared + np.diag([1 / len(k) for k in seeds]))
+    names = sorted(set(baseline).union(*candidates))
+    own = np.array([baseline.get(k, 0.0) for k in names])
+    theirs = np.array([[weights.get(k, 0.0) for k in names] for weights in candidates])
+    left = own - theirs
+    return noise.shared**2 * left @ left.T + noise.sd**2 * (own @ own + np.diag((theirs**2).sum(1)))
 
 
 def gain_posterior(

@@ -18,36 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.errors import DataError
+from distillaw.planning.evidence import Interval
 from distillaw.planning.gains import (
     ASSUMED_DOF,
     ASSUMED_SEED_SD,
     DRAWS,
     LEAST_SEED_SHARE,
+    SHARED_SEED_VARIANCE,
     TEACHER_SPREAD,
     GainPosterior,
     SeedNoise,
     document_part,
-    gain_covariance,
     gain_dof,
     gain_posterior,
+    seed_covariance,
     seed_noise,
 )
 from distillaw.planning.record import Run, StudyRecord, budget_text, is_near
-from distillaw.runs.paired import check_same_documents, clustered_cov
+from distillaw.runs.paired import check_same_documents, clustered_cov, t_quantile
 
 Array = NDArray[np.float64]
 ALONE = "no teacher"
 REACH = 3.0
 """How far beyond its largest budget an arm is extrapolated."""
-EXTRAPOLATION_DOUBT = 0.12
-"""Standard deviation of an extrapolated change of the loss, as a share of that change, beside what the floor leaves
-open. Of 511 simulated questions 89 % lie inside their 90 % interval (benchmarks/planner.py)."""
-TAUGHT_FLOOR, LOWEST_TAUGHT_FLOOR = 0.99, 0.97
-"""Floor of a student's loss, as a share of its teacher's, and the lowest one that is credible: over budgets that were
-held back (17 of the pocket study, 10 of the open one) the curve missed by 22 and 6 millinats, a straight line in
-ln loss by 153 and 42."""
-ALONE_FLOOR, LOWEST_ALONE_FLOOR = 0.4, 0.2
-"""The same without a teacher, as a share of the lowest loss seen: the missing entropy of text, roughly known."""
+EXTRAPOLATION_DOUBT = 0.3
+"""Standard deviation of an extrapolated change of the loss, as a share of that change, beside seed noise. Two budgets
+and a third up to 3.4 times the larger, rms of the miss as a share of the change: without a teacher 0.19 in Farseer's
+grid, 0.47 in that of Gadre et al. (2024), 0.28, 0.15 and 0.31 in the open runs, the pocket study and the worlds; with
+one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/paired_extrapolation.py)."""
+TAUGHT_FLOOR = 0.99
+"""Floor of a student's loss, as a share of its teacher's: nearly where students end in the open runs."""
+ALONE_FLOOR = 0.7
+"""The same without a teacher, as a share of the lowest loss seen: what text and size leave. At 0.4 the line was too
+low by 53 millinats (Gadre et al.) and 25 (open runs), at 0.7 by 35 and 6 too high, at 0.9 by 55 (same script)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,8 @@ class Arm:
         return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
 
     @cached_property
-    def floors(self) -> tuple[float, float]:
-        """What the loss is taken to approach with tokens, and the lowest value that is credible, nats/token.
+    def floor(self) -> float:
+        """What the loss is taken to approach with tokens, nats/token.
 
         Students that have come within 0.5 % of the teacher's floor, or are taught by labels too, are not held by it.
         """
@@ -81,8 +84,8 @@ class Arm:
         if self.teacher is not None and self._any().row.get("lambda", 1.0) == 1.0:
             floor = TAUGHT_FLOOR * self._any().number("teacher_loss")
             if least > 1.005 * floor:
-                return floor, LOWEST_TAUGHT_FLOOR / TAUGHT_FLOOR * floor
-        return ALONE_FLOOR * least, LOWEST_ALONE_FLOOR * least
+                return floor
+        return ALONE_FLOOR * least
 
     @property
     def seconds_per_token(self) -> float:
@@ -128,17 +131,28 @@ class ArmPoint:
         return frozenset(self.parts[0][1])
 
     def loss(self, seed: int) -> float:
-        """Loss of one seed, nats/token."""
-        return self._loss(seed, self.arm.floors[0])
-
-    def _loss(self, seed: int, floor: float) -> float:
+        """Loss of one seed, nats/token; at a budget that was run, the measured one to the last digit."""
+        if self.basis == "measured":
+            return self.parts[0][1][seed].loss
+        floor = self.arm.floor
         logs = (weight * math.log(runs[seed].loss - floor) for weight, runs in self.parts)
         return floor + math.exp(sum(logs))
 
+    def _shares(self, seed: int) -> list[float]:
+        """Slope of the loss in the loss of each end."""
+        if self.basis == "measured":
+            return [1.0]
+        floor, loss = self.arm.floor, self.loss(seed)
+        return [weight * (loss - floor) / (runs[seed].loss - floor) for weight, runs in self.parts]
+
+    @property
+    def seed_factor(self) -> float:
+        """What the line makes of one run's seed variance: the sum of squared shares of its ends, never below 1."""
+        return max(1.0, sum(share**2 for share in self._shares(min(self.seeds))))
+
     def sums(self, seed: int) -> Array | None:
         """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
-        floor, loss = self.arm.floors[0], self.loss(seed)
-        shares = [weight * (loss - floor) / (runs[seed].loss - floor) for weight, runs in self.parts]
+        loss, shares = self.loss(seed), self._shares(seed)
         # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
         rest = loss - sum(
             share * runs[seed].loss for share, (_, runs) in zip(shares, self.parts, strict=True)
@@ -162,15 +176,11 @@ class ArmPoint:
     def doubt(self) -> float:
         """Standard deviation of what lies between or beyond the budgets that were run, nats.
 
-        Between them, the distance of the curve from a straight line; beyond them, a share of the change, and what a
-        lower floor would make of it.
+        Between them, the distance of the curve from a straight line; beyond them, a share of the change.
         """
         seed = min(self.seeds)
         if self.basis == "extrapolated":
-            change = self.loss(seed) - self.parts[1][1][seed].loss
-            return math.hypot(
-                EXTRAPOLATION_DOUBT * change, self.loss(seed) - self._loss(seed, self.arm.floors[1])
-            )
+            return EXTRAPOLATION_DOUBT * abs(self.loss(seed) - self.parts[1][1][seed].loss)
         return abs(sum(weight * runs[seed].loss for weight, runs in self.parts) - self.loss(seed))
 
     @property
@@ -196,6 +206,15 @@ class MeasuredGain:
     """Covariance of the gains over documents alone, shape (candidates, candidates)."""
     is_paired: bool
     """False where per-document losses were missing and losses were compared as if independent."""
+
+    def interval(self, candidate: int, level: float) -> Interval:
+        """The gain as measured, the difference of the two losses, with its interval.
+
+        The posterior's draws are pulled towards each other, for choosing among teachers; this is not.
+        """
+        mean, se = float(self.posterior.estimate[candidate]), float(self.posterior.se[candidate])
+        half = t_quantile(0.5 + level / 2, self.posterior.dof) * se
+        return Interval(mean=mean, lower=mean - half, upper=mean + half)
 
     def document_se(self, candidate: int) -> float:
         """The part of a gain's standard error that more held-out text would reduce, nats/token."""
@@ -284,14 +303,18 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
         variance, dof = seed_noise([_losses(cell) for cell in used])
         if dof >= needed:
             pure = max(variance - _document_part(used), LEAST_SEED_SHARE * variance)
-            return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source)
+            both = seed_noise([_losses(cell) for cell in used], paired=False)[0]
+            return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source,
+                             shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * variance)))  # fmt: skip
     variance, dof = seed_noise(
         [_losses(c) for budgets in cells.values() for c in budgets.values()], paired=False
     )
     if dof:
         return SeedNoise(sd=math.sqrt(variance), seen=math.sqrt(variance), dof=dof, source="arm")
     sd = ASSUMED_SEED_SD * loss
-    return SeedNoise(sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed")
+    return SeedNoise(
+        sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed", shared=math.sqrt(SHARED_SEED_VARIANCE) * sd
+    )
 
 
 def _losses(cell: Repeated) -> dict[tuple[str, int], float]:
@@ -323,41 +346,41 @@ def measure_gain(
 ) -> MeasuredGain | None:
     """Posterior gains of the candidates over the baseline; None where nothing can be compared.
 
-    Candidates are paired with the baseline over the seeds that both have. A candidate without a common seed
-    is left out.
+    A gain is the difference of the two arms' losses, each the mean over all its seeds, so that a table's losses and
+    gains agree; what the seeds that only one of them has would have done to both is in the covariance. A candidate
+    without a common seed is left out.
     """
     candidates = [c for c in candidates if c.seeds & baseline.seeds]
     if not candidates:
         return None
-    seeds = [c.seeds & baseline.seeds for c in candidates]
-    gain = np.array([
-        np.mean([baseline.loss(s) - c.loss(s) for s in sorted(common)])
-        for c, common in zip(candidates, seeds, strict=True)
-    ], dtype=np.float64)  # fmt: skip
-    loss = baseline.loss(min(baseline.seeds))
+    loss = baseline.mean_loss
+    gain = np.array([loss - c.mean_loss for c in candidates], dtype=np.float64)
     size = baseline.arm.runs[max(baseline.arm.runs)]
     noise = study_seed_noise(
         record, student_params=next(iter(size.values())).params, tokens=baseline.tokens, loss=loss
     )
-    documents, count = _document_covariance(baseline, candidates, seeds)
-    cov = gain_covariance(documents, seeds, noise)
+    documents, count = _document_covariance(baseline, candidates)
+    cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
     doubt = np.diag([c.doubt**2 for c in candidates]) + baseline.doubt**2
     top = int(np.argmax(gain))
     dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise)
     posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
     return MeasuredGain(
         baseline=baseline, candidates=tuple(candidates), posterior=posterior, noise=noise, documents=documents,
-        is_paired=_has_scores(baseline, candidates, seeds),
+        is_paired=_has_scores(baseline, candidates),
     )  # fmt: skip
 
 
-def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Sequence[frozenset[int]]) -> bool:
+def _weighted(point: ArmPoint) -> dict[int, float]:
+    """How much of each seed's luck is in the point's mean loss."""
+    return dict.fromkeys(point.seeds, math.sqrt(point.seed_factor) / len(point.seeds))
+
+
+def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> bool:
     """True if every run that is needed kept its losses by document, and all of the same documents."""
     used = [
-        runs[s].scores
-        for c, common in zip(candidates, seeds, strict=True) for point in (baseline, c)
-        for _, runs in point.parts for s in common
-    ]  # fmt: skip
+        runs[s].scores for point in (baseline, *candidates) for _, runs in point.parts for s in point.seeds
+    ]
     kept = [scores for scores in used if scores is not None]
     if len(kept) < len(used):
         return False
@@ -368,19 +391,16 @@ def _has_scores(baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Seque
     return True
 
 
-def _document_covariance(
-    baseline: ArmPoint, candidates: Sequence[ArmPoint], seeds: Sequence[frozenset[int]]
-) -> tuple[Array, int]:
+def _document_covariance(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> tuple[Array, int]:
     """Covariance of the gains over documents, and the number of documents."""
-    if not _has_scores(baseline, candidates, seeds):
+    if not _has_scores(baseline, candidates):
         own = _mean_se(baseline) ** 2
         return np.diag([_mean_se(c) ** 2 for c in candidates]) + own, 30
-    columns = [
-        np.mean([baseline.sums(s) - c.sums(s) for s in sorted(common)], axis=0)  # type: ignore[operator]
-        for c, common in zip(candidates, seeds, strict=True)
-    ]
-    scores = baseline.parts[0][1][min(seeds[0])].scores
+    alone, *taught = (np.mean([point.sums(s) for s in sorted(point.seeds)], axis=0)  # type: ignore[type-var]
+                      for point in (baseline, *candidates))  # fmt: skip
+    scores = baseline.parts[0][1][min(baseline.seeds)].scores
     assert scores is not None
+    columns = [alone - own for own in taught]
     return clustered_cov(np.stack(columns, axis=1), scores.tokens), len(scores.tokens)
 
 
@@ -392,10 +412,9 @@ def _mean_se(point: ArmPoint) -> float:
 
 def loss_interval(point: ArmPoint, noise: SeedNoise, *, level: float) -> tuple[float, float, float]:
     """(mean, lower, upper) of the point's loss: held-out sampling and seeds; wider than any paired gain."""
-    from distillaw.runs.paired import t_quantile
-
     mean = point.mean_loss
-    documents, seeds = _mean_se(point) ** 2, noise.sd**2 / len(point.seeds)
+    documents = _mean_se(point) ** 2
+    seeds = (noise.sd**2 + noise.shared**2) * point.seed_factor / len(point.seeds)
     half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise))
     half *= math.sqrt(documents + seeds + point.doubt**2)
     return mean, mean - half, mean + half

@@ -98,8 +98,7 @@ def _evidence(
 ) -> Evidence:  # fmt: skip
     share = gain.posterior.share_best()
     rows = tuple(
-        _row(situation, point, wanted[_run_id(point)], gain, level,
-             gain=Interval.of(gain.posterior.draws[:, j], level), share=float(share[j]))
+        _row(situation, point, wanted[_run_id(point)], gain, level, gain=gain.interval(j, level), share=float(share[j]))
         for j, point in enumerate(gain.candidates)
     )  # fmt: skip
     best = gain.candidates[gain.posterior.best]
@@ -194,32 +193,21 @@ def _crossover(
 ) -> Crossover | None:
     """Where the gain of the chosen teacher reaches zero over the budgets that were run, drawn on by `REACH`."""
     arm = best.arm
-    budgets = [float(b) for b in sorted(arms[0].runs.keys() & arm.runs.keys())]
-    if len(budgets) < 2:
+    run = [float(b) for b in sorted(arms[0].runs.keys() & arm.runs.keys())]
+    if len(run) < 2:
         return None
-    draws = []
+    budgets, draws = [*run, REACH * run[-1]], []
     for budget in budgets:
         ends = arms[0].at(budget), arm.at(budget)
         found = measure_gain(record, ends[0], [ends[1]], rng=rng) if ends[0] and ends[1] else None
-        if found is None:
+        if found is not None:
+            draws.append(found.posterior.draws[:, 0])
+        elif budget > run[-1]:  # not every seed ran two budgets: nothing is said beyond them
+            budgets.pop()
+        else:
             return None
-        draws.append(found.posterior.draws[:, 0])
-    beyond = _drawn_on(arms[0], arm, budgets[-1])
-    if beyond is not None:
-        draws.append(draws[-1] + rng.normal(*beyond, size=len(draws[-1])))
-        budgets.append(REACH * budgets[-1])
     crossed = crossings(np.array(budgets), np.stack(draws, axis=1))
     return band_of(crossed, (budgets[0], budgets[-1]), source, level)
-
-
-def _drawn_on(alone: Arm, taught: Arm, budget: float) -> tuple[float, float] | None:
-    """How the gain changes from the largest budget to `REACH` times as much, and the doubt of it; None: not known."""
-    ends = [(alone.at(tokens), taught.at(tokens)) for tokens in (budget, REACH * budget)]
-    (a, b), (far_a, far_b) = ends
-    if a is None or b is None or far_a is None or far_b is None:
-        return None
-    change = (far_a.mean_loss - far_b.mean_loss) - (a.mean_loss - b.mean_loss)
-    return change, math.hypot(far_a.doubt, far_b.doubt)
 
 
 def study_teachers(record: StudyRecord, student_params: float) -> tuple[Teacher, ...]:

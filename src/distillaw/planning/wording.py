@@ -85,7 +85,7 @@ def student(situation: Situation) -> str:
 
 def sentence(situation: Situation, headline: Evidence, answer: Call, level: float) -> str:
     """The verdict in one sentence, with probability and interval."""
-    gain = Interval.of(headline.gain_draws, level)
+    gain = headline.gain(level)
     name = headline.best.name
     if answer.verdict == "distil":
         return (
@@ -175,8 +175,7 @@ def _reasons(
     for other in evidence:
         if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(
-                f"{other.source[0].upper()}{other.source[1:]} put the gain at "
-                f"{interval(Interval.of(other.gain_draws, level))}."
+                f"{other.source[0].upper()}{other.source[1:]} put the gain at {interval(other.gain(level))}."
             )
     return found
 

@@ -204,7 +204,7 @@ def evidence_table(verdict: Verdict) -> Table:
     """Every source side by side, with what it says and whether it decides."""
     rows = []
     for source in verdict.evidence:
-        gain = interval(Interval.of(source.gain_draws, verdict.level)) if source.is_informative else ""
+        gain = interval(source.gain(verdict.level)) if source.is_informative else ""
         answer = call(source) if source.is_decisive else None
         rows.append([
             Value(text=source.source, kind="text"),
