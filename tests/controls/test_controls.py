@@ -82,7 +82,7 @@ def _seen_teacher_is_useless(study):
 def _dear_teachers(study):
     """Tokens that the same FLOP buys are more than twice as many, and worth more than the teacher."""
     study.edit(lambda r: r["role"] == "teacher", train_flops=lambda r: 0.6 * 6 * 400_000 * BUDGETS[-1])
-    study.edit(lambda r: r["teacher_run"] and r["purpose"] == "grid", mean=lambda r: r["mean"] + 0.25)
+    study.edit(lambda r: r["teacher_run"] and r["purpose"] == "grid", mean=lambda r: r["mean"] + 0.5)
 
 
 def _loss_is_not_all(study):
