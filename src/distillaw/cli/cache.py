@@ -139,10 +139,12 @@ def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict
             "temperature": 1.0,
         }
     from distillaw.data.prepare import prepare_data
+    from distillaw.runs.places import claim_folder
     from distillaw.sweep.single_spec import load_single
 
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))
+    claim_folder(out)
     store = prepare_data(run.data, out.resolve() / "data", say=output.step)
     return store, {
         "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,

@@ -168,8 +168,7 @@ def _bill(cost: "StudyCost", workers: int) -> str:
 def _write(file: Path, text: str) -> None:
     from distillaw.runs.files import write_text
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, text)
+    write_text(file, text, known=True)
 
 
 def _list_kinds(output: Output) -> None:

@@ -6,8 +6,6 @@ duplicates are dropped before splitting, so that one text cannot stand on two si
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,6 +22,7 @@ from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
+from distillaw.runs.places import building
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -83,6 +82,7 @@ def prepare_data(
 
     Raises:
         CacheError: the folder was made from another spec, or is damaged.
+        ConfigError: something else lies there.
         DataError: the corpus is too small for the splits.
     """
     if (folder / "manifest.json").exists():
@@ -93,16 +93,8 @@ def prepare_data(
                 "delete this one"
             )
         return store
-    building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        _build(spec, building, say)
-        with saving(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
-            os.replace(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with saving(folder), building(folder) as part:
+        _build(spec, part, say)
     return TokenStore.open(folder)
 
 

@@ -7,6 +7,7 @@ from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.runs.files import write_json
+from distillaw.runs.places import remove_file
 
 FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
 
@@ -46,8 +47,8 @@ def fit_laws(
         file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
         if family in fits:
             fits[family].save(file)
-            why.unlink(missing_ok=True)
+            remove_file(why)
         else:
-            file.unlink(missing_ok=True)
+            remove_file(file)
             write_json(why, {"family": family, "error": errors[family]})
     return fits, errors

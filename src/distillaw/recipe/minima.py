@@ -28,7 +28,7 @@ from distillaw.recipe.samples import write_samples
 from distillaw.recipe.spec import STAGES, MinimaSpec
 from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.sweep.arms import ArmsSpec, train_arms
 from distillaw.sweep.outcome import Display
 
@@ -89,7 +89,7 @@ def cook(
     if until not in STAGES:
         raise ConfigError(f"--until {until}: one of {', '.join(STAGES)}")
     kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
-    with locked(out / ".lock", f"the folder {out}"):
+    with held(out, f"the folder {out}"):
         record = _open_record(kitchen)
         if "instruct" not in record["stages"]:
             foresee(spec, until)

@@ -15,6 +15,7 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.places import claim_folder
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
@@ -69,11 +70,17 @@ class RunFolder:
         return str(status.get("error", "unknown")), bool(status.get("diverged", False))
 
     def set_status(self, state: str, **details: object) -> None:
-        """Write status.json."""
+        """Write status.json.
+
+        Raises:
+            ConfigError: the folder holds what no run has written.
+        """
+        claim_folder(self.path)
         write_json(self.path / "status.json", {"state": state, "pid": os.getpid(), **details})
 
     def write_spec(self, spec: Mapping[str, object]) -> None:
-        """Write spec.json."""
+        """Write spec.json; errors as of `set_status`."""
+        claim_folder(self.path)
         write_json(self.path / "spec.json", spec)
 
     def finish(self, result: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ from distillaw.data.prepare import prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job, Planner
@@ -110,7 +110,7 @@ def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
     if not ranks.is_first:
         yield
         return
-    with locked(folder / ".lock", f"the folder {folder}"):
+    with held(folder, f"the folder {folder}"):
         yield
 
 
