@@ -13,6 +13,7 @@ from distillaw.cli.settle_record import Record, check_folder, continue_record, s
 from distillaw.cli.settle_setup import Setting, open_setting, search_tokens
 from distillaw.cli.settle_verdict import verdict_json
 from distillaw.cli.settle_words import finite, look
+from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.files import write_json
@@ -63,6 +64,7 @@ def settle_in(
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: a pilot failed, training without a teacher diverged, or another process works on the folder.
     """
+    check_home(spec.data, folder)
     study = StudyFolder(folder.resolve())
     with hold_study(study, display.note) as claim:
         check_folder(folder, spec)

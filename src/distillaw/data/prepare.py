@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.data.corpus import Reading, read_documents
+from distillaw.data.corpus import Reading, check_apart, read_documents
 from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.synthetic import world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
@@ -22,7 +22,7 @@ from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
-from distillaw.runs.places import building
+from distillaw.runs.places import building, check_absent, check_folder
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -68,6 +68,22 @@ class DataSpec:
     def source(self) -> str:
         """What records call the text."""
         return self.corpus if self.world is None else self.world.label
+
+
+def check_home(spec: DataSpec, folder: Path) -> None:
+    """Refuse, before anything is written, a folder that cannot hold this text's tokens and what is trained on them.
+
+    Args:
+        spec: the text.
+        folder: of the study or run; the tokens go into its `data`.
+
+    Raises:
+        ConfigError: it holds what is not ours, or lies in the corpus.
+    """
+    check_folder(folder)
+    check_apart(spec.corpus, folder)
+    if not (folder / "data" / "manifest.json").exists():
+        check_absent(folder / "data")
 
 
 def prepare_data(

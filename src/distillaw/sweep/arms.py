@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
+from distillaw.data.prepare import DataSpec, check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
@@ -100,6 +100,7 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
     spec.check()
+    check_home(spec.data, folder)
     study = StudyFolder(folder.resolve())
     with held(study.path, f"the folder {folder}"):
         store = prepare_data(spec.data, study.data, say=display.note)

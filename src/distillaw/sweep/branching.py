@@ -17,7 +17,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from distillaw.data.prepare import prepare_data, require_tokens
+from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.errors import ConfigError, RunError
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, write_json
@@ -62,6 +62,7 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
     spec.check()
     if launched():
         raise ConfigError("a branch test runs in one process: call distillaw branch without torchrun")
+    check_home(spec.single.data, folder)
     study = StudyFolder(folder.resolve())
     with join_ranks("ddp") as ranks, held(study.path, f"the folder {folder}"):
         disable_progress_bar()
