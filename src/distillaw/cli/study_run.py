@@ -81,7 +81,7 @@ def run(
     require_trainable()
     spec = load_study(study, corpus=corpus)
     folder = out or Path("out") / spec.name
-    _check_places(folder)
+    _check_places(spec, folder)
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     cost = study_cost(spec, study_vocab(spec))
     output.say(
@@ -98,15 +98,16 @@ def run(
     return _conclude(folder, outcome, output)
 
 
-def _check_places(folder: Path) -> None:
+def _check_places(spec: "StudySpec", folder: Path) -> None:
     """Refuse, before anything is trained, what the conclusion could not be written into.
 
     Raises:
         ConfigError: the folder, a report, a verdict or a law there is not ours.
     """
+    from distillaw.data.prepare import check_home
     from distillaw.fitting.study import law_files
 
-    check_place("--out", folder, is_folder=True)
+    check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
         check_place("--out", file)
 
