@@ -12,6 +12,7 @@ from distillaw.targets.manifest import read_manifest
 from distillaw.targets.scheme import Scheme
 from distillaw.targets.store import TargetStore
 from distillaw.targets.verify import ask_again, check_files
+from left_over import of_a_dead_process
 
 SMALL = Scheme(samples=8)
 
@@ -205,7 +206,7 @@ def test_two_builders_exclude_each_other(store):
 
 def test_what_a_killed_writer_left_is_cleared(store):
     folder, maker, plan = store
-    left = folder / ".targets-00001.bin.123.tmp"
+    left = of_a_dead_process(folder)
     left.write_bytes(b"half")
     assert _rebuild(folder, maker, plan) == [] and not left.exists()
 

@@ -14,7 +14,7 @@ import torch
 from distillaw.errors import ConfigError
 from distillaw.models.card import ModelCard
 from distillaw.runs.files import read_json, saving, write_json
-from distillaw.runs.places import check_folder, claim_folder, move, remove_file, scratch
+from distillaw.runs.places import check_folder, claim_folder, move, remove_file, scratch, sweep
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -57,6 +57,7 @@ def staged(folder: Path) -> Iterator[Path]:
         RunError: the disk is full or not writable.
     """
     claim_folder(folder)
+    sweep(folder)
     with saving(folder), scratch(folder) as stage:
         yield stage
         _move(stage, folder)
