@@ -29,7 +29,7 @@ from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.evaluations import RECORD, put_into_study
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
-from distillaw.runs.places import remove_file
+from distillaw.runs.places import GENERATOR, remove_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -162,7 +162,7 @@ def _begin(session: _Session, command: str) -> dict:
             "or delete it"
         )
     versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
-    return {"scores": {}, **before, "model": session.source.name, "model_fingerprint": mine, "command": command,
+    return {"scores": {}, **before, "generator": GENERATOR, "model": session.source.name, "model_fingerprint": mine, "command": command,
             "device": session.device, "versions": versions}  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _ABOUT = (
     "writes nothing here.\n"
 )
 GENERATOR = f"distillaw {__version__}"
-"""What a file of ours says of who generated it."""
+"""What a file of ours says of who generated it, in JSON under the key `generator`."""
 _SAYS_SO = (
     b'<meta name="generator" content="distillaw ',
     b'"generator": "distillaw ',
@@ -285,15 +285,18 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def remove_file(file: Path) -> None:
+def remove_file(file: Path, *, known: bool = False) -> None:
     """Remove a file of a folder of ours, or one that says that it is ours; anything else is left.
 
     Of a link the link goes, and only in a folder of ours.
+
+    Args:
+        file: the file.
+        known: this process has made it.
     """
-    parent = file.parent.resolve()
-    if (
-        _lies_in_ours(parent / file.name) or (not file.is_symlink() and says_ours(file))
-    ) and not file.is_dir():
+    place = file.parent.resolve() / file.name
+    is_ours = known or _lies_in_ours(place) or (not file.is_symlink() and says_ours(file))
+    if is_ours and (file.is_symlink() or not file.is_dir()):
         file.unlink(missing_ok=True)
 
 

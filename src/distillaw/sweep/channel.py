@@ -106,7 +106,7 @@ class Reception:
     def close(self) -> None:
         """Listen no more, and take the key away."""
         with contextlib.suppress(OSError):
-            remove_file(self._key_file)
+            remove_file(self._key_file, known=True)
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.close()

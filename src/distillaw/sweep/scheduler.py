@@ -291,7 +291,7 @@ class Scheduler:
         try:
             write_text(probe, "." * PROBE_BYTES)
         finally:
-            remove_file(probe)
+            remove_file(probe, known=True)
 
     # --- workers that end -----------------------------------------------------------------------------------
 
