@@ -47,7 +47,7 @@ def fresh_study(tmp_path, text):
 
     def make(name: str) -> StudyFolder:
         folder = StudyFolder(tmp_path / name)
-        folder.path.mkdir()
+        claim_folder(folder.path)
         folder.data.symlink_to(text.folder)
         return folder
 

@@ -162,7 +162,8 @@ def _begin(session: _Session, command: str) -> dict:
             "or delete it"
         )
     versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
-    return {"scores": {}, **before, "generator": GENERATOR, "model": session.source.name, "model_fingerprint": mine, "command": command,
+    return {"scores": {}, **before, "generator": GENERATOR,
+            "model": session.source.name, "model_fingerprint": mine, "command": command,
             "device": session.device, "versions": versions}  # fmt: skip
 
 
