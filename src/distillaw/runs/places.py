@@ -312,7 +312,7 @@ def move(path: Path, target: Path) -> None:
         check_absent(target)
     elif os.path.lexists(target) and not _lies_in_ours(target.parent.resolve() / target.name):
         raise ConfigError(f"{target}: not replaced, since it lies in no folder of distillaw's; move it away")
-    os.rename(path, target)
+    os.replace(path, target)
 
 
 @contextlib.contextmanager
