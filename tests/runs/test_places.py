@@ -120,6 +120,21 @@ def test_two_calls_may_claim_a_folder_at_once(tmp_path, monkeypatch):
     assert (tmp_path / "new" / MARK).read_text() == "the other one\n"
 
 
+def test_a_folder_that_is_claimed_while_we_look_is_ours(tmp_path, monkeypatch):
+    """Ranks of one call look at a folder that the first of them has just made."""
+    folder, looks = tmp_path / "new", []
+
+    def lists(place):
+        looks.append(place)
+        (folder / MARK).touch()
+        return [MARK, ".lock"]
+
+    folder.mkdir()
+    monkeypatch.setattr(places.os, "listdir", lists)
+    check_folder(folder)
+    assert looks
+
+
 # --- files ------------------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ def settle(
     spec = read_settle(file, question or QuestionOptions())
     folder = out or Path("out") / spec.name
     check_place("--out", folder, is_folder=True)
+    check_place("--out", folder / "verdict.json")
     cores = count_workers(workers)
     command = shlex.join(["distillaw", *sys.argv[1:]])
     with make_display(0.0, quiet=output.quiet) as display:

@@ -17,6 +17,7 @@ from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.files import write_json
+from distillaw.runs.places import GENERATOR
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import next_stage
 from distillaw.settling.question import PilotRun, Question, Stage
@@ -138,7 +139,7 @@ class _Loop:
             setting=self._setting, question=question, tuned=tuned, history=history, runs=tuple(self._runs),
             stages=stages_of(self._record)[: len(self._history)], is_final=is_final,
         )  # fmt: skip
-        write_json(self._folder / "verdict.json", verdict_json(settled))
+        write_json(self._folder / "verdict.json", {"generator": GENERATOR, **verdict_json(settled)})
         return settled
 
     def _tune(self) -> Tuned:

@@ -120,7 +120,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         raise ConfigError(
             f"{option} {folder}: cannot be read ({error.strerror}); choose another place"
         ) from None
-    if found:
+    if found and not is_ours(place):  # another call may have claimed it between our two looks
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise ConfigError(
             f"{option} {folder}: the folder holds what distillaw has not made ({named}), so nothing is written there; "
