@@ -204,7 +204,8 @@ def replacing(path: Path, *, known: bool = False) -> Iterator[Path]:
     if not known and path.exists() and path.stat().st_size and not (_lies_in_ours(path) or says_ours(path)):
         raise ConfigError(
             f"{path}: not replaced, since it lies in no folder of distillaw's and does not say that distillaw "
-            "generated it; give another name, or move it away"
+            f"generated it; give another name, or move it away (a folder that an earlier version made: touch "
+            f"{path.parent / MARK})"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path.parent)

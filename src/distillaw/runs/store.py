@@ -15,7 +15,7 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
-from distillaw.runs.places import GENERATOR, check_name, claim_folder
+from distillaw.runs.places import check_name, claim_folder
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
@@ -156,7 +156,7 @@ class StudyFolder:
         measured = [evaluation_columns(self.run(str(row["run_id"])).path) for row in rows]
         for key in dict.fromkeys(key for each in measured for key in each):
             columns[key] = pa.array([each.get(key) for each in measured], pa.float64())
-        table = pa.table(columns).replace_schema_metadata({"distillaw": f'{{"generator": "{GENERATOR}"}}'})
+        table = pa.table(columns)
         file = self.path / "runs.parquet"
         write_with(file, lambda path: pq.write_table(table, path))
         return file
