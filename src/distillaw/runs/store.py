@@ -75,18 +75,25 @@ class RunFolder:
         Raises:
             ConfigError: the folder holds what no run has written.
         """
-        claim_folder(self.path)
+        self._claim()
         write_json(self.path / "status.json", {"state": state, "pid": os.getpid(), **details})
 
     def write_spec(self, spec: Mapping[str, object]) -> None:
         """Write spec.json; errors as of `set_status`."""
-        claim_folder(self.path)
+        self._claim()
         write_json(self.path / "spec.json", spec)
 
     def finish(self, result: Mapping[str, object]) -> None:
         """Write result.json, the mark of a finished run, then the status."""
+        self._claim()
         write_json(self.path / "result.json", {key: result[key] for key in RESULT_KEYS})
         self.set_status("done")
+
+    def _claim(self) -> None:
+        """Make the folder ours as a run begins; one that was begun holds a file of a run."""
+        begun = ("status.json", "spec.json", "result.json", "heldout.parquet")
+        if not any((self.path / name).exists() for name in begun):
+            claim_folder(self.path)
 
     def write_heldout(self, documents: list[int], tokens: list[int], loss_sums: list[float]) -> None:
         """Write heldout.parquet: one row per held-out document, so that any two runs can be paired."""
