@@ -76,10 +76,10 @@ class TuneFolder:
 
     def begin(self, spec: Mapping[str, object]) -> None:
         """Write the record of a run that begins; one that goes on keeps its own."""
-        claim_folder(self.checkpoints)
-        claim_folder(self.path / "best")
         if not (self.path / "spec.json").exists():
             self.run.write_spec(spec)
+        claim_folder(self.checkpoints)
+        claim_folder(self.path / "best")
 
     def last_checkpoint(self) -> tuple[Path, float] | None:
         """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
