@@ -15,7 +15,7 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
-from distillaw.runs.places import check_name, claim_folder
+from distillaw.runs.places import claim_folder
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
@@ -124,12 +124,8 @@ class StudyFolder:
         return self.path / "workers"
 
     def run(self, run_id: str) -> RunFolder:
-        """The folder of one run, existing or not.
-
-        Raises:
-            ConfigError: the id is no plain name.
-        """
-        return RunFolder(self.path / "runs" / check_name(run_id, "the run"))
+        """The folder of one run, existing or not."""
+        return RunFolder(self.path / "runs" / run_id)
 
     def trunk(self, trunk_id: str) -> Path:
         """The folder of one trunk's checkpoint and log."""
