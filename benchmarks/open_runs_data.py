@@ -180,14 +180,14 @@ def collect(folder: Path) -> None:
     table = pa.Table.from_pylist(rows)
     about = json.dumps(read_json(folder / "study.json"))
     table = table.replace_schema_metadata({"study": about})
-    write_with(TABLE, lambda path: pq.write_table(table, path, compression="zstd"))
+    write_with(TABLE, lambda path: pq.write_table(table, path, compression="zstd"), known=True)
     stored = {"sums": np.array(sums, dtype=np.float32), "tokens": scores.tokens}
 
     def save(path: Path) -> None:
         with path.open("wb") as file:
             np.savez_compressed(file, **stored)
 
-    write_with(SCORES, save)
+    write_with(SCORES, save, known=True)
 
 
 def read_shipped() -> OpenRuns:

@@ -108,8 +108,8 @@ def filled(page: str, results: Mapping[str, object]) -> str:
 def main() -> None:
     """Write results and page."""
     results = document(collect())
-    write_text(RESULTS, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), results))
+    write_text(RESULTS, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n", known=True)
+    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), results), known=True)
     print(_summary(results["sections"]))  # type: ignore[arg-type]
 
 

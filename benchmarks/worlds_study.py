@@ -67,7 +67,7 @@ def collect(folders: list[Path]) -> None:
     known = {row["teacher"] for row in rows if row["set"] == "rescaled"} - {"none"}
     rows += [rescaled_teacher(name, rows[0]["world"], folders[0], sums) for name in RESCALED if name in known]
     write_rows(rows)
-    write_with(SCORES, lambda p: save_scores(p, np.float32(sums), scores.tokens))
+    write_with(SCORES, lambda p: save_scores(p, np.float32(sums), scores.tokens), known=True)
 
 
 def save_scores(path: Path, sums, tokens) -> None:
@@ -144,7 +144,7 @@ def write_rows(rows) -> None:
             writer.writeheader()
             writer.writerows({k: "" if row[k] is None else row[k] for k in COLUMNS} for row in rows)
 
-    write_with(TABLE, save)
+    write_with(TABLE, save, known=True)
 
 
 def main() -> None:

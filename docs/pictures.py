@@ -435,7 +435,7 @@ def main() -> int:
         if check and (not path.exists() or path.read_text() != text):
             changed.append(path.name)
         if not check:
-            write_text(path, text)
+            write_text(path, text, known=True)
     if changed:
         print(f"not as committed: {', '.join(changed)}; run python docs/pictures.py")
     return 1 if changed else 0

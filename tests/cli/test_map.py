@@ -56,7 +56,7 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
     again = shlex.split(first.stdout.rstrip().splitlines()[-1].removeprefix("next: distillaw "))
     done = distillaw(*again, "--size", "12", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    names = sorted(path.name for path in (tmp_path / "maps").glob("[!.]*"))
     assert names == [f"teacher-inference.{ending}" for ending in ("csv", "json", "npz", "png", "svg")]
     answer = json.loads(done.stdout)
     assert len(answer["files"]) == 5 and "cells" not in answer

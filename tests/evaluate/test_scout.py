@@ -135,7 +135,7 @@ class TestCache:
             assert (one.bits_per_byte, one.bits_per_byte_se) == (two.bits_per_byte, two.bits_per_byte_se)
             assert (one.params, one.tokenizer, one.tokens) == (two.params, two.tokenizer, two.tokens)
         assert sum("measured before" in line for line in said) == 2
-        assert len(list(tmp_path.iterdir())) == 2
+        assert len(list(tmp_path.glob("*.json"))) == 2
 
     @pytest.mark.parametrize("change", [{"max_bytes": 2500}, {"context": 8}, {"stride": 4}])
     def test_another_question_is_measured_anew(self, pair, text, tmp_path, change):
@@ -167,7 +167,7 @@ class TestCache:
 
     def test_a_damaged_result_is_named(self, pair, text, tmp_path):
         scout_teachers(pair[:1], text, max_bytes=2000, out=tmp_path)
-        (file,) = tmp_path.iterdir()
+        (file,) = tmp_path.glob("*.json")
         file.write_text(file.read_text()[:40])
         with pytest.raises(CacheError, match=r"damaged, not JSON.*Delete it"):
             scout_teachers(pair[:1], text, max_bytes=2000, out=tmp_path)

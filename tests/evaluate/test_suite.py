@@ -12,6 +12,7 @@ from distillaw.evaluate.chat_part import ChatWishes
 from distillaw.evaluate.suite import evaluate_model
 from distillaw.evaluate.text_part import TextWishes
 from distillaw.models.source import locate
+from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 
 TEMPLATE = "{% for m in messages %}<{{m.role}}>{{m.content}}{% endfor %}<assistant>"
@@ -135,6 +136,7 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
 
 def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     study = StudyFolder(tmp_path / "study")
+    claim_folder(study.path)
     for name in ("a", "b"):
         facts = {"run_id": name, "role": "student", "params": 1, "tokens": 1, "loss": 1.0, "purpose": "law"}
         study.run(name).finish(dict.fromkeys(RESULT_KEYS) | facts)

@@ -47,10 +47,10 @@ def test_a_diverged_cell_stops_no_other(data, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(data, tmp_path):
-    from distillaw.runs.lock import locked
+    from distillaw.runs.lock import held
 
     plan = make_plan(tiny_study(), data, tmp_path)
-    with locked(tmp_path / ".lock", "the study"), pytest.raises(RunError, match="another process"):
+    with held(tmp_path, "the study"), pytest.raises(RunError, match="another process"):
         run_study(plan, device="cpu", workers=1)
 
 

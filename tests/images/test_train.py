@@ -17,6 +17,7 @@ from distillaw.images.columns import plan_cells
 from distillaw.images.scoring import score, with_fresh_statistics
 from distillaw.images.spec import Batches, DataSettings, NetworkSpec, Optimizer
 from distillaw.images.train import CellRun, make_feeds, train_cell
+from distillaw.runs.places import MARK
 
 DATA = tiny_data()
 
@@ -128,7 +129,7 @@ def test_kill_9_costs_nothing_finished(tmp_path, request):
     assert {k: v for k, v in resumed.items() if k not in timing} == {
         k: v for k, v in whole.items() if k not in timing
     }
-    assert os.listdir(tmp_path / "killed") == ["result.json"]
+    assert sorted(os.listdir(tmp_path / "killed")) == [MARK, "result.json"]
     assert json.loads((tmp_path / "killed" / "result.json").read_text())["state"] == "done"
 
 

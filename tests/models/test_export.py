@@ -11,6 +11,7 @@ from distillaw.errors import RunError
 from distillaw.models import export
 from distillaw.models.card import ModelCard, Prediction
 from distillaw.models.export import export_model
+from distillaw.runs.places import MARK, claim_folder
 
 RESULT = {
     "run_id": "student-0.1M-from-0.3M-s0-2e3cdcad-240000t", "params": 111024, "total_params": 160176, "tokens": 240128,
@@ -65,7 +66,7 @@ def test_an_export_gives_identical_logits_and_generates_text(family, random_mode
 
 def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, tokenizer, tmp_path):
     export_model(random_model("llama"), tokenizer, tmp_path, card())
-    assert {file.name for file in tmp_path.iterdir()} == {
+    assert {file.name for file in tmp_path.iterdir()} - {MARK} == {
         "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
     }  # fmt: skip
@@ -138,6 +139,7 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(
     random_model, tokenizer, tmp_path, monkeypatch
 ):
     first = random_model("llama")
+    claim_folder(tmp_path)
     (tmp_path / "result.json").write_text("{}")
     export_model(first, tokenizer, tmp_path, card())
 
@@ -149,7 +151,7 @@ def test_an_export_that_fails_leaves_the_earlier_one_and_other_files(
         export_model(random_model("llama", num_hidden_layers=1), tokenizer, tmp_path, card())
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 2
     assert (tmp_path / "result.json").exists()
-    assert not (tmp_path / ".export.tmp").exists()
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("kill_at", [0, 1, 3, 5])

@@ -158,7 +158,7 @@ def test_files(tmp_path):
     found = gain_map(S123, student_params=N[:30], student_tokens=D[:20], teacher_loss=2.2)
     files = found.save(tmp_path / "maps")
     assert [f.name for f in files] == [f"gain-given-teacher.{ending}" for ending in ("csv", "npz", "json")]
-    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == sorted(f.name for f in files)
+    assert sorted(p.name for p in (tmp_path / "maps").glob("[!.]*")) == sorted(f.name for f in files)
     table = np.genfromtxt(files[0], delimiter=",", names=True)
     assert len(table) == 600
     np.testing.assert_allclose(table["gain"].reshape(30, 20), found["gain"], rtol=1e-6, atol=1e-8)

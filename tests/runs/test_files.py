@@ -7,10 +7,13 @@ import pytest
 
 from distillaw.errors import RunError
 from distillaw.runs.files import disk_error, write_text
+from distillaw.runs.places import claim_folder
 
 
 def test_a_link_is_kept_and_its_file_replaced(tmp_path):
-    file, link = tmp_path / "file", tmp_path / "link"
+    link = tmp_path / "link"
+    claim_folder(tmp_path / "ours")
+    file = tmp_path / "ours" / "file"
     file.write_text("old")
     link.symlink_to(file)
     write_text(link, "new")

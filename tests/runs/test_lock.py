@@ -175,7 +175,7 @@ def test_of_many_processes_at_once_one_gets_it(tmp_path):
         "host": "vm",
         "pid": 999_999_999,
         "since": "long ago",
-        "machine": lock._this_machine(),
+        "machine": lock.this_machine(),
         "started": "1",
     }
     record_of(tmp_path / ".lock").write_text(json.dumps(text))

@@ -206,11 +206,11 @@ def test_the_folder_of_another_study_is_refused(tiny, whole):
 def test_two_processes_on_one_folder_are_kept_apart(tiny, tmp_path):
     from distillaw.cli.display import QuietDisplay
     from distillaw.errors import RunError
-    from distillaw.runs.lock import locked
+    from distillaw.runs.lock import held
 
     folder = tmp_path / "study"
     with (
-        locked(folder / ".lock", "it"),
+        held(folder, "it"),
         pytest.raises(RunError, match=r"another process \(pid \d+ on .+, since .+\)"),
     ):
         run_study(load_study(tiny), folder, place=one_worker, display=QuietDisplay(), command="test")

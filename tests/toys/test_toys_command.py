@@ -24,7 +24,7 @@ def test_kernel_as_text_json_and_files(tmp_path):
     assert answer["schema_version"] == 1 and [row["n"] for row in answer["students"]] == [20, 30]
     row = answer["students"][0]
     assert row["error_at_n"] < min(row["error_at_one"], row["error_at_last"]) and row["flat_until"] >= 20
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel.csv", "kernel.png", "kernel.svg"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["kernel.csv", "kernel.png", "kernel.svg"]
     with (tmp_path / "kernel.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 60 and float(rows[19]["student_error"]) == row["error_at_n"]
@@ -49,7 +49,11 @@ def test_mapping_as_text_json_and_files(tmp_path):
     with (tmp_path / "mapping.csv").open() as file:
         losses = [float(row["student_loss"]) for row in csv.DictReader(file)]
     assert losses == [row["student_loss"] for row in answer["outcomes"]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mapping.csv", "mapping.png", "mapping.svg"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
+        "mapping.csv",
+        "mapping.png",
+        "mapping.svg",
+    ]
     again = toys("mapping", *TINY, "--json", "--workers", "1")
     assert json.loads(again.stdout)["outcomes"] == answer["outcomes"]  # whatever the number of processes
     text = toys("mapping", *TINY[:-1], "1").stdout

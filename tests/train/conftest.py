@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
@@ -27,6 +28,7 @@ def text(tmp_path_factory):
 @pytest.fixture
 def study(tmp_path, text):
     """An empty study folder on the shared text."""
+    claim_folder(tmp_path)
     (tmp_path / "data").symlink_to(text.folder)
     return StudyFolder(tmp_path)
 
@@ -45,7 +47,7 @@ def fresh_study(tmp_path, text):
 
     def make(name: str) -> StudyFolder:
         folder = StudyFolder(tmp_path / name)
-        folder.path.mkdir()
+        claim_folder(folder.path)
         folder.data.symlink_to(text.folder)
         return folder
 

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError, DistillawWarning
 from distillaw.models.parts import hidden_states
+from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import shared_stream
 from distillaw.runs.store import StudyFolder
 from distillaw.train import captured, loop
@@ -27,6 +28,7 @@ TOKENS = 2048
 def alone(tmp_path_factory, text):
     """A folder where students are trained one by one; what one test has trained the next finds there."""
     folder = StudyFolder(tmp_path_factory.mktemp("alone"))
+    claim_folder(folder.path)
     folder.data.symlink_to(text.folder)
     return folder
 

@@ -13,6 +13,7 @@ from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.models.prune import prune
+from distillaw.runs.places import claim_folder
 from distillaw.train.loop import StopTraining
 from distillaw.train.optim import BASE_WIDTH
 from distillaw.train.trunk import Group, train_trunk, train_trunks
@@ -32,6 +33,7 @@ def teacher_folder(tmp_path_factory, text):
     from distillaw.runs.store import StudyFolder
 
     folder = StudyFolder(tmp_path_factory.mktemp("taught"))
+    claim_folder(folder.path)
     folder.data.symlink_to(text.folder)
     return folder
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import CacheError, RunError, VocabularyError
 from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS
 from distillaw.train.checkpoint import save_state
 from distillaw.train.loop import StopTraining
@@ -43,7 +44,7 @@ def test_a_finished_run_is_a_hugging_face_folder_with_the_contract_keys(study, t
 def test_branches_of_one_trunk_equal_the_runs_trained_alone(study, trunk, tmp_path, text):
     both = train_trunk(trunk, [2048, 4096], study)
     alone = type(study)(tmp_path / "alone")
-    alone.path.mkdir()
+    claim_folder(alone.path)
     alone.data.symlink_to(text.folder)
     (small,) = train_trunk(trunk, [2048], alone)
     (large,) = train_trunk(trunk, [4096], alone)  # continues the trunk of the small one
@@ -57,7 +58,7 @@ def test_a_run_stopped_at_any_step_resumes_bit_for_bit(study, trunk, tmp_path, t
     """Steps 1 and 10 lie on the trunk, 13 and 15 in the cooldown (16 steps, cooldown from 13)."""
     (whole,) = train_trunk(trunk, [2048], study)
     other = type(study)(tmp_path / "stopped")
-    other.path.mkdir()
+    claim_folder(other.path)
     other.data.symlink_to(text.folder)
     with pytest.raises(StopTraining):
         train_trunk(trunk, [2048], other, report=stop_after(stop_at))

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 
 CHECKPOINT = "checkpoint"
@@ -63,6 +63,7 @@ def branch(
         noise_batches: batches at the fork that the gradient noise scale of each loss is measured on; 0 does not.
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.cli.branch_view import print_plan, print_test
     from distillaw.cli.display import make_display
     from distillaw.sweep.branch_spec import BranchSpec, branch_cost

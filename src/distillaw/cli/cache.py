@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.cli.progress import metered
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_bytes, format_count, format_seconds, parse_count
@@ -79,6 +79,7 @@ def build(
         device: cpu, cuda or auto (cuda where there is one).
         dry_run: print the cost and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.targets.request import Request
     from distillaw.targets.scheme import Scheme
 
@@ -138,11 +139,14 @@ def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict
             "order_seed": 0,
             "temperature": 1.0,
         }
-    from distillaw.data.prepare import prepare_data
+    from distillaw.data.prepare import check_home, prepare_data
+    from distillaw.runs.places import claim_folder
     from distillaw.sweep.single_spec import load_single
 
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))
+    check_home(run.data, out)
+    claim_folder(out)
     store = prepare_data(run.data, out.resolve() / "data", say=output.step)
     return store, {
         "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,

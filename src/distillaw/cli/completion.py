@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from distillaw.cli.folding import write_whole
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 
 Shell: TypeAlias = Literal["bash", "zsh", "fish"]
@@ -37,6 +37,7 @@ def install(*, shell: Shell | None = None, out: Path | None = None, output: Outp
 
     from distillaw.cli.app import app, print_json
 
+    check_place("--out", out)
     try:
         name = shell or detect_shell()
     except ShellDetectionError as error:

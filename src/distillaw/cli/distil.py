@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, peak_rates, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.quantities import format_count, format_flop
 
 
@@ -58,6 +58,7 @@ def distil(
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         validation_documents: documents held out.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 

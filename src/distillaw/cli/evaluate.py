@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -75,6 +75,7 @@ def evaluate(
         dry_run: say what would be asked, and stop.
     """
     out = _out(model, out)
+    check_place("--out", out, is_folder=True)
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     most = None if limit is None else whole_count(limit, name="--limit")
     if samples < 1 or temperature <= 0 or batch < 1:

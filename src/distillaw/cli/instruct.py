@@ -10,7 +10,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 
 app = App(
@@ -64,6 +64,7 @@ def sft(
         device: cpu, cuda or auto.
         dry_run: read and mask the data, say what the run would cost, and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.instruct.spec import SftSpec
 
     spec = SftSpec(
@@ -131,6 +132,7 @@ def dpo(
         device: cpu, cuda or auto.
         dry_run: read and mask the pairs, say what the run would cost, and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.instruct.spec import DpoSpec
 
     spec = DpoSpec(

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclopts import App
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.cli.progress import metered
 
 app = App(
@@ -45,6 +45,7 @@ def run(
         seeds: another number of seeds than the file's.
         dry_run: say the cells, their settings and, from a few timed steps, how long they take, and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.images.spec import read_study
 
     study = read_study(spec)

@@ -14,7 +14,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -91,6 +91,7 @@ def next_runs(
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
     """
+    check_place("--out", out)
     is_prediction = predict or any(
         given is not None for given in (teacher_loss, teacher_params, against, candidates, guess, law)
     )

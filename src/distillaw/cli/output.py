@@ -4,7 +4,6 @@ The answer goes to stdout; progress, notes and errors to stderr. With --quiet st
 answer without the command that is likely next.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
-
-from distillaw.errors import ConfigError, RunError
 
 _GROUP = Group("Output", sort_key=1000)
 
@@ -63,23 +60,13 @@ def say(message: str, *, quiet: bool = False) -> None:
 
 
 def check_place(option: str, path: Path | None, *, is_folder: bool = False) -> None:
-    """Refuse, before the work, a place that could not take its results.
+    """Refuse, before the work, a place that could not take its results or holds something that is not ours.
 
     Raises:
-        ConfigError: it is of the wrong kind, or nothing may be written there.
+        ConfigError: it is of the wrong kind, nothing may be written there, or what is there is not ours to replace.
     """
     if path is None:
         return
-    if not is_folder:
-        from distillaw.runs.files import refuse_no_file
+    from distillaw.runs.places import check_file, check_folder
 
-        try:
-            refuse_no_file(path)
-        except RunError as error:
-            raise ConfigError(f"{option} {error}") from None
-    folder = path if is_folder else path.parent
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
-        raise ConfigError(f"{option} {path}: {there} is a file, not a folder; give another name")
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"{option} {path}: {there} cannot be written to; choose another place")
+    (check_folder if is_folder else check_file)(path, option)

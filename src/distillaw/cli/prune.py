@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -68,6 +68,7 @@ def prune(
         device: cpu, cuda or auto.
         dry_run: say the student's shape and what is known of such a cut, and stop.
     """
+    check_place("--out", out, is_folder=True)
     axes = {"layers": layers, "width": width, "heads": heads, "ffn": ffn}
     shape = {axis: size for axis, size in axes.items() if size is not None}
     if sum([student_params is not None, keep is not None, by_law, plan is not None, bool(shape)]) != 1:

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.quantities import format_count, format_flop, parse_count
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
@@ -92,6 +92,7 @@ def minima(
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
     from distillaw.sweep.study import require_trainable
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def scout(
         out: folder that keeps results; the same model and text are not measured again.
         device: cpu, cuda or auto (cuda where there is one).
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.cli.measure import measure
     from distillaw.data.corpus import Reading
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.cli.settle_options import QuestionOptions
 
 
@@ -38,6 +38,8 @@ def settle(
     require_trainable()
     spec = read_settle(file, question or QuestionOptions())
     folder = out or Path("out") / spec.name
+    check_place("--out", folder, is_folder=True)
+    check_place("--out", folder / "verdict.json")
     cores = count_workers(workers)
     command = shlex.join(["distillaw", *sys.argv[1:]])
     with make_display(0.0, quiet=output.quiet) as display:

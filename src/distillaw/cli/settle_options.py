@@ -13,6 +13,7 @@ from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.tables import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
@@ -81,6 +82,7 @@ def read_settle(path: Path | None, options: QuestionOptions) -> SettleSpec:
     spec = SettleSpec() if path is None else _from_file(path)
     spec = _with_target(_with_settle(_with_teachers(spec, options.teacher or ()), options), options)
     spec = _with_text(spec, options, is_bare=path is None)
+    check_name(spec.name, "name =")
     _check(spec)
     return spec
 

@@ -9,7 +9,8 @@ from distillaw.cli.settle_options import SettleSpec
 from distillaw.cli.settle_record import Record, check_folder, continue_record, stages_of
 from distillaw.cli.settle_run import choose_search
 from distillaw.cli.settle_setup import Setting, open_setting
-from distillaw.runs.lock import locked
+from distillaw.data.prepare import check_home
+from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import nearest_stage, next_stage
 from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
@@ -46,7 +47,8 @@ def preview(
     Raises:
         DistillawError: whatever `settle` would refuse before it trains.
     """
-    with locked(folder / ".lock", f"the folder {folder}"):
+    check_home(spec.data, folder)
+    with held(folder, f"the folder {folder}"):
         check_folder(folder, spec)
         clear_failures(StudyFolder(folder))  # they would be tried again
         setting = open_setting(spec, StudyFolder(folder), display, command)

@@ -13,9 +13,11 @@ from distillaw.cli.settle_record import Record, check_folder, continue_record, s
 from distillaw.cli.settle_setup import Setting, open_setting, search_tokens
 from distillaw.cli.settle_verdict import verdict_json
 from distillaw.cli.settle_words import finite, look
+from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.files import write_json
+from distillaw.runs.places import GENERATOR
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import next_stage
 from distillaw.settling.question import PilotRun, Question, Stage
@@ -63,6 +65,7 @@ def settle_in(
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: a pilot failed, training without a teacher diverged, or another process works on the folder.
     """
+    check_home(spec.data, folder)
     study = StudyFolder(folder.resolve())
     with hold_study(study, display.note) as claim:
         check_folder(folder, spec)
@@ -136,7 +139,7 @@ class _Loop:
             setting=self._setting, question=question, tuned=tuned, history=history, runs=tuple(self._runs),
             stages=stages_of(self._record)[: len(self._history)], is_final=is_final,
         )  # fmt: skip
-        write_json(self._folder / "verdict.json", verdict_json(settled))
+        write_json(self._folder / "verdict.json", {"generator": GENERATOR, **verdict_json(settled)})
         return settled
 
     def _tune(self) -> Tuned:

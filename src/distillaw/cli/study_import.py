@@ -68,6 +68,7 @@ def import_runs(
     """
     from distillaw.runs.importing.api import Options
     from distillaw.runs.importing.api import import_runs as read_runs
+    from distillaw.runs.importing.store import Target
 
     if not sources:
         raise ConfigError("study import: name at least one file or folder with runs")
@@ -75,6 +76,8 @@ def import_runs(
         raise ConfigError(
             "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
         )
+    if out is not None:
+        Target.of(out)  # a place that something else has written is refused before anything is read
     imported = read_runs(list(sources), Options(
         columns=parse_columns(columns), where=parse_where(where), at=at, fixed=_parse_set(set_), details=details,
         tokens_per_step=None if tokens_per_step is None else parse_count(tokens_per_step, name="--tokens-per-step"),

@@ -61,10 +61,13 @@ def new(
     from distillaw.cli.workers import count_workers
     from distillaw.protocols.statement import state
     from distillaw.protocols.toml import study_file
+    from distillaw.runs.places import check_name
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
 
     template = kind_named(kind)
+    if name is not None:
+        check_name(name, "--name")
     file = out or Path(f"{name or kind}.toml")
     if file.exists() and not force:
         raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
@@ -168,8 +171,7 @@ def _bill(cost: "StudyCost", workers: int) -> str:
 def _write(file: Path, text: str) -> None:
     from distillaw.runs.files import write_text
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, text)
+    write_text(file, text, known=True)
 
 
 def _list_kinds(output: Output) -> None:

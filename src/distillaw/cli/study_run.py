@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_flop, format_seconds, plural
@@ -81,6 +81,7 @@ def run(
     require_trainable()
     spec = load_study(study, corpus=corpus)
     folder = out or Path("out") / spec.name
+    _check_places(spec, folder)
     place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     cost = study_cost(spec, study_vocab(spec))
     output.say(
@@ -95,6 +96,20 @@ def run(
         if spec.has_holdout and not outcome.failed and not outcome.waiting:
             outcome = _with_holdout(spec, folder, outcome, train, output)
     return _conclude(folder, outcome, output)
+
+
+def _check_places(spec: "StudySpec", folder: Path) -> None:
+    """Refuse, before anything is trained, what the conclusion could not be written into.
+
+    Raises:
+        ConfigError: the folder, a report, a verdict or a law there is not ours.
+    """
+    from distillaw.data.prepare import check_home
+    from distillaw.fitting.study import law_files
+
+    check_home(spec.data, folder)
+    for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
+        check_place("--out", file)
 
 
 def _with_holdout(

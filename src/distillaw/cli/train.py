@@ -8,7 +8,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 
 
 def train(
@@ -31,6 +31,7 @@ def train(
         sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.sweep.single_spec import load_single
 
     single = load_single(spec)  # a slip in it is said before torch is imported

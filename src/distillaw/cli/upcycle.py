@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
 
@@ -46,6 +46,7 @@ def upcycle(
         device: cpu, cuda or auto.
         dry_run: only the counts; no weights are read, nothing is written.
     """
+    check_place("--out", out, is_folder=True)
     try:
         numbers = tuple(int(each) for each in experts.split(","))
     except ValueError:

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, same_command
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -63,6 +63,7 @@ def extend(
         device: cpu, cuda or auto.
         dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
 
     wanted = None if pieces is None else whole_count(pieces, name="--pieces")
@@ -116,6 +117,7 @@ def trim(
         device: cpu, cuda or auto.
         dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
     """
+    check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
 
     wanted = None if keep is None else whole_count(keep, name="--keep")

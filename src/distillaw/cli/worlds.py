@@ -8,7 +8,7 @@ from cyclopts import App
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import WorldName
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, check_place
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
@@ -169,6 +169,7 @@ def make(
         tokens: how much text to write, e.g. 10M; runs and studies draw their own.
         seed: of the language, instead of the world's own.
     """
+    check_place("--out", out, is_folder=True)
     from dataclasses import replace
 
     from distillaw.worlds.export import export_world

@@ -70,6 +70,22 @@ def is_missing(corpus: str) -> bool:
     return is_path and not Path(corpus).expanduser().exists()
 
 
+def check_apart(corpus: str, folder: Path) -> None:
+    """Refuse to write into a folder of text: what is written would be read as text the next time.
+
+    Raises:
+        ConfigError: the folder is that of a corpus, or lies in it.
+    """
+    for _, each in parse_mixture(corpus):
+        if each in SHIPPED or each.startswith("hub:"):
+            continue
+        text = Path(each).expanduser().resolve()
+        if text.is_dir() and folder.resolve().is_relative_to(text):
+            raise ConfigError(
+                f"--out {folder} lies in the corpus {each}, whose folders are all read as text; choose a folder outside"
+            )
+
+
 def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
     if corpus in SHIPPED:
         with resources.as_file(resources.files("distillaw.data") / "corpora" / SHIPPED[corpus]) as path:

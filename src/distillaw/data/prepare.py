@@ -6,8 +6,6 @@ duplicates are dropped before splitting, so that one text cannot stand on two si
 """
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.data.corpus import Reading, read_documents
+from distillaw.data.corpus import Reading, check_apart, read_documents
 from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.synthetic import world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
@@ -24,6 +22,7 @@ from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
+from distillaw.runs.places import building, check_absent, check_folder
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -71,6 +70,22 @@ class DataSpec:
         return self.corpus if self.world is None else self.world.label
 
 
+def check_home(spec: DataSpec, folder: Path) -> None:
+    """Refuse, before anything is written, a folder that cannot hold this text's tokens and what is trained on them.
+
+    Args:
+        spec: the text.
+        folder: of the study or run; the tokens go into its `data`.
+
+    Raises:
+        ConfigError: it holds what is not ours, or lies in the corpus.
+    """
+    check_folder(folder)
+    check_apart(spec.corpus, folder)
+    if not (folder / "data" / "manifest.json").exists():
+        check_absent(folder / "data")
+
+
 def prepare_data(
     spec: DataSpec, folder: Path, *, say: Callable[[str], None] = lambda message: None
 ) -> TokenStore:
@@ -83,6 +98,7 @@ def prepare_data(
 
     Raises:
         CacheError: the folder was made from another spec, or is damaged.
+        ConfigError: something else lies there.
         DataError: the corpus is too small for the splits.
     """
     if (folder / "manifest.json").exists():
@@ -93,16 +109,8 @@ def prepare_data(
                 "delete this one"
             )
         return store
-    building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        _build(spec, building, say)
-        with saving(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is an unfinished one
-            os.replace(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with saving(folder), building(folder) as part:
+        _build(spec, part, say)
     return TokenStore.open(folder)
 
 

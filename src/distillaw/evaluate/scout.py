@@ -32,6 +32,7 @@ from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.pace import Telling
 from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, in_bits, paired_difference
+from distillaw.runs.places import check_folder, claim_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,6 +151,8 @@ def scout_teachers(
         DataError: a text that cannot be read, or of fewer than two documents.
         VocabularyError: a model with fewer rows than tokens.
     """
+    if out is not None:
+        check_folder(out)
     sources = [locate(path) for path in paths]
     context, stride = _settle_windows(sources, context, stride)
     reading = Reading(
@@ -165,7 +168,8 @@ def scout_teachers(
         file = None if out is None else out / f"{key['model']}-{content_hash(key)}.json"
         if file is None or not file.exists():
             record = key | _measure(source, excerpt, context, stride, device, say)
-            if file is not None:
+            if out is not None and file is not None:
+                claim_folder(out)
                 write_json(file, record)
             results.append(_restored(source.name, record, excerpt, is_cached=False))
         else:

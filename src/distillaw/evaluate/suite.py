@@ -28,7 +28,8 @@ from distillaw.models.source import ModelSource, check_config, locate
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.evaluations import RECORD, put_into_study
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
+from distillaw.runs.places import GENERATOR, remove_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,7 +99,7 @@ def evaluate_model(
         chat.check()
     rows, absent = read_tasks(chosen, data, limit=limit, shots=shots, skip_missing=skip_missing)
     session = _Session(source=source, out=out, device=device, say=say, loaded=[])
-    with locked(out / ".lock", str(out), say):
+    with held(out, str(out), say):
         record = _begin(session, command)
         for task in absent:
             say(f"{task}: left out, its files are not there")
@@ -161,7 +162,8 @@ def _begin(session: _Session, command: str) -> dict:
             "or delete it"
         )
     versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
-    return {"scores": {}, **before, "model": session.source.name, "model_fingerprint": mine, "command": command,
+    return {"scores": {}, **before, "generator": GENERATOR,
+            "model": session.source.name, "model_fingerprint": mine, "command": command,
             "device": session.device, "versions": versions}  # fmt: skip
 
 
@@ -226,7 +228,7 @@ def _benchmark(
         )  # type: ignore[arg-type]
         found = score.to_json() | {"samples": str(samples.relative_to(session.out)), "data": rows.data_hash}
         write_json(file, found)
-        memory.unlink(missing_ok=True)
+        remove_file(memory)
     return found | {"limit": limit, "chat": way.chat, "part": label}
 
 

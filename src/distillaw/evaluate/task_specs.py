@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import ConfigError
+from distillaw.runs.places import check_name
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
@@ -119,6 +120,7 @@ def _read_spec(file: Path) -> TaskSpec:
 
 
 def _check(spec: TaskSpec, file: Path) -> None:
+    check_name(str(spec.task), f"{file}: task")
     if spec.reader not in READERS:
         raise ConfigError(f"{file}: reader {spec.reader!r}; known: {', '.join(READERS)}")
     if isinstance(spec.chance, str) and spec.chance not in CHANCES:

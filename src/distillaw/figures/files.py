@@ -12,12 +12,15 @@ from distillaw.errors import ConfigError
 from distillaw.figures.style import PAGE
 from distillaw.quantities import did_you_mean
 from distillaw.runs.files import write_with
+from distillaw.runs.places import claim_folder
 
 FORMATS = ("svg", "png", "pdf")
 DPI = 200
 """Of a PNG."""
 # matplotlib writes the date otherwise
-_METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None, "Creator": "distillaw"}}
+_METADATA = {"svg": {"Date": None, "Creator": "distillaw"}, "png": {"Software": "distillaw"},
+             "pdf": {"CreationDate": None, "Creator": "distillaw"}}  # fmt: skip
+"""By it runs/places.py knows a figure of ours, too."""
 
 
 def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> Path:
@@ -50,7 +53,12 @@ def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> Path:
 def save_all(
     figure: Figure, folder: Path, name: str, *, formats: Sequence[str] = ("svg", "png"), dpi: float = DPI
 ) -> list[Path]:
-    """Write a figure as NAME.svg, NAME.png ...; arguments as of `save`."""
+    """Write a figure as NAME.svg, NAME.png ...; arguments as of `save`.
+
+    Raises:
+        ConfigError: the folder holds what distillaw has not made.
+    """
+    claim_folder(folder)
     with laid_out(figure):
         return [save(figure, folder / f"{name}.{kind}", dpi=dpi) for kind in formats]
 

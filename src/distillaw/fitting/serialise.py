@@ -13,6 +13,7 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
 from distillaw.runs.files import write_text
+from distillaw.runs.places import check_file
 
 FORMAT = "distillaw-fit"
 VERSION = 1
@@ -78,9 +79,11 @@ def save(result: FitResult, path: str | Path) -> Path:
     """Write the file atomically.
 
     Raises:
+        ConfigError: another file than a fitted law is there.
         RunError: the folder cannot be written; a previous file is intact.
     """
     path = Path(path)
+    check_file(path)
     write_text(path, json.dumps(to_json(result), allow_nan=False))
     return path
 

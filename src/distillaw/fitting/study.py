@@ -7,6 +7,7 @@ from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.runs.files import write_json
+from distillaw.runs.places import GENERATOR, check_file, remove_file
 
 FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
 
@@ -31,6 +32,11 @@ def fit_families(
     return fits, errors
 
 
+def law_files(folder: Path) -> list[Path]:
+    """Where a study keeps its laws, and why those that cannot be fitted are not."""
+    return [folder / "laws" / f"{family}{end}" for family in FAMILIES for end in (".json", ".error.json")]
+
+
 def fit_laws(
     folder: Path, *, mark: Callable[[FitResult], FitResult] = lambda fit: fit
 ) -> tuple[dict[str, FitResult], dict[str, str]]:
@@ -39,15 +45,20 @@ def fit_laws(
     Args:
         folder: the study.
         mark: what to add to each fit before it is kept, such as the study's doubts.
+
+    Raises:
+        ConfigError: a file of another origin stands where a law goes; nothing has been written.
     """
+    for file in law_files(folder):
+        check_file(file)
     fits, errors = fit_families(folder)
     fits = {family: mark(fit) for family, fit in fits.items()}
     for family in FAMILIES:
         file, why = folder / "laws" / f"{family}.json", folder / "laws" / f"{family}.error.json"
         if family in fits:
             fits[family].save(file)
-            why.unlink(missing_ok=True)
+            remove_file(why)
         else:
-            file.unlink(missing_ok=True)
-            write_json(why, {"family": family, "error": errors[family]})
+            remove_file(file)
+            write_json(why, {"generator": GENERATOR, "family": family, "error": errors[family]})
     return fits, errors

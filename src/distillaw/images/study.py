@@ -20,7 +20,7 @@ from distillaw.images.record import CELLS, RECORD
 from distillaw.images.spec import ImageStudy
 from distillaw.images.train import Feeds, make_feeds, train_cell
 from distillaw.runs.files import read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.sweep.local import available_cores
 from distillaw.version import __version__
 
@@ -125,7 +125,7 @@ def run_study(
         RunError: the folder is in use or cannot be written, a process died.
     """
     watch = watch or Silent()
-    with locked(plan.out / ".lock", f"the study in {plan.out}"):
+    with held(plan.out, f"the study in {plan.out}"):
         todo = [cell for cell in plan.cells if not plan.is_done(cell)]
         record = _describe(plan, command=command, device=device, workers=workers)
         old = read_json(plan.out / RECORD) if (plan.out / RECORD).exists() else {}

@@ -30,6 +30,7 @@ from distillaw.regime.diffusion import log_steps
 from distillaw.regime.distances import DistanceTracker
 from distillaw.regime.ghost_convert import convert_ghost_batchnorm
 from distillaw.runs.files import write_json, write_with
+from distillaw.runs.places import claim_folder, remove_file, sweep
 
 SAVE_SECONDS = 10.0
 CHECKED_EVERY = 50
@@ -212,6 +213,8 @@ def train_cell(
     run, checkpoint = CellRun(study, cell, feeds), folder / "checkpoint.pt"
     if checkpoint.exists():
         run.load(read_checkpoint(checkpoint))
+    claim_folder(folder)
+    sweep(folder)
     began, cpu_began = time.monotonic() - run.seconds, time.process_time() - run.cpu_seconds
     saved = time.monotonic()
     found: dict[str, Any]
@@ -230,8 +233,7 @@ def train_cell(
     found = {**describe(cell), **found, "device": feeds.device, "torch": torch.__version__,
              "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}  # fmt: skip
     write_json(folder / "result.json", found)
-    for leftover in (checkpoint, *folder.glob(".*.tmp")):  # a kill while writing leaves the latter
-        leftover.unlink(missing_ok=True)
+    remove_file(checkpoint)
     return found
 
 

@@ -7,10 +7,11 @@ answer is the better one is an assumption, fair for a strong teacher and a weak 
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.errors import DataError
+from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.generate import about_file
 from distillaw.instruct.journal import Journal
 from distillaw.runs.files import read_json, write_json, write_text
+from distillaw.runs.places import GENERATOR, check_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,12 @@ def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
                 "prompt": _asked(theirs[index]), "chosen": better, "rejected": worse,
                 "chosen_by": about[0]["teacher"], "rejected_by": about[1]["teacher"], "judged": False,
             })  # fmt: skip
-    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_json(about_file(out), {"teacher": about[0]["teacher"], "student": about[1]["teacher"], "judged": False,
+    check_file(about_file(out))
+    if out.exists() and out.stat().st_size and not about_file(out).exists():
+        raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
+    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), known=True)
+    write_json(about_file(out), {"generator": GENERATOR, "teacher": about[0]["teacher"],
+                                 "student": about[1]["teacher"], "judged": False,
                                  "pairs": len(rows), "cut_off": cut_off, "alike": alike})  # fmt: skip
     return Contrast(pairs=len(rows), cut_off=cut_off, alike=alike)
 

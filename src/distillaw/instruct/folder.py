@@ -9,7 +9,6 @@ A checkpoint counts if every listed file has its size: one that a kill cut short
 checkpoint that is resumed is dropped, so that a resumed run logs what an uninterrupted one does.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.instruct.journal import Journal
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
 
 _COMPLETE = "complete.json"
-_OURS = {".lock", ".lock.json", "spec.json", "status.json"}
+_OURS = {MARK, ".lock", ".lock.json", "spec.json", "status.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,15 @@ class TuneFolder:
         """Write the record of a run that begins; one that goes on keeps its own."""
         if not (self.path / "spec.json").exists():
             self.run.write_spec(spec)
+        claim_folder(self.checkpoints)
+        claim_folder(self.path / "best")
 
     def last_checkpoint(self) -> tuple[Path, float] | None:
         """The latest complete checkpoint and the seconds trained until it; incomplete ones are removed."""
         found = None
         for folder in sorted(self.checkpoints.glob("checkpoint-*"), key=_step):
             if (seconds := _seconds_if_complete(folder)) is None:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder, inside=self.checkpoints)
             else:
                 found = folder, seconds
         return found
@@ -98,10 +100,10 @@ class TuneFolder:
         write_json(folder / _COMPLETE, {"seconds": seconds, "files": sizes})
         for other in self.checkpoints.glob("checkpoint-*"):
             if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_folder(other, inside=self.checkpoints)
         for weights in (self.path / "best").glob("epoch-*.safetensors"):
             if best_epoch is None or weights != self.best(best_epoch):
-                weights.unlink()
+                remove_file(weights)
 
     def finish(self, result: Mapping[str, object]) -> dict[str, object]:
         """Write result.json, the mark of a finished run, and drop what was for going on.
@@ -112,7 +114,7 @@ class TuneFolder:
         write_json(self.path / "result.json", whole)
         self.run.set_status("done")
         for folder in (self.checkpoints, self.path / "best"):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
         return whole
 
 

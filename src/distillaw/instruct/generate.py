@@ -32,6 +32,7 @@ from distillaw.quantities import format_seconds
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import locked
 from distillaw.runs.pace import LOG_SECONDS
+from distillaw.runs.places import GENERATOR, check_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +228,7 @@ def _opened(
     parts = {"weights": weights, "prompts": [list(p) for p in asked], "template": style, **sampling.decisive}
     identity = content_hash(parts, digits=16)
     file = about_file(out)
+    check_file(file)
     if file.exists():
         about = read_json(file)
         if about["identity"] != identity:
@@ -236,10 +238,11 @@ def _opened(
                 "files"
             )
         return about
-    if out.exists():
+    if out.exists() and out.stat().st_size:
         raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
     about: dict[str, object] = {
-        "identity": identity, "teacher": source.name, "teacher_fingerprint": weights, "prompts": str(prompts),
+        "generator": GENERATOR, "identity": identity, "teacher": source.name, "teacher_fingerprint": weights,
+        "prompts": str(prompts),
         "asked": len(asked), "template": answerer.template, "sampling": asdict(sampling),
     }  # fmt: skip
     write_json(file, about)

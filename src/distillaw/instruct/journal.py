@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.runs.files import disk_error, read_json_lines, write_text
+from distillaw.runs.places import appending
 
 _BREAKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
 """Line breaks of Unicode that JSON leaves as they are; a row is one line by every count."""
@@ -33,7 +34,7 @@ class Journal:
         rows = [row for row in self.rows() if wanted(row)]
         text = "".join(_line(row) for row in rows)
         if self.path.exists() and self.path.read_text(encoding="utf-8", errors="replace") != text:
-            write_text(self.path, text)
+            write_text(self.path, text, known=True)
         return rows
 
     def append(self, *rows: Mapping[str, object]) -> None:
@@ -43,8 +44,7 @@ class Journal:
             RunError: the disk is full; earlier rows are intact.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as stream:
+            with appending(self.path) as stream:
                 stream.writelines(_line(row) for row in rows)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -21,7 +21,7 @@ from distillaw.models.fingerprint import fingerprint
 from distillaw.models.source import ModelSource, context_of, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import file_sha256, saving
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ def run_stage(
     """
     start, folder = open_model(spec), TuneFolder(out)
     record = run_record(spec, start, stage, out, command)
-    with locked(out / ".lock", str(out), say):
+    with held(out, str(out), say):
         if (done := folder.finished(record)) is not None:
             say(f"{out}: tuned before, nothing to do")
             return done

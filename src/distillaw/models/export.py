@@ -5,17 +5,16 @@ into place, config.json last: a folder without it does not load, so a kill leave
 """
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import ConfigError
 from distillaw.models.card import ModelCard
 from distillaw.runs.files import read_json, saving, write_json
+from distillaw.runs.places import check_folder, claim_folder, move, remove_file, scratch, sweep
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +28,7 @@ def export_model(
     *,
     state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a model that transformers loads; other files of the folder are left alone.
+    """Write a model that transformers loads; other files of the folder, which is ours, are left alone.
 
     Args:
         model: the module itself, not a DDP or FSDP wrapper of it.
@@ -54,17 +53,14 @@ def staged(folder: Path) -> Iterator[Path]:
     """A folder to write a model to, whose files are moved to `folder` at the end, config.json last.
 
     Raises:
+        ConfigError: `folder` holds something that is not ours.
         RunError: the disk is full or not writable.
     """
-    stage = folder / ".export.tmp"
-    with saving(folder):
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(parents=True)
-        try:
-            yield stage
-            _move(stage, folder)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    claim_folder(folder)
+    sweep(folder)
+    with saving(folder), scratch(folder) as stage:
+        yield stage
+        _move(stage, folder)
 
 
 def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None:
@@ -76,13 +72,9 @@ def made_before(out: Path, name: str, identity: str) -> dict[str, object] | None
         identity: of the wishes.
 
     Raises:
-        ConfigError: the folder holds another model, or one of other wishes.
-        RunError: no folder can be made there.
+        ConfigError: the folder holds another model, one of other wishes or something else, or none can be made there.
     """
-    standing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        what = "a file, no folder" if not standing.is_dir() else "not writable"
-        raise RunError(f"{out} cannot be a folder: {standing} is {what}; choose another --out")
+    check_folder(out)
     if not (out / "config.json").exists():
         return None
     if not (out / name).exists():
@@ -106,8 +98,8 @@ def generation_config(tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig
 
 def _move(stage: Path, folder: Path) -> None:
     """Put the staged files in place; without config.json the folder does not load meanwhile."""
-    (folder / "config.json").unlink(missing_ok=True)
+    remove_file(folder / "config.json")
     for stale in folder.glob("*.safetensors*"):
-        stale.unlink()
+        remove_file(stale)
     for file in sorted(stage.iterdir(), key=lambda file: file.name == "config.json"):
-        os.replace(file, folder / file.name)
+        move(file, folder / file.name)

@@ -9,6 +9,7 @@ from distillaw.errors import RunError
 from distillaw.page.bundle import planner_bundle
 from distillaw.planning.voices import LawLike
 from distillaw.runs.files import write_text
+from distillaw.runs.places import GENERATOR
 
 BUILT = "built/planner.html"
 """Made by `npm run build` in web/, and committed, so that nobody needs Node to have a page."""
@@ -41,6 +42,7 @@ def planner_page(
     text = json.dumps(
         planner_bundle(asked, study), allow_nan=False, ensure_ascii=False, separators=(",", ":")
     )
+    page = page.replace("<head>", f'<head><meta name="generator" content="{GENERATOR}">', 1)
     # inside a script element only `</` and `<!--` could end or comment it
     return page.replace(_PLACE, _PLACE.replace("null", text.replace("<", "\\u003c")))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from distillaw.laws.base import Array, Mask
 from distillaw.runs.files import write_json, write_with
+from distillaw.runs.places import claim_folder
 
 _ROWS = 65_536
 """Cells turned into text at a time."""
@@ -106,6 +107,7 @@ class GridMap:
 
     def save(self, folder: Path) -> list[Path]:
         """CSV, arrays and meta data in a folder; returns the files."""
+        claim_folder(folder)
         files = [folder / f"{self.name}.{ending}" for ending in ("csv", "npz", "json")]
         self.to_csv(files[0])
         self.to_npz(files[1])

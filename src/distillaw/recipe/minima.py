@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distillaw.data.corpus import check_apart
 from distillaw.data.prepare import require_tokens
 from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, prune_to
@@ -28,7 +29,8 @@ from distillaw.recipe.samples import write_samples
 from distillaw.recipe.spec import STAGES, MinimaSpec
 from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
+from distillaw.runs.places import check_folder, claim_folder
 from distillaw.sweep.arms import ArmsSpec, train_arms
 from distillaw.sweep.outcome import Display
 
@@ -89,7 +91,9 @@ def cook(
     if until not in STAGES:
         raise ConfigError(f"--until {until}: one of {', '.join(STAGES)}")
     kitchen = Kitchen(spec=spec, out=out, display=display, say=say, command=command)
-    with locked(out / ".lock", f"the folder {out}"):
+    check_folder(out)
+    check_apart(spec.data.corpus, out)
+    with held(out, f"the folder {out}"):
         record = _open_record(kitchen)
         if "instruct" not in record["stages"]:
             foresee(spec, until)
@@ -152,6 +156,7 @@ def _plain(value: Any) -> Any:
 
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
+    claim_folder(kitchen.distil)
     store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", say=kitchen.say,
                         calibration_tokens=spec.calibration_tokens)  # fmt: skip
     require_tokens(store, {"student": spec.tokens}, context=spec.training.context)

@@ -18,6 +18,7 @@ from distillaw.report import content
 from distillaw.report.page import FigureFiles, write_page
 from distillaw.report.sections import study_sections
 from distillaw.runs.files import write_json
+from distillaw.runs.places import GENERATOR, check_file
 
 
 def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
@@ -36,6 +37,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     """
     record = read_study(Path(study_dir))
     out = Path(out) if out is not None else record.folder / "report.html"
+    check_report(out)
     cells = measured_cells(record)
     controls = check_controls(record)
     verdict, note = content.decide_target(record, cells)
@@ -62,6 +64,16 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     return out
 
 
+def check_report(out: Path) -> None:
+    """Refuse, before the work, to replace what is no report or verdict of ours.
+
+    Raises:
+        ConfigError: a file of another origin is there.
+    """
+    for file in (out, verdict_file(out)):
+        check_file(file)
+
+
 def verdict_file(report: Path) -> Path:
     """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html."""
     return report.with_name("verdict.json" if report.name == "report.html" else f"{report.stem}.verdict.json")
@@ -69,7 +81,7 @@ def verdict_file(report: Path) -> Path:
 
 def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
     """The keys of interface.md, `plan`; without a verdict, the sentence that says why."""
-    head: dict[str, object] = {"schema_version": 1, "study": record.name}
+    head: dict[str, object] = {"schema_version": 1, "generator": GENERATOR, "study": record.name}
     if verdict is None:
         return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
     return {**head, **verdict.to_json(), "note": note}

@@ -11,6 +11,7 @@ from distillaw.figures.files import FORMATS, checked_format, save_all
 from distillaw.report.content import Table, typeset
 from distillaw.report.picture import Picture
 from distillaw.runs.files import write_text
+from distillaw.runs.places import check_file
 from distillaw.version import __version__
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ def write_page(
         sections: of the page.
         figures: where to write every figure, NAME.svg and so on; None: only in the page.
         context: what else the template names; a name that is missing is an error.
+
+    Raises:
+        ConfigError: a file of another origin is there.
     """
+    check_file(out)
     write_text(out, render_page(template, sections=sections, **context))
     if figures is not None:
         for picture in (picture for section in sections for picture in section.pictures):

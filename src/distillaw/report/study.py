@@ -12,6 +12,7 @@ from distillaw.controls.api import check_design, doubted_law, summary
 from distillaw.fitting.study import fit_laws
 from distillaw.planning.record import read_study
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
+from distillaw.runs.places import GENERATOR
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.version import __version__
 
@@ -53,7 +54,10 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
 
     write_report(folder)
     verdict = read_json(folder / "verdict.json")
-    write_json(stamp, {"inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line})
+    write_json(
+        stamp,
+        {"generator": GENERATOR, "inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line},
+    )
     return _read(folder, read_json(stamp))
 
 

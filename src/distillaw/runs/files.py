@@ -13,49 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from distillaw.errors import CacheError, RunError
+from distillaw.runs.places import appending, replacing
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it replaces `path`, on failure it is removed.
-
-    Where `path` is a symbolic link, the file that it leads to is replaced.
-
-    Raises:
-        RunError: `path` is a folder, a device or a pipe.
-    """
-    refuse_no_file(path)
-    path = path.resolve() if path.is_symlink() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def refuse_no_file(path: Path) -> None:
-    """Refuse what is there and is no file: replacing /dev/null would take it from the whole machine.
-
-    Raises:
-        RunError: `path` is a folder, a device or a pipe.
-    """
-    if path.is_dir():
-        raise RunError(f"{path}: a folder; give a file name, e.g. {path / 'NAME'}")
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path}: a device or pipe, not a file; give a file name")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically and flush it to disk.
+def write_text(path: Path, text: str, *, known: bool = False) -> None:
+    """Write a text file atomically and flush it to disk; `known` as of `replacing`.
 
     Raises:
         RunError: the disk is full or not writable; the previous version is intact.
     """
     try:
-        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        with replacing(path, known=known) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -68,10 +36,10 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a library write a file under a temporary name, then move it into place."""
+def write_with(path: Path, write: Callable[[Path], object], *, known: bool = False) -> None:
+    """Let a library write a file under a temporary name, then move it into place; `known` as of `replacing`."""
     try:
-        with replacing(path) as temporary:
+        with replacing(path, known=known) as temporary:
             write(temporary)
     except OSError as error:
         raise disk_error(path, error) from error
@@ -149,8 +117,7 @@ def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as stream:
+        with appending(path, binary=True) as stream:
             _cut_torn_line(stream)
             stream.write(text.encode())
     except OSError as error:

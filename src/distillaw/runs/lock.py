@@ -22,7 +22,11 @@ from pathlib import Path
 
 from distillaw.errors import RunError
 from distillaw.runs.files import disk_error
+from distillaw.runs.places import claim_folder, create, sweep, temporary, touch
+from distillaw.runs.process import start_of, this_machine
 
+LOCK = ".lock"
+"""Of a folder."""
 BEAT_SECONDS = 2.0
 """How often an owner touches its record, and sees whether it is still its own."""
 WATCH_SECONDS = 30.0
@@ -101,6 +105,25 @@ class Claim:
 
 
 @contextlib.contextmanager
+def held(folder: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[Claim]:
+    """Make a folder ours, hold it for the duration, and clear away what killed calls left unfinished in it.
+
+    Args:
+        folder: missing, empty or ours.
+        what: as in `locked`.
+        say: as in `locked`.
+
+    Raises:
+        ConfigError: the folder holds something else; nothing has been written.
+        RunError: another process holds it, or the folder cannot be written.
+    """
+    claim_folder(folder)
+    with locked(folder / LOCK, what, say) as claim:
+        sweep(folder)
+        yield claim
+
+
+@contextlib.contextmanager
 def locked(path: Path, what: str, say: Callable[[str], None] = lambda message: None) -> Iterator[Claim]:
     """Hold a folder for the duration, against processes of this machine and of others that share the disk.
 
@@ -114,8 +137,7 @@ def locked(path: Path, what: str, say: Callable[[str], None] = lambda message: N
     """
     record = record_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        touch(path)
     except OSError as error:
         raise RunError(
             f"{path.parent} cannot be used as a folder ({error.strerror}); choose another one with --out"
@@ -145,12 +167,14 @@ def make_claim(record: Path, what: str, say: Callable[[str], None] = lambda mess
         holder = read_holder(record)
         if holder is None:
             continue  # it was removed between two looks
-        if holder.machine != _this_machine():
+        if holder.machine != this_machine():
             say(
                 f"{what} was held by {holder}; watching for {WATCH_SECONDS:g} s whether that process still lives"
             )
         if is_alive(record, holder):
             raise _refusal(what, holder)
+        if _is_foreign(record):
+            raise RunError(f"{record}: holds something else than who works on {what}; move it away")
         _put_aside(record, holder, what)
     return Claim(record, me, what)
 
@@ -169,7 +193,7 @@ def read_holder(record: Path) -> Holder | None:
             return None
         except (ValueError, TypeError, OSError):  # being written just now
             time.sleep(0.05)
-    return Holder(host="unknown", pid=0, since="unknown", machine=_this_machine())
+    return Holder(host="unknown", pid=0, since="unknown", machine=this_machine())
 
 
 def is_alive(record: Path, holder: Holder, *, seconds: float = WATCH_SECONDS) -> bool:
@@ -180,8 +204,8 @@ def is_alive(record: Path, holder: Holder, *, seconds: float = WATCH_SECONDS) ->
         holder: what it says.
         seconds: how long to watch one of another machine.
     """
-    if holder.machine == _this_machine():
-        return holder.pid > 0 and _start_of(holder.pid) == holder.started
+    if holder.machine == this_machine():
+        return holder.pid > 0 and start_of(holder.pid) == holder.started
     first, deadline = _stamp(record), time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.2)
@@ -193,26 +217,26 @@ def is_alive(record: Path, holder: Holder, *, seconds: float = WATCH_SECONDS) ->
 def _create(record: Path, holder: Holder) -> bool:
     """Make the record; False if there is one."""
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        create(record, json.dumps(asdict(holder)).encode())
     except FileExistsError:
         return False
     except OSError as error:
         raise disk_error(record, error) from error
-    try:
-        os.write(descriptor, json.dumps(asdict(holder)).encode())
-        os.fsync(descriptor)
-    except OSError as error:
-        record.unlink(missing_ok=True)
-        raise disk_error(record, error) from error
-    finally:
-        os.close(descriptor)
     return True
+
+
+def _is_foreign(record: Path) -> bool:
+    """Whether it never was a record; one that a kill cut short begins like one, or is empty."""
+    beginning = b'{"host"'
+    with contextlib.suppress(OSError), record.open("rb") as stream:
+        found = stream.read(len(beginning))
+        return not beginning.startswith(found)
+    return False
 
 
 def _put_aside(record: Path, dead: Holder, what: str) -> None:
     """Remove a dead process's record; another process that did so first, and made its own, keeps it."""
-    aside = record.with_name(f"{record.name}.{secrets.token_hex(4)}")
+    aside = temporary(record.parent)
     try:
         os.replace(record, aside)
     except FileNotFoundError:
@@ -242,32 +266,5 @@ def _stamp(record: Path) -> int | None:
 def _this_process() -> Holder:
     return Holder(
         host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        machine=_this_machine(), started=_start_of(os.getpid()), token=secrets.token_hex(8),
+        machine=this_machine(), started=start_of(os.getpid()), token=secrets.token_hex(8),
     )  # fmt: skip
-
-
-def _this_machine() -> str:
-    """Names the boot and the process namespace (a container has its own); the host where there is no /proc."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _start_of(pid: int) -> str:
-    """When a process of this machine started; empty if it does not run."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:  # a system without /proc
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "running"

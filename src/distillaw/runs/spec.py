@@ -5,6 +5,7 @@ branch of it. Runs of one trunk share its `trunk_id` (the `group` of the run tab
 Whatever changes a single number of the result is in the hash; where an external teacher lies is not.
 """
 
+import re
 from dataclasses import asdict, dataclass
 
 from distillaw.accounting.shapes import Shape
@@ -161,7 +162,8 @@ class TrunkSpec:
 
 def _short(teacher_run: str) -> str:
     parts = teacher_run.rstrip("/").split("/")[-1].split(":")[0].split("-")  # `oracle` of oracle:window=3
-    return parts[1] if parts[0] == "teacher" and len(parts) > 1 else parts[0]
+    name = parts[1] if parts[0] == "teacher" and len(parts) > 1 else parts[0]
+    return re.sub(r"[^\w.+=@]", "_", name)[:24]  # of a folder that may be called anything
 
 
 def spec_record(spec: TrunkSpec, tokens: int) -> dict[str, object]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.places import claim_folder
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
@@ -69,17 +70,30 @@ class RunFolder:
         return str(status.get("error", "unknown")), bool(status.get("diverged", False))
 
     def set_status(self, state: str, **details: object) -> None:
-        """Write status.json."""
+        """Write status.json.
+
+        Raises:
+            ConfigError: the folder holds what no run has written.
+        """
+        self._claim()
         write_json(self.path / "status.json", {"state": state, "pid": os.getpid(), **details})
 
     def write_spec(self, spec: Mapping[str, object]) -> None:
-        """Write spec.json."""
+        """Write spec.json; errors as of `set_status`."""
+        self._claim()
         write_json(self.path / "spec.json", spec)
 
     def finish(self, result: Mapping[str, object]) -> None:
         """Write result.json, the mark of a finished run, then the status."""
+        self._claim()
         write_json(self.path / "result.json", {key: result[key] for key in RESULT_KEYS})
         self.set_status("done")
+
+    def _claim(self) -> None:
+        """Make the folder ours as a run begins; one that was begun holds a file of a run."""
+        begun = ("status.json", "spec.json", "result.json", "heldout.parquet")
+        if not any((self.path / name).exists() for name in begun):
+            claim_folder(self.path)
 
     def write_heldout(self, documents: list[int], tokens: list[int], loss_sums: list[float]) -> None:
         """Write heldout.parquet: one row per held-out document, so that any two runs can be paired."""

@@ -6,12 +6,11 @@ once for all that it teaches. Their held-out losses are compared in pairs, docum
 are given, each arm tries each for a part of the tokens and keeps its own best: arms of unlike starts want unlike rates.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
+from distillaw.data.prepare import DataSpec, check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
@@ -19,7 +18,7 @@ from distillaw.models.fingerprint import fingerprint
 from distillaw.models.source import check_config, locate
 from distillaw.models.vocabulary import check_vocabulary
 from distillaw.runs.files import write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
@@ -28,6 +27,7 @@ from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job
 from distillaw.sweep.outcome import Display
 from distillaw.sweep.started import started
+from distillaw.train.checkpoint import remove_states
 
 RECORD = "arms.json"
 PILOT_SHARE = 8
@@ -100,8 +100,9 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
         KeyboardInterrupt: asked to stop by Ctrl-C (checkpoints saved).
     """
     spec.check()
+    check_home(spec.data, folder)
     study = StudyFolder(folder.resolve())
-    with locked(study.path / ".lock", f"the folder {folder}"):
+    with held(study.path, f"the folder {folder}"):
         store = prepare_data(spec.data, study.data, say=display.note)
         require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
         arms = {name: Job(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
@@ -164,7 +165,7 @@ def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display:
         losses = [_loss(study, job) for job in tried]
         best = losses.index(min(losses))
         for job in tried[:best] + tried[best + 1 :]:
-            shutil.rmtree(study.trunk(job.trunk.trunk_id) / "state", ignore_errors=True)
+            remove_states(study.trunk(job.trunk.trunk_id) / "state")
         tuned[arm] = replace(tried[best], budgets=(spec.tokens,))
         edge = "" if 0 < best < len(losses) - 1 else " (at the edge of what was tried)"
         display.note(f"{arm}: rate {spec.rates[best]:g}{edge}, of " + ", ".join(

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from distillaw.data.prepare import prepare_data, require_tokens
+from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.errors import ConfigError, RunError
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.branch_record import fork_record
@@ -62,8 +62,9 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
     spec.check()
     if launched():
         raise ConfigError("a branch test runs in one process: call distillaw branch without torchrun")
+    check_home(spec.single.data, folder)
     study = StudyFolder(folder.resolve())
-    with join_ranks("ddp") as ranks, locked(study.path / ".lock", f"the folder {folder}"):
+    with join_ranks("ddp") as ranks, held(study.path, f"the folder {folder}"):
         disable_progress_bar()
         keep_freed_memory()
         store = prepare_data(spec.single.data, study.data, say=display.note)

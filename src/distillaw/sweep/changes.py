@@ -1,8 +1,6 @@
 """What happens to finished runs when their study changes: the file was edited, or a run is asked for again."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +9,11 @@ from distillaw.errors import ConfigError, DistillawError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
+from distillaw.runs.places import claim_folder, move
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board
 from distillaw.sweep.spec import StudySpec
+from distillaw.train.checkpoint import remove_states
 
 SUPERSEDED = "superseded"
 """Folder of runs that were asked for again, as they were."""
@@ -76,11 +76,11 @@ def set_aside(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
 
 def _set_aside(study: StudyFolder, run_id: str) -> str:
     run, home = study.run(run_id), study.path / SUPERSEDED
-    home.mkdir(exist_ok=True)
+    claim_folder(home)
     number = 1 + sum(path.name.rpartition(".")[0] == run_id for path in home.iterdir())
     target = home / f"{run_id}.{number}"
-    os.replace(run.path, target)
-    shutil.rmtree(study.trunk(run_id.rpartition("-")[0]) / "state", ignore_errors=True)
+    move(run.path, target)
+    remove_states(study.trunk(run_id.rpartition("-")[0]) / "state")
     pupils = [r for r in study.results() if r["teacher_run"] == run_id]
     text = f"{run_id} is trained again from its first step; what it was is kept in {target}"
     if pupils:

@@ -7,7 +7,6 @@ side learns that the other is gone.
 
 import contextlib
 import json
-import os
 import secrets
 import socket
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import RunError
+from distillaw.runs.places import create, remove_file
 
 KEY_FILE = "key"
 MAX_MESSAGE = 1 << 26
@@ -106,7 +106,7 @@ class Reception:
     def close(self) -> None:
         """Listen no more, and take the key away."""
         with contextlib.suppress(OSError):
-            self._key_file.unlink()
+            remove_file(self._key_file, known=True)
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.close()
@@ -156,11 +156,8 @@ def _own_address() -> list[str]:
 
 def _write_key(file: Path, key: bytes) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(key)
+        remove_file(file)
+        create(file, key, mode=0o600)
     except OSError as error:
         raise RunError(
             f"{file} cannot be written ({error.strerror}); workers need it to call back"

@@ -11,6 +11,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.spec import StudySpec
@@ -42,6 +43,7 @@ def check_study(spec: StudySpec) -> None:
     Raises:
         ConfigError: naming the setting, its value and the rule.
     """
+    check_name(spec.name, "name =")
     _check_numbers(spec)
     check_training(spec.training, spec.data, batch_tokens=spec.batch_tokens)
     context = spec.training.context

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distillaw.runs.lock import Claim, is_alive, locked, read_holder
+from distillaw.runs.lock import Claim, held, is_alive, read_holder
+from distillaw.runs.places import remove_file
 from distillaw.runs.store import StudyFolder
 
 WAIT_SECONDS = 600.0
@@ -27,7 +28,7 @@ def hold_study(study: StudyFolder, say: Callable[[str], None]) -> Iterator[Claim
     Raises:
         RunError: another process works on it, or it cannot be written.
     """
-    with locked(study.path / ".lock", f"the study {study.path}", say) as claim:
+    with held(study.path, f"the study {study.path}", say) as claim:
         wait_for_former_workers(study, say)
         yield claim
 
@@ -53,4 +54,4 @@ def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    record.unlink(missing_ok=True)
+    remove_file(record)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distillaw.errors import DistillawError
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.places import appending, remove_file
 
 NOTICE_SECONDS = 5.0
 
@@ -34,8 +35,7 @@ class Journal:
         """Append one event."""
         line = json.dumps({"at": now(), "event": event, **facts}).encode() + b"\n"
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab+") as stream:
+            with appending(self._file, binary=True) as stream:
                 if stream.seek(0, os.SEEK_END):
                     stream.seek(-1, os.SEEK_END)
                     line = line if stream.read(1) == b"\n" else b"\n" + line  # a torn line ends here
@@ -78,4 +78,4 @@ class Notice:
     def remove(self) -> None:
         """Take it away."""
         with contextlib.suppress(OSError):
-            self._file.unlink(missing_ok=True)
+            remove_file(self._file)

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from distillaw.runs.places import appending
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.channel import pair
 from distillaw.sweep.executor import DEFAULT_IDLE, Ending
@@ -72,11 +73,10 @@ class LocalExecutor:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[number % len(self._devices)]
         ours, theirs = pair()
         log = self._study.workers / f"local-{number}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         # the folder as an argument, so that whoever lists processes sees whose worker it is
         command = [sys.executable, "-m", "distillaw.sweep.worker", str(self._study.path),
                    f"local-{number}-{secrets.token_hex(4)}", f"fd:{theirs.fileno()}", str(self.threads)]  # fmt: skip
-        with log.open("a") as stream, theirs:
+        with appending(log) as stream, theirs:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment,
                 pass_fds=[theirs.fileno()],

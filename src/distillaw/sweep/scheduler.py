@@ -18,6 +18,7 @@ from distillaw.errors import RunError
 from distillaw.runs.files import write_text
 from distillaw.runs.late import LATE_SECONDS, wait_for_files
 from distillaw.runs.lock import Claim
+from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.channel import receive, send
@@ -290,7 +291,7 @@ class Scheduler:
         try:
             write_text(probe, "." * PROBE_BYTES)
         finally:
-            probe.unlink(missing_ok=True)
+            remove_file(probe, known=True)
 
     # --- workers that end -----------------------------------------------------------------------------------
 

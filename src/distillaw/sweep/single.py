@@ -1,6 +1,7 @@
 """One run from one TOML file, by one process or by the ranks that torchrun started."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import TypeVar
 
 from transformers.utils.logging import disable_progress_bar
 
-from distillaw.data.prepare import prepare_data
+from distillaw.data.prepare import check_home, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job, Planner
@@ -54,6 +55,8 @@ def run_single(
         raise ConfigError(
             "--sharding fsdp is for several processes: torchrun --nproc-per-node 2 -m distillaw train ..."
         )
+    if os.environ.get("RANK", "0") == "0":
+        check_home(single.data, folder)
     with join_ranks(sharding) as ranks, _held(folder, ranks):
         ranks.share(single.batch_tokens // single.training.context)  # refused before anything is made
         disable_progress_bar()
@@ -110,7 +113,7 @@ def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
     if not ranks.is_first:
         yield
         return
-    with locked(folder / ".lock", f"the folder {folder}"):
+    with held(folder, f"the folder {folder}"):
         yield
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distillaw.accounting.shapes import Shape
-from distillaw.data.prepare import prepare_data, require_tokens
+from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.errors import ConfigError, RunError
@@ -60,6 +60,7 @@ def run_study(
         ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
         RunError: another process works on the folder, the disk is full, or workers do not start.
     """
+    check_home(spec.data, folder)
     study = StudyFolder(folder.resolve())
     with hold_study(study, display.note) as claim:
         cost = study_cost(spec, study_vocab(spec))

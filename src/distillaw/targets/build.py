@@ -18,7 +18,8 @@ from distillaw.errors import CacheError, RunError
 from distillaw.models.oracle import AnyTeacher
 from distillaw.quantities import format_bytes
 from distillaw.runs.files import disk_error, file_sha256
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
+from distillaw.runs.places import appending, check_folder
 from distillaw.targets.make import TargetMaker, windows_per_forward
 from distillaw.targets.manifest import (
     LOG,
@@ -77,9 +78,7 @@ def opened_for_building(folder: Path, plan: StorePlan) -> Iterator[StorePlan]:
         CacheError: another store was begun or built there (every difference is named).
         RunError: another process is building there, or the disk is full.
     """
-    with locked(folder / ".lock", f"the target store {folder}"):
-        for left in folder.glob(".*.tmp"):  # of a build that was killed; nobody else holds the lock
-            left.unlink()
+    with held(folder, f"the target store {folder}"):
         begun = settle_plan(folder, plan)
         if not (folder / PLAN).exists():
             write_plan(folder, begun)
@@ -93,7 +92,8 @@ def settle_plan(folder: Path, plan: StorePlan) -> StorePlan:
         CacheError: another store was begun or built there (every difference is named).
     """
     if not (folder / PLAN).exists():
-        others = [p for p in folder.glob("*") if p.name != "data" and not p.name.startswith(".lock")]
+        check_folder(folder)
+        others = [p for p in folder.glob("*") if p.name != "data" and not p.name.startswith(".")]
         if others:  # data: the text of a run
             raise CacheError(
                 f"{folder}: not empty, and no target store was begun there. Choose a new folder with --out"
@@ -193,7 +193,7 @@ def _build_shard(
 def _log(path: Path, positions: int, seconds: float, cpu_seconds: float) -> None:
     line = {"shard": path.name, "positions": positions, "seconds": seconds, "cpu_seconds": cpu_seconds}
     try:
-        with (path.parent / LOG).open("a", encoding="utf-8") as stream:
+        with appending(path.parent / LOG) as stream:
             stream.write(json.dumps(line) + "\n")
     except OSError as error:
         raise disk_error(path.parent / LOG, error) from error

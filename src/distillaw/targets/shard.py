@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.errors import CacheError
-from distillaw.runs.files import disk_error, replacing
+from distillaw.runs.files import disk_error
+from distillaw.runs.places import replacing
 
 REBUILD = "Run the same `distillaw cache build` again: it makes this shard anew and keeps the others"
 

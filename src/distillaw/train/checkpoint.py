@@ -9,7 +9,6 @@ save: a run resumed on as many ranks repeats the uninterrupted one bit for bit.
 """
 
 import os
-import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.distributed import checkpoint as dcp
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.regime.distances import DistanceTracker
 from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
+from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 if TYPE_CHECKING:
@@ -81,12 +81,11 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
     ranks_that_see_it = ranks.sum(float(saved_step(folder) == state.step))[0]
     if ranks_that_see_it == ranks.world:
         return
-    ranks.first(lambda: shutil.rmtree(partial, ignore_errors=True))
+    ranks.first(lambda: _begin(partial))
     try:
-        partial.mkdir(parents=True, exist_ok=True)
         _write(state.tensors(), partial, ranks)
         if ranks.is_first:
-            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
+            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir()) if f.name != MARK}
             record = {
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
                 "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
@@ -94,9 +93,17 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
             write_json(partial / RECORD, {**record, "checksum": content_hash(record)})
             _publish(partial, target)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
         raise disk_error(folder, error) from error
     ranks.wait()
+
+
+def remove_states(folder: Path) -> None:
+    """Remove the checkpoints of a folder, whole and unfinished ones; what else lies there stays."""
+    if folder.is_dir():
+        for each in [*folder.glob("step-*"), *folder.glob(".step-*")]:
+            remove_folder(each)
+        remove_if_empty(folder)
 
 
 def load_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks = ALONE) -> bool:
@@ -125,6 +132,11 @@ def saved_step(folder: Path) -> int:
     return int(steps[-1].name.removeprefix("step-")) if steps else -1
 
 
+def _begin(partial: Path) -> None:
+    remove_folder(partial)  # of a call that was killed
+    claim_folder(partial)
+
+
 def _write(tensors: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     writer = dcp.FileSystemWriter(folder, single_file_per_rank=True, thread_count=1)
     try:
@@ -151,14 +163,12 @@ def _read(state: TrainState, folder: Path, ranks: Ranks) -> None:
 def _publish(partial: Path, target: Path) -> None:
     """Make a complete checkpoint the latest, then remove the older ones."""
     if target.exists():  # this step was saved before: the same bits
-        shutil.rmtree(partial)
+        remove_folder(partial)
     else:
-        os.replace(partial, target)
-    for other in target.parent.iterdir():
-        if other != target and other.name.lstrip(".").startswith("step-"):
-            gone = target.parent / f".{other.name.lstrip('.')}"
-            os.replace(other, gone)  # at once: what is half removed must not look like a checkpoint
-            shutil.rmtree(gone, ignore_errors=True)
+        move(partial, target)
+    for other in [*target.parent.glob("step-*"), *target.parent.glob(".step-*")]:
+        if other != target:
+            remove_folder(other)
 
 
 def _check(folder: Path, identity: str) -> None:

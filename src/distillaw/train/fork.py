@@ -8,7 +8,6 @@ sweep/branching.py and regime/branching.py.
 
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
 from distillaw.models.teacher import model_flops
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
+from distillaw.runs.places import appending
 from distillaw.runs.store import RunFolder
-from distillaw.train.checkpoint import load_state, save_state, saved_step
+from distillaw.train.checkpoint import load_state, remove_states, save_state, saved_step
 from distillaw.train.large_batch import own_settings
 from distillaw.train.loop import Feed, Lane, Report, Trainer, advance
 from distillaw.train.schedule import Schedule
@@ -56,7 +56,7 @@ def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]
     if lane.error is not None:
         raise lane.error
     save_state(trainer.state, folder / "state", identity=trunk.trunk_id)
-    shutil.rmtree(home / "state", ignore_errors=True)
+    remove_states(home / "state")
     scores = score_heldout(trainer.state.model, group.text.heldout)
     _write_scores(folder, scores)
     record: dict[str, object] = {"trunk": trunk.trunk_id, "arm": trunk.arm, "step": fork.step, "tokens": fork.tokens,
@@ -108,7 +108,7 @@ def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, obj
         outcome = {"loss": None, "loss_se": None, "diverged": str(error)}
     result = _facts(branch, trainer, group) | outcome
     write_json(folder / RESULT, result)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    remove_states(folder / "state")
     return result
 
 
@@ -151,7 +151,7 @@ def _step_losses(path: Path, lane: Lane, report: Report) -> Iterator[Report]:
     """A report that also writes every step's loss down; those past the lane's checkpoint are written again."""
     kept = [row for row in read_json_lines(path) if int(str(row["step"])) < lane.step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    with path.open("a", encoding="utf-8", buffering=1) as stream:
+    with appending(path, buffering=1) as stream:
 
         def counted(tokens: int, loss: float) -> None:
             if math.isfinite(loss):

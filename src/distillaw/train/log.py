@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distillaw.errors import DistillawError
 from distillaw.runs.files import disk_error, read_json_lines, write_text
+from distillaw.runs.places import appending
 from distillaw.train.parallel import Ranks
 
 Write = Callable[[dict[str, object]], None]
@@ -27,9 +28,8 @@ def open_log(path: Path, step: int, ranks: Ranks) -> Iterator[Write]:
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
     if torn or (rows and int(str(rows[-1]["step"])) >= step):
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows if int(str(row["step"])) < step))
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("a", encoding="utf-8", buffering=1) as stream:
+        with appending(path, buffering=1) as stream:
 
             def write(row: dict[str, object]) -> None:
                 stream.write(json.dumps(row) + "\n")

@@ -27,7 +27,14 @@ from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
 from distillaw.targets.store import TargetStore
-from distillaw.train.checkpoint import TrainState, load_state, new_tracker, save_state, saved_step
+from distillaw.train.checkpoint import (
+    TrainState,
+    load_state,
+    new_tracker,
+    remove_states,
+    save_state,
+    saved_step,
+)
 from distillaw.train.finish import finish_run
 from distillaw.train.large_batch import own_settings
 from distillaw.train.loop import DISTANCES, METRICS, Feed, Lane, Report, Trainer, advance, silent
@@ -310,13 +317,12 @@ class _Trunk:
             return
         folder, group = self._run(tokens), self._group
         finish_run(self._trainer, folder, group)
-        group.ranks.first(lambda: shutil.rmtree(folder.path / "state", ignore_errors=True))
+        group.ranks.first(lambda: remove_states(folder.path / "state"))
         if self._budgets[-1] > tokens:
             self._load(self._home, self.spec.trunk_id)
 
     def _announce(self, folder: RunFolder, tokens: int) -> None:
         """Make the run's folder, with the trunk's logs as the beginning of its own."""
-        folder.path.mkdir(parents=True, exist_ok=True)
         folder.set_status("running")
         folder.write_spec(spec_record(self.spec, tokens))
         if saved_step(folder.path / "state") < 0:

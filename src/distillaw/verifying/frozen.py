@@ -16,7 +16,7 @@ from typing import Any
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.runs.lock import locked
+from distillaw.runs.lock import held
 from distillaw.verifying.cells import Cell
 
 KIND = "distillaw frozen predictions"
@@ -210,7 +210,7 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
     Raises:
         RunError: another process is freezing, the disk is full, or what is there was tampered with.
     """
-    with locked(folder / ".lock", f"the predictions in {folder}"):
+    with held(folder, f"the predictions in {folder}"):
         files = read_frozen(folder)
         if problems := chain_problems(files):
             raise RunError(

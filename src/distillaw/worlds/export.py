@@ -8,6 +8,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.runs.files import write_json, write_text, write_with
+from distillaw.runs.places import claim_folder
 from distillaw.worlds.oracle import Oracle, OracleSpec
 from distillaw.worlds.world import World
 
@@ -67,18 +68,19 @@ def export_world(
 
     Args:
         world: the language.
-        folder: created if need be; files of these names are replaced.
+        folder: missing, empty, or ours: then files of these names are replaced.
         tokens: text to write, rounded up to whole documents.
         seen: told of tokens drawn.
 
     Raises:
-        ConfigError: more text than is sensible on disk.
+        ConfigError: more text than is sensible on disk, or a folder that holds something else.
         RunError: the disk is full.
     """
     if tokens > MOST_TOKENS:
         raise ConfigError(
             f"--tokens {tokens}: at most {MOST_TOKENS} are written; runs draw theirs with data.world_tokens instead"
         )
+    claim_folder(folder)
     spec, name = world.spec, f"{world.spec.kind}-{world.spec.spec_hash[:8]}"
     count = -(-tokens // (spec.document_tokens + 1))
     facts: dict[str, object] = {

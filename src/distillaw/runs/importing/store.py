@@ -16,8 +16,11 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.importing.rows import Row
 from distillaw.runs.lock import locked
+from distillaw.runs.places import GENERATOR, check_file, check_folder, claim_folder, refuse_no_file
 from distillaw.runs.store import RESULT_KEYS, column_types
 
+RECORD = "import.json"
+"""In a folder; TABLE.import.json beside a table."""
 PROVENANCE = ("source_kind", "source", "source_run", "source_id", "source_sha256")
 _EXTRA = ("supervised_loss", "params_convention")
 KEYS = (*RESULT_KEYS, *_EXTRA, *PROVENANCE)
@@ -42,7 +45,7 @@ class Target:
         elif out.suffix:
             raise ConfigError(f"--out {out}: give a folder, or a table ending in .parquet")
         else:
-            target = cls(table=out / "runs.parquet", record=out / "import.json")
+            target = cls(table=out / "runs.parquet", record=out / RECORD)
             trained = next(
                 (n for n in ("study.json", "settle.json", "runs", "trunks") if (out / n).exists()), None
             )
@@ -57,6 +60,11 @@ class Target:
                 f"--out {target.table}: it was not written by an import (no {target.record.name} beside it) and is "
                 "left alone; choose another place"
             )
+        check_file(target.record)
+        if out.suffix:
+            refuse_no_file(target.table)
+        else:
+            check_folder(out)
         return target
 
 
@@ -78,14 +86,18 @@ def save(target: Target, rows: Sequence[Row], record: Mapping[str, object]) -> M
         UnitError: the table's parameters are counted otherwise.
         RunError: another import is writing there, or the disk is full.
     """
+    if target.record.name == RECORD:
+        claim_folder(target.record.parent)
     with locked(target.table.with_name(f".{target.table.name}.lock"), str(target.table)):
         before = read_rows(target.table) if target.table.exists() else []
         merged = merge(before, rows)
         check_conventions(merged.rows)
-        write_with(target.table, lambda path: _write(path, merged.rows))
+        write_with(target.table, lambda path: _write(path, merged.rows), known=True)
         earlier = read_json(target.record)["imports"] if target.record.exists() else []
         assert isinstance(earlier, list)
-        write_json(target.record, {"schema_version": 1, "imports": [*earlier, dict(record)]})
+        write_json(
+            target.record, {"schema_version": 1, "generator": GENERATOR, "imports": [*earlier, dict(record)]}
+        )
     return merged
 
 

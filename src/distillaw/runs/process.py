@@ -1,0 +1,50 @@
+"""Which process: a name that no later process of the same number has, and whether its owner still lives."""
+
+import functools
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+
+def this_machine() -> str:
+    """Names the boot and the process namespace (a container has its own); the host where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def start_of(pid: int) -> str:
+    """When a process of this machine started, in ticks since the boot; empty if it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:  # a system without /proc
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "running"
+
+
+def writer() -> str:
+    """This process, as a part of a file's name."""
+    return f"{os.getpid()}-{start_of(os.getpid())}-{_short_machine()}"
+
+
+def is_dead(name: str) -> bool:
+    """Whether a process that `writer` named has ended; False where another machine alone can tell."""
+    pid, start, machine = name.split("-")
+    return machine == _short_machine() and start_of(int(pid)) != start
+
+
+@functools.cache
+def _short_machine() -> str:
+    return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
