@@ -20,13 +20,15 @@ from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.regime.distances import DistanceTracker
-from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
+from distillaw.runs.files import disk_error, read_json, write_json
+from distillaw.runs.seals import check_files, digests
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RECORD = "checkpoint.json"
+_OVER = "Delete {}; the run starts over"
 TRACKING = "DISTILLAW_DISTANCES"
 """Environment variable: `never` keeps no copy of the first weights and writes no distances. No part of what a run
 is."""
@@ -86,12 +88,12 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
         partial.mkdir(parents=True, exist_ok=True)
         _write(state.tensors(), partial, ranks)
         if ranks.is_first:
-            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
+            hashes = digests(partial, partial.iterdir())
             record = {
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
                 "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
             }  # fmt: skip
-            write_json(partial / RECORD, {**record, "checksum": content_hash(record)})
+            write_json(partial / RECORD, record)
             _publish(partial, target)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -163,22 +165,21 @@ def _publish(partial: Path, target: Path) -> None:
 
 def _check(folder: Path, identity: str) -> None:
     """Refuse a checkpoint of another run, or one that is not what was written."""
-    record: dict[str, Any] = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
-    if record.pop("checksum", None) != content_hash(record):
-        raise _damaged(folder / RECORD)
+    try:
+        record: dict[str, Any] = read_json(folder / RECORD)
+    except CacheError as error:
+        raise _damaged(folder / RECORD) from error
     if record["identity"] != identity:
         raise RunError(
             f"{folder} belongs to {record['identity']!r}, not {identity!r}. Delete it or use another folder"
         )
-    for name, expected in record["files"].items():
-        if not (folder / name).exists() or file_sha256(folder / name) != expected:
-            raise _damaged(folder / name)
+    check_files(folder, record, record["files"], remedy=_OVER.format(folder))
 
 
 def _damaged(file: Path) -> CacheError:
     return CacheError(
         f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
-        f"Delete {file.parent}; the run starts over"
+        f"{_OVER.format(file.parent)}"
     )
 
 
