@@ -29,7 +29,7 @@ class Start:
     end_token = tokenizer.eos_token_id
 
 
-class Stepped(Exception):
+class SteppedError(Exception):
     """The gradient is there."""
 
 
@@ -40,11 +40,11 @@ def gradient(trainer):
     class Look(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
             found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-            raise Stepped
+            raise SteppedError
 
     trainer.args.max_grad_norm = 0.0
     trainer.add_callback(Look())
-    with pytest.raises(Stepped):
+    with pytest.raises(SteppedError):
         trainer.train()
     return found[0].double()
 
@@ -64,7 +64,9 @@ def dpo_gradient(pairs, reference, micro_batch, folder):
 
 
 def sft_gradient(examples, packing, micro_batch, folder):
-    spec = SftSpec(model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch, packing=packing)
+    spec = SftSpec(
+        model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch, packing=packing
+    )
     rows = training_rows(examples, packing=packing, max_tokens=24)
     model = tiny_model(Start.tokenizer).double()
     return gradient(sft._trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
@@ -73,10 +75,14 @@ def sft_gradient(examples, packing, micro_batch, folder):
 def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
     draw = np.random.default_rng(0)
     pairs = tuple(
-        MaskedPair(prompt=some(draw, 4), chosen=some(draw, i % 7 + 2), rejected=some(draw, i % 5 + 2), opening="")
+        MaskedPair(
+            prompt=some(draw, 4), chosen=some(draw, i % 7 + 2), rejected=some(draw, i % 5 + 2), opening=""
+        )
         for i in range(EXAMPLES)
     )
-    reference = HeldoutLoss(tokens=np.ones(2 * EXAMPLES, np.int64), loss_sum=draw.normal(30, 20, 2 * EXAMPLES))
+    reference = HeldoutLoss(
+        tokens=np.ones(2 * EXAMPLES, np.int64), loss_sum=draw.normal(30, 20, 2 * EXAMPLES)
+    )
     whole = dpo_gradient(pairs, reference, BATCH, tmp_path)
     for micro_batch in (8, 5, 1):
         check_equal(dpo_gradient(pairs, reference, micro_batch, tmp_path), whole)

@@ -148,7 +148,8 @@ def _refuse_damage(record: StudyRecord, params: float, tokens: float | None) -> 
     if lost:
         more = f" ({len(lost) - 1} more runs of this student likewise)" if len(lost) > 1 else ""
         raise CacheError(
-            f"no verdict: a run of the student asked about is damaged: {lost[0].run_id}{more}. {lost[0].why}"
+            "a run of the student asked about is damaged, so there is no verdict: "
+            f"{lost[0].run_id}{more}: {lost[0].why}"
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONCLUSION = "conclusion.json"
 """What `report/study.py` drew from a study, and which laws it had."""
 _AS_THEY_ARE = (
-    "the run folders are used as they are, also those of an earlier study file; `distillaw study run` writes it anew"
+    "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 )
 SAME_SIZE = 0.25
 """Sizes that differ by less than this share are one size: shapes come in steps, so `0.1M` may be 92k exactly."""
