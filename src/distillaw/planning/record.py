@@ -280,9 +280,10 @@ def _read_optional(path: Path, problems: list[str]) -> Mapping[str, object]:
 def _listed_laws(folder: Path) -> set[str]:
     """Names of the laws that a study's conclusion was drawn with."""
     try:
-        return {Path(name).name for name in vouched(read_json(folder / CONCLUSION))}
+        listed = vouched(read_json(folder / CONCLUSION))
     except CacheError:
         return set()
+    return {Path(name).name for name in listed if name.startswith("laws/") and ".error." not in name}
 
 
 def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[UnfinishedRun], list[DamagedRun]]:
