@@ -20,15 +20,13 @@ from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.regime.distances import DistanceTracker
-from distillaw.runs.files import disk_error, read_json, write_json
-from distillaw.runs.seals import check_files, digests
+from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RECORD = "checkpoint.json"
-_OVER = "Delete {}; the run starts over"
 TRACKING = "DISTILLAW_DISTANCES"
 """Environment variable: `never` keeps no copy of the first weights and writes no distances. No part of what a run
 is."""
@@ -88,7 +86,7 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
         partial.mkdir(parents=True, exist_ok=True)
         _write(state.tensors(), partial, ranks)
         if ranks.is_first:
-            hashes = digests(partial, partial.iterdir())
+            hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir())}
             record = {
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
                 "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
@@ -173,13 +171,15 @@ def _check(folder: Path, identity: str) -> None:
         raise RunError(
             f"{folder} belongs to {record['identity']!r}, not {identity!r}. Delete it or use another folder"
         )
-    check_files(folder, record, record["files"], remedy=_OVER.format(folder))
+    for name, expected in record["files"].items():
+        if not (folder / name).exists() or file_sha256(folder / name) != expected:
+            raise _damaged(folder / name)
 
 
 def _damaged(file: Path) -> CacheError:
     return CacheError(
         f"{file}: the checkpoint is damaged (missing, or its checksum is not the recorded one). "
-        f"{_OVER.format(file.parent)}"
+        f"Delete {file.parent}; the run starts over"
     )
 
 
