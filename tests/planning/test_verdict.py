@@ -16,6 +16,7 @@ from distillaw.planning.cells import measured_cells
 from distillaw.planning.measured import measure_gain, student_arms
 from distillaw.planning.record import read_study
 from distillaw.planning.situation import Situation, Teacher
+from distillaw.runs.paired import read_scores
 
 KEYS = {
     "verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
@@ -255,14 +256,21 @@ def test_missing_heldout_files_fall_back_to_unpaired_and_say_so(tmp_path, study)
     assert verdict.gain.upper - verdict.gain.lower > 3 * (paired.gain.upper - paired.gain.lower)
 
 
+def keep_documents(file, count):
+    """A run that was scored on fewer documents."""
+    pq.write_table(pq.read_table(file).slice(0, count), file)
+    result = file.with_name("result.json")
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"loss": read_scores(file).loss}))
+
+
 def test_one_document_or_another_held_out_set_is_not_paired(tmp_path):
     write_study(tmp_path / "one", World(documents=2, seeds=1))
     for path in (tmp_path / "one").glob("runs/*/heldout.parquet"):
-        pq.write_table(pq.read_table(path).slice(0, 1), path)
+        keep_documents(path, 1)
     assert plan(1e5, student_tokens=150_000, study=tmp_path / "one").headline.noise > 0
     write_study(tmp_path / "other", World())
     path = tmp_path / "other" / "runs" / "student-0.1M-from-0.3M-s0-150kt" / "heldout.parquet"
-    pq.write_table(pq.read_table(path).slice(0, 40), path)
+    keep_documents(path, 40)
     verdict = plan(1e5, student_tokens=150_000, study=tmp_path / "other")
     assert any("compared as if independent" in line for line in verdict.warnings)
 

@@ -147,6 +147,7 @@ def test_an_extra_shard(store):
 def test_an_edited_manifest(store, key):
     folder, _, _ = store
     table = json.loads((folder / "manifest.json").read_text())
+    del table["checksum"]  # the plan has a hash of its own
     table[key] = table[key] + (1 if isinstance(table[key], int) else "0")
     (folder / "manifest.json").write_text(json.dumps(table))
     with pytest.raises(CacheError, match="altered since it was written"):

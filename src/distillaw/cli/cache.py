@@ -133,7 +133,7 @@ def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict
     from distillaw.data.shards import TokenStore
 
     if data.suffix != ".toml":
-        return TokenStore.open(data.resolve()), {
+        return TokenStore.open(data.resolve(), verify=True), {
             "context": 128,
             "tokens": None,
             "order_seed": 0,
@@ -289,7 +289,7 @@ def _ask_again(
     plan = manifest.plan
     request = Request(scheme=plan.scheme, split=plan.split, context=plan.context, seed=plan.seed)
     try:
-        store = TokenStore.open(data or Path(plan.data))
+        store = TokenStore.open(data or Path(plan.data), verify=True)
         maker = _load(teacher or plan.teacher, store, request, device)
     except CacheError as error:
         raise CacheError(

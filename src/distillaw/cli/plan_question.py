@@ -17,6 +17,7 @@ from distillaw.quantities import format_count, parse_count
 if TYPE_CHECKING:
     from distillaw.planning.budget import ServingLimit
     from distillaw.planning.decision import Verdict
+    from distillaw.planning.record import StudyRecord
     from distillaw.planning.situation import Teacher
 
 
@@ -49,8 +50,8 @@ def ask(
         tokens = record.target[1] if is_open else tokens
     if params is None and not free and not (budget.compute or budget.device_hours or budget.money):
         raise ConfigError(
-            "name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a target); without "
-            "--student the best size for --compute is searched, up to --max-student"
+            f"{_unread(record)}name the student: --student 300M with --tokens 20B or --compute 1e21 (or --study with a "
+            "target); without --student the best size for --compute is searched, up to --max-student"
         )
     listed = _teachers(candidates)
     if candidates.only_existing and not listed and not scouting.scout and record is None:
@@ -79,6 +80,11 @@ def ask(
         may_train_teacher=not candidates.only_existing, context=context,
     )  # fmt: skip
     return replace(verdict, warnings=(*measured.warnings, *verdict.warnings))
+
+
+def _unread(record: "StudyRecord | None") -> str:
+    """Why the study does not name its student, where something of it could not be read."""
+    return "" if record is None or record.info or not record.problems else f"{record.problems[0]}. Else "
 
 
 def _check_question(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from distillaw.errors import DataError
+from distillaw.errors import CacheError, DataError
 from distillaw.fitting.curve import Curve
 from distillaw.fitting.misfit import Calibration
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
-from distillaw.runs.files import write_text
+from distillaw.runs.files import sealed, unsealed, write_text
 from distillaw.runs.places import check_file
 
 FORMAT = "distillaw-fit"
@@ -84,7 +84,7 @@ def save(result: FitResult, path: str | Path) -> Path:
     """
     path = Path(path)
     check_file(path)
-    write_text(path, json.dumps(to_json(result), allow_nan=False))
+    write_text(path, json.dumps(sealed(to_json(result)), allow_nan=False))
     return path
 
 
@@ -108,7 +108,9 @@ def load(path: str | Path) -> FitResult:
     if not isinstance(document, dict):
         raise DataError(f"{path}: not a fitted law")
     try:
-        return from_json(document)
+        return from_json(unsealed(document, path))
+    except CacheError as error:
+        raise DataError(str(error)) from None
     except DataError as error:
         raise DataError(
             f"{path}: {error}; `distillaw fit TABLE --law FAMILY --out {path}` writes one that is read"

@@ -38,7 +38,9 @@ def export_chat_model(model: "PreTrainedModel", start: Start, folder: Path, read
         ends = [start.end_token, generation.eos_token_id]
         generation.eos_token_id = list(dict.fromkeys(each for each in ends if each is not None))
         generation.save_pretrained(stage)
-        write_json(stage / "config.json", read_json(stage / "config.json") | {"use_cache": True})
+        write_json(
+            stage / "config.json", read_json(stage / "config.json") | {"use_cache": True}, is_ours=False
+        )
         (stage / "README.md").write_text(readme, encoding="utf-8")
 
 

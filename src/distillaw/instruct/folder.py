@@ -110,7 +110,7 @@ class TuneFolder:
 
         Keys that other runs have and this one does not are null, so that tables of runs can hold it.
         """
-        whole = {key: result.get(key) for key in RESULT_KEYS} | dict(result)
+        whole = {key: result.get(key) for key in RESULT_KEYS} | dict(result) | self.run.seal()
         write_json(self.path / "result.json", whole)
         self.run.set_status("done")
         for folder in (self.checkpoints, self.path / "best"):

@@ -16,6 +16,8 @@ from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPO
 
 LOG_ROWS = 200
 """Lines of metrics.jsonl, about."""
+_MEANS_OF_PAIRS = ("rewards/accuracies", "rewards/margins")
+"""What TRL notes of each micro-batch and we log."""
 
 
 class QuietSFT(SFTTrainer):
@@ -44,6 +46,30 @@ class QuietDPO(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Rows have ref_chosen_logps and ref_rejected_logps, by the code that scores held-out pairs."""
         return dataset
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int:
+        """Pairs of an optimiser step, over all its micro-batches."""
+        return sum(map(_pairs, batch_samples))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's mean over a micro-batch, weighted by its pairs: the last one of an epoch may have fewer.
+
+        The trainer divides what comes back by the number of micro-batches, so that a step's loss, gradient and margins
+        are means over its pairs.
+        """
+        found = super().compute_loss(model, inputs, return_outputs)
+        if num_items_in_batch is None:
+            return found
+        weight = _pairs(inputs) * self.current_gradient_accumulation_steps / num_items_in_batch
+        for key in _MEANS_OF_PAIRS:
+            self._metrics["train"][key][-1] *= weight
+        return (weight * found[0], found[1]) if return_outputs else weight * found
+
+
+def _pairs(batch: dict[str, Any]) -> int:
+    return len(batch["input_ids"]) // 2  # chosen answers, then rejected ones
 
 
 def steps_per_epoch(spec: TuneSpec, rows: int) -> int:

@@ -44,7 +44,9 @@ def export_model(
         model.save_pretrained(stage, state_dict=state_dict)
         tokenizer.save_pretrained(str(stage))
         generation_config(tokenizer).save_pretrained(stage)
-        write_json(stage / "config.json", read_json(stage / "config.json") | {"use_cache": True})
+        write_json(
+            stage / "config.json", read_json(stage / "config.json") | {"use_cache": True}, is_ours=False
+        )
         (stage / "README.md").write_text(card.text(), encoding="utf-8")
 
 

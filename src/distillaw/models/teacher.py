@@ -32,6 +32,7 @@ from distillaw.models.parts import (
 )
 from distillaw.models.source import ModelSource, check_config, loading, locate
 from distillaw.models.vocabulary import check_rows, check_vocabulary
+from distillaw.runs.seals import check_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -152,13 +153,14 @@ def load_weights(source: ModelSource, device: torch.device, dtype: torch.dtype |
     """A frozen model in eval mode; None takes the type that its file has.
 
     Raises:
-        CacheError: nothing loadable there, or weights are missing in it.
+        CacheError: nothing loadable there, weights are missing in it, or they are not what their run wrote.
         ConfigError: a package that loading needs is not installed.
     """
     from transformers import AutoModelForCausalLM
 
     import distillaw.models.pyramid  # noqa: F401 - makes its model type known
 
+    check_model(source.folder)
     with loading(source.name):
         model, report = AutoModelForCausalLM.from_pretrained(
             **source.where,

@@ -30,7 +30,7 @@ def study_laws(record: StudyRecord) -> list[tuple[str, str, FitResult | str]]:
 
 def study_on_page(record: StudyRecord) -> Mapping[str, object]:
     """Runs and measured cells as plain JSON values."""
-    problems = list(record.problems)
+    problems = list(record.all_problems)
     cells = _cells(record, problems)
     kept = [*record.every_teacher.values(), *record.students]  # runs of searches are no seeds of a curve
     return {

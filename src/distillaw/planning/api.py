@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillaw.accounting.scenarios import CostShares
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.result import FitResult
 from distillaw.laws.published import PublishedLaw
 from distillaw.planning.bills import training_tokens
@@ -105,7 +105,7 @@ def plan(
     Raises:
         ConfigError: a question that cannot be answered (says which value, which rule, what to change).
         VocabularyError: teachers of several tokenizers with losses per token.
-        CacheError: the study folder cannot be read.
+        CacheError: the study folder cannot be read, or a run of the student asked about is damaged.
 
     Example:
         >>> verdict = plan("1B", student_tokens="20B", teachers=[Teacher(name="8B", params=8e9, tokens=2e11)])
@@ -121,6 +121,8 @@ def plan(
     limit, why = _limit(max_params)
     candidates = tuple(named_teacher(t) if isinstance(t, str) else t for t in teachers)
     exact, label = (None, "") if params is None else _exact_size(record, params)
+    if record is not None and params is not None:
+        _refuse_damage(record, params, tokens)
     situation = Situation(
         student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
         max_params=limit, limit_text=why, teachers=candidates or _candidates(record, params or limit, tokens),
@@ -132,7 +134,35 @@ def plan(
     voices = find_voices(record, asked, published_too=published)
     sources = Sources(record=record, voices=voices, level=level, seed=seed,
                       asked=tuple(v.source for v in voices[: len(asked)]))  # fmt: skip
-    return decide(situation, sources, with_flips=with_flips)
+    verdict = decide(situation, sources, with_flips=with_flips)
+    return verdict if record is None else _with_gaps(verdict, record)
+
+
+def _refuse_damage(record: StudyRecord, params: float, tokens: float | None) -> None:
+    """Refuse to answer without a run of the very cell that is asked about.
+
+    Raises:
+        CacheError: such a run is damaged; its file is named.
+    """
+    lost = [run for run in record.damaged if run.may_be_of(params, tokens)]
+    if lost:
+        more = f" ({len(lost) - 1} more runs of this student likewise)" if len(lost) > 1 else ""
+        raise CacheError(
+            "a run of the student asked about is damaged, so there is no verdict: "
+            f"{lost[0].run_id}{more}: {lost[0].why}"
+        )
+
+
+def _with_gaps(verdict: Verdict, record: StudyRecord) -> Verdict:
+    """The verdict with what of the study could not be read, and what could be read but not verified."""
+    taken = ()
+    if record.unverified:
+        taken = (
+            f"{record.unverified} of the study's runs were written without checksums (before there were any, or by "
+            "hand): they are taken as they are, but for a loss that is not that of its held-out documents.",
+        )
+    return replace(verdict, warnings=tuple(dict.fromkeys((*record.all_problems, *verdict.warnings))),
+                   assumptions=(*verdict.assumptions, *taken))  # fmt: skip
 
 
 def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:

@@ -7,7 +7,7 @@ of half a study is better than none.
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,18 @@ from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, read_scores
+from distillaw.runs.seals import check_table, vouched
 from distillaw.runs.spec import serves_laws
+from distillaw.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from distillaw.fitting.result import FitResult
 
+CONCLUSION = "conclusion.json"
+"""What `report/study.py` drew from a study, and which laws it had."""
+_AS_THEY_ARE = (
+    "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
+)
 SAME_SIZE = 0.25
 """Sizes that differ by less than this share are one size: shapes come in steps, so `0.1M` may be 92k exactly."""
 
@@ -111,6 +118,29 @@ class UnfinishedRun:
     error: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRun:
+    """A finished run that cannot be believed, and is in no comparison."""
+
+    run_id: str
+    why: str
+    """The file, what is wrong with it, what to do."""
+    row: Mapping[str, object]
+    """What is known of it from elsewhere: its row of runs.parquet, else its spec.json; empty where neither tells."""
+
+    def may_be_of(self, student_params: float, student_tokens: float | None) -> bool:
+        """Whether a comparison of a student misses it: a run with or without a teacher of that size and budget."""
+        role, purpose = self.row.get("role", "student"), str(self.row.get("purpose") or "grid")
+        if role != "student" or not serves_laws(purpose):
+            return False
+        params, tokens = self.row.get("params"), self.row.get("tokens")
+        if isinstance(params, int | float) and not is_near(params, student_params):
+            return False
+        return (
+            student_tokens is None or not isinstance(tokens, int | float) or is_near(tokens, student_tokens)
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """A study folder in memory."""
@@ -124,6 +154,8 @@ class StudyRecord:
     """tuning.json; empty where it is missing."""
     problems: Sequence[str]
     """What could not be read, one sentence each."""
+    damaged: Sequence[DamagedRun] = ()
+    """Runs that are left out because of damage; named in `problems`."""
 
     @property
     def name(self) -> str:
@@ -158,18 +190,44 @@ class StudyRecord:
             return None
         return float(target["student_params"]), float(target["student_tokens"])
 
-    @cached_property
+    @property
     def laws(self) -> "dict[str, FitResult]":
         """Fits stored in laws/*.json by file stem; unreadable ones are left out."""
-        return dict(self._read_laws())
+        return self._laws[0]
 
-    def _read_laws(self) -> "Iterator[tuple[str, FitResult]]":
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """What could not be read, laws included."""
+        return (*self.problems, *self._laws[1])
+
+    @property
+    def unverified(self) -> int:
+        """Runs whose results vouch for no files: written by hand, or before there were checksums."""
+        return sum(run.folder is not None and not vouched(run.row) for run in self.runs)
+
+    @cached_property
+    def _laws(self) -> "tuple[dict[str, FitResult], tuple[str, ...]]":
         from distillaw.fitting.result import FitResult
+        from distillaw.fitting.study import FAMILIES
 
+        found, problems = {}, []
         for path in sorted((self.folder / "laws").glob("*.json")):
-            if not path.name.endswith(".error.json"):
-                with contextlib.suppress(DataError, OSError, KeyError, TypeError, ValueError):
-                    yield path.stem, FitResult.load(path)
+            if path.name.endswith(".error.json"):
+                continue
+            try:
+                fit = FitResult.load(path)
+                if path.stem in FAMILIES and fit.family != path.stem:
+                    raise DataError(f"{path}: holds a {fit.family} law, so it is not the file of its name")
+            except (DataError, OSError, KeyError, TypeError, ValueError) as error:
+                problems.append(f"{error}; this law is left out")
+            else:
+                found[path.stem] = fit
+        missing = _listed_laws(self.folder) - {path.name for path in (self.folder / "laws").glob("*.json")}
+        problems += [
+            f"{self.folder / 'laws' / name}: missing, so this law is left out; `distillaw report {self.folder}`"
+            for name in sorted(missing)
+        ]
+        return found, tuple(problems)
 
     @cached_property
     def law_errors(self) -> dict[str, str]:
@@ -195,15 +253,17 @@ def read_study(folder: Path) -> StudyRecord:
     if not folder.is_dir():
         raise CacheError(f"{folder}: no such folder; `distillaw study run STUDY.toml` makes one")
     problems: list[str] = []
-    runs, unfinished = _read_runs(folder, problems)
+    runs, unfinished, damaged = _read_runs(folder, problems)
     info = _read_optional(folder / "study.json", problems)
+    if not (folder / "study.json").exists() and (folder / "tuning.json").exists():
+        problems.append(f"{folder / 'study.json'}: missing; `distillaw study run` writes it again")
     if not info and not runs and not unfinished:
         raise CacheError(
             f"{folder}: not a study folder (no study.json, no runs/); name the folder `study run` or `recipe` wrote"
         )
     return StudyRecord(
         folder=folder, info=info, runs=runs, unfinished=unfinished,
-        tuning=_read_optional(folder / "tuning.json", problems), problems=tuple(problems),
+        tuning=_read_optional(folder / "tuning.json", problems), problems=tuple(problems), damaged=tuple(damaged),
     )  # fmt: skip
 
 
@@ -217,50 +277,99 @@ def _read_optional(path: Path, problems: list[str]) -> Mapping[str, object]:
         return {}
 
 
-def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[UnfinishedRun]]:
-    """Finished and unfinished runs, each sorted by run id."""
+def _listed_laws(folder: Path) -> set[str]:
+    """Names of the laws that a study's conclusion was drawn with."""
+    try:
+        listed = vouched(read_json(folder / CONCLUSION))
+    except CacheError:
+        return set()
+    return {Path(name).name for name in listed if name.startswith("laws/") and ".error." not in name}
+
+
+def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[UnfinishedRun], list[DamagedRun]]:
+    """Finished, unfinished and damaged runs of the present study file, each sorted by run id."""
     done, unfinished = [], []
+    damaged: dict[str, str] = {}
     for path in sorted((folder / "runs").glob("*/")):
         if (path / "result.json").exists():
-            row = _read_optional(path / "result.json", problems)
-            if row and isinstance(row.get("loss"), int | float) and math.isfinite(float(row["loss"])):  # type: ignore[arg-type]
-                done.append(Run(row={"run_id": path.name, **row}, folder=path))
-            elif row:
-                problems.append(f"{path.name}: its result has no finite loss; it is left out")
+            try:
+                done.append(_finished(path))
+            except (CacheError, DataError) as error:
+                damaged[path.name] = str(error)
         elif (path / "status.json").exists():
             status = _read_optional(path / "status.json", problems)
             state, error = str(status.get("state", "unknown")), str(status.get("error") or "")
             unfinished.append(UnfinishedRun(run_id=path.name, state=state, error=error))
-    return _of_this_study(folder, done, problems), unfinished
-
-
-def _of_this_study(folder: Path, done: list[Run], problems: list[str]) -> list[Run]:
-    """The runs that the table names, with their purpose in this study; all of them where there is no table."""
-    if not (folder / "runs.parquet").exists():
-        return done
-    try:
-        table = {str(row["run_id"]): row for row in _read_table(folder / "runs.parquet")}
-    except (OSError, KeyError, ValueError) as error:
-        problems.append(f"runs.parquet: cannot be read ({error}); the run folders are used as they are")
-        return done
-    if not done:
+    table = _table_of(folder, problems, has_runs=bool(done or damaged))
+    if table is None:
+        rows = {name: _spec_of(folder / "runs" / name) for name in damaged}
+        return done, unfinished, _damaged(damaged, rows, problems)
+    if not (done or damaged):
         problems.append(
             "no run folders came along; losses are taken from runs.parquet, so nothing can be paired"
         )
-        return [Run(row=row, folder=None) for row in table.values()]
+        return [Run(row=row, folder=None) for row in table.values()], unfinished, []
     kept = [Run(row={**run.row, "purpose": table[run.run_id].get("purpose")}, folder=run.folder)
             for run in done if run.run_id in table]  # fmt: skip
     if others := len(done) - len(kept):
         problems.append(f"{others} finished runs do not belong to the present study file; they are left out")
-    if missing := len(table.keys() - {run.run_id for run in done}):
-        problems.append(f"{missing} runs of runs.parquet have no readable folder; they are left out")
-    return kept
+    for name in table.keys() - {run.run_id for run in done} - damaged.keys():
+        file = folder / "runs" / name / "result.json"
+        damaged[name] = (
+            f"{file}: missing, though runs.parquet has the run. Restore it from a copy, or have it done again by "
+            "`distillaw study run`"
+        )
+    return kept, unfinished, _damaged({n: why for n, why in damaged.items() if n in table}, table, problems)
+
+
+def _finished(path: Path) -> Run:
+    """One finished run.
+
+    Raises:
+        CacheError: what is there is damaged, or of another run.
+        DataError: it has no finite loss, or no losses by document where it has their file.
+    """
+    row = read_json(path / "result.json")
+    loss = row.get("loss")
+    if not isinstance(loss, int | float) or not math.isfinite(loss):
+        raise DataError(f"{path / 'result.json'}: no finite loss. Delete {path} to have the run done again")
+    RunFolder(path).check(row)
+    return Run(row={"run_id": path.name, **row}, folder=path)
+
+
+def _damaged(
+    found: Mapping[str, str], rows: Mapping[str, Mapping[str, object]], problems: list[str]
+) -> list[DamagedRun]:
+    runs = [DamagedRun(run_id=name, why=why, row=rows[name]) for name, why in sorted(found.items())]
+    problems += [f"{run.run_id} is left out: {run.why}" for run in runs]
+    return runs
+
+
+def _spec_of(path: Path) -> Mapping[str, object]:
+    try:
+        return read_json(path / "spec.json")
+    except CacheError:
+        return {}
+
+
+def _table_of(folder: Path, problems: list[str], *, has_runs: bool) -> dict[str, dict[str, object]] | None:
+    """The rows of runs.parquet, the runs that belong to the present study file, by run id; None without it."""
+    file = folder / "runs.parquet"
+    if not file.exists():
+        if has_runs and (folder / "tuning.json").exists():  # they are written together
+            problems.append(f"{file}: missing; {_AS_THEY_ARE}")
+        return None
+    try:
+        return {str(row["run_id"]): row for row in _read_table(file)}
+    except (OSError, KeyError, ValueError) as error:
+        problems.append(f"{file}: cannot be read ({error}); {_AS_THEY_ARE}")
+        return None
 
 
 def _read_table(path: Path) -> list[dict[str, object]]:
     import pyarrow.parquet as pq
 
-    return sorted(pq.read_table(path).to_pylist(), key=lambda row: str(row["run_id"]))
+    return sorted(check_table(pq.read_table(path), path).to_pylist(), key=lambda row: str(row["run_id"]))
 
 
 def is_near(value: float, wanted: float, *, within: float = SAME_SIZE) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.cells import Cell, Gap
@@ -61,7 +61,7 @@ def decide_target(record: StudyRecord, cells: Sequence[Cell]) -> tuple[Verdict |
         note = f"The study names no target; this is about its largest pair of runs ({cell.label} student)."
     try:
         verdict = plan(target[0], student_tokens=target[1], study=record)
-    except ConfigError as error:
+    except (ConfigError, CacheError) as error:
         return None, str(error)
     if not verdict.headline.is_informative:
         return None, "the target has not been run both with and without a teacher, and no law reaches it"

@@ -106,4 +106,4 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
         )
     if others := len(record.unfinished) - len(failed):
         found.append(f"{others} runs are not finished; this report is of what was there.")
-    return [*found, *record.problems, *(verdict.warnings if verdict else ())]
+    return list(dict.fromkeys([*found, *record.all_problems, *(verdict.warnings if verdict else ())]))

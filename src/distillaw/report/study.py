@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.controls.api import check_design, doubted_law, summary
+from distillaw.errors import CacheError
 from distillaw.fitting.study import fit_laws
-from distillaw.planning.record import read_study
+from distillaw.planning.record import CONCLUSION, read_study
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
 from distillaw.runs.places import GENERATOR
+from distillaw.runs.seals import FILES, check_files, digests, vouched
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.version import __version__
 
@@ -38,14 +40,13 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
     Raises:
         DistillawError: no finished runs, or the tables are damaged.
     """
-    stamp, report = folder / "conclusion.json", folder / "report.html"
     files = [folder / name for name in ("runs.parquet", "study.json", "tuning.json")]
     files += frozen_files(predictions_folder(folder))
     inputs = content_hash([*map(file_sha256, files), __version__])
-    if report.exists() and stamp.exists() and read_json(stamp).get("inputs") == inputs:
-        if line := read_json(stamp).get("controls"):
+    if (known := _concluded(folder, inputs)) is not None:
+        if line := known.get("controls"):
             say(str(line))
-        return _read(folder, read_json(stamp))
+        return _read(folder, known)
     controls = check_design(read_study(folder))
     line = f"controls: {summary(controls)}: distillaw study check {folder}"
     say(line)
@@ -54,11 +55,22 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
 
     write_report(folder)
     verdict = read_json(folder / "verdict.json")
-    write_json(
-        stamp,
-        {"generator": GENERATOR, "inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line},
-    )
-    return _read(folder, read_json(stamp))
+    made = [folder / "verdict.json", *(folder / "laws").glob("*.json")]
+    said = {"generator": GENERATOR, "inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line}
+    write_json(folder / CONCLUSION, {**said, FILES: digests(folder, made)})
+    return _read(folder, read_json(folder / CONCLUSION))
+
+
+def _concluded(folder: Path, inputs: str) -> dict[str, object] | None:
+    """The record of a conclusion from the same inputs; None where there is none, or something of it is not whole."""
+    if not (folder / "report.html").exists() or not (folder / CONCLUSION).exists():
+        return None
+    try:
+        known = read_json(folder / CONCLUSION)
+        check_files(folder, known, vouched(known), remedy="It is made again")
+    except CacheError:
+        return None
+    return known if known.get("inputs") == inputs else None
 
 
 def _read(folder: Path, stamp: dict[str, object]) -> Conclusion:

@@ -1,6 +1,8 @@
-"""Files that are never half written: atomic replacement, append-only logs, hashes.
+"""Files that are never half written and never believed when damaged: atomic replacement, logs, checksums.
 
-Every file of a run or study goes through here. A full disk leaves the previous version in place.
+Every file of a run or study goes through here. A full disk leaves the previous version in place. A JSON object carries
+the `checksum` of everything else in it; one that vouches for other files lists their SHA-256 (runs/seals.py). What has
+no checksum (written by hand, or before there were any) is read as it is.
 """
 
 import contextlib
@@ -14,6 +16,10 @@ from typing import BinaryIO
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.places import appending, replacing
+
+CHECKSUM = "checksum"
+"""Key of a JSON object, and of a Parquet file's metadata, that holds the checksum of the rest."""
+_DIGITS = 10
 
 
 def write_text(path: Path, text: str, *, known: bool = False) -> None:
@@ -31,9 +37,16 @@ def write_text(path: Path, text: str, *, known: bool = False) -> None:
         raise disk_error(path, error) from error
 
 
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write one JSON object atomically, at full float precision, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, object], *, is_ours: bool = True) -> None:
+    """Write one JSON object atomically, at full float precision, NaN refused.
+
+    Args:
+        path: the file.
+        value: what it holds.
+        is_ours: whether it carries its checksum; not where others decide what its keys are.
+    """
+    whole = sealed(value) if is_ours else value
+    write_text(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
 
 
 def write_with(path: Path, write: Callable[[Path], object], *, known: bool = False) -> None:
@@ -79,11 +92,36 @@ def saving(path: Path) -> Iterator[None]:
         raise
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read one JSON object.
+def sealed(value: Mapping[str, object]) -> dict[str, object]:
+    """A JSON object with the checksum of its content as a reader will see it."""
+    plain = json.loads(json.dumps({key: value[key] for key in value if key != CHECKSUM}, allow_nan=False))
+    return {**plain, CHECKSUM: content_hash(plain)}
+
+
+def unsealed(value: dict[str, object], path: Path) -> dict[str, object]:
+    """What `sealed` was given; an object without a checksum is as it is.
 
     Raises:
-        CacheError: missing, unreadable, or not a JSON object.
+        CacheError: the content does not have that checksum.
+    """
+    seal = value.get(CHECKSUM)
+    if not isinstance(seal, str) or len(seal) != _DIGITS:  # none, or somebody else's key of this name
+        return value
+    plain = {key: value[key] for key in value if key != CHECKSUM}
+    with contextlib.suppress(ValueError):  # a number that JSON has no word for was not written by us
+        if content_hash(plain) == seal:
+            return plain
+    raise CacheError(
+        f"{path}: damaged, its content does not have the checksum that it was written with. Restore it from a copy, or "
+        f"delete it to have it made again; if you changed it on purpose, remove its `{CHECKSUM}`"
+    )
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read one JSON object, without its checksum.
+
+    Raises:
+        CacheError: missing, unreadable, not a JSON object, or not what was written.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +131,7 @@ def read_json(path: Path) -> dict[str, object]:
         raise CacheError(f"{path}: damaged, not JSON ({error}). Delete it to have it made again") from error
     if not isinstance(value, dict):
         raise CacheError(f"{path}: damaged, holds a {type(value).__name__} where an object belongs")
-    return value
+    return unsealed(value, path)
 
 
 def read_json_lines(path: Path) -> list[dict[str, object]]:
@@ -134,7 +172,7 @@ def _cut_torn_line(stream: BinaryIO) -> None:
         stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
-def content_hash(value: object, *, digits: int = 10) -> str:
+def content_hash(value: object, *, digits: int = _DIGITS) -> str:
     """SHA-256 of the canonical JSON of a value, shortened."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

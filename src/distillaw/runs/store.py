@@ -7,6 +7,7 @@
 `result.json` is written last: a folder that has it is finished, and nothing finished is ever redone.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pathlib import Path
 from distillaw.errors import CacheError, ConfigError
 from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
+from distillaw.runs.seals import FILES, RESULT, check_files, check_table, digests, vouched, write_table
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
@@ -31,7 +34,16 @@ _LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None
           "teacher_total_params": None} | dict.fromkeys(CALIBRATION_KEYS)  # fmt: skip
 """Keys that older results lack, and what they were then; the cooldown is in the run's spec.json."""
 
-CALIBRATION = "calibration.json"
+TABLE = "runs.parquet"
+CALIBRATION, HELDOUT, SPEC = "calibration.json", "heldout.parquet", "spec.json"
+EVIDENCE = (SPEC, HELDOUT, CALIBRATION, "metrics.jsonl", "distances.jsonl")
+"""What tables, verdicts and reports read of a finished run besides its result."""
+_UNSIGNED = {RESULT, "status.json", "README.md", "evaluation.json"}
+"""Files of a finished run that its result does not vouch for: they may change."""
+_AGREED = ("run_id", "role", "params", "seed", "teacher_run")
+"""What spec.json and result.json both say."""
+ROUNDING = 1e-6
+"""Share by which a loss may differ from that of its held-out documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,9 @@ class RunFolder:
         """The result of a finished run; None if it is not finished.
 
         Raises:
-            CacheError: result.json is damaged or lacks keys.
+            CacheError: result.json is damaged or lacks keys, or what it rests on is damaged.
         """
-        file = self.path / "result.json"
+        file = self.path / RESULT
         if not file.exists():
             return None
         result = _LATER | read_json(file)
@@ -54,7 +66,47 @@ class RunFolder:
             raise CacheError(
                 f"{file}: damaged, keys missing: {missing}. Delete {self.path} to have the run done again"
             )
+        self.check(result)
         return result
+
+    def check(self, result: Mapping[str, object]) -> None:
+        """Refuse a finished run whose files are not those that were written, or do not belong together.
+
+        Args:
+            result: what its result.json holds. What it vouches for needs no second look; of a run without checksums
+                the loss is compared with that of its documents.
+
+        Raises:
+            CacheError: naming the file, and what is wrong with it.
+        """
+        again = f"Restore it from a copy, or delete {self.path} to have the run done again"
+        if result.get("run_id", self.path.name) != self.path.name:
+            raise CacheError(f"{self.path / RESULT}: the result of another run ({result['run_id']}). {again}")
+        check_files(self.path, result, EVIDENCE, remedy=again)
+        spec = read_json(self.path / SPEC) if (self.path / SPEC).exists() else {}
+        for key in _AGREED:
+            if key in spec and key in result and spec[key] != result[key]:
+                raise CacheError(
+                    f"{self.path / RESULT}: {key} {result[key]}, and {spec[key]} in its {SPEC}: one of them is of "
+                    f"another run. {again}"
+                )
+        if HELDOUT in vouched(result) or not (self.path / HELDOUT).exists():
+            return
+        there, stated = self.scores().loss, result.get("loss")
+        if isinstance(stated, int | float) and not math.isclose(there, stated, rel_tol=ROUNDING):
+            raise CacheError(
+                f"{self.path}: a loss of {stated:.6g} in {RESULT}, and {there:.6g} over the documents of {HELDOUT}: "
+                f"one of them is damaged or of another run. {again}"
+            )
+
+    def scores(self) -> DocumentScores:
+        """Held-out losses by document, of a run that was read by `result`.
+
+        Raises:
+            CacheError: missing, unreadable or damaged.
+            DataError: empty, or a loss that is not finite.
+        """
+        return read_scores(self.path / HELDOUT)
 
     def state(self) -> str:
         """`planned`, `running`, `done` or `failed`."""
@@ -81,19 +133,29 @@ class RunFolder:
     def write_spec(self, spec: Mapping[str, object]) -> None:
         """Write spec.json; errors as of `set_status`."""
         self._claim()
-        write_json(self.path / "spec.json", spec)
+        write_json(self.path / SPEC, spec)
 
     def finish(self, result: Mapping[str, object]) -> None:
-        """Write result.json, the mark of a finished run, then the status."""
+        """Write result.json, the mark of a finished run that vouches for its files, then the status."""
         self._claim()
-        write_json(self.path / "result.json", {key: result[key] for key in RESULT_KEYS})
+        write_json(self.path / RESULT, {key: result[key] for key in RESULT_KEYS} | self.seal())
         self.set_status("done")
 
     def _claim(self) -> None:
         """Make the folder ours as a run begins; one that was begun holds a file of a run."""
-        begun = ("status.json", "spec.json", "result.json", "heldout.parquet")
+        begun = ("status.json", SPEC, RESULT, "heldout.parquet")
         if not any((self.path / name).exists() for name in begun):
             claim_folder(self.path)
+
+    def seal(self) -> dict[str, object]:
+        """What result.json says of the files beside it: scores, logs, and the model here or in model/."""
+        files = [
+            file
+            for place in (self.path, self.path / "model")
+            for file in place.glob("[!.]*")
+            if file.is_file()
+        ]
+        return {FILES: digests(self.path, [file for file in files if file.name not in _UNSIGNED])}
 
     def write_heldout(self, documents: list[int], tokens: list[int], loss_sums: list[float]) -> None:
         """Write heldout.parquet: one row per held-out document, so that any two runs can be paired."""
@@ -104,7 +166,7 @@ class RunFolder:
             "document": pa.array(documents, pa.int64()), "tokens": pa.array(tokens, pa.int64()),
             "loss_sum": pa.array(loss_sums, pa.float64()),
         })  # fmt: skip
-        write_with(self.path / "heldout.parquet", lambda path: pq.write_table(table, path))
+        write_with(self.path / HELDOUT, lambda path: pq.write_table(table, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +207,6 @@ class StudyFolder:
             purposes: run id -> purpose in this study; finished runs that are not named are left out.
         """
         import pyarrow as pa
-        from pyarrow import parquet as pq
 
         rows = [
             r | {"purpose": purposes[str(r["run_id"])]}
@@ -159,18 +220,17 @@ class StudyFolder:
         measured = [evaluation_columns(self.run(str(row["run_id"])).path) for row in rows]
         for key in dict.fromkeys(key for each in measured for key in each):
             columns[key] = pa.array([each.get(key) for each in measured], pa.float64())
-        table = pa.table(columns)
-        file = self.path / "runs.parquet"
-        write_with(file, lambda path: pq.write_table(table, path))
+        file = self.path / TABLE
+        write_table(pa.table(columns), file)
         return file
 
     def renew_table(self) -> None:
         """Write runs.parquet again with the runs that it has; nothing where there is none yet."""
         from pyarrow import parquet as pq
 
-        file = self.path / "runs.parquet"
+        file = self.path / TABLE
         if file.exists():
-            known = pq.read_table(file, columns=["run_id", "purpose"]).to_pylist()
+            known = check_table(pq.read_table(file), file).select(["run_id", "purpose"]).to_pylist()
             self.write_table({row["run_id"]: row["purpose"] for row in known})
 
 

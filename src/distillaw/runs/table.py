@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from distillaw.errors import DataError
+from distillaw.errors import CacheError, DataError
+from distillaw.runs.files import read_json
+from distillaw.runs.seals import FILES, check_table
 
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}
 
@@ -76,7 +78,11 @@ def _read_study(folder: Path) -> dict[str, list[Any]]:
         raise DataError(
             f"{folder}: neither runs.parquet nor runs/*/result.json; is it a study folder, and has it run?"
         )
-    return _columns([_parse_json(path.read_text(encoding="utf-8"), str(path)) for path in results])
+    try:
+        rows = [read_json(path) for path in results]
+    except CacheError as error:
+        raise DataError(str(error)) from None
+    return _columns([{key: row[key] for key in row if key != FILES} for row in rows])
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
@@ -139,7 +145,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     except ImportError:
         raise DataError(f'{path}: reading Parquet needs pyarrow; pip install "distillaw[report]"') from None
     try:
-        table = parquet.read_table(path)
+        table = check_table(parquet.read_table(path), path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     return {name: table.column(name).to_pylist() for name in table.column_names}

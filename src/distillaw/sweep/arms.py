@@ -19,7 +19,7 @@ from distillaw.models.source import check_config, locate
 from distillaw.models.vocabulary import check_vocabulary
 from distillaw.runs.files import write_json
 from distillaw.runs.lock import held
-from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
+from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
@@ -187,9 +187,7 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, comman
     """The arms by loss, each with its paired difference from the best."""
     results = {arm: _result(study, job) for arm, job in arms.items()}
     order = sorted(results, key=lambda arm: float(str(results[arm]["loss"])))
-    scores = {
-        arm: read_scores(study.run(job.run_ids[0]).path / "heldout.parquet") for arm, job in arms.items()
-    }
+    scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
     for arm in order:
         keys = ("run_id", "init", "params", "total_params", "tokens", "start_loss", "loss", "loss_se", "peak_lr",

@@ -19,10 +19,9 @@ from distillaw.regime.branching import (
     smooth,
 )
 from distillaw.runs.branch import Branch
-from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_seeds, read_scores
 from distillaw.sweep.branch_spec import BranchSpec
-from distillaw.train.fork import RESULT, step_losses
+from distillaw.train.fork import finished_branch, step_losses
 
 PUBLISHED_TOLERANCE = 0.01
 """Nats per token (Merrill et al. 2025, arXiv 2505.23971)."""
@@ -37,7 +36,7 @@ class Arm:
 
     def __init__(self, branches: Sequence[Branch], spec: BranchSpec, study: Path, *, before: float) -> None:
         self.spec, self.before, self._folders = spec, before, [branch.folder(study) for branch in branches]
-        self.results = [read_json(folder / RESULT) for folder in self._folders]
+        self.results = [finished_branch(folder) for folder in self._folders]
         self.multiples = tuple(batch / spec.single.batch_tokens for batch in spec.batches)
         self.heldout = self._table([_number(result["loss"]) for result in self.results])
         self.training = self._table([

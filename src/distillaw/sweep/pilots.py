@@ -12,7 +12,7 @@ from pathlib import Path
 from distillaw.data.shards import TokenStore
 from distillaw.errors import RunError
 from distillaw.runs.files import read_json
-from distillaw.runs.paired import DocumentScores, paired_difference, read_scores
+from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import NONE, PilotRun, Stage
@@ -193,7 +193,7 @@ class Pilots:
         return replace(row, gain_se=paired_difference(self._scores(alone), self._scores(run_id)).se)
 
     def _scores(self, run_id: str) -> DocumentScores:
-        return read_scores(self.study.run(run_id).path / "heldout.parquet")
+        return self.study.run(run_id).scores()
 
     def cost(self, jobs: list[Job]) -> StudyCost:
         """FLOP, time and disk of some jobs, teachers' forward passes included."""

@@ -72,6 +72,7 @@ def run_study(
             store = prepare_data(spec.data, study.data, say=display.note)
             facts = check_facts(spec, store, display)
             _note_changes(spec, facts, study, display)
+            _note_teachers(facts, study, display)
             write_study(spec, study, store, command, fingerprints=facts.fingerprints)
             for line in set_aside(study, again):
                 Journal(study.path).add("again", what=line)
@@ -97,6 +98,19 @@ def _note_changes(spec: StudySpec, facts: Facts, study: StudyFolder, display: Di
         text = change_in_words(lines, board, list(progress.losses))
         Journal(study.path).add("changed", what=text, settings=lines)
         display.note(text)
+
+
+def _note_teachers(facts: Facts, study: StudyFolder, display: Display) -> None:
+    """Say where an external teacher is not the one that earlier students learnt from: on purpose, or damaged."""
+    file = study.path / "study.json"
+    known = read_json(file).get("fingerprints") if file.exists() else None
+    for name, earlier in (known if isinstance(known, Mapping) else {}).items():
+        if facts.fingerprints.get(name, earlier) != earlier:
+            display.note(
+                f"{name}: not the weights that this study's students learnt from (fingerprint was {earlier}, is "
+                f"{facts.fingerprints[name]}), so its students are trained anew. If nobody changed them, the file "
+                "is damaged"
+            )
 
 
 def standing_failures(board: Board, progress: Progress) -> dict[str, str]:

@@ -19,7 +19,7 @@ from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.regime.distances import DistanceTracker
-from distillaw.runs.files import content_hash, disk_error, file_sha256, read_json, write_json
+from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer
 
@@ -90,7 +90,7 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
                 "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
                 "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
             }  # fmt: skip
-            write_json(partial / RECORD, {**record, "checksum": content_hash(record)})
+            write_json(partial / RECORD, record)
             _publish(partial, target)
     except OSError as error:
         remove_folder(partial)
@@ -173,9 +173,10 @@ def _publish(partial: Path, target: Path) -> None:
 
 def _check(folder: Path, identity: str) -> None:
     """Refuse a checkpoint of another run, or one that is not what was written."""
-    record: dict[str, Any] = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
-    if record.pop("checksum", None) != content_hash(record):
-        raise _damaged(folder / RECORD)
+    try:
+        record: dict[str, Any] = read_json(folder / RECORD)
+    except CacheError as error:
+        raise _damaged(folder / RECORD) from error
     if record["identity"] != identity:
         raise RunError(
             f"{folder} belongs to {record['identity']!r}, not {identity!r}. Delete it or use another folder"

@@ -19,6 +19,7 @@ from distillaw.models.teacher import model_flops
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
 from distillaw.runs.places import appending
+from distillaw.runs.seals import check_files, vouched
 from distillaw.runs.store import RunFolder
 from distillaw.train.checkpoint import load_state, remove_states, save_state, saved_step
 from distillaw.train.large_batch import own_settings
@@ -89,7 +90,7 @@ def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, obj
     """
     folder = branch.folder(group.study.path)
     if (folder / RESULT).exists():
-        return read_json(folder / RESULT)
+        return finished_branch(folder)
     write_json(folder / "branch.json", branch.record())
     trainer = at_fork(branch, group)
     resumed = load_state(trainer.state, folder / "state", identity=branch.name)
@@ -106,9 +107,21 @@ def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, obj
     else:
         error = lane.error or DivergedError("its held-out loss is not finite")
         outcome = {"loss": None, "loss_se": None, "diverged": str(error)}
-    result = _facts(branch, trainer, group) | outcome
+    result = _facts(branch, trainer, group) | outcome | RunFolder(folder).seal()
     write_json(folder / RESULT, result)
     remove_states(folder / "state")
+    return result
+
+
+def finished_branch(folder: Path) -> dict[str, object]:
+    """What result.json of a branch holds.
+
+    Raises:
+        CacheError: it, or a file that it vouches for, is missing or damaged.
+    """
+    result = read_json(folder / RESULT)
+    remedy = f"Restore it from a copy, or delete {folder} to have the branch trained again"
+    check_files(folder, result, vouched(result), remedy=remedy)
     return result
 
 

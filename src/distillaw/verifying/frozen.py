@@ -225,7 +225,7 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
         }  # fmt: skip
         document["hash"] = document_hash(document)
         path = folder / f"{str(document['frozen_at'])[:10]}-{str(document['hash'])[:10]}.json"
-        write_json(path, document)
+        write_json(path, document, is_ours=False)  # it has a hash of its own, that the next file names
         path.chmod(0o444)
         return Frozen(path=path, document=document), True
 

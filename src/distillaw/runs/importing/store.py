@@ -17,6 +17,7 @@ from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.importing.rows import Row
 from distillaw.runs.lock import locked
 from distillaw.runs.places import GENERATOR, check_file, check_folder, claim_folder, refuse_no_file
+from distillaw.runs.seals import check_table, write_table
 from distillaw.runs.store import RESULT_KEYS, column_types
 
 RECORD = "import.json"
@@ -148,7 +149,7 @@ def read_rows(table: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(table).to_pylist()
+        return check_table(pq.read_table(table), table).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{table}: cannot be read ({error}); delete it to import anew") from None
 
@@ -174,7 +175,6 @@ def _column_types() -> dict[str, object]:
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     types = _column_types()
-    pq.write_table(pa.table({key: pa.array([row[key] for row in rows], types[key]) for key in KEYS}), path)  # type: ignore[arg-type]
+    write_table(pa.table({key: pa.array([row[key] for row in rows], types[key]) for key in KEYS}), path)  # type: ignore[arg-type]
