@@ -149,8 +149,12 @@ def _make_plain(figure: Figure) -> None:
     for text in figure.findobj(Text):
         text.set_text(plain(text.get_text()))
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
-        if isinstance(named := axis.get_major_formatter(), FixedFormatter):
-            axis.set_major_formatter(FixedFormatter([plain(str(name)) for name in named.seq]))
+        if isinstance(named := axis.get_major_formatter(), FuncFormatter):  # of names at ticks, too
+            axis.set_major_formatter(FuncFormatter(_plainly(named)))
+
+
+def _plainly(formatter: FuncFormatter) -> Callable[[float, int], str]:
+    return lambda value, place: plain(formatter(value, place))
 
 
 def new_figure(
