@@ -16,7 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import (
-    FixedFormatter,
     FixedLocator,
     FuncFormatter,
     LogLocator,
