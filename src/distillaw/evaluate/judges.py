@@ -134,7 +134,7 @@ def _advice(error: _RefusedError) -> str:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Makes every redirect an HTTPError: urllib would repeat the key to wherever it points."""
 
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         """To nowhere."""
 
 
