@@ -6,7 +6,7 @@ import pytest
 from cyclopts import App
 
 from distillaw.cli.app import app
-from distillaw.cli.verbs import VERBS
+from distillaw.cli.verbs import GROUPS, VERBS
 from in_process import answer
 
 
@@ -103,3 +103,13 @@ def test_paragraphs_of_the_docstring_are_in_the_help():
 def test_no_option_to_empty_what_repeats():
     assert "--law" in answer("plan", "--help").stdout
     assert "--empty-law" not in answer("plan", "--help").stdout
+
+
+def test_help_lists_every_verb_once_in_its_group():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(name for name in VERBS if not name.startswith("-"))
+    text = answer("--help").stdout
+    places = [text.index(f" {title} ") for title in GROUPS]
+    assert places == sorted(places)
+    for start, end, names in zip(places, [*places[1:], len(text)], GROUPS.values(), strict=True):
+        assert all(name in text[start:end].split() for name in names)

@@ -203,3 +203,10 @@ main()
 
 def in_shell(line):
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+
+
+def test_names_move_no_cursor_and_set_no_title():
+    name = "a\x1b]0;own\x07b\x9b2J"
+    shown = in_terminal(*PLAN, "--teacher", name, "--quiet")
+    assert "\\x1b]0;own\\x07b\\x9b2J" in shown
+    assert not {"\x1b]", "\x07", "\x9b"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}

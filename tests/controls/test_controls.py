@@ -233,6 +233,16 @@ def test_disjoint_needs_a_manifest_to_pass_and_fails_on_shared_shards(study):
     assert checked(text.check_disjoint, study).status == "undecided"
 
 
+def test_disjoint_says_what_was_dropped_and_what_was_not_looked_for(study):
+    study.manifest("one", "two")
+    assert "near ones not looked for" in checked(text.check_disjoint, study).found
+    file = study.folder / "data" / "manifest.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"duplicates": {"words": "copies dropped: 3 exact"}})
+    )
+    assert "copies dropped: 3 exact" in checked(text.check_disjoint, study).found
+
+
 def test_too_noisy_for_an_answer_is_undecided_and_not_passed(study):
     """A difference that is not significant does not make two things equal."""
     study.edit(lambda r: r["teacher_run"] == "teacher-pair-a", mean=lambda r: r["mean"] + 0.076)

@@ -225,6 +225,62 @@ def test_a_folder_of_own_tasks(tmp_path, data, model):
         known_tasks(tmp_path)
 
 
+def own_task(folder, **changes):
+    """A task file of a stranger, over the lambada questions."""
+    entries = {"task": "mine", "sets": [], "files": {"test": "lambada_openai/*.jsonl"}, "layout": "any", "shots": 0,
+               "metric": "acc", "chance": 0.0, "merged": True} | changes  # fmt: skip
+    entries["harness"] = known_tasks()["lambada_openai"].harness | changes.get("harness", {})
+    (folder / "mine.yaml").write_text(json.dumps(entries))
+    return known_tasks(folder)["mine"]
+
+
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target", "gen_prefix"])
+def test_templates_of_task_files_run_no_python(model, data, tmp_path, key):
+    ran = tmp_path / "ran"
+    attack = "{{ cycler.__init__.__globals__.os.system('touch " + str(ran) + "') }}"
+    spec = own_task(tmp_path, harness={key: attack})
+    with pytest.raises(ConfigError, match=r"task mine: a template of its file .* unsafe"):
+        run_benchmark(
+            *model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s"
+        )
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("changes", [
+    {"harness": {"use_prompt": "prompts.yaml:mine"}},
+    {"harness": {"dataset_path": "json"}},
+    {"harness": {"process_results": "os.system"}},
+    {"harness": {"metric_list": [{"metric": "acc", "hf_evaluate": True}]}},
+    {"files": {"test": "../secret.jsonl"}},
+    {"files": {"test": "/etc/passwd"}},
+    {"task": "../../escaped"},
+])  # fmt: skip
+def test_task_files_name_neither_code_nor_other_places(tmp_path, changes):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: "):
+        own_task(tmp_path, **changes)
+
+
+def test_a_metric_that_would_be_loaded_as_a_program_is_refused(model, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "metric.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    spec = own_task(tmp_path, harness={"metric_list": [{"metric": "./metric", "aggregation": "mean"}]})
+    with pytest.raises(ConfigError, match=r"no metric \./metric"):
+        run_benchmark(
+            *model, spec, read_task(spec, data), Way(), memory=tmp_path / "m", samples=tmp_path / "s"
+        )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["task: !function code.run", "a: &a [1]\nb: [*a, *a]", "[" * 5000])
+def test_yaml_that_includes_or_blows_up_is_refused(tmp_path, text):
+    (tmp_path / "code.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"mine\.yaml: "):
+        known_tasks(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_published_files_are_read(shared_data):
     evals = shared_data / "evals"
     sizes = {"agieval": 4903, "bbh": 6430, "blimp": 67_000, "gsm8k": 1319, "humaneval": 164, "lambada_openai": 5153,

@@ -1,7 +1,10 @@
 """Judges: a real server speaking the OpenAI protocol, the verdicts it gives, and what they come to."""
 
+import contextlib
+import dataclasses
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -112,6 +115,122 @@ def test_failures_are_tried_again(tmp_path):
         pairs(server.judge(), tmp_path)
         assert len(server.seen) == 24
     assert not any(failure in (tmp_path / "v.jsonl").read_bytes() for failure in garbage)
+
+
+class Raw:
+    """A server that answers every connection with the same bytes, one part at a time, until it is closed."""
+
+    def __init__(self, parts, pause=0.0):
+        self.socket, self.closed, self.sent = socket.create_server(("127.0.0.1", 0)), threading.Event(), 0
+        self.parts, self.pause, self.heads = parts, pause, []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer, args=(self.socket.accept()[0],), daemon=True).start()
+
+    def _answer(self, connection):
+        with contextlib.suppress(OSError), connection:
+            self.heads.append(connection.recv(65536))
+            for part in self.parts():
+                if self.closed.wait(self.pause) if self.pause else self.closed.is_set():
+                    return
+                connection.sendall(part)
+                self.sent += len(part)
+
+    def __enter__(self):
+        return UrlJudge(
+            url=f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1", model="m", attempts=1, timeout=1.0
+        )
+
+    def __exit__(self, *_):
+        self.closed.set()
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.thread.join()
+
+
+def body(content, *, head=""):
+    return f"HTTP/1.1 200 OK\r\n{head}Content-Length: {len(content)}\r\n\r\n{content}".encode()
+
+
+def test_a_redirect_gets_neither_key_nor_answers(monkeypatch):
+    monkeypatch.setenv("DISTILLAW_JUDGE_KEY", "s3cret")
+    thief = Raw(lambda: [body('{"choices": [{"message": {"content": "[[A]]"}}]}')])
+    there = thief.__enter__().url
+    for code in (301, 302, 303, 307, 308):
+        answer = f"HTTP/1.1 {code} Moved\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode()
+        with (
+            Raw(lambda answer=answer: [answer]) as judge,
+            pytest.raises(RunError, match=f"HTTP {code} Moved: it redirects to '{there}'"),
+        ):
+            judge.ask([{"role": "user", "content": "which?"}], ["[[A]]"])
+    thief.__exit__()
+    assert thief.heads == []
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 404 No\r\n\r\n"]
+)
+def test_an_answer_that_drips_is_given_up_as_a_whole(start):
+    def drip():
+        yield start
+        while True:
+            yield b" " if start.endswith(b"\r\n\r\n") else b"X: y\r\n"
+
+    with Raw(drip, pause=0.05) as judge, pytest.raises(RunError, match="no whole answer within 1 s"):
+        judge.ask([], [])
+
+
+def test_an_answer_without_end_is_cut_off():
+    def flood():
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 40000000000\r\n\r\n"
+        while True:
+            yield b" " * (1 << 20)
+
+    server = Raw(flood)
+    with server as judge, pytest.raises(RunError, match=r"no answer in 1 attempts.* more than 4 MiB"):
+        dataclasses.replace(judge, timeout=60.0).ask([], [])
+    assert server.sent < 40 << 20
+
+
+@pytest.mark.parametrize(
+    "garbage", ["[" * 100_000, '{"choices": ' + "9" * 5000 + "}", '{"choices": "x"}', "\0"]
+)
+def test_answers_that_are_garbage_are_said_in_a_line(garbage):
+    with (
+        Raw(lambda: [body(garbage)]) as judge,
+        pytest.raises(RunError, match="is no chat completion") as caught,
+    ):
+        judge.ask([], [])
+    assert len(str(caught.value)) < 600
+
+
+def test_half_a_character_in_an_answer_can_be_written_down(tmp_path):
+    reply = '{"choices": [{"message": {"content": "\\ud800 because [[A]]"}}]}'
+    with Raw(lambda: [body(reply)]) as judge:
+        assert sum_up_pairs(pairs(judge, tmp_path))["ties"] == 12
+        assert "because [[A]]" in (tmp_path / "v.jsonl").read_text(encoding="utf-8")
+
+
+def test_the_key_is_never_shown(monkeypatch):
+    monkeypatch.setenv("DISTILLAW_JUDGE_KEY", "s3cret\nX-Other: 1")
+    with pytest.raises(ConfigError, match="holds a line break") as caught:
+        UrlJudge(url="http://127.0.0.1:9/v1", model="m", attempts=1).ask([], [])
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("DISTILLAW_JUDGE_KEY", "s3cret\n")
+    refusal = b"HTTP/1.1 401 No\r\n\r\nwrong key: s3cret"
+    with (
+        Raw(lambda: [refusal]) as judge,
+        pytest.raises(RunError, match=r"wrong key: .*which is set") as caught,
+    ):
+        judge.ask([], [])
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(ConfigError, match="password in the URL") as caught:
+        make_judge("https://me:s3cret@example.org/v1", model="m", device="cpu")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_resumed_judgement_asks_only_for_what_is_missing(tmp_path):

@@ -7,7 +7,6 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 """
 
 import errno
-import io
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError, Parameter
 
-from distillaw.cli.folding import fold_in_terminal, write_whole
+from distillaw.cli.folding import write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.usage import usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
@@ -111,9 +110,6 @@ def main() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
     if sys.stdout is None:  # `distillaw ... >&-`
         sys.exit(_complain("standard output is closed; give it a file or /dev/null", 1))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for what it lacks
-    fold_in_terminal()
+    write_for_people()
     warn_in_one_line(quiet="--quiet" in sys.argv)
     sys.exit(run(lambda: app(exit_on_error=False, result_action="return_value")))

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.segment import Segment
 
-from distillaw.cli.folding import PIPE_WIDTH
+from distillaw.cli.folding import PIPE_WIDTH, PlainOutput
+from distillaw.runs.outgoing import plain
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import ConsoleOptions, Group, RenderableType
     from rich.table import Column, Table
 
 
@@ -18,6 +20,13 @@ class _Output(Console):
     def on_broken_pipe(self) -> None:
         """A reader that has seen enough is no failure (rich would exit with 1): `app.run` ends as after print."""
         raise BrokenPipeError
+
+    def render(
+        self, renderable: "RenderableType", options: "ConsoleOptions | None" = None
+    ) -> Iterator[Segment]:
+        """What is shown, with control characters of names spelt out; rich's own stand apart from text."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
 
 
 def console(*, soft_wrap: bool = False) -> Console:
@@ -28,7 +37,16 @@ def console(*, soft_wrap: bool = False) -> Console:
 
 def error_console() -> Console:
     """A console on standard error, for bars."""
-    return _Output(stderr=True, highlight=False, color_system=_colours())
+    file = _Codes(sys.stderr) if isinstance(sys.stderr, PlainOutput) else None
+    return _Output(stderr=True, file=file, highlight=False, color_system=_colours())  # type: ignore[arg-type]
+
+
+class _Codes:
+    """A plain stream that lets codes through."""
+
+    def __init__(self, stream: PlainOutput) -> None:
+        self.write, self.flush = stream.write_codes, stream.flush
+        self.isatty, self.fileno, self.encoding = stream.isatty, stream.fileno, stream.encoding
 
 
 def _colours():

@@ -1,10 +1,15 @@
-"""Long lines in a terminal: folded between words, with the next line indented. Pipes and files get them whole."""
+"""The streams that people read: no control character of a name reaches a terminal, long lines are folded in one.
+
+Folded lines break between words, the next one indented. Pipes and files get them whole.
+"""
 
 import io
 import re
 import shutil
 import sys
 import textwrap
+
+from distillaw.runs.outgoing import plain
 
 HANG = 2
 """Columns by which what is folded is indented further."""
@@ -19,11 +24,19 @@ def columns() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
-def fold_in_terminal() -> None:
-    """Fold what is printed from now on, if standard output is a terminal."""
-    if sys.stdout.isatty() and isinstance(sys.stdout, io.TextIOWrapper):
-        old = sys.stdout
-        sys.stdout = FoldedOutput(old.buffer, encoding=old.encoding, errors=old.errors, line_buffering=True)
+def write_for_people() -> None:
+    """Write what is printed from now on without control characters, and folded if standard output is a terminal."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            kind = FoldedOutput if name == "stdout" and stream.isatty() else PlainOutput
+            # what a terminal lacks is shown as ?
+            new = kind(
+                stream.buffer,
+                encoding=stream.encoding,
+                errors="replace",
+                line_buffering=stream.line_buffering,
+            )
+            setattr(sys, name, new)
 
 
 def write_whole(text: str) -> None:
@@ -34,8 +47,29 @@ def write_whole(text: str) -> None:
         sys.stdout.write(text)
 
 
-class FoldedOutput(io.TextIOWrapper):
-    """A text stream whose lines are folded to the width of the terminal; codes and commands are left alone."""
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+class PlainOutput(io.TextIOWrapper):
+    """A text stream that spells control characters out; a terminal gets colours."""
+
+    def write(self, text: str) -> int:
+        """Write what can be seen."""
+        if "\x1b" in text and self.isatty():
+            parts = _COLOURS.split(text)
+            shown = "".join(part if i % 2 else plain(part) for i, part in enumerate(parts))
+        else:
+            shown = plain(text)
+        super().write(shown)
+        return len(text)
+
+    def write_codes(self, text: str) -> int:
+        """Write what moves the cursor, of bars; the names in it are plain (console.py)."""
+        return super().write(text)
+
+
+class FoldedOutput(PlainOutput):
+    """Lines are folded to the width of the terminal; codes and commands are left alone."""
 
     _begun = ""
 

@@ -1,7 +1,5 @@
 """`distillaw study next` for a decision: the runs that are expected to make it better, and what it is now."""
 
-import csv
-import io
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from distillaw.cli.next_toml import extended, snippet, study_toml
 from distillaw.cli.output import Output, same_command
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.files import write_text
+from distillaw.runs.outgoing import csv_text
 from distillaw.settling.conclusion import conclude
 from distillaw.settling.expectation import Expected, expect, gains_by_tokens, leader_in_words
 from distillaw.settling.propose import Proposal, propose, stages_of
@@ -123,12 +122,7 @@ def _file(setup: Setup, stage: Stage) -> str:
     """The study with the batch, or the rows of the batch as CSV."""
     if setup.spec is not None:
         return study_toml(extended(setup.spec, stage, is_first=not setup.runs))
-    rows = rows_of(setup, stage)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_text(rows_of(setup, stage))
 
 
 def _command(source: str, setup: Setup, said: Proposal, out: Path | None) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def waiting(what: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]
 
         from distillaw.cli.console import error_console
 
-        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
         with Progress(*columns, console=error_console(), transient=True) as progress:
             progress.add_task(what, total=None)
             yield lambda message: progress.console.print(f"  {message}", markup=False, soft_wrap=True)
@@ -117,8 +117,8 @@ def live_progress() -> "Progress":
     from distillaw.cli.console import error_console
 
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
-        TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(compact=True),
         console=error_console(), transient=True, speed_estimate_period=60,
     )  # fmt: skip
 

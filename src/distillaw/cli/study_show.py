@@ -61,6 +61,7 @@ def show(
         f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
     )
     _print_unknowns(spec)
+    print(_copies(Path("out") / spec.name / "data" / "manifest.json"))
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
     print("\n".join(state(spec, cost).lines()))
@@ -92,6 +93,16 @@ def _print_trunks(jobs: list, seconds: list[float]) -> None:
             purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
         )
     print_table(table)
+
+
+def _copies(manifest: Path) -> str:
+    """What was found when the text was read, where the study's own folder has it."""
+    from distillaw.runs.files import read_json
+
+    found = read_json(manifest).get("duplicates") if manifest.is_file() else None
+    if isinstance(found, dict):
+        return f"text in {manifest.parent}: {found['words']}"
+    return "copies of documents, near ones across splits too, are dropped and counted when the text is read"
 
 
 def _print_unknowns(spec) -> None:

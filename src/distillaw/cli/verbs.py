@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cyclopts import App
+from cyclopts import App, Group
 from cyclopts.command_spec import CommandSpec
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -108,6 +108,18 @@ VERBS: dict[str, tuple[str, str]] = {
 """verb -> (import path, one line)."""
 
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Decide": ("plan", "page", "gap", "map", "teachers", "scout", "settle"),
+    "Run studies": ("study", "verify", "report"),
+    "Train and measure models": (
+        "train", "cache", "prune", "distil", "vocabulary", "upcycle", "instruct", "evaluate", "pareto", "recipe",
+    ),
+    "Laws and costs": ("fit", "laws", "predict", "cost", "regime", "branch", "large-batch"),
+    "Learn and look around": ("toys", "worlds", "doctor", "completion"),
+}  # fmt: skip
+"""The verbs as `--help` and the README list them; options of `distillaw` itself stand apart."""
+
+
 class LazyVerb(CommandSpec):
     """A verb named by its path. The line is for lists; its own --help is its docstring, with all paragraphs."""
 
@@ -122,6 +134,9 @@ class LazyVerb(CommandSpec):
 
 def add_verbs(app: App, verbs: Mapping[str, tuple[str, str]]) -> None:
     """Register verbs that are imported when they are called."""
+    groups: dict[str, Group] = {}
+    for place, (title, names) in enumerate(GROUPS.items()):
+        groups |= dict.fromkeys(names, Group(title, sort_key=place))
     for name, (path, line) in verbs.items():
         # cyclopts wraps a path into its own CommandSpec, and has no public way to give another
-        app._commands[name] = LazyVerb(import_path=path, name=name, help=line)
+        app._commands[name] = LazyVerb(import_path=path, name=name, help=line, group=groups.get(name))

@@ -52,7 +52,7 @@ def check_disjoint(runs: StudyRuns) -> Control:
     if splits["teacher"].get("files") == splits["student"].get("files"):
         return DISJOINT.control("failed", "the manifest names the same shards for both", **numbers)
     words = ", ".join(f"{name} {_documents(split)}{_count(split)} tokens" for name, split in splits.items())
-    return DISJOINT.control("passed", f"split by document, exact duplicates dropped: {words}", **numbers)
+    return DISJOINT.control("passed", f"split by document, {_copies(runs)}: {words}", **numbers)
 
 
 def _split_of(runs: StudyRuns, teacher: str) -> object:
@@ -62,11 +62,7 @@ def _split_of(runs: StudyRuns, teacher: str) -> object:
 
 def _manifest_splits(runs: StudyRuns) -> dict[str, dict[str, object]]:
     """Teacher and student split as the data's manifest has them; empty without one."""
-    try:
-        manifest = read_json(runs.record.folder / "data" / "manifest.json")
-    except (CacheError, OSError):
-        return {}
-    splits = manifest.get("splits")
+    splits = _manifest(runs).get("splits")
     if not isinstance(splits, Mapping) or not all(
         isinstance(splits.get(s), Mapping) for s in ("teacher", "student")
     ):
@@ -76,6 +72,20 @@ def _manifest_splits(runs: StudyRuns) -> dict[str, dict[str, object]]:
                "files": [shard.get("sha256") for shard in splits[name].get("shards", ())]}
         for name in ("teacher", "student")
     }  # fmt: skip
+
+
+def _manifest(runs: StudyRuns) -> Mapping[str, object]:
+    try:
+        return read_json(runs.record.folder / "data" / "manifest.json")
+    except (CacheError, OSError):
+        return {}
+
+
+def _copies(runs: StudyRuns) -> str:
+    found = _manifest(runs).get("duplicates")
+    if not isinstance(found, Mapping):  # text of before near copies were looked for, or of a world
+        return "exact copies dropped, near ones not looked for"
+    return str(found.get("words"))
 
 
 def _documents(split: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ Text must be UTF-8; a file that is not is refused with the byte that is wrong.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,8 @@ from distillaw.quantities import did_you_mean
 SHIPPED = {"sotu": "sotu.parquet"}
 """Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""Surrogates: JSON may spell one alone, UTF-8 has no bytes for it."""
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
 _NAME_IT = "Name the one that holds the text: text_column in [data] of a file, --text-column of a command"
 
@@ -150,7 +153,12 @@ def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
             if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
                 fields = sorted(row) if isinstance(row, dict) else type(row).__name__
                 raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
-            yield row[text_column]
+            text = row[text_column]
+            if not text.isascii() and (half := _HALF.search(text)):
+                raise DataError(
+                    f"{where}: half a character (\\u{ord(half[0]):04x} without its pair) at {half.start()}"
+                )
+            yield text
 
 
 def _read_parquet(path: Path, text_column: str) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """From text to token shards: documents are split first, then the tokenizer is trained, then all is encoded.
 
 Splits are disjoint by document: a teacher is over-confident on its own training text, so students read other
-documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Exact
-duplicates are dropped before splitting, so that one text cannot stand on two sides.
+documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Copies are dropped
+before splitting, near copies across splits after it (duplicates.py), so that one text cannot stand on two sides;
+the manifest counts them.
 """
 
-import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distillaw.data import duplicates
 from distillaw.data.corpus import Reading, check_apart, read_documents
 from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
 from distillaw.data.synthetic import world_tokenizer, write_world
@@ -108,6 +110,10 @@ def prepare_data(
                 f"{folder} holds tokens made from another [data] table: {differences}. Use another study folder, or "
                 "delete this one"
             )
+        if spec.world is None and "duplicates" not in store.manifest:
+            say(
+                f"{folder}: an earlier version prepared this text; near copies across splits were not looked for"
+            )
         return store
     with saving(folder), building(folder) as part:
         _build(spec, part, say)
@@ -122,16 +128,85 @@ def _differences(old: object, new: dict) -> str:
     return ", ".join(f"{k} was {old[k]!r}, now {new[k]!r}" for k in changed)
 
 
-def _documents(spec: DataSpec) -> Iterator[str]:
-    """The corpus without exact duplicates; the same order at every call."""
-    seen: set[bytes] = set()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sorted:
+    """Which document of the corpus goes where."""
+
+    sides: np.ndarray
+    """The split of every document that is read, strings, shape (documents,); empty for one that is dropped."""
+    sizes: np.ndarray
+    """Their characters, shape (documents,)."""
+    exact: int
+    """Dropped as copies, whichever side they would have gone to."""
+    near: Counter[tuple[str, str]]
+    """Dropped as near copies: (its side, the side of the one that stays)."""
+
+    @property
+    def characters(self) -> int:
+        """Of what is kept."""
+        return int(self.sizes[self.sides != ""].sum())
+
+    @property
+    def words(self) -> str:
+        """What was dropped."""
+        return duplicates.in_words(self.exact, self.near)
+
+    def to_json(self) -> dict[str, object]:
+        """The manifest's `duplicates`."""
+        near = {
+            side: {other: self.near[side, other] for other in SPLITS if other != side}
+            for side in ("teacher", "student")
+        }
+        return {
+            "version": duplicates.VERSION, "rule": duplicates.RULE, "exact": self.exact, "near": near,
+            "characters": int(self.sizes[self.sides == ""].sum()), "words": self.words,
+        }  # fmt: skip
+
+
+def _all_documents(spec: DataSpec) -> Iterator[str]:
+    """The corpus; the same order at every call."""
     reading = Reading(text_column=spec.text_column, max_document_chars=spec.max_document_chars,
                       section_chars=spec.section_chars)  # fmt: skip
-    for text in read_documents(spec.corpus, reading):
-        digest = hashlib.sha256(text.encode()).digest()[:16]
+    return read_documents(spec.corpus, reading)
+
+
+def _documents(spec: DataSpec, sides: np.ndarray) -> Iterator[tuple[str, str]]:
+    """(text, its side) of every document that is kept."""
+    for text, side in zip(_all_documents(spec), sides, strict=True):
+        if side:
+            yield text, str(side)
+
+
+def _sort(spec: DataSpec) -> _Sorted:
+    """Read the corpus once: drop copies, give every document its side, drop near copies across sides.
+
+    Raises:
+        DataError: too few documents, or none left on a side.
+    """
+    seen: set[bytes] = set()
+    sizes, is_copy, sketches = [], [], []
+    for text in _all_documents(spec):
+        digest = duplicates.content_digest(text)
+        sizes.append(len(text))
+        is_copy.append(digest in seen)
         if digest not in seen:
             seen.add(digest)
-            yield text
+            sketches.append(duplicates.sketch(text))
+    every = np.array(sizes, dtype=np.int64)
+    originals = np.flatnonzero(~np.array(is_copy, dtype=bool))
+    sides = assign_splits(every[originals], spec)
+    gone = duplicates.drop_near_copies(np.stack(sketches), sides, "validation")
+    near = Counter((str(sides[goes]), str(sides[stays])) for goes, stays in gone.items())
+    sides[list(gone)] = ""
+    for side in ("teacher", "student"):
+        if not (sides == side).any():
+            raise DataError(
+                f"the corpus {spec.corpus!r}: every document of the {side} split nearly repeats one of another split "
+                f"({duplicates.RULE}); add text"
+            )
+    whole = np.full(len(every), "", dtype=sides.dtype)
+    whole[originals] = sides
+    return _Sorted(sides=whole, sizes=every, exact=sum(is_copy), near=near)
 
 
 def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -143,15 +218,16 @@ def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
 
 def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     say(f"reading {spec.corpus}")
-    sizes = np.array([len(text) for text in _documents(spec)], dtype=np.int64)
-    sides = assign_splits(sizes, spec)
-    tokenizer = load_tokenizer(spec.tokenizer) if spec.tokenizer else _train(spec, sides)
+    found = _sort(spec)
+    say(found.words)
+    tokenizer = load_tokenizer(spec.tokenizer) if spec.tokenizer else _train(spec, found.sides)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        say(f"tokenising {len(sizes)} documents, {format_count(float(sizes.sum()))} characters")
-        progress = Telling("tokenising", float(sizes.sum()), "characters", say)
-        splits = _encode(spec, sides, tokenizer, folder, seen=progress.add)
-    _write_manifest(spec, folder, tokenizer, splits, characters=int(sizes.sum()))
+        kept = int(np.count_nonzero(found.sides))
+        say(f"tokenising {kept} documents, {format_count(float(found.characters))} characters")
+        progress = Telling("tokenising", float(found.characters), "characters", say)
+        splits = _encode(spec, found.sides, tokenizer, folder, seen=progress.add)
+    _write_manifest(spec, folder, tokenizer, splits, characters=found.characters, copies=found.to_json())
 
 
 def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -171,6 +247,7 @@ def _write_manifest(
     splits: dict[str, dict],
     *,
     characters: int,
+    copies: Mapping[str, object] | None = None,
 ) -> None:
     name = tokenizer_hash(tokenizer)
     with saving(folder):
@@ -180,7 +257,7 @@ def _write_manifest(
         "format": FORMAT, "spec": asdict(spec), "source": spec.source,
         "tokenizer_hash": name, "vocab_size": len(tokenizer), "dtype": _dtype(tokenizer).name,
         "documents": sum(split["documents"] for split in splits.values()), "characters": characters, "splits": splits,
-        "data_hash": manifest_hash(name, splits), "files": others,
+        "data_hash": manifest_hash(name, splits), "files": others, **({"duplicates": copies} if copies else {}),
     })  # fmt: skip
 
 
@@ -196,7 +273,7 @@ def _encode(
     end = tokenizer.eos_token_id
     writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in SPLITS}
     heldout_bounds = [0]
-    documents = iter(zip(_documents(spec), sides, strict=True))
+    documents = _documents(spec, sides)
     while chunk := list(islice(documents, 64)):
         for (_, side), ids in zip(
             chunk, encode_documents(tokenizer, [text for text, _ in chunk]), strict=True
@@ -220,7 +297,7 @@ def _encode(
 def _train(spec: DataSpec, sides: np.ndarray) -> "PreTrainedTokenizerBase":
     def sample() -> Iterator[str]:
         left = TOKENIZER_SAMPLE_CHARS
-        for text, side in zip(_documents(spec), sides, strict=True):
+        for text, side in _documents(spec, sides):
             if side != "validation" and left > 0:
                 left -= len(text)
                 yield text

@@ -98,8 +98,17 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def encode_documents(tokenizer: "PreTrainedTokenizerBase", documents: list[str]) -> list[list[int]]:
-    """Token ids of each document, without special tokens; runs on all cores inside the tokenizer."""
-    encoded = tokenizer(documents, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    """Token ids of each document, without special tokens; runs on all cores inside the tokenizer.
+
+    A text that spells a special token (`<|endoftext|>`) has written characters: it does not end a document.
+    """
+    encoded = tokenizer(
+        documents,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
     return encoded["input_ids"]
 
 

@@ -22,7 +22,7 @@ from distillaw.errors import ConfigError
 from distillaw.evaluate.humaneval import check_all, pass_at_k
 from distillaw.evaluate.scores import Score, interval_of, mean_and_se
 from distillaw.evaluate.task_rows import Row, TaskRows
-from distillaw.evaluate.task_specs import TaskSpec
+from distillaw.evaluate.task_specs import JUDGES, TaskSpec
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import Telling
 
@@ -111,15 +111,18 @@ def _ask(
         from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
 
-        from distillaw.evaluate.lm_eval_parts import RememberingLM
+        from distillaw.evaluate.lm_eval_parts import RememberingLM, require_metrics, sandboxed
 
+        if "process_results" not in spec.harness:
+            require_metrics(spec.task, {each["metric"] for each in spec.harness.get("metric_list", [])})
         inner = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=way.batch)  # type: ignore[arg-type]
         lm = RememberingLM(inner, memory, name=spec.task, say=say)
-        tasks = {name: _task(spec, name, rows, way) for name in rows.test}
-        found = evaluate(
-            lm, {"tasks": tasks, "groups": {}, "group_map": {}}, bootstrap_iters=0, log_samples=True,
-            apply_chat_template=way.chat, fewshot_as_multiturn=way.chat,
-        )  # fmt: skip
+        with sandboxed(spec.task):
+            tasks = {name: _task(spec, name, rows, way) for name in rows.test}
+            found = evaluate(
+                lm, {"tasks": tasks, "groups": {}, "group_map": {}}, bootstrap_iters=0, log_samples=True,
+                apply_chat_template=way.chat, fewshot_as_multiturn=way.chat,
+            )  # fmt: skip
     assert found is not None, "one process"
     answered = [
         each
@@ -270,7 +273,7 @@ def _drop(doc: Row, results: list[str]) -> dict[str, float]:
     return {"em": float(found["em"]), "f1": float(found["f1"])}
 
 
-_JUDGES = {"mass": _mass, "drop": _drop}
+_JUDGES = dict(zip(JUDGES, (_mass, _drop), strict=True))
 
 
 @contextmanager

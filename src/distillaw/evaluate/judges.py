@@ -1,23 +1,29 @@
 """Who judges: a model behind an OpenAI-compatible URL, or one on this machine (judge_local.py). Torch-free.
 
 A judge is asked with a conversation and the verdicts it may give, and answers in words. The key of a URL comes from the
-environment, DISTILLAW_JUDGE_KEY, and is neither stored nor shown.
+environment, DISTILLAW_JUDGE_KEY, and is neither stored nor shown, nor sent to any other address: redirects are not
+followed. A server is not trusted: its whole answer has a deadline and a size, and may be garbage of any kind.
 """
 
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from distillaw.errors import ConfigError, RunError
 
 Messages = list[dict[str, str]]
 KEY = "DISTILLAW_JUDGE_KEY"
+MOST_BYTES = 4 << 20
+"""Of one answer; a verdict has a few kilobytes."""
 
 
 class Judge(Protocol):
@@ -41,7 +47,7 @@ class UrlJudge:
     """https://host/v1 or the whole .../chat/completions."""
     model: str
     timeout: float = 120.0
-    """Seconds for one answer."""
+    """Seconds for one answer, from the connection to its last byte."""
     attempts: int = 6
     """Of one question, with pauses of `pause`, twice that, ... between."""
     pause: float = 1.0
@@ -57,6 +63,7 @@ class UrlJudge:
         """Its answer.
 
         Raises:
+            ConfigError: a key that cannot be sent.
             RunError: unreachable, refusing, or answering something else than the protocol, after all attempts.
         """
         problem = ""
@@ -67,19 +74,20 @@ class UrlJudge:
                 time.sleep(wait)
             try:
                 return self._ask_once(messages)
-            except urllib.error.HTTPError as error:
+            except _RefusedError as error:
                 problem = f"HTTP {error.code} {error.reason}"
                 if error.code < 500 and error.code not in (408, 425, 429):
-                    said = error.read(300).decode(errors="replace").strip()
-                    raise RunError(
-                        f"judge {self.url}: {problem}: {said}. {self._advice(error.code)}"
-                    ) from None
+                    raise RunError(f"judge {self.url}: {problem}: {_advice(error)}") from None
+            except ConfigError:
+                raise
+            except TimeoutError:
+                problem = f"no whole answer within {self.timeout:g} s"
             except urllib.error.URLError as error:  # refused, no such host
                 problem = str(error.reason)
-            except (OSError, HTTPException) as error:  # timed out, cut off
+            except (OSError, HTTPException) as error:  # cut off
                 problem = str(error) or type(error).__name__
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                problem = f"its reply is no chat completion ({type(error).__name__} {error})"
+            except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+                problem = f"its reply is no chat completion ({type(error).__name__} {str(error)[:200]})"
         raise RunError(
             f"judge {self.url}: no answer in {self.attempts} attempts, the last: {problem}. The verdicts so far are "
             "kept; the same command continues when the judge answers again"
@@ -88,24 +96,114 @@ class UrlJudge:
     def _ask_once(self, messages: Messages) -> str:
         body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens}
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY):
+        if key := _key():
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self._endpoint(), json.dumps(body).encode(), headers, method="POST")
-        with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-            content = json.loads(reply.read())["choices"][0]["message"]["content"]
+        content = json.loads(_fetch(request, self.timeout))["choices"][0]["message"]["content"]
         if not isinstance(content, str):
             raise TypeError(f"content is {type(content).__name__}")
-        return content
+        return content.encode(errors="replace").decode()  # JSON may hold halves of characters, files may not
 
     def _endpoint(self) -> str:
         base = self.url.rstrip("/")
         return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
 
-    def _advice(self, code: int) -> str:
-        if code in (401, 403):
-            state = "set" if os.environ.get(KEY) else "not set"
-            return f"Its key is read from the environment variable {KEY}, which is {state}"
-        return "Check --judge (it ends in /v1 for most servers) and --judge-model"
+
+@dataclass(eq=False)
+class _RefusedError(Exception):
+    """An answer with a code that is no success."""
+
+    code: int
+    reason: str
+    said: str
+    location: str
+
+
+def _advice(error: _RefusedError) -> str:
+    if 300 <= error.code < 400:
+        return (
+            f"it redirects to {error.location!r}, which is not followed, since it would get the key and the answers; "
+            "if that is the judge, give it as --judge"
+        )
+    if error.code in (401, 403):
+        state = "set" if _key() else "not set"
+        return f"{error.said}. Its key is read from the environment variable {KEY}, which is {state}"
+    return f"{error.said}. Check --judge (it ends in /v1 for most servers) and --judge-model"
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes every redirect an HTTPError: urllib would repeat the key to wherever it points."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """To nowhere."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def _key() -> str | None:
+    """The key for the judge.
+
+    Raises:
+        ConfigError: it cannot stand in a header; http.client would show it while saying so.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{KEY} holds a line break or a letter that no header may hold; set it again")
+    return key or None
+
+
+def _fetch(request: urllib.request.Request, seconds: float) -> bytes:
+    """The body of the answer; in a thread, since a socket's timeout begins anew with every byte that drips.
+
+    Raises:
+        TimeoutError: not whole after `seconds`.
+        ValueError: more than MOST_BYTES.
+        OSError: no connection.
+        _RefusedError: an HTTP error, with what the server said.
+    """
+    future: Future[bytes] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(_answer(request, seconds))
+        except BaseException as error:  # whatever it is, the caller's business
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True, name="judge").start()
+    return future.result(seconds)
+
+
+def _answer(request: urllib.request.Request, seconds: float) -> bytes:
+    end = time.monotonic() + seconds
+    try:
+        with _OPENER.open(request, timeout=seconds) as reply:
+            return _read(reply, end)
+    except urllib.error.HTTPError as error:
+        with error:
+            refusal = _refusal(error)
+    raise refusal
+
+
+def _refusal(error: urllib.error.HTTPError) -> _RefusedError:
+    """Its beginning, without the key, which some servers repeat."""
+    said = error.read(1000).decode(errors="replace").strip()
+    if key := _key():
+        said = said.replace(key, "...")
+    where = str(error.headers.get("Location"))
+    return _RefusedError(error.code, str(error.reason)[:100], said[:300], where[:200])
+
+
+def _read(reply: HTTPResponse, end: float) -> bytes:
+    parts, size = [], 0
+    while part := reply.read1(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+        if time.monotonic() > end:
+            raise TimeoutError
+    return b"".join(parts)
 
 
 def make_judge(
@@ -126,6 +224,10 @@ def make_judge(
     if judge.startswith(("http://", "https://")):
         if model is None:
             raise ConfigError(f"--judge {judge}: give --judge-model NAME, the model that server should use")
+        if "@" in urlsplit(judge).netloc:
+            raise ConfigError(
+                f"--judge: a password in the URL would be stored with the verdicts; set {KEY} instead"
+            )
         return UrlJudge(url=judge, model=model, say=say)
     if "://" in judge:
         raise ConfigError(

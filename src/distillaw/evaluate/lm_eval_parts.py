@@ -7,21 +7,58 @@ function. A kill loses the chunk in work; the same evaluation continues behind i
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
+from distillaw.errors import ConfigError
 from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
 from distillaw.runs.pace import Telling
 
 CHUNK = 32
 """Requests between two writes."""
+
+
+@contextlib.contextmanager
+def sandboxed(task: str) -> Iterator[None]:
+    """Render templates as the harness does, but in jinja's sandbox: in its own environment they run any Python.
+
+    It has no hook for that, so the one environment that its `apply_template` uses is replaced for the while.
+
+    Raises:
+        ConfigError: a template is none, asks for a field that no question has, or for what is unsafe.
+    """
+    theirs = utils.env
+    utils.env = ImmutableSandboxedEnvironment(undefined=theirs.undefined, keep_trailing_newline=True)
+    utils.env.filters.update(theirs.filters)
+    try:
+        yield
+    except TemplateError as error:
+        raise ConfigError(
+            f"task {task}: a template of its file cannot be rendered: {type(error).__name__}: {error}"
+        ) from None
+    finally:
+        utils.env = theirs
+
+
+def require_metrics(task: str, names: set[str]) -> None:
+    """Refuse a metric that the harness would look for elsewhere, as a program of that name.
+
+    Raises:
+        ConfigError: it has none of that name.
+    """
+    if unknown := sorted(name for name in names if name not in metric_registry):
+        raise ConfigError(f"task {task}: lm-evaluation-harness has no metric {', '.join(unknown)}")
 
 
 class QuietTask(ConfigurableTask):

@@ -1,7 +1,8 @@
 """Which benchmarks there are, and what each asks of local files: the YAML files in tasks/, and a user's own.
 
 A file has our few keys (files and their layout, shots, metric, chance) and under `harness` what lm-evaluation-harness
-calls a task: prompt, choices, filters, metrics. Torch-free.
+calls a task: prompt, choices, filters, metrics. A task file is data: no key of it names code or another file, and its
+templates are rendered in a sandbox (lm_eval_parts.py). Torch-free.
 """
 
 import difflib
@@ -18,6 +19,13 @@ SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
 """The six benchmarks whose plain mean the reference recipe plots (recipe.md, section 9.2)."""
 CHANCES = ("choices", "majority", "mass")
 READERS = ("rows", "drop", "truthfulqa", "agieval")
+HARNESS_KEYS = (
+    "output_type", "description", "doc_to_text", "doc_to_choice", "doc_to_target", "target_delimiter",
+    "fewshot_delimiter", "gen_prefix", "generation_kwargs", "filter_list", "metric_list", "process_results",
+)  # fmt: skip
+"""Of a task of lm-evaluation-harness; its others load data sets, prompts and code from places of their own."""
+JUDGES = ("mass", "drop")
+"""What process_results may say: functions of harness.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +110,15 @@ def _read_spec(file: Path) -> TaskSpec:
             'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
         ) from None
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{file}: an alias (*name), which a few lines can blow up; write it out")
+        entries = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"{file}: {error.problem}; a task file is data, so nothing that it includes is run"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(entries, dict):
         raise ConfigError(
@@ -133,3 +148,23 @@ def _check(spec: TaskSpec, file: Path) -> None:
         raise ConfigError(
             f"{file}: {spec.shots} shots, and nowhere to take them from: files.shots or shots_from_test"
         )
+    if outside := [name for name in spec.files.values() if {"..", "/"} & set(Path(name).parts)]:
+        raise ConfigError(f"{file}: files {outside}; patterns lie below the data folder")
+    _check_harness(spec.harness, file)
+
+
+def _check_harness(harness: object, file: Path) -> None:
+    if not isinstance(harness, dict) or (unknown := sorted(map(str, harness.keys() - set(HARNESS_KEYS)))):
+        what = "not a table" if not isinstance(harness, dict) else f"unknown keys {unknown}"
+        raise ConfigError(f"{file}: harness: {what}; it may have {', '.join(HARNESS_KEYS)}")
+    if harness.get("process_results", JUDGES[0]) not in JUDGES:
+        raise ConfigError(
+            f"{file}: process_results {harness['process_results']!r}; it names one of {', '.join(JUDGES)}"
+        )
+    metrics = harness.get("metric_list", [])
+    if not isinstance(metrics, list) or not all(
+        isinstance(each, dict) and "metric" in each for each in metrics
+    ):
+        raise ConfigError(f"{file}: metric_list: a list of tables with a metric each")
+    if any("hf_evaluate" in each for each in metrics):
+        raise ConfigError(f"{file}: hf_evaluate loads a program; take a metric of lm-evaluation-harness")

@@ -14,11 +14,19 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.text import Text
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
 
 from distillaw.errors import ConfigError
 from distillaw.planning.record import budget_text
 from distillaw.quantities import power_text
+from distillaw.runs.outgoing import plain
 
 P = ParamSpec("P")
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
@@ -37,6 +45,7 @@ PAPER_SIZE = 8.0
 """Points of the text where a width is asked for and no font size."""
 _STYLE = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollars is no formula
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
@@ -127,9 +136,24 @@ def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         look = kwargs.get("look", PAGE)
         assert isinstance(look, Look)
         with mpl.rc_context(look.settings):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            _make_plain(figure)
+            return figure
 
     return drawn
+
+
+def _make_plain(figure: Figure) -> None:
+    """Names in a figure may hold what no font and no SVG can show."""
+    for text in figure.findobj(Text):
+        text.set_text(plain(text.get_text()))
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if isinstance(named := axis.get_major_formatter(), FuncFormatter):  # of names at ticks, too
+            axis.set_major_formatter(FuncFormatter(_plainly(named)))
+
+
+def _plainly(formatter: FuncFormatter) -> Callable[[float, int], str]:
+    return lambda value, place: plain(formatter(value, place))
 
 
 def new_figure(

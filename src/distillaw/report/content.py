@@ -371,6 +371,7 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("specification", f"hash {info.get('spec_hash', 'unknown')}"),
         ("created", str(info.get("created", "unknown"))),
         ("corpus", f"{data.get('corpus', 'unknown')}, {_count(data.get('documents'))} documents"),
+        ("copies", _copies(data.get("duplicates"))),
         ("tokens", _pairs({k: _count(v) for k, v in tokens.items()} if isinstance(tokens, Mapping) else None)),
         ("tokenizer", f"{data.get('tokenizer', 'unknown')}, {data.get('vocab_size', '?')} pieces"),
         ("held out", f"{_count(data.get('heldout_documents'))} documents, "
@@ -383,6 +384,10 @@ def provenance(record: StudyRecord) -> list[tuple[str, str]]:
 
 def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "unknown")
+
+
+def _copies(found: object) -> str:
+    return str(found.get("words")) if isinstance(found, Mapping) else "near ones not looked for"
 
 
 def _pairs(value: object) -> str:

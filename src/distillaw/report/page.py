@@ -11,6 +11,7 @@ from distillaw.figures.files import FORMATS, checked_format, save_all
 from distillaw.report.content import Table, typeset
 from distillaw.report.picture import Picture
 from distillaw.runs.files import write_text
+from distillaw.runs.outgoing import plain
 from distillaw.runs.places import check_file
 from distillaw.version import __version__
 
@@ -83,9 +84,10 @@ def render_page(template: str, **context: object) -> str:
     )  # fmt: skip
     environment.filters["typeset"] = _typeset_html
     css, *scripts = (_template_text(name) for name in ("report.css", *SCRIPTS))
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         version=__version__, css=css, js="\n".join(scripts), **context
     )
+    return plain(page)
 
 
 def _template_text(name: str) -> str:

@@ -234,6 +234,7 @@ def write_study(
         "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
         "data": {
             "corpus": spec.data.source, "documents": manifest["documents"], "characters": manifest["characters"],
+            "duplicates": manifest.get("duplicates"),
             "tokens": {name: split["tokens"] for name, split in splits.items()},
             "tokenizer": _tokenizer_in_words(spec),
             "vocab_size": manifest["vocab_size"], "data_hash": store.data_hash,
@@ -261,7 +262,10 @@ def _versions(*packages: str) -> dict[str, str]:
     return found
 
 
-_NEEDED = {"train": ("torch", "transformers", "tokenizers", "pyarrow"), "report": ("jinja2", "matplotlib")}
+_NEEDED = {
+    "train": ("torch", "transformers", "tokenizers", "pyarrow", "rensa"),
+    "report": ("jinja2", "matplotlib"),
+}
 
 
 def require_trainable() -> None:

@@ -1,7 +1,5 @@
 """The two sheets: `kernel.svg` and `mapping.svg` with their tables as CSV. Matplotlib is imported when one is drawn."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.runs.files import write_text
+from distillaw.runs.outgoing import csv_text
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -140,10 +139,5 @@ def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
-    text = io.StringIO()
-    table = list(rows)
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows))
     return path

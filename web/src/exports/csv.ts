@@ -8,7 +8,8 @@ type Cell = string | number | boolean | null;
 
 function csv(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const cell = (x: Cell) => {
-    const text = x === null ? "" : String(x);
+    const shown = x === null ? "" : String(x);
+    const text = typeof x === "string" && /^\s*[=+\-@]/.test(shown) ? `'${shown}` : shown; // no formula for a spreadsheet
     return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";

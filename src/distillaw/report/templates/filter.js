@@ -51,7 +51,8 @@ for (const table of document.querySelectorAll("table[data-facets]")) {
   const value = (cell) => {
     // full precision where the page rounds
     const text = shown(cell) && cell.classList.contains("number") ? (cell.dataset.sort ?? shown(cell)) : shown(cell);
-    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    const safe = /^\s*[=+\-@]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text; // no formula for a spreadsheet
+    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   save.onclick = () => {
     const quoted = heads.map((head) => (/[",]/.test(head) ? `"${head}"` : head));
