@@ -5,7 +5,6 @@
 What each model type means is in config_models.py; what cannot be counted exactly is refused.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from distillaw.accounting.config_fields import ConfigFields
 from distillaw.accounting.config_models import READERS
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import parse_json, read_text
 
 
 def read_architecture(path: Path | str) -> Architecture:
@@ -25,7 +25,7 @@ def read_architecture(path: Path | str) -> Architecture:
     file = Path(path)
     file = file / "config.json" if file.is_dir() else file
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(read_text(file))
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); give a config.json or its folder"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import ConfigError
+from distillaw.runs.reading import read_text
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
@@ -101,7 +102,7 @@ def _read_spec(file: Path) -> TaskSpec:
             'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
         ) from None
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(entries, dict):

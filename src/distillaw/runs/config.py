@@ -7,7 +7,6 @@ out whole.
 import dataclasses
 import json
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
+from distillaw.runs.reading import parse_toml, read_text
 
 T = TypeVar("T")
 
@@ -27,15 +27,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: missing, not UTF-8, or not TOML (line and column named).
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(read_text(path))
     except FileNotFoundError:
         near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.toml")))
         raise ConfigError(f"{path}: no such file{near}; give a TOML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder; give the TOML file that describes what is to be run") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     if not table:
         raise ConfigError(

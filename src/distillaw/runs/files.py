@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from distillaw.errors import CacheError, RunError
+from distillaw.runs.reading import parse_json, read_text
 
 
 @contextlib.contextmanager
@@ -118,7 +119,7 @@ def read_json(path: Path) -> dict[str, object]:
         CacheError: missing, unreadable, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_text(path))
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -133,9 +134,9 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             break
     return rows
