@@ -58,7 +58,7 @@ def architecture_from_config(config: Mapping[str, object], *, source: str = "con
             "Save its text_config as a file of its own to count the language part"
         )
     kind = config.get("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         known = ", ".join(sorted(READERS))
         raise ConfigError(
             f"{source}: model_type {kind!r} is not known{did_you_mean(str(kind), READERS)}. "

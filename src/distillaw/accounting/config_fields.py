@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
 
-
 _MOST, _MOST_LAYERS = 10**12, 10**5
 
 

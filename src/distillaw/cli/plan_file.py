@@ -18,6 +18,7 @@ from cyclopts.config import Dict
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.config import MOST_ENTRIES
 from distillaw.runs.reading import parse_toml, read_text
 
 VERB = "plan"
@@ -56,7 +57,7 @@ def _read(path: Path, options: set[str]) -> Mapping[str, object]:
                 "`distillaw plan` without the dashes before them"
             )
         each = value if isinstance(value, list) else [value]
-        if not each or not all(isinstance(one, str | int | float) for one in each):
+        if not 0 < len(each) <= MOST_ENTRIES or not all(isinstance(one, str | int | float) for one in each):
             raise ConfigError(
                 f"--question {path}: {key} = {value!r}: write a text, a number, true or false, or a list of these"
             )

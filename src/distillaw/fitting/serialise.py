@@ -18,6 +18,8 @@ from distillaw.runs.reading import parse_json, read_text
 
 FORMAT = "distillaw-fit"
 VERSION = 1
+_FAR = 1e4
+"""Parameters are logarithms and exponents; the bounds of every fit lie far inside."""
 _PLAIN = ("family", "remedy", "nobs", "ngroups", "objective", "delta", "level", "noise", "condition_number",
           "solver_disagreement", "seconds", "seed")  # fmt: skip
 
@@ -154,8 +156,8 @@ def _curve_from_json(document: Mapping | None) -> Curve | None:
     form = document["form"]
     if form not in COEFFICIENTS or len(theta) != (2 if form == "capacity-gap" else 9 if form in FREE else 6):
         raise ValueError(f"{len(theta)} parameters of the form {document['form']!r:.60}")
-    if not (np.isfinite(theta).all() and np.isfinite(replicates).all()):
-        raise ValueError("a parameter is not finite")
+    if not all((np.abs(values) < _FAR).all() for values in (theta, replicates)):
+        raise ValueError(f"a parameter is not finite, or beyond {_FAR:g}")
     return Curve(
         form=document["form"],
         theta=theta,

@@ -18,6 +18,10 @@ from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.reading import parse_toml, read_text
 
 T = TypeVar("T")
+MOST_ENTRIES = 1000
+"""Of a list. Each is trained, drawn or asked for by somebody; a longer one is a slip."""
+_LARGEST = 10**18
+"""Of a whole number: beyond it neither arrays nor disks count."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -128,6 +132,8 @@ def _convert(kind: Any, value: object, where: str) -> Any:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
+        if len(value) > MOST_ENTRIES:
+            raise ConfigError(f"{where}: {len(value):,} entries; at most {MOST_ENTRIES:,} are taken")
         return tuple(_convert(item, entry, where) for entry in value)
     if kind is str and isinstance(value, str):
         return value
@@ -139,11 +145,13 @@ def _convert(kind: Any, value: object, where: str) -> Any:
 
 
 def _number(kind: type, value: float | str, where: str) -> float | int:
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ConfigError(f"{where}: {value!r} is beyond {_LARGEST:g}")
     number = float(value) if isinstance(value, int | float) else parse_count(value, name=where)
     if not math.isfinite(number):
         raise ConfigError(f"{where}: {value!r} is not a finite number")
     if kind is float:
         return number
-    if number != round(number):
-        raise ConfigError(f"{where}: expected a whole number, got {value!r}")
+    if number != round(number) or abs(number) > _LARGEST:
+        raise ConfigError(f"{where}: expected a whole number of at most {_LARGEST:g}, got {value!r}")
     return round(number)

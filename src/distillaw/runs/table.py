@@ -168,14 +168,18 @@ def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, list[Any]]:
 
 
 def _plain_numbers(path: Path) -> dict[str, np.ndarray] | None:
-    """Columns of a large CSV or Parquet file that holds nothing but numbers; None where it must be read cell by cell."""
+    """Columns of a large CSV or Parquet file of numbers alone; None where it must be read cell by cell."""
     kind = path.suffix.lower()
     if kind not in (".csv", ".tsv", ".parquet") or not path.is_file() or path.stat().st_size < _LARGE:
         return None
     if kind == ".parquet":
         table = _parquet_table(path)
         numeric = all(str(kind).startswith(("int", "uint", "float", "double")) for kind in table.schema.types)
-        return {n: table.column(n).to_numpy().astype(np.float64) for n in table.column_names} if numeric else None
+        return (
+            {n: table.column(n).to_numpy().astype(np.float64) for n in table.column_names}
+            if numeric
+            else None
+        )
     with path.open(encoding="utf-8-sig", newline="") as file, contextlib.suppress(ValueError, csv.Error):
         first = file.readline()
         delimiter = _delimiter(first, path)

@@ -79,7 +79,7 @@ def _from_database(file: Path) -> tuple[Rows, Rows, list[Path]]:
             _require_tables(file, base)
             metrics = [dict(row) for row in base.execute("SELECT * FROM metrics ORDER BY id")]
             configs = [dict(row) for row in base.execute("SELECT * FROM configs")]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a trackio database that can be read ({error})") from None
     return metrics, configs, [file, journal] if pending else [file]
 
