@@ -9,19 +9,26 @@ from cyclopts import App
 from distillaw.cli.app import app
 
 NUMBERS = (
-    "0", "-1", "-0.0", "1", "2", "1e308", "1e-308", "1e309", "1e400", "5e-324", "1e-400", "nan", "inf", "-inf", "Infinity",
-    "1" * 5000, "9" * 400, "0x10", "1_000", "1__0", "\u0661\u0662\u0663", "1,5", "1,000,0", "1e99999999999", "1e5e5", "1B2",
+    "0", "-1", "-0.0", "1", "2", "1e308", "1e-308", "1e309", "1e400", "5e-324", "1e-400", "nan", "inf", "-inf",
+    "Infinity",
+    "1" * 5000, "9" * 400, "0x10", "1_000", "1__0", "\u0661\u0662\u0663", "1,5", "1,000,0", "1e99999999999", "1e5e5",
+    "1B2",
     "9007199254740993", "99999999999999999999999", "0.1", "1/0", "true", "null", "-5B", "1e12", "1e15", "1e18", "1e21",
-    "1e30", "1e100", "1e-5", "1e-30", "0.5", "0.999999999", "1.0000001", "3.7", "300M", "20B", "20k", "7", "1000000000",
+    "1e30", "1e100", "1e-5", "1e-30", "0.5", "0.999999999", "1.0000001", "3.7", "300M", "20B", "20k", "7",
+    "1000000000",
 )  # fmt: skip
 WORDS = (
-    "", " ", "-", "--", "=", "a=b", "a=b=c", "=1", ",", ",,", "1,2,3", "1M@2M", "@", "1M@", ":", "x" * 10_000, "x" * 200,
-    "\udcff", "\x1b[31mred", "two\nlines", "{}", "[]", "$(x)", "../../x", "/dev/null", "/dev/zero", "/", ".", "~", "*", "?",
-    "\U0001f600", "\u202eabc", "{{ x }}", "%s", "{0}", "pipe", "folder", "loop", "missing", "broken.json", "http://", "hub:",
+    "", " ", "-", "--", "=", "a=b", "a=b=c", "=1", ",", ",,", "1,2,3", "1M@2M", "@", "1M@", ":", "x" * 10_000,
+    "x" * 200,
+    "\udcff", "\x1b[31mred", "two\nlines", "{}", "[]", "$(x)", "../../x", "/dev/null", "/dev/zero", "/", ".", "~",
+    "*", "?",
+    "\U0001f600", "\u202eabc", "{{ x }}", "%s", "{0}", "pipe", "folder", "loop", "missing", "broken.json", "http://",
+    "hub:",
     "mix:", "mix:0.5*a+0.5*b", "1e400*text.txt", "oracle:window=2", "none", "all", "last", "auto",
 )  # fmt: skip
 COUNTS = ("300M", "1B", "3B", "6B", "20B", "0.1M", "50k", "1e9", "2e20", "1e18", "128", "1000")
-FILES = ("runs.csv", "law.json", "study.toml", "study", "config.json", "text.txt", "question.toml", "world.toml", "folder",
+FILES = ("runs.csv", "law.json", "study.toml", "study", "config.json", "text.txt", "question.toml", "world.toml",
+    "folder",
          "missing", "empty.csv", "broken.toml", "broken.json", "pipe", "pipe.csv", "pipe.toml", "loop", "settle.toml",
          "/dev/zero", "/dev/null", "images.toml", "run.toml", "pipes", "x" * 300)  # fmt: skip
 MEANT: dict[str, tuple[str, ...]] = {
@@ -31,11 +38,15 @@ MEANT: dict[str, tuple[str, ...]] = {
     "columns": ("params=params,tokens=tokens,loss=loss", "params=N", "loss=loss,loss=params"),
     "where": ("params=1e8", "loss=*", "x=1"), "text": ("text.txt", "runs.csv", "pipes"), "group": ("none", "params"),
     "corpus": ("text.txt", "sotu", "pipes", "folder"), "cells": ("params=1M,tokens=1M", "params=1e8,tokens=1e10"),
-    "kind": ("supervised", "isoflop-students", "teacher-choice", "gain"), "world": ("hmm", "ngram", "grammar", "world.toml"),
-    "level": ("0.9", "0.5"), "priors": ("auto", "none"), "students": ("0.2M,0.4M", "0.5,1"), "teachers": ("1M", "0.3M,0.6M"),
+    "kind": ("supervised", "isoflop-students", "teacher-choice", "gain"), "world": ("hmm", "ngram", "grammar",
+    "world.toml"),
+    "level": ("0.9", "0.5"), "priors": ("auto", "none"), "students": ("0.2M,0.4M", "0.5,1"), "teachers": ("1M",
+    "0.3M,0.6M"),
     "delta": ("auto", "1e-3"), "unit": ("nats", "bits"), "size": ("5x9", "7"), "set": ("params=1e8", "lambda=1"),
-    "name": ("busbridge2025", "law.json", "x"), "shell": ("bash", "zsh"), "study": ("study.toml", "study", "folder", "pipe.toml"),
-    "cache_scheme": ("top-k", "full"), "keep": ("0.5", "100"), "rates": ("1e-3", "1e-3,3e-3"), "at": ("last", "all", "1B,2B"),
+    "name": ("busbridge2025", "law.json", "x"), "shell": ("bash", "zsh"), "study": ("study.toml", "study", "folder",
+    "pipe.toml"),
+    "cache_scheme": ("top-k", "full"), "keep": ("0.5", "100"), "rates": ("1e-3", "1e-3,3e-3"), "at": ("last", "all",
+    "1B,2B"),
     "noise": ("0.003",), "margin": ("0.01",), "budget": ("1e18", "20%"), "question": ("question.toml", "pipe.toml"),
     "config": ("config.json", "folder", "pipe.json"), "against": ("pretrain", "text.txt"), "mfu": ("0.4", "0.9"),
 }  # fmt: skip
@@ -43,7 +54,8 @@ MEANT: dict[str, tuple[str, ...]] = {
 
 TRAINS = {
     ("study", "run"): {"study": ("broken.toml", "pipe.toml", "missing", "folder")}, ("train",): {}, ("distil",): {},
-    ("recipe", "minima"): {}, ("branch",): {}, ("settle",): {}, ("large-batch", "run"): {}, ("instruct", "generate"): {},
+    ("recipe", "minima"): {}, ("branch",): {}, ("settle",): {}, ("large-batch", "run"): {}, ("instruct",
+    "generate"): {},
     ("study", "new"): {}, ("report",): {"study": ("folder", "missing", "pipe")}, ("page",): {}, ("prune",): {},
 }  # fmt: skip
 """Commands that would work for minutes with good input, and what they may be given instead."""

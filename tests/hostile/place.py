@@ -115,7 +115,8 @@ def run_toml(corpus: str = "missing.txt") -> str:
 def lay_out(folder: Path) -> None:
     """Write all of them."""
     texts = {
-        "runs.csv": csv_of(table_of_runs()), "text.txt": "To be, or not to be. " * 400, "empty.csv": "", "empty.toml": "",
+        "runs.csv": csv_of(table_of_runs()), "text.txt": "To be, or not to be. " * 400, "empty.csv": "",
+        "empty.toml": "",
         "broken.toml": "x = [", "broken.json": "{", "study.toml": STUDY, "settle.toml": SETTLE, "world.toml": WORLD,
         "question.toml": QUESTION, "config.json": json.dumps(CONFIG), "run.toml": run_toml(), "images.toml": IMAGES,
     }  # fmt: skip

@@ -126,8 +126,8 @@ def read_numbers(
         i = int(np.flatnonzero(bad)[0])
         more = f" ({int(bad.sum()) - 1} more like it)" if bad.sum() > 1 else ""
         raise DataError(
-            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite (below {LARGEST:g}){more}. "
-            f"Correct or remove that row"
+            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite (below {LARGEST:g})"
+            f"{more}. Correct or remove that row"
         )
     return values
 
