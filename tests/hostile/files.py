@@ -474,8 +474,7 @@ def _models(folder: Path, out: Path, chance: random.Random) -> Iterator[tuple[st
         model = Path(shutil.copytree(good, out / f"template-{name}"))
         file = out / f"{name}.jinja"
         file.write_text(template)
-        yield "template", _line(commands[2].replace("minichat", "FILE"), file)[:2] + [str(good)] + _line(
-            commands[2].replace("minichat", str(file)), good)[3:]  # fmt: skip
+        yield "template", _line(commands[2].replace("minichat", str(file)), good)
         (model / "chat_template.jinja").write_text(template)
         yield "template", [w for w in _line(commands[2], model) if w not in ("--template", "minichat")]
     (out / "endless.jsonl").write_text('{"messages": ' + "[" * 100_000 + "\n")

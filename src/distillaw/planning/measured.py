@@ -204,14 +204,13 @@ class MeasuredGain:
 
 def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
     """The arms of the student size nearest to the target (within 25 %), the one without a teacher first."""
-    sizes = {run.params for run in record.students if is_near(run.params, student_params)}
+    sizes = [size for size in record.students_by_size if is_near(size, student_params)]
     if not sizes:
         return []
     size = min(sizes, key=lambda n: abs(math.log(n / student_params)))
     found: dict[str, dict[int, dict[int, Run]]] = {}
-    for run in record.students:
-        if run.params == size:
-            found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
+    for run in record.students_by_size[size]:
+        found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
     order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
     return [
         Arm(name=teacher_name(record, t) if t else ALONE, teacher=_teacher(record, t, found[t]),
@@ -268,15 +267,10 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     Branches of one trunk share their luck, so each student size contributes one cell, the one nearest in
     tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study.
     """
-    cells: dict[int, dict[int, dict[tuple[str, int], Run]]] = {}
-    for run in record.students:
-        cells.setdefault(run.params, {}).setdefault(run.tokens, {})[run.teacher_run or "", run.seed] = run
     nearest = {}
-    for size, budgets in cells.items():
-        repeated = [b for b, cell in budgets.items() if seed_noise([_losses(cell)])[1] > 0]
-        if repeated:
-            budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
-            nearest[size, budget] = budgets[budget]
+    for size, repeated in record.repeated_budgets.items():
+        budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
+        nearest[size, budget] = record.student_cells[size][budget]
     own = [
         cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)
     ]
@@ -285,9 +279,7 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
         if dof >= needed:
             pure = max(variance - _document_part(used), LEAST_SEED_SHARE * variance)
             return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source)
-    variance, dof = seed_noise(
-        [_losses(c) for budgets in cells.values() for c in budgets.values()], paired=False
-    )
+    variance, dof = record.arm_noise
     if dof:
         return SeedNoise(sd=math.sqrt(variance), seen=math.sqrt(variance), dof=dof, source="arm")
     sd = ASSUMED_SEED_SD * loss
