@@ -106,8 +106,8 @@ def run(call: Callable[[], object]) -> int:
 
 def _fault(error: Exception) -> str:
     """A line for what nobody foresaw: what, where, and how to see the rest."""
-    if isinstance(error, ImportError) and "cannot allocate memory" in str(error).lower():
-        return f"out of memory while loading a library ({error}); {_SMALLER}"
+    if isinstance(error, ImportError) and any(words in str(error) for words in _UNLOADED):
+        return f"out of memory while loading a library; {_SMALLER}"
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "distillaw" in frame.filename]
     where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
     return (
@@ -116,6 +116,8 @@ def _fault(error: Exception) -> str:
     )
 
 
+_UNLOADED = ("failed to map segment", "annot allocate memory", "cannot apply additional memory protection")
+"""How the loader says that there is no room for a library."""
 _SMALLER = "free some, raise the limit (ulimit -v), or ask for less at once"
 
 

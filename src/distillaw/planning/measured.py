@@ -204,7 +204,10 @@ class MeasuredGain:
 
 def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
     """The arms of the student size nearest to the target (within 25 %), the one without a teacher first."""
-    sizes = [size for size in record.students_by_size if is_near(size, student_params)]
+    if student_params in record.students_by_size:
+        sizes = [int(student_params)]
+    else:
+        sizes = [size for size in record.students_by_size if is_near(size, student_params)]
     if not sizes:
         return []
     size = min(sizes, key=lambda n: abs(math.log(n / student_params)))
@@ -235,6 +238,8 @@ def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mappin
 
 
 def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
+    if not teacher_run:
+        return math.inf
     if teacher_run in record.teachers:
         return record.teachers[teacher_run].loss
     losses = [run.number("teacher_loss") for run in record.students if run.teacher_run == teacher_run]
