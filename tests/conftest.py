@@ -10,6 +10,9 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault(
+    "DISTILLAW_TRACEBACK", "1"
+)  # a fault nobody foresaw is an error of the test, not a line
 
 import pytest
 

@@ -9,6 +9,11 @@ def main() -> None:
         from distillaw.cli.app import main as command_line
 
         command_line()
+    except MemoryError:
+        sys.stderr.write(
+            "distillaw: out of memory before it began; free some, or raise the limit (ulimit -v)\n"
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: nothing was started\n")
         sys.exit(130)

@@ -6,10 +6,13 @@ Counts are plain floats or ints inside the package; this file is the only place 
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable
 
 from distillaw.errors import ConfigError
 
+LARGEST = 1e36
+"""No count of parameters, tokens or FLOP comes near; products of some of them stay finite."""
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 _NUMBER = re.compile(
     r"^\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+))(?:e([+-]?\d{1,9}))?\s*([kmbt]?)\s*$", re.IGNORECASE
@@ -34,7 +37,7 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
     if isinstance(text, bool):
         raise ConfigError(f"{name}: got {text!r}; write a number such as 300M, 1.82B or 1e21")
     if isinstance(text, int | float):
-        value = float(text)
+        value = float(text) if abs(text) <= sys.float_info.max else math.inf
     else:
         match = _NUMBER.match(text.replace(",", "") if _THOUSANDS.match(text) else text)
         if match is None:
@@ -46,6 +49,8 @@ def parse_count(text: str | float, *, name: str = "number") -> float:
         value = float(f"{match[1]}e{int(match[2] or 0) + _POWERS[match[3].lower()]}")
     if not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name}: got {text!r}; it must be positive and finite, e.g. 300M or 1e21")
+    if not 1 / LARGEST <= value <= LARGEST:
+        raise ConfigError(f"{name}: got {text!r}; nothing here is beyond {LARGEST:g} or below its inverse")
     return value
 
 

@@ -1,7 +1,9 @@
 """What goes where, and how it looks: terminals of several widths, pipes, log files, --quiet and --json."""
 
 import json
+import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -210,3 +212,14 @@ def test_names_move_no_cursor_and_set_no_title():
     shown = in_terminal(*PLAN, "--teacher", name, "--quiet")
     assert "\\x1b]0;own\\x07b\\x9b2J" in shown
     assert not {"\x1b]", "\x07", "\x9b"} & {shown[i : i + n] for i in range(len(shown)) for n in (1, 2)}
+
+
+def test_too_little_memory_is_one_line():
+    limit = (60 << 20, 60 << 20)
+    done = subprocess.run(
+        [sys.executable, "-m", "distillaw", "plan", "--student", "300M", "--tokens", "6B"], capture_output=True,
+        text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DISTILLAW_TRACEBACK": ""},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("distillaw: out of memory") and done.stderr.count("\n") == 1, done.stderr

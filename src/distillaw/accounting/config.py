@@ -5,7 +5,6 @@
 What each model type means is in config_models.py; what cannot be counted exactly is refused.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from distillaw.accounting.config_fields import ConfigFields
 from distillaw.accounting.config_models import READERS
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import parse_json, read_text
 
 
 def read_architecture(path: Path | str) -> Architecture:
@@ -25,7 +25,7 @@ def read_architecture(path: Path | str) -> Architecture:
     file = Path(path)
     file = file / "config.json" if file.is_dir() else file
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(read_text(file))
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be read ({error.strerror}); give a config.json or its folder"
@@ -58,7 +58,7 @@ def architecture_from_config(config: Mapping[str, object], *, source: str = "con
             "Save its text_config as a file of its own to count the language part"
         )
     kind = config.get("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         known = ", ".join(sorted(READERS))
         raise ConfigError(
             f"{source}: model_type {kind!r} is not known{did_you_mean(str(kind), READERS)}. "

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from distillaw.errors import ConfigError
 
+_MOST, _MOST_LAYERS = 10**12, 10**5
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigFields:
@@ -28,6 +30,9 @@ class ConfigFields:
             )
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{self.source}: {key} = {value!r}; it must be a whole number of at least 1")
+        most = _MOST_LAYERS if "layer" in key else _MOST
+        if value > most:
+            raise ConfigError(f"{self.source}: {key} = {value!r}; no model has more than {most:,}")
         return value
 
     def optional_count(self, key: str, default: int | None = None) -> int | None:

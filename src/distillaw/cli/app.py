@@ -8,14 +8,17 @@ A verb is named by its import path, so that `--help` and a plan import nothing h
 
 import errno
 import json
+import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
-from distillaw.cli.folding import write_for_people, write_whole
+from distillaw.cli.folding import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.usage import usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
@@ -49,7 +52,21 @@ add_verbs(app, VERBS)
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object with the schema version first, at full float precision."""
     document = {"schema_version": SCHEMA_VERSION, **answer}
-    write_whole(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False)
+    except (
+        ValueError
+    ):  # JSON has no infinity; what is not a number is null, and other programs can read the rest
+        text = json.dumps(_without_infinities(document), indent=2, allow_nan=False)
+    write_whole(text + "\n")
+
+
+def _without_infinities(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_infinities(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run(call: Callable[[], object]) -> int:
@@ -68,20 +85,43 @@ def run(call: Callable[[], object]) -> int:
         if isinstance(ended.__context__, BrokenPipeError):
             return 0
         raise
-    except OSError as error:
-        unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
-        what = OSError(f"standard output cannot be written: {error.strerror}") if unnamed else error
-        return _complain(what, 1)
     except DistillawError as error:
         return _complain(error, 1)
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
+        where = "standard output cannot be written" if unnamed else error.filename
+        return _complain(f"{where}: {error.strerror}" if where else error, 1)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: finished work is kept; the same command continues\n")
         return 130
+    except MemoryError as error:
+        return _complain(f"out of memory{f' ({error})' if str(error) else ''}; {_SMALLER}", 1)
+    except Exception as error:
+        if os.environ.get("DISTILLAW_TRACEBACK"):
+            raise
+        return _complain(_fault(error), 1)
     return result if isinstance(result, int) else 0
 
 
+def _fault(error: Exception) -> str:
+    """A line for what nobody foresaw: what, where, and how to see the rest."""
+    if isinstance(error, ImportError) and any(words in str(error) for words in _UNLOADED):
+        return f"out of memory while loading a library; {_SMALLER}"
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "distillaw" in frame.filename]
+    where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    return (
+        f"a fault of distillaw{where}: {type(error).__name__}: {error}. Please report it with this command; "
+        "DISTILLAW_TRACEBACK=1 shows all of it"
+    )
+
+
+_UNLOADED = ("failed to map segment", "annot allocate memory", "cannot apply additional memory protection")
+"""How the loader says that there is no room for a library."""
+_SMALLER = "free some, raise the limit (ulimit -v), or ask for less at once"
+
+
 def _complain(error: object, code: int) -> int:
-    sys.stderr.write(f"distillaw: {error}\n")
+    sys.stderr.write(f"distillaw: {plain_line(str(error), keep_lines=code != 2)}\n")
     return code
 
 
@@ -93,7 +133,7 @@ def warn_in_one_line(*, quiet: bool) -> None:
         if not issubclass(category, DistillawWarning):
             otherwise(message, category, *place, **more)
         elif not quiet:
-            sys.stderr.write(f"warning: {message}\n")
+            sys.stderr.write(f"warning: {plain_line(str(message))}\n")
 
     warnings.showwarning = show
 

@@ -10,6 +10,7 @@ from distillaw.quantities import parse_count
 Count: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """A number as typed; a negative one reaches `parse_count`, which says what is wrong with it."""
 
+_MOST_RATES = 100
 _LARGEST = 1e12
 """No dimension of a model is larger; beyond 2**53 a float is no exact count."""
 
@@ -31,6 +32,8 @@ def optional_count(text: str | None, *, name: str) -> float | None:
 
 def peak_rates(text: str) -> tuple[float, ...]:
     """Peak learning rates such as 3e-4,1e-3; who takes them says which are possible."""
+    if text.count(",") >= _MOST_RATES:
+        raise ConfigError(f"--rates: {text.count(',') + 1:,} rates; at most {_MOST_RATES} are tried")
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

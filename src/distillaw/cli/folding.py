@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import textwrap
+import unicodedata
 
 from distillaw.runs.outgoing import plain
 
@@ -94,6 +95,32 @@ class FoldedOutput(PlainOutput):
             begun, self._begun = self._begun, ""
             super().write(begun)
         super().flush()
+
+
+def plain_line(message: str, *, keep_lines: bool = False) -> str:
+    """A message as it may stand in a terminal, whatever names and values it quotes.
+
+    Control and other invisible characters are escaped, words of thousands of characters and long lists are cut in the
+    middle; `keep_lines` leaves line ends.
+    """
+    if not keep_lines:
+        message = " ".join(message.split("\n"))
+    message = re.sub(r"\S+", lambda word: _cut(word[0], _LONGEST_WORD), message)
+    message = _cut(message, _LONGEST_MESSAGE)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode()
+        for c in message
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} ... {text[-most // 5 :]} ({len(text):,} characters)"
+
+
+_LONGEST_WORD = 400
+_LONGEST_MESSAGE = 1200
 
 
 def fold(line: str, width: int) -> str:

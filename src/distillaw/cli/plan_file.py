@@ -9,7 +9,6 @@ Keys are the options' names. What is typed beside the file wins: one option over
 budget of the file, whatever its kind.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from cyclopts.config import Dict
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.config import MOST_ENTRIES
+from distillaw.runs.reading import parse_toml, read_text
 
 VERB = "plan"
 _TABLE = "plan"
@@ -56,7 +57,7 @@ def _read(path: Path, options: set[str]) -> Mapping[str, object]:
                 "`distillaw plan` without the dashes before them"
             )
         each = value if isinstance(value, list) else [value]
-        if not each or not all(isinstance(one, str | int | float) for one in each):
+        if not 0 < len(each) <= MOST_ENTRIES or not all(isinstance(one, str | int | float) for one in each):
             raise ConfigError(
                 f"--question {path}: {key} = {value!r}: write a text, a number, true or false, or a list of these"
             )
@@ -65,10 +66,10 @@ def _read(path: Path, options: set[str]) -> Mapping[str, object]:
 
 def _table(path: Path) -> dict[str, object]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = parse_toml(read_text(path))
     except OSError as error:
         raise ConfigError(f"--question {path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"--question {path}: no TOML: {error}") from None
     given = tables.get(_TABLE)
     if len(tables) != 1 or not isinstance(given, dict):

@@ -179,6 +179,10 @@ def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
     for j in range(lengths.pop()):
         size = parse_count(params[j], name="--teacher-params") if params else None
         loss = losses[j] if losses else None
+        if size is None and loss is None:
+            raise ConfigError(
+                "--teacher-tokens: they say nothing of a teacher alone; add --teacher-params or --teacher-loss"
+            )
         name = f"{format_count(size)} teacher" if size else f"teacher of loss {loss:g}"
         found.append(
             Teacher(name=name, params=size, loss=loss, exists=not asked.train_teacher,

@@ -4,7 +4,6 @@ A document is the unit of everything later: splits never cut one, held-out error
 Text must be UTF-8; a file that is not is refused with the byte that is wrong.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from distillaw.data.mixture import PREFIX, interleave, parse_mixture
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import parse_json, read_bytes, require_file
 
 SHIPPED = {"sotu": "sotu.parquet"}
 """Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""
@@ -120,7 +120,7 @@ def _raw_documents(corpus: str, text_column: str) -> Iterator[str]:
 
 def _read_file(path: Path, text_column: str) -> Iterator[str]:
     if path.suffix == ".txt":
-        yield _decode(path.read_bytes(), str(path))
+        yield _decode(read_bytes(path), str(path))
     elif path.suffix == ".jsonl":
         yield from _read_jsonl(path, text_column)
     elif path.suffix == ".parquet":
@@ -140,16 +140,16 @@ def _decode(raw: bytes, where: str) -> str:
 
 
 def _read_jsonl(path: Path, text_column: str) -> Iterator[str]:
-    with path.open("rb") as stream:
+    with require_file(path).open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             where = f"{path}, line {number}"
             line = _decode(raw, where).strip()
             if not line:
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not JSON ({error.msg})") from None
+                row = parse_json(line)
+            except ValueError as error:
+                raise DataError(f"{where}: not JSON ({error})") from None
             if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
                 fields = sorted(row) if isinstance(row, dict) else type(row).__name__
                 raise DataError(f"{where}: no text field {text_column!r}; found {fields}. {_NAME_IT}")
@@ -168,7 +168,7 @@ def _read_parquet(path: Path, text_column: str) -> Iterator[str]:
     except ImportError:
         raise ConfigError(f'{path}: reading Parquet needs pyarrow: pip install "distillaw[train]"') from None
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(require_file(path))
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     if text_column not in file.schema_arrow.names:

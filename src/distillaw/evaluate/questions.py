@@ -5,7 +5,6 @@ bench, MT-Bench, MT-Bench-ZH). Prompts: FastChat's judge_prompts.jsonl; without 
 the same names and placeholders (Zheng et al. 2023, arXiv:2306.05685, for the idea; the words are ours).
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.runs.files import content_hash
+from distillaw.runs.reading import parse_json, read_text
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
 """Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""
@@ -125,11 +125,11 @@ def _lines(file: Path, what: str):
         raise ConfigError(
             f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)"
         )
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):

@@ -18,6 +18,7 @@ from typing import Any
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.task_specs import TaskSpec
 from distillaw.runs.files import content_hash
+from distillaw.runs.reading import parse_json, read_bytes, read_text
 
 Row = dict[str, Any]
 
@@ -202,21 +203,21 @@ def _majority(
 
 def _rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
     """Rows of .jsonl, .json (a list, or an object with `examples`) and .csv, packed by gzip or not."""
-    raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    raw = gzip.decompress(read_bytes(file)) if file.suffix == ".gz" else read_bytes(file)
     text = raw.decode("utf-8-sig")
     kind = Path(file.name.removesuffix(".gz")).suffix
     if kind == ".csv":
         yield from csv.DictReader(io.StringIO(text, newline=""), fieldnames=spec.columns, strict=True)
     elif kind == ".json":
-        whole = json.loads(text)
+        whole = parse_json(text)
         yield from whole["examples"] if isinstance(whole, dict) else whole
     else:
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        yield from (parse_json(line) for line in text.splitlines() if line.strip())
 
 
 def _drop_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
     """Questions of DROP with every accepted answer as a list of spans, the first one first."""
-    for passage in json.loads(file.read_text(encoding="utf-8")).values():
+    for passage in parse_json(read_text(file)).values():
         for pair in passage["qa_pairs"]:
             given = [pair["answer"], *pair.get("validated_answers", [])]
             spans = [each for answer in given if (each := _drop_answer(answer))]

@@ -13,6 +13,7 @@ from typing import Any
 
 from distillaw.errors import ConfigError
 from distillaw.runs.places import check_name
+from distillaw.runs.reading import read_text
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
@@ -110,7 +111,7 @@ def _read_spec(file: Path) -> TaskSpec:
             'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
         ) from None
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ConfigError(f"{file}: an alias (*name), which a few lines can blow up; write it out")
         entries = yaml.safe_load(text)

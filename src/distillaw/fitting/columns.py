@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.laws.base import Array
-from distillaw.quantities import did_you_mean
+from distillaw.quantities import LARGEST, did_you_mean
 
 _ALIASES = {
     "params": ("params", "student_params", "n", "non_embedding_params"),
@@ -119,17 +119,15 @@ def read_numbers(
                     f"or 1.4e8, and correct or remove that row"
                 ) from None
         raise
-    bad = (
-        ~np.isfinite(values) | (values <= 0)
-        if needed
-        else ~np.isnan(values) & ~(np.isfinite(values) & (values >= 0))
-    )
+    with np.errstate(invalid="ignore"):
+        usable = (values > 1 / LARGEST if needed else values >= 0) & (values < LARGEST)
+    bad = ~usable if needed else ~np.isnan(values) & ~usable
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         more = f" ({int(bad.sum()) - 1} more like it)" if bad.sum() > 1 else ""
         raise DataError(
-            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite{more}. "
-            f"Correct or remove that row"
+            f"{_place(name, column, index[i])} is {values[i]}; it must be positive and finite (below {LARGEST:g})"
+            f"{more}. Correct or remove that row"
         )
     return values
 

@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.errors import CacheError, DataError
-from distillaw.fitting.curve import Curve
+from distillaw.fitting.curve import COEFFICIENTS, Curve
 from distillaw.fitting.misfit import Calibration
+from distillaw.fitting.models import FREE
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.laws.base import Box
 from distillaw.runs.files import sealed, unsealed, write_text
 from distillaw.runs.places import check_file
+from distillaw.runs.reading import parse_json, read_text
 
 FORMAT = "distillaw-fit"
 VERSION = 1
+_FAR = 1e4
+"""Parameters are logarithms and exponents; the bounds of every fit lie far inside."""
 _PLAIN = ("family", "remedy", "nobs", "ngroups", "objective", "delta", "level", "noise", "condition_number",
           "solver_disagreement", "seconds", "seed")  # fmt: skip
 
@@ -59,6 +63,9 @@ def from_json(document: Mapping) -> FitResult:
         plain = {name: document[name] for name in _PLAIN}
         if plain["condition_number"] is None and document["curve"] is not None:
             plain["condition_number"] = float("inf")
+        _check_plain({**plain, **document["calibration"]})
+        if not isinstance(document["provenance"], Mapping) or not isinstance(document["details"], Mapping):
+            raise TypeError("its provenance or details are no table")
         return FitResult(
             status=FitStatus[document["status"]],
             curve=_curve_from_json(document["curve"]),
@@ -67,12 +74,29 @@ def from_json(document: Mapping) -> FitResult:
             provenance=document["provenance"],
             resid=np.array(document["resid"], dtype=np.float64),
             fitted_rows=np.array(document["fitted_rows"], dtype=np.int64),
-            notes=tuple(document["notes"]),
+            notes=tuple(map(str, document["notes"])),
             details=document["details"],
             **plain,
         )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"fitted law is incomplete: {error!r}") from None
+    except KeyError as error:
+        raise DataError(f"fitted law is incomplete: no {error}") from None
+    except (TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
+        raise DataError(f"fitted law is damaged: {error}") from None
+
+
+def _check_plain(plain: Mapping[str, object]) -> None:
+    """Refuse what the rest of the package would take for a number or a text."""
+    for name, value in plain.items():
+        if name in ("family", "remedy"):
+            is_right = isinstance(value, str)
+        elif name in ("nobs", "ngroups", "seed"):
+            is_right = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            is_right = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        if not is_right:
+            raise DataError(f"fitted law is damaged: {name} is {value!r:.60}")
+    if not (isinstance(plain["level"], float) and 0 < plain["level"] < 1):
+        raise DataError(f"fitted law is damaged: level is {plain['level']!r}")
 
 
 def save(result: FitResult, path: str | Path) -> Path:
@@ -100,8 +124,8 @@ def load(path: str | Path) -> FitResult:
             f"{path}: no such file; write one with `distillaw fit TABLE --law FAMILY --out {path.name}`"
         )
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        document = parse_json(read_text(path))
+    except ValueError as error:
         raise DataError(
             f"{path}: not a JSON file ({error}); `distillaw fit TABLE --law FAMILY --out {path}` writes one"
         ) from None
@@ -133,10 +157,16 @@ def _curve_from_json(document: Mapping | None) -> Curve | None:
     if document is None:
         return None
     theta = np.array(document["theta"], dtype=np.float64)
+    replicates = np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta))
+    form = document["form"]
+    if form not in COEFFICIENTS or len(theta) != (2 if form == "capacity-gap" else 9 if form in FREE else 6):
+        raise ValueError(f"{len(theta)} parameters of the form {document['form']!r:.60}")
+    if not all((np.abs(values) < _FAR).all() for values in (theta, replicates)):
+        raise ValueError(f"a parameter is not finite, or beyond {_FAR:g}")
     return Curve(
         form=document["form"],
         theta=theta,
-        replicates=np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta)),
+        replicates=replicates,
         centre=(float(document["centre"][0]), float(document["centre"][1])),
         behind=_curve_from_json(document["behind"]),
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from distillaw.errors import DataError
 from distillaw.images.dataset import ImageData, ImageSet, image_set
+from distillaw.runs.reading import read_bytes, require_file
 
 PIXELS = 3 * 32 * 32
 
@@ -72,7 +73,7 @@ def _batch(path: Path, layout: _Layout) -> ImageSet:
 
 
 def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
-    raw = np.fromfile(path, np.uint8)
+    raw = np.frombuffer(read_bytes(path), np.uint8)
     row = layout.label_bytes + PIXELS
     if not len(raw) or len(raw) % row:
         raise DataError(
@@ -105,7 +106,7 @@ def read_pickle(path: Path) -> Any:
         DataError: it is no pickle, is truncated, or names anything that could run code.
     """
     try:
-        with path.open("rb") as stream:
+        with require_file(path).open("rb") as stream:
             return _ArraysOnly(stream, encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None

@@ -18,6 +18,7 @@ from numpy.lib.npyio import NpzFile
 from distillaw.errors import DataError
 from distillaw.images import cifar, folders
 from distillaw.images.dataset import ImageData, ImageSet, checked, image_set
+from distillaw.runs.reading import read_bytes, require_file
 
 NPZ_KEYS = (
     ("x_train", "y_train", "x_test", "y_test"),
@@ -65,7 +66,7 @@ def load_images(path: Path) -> ImageData:
 
 def _npz(path: Path) -> ImageData:
     try:
-        with path.open("rb") as stream:
+        with require_file(path).open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
             names = archive.files if isinstance(archive, NpzFile) else []
             keys = next((keys for keys in NPZ_KEYS if set(keys) <= set(names)), ())
@@ -97,7 +98,7 @@ def _idx(folder: Path) -> ImageData:
 def _read_idx(path: Path, *, dims: int) -> np.ndarray:
     """One idx file: two zero bytes, type, number of dimensions, their sizes as big-endian int32, then the bytes."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     expected = bytes((0, 0, IDX_UBYTE, dims))

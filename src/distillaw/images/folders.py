@@ -10,6 +10,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.images.dataset import ImageData, ImageSet, image_set
+from distillaw.runs.reading import require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_NAMES = ("test", "val", "valid", "validation")
@@ -69,7 +70,7 @@ def _read_image(path: Path) -> np.ndarray:
     except ImportError:
         raise ConfigError("reading images from folders needs Pillow: pip install pillow") from None
     try:
-        with Image.open(path) as image:
+        with Image.open(require_file(path)) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise DataError(f"{path}: not a readable image ({error})") from None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from distillaw.errors import ConfigError, DataError
+from distillaw.runs.reading import parse_json
 
 Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
@@ -74,13 +75,13 @@ def json_lines(file: str | Path) -> Iterator[tuple[str, object]]:
             try:
                 line = raw.decode("utf-8-sig").strip()
                 if line:
-                    yield where, json.loads(line)
+                    yield where, parse_json(line)
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file"
                 ) from None
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not JSON ({error.msg}); a line holds one conversation") from None
+            except ValueError as error:
+                raise DataError(f"{where}: not JSON ({error}); a line holds one conversation") from None
 
 
 def data_file(file: str | Path) -> Path:

@@ -8,9 +8,12 @@ special token after it. A token is the assistant's if it begins within that span
 they must say the answer and then the end token.
 """
 
+import contextlib
 import re
+import signal
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +25,55 @@ if TYPE_CHECKING:
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _SIGN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+
+
+_SECONDS = 20.0
+"""Rendering a conversation takes a millisecond."""
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Ends a template that loops on and on; only the main thread can be woken, so elsewhere there is none.
+
+    Raises:
+        DataError: it took too long.
+    """
+
+    def stop(*_: object) -> None:
+        raise DataError(f"the chat template did not end within {_SECONDS:.0f} s; does it loop within loops?")
+
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    old = signal.signal(signal.SIGALRM, stop)
+    left = signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *left)
+        signal.signal(signal.SIGALRM, old)
+
+
+def refuse_powers(template: str) -> None:
+    """Refuse what no chat needs and no deadline ends, since it is one step: powers, and a text many times over.
+
+    Raises:
+        DataError: the template holds such a product; other faults show when it is rendered.
+    """
+    from jinja2 import Environment, TemplateError, nodes
+
+    try:
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except (TemplateError, RecursionError):
+        return
+    repeated = any(
+        isinstance(side, nodes.Const) and isinstance(side.value, str)
+        for product in tree.find_all(nodes.Mul) for side in (product.left, product.right)
+    )  # fmt: skip
+    if repeated or next(tree.find_all(nodes.Pow), None) is not None:
+        raise DataError(
+            "the chat template raises to a power or repeats a text; no chat needs that, so it is not run"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +118,7 @@ class Masker:
             raise ConfigError(
                 f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end"
             )
+        refuse_powers(str(tokenizer.chat_template))
         longest_first = sorted(self._special, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)))
         self._prompt_tail = self._tail_of_prompt()
@@ -76,13 +129,14 @@ class Masker:
         Raises:
             DataError: the template refuses them.
         """
-        import jinja2
-
+        dicts = [dict(each) for each in messages]
+        render = self._tokenizer.apply_chat_template
         try:
-            dicts = [dict(each) for each in messages]
-            render = self._tokenizer.apply_chat_template
-            return str(render(dicts, tokenize=False, add_generation_prompt=prompt))
-        except jinja2.TemplateError as error:
+            with _deadline():
+                return str(render(dicts, tokenize=False, add_generation_prompt=prompt))
+        except DataError:
+            raise
+        except Exception as error:  # a template is a program: beside jinja's own errors it can raise any
             raise DataError(f"the chat template refuses it ({error})") from error
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:

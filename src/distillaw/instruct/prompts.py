@@ -7,6 +7,7 @@ from pathlib import Path
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Message, checked_messages, json_lines
 from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import read_text
 
 SHIPPED = {"general": "general.txt"}
 """Prompts inside the package: general, 135 short ones of many kinds (CC0, written for this project)."""
@@ -32,7 +33,7 @@ def read_prompts(prompts: str | Path) -> list[Prompt]:
         found = _lines(text)
     elif (path := Path(name).expanduser()).suffix == ".txt" and path.is_file():
         try:
-            found = _lines(path.read_text(encoding="utf-8-sig"))
+            found = _lines(read_text(path))
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +68,7 @@ def _read(name: str) -> str:
             f"{', '.join(template_names())}, or a .jinja file"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--template {name}: cannot be read ({error})") from None
 

@@ -91,7 +91,10 @@ class LawEnsemble:
         n, d, t = _member_axis(
             student_params=student_params, student_tokens=student_tokens, teacher_loss=teacher_loss
         )
-        return np.exp(self.log_distilled(n, d, t))
+        with np.errstate(
+            over="ignore"
+        ):  # a teacher far below the law's floor: who asks refuses what is not finite
+            return np.exp(self.log_distilled(n, d, t))
 
     def log_supervised(self, n: Array, d: Array) -> Array:
         """Ln L from ln N, ln D, unchecked; each has a first axis of length m or 1 for the members."""

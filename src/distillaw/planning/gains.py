@@ -96,7 +96,17 @@ def seed_noise(
     """
     rss, dof = 0.0, 0.0
     for cell in cells:
-        maker, free = _residual_maker(list(cell), paired=paired)
+        if paired and len({arm for arm, _ in cell}) == 1:
+            continue  # one arm, each run with a seed of its own: seeds explain everything
+        if (
+            not paired
+        ):  # each arm's mean is left out of it: no layout to solve, however many repeats there are
+            for arm in dict.fromkeys(arm for arm, _ in cell):
+                losses = np.array([loss for (name, _), loss in cell.items() if name == arm])
+                rss += float(np.square(losses - losses.mean()).sum())
+                dof += len(losses) - 1
+            continue
+        maker, free = _residual_maker(list(cell))
         residual = maker @ np.array(list(cell.values()))
         rss, dof = rss + float(residual @ residual), dof + free
     return (rss / dof, dof) if dof else (0.0, 0.0)
@@ -116,17 +126,17 @@ def document_part(
     """
     found, dof = 0.0, 0.0
     for names, sums in cells:
-        maker, free = _residual_maker(names, paired=True)
+        maker, free = _residual_maker(names)
         if free:
             found += float(np.trace(clustered_cov((maker @ sums).T, tokens)))
             dof += free
     return found / dof if dof else 0.0
 
 
-def _residual_maker(names: Sequence[tuple[str, int]], *, paired: bool) -> tuple[Array, float]:
+def _residual_maker(names: Sequence[tuple[str, int]]) -> tuple[Array, float]:
     """The projection onto what arms and seeds leave unexplained, and its rank."""
     arms = sorted({arm for arm, _ in names})
-    seeds = sorted({seed for _, seed in names}) if paired else []
+    seeds = sorted({seed for _, seed in names})
     design = np.array(
         [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in names]
     )

@@ -223,14 +223,16 @@ class MeasuredGain:
 
 def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
     """The arms of the student size nearest to the target (within 25 %), the one without a teacher first."""
-    sizes = {run.params for run in record.students if is_near(run.params, student_params)}
+    if student_params in record.students_by_size:
+        sizes = [int(student_params)]
+    else:
+        sizes = [size for size in record.students_by_size if is_near(size, student_params)]
     if not sizes:
         return []
     size = min(sizes, key=lambda n: abs(math.log(n / student_params)))
     found: dict[str, dict[int, dict[int, Run]]] = {}
-    for run in record.students:
-        if run.params == size:
-            found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
+    for run in record.students_by_size[size]:
+        found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
     order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
     return [
         Arm(name=teacher_name(record, t) if t else ALONE, teacher=_teacher(record, t, found[t]),
@@ -255,6 +257,8 @@ def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mappin
 
 
 def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
+    if not teacher_run:
+        return math.inf
     if teacher_run in record.teachers:
         return record.teachers[teacher_run].loss
     losses = [run.number("teacher_loss") for run in record.students if run.teacher_run == teacher_run]
@@ -287,15 +291,10 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     Branches of one trunk share their luck, so each student size contributes one cell, the one nearest in
     tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study.
     """
-    cells: dict[int, dict[int, dict[tuple[str, int], Run]]] = {}
-    for run in record.students:
-        cells.setdefault(run.params, {}).setdefault(run.tokens, {})[run.teacher_run or "", run.seed] = run
     nearest = {}
-    for size, budgets in cells.items():
-        repeated = [b for b, cell in budgets.items() if seed_noise([_losses(cell)])[1] > 0]
-        if repeated:
-            budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
-            nearest[size, budget] = budgets[budget]
+    for size, repeated in record.repeated_budgets.items():
+        budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
+        nearest[size, budget] = record.student_cells[size][budget]
     own = [
         cell for (size, b), cell in nearest.items() if is_near(size, student_params) and is_near(b, tokens)
     ]
@@ -306,9 +305,7 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
             both = seed_noise([_losses(cell) for cell in used], paired=False)[0]
             return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source,
                              shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * variance)))  # fmt: skip
-    variance, dof = seed_noise(
-        [_losses(c) for budgets in cells.values() for c in budgets.values()], paired=False
-    )
+    variance, dof = record.arm_noise
     if dof:
         return SeedNoise(sd=math.sqrt(variance), seen=math.sqrt(variance), dof=dof, source="arm")
     sd = ASSUMED_SEED_SD * loss

@@ -8,13 +8,14 @@ of half a study is better than none.
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from distillaw.errors import CacheError, DataError
-from distillaw.quantities import format_count
+from distillaw.planning.gains import seed_noise
+from distillaw.quantities import LARGEST, format_count
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.seals import check_table, vouched
@@ -29,6 +30,7 @@ CONCLUSION = "conclusion.json"
 _AS_THEY_ARE = (
     "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 )
+T = TypeVar("T")
 SAME_SIZE = 0.25
 """Sizes that differ by less than this share are one size: shapes come in steps, so `0.1M` may be 92k exactly."""
 
@@ -162,18 +164,80 @@ class StudyRecord:
         """Name of the study."""
         return str(self.info.get("name") or self.folder.name)
 
-    @property
+    @cached_property
     def students(self) -> list[Run]:
         """Finished students of the grid (not of searches and controls), in a fixed order."""
         return [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
 
-    @property
+    @cached_property
+    def students_by_size(self) -> dict[int, list[Run]]:
+        """The same by parameters."""
+        found: dict[int, list[Run]] = {}
+        for run in self.students:
+            found.setdefault(run.params, []).append(run)
+        return found
+
+    @cached_property
+    def student_cells(self) -> dict[int, dict[int, dict[tuple[str, int], Run]]]:
+        """Students by parameters, tokens and (teacher, seed)."""
+        cells: dict[int, dict[int, dict[tuple[str, int], Run]]] = {}
+        for run in self.students:
+            cells.setdefault(run.params, {}).setdefault(run.tokens, {})[run.teacher_run or "", run.seed] = run
+        return cells
+
+    @cached_property
+    def repeated_budgets(self) -> dict[int, list[int]]:
+        """Tokens of the cells that tell of seed noise, by parameters."""
+        found = {
+            size: [
+                b for b, cell in budgets.items() if seed_noise([{k: r.loss for k, r in cell.items()}])[1] > 0
+            ]
+            for size, budgets in self.student_cells.items()
+        }
+        return {size: budgets for size, budgets in found.items() if budgets}
+
+    @cached_property
+    def arm_noise(self) -> tuple[float, float]:
+        """Variance between repeats of one arm, not paired, and its degrees of freedom."""
+        cells = [cell for budgets in self.student_cells.values() for cell in budgets.values()]
+        return seed_noise(
+            [{k: r.loss for k, r in cell.items()} for cell in cells if len(cell) > 1], paired=False
+        )
+
+    def thinned(self, most: int) -> "StudyRecord":
+        """About `most` of the runs: whole cells, evenly over compute, those with a teacher first; itself if small.
+
+        Of a cell with very many seeds the lowest ones.
+        """
+        if len(self.runs) <= most:
+            return self
+        cells = [
+            list(cell.values())
+            for budgets in self.student_cells.values() for cell in budgets.values()
+        ]  # fmt: skip
+        cells.sort(key=lambda cell: cell[0].params * cell[0].tokens)
+        taught = [cell for cell in cells if any(run.teacher_run for run in cell)]
+        alone = [cell for cell in cells if not any(run.teacher_run for run in cell)]
+        kept: list[Run] = []
+        for group in (taught, alone):
+            runs = max(1, sum(map(len, group)) // max(1, len(group)))
+            for cell in evenly(group, max(0, most - len(kept)) // runs):
+                kept += sorted(cell, key=lambda run: run.seed)[: max(most // 4, 1)]
+        names = {run.teacher_run for run in kept}
+        students = {run.run_id for run in self.students}
+        others = [run for run in self.runs if run.run_id not in students]
+        kept += [run for run in others if run.run_id in names]
+        kept += evenly([run for run in others if run.run_id not in names], most // 2)
+        chosen = {run.run_id for run in kept}
+        return replace(self, runs=[run for run in self.runs if run.run_id in chosen])
+
+    @cached_property
     def every_teacher(self) -> dict[str, Run]:
         """Finished teachers by run id, worst loss first."""
         found = [run for run in self.runs if run.row.get("role") == "teacher" and serves_laws(run.purpose)]
         return {run.run_id: run for run in sorted(found, key=lambda run: -run.loss)}
 
-    @property
+    @cached_property
     def teachers(self) -> dict[str, Run]:
         """Those among which one chooses: not those that have read their students' text (a control)."""
         return {name: run for name, run in self.every_teacher.items() if run.row.get("split") != "student"}
@@ -308,7 +372,13 @@ def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[Unfin
         problems.append(
             "no run folders came along; losses are taken from runs.parquet, so nothing can be paired"
         )
-        return [Run(row=row, folder=None) for row in table.values()], unfinished, []
+        faults = {name: fault for name, row in table.items() if (fault := _fault(row))}
+        problems += [f"{name}: {fault}; it is left out" for name, fault in faults.items()]
+        return (
+            [Run(row=row, folder=None) for name, row in table.items() if name not in faults],
+            unfinished,
+            [],
+        )
     kept = [Run(row={**run.row, "purpose": table[run.run_id].get("purpose")}, folder=run.folder)
             for run in done if run.run_id in table]  # fmt: skip
     if others := len(done) - len(kept):
@@ -327,14 +397,37 @@ def _finished(path: Path) -> Run:
 
     Raises:
         CacheError: what is there is damaged, or of another run.
-        DataError: it has no finite loss, or no losses by document where it has their file.
+        DataError: a number of it is none, or no losses by document where it has their file.
     """
     row = read_json(path / "result.json")
-    loss = row.get("loss")
-    if not isinstance(loss, int | float) or not math.isfinite(loss):
-        raise DataError(f"{path / 'result.json'}: no finite loss. Delete {path} to have the run done again")
+    if fault := _fault(row):
+        raise DataError(f"{path / 'result.json'}: {fault}. Delete {path} to have the run done again")
     RunFolder(path).check(row)
     return Run(row={"run_id": path.name, **row}, folder=path)
+
+
+def _fault(row: Mapping[str, object]) -> str:
+    """What of a result is no number where one belongs; empty where it can be used."""
+    for key in ("loss", "params", "tokens"):
+        value = row.get(key)
+        if not _is_number(value) or not 0 < value < LARGEST:
+            return f"its result has no finite positive {key} ({value!r:.40})"
+    for key in ("seed", "batch_tokens", "steps"):
+        value = row.get(key, 0)
+        if value is not None and not (_is_number(value) and abs(value) < LARGEST):
+            return f"its result has {key} = {value!r:.40}"
+    if row.get("seed", 0) is None:
+        return "its result has no seed"
+    teacher = row.get("teacher_loss")
+    if teacher is not None and not (
+        (_is_number(teacher) and not teacher <= 0 and teacher < LARGEST) or teacher != teacher
+    ):
+        return f"its result has teacher_loss = {teacher!r:.40}"
+    return ""
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _damaged(
@@ -370,6 +463,13 @@ def _read_table(path: Path) -> list[dict[str, object]]:
     import pyarrow.parquet as pq
 
     return sorted(check_table(pq.read_table(path), path).to_pylist(), key=lambda row: str(row["run_id"]))
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i * (len(items) - 1) // max(most - 1, 1)] for i in range(most)]
 
 
 def is_near(value: float, wanted: float, *, within: float = SAME_SIZE) -> bool:

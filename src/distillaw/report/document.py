@@ -38,8 +38,9 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     record = read_study(Path(study_dir))
     out = Path(out) if out is not None else record.folder / "report.html"
     check_report(out)
-    cells = measured_cells(record)
-    controls = check_controls(record)
+    shown = record.thinned(MOST_SHOWN)
+    cells = measured_cells(shown)
+    controls = check_controls(shown)
     verdict, note = content.decide_target(record, cells)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(verdict_file(out), verdict_json(record, verdict, note))
@@ -50,14 +51,14 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         call_class=verdict.verdict if verdict else "none",
         call_name=title(verdict) if verdict else "NO VERDICT",
         numbers=content.key_numbers(verdict, spent, record),
-        problems=_problems(record, verdict, note),
+        problems=[*_thinned(record, shown), *_problems(record, verdict, note)],
         strategies=content.strategy_table(verdict) if verdict else None,
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
         gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
-        sections=study_sections(record, cells, spent, controls), fits=content.fit_notes(record),
-        runs=content.run_table(record), unfinished=record.unfinished, provenance=content.provenance(record),
+        sections=study_sections(shown, cells, spent, controls), fits=content.fit_notes(record),
+        runs=content.run_table(shown), unfinished=record.unfinished, provenance=content.provenance(record),
         verdict_file=verdict_file(out).name,
         specification=json.dumps(record.info.get("spec", {}), indent=2, sort_keys=True),
     )  # fmt: skip
@@ -72,6 +73,21 @@ def check_report(out: Path) -> None:
     """
     for file in (out, verdict_file(out)):
         check_file(file)
+
+
+MOST_SHOWN = 1000
+"""Runs in pictures and tables: more can be neither read nor drawn."""
+
+
+def _thinned(record: StudyRecord, shown: StudyRecord) -> list[str]:
+    """What the page leaves out of a very large table."""
+    if shown is record:
+        return []
+    return [
+        f"{len(record.runs):,} runs are too many to draw: pictures, controls and tables show {len(shown.runs):,} of "
+        "them, whole cells evenly over compute, those with a teacher first. The verdict, the compute and every count "
+        "are of all of them; runs.parquet holds each"
+    ]
 
 
 def verdict_file(report: Path) -> Path:

@@ -56,7 +56,12 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
     write_report(folder)
     verdict = read_json(folder / "verdict.json")
     made = [folder / "verdict.json", *(folder / "laws").glob("*.json")]
-    said = {"generator": GENERATOR, "inputs": inputs, "sentence": verdict.get("sentence", ""), "controls": line}
+    said = {
+        "generator": GENERATOR,
+        "inputs": inputs,
+        "sentence": verdict.get("sentence", ""),
+        "controls": line,
+    }
     write_json(folder / CONCLUSION, {**said, FILES: digests(folder, made)})
     return _read(folder, read_json(folder / CONCLUSION))
 

@@ -7,7 +7,6 @@ out whole.
 import dataclasses
 import json
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,8 +15,13 @@ from typing import Any, TypeVar
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, parse_count
+from distillaw.runs.reading import parse_toml, read_text
 
 T = TypeVar("T")
+MOST_ENTRIES = 1000
+"""Of a list. Each is trained, drawn or asked for by somebody; a longer one is a slip."""
+_LARGEST = 10**18
+"""Of a whole number: beyond it neither arrays nor disks count."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -27,15 +31,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: missing, not UTF-8, or not TOML (line and column named).
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(read_text(path))
     except FileNotFoundError:
         near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.toml")))
         raise ConfigError(f"{path}: no such file{near}; give a TOML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: a folder; give the TOML file that describes what is to be run") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     if not table:
         raise ConfigError(
@@ -126,6 +132,8 @@ def _convert(kind: Any, value: object, where: str) -> Any:
         item = typing.get_args(kind)[0]
         if not isinstance(value, list):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
+        if len(value) > MOST_ENTRIES:
+            raise ConfigError(f"{where}: {len(value):,} entries; at most {MOST_ENTRIES:,} are taken")
         return tuple(_convert(item, entry, where) for entry in value)
     if kind is str and isinstance(value, str):
         return value
@@ -137,11 +145,13 @@ def _convert(kind: Any, value: object, where: str) -> Any:
 
 
 def _number(kind: type, value: float | str, where: str) -> float | int:
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ConfigError(f"{where}: {value!r} is beyond {_LARGEST:g}")
     number = float(value) if isinstance(value, int | float) else parse_count(value, name=where)
     if not math.isfinite(number):
         raise ConfigError(f"{where}: {value!r} is not a finite number")
     if kind is float:
         return number
-    if number != round(number):
-        raise ConfigError(f"{where}: expected a whole number, got {value!r}")
+    if number != round(number) or abs(number) > _LARGEST:
+        raise ConfigError(f"{where}: expected a whole number of at most {_LARGEST:g}, got {value!r}")
     return round(number)

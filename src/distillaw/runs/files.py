@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.places import appending, replacing
+from distillaw.runs.reading import parse_json, read_text
 
 CHECKSUM = "checksum"
 """Key of a JSON object, and of a Parquet file's metadata, that holds the checksum of the rest."""
@@ -124,7 +125,7 @@ def read_json(path: Path) -> dict[str, object]:
         CacheError: missing, unreadable, not a JSON object, or not what was written.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_text(path))
     except OSError as error:
         raise CacheError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -139,9 +140,9 @@ def read_json_lines(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             break
     return rows

@@ -8,6 +8,7 @@ Torch-free; pyarrow is imported only for Parquet.
 import contextlib
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ import numpy as np
 
 from distillaw.errors import CacheError, DataError
 from distillaw.runs.files import read_json
+from distillaw.runs.reading import parse_json, read_text, require_file
 from distillaw.runs.seals import FILES, check_table
 
+MOST_COLUMNS = 10_000
+_LARGE = 1 << 20
+"""Bytes from which a table of numbers is read by numpy as a whole."""
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}
 
 
@@ -31,7 +36,7 @@ def read_table(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: the path is missing, empty, of an unknown kind, or cannot be read as such.
     """
-    return {name: _typed(values) for name, values in read_columns(path).items()}
+    return _plain_numbers(Path(path)) or {name: _typed(values) for name, values in read_columns(path).items()}
 
 
 @contextlib.contextmanager
@@ -60,9 +65,11 @@ def read_columns(path: str | Path) -> dict[str, list[Any]]:
             f"{path}: unknown kind of table {path.suffix!r}; known: {', '.join(sorted(_READERS))}"
         )
     try:
-        table = reader(path)
+        table = reader(require_file(path))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the table as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if not table or not len(next(iter(table.values()))):
         raise DataError(
             f"{path}: the table has no rows; the first line names the columns, each further line is a run"
@@ -89,23 +96,38 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, delimiter=_delimiter(file.readline(), path))
         file.seek(0)
-        header = next(lines, None)
-        if not header:
-            raise DataError(f"{path}: empty; the first line must name the columns")
-        header = [name.strip() for name in header]
-        if len(set(header)) != len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            raise DataError(f"{path}: column {twice!r} appears twice in the first line")
-        rows = []
-        for line in lines:
-            if not line:
-                continue
-            if len(line) != len(header):
-                raise DataError(
-                    f"{path}, line {lines.line_num}: {len(line)} fields where the header has {len(header)}"
-                )
-            rows.append(line)
-    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
+        try:
+            header = _header(path, next(lines, []))
+            rows = []
+            for line in lines:
+                if len(line) == len(header):
+                    rows.append(line)
+                elif line:
+                    raise DataError(
+                        f"{path}, line {lines.line_num}: {len(line)} fields where the header has {len(header)}"
+                    )
+        except csv.Error as error:
+            raise DataError(f"{path}, line {lines.line_num}: not a CSV ({error})") from None
+    return (
+        {name: list(values) for name, values in zip(header, zip(*rows, strict=True), strict=True)}
+        if rows
+        else {}
+    )
+
+
+def _header(path: Path, line: list[str]) -> list[str]:
+    """The names of the columns, each once."""
+    if not line:
+        raise DataError(f"{path}: empty; the first line must name the columns")
+    names = [name.strip() for name in line]
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"{path}: {len(names):,} columns; a table of runs has at most {MOST_COLUMNS:,}. Is it transposed?"
+        )
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: column {twice!r} appears twice in the first line")
+    return names
 
 
 def _delimiter(header: str, path: Path) -> str:
@@ -116,7 +138,7 @@ def _delimiter(header: str, path: Path) -> str:
 
 
 def _read_jsonl(path: Path) -> dict[str, list[Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return _columns(
         [_parse_json(text, f"{path}, line {i}") for i, text in enumerate(lines, 1) if text.strip()]
     )
@@ -124,9 +146,11 @@ def _read_jsonl(path: Path) -> dict[str, list[Any]]:
 
 def _parse_json(text: str, where: str) -> Mapping[str, object]:
     try:
-        row = json.loads(text)
+        row = parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected one JSON object, got {type(row).__name__}")
     return row
@@ -135,29 +159,71 @@ def _parse_json(text: str, where: str) -> Mapping[str, object]:
 def _columns(rows: Iterable[Mapping[str, object]]) -> dict[str, list[Any]]:
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{len(names):,} different keys; a table of runs has at most {MOST_COLUMNS:,}")
     return {name: [row.get(name) for row in rows] for name in names}
 
 
+def _plain_numbers(path: Path) -> dict[str, np.ndarray] | None:
+    """Columns of a large CSV or Parquet file of numbers alone; None where it must be read cell by cell."""
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".tsv", ".parquet") or not path.is_file() or path.stat().st_size < _LARGE:
+        return None
+    if kind == ".parquet":
+        table = _parquet_table(path)
+        numeric = all(str(kind).startswith(("int", "uint", "float", "double")) for kind in table.schema.types)
+        return (
+            {n: table.column(n).to_numpy().astype(np.float64) for n in table.column_names}
+            if numeric
+            else None
+        )
+    with path.open(encoding="utf-8-sig", newline="") as file, contextlib.suppress(ValueError, csv.Error):
+        first = file.readline()
+        delimiter = _delimiter(first, path)
+        names = _header(path, next(csv.reader([first], delimiter=delimiter)))
+        values = np.loadtxt(file, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
+        if values.shape[1] == len(names):
+            return dict(zip(names, np.ascontiguousarray(values.T), strict=True))
+    return None
+
+
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    table = _parquet_table(path)
+    try:
+        return {name: table.column(name).to_pylist() for name in table.column_names}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a text in it is not UTF-8 ({error.reason})") from None
+    except (OverflowError, ValueError) as error:
+        raise DataError(f"{path}: a value in it cannot be read ({error})") from None
+
+
+def _parquet_table(path: Path) -> Any:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError:
         raise DataError(f'{path}: reading Parquet needs pyarrow; pip install "distillaw[report]"') from None
     try:
-        table = check_table(parquet.read_table(path), path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        names = parquet.read_schema(path).names
+        if len(names) > MOST_COLUMNS or len(set(names)) < len(names):
+            raise DataError(
+                f"{path}: {len(names):,} columns, {len(set(names)):,} different names; a table of runs has at most "
+                f"{MOST_COLUMNS:,}, each once"
+            )
+        return check_table(parquet.read_table(path), path)
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-    return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
 def _typed(values: list) -> np.ndarray:
     """Float64 where every present value is a number (or reads as one); objects otherwise."""
-    if not any(isinstance(v, bool | list | dict) for v in values):
-        try:
+    kinds = set(map(type, values))
+    if kinds <= {int, float, str, type(None)}:
+        with contextlib.suppress(ValueError, OverflowError):
+            # None becomes NaN and text is read as float() does; words for what is missing are read one by one
+            return np.array(values, dtype=np.float64)
+        with contextlib.suppress(ValueError, OverflowError):
             return np.array([_number(v) for v in values], dtype=np.float64)
-        except ValueError:
-            pass
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
@@ -166,9 +232,7 @@ def _typed(values: list) -> np.ndarray:
 def _number(value: object) -> float:
     if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING):
         return float("nan")
-    if isinstance(value, int | float | str):
-        return float(value)
-    raise ValueError(value)
+    return float(value)  # type: ignore[arg-type]
 
 
 _READERS = {

@@ -19,6 +19,9 @@ from distillaw.sweep.tables import NONE, CellsSpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world
 
+_MOST_SEEDS = 1000
+"""Each is a run of its own."""
+
 
 def load_study(path: Path, *, corpus: str | None = None) -> StudySpec:
     """Read and check a study file.
@@ -186,8 +189,8 @@ def _check_replicates(spec: StudySpec) -> None:
             replicate.params in sizes, f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
         )
         _require(
-            replicate.seeds >= 2,
-            f"[[replicates]] seeds = {replicate.seeds}: give at least 2, the first included",
+            2 <= replicate.seeds <= _MOST_SEEDS,
+            f"[[replicates]] seeds = {replicate.seeds}: give at least 2, the first included, and at most {_MOST_SEEDS}",
         )
         for label in replicate.teachers:
             _require(label in spec.teacher_labels(),
@@ -212,7 +215,8 @@ def _check_cells(spec: StudySpec, cells: CellsSpec) -> None:
         _require(
             label in known, f"{where}: teachers: {label!r}{did_you_mean(label, known)} is not one of {known}"
         )
-    _require(cells.seeds >= 1, f"{where}: seeds = {cells.seeds}: give at least 1")
+    _require(1 <= cells.seeds <= _MOST_SEEDS,
+             f"{where}: seeds = {cells.seeds}: give at least 1 and at most {_MOST_SEEDS}")  # fmt: skip
     _require(len(cells.rates) > 0 and all(0 < rate < 1e3 for rate in cells.rates),
              f"{where}: rates = {list(cells.rates)}: give multiples of the tuned rate, e.g. [0.5, 1, 2]")  # fmt: skip
     _check_control(spec, cells, where)

@@ -109,11 +109,15 @@ def _series(points: Mapping[float, float]) -> Series:
     return Series(at, np.array([points[x] for x in at], dtype=np.float64))
 
 
+_DEEPEST = 40
+"""Levels of settings that are looked into; nobody nests theirs so deeply."""
+
+
 def flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings as `model.n_layer`; lists are kept as they are."""
     flat: dict[str, object] = {}
     for key, entry in value.items():
-        if isinstance(entry, Mapping):
+        if isinstance(entry, Mapping) and prefix.count(".") < _DEEPEST:
             flat |= flatten(entry, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = entry

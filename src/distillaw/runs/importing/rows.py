@@ -102,6 +102,8 @@ def _add(found: Harvest, log: Log, rules: Rules) -> None:
 
 def _keep_apart(rows: list[Row]) -> None:
     """Token counts that read alike must not give one id to two rows."""
+    if len(rows) == 1:
+        return
     seen: Counter[object] = Counter(row["run_id"] for row in rows)
     for row in rows:
         if seen[row["run_id"]] > 1:
@@ -113,14 +115,15 @@ def _row(log: Log, rules: Rules, line: Timeline, index: int) -> Row:
     width = get.number("width")
     params, total = rules.convention.counts(get.needed("params"), get.number("total_params"), width)
     loss = float(line.loss[index])
-    group = f"{_slug(log.name)}-{content_hash(list(log.identity))}"
+    identity = content_hash(list(log.identity))
+    group = f"{_slug(log.name)}-{identity}"
     row: Row = {
         "run_id": group, "group": get.text("group") or group,
         "role": "student", "params": round(params), "total_params": None if total is None else round(total),
         "params_convention": rules.convention.written, "tokens": round(float(line.tokens[index])),
         "loss": rules.unit.convert(loss), "steps": _steps(log, rules, line, index),
         "source_kind": log.kind, "source": str(log.source), "source_run": log.name, "source_sha256": log.sha256,
-        "source_id": content_hash(list(log.identity)), "source_names": (log.name, *log.aliases),
+        "source_id": identity, "source_names": (log.name, *log.aliases),
     }  # fmt: skip
     row |= {name: get.number(name) for name in _NUMBERS} | {name: get.text(name) for name in _TEXTS}
     for name in ("teacher_loss", "supervised_loss"):
@@ -210,13 +213,16 @@ def number_repeats(rows: list[Row]) -> int:
     """
     unknown = [row for row in rows if row.get("seed") is None]
     taken: dict[tuple, set[int]] = {}
+    free: dict[tuple, int] = {}
     for row in rows:
         if row.get("seed") is not None:
             taken.setdefault(_cell(row), set()).add(int(row["seed"]))  # type: ignore[call-overload]
     for row in unknown:
-        seeds = taken.setdefault(_cell(row), set())
-        row["seed"] = next(k for k in range(len(seeds) + 1) if k not in seeds)
-        seeds.add(int(row["seed"]))  # type: ignore[call-overload]
+        cell = _cell(row)
+        seed, seeds = free.get(cell, 0), taken.get(cell, ())
+        while seed in seeds:
+            seed += 1
+        row["seed"], free[cell] = seed, seed + 1
     return sum(row["seed"] != 0 for row in unknown)
 
 

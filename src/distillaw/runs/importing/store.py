@@ -10,6 +10,7 @@ gave before, and a run that is met twice is taken once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError, UnitError
@@ -156,21 +157,26 @@ def read_rows(table: Path) -> list[Row]:
 
 def typed(row: Row) -> Row:
     """The columns that are kept, as they come back from disk."""
-    types = _column_types()
-    found: Row = {}
-    for key in KEYS:
-        value = row.get(key)
-        if isinstance(value, int | float):
-            value = round(value) if types[key] == "int64" else float(value)
-        found[key] = value
+    whole = _whole_columns()
+    found: Row = dict.fromkeys(KEYS)
+    for key, value in row.items():
+        if key in found and value is not None:
+            is_number = isinstance(value, int | float)
+            found[key] = value if not is_number else round(value) if key in whole else float(value)
     return found
 
 
+@cache
 def _column_types() -> dict[str, object]:
     import pyarrow as pa
 
     return {**column_types(), "supervised_loss": pa.float64(),
             **dict.fromkeys((*PROVENANCE, "params_convention"), pa.string())}  # fmt: skip
+
+
+@cache
+def _whole_columns() -> frozenset[str]:
+    return frozenset(key for key, kind in _column_types().items() if kind == "int64")
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

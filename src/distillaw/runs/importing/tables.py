@@ -37,7 +37,7 @@ def read_runs_table(
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"layout: unknown {layout!r}; known: {', '.join(LAYOUTS)}")
-    index = select(_comparable(columns), where)
+    index = select(_comparable(columns), where) if where else range(len(next(iter(columns.values()))))
     rows = [{name: values[i] for name, values in columns.items()} for i in index]
     if layout == "log" or (layout == "auto" and _is_one_run(rows, told)):
         name = file.parent.name if file.stem.lower() in _PLAIN_STEMS else file.stem
@@ -93,11 +93,14 @@ def _is_one_run(rows: Sequence[Mapping[str, object]], told: Mapping[str, str]) -
 
 
 def _log(file: Path, name: str, rows: list[tuple[int, dict[str, object]]], sha256: str) -> Log:
-    """A run of some rows; it is known by what stands in them, wherever the file lies."""
+    """A run of some rows; it is known by what stands in them, wherever the file lies.
+
+    What a lone row says never changes: all of it is constant, and there is no history.
+    """
     content = [[str(value) for value in row.values()] for _, row in rows]
-    constants: dict[str, object] = {}
+    constants: dict[str, object] = dict(rows[0][1]) if len(rows) == 1 else {}
     differs = []
-    for column in rows[0][1]:
+    for column in rows[0][1] if len(rows) > 1 else ():
         values = {str(row[column]): row[column] for _, row in rows}
         if len(values) == 1:
             constants[column] = next(iter(values.values()))
@@ -105,7 +108,7 @@ def _log(file: Path, name: str, rows: list[tuple[int, dict[str, object]]], sha25
             differs.append(column)
     return Log(
         kind="table", source=file, name=name, identity=("table", content_hash(content)),
-        history=gather(rows), constants=constants, sha256=sha256, in_time=False,
+        history=gather(rows) if len(rows) > 1 else {}, constants=constants, sha256=sha256, in_time=False,
         trouble=_trouble(constants), differs=tuple(differs), aliases=(f"{file.stem}/{name}",),
     )  # fmt: skip
 

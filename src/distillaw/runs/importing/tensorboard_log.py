@@ -5,7 +5,6 @@ values are settings of the run above. Scalars are float32 (a loss keeps seven di
 does not record whether a run ended or crashed.
 """
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from distillaw.errors import DataError
 from distillaw.runs.importing.log import Log, Series, flatten, sha256_of_files
+from distillaw.runs.reading import parse_json
 
 PATTERN = "*tfevents*"
 _ALL = {"scalars": 0, "tensors": 0, "images": 1, "audio": 1, "histograms": 1, "compressedHistograms": 1}
@@ -102,7 +102,7 @@ def _json_text(tag: str, events: Any) -> dict[str, object]:
     """Settings logged as a JSON text, such as the Hugging Face Trainer's `args` and `model_config`."""
     text = _array(events.Tensors(tag)[-1]).ravel()[0].decode("utf-8", "replace")
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return {}
     return flatten(value, f"{tag.removesuffix('/text_summary')}.") if isinstance(value, dict) else {}

@@ -6,7 +6,6 @@ decoded by `protobuf` with the few fields that matter; logs of both versions wer
 at its last whole record and counts as a run without an end.
 """
 
-import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,8 @@ from typing import Any
 
 from distillaw.errors import DataError
 from distillaw.runs.files import file_sha256
-from distillaw.runs.importing.log import Log, flatten, gather
+from distillaw.runs.importing.log import Log, flatten, gather, number
+from distillaw.runs.reading import parse_json, read_bytes
 
 _MAGIC = b":W&B\xe1\xbe\x00"
 _BLOCK = 32768
@@ -69,12 +69,15 @@ def _read_file(file: Path, record: Any) -> Log:
     summary: dict[str, object] = {}
     run, ended = None, None
     for data in _records(file):
-        message = record.FromString(data)
+        try:
+            message = record.FromString(data)
+        except Exception as error:  # protobuf's DecodeError, of a library that may be missing
+            raise DataError(f"a record of its log cannot be decoded ({error})") from None
         if message.HasField("history"):
             row = _items(message.history.item)
             calls = row.pop("_step", len(rows))
-            at = message.history.step.num if message.history.HasField("step") else calls
-            rows.append((float(at), row))  # type: ignore[arg-type]
+            at = message.history.step.num if message.history.HasField("step") else number(calls)
+            rows.append((float(len(rows) if at is None or at != at else at), row))
         elif message.HasField("run"):
             run = message.run
             config |= _items(run.config.update)
@@ -106,7 +109,7 @@ def _items(items: Any) -> dict[str, object]:
     for item in items:
         name = ".".join(item.nested_key) or item.key
         try:
-            found[name] = json.loads(item.value_json)
+            found[name] = parse_json(item.value_json)
         except ValueError:
             continue  # a value that is no JSON is no number either
     return flatten(found)
@@ -118,7 +121,7 @@ def _records(file: Path) -> Iterator[bytes]:
     Raises:
         DataError: not such a file, or damaged in the middle.
     """
-    data = file.read_bytes()
+    data = read_bytes(file)
     if not data.startswith(_MAGIC[:4]):
         raise DataError(f"not a W&B log (it begins with {data[:7]!r})" if data else "an empty file")
     at, parts = len(_MAGIC), b""
