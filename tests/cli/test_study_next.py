@@ -254,7 +254,11 @@ def test_where_nobody_knows_no_probability_is_given(tmp_path):
     """A target that no run and no law reaches: what is drawn on to it has an interval and says what it is."""
     folder = make_folder(tmp_path / "out")
     said = json.loads(in_process("study", "next", folder, "--budget", "3e13", "--json").stdout)
-    assert said["probability_distil"] == said["probability_pretrain"] == 0.5 and said["probability_best"] == {} and not said["inside_range"]
+    assert (
+        said["probability_distil"] == said["probability_pretrain"] == 0.5
+        and said["probability_best"] == {}
+        and not said["inside_range"]
+    )
     shown = in_process("study", "next", folder, "--budget", "3e13").stdout
     assert "UNKNOWN" in shown and "drawn on beyond the runs" in shown and "best" not in shown
 
