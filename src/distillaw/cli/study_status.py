@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, command_of
 from distillaw.quantities import format_count, format_flop, format_seconds
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
         return f"distillaw report {folder}", ""
     if found.running:
         return f"distillaw study status {folder}", ""
-    return (
-        "distillaw study run STUDY.toml",
-        f"it goes on with the file it was started from and --out {folder}:",
-    )
+    return command_of(Path(found.folder)), "it goes on where it stopped, with what it was started with:"
 
 
 def _print(found: "StudyStatus") -> None:
