@@ -18,6 +18,8 @@ from cyclopts import Group, Parameter
 
 from distillaw.errors import ConfigError, RunError
 
+Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
+"""KEY=VALUE over those of a TOML file, each checked as if the file said it; a verb documents it as `settings`."""
 _GROUP = Group("Output", sort_key=1000)
 _BLANK = re.compile(r"(?<![\w./-])[A-Z][A-Z_]+(?:\.toml)?(?![\w./-])")
 """A word of a command that stands for something: YOUR_TEXT, SPEC.toml."""

@@ -99,7 +99,9 @@ def new(
     print(_bill(cost, workers) + _device(cost, hardware))
     print("\n".join(notes))
     print(f"\nwrote {file}")
-    text, first = ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
+    text, first = (
+        ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
+    )
     output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
 
 
