@@ -38,7 +38,9 @@ def study(tmp_path_factory):
     """A finished tiny study: its file, folder, and what the command printed."""
     base = tmp_path_factory.mktemp("study")
     (base / "tiny.toml").write_text(TINY)
-    done = _call("study", "run", base / "tiny.toml", "--out", base / "out", "--json")
+    done = _call(
+        "study", "run", base / "tiny.toml", "--out", base / "out", "--set", "tuning.rounds=1", "--json"
+    )
     assert done.returncode == 0, done.stderr
     return base / "tiny.toml", base / "out", done
 
@@ -75,6 +77,12 @@ def test_the_search_is_recorded_with_interior_optima_or_their_absence(study):
         assert losses[arm["learning_rate"]["best"]] == min(losses.values())
         ends = (min(losses), max(losses))
         assert arm["learning_rate"]["interior"] == (arm["learning_rate"]["best"] not in ends)
+
+
+def test_what_was_set_beside_the_file_is_recorded(study):
+    _, folder, done = study
+    assert "set: tuning.rounds=1" in done.stderr
+    assert json.loads((folder / "study.json").read_text())["set"] == ["tuning.rounds=1"]
 
 
 def test_a_second_run_trains_nothing_and_says_the_same(study):

@@ -5,17 +5,24 @@ A prediction from a table, a fitted law, a guess; a verdict from a table, a stud
 
 import csv
 import json
+import re
 import subprocess
+import sys
 import tomllib
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
+from synthetic_study import write_study
 
 from distillaw.laws.published import published
 from distillaw.runs.config import from_table
 from distillaw.runs.files import write_json
 from distillaw.sweep.spec import StudySpec
+from in_process import answer as in_process
 
 LAW = published("surrogate-s2")
 
@@ -199,6 +206,61 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     assert (
         subprocess.run(["distillaw", "study", "show", out], capture_output=True, timeout=60).returncode == 0
     )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A study whose target was run, with and without teachers, in seeds and by document."""
+    folder = tmp_path_factory.mktemp("measured")
+    world = write_study(folder)
+    spec = from_table(StudySpec, {
+        "name": "synthetic", "batch_tokens": 1024, "data": {"corpus": "sotu", "vocab_size": world.vocab},
+        "students": {"params": [f"{n / 1e6:g}M" for n in world.students], "tokens": list(world.budgets)},
+        "teachers": [{"params": f"{n / 1e6:g}M", "tokens": tokens} for n, tokens in world.teachers],
+        "target": {"params": f"{world.students[-1] / 1e6:g}M", "tokens": world.budgets[0]},
+    }, "")  # fmt: skip
+    info = json.loads((folder / "study.json").read_text())
+    write_json(folder / "study.json", info | {"spec": asdict(spec)})
+    return folder
+
+
+@pytest.mark.parametrize("question", [(), ("0.1M", "600000")])
+def test_a_study_has_one_answer_that_of_the_planner(measured, question):
+    """The same probabilities, gains and choice of teacher; no other probability of the same question beside them."""
+    own = [
+        word
+        for pair in zip(("--student-params", "--student-tokens"), question, strict=False)
+        for word in pair
+    ]
+    asked = [word for pair in zip(("--student", "--tokens"), question, strict=False) for word in pair]
+    said = json.loads(in_process("study", "next", measured, "--budget", "1e13", "--json", *own).stdout)
+    plan = json.loads(in_process("plan", "--study", measured, "--json", *asked).stdout)
+    for name in ("verdict", "probability_distil", "probability_pretrain", "inside_range"):
+        assert said[name] == plan[name], name
+    assert said["sentence"].endswith(plan["sentence"])
+    gains = {row["teacher"]["name"].split()[0]: row["gain"] for row in plan["strategies"] if row["teacher"]}
+    assert {label.split("@")[0]: gain for label, gain in said["gains"].items()} == gains
+    assert set(said["probability_best"]) == set(said["gains"])
+    assert sum(said["probability_best"].values()) == pytest.approx(1)
+    assert "probability_best" not in (said["now"] or {}) and said["gains_by_tokens"] == []
+    shown = in_process("study", "next", measured, "--budget", "1e13", *own).stdout
+    assert plan["sentence"] in shown and "right choice" not in shown
+    for line in shown.splitlines():
+        if " gain " in line and not line.strip().startswith(("DISTIL", "TOO", "PRETRAIN")):
+            assert re.search(r"gain [+-]\d\.\d+ \[[+-]\d\.\d+, [+-]\d\.\d+\]", line), line
+
+
+def test_where_nobody_knows_no_probability_is_given(tmp_path):
+    """A target that no run and no law reaches: what is drawn on to it has an interval and says what it is."""
+    folder = make_folder(tmp_path / "out")
+    said = json.loads(in_process("study", "next", folder, "--budget", "3e13", "--json").stdout)
+    assert (
+        said["probability_distil"] == said["probability_pretrain"] == 0.5
+        and said["probability_best"] == {}
+        and not said["inside_range"]
+    )
+    shown = in_process("study", "next", folder, "--budget", "3e13").stdout
+    assert "UNKNOWN" in shown and "drawn on beyond the runs" in shown and "best" not in shown
 
 
 def test_where_nothing_is_to_run_nothing_is_written(tmp_path):

@@ -81,6 +81,10 @@ def test_harmful_and_worthless_teachers(tmp_path, gain_scale, wanted):
         assert verdict.next_runs
         assert verdict.call.distil < 0.8
         assert verdict.call.pretrain < 0.8
+        # a gain that does not matter is no reason for a teacher: headline and advice say the same
+        assert 0 < verdict.gain.mean < verdict.margin
+        assert "If you must choose now: pretrain" in verdict.sentence
+        assert "cheaper way, without a teacher" in verdict.next_runs[0]
 
 
 def test_probability_is_calibrated_over_simulated_studies(tmp_path):

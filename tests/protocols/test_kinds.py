@@ -35,6 +35,8 @@ def _sheet(name, scale):
     kind = kind_named(name)
     if scale == "one GPU" and name == "weak-to-strong":
         asked = replace(asked, students=(3e6, 10e6), teachers=(1e6,))
+    if not kind.defaults.teachers:
+        asked = replace(asked, teachers=())
     return kind.sheet(asked)
 
 
@@ -74,6 +76,54 @@ def test_rules_of_a_small_study_are_kept(name, scale):
     served = {(size, tokens) for block in spec.blocks() if block.purpose == "grid" for size in block.params
               for tokens in block.cells.tokens}  # fmt: skip
     assert (target.params, target.tokens) in served
+
+
+NAMED = Asked(
+    students=(0.15e6, 0.2e6, 0.345678e6),
+    teachers=(0.3e6, 0.5e6, 0.6e6, 0.9e6),
+    tokens=(150e3, 3e5, 6e5, 1.2e6),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_user_names_is_what_is_written(name):
+    """Every size and budget that was named, no other teacher, budgets rounded one way, nothing listed twice."""
+    kind = kind_named(name)
+    asked = NAMED if kind.defaults.teachers else replace(NAMED, teachers=())
+    sheet = kind.sheet(asked)
+    spec = sheet.spec(name)
+    teachers = [teacher for teacher in spec.teachers if not teacher.is_control]
+    assert {parse_count(teacher.params) for teacher in teachers} == set(asked.teachers)
+    if name != "isoflop-teachers":  # whose question are several budgets of each
+        assert len(teachers) == len(asked.teachers)
+    plain = [block for block in spec.blocks() if block.purpose == "grid"]
+    assert {parse_count(size) for block in plain for size in block.params} == set(asked.students)
+    assert [whole - tokens for whole, tokens in zip(sheet.scale.tokens, asked.tokens, strict=True)] == [
+        16,
+        32,
+        64,
+        128,
+    ]
+    assert set(sheet.scale.tokens) <= {tokens for block in plain for tokens in block.cells.tokens}
+    for cells in spec.cells:
+        for listed in (cells.params, cells.tokens, cells.teachers):
+            assert len(set(listed)) == len(listed)
+
+
+def test_two_named_teachers_and_one_budget_are_just_that():
+    sheet = kind_named("teacher-choice").sheet(
+        Asked(students=(0.2e6,), teachers=(0.3e6, 0.6e6), tokens=(150e3,))
+    )
+    spec = sheet.spec("x")
+    assert [t.params for t in spec.teachers if not t.is_control] == ["0.3M", "0.6M"]
+    assert len({t.tokens for t in spec.teachers}) == 1
+    assert {n for one in spec.replicates for n in one.tokens} == set(spec.students.tokens) == {150_016}
+    assert all(len(set(cells.tokens)) == len(cells.tokens) for cells in spec.cells)
+
+
+def test_teachers_of_a_kind_without_any_are_refused():
+    with pytest.raises(ConfigError, match="without a teacher"):
+        kind_named("supervised").sheet(Asked(teachers=(0.3e6,)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.errors import CacheError
+from distillaw.planning.api import plan
+from distillaw.planning.record import read_study
+from distillaw.report.content import key_numbers
 from distillaw.report.document import write_report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -43,6 +47,12 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def html(reported):
     return (reported / "report.html").read_text()
+
+
+@pytest.fixture
+def noisy_verdict(reported):
+    record = read_study(reported)
+    return plan(1e5, student_tokens=150_000, study=record, with_flips=False), record
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(html):
@@ -123,6 +133,14 @@ def test_failed_and_missing_runs_are_listed_and_the_rest_is_used(tmp_path):
     assert "1 runs failed" in text
     assert "RunError: loss is NaN at step 7" in text
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "distil"
+
+
+def test_an_unknown_answer_has_no_numbers_to_take_away(noisy_verdict):
+    verdict, record = noisy_verdict
+    assert {"Probability", "Best teacher"} <= {one.label for one in key_numbers(verdict, [], record)}
+    unknown = replace(verdict, headline=replace(verdict.headline, is_decisive=False))
+    assert key_numbers(unknown, [], record)[0].value == "not known"
+    assert not {"Probability", "Best teacher"} & {one.label for one in key_numbers(unknown, [], record)}
 
 
 def test_a_study_with_teachers_only_has_a_report_without_a_verdict(tmp_path):

@@ -96,7 +96,10 @@ def test_gains_by_tokens_agree_with_the_gain_at_the_target(asked):
     rows = gains_by_tokens(now, "t0")
     at_target = next(row for row in rows if row["tokens"] == QUESTION.tokens)
     assert at_target["gain"] == pytest.approx(now.gains["t0"].mean, abs=0.01)
-    assert 0 <= at_target["probability"] <= 1
+    assert all(row["lower"] < row["gain"] < row["upper"] for row in rows)
+    run = np.exp(now.belief.measured.log_tokens)
+    inside = [row for row in rows if row["tokens"] != QUESTION.tokens]
+    assert all(run.min() * (1 - 1e-6) <= row["tokens"] <= run.max() * (1 + 1e-6) for row in inside)
 
 
 def test_a_budget_near_one_that_has_runs_is_that_one():

@@ -27,7 +27,7 @@ def laws(*, output: Output = Output()) -> None:
         mark += "  [refitted by us]" if law.record.obtained.startswith("refitted") else ""
         mark += "  [do not plan with it]" if law.record.refuse_plan else ""
         print(f"{law.name:<{width}}  {law.record.title}{mark}")
-    output.suggest("distillaw laws show NAME")
+    output.suggest(f"distillaw laws show {known[0].name}")
 
 
 @app.command

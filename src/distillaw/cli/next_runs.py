@@ -14,7 +14,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, check_place, command_of
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -315,7 +315,7 @@ def _next(source: str, law: str | None, *, taught: bool) -> tuple[str, str]:
     """The likely next command, and what comes first."""
     path = Path(source)
     if (path / "study.json").is_file():
-        return "distillaw study run STUDY.toml", "add these sizes and tokens to the study's TOML file, then:"
+        return command_of(path), "add these sizes and tokens to the study's TOML file, then:"
     family = law or ("distillation-reduced" if taught else "supervised")
     table = shlex.quote(source) if path.suffix not in (".json", "") else "runs.csv"
     return (

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,10 @@ class Setup:
     runs: tuple[PilotRun, ...]
     spec: StudySpec | None
     """The study, if it is one: its labels are those of sizes and teachers; None for a table."""
+    record: StudyRecord | None = None
+    """Its folder, where there is one."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Run or folder of a teacher -> label."""
     untrained: tuple[str, ...] = ()
     """Teachers whose losses are guesses."""
     notes: tuple[str, ...] = ()
@@ -91,8 +95,9 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
         cooldown=spec.training.cooldown,
     )  # fmt: skip
     return Setup(
-        question=question, runs=tuple(_pilots(students, names, spec.seed)), spec=spec, untrained=untrained
-    )
+        question=question, runs=tuple(_pilots(students, names, spec.seed)), spec=spec, untrained=untrained,
+        record=record, labels=names,
+    )  # fmt: skip
 
 
 def _opened(source: Path) -> tuple[StudySpec, StudyRecord | None, int]:

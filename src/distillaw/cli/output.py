@@ -4,6 +4,7 @@ The answer goes to stdout; progress, notes and errors to stderr. With --quiet st
 answer without the command that is likely next.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,7 +15,11 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
+"""KEY=VALUE over those of a TOML file, each checked as if the file said it; a verb documents it as `settings`."""
 _GROUP = Group("Output", sort_key=1000)
+_BLANK = re.compile(r"(?<![\w./-])[A-Z][A-Z_]+(?:\.toml)?(?![\w./-])")
+"""A word of a command that stands for something: YOUR_TEXT, SPEC.toml."""
 
 
 @Parameter(name="*", group=_GROUP)
@@ -42,14 +47,31 @@ class Output:
         return waiting(what, quiet=self.quiet)
 
     def suggest(self, command: str, first: str = "") -> None:
-        """The likely next command, as the last line of an answer for people; before it, what to do first."""
-        if not (self.quiet or self.json):
-            print(f"\n{first}\nnext: {command}" if first else f"\nnext: {command}")
+        """The likely next command, as the last line of an answer for people; before it, what to do first.
+
+        `next: ` is followed by what runs as it stands. Words in capitals (YOUR_TEXT, SPEC.toml) are the user's to fill
+        in, and the line says which.
+        """
+        if self.quiet or self.json:
+            return
+        blanks = ", ".join(dict.fromkeys(_BLANK.findall(command)))
+        label = f"next, with your own {blanks}:" if blanks else "next:"
+        print(f"\n{first}\n{label} {command}" if first else f"\n{label} {command}")
 
 
 def same_command(*, without: str = "") -> str:
     """The command line that was called, less an option, to be copied."""
     return shlex.join(["distillaw", *(word for word in sys.argv[1:] if word != without)])
+
+
+def command_of(folder: Path) -> str:
+    """How a study was started, to be copied; its status where the folder does not say."""
+    from distillaw.runs.files import read_json
+
+    command = str(read_json(folder / "study.json").get("command") or "")
+    if command.startswith("distillaw "):
+        return command
+    return f"distillaw study status {shlex.quote(str(folder))}"
 
 
 def say(message: str, *, quiet: bool = False) -> None:

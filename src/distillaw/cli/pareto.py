@@ -87,7 +87,7 @@ def pareto(
             print(f"\n{place_words(point, points)}")
     if out is not None:
         print(f"\n{out / 'pareto.svg'}")
-    own = shlex.join(str(path) for path in models) + " " if models else "DIR_WITH_EVALUATION "
+    own = shlex.join(str(path) for path in models) + " " if models else ""
     if out is None:
         output.suggest(f"distillaw pareto {own}--out pareto")
     else:

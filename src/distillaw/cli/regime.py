@@ -1,5 +1,6 @@
 """`distillaw regime`: batch, learning rate and the rest of a run's settings, with their sources and their spread."""
 
+import shlex
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -75,7 +76,8 @@ def regime(
 
     print_json(as_json(advice)) if output.json else print_text(advice)
     output.suggest(
-        "distillaw train SPEC.toml --out DIR", first="put batch, rate and warm-up into SPEC.toml, then:"
+        f"distillaw cost --params {shlex.quote(params)} --tokens {shlex.quote(tokens)}",
+        first="batch, rate and warm-up go into the TOML file of a run or a study; what it costs:",
     )
 
 

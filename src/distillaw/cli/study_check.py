@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, command_of
 
 if TYPE_CHECKING:
     from distillaw.controls.control import Control
@@ -65,8 +65,5 @@ def _print(controls: "list[Control]") -> None:
 
 def _next(folder: Path, failed: list[str]) -> tuple[str, str]:
     if failed:
-        return (
-            "distillaw study run STUDY.toml",
-            "change the study file as said (finished runs are kept), then:",
-        )
+        return command_of(folder), "change the study file as said (finished runs are kept), then:"
     return f"distillaw report {shlex.quote(str(folder))}", ""

@@ -1,7 +1,7 @@
 """`distillaw study new`: a study file from a template, with its cost and what it would identify before it runs."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,9 @@ def new(
         kind: which question; `distillaw study new` lists them.
         out: the file; default KIND.toml.
         students: student sizes, e.g. 0.1M,0.3M (non-embedding).
-        teachers: teacher sizes, e.g. 0.3M,1M.
-        tokens: students' budgets, e.g. 200k,800k; rounded to whole batches.
+        teachers: teacher sizes, e.g. 0.3M,1M; one teacher of each, none beside them (isoflop-teachers trains each on
+            several token counts, which is its question). By default the kind chooses its teachers.
+        tokens: students' budgets, e.g. 200k,800k; rounded up to whole batches.
         budget: FLOP to spend at most, e.g. 1e15; scales what is not given.
         hours: wall time to spend at most, on --cores of this machine or one --hardware device.
         cores: processes, one core each; 0 takes all cores.
@@ -86,19 +87,25 @@ def new(
     said = state(spec, cost)
     heading = [f"{template.name}: {template.question}", ""]
     heading += [f"  distillaw study run {file}" + ("" if corpus else " --corpus PATH"), ""]
-    heading += [_bill(cost, workers), *said.lines(sheet.left_out)]
+    rounded = {tokens: sheet.scale.whole(tokens) for tokens in asked.tokens}
+    notes = [*_rounding(rounded, sheet.scale.grain), *said.lines(sheet.left_out)]
+    heading += [_bill(cost, workers), *notes]
     _write(file, study_file(sheet, spec, heading))
     if output.json:
         print_json({"kind": kind, "file": str(file), "spec_hash": spec.spec_hash, "num_runs": cost.num_runs,
                     "flops": cost.flops, "seconds": cost.wall_seconds(workers), "workers": workers,
-                    "disk_bytes": cost.disk_bytes, "left_out": sheet.left_out, **said.to_json()})  # fmt: skip
+                    "disk_bytes": cost.disk_bytes, "left_out": sheet.left_out,
+                    "budgets": [{"asked": one, "written": whole} for one, whole in rounded.items()],
+                    **said.to_json()})  # fmt: skip
         return
     print(f"{template.name}: {template.question}\n")
     print(_bill(cost, workers) + _device(cost, hardware))
-    print("\n".join(said.lines(sheet.left_out)))
-    text = "" if corpus else " --corpus PATH"
+    print("\n".join(notes))
     print(f"\nwrote {file}")
-    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}")
+    text, first = (
+        ("", "") if corpus else (" --corpus sotu", "with a text of your own in place of the one that ships:")
+    )
+    output.suggest(f"distillaw study run {shlex.quote(str(file))}{text}", first)
 
 
 def _asked(
@@ -166,6 +173,13 @@ def _bill(cost: "StudyCost", workers: int) -> str:
         f"{format_flop(cost.flops)}, about {format_seconds(cost.wall_seconds(workers))} on {workers} cores, "
         f"{format_bytes(cost.disk_bytes)} on disk"
     )
+
+
+def _rounding(rounded: Mapping[float, int], grain: int) -> Iterator[str]:
+    """What became of the budgets that were named, where it is not what was named."""
+    changed = [f"{format_count(asked)} to {whole:,}" for asked, whole in rounded.items() if asked != whole]
+    if changed:
+        yield f"budgets are multiples of {grain:,} tokens (four batches), rounded up: {', '.join(changed)}"
 
 
 def _write(file: Path, text: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, Settings, check_place, same_command
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, RunError
 from distillaw.quantities import format_flop, format_seconds, plural
@@ -57,6 +57,8 @@ def run(
     workers: int = 0,
     cluster: ClusterOptions | None = None,
     again: tuple[str, ...] = (),
+    settings: Settings = (),
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     output: Output = Output(),
 ) -> int:
     """Train whatever the study still lacks, fit its laws, decide, and write the report.
@@ -73,25 +75,40 @@ def run(
             number.
         cluster: what a worker on Slurm or Ray gets.
         again: a run to be done again, by its id; what it was is kept aside. May be repeated.
+        settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file, recorded in
+            study.json. May be repeated.
+        dry_run: print what `distillaw study show` prints, train and write nothing.
     """
+    place, count = _choose_place(executor, workers, cluster or ClusterOptions())
+    if dry_run:
+        from distillaw.cli.study_show import preview
+
+        preview(study, corpus=corpus, settings=settings, workers=count, output=output)
+        output.suggest(same_command(without="--dry-run"))
+        return 0
+    from distillaw.cli.study_show import target_note
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import study_cost, study_vocab
     from distillaw.sweep.study import require_trainable, run_study
 
     require_trainable()
-    spec = load_study(study, corpus=corpus)
+    spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
     _check_places(spec, folder)
-    place, count = _choose_place(executor, workers, cluster or ClusterOptions())
     cost = study_cost(spec, study_vocab(spec))
     output.say(
         f"{spec.name}: {plural(cost.num_runs, 'run')} in all, {format_flop(cost.flops)}, about "
         f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')} from nothing; folder {folder}"
     )
+    for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
+        if line:
+            output.say(line)
     share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
     with make_display(cost.tokens * share_left, quiet=output.quiet) as display:
         command = shlex.join(["distillaw", *sys.argv[1:]])
-        train = partial(run_study, spec, folder, place=place, display=display, command=command)
+        train = partial(
+            run_study, spec, folder, place=place, display=display, command=command, settings=settings
+        )
         outcome = train(again=again, holdout=not spec.has_holdout)
         if spec.has_holdout and not outcome.failed and not outcome.waiting:
             outcome = _with_holdout(spec, folder, outcome, train, output)

@@ -1,13 +1,18 @@
 """`distillaw study show`: what a study would train, cost and identify, before anything is spent."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, Settings
 from distillaw.cli.workers import count_workers
-from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, plural
+from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
+
+if TYPE_CHECKING:
+    from distillaw.sweep.spec import StudySpec
 
 
 def show(
@@ -15,6 +20,7 @@ def show(
     *,
     corpus: Place | None = None,
     workers: int = 0,
+    settings: Settings = (),
     output: Output = Output(),
 ) -> None:
     """Print the runs, FLOP, time and disk of a study, and what it would identify, before anything is spent.
@@ -23,7 +29,21 @@ def show(
         study: the study's TOML file.
         corpus: the text, instead of the study file's data.corpus.
         workers: processes, one core each; 0 takes all cores.
+        settings: KEY=VALUE over the file's, e.g. students.tokens=[80k,240k]; checked like the file. May be repeated.
     """
+    preview(study, corpus=corpus, settings=settings, workers=count_workers(workers), output=output)
+    words = [
+        str(study),
+        *(["--corpus", corpus] if corpus else []),
+        *(w for one in settings for w in ("--set", one)),
+    ]
+    output.suggest(f"distillaw study run {shlex.join(words)}")
+
+
+def preview(
+    study: Path, *, corpus: str | None, settings: Sequence[str], workers: int, output: Output
+) -> None:
+    """What `study show` says, and `study run --dry-run`."""
     from distillaw.protocols.statement import state
     from distillaw.sweep.caching import stored_targets
     from distillaw.sweep.checks import load_study
@@ -36,11 +56,10 @@ def show(
         teacher_forward,
     )
 
-    spec = load_study(study, corpus=corpus)
+    spec = load_study(study, corpus=corpus, settings=settings)
     vocab_size = study_vocab(spec)
     cost = study_cost(spec, vocab_size)
-    cores = count_workers(workers)
-    wall = cost.wall_seconds(cores)
+    wall = cost.wall_seconds(workers)
     if output.json:
         rows = [
             {"trunk": job.trunk.label, "role": job.trunk.role, "purpose": job.trunk.purpose, "arm": job.trunk.arm,
@@ -48,14 +67,14 @@ def show(
             for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
         ]  # fmt: skip
         print_json({"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, "num_runs": cost.num_runs,
-                    "flops": cost.flops, "seconds": wall, "workers": cores, "disk_bytes": cost.disk_bytes,
-                    **state(spec, cost).to_json()})  # fmt: skip
+                    "flops": cost.flops, "seconds": wall, "workers": workers, "disk_bytes": cost.disk_bytes,
+                    "set": list(settings), **state(spec, cost).to_json()})  # fmt: skip
         return
     _print_trunks(cost.jobs, cost.seconds)
     print(
         f"\n{spec.name}: {plural(cost.num_runs, 'run')} from {plural(len(cost.jobs), 'trunk')}, "
         f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
-        f"about {format_seconds(wall)} on {plural(cores, 'core')}, "
+        f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
         f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, "
         f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
@@ -65,8 +84,25 @@ def show(
     print(stored_targets(cost.jobs, teacher_forward(spec, cost.jobs), vocab_size).words)
     print()
     print("\n".join(state(spec, cost).lines()))
-    text = f" --corpus {shlex.quote(corpus)}" if corpus else ""
-    output.suggest(f"distillaw study run {shlex.quote(str(study))}{text}")
+    for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
+        if line:
+            print(line)
+
+
+def target_note(spec: "StudySpec") -> str:
+    """What becomes of a target that is not among the students; empty where it is, or where there is none."""
+    if spec.target is None:
+        return ""
+    size, tokens = parse_count(spec.target.params), spec.target.tokens
+    own = [n for block in spec.blocks() if block.purpose == "grid"
+           for label in block.params if parse_count(label) == size for n in block.cells.tokens]  # fmt: skip
+    if tokens in own:
+        return ""
+    what = f"target: {spec.target.params} on {format_count(tokens)} tokens is not among the students"
+    add = f'; to measure it, add it: [[cells]] with params = ["{spec.target.params}"], tokens = [{tokens}]'
+    if own and min(own) < tokens < max(own):
+        return f"{what}: it will be read off between the budgets that its size is trained to{add}"
+    return f"{what}: no pair of runs measures it, and the verdict rests on laws as far as they reach{add}"
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:

@@ -1,32 +1,97 @@
 """`distillaw study status`: how far a study is; works while a scheduler runs and after it died."""
 
+import contextlib
+import os
 import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.output import Output
+from distillaw.cli.output import Output, command_of
 from distillaw.quantities import format_count, format_flop, format_seconds
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from distillaw.sweep.status import StudyStatus
 
 
-def status(folder: Path, *, output: Output = Output()) -> int:
+WATCH_SECONDS = 5.0
+"""Between two looks."""
+INTERRUPTED = 130
+
+
+def status(
+    folder: Path, *, watch: Annotated[bool, Parameter(negative="")] = False, output: Output = Output()
+) -> int:
     """Print progress, time left, failures and cost of a study folder.
 
     Args:
         folder: the study folder.
+        watch: look again every few seconds until nothing is left or nobody works on it: a terminal shows the present,
+            a pipe a line for every change, --json waits and prints the end. Exit code 1 if something is left or failed.
     """
     from distillaw.sweep.status import read_status
 
-    found = read_status(folder)
+    found = _watched(folder, output) if watch else read_status(folder)
+    if found is None:
+        return INTERRUPTED
     if output.json:
         print_json(found.to_json())
     else:
-        _print(found)
+        print("\n".join(_lines(found)))
         output.suggest(*_next(found, shlex.quote(str(folder))))
-    return 0
+    return int(watch and not (found.is_complete and not found.failures))
+
+
+def _watched(folder: Path, output: Output) -> "StudyStatus | None":
+    """The end of a study that is watched; None where the watcher had enough, which changes nothing for the study."""
+    from distillaw.sweep.status import read_status
+
+    try:
+        found = read_status(folder)
+        with _screen(output) as show:
+            while found.is_running and not found.is_complete:
+                show(found)
+                time.sleep(WATCH_SECONDS)
+                found = read_status(folder)
+    except KeyboardInterrupt:
+        return None
+    return found
+
+
+@contextlib.contextmanager
+def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
+    """What shows a moment: redrawn in a terminal and gone when it is over; elsewhere a line per change."""
+    if output.json or output.quiet:
+        yield lambda found: None
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.live import Live
+
+        from distillaw.cli.console import console
+
+        with Live(console=console(), auto_refresh=False, transient=True) as live:
+            yield lambda found: live.update(_text(found), refresh=True)
+    else:
+        said: list[str] = []
+
+        def show(found: "StudyStatus") -> None:
+            if said[-1:] != [_known(found)]:
+                said.append(_known(found))
+                print(f"{said[-1]}; {_left(found)}", flush=True)
+
+        yield show
+
+
+def _text(found: "StudyStatus") -> "Text":
+    from rich.text import Text
+
+    return Text("\n".join(_lines(found)))
 
 
 def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
@@ -35,36 +100,41 @@ def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
         return f"distillaw report {folder}", ""
     if found.running:
         return f"distillaw study status {folder}", ""
-    return (
-        "distillaw study run STUDY.toml",
-        f"it goes on with the file it was started from and --out {folder}:",
+    return command_of(Path(found.folder)), "it goes on where it stopped, with what it was started with:"
+
+
+def _lines(found: "StudyStatus") -> list[str]:
+    lines = [_known(found), f"scheduler: {found.scheduler}"]
+    lines.append(
+        f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of core time"
     )
-
-
-def _print(found: "StudyStatus") -> None:
-    known = f"{found.done} of {found.known} runs done" + (" so far known" if found.waiting else "")
-    print(f"{found.name}: {known}, {len(found.failures)} failed, {len(found.running)} trunks in training")
-    print(f"scheduler: {found.scheduler}")
-    print(f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of core time")
-    if found.is_complete:
-        print("left: nothing")
-    else:
-        print(f"left: about {format_seconds(found.left_seconds)} ({found.left_how})")
-    _section("in training", [
+    lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
+    lines += _section("in training", [
         f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
         f"{r.where}"
         for r in found.running
     ])  # fmt: skip
-    _section("waiting", found.waiting)
-    _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
+    lines += _section("waiting", found.waiting)
+    lines += _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
     if found.others:
-        print(f"\n{found.others} finished runs do not belong to the study as it stands; they are in no table")
+        lines += [
+            "",
+            f"{found.others} finished runs do not belong to the study as it stands; they are in no table",
+        ]
+    return lines
 
 
-def _section(title: str, lines: list[str]) -> None:
-    if lines:
-        print(f"\n{title}")
-    for line in lines[:20]:
-        print(f"  {line}")
-    if len(lines) > 20:
-        print(f"  and {len(lines) - 20} more (--json shows all)")
+def _known(found: "StudyStatus") -> str:
+    known = f"{found.done} of {found.known} runs done" + (" so far known" if found.waiting else "")
+    return f"{found.name}: {known}, {len(found.failures)} failed, {len(found.running)} trunks in training"
+
+
+def _left(found: "StudyStatus") -> str:
+    return "left: nothing" if found.is_complete else f"left: about {format_seconds(found.left_seconds)}"
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    more = [f"  and {len(lines) - 20} more (--json shows all)"] if len(lines) > 20 else []
+    return ["", title, *(f"  {line}" for line in lines[:20]), *more]

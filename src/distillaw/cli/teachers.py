@@ -28,7 +28,10 @@ def teachers(text: TeacherName = "", /, *, output: Output = Output()) -> None:
         print_json({"teachers": [_document(each) for each in exact or found]})
     elif len(exact) == 1:
         _show(exact[0])
-        output.suggest(f"distillaw scout {exact[0].repo} --text YOUR_TEXT")
+        output.suggest(
+            f"distillaw scout {exact[0].repo} --text sotu",
+            "with a text of your own in place of the one that ships:",
+        )
     else:
         _list(found)
         output.suggest(f"distillaw teachers {found[-1].name}")

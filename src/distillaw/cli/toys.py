@@ -263,4 +263,4 @@ def _print_end(files: list[str], command: str, output: Output) -> None:
     if files:
         output.suggest("distillaw toys --help", first="docs/toys.md says what it shows")
     else:
-        output.suggest(f"{command} --out FOLDER", first="docs/toys.md says why; to draw it:")
+        output.suggest(f"{command} --out toys", first="docs/toys.md says why; to draw it:")

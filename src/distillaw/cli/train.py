@@ -8,7 +8,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.display import make_display
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, Settings, check_place
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     out: Path,
     sharding: Literal["ddp", "fsdp"] = "ddp",
     track: Literal["wandb", "trackio", "tensorboard"] | None = None,
+    settings: Settings = (),
     output: Output = Output(),
 ) -> int:
     """Train one run from a TOML file: pretrain, or distil from a teacher or its stored targets; resumable.
@@ -29,17 +30,20 @@ def train(
         spec: the run's TOML file.
         out: folder for tokens, checkpoints and the run.
         sharding: with several processes, the whole model on each (ddp) or a slice of it (fsdp).
+        settings: KEY=VALUE over the file's, e.g. training.weight_decay=0.1; may be repeated.
         track: mirror the scalars to a tracker, which must be installed; metrics.jsonl is written anyway.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.sweep.single_spec import load_single
 
-    single = load_single(spec)  # a slip in it is said before torch is imported
+    single = load_single(spec, settings=settings)  # a slip in it is said before torch is imported
     from distillaw.sweep.study import require_trainable
 
     require_trainable()
     from distillaw.sweep.single import run_single
 
+    for setting in settings:
+        output.say(f"set: {setting}")
     first = os.environ.get("RANK", "0") == "0"
     with make_display(single.tokens, quiet=output.quiet or not first) as display:
         result, trained = run_single(

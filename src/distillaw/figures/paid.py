@@ -8,7 +8,7 @@ PRETRAINING_INFERENCE (it is trained for this one student).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -97,20 +97,37 @@ class Frontier:
     """Unbeaten without a teacher, ascending in compute."""
     taught: Sequence[Paid]
     """Unbeaten among those with one."""
-    places: Sequence[tuple[Paid, Place]]
-    """Each of `taught` among all students without a teacher."""
+    among_cheaper: Sequence[Place]
+    """Each of `taught` among the students without a teacher that cost no more."""
+    among_next: Sequence[Place | None]
+    """The same with the next dearer student without a teacher among them; None where there is no dearer one: what no
+    teacher gives for as much is then not known."""
 
     @property
     def better(self) -> list[tuple[Paid, Place]]:
-        """Those of `taught` that beat what no teacher gives for as much, beyond the 90 % interval of the difference."""
-        return [(p, q) for p, q in self.places if q.ahead is not None and q.ahead > Z90 * (q.ahead_se or 0.0)]
+        """Those of `taught` ahead of every cheaper student without a teacher and of the next dearer one, beyond the
+        90 % interval of the difference: so also ahead of what no teacher gives for as much.
+        """  # noqa: D205
+        found = zip(self.taught, self.among_next, strict=True)
+        return [(p, q) for p, q in found if q is not None and _ahead(q) > 0]
 
     @property
-    def worse(self) -> list[tuple[Paid, Place]]:
-        """Those that are beaten by it, likewise."""
-        return [
-            (p, q) for p, q in self.places if q.ahead is not None and -q.ahead > Z90 * (q.ahead_se or 0.0)
-        ]
+    def worse(self) -> list[Paid]:
+        """Those behind one that cost no more, likewise."""
+        return [p for p, q in zip(self.taught, self.among_cheaper, strict=True) if _ahead(q) < 0]
+
+    @property
+    def unknown(self) -> list[Paid]:
+        """The others that cost more than any student without a teacher."""
+        found = zip(self.taught, self.among_next, strict=True)
+        return [p for p, q in found if q is None and p not in self.worse]
+
+
+def _ahead(where: Place) -> int:
+    """1 ahead, -1 behind, 0 within the 90 % interval of the difference."""
+    if where.ahead is None or abs(where.ahead) <= Z90 * (where.ahead_se or 0.0):
+        return 0
+    return 1 if where.ahead > 0 else -1
 
 
 def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
@@ -120,8 +137,17 @@ def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     named = {p.name: p for p in paid}
     points = {taught: [_point(p, scenario) for p in those] for taught, those in known.items()}
     alone, taught = ([named[p.name] for p in staircase(points[key])] for key in (False, True))
-    places = [(p, place(_point(p, scenario), points[False])) for p in taught]
-    return Frontier(scenario=scenario, points=known, alone=alone, taught=taught, places=places)
+    mine = [_point(p, scenario) for p in taught]
+    return Frontier(
+        scenario=scenario, points=known, alone=alone, taught=taught,
+        among_cheaper=[place(point, points[False]) for point in mine],
+        among_next=[_among_next(point, points[False]) for point in mine],
+    )  # fmt: skip
+
+
+def _among_next(point: Point, others: Sequence[Point]) -> Place | None:
+    dearer = [other.compute for other in others if other.compute >= point.compute]
+    return place(replace(point, compute=min(dearer)), others) if dearer else None
 
 
 def _point(paid: Paid, scenario: Scenario) -> Point:

@@ -204,7 +204,7 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         gain=headline.gain(level), crossover=headline.crossover,
         crossover_compute=by_compute, flips_if=words.flips_if, flips=tuple(flips),
         assumptions=words.assumptions, inside_range=headline.inside_range, warnings=words.warnings,
-        regret_if_wrong=regret(headline, answer.verdict, level), reasons=words.reasons, evidence=tuple(evidence),
+        regret_if_wrong=regret(headline, answer, level), reasons=words.reasons, evidence=tuple(evidence),
         headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
         sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command, sources=sources,
         teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law else None,

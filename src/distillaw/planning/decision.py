@@ -76,16 +76,23 @@ def call(evidence: Evidence) -> Call:
     return Call(verdict=verdict, probability=lead, distil=distil, pretrain=pretrain, margin=margin)
 
 
-def regret(evidence: Evidence, verdict: str, level: float) -> Interval:
+def regret(evidence: Evidence, answer: Call, level: float) -> Interval:
     """What is lost, nats/token, if the choice turns out wrong: draws in which the other one is better.
 
     Too close to call means the strategy that leads. No wrong draw, no regret: zeros.
     """
     gain = evidence.gain_draws
-    distils = gain.mean() > 0 if verdict == "too-close" else verdict == "distil"
+    distils = (
+        leads_distilling(evidence, answer) if answer.verdict == "too-close" else answer.verdict == "distil"
+    )
     lost = -gain if distils else gain
     lost = lost[lost > 0]
     return Interval.of(lost, level) if len(lost) else Interval(mean=0.0, lower=0.0, upper=0.0)
+
+
+def leads_distilling(evidence: Evidence, answer: Call) -> bool:
+    """What to do if one must choose: a teacher that should gain what matters; else the cheaper way, without one."""
+    return bool(evidence.gain_draws.mean() > answer.margin)
 
 
 def choose(evidence: Sequence[Evidence], *, level: float) -> Evidence:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from distillaw.planning.caveats import assumptions, caveats
 from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
-from distillaw.planning.decision import Call, EqualCompute, Verdict
+from distillaw.planning.decision import Call, EqualCompute, Verdict, leads_distilling
 from distillaw.planning.evidence import Evidence, Interval, Strategy
 from distillaw.planning.flips import Flip
 from distillaw.planning.pilot import next_runs
@@ -102,7 +102,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
             f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
             "over the best of them"
         )
-    leading = headline.best if gain.mean > 0 else headline.best_pretrain
+    leading = headline.best if leads_distilling(headline, answer) else headline.best_pretrain
     if not headline.is_decisive:
         return (
             f"Unknown for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"

@@ -6,7 +6,7 @@ share: at least one axis moves L_T at fixed (N_S, D_S), one moves D_S, one moves
 
 from distillaw.protocols import blocks
 from distillaw.protocols.scale import Scale
-from distillaw.protocols.sheet import ALONE, Sheet, size_name
+from distillaw.protocols.sheet import ALONE, AS_NAMED, Sheet, size_name
 
 
 def isoflop_students(scale: Scale) -> Sheet:
@@ -38,11 +38,14 @@ def isoflop_teachers(scale: Scale) -> Sheet:
             if scale.tokens[0] <= tokens <= scale.teacher_tokens * 1.001:
                 sheet.teacher(size, tokens, "lines of equal compute; either side of the best size has equal losses"
                               if not sheet.teachers else "")  # fmt: skip
-    for size in scale.students[1:]:
-        _within_text(sheet, "students of one ratio of tokens to size" if size == scale.students[1] else "",
-                     [scale.whole(scale.tokens[0] * size / scale.students[0])], size)  # fmt: skip
+    why = "students of one ratio of tokens to size"
+    for size in scale.students:
+        budgets = [scale.whole(t * size / scale.students[0]) for t in scale.tokens]
+        if budgets != list(sheet.students.tokens):  # else the grid has them
+            _within_text(sheet, why, budgets, size)
+            why = ""
     largest = scale.students[-1]
-    tokens = scale.whole(scale.tokens[0] * largest / scale.students[0])
+    tokens = scale.whole(scale.tokens[-1] * largest / scale.students[0])
     sheet.aim(largest, tokens if scale.fits(tokens) else scale.tokens[0])
     blocks.all_controls(sheet)
     blocks.holdout(sheet, largest, scale.whole(2 * tokens))
@@ -114,6 +117,9 @@ def _fixed_ratio_teachers(sheet: Sheet) -> None:
     for size in scale.teachers:
         why = f"{ratio:.3g} tokens per parameter" if size == scale.teachers[0] else ""
         sheet.teacher(size, ratio * size, why)
+    if scale.are_teachers_named:
+        sheet.left_out |= AS_NAMED
+        return
     loss = 1.04 * float(sheet.law(params=scale.students[-1], tokens=scale.tokens[-1]))
     weak = float(sheet.law.tokens_for_loss(params=scale.teachers[0], loss=loss))
     if weak < 0.8 * ratio * scale.teachers[0]:

@@ -25,9 +25,8 @@ def capacity_gap(scale: Scale) -> Sheet:
     """Students by teachers of one text and token count, fresh and cut out of their own teachers."""
     sheet = Sheet(scale=scale, batch_search=False)
     sheet.grid(scale.students, scale.tokens)
-    for size in scale.teachers:
-        sheet.teacher(size, scale.teacher_tokens, "one family: all read the same tokens, steps of about two in size"
-                      if size == scale.teachers[0] else "")  # fmt: skip
+    steps = "" if scale.are_teachers_named else ", steps of about two in size"
+    sheet.family(f"one family: all read the same tokens{steps}")
     for size in scale.students:
         cuttable = [f"{size_name(t)}" for t in scale.teachers if t > 1.2 * size]
         labels = [label for label in sheet.labels() if label.split("@")[0] in cuttable]
@@ -53,11 +52,10 @@ def capacity_gap(scale: Scale) -> Sheet:
 def teacher_choice(scale: Scale) -> Sheet:
     """One student, many teachers."""
     sheet = Sheet(scale=scale, batch_search=False)
-    size = scale.students[-1]
-    sheet.grid((size,), scale.tokens)
+    sheet.grid(scale.students, scale.tokens)
     sheet.ladder(6)
     sheet.pairs(2)
-    sheet.aim(size, scale.tokens[-1])
+    sheet.aim(scale.students[-1], scale.tokens[-1])
     blocks.horizon(sheet)
     blocks.more_than_text(sheet)
     blocks.seeds(sheet)
@@ -94,15 +92,14 @@ def truncation(scale: Scale) -> Sheet:
 
 
 def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) -> Sheet:
-    """Each setting on the cheapest and the longest cell, from a weak and a strong teacher, on three seeds."""
+    """Each setting on every cell of the grid, from a weak and a strong teacher, on three seeds."""
     sheet = Sheet(scale=scale, batch_search=False)
-    sizes = (scale.students[0], scale.students[-1])
-    sheet.grid(tuple(dict.fromkeys(sizes)), (scale.tokens[0], scale.tokens[-1]))
+    sheet.grid(scale.students, scale.tokens)
     sheet.ladder(2, worst=0.98)
     for number, (name, training) in enumerate(settings.items()):
-        sheet.add(why if not number else "", (scale.tokens[0], scale.tokens[-1]), teachers=sheet.labels(), name=name,
-                  training=training, seeds=ABLATION_SEEDS)  # fmt: skip
-    sheet.aim(sizes[-1], scale.tokens[-1])
+        sheet.add(why if not number else "", scale.tokens, teachers=sheet.labels(), name=name, training=training,
+                  seeds=ABLATION_SEEDS)  # fmt: skip
+    sheet.aim(scale.students[-1], scale.tokens[-1])
     _grid_seeds(sheet)
     sheet.left_out |= _ABLATION
     if not any("temperature" in training for training in settings.values()):
@@ -125,7 +122,7 @@ def _grid_seeds(sheet: Sheet) -> None:
 def long_run(scale: Scale) -> Sheet:
     """One student over a long range of tokens: where training alone catches up."""
     sheet = Sheet(scale=scale, batch_search=False)
-    sheet.grid((scale.students[0],), scale.tokens)
+    sheet.grid(scale.students, scale.tokens)
     sheet.ladder(3, worst=0.98)
     sheet.aim(scale.students[0], scale.tokens[-1])
     blocks.horizon(sheet)

@@ -61,6 +61,8 @@ class Scale:
     students: tuple[float, ...]
     """Non-embedding sizes, ascending."""
     teachers: tuple[float, ...]
+    are_teachers_named: bool
+    """Whether the user named the teachers' sizes: then no others are added, and none is left out."""
     tokens: tuple[int, ...]
     """Students' budgets, ascending, whole batches."""
     teacher_tokens: int
@@ -75,9 +77,13 @@ class Scale:
     """Documents that nobody reads."""
 
     def whole(self, tokens: float) -> int:
-        """The nearest budget of whole batches, never below the smallest."""
-        grain = GRAIN * self.batch
-        return max(self.tokens[0], round(tokens / grain) * grain)
+        """The least budget of whole batches that holds so many tokens, never below the smallest."""
+        return max(self.tokens[0], _whole(tokens, self.batch))
+
+    @property
+    def grain(self) -> int:
+        """Budgets are multiples of so many tokens."""
+        return GRAIN * self.batch
 
     def fits(self, tokens: float) -> bool:
         """Whether one half of the text holds so many tokens; True where the text is not known."""
@@ -95,6 +101,10 @@ def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
     Raises:
         ConfigError: too few sizes or budgets for the question, budgets too short, or more than the text holds.
     """
+    if asked.teachers and not defaults.teachers:
+        raise ConfigError(
+            "--teachers: this kind of study trains students without a teacher; leave the option out"
+        )
     for name, needed in zip(("students", "teachers", "tokens"), defaults.least, strict=True):
         _require_enough(name, getattr(asked, name), needed)
     sized = bool(asked.students or asked.teachers)
@@ -104,7 +114,6 @@ def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
     teachers = asked.teachers or tuple(_round(size * relative) for size in defaults.teachers)
     shortest = min(asked.tokens) if asked.tokens else by_tokens * min(defaults.tokens)
     batch = _batch(shortest)
-    grain = GRAIN * batch
     recipe = _recipe(max(students), batch)
     vocab = asked.vocab or _vocab(min(students), recipe)
     held_out = (
@@ -114,7 +123,7 @@ def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
     wanted = asked.tokens or _within(
         text, tuple(tokens * by_tokens for tokens in defaults.tokens), defaults.least[2]
     )
-    tokens = tuple(sorted({math.ceil(t / grain - 1e-9) * grain for t in wanted}))
+    tokens = tuple(sorted({_whole(t, batch) for t in wanted}))
     if text is not None and tokens[-1] > text:
         raise ConfigError(
             f"students read {tokens[-1]:,} tokens and one half of {asked.corpus} holds about {text:,.0f}: a "
@@ -122,10 +131,16 @@ def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
         )
     longest = min(defaults.reach * tokens[-1], math.inf if text is None else text)
     return Scale(
-        students=tuple(sorted(students)), teachers=tuple(sorted(teachers)), tokens=tokens, batch=batch,
-        teacher_tokens=math.floor(longest / grain) * grain, vocab=vocab, recipe=recipe,
+        students=tuple(sorted(set(students))), teachers=tuple(sorted(set(teachers))),
+        are_teachers_named=bool(asked.teachers), tokens=tokens, batch=batch,
+        teacher_tokens=math.floor(longest / (GRAIN * batch)) * GRAIN * batch, vocab=vocab, recipe=recipe,
         corpus=asked.corpus, text=text, held_out=held_out,
     )  # fmt: skip
+
+
+def _whole(tokens: float, batch: int) -> int:
+    """Tokens rounded up to whole batches, still whole in batches of four times the size."""
+    return math.ceil(tokens / (GRAIN * batch) - 1e-9) * GRAIN * batch
 
 
 def _within(text: float | None, tokens: tuple[float, ...], least: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ A sheet knows the guessed law of its scale, so that templates can ask for teache
 (`toml.py`) and judges nothing (`checklist.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from distillaw.data.prepare import DataSpec
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
-from distillaw.quantities import format_count, parse_count
+from distillaw.quantities import parse_count
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import (
     NONE,
@@ -36,11 +36,13 @@ TOKENS_SCORED = 1024
 """Of each held-out document."""
 PEAK_LR = 0.011
 """Where the search for the rate starts, at width 64."""
+AS_NAMED = dict.fromkeys(("pairs", "strong-teachers"), "the teachers are those that were named")
+"""Controls that named teachers may lack."""
 
 
 def size_name(params: float) -> str:
-    """A size as study files write it: 0.1M, 1.6M, 2.5B."""
-    return f"{params / 1e6:.3g}M" if params < 1e9 else format_count(params)
+    """A size as study files write it, none of its digits lost: 0.1M, 1.6M, 2.5B."""
+    return f"{params / 1e6:.12g}M" if params < 1e9 else f"{params / 1e9:.12g}B"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +68,8 @@ class Sheet:
 
     def teacher(self, params: float, tokens: float, why: str = "", *, split: str = "teacher") -> str:
         """Adds a teacher, unless it is there; returns its label."""
-        one = TeacherSpec(params=size_name(params), tokens=self.scale.whole(tokens), split=split)
+        whole = min(self.scale.whole(tokens), self.scale.teacher_tokens)
+        one = TeacherSpec(params=size_name(params), tokens=whole, split=split)
         if one.label not in self.labels(control=True):
             self.teachers.append((why, one))
         return one.label
@@ -87,7 +90,7 @@ class Sheet:
     ) -> None:
         """Adds a [[cells]] entry; `settings` are its further keys."""
         cells = CellsSpec(
-            tokens=tuple(tokens), params=tuple(map(size_name, sizes)), teachers=tuple(teachers), **settings
+            tokens=_once(tokens), params=_once(map(size_name, sizes)), teachers=_once(teachers), **settings
         )
         self.cells.append((why, cells))
 
@@ -128,6 +131,8 @@ class Sheet:
     ) -> None:
         """Teachers evenly spaced in ln loss, weak ones small and strong ones large, as far as size and text allow.
 
+        Where the user named teachers, those instead.
+
         Args:
             count: how many.
             worst: loss of the weakest over what the largest student reaches alone on the longest budget.
@@ -135,8 +140,12 @@ class Sheet:
             beside: size and budget of the best student alone; by default the largest on the longest.
         """
         scale, law = self.scale, self.law
+        if scale.are_teachers_named:
+            self.family("as named, all on the same tokens")
+            return
         size, tokens = beside or (scale.students[-1], scale.tokens[-1])
-        high = worst * float(law(params=size, tokens=tokens))
+        weakest = float(law(params=scale.teachers[0], tokens=scale.tokens[0]))
+        high = min(worst * float(law(params=size, tokens=tokens)), weakest)
         reachable = float(law(params=scale.teachers[-1], tokens=scale.teacher_tokens))
         low = max(best * float(law(params=scale.students[0], tokens=scale.tokens[0])), reachable)
         for place, loss in enumerate(np.geomspace(high, low * (1 + 1e-9), count)):
@@ -145,6 +154,11 @@ class Sheet:
             self.teacher(
                 size, tokens, "" if place else "weakest to strongest, evenly in ln loss by the guessed law"
             )
+
+    def family(self, why: str) -> None:
+        """Every size once, all on as many tokens."""
+        for size in self.scale.teachers:
+            self.teacher(size, self.scale.teacher_tokens, why if size == self.scale.teachers[0] else "")
 
     def _affordable(self, loss: float, first: int) -> tuple[float, float]:
         """The smallest size from `first` on that reaches a loss within the teachers' tokens, and its tokens."""
@@ -158,6 +172,9 @@ class Sheet:
     def pairs(self, count: int) -> None:
         """Adds larger teachers on fewer tokens with the losses of teachers that are there."""
         scale, added = self.scale, 0
+        if scale.are_teachers_named:
+            self.left_out |= AS_NAMED
+            return
         for label in self.labels()[1:]:
             twin = next(t for _, t in self.teachers if t.label == label)
             larger = [size for size in scale.teachers if size > 1.5 * parse_count(twin.params)]
@@ -197,3 +214,8 @@ class Sheet:
         shape = shape_for_params(size, vocab=self.scale.vocab, context=recipe.context, head_dim=recipe.head_dim,
                                  aspect=recipe.aspect)  # fmt: skip
         return forward_flops(shape).total
+
+
+def _once(values: Iterable[Any]) -> tuple[Any, ...]:
+    """In their order, none twice."""
+    return tuple(dict.fromkeys(values))

@@ -87,6 +87,10 @@ _SEED_WORDS = {
 
 
 def _verdict_numbers(verdict: Verdict) -> list[Figure]:
+    if not verdict.headline.is_decisive:  # shown below, not believed: no number to take away
+        return [
+            Figure(label="Gain of distilling", value="not known", note="no evidence reaches this student")
+        ]
     best, own = verdict.headline.best, verdict.headline.pretrain
     assert own is not None
     level = f"{100 * verdict.level:.0f} % interval"

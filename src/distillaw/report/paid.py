@@ -7,7 +7,7 @@ from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontie
 from distillaw.figures.style import Z90
 from distillaw.pareto.frontier import Place
 from distillaw.planning.cells import Cell
-from distillaw.quantities import flop_text
+from distillaw.quantities import flop_text, plural
 from distillaw.report.content import Table, Value, number
 from distillaw.report.losses import difference
 from distillaw.report.picture import Picture
@@ -32,30 +32,33 @@ def paid_picture(paid: Sequence[Paid], cells: Sequence[Cell]) -> Picture:
 
 
 def paid_sentences(paid: Sequence[Paid]) -> list[str]:
-    """Where distilled students are ahead of what no teacher gives for as much, and where behind."""
+    """Where distilled students are ahead of what no teacher gives for as much, where behind, and where nobody knows."""
     found = [frontier(paid, scenario) for scenario in SCENARIOS]
-    return [_sentence(one) for one in found if one.places]
+    return [_sentence(one) for one in found if one.taught and one.alone]
 
 
 def _sentence(found: Frontier) -> str:
-    asked = [(p, q) for p, q in found.places if q.ahead is not None]
+    """Every count is of students that were run; where none without a teacher costs as much, nothing is claimed."""
+    total, better, worse, unknown = len(found.taught), found.better, len(found.worse), len(found.unknown)
+    parts = [
+        (len(better), "better than every cheaper student without a teacher and the next dearer one"),
+        (worse, "worse than one without a teacher that cost no more"),
+        (total - len(better) - worse - unknown, "neither"),
+        (unknown, "dearer than any without a teacher, so that nobody knows what that gives for as much"),
+    ]
+    said = ", ".join(f"{count} {'is' if count == 1 else 'are'} {words}" for count, words in parts if count)
     lead = SCENARIOS[found.scenario].capitalize()
-    if not asked:
-        return f"{lead}: every distilled student costs more than any without a teacher here, so none can be compared."
-    said = (
-        f"{lead}: of {len(asked)} distilled students that no other distilled one beats for less, {len(found.better)} "
-        f"are better than the best without a teacher at no more compute, {len(found.worse)} worse, beyond the 90 % "
-        "interval of the difference"
-    )
-    best = max(asked, key=lambda pair: pair[1].ahead or 0.0)
-    return f"{said}. {_most(found, *best)}" if (best[1].ahead or 0.0) > 0 else f"{said}."
+    beyond = " (beyond the 90 % interval of the difference)" if better or worse else ""
+    most = _most(found, *max(better, key=lambda pair: pair[1].ahead or 0.0)) if better else ""
+    whom = plural(total, "distilled student")
+    return f"{lead}: of {whom} that no other distilled one beats for less, {said}{beyond}.{most}"
 
 
 def _most(found: Frontier, paid: Paid, where: Place) -> str:
     assert where.best is not None and where.ahead is not None
     ahead = f"{where.ahead:.3f} ± {Z90 * (where.ahead_se or 0.0):.3f}"
     return (
-        f"Most is gained by {paid.name}: {paid.loss:.3f} nats/token for {flop_text(paid.compute(found.scenario))}, "
+        f" Most is gained by {paid.name}: {paid.loss:.3f} nats/token for {flop_text(paid.compute(found.scenario))}, "
         f"{ahead} below {where.best.name} ({flop_text(where.best.compute)})."
     )
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.laws.base import Array
+from distillaw.planning.evidence import Interval
 from distillaw.settling.noise import Cells
-from distillaw.settling.question import NONE
 from distillaw.settling.standing import Standing
 from distillaw.settling.value import Outlook
 
@@ -62,27 +62,36 @@ def expect(outlook: Outlook, now: Standing) -> Expected:
 
 
 def gains_by_tokens(now: Standing, name: str, factors: Sequence[float] = FACTORS) -> list[dict[str, float]]:
-    """The gain of a candidate over no teacher at the target's size, by token budget.
+    """The gain of a candidate over no teacher at the target's size, by token budget, each with its interval.
+
+    Only among the budgets that were run, and at the target: outside them the forms give numbers that no run holds back.
 
     Args:
-        now: what is believed.
+        now: what is believed, from some runs.
         name: of the candidate.
         factors: of the target's tokens.
     """
     question = now.belief.question
-    tokens_T = question.tokens * np.array(factors)
-    arm = np.repeat([0, question.arms.index(name)], len(factors))
+    run_T = np.exp(now.belief.measured.log_tokens)
+    near = [
+        f
+        for f in factors
+        if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)
+    ]
+    tokens_T = question.tokens * np.array(near)
+    arm = np.repeat([0, question.arms.index(name)], len(near))
     cells = Cells(log_params=np.full(len(arm), np.log(question.target.params)), log_tokens=np.log(np.tile(tokens_T, 2)),
                   arm=arm, seed=np.zeros_like(arm))  # fmt: skip
     losses = np.exp(now.belief.ask(cells, np.random.default_rng(SEED)))
-    gains_MT = losses[:, : len(factors)] - losses[:, len(factors) :]
-    return [{"tokens": float(tokens), "gain": float(gain.mean()), "probability": float((gain > 0).mean())}
-            for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)]  # fmt: skip
+    gains_MT = losses[:, : len(near)] - losses[:, len(near) :]
+    return [
+        _row(tokens, Interval.of(gain, question.level))
+        for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)
+    ]
 
 
-def leader_in_words(name: str) -> str:
-    """What to do."""
-    return f"distil from {name}" if name != NONE else "pretrain"
+def _row(tokens: float, gain: Interval) -> dict[str, float]:
+    return {"tokens": float(tokens), "gain": gain.mean, "lower": gain.lower, "upper": gain.upper}
 
 
 def _normal(cov: Array, draws: int, rng: np.random.Generator) -> Array:

@@ -12,6 +12,7 @@ from distillaw.quantities import did_you_mean, parse_count
 from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
+from distillaw.runs.settings import with_settings
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.spec import StudySpec
@@ -23,17 +24,18 @@ _MOST_SEEDS = 1000
 """Each is a run of its own."""
 
 
-def load_study(path: Path, *, corpus: str | None = None) -> StudySpec:
+def load_study(path: Path, *, corpus: str | None = None, settings: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file.
 
     Args:
         path: the TOML file.
         corpus: overrides data.corpus, for studies of text that the user brings.
+        settings: KEY=VALUE each, over the file's (runs/settings.py).
 
     Raises:
         ConfigError: anything in it that cannot be run, before anything is spent.
     """
-    spec = from_table(StudySpec, read_toml(path), f"{path}:")
+    spec = from_table(StudySpec, with_settings(read_toml(path), settings), f"{path}:")
     if corpus is not None:
         spec = replace(spec, data=replace(spec.data, corpus=corpus))
     check_study(spec)
@@ -65,6 +67,9 @@ def check_study(spec: StudySpec) -> None:
         _require(tokens >= 20 * spec.batch_tokens,
                  f"tokens = {tokens} is under 20 batches of {spec.batch_tokens}: nothing is learnt")  # fmt: skip
     _check_text(spec.data)
+    if spec.target is not None:
+        parse_count(spec.target.params, name="[target] params")
+        _require(spec.target.tokens > 0, f"[target] tokens = {spec.target.tokens}: give at least 1")
     _check_teachers(spec)
     _check_replicates(spec)
     for cells in spec.cells:

@@ -1,11 +1,13 @@
 """The file that `distillaw train` reads; checked without torch, so that a slip is said at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.settings import with_settings
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.spec import StudySpec
@@ -47,13 +49,13 @@ class SingleSpec:
         )  # fmt: skip
 
 
-def load_single(path: Path) -> SingleSpec:
-    """Read and check the file of one run.
+def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
+    """Read and check the file of one run; `settings` are KEY=VALUE each, over the file's (runs/settings.py).
 
     Raises:
         ConfigError: anything in it that cannot be run.
     """
-    single = from_table(SingleSpec, read_toml(path), f"{path}:")
+    single = from_table(SingleSpec, with_settings(read_toml(path), settings), f"{path}:")
     if single.teacher and single.targets:
         raise ConfigError(
             f"{path}: teacher and targets are both given; the targets name their teacher: drop one"

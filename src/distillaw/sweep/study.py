@@ -40,7 +40,7 @@ from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_o
 
 def run_study(
     spec: StudySpec, folder: Path, *, place: Callable[[StudyFolder], Executor], display: Display, command: str,
-    again: Sequence[str] = (), holdout: bool = True,
+    again: Sequence[str] = (), holdout: bool = True, settings: Sequence[str] = (),
 ) -> Outcome:  # fmt: skip
     """Train whatever the study still lacks and write its tables.
 
@@ -52,6 +52,7 @@ def run_study(
         command: how the user called, for the report.
         again: finished or failed runs to be done again; what they were is kept aside.
         holdout: whether held-out students are trained too; they wait until predictions of them are frozen.
+        settings: what was set beside the study's file, for the record.
 
     Returns:
         What was done, and every run of the study that has failed, now or before.
@@ -73,7 +74,7 @@ def run_study(
             facts = check_facts(spec, store, display)
             _note_changes(spec, facts, study, display)
             _note_teachers(facts, study, display)
-            write_study(spec, study, store, command, fingerprints=facts.fingerprints)
+            write_study(spec, study, store, command, fingerprints=facts.fingerprints, settings=settings)
             for line in set_aside(study, again):
                 Journal(study.path).add("again", what=line)
                 display.note(line)
@@ -217,6 +218,7 @@ def write_study(
     command: str,
     *,
     fingerprints: Mapping[str, str] | None = None,
+    settings: Sequence[str] = (),
 ) -> None:
     """Write study.json. Runs that no longer belong to a changed study file stay on disk, out of the table."""
     file = study.path / "study.json"
@@ -230,7 +232,7 @@ def write_study(
         target = {"student_params": parse_count(spec.target.params), "student_tokens": spec.target.tokens}
     write_json(file, {
         "name": spec.name, "spec": asdict(spec), "spec_hash": spec.spec_hash, "created": created, "command": command,
-        "target": target,
+        "target": target, "set": list(settings),
         "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
         "data": {
             "corpus": spec.data.source, "documents": manifest["documents"], "characters": manifest["characters"],

@@ -45,9 +45,10 @@ export function call(evidence: Evidence): Call {
 }
 
 /** What is lost, nats/token, if the choice turns out wrong. */
-export function regret(evidence: Evidence, verdict: Answer, level: number): Interval {
+export function regret(evidence: Evidence, answer: Call, level: number): Interval {
   const gain = gainDraws(evidence);
-  const distils = verdict === "too-close" ? mean(gain) > 0 : verdict === "distil";
+  const distils =
+    answer.verdict === "too-close" ? leadsDistilling(evidence, answer) : answer.verdict === "distil";
   const lost = new Float64Array(gain.length);
   let count = 0;
   for (let i = 0; i < gain.length; i++) {
@@ -55,6 +56,11 @@ export function regret(evidence: Evidence, verdict: Answer, level: number): Inte
     if (loss > 0) lost[count++] = loss;
   }
   return count ? intervalOf(lost.subarray(0, count), level) : { mean: 0, lower: 0, upper: 0 };
+}
+
+/** What to do if one must choose: a teacher that should gain what matters; else the cheaper way, without one. */
+export function leadsDistilling(evidence: Evidence, answer: Call): boolean {
+  return mean(gainDraws(evidence)) > answer.margin;
 }
 
 /** What carries the verdict: the witnesses that may decide, put together; else the first that has numbers. */

@@ -88,7 +88,7 @@ function decide(s: Situation, sources: Sources): Verdict {
   let range: TeacherRange | null = null;
   return {
     call: answer, sentence: sentenceOf(s, headline, answer, equal, level), strategies,
-    gain: intervalOf(gainDraws(headline), level), regret: regret(headline, answer.verdict, level),
+    gain: intervalOf(gainDraws(headline), level), regret: regret(headline, answer, level),
     crossover: crossed.tokens, crossoverCompute: crossed.compute, equal,
     reasons: reasonsOf(evidence, headline, crossed.tokens, equal, level), assumptions: assumptions(s, headline),
     warnings: caveats(s, evidence, headline, sources), evidence, headline,

@@ -2,7 +2,7 @@
 import type { CellData } from "../data/bundle";
 import { budgetText, formatCount, formatFlop, times } from "../quantities";
 import type { Crossover } from "./crossover";
-import { type Answer, type Call } from "./decision";
+import { type Answer, type Call, leadsDistilling } from "./decision";
 import {
   type Evidence, type Strategy, best, bestPretrain, gainDraws, isInformative, speaks,
 } from "./evidence";
@@ -93,7 +93,7 @@ function main(s: Situation, headline: Evidence, answer: Call, level: number): st
       headline.note
     );
   }
-  const leading = gain.mean > 0 ? best(headline) : bestPretrain(headline);
+  const leading = leadsDistilling(headline, answer) ? best(headline) : bestPretrain(headline);
   return (
     `Too close to call for ${student(s)}: ${percent(answer.distil)} that distilling is better by more than ${margin}, ` +
     `${percent(answer.pretrain)} that pretraining is; the gain of the best teacher is ${stated(gain, level)}. ` +
