@@ -11,7 +11,7 @@ SCENARIOS = ("best-case", "inference", "pretraining", "pretraining-inference")
 
 
 def random_question(rng: np.random.Generator) -> dict:
-    """What the page keeps of a question, under its names; `losses` are those of named teachers, for the command alone."""
+    """What the page keeps of a question, under its names, and `losses` of named teachers, for the command alone."""
     size = math.exp(rng.uniform(math.log(1.5e8), math.log(6e9)))
     ratio = math.exp(rng.uniform(math.log(5), math.log(400)))
     asked = {"student": format_count(size), "budgetKind": "tokens", "budget": format_count(size * ratio)}
@@ -71,7 +71,8 @@ def words_of(asked: dict) -> list[str]:
     for key, option in _OPTIONS.items():
         if key in asked:
             found += [option, asked[key]]
-    return found + ["--train-teacher"] * bool(asked.get("trainOwn")) + ["--only-existing"] * bool(asked.get("onlyExisting"))
+    flags = {"trainOwn": "--train-teacher", "onlyExisting": "--only-existing"}
+    return found + [flag for key, flag in flags.items() if asked.get(key)]
 
 
 def changed(asked: dict, flip: dict) -> dict:

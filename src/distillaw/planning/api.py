@@ -136,7 +136,7 @@ def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Ve
     level = sources.level
     judged = judge(asked, sources, with_supposed=True)
     situation, evidence, headline, answer = judged.situation, judged.evidence, judged.headline, judged.call
-    equal = _equal_compute(situation, sources, evidence, headline)
+    equal = _equal_compute(judged, sources)
     by_tokens, by_compute = law_crossovers(
         situation, sources.voices, witnesses(evidence), headline.best, level=level
     )
@@ -265,22 +265,31 @@ def _supposed(judged: Judged, level: float) -> Supposed | None:
     )
 
 
-def _equal_compute(
-    situation: Situation, sources: Sources, asked: Sequence[Evidence], headline: Evidence
-) -> EqualCompute | None:
-    """The chosen distillation against pretraining on its whole bill; None if that is the question already."""
+_UNREACHED = "no source reaches that far: train the student without a teacher on these tokens"
+
+
+def _equal_compute(judged: Judged, sources: Sources) -> EqualCompute | None:
+    """The chosen distillation against pretraining on its whole bill; None where that was asked."""
+    situation, headline = judged.situation, judged.headline
     best = headline.best
     total = best.compute["total"]
-    if situation.compute is not None or total is None or best.teacher is None:
+    if judged.asked.compute is not None or total is None or best.teacher is None:
         return None
+    if situation.compute is not None:
+        assert headline.pretrain is not None
+        is_known = headline.is_decisive
+        return EqualCompute(
+            compute=situation.compute, pretrain_tokens=headline.pretrain.student_tokens,
+            basis=headline.source if is_known else _UNREACHED, call=judged.call if is_known else None,
+            gain=Interval.of(headline.gain_draws, sources.level) if is_known else None,
+        )  # fmt: skip
     question = replace(situation, student_tokens=None, compute=total, student_params=best.student_params,
                        teachers=(best.teacher,), may_train_teacher=False)  # fmt: skip
     tokens = training_tokens(question, best.student_params)
-    sources = replace(sources, scales={e.source: TextScale.of(e) for e in asked})  # of the same text
+    sources = replace(sources, scales={e.source: TextScale.of(e) for e in judged.evidence})  # of one text
     evidence = consult(question, sources, options_of(question, sources, is_sketch=True))
     if not witnesses(evidence):
-        basis = "no source reaches that far: train the student without a teacher on these tokens"
-        return EqualCompute(compute=total, pretrain_tokens=tokens, basis=basis, call=None, gain=None)
+        return EqualCompute(compute=total, pretrain_tokens=tokens, basis=_UNREACHED, call=None, gain=None)
     source = choose(evidence, level=sources.level)
     assert source.pretrain is not None
     how = "" if source.pretrain.basis in ("law", "measured") else f", {source.pretrain.basis}"

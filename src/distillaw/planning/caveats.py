@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import effective_tokens, shares_of
 from distillaw.planning.consult import Sources
 from distillaw.planning.decision import disagreement
 from distillaw.planning.evidence import Evidence, Strategy, nats
-from distillaw.planning.predictions import PRUNED_WORTH
+from distillaw.planning.options import Option
+from distillaw.planning.predictions import PRUNED_WORTH, option_loss
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.planning.text_scale import TextScale, deviation
 from distillaw.quantities import format_count, format_flop
@@ -90,7 +93,35 @@ def _measured_teachers(
             f"{_per_cent(text, 'harder', 'easier')} is put down to your text (give or take {100 * scale.sd:.0f} %), "
             f"and the teacher is judged as {_per_cent(d - text, 'worse', 'better')} than they make of it."
         )
-    return [*found, "The student's own loss on your text would tell text and teacher apart."] if found else []
+    if not found:
+        return []
+    apart = "The student's own loss on your text would tell text and teacher apart."
+    return [*found, apart, *_which_way(situation, headline, ensemble, scale)]
+
+
+def _which_way(
+    situation: Situation, headline: Evidence, ensemble: LawEnsemble, scale: TextScale
+) -> list[str]:
+    """Whether a lower loss of the best teacher would be for the better: beyond the capacity gap it is not."""
+    row = headline.best
+    teacher = None if row.teacher is None else scale.teacher_on_law_text(row.teacher)
+    if teacher is None or teacher.loss is None:
+        return []
+    option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
+    option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
+    stronger, weaker = (
+        float(
+            option_loss(
+                ensemble, situation, replace(option, teacher=replace(teacher, loss=f * teacher.loss))
+            ).loss.mean()
+        )
+        for f in (0.99, 1.01)
+    )
+    if stronger < weaker:
+        return [f"By these laws a stronger teacher than {teacher.called} would serve this student better."]
+    return [
+        f"By these laws a weaker teacher than {teacher.called} would serve this student better (distillaw gap)."
+    ]
 
 
 def _per_cent(log: float, above: str, below: str) -> str:

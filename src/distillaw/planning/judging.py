@@ -33,8 +33,9 @@ LADDER_RATIO = 20.0
 class Judged:
     """A question with its evidence and its call."""
 
+    asked: Situation
     situation: Situation
-    """As it was judged: `Judged.of` may have put it at equal FLOP."""
+    """As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand."""
     evidence: Sequence[Evidence]
     headline: Evidence
     call: Call
@@ -69,7 +70,9 @@ def judge(
         options = options_of(situation, sources, is_sketch=is_sketch)
         evidence = consult(situation, sources, options, draws=draws, with_runs=with_runs)
         headline = choose(evidence, level=sources.level)
-        return Judged(situation=situation, evidence=evidence, headline=headline, call=call(headline))
+        return Judged(
+            asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)
+        )
 
     situation = _of_study(asked, sources.record)
     check_teacher_losses(situation, sources.floor)

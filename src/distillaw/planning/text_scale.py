@@ -34,7 +34,7 @@ TEXT_SPREAD = 0.05
 """Standard deviation of s where k = 1. Over 8 texts and 3 training sets (Gadre et al. 2024, 80 models) texts differ by
 1.3 times as much as training sets do on one text, in the mean of logarithms, through one tokenizer; other tokenizers
 add to that. With `OTHER_TEXT` a quarter of a deviation is then the teacher's."""
-LEAST = 1e-6
+LEAST = 1e-9
 """A teacher that follows the law exactly, and still no division by zero."""
 DOF = 3.0
 """Of k: the same deviations, from 0.004 to 0.64, have the tails of a t with two or three degrees of freedom."""

@@ -128,8 +128,9 @@ def _had_one(supposed: Supposed | None) -> str:
     if supposed is None:
         return ""
     if supposed.call.verdict != "distil":
-        return "; nor would it be clear at equal tokens with a teacher at hand"
-    return f"; with a teacher at hand, at equal tokens, {percent(supposed.call.distil)} that distilling is better"
+        return "; nor is it clear with a teacher already trained, at equal tokens"
+    likely = percent(supposed.call.distil)
+    return f"; with a teacher already trained, at equal tokens, {likely} that distilling is better"
 
 
 def _supposed_sentence(supposed: Supposed) -> str:
@@ -137,8 +138,8 @@ def _supposed_sentence(supposed: Supposed) -> str:
     teacher = supposed.row.teacher
     trained = "" if teacher.tokens is None else f" on {format_count(teacher.tokens)} tokens"
     return (
-        f"Were {teacher.called}{trained} at hand, the gain of distilling from it at equal tokens would be "
-        f"{interval(supposed.gain)}: name a teacher that you have (--teacher)."
+        f"Were {teacher.called}{trained} already trained, at no cost of this student, the gain of distilling from it "
+        f"at equal tokens would be {interval(supposed.gain)} (--teacher names one that you have)."
     )
 
 

@@ -7,7 +7,8 @@ import { best } from "../plan/evidence";
 import { type Interval, intervalOf } from "../plan/intervals";
 import type { Verdict } from "../plan/plan";
 import { teacherLosses } from "../plan/predictions";
-import { teacherOnLawText } from "../plan/textScale";
+import { lawError } from "../plan/situation";
+import { SAME_TEXT, teacherOnLawText } from "../plan/textScale";
 import { type Voice, doubtAt, efoldsOutside } from "../plan/voices";
 import { Draws } from "../random/draws";
 
@@ -30,7 +31,7 @@ function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; drawn: Draws; s
   const k = v.sources.voices.findIndex((one) => one.source === v.lead.source);
   const voice = v.sources.voices[k]!;
   const ensemble = voice.ensemble!;
-  const scale = v.evidence.find((e) => e.source === voice.source)?.scale ?? 1;
+  const scale = v.evidence.find((e) => e.source === voice.source)?.scale.ratio ?? 1;
   return { voice, ensemble, drawn: Draws.of(1 + k, ensemble.length, constants().draws), scale };
 }
 
@@ -81,11 +82,11 @@ function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
 export function overTokens(v: Verdict): LossPoint[] {
   const row = best(v.headline);
   const { ensemble, scale } = behind(v);
-  const teacher = teacherOnLawText({ ratio: scale, isGuess: false }, row.teacher!);
+  const teacher = teacherOnLawText({ ...SAME_TEXT, ratio: scale }, row.teacher!);
   const known = teacherLosses(ensemble, v.situation, teacher);
   const n = Math.log(row.studentParams);
   const centre = Math.log(v.headline.pretrain!.studentTokens * row.studentTokens) / 2;
-  const error = teacher.loss === null ? teacher.estimateError : teacher.lossSe / teacher.loss;
+  const error = teacher.loss === null ? lawError(teacher) : teacher.lossSe / teacher.loss;
   return Array.from(linspace(centre + Math.log(SPAN[0]), centre + Math.log(SPAN[1]), POINTS), (x) => {
     const tokens = Math.exp(x);
     return { at: tokens, ...lossesAt(v, { n, tokens, teacher: known, error }) };
