@@ -247,13 +247,18 @@ def _no_crossover(band: Crossover) -> str:
 
 
 def _crossover_sentence(band: Crossover, level: float) -> str:
+    return f"Catching up: at {caught_up(band, level)}."
+
+
+def caught_up(band: Crossover, level: float) -> str:
+    """`172B tokens [20B to beyond 20T, 90 % band], where training without a teacher catches up`, and how sure."""
     assert band.median is not None
     low = format_count(band.lower) if band.lower is not None else f"before {format_count(band.searched[0])}"
     high = format_count(band.upper) if band.upper is not None else f"beyond {format_count(band.searched[1])}"
     none = f"; none in {percent(band.share_none)} of the draws" if band.share_none > 0.005 else ""
     return (
-        f"Training without a teacher catches up at {format_count(band.median)} tokens [{low} to {high}, "
-        f"{100 * level:.0f} % band]{none} ({band.source})."
+        f"{format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
+        f"where training without a teacher catches up{none} ({band.source})"
     )
 
 
@@ -263,6 +268,8 @@ def summary(verdict: Verdict) -> str:
     lines += verdict.reasons[: 2 if verdict.with_a_teacher is None else 3]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))
+    if verdict.verdict == "distil" and verdict.crossover is not None and verdict.crossover.median is not None:
+        lines.append(_crossover_sentence(verdict.crossover, verdict.level))
     if verdict.flips_if:
         lines.append(f"Changes if {verdict.flips_if[0]}.")
     return "\n".join(lines)

@@ -210,8 +210,7 @@ function crossoverSentence(band: Crossover, level: number): string {
   const high = band.upper !== null ? formatCount(band.upper) : `beyond ${formatCount(band.searched[1])}`;
   const none = band.shareNone > 0.005 ? `; none in ${percent(band.shareNone)} of the draws` : "";
   return (
-    `Training without a teacher catches up at ${formatCount(band.median!)} tokens [${low} to ${high}, ` +
-    `${(100 * level).toFixed(0)} % band]${none} (${band.source}).`
+    `Catching up: at ${formatCount(band.median!)} tokens [${low} to ${high}, ${(100 * level).toFixed(0)} % band], where ` +
+    `training without a teacher catches up${none} (${band.source}).`
   );
 }
-
