@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from distillaw.laws.published import published
-from distillaw.planning.api import plan
+from distillaw.planning.api import named_teacher, plan
 from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_bought, tokens_for
 from distillaw.planning.crossover import band_of, crossings
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.situation import OTHER_TEXT, Situation, Teacher
+from distillaw.planning.text_scale import TEXT_SPREAD, TextScale
 
 LAW = published("surrogate-s2")
 HARDER = 1.2
@@ -18,9 +19,9 @@ ALONE = {"law": "surrogate-s2", "published": False}
 
 
 def teacher(factor, params=8e9, tokens=3e11):
-    """As the law has it, on a text whose losses are `factor` times the law's."""
+    """As the law has it, on a text whose losses are `factor` times the law's; which strays from the law by nothing."""
     loss = factor * float(LAW.supervised(params=params, tokens=tokens))
-    return Teacher(name="8B", params=params, tokens=tokens, loss=loss)
+    return Teacher(name="8B", params=params, tokens=tokens, loss=loss, estimate_error=0.0)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +62,70 @@ def test_the_losses_of_other_teacher_sizes_are_the_users():
         assert mine["per_cent"] == pytest.approx(theirs["per_cent"])
 
 
-def test_a_teacher_that_turns_out_worse_does_not_make_the_text_a_harder_one():
-    """The scale comes from that very loss: unless it is held, no change of it would matter."""
-    verdict = plan("1B", student_tokens="20B", teachers=[teacher(HARDER, 3e9, 1e12)], **ALONE)
-    flips = [flip for flip in verdict.flips if flip.input == "teacher_loss"]
-    assert verdict.verdict == "distil"
-    assert [flip.verdict for flip in flips] == ["too-close"] * 2
-    assert min(flip.then for flip in flips) < flips[0].now < max(flip.then for flip in flips)
+def at_law(loss, **given):
+    """(scale, loss on the law's text) of a teacher measured on the user's."""
+    known = Teacher(name="8B", params=8e9, tokens=3e11, loss=loss, **given)
+    verdict = plan("1B", student_tokens="20B", teachers=[known], **ALONE, with_flips=False)
+    scale = TextScale.of(verdict.evidence[0])
+    return scale, loss / scale.ratio
+
+
+def test_a_measured_loss_is_in_part_the_text_and_in_part_the_teacher():
+    """d = s + q with normal priors: a share of it to each, by their variances, checked by integrating over s."""
+    estimate = float(LAW.supervised(params=8e9, tokens=3e11))
+    s = np.linspace(-2, 2, 200_001)
+    for factor in (0.85, 0.97, 1.03, 1.3):
+        d = np.log(factor)
+        scale, there = at_law(factor * estimate)
+        density = np.exp(-((s / TEXT_SPREAD) ** 2) / 2 - ((d - s) / OTHER_TEXT) ** 2 / 2)
+        assert np.log(scale.ratio) == pytest.approx((s * density).sum() / density.sum(), rel=1e-6)
+        assert np.log(there / estimate) == pytest.approx(d - np.log(scale.ratio))
+    assert at_law(1.3 * estimate)[0].sd > 2 * at_law(1.01 * estimate)[0].sd, (
+        "a text far from the law's is less sure"
+    )
+
+
+def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
+    """Of the teacher on the law's text this is so throughout; what it does for the student is the law's to say."""
+    found = [at_law(loss)[1] for loss in np.linspace(1.6, 3.0, 15)]
+    assert (np.diff(found) > 0).all()
+    sure = [at_law(loss, estimate_error=0.0)[1] for loss in (1.7, 2.5)]
+    assert sure[0] == pytest.approx(sure[1]), (
+        "a teacher that strays from the law by nothing tells of the text alone"
+    )
+
+
+@pytest.mark.parametrize(("asked", "name", "rises"), [
+    (("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True),
+], ids=["near the student", "beyond the capacity gap"])  # fmt: skip
+def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(asked, name, rises):
+    """Weak for the student, a lower loss is for the better; beyond the capacity gap the law has it for the worse."""
+    student, tokens = asked
+    losses = (2.3, 2.5, 2.7, 2.9) if not rises else (1.7, 1.9, 2.1, 2.3)
+    verdicts = [
+        plan(student, student_tokens=tokens, teachers=[named_teacher(name, x)], with_flips=False)
+        for x in losses
+    ]
+    steps = np.diff([v.call.distil for v in verdicts])
+    assert (steps > 0).all() if rises else (steps < 0).all()
+    for verdict in verdicts:
+        said = " ".join(verdict.assumptions)
+        assert "is put down to your text" in said and "the teacher is judged as" in said
+        assert ("a weaker teacher" if rises else "a stronger teacher") in said
+
+
+def test_a_loss_alone_says_that_nothing_tells_text_and_teacher_apart():
+    verdict = plan("1B", student_tokens="20B", teachers=[Teacher(name="t", loss=2.0)], with_flips=False)
+    assert any("Nothing says how your text compares" in line for line in verdict.assumptions)
+
+
+def test_two_teachers_tell_the_text_better_than_one():
+    one, two = (Teacher(name=n, params=p, tokens=t, loss=1.2 * float(LAW.supervised(params=p, tokens=t)))
+                for n, p, t in (("3B", 3e9, 1e12), ("8B", 8e9, 3e11)))  # fmt: skip
+    scales = [TextScale.of(plan("1B", student_tokens="20B", teachers=ts, **ALONE, with_flips=False).evidence[0])
+              for ts in ([one], [one, two])]  # fmt: skip
+    assert abs(np.log(scales[1].ratio / 1.2)) < abs(np.log(scales[0].ratio / 1.2))
+    assert scales[1].sd < scales[0].sd
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def test_crossover_is_a_band_around_the_truth(study):
     band = verdict.crossover_tokens
     assert 300_000 < band["lower"] < band["median"] < 1_800_000
     assert band["upper"] is None  # beyond the runs the line is in doubt: it may lie later than what is drawn
-    assert "catches up" in " ".join(verdict.flips_if)
+    assert "catches up" in " ".join(verdict.reasons)
 
 
 def test_missing_heldout_files_fall_back_to_unpaired_and_say_so(tmp_path, study):
@@ -325,7 +325,7 @@ def test_table_6_verbatim_never_carries_a_plan():
 def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
     teacher = Teacher(name="2B teacher", params=2e9, tokens=4e10, exists=False)
     verdict = plan("1B", student_tokens="20B", teachers=[teacher])
-    assert verdict.equal_compute.call.verdict == "pretrain"
+    assert verdict.verdict == verdict.equal_compute.call.verdict == "pretrain"
 
 
 @pytest.mark.parametrize(

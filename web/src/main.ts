@@ -5,6 +5,8 @@ import { DATA_ID, type Bundle, data, lawsOf, useBundle } from "./data/bundle";
 import { argumentsOf, commandOf } from "./inputs/command";
 import { DEFAULTS, type Question, levelOf, situationOf } from "./inputs/question";
 import { verdictJson } from "./plan/json";
+import { best } from "./plan/evidence";
+import { findFlips } from "./plan/flips";
 import { plan } from "./plan/plan";
 import "./page.css";
 
@@ -27,6 +29,17 @@ Object.assign(window, {
     plan: (given: Partial<Question>): unknown => {
       const q = complete(given);
       return JSON.parse(JSON.stringify(verdictJson(plan(situationOf(q), q.law ? [q.law] : [], levelOf(q)))));
+    },
+    /** What would change the answer, as `flips` of `distillaw plan --json`. */
+    flips: (given: Partial<Question>): unknown => {
+      const q = complete(given);
+      const v = plan(situationOf(q), q.law ? [q.law] : [], levelOf(q));
+      if (!v.headline.isDecisive) return [];
+      const search = findFlips(v.asked, v.sources, v.call.verdict, best(v.headline).kind === "train-teacher");
+      for (;;) {
+        const step = search.next();
+        if (step.done) return JSON.parse(JSON.stringify(step.value));
+      }
     },
     command: (q: Partial<Question>) => commandOf(complete(q)),
     arguments: (q: Partial<Question>) => argumentsOf(complete(q)),

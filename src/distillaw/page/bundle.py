@@ -21,13 +21,13 @@ from distillaw.laws.base import Array, Box
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
-    api,
     bills,
     budget,
     caveats,
     consensus,
     decision,
     gains,
+    judging,
     law_crossover,
     law_evidence,
     options,
@@ -134,7 +134,7 @@ def _teachers() -> list[dict[str, object]]:
     """Real models that a law can judge: those whose training tokens are published."""
     return [
         {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
-         "estimate_error": api.OTHER_TEXT * (2 if m.distilled else 1),
+         "estimate_error": situation.OTHER_TEXT * (2 if m.distilled else 1),
          "is_base": not (m.distilled or m.post_trained), "source": m.tokens_source.text}
         for m in named_models() if m.tokens is not None
     ]  # fmt: skip
@@ -150,12 +150,14 @@ def _constants() -> dict[str, object]:
         "sure_deviations": float(consensus.LAW_SCALE * stdtrit(consensus.LAW_DOF, decision.SURE)),
         "common": law_evidence.COMMON,
         "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
+        "text_spread": text_scale.TEXT_SPREAD, "text_dof": text_scale.DOF, "least": text_scale.LEAST,
+        "law_errors": {"other_text": situation.OTHER_TEXT, "own_text": situation.OWN_TEXT},
         "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
         "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
         "pruned_worth": predictions.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
         "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
         "smallest_student": situation.SMALLEST_STUDENT, "larger": options.LARGER, "most_pruned": options.MOST_PRUNED,
-        "largest": situation.LARGEST, "ladder": api.LADDER, "ladder_ratio": api.LADDER_RATIO,
+        "largest": situation.LARGEST, "ladder": judging.LADDER, "ladder_ratio": judging.LADDER_RATIO,
         "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM, "draws": gains.DRAWS,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
         "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,

@@ -3,14 +3,14 @@
     distillaw plan --student 1B --compute 1e21 --teacher llama-3.1-8b
 
     situation.py   the question, checked            voices.py        every law that may speak
-    options.py     what could be done               law_evidence.py  what each law says of it
-    paired.py      what the user's runs say         consensus.py     what all of them say together
-    decision.py    distil, pretrain, too close      flips.py         what would change it
+    judging.py     the way to the call              law_evidence.py  what each law says of it
+    options.py     what could be done               consensus.py     what all of them say together
+    paired.py      what the user's runs say         flips.py         what would change it
+    decision.py    distil, pretrain, too close
 
 Nothing here trains or fits.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,22 +22,15 @@ from distillaw.laws.published import PublishedLaw
 from distillaw.planning.bills import training_tokens
 from distillaw.planning.budget import ServingLimit, compute_for
 from distillaw.planning.consult import Sources, consult, options_of
-from distillaw.planning.decision import EqualCompute, Verdict, call, choose, regret, witnesses
+from distillaw.planning.decision import EqualCompute, Supposed, Verdict, call, choose, regret, witnesses
 from distillaw.planning.evidence import Evidence
+from distillaw.planning.judging import Judged, judge
 from distillaw.planning.law_crossover import law_crossovers
 from distillaw.planning.record import StudyRecord, read_study
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.situation import OTHER_TEXT, Situation, Teacher
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import LawLike, find_voices
-from distillaw.quantities import format_count, parse_count
-
-LADDER = (1, 2, 4, 8, 16)
-"""Teacher sizes in units of the student's, considered at equal tokens where the user names none."""
-OTHER_TEXT = 0.03
-"""Standard error of a law's estimate for a real model, as a share of the loss: it saw other text through another
-tokenizer; twice that for one that was itself distilled. Assumed; `distillaw scout` measures instead."""
-LADDER_RATIO = 20.0
-"""Tokens per parameter of such teachers: about compute-optimal."""
+from distillaw.quantities import parse_count
 
 
 def plan(
@@ -83,7 +76,7 @@ def plan(
             or latency). With a fixed student, pretraining a larger one up to this is an option under `compute`.
         study: a study folder (or one already read); its runs and fitted laws are the first evidence.
         teachers: candidates, or names of real models (`distillaw teachers`). Empty takes the study's own; without a
-            study, under tokens, a ladder of compute-optimal ones that would have to be trained.
+            study the best one to train, on the FLOP that the student costs alone.
         law: laws to consult first: a name, a file of `distillaw fit --out`, a FitResult, or several.
         published: whether published laws and surrogates are consulted unasked, or the names of those that are.
         scenario: who pays for the teacher: best-case, inference, pretraining or pretraining-inference.
@@ -120,12 +113,11 @@ def plan(
     flop, budget_text = compute_of(compute, device_hours, money, device, mfu, price_per_hour)
     limit, why = _limit(max_params)
     candidates = tuple(named_teacher(t) if isinstance(t, str) else t for t in teachers)
-    exact, label = (None, "") if params is None else _exact_size(record, params)
     if record is not None and params is not None:
         _refuse_damage(record, params, tokens)
     situation = Situation(
-        student_params=exact, label=label, student_tokens=tokens, compute=flop, budget_text=budget_text,
-        max_params=limit, limit_text=why, teachers=candidates or _candidates(record, params or limit, tokens),
+        student_params=params, student_tokens=tokens, compute=flop, budget_text=budget_text,
+        max_params=limit, limit_text=why, teachers=candidates,
         may_train_teacher=may_train_teacher, scenario=scenario, shares=None if shares is None else CostShares(*shares),
         students_served=students_served, logits=logits, unique_tokens=_count(unique_tokens, "unique-tokens"),
         inference_tokens=_count(inference_tokens, "inference-tokens") or 0.0, **_sizes(record, vocab, context),
@@ -165,19 +157,16 @@ def _with_gaps(verdict: Verdict, record: StudyRecord) -> Verdict:
                    assumptions=(*verdict.assumptions, *taken))  # fmt: skip
 
 
-def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:
+def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:
     """The verdict on a checked situation."""
     from distillaw.planning import wording
     from distillaw.planning.flips import find_flips
     from distillaw.planning.teacher_range import teacher_range
 
-    _check_teachers(situation, sources)
     level = sources.level
-    options = options_of(situation, sources)
-    evidence = consult(situation, sources, options)
-    headline = choose(evidence, level=level)
-    answer = call(headline)
-    equal = _equal_compute(situation, sources, headline)
+    judged = judge(asked, sources, with_supposed=True)
+    situation, evidence, headline, answer = judged.situation, judged.evidence, judged.headline, judged.call
+    equal = _equal_compute(judged, sources)
     by_tokens, by_compute = law_crossovers(
         situation, sources.voices, witnesses(evidence), headline.best, level=level
     )
@@ -194,8 +183,11 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
     flips = []
     if with_flips and headline.is_decisive:
         trains = headline.best.kind == "train-teacher"
-        flips = find_flips(situation, sources, answer.verdict, trains_teacher=trains)
-    words = wording.explain(situation, evidence, headline, answer, equal, flips=flips, sources=sources)
+        flips = find_flips(asked, sources, answer.verdict, trains_teacher=trains)
+    supposed = _supposed(judged, level)
+    words = wording.explain(
+        situation, evidence, headline, answer, equal, flips=flips, sources=sources, supposed=supposed
+    )
     lead = sources.lead(situation)
     scale = next((TextScale.of(e).ratio for e in evidence if e.source == lead.source), 1.0)
     is_law = headline.kind != "measured" and headline.is_informative
@@ -205,7 +197,8 @@ def decide(situation: Situation, sources: Sources, *, with_flips: bool = True) -
         crossover_compute=by_compute, flips_if=words.flips_if, flips=tuple(flips),
         assumptions=words.assumptions, inside_range=headline.inside_range, warnings=words.warnings,
         regret_if_wrong=regret(headline, answer, level), reasons=words.reasons, evidence=tuple(evidence),
-        headline=headline, call=answer, equal_compute=equal, situation=situation, level=level,
+        headline=headline, call=answer, equal_compute=equal, with_a_teacher=supposed, asked=asked,
+        situation=situation, level=level,
         sentence=words.sentence, next_runs=words.next_runs, next_command=words.next_command, sources=sources,
         teachers=teacher_range(situation, lead, headline.best, scale=scale) if is_law else None,
     )  # fmt: skip
@@ -268,56 +261,6 @@ def named_teacher(name: str, loss: float | None = None) -> Teacher:
                    loss=loss, estimate_error=error)  # fmt: skip
 
 
-def _check_teachers(situation: Situation, sources: Sources) -> None:
-    """Refuse teacher losses that no model on this text can have; a study's own text may be easier than any law's.
-
-    Raises:
-        ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
-    """
-    floors = [float(v.ensemble.irreducible.min()) for v in sources.voices if v.ensemble is not None]
-    floor = min(floors, default=0.0)
-    for teacher in situation.teachers:
-        if teacher.loss is not None and teacher.loss > math.log(situation.vocab):
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
-                f"({math.log(situation.vocab):.3f}); give the loss in nats/token, or --vocab"
-            )
-        if sources.record is None and teacher.loss is not None and teacher.loss <= floor:
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
-                "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
-            )
-
-
-def _exact_size(record: StudyRecord | None, params: float) -> tuple[float, str]:
-    """The exact count of the study's student that is meant (sizes come in steps), and what people call it."""
-    from distillaw.planning.record import is_near
-
-    near = [run for run in record.students if is_near(run.params, params)] if record is not None else []
-    if not near:
-        return params, ""
-    run = min(near, key=lambda run: abs(math.log(run.params / params)))
-    return float(run.params), run.label
-
-
-def _candidates(
-    record: StudyRecord | None, params: float | None, tokens: float | None
-) -> tuple[Teacher, ...]:
-    """The study's teachers; at equal tokens without any, a ladder; under a bill the best one is searched."""
-    if record is not None and params is not None:
-        from distillaw.planning.paired import study_teachers
-
-        if found := study_teachers(record, params):
-            return found
-    if tokens is None or params is None:
-        return ()
-    return tuple(
-        Teacher(name=f"{format_count(k * params)} teacher", params=k * params,
-                tokens=LADDER_RATIO * k * params, exists=False)
-        for k in LADDER
-    )  # fmt: skip
-
-
 def _sizes(record: StudyRecord | None, vocab: int | None, context: int | None) -> dict:
     """Vocabulary, context and known prices: what was asked, else the study's, else the papers'."""
     if record is None or not record.runs:
@@ -342,19 +285,41 @@ def _expected_loss(headline: Evidence):
     return lambda row: base - (row.gain.mean if row.gain is not None else 0.0)
 
 
-def _equal_compute(situation: Situation, sources: Sources, headline: Evidence) -> EqualCompute | None:
-    """The chosen distillation against pretraining on its whole bill; None if that is the question already."""
+def _supposed(judged: Judged, level: float) -> Supposed | None:
+    """What a teacher would be worth that is not at hand."""
+    if judged.supposed is None or not judged.supposed.headline.is_decisive:
+        return None
+    headline = judged.supposed.headline
+    return Supposed(
+        row=headline.best, call=judged.supposed.call, gain=headline.gain(level)
+    )
+
+
+_UNREACHED = "no source reaches that far: train the student without a teacher on these tokens"
+
+
+def _equal_compute(judged: Judged, sources: Sources) -> EqualCompute | None:
+    """The chosen distillation against pretraining on its whole bill; None where that was asked."""
+    situation, headline = judged.situation, judged.headline
     best = headline.best
     total = best.compute["total"]
-    if situation.compute is not None or total is None or best.teacher is None:
+    if judged.asked.compute is not None or total is None or best.teacher is None:
         return None
+    if situation.compute is not None:
+        assert headline.pretrain is not None
+        is_known = headline.is_decisive
+        return EqualCompute(
+            compute=situation.compute, pretrain_tokens=headline.pretrain.student_tokens,
+            basis=headline.source if is_known else _UNREACHED, call=judged.call if is_known else None,
+            gain=headline.gain(sources.level) if is_known else None,
+        )  # fmt: skip
     question = replace(situation, student_tokens=None, compute=total, student_params=best.student_params,
                        teachers=(best.teacher,), may_train_teacher=False)  # fmt: skip
     tokens = training_tokens(question, best.student_params)
+    sources = replace(sources, scales={e.source: TextScale.of(e) for e in judged.evidence})  # of one text
     evidence = consult(question, sources, options_of(question, sources, is_sketch=True))
     if not witnesses(evidence):
-        basis = "no source reaches that far: train the student without a teacher on these tokens"
-        return EqualCompute(compute=total, pretrain_tokens=tokens, basis=basis, call=None, gain=None)
+        return EqualCompute(compute=total, pretrain_tokens=tokens, basis=_UNREACHED, call=None, gain=None)
     source = choose(evidence, level=sources.level)
     assert source.pretrain is not None
     how = "" if source.pretrain.basis in ("law", "measured") else f", {source.pretrain.basis}"

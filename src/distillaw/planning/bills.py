@@ -84,17 +84,22 @@ def shares_of(situation: Situation, teacher: Teacher | None) -> CostShares:
 
 
 def _hides_cost(situation: Situation, teacher: Teacher | None) -> bool:
-    """True where this student pays for a teacher whose size, and so whose price, nobody knows."""
-    if teacher is None or teacher.params is not None:
+    """True where this student pays for a teacher whose price nobody knows: its size, or the tokens of its training."""
+    if teacher is None:
         return False
     shares = shares_of(situation, teacher)
-    return max(shares.delta_lgt, shares.delta_pre) > 0
+    if teacher.params is None:
+        return max(shares.delta_lgt, shares.delta_pre) > 0
+    return teacher.tokens is None and shares.delta_pre > 0
 
 
 def tokens_for(situation: Situation, params: float, teacher: Teacher | None) -> float | None:
-    """Tokens that a student of this size can have from a teacher: given, or bought; None where it buys none."""
+    """Tokens that a student of this size can have from a teacher: given, or bought; None where it buys none.
+
+    Where tokens are given nobody pays for training a teacher: none that this student would have to pay for.
+    """
     if situation.student_tokens is not None:
-        return situation.student_tokens
+        return situation.student_tokens if shares_of(situation, teacher).delta_pre == 0 else None
     if _hides_cost(situation, teacher):
         return None
     assert situation.compute is not None
@@ -158,8 +163,13 @@ def bill(
         return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
     forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
     logits, training = forward * tokens * taught, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
-    total = own + shares.delta_lgt * logits + shares.delta_pre * training
-    return {**parts, "teacher_logits": logits, "teacher_training": training, "total": total}
+    total = (
+        None
+        if _hides_cost(situation, teacher)
+        else own + shares.delta_lgt * logits + shares.delta_pre * training
+    )
+    known = training if teacher.tokens is not None else None
+    return {**parts, "teacher_logits": logits, "teacher_training": known, "total": total}
 
 
 def effective_tokens(situation: Situation, tokens: Array | float) -> Array:

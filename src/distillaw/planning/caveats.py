@@ -1,18 +1,23 @@
 """What a verdict takes for granted, and what to be careful of."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from distillaw.planning.bills import effective_tokens
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.planning.bills import effective_tokens, shares_of
 from distillaw.planning.consult import Sources
 from distillaw.planning.decision import disagreement
-from distillaw.planning.evidence import Evidence, Strategy
-from distillaw.planning.predictions import PRUNED_WORTH
-from distillaw.planning.situation import Situation
+from distillaw.planning.evidence import Evidence, Strategy, nats
+from distillaw.planning.options import Option
+from distillaw.planning.predictions import PRUNED_WORTH, option_loss
+from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.text_scale import TextScale, deviation
 from distillaw.quantities import format_count, format_flop
 
 PAID = {
-    "best-case": "the teacher and its logits are free",
-    "inference": "the teacher exists; its logits are computed for this student and counted",
+    "best-case": "a teacher at hand is free, and so are its logits",
+    "inference": "a teacher at hand is free; its logits are computed for this student and counted",
     "pretraining": "the teacher is trained for this; its logits are free",
     "pretraining-inference": "the teacher is trained for this and its logits are counted",
 }
@@ -20,7 +25,9 @@ FEW_TOKENS = 1.0
 """Tokens per parameter below which no published law was ever fitted."""
 
 
-def assumptions(situation: Situation, headline: Evidence) -> list[str]:
+def assumptions(
+    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources
+) -> list[str]:
     """Sentences on what the comparison is and how it was counted."""
     found = [
         "The verdict is about held-out loss in nats/token on text like the validation split, not about skill.",
@@ -52,7 +59,74 @@ def assumptions(situation: Situation, headline: Evidence) -> list[str]:
             f"FLOP are counted for a vocabulary of {situation.vocab} and a context of {situation.context} where no run "
             "counted them; parameters exclude embeddings."
         )
+    found += _measured_teachers(situation, evidence, headline, sources)
     return found + _repeats(situation, headline) + _estimates(headline)
+
+
+def _measured_teachers(
+    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, sources: Sources
+) -> list[str]:
+    """What the losses that were given for teachers did: how much was put down to the text, how much to the teacher."""
+    laws = [e for e in evidence if e.speaks and e.kind in ("published", "surrogate")]
+    lead = next((e for e in laws if e.source in (*headline.deciding, headline.source)), None)
+    if lead is None or all(t.loss is None for t in situation.teachers):
+        return []
+    scale = TextScale.of(lead)
+    if scale.is_guess:
+        return [
+            "Nothing says how your text compares with that of the laws: it is taken to be as hard, with more doubt. "
+            "The name of a teacher, or its size and tokens beside its loss, would say."
+        ]
+    ensemble = next(v.ensemble for v in sources.voices if v.source == lead.source)
+    whole = [
+        t for t in situation.teachers if t.loss is not None and t.params is not None and t.tokens is not None
+    ]
+    if not scale.sd or ensemble is None:
+        return []
+    text = math.log(scale.ratio)
+    found = []
+    for teacher in whole:
+        d = deviation(ensemble, situation, teacher)
+        found.append(
+            f"{teacher.called[0].upper()}{teacher.called[1:]}: a loss of {nats(teacher.loss or 0.0)} is "
+            f"{_per_cent(d, 'above', 'below')} what {lead.source} make of its size and tokens; "
+            f"{_per_cent(text, 'harder', 'easier')} is put down to your text (give or take {100 * scale.sd:.0f} %), "
+            f"and the teacher is judged as {_per_cent(d - text, 'worse', 'better')} than they make of it."
+        )
+    if not found:
+        return []
+    apart = "The student's own loss on your text would tell text and teacher apart."
+    return [*found, apart, *_which_way(situation, headline, ensemble, scale)]
+
+
+def _which_way(
+    situation: Situation, headline: Evidence, ensemble: LawEnsemble, scale: TextScale
+) -> list[str]:
+    """Whether a lower loss of the best teacher would be for the better: beyond the capacity gap it is not."""
+    row = headline.best
+    teacher = None if row.teacher is None else scale.teacher_on_law_text(row.teacher)
+    if teacher is None or teacher.loss is None:
+        return []
+    option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
+    option = Option(kind="distil", student_params=row.student_params, student_tokens=row.student_tokens)
+    stronger, weaker = (
+        float(
+            option_loss(
+                ensemble, situation, replace(option, teacher=replace(teacher, loss=f * teacher.loss))
+            ).loss.mean()
+        )
+        for f in (0.99, 1.01)
+    )
+    if stronger < weaker:
+        return [f"By these laws a stronger teacher than {teacher.called} would serve this student better."]
+    return [
+        f"By these laws a weaker teacher than {teacher.called} would serve this student better (distillaw gap)."
+    ]
+
+
+def _per_cent(log: float, above: str, below: str) -> str:
+    """`3.2 % harder`."""
+    return f"{100 * math.expm1(abs(log)):.1f} % {above if log > 0 else below}"
 
 
 def _who_pays(situation: Situation) -> str:
@@ -120,13 +194,24 @@ def _left_out(situation: Situation, headline: Evidence) -> list[str]:
     found = []
     for teacher in situation.teachers:
         if teacher.name not in judged:
-            why = "its bill leaves nothing for the student (who pays for its training? --scenario, --students-served)"
-            if situation.compute is not None and teacher.params is None:
-                why = "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params"
-            elif situation.compute is None:
-                why = "nothing that may decide knows its loss"
-            found.append(f"left out: {teacher.called}: {why}")
+            found.append(f"left out: {teacher.called}: {_why_left_out(situation, teacher)}")
     return found
+
+
+def _why_left_out(situation: Situation, teacher: Teacher) -> str:
+    if situation.compute is None:
+        if shares_of(situation, teacher).delta_pre > 0:
+            return (
+                "it must be trained, and beside a teacher at hand that is a question of FLOP: give --compute"
+            )
+        return "nothing that may decide knows its loss"
+    if teacher.params is None:
+        return "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params"
+    if teacher.tokens is None and shares_of(situation, teacher).delta_pre > 0:
+        return "without its tokens its training cannot be priced, and the budget is a bill: give --teacher-tokens"
+    return (
+        "its bill leaves nothing for the student (who pays for its training? --scenario, --students-served)"
+    )
 
 
 def _unbelieved(evidence: Sequence[Evidence], headline: Evidence, sources: Sources) -> list[str]:

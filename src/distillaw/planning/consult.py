@@ -33,6 +33,15 @@ class Sources:
     scales: Mapping[str, TextScale] = field(default_factory=dict)
     """Text scales by source that are known already; the others are worked out from the question."""
 
+    @property
+    def floor(self) -> float:
+        """Lowest irreducible loss of the laws, nats/token; 0 with a study, whose text may be easier than any law's."""
+        if self.record is not None:
+            return 0.0
+        return min(
+            (float(v.ensemble.irreducible.min()) for v in self.voices if v.ensemble is not None), default=0.0
+        )
+
     def lead(self, situation: Situation) -> Voice:
         """The law that chooses what is free, thinned: the first that reaches this student, else the nearest.
 
@@ -79,7 +88,7 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
     assert lead.ensemble is not None
     is_small = lead.kind == "fitted" and not situation.inference_tokens
     own = None if is_sketch else _own_loss(situation, sources)
-    scale = sources.scales.get(lead.source) or text_scale(lead, situation, situation.teachers, own)
+    scale = sources.scales.get(lead.source) or text_scale(lead, situation, own)
     scaled = scale.asked(situation)
     options = find_options(scaled, lead.ensemble, is_sketch=is_sketch,
                            size_prior=SIZE_PRIOR if is_small else 0.0)  # fmt: skip

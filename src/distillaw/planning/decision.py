@@ -203,6 +203,27 @@ class EqualCompute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Supposed:
+    """What distilling would be worth, at equal tokens, from a teacher that is not at hand; it carries no verdict."""
+
+    row: Strategy
+    """The best distillation, were its teacher there."""
+    call: Call
+    gain: Interval
+
+    def to_json(self) -> dict[str, object]:
+        """The teacher, the call and the gain."""
+        teacher = self.row.teacher
+        assert teacher is not None
+        sizes = {
+            "teacher_params": teacher.params,
+            "teacher_tokens": teacher.tokens,
+            "teacher_loss": self.row.teacher_loss,
+        }
+        return {"teacher": teacher.name, **sizes, **self.call.to_json(), "gain": self.gain.to_json()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Distil or pretrain, from which teacher, how sure, and what would change the answer."""
 
@@ -227,7 +248,12 @@ class Verdict:
     headline: Evidence
     call: Call
     equal_compute: EqualCompute | None
+    with_a_teacher: Supposed | None
+    """Where none is at hand and tokens are the budget."""
+    asked: Situation
+    """The question as it was put."""
     situation: Situation
+    """As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand."""
     level: float
     sentence: str
     next_runs: Sequence[str]
@@ -265,13 +291,14 @@ class Verdict:
             "regret_if_wrong": self.regret_if_wrong.to_json(),
             "reasons": list(self.reasons),
             "equal_compute": None if self.equal_compute is None else self.equal_compute.to_json(),
+            "with_a_teacher": None if self.with_a_teacher is None else self.with_a_teacher.to_json(),
             "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
             "probability_distil": self.call.distil,
             "probability_pretrain": self.call.pretrain,
             "comparison": self.situation.comparison,
             "scenario": self.situation.scenario,
             "student_params": self.situation.student_params,
-            "student_tokens": self.situation.student_tokens,
+            "student_tokens": self.asked.student_tokens,
             "max_params": self.situation.max_params,
             "compute": self.situation.compute,
             "level": self.level,

@@ -206,6 +206,12 @@ class Evidence:
         )
 
 
+def nats(value: float, noise: float | None = None) -> str:
+    """A loss or gain with the digits its noise supports: three, or four where they mean something."""
+    digits = 4 if noise is not None and noise < 0.002 else 3
+    return f"{value:.{digits}f}"
+
+
 def with_gains(rows: Sequence[Strategy], gains: np.ndarray, level: float) -> tuple[Strategy, ...]:
     """Rows with the gains of their columns, and how often each teacher is the best of those that a law describes.
 

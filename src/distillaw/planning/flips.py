@@ -1,21 +1,22 @@
 """The nearest changes of the question that change the answer, searched one input at a time.
 
-Each input is moved away from its value, both ways and in growing steps, until the verdict changes; then the step is
-halved three times (3 to 16 % of the value). Runs are not asked again: they speak for the cell that was run, and where
-they decided against the laws, nothing is searched.
+Each input is moved away from its value, both ways and in growing steps, until a sketch of the verdict changes; then the
+step is halved three times (3 to 16 % of the value). What is found is written with the digits that are printed, and the
+question is asked with that: the whole way of judging.py, as the user's own command goes. It is a flip if the answer is
+another one there, else further steps are tried, else nothing is said.
+
+Where runs decided against the laws, nothing is searched: the sketch asks laws only.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distillaw.errors import DistillawError
-from distillaw.planning.consult import Sources, consult, options_of
-from distillaw.planning.decision import call, choose
-from distillaw.planning.evidence import Evidence
+from distillaw.planning.consult import Sources
+from distillaw.planning.judging import judge
 from distillaw.planning.situation import SCENARIOS, Situation
-from distillaw.planning.text_scale import TextScale
-from distillaw.quantities import format_count, format_flop
+from distillaw.quantities import format_count, format_flop, parse_count
 
 _DRAWS = 2000
 _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
@@ -23,28 +24,49 @@ _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 _NATS = (0.03, 0.1, 0.2, 0.4)
 """Changes of a teacher's loss tried."""
 _HALVINGS = 3
-
-Asked = Callable[[float], Situation]
+_ONWARDS = (0.0, 0.25, 0.5, 1.0)
+"""Where the question is asked in full: shares of the way from the edge that the sketch found to the step beyond it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """One change of input that changes the verdict."""
+    """One change of input that changes the verdict: asked with `then` instead of `now`, the answer is `verdict`."""
 
     input: str
-    """As in the interface: tokens, compute, teacher_loss, student_params, students_served, scenario."""
+    """As in the interface: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
     now: float | str
     then: float | str
-    """The nearest value at which the verdict is another one."""
+    """The nearest value at which the verdict is another one, with the digits that are printed."""
     verdict: str
     distance: float
     """Factor between them, at least 1; for losses exp(10 |difference|), so that a tenth of a nat counts as e."""
     sentence: str
+    teacher: str | None = None
+    """Whose loss, where that is the input."""
 
     def to_json(self) -> dict[str, object]:
         """All fields."""
         return {"input": self.input, "now": self.now, "then": self.then, "verdict": self.verdict,
-                "distance": self.distance, "sentence": self.sentence}  # fmt: skip
+                "distance": self.distance, "teacher": self.teacher, "sentence": self.sentence}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Input:
+    """One number of the question that can be moved."""
+
+    name: str
+    now: float
+    asked: Callable[[float], Situation]
+    """The question with another value."""
+    text: Callable[[float], str]
+    """That value in words: `tokens were 67.3B instead of 20B`."""
+    printed: Callable[[float], float]
+    """The value with the digits that are printed."""
+    at: Callable[[float], float]
+    """The value so many steps away."""
+    steps: Sequence[float]
+    distance: Callable[[float], float]
+    teacher: str | None = None
 
 
 def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_teacher: bool) -> list[Flip]:
@@ -57,186 +79,188 @@ def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_t
         trains_teacher: whether the best distillation trains its teacher. If not, that is searched again only where
             more students or another scenario make it cheaper: it takes most of the time.
     """
-
-    def answer(asked: Situation) -> str | None:
-        return _verdict(asked, sources)
-
-    def answer_on_this_text(asked: Situation) -> str | None:
-        return _verdict(asked, frozen)
-
-    if answer(situation) != verdict:
+    search = _Search(sources=_heard(sources), verdict=verdict)
+    if search.sketch(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
-    frozen = replace(sources, scales=_scales(situation, sources))
-    fast = replace(situation, may_train_teacher=trains_teacher or not situation.teachers)
-    found = [
-        *_budget(fast, answer, verdict),
-        *_teacher_losses(fast, answer_on_this_text, verdict),
-        *_size(fast, answer, verdict),
-        *_served(situation, answer, verdict),
-        *_scenarios(situation, answer, verdict),
-    ]
+    with_training = situation.may_train_teacher and (trains_teacher or not situation.teachers)
+    found = [flip for one in _inputs(situation) if (flip := search.nearest(one, with_training))]
+    found += search.scenarios(situation)
+    found += search.single_teachers(situation)
     return sorted(found, key=lambda flip: flip.distance)
 
 
-def _verdict(asked: Situation, sources: Sources) -> str | None:
-    """What the laws say of a changed question; None where nobody may decide it."""
-    try:
-        evidence = _ask(asked, sources)
-    except DistillawError:
-        return None  # no question any more: a budget too small, a loss below the floor
-    if not any(e.is_decisive for e in evidence):
-        return None
-    return call(choose(evidence, level=sources.level)).verdict
+def _heard(sources: Sources) -> Sources:
+    """Without the laws that never decide and never choose what is free, where there are others: they only take time."""
+    if all(v.ensemble is None or v.is_refused for v in sources.voices):
+        return sources
+    voices = [replace(v, ensemble=None) if v.is_refused else v for v in sources.voices]
+    return replace(sources, voices=voices)
 
 
-def _ask(asked: Situation, sources: Sources) -> list[Evidence]:
-    options = options_of(asked, sources, is_sketch=True)
-    return consult(asked, sources, options, draws=_DRAWS, with_runs=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """Who is asked, and what the answer was."""
 
+    sources: Sources
+    verdict: str
 
-def _scales(situation: Situation, sources: Sources) -> dict[str, TextScale]:
-    """The text as the question has it: a teacher that turns out better does not make the text an easier one."""
-    found = {e.source: TextScale.of(e) for e in _ask(situation, sources)}
-    return {source: scale for source, scale in found.items() if scale.ratio != 1}
+    def sketch(self, asked: Situation) -> str | None:
+        """Roughly and fast; None where nobody may decide it or it is no question any more."""
+        return self._answer(asked, draws=_DRAWS, is_sketch=True, with_runs=False)
 
-
-def _budget(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
-    tokens = situation.student_tokens
-    if tokens is not None:
-        hits = _both_ways(tokens, lambda value: replace(situation, student_tokens=value), answer, verdict)
-        words, now, shown = "tokens", tokens, format_count
-    else:
-        assert situation.compute is not None
-        now = situation.compute
-        hits = _both_ways(now, lambda value: replace(situation, compute=value), answer, verdict)
-        words, shown = "compute", format_flop
-    return [
-        _flip(words, now, then, verdict_then, f"{words} were {shown(then)} instead of {shown(now)}")
-        for then, verdict_then in hits
-    ]
-
-
-def _size(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
-    now = situation.student_params
-    if now is None:
-        return []
-
-    def asked(value: float) -> Situation:
-        limit = None if situation.max_params is None else max(situation.max_params, value)
-        return replace(situation, student_params=value, label="", max_params=limit)
-
-    return [
-        _flip("student_params", now, then, verdict_then, f"the student had {format_count(then)} parameters")
-        for then, verdict_then in _both_ways(now, asked, answer, verdict)
-    ]
-
-
-def _teacher_losses(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
-    """All teachers of known loss better or worse together: what a wrong measurement would do."""
-    if not situation.teachers or any(t.loss is None for t in situation.teachers):
-        return []
-    best = min(t.loss for t in situation.teachers if t.loss is not None)
-    found = []
-    for sign in (-1.0, 1.0):
-
-        def asked(change: float, sign: float = sign) -> Situation:
-            moved = [replace(t, loss=(t.loss or 0.0) + sign * change) for t in situation.teachers]
-            return replace(situation, teachers=moved)
-
-        hit = _first(_NATS, 0.0, asked, answer, verdict)
-        if hit is not None:
-            then, verdict_then = best + sign * hit[0], hit[1]
-            which = (
-                "the teacher's loss was"
-                if len(situation.teachers) == 1
-                else "the teachers' losses moved together, the best to"
-            )
-            text = f"{which} {then:.3f} instead of {best:.3f} nats/token"
-            found.append(Flip(input="teacher_loss", now=best, then=then, verdict=verdict_then,
-                              distance=math.exp(10 * hit[0]), sentence=_then(text, verdict_then)))  # fmt: skip
-    return found
-
-
-def _served(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
-    """More students, or fewer, that share what the teacher costs."""
-    now = situation.students_served
-
-    def asked(value: float) -> Situation:
-        return replace(situation, students_served=max(1, round(value)))
-
-    found = []
-    for sign in (-1, 1) if now > 1 else (1,):
-        logs = [sign * math.log(step) for step in _STEPS]
-        hit = _first(logs, 0.0, lambda x: asked(now * math.exp(x)), answer, verdict)
-        count = now if hit is None else max(1, round(now * math.exp(hit[0])))
-        if hit is not None and count != now:
-            text = f"{count} student{'s' * (count != 1)} shared the teacher instead of {now}"
-            found.append(_flip("students_served", now, count, hit[1], text))
-    return found
-
-
-def _scenarios(situation: Situation, answer: Callable, verdict: str) -> list[Flip]:
-    if situation.shares is not None or situation.compute is None:
-        return []
-    found = []
-    for name in SCENARIOS:
-        verdict_then = answer(replace(situation, scenario=name)) if name != situation.scenario else None
-        if verdict_then is not None and verdict_then != verdict:
-            text = f"the cost scenario was {name} instead of {situation.scenario}"
-            found.append(Flip(input="scenario", now=situation.scenario, then=name, verdict=verdict_then,
-                              distance=math.e, sentence=_then(text, verdict_then)))  # fmt: skip
-    return found
-
-
-def _both_ways(now: float, asked: Asked, answer: Callable, verdict: str) -> list[tuple[float, str]]:
-    """The nearest value below and the nearest above at which the verdict is another one."""
-    found = []
-    for sign in (-1, 1):
-        logs = [sign * math.log(step) for step in _STEPS]
-        hit = _first(logs, 0.0, lambda x: asked(now * math.exp(x)), answer, verdict)
-        if hit is not None:
-            found.append((now * math.exp(hit[0]), hit[1]))
-    return found
-
-
-def _first(
-    steps: Sequence[float], start: float, asked: Asked, answer: Callable, verdict: str
-) -> tuple[float, str] | None:
-    """The first step with another verdict, narrowed down towards the last one with the same."""
-    same = start
-    for step in steps:
-        then = _answered(asked, step, answer)
-        if then is None:
+    def other(self, asked: Situation, *, is_sketched: bool = False) -> str | None:
+        """Another verdict than the one that was given: of the sketch, and then as the user's own command gives it."""
+        if not is_sketched and self.sketch(asked) in (None, self.verdict):
             return None
-        if then != verdict:
-            return _narrowed(same, step, then, asked, answer, verdict)
-        same = step
-    return None
+        then = self._answer(asked)
+        return None if then == self.verdict else then
 
+    def _answer(self, asked: Situation, **how) -> str | None:
+        try:
+            judged = judge(asked, self.sources, **how)
+        except DistillawError:
+            return None  # a budget too small, a loss below the floor
+        return judged.call.verdict if judged.headline.is_decisive else None
 
-def _narrowed(
-    same: float, other: float, then: str, asked: Asked, answer: Callable, verdict: str
-) -> tuple[float, str]:
-    for _ in range(_HALVINGS):
-        middle = (same + other) / 2
-        found = _answered(asked, middle, answer)
-        if found is None or found == verdict:
-            same = middle
-        else:
-            other, then = middle, found
-    return other, then
+    def nearest(self, moved: _Input, with_training: bool) -> Flip | None:
+        """The nearest value, in one direction, at which the whole answer is another one."""
 
+        def sketched(step: float) -> str | None:
+            asked = _asked(moved, moved.at(step))
+            if asked is None:
+                return None
+            may_train = asked.may_train_teacher if moved.name == "students_served" else with_training
+            return self.sketch(replace(asked, may_train_teacher=may_train))
 
-def _answered(asked: Asked, value: float, answer: Callable) -> str | None:
-    try:
-        return answer(asked(value))
-    except DistillawError:
+        for step in self._candidates(sketched, moved.steps):
+            then = moved.printed(moved.at(step))
+            asked = _asked(moved, then)
+            verdict = None if asked is None or then == moved.now else self.other(asked, is_sketched=True)
+            if verdict is not None:
+                return Flip(input=moved.name, now=moved.now, then=then, verdict=verdict, distance=moved.distance(then),
+                            sentence=_then(moved.text(then), verdict), teacher=moved.teacher)  # fmt: skip
         return None
 
+    def _candidates(self, sketched: Callable[[float], str | None], steps: Sequence[float]) -> Iterator[float]:
+        """Steps at which the sketch has another answer: its edge first, then on to the step tried beyond it."""
+        same = 0.0
+        for step in steps:
+            found = sketched(step)
+            if found is None:
+                return
+            if found != self.verdict:
+                edge = self._edge(sketched, same, step)
+                yield from (edge + share * (step - edge) for share in _ONWARDS)
+                return
+            same = step
 
-def _flip(name: str, now: float, then: float, verdict: str, text: str) -> Flip:
-    return Flip(input=name, now=now, then=then, verdict=verdict, distance=max(then / now, now / then),
-                sentence=_then(text, verdict))  # fmt: skip
+    def _edge(self, sketched: Callable[[float], str | None], same: float, other: float) -> float:
+        for _ in range(_HALVINGS):
+            middle = (same + other) / 2
+            found = sketched(middle)
+            if found is None or found == self.verdict:
+                same = middle
+            else:
+                other = middle
+        return other
+
+    def scenarios(self, situation: Situation) -> list[Flip]:
+        """The other cost scenarios; none where shares of costs were given."""
+        if situation.shares is not None:
+            return []
+        found = []
+        for name in SCENARIOS:
+            then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
+            if then is not None:
+                text = f"the cost scenario was {name} instead of {situation.scenario}"
+                found.append(Flip(input="scenario", now=situation.scenario, then=name, verdict=then,
+                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+        return found
+
+    def single_teachers(self, situation: Situation) -> list[Flip]:
+        """Each teacher alone, where several were named."""
+        names = [t.name for t in situation.teachers]
+        if len(names) < 2 or len(set(names)) < len(names):
+            return []
+        found = []
+        for teacher in situation.teachers:
+            then = self.other(replace(situation, teachers=[teacher]))
+            if then is not None:
+                text = f"only {teacher.called} was at hand"
+                found.append(Flip(input="teacher", now=", ".join(names), then=teacher.name, verdict=then,
+                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+        return found
+
+
+def _inputs(situation: Situation) -> list[_Input]:
+    """Everything that is moved, in both directions."""
+    return [one for sign in (-1, 1) for one in (*_sizes(situation, sign), *_losses(situation, sign))]
+
+
+def _sizes(situation: Situation, sign: int) -> list[_Input]:
+    """Budget, student and students served: by factors."""
+
+    def moved(name: str, now: float, asked: Callable[[float], Situation], text: Callable[[float], str],
+              printed: Callable[[float], float] = lambda x: parse_count(format_count(x))) -> _Input:  # fmt: skip
+        return _Input(name=name, now=now, asked=asked, text=text, printed=printed, at=lambda x: now * math.exp(x),
+                      steps=[sign * math.log(step) for step in _STEPS],
+                      distance=lambda then: max(then / now, now / then))  # fmt: skip
+
+    found = []
+    if (tokens := situation.student_tokens) is not None:
+        found.append(moved(
+            "tokens", tokens, lambda x: replace(situation, student_tokens=x),
+            lambda x: f"tokens were {format_count(x)} instead of {format_count(tokens)}",
+        ))  # fmt: skip
+    elif (compute := situation.compute) is not None:
+        found.append(moved(
+            "compute", compute, lambda x: replace(situation, compute=x, budget_text=""),
+            lambda x: f"compute were {format_flop(x)} instead of {format_flop(compute)}",
+            lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
+        ))  # fmt: skip
+    if (params := situation.student_params) is not None:
+        found.append(moved(
+            "student_params", params, lambda x: replace(situation, student_params=x, label=""),
+            lambda x: f"the student had {format_count(x)} parameters",
+        ))  # fmt: skip
+    now = situation.students_served
+    if sign > 0 or now > 1:
+        found.append(moved(
+            "students_served", now, lambda x: replace(situation, students_served=max(1, round(x))),
+            lambda x: f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {now}",
+            lambda x: float(max(1, round(x))),
+        ))  # fmt: skip
+    return found
+
+
+def _losses(situation: Situation, sign: int) -> list[_Input]:
+    """The loss of each teacher for which one was given: what a wrong measurement would do."""
+    found = []
+    for j, teacher in enumerate(situation.teachers):
+        if teacher.loss is None:
+            continue
+
+        def asked(loss: float, j: int = j) -> Situation:
+            teachers = [replace(t, loss=loss) if k == j else t for k, t in enumerate(situation.teachers)]
+            return replace(situation, teachers=teachers)
+
+        now = teacher.loss
+        whose = "the teacher's" if len(situation.teachers) == 1 else f"{teacher.called}'s"
+        found.append(_Input(
+            name="teacher_loss", now=now, asked=asked, printed=lambda x: round(x, 3), teacher=teacher.name,
+            text=lambda x, whose=whose, now=now: f"{whose} loss was {x:.3f} instead of {now:.3f} nats/token",
+            at=lambda x, now=now: now + x, steps=[sign * nats for nats in _NATS],
+            distance=lambda then, now=now: math.exp(10 * abs(then - now)),
+        ))  # fmt: skip
+    return found
+
+
+def _asked(moved: _Input, value: float) -> Situation | None:
+    """The question with this value; None where it is none."""
+    try:
+        return moved.asked(value)
+    except DistillawError:
+        return None
 
 
 def _then(text: str, verdict: str) -> str:

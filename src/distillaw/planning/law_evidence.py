@@ -13,7 +13,6 @@ from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
 from distillaw.planning.evidence import (
     FAR_OUTSIDE,
     OUT_OF_RANGE,
-    TEXT_SCALE,
     Evidence,
     Interval,
     Strategy,
@@ -67,15 +66,14 @@ def law_evidence(
             source=voice.source, kind=voice.kind, status=status, note=note, warnings=voice.warnings
         )
     if scale is None:
-        teachers = [o.teacher for o in options if o.teacher is not None]
         own = None if own_loss is None else (options[0], own_loss)
-        scale = text_scale(voice, situation, teachers, own)
+        scale = text_scale(voice, situation, own)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
     is_far = max(outside.values(), default=0.0) > voice.doubt.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted)
-    common = scale.ratio * _doubt(situation, voice, options, predicted, outside, is_guess=scale.is_guess)
+    common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
     predicted = [scale.on_user_text(p) for p in predicted]
     sample = _draw(predicted, common, options, rng, draws)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
@@ -94,25 +92,34 @@ def law_evidence(
             for j in range(len(others))
         ), warnings=(*voice.warnings, *lines),
         details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
-                 TEXT_SCALE: scale.ratio, "laws": _by_member(voice, options, predicted)},
+                 **scale.details, "laws": _by_member(voice, options, predicted)},
     )  # fmt: skip
 
 
 def _doubt(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
-    outside: dict[str, float], *, is_guess: bool,
+    outside: dict[str, float], scale: TextScale,
 ) -> float:  # fmt: skip
-    """Standard deviation of a gain that the ensemble does not show, nats/token."""
+    """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
     share = voice.doubt.at(outside)
-    if is_guess:
+    if scale.is_guess:
         share = math.hypot(share, OTHER_TEXT_DOUBT)
-    apart = 0.0
+    apart = text = 0.0
     best = _best_taught(options, predicted)
+    if scale.sd and best:
+        ends = [_taught(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        text = abs(ends[0] - ends[1]) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
         own = [float(predicted[j].loss.mean()) for j in (0, best)]
         apart = RIVAL_SHARE * abs((own[0] - own[1]) - (rivals[0] - rivals[1]))
-    return math.hypot(share * float(predicted[0].loss.mean()), apart)
+    return math.hypot(share * float(predicted[0].loss.mean()), apart, text)
+
+
+def _taught(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
+    """Mean loss of a distilled student, nats/token of the law's text."""
+    assert voice.ensemble is not None
+    return float(option_loss(voice.ensemble, situation, scale.on_law_text(option)).loss.mean())
 
 
 def _best_taught(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:

@@ -48,7 +48,7 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
         return OptionLoss(loss=np.exp(ensemble.log_supervised(n, d)))
     t = teacher_losses(ensemble, situation, option.teacher)
     known = option.teacher.loss is not None
-    spread = option.teacher.loss_se if known else option.teacher.estimate_error * float(np.exp(t).mean())
+    spread = option.teacher.loss_se if known else option.teacher.law_error * float(np.exp(t).mean())
     if option.kind == "distil-then-pretrain":
         after, pure = handed_over(
             ensemble, situation, option, np.array([option.student_tokens]), np.array([option.taught])

@@ -477,6 +477,15 @@ def is_near(value: float, wanted: float, *, within: float = SAME_SIZE) -> bool:
     return abs(math.log(value / wanted)) < math.log1p(within)
 
 
+def nearest_size(record: StudyRecord, params: float) -> tuple[float, str]:
+    """The exact count of the study's student that is meant (sizes come in steps), and what people call it."""
+    near = [run for run in record.students if is_near(run.params, params)]
+    if not near:
+        return params, ""
+    run = min(near, key=lambda run: abs(math.log(run.params / params)))
+    return float(run.params), run.label
+
+
 def budget_text(tokens: float) -> str:
     """A token budget by the round number it was meant to be: whole batches make 80k into 79,872."""
     nominal = float(f"{tokens:.2g}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError, VocabularyError
+from distillaw.planning.record import budget_text
 from distillaw.quantities import did_you_mean, format_count, format_flop
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
@@ -20,6 +21,12 @@ LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 25.0}
 tokens than there are words."""
 SMALLEST_RATIO = 0.1
 """Fewest tokens per parameter that are called training at all."""
+OTHER_TEXT = 0.03
+"""Standard error of a law's estimate for a model that saw other text than the user's, as a share of the loss; twice
+that for one that was itself distilled. Models alike in size and tokens, trained on three corpora, differ by 0.02 to
+0.03 on four web texts, by 0.11 to 0.37 on code, old news and mixtures (Gadre et al. 2024, arXiv:2403.08540)."""
+OWN_TEXT = 0.01
+"""The same on the text that a law was fitted on: what the papers report."""
 SMALLEST_STUDENT = 1000
 """Fewer parameters than this are a slip of the pen."""
 
@@ -37,9 +44,9 @@ class Teacher:
     """L_T, nats/token against the user's data; None lets each law estimate it from size and tokens."""
     loss_se: float = 0.0
     """Standard error of `loss`, nats/token."""
-    estimate_error: float = 0.01
-    """Standard error of a loss that a law estimates from size and tokens, as a share of it: what the papers report for
-    their own text; more for a model trained on another."""
+    estimate_error: float | None = None
+    """How far its loss strays from what a law makes of its size and tokens, standard deviation as a share of the loss.
+    None: `OTHER_TEXT` where it was measured on the user's text and trained elsewhere, else `OWN_TEXT`."""
     run_id: str | None = None
     """Its run in the study, if it is one."""
     exists: bool = True
@@ -53,8 +60,10 @@ class Teacher:
             value = getattr(self, what)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"teacher {what} = {value}: it must be positive and finite")
-        for what, largest in (("loss_se", self.loss or math.inf), ("estimate_error", 1.0)):
-            value = getattr(self, what)
+        for what, value, largest in (
+            ("loss_se", self.loss_se, self.loss or math.inf),
+            ("estimate_error", self.law_error, 1.0),
+        ):
             if not 0 <= value < largest:
                 raise ConfigError(
                     f"teacher {what} = {value:g}: a standard error is at least 0 and below the loss it belongs to"
@@ -69,6 +78,14 @@ class Teacher:
         """Plain JSON values."""
         return {"name": self.name, "params": self.params, "tokens": self.tokens, "loss": self.loss,
                 "run_id": self.run_id, "exists": self.exists, "tokenizer": self.tokenizer}  # fmt: skip
+
+    @property
+    def law_error(self) -> float:
+        """`estimate_error`, or what is usual."""
+        if self.estimate_error is not None:
+            return self.estimate_error
+        is_foreign = self.loss is not None and self.exists and self.run_id is None
+        return OTHER_TEXT if is_foreign else OWN_TEXT
 
     @property
     def called(self) -> str:
@@ -237,6 +254,37 @@ def check_plausible(what: str, value: float | None, unit: str) -> None:
         raise ConfigError(
             f"{what} = {value:g}: more than {LARGEST[unit]:g} {unit} is not planned with; is it a slip of the pen?"
         )
+
+
+def check_teacher_losses(situation: Situation, floor: float) -> None:
+    """Refuse teacher losses that no model on this text can have.
+
+    Args:
+        situation: the question.
+        floor: the lowest irreducible loss of the laws that must judge it, nats/token.
+
+    Raises:
+        ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
+    """
+    for teacher in situation.teachers:
+        if teacher.loss is not None and teacher.loss > math.log(situation.vocab):
+            raise ConfigError(
+                f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
+                f"({math.log(situation.vocab):.3f}); give the loss in nats/token, or --vocab"
+            )
+        if teacher.loss is not None and teacher.loss <= floor:
+            raise ConfigError(
+                f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
+                "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
+            )
+
+
+def student_text(situation: Situation) -> str:
+    """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
+    if situation.student_tokens is not None:
+        return f"a {situation.size} student on {budget_text(situation.student_tokens)} tokens"
+    assert situation.compute is not None
+    return f"a {situation.size} student within {format_flop(situation.compute)}"
 
 
 def _check_positive(what: str, value: float | None) -> None:

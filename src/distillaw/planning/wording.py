@@ -3,19 +3,17 @@
 No statistics here: decision.py and the evidence files have made all numbers before a word is written.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillaw.planning.caveats import assumptions, caveats
 from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
-from distillaw.planning.decision import Call, EqualCompute, Verdict, leads_distilling
-from distillaw.planning.evidence import Evidence, Interval, Strategy
+from distillaw.planning.decision import Call, EqualCompute, Supposed, Verdict, leads_distilling
+from distillaw.planning.evidence import Evidence, Interval, Strategy, nats
 from distillaw.planning.flips import Flip
 from distillaw.planning.pilot import next_runs
-from distillaw.planning.record import budget_text
-from distillaw.planning.situation import Situation
+from distillaw.planning.situation import Situation, student_text
 from distillaw.quantities import format_count, format_flop, times
 
 TITLES = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
@@ -38,16 +36,16 @@ class Words:
 
 def explain(
     situation: Situation, evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, *,
-    flips: Sequence[Flip], sources: Sources,
+    flips: Sequence[Flip], sources: Sources, supposed: Supposed | None = None,
 ) -> Words:  # fmt: skip
     """Put a decision into words."""
     level = sources.level
     runs, command = next_runs(situation, headline, answer, sources.record)
     return Words(
-        sentence=sentence(situation, headline, answer, level) + _but(answer, headline, equal),
-        reasons=tuple(_reasons(evidence, headline, answer, equal, level)),
-        flips_if=tuple(_flips(situation, headline, answer, equal, flips, level)),
-        assumptions=tuple(assumptions(situation, headline)),
+        sentence=sentence(situation, headline, answer, level) + _but(answer, headline, equal) + _had_one(supposed),
+        reasons=tuple(_reasons(evidence, headline, answer, equal, level, supposed)),
+        flips_if=tuple(_flips(headline, answer, equal, flips)),
+        assumptions=tuple(assumptions(situation, evidence, headline, sources)),
         warnings=tuple(caveats(situation, evidence, headline, sources)),
         next_runs=tuple(runs), next_command=command,
     )  # fmt: skip
@@ -62,25 +60,10 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.0f} %"
 
 
-def nats(value: float, noise: float | None = None) -> str:
-    """A loss or gain with the digits its noise supports: three, or four where they mean something."""
-    digits = 4 if noise is not None and noise < 0.002 else 3
-    return f"{value:.{digits}f}"
-
-
 def interval(value: Interval) -> str:
     """`0.253 [0.236, 0.270]`."""
     half = (value.upper - value.lower) / 2
     return f"{nats(value.mean, half)} [{nats(value.lower, half)}, {nats(value.upper, half)}]"
-
-
-def student(situation: Situation) -> str:
-    """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
-    size = situation.size
-    if situation.student_tokens is not None:
-        return f"a {size} student on {budget_text(situation.student_tokens)} tokens"
-    assert situation.compute is not None
-    return f"a {size} student within {format_flop(situation.compute)}"
 
 
 def sentence(situation: Situation, headline: Evidence, answer: Call, level: float) -> str:
@@ -90,7 +73,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     if answer.verdict == "distil":
         return (
             f"{name[0].upper()}{name[1:]}: {percent(answer.probability)} likely to beat pretraining by more than "
-            f"{nats(answer.margin)} nats/token for {student(situation)}; gain {stated(gain, level)}"
+            f"{nats(answer.margin)} nats/token for {student_text(situation)}; gain {stated(gain, level)}"
         )
     if answer.verdict == "pretrain":
         alone = headline.best_pretrain
@@ -99,18 +82,18 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
             f"{how}: {percent(answer.probability)} likely to beat the best teacher considered by "
-            f"more than {nats(answer.margin)} nats/token for {student(situation)}; gain {stated(flipped, level)} "
+            f"more than {nats(answer.margin)} nats/token for {student_text(situation)}; gain {stated(flipped, level)} "
             "over the best of them"
         )
     leading = headline.best if leads_distilling(headline, answer) else headline.best_pretrain
     if not headline.is_decisive:
         return (
-            f"Unknown for {student(situation)}: no evidence reaches it. {headline.source[0].upper()}"
+            f"Unknown for {student_text(situation)}: no evidence reaches it. {headline.source[0].upper()}"
             f"{headline.source[1:]} are all there is: {headline.note}"
         )
     return (
-        f"Too close to call for {student(situation)}: {percent(answer.distil)} that distilling is better by more than "
-        f"{nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
+        f"Too close to call for {student_text(situation)}: {percent(answer.distil)} that distilling is better by more "
+        f"than {nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
         f"teacher is {stated(gain, level)}. If you must choose now: {leading.name}"
     )
 
@@ -140,6 +123,26 @@ def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
     return f"; at equal FLOP {words[equal.call.verdict]}"
 
 
+def _had_one(supposed: Supposed | None) -> str:
+    """Nobody should read a verdict on a teacher that has to be trained without what one at hand would be worth."""
+    if supposed is None:
+        return ""
+    if supposed.call.verdict != "distil":
+        return "; nor is it clear with a teacher already trained, at equal tokens"
+    likely = percent(supposed.call.distil)
+    return f"; with a teacher already trained, at equal tokens, {likely} that distilling is better"
+
+
+def _supposed_sentence(supposed: Supposed) -> str:
+    assert supposed.row.teacher is not None
+    teacher = supposed.row.teacher
+    trained = "" if teacher.tokens is None else f" on {format_count(teacher.tokens)} tokens"
+    return (
+        f"Were {teacher.called}{trained} already trained, at no cost of this student, the gain of distilling from it "
+        f"at equal tokens would be {interval(supposed.gain)} (--teacher names one that you have)."
+    )
+
+
 def stated(value: Interval, level: float) -> str:
     """`0.253 nats/token [0.236, 0.270] (90 % interval)`."""
     mean, band = interval(value).split(" ", 1)
@@ -147,12 +150,15 @@ def stated(value: Interval, level: float) -> str:
 
 
 def _reasons(
-    evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, level: float
-) -> list[str]:
+    evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, level: float,
+    supposed: Supposed | None,
+) -> list[str]:  # fmt: skip
     best = headline.best
     how = "Decided by" if headline.is_decisive else "Shown, not believed:"
     found = [f"{how} {headline.source}: {headline.note}."]
     assert headline.pretrain is not None
+    if supposed is not None:
+        found.append(_supposed_sentence(supposed))
     if not headline.is_informative:
         return found
     found.append(
@@ -170,8 +176,8 @@ def _reasons(
     if equal is not None:
         found.append(_equal_sentence(equal))
     band = headline.crossover
-    if headline.is_decisive and band is not None and band.median is None:
-        found.append(_no_crossover(band))
+    if headline.is_decisive and band is not None:
+        found.append(_no_crossover(band) if band.median is None else _crossover_sentence(band, level))
     for other in evidence:
         if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(
@@ -201,47 +207,27 @@ def _equal_sentence(equal: EqualCompute) -> str:
 
 
 def _flips(
-    situation: Situation,
     headline: Evidence,
     answer: Call,
     equal: EqualCompute | None,
     searched: Sequence[Flip],
-    level: float,
 ) -> list[str]:
     """The nearest changes of input that change the answer."""
     if not headline.is_decisive:
         return [
             "the student was measured: a pair of runs with and without a teacher outweighs everything said here"
         ]
-    found = []
-    band = headline.crossover
-    if band is not None and band.median is not None and answer.verdict == "distil":
-        found.append(_crossover_sentence(band, level))
-    found += [flip.sentence for flip in searched]
+    found = [flip.sentence for flip in searched]
     if equal is not None and equal.call is not None and equal.call.verdict != answer.verdict:
         found.append(
             f"pretraining may spend the same FLOP, that is {format_count(equal.pretrain_tokens)} tokens: then "
             f"{equal.call.verdict} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
-    if answer.verdict == "distil":
-        found += _distil_flips(headline, answer)
     if answer.verdict != "too-close":
         gain = abs(float(headline.gain_draws.mean()))
         found.append(
             f"a difference of {nats(gain)} nats/token did not matter to you (this verdict asks for more than "
             f"{nats(answer.margin)})"
-        )
-    return found
-
-
-def _distil_flips(headline: Evidence, answer: Call) -> list[str]:
-    """What would take the gain of distilling away."""
-    found = []
-    judged = [row for row in headline.distil if not row.is_speculative and row.gain is not None]
-    worst = min(judged, key=lambda row: row.gain.mean if row.gain else math.inf)
-    if len(judged) > 1 and worst.gain is not None and worst.gain.mean < answer.margin:
-        found.append(
-            f"only {worst.teacher.called if worst.teacher else ''} was at hand: gain {interval(worst.gain)}"
         )
     return found
 
@@ -260,12 +246,17 @@ def _no_crossover(band: Crossover) -> str:
 
 
 def _crossover_sentence(band: Crossover, level: float) -> str:
+    return f"Catching up: at {caught_up(band, level)}."
+
+
+def caught_up(band: Crossover, level: float) -> str:
+    """`172B tokens [20B to beyond 20T, 90 % band], where training without a teacher catches up`, and how sure."""
     assert band.median is not None
     low = format_count(band.lower) if band.lower is not None else f"before {format_count(band.searched[0])}"
     high = format_count(band.upper) if band.upper is not None else f"beyond {format_count(band.searched[1])}"
     none = f"; none in {percent(band.share_none)} of the draws" if band.share_none > 0.005 else ""
     return (
-        f"the student saw more than {format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
+        f"{format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
         f"where training without a teacher catches up{none} ({band.source})"
     )
 
@@ -273,9 +264,11 @@ def _crossover_sentence(band: Crossover, level: float) -> str:
 def summary(verdict: Verdict) -> str:
     """The verdict for people: five lines to decide by, then what it rests on."""
     lines = [f"{title(verdict)}  {verdict.sentence}"]
-    lines += verdict.reasons[:2]
+    lines += verdict.reasons[: 2 if verdict.with_a_teacher is None else 3]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))
+    if verdict.verdict == "distil" and verdict.crossover is not None and verdict.crossover.median is not None:
+        lines.append(_crossover_sentence(verdict.crossover, verdict.level))
     if verdict.flips_if:
         lines.append(f"Changes if {verdict.flips_if[0]}.")
     return "\n".join(lines)

@@ -117,6 +117,10 @@ export interface Constants {
   common: number;
   law_dof: number;
   law_scale: number;
+  text_spread: number;
+  text_dof: number;
+  least: number;
+  law_errors: { other_text: number; own_text: number };
   other_text_doubt: number;
   other_text_weight: number;
   efold_weight: Record<string, number>;

@@ -1,6 +1,5 @@
 /** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/cli/plan_question.py`. */
 import { type HardwareData, data } from "../data/bundle";
-import { ladder } from "../plan/plan";
 import { type Limit, largestServed } from "../plan/serving";
 import { type Situation, type Teacher, teacher } from "../plan/situation";
 import { QuestionError, formatCount, formatFlop, general, parseCount, withCommas } from "../quantities";
@@ -102,13 +101,11 @@ export function situationOf(q: Question): Situation {
   if (q.onlyExisting && !listed.length) {
     throw new QuestionError("no teacher is left: name one that exists, or allow training one");
   }
-  const size = params ?? limit?.params ?? null;
   return {
     studentParams: params, studentTokens: tokens, compute: bought?.flop ?? null, budgetText: bought?.text ?? "",
     maxParams: limit?.params ?? null, limitText: limit?.text ?? "as given",
-    teachers: listed.length || tokens === null || size === null ? listed : ladder(size),
-    mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, studentsServed: digits(q.studentsServed, "students served"),
-    logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
+    teachers: listed, mayTrainTeacher: !q.onlyExisting, scenario: q.scenario, shares: null,
+    studentsServed: digits(q.studentsServed, "students served"),    logits: q.logits, uniqueTokens: optional(q.uniqueTokens, "unique tokens"),
     inferenceTokens: optional(q.inferenceTokens, "serving tokens") ?? 0, vocab: digits(q.vocab, "vocabulary"),
     context: digits(q.context, "context"),
   };

@@ -34,16 +34,20 @@ export function sharesOf(s: Situation, teacher: Teacher | null): CostShares {
   return { logits, training: (teacher.exists ? shares.training : 1) / s.studentsServed };
 }
 
-/** True where this student pays for a teacher whose size, and so whose price, nobody knows. */
+/** True where this student pays for a teacher whose price nobody knows: its size, or the tokens of its training. */
 function hidesCost(s: Situation, teacher: Teacher | null): boolean {
-  if (teacher === null || teacher.params !== null) return false;
+  if (teacher === null) return false;
   const shares = sharesOf(s, teacher);
-  return Math.max(shares.logits, shares.training) > 0;
+  if (teacher.params === null) return Math.max(shares.logits, shares.training) > 0;
+  return teacher.tokens === null && shares.training > 0;
 }
 
-/** Tokens that a student of this size can have from a teacher: given, or bought; null where it buys none. */
+/**
+ * Tokens that a student of this size can have from a teacher: given, or bought; null where it buys none. Where tokens are
+ * given nobody pays for training a teacher: none that this student would have to pay for.
+ */
 export function tokensFor(s: Situation, params: number, teacher: Teacher | null): number | null {
-  if (s.studentTokens !== null) return s.studentTokens;
+  if (s.studentTokens !== null) return sharesOf(s, teacher).training === 0 ? s.studentTokens : null;
   const tokens = tokensBought(s, params, teacher);
   return tokens > constants().smallest_ratio * params ? tokens : null;
 }
@@ -91,8 +95,8 @@ export function bill(s: Situation, params: number, tokens: number, teacher: Teac
   const shares = sharesOf(s, teacher);
   const logits = forward * tokens * taught;
   const training = factor * forward * (teacher.tokens ?? 0);
-  const total = own + shares.logits * logits + shares.training * training;
-  return { ...parts, teacher_logits: logits, teacher_training: training, total };
+  const total = hidesCost(s, teacher) ? null : own + shares.logits * logits + shares.training * training;
+  return { ...parts, teacher_logits: logits, teacher_training: teacher.tokens === null ? null : training, total };
 }
 
 /** Fresh tokens that these are worth where the data must be repeated (Muennighoff et al. 2023). */

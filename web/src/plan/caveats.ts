@@ -1,14 +1,21 @@
 /** What a verdict takes for granted, and what to be careful of. Mirrors `distillaw/planning/caveats.py`. */
 import { constants } from "../data/bundle";
+import type { Ensemble } from "../laws/law";
+import { mean } from "../laws/numerics";
 import { formatCount, formatFlop, general } from "../quantities";
-import { effectiveTokens } from "./bills";
+import { effectiveTokens, sharesOf } from "./bills";
 import type { Sources } from "./consult";
 import { disagreement } from "./decision";
-import { type Evidence, type Strategy, speaks } from "./evidence";
-import { type Situation, called, comparison } from "./situation";
+import { type Evidence, type Strategy, best, deciding, speaks } from "./evidence";
+import type { Option } from "./options";
+import { optionLoss } from "./predictions";
+import { type Situation, type Teacher, called, comparison } from "./situation";
+import { type TextScale, deviation, teacherOnLawText } from "./textScale";
 
 /** Sentences on what the comparison is and how it was counted. */
-export function assumptions(s: Situation, headline: Evidence): string[] {
+export function assumptions(
+  s: Situation, evidence: readonly Evidence[], headline: Evidence, sources: Sources,
+): string[] {
   const paid = `cost scenario ${s.scenario}: ${constants().paid[s.scenario]}`;
   const found = [
     "The verdict is about held-out loss in nats/token on text like the validation split, not about skill.",
@@ -30,7 +37,61 @@ export function assumptions(s: Situation, headline: Evidence): string[] {
     `FLOP are counted for a vocabulary of ${s.vocab} and a context of ${s.context} where no run counted them; ` +
       "parameters exclude embeddings.",
   );
-  return [...found, ...repeats(s, headline), ...estimates(headline)];
+  return [...found, ...measuredTeachers(s, evidence, headline, sources), ...repeats(s, headline), ...estimates(headline)];
+}
+
+/** What the losses that were given for teachers did: how much was put down to the text, how much to the teacher. */
+function measuredTeachers(
+  s: Situation, evidence: readonly Evidence[], headline: Evidence, sources: Sources,
+): string[] {
+  const named = [...deciding(headline), headline.source];
+  const lead = evidence.find(
+    (e) => speaks(e) && (e.kind === "published" || e.kind === "surrogate") && named.includes(e.source),
+  );
+  if (!lead || s.teachers.every((t) => t.loss === null)) return [];
+  const { scale } = lead;
+  if (scale.isGuess) {
+    return [
+      "Nothing says how your text compares with that of the laws: it is taken to be as hard, with more doubt. The name " +
+        "of a teacher, or its size and tokens beside its loss, would say.",
+    ];
+  }
+  const { ensemble } = sources.voices.find((v) => v.source === lead.source)!;
+  if (!scale.sd || ensemble === null) return [];
+  const text = Math.log(scale.ratio);
+  const found = s.teachers
+    .filter((t) => t.loss !== null && t.params !== null && t.tokens !== null)
+    .map((t) => {
+      const d = deviation(ensemble, s, t);
+      const name = called(t);
+      return (
+        `${name[0]!.toUpperCase()}${name.slice(1)}: a loss of ${t.loss!.toFixed(3)} is ${perCent(d, "above", "below")} ` +
+        `what ${lead.source} make of its size and tokens; ${perCent(text, "harder", "easier")} is put down to your text ` +
+        `(give or take ${(100 * scale.sd).toFixed(0)} %), and the teacher is judged as ` +
+        `${perCent(d - text, "worse", "better")} than they make of it.`
+      );
+    });
+  if (!found.length) return [];
+  const apart = "The student's own loss on your text would tell text and teacher apart.";
+  return [...found, apart, ...whichWay(s, headline, ensemble, scale)];
+}
+
+/** Whether a lower loss of the best teacher would be for the better: beyond the capacity gap it is not. */
+function whichWay(s: Situation, headline: Evidence, ensemble: Ensemble, scale: TextScale): string[] {
+  const { teacher: given, studentParams, studentTokens } = best(headline);
+  const teacher = teacherOnLawText(scale, given);
+  if (teacher === null || teacher.loss === null) return [];
+  const { loss } = teacher;
+  const option: Option = { kind: "distil", studentParams, studentTokens, teacher, taught: 1 };
+  const at = (f: number) => mean(optionLoss(ensemble, s, { ...option, teacher: { ...teacher, loss: f * loss } }).loss);
+  return at(0.99) < at(1.01)
+    ? [`By these laws a stronger teacher than ${called(teacher)} would serve this student better.`]
+    : [`By these laws a weaker teacher than ${called(teacher)} would serve this student better (distillaw gap).`];
+}
+
+/** `3.2 % harder`. */
+function perCent(log: number, above: string, below: string): string {
+  return `${(100 * Math.expm1(Math.abs(log))).toFixed(1)} % ${log > 0 ? above : below}`;
 }
 
 function repeats(s: Situation, headline: Evidence): string[] {
@@ -91,13 +152,23 @@ function leftOut(s: Situation, headline: Evidence): string[] {
   const judged = new Set(headline.alternatives.map((row) => row.teacher?.name));
   return s.teachers
     .filter((t) => !judged.has(t.name))
-    .map((t) => {
-      let why = "its bill leaves nothing for the student (who pays for its training? --scenario, --students-served)";
-      if (s.compute !== null && t.params === null) {
-        why = "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params";
-      } else if (s.compute === null) why = "nothing that may decide knows its loss";
-      return `left out: ${called(t)}: ${why}`;
-    });
+    .map((t) => `left out: ${called(t)}: ${whyLeftOut(s, t)}`);
+}
+
+function whyLeftOut(s: Situation, t: Teacher): string {
+  const isTrainedHere = sharesOf(s, t).training > 0;
+  if (s.compute === null) {
+    return isTrainedHere
+      ? "it must be trained, and beside a teacher at hand that is a question of FLOP: give --compute"
+      : "nothing that may decide knows its loss";
+  }
+  if (t.params === null) {
+    return "without its size its logits cannot be priced, and the budget is a bill: give --teacher-params";
+  }
+  if (t.tokens === null && isTrainedHere) {
+    return "without its tokens its training cannot be priced, and the budget is a bill: give --teacher-tokens";
+  }
+  return "its bill leaves nothing for the student (who pays for its training? --scenario, --students-served)";
 }
 
 /** Laws that were asked for and may not decide, and headlines that may not. */

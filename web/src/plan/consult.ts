@@ -22,6 +22,12 @@ export interface Sources {
   readonly scales: ReadonlyMap<string, TextScale>;
 }
 
+/** Lowest irreducible loss of the laws, nats/token. */
+export function floorOf(sources: Sources): number {
+  const floors = sources.voices.flatMap((v) => v.ensemble?.map((law) => Math.exp(law.plain.log_E)) ?? []);
+  return floors.length ? Math.min(...floors) : 0;
+}
+
 /** The law that chooses what is free, thinned: the first that reaches this student, else the nearest. */
 export function leadOf(s: Situation, sources: Sources): Voice {
   const able = sources.voices.filter((v) => v.ensemble !== null);
@@ -46,7 +52,7 @@ function distance(s: Situation, voice: Voice): number {
 export function optionsOf(s: Situation, sources: Sources, isSketch = false): Option[] {
   const lead = leadOf(s, sources);
   const isSmall = lead.kind === "fitted" && !s.inferenceTokens;
-  const scale = sources.scales.get(lead.source) ?? textScale(lead, s, s.teachers, null);
+  const scale = sources.scales.get(lead.source) ?? textScale(lead, s, null);
   const scaled = { ...s, teachers: s.teachers.map((t) => teacherOnLawText(scale, t)) };
   const prior = isSmall ? constants().size_prior : 0;
   const options = findOptions(scaled, lead.ensemble!, isSketch, prior).map((o) => {

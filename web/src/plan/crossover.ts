@@ -9,7 +9,7 @@ import { effectiveTokens, forwardFlop, tokensOn } from "./bills";
 import type { Evidence, Strategy } from "./evidence";
 import { teacherLosses } from "./predictions";
 import type { Situation } from "./situation";
-import { teacherOnLawText } from "./textScale";
+import { SAME_TEXT, teacherOnLawText } from "./textScale";
 import type { Voice } from "./voices";
 
 export interface Crossover {
@@ -39,7 +39,7 @@ export function lawCrossovers(
 ): { tokens: Crossover | null; compute: Crossover | null } {
   const asked = witnesses.flatMap((e): Asked[] => {
     const voice = voices.find((v) => v.source === e.source);
-    return voice ? [{ voice, doubt: e.doubt, scale: e.scale }] : [];
+    return voice ? [{ voice, doubt: e.doubt, scale: e.scale.ratio }] : [];
   });
   if (!asked.length || row.teacher === null) return { tokens: null, compute: null };
   const source = asked.map((a) => a.voice.source).join(" and ");
@@ -93,7 +93,7 @@ function crossingsOf(
 ): Float64Array {
   const ensemble = thinned(law.voice.ensemble!, MEMBERS);
   const n = Math.log(row.studentParams);
-  const scale = { ratio: law.scale, isGuess: false };
+  const scale = { ...SAME_TEXT, ratio: law.scale };
   const t = teacherLosses(ensemble, s, teacherOnLawText(scale, row.teacher!));
   const alone = own.map((x) => Math.log(effectiveTokens(s, x)));
   const with_ = taught.map((x) => Math.log(effectiveTokens(s, x)));

@@ -5,6 +5,7 @@ import type { Belief } from "./consensus";
 import { type Interval, intervalOf } from "./intervals";
 import type { Kind } from "./options";
 import type { Teacher } from "./situation";
+import { SAME_TEXT, type TextScale } from "./textScale";
 
 export interface Strategy {
   readonly name: string;
@@ -44,7 +45,7 @@ export interface Evidence {
   /** Standard deviation of a gain that the ensemble does not show. */
   readonly doubt: number;
   /** The user's losses over the law's. */
-  readonly scale: number;
+  readonly scale: TextScale;
   /** Where the question lies, by coordinate of the fitted range. */
   readonly coords: Readonly<Record<string, readonly number[]>>;
   /** The sources behind a consensus. */
@@ -57,7 +58,7 @@ export function silent(
 ): Evidence {
   return {
     isDecisive: false, insideRange: false, hasNumbers: false, pretrain: null, alternatives: [], gains: [], beliefs: [], warnings: [],
-    farOutside: false, outside: {}, doubt: 0, scale: 1, coords: {}, sources: null, ...given,
+    farOutside: false, outside: {}, doubt: 0, scale: SAME_TEXT, coords: {}, sources: null, ...given,
   };
 }
 

@@ -67,7 +67,7 @@ function lawSteps(v: Verdict, voice: Voice): Step[] {
   const row = best(v.headline);
   const own = v.headline.pretrain!;
   const evidence = v.evidence.find((e) => e.source === voice.source)!;
-  const scale = { ratio: evidence.scale, isGuess: false };
+  const { scale } = evidence;
   const middle = (of: (k: number) => number) => median(ensemble.map((_, k) => of(k)));
   const p = (name: keyof (typeof ensemble)[0]["plain"]) => middle((k) => ensemble[k]!.plain[name]);
   const q = (name: "c0" | "log_kappa" | "f1" | "eps") => middle((k) => ensemble[k]!.student![name]);

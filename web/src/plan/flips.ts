@@ -4,185 +4,250 @@
  * A generator: every answer is a small plan of its own, and the page stays responsive between two of them.
  */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop } from "../quantities";
-import { type Sources, consult, optionsOf } from "./consult";
-import { type Answer, call, choose } from "./decision";
-import { type Evidence, speaks } from "./evidence";
-import { type Situation, checkSituation } from "./situation";
+import { QuestionError, formatCount, formatFlop, parseCount } from "../quantities";
+import type { Sources } from "./consult";
+import type { Answer } from "./decision";
+import { judge } from "./judging";
+import { type Situation, called } from "./situation";
 
 const DRAWS = 2000;
 const STEPS = [1.25, 2, 4, 10, 30, 100];
 const NATS = [0.03, 0.1, 0.2, 0.4];
 const HALVINGS = 3;
+/** Where the question is asked in full: shares of the way from the edge that the sketch found to the step beyond it. */
+const ONWARDS = [0, 0.25, 0.5, 1];
 
+/** Asked with `then` instead of `now`, the answer is `verdict`. */
 export interface Flip {
   readonly input: string;
+  readonly now: number | string;
+  readonly then: number | string;
   readonly verdict: Answer;
   readonly distance: number;
   readonly sentence: string;
+  /** Whose loss, where that is the input. */
+  readonly teacher: string | null;
 }
 
-type Search<T> = Generator<void, T>;
-type Ask = (s: Situation) => Answer | null;
+/** One number of the question that can be moved. */
+interface Input {
+  readonly name: string;
+  readonly now: number;
+  /** The question with another value. */
+  readonly asked: (value: number) => Situation;
+  readonly text: (value: number) => string;
+  /** The value with the digits that are printed. */
+  readonly printed: (value: number) => number;
+  /** The value so many steps away. */
+  readonly at: (step: number) => number;
+  readonly steps: readonly number[];
+  readonly distance: (then: number) => number;
+  readonly teacher: string | null;
+}
+
+type Steps<T> = Generator<void, T>;
 
 const THEN: Record<Answer, string> = {
   distil: "distil", pretrain: "pretrain", "too-close": "too close to call",
 };
 
 /** Flips in order of distance; empty where nothing in reach changes the answer. */
-export function* findFlips(s: Situation, sources: Sources, verdict: Answer, trainsTeacher: boolean): Search<Flip[]> {
-  const answer: Ask = (asked) => answerOf(asked, sources);
+export function* findFlips(s: Situation, given: Sources, verdict: Answer, trainsTeacher: boolean): Steps<Flip[]> {
+  const search = new Search(heard(given), verdict);
   yield;
-  if (answer(s) !== verdict) return []; // a hair's breadth: every step would flip
-  const evidence = sketch(s, sources);
-  const scales = new Map(
-    evidence.filter((e) => e.scale !== 1).map((e) => [e.source, { ratio: e.scale, isGuess: false }]),
-  );
-  const onThisText: Ask = (asked) => answerOf(asked, { ...sources, scales });
-  const fast = { ...s, mayTrainTeacher: trainsTeacher || !s.teachers.length };
-  const found = [
-    ...(yield* budget(fast, answer, verdict)),
-    ...(yield* teacherLosses(fast, onThisText, verdict)),
-    ...(yield* size(fast, answer, verdict)),
-    ...(yield* served(s, answer, verdict)),
-    ...(yield* scenarios(s, answer, verdict)),
-  ];
+  if (search.sketch(s) !== verdict) return []; // a hair's breadth: every step would flip
+  const withTraining = s.mayTrainTeacher && (trainsTeacher || !s.teachers.length);
+  const found: Flip[] = [];
+  for (const one of inputs(s)) {
+    const flip = yield* search.nearest(one, withTraining);
+    if (flip !== null) found.push(flip);
+  }
+  found.push(...(yield* search.scenarios(s)), ...(yield* search.singleTeachers(s)));
   return found.sort((a, b) => a.distance - b.distance);
 }
 
-function sketch(asked: Situation, sources: Sources): Evidence[] {
-  return consult(asked, sources, optionsOf(asked, sources, true), DRAWS);
+/** Without the laws that never decide and never choose what is free, where there are others. */
+function heard(sources: Sources): Sources {
+  if (sources.voices.every((v) => v.ensemble === null || v.is_refused)) return sources;
+  return { ...sources, voices: sources.voices.map((v) => (v.is_refused ? { ...v, ensemble: null } : v)) };
 }
 
-/** What the laws say of a changed question; null where nobody may decide it. */
-function answerOf(asked: Situation, sources: Sources): Answer | null {
-  try {
-    const evidence = sketch(checkSituation(asked), sources);
-    if (!evidence.some((e) => speaks(e) && e.isDecisive)) return null;
-    return call(choose(evidence, sources.level)).verdict;
-  } catch (error) {
-    if (error instanceof QuestionError) return null; // no question any more: a budget too small
-    throw error;
+class Search {
+  constructor(
+    private readonly sources: Sources,
+    private readonly verdict: Answer,
+  ) {}
+
+  /** Roughly and fast; null where nobody may decide it or it is no question any more. */
+  sketch(asked: Situation): Answer | null {
+    return this.answer(asked, true);
   }
-}
 
-function* budget(s: Situation, answer: Ask, verdict: Answer): Search<Flip[]> {
-  const isTokens = s.studentTokens !== null;
-  const now = isTokens ? s.studentTokens! : s.compute!;
-  const name = isTokens ? "tokens" : "compute";
-  const shown = (value: number) => (isTokens ? formatCount(value) : formatFlop(value));
-  const asked = (value: number): Situation => ({ ...s, [isTokens ? "studentTokens" : "compute"]: value });
-  const hits = yield* bothWays(now, asked, answer, verdict);
-  return hits.map((hit) => flip(name, now, hit, `${name} were ${shown(hit.at)} instead of ${shown(now)}`));
-}
-
-function* size(s: Situation, answer: Ask, verdict: Answer): Search<Flip[]> {
-  const now = s.studentParams;
-  if (now === null) return [];
-  const asked = (value: number): Situation => ({
-    ...s, studentParams: value, maxParams: s.maxParams === null ? null : Math.max(s.maxParams, value),
-  });
-  const hits = yield* bothWays(now, asked, answer, verdict);
-  return hits.map((hit) => flip("student_params", now, hit, `the student had ${formatCount(hit.at)} parameters`));
-}
-
-/** All teachers of known loss better or worse together: what a wrong measurement would do. */
-function* teacherLosses(s: Situation, answer: Ask, verdict: Answer): Search<Flip[]> {
-  if (!s.teachers.length || s.teachers.some((t) => t.loss === null)) return [];
-  const best = Math.min(...s.teachers.map((t) => t.loss!));
-  const found: Flip[] = [];
-  for (const sign of [-1, 1]) {
-    const asked = (change: number): Situation => ({
-      ...s, teachers: s.teachers.map((t) => ({ ...t, loss: t.loss! + sign * change })),
-    });
-    const hit = yield* first(NATS, asked, answer, verdict);
-    if (hit === null) continue;
-    const which =
-      s.teachers.length === 1 ? "the teacher's loss was" : "the teachers' losses moved together, the best to";
-    const text = `${which} ${(best + sign * hit.at).toFixed(3)} instead of ${best.toFixed(3)} nats/token`;
-    found.push({
-      input: "teacher_loss", verdict: hit.verdict, distance: Math.exp(10 * hit.at), sentence: then(text, hit.verdict),
-    });
-  }
-  return found;
-}
-
-/** More students, or fewer, that share what the teacher costs. */
-function* served(s: Situation, answer: Ask, verdict: Answer): Search<Flip[]> {
-  const now = s.studentsServed;
-  const count = (x: number) => Math.max(1, Math.round(now * Math.exp(x)));
-  const found: Flip[] = [];
-  for (const sign of now > 1 ? [-1, 1] : [1]) {
-    const logs = STEPS.map((step) => sign * Math.log(step));
-    const hit = yield* first(logs, (x) => ({ ...s, studentsServed: count(x) }), answer, verdict);
-    if (hit === null || count(hit.at) === now) continue;
-    const at = count(hit.at);
-    const text = `${at} student${at === 1 ? "" : "s"} shared the teacher instead of ${now}`;
-    found.push(flip("students_served", now, { at, verdict: hit.verdict }, text));
-  }
-  return found;
-}
-
-function* scenarios(s: Situation, answer: Ask, verdict: Answer): Search<Flip[]> {
-  if (s.compute === null) return [];
-  const found: Flip[] = [];
-  for (const scenario of Object.keys(constants().scenarios)) {
-    if (scenario === s.scenario) continue;
-    yield;
-    const other = answer({ ...s, scenario });
-    if (other === null || other === verdict) continue;
-    const text = `the cost scenario was ${scenario} instead of ${s.scenario}`;
-    found.push({ input: "scenario", verdict: other, distance: Math.E, sentence: then(text, other) });
-  }
-  return found;
-}
-
-interface Hit {
-  at: number;
-  verdict: Answer;
-}
-
-/** The nearest value below and the nearest above at which the verdict is another one. */
-function* bothWays(
-  now: number, asked: (value: number) => Situation, answer: Ask, verdict: Answer,
-): Search<Hit[]> {
-  const found: Hit[] = [];
-  for (const sign of [-1, 1]) {
-    const logs = STEPS.map((step) => sign * Math.log(step));
-    const hit = yield* first(logs, (x) => asked(now * Math.exp(x)), answer, verdict);
-    if (hit !== null) found.push({ at: now * Math.exp(hit.at), verdict: hit.verdict });
-  }
-  return found;
-}
-
-/** The first step with another verdict, narrowed down towards the last one with the same. */
-function* first(
-  steps: readonly number[], asked: (x: number) => Situation, answer: Ask, verdict: Answer,
-): Search<Hit | null> {
-  let same = 0;
-  for (const step of steps) {
-    yield;
-    const other = answer(asked(step));
-    if (other === null) return null;
-    if (other !== verdict) {
-      let hit = { at: step, verdict: other };
-      for (let i = 0; i < HALVINGS; i++) {
-        yield;
-        const middle = (same + hit.at) / 2;
-        const found = answer(asked(middle));
-        if (found === null || found === verdict) same = middle;
-        else hit = { at: middle, verdict: found };
-      }
-      return hit;
+  /** Another verdict than the one that was given: of the sketch, and then as the page itself gives it. */
+  private other(asked: Situation, isSketched = false): Answer | null {
+    if (!isSketched) {
+      const sketched = this.sketch(asked);
+      if (sketched === null || sketched === this.verdict) return null;
     }
-    same = step;
+    const then = this.answer(asked, false);
+    return then === this.verdict ? null : then;
   }
-  return null;
+
+  private answer(asked: Situation, isSketch: boolean): Answer | null {
+    try {
+      const judged = judge(asked, this.sources, isSketch ? { draws: DRAWS, isSketch } : {});
+      return judged.headline.isDecisive ? judged.call.verdict : null;
+    } catch (error) {
+      if (error instanceof QuestionError) return null; // a budget too small, a loss below the floor
+      throw error;
+    }
+  }
+
+  /** The nearest value, in one direction, at which the whole answer is another one. */
+  *nearest(moved: Input, withTraining: boolean): Steps<Flip | null> {
+    const sketched = (step: number) => {
+      const asked = moved.asked(moved.at(step));
+      return this.sketch(moved.name === "students_served" ? asked : { ...asked, mayTrainTeacher: withTraining });
+    };
+    for (const step of yield* this.candidates(sketched, moved.steps)) {
+      yield;
+      const at = moved.printed(moved.at(step));
+      const verdict = at === moved.now ? null : this.other(moved.asked(at), true);
+      if (verdict === null) continue;
+      return {
+        input: moved.name, now: moved.now, then: at, verdict, distance: moved.distance(at),
+        sentence: then(moved.text(at), verdict), teacher: moved.teacher,
+      };
+    }
+    return null;
+  }
+
+  /** Steps at which the sketch has another answer: its edge first, then on to the step tried beyond it. */
+  private *candidates(sketched: (step: number) => Answer | null, steps: readonly number[]): Steps<number[]> {
+    let same = 0;
+    for (const step of steps) {
+      yield;
+      const found = sketched(step);
+      if (found === null) return [];
+      if (found !== this.verdict) {
+        const edge = yield* this.edge(sketched, same, step);
+        return ONWARDS.map((share) => edge + share * (step - edge));
+      }
+      same = step;
+    }
+    return [];
+  }
+
+  private *edge(sketched: (step: number) => Answer | null, from: number, to: number): Steps<number> {
+    let [same, other] = [from, to];
+    for (let i = 0; i < HALVINGS; i++) {
+      yield;
+      const middle = (same + other) / 2;
+      const found = sketched(middle);
+      if (found === null || found === this.verdict) same = middle;
+      else other = middle;
+    }
+    return other;
+  }
+
+  /** The other cost scenarios. */
+  *scenarios(s: Situation): Steps<Flip[]> {
+    const found: Flip[] = [];
+    for (const scenario of Object.keys(constants().scenarios)) {
+      if (scenario === s.scenario) continue;
+      yield;
+      const verdict = this.other({ ...s, scenario });
+      if (verdict === null) continue;
+      const text = `the cost scenario was ${scenario} instead of ${s.scenario}`;
+      found.push({
+        input: "scenario", now: s.scenario, then: scenario, verdict, distance: Math.E, sentence: then(text, verdict),
+        teacher: null,
+      });
+    }
+    return found;
+  }
+
+  /** Each teacher alone, where several were named. */
+  *singleTeachers(s: Situation): Steps<Flip[]> {
+    const names = s.teachers.map((t) => t.name);
+    if (names.length < 2 || new Set(names).size < names.length) return [];
+    const found: Flip[] = [];
+    for (const teacher of s.teachers) {
+      yield;
+      const verdict = this.other({ ...s, teachers: [teacher] });
+      if (verdict === null) continue;
+      found.push({
+        input: "teacher", now: names.join(", "), then: teacher.name, verdict, distance: Math.E,
+        sentence: then(`only ${called(teacher)} was at hand`, verdict), teacher: null,
+      });
+    }
+    return found;
+  }
 }
 
-function flip(input: string, now: number, hit: Hit, text: string): Flip {
-  const distance = Math.max(hit.at / now, now / hit.at);
-  return { input, verdict: hit.verdict, distance, sentence: then(text, hit.verdict) };
+/** Everything that is moved, in both directions. */
+function inputs(s: Situation): Input[] {
+  return [-1, 1].flatMap((sign) => [...sizes(s, sign), ...losses(s, sign)]);
+}
+
+/** Budget, student and students served: by factors. */
+function sizes(s: Situation, sign: number): Input[] {
+  const moved = (given: Pick<Input, "name" | "now" | "asked" | "text"> & Partial<Input>): Input => ({
+    printed: (x) => parseCount(formatCount(x), given.name), at: (x) => given.now * Math.exp(x),
+    steps: STEPS.map((step) => sign * Math.log(step)),
+    distance: (then) => Math.max(then / given.now, given.now / then), teacher: null, ...given,
+  });
+  const { studentTokens: tokens, compute, studentParams: params, studentsServed: students } = s;
+  const found: Input[] = [];
+  if (tokens !== null) {
+    found.push(moved({
+      name: "tokens", now: tokens, asked: (x) => ({ ...s, studentTokens: x }),
+      text: (x) => `tokens were ${formatCount(x)} instead of ${formatCount(tokens)}`,
+    }));
+  } else if (compute !== null) {
+    found.push(moved({
+      name: "compute", now: compute, asked: (x) => ({ ...s, compute: x, budgetText: "" }),
+      text: (x) => `compute were ${formatFlop(x)} instead of ${formatFlop(compute)}`,
+      printed: (x) => parseCount(formatFlop(x).replace(" FLOP", ""), "compute"),
+    }));
+  }
+  if (params !== null) {
+    found.push(moved({
+      name: "student_params", now: params, asked: (x) => ({ ...s, studentParams: x }),
+      text: (x) => `the student had ${formatCount(x)} parameters`,
+    }));
+  }
+  if (sign > 0 || students > 1) {
+    const count = (x: number) => Math.max(1, roundHalfEven(x));
+    found.push(moved({
+      name: "students_served", now: students, asked: (x) => ({ ...s, studentsServed: count(x) }), printed: count,
+      text: (x) => `${x} student${x === 1 ? "" : "s"} shared the teacher instead of ${students}`,
+    }));
+  }
+  return found;
+}
+
+/** As Python rounds. */
+function roundHalfEven(x: number): number {
+  const low = Math.floor(x);
+  if (x - low !== 0.5) return Math.round(x);
+  return low % 2 === 0 ? low : low + 1;
+}
+
+/** The loss of each teacher for which one was given: what a wrong measurement would do. */
+function losses(s: Situation, sign: number): Input[] {
+  return s.teachers.flatMap((teacher, j) => {
+    const now = teacher.loss;
+    if (now === null) return [];
+    const whose = s.teachers.length === 1 ? "the teacher's" : `${called(teacher)}'s`;
+    return [{
+      name: "teacher_loss", now, teacher: teacher.name,
+      asked: (loss: number) => ({ ...s, teachers: s.teachers.map((t, k) => (k === j ? { ...t, loss } : t)) }),
+      text: (x: number) => `${whose} loss was ${x.toFixed(3)} instead of ${now.toFixed(3)} nats/token`,
+      printed: (x: number) => Number(x.toFixed(3)), at: (x: number) => now + x, steps: NATS.map((nats) => sign * nats),
+      distance: (then: number) => Math.exp(10 * Math.abs(then - now)),
+    }];
+  });
 }
 
 function then(text: string, verdict: Answer): string {

@@ -15,6 +15,10 @@ export function verdictJson(v: Verdict): Record<string, unknown> {
       compute: v.equal.compute, pretrain_tokens: v.equal.pretrainTokens, verdict: v.equal.call?.verdict ?? null,
       probability: v.equal.call?.probability ?? null, gain: v.equal.gain,
     },
+    with_a_teacher: v.supposed && {
+      teacher: v.supposed.row.teacher!.name, verdict: v.supposed.call.verdict,
+      probability: v.supposed.call.probability, gain: v.supposed.gain,
+    },
     teacher_sizes: v.teachers && {
       best: v.teachers.best, student_loss: v.teachers.studentLoss, flat: [v.teachers.lower, v.teachers.upper],
       sentence: rangeSentence(v.teachers),

@@ -9,8 +9,8 @@ import { type Evidence, type Strategy, silent, withGains } from "./evidence";
 import { type Interval, intervalOf, intervalOfDifference } from "./intervals";
 import { type Option, isSpeculative, optionName } from "./options";
 import { type OptionLoss, optionLoss } from "./predictions";
-import type { Situation, Teacher } from "./situation";
-import { type TextScale, isImplausible, onLawText, onUserText, textScale } from "./textScale";
+import type { Situation } from "./situation";
+import { type TextScale, isImplausible, movedScale, onLawText, onUserText, textScale } from "./textScale";
 import { type Voice, doubtAt, efoldsOutside } from "./voices";
 
 type Coords = Record<string, number[]>;
@@ -37,16 +37,15 @@ export function lawEvidence(
     return silent({ source: voice.source, kind: voice.kind, status, note, warnings: voice.warnings });
   }
   const { ensemble } = voice;
-  const teachers = options.map((o) => o.teacher).filter((t): t is Teacher => t !== null);
   const own = ownLoss === null ? null : { option: options[0]!, loss: ownLoss };
-  const scale = given ?? textScale(voice, s, teachers, own);
+  const scale = given ?? textScale(voice, s, own);
   const atHome = options.map((o) => optionLoss(ensemble, s, onLawText(scale, o)));
   const coords = coordsOfBoth(s, options, atHome);
   const outside = efoldsOutside(voice.range, coords);
   const isFar = Math.max(0, ...Object.values(outside)) > voice.doubt.reach;
   const isApart = !isFar && isImplausible(scale, options, atHome);
   const lines = complaints(s, voice, options, atHome);
-  const common = scale.ratio * doubtOf(voice, atHome, outside, scale.isGuess);
+  const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
   const predicted = atHome.map((p) => onUserText(scale, p));
   // only the sources that decide, and those that are shown, are drawn
   let drawn: Sample | null = null;
@@ -69,18 +68,21 @@ export function lawEvidence(
     beliefs: predicted.slice(1).map((p) =>
       beliefOfLaw(p.loss.map((x, k) => alone[k]! - x), Math.hypot(common, p.doubt)),
     ),
-    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, scale: scale.ratio, coords,
+    warnings: [...voice.warnings, ...lines], farOutside: isFar, outside, doubt: common, scale, coords,
     sources: null,
   };
 }
 
-/** Standard deviation of a gain that the ensemble does not show. */
+/** Standard deviation of a gain that the ensemble does not show, nats/token of the law's text. */
 function doubtOf(
-  voice: Voice, predicted: readonly OptionLoss[], outside: Record<string, number>, isGuess: boolean,
+  asked: Asked, voice: Voice, predicted: readonly OptionLoss[], outside: Record<string, number>, scale: TextScale,
 ): number {
   let share = doubtAt(voice.doubt, outside);
-  if (isGuess) share = Math.hypot(share, constants().other_text_doubt);
-  return share * mean(predicted[0]!.loss);
+  if (scale.isGuess) share = Math.hypot(share, constants().other_text_doubt);
+  const taught = asked.options[bestTaught(asked.options, predicted)]!;
+  const at = (z: number) => mean(optionLoss(voice.ensemble!, asked.s, onLawText(movedScale(scale, z), taught)).loss);
+  const text = scale.sd && taught.teacher !== null ? Math.abs(at(-1) - at(1)) / 2 : 0;
+  return Math.hypot(share * mean(predicted[0]!.loss), text);
 }
 
 /** Index of the best distillation that laws describe; 0, pretraining, where there is none. */

@@ -1,16 +1,16 @@
 /** One question, every law side by side, one verdict. Mirrors `distillaw/planning/api.py` without paired runs. */
-import { constants } from "../data/bundle";
-import { QuestionError, formatCount, general } from "../quantities";
+import { QuestionError, general } from "../quantities";
 import { trainingTokens } from "./bills";
 import { assumptions, caveats } from "./caveats";
 import { type Sources, consult, leadOf, optionsOf } from "./consult";
 import { type Crossover, lawCrossovers } from "./crossover";
 import { type Call, call, choose, regret, witnesses } from "./decision";
+import { type Judged, judge } from "./judging";
 import {
   type Evidence, type Strategy, best, gainDraws, isInformative,
 } from "./evidence";
 import { type Interval, intervalOf } from "./intervals";
-import { type Situation, type Teacher, checkSituation, teacher } from "./situation";
+import type { Situation } from "./situation";
 import { type TeacherRange, teacherRange } from "./teacherRange";
 import { type Voice, findVoices } from "./voices";
 import { reasonsOf, sentenceOf } from "./wording";
@@ -24,6 +24,13 @@ export interface EqualCompute {
   readonly gain: Interval | null;
 }
 
+/** What distilling would be worth, at equal tokens, from a teacher that is not at hand; it carries no verdict. */
+export interface Supposed {
+  readonly row: Strategy;
+  readonly call: Call;
+  readonly gain: Interval;
+}
+
 export interface Verdict {
   readonly call: Call;
   readonly sentence: string;
@@ -34,12 +41,17 @@ export interface Verdict {
   readonly crossover: Crossover | null;
   readonly crossoverCompute: Crossover | null;
   readonly equal: EqualCompute | null;
+  /** Where none is at hand and tokens are the budget. */
+  readonly supposed: Supposed | null;
   readonly reasons: readonly string[];
   readonly assumptions: readonly string[];
   readonly warnings: readonly string[];
   readonly evidence: readonly Evidence[];
   readonly headline: Evidence;
   readonly teachers: TeacherRange | null;
+  /** The question as it was put. */
+  readonly asked: Situation;
+  /** As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand. */
   readonly situation: Situation;
   readonly sources: Sources;
   /** The law behind the plots: the one that chose what was free. */
@@ -47,36 +59,24 @@ export interface Verdict {
   readonly level: number;
 }
 
-/** Where no teacher is named under a budget of tokens: a ladder of compute-optimal ones, to be trained. */
-export function ladder(params: number): Teacher[] {
-  const { ladder, ladder_ratio } = constants();
-  return ladder.map((k) =>
-    teacher({
-      name: `${formatCount(k * params)} teacher`, params: k * params, tokens: ladder_ratio * k * params, exists: false,
-    }),
-  );
-}
-
 /** The verdict on a question. */
 export function plan(asked: Situation, laws: readonly string[], level: number): Verdict {
   if (!(level >= 0.5 && level < 1)) {
     throw new QuestionError(`level = ${general(level)}: intervals cover between 0.5 and 1, e.g. 0.9`);
   }
-  const s = checkSituation(asked);
   const voices = findVoices(laws);
   const sources: Sources = {
     voices, level, asked: voices.slice(0, laws.length).map((v) => v.source), scales: new Map(),
   };
-  checkTeachers(s, voices);
-  return decide(s, sources);
+  return decide(asked, sources);
 }
 
-function decide(s: Situation, sources: Sources): Verdict {
+function decide(asked: Situation, sources: Sources): Verdict {
   const { level } = sources;
-  const evidence = consult(s, sources, optionsOf(s, sources));
-  const headline = choose(evidence, level);
-  const answer = call(headline);
-  const equal = equalCompute(s, sources, headline);
+  const judged = judge(asked, sources, { withSupposed: true });
+  const { situation: s, evidence, headline, call: answer } = judged;
+  const equal = equalCompute(asked, judged, sources);
+  const supposed = supposedOf(judged, level);
   const crossed = lawCrossovers(s, sources.voices, witnesses(evidence), best(headline), level);
   const own = headline.pretrain!.loss.mean;
   const expected = (row: Strategy) => own - (row.gain?.mean ?? 0);
@@ -84,27 +84,45 @@ function decide(s: Situation, sources: Sources): Verdict {
     (a, b) => Number(a.isSpeculative) - Number(b.isSpeculative) || expected(a) - expected(b),
   );
   const lead = leadOf(s, sources);
-  const scale = evidence.find((e) => e.source === lead.source)?.scale ?? 1;
+  const scale = evidence.find((e) => e.source === lead.source)?.scale.ratio ?? 1;
   let range: TeacherRange | null = null;
   return {
-    call: answer, sentence: sentenceOf(s, headline, answer, equal, level), strategies,
+    call: answer, sentence: sentenceOf(s, headline, answer, equal, supposed, level), strategies,
     gain: intervalOf(gainDraws(headline), level), regret: regret(headline, answer, level),
-    crossover: crossed.tokens, crossoverCompute: crossed.compute, equal,
-    reasons: reasonsOf(evidence, headline, crossed.tokens, equal, level), assumptions: assumptions(s, headline),
+    crossover: crossed.tokens, crossoverCompute: crossed.compute, equal, supposed,
+    reasons: reasonsOf(evidence, headline, crossed.tokens, equal, supposed, level),
+    assumptions: assumptions(s, evidence, headline, sources),
     warnings: caveats(s, evidence, headline, sources), evidence, headline,
     // the figures ask for it after the verdict is shown
     get teachers() {
       return (range ??= isInformative(headline) ? teacherRange(s, lead, best(headline), scale) : null);
     },
-    situation: s, sources, lead, level,
+    asked, situation: s, sources, lead, level,
   };
 }
 
-/** The chosen distillation against pretraining on its whole bill; null if that is the question already. */
-function equalCompute(s: Situation, sources: Sources, headline: Evidence): EqualCompute | null {
+/** What a teacher would be worth that is not at hand. */
+function supposedOf(judged: Judged, level: number): Supposed | null {
+  if (judged.supposed === null || !judged.supposed.headline.isDecisive) return null;
+  const { headline, call: answer } = judged.supposed;
+  return { row: best(headline), call: answer, gain: intervalOf(gainDraws(headline), level) };
+}
+
+const UNREACHED = "no source reaches that far: train the student without a teacher on these tokens";
+
+/** The chosen distillation against pretraining on its whole bill; null where that was asked. */
+function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCompute | null {
+  const { situation: s, headline } = judged;
+  const sources = { ...given, scales: new Map(judged.evidence.map((e) => [e.source, e.scale])) }; // of one text
   const row = best(headline);
   const compute = row.compute.total;
-  if (s.compute !== null || compute === null || row.teacher === null) return null;
+  if (asked.compute !== null || compute === null || row.teacher === null) return null;
+  if (s.compute !== null) {
+    const pretrainTokens = headline.pretrain!.studentTokens;
+    if (!headline.isDecisive) return { compute: s.compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
+    const gain = intervalOf(gainDraws(headline), sources.level);
+    return { compute: s.compute, pretrainTokens, basis: headline.source, call: judged.call, gain };
+  }
   const question: Situation = {
     ...s, studentTokens: null, compute, studentParams: row.studentParams, teachers: [row.teacher],
     mayTrainTeacher: false,
@@ -112,31 +130,9 @@ function equalCompute(s: Situation, sources: Sources, headline: Evidence): Equal
   const pretrainTokens = trainingTokens(question, row.studentParams);
   const evidence = consult(question, sources, optionsOf(question, sources, true));
   if (!witnesses(evidence).length) {
-    const basis = "no source reaches that far: train the student without a teacher on these tokens";
-    return { compute, pretrainTokens, basis, call: null, gain: null };
+    return { compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
   }
   const source = choose(evidence, sources.level);
   const gain = intervalOf(gainDraws(source), sources.level);
   return { compute, pretrainTokens, basis: source.source, call: call(source), gain };
 }
-
-/** Refuse teacher losses that no model on this text can have. */
-function checkTeachers(s: Situation, voices: readonly Voice[]): void {
-  const floors = voices.flatMap((v) => v.ensemble?.map((law) => Math.exp(law.plain.log_E)) ?? []);
-  const floor = floors.length ? Math.min(...floors) : 0;
-  for (const { loss } of s.teachers) {
-    if (loss !== null && loss > Math.log(s.vocab)) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} nats/token is worse than guessing among ${s.vocab} tokens ` +
-          `(${Math.log(s.vocab).toFixed(3)}); give the loss in nats/token, or change the vocabulary`,
-      );
-    }
-    if (loss !== null && loss <= floor) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} is below the irreducible loss ${general(floor)} nats/token of every law here. ` +
-          "Is it in bits per byte, or on other text? Give nats/token",
-      );
-    }
-  }
-}
-

@@ -4,7 +4,7 @@ import type { Ensemble, Law } from "../laws/law";
 import { logAddExp, mean } from "../laws/numerics";
 import { effectiveTokens } from "./bills";
 import type { Option } from "./options";
-import type { Situation, Teacher } from "./situation";
+import { type Situation, type Teacher, lawError } from "./situation";
 
 export interface OptionLoss {
   /** By law, nats/token. */
@@ -47,7 +47,7 @@ export function optionLoss(ensemble: Ensemble, s: Situation, option: Option): Op
     return { loss: at(d + worth / 2, (k) => t[k]!), teacherLoss, doubt };
   }
   const known = option.teacher.loss !== null;
-  const spread = known ? option.teacher.lossSe : option.teacher.estimateError * mean(teacherLoss);
+  const spread = known ? option.teacher.lossSe : lawError(option.teacher) * mean(teacherLoss);
   const shifted = (by: number) => at(d, (k) => Math.log(teacherLoss[k]! + by));
   const loss = shifted(0);
   const [low, high] = spread ? [shifted(-spread), shifted(spread)] : [loss, loss];

@@ -1,6 +1,6 @@
 /** What the user has: a student, tokens or compute, teachers, and who pays. Mirrors `distillaw/planning/situation.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop, general } from "../quantities";
+import { QuestionError, budgetText, formatCount, formatFlop, general } from "../quantities";
 import { trainingTokens } from "./bills";
 
 export interface Teacher {
@@ -10,7 +10,8 @@ export interface Teacher {
   /** Nats/token on the user's text; null lets each law estimate it. */
   readonly loss: number | null;
   readonly lossSe: number;
-  readonly estimateError: number;
+  /** How far its loss strays from what a law makes of its size and tokens, a share; null: what is usual. */
+  readonly estimateError: number | null;
   readonly exists: boolean;
   readonly tokenizer: string | null;
 }
@@ -22,8 +23,14 @@ export function called(teacher: Teacher): string {
 
 export function teacher(given: Partial<Teacher> & { name: string }): Teacher {
   return {
-    params: null, tokens: null, loss: null, lossSe: 0, estimateError: 0.01, exists: true, tokenizer: null, ...given,
+    params: null, tokens: null, loss: null, lossSe: 0, estimateError: null, exists: true, tokenizer: null, ...given,
   };
+}
+
+/** `estimateError`, or what is usual. */
+export function lawError(t: Teacher): number {
+  const { own_text, other_text } = constants().law_errors;
+  return t.estimateError ?? (t.loss !== null && t.exists ? other_text : own_text);
 }
 
 export interface CostShares {
@@ -42,6 +49,8 @@ export interface Situation {
   readonly teachers: readonly Teacher[];
   readonly mayTrainTeacher: boolean;
   readonly scenario: string;
+  /** Shares of the teacher's costs that replace those of the scenario. */
+  readonly shares: CostShares | null;
   readonly studentsServed: number;
   readonly logits: "online" | "stored";
   readonly uniqueTokens: number | null;
@@ -139,7 +148,14 @@ export function sizeText(s: Situation): string {
   return n >= 0.9995e5 && n < 0.9995e6 ? `${general(n / 1e6, 3)}M` : formatCount(n);
 }
 
+/** `a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`. */
+export function studentText(s: Situation): string {
+  if (s.studentTokens !== null) return `a ${sizeText(s)} student on ${budgetText(s.studentTokens)} tokens`;
+  return `a ${sizeText(s)} student within ${formatFlop(s.compute!)}`;
+}
+
 export function costShares(s: Situation): CostShares {
+  if (s.shares !== null) return s.shares;
   const [logits, training] = constants().scenarios[s.scenario]!;
   return { logits, training };
 }

@@ -1,6 +1,6 @@
 /** The words of a verdict. Mirrors `distillaw/planning/wording.py`: the page says what the command says. */
 import type { CellData } from "../data/bundle";
-import { budgetText, formatCount, formatFlop, times } from "../quantities";
+import { formatCount, formatFlop, times } from "../quantities";
 import type { Crossover } from "./crossover";
 import { type Answer, type Call, leadsDistilling } from "./decision";
 import {
@@ -9,8 +9,8 @@ import {
 import type { Flip } from "./flips";
 import { type Interval, intervalOf } from "./intervals";
 import { mean } from "../laws/numerics";
-import type { EqualCompute, Verdict } from "./plan";
-import { type Situation, called, sizeText } from "./situation";
+import type { EqualCompute, Supposed, Verdict } from "./plan";
+import { type Situation, called, studentText } from "./situation";
 
 export const TITLES: Record<Answer, string> = {
   distil: "Distil", pretrain: "Pretrain", "too-close": "Too close to call",
@@ -56,17 +56,11 @@ function capital(text: string): string {
   return text[0]!.toUpperCase() + text.slice(1);
 }
 
-/** `a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`. */
-function student(s: Situation): string {
-  if (s.studentTokens !== null) return `a ${sizeText(s)} student on ${budgetText(s.studentTokens)} tokens`;
-  return `a ${sizeText(s)} student within ${formatFlop(s.compute!)}`;
-}
-
 /** The verdict in one sentence, with probability and interval. */
 export function sentenceOf(
-  s: Situation, headline: Evidence, answer: Call, equal: EqualCompute | null, level: number,
+  s: Situation, headline: Evidence, answer: Call, equal: EqualCompute | null, supposed: Supposed | null, level: number,
 ): string {
-  return main(s, headline, answer, level) + but(answer, headline, equal);
+  return main(s, headline, answer, level) + but(answer, headline, equal) + hadOne(supposed);
 }
 
 function main(s: Situation, headline: Evidence, answer: Call, level: number): string {
@@ -75,7 +69,7 @@ function main(s: Situation, headline: Evidence, answer: Call, level: number): st
   if (answer.verdict === "distil") {
     return (
       `${capital(best(headline).name)}: ${percent(answer.probability)} likely to beat pretraining by more than ` +
-      `${margin} for ${student(s)}; gain ${stated(gain, level)}`
+      `${margin} for ${studentText(s)}; gain ${stated(gain, level)}`
     );
   }
   if (answer.verdict === "pretrain") {
@@ -84,18 +78,18 @@ function main(s: Situation, headline: Evidence, answer: Call, level: number): st
     const flipped = { mean: -gain.mean, lower: -gain.upper, upper: -gain.lower };
     return (
       `${how}: ${percent(answer.probability)} likely to beat the best teacher considered by more than ${margin} for ` +
-      `${student(s)}; gain ${stated(flipped, level)} over the best of them`
+      `${studentText(s)}; gain ${stated(flipped, level)} over the best of them`
     );
   }
   if (!headline.isDecisive) {
     return (
-      `Unknown for ${student(s)}: no evidence reaches it. ${capital(headline.source)} are all there is: ` +
+      `Unknown for ${studentText(s)}: no evidence reaches it. ${capital(headline.source)} are all there is: ` +
       headline.note
     );
   }
   const leading = leadsDistilling(headline, answer) ? best(headline) : bestPretrain(headline);
   return (
-    `Too close to call for ${student(s)}: ${percent(answer.distil)} that distilling is better by more than ${margin}, ` +
+    `Too close to call for ${studentText(s)}: ${percent(answer.distil)} that distilling is better by more than ${margin}, ` +
     `${percent(answer.pretrain)} that pretraining is; the gain of the best teacher is ${stated(gain, level)}. ` +
     `If you must choose now: ${leading.name}`
   );
@@ -116,13 +110,30 @@ function but(answer: Call, headline: Evidence, equal: EqualCompute | null): stri
   return `; at equal FLOP ${words[equal.call.verdict]}`;
 }
 
+/** Nobody should read a verdict on a teacher that has to be trained without what one at hand would be worth. */
+function hadOne(supposed: Supposed | null): string {
+  if (supposed === null) return "";
+  if (supposed.call.verdict !== "distil") return "; nor is it clear with a teacher already trained, at equal tokens";
+  return `; with a teacher already trained, at equal tokens, ${percent(supposed.call.distil)} that distilling is better`;
+}
+
+function supposedSentence(supposed: Supposed): string {
+  const teacher = supposed.row.teacher!;
+  const trained = teacher.tokens === null ? "" : ` on ${formatCount(teacher.tokens)} tokens`;
+  return (
+    `Were ${called(teacher)}${trained} already trained, at no cost of this student, the gain of distilling from it at ` +
+    `equal tokens would be ${intervalText(supposed.gain)} (--teacher names one that you have).`
+  );
+}
+
 export function reasonsOf(
   evidence: readonly Evidence[], headline: Evidence, crossover: Crossover | null, equal: EqualCompute | null,
-  level: number,
+  supposed: Supposed | null, level: number,
 ): string[] {
   const taken = best(headline);
   const how = headline.isDecisive ? "Decided by" : "Shown, not believed:";
   const found = [`${how} ${headline.source}: ${headline.note}.`];
+  if (supposed !== null) found.push(supposedSentence(supposed));
   if (!isInformative(headline)) return found;
   found.push(
     `Student loss ${nats(taken.loss.mean)} nats/token from ${teacherText(taken)}, ` +
@@ -133,7 +144,9 @@ export function reasonsOf(
     found.push(`Best of ${judged.length} teachers with probability ${percent(taken.shareBest)}.`);
   }
   if (equal !== null) found.push(equalSentence(equal));
-  if (headline.isDecisive && crossover !== null && crossover.median === null) found.push(noCrossover(crossover));
+  if (headline.isDecisive && crossover !== null) {
+    found.push(crossover.median === null ? noCrossover(crossover) : crossoverSentence(crossover, level));
+  }
   return found.concat(
     evidence
       .filter((e) => e.source !== headline.source && speaks(e) && e.isDecisive)
@@ -157,24 +170,18 @@ function equalSentence(equal: EqualCompute): string {
 
 /** The nearest changes of input that change the answer. */
 export function flipsIf(
-  headline: Evidence, crossover: Crossover | null, answer: Call, equal: EqualCompute | null,
-  searched: readonly Flip[], level: number,
+  headline: Evidence, answer: Call, equal: EqualCompute | null, searched: readonly Flip[],
 ): string[] {
   if (!headline.isDecisive) {
     return ["the student was measured: a pair of runs with and without a teacher outweighs everything said here"];
   }
-  const found: string[] = [];
-  if (crossover !== null && crossover.median !== null && answer.verdict === "distil") {
-    found.push(crossoverSentence(crossover, level));
-  }
-  found.push(...searched.map((flip) => flip.sentence));
+  const found = searched.map((flip) => flip.sentence);
   if (equal?.call && equal.call.verdict !== answer.verdict) {
     found.push(
       `pretraining may spend the same FLOP, that is ${formatCount(equal.pretrainTokens)} tokens: then ` +
         `${equal.call.verdict} (gain of distilling ${intervalText(equal.gain!)})`,
     );
   }
-  if (answer.verdict === "distil") found.push(...distilFlips(headline, answer));
   if (answer.verdict !== "too-close") {
     found.push(
       `a difference of ${nats(Math.abs(mean(gainDraws(headline))))} nats/token did not matter to you (this verdict ` +
@@ -182,14 +189,6 @@ export function flipsIf(
     );
   }
   return found;
-}
-
-/** What would take the gain of distilling away. */
-function distilFlips(headline: Evidence, answer: Call): string[] {
-  const judged = headline.alternatives.filter((row) => row.teacher !== null && !row.isSpeculative);
-  const worst = judged.reduce((a, b) => (b.gain!.mean < a.gain!.mean ? b : a));
-  if (judged.length < 2 || worst.gain!.mean >= answer.margin) return [];
-  return [`only ${called(worst.teacher!)} was at hand: gain ${intervalText(worst.gain!)}`];
 }
 
 /** The middle of the draws lies outside the budgets searched: on which side, and how often. */
@@ -211,8 +210,7 @@ function crossoverSentence(band: Crossover, level: number): string {
   const high = band.upper !== null ? formatCount(band.upper) : `beyond ${formatCount(band.searched[1])}`;
   const none = band.shareNone > 0.005 ? `; none in ${percent(band.shareNone)} of the draws` : "";
   return (
-    `the student saw more than ${formatCount(band.median!)} tokens [${low} to ${high}, ${(100 * level).toFixed(0)} % ` +
-    `band], where training without a teacher catches up${none} (${band.source})`
+    `Catching up: at ${formatCount(band.median!)} tokens [${low} to ${high}, ${(100 * level).toFixed(0)} % band], where ` +
+    `training without a teacher catches up${none} (${band.source}).`
   );
 }
-

@@ -7,7 +7,8 @@ import { best } from "../plan/evidence";
 import { type Interval, intervalOf } from "../plan/intervals";
 import type { Verdict } from "../plan/plan";
 import { teacherLosses } from "../plan/predictions";
-import { teacherOnLawText } from "../plan/textScale";
+import { lawError } from "../plan/situation";
+import { SAME_TEXT, teacherOnLawText } from "../plan/textScale";
 import { type Voice, doubtAt, efoldsOutside } from "../plan/voices";
 import { Draws } from "../random/draws";
 
@@ -26,12 +27,12 @@ export interface LossPoint {
 }
 
 /** The law behind the plots: the whole voice, its place in the order of trust, and its scale. */
-function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; drawn: Draws; scale: number } {
+function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; drawn: Draws; scale: number; textSd: number } {
   const k = v.sources.voices.findIndex((one) => one.source === v.lead.source);
   const voice = v.sources.voices[k]!;
   const ensemble = voice.ensemble!;
-  const scale = v.evidence.find((e) => e.source === voice.source)?.scale ?? 1;
-  return { voice, ensemble, drawn: Draws.of(1 + k, ensemble.length, constants().draws), scale };
+  const { ratio: scale, sd: textSd } = v.evidence.find((e) => e.source === voice.source)?.scale ?? SAME_TEXT;
+  return { voice, ensemble, drawn: Draws.of(1 + k, ensemble.length, constants().draws), scale, textSd };
 }
 
 interface At {
@@ -80,12 +81,12 @@ function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
 /** Loss against training tokens, for the student and the teacher of the best distillation. */
 export function overTokens(v: Verdict): LossPoint[] {
   const row = best(v.headline);
-  const { ensemble, scale } = behind(v);
-  const teacher = teacherOnLawText({ ratio: scale, isGuess: false }, row.teacher!);
+  const { ensemble, scale, textSd } = behind(v);
+  const teacher = teacherOnLawText({ ...SAME_TEXT, ratio: scale }, row.teacher!);
   const known = teacherLosses(ensemble, v.situation, teacher);
   const n = Math.log(row.studentParams);
   const centre = Math.log(v.headline.pretrain!.studentTokens * row.studentTokens) / 2;
-  const error = teacher.loss === null ? teacher.estimateError : teacher.lossSe / teacher.loss;
+  const error = teacher.loss === null ? lawError(teacher) : Math.hypot(teacher.lossSe / teacher.loss, textSd);
   return Array.from(linspace(centre + Math.log(SPAN[0]), centre + Math.log(SPAN[1]), POINTS), (x) => {
     const tokens = Math.exp(x);
     return { at: tokens, ...lossesAt(v, { n, tokens, teacher: known, error }) };

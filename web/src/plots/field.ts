@@ -5,7 +5,7 @@ import { effectiveTokens } from "../plan/bills";
 import { best } from "../plan/evidence";
 import type { Verdict } from "../plan/plan";
 import { teacherLosses } from "../plan/predictions";
-import { teacherOnLawText } from "../plan/textScale";
+import { SAME_TEXT, teacherOnLawText } from "../plan/textScale";
 import { doubtAt, efoldsOutside } from "../plan/voices";
 
 export const COLUMNS = 56;
@@ -28,8 +28,8 @@ export function gainField(v: Verdict): Field {
   const s = v.situation;
   const voice = v.lead;
   const ensemble = voice.ensemble!;
-  const scale = v.evidence.find((e) => e.source === voice.source)?.scale ?? 1;
-  const t = teacherLosses(ensemble, s, teacherOnLawText({ ratio: scale, isGuess: false }, row.teacher!));
+  const scale = v.evidence.find((e) => e.source === voice.source)?.scale.ratio ?? 1;
+  const t = teacherLosses(ensemble, s, teacherOnLawText({ ...SAME_TEXT, ratio: scale }, row.teacher!));
   const teacherLoss = mean(t.map(Math.exp));
   const [x, y] = [Math.log10(row.studentTokens), Math.log10(row.studentParams)];
   const box = Object.fromEntries(voice.range.map(([name, low, high]) => [name, [Math.log10(low), Math.log10(high)]]));
