@@ -97,9 +97,8 @@ def test_labels_of_the_teacher_figure_lie_apart(question, width, open_page, plan
 
 def test_the_figure_names_the_crossing_as_the_text_does(open_page, planner):
     page = open_page(planner)
-    page.wait_for_selector("[data-testid=changes]", timeout=60_000)
     page.wait_for_selector("[data-testid=figure-loss-over-tokens] svg")
-    said = page.locator("[data-testid=changes] li").first.inner_text()
-    tokens = said.split("more than ")[1].split(" tokens")[0]
+    said = page.locator("[data-testid=reasons] li", has_text="Catching up").inner_text()
+    tokens = said.split("at ")[1].split(" tokens")[0]
     figure = page.locator("[data-testid=figure-loss-over-tokens]")
     assert f"catches up: {tokens}" in figure.inner_html() and "90 % band" in figure.inner_text()

@@ -19,7 +19,7 @@ def test_every_change_named_gives_the_verdict_promised(open_page, planner):
     page = open_page(planner)
     rng = np.random.default_rng(1)
     found = {}
-    for _ in range(30):
+    for _ in range(500):
         asked = random_question(rng)
         now = page.evaluate(_ASK, on_page(asked))
         if now.startswith("refused"):
