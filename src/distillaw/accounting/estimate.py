@@ -2,7 +2,7 @@
 
 This file puts the counts of the package together and states what was assumed; it counts nothing itself.
 
-    distillaw cost --params 1.82B --tokens 512B --teacher-params 7.75B
+    distillaw cost --student 1.82B --tokens 512B --teacher-params 7.75B
 """
 
 import math

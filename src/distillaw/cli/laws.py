@@ -69,9 +69,9 @@ def show(name: LawName, *, output: Output = Output()) -> None:
         print(f"\n  error of {error.part} predictions: {100 * error.relative:.3g} %{around}; {error.source}")
     box = _ranges(law).get("supervised", {})
     params = _typical(box.get("params"), 1e9)
-    tokens = "" if law.capacity_gap else f" --student-tokens {_typical(box.get('tokens'), 30e9)}"
+    tokens = "" if law.capacity_gap else f" --tokens {_typical(box.get('tokens'), 30e9)}"
     convention = " --params-convention total" if record.params_convention.startswith("total") else ""
-    output.suggest(f"distillaw predict --law {name} --student-params {params}{tokens}{convention}")
+    output.suggest(f"distillaw predict --law {name} --student {params}{tokens}{convention}")
 
 
 def _typical(range_: tuple[float, float] | None, usual: float) -> str:

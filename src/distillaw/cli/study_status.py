@@ -45,7 +45,9 @@ def _print(found: "StudyStatus") -> None:
     known = f"{found.done} of {found.known} runs done" + (" so far known" if found.waiting else "")
     print(f"{found.name}: {known}, {len(found.failures)} failed, {len(found.running)} trunks in training")
     print(f"scheduler: {found.scheduler}")
-    print(f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of core time")
+    print(
+        f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
+    )
     if found.is_complete:
         print("left: nothing")
     else:

@@ -6,7 +6,7 @@ law), with a weak prior so that the first picks are defined. The target is a pre
 parameters, and one of larger compute shortens the extrapolation. Whether to distil is not asked of a law but of the
 runs: settling/propose.py.
 
-    distillaw study next runs.csv --student-params 7B --student-tokens 1T --budget 1e21
+    distillaw study next runs.csv --student 7B --tokens 1T --budget 1e21
 """
 
 from collections.abc import Mapping

@@ -87,7 +87,7 @@ def predict_student(
     if _gap_line(law) is not None:
         return _best_teacher(name, law, student_params, level)
     if student_tokens is None:
-        raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --student-tokens 6B")
+        raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --tokens 6B")
     supervised = _supervised(law)
     warnings, inside = _doubts(law), True
     if teacher_params is not None and teacher_tokens is not None:

@@ -261,19 +261,30 @@ def _no_crossover(band: Crossover) -> str:
 
 
 def _crossover_sentence(band: Crossover, level: float) -> str:
+    return f"the student saw more than {caught_up(band, level)}"
+
+
+def caught_up(band: Crossover, level: float) -> str:
+    """`172B tokens [20B to beyond 20T, 90 % band], where training without a teacher catches up`, and how sure."""
     assert band.median is not None
     low = format_count(band.lower) if band.lower is not None else f"before {format_count(band.searched[0])}"
     high = format_count(band.upper) if band.upper is not None else f"beyond {format_count(band.searched[1])}"
     none = f"; none in {percent(band.share_none)} of the draws" if band.share_none > 0.005 else ""
     return (
-        f"the student saw more than {format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
+        f"{format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
         f"where training without a teacher catches up{none} ({band.source})"
     )
 
 
+def _titled(word: str, sentence: str) -> str:
+    """`DISTIL from the 8B: ...`: the title, and the sentence without it where it begins so."""
+    begins = sentence.upper().startswith(f"{word} ")
+    return f"{word}{sentence[len(word) :]}" if begins else f"{word}  {sentence}"
+
+
 def summary(verdict: Verdict) -> str:
     """The verdict for people: five lines to decide by, then what it rests on."""
-    lines = [f"{title(verdict)}  {verdict.sentence}"]
+    lines = [_titled(title(verdict), verdict.sentence)]
     lines += verdict.reasons[:2]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.controls.api import check_design, doubted_law, summary
+from distillaw.controls.api import check_controls, check_design, doubted_law, summary
 from distillaw.fitting.study import fit_laws
 from distillaw.planning.record import read_study
 from distillaw.runs.files import content_hash, file_sha256, read_json, write_json
@@ -32,7 +32,7 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
 
     Args:
         folder: the study.
-        say: told how the controls stand, before any law is fitted.
+        say: told how the controls stand, those of the fitted laws included.
 
     Raises:
         DistillawError: no finished runs, or the tables are damaged.
@@ -46,9 +46,9 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
             say(str(line))
         return _read(folder, read_json(stamp))
     controls = check_design(read_study(folder))
-    line = f"controls: {summary(controls)}: distillaw study check {folder}"
-    say(line)
     fit_laws(folder, mark=lambda fit: doubted_law(fit, controls))
+    line = f"controls: {summary(check_controls(read_study(folder)))}: distillaw study check {folder}"
+    say(line)
     from distillaw.report.document import write_report
 
     write_report(folder)
