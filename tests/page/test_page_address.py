@@ -57,14 +57,17 @@ def test_a_budget_of_another_kind_without_an_amount_takes_the_usual_amount(open_
     assert "--money 2000" in text(page, "command") and not page.query_selector("[data-testid=address-note]")
 
 
-KEYS = ["student", "maxStudent", "serveMemory", "serveLatency", "serveBandwidth", "weightBytes", "budgetKind", "budget",
-        "device", "mfu", "price", "uniqueTokens", "inferenceTokens", "teacher", "own", "trainOwn", "onlyExisting",
-        "scenario", "logits", "studentsServed", "vocab", "context", "level", "law", "named", "zzz", "__proto__"]  # fmt: skip
-VALUES = ["", "0", "-1", "1", "2", "0.4", "0.9", "1e308", "1e-308", "NaN", "Infinity", "1B", "20B", "300M", "1e21", "1e19",
-          "500", "true", "false", "null", "tokens", "compute", "device-hours", "money", "euro", "h100-sxm", "h200",
-          "best-case", "pretraining", "pretraining-inference", "online", "stored", "surrogate-s1", "llama-3.1-8b",
-          "Qwen3-8B-Base", "8B~2T~", "8B~2T~1.9_1B~20B~2.2", "~~", "~~1.2", "8B", "x" * 300, "<b>\n\u202e", "1e3",
-          "\x00", "💥"]  # fmt: skip
+KEYS = (
+    "student maxStudent serveMemory serveLatency serveBandwidth weightBytes budgetKind budget device mfu price "
+    "uniqueTokens inferenceTokens teacher own trainOwn onlyExisting scenario logits studentsServed vocab context level "
+    "law named zzz __proto__"
+).split()
+_PLAIN = (
+    "0 -1 1 2 0.4 0.9 1e308 1e-308 NaN Infinity 1B 20B 300M 1e21 1e19 500 true false null tokens compute device-hours "
+    "money euro h100-sxm h200 best-case pretraining pretraining-inference online stored surrogate-s1 llama-3.1-8b "
+    "Qwen3-8B-Base 8B~2T~ 8B~2T~1.9_1B~20B~2.2 ~~ ~~1.2 8B 1e3"
+)
+VALUES = [*_PLAIN.split(), "", "x" * 300, "<b>\n\u202e", "\x00", "\U0001f4a5"]
 
 
 def _addresses(number):

@@ -34,7 +34,7 @@ from distillaw.accounting.storage import DEFAULT_SCHEME, TargetScheme, cache_byt
 from distillaw.errors import ConfigError
 
 CHECKED_SIZES = (1.03e8, 1.26e10)
-"""Sizes of the published table that F(N) was checked on (spec accounting section 10)."""
+"""Sizes of the published table that F(N) was checked on (arXiv 2502.08606v2, Table 13)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """One question to one law, published or fitted: the loss of a student, with interval, range and warnings.
 
-The keys are those of `predict` in interface.md. `load_law` is how every verb turns a name or a file into a law.
+The keys are those of `distillaw predict --json`. `load_law` is how every verb turns a name or a file into a law.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from distillaw.quantities import did_you_mean
 LOSSES = (1e-3, 20.0)
 """Nats per token; a uniform guess among a million tokens costs 13.8."""
 SHORT_TRAINING = 20.0
-"""Tokens per parameter below which a published distillation law is flagged (spec laws.md section 8.3)."""
+"""Tokens per parameter below which a published distillation law is flagged."""
 UNSEEN_DATA = 0.02
 """Share of the data term below which the student's tokens do not inform the answer."""
 

@@ -75,7 +75,7 @@ class Strategy:
     run_ids: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
-        """The row of interface.md, `plan`, with what it rests on."""
+        """The row of `distillaw plan --json`, with what it rests on."""
         return {
             "name": self.name,
             "kind": self.kind,

@@ -1,7 +1,7 @@
 """The capacity gap: the best teacher for one student under every law known, how flat that is, and who disagrees.
 
 A distillation law gives the best teacher through its loss, for students from random weights; the line of capacity
-gap gives its size, for students pruned from the very teacher they learn from (spec laws.md section 13). Each row says
+gap gives its size, for students pruned from the very teacher they learn from (docs/gap.md). Each row says
 which of the two it is about, whether it lies in the range of its runs, and what following it costs if another law is
 right. Why a stronger teacher can hurt: `planning/learning_capacity.py`. No cost of a teacher is counted here.
 

@@ -1,6 +1,6 @@
 """One law's opinion on the best teacher for one student: where it lies, how flat that is, how far from the law's runs.
 
-A distillation law speaks of losses; the line of capacity gap speaks of sizes alone (spec laws.md section 13).
+A distillation law speaks of losses; the line of capacity gap speaks of sizes alone (docs/gap.md).
 """
 
 import math
@@ -231,7 +231,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
     base = Opinion(law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", best_params=None,
                    notes=tuple(voice.warnings[:1]))  # fmt: skip
     if q.student_params < line.smallest_student:
-        why = (f"student_params {format_count(q.student_params)}: {voice.source} means nothing below "
+        why = (f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
                f"{format_count(line.smallest_student)}: its best teacher is smaller than the student")  # fmt: skip
         if is_named:
             raise ConfigError(why + "; leave this law out, or ask for a larger student")
