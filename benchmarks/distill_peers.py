@@ -3,7 +3,7 @@
     python benchmarks/distill_peers.py --peers-python VENV/bin/python --torchtune-python VENV/bin/python \
         [--out benchmarks/results/distill_peers.json]
 
-Task: specification, logits.md, section 4 (distill_task.py). Every variant (distill_variants.py) is a process of its
+Task: distill_task.py. Every variant (distill_variants.py) is a process of its
 own, float32, one thread, from the same weights on the same batches; rounds alternate between the variants. Compared
 are tokens per CPU-second (all but the first step; medians over rounds, ratios taken within rounds) and the peak of
 resident memory above the loaded models. The full distillation losses must agree to four digits at every step, or the

@@ -1,7 +1,7 @@
 """The task of benchmarks/distill_peers.py on disk, and the engine's side of it.
 
-Llama-family teacher 8 x 384 and student 4 x 192, vocabulary 32,000, random tokens in batches of 8 x 256
-(specification, logits.md, section 4), Hugging Face's own initialisation: 38.7M and 14.1M parameters.
+Llama-family teacher 8 x 384 and student 4 x 192, vocabulary 32,000, random tokens in batches of 8 x 256,
+Hugging Face's own initialisation: 38.7M and 14.1M parameters.
 """
 
 from dataclasses import replace

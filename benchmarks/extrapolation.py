@@ -54,7 +54,7 @@ def largest(N, D, group, share=0.2):
 
 
 def trials(folder):
-    """Every set: the largest 20 % of the runs by compute, and the specification's own splits."""
+    """Every set: the largest 20 % of the runs by compute, and splits that the papers used."""
     for name in ("hot", "hot_100b+", "cool_begin", "cool_end", "lr_ablation_hot"):
         t = read_table(folder / "gemstones" / f"{name}.csv")
         N, D, L, run = t["params_active_precise"], t["tokens"], t["final_loss"], t["run_name"].astype(str)

@@ -145,7 +145,7 @@ class Question:
         return self.tokens if self.payer == "equal tokens" else self.affordable(self.params, teacher)
 
     def affordable(self, params, teacher):
-        """Tokens that `compute` buys a student of this size (spec accounting.md section 4); None below LEAST_RATIO."""
+        """Tokens that `compute` buys a student of this size; None below LEAST_RATIO."""
         left, each = self.compute, 3 * self.forward(params)
         if teacher is not None and self.payer == "pretraining":
             left -= 3 * self.forward(teacher.params) * teacher.tokens / self.served

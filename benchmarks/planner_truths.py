@@ -2,9 +2,9 @@
 
     python benchmarks/planner_truths.py ../shared/data/lawruns/active-sl-scalebench    # where FARSEER comes from
 
-Four surfaces. The surrogates S1-S3 of spec laws.md section 8 share the form that the package fits (with more
-coefficients than a small study can). `farseer` does not: its supervised part has coefficients that depend on size
-(spec laws.md section 15), its teacher acts like more tokens through a logistic in L_T / L_S, its students may beat
+Four surfaces. The surrogates S1-S3 share the form that the package fits (with more
+coefficients than a small study can). `farseer` does not: its supervised part has coefficients that depend on size,
+its teacher acts like more tokens through a logistic in L_T / L_S, its students may beat
 their teacher slightly, and its benefit fades as a power of tokens per parameter. Every truth is moved by smooth
 Gaussian fields of 0.5 to 1 %, in part common to both arms.
 """

@@ -72,7 +72,7 @@ def tables(results: Mapping[str, object]) -> str:
 
 
 def _summary(sections: Mapping[str, list]) -> str:
-    """How many claims of the papers (not of the specification) come out how."""
+    """How many claims of the papers (not of ours by hand) come out how."""
     claims = [c for rows in sections.values() for c in rows if c["certainty"] != "spec"]
     lines = ["| | agrees | disagrees | cannot be decided |", "| --- | --- | --- | --- |"]
     names = {"ours": "no distillation coefficient enters", "printed": "Table 6 as printed"}

@@ -109,7 +109,7 @@ def _shape(row: dict[str, str]) -> Shape:
 
 
 def axes_and_families(sets: dict[str, LawSet]) -> list[Claim]:
-    """Sections 5, 8 and 9 of spec accounting.md."""
+    """Families of students, the compute axis of plots, stored targets."""
     weights = ParamConvention.ALL_WEIGHTS
     minima = [
         distillation_axis(Params(s, weights), Params(t, weights), 1.26e11).flop / PRINTED_UNIT

@@ -62,7 +62,7 @@ class Claim:
     key: str
     says: str
     where: str
-    """Section, table or figure of the paper; `spec ...` for a figure that the specification computed."""
+    """Section, table or figure of the paper; `by hand` for a figure that we computed before there was code."""
     certainty: str
     """paper, figure, secondary, or spec."""
     theirs: str

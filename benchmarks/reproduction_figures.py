@@ -1,4 +1,4 @@
-"""Claims of figures, text and findings about students and teachers (spec laws.md 8.1, experiments.md 4)."""
+"""Claims of figures, text and findings about students and teachers (by hand)."""
 
 import numpy as np
 from reproduction_claim import FORWARD, Claim, LawSet, by_set, form, near, single
@@ -130,7 +130,7 @@ def _shares_of_data(one: LawSet) -> tuple[float, float]:
 
 
 def findings(sets: dict[str, LawSet]) -> list[Claim]:
-    """Section 4 of spec experiments.md, as far as a law can tell."""
+    """Findings of the experiments, as far as a law can tell."""
     return [
         single("only-loss"),
         single("kl-rises"),

@@ -1,4 +1,4 @@
-"""Claims of the capacity-gap paper, and the distillation law's answer to the same question: laws.md 13."""
+"""Claims of the capacity-gap paper, and the distillation law's answer to the same question."""
 
 import numpy as np
 from reproduction_claim import Claim, LawSet, by_set, form, near, single

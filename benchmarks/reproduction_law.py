@@ -93,7 +93,7 @@ def _move_of_c1(law) -> float:
 
 
 def behaviours(sets: dict[str, LawSet]) -> list[Claim]:
-    """Section 4 of the spec, and the break of section 5."""
+    """How the law behaves at its limits, and its break."""
     at = {"student_params": 1e9, "student_tokens": 2e10}
     return [
         by_set(

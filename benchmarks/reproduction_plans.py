@@ -21,11 +21,11 @@ ENDS = {
     "B": ((24084.0, 24266.0), (3e12, 3e12)),
     "beta": ((0.634, 0.64), (3e12, 3e12)),
 }
-"""Ends of the printed 90 % intervals, and the crossovers there as the specification computed them."""
+"""Ends of the printed 90 % intervals, and the crossovers there as computed by hand."""
 
 
 def scenarios(sets: dict[str, LawSet]) -> list[Claim]:
-    """Table 3 and the shapes of the optimum under the four ways to pay (spec accounting.md section 4)."""
+    """Table 3 and the shapes of the optimum under the four ways to pay."""
     return [
         _table3(sets, "table3-small-small", (1e9,), 1e20, lambda student, logits, teacher: teacher > 0.5),
         _table3(sets, "table3-small-large", (1e9,), 1e25, _is_half_and_half),

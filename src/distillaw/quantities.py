@@ -13,6 +13,9 @@ from distillaw.errors import ConfigError
 
 LARGEST = 1e36
 """No count of parameters, tokens or FLOP comes near; products of some of them stay finite."""
+_DAY = 24 * 3600
+_DAYS_FROM = 100 * 3600
+"""Seconds from which hours are hard to picture."""
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 _NUMBER = re.compile(
     r"^\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+))(?:e([+-]?\d{1,9}))?\s*([kmbt]?)\s*$", re.IGNORECASE
@@ -76,9 +79,16 @@ def plural(count: int, noun: str) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio to two digits: `7.2`, `720`, `25,000`."""
+    """A ratio to two digits: `7.2`, `720`, `25,000`; more where two would make it one: `1.02`."""
     rounded = float(f"{ratio:.2g}")
+    if rounded == 1:
+        return f"{ratio:.{_digits_off_one(ratio)}g}"
     return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"
+
+
+def _digits_off_one(ratio: float) -> int:
+    """As few as tell the ratio from one, up to six."""
+    return next((digits for digits in range(3, 6) if float(f"{ratio:.{digits}g}") != 1), 6)
 
 
 def format_flop(value: float) -> str:
@@ -103,7 +113,7 @@ def flop_text(value: float) -> str:
 
 
 def format_seconds(value: float) -> str:
-    """A duration as people say it: 0.4 s, 42 s, 6 min 10 s, 2 h 05 min."""
+    """A duration as people say it: 0.4 s, 42 s, 6 min 10 s, 2 h 05 min, 12 days 4 h, 1,024 years."""
     if value < 10:
         return f"{value:.1f} s"
     seconds = round(value)
@@ -111,7 +121,11 @@ def format_seconds(value: float) -> str:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds < _DAYS_FROM:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds < 1000 * _DAY:
+        return f"{seconds // _DAY} days {seconds % _DAY // 3600} h"
+    return f"{seconds / (365.25 * _DAY):,.{0 if seconds > 3650 * _DAY else 1}f} years"
 
 
 def format_bytes(value: float) -> str:

@@ -80,5 +80,7 @@ def test_a_family_is_not_a_model():
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ConfigError, match=r"near it: Llama-3.1-8B"):
         model("lama-3.1-8b")
+    with pytest.raises(ConfigError, match=r"near it: Qwen3-8B-Base"):  # the 8B before another Qwen3
+        model("qwen3-8b")
     with pytest.raises(ConfigError, match=r"families: gpt-2, pythia"):
         model("zzz")

@@ -195,11 +195,11 @@ class TestUnlikeTeachers:
             (["--teacher-params", "2B", "--teacher-kv-heads", "3"], "--teacher-kv-heads belongs to a shape"),
             (
                 [*TEACHER_SHAPE, "--teacher-aspect", "64"],
-                "--teacher-aspect belongs to --params and --teacher",
+                "--teacher-aspect belongs to --student and --teacher",
             ),
             (
                 ["--teacher-vocab", "32k"],
-                "add --teacher-params N, --teacher-config config.json, or --teacher-l",
+                "add --teacher NAME, --teacher-params N, --teacher-config",
             ),
             (["--teacher-params", "-2B"], "--teacher-params: got '-2B'; it must be positive"),
             (["--teacher-params", "1.82Q"], "--teacher-params: cannot read '1.82Q'"),
@@ -264,7 +264,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--tokens", "1B"], "got none: --params N, or --config"),
+        (["--tokens", "1B"], "got none: --student N, or --config"),
         (["--tokens", "1B", "--params", "1B", "--layers", "3"], "got --params and --layers"),
         (["--tokens", "1B", "--params", "big"], "cannot read 'big'"),
         (["--tokens", "-1", "--params", "1B"], "--tokens: got '-1'"),
@@ -285,10 +285,10 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--layers", "2", "--width", "9.5", "--ffn", "9", "--heads", "3"], "whole number"),
         (["--tokens", "1B", "--params", "1B", "--kv-heads", "2"], "--kv-heads belongs to a shape"),
         (["--tokens", "1B", "--params", "1B", "--context", "0"], "--context: got '0'"),
-        (["--tokens", "1B", "--config", "/nowhere", "--aspect", "64"], "--aspect belongs to --params"),
+        (["--tokens", "1B", "--config", "/nowhere", "--aspect", "64"], "--aspect belongs to --student"),
         (["--tokens", "1B", "--config", "/nowhere"], "give a config.json or its folder"),
-        (["--tokens", "1B", "--params", "1B", "--teacher-tokens", "9B"], "add --teacher-params"),
-        (["--tokens", "1B", "--params", "1B", "--scenario", "inference"], "add --teacher-params"),
+        (["--tokens", "1B", "--params", "1B", "--teacher-tokens", "9B"], "add --teacher NAME"),
+        (["--tokens", "1B", "--params", "1B", "--scenario", "inference"], "add --teacher NAME"),
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--delta-lgt", "2"], r"1/n"),
         (["--tokens", "1B", "--params", "1B", "--teacher-params", "2B", "--students", "0"], "at least one"),
         (

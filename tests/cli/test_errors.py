@@ -40,7 +40,7 @@ CASES = {
     "laws show": "needs NAME: a name",
     "completion": "needs SHELL: one of bash, zsh, fish",
     "predict --law busbridge2025 --student-params": "--student-params needs a value",
-    "cost --tokens 1B --params 1B --devices 1": "unknown option --devices; ",
+    "cost --tokens 1B --params 1B --devices 1": "unknown option --devices (did you mean '--device'?); ",
     "laws --out x": "unknown option --out; ",
     "foo": "unknown command 'foo'; ",
     "map gain --teacher-loss x": "--teacher-loss: got 'x'; it must be a number",
@@ -86,7 +86,7 @@ CASES = {
     # what belongs together
     "plan": "--student 300M",
     "plan --student 300M": "--tokens 20B",
-    "cost --tokens 1B": "--params N",
+    "cost --tokens 1B": "--student N",
     "fit columns.csv --law supervised --columns params": "--columns",
     "fit columns.csv --law supervised --where x": "COLUMN=VALUE",
     "verify freeze nan.csv --cells params=1M": "tokens=..",

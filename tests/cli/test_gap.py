@@ -44,7 +44,9 @@ def test_the_table_the_flatness_and_the_next_command():
         and "(whole: distillaw laws show zhang2023-capacity-gap)" in done.stderr
     )
     assert "WARNING" not in done.stdout and "pruned-same" in done.stdout
-    assert lines[-1].startswith("next: distillaw gap --student 1B --tokens 20B --explain")
+    assert lines[-1].startswith(
+        "next: distillaw gap --student 1B --tokens 20B --teacher-tokens 300B --teacher-loss 2.1 --explain"
+    )
 
 
 def test_explain_ends_with_a_plan_of_the_best_teacher():
@@ -71,7 +73,7 @@ def test_far_outside_every_range_nothing_is_recommended():
         (["--student", "1B", "--tokens", "0.5"], "at least 1"),
         (["--student", "1B", "--law", "nonesuch"], "neither a published law"),
         (["--student", "1B", "--law", "hoffmann2022"], "laws that do"),
-        (["--student", "1B", "--teacher-loss", "1e200"], "teacher_loss = 1e+200: more than 25 nats/token"),
+        (["--student", "1B", "--teacher-loss", "1e200"], "--teacher-loss = 1e+200: more than 14 nats/token"),
         (["--student", "1e100"], "more than 1e+15 parameters"),
         (["--student", "1B", "--margin", "0"], "margin"),
         (["--student", "1B", "--margin", "-1"], "--margin -1: per cent"),

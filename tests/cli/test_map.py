@@ -33,6 +33,13 @@ def test_the_printed_law_is_flagged_loudly():
     assert answer["warnings"][0].startswith("DO NOT PLAN")
 
 
+def test_a_size_that_was_asked_for_is_printed_whole():
+    done = distillaw("map", "gain", "--size", "5x9")
+    title = next(i for i, line in enumerate(done.stdout.splitlines()) if line.startswith("gain of"))
+    table = done.stdout.split("\n\n")[1].splitlines()[1:]
+    assert title and [len(line.split()) for line in table] == [9, *5 * [10]]
+
+
 def test_json_holds_the_cells():
     answer = json.loads(distillaw("map", "gain", "--teacher-loss", "2.2", "--size", "4x6", "--json").stdout)
     assert answer["schema_version"] == 1 and answer["kind"] == "gain"
@@ -74,7 +81,7 @@ def test_out_writes_files_and_the_next_command_works(tmp_path):
         (("gain", "--teacher-params", "7B"), "both --teacher-params and --teacher-tokens"),
         (("teacher", "--scenario", "inferense"), "did you mean 'inference'"),
         (("gain", "--teacher-loss", "0.1"), "irreducible loss of these laws"),
-        (("gain", "--teacher-loss", "1e9"), "--teacher-loss = 1e+09: more than 25 nats/token"),
+        (("gain", "--teacher-loss", "1e9"), "--teacher-loss = 1e+09: more than 14 nats/token"),
         (("gain", "--tokens", "1..1e300"), "more than 1e+20 tokens"),
         (("teacher-size", "--student", "1B", "--tokens", "20B", "--teacher-tokens-per-param", "-2"), "positive"),
         (("teacher", "--max-teacher-tokens", "1"), "allow more than that"),

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 
 from synthetic_study import write_study
+
+from distillaw.quantities import format_count
+from in_process import answer
 
 BIN = [sys.executable, "-m", "distillaw", "plan"]
 
@@ -49,11 +53,31 @@ def test_the_answer_is_five_lines_then_tables_and_ends_with_the_next_command():
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.rstrip().splitlines()
-    assert lines[0].split("  ")[0] in ("DISTIL", "PRETRAIN", "TOO CLOSE TO CALL")
+    assert lines[0].startswith(("DISTIL ", "PRETRAIN ", "TOO CLOSE TO CALL "))
+    assert len(re.findall("pretrain without|too close to call", lines[0], re.IGNORECASE)) <= 1, "said twice"
     assert lines.index("") <= 5
     assert lines[-1].startswith("next: distillaw ")
     assert "from the 8B teacher" in done.stdout
     assert "busbridge2025" in done.stdout
+
+
+def test_the_title_is_not_said_twice():
+    (line, *_) = answer("plan", "--student", "1B", "--tokens", "20B").stdout.splitlines()
+    assert re.match(r"DISTIL from the 16B teacher: \d+ %", line)
+
+
+def test_where_training_alone_catches_up_and_what_a_wrong_answer_costs_are_printed():
+    asked = ("plan", "--student", "1B", "--tokens", "100B", "--teacher", "llama-3.1-8b")
+    shown, numbers = answer(*asked).stdout, json.loads(answer(*asked, "--json").stdout)
+    assert numbers["verdict"] != "distil"
+    assert f"Catching up: at {format_count(numbers['crossover_tokens']['median'])} tokens [" in shown
+    assert f"If this answer is wrong it costs {numbers['regret_if_wrong']['mean']:.3f} [" in shown
+
+
+def test_serving_that_takes_the_whole_budget_is_said_as_such():
+    done = answer("plan", "--student", "1B", "--compute", "1e21", "--inference-tokens", "1T")
+    assert done.returncode == 2 and "less than serving 1T tokens" in done.stderr
+    assert not re.search(r"-\d", done.stderr), "no negative tokens"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_without_a_teacher_it_is_the_supervised_loss():
 def test_outside_the_range_is_said():
     answer = predict("--student-params", "70B", "--student-tokens", "1e13", "--teacher-loss", "2.0")
     assert answer["inside_range"] is False and answer["status"] == "EXTRAPOLATED"
-    assert any("student_params 7e+10 is above" in warning for warning in answer["warnings"])
+    assert any("student size 7e+10 is above" in warning for warning in answer["warnings"])
 
 
 def test_no_prediction_without_an_interval_or_the_reason_for_none():
@@ -155,8 +155,8 @@ def test_nothing_heavy_is_imported():
         (("--student-params", "1B", "--student-tokens", "nan"), "cannot read 'nan'"),
         (("--student-params", "1B", "--student-tokens", "1B", "--teacher-loss", "2.0B"), "nats per token"),
         (("--student-params", "1B", "--student-tokens", "1B", "--level", "90"), "share between 0 and 1"),
-        (("--student-tokens", "1B"), "--student-params"),
-        (("--student-params", "1B"), "--student-tokens 6B"),
+        (("--student-tokens", "1B"), "--student: parameters"),
+        (("--student-params", "1B"), "--tokens 6B"),
         (("--student-params", "1B", "--student-tokens", "1B", "--teacher-params", "7B"), "belong together"),
         (("--student-params", "1B", "--student-tokens", "1B", "--teacher-loss", "-2"), "must be positive"),
     ],

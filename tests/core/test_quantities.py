@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.errors import ConfigError
-from distillaw.quantities import bits_per_byte, format_count, format_seconds, nats_per_token, parse_count
+from distillaw.quantities import (
+    bits_per_byte,
+    format_count,
+    format_seconds,
+    nats_per_token,
+    parse_count,
+    times,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +45,17 @@ def test_counts_and_durations_as_people_write_them():
         "3.20e21",
     ]
     assert [format_seconds(v) for v in (0.44, 42, 370, 7500)] == ["0.4 s", "42 s", "6 min 10 s", "2 h 05 min"]
+    assert [format_seconds(v) for v in (1e6, 1e8, 8974877 * 3600)] == [
+        "11 days 13 h",
+        "3.2 years",
+        "1,024 years",
+    ]
+
+
+def test_a_ratio_is_never_rounded_to_one():
+    assert [times(v) for v in (1.02, 1.0004, 0.997, 7.21, 722, 25_012)] == [
+        "1.02", "1.0004", "0.997", "7.2", "720", "25,000"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["1,82B", "1,820B", "1,00", "12,34,567", "1__0", "1.82Q", "1e4M2", "+-3"])

@@ -69,3 +69,30 @@ def test_papers_that_the_code_names_stand_in_the_index():
     named = {paper for path in [*records, *code] for paper in _ARXIV.findall(path.read_text())}
     assert len(named) > 30
     assert sorted(paper for paper in named if paper not in index) == []
+
+
+_PAGE = re.compile(r"[\w./-]*\b[\w-]+\.md\b")
+_SHEET = re.compile(
+    r"\bspec(?:ification)? (?:accounting|experiments|fitting|interface|large-batch|laws|logits|recipe|style|toys)\b",
+    re.IGNORECASE,
+)
+_THEIRS = ("README.md", "MODEL_CARD.md")
+"""Pages of other people's repositories; a README is also what a folder of ours may have."""
+
+
+def test_the_program_cites_papers_and_pages_that_users_have():
+    """No message, comment or source of a number names a page that is not in docs/, or a section of a specification."""
+    folders = (ROOT / "src", ROOT / "web" / "src")
+    kinds = {".py", ".toml", ".ts", ".svelte", ".j2", ".md"}
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in kinds]
+    assert len(files) > 400
+    cited = {(file, page) for file in files for page in _PAGE.findall(file.read_text(encoding="utf-8"))}
+    lost = [
+        f"{file.relative_to(ROOT)}: {page}"
+        for file, page in sorted(cited)
+        if not (page.endswith(_THEIRS) or (page.startswith(("docs/", "dev/")) and (ROOT / page).is_file()))
+    ]
+    sheets = [
+        str(file.relative_to(ROOT)) for file in files if _SHEET.search(file.read_text(encoding="utf-8"))
+    ]
+    assert lost == [] and sheets == []

@@ -118,7 +118,7 @@ def test_bad_coordinates_are_named():
 def test_box_says_where_and_how_far_outside():
     box = Box.of({"params": (1e8, 1e9), "tokens_per_param": (20, 320)})
     assert box.inside({"params": [1e8, 1e9, 2e9], "tokens": 3e10}).tolist() == [True, True, False]
-    assert "params 2e+09 is above" in box.complaints({"params": 2e9, "tokens": 8e10})[0]
+    assert "size 2e+09 is above" in box.complaints({"params": 2e9, "tokens": 8e10})[0]
     assert ", 2x" in box.complaints({"params": 2e9, "tokens": 8e10})[0]
     assert not Box().inside({"params": 1e9})
 

@@ -159,7 +159,7 @@ def test_the_command_answers_and_complains():
     for wrong, says in (
         (("--params", "-3M", "--tokens", "6B"), "positive"),
         (("--params", "3M", "--tokens", "6B", "--reference-batch", "1k"), "needs both"),
-        (("--params", "3M", "--tokens", "6B", "--mfu", "0.4"), "belong to --hardware"),
+        (("--params", "3M", "--tokens", "6B", "--mfu", "0.4"), "belong to --device"),
         (("--params", "3M", "--tokens", "6B", "--devices", "0"), "positive"),
         (("--params", "3M", "--tokens", "6B", "--reference-batch", "1k", "--reference-lr", "0.1",
           "--reference-beta2", "1.5"), "below 1"),

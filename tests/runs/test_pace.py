@@ -36,3 +36,15 @@ def test_work_beyond_what_was_thought_of_has_no_time_left(monkeypatch):
     now[0] = 25.0
     telling.add(100)
     assert said == ["training, 25 s: 200 tokens, more than the 150 thought of, 4 tokens/s"]
+
+
+def test_who_knows_the_time_left_better_than_the_rate_is_asked(monkeypatch):
+    """`study run` says what `study status` says."""
+    now, said = [0.0], []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    answers = iter([75.0, None])
+    telling = pace.Telling("training", 1000, "tokens", said.append, lambda: next(answers))
+    for _ in range(3):
+        now[0] += 25.0
+        telling.add(100)
+    assert [line.rpartition("/s")[2] for line in said] == [", about 75 s left", ""]

@@ -299,7 +299,7 @@ def test_a_changed_study_file_is_explained_and_loses_nothing(small, copy):
     outcome = run(small, copy, display=display)
     assert outcome.done == []
     (note,) = [n for n in display.notes if "study file has changed" in n]
-    assert 'teachers.1.params was "0.03M", now absent' in note
+    assert 'teachers.1 was removed: params "0.03M"' in note and "teachers.1.params" not in note
     assert "Of 3 finished runs 1 belong to it and 2 do not" in note
     assert len(losses(copy)) == 3, "what no longer belongs stays on disk"
     found = read_status(copy)

@@ -1,13 +1,14 @@
 """The planner: which trunks a study needs, from what is on disk; no training, no clock."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from distillaw.errors import RunError
+from distillaw.runs.files import write_json
 from distillaw.runs.spec import serves_laws
-from distillaw.sweep.changes import what_belongs
+from distillaw.sweep.changes import changed_settings, what_belongs
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import CellsSpec, EarlyStopSpec, StudentsSpec, TeacherSpec, TuningSpec
@@ -217,3 +218,16 @@ def test_early_stopping_waits_for_teachers_still_in_training():
     board = Planner(spec, FACTS, Progress(losses={}, failures={})).board()
     assert board.waiting
     assert {job.budgets for job in _students(board, "grid")} == {(10_000,)}
+
+
+def test_a_removed_cell_is_one_change_and_a_changed_setting_another(tmp_path):
+    """... not one for every setting of the cells after it."""
+    cells = tuple(CellsSpec(tokens=(10_000 * k,), name=f"control-{k}", split="union") for k in range(1, 8))
+    write_json(tmp_path / "study.json", {"spec": asdict(replace(SPEC, cells=cells))})
+    assert changed_settings(tmp_path, replace(SPEC, cells=cells)) == []
+    (line,) = changed_settings(tmp_path, replace(SPEC, cells=(*cells[:2], *cells[3:])))
+    assert line.startswith("cells.3 was removed: ") and "control-3" in line
+    (line,) = changed_settings(tmp_path, replace(SPEC, cells=(replace(cells[0], seeds=2), *cells[1:])))
+    assert line == "cells.1.seeds was 1, now 2"
+    (line,) = changed_settings(tmp_path, replace(SPEC, cells=cells, batch_tokens=512))
+    assert line == "batch_tokens was 256, now 512"

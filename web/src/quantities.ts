@@ -62,8 +62,9 @@ export function withCommas(value: number): string {
   return value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** A ratio to two digits: `7.2`, `720`, `25,000`. */
+/** A ratio to two digits: `7.2`, `720`, `25,000`; more where two would make it one: `1.02`. */
 export function times(ratio: number): string {
   const rounded = Number(ratio.toPrecision(2));
+  if (rounded === 1) return general(ratio, [3, 4, 5].find((digits) => Number(ratio.toPrecision(digits)) !== 1) ?? 6);
   return rounded >= 10 ? withCommas(rounded) : general(rounded);
 }

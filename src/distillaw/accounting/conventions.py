@@ -14,7 +14,7 @@ from distillaw.errors import UnitError
 
 
 class ParamConvention(StrEnum):
-    """What a parameter count includes (spec accounting section 1)."""
+    """What a parameter count includes (docs/accounting.md)."""
 
     NON_EMBEDDING = "non-embedding"
     """N: neither look-up tables nor output head. The laws of arXiv 2502.08606."""
@@ -78,9 +78,9 @@ class ComputeAxis(StrEnum):
     """What a FLOP count includes."""
 
     MODEL = "model FLOP, 3 F D"
-    """Matrix products with causal attention and the head (spec accounting sections 2-4)."""
+    """Matrix products with causal attention and the head."""
     ALL_WEIGHTS_6ND = "6 N D over all weights"
-    """The Pareto plots of released models: no attention term (spec accounting section 8)."""
+    """The Pareto plots of released models: no attention term (docs/recipe.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 This file puts the counts of the package together and states what was assumed; it counts nothing itself.
 
-    distillaw cost --params 1.82B --tokens 512B --teacher-params 7.75B
+    distillaw cost --student 1.82B --tokens 512B --teacher-params 7.75B
 """
 
 import math
@@ -34,7 +34,7 @@ from distillaw.accounting.storage import DEFAULT_SCHEME, TargetScheme, cache_byt
 from distillaw.errors import ConfigError
 
 CHECKED_SIZES = (1.03e8, 1.26e10)
-"""Sizes of the published table that F(N) was checked on (spec accounting section 10)."""
+"""Sizes of the published table that F(N) was checked on (arXiv 2502.08606v2, Table 13)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

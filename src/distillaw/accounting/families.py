@@ -142,7 +142,8 @@ def _by_key() -> dict[str, NamedModel]:
 
 
 def _nearest(key: str, known: Mapping[str, NamedModel]) -> str:
-    close = difflib.get_close_matches(key, known, n=6, cutoff=0.5)
+    begun = [each for each in known if each.startswith(key)]
+    close = begun + difflib.get_close_matches(key, known, n=6, cutoff=0.5)
     names = list(dict.fromkeys(known[each].name for each in close))[:3]
     return f"near it: {', '.join(names)}" if names else f"families: {', '.join(families())}"
 

@@ -5,7 +5,7 @@
     n_layers = (N / (rho^2 omega))^(1/3)         sigma2 = (rho / omega)^(1/3)
     d_model  = (N rho / omega)^(1/3)
 
-Source: arXiv 2502.08606v2, appendix on FLOPs; spec accounting section 2. Within 0.32 % of the published
+Source: arXiv 2502.08606v2, appendix on FLOPs. Within 0.32 % of the published
 table of that paper's family and context; with another aspect ratio use a shape (flops.py) or set the
 family's numbers. The paper's c1 = sigma1 n_ctx and c2 = sigma2 n_vocab are no coefficients of a law.
 """
@@ -24,7 +24,7 @@ from distillaw.errors import ConfigError
 PAPER_CONTEXT = 4096
 """n_ctx of the distillation paper's family."""
 PAPER_VOCAB = 32768
-"""n_vocab of that family: what its table implies; its text says 32168 (spec accounting section 10)."""
+"""n_vocab of that family: what its table implies; its text says 32168."""
 
 _LARGEST_RATIO = 1e6
 """No family of models has a larger ratio; powers of it stay finite."""

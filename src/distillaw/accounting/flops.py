@@ -1,6 +1,6 @@
 """FLOP per token, by part: the forward pass, training and distillation of a model whose shape is known.
 
-Conventions (arXiv 2502.08606v2, appendix on FLOPs; spec accounting sections 2-4): a multiply-add is 2 FLOP,
+Conventions (arXiv 2502.08606v2, appendix on FLOPs): a multiply-add is 2 FLOP,
 attention is causal (half of the square), look-ups are free, the output head counts, backward = 2 forward.
 
     F = 2 N_active + 2 n_layers n_ctx d_model + 2 n_vocab d_model
@@ -81,7 +81,7 @@ def forward_flops(model: Model, *, context: int | None = None, causal: bool = Tr
     Raises:
         ConfigError: the context is not a positive whole number.
     Source:
-        arXiv 2502.08606v2, appendix on FLOPs; spec accounting section 2 (F_shape).
+        arXiv 2502.08606v2, appendix on FLOPs (F_shape).
 
     Example:
         >>> from distillaw.accounting.shapes import Shape
@@ -112,7 +112,7 @@ def training_flops(model: Model, tokens: float, *, context: int | None = None) -
     """Model FLOP to train on `tokens` tokens: 3 F D.
 
     Source:
-        Spec accounting section 3.
+        arXiv 2502.08606v2, appendix on FLOPs.
     """
     return TRAINING_FACTOR * forward_flops(model, context=context).total * tokens
 
@@ -166,7 +166,7 @@ def distillation_flops(
     Raises:
         ConfigError: a share outside [0, 1], or a negative token count.
     Source:
-        arXiv 2502.08606v2, total-compute objective; spec accounting section 4. Named scenarios: scenarios.py.
+        arXiv 2502.08606v2, total-compute objective. Named scenarios: scenarios.py.
     """
     check_shares(delta_lgt=delta_lgt, delta_pre=delta_pre)
     if min(student_tokens, teacher_tokens) < 0:

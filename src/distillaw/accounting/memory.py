@@ -2,9 +2,9 @@
 
 Weights, gradients, states and the key-value cache are exact for the precision named. Activations are an
 estimate: what autograd of an unfused Llama block keeps per token and layer (checked against torch's saved
-tensors, spec style section 14), without allocator overhead, fragmentation or communication buffers, on one
-device without sharding. Sources: 16 bytes per parameter, arXiv 1910.02054 section 3.1; recomputation,
-arXiv 2205.05198; the vocabulary loss, spec logits section 3c.
+tensors), without allocator overhead, fragmentation or communication buffers, on one device
+without sharding. Sources: 16 bytes per parameter, arXiv 1910.02054 section 3.1; recomputation,
+arXiv 2205.05198; the vocabulary loss, docs/engine.md.
 """
 
 from dataclasses import dataclass

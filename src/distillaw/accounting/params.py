@@ -1,6 +1,6 @@
 """How many parameters a model has, in every convention that the literature uses.
 
-Three counts go by the name "parameters" (spec accounting section 1):
+Three counts go by the name "parameters" (docs/accounting.md):
 
     N              every weight but the look-up tables and the output head; norm gains are in (laws).
     N + one matrix the N_total of the distillation paper's table (arXiv 2502.08606v2, Table 13).
@@ -45,7 +45,7 @@ def count_params(model: Model) -> ParamCount:
     Returns:
         Integers equal to `sum(p.numel())` over the parts of the real module.
     Source:
-        arXiv 2502.08606v2, appendix on parameters and FLOPs; spec accounting section 1.
+        arXiv 2502.08606v2, appendix on parameters and FLOPs.
 
     Example:
         >>> from distillaw.accounting.shapes import Shape

@@ -6,8 +6,8 @@
     x = x_base + x_added                      continued training, upcycling
 
 N is all weights, there is no attention term, and teacher training, vocabulary adaptation, pruning,
-evaluation and synthetic data are not counted unless asked for. Source: spec accounting section 8, from the
-code and figures of arXiv 2311.07052. Never on one axis with model FLOP: the result is a `Compute` that
+evaluation and synthetic data are not counted unless asked for. Source: the code and figures of
+arXiv 2311.07052. Never on one axis with model FLOP: the result is a `Compute` that
 refuses the mix.
 """
 

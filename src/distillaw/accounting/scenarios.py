@@ -2,7 +2,7 @@
 
     C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T)
 
-Source: arXiv 2502.08606v2, total-compute objective; spec accounting sections 4-6. Everything here takes
+Source: arXiv 2502.08606v2, total-compute objective. Everything here takes
 forward FLOP per token, from a shape (flops.py) or from N (family.py); arrays broadcast.
 """
 
@@ -74,14 +74,14 @@ def tokens_for_budget(
         D_S = C / (3 F(N_S) + delta_Lgt F(N_T))
 
     Source:
-        Spec accounting section 6.
+        arXiv 2502.08606v2, total-compute objective.
     """
     check_shares(delta_lgt=delta_lgt, delta_pre=0.0)
     return compute / (TRAINING_FACTOR * student_forward + delta_lgt * teacher_forward)
 
 
 def amortised(students: int, *, pretraining_paid: bool = True, logits: str = "own") -> CostShares:
-    """Shares of one of `students` equal students (spec accounting section 5; inferred there).
+    """Shares of one of `students` equal students (docs/accounting.md; the paper has one student).
 
     Args:
         students: n, students that use the teacher.
@@ -155,7 +155,7 @@ def break_even_students(*, supervised: float, distilled: float, teacher_once: fl
     Returns:
         n, or None if a distilled student alone costs no less than a supervised one.
     Source:
-        Spec accounting section 5. The costs come from laws; report n as the band that their intervals give.
+        docs/accounting.md. The costs come from laws; report n as the band that their intervals give.
     """
     if min(supervised, distilled, teacher_once) < 0 or not math.isfinite(
         supervised + distilled + teacher_once
@@ -167,5 +167,5 @@ def break_even_students(*, supervised: float, distilled: float, teacher_once: fl
 
 
 def data_tokens(student_tokens: float, teacher_tokens: float, *, delta_pre: float) -> float:
-    """D_dist = D_S + delta_Pre D_T, for data ratios (spec accounting section 4)."""
+    """D_dist = D_S + delta_Pre D_T, for data ratios (arXiv 2502.08606v2)."""
     return student_tokens + delta_pre * teacher_tokens

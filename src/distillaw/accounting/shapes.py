@@ -43,7 +43,7 @@ def non_embedding_params(
 ) -> int:
     """N: every weight but the token embedding and the output head; norm gains are counted.
 
-    N = layers * (2 d (h + h_kv) d_head + 3 d d_ff + 2 d) + d    (spec accounting section 1; exact for Llama)
+    N = layers * (2 d (h + h_kv) d_head + 3 d d_ff + 2 d) + d    (exact for Llama)
     """
     attention = 2 * width * (heads + kv_heads) * head_dim
     return layers * (attention + 3 * width * ffn + 2 * width) + width

@@ -4,8 +4,8 @@
     store:   ceil((U (log2(V / U) + 2) + N) / 8) + 4     (`distillaw cache build`: N samples on U ids; docs/targets.md)
     dense:   V value_bytes
 
-Source: spec accounting section 9 and logits section 3a. Bytes only: which scheme is biased and what that
-costs is in spec logits section 3b; renormalised top-k needs a CE term. Stored targets that n students read
+Bytes only: which scheme is biased and what that
+costs is in docs/targets.md; renormalised top-k needs a CE term. Stored targets that n students read
 count as delta_Lgt = 1/n (scenarios.py). Compression after the fact (zstd) is not included.
 """
 

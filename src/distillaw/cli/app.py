@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from distillaw.cli.folding import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
+from distillaw.cli.typed import in_typed_words, remember_words, say_old_names
 from distillaw.cli.usage import usage_error
 from distillaw.cli.verbs import VERBS, add_verbs
 from distillaw.errors import ConfigError, DistillawError, DistillawWarning
@@ -42,7 +43,7 @@ app = App(
         negative_iterable=(),  # no --empty-law beside each option that repeats
         show_default=_shown_default,
     ),
-    config=(question_from_file,),
+    config=(remember_words, question_from_file),
     suppress_keyboard_interrupt=False,  # `run` below says what an interrupt means here
 )
 
@@ -74,10 +75,11 @@ def run(call: Callable[[], object]) -> int:
     try:
         result = call()
         sys.stdout.flush()
+        say_old_names()
     except CycloptsError as error:
         return _complain(usage_error(error), 2)
     except ConfigError as error:
-        return _complain(error, 2)
+        return _complain(in_typed_words(str(error)), 2)
     except BrokenPipeError:  # `distillaw ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

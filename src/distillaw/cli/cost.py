@@ -1,6 +1,6 @@
 """`distillaw cost`: parameters, FLOP by part, memory, stored targets, time and money of a run."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from distillaw.accounting.architecture import Architecture, as_architecture
 from distillaw.accounting.config import read_architecture
@@ -46,12 +46,12 @@ def cost(
     answer = estimate(
         counted,
         student_tokens=count(tokens, name="--tokens"),
-        device=hardware(machine.hardware),
+        device=hardware(machine.device),
         teacher=count_teacher(teacher, student, counted),
         teacher_tokens=optional_count(teacher.teacher_tokens, name="--teacher-tokens") or 0.0,
         shares=read_shares(teacher),
-        students=teacher.students,
-        shared_logits=teacher.logits == "shared",
+        students=teacher.students_served,
+        shared_logits=teacher.logits != "own",
         precision=Precision.named(machine.precision) if machine.precision else None,
         sequences=machine.sequences,
         recompute=machine.recompute,
@@ -75,7 +75,7 @@ def count_student(options: ModelOptions, *, has_sized_teacher: bool = False) -> 
     way = _description(options, prefix="--")
     if way is None:
         raise ConfigError(
-            "describe the student in one way, got none: --params N, or --config config.json, "
+            "describe the student in one way, got none: --student N, or --config config.json, "
             "or --layers --width --ffn --heads (with --vocab --context)"
         )
     _refuse_unused(options, way, prefix="--", passed_on=has_sized_teacher)
@@ -94,6 +94,8 @@ def count_teacher(
     """The teacher, of its own kind, at the student's context; None where none is described."""
     model = options.model(student_options)
     way = _description(model, prefix="--teacher-")
+    if options.teacher is not None:
+        return _named_teacher(options.teacher, model, way, student)
     if way is None:
         own = (
             model.vocab,
@@ -107,13 +109,14 @@ def count_teacher(
         if (
             any(value is not None for value in own)
             or options.teacher_tokens
-            or options.students != 1
+            or options.students_served != 1
+            or options.logits
             or options.scenario
             or _has_deltas(options)
         ):
             raise ConfigError(
-                "teacher options without a teacher: add --teacher-params N, --teacher-config config.json, "
-                "or --teacher-layers --teacher-width --teacher-ffn --teacher-heads"
+                "teacher options without a teacher: add --teacher NAME, --teacher-params N, --teacher-config "
+                "config.json, or --teacher-layers --teacher-width --teacher-ffn --teacher-heads"
             )
         return None
     _refuse_unused(model, way, prefix="--teacher-")
@@ -124,6 +127,21 @@ def count_teacher(
         )
     arch = as_architecture(student.shape)
     return _counted(model, way, prefix="--teacher-", context=arch.context, vocab=arch.vocab)
+
+
+def _named_teacher(name: str, model: ModelOptions, way: str | None, student: CountedModel) -> CountedModel:
+    """A real model at the student's context; nothing else may describe it."""
+    from distillaw.accounting.families import model as named_model
+
+    own = [f.name for f in fields(model) if f.name != "convention" and getattr(model, f.name) is not None]
+    if way is not None or own:
+        raise ConfigError(
+            f"--teacher {name} is a whole model; leave --teacher-{own[0].replace('_', '-')} out, or describe the "
+            "teacher by numbers alone"
+        )
+    found = named_model(name)
+    arch = replace(found.architecture, context=as_architecture(student.shape).context)
+    return counted_model(arch, label=f"{found.name}, {found.shape_source.text}")
 
 
 def _description(options: ModelOptions, *, prefix: str) -> str | None:
@@ -138,8 +156,8 @@ def _description(options: ModelOptions, *, prefix: str) -> str | None:
     if len(ways) > 1:
         who = "teacher" if prefix == "--teacher-" else "student"
         raise ConfigError(
-            f"describe the {who} in one way, got {' and '.join(prefix + way for way in ways)}: "
-            f"{prefix}params N, or {prefix}config config.json, or a shape ({prefix}layers ...)"
+            f"describe the {who} in one way, got {' and '.join(_option(prefix, way) for way in ways)}: "
+            f"{_option(prefix, 'params')} N, or {prefix}config config.json, or a shape ({prefix}layers ...)"
         )
     return ways[0] if ways else None
 
@@ -154,7 +172,9 @@ def _counted(
         asked = {name: getattr(options, name) for name in FAMILY_DEFAULTS}
         family = FAMILY_DEFAULTS | {name: value for name, value in asked.items() if value is not None}
         return counted_family(
-            Params(count(options.params, name=f"{prefix}params"), ParamConvention(options.convention)),
+            Params(
+                count(options.params, name=_option(prefix, "params")), ParamConvention(options.convention)
+            ),
             family=FixedAspect(**family),
             context=context or PAPER_CONTEXT,
             vocab=own_vocab or vocab,
@@ -172,15 +192,24 @@ def _counted(
 
 def read_shares(teacher: TeacherOptions) -> CostShares:
     """Who pays for the teacher: a named scenario, explicit shares, or amortisation over students."""
-    ways = [bool(teacher.scenario), _has_deltas(teacher), teacher.students != 1]
+    ways = [bool(teacher.scenario), _has_deltas(teacher), teacher.students_served != 1]
     if sum(ways) > 1:
         raise ConfigError(
-            "say once who pays for the teacher: --scenario, or --delta-lgt/--delta-pre, or --students"
+            "say once who pays for the teacher: --scenario, or --delta-lgt/--delta-pre, or --students-served"
+        )
+    if teacher.delta_pre is not None and teacher.teacher_tokens is None:
+        raise ConfigError(
+            f"--delta-pre {teacher.delta_pre} is a share of training the teacher, which is not counted: give "
+            "--teacher-tokens 2T, or leave it out"
         )
     if teacher.scenario:
         return Scenario[teacher.scenario.upper().replace("-", "_")].value
-    if teacher.students != 1:
-        return amortised(teacher.students, logits=teacher.logits)
+    if teacher.students_served != 1:
+        return amortised(teacher.students_served, logits=teacher.logits or "shared")
+    if teacher.logits is not None:
+        raise ConfigError(
+            f"--logits {teacher.logits} does nothing for one student: give --students-served N, or leave it out"
+        )
     default = Scenario.PRETRAINING_INFERENCE.value
     return CostShares(
         default.delta_lgt if teacher.delta_lgt is None else teacher.delta_lgt,
@@ -237,7 +266,7 @@ def _refuse_unused(options: ModelOptions, way: str, *, prefix: str, passed_on: b
     if of_family and way != "params" and not passed_on:
         name = of_family[0].replace("_", "-")
         raise ConfigError(
-            f"{prefix}{name} belongs to --params and --teacher-params: a config or a shape says it itself"
+            f"{prefix}{name} belongs to --student and --teacher-params: a config or a shape says it itself"
         )
 
 
@@ -249,6 +278,11 @@ def _check_machine(machine: MachineOptions) -> None:
         if value < 1:
             what = "a micro-batch has" if name == "--sequences" else "serving needs"
             raise ConfigError(f"{name} {value}: {what} at least one sequence")
+
+
+def _option(prefix: str, way: str) -> str:
+    """The option of a way to describe a model: a student's size is --student."""
+    return "--student" if (prefix, way) == ("--", "params") else prefix + way
 
 
 def _has_deltas(teacher: TeacherOptions) -> bool:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.accounting.shapes import FFN_RATIO
 from distillaw.accounting.storage import DEFAULT_SCHEME
 from distillaw.cli.counts import Count
-from distillaw.cli.names import HardwareName
+from distillaw.cli.names import HardwareName, TeacherName
+from distillaw.cli.typed import formerly
 
 
 @Parameter(name="*")
@@ -17,7 +18,9 @@ from distillaw.cli.names import HardwareName
 class ModelOptions:
     """The student: by size, by config file, or by shape."""
 
-    params: Count | None = None
+    params: Annotated[Count | None, Parameter(name="--student", alias=("--params", "--student-params"))] = (
+        None
+    )
     """Size within the fixed-aspect family, e.g. 1.82B; non-embedding unless --convention says otherwise."""
     config: Path | None = None
     """A Hugging Face config.json, or the folder that holds it."""
@@ -40,9 +43,9 @@ class ModelOptions:
     tied: bool | None = None
     """Whether the head is the embedding matrix: a size is tied by default, a shape is not."""
     convention: Literal["non-embedding", "one-matrix", "all-weights"] = "non-embedding"
-    """What --params and --teacher-params count."""
+    """What --student and --teacher-params count."""
     aspect: float | None = None
-    """Width over layers of the family that --params means; 128 by default."""
+    """Width over layers of the family that --student means; 128 by default."""
     ffn_ratio: float | None = None
     """d_ff over d_model of that family; 8/3 by default."""
     group_size: float | None = None
@@ -54,8 +57,10 @@ class ModelOptions:
 class TeacherOptions:
     """The teacher, described like the student or not at all, and who pays for it."""
 
+    teacher: TeacherName | None = None
+    """Name of a real model (`distillaw teachers` lists them)."""
     teacher_params: Count | None = None
-    """Its size within a fixed-aspect family."""
+    """Or its size within a fixed-aspect family."""
     teacher_config: Path | None = None
     """Its Hugging Face config.json, or folder."""
     teacher_layers: Count | None = None
@@ -88,10 +93,10 @@ class TeacherOptions:
     """Share of the teacher's forward passes paid here, 0 to 1."""
     delta_pre: float | None = None
     """Share of the teacher's pretraining paid here, 0 to 1."""
-    students: int = 1
+    students_served: Annotated[int, formerly("--students")] = 1
     """Equal students that share this teacher."""
-    logits: Literal["own", "shared"] = "shared"
-    """With several students: one teacher pass for all, or each its own."""
+    logits: Literal["own", "shared"] | None = None
+    """With several students: one teacher pass for all (the default), or each its own."""
 
     def model(self, student: ModelOptions) -> ModelOptions:
         """The description of the teacher alone; it counts in the convention of the student."""
@@ -108,7 +113,7 @@ class TeacherOptions:
 class MachineOptions:
     """The machine, and how the run uses it."""
 
-    hardware: HardwareName = "h100-sxm"
+    device: Annotated[HardwareName, formerly("--hardware")] = "h100-sxm"
     """A preset; an unknown name lists them."""
     mfu: float | None = None
     """Model FLOP over peak, 0 to 1; the preset's by default."""

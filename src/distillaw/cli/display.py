@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from distillaw.cli.output import say
-from distillaw.cli.progress import LiveMeter, LogMeter, is_live, live_progress
+from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
 from distillaw.sweep.jobs import Job
 from distillaw.sweep.outcome import Display
@@ -22,15 +22,15 @@ class GrowingDisplay(Display, Protocol):
 
 
 @contextlib.contextmanager
-def make_display(total_tokens: float, *, quiet: bool) -> Iterator[GrowingDisplay]:
-    """The display for a study: live in a terminal, plain lines elsewhere."""
+def make_display(total_tokens: float, *, quiet: bool, left: Left | None = None) -> Iterator[GrowingDisplay]:
+    """The display for a study: live in a terminal, plain lines elsewhere; `left` knows the time, else the rate does."""
     if quiet:
         yield QuietDisplay()
     elif is_live():
         with live_progress() as progress:
-            yield LiveDisplay(progress, total_tokens)
+            yield LiveDisplay(progress, total_tokens, left)
     else:
-        yield LogDisplay(total_tokens)
+        yield LogDisplay(total_tokens, left)
 
 
 class QuietDisplay:
@@ -56,11 +56,11 @@ class QuietDisplay:
 
 
 class LiveDisplay:
-    """One bar for the study, one per running trunk, with tokens/s, loss and time left."""
+    """One bar for the study with tokens/s and the time left, one per running trunk with its loss."""
 
-    def __init__(self, progress: "Progress", total_tokens: float) -> None:
+    def __init__(self, progress: "Progress", total_tokens: float, left: Left | None = None) -> None:
         self._progress = progress
-        self._all = LiveMeter(progress, "study", total_tokens, "tokens")
+        self._all = LiveMeter(progress, "study", total_tokens, "tokens", left)
         self._tasks: dict[str, TaskID] = {}
 
     def started(self, job: Job, worker: int) -> None:
@@ -69,7 +69,7 @@ class LiveDisplay:
         if job.trunk.trunk_id in self._tasks:  # its worker died; another goes on from the checkpoint
             return
         self._tasks[job.trunk.trunk_id] = self._progress.add_task(
-            f"{job.trunk.purpose:7s} {name}", total=job.tokens, note=""
+            f"{job.trunk.purpose:7s} {name}", total=job.tokens, note="", left=""
         )
 
     def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
@@ -99,8 +99,8 @@ class LiveDisplay:
 class LogDisplay:
     """A line when a trunk ends and one every twenty seconds between."""
 
-    def __init__(self, total_tokens: float) -> None:
-        self._all = LogMeter("training", total_tokens, "tokens")
+    def __init__(self, total_tokens: float, left: Left | None = None) -> None:
+        self._all = LogMeter("training", total_tokens, "tokens", left)
 
     def started(self, job: Job, worker: int) -> None:
         """Nothing: the end says enough."""

@@ -130,7 +130,7 @@ def _use(found: Examination) -> Iterable[str]:
         return
     preset, mfu = found.machine.preset, min(share, 1.0)
     yield (
-        f"\ncosts and plans at this speed: cost --hardware {preset} --mfu {mfu:.2g}, plan --device {preset} "
+        f"\ncosts and plans at this speed: cost --device {preset} --mfu {mfu:.2g}, plan --device {preset} "
         f"--mfu {mfu:.2g}"
     )
     if share > 1:

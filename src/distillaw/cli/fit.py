@@ -96,8 +96,8 @@ def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> tuple
         return same_command(), "add the runs named above, then:"
     if out is None:
         return f"{same_command()} --out law.json", ""
-    question = "--student-params 300M"
-    question += "" if law == "capacity-gap" else " --student-tokens 6B"
+    question = "--student 300M"
+    question += "" if law == "capacity-gap" else " --tokens 6B"
     question += " --teacher-loss 2.5" if law.startswith("distillation") else ""
     question += " --params-convention total" if convention == "total" else ""
     return f"distillaw predict --law {shlex.quote(str(out))} {question}", ""

@@ -10,13 +10,13 @@ from cyclopts import Parameter
 from distillaw.cli.app import print_json
 from distillaw.cli.console import numbers_table, print_table
 from distillaw.cli.counts import Count, count, optional_count
-from distillaw.cli.names import LawNames
+from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, Opinion
+    from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
@@ -29,6 +29,7 @@ def gap(
     tokens_per_param: Count | None = None,
     teacher_tokens: Count | None = None,
     teacher_tokens_per_param: Count | None = None,
+    teacher: TeacherName | None = None,
     teacher_loss: Count | None = None,
     law: Annotated[LawNames | None, Parameter(consume_multiple=True)] = None,
     margin: float = 0.5,
@@ -43,7 +44,9 @@ def gap(
         tokens_per_param: the same per parameter, e.g. 80.
         teacher_tokens: tokens every teacher was trained on, e.g. 2T.
         teacher_tokens_per_param: the same per parameter of the teacher; by default 20, about compute-optimal.
-        teacher_loss: loss in nats/token of a teacher at hand, to see what it costs against the best one.
+        teacher: name of a real model at hand (`distillaw teachers` lists them), to see what it costs against the best
+            teacher; its loss is estimated unless --teacher-loss says it.
+        teacher_loss: loss in nats/token of a teacher at hand, for the same.
         law: laws to hear first: names from `distillaw laws`, or files of `distillaw fit --out`.
         margin: teachers whose student is within this many per cent of the best loss count as equally good.
         explain: derive why a stronger teacher can hurt, with this student's numbers.
@@ -62,6 +65,7 @@ def gap(
         teacher_tokens=per_param[0],
         teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
         teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
+        **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
         margin=margin / 100,
     )  # fmt: skip
     answer = capacity_gap(question, laws=law or ())
@@ -71,7 +75,28 @@ def gap(
     _print(answer, output)
     if explain:
         print(f"\n{_derivation(answer)}")
-    output.suggest(_next(answer, explained=explain))
+    given = {
+        "--teacher-tokens": teacher_tokens,
+        "--teacher-tokens-per-param": teacher_tokens_per_param,
+        "--teacher": teacher,
+        "--teacher-loss": teacher_loss,
+        "--margin": None if margin == 0.5 else f"{margin:g}",
+    }
+    words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    words += [word for name in law or () for word in ("--law", name)]
+    output.suggest(_next(answer, shlex.join(words), explained=explain))
+
+
+def _named(name: str, *, is_measured: bool) -> dict[str, object]:
+    """What the question holds of a real model."""
+    from distillaw.accounting.families import model
+    from distillaw.planning.api import named_teacher
+
+    found = model(name)
+    if is_measured:
+        return {"teacher_name": found.name}
+    known = named_teacher(name)
+    return {"teacher_name": found.name, "teacher_at_hand": (known.params, known.tokens)}
 
 
 def _one_of(
@@ -126,7 +151,8 @@ def _summary(answer: "GapAnswer") -> list[str]:
     if lead is None or lead.curve is None or lead.by_loss is None:
         return [
             "NO RECOMMENDATION: no law of losses that may be planned with was fitted within a factor 3 of this student "
-            "and its best teacher. The numbers below are guesses; run a small study of your own."
+            "and its best teacher. The numbers below are guesses; run a small study of your own.",
+            *_at_hand(answer.opinions[0], q, f", a guess of {answer.opinions[0].law}"),
         ]
     best = lead.curve.best
     span = (
@@ -143,12 +169,19 @@ def _summary(answer: "GapAnswer") -> list[str]:
         f"the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says {lead.law}.",
         f"Flat: {costs}. Within {100 * q.margin:g} %: {_flat(best.within_margin)}.",
     ]
-    if lead.given_cost is not None:
-        lines.append(
-            f"A teacher of loss {q.teacher_loss:.4g} costs {lead.given_cost:.4f} nats against the best one "
-            f"(loss {lead.by_loss.best.at:.4f})."
-        )
-    return lines
+    return lines + _at_hand(lead, q, "")
+
+
+def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
+    """What the teacher at hand costs against the best one."""
+    if opinion.given_cost is None or opinion.by_loss is None:
+        return []
+    loss = f"loss {opinion.given_loss:.4g}"
+    estimated = "" if q.teacher_loss is not None else ", what the law makes of its size and tokens alone"
+    who = f"A teacher of {loss}" if q.teacher_name is None else f"{q.teacher_name} ({loss}{estimated})"
+    return [
+        f"{who} costs {opinion.given_cost:.4f} nats against the best one (loss {opinion.by_loss.best.at:.4f}){of}."
+    ]
 
 
 def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
@@ -188,11 +221,12 @@ def _notes(answer: "GapAnswer") -> list[tuple[str, str]]:
     return [(law, note) for note, law in reversed(said.items())]
 
 
-def _next(answer: "GapAnswer", *, explained: bool) -> str:
+def _next(answer: "GapAnswer", options: str, *, explained: bool) -> str:
+    """The same question explained, then a plan of the best teacher; `options`: what else was typed."""
     q, best = answer.question, answer.lead
     student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
     if not explained:
-        return f"distillaw gap {student} --explain"
+        return " ".join(f"distillaw gap {student} {options} --explain".split())
     if best is None or best.best_params is None:
         return "distillaw study --help"
     tokens = format_count(q.tokens_of(best.best_params))

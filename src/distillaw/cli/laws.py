@@ -8,6 +8,7 @@ from cyclopts import App
 from distillaw.cli.app import print_json
 from distillaw.cli.names import LawName
 from distillaw.cli.output import Output
+from distillaw.laws.base import COORDINATES
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.quantities import format_count
 
@@ -63,15 +64,15 @@ def show(name: LawName, *, output: Output = Output()) -> None:
         for symbol, value in _derived(law).get(part, {}).items():
             print(f"    {symbol:<13}{value:>20.4g}   ({_DERIVED[symbol]})")
         for coordinate, (low, high) in _ranges(law).get(part, {}).items():
-            print(f"    valid for {coordinate} {low:.4g} to {high:.4g}")
+            print(f"    valid for {COORDINATES.get(coordinate, coordinate)} {low:.4g} to {high:.4g}")
     for error in record.errors:
         around = f" around the span of this set with {', '.join(error.span)}" if error.span else ""
         print(f"\n  error of {error.part} predictions: {100 * error.relative:.3g} %{around}; {error.source}")
     box = _ranges(law).get("supervised", {})
     params = _typical(box.get("params"), 1e9)
-    tokens = "" if law.capacity_gap else f" --student-tokens {_typical(box.get('tokens'), 30e9)}"
+    tokens = "" if law.capacity_gap else f" --tokens {_typical(box.get('tokens'), 30e9)}"
     convention = " --params-convention total" if record.params_convention.startswith("total") else ""
-    output.suggest(f"distillaw predict --law {name} --student-params {params}{tokens}{convention}")
+    output.suggest(f"distillaw predict --law {name} --student {params}{tokens}{convention}")
 
 
 def _typical(range_: tuple[float, float] | None, usual: float) -> str:

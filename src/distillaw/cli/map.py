@@ -13,7 +13,7 @@ from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import LawNames
 from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
-from distillaw.quantities import did_you_mean, parse_count
+from distillaw.quantities import did_you_mean, format_count, format_flop, parse_count
 
 if TYPE_CHECKING:
     from distillaw.planning.map_laws import Laws
@@ -72,7 +72,8 @@ def draw_map(
         max_teacher_tokens: the most tokens a teacher may be trained on; by default 1e17, as in the paper.
         vocab: vocabulary, for counting FLOP; 32768 by default.
         context: training context in tokens, for counting FLOP; 4096 by default.
-        size: rows x columns, e.g. 200x200; by default 25x25 as text, 200x200 with --out.
+        size: rows x columns, e.g. 200x200, or one number for both, and for the one axis of allocation and
+            teacher-size; by default 25x25 as text, 200x200 with --out.
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
     """
     from distillaw.cli.map_view import text_map
@@ -86,6 +87,10 @@ def draw_map(
     }  # fmt: skip
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
+    if size is not None and "x" in size.lower() and kind in ("allocation", "teacher-size"):
+        raise ConfigError(
+            f"--size {size}: a map of kind {kind} has one axis; give one number, e.g. --size 25"
+        )
     check_place("--out", out, is_folder=True)
     laws = laws_for_map(law or ())
     with output.working("mapping"):
@@ -97,7 +102,7 @@ def draw_map(
         cells = {} if out is not None else {"cells": _cells(found)}
         print_json({**found.to_json(), "files": [str(path) for path in files], **cells})
         return
-    print(text_map(found))
+    print(text_map(found, whole=size is not None))
     for path in files:
         print(f"wrote {path}")
     again = [word for name in law or () for word in ("--law", name)]
@@ -109,6 +114,7 @@ def draw_map(
 
 def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.map_kinds import gain_map
+    from distillaw.planning.situation import check_trained
 
     text = asked.get("teacher_loss")
     loss = None if text is None else _plausible(parse_count(text, name="--teacher-loss"), "--teacher-loss")
@@ -123,39 +129,61 @@ def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMa
             _plausible(parse_count(sizes[0], name="--teacher-params"), "--teacher-params"),
             _plausible(parse_count(sizes[1], name="--teacher-tokens"), "--teacher-tokens"),
         )
-    return gain_map(
-        laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
-        student_tokens=_span(asked.get("tokens", _TOKENS), "--tokens", size[1]), teacher=teacher,
-        teacher_loss=loss,
-    )  # fmt: skip
+    students = _span(asked.get("student", _STUDENTS), "--student", size[0])
+    tokens = _span(asked.get("tokens", _TOKENS), "--tokens", size[1])
+    check_trained(students[0], tokens[-1])
+    if teacher is not None:
+        check_trained(*teacher, who="teacher")
+    return gain_map(laws, student_params=students, student_tokens=tokens, teacher=teacher, teacher_loss=loss)
 
 
 def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.map_kinds import teacher_map
 
+    students = _span(asked.get("student", _STUDENTS), "--student", size[0])
     return teacher_map(
-        laws, student_params=_span(asked.get("student", _STUDENTS), "--student", size[0]),
-        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), terms=_terms(asked),
-    )  # fmt: skip
+        laws, student_params=students, compute=_compute(asked, students[0], size[1]), terms=_terms(asked)
+    )
 
 
 def _allocation(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.map_kinds import allocation_map
 
+    student = _one(asked, "student", "the student whose compute is divided", "1B")
     return allocation_map(
-        laws, student_params=_one(asked, "student", "the student whose compute is divided", "1B"),
-        compute=_span(asked.get("compute", _COMPUTE), "--compute", size[1]), terms=_terms(asked),
-    )  # fmt: skip
+        laws, student_params=student, compute=_compute(asked, student, size[1]), terms=_terms(asked)
+    )
+
+
+def _compute(asked: dict[str, str], params: float, count: int) -> np.ndarray:
+    """Budgets, the largest of which trains the (smallest) student at all: C = 6 N D."""
+    from distillaw.planning.situation import SMALLEST_RATIO, check_trained
+
+    values = _span(asked.get("compute", _COMPUTE), "--compute", count)
+    check_trained(params, SMALLEST_RATIO * params)
+    if values[-1] < 6 * params * SMALLEST_RATIO * params:
+        raise ConfigError(
+            f"--compute: {format_flop(values[-1])} gives a {format_count(params)} student less than {SMALLEST_RATIO} "
+            "tokens per parameter, where nothing is learnt that a law describes; ask for more"
+        )
+    return values
 
 
 def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
     from distillaw.planning.map_kinds import teacher_size_map
+    from distillaw.planning.situation import check_trained
 
     tokens, ratio = asked.get("teacher_tokens"), asked.get("teacher_tokens_per_param")
+    student = _one(asked, "student", "the student that learns", "1B")
+    student_tokens = _one(asked, "tokens", "its tokens", "20B")
+    teachers = _span(asked.get("teacher_params", _TEACHERS), "--teacher-params", size[1])
+    check_trained(student, student_tokens)
+    for teacher in teachers[[0, -1]] if tokens is None else teachers[:1]:
+        check_trained(
+            teacher, _ratio(ratio or "20") * teacher if tokens is None else parse_count(tokens), who="teacher"
+        )
     return teacher_size_map(
-        laws, student_params=_one(asked, "student", "the student that learns", "1B"),
-        student_tokens=_one(asked, "tokens", "its tokens", "20B"),
-        teacher_params=_span(asked.get("teacher_params", _TEACHERS), "--teacher-params", size[1]),
+        laws, student_params=student, student_tokens=student_tokens, teacher_params=teachers,
         teacher_tokens=None
         if tokens is None
         else _plausible(parse_count(tokens, name="--teacher-tokens"), "--teacher-tokens"),

@@ -7,7 +7,9 @@ import numpy as np
 from distillaw.planning.maps import Axis, GridMap
 from distillaw.quantities import format_count
 
-_ROWS, _COLUMNS = 9, 8
+_ROWS, _COLUMNS, _LINES = 9, 8, 13
+_WIDEST = 25
+"""Cells along an axis that are printed where a size was asked for."""
 Show = Callable[[float], str]
 
 
@@ -45,33 +47,40 @@ _LISTS: dict[str, tuple[tuple[str, Show], ...]] = {
 }  # fmt: skip
 
 
-def text_map(found: GridMap) -> str:
+def text_map(found: GridMap, *, whole: bool = False) -> str:
     """The map as text.
 
     Args:
         found: any kind.
+        whole: print every cell, up to 25 along an axis, instead of a dozen.
     """
     laws = found.meta["laws"]
     assert isinstance(laws, list)
     lines = [found.title, f"laws: {', '.join(laws)}"]
     if "scenario" in found.meta:
         lines.append(f"scenario: {found.meta['scenario']}")
-    body = _list(found) if found.y is None else _tables(found)
-    notes = ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
+    body = _list(found, whole) if found.y is None else _tables(found, whole)
+    notes = (
+        []
+        if not whole or max(found.shape) <= _WIDEST
+        else [f"{_WIDEST} cells along an axis are shown; --json has all"]
+    )
+    notes += ["* outside the range in which the laws were fitted"] if not found.inside_range.all() else []
     if "flat" in found.meta:
         notes.append(_flat(found))
     return "\n".join([*lines, "", *body, "", *notes])
 
 
-def _tables(found: GridMap) -> list[str]:
+def _tables(found: GridMap, whole: bool) -> list[str]:
     assert found.y is not None
-    rows, columns = _some(found.shape[0], _ROWS)[::-1], _some(found.shape[1], _COLUMNS)
+    most = (_WIDEST, _WIDEST) if whole else (_ROWS, _COLUMNS)
+    rows, columns = (_some(count, limit) for count, limit in zip(found.shape, most, strict=True))
     lines: list[str] = []
     for name, show in _TABLES[found.kind]:
         layer = found.layers[name]
         head = ["", *(_coordinate(found.x, j) for j in columns)]
         table = [head]
-        for i in rows:
+        for i in rows[::-1]:
             cells = [_cell(layer.values[i, j], bool(found.inside_range[i, j]), show) for j in columns]
             table.append([_count(found.y.values[i]), *cells])
         lines += [
@@ -82,10 +91,10 @@ def _tables(found: GridMap) -> list[str]:
     return lines[:-1]
 
 
-def _list(found: GridMap) -> list[str]:
+def _list(found: GridMap, whole: bool) -> list[str]:
     shown = _LISTS[found.kind]
     table = [[found.x.label, *(found.layers[name].label for name, _ in shown)]]
-    for j in _some(found.shape[0], 13):
+    for j in _some(found.shape[0], _WIDEST if whole else _LINES):
         inside = bool(found.inside_range[j])
         cells = [_cell(found[name][j], True, show) for name, show in shown]
         table.append([_coordinate(found.x, j) + ("" if inside else "*"), *cells])

@@ -15,6 +15,7 @@ from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
 from distillaw.cli.output import Output, check_place, command_of
+from distillaw.cli.typed import STUDENT, formerly
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
 
@@ -30,8 +31,8 @@ SHOWN = 12
 def next_runs(
     source: Place,
     *,
-    student_params: Count | None = None,
-    student_tokens: Count | None = None,
+    student_params: Annotated[Count | None, STUDENT] = None,
+    student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None,
     teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     margin: float | None = None,
     out: Path | None = None,
@@ -40,8 +41,8 @@ def next_runs(
     teacher_params: Count | None = None,
     against: str | None = None,
     budget: Count | None = None,
-    dollars: float | None = None,
-    hardware: HardwareName | None = None,
+    money: Annotated[float | None, formerly("--dollars")] = None,
+    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     price: float | None = None,
     candidates: Path | None = None,
     guess: LawName | None = None,
@@ -74,9 +75,9 @@ def next_runs(
         teacher_loss: (prediction) of its teacher, nats/token; leave out for a student trained alone.
         teacher_params: (prediction) of its teacher, to price the teacher's forward pass in runs with it.
         against: (prediction) another allocation, PARAMS,TOKENS[,TEACHER_LOSS]: what shrinks is then the difference.
-        budget: FLOP to spend, e.g. 1e21; or --dollars with --hardware.
-        dollars: money to spend instead.
-        hardware: device of the price and of the hours shown, e.g. h100-sxm.
+        budget: FLOP to spend, e.g. 1e21; or --money with --device.
+        money: US dollars to spend instead.
+        device: preset of the price and of the hours shown, e.g. h100-sxm.
         price: US dollars per device-hour, instead of the preset's.
         candidates: (prediction) table of the runs that could be made (params, tokens, teacher_loss, teacher_params,
             cost); by default sizes and tokens in factors of two from the smallest run to the student in question.
@@ -87,7 +88,7 @@ def next_runs(
         group: column that names the independent run of each row.
         where: learn from the rows with COLUMN=VALUE only (repeatable), as in `distillaw fit`.
         unit: of the losses.
-        params_convention: what the params column and --student-params count.
+        params_convention: what the params column and --student count.
         bootstrap: (prediction) replicates of the fit.
         level: (prediction) coverage of the interval.
     """
@@ -107,7 +108,7 @@ def next_runs(
         if setup is not None:
             from distillaw.cli.next_verdict import next_for_verdict
 
-            flops = _budget(budget, dollars, _device(hardware), price)
+            flops = _budget(budget, money, _device(device), price)
             next_for_verdict(source, setup, budget=flops, out=out, output=output)
             return
     for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
@@ -117,11 +118,11 @@ def next_runs(
     from distillaw.fitting.next_runs import next_runs as propose_runs
     from distillaw.runs.table import read_table
 
-    device = _device(hardware)
+    preset = _device(device)
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
     with output.working("fitting and designing"):
         design = propose_runs(
-            source, target=target, against=_against(against, target), budget=_budget(budget, dollars, device, price),
+            source, target=target, against=_against(against, target), budget=_budget(budget, money, preset, price),
             candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
             where=parse_where(where), bootstrap=bootstrap, level=level, **read,
         )  # fmt: skip
@@ -130,7 +131,7 @@ def next_runs(
             {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
         )
         return
-    _print(design, target, against, device, price)
+    _print(design, target, against, preset, price)
     output.suggest(*_next(source, law, taught="teacher_loss" in target))
 
 
@@ -194,9 +195,9 @@ def _target(
         known = read_study(Path(source)).target
         params, tokens = (None, None) if known is None else (str(known[0]), str(known[1]))
     if params is None or tokens is None:
-        raise ConfigError("name the student in question: --student-params 7B --student-tokens 1T")
-    target = {"params": parse_count(params, name="--student-params"),
-              "tokens": parse_count(tokens, name="--student-tokens")}  # fmt: skip
+        raise ConfigError("name the student in question: --student 7B --tokens 1T")
+    target = {"params": parse_count(params, name="--student"),
+              "tokens": parse_count(tokens, name="--tokens")}  # fmt: skip
     if teacher_loss is not None:
         target["teacher_loss"] = parse_count(teacher_loss, name="--teacher-loss")
     if teacher_params is not None:
@@ -226,24 +227,26 @@ def _device(name: str | None) -> "Hardware | None":
     return None if name is None else hardware(name)
 
 
-def _budget(text: str | None, dollars: float | None, device: "Hardware | None", price: float | None) -> float:
+def _budget(text: str | None, money: float | None, device: "Hardware | None", price: float | None) -> float:
     """FLOP to spend."""
-    if (text is None) == (dollars is None):
-        raise ConfigError(
-            "give either --budget FLOP, e.g. --budget 1e21, or --dollars X with --hardware NAME"
-        )
+    if price is not None and device is None:
+        raise ConfigError(f"--price {price:g} does nothing without --device NAME, e.g. h100-sxm: name it too")
+    if price is not None and not 0 < price < float("inf"):
+        raise ConfigError(f"--price {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5")
+    if (text is None) == (money is None):
+        raise ConfigError("give either --budget FLOP, e.g. --budget 1e21, or --money X with --device NAME")
     if text is not None:
         return parse_count(text, name="--budget")
     from distillaw.accounting.hardware import estimate_cost
 
     if device is None:
         raise ConfigError(
-            "--dollars needs --hardware NAME, e.g. h100-sxm: its speed and price turn money into FLOP"
+            "--money needs --device NAME, e.g. h100-sxm: its speed and price turn money into FLOP"
         )
     per_flop = estimate_cost(1.0, device, price_per_hour=price).price
     if not per_flop:
         raise ConfigError(f"{device.name} has no price per hour; give one with --price")
-    return parse_count(dollars or 0.0, name="--dollars") / per_flop
+    return parse_count(money or 0.0, name="--money") / per_flop
 
 
 def _print(

@@ -73,12 +73,10 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
     """
     spec, record, vocab = _opened(source)
     target_params = asked.params or (spec.target.params if spec.target else None)
-    target_tokens = parse_count(asked.tokens, name="--student-tokens") if asked.tokens else (
+    target_tokens = parse_count(asked.tokens, name="--tokens") if asked.tokens else (
         spec.target.tokens if spec.target else None)  # fmt: skip
     if target_params is None or target_tokens is None:
-        raise ConfigError(
-            f"{source} names no target: give --student-params 1M --student-tokens 20M, or a [target] table"
-        )
+        raise ConfigError(f"{source} names no target: give --student 1M --tokens 20M, or a [target] table")
     target = _size(spec, target_params, vocab)
     students = [] if record is None else [run for run in record.students if run.purpose == "grid"]
     found, names, untrained = _teachers(spec, record, students, asked.losses, vocab)

@@ -26,10 +26,10 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
         ConfigError: no target, no teacher.
     """
     if asked.params is None or asked.tokens is None:
-        raise ConfigError("name the student in question: --student-params 7B --student-tokens 1T")
+        raise ConfigError("name the student in question: --student 7B --tokens 1T")
     params, tokens = (
-        parse_count(asked.params, name="--student-params"),
-        parse_count(asked.tokens, name="--student-tokens"),
+        parse_count(asked.params, name="--student"),
+        parse_count(asked.tokens, name="--tokens"),
     )
     taught = np.isfinite(rows.teacher_loss)
     pairs = zip(rows.teacher_loss[taught], np.nan_to_num(rows.teacher_params[taught]), strict=True)

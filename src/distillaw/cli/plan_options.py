@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, LawNames, Place, TeacherNames
+from distillaw.cli.typed import formerly
 
 Several = Parameter(consume_multiple=True)
 
@@ -23,10 +24,10 @@ class BudgetOptions:
     """FLOP, e.g. 1e21; the same bill for every strategy."""
     device_hours: float | None = None
     """Hours of one --device."""
-    money: float | None = None
+    money: Annotated[float | None, formerly("--dollars")] = None
     """US dollars at --price, or the price of --device."""
-    device: HardwareName = "h100-sxm"
-    """Hardware preset that turns hours and money into FLOP."""
+    device: Annotated[HardwareName | None, formerly("--hardware")] = None
+    """Hardware preset that turns hours and money into FLOP; h100-sxm by default."""
     mfu: float | None = None
     """Utilisation assumed; the preset's by default."""
     price: float | None = None
@@ -50,8 +51,8 @@ class ServingOptions:
     """Seconds per generated token; needs --serve-bandwidth."""
     serve_bandwidth: Count | None = None
     """Bytes per second that the serving device reads."""
-    weight_bytes: float = 2.0
-    """Bytes per weight when served: 2 for 16 bits, 0.5 for 4."""
+    weight_bytes: float | None = None
+    """Bytes per weight when served: 2 for 16 bits (the default), 0.5 for 4."""
 
 
 @Parameter(name="*")
@@ -71,8 +72,8 @@ class CandidateOptions:
     """The teachers of --teacher-params do not exist yet; their training is in the bill."""
     only_existing: bool = False
     """Do not consider training a teacher of the best size."""
-    scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] = "inference"
-    """Which of the teacher's costs this student pays."""
+    scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] | None = None
+    """Which of the teacher's costs this student pays; inference by default."""
     delta_lgt: float | None = None
     """Share of the teacher's forward passes paid here, 0 to 1, instead of the scenario's."""
     delta_pre: float | None = None

@@ -14,6 +14,8 @@ from distillaw.cli.plan_options import (
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
+_DEVICE = "h100-sxm"
+
 if TYPE_CHECKING:
     from distillaw.planning.budget import ServingLimit
     from distillaw.planning.decision import Verdict
@@ -39,7 +41,9 @@ def ask(
     from distillaw.planning.situation import SCENARIOS
 
     check_scouting(scouting)
-    hardware(budget.device)  # a name that is not known is refused also where nothing is asked of it
+    device = budget.device or _DEVICE
+    hardware(device)  # a slip in a name is said before anything is read
+    _refuse_idle(budget, serving, candidates)
     record = read_study(laws.study) if laws.study is not None else None
     params: str | float | None = student
     tokens: str | float | None = budget.tokens
@@ -59,7 +63,8 @@ def ask(
             "--only-existing leaves no teacher: none was named. Give --teacher NAME, --teacher-params with "
             "--teacher-tokens or --teacher-loss, or --study"
         )
-    scenario = SCENARIOS[candidates.scenario]
+    who_pays = candidates.scenario or "inference"
+    scenario = SCENARIOS[who_pays]
     shares = None
     if candidates.delta_lgt is not None or candidates.delta_pre is not None:
         shares = (scenario.delta_lgt if candidates.delta_lgt is None else candidates.delta_lgt,
@@ -72,10 +77,10 @@ def ask(
         vocab = measured.vocab
     verdict = plan(
         params, student_tokens=tokens, compute=budget.compute, device_hours=budget.device_hours, money=budget.money,
-        device=budget.device, mfu=budget.mfu, price_per_hour=budget.price, unique_tokens=budget.unique_tokens,
+        device=device, mfu=budget.mfu, price_per_hour=budget.price, unique_tokens=budget.unique_tokens,
         inference_tokens=budget.inference_tokens, max_params=limit, study=record, shares=shares,
         teachers=(*listed, *measured.teachers), law=laws.law, published=not laws.no_published,
-        scenario=candidates.scenario,
+        scenario=who_pays,
         logits=candidates.logits, students_served=candidates.students_served, level=laws.level, vocab=vocab,
         may_train_teacher=not candidates.only_existing, context=context,
     )  # fmt: skip
@@ -85,6 +90,36 @@ def ask(
 def _unread(record: "StudyRecord | None") -> str:
     """Why the study does not name its student, where something of it could not be read."""
     return "" if record is None or record.info or not record.problems else f"{record.problems[0]}. Else "
+
+
+def _refuse_idle(budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions) -> None:
+    """Options that cannot act beside the others; lest someone believes that they did something.
+
+    Raises:
+        ConfigError: names the option, what it needs, and what to do.
+    """
+    is_bought = budget.device_hours is not None or budget.money is not None
+    deltas = (candidates.delta_lgt, candidates.delta_pre)
+    idle = (
+        (budget.device is not None and not is_bought, f"--device {budget.device}", _BUYS),
+        (budget.mfu is not None and not is_bought, f"--mfu {budget.mfu}", _BUYS),
+        (budget.price is not None and budget.money is None, f"--price {budget.price}", "it prices --money 2000"),
+        (serving.serve_bandwidth is not None and serving.serve_latency is None,
+         f"--serve-bandwidth {serving.serve_bandwidth}", "it belongs to --serve-latency 0.02"),
+        (serving.weight_bytes is not None and serving.serve_memory is None and serving.serve_latency is None,
+         f"--weight-bytes {serving.weight_bytes}",
+         "it belongs to --serve-memory 8e9, or --serve-latency with --serve-bandwidth"),
+        (candidates.scenario is not None and None not in deltas, f"--scenario {candidates.scenario}",
+         "--delta-lgt and --delta-pre say all that it would"),
+        (candidates.train_teacher and not (candidates.teacher_params and candidates.teacher_tokens), "--train-teacher",
+         "it is about the teachers of --teacher-params and --teacher-tokens: give both"),
+    )  # fmt: skip
+    for is_idle, option, why in idle:
+        if is_idle:
+            raise ConfigError(f"{option} does nothing here: {why}; leave it out, or give what it needs")
+
+
+_BUYS = "it turns --device-hours 500 or --money 2000 into FLOP, and --tokens and --compute need none of that"
 
 
 def _check_question(
@@ -98,7 +133,7 @@ def _check_question(
     from distillaw.planning.situation import Situation
 
     flop, _ = compute_of(
-        budget.compute, budget.device_hours, budget.money, budget.device, budget.mfu, budget.price
+        budget.compute, budget.device_hours, budget.money, budget.device or _DEVICE, budget.mfu, budget.price
     )
     Situation(
         student_params=None if params is None else parse_count(params, name="student"), compute=flop,
@@ -116,28 +151,14 @@ def _limit(serving: ServingOptions, vocab: int | None, context: int | None) -> "
         limits.append(
             ServingLimit(params=parse_count(serving.max_student, name="--max-student"), text="as given")
         )
-    if serving.serve_memory is None and serving.serve_latency is None:
-        _refuse_unused(serving)
-    else:
+    if serving.serve_memory is not None or serving.serve_latency is not None:
         limits.append(largest_served(
             memory_bytes=_read(serving.serve_memory, "--serve-memory"), latency=serving.serve_latency,
-            bandwidth=_read(serving.serve_bandwidth, "--serve-bandwidth"), weight_bytes=serving.weight_bytes,
+            bandwidth=_read(serving.serve_bandwidth, "--serve-bandwidth"),
+            weight_bytes=2.0 if serving.weight_bytes is None else serving.weight_bytes,
             context=context or 4096, vocab=vocab or 32768,
         ))  # fmt: skip
     return min(limits, key=lambda limit: limit.params, default=None)
-
-
-def _refuse_unused(serving: ServingOptions) -> None:
-    """Options of a limit that was not asked for; lest someone believes that they did something."""
-    if serving.serve_bandwidth is not None:
-        raise ConfigError(
-            f"--serve-bandwidth {serving.serve_bandwidth} does nothing by itself: give --serve-latency with it"
-        )
-    if serving.weight_bytes != ServingOptions().weight_bytes:
-        raise ConfigError(
-            f"--weight-bytes {serving.weight_bytes:g} does nothing by itself: give --serve-memory, or --serve-latency "
-            "with --serve-bandwidth"
-        )
 
 
 def _read(text: str | None, name: str) -> float | None:
@@ -167,10 +188,6 @@ def _listed(asked: CandidateOptions) -> "tuple[Teacher, ...]":
     given = {"--teacher-loss": losses, "--teacher-params": params, "--teacher-tokens": tokens}
     lengths = {len(values) for values in given.values() if values}
     if not lengths:
-        if asked.train_teacher:
-            raise ConfigError(
-                "--train-teacher is about the teachers of --teacher-params and --teacher-tokens: give both"
-            )
         return ()
     if len(lengths) > 1:
         counts = ", ".join(f"{name}: {len(values)}" for name, values in given.items() if values)

@@ -26,11 +26,25 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
                 ("Run next", verdict.next_runs)]  # fmt: skip
     if verdict.teachers is not None:
         console.print(f"\n{verdict.teachers.sentence}", markup=False)
+    for line in _consequences(verdict):
+        console.print(line, markup=False)
     if with_explanation:
         from distillaw.planning.explain import explanation
 
         sections.insert(0, ("How it comes about", explanation(verdict)))
     print_sections(console, sections)
+
+
+def _consequences(verdict: "Verdict") -> list[str]:
+    """From how many tokens on a teacher is not needed, where no line above says it; what a wrong answer costs."""
+    from distillaw.planning.wording import caught_up, interval
+
+    if not verdict.headline.is_decisive:
+        return []
+    lines, band = [], verdict.crossover
+    if band is not None and band.median is not None and verdict.verdict != "distil":
+        lines.append(f"Catching up: at {caught_up(band, verdict.level)}.")
+    return [*lines, f"If this answer is wrong it costs {interval(verdict.regret_if_wrong)} nats/token."]
 
 
 def _name(row: "Strategy") -> str:

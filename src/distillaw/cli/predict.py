@@ -2,12 +2,14 @@
 
 import shlex
 import textwrap
-from typing import Literal
+from typing import Annotated, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count
-from distillaw.cli.names import LawName
+from distillaw.cli.names import LawName, TeacherName
 from distillaw.cli.output import Output
+from distillaw.cli.typed import formerly, in_typed_words
+from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law, predict_student
 from distillaw.quantities import format_count, parse_count
 
@@ -15,9 +17,10 @@ from distillaw.quantities import format_count, parse_count
 def predict(
     *,
     law: LawName,
-    student_params: Count,
-    student_tokens: Count | None = None,
+    student: Annotated[Count, formerly("--student-params")],
+    tokens: Annotated[Count | None, formerly("--student-tokens")] = None,
     unique_tokens: Count | None = None,
+    teacher: TeacherName | None = None,
     teacher_loss: Count | None = None,
     teacher_params: Count | None = None,
     teacher_tokens: Count | None = None,
@@ -30,9 +33,11 @@ def predict(
 
     Args:
         law: a name from `distillaw laws`, or the JSON file that `distillaw fit --out` wrote.
-        student_params: parameters of the student, e.g. 300M; non-embedding unless --params-convention says otherwise.
-        student_tokens: tokens it is trained on, e.g. 6B; repeats included.
+        student: parameters of the student, e.g. 300M; non-embedding unless --params-convention says otherwise.
+        tokens: tokens it is trained on, e.g. 6B; repeats included.
         unique_tokens: distinct tokens among them, where the data are repeated and the law corrects for it.
+        teacher: name of a real model (`distillaw teachers` lists them), whose loss the law estimates from its size and
+            tokens; or the next, or the two after it.
         teacher_loss: the teacher's loss in nats per token; or give its size and tokens.
         teacher_params: parameters of the teacher, counted like the student's.
         teacher_tokens: tokens the teacher was trained on.
@@ -40,25 +45,47 @@ def predict(
         level: coverage of the interval.
         params_convention: what the counts given here hold; must be that of the law.
     """
+    of_teacher = {
+        "teacher_loss": _number(teacher_loss, "--teacher-loss"),
+        "teacher_params": optional_count(teacher_params, name="--teacher-params"),
+        "teacher_tokens": optional_count(teacher_tokens, name="--teacher-tokens"),
+    }
     answer = predict_student(
         law,
         load_law(law),
-        student_params=count(student_params, name="--student-params"),
-        student_tokens=optional_count(student_tokens, name="--student-tokens"),
+        student_params=count(student, name="--student"),
+        student_tokens=optional_count(tokens, name="--tokens"),
         unique_tokens=optional_count(unique_tokens, name="--unique-tokens"),
-        teacher_loss=_number(teacher_loss, "--teacher-loss"),
-        teacher_params=optional_count(teacher_params, name="--teacher-params"),
-        teacher_tokens=optional_count(teacher_tokens, name="--teacher-tokens"),
+        **(of_teacher if teacher is None else _named(teacher, of_teacher)),
         supervised_loss=_number(supervised_loss, "--supervised-loss"),
         level=level,
         params_convention=params_convention,
     )
+    if teacher is not None:
+        answer["warnings"].append(
+            f"the loss of {teacher} ({answer['teacher_loss']:.3f}) is what the law makes of its size and tokens alone: "
+            "measure it on your text, distillaw scout"
+        )
+    answer["warnings"] = [in_typed_words(each) for each in answer["warnings"]]
     if output.json:
         print_json(answer)
         return
     _warn(law, answer["warnings"], output)
     _print(answer)
     output.suggest(f"distillaw laws show {shlex.quote(law)}")
+
+
+def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]:
+    """Size and tokens of a real model; what else says of the teacher would contradict them."""
+    from distillaw.planning.api import named_teacher
+
+    for argument, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"--teacher {name} says its size and tokens; leave {argument} out, or --teacher"
+            )
+    found = named_teacher(name)
+    return {"teacher_params": found.params, "teacher_tokens": found.tokens}
 
 
 def _number(text: str | None, name: str) -> float | None:

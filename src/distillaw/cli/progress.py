@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from distillaw.cli.output import say
 from distillaw.quantities import format_count, format_seconds
@@ -17,6 +17,10 @@ from distillaw.runs.pace import LOG_SECONDS, Pace, Telling
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+Left: TypeAlias = Callable[[], float | None]
+"""Seconds left, by who knows better than the rate so far."""
 
 
 class Meter(Protocol):
@@ -112,13 +116,21 @@ def is_live() -> bool:
 
 def live_progress() -> "Progress":
     """Bars that vanish at the end, with a share, a note and the time left."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     from distillaw.cli.console import error_console
 
+    class LeftColumn(TimeRemainingColumn):
+        """The task's own word for the time left, where it has one."""
+
+        def render(self, task: "Task") -> "Text":
+            own = task.fields.get("left")
+            return super().render(task) if own is None else Text(own, style="progress.remaining")
+
     return Progress(
         TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
-        TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False), LeftColumn(compact=True),
         console=error_console(), transient=True, speed_estimate_period=60,
     )  # fmt: skip
 
@@ -139,10 +151,12 @@ class QuietMeter:
 class LiveMeter:
     """One bar with rate and time left."""
 
-    def __init__(self, progress: "Progress", what: str, total: float, unit: str) -> None:
-        self._progress, self._unit, self._total = progress, unit, total
-        self._task = progress.add_task(what, total=total, note="")
-        self._pace = Pace()
+    def __init__(
+        self, progress: "Progress", what: str, total: float, unit: str, left: Left | None = None
+    ) -> None:
+        self._progress, self._unit, self._total, self._left = progress, unit, total, left
+        self._task = progress.add_task(what, total=total, note="", left=None if left is None else "")
+        self._pace, self._asked = Pace(), 0.0
 
     def advance(self, amount: float) -> None:
         """The bar grows."""
@@ -150,6 +164,11 @@ class LiveMeter:
         rate = self._pace.rate
         note = f"{format_count(rate)} {self._unit}/s" if rate else ""
         self._progress.update(self._task, advance=amount, note=note)
+        if self._left is not None and time.monotonic() - self._asked > LOG_SECONDS / 4:
+            seconds, self._asked = self._left(), time.monotonic()
+            self._progress.update(
+                self._task, left="" if seconds is None else f"{format_seconds(seconds)} left"
+            )
 
     def expect(self, amount: float) -> None:
         """The bar shrinks."""
@@ -164,8 +183,8 @@ class LiveMeter:
 class LogMeter:
     """A line now and then."""
 
-    def __init__(self, what: str, total: float, unit: str) -> None:
-        self._telling = Telling(what, total, unit, self.note)
+    def __init__(self, what: str, total: float, unit: str, left: Left | None = None) -> None:
+        self._telling = Telling(what, total, unit, self.note, left)
 
     def advance(self, amount: float) -> None:
         """A line every twenty seconds."""

@@ -4,12 +4,13 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.typed import STUDENT
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
@@ -24,7 +25,7 @@ def prune(
     teacher: Place,
     *,
     out: Path,
-    student_params: Count | None = None,
+    student_params: Annotated[Count | None, STUDENT] = None,
     keep: Count | None = None,
     by_law: bool = False,
     plan: Path | None = None,
@@ -73,7 +74,7 @@ def prune(
     shape = {axis: size for axis, size in axes.items() if size is not None}
     if sum([student_params is not None, keep is not None, by_law, plan is not None, bool(shape)]) != 1:
         raise ConfigError(
-            "give one of --student-params 50M, --keep 0.4, --by-law, --plan FILE, or sizes (--layers, --width, "
+            "give one of --student 50M, --keep 0.4, --by-law, --plan FILE, or sizes (--layers, --width, "
             "--heads, --ffn)"
         )
     share = None if keep is None else parse_count(keep, name="--keep")
@@ -81,7 +82,7 @@ def prune(
         raise ConfigError(
             f"--keep {keep}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
         )
-    wanted = optional_count(student_params, name="--student-params") if plan is None else _planned(plan)
+    wanted = optional_count(student_params, name="--student") if plan is None else _planned(plan)
     numbers = {"tokens": whole_count(tokens, name="--tokens"),
                "heldout_tokens": whole_count(heldout_tokens, name="--heldout-tokens")}  # fmt: skip
     from distillaw.models.source import locate

@@ -11,6 +11,7 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.typed import STUDENT
 from distillaw.quantities import format_count, format_flop, parse_count
 
 app = App(name="recipe", help="Cook a whole recipe: from a teacher to a small chat model.")
@@ -23,7 +24,7 @@ def minima(
     corpus: Place,
     out: Path,
     tokens: Count,
-    student_params: Count | None = None,
+    student_params: Annotated[Count | None, STUDENT] = None,
     keep: Count | None = None,
     steps: int = 1,
     smaller: str = "",
@@ -112,7 +113,7 @@ def minima(
     disable_progress_bar()
     size = whole_count(tokens, name="--tokens")
     spec = MinimaSpec(
-        teacher=teacher, tokens=size, params=optional_count(student_params, name="--student-params"),
+        teacher=teacher, tokens=size, params=optional_count(student_params, name="--student"),
         keep=None if keep is None else parse_count(keep, name="--keep"), steps=steps, smaller=smaller, alone=alone,
         data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
                       section_chars=section_chars, validation_documents=validation_documents,

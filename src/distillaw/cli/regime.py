@@ -10,12 +10,13 @@ from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
 from distillaw.cli.regime_options import ReferenceOptions
+from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
 
 
 def regime(
     *,
-    params: Count,
+    params: Annotated[Count, Parameter(name="--student", alias=("--params", "--student-params"))],
     tokens: Count,
     reference: ReferenceOptions | None = None,
     batch: Count | None = None,
@@ -29,7 +30,7 @@ def regime(
     distil: Annotated[bool, Parameter(negative="")] = False,
     loss: float | None = None,
     cooldown: float = 0.2,
-    hardware: HardwareName | None = None,
+    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     mfu: float | None = None,
     price: float | None = None,
     output: Output = Output(),
@@ -53,7 +54,7 @@ def regime(
         distil: the run learns from a teacher.
         loss: expected final loss in nats per token, for the law in the loss.
         cooldown: share of the run at a falling rate.
-        hardware: preset of the devices, e.g. h100-sxm, for time and money.
+        device: preset of the devices, e.g. h100-sxm, for time and money.
         mfu: model FLOP over peak, 0 to 1; the preset's by default.
         price: US dollars per device-hour; the preset's by default.
     """
@@ -62,7 +63,7 @@ def regime(
     from distillaw.regime.question import Question
 
     question = Question(
-        params=count(params, name="--params"), tokens=count(tokens, name="--tokens"),
+        params=count(params, name="--student"), tokens=count(tokens, name="--tokens"),
         context=_one_or_more(context, name="--context"), devices=_one_or_more(devices, name="--devices"),
         micro_batch=_one_or_more(micro_batch, name="--micro-batch"), optimizer=optimizer, norm=norm,
         distils=distil, batch_tokens=optional_count(batch, name="--batch"),
@@ -70,7 +71,7 @@ def regime(
         cooldown=cooldown, reference=None if reference is None else reference.read(),
     )  # fmt: skip
     advice = advise(
-        question, device=None if hardware is None else preset(hardware), mfu=mfu, price_per_hour=price
+        question, device=None if device is None else preset(device), mfu=mfu, price_per_hour=price
     )
     from distillaw.cli.regime_view import as_json, print_text
 

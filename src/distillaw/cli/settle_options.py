@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
+from distillaw.cli.typed import STUDENT
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -28,9 +29,9 @@ class QuestionOptions:
     """The text: `sotu` (shipped), files, a folder; see docs/studies.md."""
     world: str | None = None
     """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""
-    student_params: Count | None = None
+    student_params: Annotated[Count | None, STUDENT] = None
     """Non-embedding parameters of the target, e.g. 0.3M."""
-    student_tokens: Count | None = None
+    student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None
     """Tokens the target will be trained on, e.g. 5M; the same with every teacher and with none."""
     teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
     """A teacher that exists: a model folder, a GGUF file, or an oracle of the world; once for each."""
@@ -115,11 +116,11 @@ def _with_target(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
     tokens = options.student_tokens or (spec.target.tokens if spec.target else None)
     if not params or not tokens:
         raise ConfigError(
-            "settle: the target is missing: which student is it about? Give --student-params 0.3M and --student-tokens "
+            "settle: the target is missing: which student is it about? Give --student 0.3M and --tokens "
             "5M, or a [target] table with params and tokens"
         )
-    parse_count(params, name="--student-params" if options.student_params else "[target] params")
-    count = parse_count(tokens, name="--student-tokens" if options.student_tokens else "[target] tokens")
+    parse_count(params, name="--student" if options.student_params else "[target] params")
+    count = parse_count(tokens, name="--tokens" if options.student_tokens else "[target] tokens")
     return replace(spec, target=TargetSpec(params=params, tokens=round(count)))
 
 

@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
+from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
 
@@ -29,7 +30,7 @@ def new(
     budget: Count | None = None,
     hours: float | None = None,
     cores: int = 0,
-    hardware: HardwareName | None = None,
+    device: Annotated[HardwareName | None, formerly("--hardware")] = None,
     corpus: Place = "",
     vocab: int | None = None,
     name: str | None = None,
@@ -46,9 +47,9 @@ def new(
             several token counts, which is its question). By default the kind chooses its teachers.
         tokens: students' budgets, e.g. 200k,800k; rounded up to whole batches.
         budget: FLOP to spend at most, e.g. 1e15; scales what is not given.
-        hours: wall time to spend at most, on --cores of this machine or one --hardware device.
+        hours: wall time to spend at most, on --cores of this machine or one --device.
         cores: processes, one core each; 0 takes all cores.
-        hardware: device, e.g. h200: hours of it, at the low end of its utilisation, since models are small.
+        device: e.g. h200: hours of it, at the low end of its utilisation, since models are small.
         corpus: the text; the design is fitted to what it holds.
         vocab: entries of the vocabulary; by default as many as the smallest student can carry.
         name: name of the study; default the kind.
@@ -74,7 +75,7 @@ def new(
         raise ConfigError(f"{file} exists: give another --out, or --force to overwrite it")
     asked = _asked(students, teachers, tokens, vocab, corpus)
     workers = count_workers(cores)
-    limit = _limit(budget, hours, workers, hardware)
+    limit = _limit(budget, hours, workers, device)
     if limit is None:
         sheet = template.sheet(asked)
     else:
@@ -99,7 +100,7 @@ def new(
                     **said.to_json()})  # fmt: skip
         return
     print(f"{template.name}: {template.question}\n")
-    print(_bill(cost, workers) + _device(cost, hardware))
+    print(_bill(cost, workers) + _device(cost, device))
     print("\n".join(notes))
     print(f"\nwrote {file}")
     text, first = (

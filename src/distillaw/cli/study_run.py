@@ -15,7 +15,7 @@ from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, Settings, check_place, same_command
 from distillaw.cli.workers import count_workers
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_flop, format_seconds, plural
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def run(
         if line:
             output.say(line)
     share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
-    with make_display(cost.tokens * share_left, quiet=output.quiet) as display:
+    left = partial(_seconds_left, folder)
+    with make_display(cost.tokens * share_left, quiet=output.quiet, left=left) as display:
         command = shlex.join(["distillaw", *sys.argv[1:]])
         train = partial(
             run_study, spec, folder, place=place, display=display, command=command, settings=settings
@@ -127,6 +128,16 @@ def _check_places(spec: "StudySpec", folder: Path) -> None:
     check_home(spec.data, folder)
     for file in (folder / "report.html", folder / "verdict.json", *law_files(folder)):
         check_place("--out", file)
+
+
+def _seconds_left(folder: Path) -> float | None:
+    """As `distillaw study status` says it, so that both say one thing; None until there is something to look at."""
+    from distillaw.sweep.status import read_status
+
+    try:
+        return read_status(folder).left_seconds
+    except DistillawError:
+        return None
 
 
 def _with_holdout(

@@ -106,7 +106,7 @@ def _next(found: "StudyStatus", folder: str) -> tuple[str, str]:
 def _lines(found: "StudyStatus") -> list[str]:
     lines = [_known(found), f"scheduler: {found.scheduler}"]
     lines.append(
-        f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of core time"
+        f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
     )
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
     lines += _section("in training", [

@@ -26,7 +26,7 @@ LONGEST = 16
 _FIRST_LETTER = 0x10000
 _BATCH = 256
 CHINESE_MARKS = frozenset("，。、；：？！“”‘’（）《》【】…—「」『』〈〉·～￥")
-"""Punctuation that counts as Chinese besides the characters U+4E00 to U+9FA5 (spec recipe section 2)."""
+"""Punctuation that counts as Chinese besides the characters U+4E00 to U+9FA5 (as in MiniMA's script)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def adopt_pieces(
         multiple: of it the size becomes one, as far as there are pieces to pad it with.
 
     Source:
-        spec recipe section 2 (MiniMA's vocabulary).
+        MiniMA's vocabulary (arXiv 2311.07052).
     """
     growing = _Growing(bpe)
     cutter = tokenizer.backend_tokenizer.pre_tokenizer

@@ -29,7 +29,7 @@ class Device:
     memory_bytes: float | None
     has_bf16: bool | None
     preset: str | None
-    """Its name in `cost --hardware` and `plan --device`; None where there is no preset of it."""
+    """Its name in `cost --device` and `plan --device`; None where there is no preset of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Loss and calibration of a model, against data and against its teacher, in the same forward passes.
 
 Against data a model is calibrated if what it says with probability p comes true p of the time. Against a teacher there
-are several questions, and Busbridge et al. 2025 (arXiv:2502.08606v2, calibration section; laws.md and experiments.md,
-section 3) answer three of them; `Against` names ours and theirs. No more logits exist at a time than in heldout.py.
+are several questions, and Busbridge et al. 2025 (arXiv:2502.08606v2, calibration section)
+answer three of them; `Against` names ours and theirs. No more logits exist at a time than in heldout.py.
 Shape suffixes: N scored token, V vocabulary.
 """
 

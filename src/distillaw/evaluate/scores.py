@@ -2,7 +2,7 @@
 
 The standard error is that of a mean over questions that are a sample of such questions, clustered where several share
 a passage (Miller 2024, arXiv:2411.00640, section 2). A score whose interval holds what guessing scores tells nothing
-about the model: it is marked, and no ranking should use it (recipe.md, section 9.1).
+about the model: it is marked, and no ranking should use it.
 """
 
 from collections.abc import Mapping, Sequence

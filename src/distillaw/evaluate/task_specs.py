@@ -17,7 +17,7 @@ from distillaw.runs.reading import read_text
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
-"""The six benchmarks whose plain mean the reference recipe plots (recipe.md, section 9.2)."""
+"""The six benchmarks whose plain mean the reference recipe plots (arXiv 2311.07052)."""
 CHANCES = ("choices", "majority", "mass")
 READERS = ("rows", "drop", "truthfulqa", "agieval")
 HARNESS_KEYS = (

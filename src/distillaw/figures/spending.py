@@ -27,7 +27,7 @@ class Spent:
 
 
 def executed_tokens(budgets: Sequence[int], cooldown: float) -> float:
-    """Tokens that one trunk with cooldown branches really trains on (spec experiments.md section 6.1).
+    """Tokens that one trunk with cooldown branches really trains on.
 
     (1 - c) D_max + c sum_i D_i
     """

@@ -1,7 +1,7 @@
 """How wrong the law is where it has not been tried: the misspecification term of prediction intervals.
 
-Bootstrap intervals alone cover about half of held-out large runs, because the misfit is systematic (spec
-fitting.md section 7). So s_total^2 = s_param^2 + s_noise^2 + s_model(h)^2 with h the decades of compute
+Bootstrap intervals alone cover about half of held-out large runs, because the misfit is systematic
+(docs/fitting.md). So s_total^2 = s_param^2 + s_noise^2 + s_model(h)^2 with h the decades of compute
 beyond the fitted runs, and s_model(h) = m0 + m1 h chosen from compute-ordered hold-outs within the data: fit
 the smallest 40 to 80 % of the runs, predict the rest with the same law and settings.
 """

@@ -1,7 +1,7 @@
 """The capacity-gap line from (student size, teacher size, loss) rows: best teacher per student, then a line.
 
-Spec laws.md section 13.6. Each student's curve is a parabola in ln T through its lowest points, never the
-argmin of the grid; a minimum counts only where a worse teacher was tried on both sides ("bracketed").
+Each student's curve is a parabola in ln T through its lowest points, never the argmin of the
+grid; a minimum counts only where a worse teacher was tried on both sides ("bracketed").
 Fewer than four bracketed student sizes give TOO_FEW_RUNS and no line.
 """
 

@@ -14,7 +14,7 @@ from distillaw.quantities import plural
 SPARE_RUNS = 3
 """Independent runs needed beyond the number of parameters."""
 CONDITION_LIMIT = 1e6
-"""Of the information matrix with unit diagonal (spec fitting.md section 5, an inferred limit)."""
+"""Of the information matrix with unit diagonal (our limit)."""
 ISOFLOP = 0.05
 """Spread of ln(6 N D) below which all runs count as one compute level."""
 DISAGREEMENT = 1e-6

@@ -1,6 +1,6 @@
 """Laws compared by what they predict of runs they have not seen, with AIC beside it.
 
-Spec fitting.md section 8: systematic misfit inflates differences of AIC, so it is a screen; the judge is the error
+Systematic misfit inflates differences of AIC, so it is a screen; the judge is the error
 of compute-ordered hold-outs, over the cuts that all laws have.
 """
 

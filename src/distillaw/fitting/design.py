@@ -1,12 +1,12 @@
 """Which runs next: the cells that shrink the uncertainty of a target most per FLOP.
 
-Spec fitting.md section 10: greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed
+Greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed
 law), with a weak prior so that the first picks are defined. The target is a prediction, or the difference of two
 (two allocations at equal compute). Its variance has the three parts of a prediction interval: a run informs the
 parameters, and one of larger compute shortens the extrapolation. Whether to distil is not asked of a law but of the
 runs: settling/propose.py.
 
-    distillaw study next runs.csv --student-params 7B --student-tokens 1T --budget 1e21
+    distillaw study next runs.csv --student 7B --tokens 1T --budget 1e21
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Which of the behaviours that a distillation law ought to have a fitted one does have.
 
-Spec laws.md section 4. Perfect imitation, useless teachers and "never below the teacher" are built into the
-form; the capacity gap and the infinite-data limit hold for some coefficients only and are reported, not assumed.
+Perfect imitation, useless teachers and "never below the teacher" are built into the form;
+the capacity gap and the infinite-data limit hold for some coefficients only and are reported, not assumed.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
 _PLENTY = 1e30
 """Tokens that stand for infinity."""
 _FEWEST_REPEATS = 5
-"""Repeated runs needed for a noise estimate (spec fitting.md section 2)."""
+"""Repeated runs needed for a noise estimate."""
 
 
 def behaviours(law: StudentLaw) -> dict[str, float | bool | None]:

@@ -1,6 +1,6 @@
 """One estimate and its bootstrap: threshold, starts, prior, replicates. The same steps for every family.
 
-Spec fitting.md sections 1, 4 and 6. What is minimised is in `newton.py`; what the rows mean is in
+What is minimised is in `newton.py`; what the rows mean is in
 `families.py`; nothing here knows an equation.
 """
 

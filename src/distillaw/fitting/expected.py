@@ -1,7 +1,7 @@
 """What runs would identify, before they are made: standard errors from the information matrix at a guessed law.
 
-Linearised at the guess with the weak prior of `uncertainty.py` (spec experiments.md section 6.5, fitting.md section
-5). Two forms of the distillation law are asked, those a study fits: `reduced` with five parameters and `kappa` with
+Linearised at the guess with the weak prior of `uncertainty.py`.
+Two forms of the distillation law are asked, those a study fits: `reduced` with five parameters and `kappa` with
 eight. Branches of one trunk share half of their error's variance; that and the size of the error are set so that the
 pocket study's predicted errors come near its bootstrap (docs/protocols.md).
 """

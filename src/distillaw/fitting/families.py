@@ -29,12 +29,12 @@ FORMS = {
     "distillation-reduced-q": "reduced-q",
 }
 _SUPERVISED_PRIOR = {"le": (-np.log(0.6), 0.4)}
-"""gamma near 0.6 within a factor 1.5: the weak prior of spec fitting.md section 7.3."""
+"""gamma near 0.6 within a factor 1.5: the weak prior."""
 _STUDENT_PRIOR = {
     "s0": (1.0, 2.0), "lw": (0.0, 2.0), "p": (0.25, 0.3), "q": (0.3, 0.3), "le": (0.0, 0.7), "c0": (2.5, 2.0),
     "lk": (0.8, 1.0), "lf": (np.log(0.1), 0.5), "eps": (0.02, 0.05),
 }  # fmt: skip
-"""Spec fitting.md section 8, for the forms with a data term."""
+"""For the forms with a data term."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ def supervised_metric(theta: Array, n: Array, d: Array, weights: Array) -> Array
 def _shares(
     e: float, s0: float, lw: float, by_size: float, by_data: float, eta: float, n: Array, d: Array
 ) -> tuple[Array, Array, Array, float]:
-    """Rows 1, s, s n, (1-s) d, Z (spec laws.md section 6), the share of S in L, ln L, and w."""
+    """Rows 1, s, s n, (1-s) d, Z, the share of S in L, ln L, and w."""
     tail = exp(-abs(lw))
     log_v, w = -(max(lw, 0.0) + log1p(tail)), (1.0 if lw >= 0 else tail) / (1.0 + tail)
     b = np.empty((5, len(n)))

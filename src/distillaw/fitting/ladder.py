@@ -1,6 +1,6 @@
 """`distillation-auto`: the distillation form that held-out runs support, not the one that fits best.
 
-Spec fitting.md section 8. Forms are tried from five parameters upwards. AIC is the screen and compute-ordered
+Forms are tried from five parameters upwards. AIC is the screen and compute-ordered
 held-out error the judge: a richer form must pass both, and below 60 independent runs the five-parameter form is
 kept whatever the fit says, because a free data term that the runs do not see ruins extrapolation.
 """

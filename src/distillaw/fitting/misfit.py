@@ -10,7 +10,7 @@ import numpy as np
 from distillaw.laws.base import Array
 
 DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
-"""s_model where the data cannot tell: about 1 % of L per decade of compute (spec fitting.md section 7.2)."""
+"""s_model where the data cannot tell: about 1 % of L per decade of compute (docs/fitting.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The laws as functions of free parameters: value, gradient and curvature of ln L, batched.
 
-Parameters are the power-mean ones of spec laws.md section 6, on centred ln N and ln D: they are visible in
+Parameters are those of a power mean, on centred ln N and ln D: they are visible in
 the data and nearly uncorrelated, where A, B, alpha, beta are not. Every method works on a batch of parameter
 vectors at once (R replicates), which is what makes a bootstrap cheap. No solver here (`newton.py`).
 

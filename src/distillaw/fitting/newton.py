@@ -1,6 +1,6 @@
 """The default solver: graduated Huber, damped exact Newton, batched over replicates (and over starts).
 
-Spec fitting.md section 4.2. The objective is the sum of Huber terms of r = f - ln L, plus a weak quadratic
+The objective is the sum of Huber terms of r = f - ln L, plus a weak quadratic
 prior where one is given. A batch of R problems (starts, bootstrap weights, hold-outs) moves together;
 finished ones leave the batch. Starts come from `starts.py`; the independent check is `second.py`.
 """

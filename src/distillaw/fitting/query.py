@@ -1,6 +1,6 @@
 """One question to one law, published or fitted: the loss of a student, with interval, range and warnings.
 
-The keys are those of `predict` in interface.md. `load_law` is how every verb turns a name or a file into a law.
+The keys are those of `distillaw predict --json`. `load_law` is how every verb turns a name or a file into a law.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from distillaw.quantities import did_you_mean
 LOSSES = (1e-3, 20.0)
 """Nats per token; a uniform guess among a million tokens costs 13.8."""
 SHORT_TRAINING = 20.0
-"""Tokens per parameter below which a published distillation law is flagged (spec laws.md section 8.3)."""
+"""Tokens per parameter below which a published distillation law is flagged."""
 UNSEEN_DATA = 0.02
 """Share of the data term below which the student's tokens do not inform the answer."""
 
@@ -87,7 +87,7 @@ def predict_student(
     if _gap_line(law) is not None:
         return _best_teacher(name, law, student_params, level)
     if student_tokens is None:
-        raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --student-tokens 6B")
+        raise ConfigError("student_tokens is needed: the loss depends on it, e.g. --tokens 6B")
     supervised = _supervised(law)
     warnings, inside = _doubts(law), True
     if teacher_params is not None and teacher_tokens is not None:

@@ -98,7 +98,7 @@ class FitResult:
 
     @property
     def params(self) -> dict[str, float]:
-        """Coefficients at the estimate, under the names of interface.md; empty where there is none."""
+        """Coefficients at the estimate, under the names of `distillaw fit --json`; empty where there is none."""
         if self.curve is None:
             return {}
         return {name: float(value[0]) for name, value in self.curve.coefficients().items()}

@@ -2,7 +2,7 @@
 
 Given (alpha, beta) the Chinchilla form is linear in E, A, B; given E and gamma too, the gamma law is linear
 in A, B after a power. A grid with a small least-squares problem at each point is a global search that costs a
-few matrix products (spec fitting.md section 4.1). Ranges of the random points are those of section 4.3.
+few matrix products.
 """
 
 import numpy as np

@@ -22,7 +22,7 @@ class Term:
 
 
 def power_mean(theta: Array, n: Array, d: Array, *, derivatives: bool = True) -> Term:
-    """S = e^s0 [ w e^(-eta p n) + (1-w) e^(-eta q d) ]^(1/eta), spec laws.md section 6.
+    """S = e^s0 [ w e^(-eta p n) + (1-w) e^(-eta q d) ]^(1/eta).
 
     Args:
         theta: (R, 5): s0, logit w, p, q, ln eta.
@@ -92,7 +92,7 @@ def log_linear(theta: Array, n: Array, d: Array) -> Term:
 
 
 class Break:
-    """h = ln(1 + eps u) / eps with u = kappa e^(x / f1), spec laws.md section 5.4; eps = 0 gives h = u."""
+    """h = ln(1 + eps u) / eps with u = kappa e^(x / f1); eps = 0 gives h = u."""
 
     def __init__(self, theta: Array, x: Array, *, with_eps: bool):
         lk, lf = theta[:, 6, None], theta[:, 7, None]

@@ -22,7 +22,7 @@ _STEP = 1e-5
 _SUPERVISED_SD = (0.5, 1.0, 1.5, 0.3, 0.3, 0.4)
 """Weak prior of a supervised law: ln E, ln S at the centre, logit w, p, q, ln eta."""
 _STUDENT_SD = (2.0, 2.0, 0.3, 0.3, 0.7, 2.0, 1.0, 0.5, 0.05)
-"""Of a distillation law (spec fitting.md section 8): s0, logit w, p, q, ln eta, c0, ln kappa, ln f1, eps."""
+"""Of a distillation law: s0, logit w, p, q, ln eta, c0, ln kappa, ln f1, eps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

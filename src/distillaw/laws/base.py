@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import DataError
+from distillaw.quantities import times
 
 Array: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
 
+COORDINATES = {"params": "size", "student_params": "student size", "student_tokens": "tokens",
+               "teacher_params": "teacher size", "teacher_tokens": "teacher tokens", "teacher_loss": "teacher loss",
+               "tokens_per_param": "tokens per parameter", "unique_tokens": "distinct tokens"}  # fmt: skip
+"""Coordinate -> what people call it; the others are called by their names."""
 _DERIVED = ("tokens_per_param", "compute")
 
 
@@ -85,14 +90,14 @@ class Box:
         for name, low, high in self.bounds:
             if name not in coords:
                 continue
-            value = np.asarray(coords[name], dtype=np.float64)
+            said, value = COORDINATES.get(name, name), np.asarray(coords[name], dtype=np.float64)
             if (smallest := float(value.min())) < low * (1 - 1e-9):
                 lines.append(
-                    f"{name} {smallest:.4g} is below the fitted range [{low:.4g}, {high:.4g}], {low / smallest:.2g}x"
+                    f"{said} {smallest:.4g} is below the fitted range [{low:.4g}, {high:.4g}], {times(low / smallest)}x"
                 )
             if (largest := float(value.max())) > high * (1 + 1e-9):
                 lines.append(
-                    f"{name} {largest:.4g} is above the fitted range [{low:.4g}, {high:.4g}], {largest / high:.2g}x"
+                    f"{said} {largest:.4g} is above the fitted range [{low:.4g}, {high:.4g}], {times(largest / high)}x"
                 )
         return lines
 

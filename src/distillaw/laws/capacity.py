@@ -2,7 +2,7 @@
 
 Zhang et al. 2023, arXiv:2311.07052 (v4 = ACL 2025, paper 1097): T* = 2.498 S - 11.498 in millions of
 parameters, found with students pruned from the teacher they are distilled from. The distillation law
-gives another answer for students from scratch (spec laws.md section 13.4): do not transfer the constant.
+gives another answer for students from scratch (docs/gap.md): do not transfer the constant.
 """
 
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class CapacityGapLine:
         T = (self.slope * S / _MILLION + self.intercept) * _MILLION
         if (T < S).any():
             raise DataError(
-                f"student_params {S[T < S].flat[0]:.4g}: the line gives a best teacher of "
+                f"a student of {S[T < S].flat[0]:.4g} parameters: the line gives a best teacher of "
                 f"{T[T < S].flat[0]:.4g} parameters, smaller than the student. It means nothing below "
                 f"{self.smallest_student:.4g} parameters."
             )
@@ -63,7 +63,7 @@ class CapacityGapLine:
         S = (T / _MILLION - self.intercept) / self.slope * _MILLION
         if (S <= 0).any():
             raise DataError(
-                f"teacher_params {T[S <= 0].flat[0]:.4g}: no positive student size lies on the line there"
+                f"a teacher of {T[S <= 0].flat[0]:.4g} parameters: no positive student size lies on the line there"
             )
         return S
 

@@ -1,7 +1,7 @@
 """Several laws as one: every coefficient is an array over members, so that one call evaluates them all.
 
 Members are whatever is believed at once: bootstrap replicates of a fit, contradicting published sets, or a single
-law. Every form of the distillation law is written in the re-parameterised full form (spec laws.md section 5.4):
+law. Every form of the distillation law is written in the re-parameterised full form:
 
     ln T = gamma LSE(ln A - alpha ln N_S, ln B - beta ln D_S) - q ln D_S
     h    = ln(1 + eps u) / eps,   u = kappa (L_T / Ltilde_S)^(1/f1)        (eps = 0: h = u)

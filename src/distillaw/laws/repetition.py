@@ -1,7 +1,7 @@
 """Repeated data: how many fresh tokens a token seen again is worth, and the same for excess parameters.
 
 Muennighoff et al. 2023, arXiv:2305.16264, Eqs. 5-6. The constants decay the value of repeats; they are
-weakly identified on the public runs (spec fitting.md section 11.4), so treat them as a correction with a
+weakly identified on the public runs, so treat them as a correction with a
 wide interval, and refit them where you can.
 """
 

@@ -50,7 +50,7 @@ def uniform_cut(teacher: Shape, student: Shape) -> Cut:
         ConfigError: the student cannot be cut out of the teacher (`check_cut`).
 
     Source:
-        spec recipe section 4.2 (32 to 24 layers: the first 4 and the last 4 go).
+        MiniMA's way, arXiv 2311.07052 (32 to 24 layers: the first 4 and the last 4 go).
     """
     check_cut(teacher, student)
     first = (teacher.layers - student.layers) // 2

@@ -5,7 +5,7 @@
 
 gradient    mean over windows of |d loss / d mask| at masks of 1 on every head, neuron and hidden dimension (the last
             shared by embedding and all layers). The masks are per window, so the score does not depend on how many
-            windows a batch holds; in the reference recipe it does (spec recipe section 3).
+            windows a batch holds; in the reference recipe it does (MiniMA, arXiv 2311.07052).
 activation  mean size of what a unit says: the norm of a head's output, |FFN neuron|, |normed hidden dimension|
             (Minitron, arXiv 2407.14679); forward passes only.
 

@@ -43,7 +43,7 @@ def prune(teacher: "PreTrainedModel", student: Shape, cut: Cut | None = None) ->
         those that the teacher's query heads shared, so it computes what they did.
 
     Source:
-        spec recipe sections 3 and 4 (MiniMA, arXiv 2311.07052).
+        MiniMA, arXiv 2311.07052.
     """
     name = getattr(teacher, "name_or_path", "") or "the teacher"
     shape = family_shape(teacher.config, name)

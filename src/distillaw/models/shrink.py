@@ -1,8 +1,8 @@
 """The shape of a student of a wanted size that can be cut out of its teacher, and how bold that cut is. Torch-free.
 
-Depth costs more than width for the same parameters (Minitron, arXiv 2407.14679; spec recipe section 11), so depth
+Depth costs more than width for the same parameters (Minitron, arXiv 2407.14679), so depth
 stays whole up to a cut of a third and takes a quarter of what goes, in logarithms, beyond. Width, heads and FFN are cut
-by one share each, which leaves a matrix with the square of it (spec recipe section 4.1).
+by one share each, which leaves a matrix with the square of it.
 """
 
 import math
@@ -102,7 +102,7 @@ def advice(keep: float) -> str:
     """What is known of cuts of this size: keep is the share of non-embedding parameters that stays.
 
     Source:
-        spec recipe section 11: NVIDIA Model-Optimizer guide, Minitron, Sheared-LLaMA.
+        NVIDIA Model-Optimizer guide, Minitron, Sheared-LLaMA.
     """
     cut = 1 - keep
     if cut <= 1 / 3:

@@ -37,7 +37,7 @@ def layout(layers: int, experts: tuple[int, ...], *, bottom: float = 0.25) -> tu
         ConfigError: not one or two numbers of at least 2, or a share that leaves one of them without layers.
 
     Source:
-        spec recipe section 6 (MiniMix-2/4x3B: 2 experts in the bottom quarter of the FFNs, 4 in the others).
+        MiniMix-2/4x3B, arXiv 2311.07052 (2 experts in the bottom quarter of the FFNs, 4 in the others).
     """
     if len(experts) not in (1, 2) or min(experts) < 2:
         raise ConfigError(

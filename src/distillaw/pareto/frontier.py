@@ -3,8 +3,7 @@
     staircase   the models that no other beats at equal or less compute
     hull        of these, the corners of the upper concave hull over log compute: what mixtures of budgets could reach
 
-Which of the two is drawn is always said. Published frontiers are often smooth lines drawn by eye (spec accounting
-section 8); these are not.
+Which of the two is drawn is always said. Published frontiers are often smooth lines drawn by eye; these are not.
 """
 
 import math

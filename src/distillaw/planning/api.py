@@ -290,9 +290,7 @@ def _supposed(judged: Judged, level: float) -> Supposed | None:
     if judged.supposed is None or not judged.supposed.headline.is_decisive:
         return None
     headline = judged.supposed.headline
-    return Supposed(
-        row=headline.best, call=judged.supposed.call, gain=headline.gain(level)
-    )
+    return Supposed(row=headline.best, call=judged.supposed.call, gain=headline.gain(level))
 
 
 _UNREACHED = "no source reaches that far: train the student without a teacher on these tokens"

@@ -2,7 +2,7 @@
 
     C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T) + F(N_S) D_serving
 
-Costs follow arXiv 2502.08606v2 (spec accounting section 4). Training a teacher is shared by the students it serves,
+Costs follow arXiv 2502.08606v2. Training a teacher is shared by the students it serves,
 and so are logits that are stored. An existing teacher's training is paid already unless the scenario says otherwise.
 """
 

@@ -56,7 +56,7 @@ class Gap:
 
     @property
     def is_established(self) -> bool:
-        """Deeper than two standard deviations (spec experiments.md: claim a U only then)."""
+        """Deeper than two standard deviations: a U is claimed only then."""
         return self.depth > 2 * self.sd
 
 

@@ -1,6 +1,6 @@
 """Tokens at which training without a teacher catches up: always a band, with the share that never crosses.
 
-The two losses differ by little over decades of tokens, so a crossing is ill-conditioned (spec laws.md section 11):
+The two losses differ by little over decades of tokens, so a crossing is ill-conditioned (docs/concepts.md):
 a single number would be worth nothing.
 """
 

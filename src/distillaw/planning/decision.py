@@ -4,7 +4,7 @@
     margin  = max(0.25 % of the loss, standard error of the paired gain)
     distil if P(gain > margin) >= 0.8, pretrain if P(-gain > margin) >= 0.8, else too close to call
 
-The 0.25 % is about what half or twice the teacher costs (spec laws.md section 13.5) and about the seed noise of a
+The 0.25 % is about what half or twice the teacher costs (docs/gap.md) and about the seed noise of a
 small run; a gain below it is not worth a pipeline. The words around the numbers are in wording.py.
 """
 
@@ -269,7 +269,7 @@ class Verdict:
         return _band(self.crossover)
 
     def to_json(self) -> dict[str, object]:
-        """The keys of interface.md, `plan`, and what stands behind them, at full precision."""
+        """The keys of `distillaw plan --json`, and what stands behind them, at full precision."""
         return {
             "verdict": self.verdict,
             "probability": self.probability,

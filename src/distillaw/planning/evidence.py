@@ -75,7 +75,7 @@ class Strategy:
     run_ids: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
-        """The row of interface.md, `plan`, with what it rests on."""
+        """The row of `distillaw plan --json`, with what it rests on."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -188,10 +188,10 @@ class Evidence:
     def gain(self, level: float) -> Interval:
         """Gain of the best distillation over the best pretraining, nats/token.
 
-        Between two cells that were run it is the row's own, the difference of their losses: draws are pulled towards
-        those of other teachers, which is right for choosing and wrong in a table.
+        Of runs it is the row's own, the difference of their losses: draws are pulled towards those of other teachers,
+        which is right for choosing and wrong in a table.
         """
-        if self._larger_index is None and self.was_run(self.best):
+        if self.kind == "measured" and self._larger_index is None:
             assert self.best.gain is not None
             return self.best.gain
         return Interval.of(self.gain_draws, level)

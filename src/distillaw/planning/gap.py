@@ -1,7 +1,7 @@
 """The capacity gap: the best teacher for one student under every law known, how flat that is, and who disagrees.
 
 A distillation law gives the best teacher through its loss, for students from random weights; the line of capacity
-gap gives its size, for students pruned from the very teacher they learn from (spec laws.md section 13). Each row says
+gap gives its size, for students pruned from the very teacher they learn from (docs/gap.md). Each row says
 which of the two it is about, whether it lies in the range of its runs, and what following it costs if another law is
 right. Why a stronger teacher can hurt: `planning/learning_capacity.py`. No cost of a teacher is counted here.
 
@@ -43,7 +43,7 @@ class GapAnswer:
         q = self.question
         return {
             "student_params": q.student_params, "student_tokens": q.student_tokens, **q.schedule,
-            "teacher_loss": q.teacher_loss, "margin": q.margin,
+            "teacher": q.teacher_name, "teacher_loss": q.teacher_loss, "margin": q.margin,
             "recommended": None if self.lead is None else self.lead.law,
             "opinions": [o.to_json(q.student_params) for o in self.opinions],
             "disagreement": list(self.disagreement),
@@ -74,8 +74,10 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
     ]
     opinions = tuple(_set_against(question, o, voices, opinions) for o in opinions)
     lead = next((o for o in opinions if o.is_usable and o.curve is not None), None)
-    if lead is not None and question.teacher_loss is not None:
-        _check_loss(question.teacher_loss, next(v for v in voices if v.source == lead.law))
+    if question.teacher_loss is not None:
+        _check_loss(
+            question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0])
+        )
     return GapAnswer(question=question, opinions=opinions, voices=voices, lead=lead,
                      disagreement=tuple(_disagreement(opinions, lead)))  # fmt: skip
 

@@ -1,6 +1,6 @@
 """One law's opinion on the best teacher for one student: where it lies, how flat that is, how far from the law's runs.
 
-A distillation law speaks of losses; the line of capacity gap speaks of sizes alone (spec laws.md section 13).
+A distillation law speaks of losses; the line of capacity gap speaks of sizes alone (docs/gap.md).
 """
 
 import math
@@ -16,7 +16,7 @@ from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
-from distillaw.planning.situation import check_plausible
+from distillaw.planning.situation import check_plausible, check_trained
 from distillaw.planning.teacher_curve import (
     FLAT,
     TeacherCurve,
@@ -45,6 +45,10 @@ class GapQuestion:
     teacher_tokens_per_param: float | None = None
     teacher_loss: float | None = None
     """A teacher at hand, to be placed on the curve; nats/token."""
+    teacher_name: str | None = None
+    """Of the teacher at hand, where it has one."""
+    teacher_at_hand: tuple[float, float] | None = None
+    """Its size and tokens, from which each law estimates a loss that is not given."""
     margin: float = FLAT
     """Share of the loss within which teachers count as equally good."""
 
@@ -53,6 +57,8 @@ class GapQuestion:
         units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
         for what, unit in (units | {"teacher_loss": "nats/token"}).items():
             check_plausible(what, getattr(self, what), unit)
+        check_trained(self.student_params, self.student_tokens)
+        check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
 
     @property
     def schedule(self) -> dict[str, float | None]:
@@ -94,6 +100,8 @@ class Opinion:
     """Over no teacher at all, nats/token."""
     curve: TeacherCurve | None = None
     by_loss: TeacherLossCurve | None = None
+    given_loss: float | None = None
+    """Of the teacher at hand, nats/token: as given, or the mean of what the law makes of its size and tokens."""
     given_cost: float | None = None
     """Nats above the best with the teacher at hand."""
     data_share: float | None = None
@@ -132,7 +140,8 @@ class Opinion:
                 "best_teacher_loss": loss.best.at, "ratio_to_supervised": loss.ratio,
                 "supervised_loss": float(loss.supervised_loss.mean()), "break": float(loss.break_ratio.mean()),
                 "flat": loss.best.flat.to_json()},
-            "teacher_at_hand_cost": self.given_cost, "data_share": self.data_share,
+            "teacher_at_hand_loss": self.given_loss, "teacher_at_hand_cost": self.given_cost,
+            "data_share": self.data_share,
             "per_cent_elsewhere": dict(self.elsewhere or {}), "per_cent_if_wrong": self.if_wrong,
             "notes": list(self.notes),
         }  # fmt: skip
@@ -147,17 +156,28 @@ def speak(q: GapQuestion, voice: Voice) -> Opinion:
     lower, upper = _span(curve.best.at_by_member, voice.kind)
     outside, complaints = _range(q, voice, curve)
     share = _data_share(voice.ensemble, q)
-    given = None
-    if q.teacher_loss is not None:
-        student = float(voice.ensemble.distillation(**at, teacher_loss=q.teacher_loss).mean())
-        given = student - by_loss.best.student_loss
+    given, cost = _at_hand(q, voice.ensemble), None
+    if given is not None:
+        n, d = (np.full((1, 1), math.log(value)) for value in at.values())
+        student = float(np.exp(voice.ensemble.log_distilled(n, d, np.log(given))).mean())
+        given, cost = float(given.mean()), student - by_loss.best.student_loss
     return Opinion(
         law=voice.source, kind=voice.kind, start="as in the runs fitted" if voice.kind == "fitted" else "random",
         status="REFUSED" if voice.is_refused else _status(outside), outside=outside, best_params=curve.best.at,
         lower=lower, upper=upper, best_teacher_loss=curve.best_teacher_loss, best_loss=curve.best.student_loss,
-        gain=curve.gain, curve=curve, by_loss=by_loss, given_cost=given, data_share=share,
+        gain=curve.gain, curve=curve, by_loss=by_loss, given_loss=given, given_cost=cost, data_share=share,
         notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
     )  # fmt: skip
+
+
+def _at_hand(q: GapQuestion, ensemble: LawEnsemble) -> Array | None:
+    """Loss of the teacher at hand, nats/token, shape (members or 1, 1); None without one."""
+    if q.teacher_loss is not None:
+        return np.array([[q.teacher_loss]])
+    if q.teacher_at_hand is None:
+        return None
+    params, tokens = (np.array([[math.log(value)]]) for value in q.teacher_at_hand)
+    return np.exp(ensemble.log_supervised(params, tokens))
 
 
 def _range(q: GapQuestion, voice: Voice, curve: TeacherCurve) -> tuple[float, list[str]]:
@@ -211,7 +231,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
     base = Opinion(law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", best_params=None,
                    notes=tuple(voice.warnings[:1]))  # fmt: skip
     if q.student_params < line.smallest_student:
-        why = (f"student_params {format_count(q.student_params)}: {voice.source} means nothing below "
+        why = (f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
                f"{format_count(line.smallest_student)}: its best teacher is smaller than the student")  # fmt: skip
         if is_named:
             raise ConfigError(why + "; leave this law out, or ask for a larger student")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.laws.base import Array
+from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning.bills import bill, effective_tokens
 from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
@@ -27,8 +27,6 @@ from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHAR
 from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
-_COORDINATES = {"student_params": "student size", "student_tokens": "tokens", "teacher_loss": "teacher loss",
-                "tokens_per_param": "tokens per parameter"}  # fmt: skip
 _APART = (
     "the teachers' losses and this law's are of two texts: give each teacher's size and tokens with its loss "
     "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
@@ -222,7 +220,7 @@ def _outside_words(outside: dict[str, float]) -> str:
     far = []
     for name in sorted(outside, key=lambda name: -outside[name]):
         factor = math.exp(outside[name] / EFOLD_WEIGHT.get(name, 1.0))
-        far.append(f"{_COORDINATES[name]} {times(factor)} times")
+        far.append(f"{COORDINATES[name]} {times(factor)} times")
     return f"outside its fitted range ({', '.join(far)})"
 
 

@@ -5,8 +5,9 @@
     dL_S / dL_T = 1 - (F / L_T) ( c0 + h'(r) ),    h'(r) = dh / d ln r = u / ( f1 (1 + eps u) ),   u = kappa r^(1/f1)
 
 The 1 is what a better teacher gives: a lower target. F is what the student lacks of its teacher, and grows as the
-teacher improves. Where the second term passes 1, the student loses more than the target gives. The equation is spec
-laws.md sections 3 and 5.4; the reading, that the gap is one of learning capacity, is that of arXiv 2502.08606v2.
+teacher improves. Where the second term passes 1, the student loses more than the target gives. The equation is
+Eq. 8 of arXiv 2502.08606v2, re-parameterised (`laws/ensemble.py`); that the gap is one of learning capacity is its
+reading too.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Which laws a map is drawn by: published ones together, each as good as the others, or one fitted law.
 
-By default the three surrogates of the distillation law (spec laws.md section 8), which are not published: together
+By default the three surrogates of the distillation law, which are not published: together
 they are a rough band. The printed set is drawn if asked for, with the warning that must go with it.
 """
 

@@ -3,7 +3,7 @@
     minimise over N_T, D_T   mean over laws of L_S(N_S, D_S, L(N_T, D_T))
     with                     C = 3 F(N_S) D_S + F(N_T) (delta_Lgt D_S + delta_Pre 3 D_T)
 
-Source: arXiv 2502.08606v2, total-compute objective; spec accounting sections 4 and 7. The paper searches with SLSQP
+Source: arXiv 2502.08606v2, total-compute objective. The paper searches with SLSQP
 from one start and can land in a local optimum: weak and strong teachers are two valleys. Here a grid over the whole
 range comes first, and the budget is divided by shares, so that every point tried inside the range can be paid for.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PRUNED_WORTH = 20.0
 """Sheared-LLaMA: 5e10 tokens after pruning against 1e12 of an open model of its size trained from scratch; Minitron
-claims up to 40 (spec recipe.md section 11). Both are about skill, not about loss: in loss, starts of 0.08M students cut
+claims up to 40 (docs/prune.md). Both are about skill, not about loss: in loss, starts of 0.08M students cut
 from the open runs' teachers were worth 1.3 (a thirteenth kept) to 4 times the tokens (docs/open-runs.md)."""
 
 

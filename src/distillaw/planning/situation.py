@@ -16,9 +16,9 @@ SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
 LOGITS = ("online", "stored")
 
-LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 25.0}
-"""Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among more
-tokens than there are words."""
+LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 14.0}
+"""Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among a
+million tokens, more than any vocabulary has."""
 SMALLEST_RATIO = 0.1
 """Fewest tokens per parameter that are called training at all."""
 OTHER_TEXT = 0.03
@@ -190,6 +190,13 @@ class Situation:
 
     def _check_ratio(self, tokens: float, params: float) -> None:
         """Enough tokens per parameter to be called training."""
+        if tokens <= 0:
+            assert self.compute is not None
+            raise ConfigError(
+                f"compute {format_flop(self.compute)} is less than serving {format_count(self.inference_tokens)} "
+                f"tokens with a {format_count(params)} student costs by itself: nothing is left to train on. Raise the "
+                "budget, or take a smaller student or fewer inference_tokens"
+            )
         if tokens < SMALLEST_RATIO * params:
             given = (
                 f"{format_count(tokens)} tokens"
@@ -290,3 +297,19 @@ def student_text(situation: Situation) -> str:
 def _check_positive(what: str, value: float | None) -> None:
     if value is not None and not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{what} = {value}: it must be positive and finite")
+
+
+def check_trained(params: float, tokens: float, who: str = "student") -> None:
+    """Refuse a model that nobody would call one, or that reads too little to be called trained.
+
+    Raises:
+        ConfigError: fewer parameters or tokens per parameter than anything is known of.
+    """
+    if params < SMALLEST_STUDENT:
+        raise ConfigError(f"{who} of {params:g} parameters: write 300M for 300 million")
+    if tokens < SMALLEST_RATIO * params:
+        raise ConfigError(
+            f"{format_count(tokens)} tokens for a {format_count(params)} {who} is {tokens / params:.2g} tokens per "
+            f"parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a study describes. Give more tokens"
+        )
+    check_plausible(f"tokens of a {format_count(params)} {who}", tokens, "tokens")

@@ -5,7 +5,7 @@
 
 Every member of an ensemble has its own curve; the recommended teacher is at the bottom of their mean. The optimum is
 searched between grid points, and stands beside what half, twice, 1, 2.5 and 100 times its size would cost: the bottom
-is flat, so the exact ratio seldom matters (spec laws.md section 13.5). No cost of the teacher is counted here.
+is flat, so the exact ratio seldom matters (docs/gap.md). No cost of the teacher is counted here.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@
     overtrained   the most tokens allowed, else the smallest size (delta_Pre = 0: teacher training is free)
     edges         the edges of the whole box, for plans that end at a bound
 
-Source: spec accounting section 7.
+The searches of `optimum_search.py` walk along them.
 """
 
 from collections.abc import Callable

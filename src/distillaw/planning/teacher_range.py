@@ -1,6 +1,6 @@
 """How much the teacher's size matters for this student: the best size, and the range that is as good.
 
-The bottom of the curve is flat (spec laws.md section 13.5); a verdict that names a teacher says how flat.
+The bottom of the curve is flat (docs/gap.md); a verdict that names a teacher says how flat.
 """
 
 from dataclasses import dataclass

@@ -168,8 +168,8 @@ def _reasons(
     judged = [row for row in headline.distil if not row.is_speculative]
     if best.share_best is not None and len(judged) > 1:
         found.append(
-            f"Best of {len(judged)} teachers with probability {percent(best.share_best)}; the gain is shrunk "
-            "towards their mean, because the best of several noisy measurements looks better than it is."
+            f"Best of {len(judged)} teachers with probability {percent(best.share_best)}; how likely it is "
+            "to win counts that the best of several noisy measurements looks better than it is."
             if headline.kind == "measured"
             else f"Best of {len(judged)} teachers with probability {percent(best.share_best)}."
         )
@@ -261,9 +261,15 @@ def caught_up(band: Crossover, level: float) -> str:
     )
 
 
+def _titled(word: str, sentence: str) -> str:
+    """`DISTIL from the 8B: ...`: the title, and the sentence without it where it begins so."""
+    begins = sentence.upper().startswith(f"{word} ")
+    return f"{word}{sentence[len(word) :]}" if begins else f"{word}  {sentence}"
+
+
 def summary(verdict: Verdict) -> str:
     """The verdict for people: five lines to decide by, then what it rests on."""
-    lines = [f"{title(verdict)}  {verdict.sentence}"]
+    lines = [_titled(title(verdict), verdict.sentence)]
     lines += verdict.reasons[: 2 if verdict.with_a_teacher is None else 3]
     if verdict.equal_compute is not None:
         lines.append(_equal_sentence(verdict.equal_compute))

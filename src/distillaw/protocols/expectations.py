@@ -19,7 +19,7 @@ from distillaw.sweep.jobs import Job
 
 C0_GOAL, RATIO_GOAL = 0.3, 0.03
 MANY_RUNS = 60
-"""From so many distilled runs on the eight-parameter form is fitted; below, the five-parameter one (fitting.md 8)."""
+"""From so many distilled runs on the eight-parameter form is fitted; below, the one with five (docs/fitting.md)."""
 FEWEST_TRUNKS = {"reduced": 8, "kappa": 11, "supervised": 9}
 """Parameters and three more: with fewer independent runs a fit is TOO_FEW_RUNS."""
 FORM_NAMES = {

@@ -1,6 +1,6 @@
 """Templates that fit a law: the three protocols of the distillation law, a supervised grid, a cheap L.
 
-Source of the protocols: arXiv 2502.08606v2 (spec experiments.md section 1); of the L: the same, section 6.5. What they
+Source of the protocols: arXiv 2502.08606v2; of the L: ours (docs/protocols.md). What they
 share: at least one axis moves L_T at fixed (N_S, D_S), one moves D_S, one moves N_S.
 """
 

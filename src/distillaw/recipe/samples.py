@@ -1,6 +1,6 @@
 """What teacher and chat model say to the same three questions: raw generations, kept beside the scores.
 
-A score can be wrong where its answers were never read (spec recipe section 8: MiniChat-3B's AlpacaEval was published
+A score can be wrong where its answers were never read (MiniChat-3B's AlpacaEval was published
 as 76.94 and later corrected to 48.82); these are for reading, and nothing is counted from them.
 """
 

@@ -63,7 +63,7 @@ class MinimaSpec:
             ConfigError: naming the setting.
         """
         if self.params is not None and self.keep is not None:
-            raise ConfigError("--student-params and --keep say the same thing twice; give one of them")
+            raise ConfigError("--student and --keep say the same thing twice; give one of them")
         if self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: at least one cut")
         if self.answer_tokens < 1 or (self.limit is not None and self.limit < 1):

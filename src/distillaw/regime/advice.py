@@ -1,6 +1,6 @@
 """Batch, rate, betas, decay, warm-up and steps of a run, what the batch wastes, and what must be said with it.
 
-distillaw regime --params 300M --tokens 6B --reference-batch 262k --reference-lr 3e-3 --devices 8
+distillaw regime --student 300M --tokens 6B --reference-batch 262k --reference-lr 3e-3 --devices 8
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def advise(
         ConfigError: inputs that cannot be a run; a reference batch that is absurdly far away.
     """
     if device is None and (mfu is not None or price_per_hour is not None):
-        raise ConfigError("--mfu and --price belong to --hardware: name it too")
+        raise ConfigError("--mfu and --price belong to --device: name it too")
     batch, warnings = choose_batch(question)
     assert batch.value is not None
     rate = choose_rate(question, batch.value)

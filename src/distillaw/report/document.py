@@ -96,7 +96,7 @@ def verdict_file(report: Path) -> Path:
 
 
 def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
-    """The keys of interface.md, `plan`; without a verdict, the sentence that says why."""
+    """The keys of `distillaw plan --json`; without a verdict, the sentence that says why."""
     head: dict[str, object] = {"schema_version": 1, "generator": GENERATOR, "study": record.name}
     if verdict is None:
         return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}

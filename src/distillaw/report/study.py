@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillaw.controls.api import check_design, doubted_law, summary
+from distillaw.controls.api import check_controls, check_design, doubted_law, summary
 from distillaw.errors import CacheError
 from distillaw.fitting.study import fit_laws
 from distillaw.planning.record import CONCLUSION, read_study
@@ -35,7 +35,7 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
 
     Args:
         folder: the study.
-        say: told how the controls stand, before any law is fitted.
+        say: told how the controls stand, those of the fitted laws included.
 
     Raises:
         DistillawError: no finished runs, or the tables are damaged.
@@ -48,9 +48,9 @@ def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: No
             say(str(line))
         return _read(folder, known)
     controls = check_design(read_study(folder))
-    line = f"controls: {summary(controls)}: distillaw study check {folder}"
-    say(line)
     fit_laws(folder, mark=lambda fit: doubted_law(fit, controls))
+    line = f"controls: {summary(check_controls(read_study(folder)))}: distillaw study check {folder}"
+    say(line)
     from distillaw.report.document import write_report
 
     write_report(folder)

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.places import appending, replacing
@@ -163,7 +163,7 @@ def append_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         raise disk_error(path, error) from error
 
 
-def _cut_torn_line(stream: BinaryIO) -> None:
+def _cut_torn_line(stream: IO[bytes]) -> None:
     end = stream.seek(0, os.SEEK_END)
     if end == 0:
         return

@@ -35,8 +35,12 @@ class Pace:
 class Telling:
     """Tells how far work is, every LOG_SECONDS once there is a rate."""
 
-    def __init__(self, what: str, total: float, unit: str, say: Callable[[str], None]) -> None:
-        self._what, self._total, self._unit, self._say = what, total, unit, say
+    def __init__(
+        self, what: str, total: float, unit: str, say: Callable[[str], None],
+        left: Callable[[], float | None] | None = None,
+    ) -> None:  # fmt: skip
+        """`left`: seconds left by who knows better than the rate so far; None where even that does not know."""
+        self._what, self._total, self._unit, self._say, self._left = what, total, unit, say, left
         self.done, self._pace = 0.0, Pace()
         self._began = self._said = time.monotonic()
 
@@ -55,9 +59,12 @@ class Telling:
         done, total, unit = format_count(self.done), format_count(self._total), self._unit
         pace = f"{format_count(rate)} {unit}/s"
         if self.done > self._total:
-            return f"{done} {unit}, more than the {total} thought of, {pace}"
-        left = format_seconds((self._total - self.done) / rate)
-        return f"{done} of about {total} {unit}, {pace}, about {left} left"
+            far, seconds = f"{done} {unit}, more than the {total} thought of, {pace}", None
+        else:
+            far, seconds = f"{done} of about {total} {unit}, {pace}", (self._total - self.done) / rate
+        if self._left is not None:
+            seconds = self._left()
+        return far if seconds is None else f"{far}, about {format_seconds(seconds)} left"
 
     def expect(self, amount: float) -> None:
         """So much more is to be done than was known; the clock starts with the first of it."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.quantities import did_you_mean
@@ -24,13 +25,7 @@ def changed_settings(folder: Path, spec: StudySpec) -> list[str]:
     file = folder / "study.json"
     if not file.exists():
         return []
-    before, after = _settings(read_json(file)["spec"]), _flat(asdict(spec))
-    lines = []
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
-        if old != new:
-            lines.append(f"{key} was {_word(old)}, now {_word(new)}")
-    return lines
+    return _differences(_settings(read_json(file)["spec"]), _plain(asdict(spec)), "")
 
 
 def what_belongs(board: Board, finished: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -105,29 +100,70 @@ def compare_again(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
     return lines
 
 
-def _settings(spec: object) -> dict[str, object]:
-    """The settings of a stored spec; one that an older version wrote has the defaults of what is new since."""
+def _settings(spec: object) -> object:
+    """A stored spec; one that an older version wrote has the defaults of what is new since."""
     assert isinstance(spec, Mapping)
     try:
-        return _flat(asdict(from_table(StudySpec, dict(spec), "study.json")))
+        return _plain(asdict(from_table(StudySpec, dict(spec), "study.json")))
     except DistillawError:
-        return _flat(spec)
+        return _plain(spec)
 
 
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """Nested settings as `table.key`: value; a list of numbers or words is one value, an empty one none."""
-    value = json.loads(json.dumps(value))
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
-        items = [(str(number), entry) for number, entry in enumerate(value, 1)]
-    else:
-        return {} if value == [] else {prefix: value}
-    flat: dict[str, object] = {}
-    for key, entry in items:
-        flat |= _flat(entry, f"{prefix}.{key}" if prefix else key)
-    return flat
+def _plain(value: object) -> object:
+    return json.loads(json.dumps(value))
+
+
+def _differences(old: object, new: object, key: str) -> list[str]:
+    """Setting by setting, `table.key was 1, now 2`; entries of a list of tables that came or went, whole."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for name in sorted(old.keys() | new.keys())
+            for line in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    if _is_tables(old) or _is_tables(new):
+        return _entries(old or [], new or [], key)
+    if isinstance(old, dict) or isinstance(new, dict):
+        return _differences(old or {}, new or {}, key)
+    before, now = _word(old), _word(new)
+    return [] if before == now else [f"{key} was {before}, now {now}"]
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+
+
+def _entries(old: Any, new: Any, key: str) -> list[str]:
+    """A list of tables: as many new entries as are missing are those, changed; else they came or went."""
+    gone, come = _without(old, new), _without(new, old)
+    if len(gone) == len(come):
+        pairs = zip(gone, come, strict=True)
+        return [line for (n, was), (_, now) in pairs for line in _differences(was, now, f"{key}.{n}")]
+    return [
+        f"{key}.{number} was {what}: {_entry(entry)}"
+        for what, found in (("removed", gone), ("added", come))
+        for number, entry in found
+    ]
+
+
+def _without(entries: list[object], others: list[object]) -> list[tuple[int, object]]:
+    """The entries, numbered, that the other list lacks."""
+    left, found = list(others), []
+    for number, entry in enumerate(entries, 1):
+        if entry in left:
+            left.remove(entry)
+        else:
+            found.append((number, entry))
+    return found
+
+
+def _entry(entry: object) -> str:
+    """What tells an entry from others: the settings that are not empty."""
+    assert isinstance(entry, dict)
+    return ", ".join(
+        f"{name} {json.dumps(value)}" for name, value in entry.items() if value not in (None, "", [], {})
+    )
 
 
 def _word(value: object) -> str:
-    return "absent" if value is None else json.dumps(value)
+    return "absent" if value is None or value == [] else json.dumps(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import CacheError
-from distillaw.quantities import format_seconds
+from distillaw.quantities import format_seconds, times
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
@@ -60,7 +60,7 @@ class StudyStatus:
     flops: float
     """Of finished runs of this study file, teachers' forward passes included."""
     core_seconds: float
-    """Wall seconds of workers times their cores, lost work included."""
+    """Wall seconds of workers times their cores, lost work included: no CPU time, which contention makes shorter."""
     lost_seconds: float
     """The part of it that ended with a worker's death: repeated only as far back as the last checkpoint."""
     left_seconds: float
@@ -215,7 +215,7 @@ def _left(
     pace, how = 1.0, "nothing is finished yet: the cost model's own guess"
     if model and finished > 0:
         pace = finished / model
-        how = f"{len(done & work.runs)} finished runs took {pace:.2g} of the cost model's core time"
+        how = f"{len(done & work.runs)} finished runs took {times(pace)} times what the cost model says"
     left = pace * max(core / work.workers, max(seconds, default=0.0))
     workers = f"{work.workers} worker" + ("s" if work.workers > 1 else "")
-    return left, f"{format_seconds(pace * core)} of core time on {workers}; {how}"
+    return left, f"{format_seconds(pace * core)} of work on {workers}; {how}"

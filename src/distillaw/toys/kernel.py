@@ -53,7 +53,7 @@ def teacher_error(alpha: npt.ArrayLike, *, m: npt.ArrayLike, teacher_budget: flo
     Validity:
         Any T; without T < ||alpha|| the budget never binds and nothing is left to see.
     Source:
-        arXiv:2502.08606v2, appendix C; toys.md section 1.2.
+        arXiv:2502.08606v2, appendix C; docs/toys.md.
     """
     energy, tail = _energies(alpha)
     sizes = _sizes(m, len(energy) - 1, "m")
@@ -82,7 +82,7 @@ def student_error(
     Raises:
         ConfigError: as `teacher_error`, or D > T.
     Source:
-        arXiv:2502.08606v2, appendix C; toys.md section 1.2.
+        arXiv:2502.08606v2, appendix C; docs/toys.md.
     Differs from source:
         the proof's two cases of Q are interchanged in print; the formula above is the projection it means.
     """
@@ -115,7 +115,7 @@ def flat_until(
     Raises:
         ConfigError: as `student_error`.
     Source:
-        toys.md section 1.3, fact 5 (ours; the paper shows the rise, not where it begins).
+        docs/toys.md (ours; the paper shows the rise, not where it begins).
     """
     energy, _ = _energies(alpha)
     students = _sizes(n, len(energy) - 1, "n")

@@ -66,7 +66,7 @@ def make_task(num_classes: int, *, sampler: Sampler = "balanced") -> Task:
     Raises:
         ConfigError: n outside 2 to 10.
     Source:
-        arXiv:2502.08606v2, appendix C; the samplers are ours (toys.md section 2.1), the paper gives none.
+        arXiv:2502.08606v2, appendix C; the samplers are ours (docs/toys.md), the paper gives none.
     """
     if not 2 <= num_classes <= MAX_CLASSES:
         raise ConfigError(

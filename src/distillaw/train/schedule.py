@@ -1,7 +1,7 @@
 """Warm-up, constant trunk, cooldown branches (WSD): one trunk serves every token budget.
 
 A run to D tokens follows the trunk at a constant rate to (1 - c) D and decays over the last c D tokens, so
-k budgets cost (1 - c) D_max + c sum D_i instead of sum D_i (spec experiments.md, section 6.1; parity with
+k budgets cost (1 - c) D_max + c sum D_i instead of sum D_i (parity with
 cosine is reported by arXiv 2404.06395 and 2405.18392). With c = 1 the trunk is empty and every budget decays
 from its start: with the cosine shape that is the cosine schedule. All positions are in optimiser steps.
 """

@@ -6,6 +6,8 @@ import { QuestionError, formatCount, formatFlop, general, parseCount, withCommas
 
 export const BUDGETS = ["tokens", "compute", "device-hours", "money"] as const;
 export type BudgetKind = (typeof BUDGETS)[number];
+/** What a budget of a kind is where nobody has said how much. */
+export const USUAL_BUDGET: Record<BudgetKind, string> = { tokens: "20B", compute: "1e21", "device-hours": "500", money: "2000" };
 
 /** A teacher given by numbers. */
 export interface OwnTeacher {
@@ -64,7 +66,7 @@ function optional(text: string, name: string): number | null {
   return text.trim() === "" ? null : parseCount(text, name);
 }
 
-function fraction(text: string, name: string): number | null {
+export function fraction(text: string, name: string): number | null {
   if (text.trim() === "") return null;
   const value = Number(text);
   if (!Number.isFinite(value)) throw new QuestionError(`${name}: cannot read '${text}'; write a number such as 0.4`);
@@ -78,7 +80,7 @@ function whole(text: string, name: string): number {
 }
 
 /** A whole number as the command reads it: digits alone. */
-function digits(text: string, name: string): number {
+export function digits(text: string, name: string): number {
   if (!/^\s*\d+\s*$/.test(text)) throw new QuestionError(`${name}: got '${text}'; write a whole number in digits`);
   return whole(text, name);
 }

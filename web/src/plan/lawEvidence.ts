@@ -166,13 +166,14 @@ function complaints(s: Situation, voice: Voice, options: readonly Option[], pred
     const values = merged[name] ?? [];
     if (!values.length) return [];
     const [smallest, largest] = [Math.min(...values), Math.max(...values)];
+    const said = COORDINATES[name] ?? name;
     const range = `the fitted range [${general(low, 4)}, ${general(high, 4)}]`;
     const found: string[] = [];
     if (smallest < low * (1 - 1e-9)) {
-      found.push(`${name} ${general(smallest, 4)} is below ${range}, ${general(low / smallest, 2)}x`);
+      found.push(`${said} ${general(smallest, 4)} is below ${range}, ${times(low / smallest)}x`);
     }
     if (largest > high * (1 + 1e-9)) {
-      found.push(`${name} ${general(largest, 4)} is above ${range}, ${general(largest / high, 2)}x`);
+      found.push(`${said} ${general(largest, 4)} is above ${range}, ${times(largest / high)}x`);
     }
     return found;
   });

@@ -134,6 +134,13 @@ function checkSize(s: Situation): void {
 function checkRatio(s: Situation, tokens: number, params: number): void {
   const least = constants().smallest_ratio;
   if (tokens >= least * params) return;
+  if (tokens <= 0) {
+    throw new QuestionError(
+      `compute ${formatFlop(s.compute!)} is less than serving ${formatCount(s.inferenceTokens)} tokens with a ` +
+        `${formatCount(params)} student costs by itself: nothing is left to train on. Raise the budget, or take a smaller ` +
+        "student or fewer serving tokens",
+    );
+  }
   const given = s.compute === null ? `${formatCount(tokens)} tokens` : `compute ${formatFlop(s.compute)}`;
   throw new QuestionError(
     `${given} for a ${formatCount(params)} student is ${general(tokens / params, 2)} tokens per parameter; below ` +

@@ -1,0 +1,147 @@
+"""Options: one name for one thing, old names with a note, none that silently does nothing, nonsense refused at once."""
+
+import json
+
+import pytest
+
+from in_process import answer
+
+ASKED = "--student 1B --tokens 20B"
+
+
+def said(line, code=0):
+    done = answer(*line.split())
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        ("cost --params 1B --tokens 20B --json", f"cost {ASKED} --json", ""),
+        ("predict --law besiroglu2024 --student-params 1B --student-tokens 20B --json",
+         f"predict --law besiroglu2024 {ASKED} --json", ""),
+        (f"cost {ASKED} --hardware h200 --json", f"cost {ASKED} --device h200 --json",
+         "--hardware is now called --device"),
+        (f"cost {ASKED} --teacher-params 8B --students 3 --json",
+         f"cost {ASKED} --teacher-params 8B --students-served 3 --json", "--students is now called --students-served"),
+        ("regime --params 1B --tokens 20B --json", f"regime {ASKED} --json", "--params is now called --student"),
+        ("plan --student 1B --dollars 2000 --hardware h200 --json",
+         "plan --student 1B --money 2000 --device h200 --json", "--dollars is now called --money"),
+    ],
+)  # fmt: skip
+def test_an_old_name_gives_the_same_answer(old, new, note):
+    """Names that scripts may rely on for good get no note; the others one on stderr, and none with --quiet."""
+    before, now = said(old), said(new)
+    assert json.loads(before.stdout) == json.loads(now.stdout)
+    assert "is now called" not in now.stderr
+    assert note in before.stderr if note else "is now called" not in before.stderr
+    assert "is now called" not in said(f"{old} --quiet").stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["settle", "study next runs.csv --budget 1e20", "prune out --out x --keep 0.4"]
+)
+def test_the_student_is_named_alike_everywhere(command):
+    """Refused for what is missing, not for the names of the options."""
+    asked = "--student 3M" if command.startswith("prune") else "--student 3M --tokens 60M"
+    for words in (asked, asked.replace("student", "student-params").replace("--tokens", "--student-tokens")):
+        done = answer(*command.split(), *words.split())
+        assert done.returncode in (1, 2) and "unknown option" not in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1, "an error stays one line"
+
+
+def test_a_real_model_is_named_alike_everywhere():
+    name = "--teacher llama-3.1-8b"
+    planned = json.loads(said(f"plan {ASKED} {name} --json").stdout)
+    (teacher,) = {s["teacher"]["name"]: s["teacher"] for s in planned["strategies"] if s["teacher"]}.values()
+    numbers = f"--teacher-params {teacher['params']} --teacher-tokens {teacher['tokens']}"
+
+    predicted = json.loads(said(f"predict --law surrogate-s2 {ASKED} {name} --json").stdout)
+    by_numbers = json.loads(said(f"predict --law surrogate-s2 {ASKED} {numbers} --json").stdout)
+    assert predicted["student_loss"] == by_numbers["student_loss"]
+    assert any("scout" in warning for warning in predicted["warnings"])
+
+    counted = json.loads(said(f"cost {ASKED} {name} --json").stdout)
+    own = next(s for s in planned["strategies"] if s["teacher"])["compute"]["teacher_logits"]
+    assert counted["flops"]["teacher_logits"] == pytest.approx(
+        own, rel=0.3
+    )  # the model's own shape, not its family's
+
+    gap = json.loads(said(f"gap {ASKED} {name} --json").stdout)
+    opinion = next(o for o in gap["opinions"] if o["law"] == "surrogate-s2")
+    assert gap["teacher"] == "Llama-3.1-8B"
+    assert opinion["teacher_at_hand_loss"] == pytest.approx(predicted["teacher_loss"])
+    assert "Llama-3.1-8B (loss" in said(f"gap {ASKED} {name}").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"plan {ASKED} --price -3 --mfu 40", "--mfu 40.0 does nothing here"),
+        (f"plan {ASKED} --price 3", "--price 3.0 does nothing here"),
+        (f"plan {ASKED} --device h200", "--device h200 does nothing here"),
+        ("plan --student 1B --compute 1e21 --mfu 0.4", "--mfu 0.4 does nothing here"),
+        ("plan --student 1B --device-hours 500 --price 3", "--price 3.0 does nothing here"),
+        (
+            f"plan {ASKED} --serve-memory 8e9 --serve-bandwidth 1e12",
+            "--serve-bandwidth 1e12 does nothing here",
+        ),
+        (f"plan {ASKED} --weight-bytes 2", "--weight-bytes 2.0 does nothing here"),
+        (
+            f"plan {ASKED} --scenario inference --delta-lgt 1 --delta-pre 0",
+            "--scenario inference does nothing here",
+        ),
+        (f"plan {ASKED} --teacher llama-3.1-8b --train-teacher", "--train-teacher does nothing here"),
+        (f"cost {ASKED} --teacher-params 8B --logits own", "--logits own does nothing for one student"),
+        (f"cost {ASKED} --teacher-params 8B --delta-pre 0.5", "--teacher-tokens 2T"),
+        (f"cost {ASKED} --teacher llama-3.1-8b --teacher-layers 3", "leave --teacher-layers out"),
+        (
+            f"predict --law surrogate-s1 {ASKED} --teacher llama-3.1-8b --teacher-loss 2",
+            "leave --teacher-loss out",
+        ),
+        (f"map teacher-size {ASKED} --size 5x9", "one axis"),
+    ],
+)
+def test_an_option_that_cannot_act_is_refused(line, words):
+    assert words in said(line, 2).stderr
+
+
+@pytest.mark.parametrize(
+    ("gap", "a_map"),
+    [
+        ("--student 5 --tokens 100", "teacher-size --student 5 --tokens 100"),
+        ("--student 1B --tokens 1k", "teacher-size --student 1B --tokens 1k"),
+        (f"{ASKED} --teacher-tokens 5", f"teacher-size {ASKED} --teacher-tokens 5"),
+        (f"{ASKED} --teacher-tokens-per-param 1e-9", f"teacher-size {ASKED} --teacher-tokens-per-param 1e-9"),
+        (f"{ASKED} --teacher-tokens-per-param 1e15", f"teacher-size {ASKED} --teacher-tokens-per-param 1e15"),
+        (f"{ASKED} --teacher-loss 13.9e3", "gain --teacher-loss 13.9e3"),
+        (f"{ASKED} --teacher-loss 1.2", "gain --teacher-loss 1.2"),
+        ("--student 1B --tokens 1e30", "gain --tokens 1e29..1e30"),
+        ("--student 20 --tokens 400", "teacher --student 10..20"),
+        ("--student 1B --tokens 20", "teacher --compute 1..5"),
+    ],
+)
+def test_what_one_refuses_the_other_does_not_print(gap, a_map):
+    for command in (f"gap {gap}", f"map {a_map}"):
+        assert said(command, 2).stderr.count("\n") == 1
+
+
+def test_a_teacher_at_hand_is_placed_also_where_nothing_can_be_recommended():
+    """... and the next command asks of the same teachers."""
+    asked = "gap --student 1B --teacher-tokens 15T --teacher-loss 1.851 --margin 1 --law surrogate-s2"
+    done = said(asked)
+    assert "NO RECOMMENDATION" in done.stdout and "A teacher of loss 1.851 costs" in done.stdout
+    last = done.stdout.splitlines()[-1].removeprefix("next: distillaw ")
+    assert all(word in last for word in asked.split()) and said(last).returncode == 0
+
+
+def test_messages_use_the_names_that_were_typed():
+    """The library's `teacher_params` is an option here; who typed the other name of one reads that."""
+    for typed in ("--student-params", "--student"):
+        error = said(f"predict --law surrogate-s1 {typed} 1Q --tokens 20B", 2).stderr
+        assert error.startswith(f"distillaw: {typed}: cannot read '1Q'")
+    half = said(f"predict --law surrogate-s1 {ASKED} --teacher-params 8B", 2).stderr
+    assert "--teacher-params and --teacher-tokens belong together" in half
+    assert said("plan --student 1B --tokens 1e30", 2).stderr.startswith("distillaw: --tokens = 1e+30")
+    assert "--unique-tokens = 1e+30" in said(f"plan {ASKED} --unique-tokens 1e30", 2).stderr
