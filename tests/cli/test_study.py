@@ -38,7 +38,9 @@ def study(tmp_path_factory):
     """A finished tiny study: its file, folder, and what the command printed."""
     base = tmp_path_factory.mktemp("study")
     (base / "tiny.toml").write_text(TINY)
-    done = _call("study", "run", base / "tiny.toml", "--out", base / "out", "--set", "tuning.rounds=1", "--json")
+    done = _call(
+        "study", "run", base / "tiny.toml", "--out", base / "out", "--set", "tuning.rounds=1", "--json"
+    )
     assert done.returncode == 0, done.stderr
     return base / "tiny.toml", base / "out", done
 
