@@ -10,9 +10,9 @@ from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.figures.spending import compute_spent
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
-from distillaw.planning.record import StudyRecord, read_study
+from distillaw.planning.record import StudyRecord, evenly, read_study
 from distillaw.planning.wording import title
 from distillaw.report import content
 from distillaw.report.page import FigureFiles, write_page
@@ -39,7 +39,8 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     out = Path(out) if out is not None else record.folder / "report.html"
     check_report(out)
     shown = record.thinned(MOST_SHOWN)
-    cells = measured_cells(shown)
+    every_cell = measured_cells(shown)
+    cells = _drawable(every_cell)
     controls = check_controls(shown)
     verdict, note = content.decide_target(record, cells)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
@@ -51,7 +52,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         call_class=verdict.verdict if verdict else "none",
         call_name=title(verdict) if verdict else "NO VERDICT",
         numbers=content.key_numbers(verdict, spent, record),
-        problems=[*_thinned(record, shown), *_problems(record, verdict, note)],
+        problems=[*_thinned(record, shown), *_undrawn(every_cell, cells), *_problems(record, verdict, note)],
         strategies=content.strategy_table(verdict) if verdict else None,
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
@@ -77,6 +78,25 @@ def check_report(out: Path) -> None:
 
 MOST_SHOWN = 1000
 """Runs in pictures and tables: more can be neither read nor drawn."""
+
+
+MOST_SIZES, MOST_CELLS = 12, 120
+"""Each size of student is a panel of its own, and so is a cell that shows a capacity gap."""
+
+
+def _drawable(cells: list[Cell]) -> list[Cell]:
+    """The cells of at most so many sizes, evenly spaced."""
+    sizes = set(evenly(sorted({cell.params for cell in cells}), MOST_SIZES))
+    return evenly([cell for cell in cells if cell.params in sizes], MOST_CELLS)
+
+
+def _undrawn(cells: list[Cell], drawn: list[Cell]) -> list[str]:
+    """What the pictures by cell leave out."""
+    if len(drawn) == len(cells):
+        return []
+    return [
+        f"Pictures by size and budget show {len(drawn)} of {len(cells):,} cells, evenly over the sizes of students"
+    ]
 
 
 def _thinned(record: StudyRecord, shown: StudyRecord) -> list[str]:
