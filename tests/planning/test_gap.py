@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.errors import ConfigError, DataError, UnitError
+from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.api import fit
 from distillaw.laws.published import published
 from distillaw.planning.gap import GapQuestion, capacity_gap
@@ -162,7 +162,7 @@ def test_bad_questions():
         capacity_gap(question(), laws=["hoffmann2022"])
     with pytest.raises(ConfigError, match="not both"):
         capacity_gap(GapQuestion(student_params=1e9, student_tokens=2e10))
-    with pytest.raises(DataError, match="student_params"):
+    with pytest.raises(ConfigError, match="student of -1 parameters"):
         capacity_gap(question(size=-1.0))
 
 

@@ -58,7 +58,8 @@ class GapQuestion:
         for what, unit in (units | {"teacher_loss": "nats/token"}).items():
             check_plausible(what, getattr(self, what), unit)
         check_trained(self.student_params, self.student_tokens)
-        check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
+        if (self.teacher_tokens is None) != (self.teacher_tokens_per_param is None):  # else `_check` says it
+            check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
 
     @property
     def schedule(self) -> dict[str, float | None]:
