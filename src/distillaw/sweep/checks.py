@@ -52,6 +52,11 @@ def check_study(spec: StudySpec) -> None:
     )
     sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
+    horizon = spec.tuning.horizon
+    _require(
+        horizon in HORIZONS,
+        f"tuning.horizon = {horizon!r}{did_you_mean(horizon, HORIZONS)} is none of {', '.join(HORIZONS)}",
+    )
     micro = spec.training.micro_batch_tokens
     _require(
         micro % context == 0, f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
@@ -129,6 +134,7 @@ CHOICES = {
     "decay_rule": DECAY_RULES,
 }
 """Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
+HORIZONS = ("smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")
 

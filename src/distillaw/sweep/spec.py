@@ -126,6 +126,11 @@ class StudySpec:
         usual = [teacher for teacher in self.teachers if not teacher.is_control]
         return usual[len(usual) // 2]
 
+    def checked_teacher(self) -> TeacherSpec | None:
+        """The teacher whose rate is checked at its own budget: the smallest one trained here beyond the search's."""
+        own = [t for t in self.teachers if not t.path and not t.is_control and t.tokens > self.tuning_tokens]
+        return min(own, key=lambda t: (parse_count(t.params), -t.tokens), default=None)
+
     def end_sizes(self) -> tuple[str, ...]:
         """Smallest and largest student size: where rates are tuned; in between they are interpolated."""
         ordered = sorted(self.students.params, key=parse_count)

@@ -340,5 +340,6 @@ class _Trunk:
         recipe = self.spec.recipe
         return schedule_for(
             tokens=tokens, batch_tokens=self.spec.batch_tokens, warmup_tokens=recipe.warmup_tokens,
-            cooldown=recipe.cooldown, decay=recipe.decay,
+            cooldown=recipe.cooldown, decay=recipe.decay, power=self.spec.rate_power,
+            power_tokens=self.spec.rate_tokens,
         )  # fmt: skip
