@@ -67,7 +67,7 @@ def main() -> None:
             for spec, tokens in itertools.product(specs, BUDGETS):
                 result = study.run(spec.run_id(tokens)).result()
                 rows.append({"arm": spec.arm, "batch": batch, "way": way, "halves": k, "peak_lr": rate, "power": power,
-                             "tokens": tokens, "loss": result and result["loss"], "diverged": spec in errors})  # fmt: skip
+                             "tokens": tokens, "loss": None if spec in errors else result["loss"]})  # fmt: skip
             last = rows[-2 * len(BUDGETS) :]
             print(batch, way, k, f"{rate:.4g}", power, *(f"{r['loss']:.3f}" for r in last),
                   f"{time.process_time() - began:.0f}s", flush=True)  # fmt: skip

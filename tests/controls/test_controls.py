@@ -19,6 +19,7 @@ from distillaw.controls import (
 )
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
+from distillaw.sweep.checks import CONTROLS
 
 
 @pytest.fixture
@@ -319,8 +320,17 @@ def test_all_controls_have_names_of_their_own_and_plain_json(study):
     controls = api.check_controls(study.record())
     names = [control.name for control in controls]
     assert len(names) == len(set(names)) == len(api.check_design(study.record())) + 2
+    assert set(names) == set(CONTROLS), "what a study file may leave out"
     for control in controls:
         assert json.loads(json.dumps(control.to_json(), allow_nan=False))["status"] == control.status
+
+
+def test_a_control_that_a_study_leaves_out_is_shown_and_not_counted(study):
+    _end_of_search(study)
+    study.info["spec"] = {"without_controls": ["interior-rate"]}
+    (control,) = [c for c in api.check_design(study.record()) if c.name == "interior-rate"]
+    assert control.status == "not applicable" and not control.remedy
+    assert "left out by the study file" in control.found and "0.4M supervised" in control.found
 
 
 def test_doubts_name_what_did_not_pass_by_what_it_concerns(study):

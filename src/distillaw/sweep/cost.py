@@ -45,6 +45,8 @@ class StudyCost:
 
     def wall_seconds(self, workers: int) -> float:
         """Estimated wall time, start-up and data preparation included, if no core ever waits."""
+        if not self.seconds:
+            return 0.0
         return max(sum(self.seconds) / workers, max(self.seconds)) + 25
 
 

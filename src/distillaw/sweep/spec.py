@@ -52,6 +52,8 @@ class StudySpec:
     """Batch of every run, tokens; the search starts here."""
     peak_lr: float = 8e-3
     """Peak rate at width 64; the search starts here."""
+    without_controls: tuple[str, ...] = ()
+    """Controls (docs/controls.md) that this study does not claim: they are shown, and said to be left out."""
     seed: int = 0
     """First seed; replicates count up from it."""
 

@@ -18,10 +18,10 @@ from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, one_per_trunk, parts_of, study_cost, teacher_forward
-from distillaw.sweep.jobs import Board, Facts, Job, Planner
+from distillaw.sweep.jobs import Board, Job, Planner
 from distillaw.sweep.journal import Journal, Notice
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.study import read_progress, standing_failures
+from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,8 @@ def read_status(folder: Path) -> StudyStatus:
     record: dict[str, Any] = read_json(file)
     study = StudyFolder(folder)
     spec = from_table(StudySpec, record["spec"], f"{file}: spec")
-    facts = Facts(
-        vocab_size=record["data"]["vocab_size"], data_hash=record["data"]["data_hash"],
-        fingerprints=record.get("fingerprints", {}),
-    )  # fmt: skip
+    facts = stored_facts(study)
+    assert facts is not None
     progress = read_progress(study)
     board = Planner(spec, facts, progress).board()
     failures = standing_failures(board, progress)
