@@ -76,7 +76,9 @@ def main() -> None:
         arguments.out.write_text(json.dumps({"teacher_loss": loss, "rows": rows}, indent=1) + "\n")
 
 
-def trunk(data: str, role: str, size: str, batch: int, rate: float, *, power: float, teacher: str | None = None):
+def trunk(
+    data: str, role: str, size: str, batch: int, rate: float, *, power: float, teacher: str | None = None
+):
     """A trunk of the benchmark."""
     from distillaw.quantities import parse_count
 

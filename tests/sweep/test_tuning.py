@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillaw.sweep.tuning import (
@@ -18,9 +18,9 @@ from distillaw.sweep.tuning import (
 RATIO = 16.0
 
 
-def _plan(*, rounds=8, lowest=-6, far_sizes=("small",), **settings):
-    settings = {"sizes": ["small", "large"], "far_budget": RATIO} | settings
-    return Plan(far_sizes=far_sizes, rounds=rounds, lowest_batch=lowest, **settings)
+def _plan(*, rounds=8, lowest=-6, far_sizes=("small",), **others):
+    others = {"sizes": ["small", "large"], "far_budget": RATIO} | others
+    return Plan(far_sizes=far_sizes, rounds=rounds, lowest_batch=lowest, **others)
 
 
 def _run(search, surface):
@@ -44,11 +44,12 @@ def _bowl(best_rate, best_fall=0, best_batch=0):
     return surface
 
 
-def _supervised(surface, **settings):
-    plan = _plan(**settings)
+def _supervised(surface, **others):
+    plan = _plan(**others)
     return _run(lambda lookup: search_supervised(lookup, plan), surface)
 
 
+@settings(deadline=None)
 @given(small=st.integers(-4, 4), large=st.integers(-4, 4), fall=st.integers(-2, 4), batch=st.integers(-3, 3))
 def test_the_search_finds_the_optimum_wherever_it_lies(small, large, fall, batch):
     search, _ = _supervised(_bowl({"small": small, "large": large}, fall, batch))
@@ -138,11 +139,22 @@ def test_the_rate_falls_by_whole_halves_over_the_budgets():
 
 
 def test_rates_are_transferred_between_sizes_and_held_outside():
-    rates = ArmRates(peaks={1e5: 0.02, 1e7: 0.005}, powers={1e5: 0.5, 1e7: 0.25})
-    assert rates.peak(1e6) == pytest.approx(0.01, rel=1e-3)
-    assert (rates.peak(1e4), rates.peak(1e9)) == (0.02, 0.005)
-    assert rates.power(1e6) == pytest.approx(0.375)
-    assert ArmRates(peaks={1.0: 0.01}).power(1e6) == 0
+    rates = ArmRates(peaks={1e5: 0.02, 1e7: 0.005}, powers={1e5: 0.5, 1e7: 0.25}, exact={1e5: (0.03, 0.4)})
+    assert rates.at(1e6) == (pytest.approx(0.01, rel=1e-3), pytest.approx(0.375))
+    assert rates.at(1e4) == (0.02, 0.5) and rates.at(1e9) == (0.005, 0.25)
+    assert rates.at(1e5) == (0.03, 0.4), "the trunk that was searched serves as it is"
+    assert ArmRates(peaks={1.0: 0.01}).at(1e6) == (0.01, 0)
+
+
+@pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])
+def test_between_the_rates_tried_a_parabola_says_where_the_best_one_lies(place):
+    """The best rate at the smallest budget, and its fall, to a hundredth of a double each."""
+    search, _ = _supervised(_bowl({"small": 1 + place, "large": 0}, 2 + place, 0), batches=False)
+    at = "supervised", "small"
+    assert search.rate[at] + search.offset[*at, "rate"] == pytest.approx(1 + place, abs=0.01)
+    # off the lattice in both: the fall that the best trunk needs is counted from its own rate
+    fall = search.fall[at] + search.offset[*at, "rate"] - search.offset[*at, "fall"]
+    assert fall == pytest.approx(2 + place, abs=0.01)
 
 
 @pytest.mark.parametrize("noise", [0.003])

@@ -177,8 +177,12 @@ class Planner:
         self._add_points(board, search, None)
         if not search.is_done:
             return None
-        (fall,) = search.fall.values()
-        return replace(rates, powers={1.0: fall_power(fall, ratio)})
+        name = "teacher", checked.params
+        power = fall_power(search.fall[name] - search.offset[*name, "fall"], ratio)
+        best = self.point(search.best("teacher", checked.params), None).trunk
+        return replace(
+            rates, powers={1.0: power}, exact={float(best.params): (best.peak_lr, best.rate_power)}
+        )
 
     def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
@@ -271,12 +275,12 @@ class Planner:
     ) -> TrunkSpec:  # fmt: skip
         """A trunk of the study, at the rate and fall that its arm has at this size."""
         shape, counts = self._shape(params)
-        power = rates.power(counts.non_embedding)
+        rate, power = rates.at(counts.non_embedding)
         return TrunkSpec(
             role=role, purpose=purpose or ("teacher" if role == "teacher" else "grid"), label=params,
             layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, params=counts.non_embedding,
             total_params=counts.total, vocab_size=self._facts.vocab_size, seed=seed, split=role,
-            peak_lr=rates.peak(counts.non_embedding), batch_tokens=batch,
+            peak_lr=rate, batch_tokens=batch,
             rate_power=power, rate_tokens=self._spec.tuning_tokens if power else 0,
             recipe=self._spec.training, data_hash=self._facts.data_hash, teacher_run=teacher_run,
             teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
@@ -330,7 +334,7 @@ class Planner:
         checked = self._spec.checked_teacher()
         assert checked is not None
         powers = {1.0: fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)}
-        rates = replace(self.tuned_rates(self._supervised, "supervised"), powers=powers)
+        rates = replace(self.tuned_rates(self._supervised, "supervised"), powers=powers, exact={})
         trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
         tokens = {
             t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
@@ -358,19 +362,24 @@ class Planner:
         Raises:
             RunError: every rate of the search diverged.
         """
-        peaks, powers = {}, {}
+        peaks, powers, exact = {}, {}, {}
         for size in self._sizes:
-            best = Point(arm, size, search.rate[arm, size], search.batch, self.plan.start_fall(arm))
-            trunk = self.point(best, None).trunk
-            if math.isinf(search.points[best]):
+            key = arm, size
+            near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
+            trunk = self.point(near, None).trunk
+            if math.isinf(search.points[near]):
                 raise RunError(
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"
                 )
-            peaks[float(trunk.params)] = trunk.peak_lr
-            if (arm, size) in search.fall:
-                powers[float(trunk.params)] = fall_power(search.fall[arm, size], self.plan.far_budget)
-        return ArmRates(peaks=peaks, powers=powers)
+            params, offset = float(trunk.params), search.offset[*key, "rate"]
+            peaks[params] = trunk.peak_lr * 2**offset if self.plan.far_sizes else trunk.peak_lr
+            if key in search.fall:
+                fall = search.fall[key] + offset - search.offset[*key, "fall"]
+                powers[params] = fall_power(fall, self.plan.far_budget)
+                best = self.point(search.best(arm, size), None).trunk
+                exact[params] = best.peak_lr, best.rate_power
+        return ArmRates(peaks=peaks, powers=powers, exact=exact)
 
     def _fixed_rates(self) -> ArmRates:
         return ArmRates(peaks={1.0: self._spec.peak_lr})

@@ -39,6 +39,7 @@ def _arm(
         job = planner.point(point, teacher_run)
         trunk = job.trunk
         return {"peak_lr": trunk.peak_lr, "rate_power": trunk.rate_power, "batch_tokens": trunk.batch_tokens,
+                "branch_lr": trunk.branch_lr(job.budgets[-1]),
                 "tokens": job.budgets[-1], "loss": _finite(loss), "run_id": job.run_ids[-1]}  # fmt: skip
 
     def grid(
@@ -64,8 +65,9 @@ def _arm(
         falls = grid(
             "multiplier", lambda p: 0.5**p.fall, lambda p: p.is_far and (p.rate, p.batch) == (rate, j)
         )
-        found["horizon"] = {"grid": falls, "tokens": falls[0]["tokens"], "best": trunk.rate_power,
-                            "multiplier": 0.5**fall, "interior": inside["fall"]}  # fmt: skip
+        tokens = planner.point(best, teacher_run).budgets[-1]
+        found["horizon"] = {"grid": falls, "tokens": tokens, "best": trunk.branch_lr(tokens),
+                            "rate_power": trunk.rate_power, "interior": inside["fall"]}  # fmt: skip
     if (arm, size, "batch") in search.interior:
         batches = grid("multiplier", lambda p: 2.0**p.batch,
                        lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall))  # fmt: skip

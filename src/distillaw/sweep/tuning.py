@@ -10,7 +10,9 @@ its own, each best among its halves and doubles:
 
 The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
 of one size, where it is cheap, in every arm, teachers included (that the exponent does not depend on the size is what
-arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length.
+arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
+trunk that did best is the grid's, as it is; for other sizes both numbers come from the parabolas through what was
+tried, since half a step off at both budgets would add up to one.
 
 The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
 budget, and checked, not moved, on the distilled one.
@@ -67,6 +69,9 @@ class Search:
     """Best fall of each (arm, size) that was checked at the largest budget."""
     batch: int = 0
     """Best j."""
+    offset: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """(arm, size, `rate` or `fall`) -> where the parabola through the best value and its neighbours is lowest, in
+    doubles of the rate from the best value."""
     interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
     points: dict[Point, float] = field(default_factory=dict)
@@ -75,6 +80,10 @@ class Search:
     """Take what is not measured to be worse than where the search starts: nothing is needed, and it stays there."""
     rates_known: bool = False
     """Whether rates and falls are decided (on the distilled arm the batch check may still run)."""
+
+    def best(self, arm: str, size: str) -> Point:
+        """The point at the largest budget that did best."""
+        return Point(arm, size, self.rate[arm, size], self.batch, self.fall[arm, size], True)
 
     @property
     def is_done(self) -> bool:
@@ -111,7 +120,7 @@ def first_fall(ratio: float) -> int:
     return round(FALL_EXPONENT * math.log2(ratio))
 
 
-def fall_power(fall: int, ratio: float) -> float:
+def fall_power(fall: float, ratio: float) -> float:
     """The exponent with which the rate falls by `fall` halves over a ratio of budgets."""
     return fall * math.log(2) / math.log(ratio) if fall else 0.0
 
@@ -128,7 +137,7 @@ def search_supervised(lookup: Lookup, plan: Plan) -> Search:
         if search.needed or best == search.batch:
             break
         search.batch = best
-        search.rate, search.fall, search.interior = {}, {}, {}
+        search.rate, search.fall, search.offset, search.interior = {}, {}, {}, {}
     search.rates_known = search.is_done
     return search
 
@@ -158,7 +167,9 @@ def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
         point = lambda i, size=size: Point(arm, size, i, search.batch, fall)  # noqa: E731
         found = _best(search, lookup, point, 0, plan.rounds)
         if found is not None:
-            search.rate[arm, size], search.interior[arm, size, "rate"] = found
+            search.rate[arm, size] = found.value
+            search.offset[arm, size, "rate"] = found.offset
+            search.interior[arm, size, "rate"] = found.is_interior
 
 
 def _search_falls(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
@@ -173,13 +184,21 @@ def _search_fall(search: Search, lookup: Lookup, arm: str, size: str, start: int
     point = lambda rise: Point(arm, size, rate, search.batch, -rise, True)  # noqa: E731
     found = _best(search, lookup, point, -start, rounds)
     if found is not None:
-        search.fall[arm, size], search.interior[arm, size, "fall"] = -found[0], found[1]
+        search.fall[arm, size] = -found.value
+        search.offset[arm, size, "fall"] = found.offset
+        search.interior[arm, size, "fall"] = found.is_interior
+
+
+class _Best(NamedTuple):
+    value: int
+    offset: float
+    is_interior: bool
 
 
 def _best(
     search: Search, lookup: Lookup, point: Callable[[int], Point], start: int, rounds: int
-) -> tuple[int, bool] | None:
-    """The best value beside the start, moved outwards while it lies at an end, and whether it is interior.
+) -> _Best | None:
+    """The best value beside the start, moved outwards while it lies at an end.
 
     None while points are missing. Where all diverged the lowest is the best: rates rise with the value.
     """
@@ -192,9 +211,18 @@ def _best(
         if not math.isfinite(losses[best - low]):
             best = low
         if low < best < high:
-            return best, True
+            own = np.array(losses[best - low - 1 : best - low + 2])
+            return _Best(best, _UNSEEN_OFFSET if search.guess else _lowest(own), is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
-    return best, False
+    return _Best(best, 0.0, is_interior=False)
+
+
+def _lowest(losses: np.ndarray) -> float:
+    """Where the parabola through three losses, the middle one the lowest, is lowest: within half a step of it."""
+    left, right = losses[0] - losses[1], losses[2] - losses[1]
+    if not np.isfinite(left + right) or left + right <= 0:
+        return 0.0
+    return float(np.clip((left - right) / (2 * (left + right)), -0.5, 0.5))
 
 
 def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
@@ -239,6 +267,8 @@ def _measured(
 
 _UNSEEN_START = 1e-9
 """Loss of a start that is not measured, in a guess: better than any other."""
+_UNSEEN_OFFSET = 1e-3
+"""A guess knows no offset, but that there will be one: sizes that follow from others have trunks of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,18 +279,19 @@ class ArmRates:
     """Size -> rate at the search's budget, at width 64."""
     powers: Mapping[float, float] = field(default_factory=dict)
     """Size -> exponent with which it falls with further tokens; empty: it does not."""
+    exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
+    """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
 
-    def peak(self, params: float) -> float:
-        """The rate at a size: linear in ln N between tuned sizes, constant outside.
+    def at(self, params: float) -> tuple[float, float]:
+        """Rate and exponent at a size: linear in ln N between tuned sizes, constant outside.
 
         Rates are at width 64 ("simple" muP), so a constant is the prior; the tuned ends correct what is left.
         """
+        if params in self.exact:
+            return self.exact[params]
         logs = {size: math.log(rate) for size, rate in self.peaks.items()}
-        return float(f"{math.exp(_between(logs, params)):.4g}")
-
-    def power(self, params: float) -> float:
-        """The exponent at a size, likewise."""
-        return float(f"{_between(self.powers, params):.4g}") if self.powers else 0.0
+        power = _between(self.powers, params) if self.powers else 0.0
+        return float(f"{math.exp(_between(logs, params)):.4g}"), float(f"{power:.4g}")
 
 
 def _between(values: Mapping[float, float], params: float) -> float:
