@@ -134,12 +134,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    rows = [
-        decide(World(seed), horizon) for horizon in ("smallest", "none") for seed in range(arguments.cases)
-    ]
-    counts = {}
+    counts, rows = {}, []
     for horizon in ("smallest", "none"):
-        own = [row for row in rows if row["horizon"] == horizon]
+        own = [decide(World(seed), horizon) for seed in range(arguments.cases)]
+        rows += own
         counts[horizon] = {
             "cases": len(own), "wrong": sum(r["wrong"] for r in own),
             "called": sum(r["verdict"] != "too-close" for r in own),
@@ -148,8 +146,8 @@ def main() -> None:
             "rms": float(np.sqrt(np.mean([(r["gain"] - r["truth"]) ** 2 for r in own]))),
         }  # fmt: skip
         print(horizon, counts[horizon], flush=True)
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"counts": counts, "cases": rows}, indent=1) + "\n")
+        if arguments.out:
+            arguments.out.write_text(json.dumps({"counts": counts, "cases": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
