@@ -112,4 +112,4 @@ def test_what_it_writes_trains(name, tmp_path):
         }
         assert loss[top] and not set(loss[top]) & set(loss["grid"])
     else:
-        assert {"grid", "control:horizon", "tuning"} <= purposes
+        assert {"grid", "tuning"} <= purposes

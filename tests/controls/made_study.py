@@ -59,6 +59,9 @@ class MadeStudy:
                     self.student(
                         params, tokens, teacher, purpose="control:horizon", peak_lr=0.01 * rate, above=0.03
                     )
+        for rate in (0.5, 2.0):
+            params, tokens, loss = TEACHERS["weak"]
+            self.teacher(f"weak-{rate}", params, tokens, loss + 0.03, purpose="tuning", peak_lr=0.01 * rate)
         union = BUDGETS[-1] + TEACHERS["good"][1]
         self.student(400_000, union, None, purpose="control:union", split="union")
         self.teacher("seen", 400_000, 400_128, 2.40, split="student")
@@ -69,10 +72,9 @@ class MadeStudy:
                     params, BUDGETS[0], "good", purpose=f"control:{setting}", above=0.01, **{setting: value}
                 )
 
-    def teacher(self, name, params, tokens, loss, *, split="teacher"):
-        self._add(
-            f"teacher-{name}", params, tokens, loss, role="teacher", purpose="teacher", split=split, seed=0
-        )
+    def teacher(self, name, params, tokens, loss, *, split="teacher", purpose="teacher", **settings):
+        row = {"role": "teacher", "purpose": purpose, "split": split, "seed": 0, **settings}
+        self._add(f"teacher-{name}", params, tokens, loss, **row)
 
     def student(self, params, tokens, teacher, *, seed=0, purpose="grid", above=0.0, **settings):
         run_id = f"student-{params}-{teacher or 'alone'}-s{seed}-{tokens}" + "".join(

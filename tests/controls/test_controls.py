@@ -1,7 +1,6 @@
 """Every control passes on a study made to pass, fails on what it guards against, and says what is missing."""
 
 import json
-import math
 
 import pytest
 from made_study import BUDGETS, SIZES, TEACHERS, MadeStudy
@@ -20,6 +19,7 @@ from distillaw.controls import (
 )
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
+from distillaw.sweep.checks import CONTROLS
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def _noisy(study):
 BROKEN = {
     "interior-rate": (_end_of_search, "0.4M supervised"),
     "interior-batch": (_other_batch, "0.1M distilled would take 128"),
-    "horizon": (_best_rate_falls, "x0.5 is better by 0."),
+    "horizon": (_best_rate_falls, "x0.5 the rate is better by 0."),
     "steps": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[0], steps=400), "400 steps"),
     "disjoint-text": (lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"), "read their text"),
     "union": (_teacher_is_its_text, "gains -0."),
@@ -181,15 +181,39 @@ def test_one_rate_too_few_is_no_bracket(study):
     assert control.status == "not done" and "largest tokens alone" in control.found
 
 
-def test_rates_at_a_middle_budget_say_what_they_can(study):
-    """The tilt up to there is given, and the control is still not done."""
+def test_runs_at_other_rates_fail_it_wherever_they_are(study):
+    """Half a bracket, at a middle budget, says nothing good, and says what it lost."""
+    study.drop(lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] > 0.01)
     for row in study.rows.values():
         if is_control("horizon")(row) and row["tokens"] == BUDGETS[-1]:
             twin = row["run_id"].split("-peak_lr")[0].replace(str(BUDGETS[-1]), str(BUDGETS[1]))
-            row |= {"tokens": BUDGETS[1], "mean": study.rows[twin]["mean"] + 0.03}
+            row |= {"tokens": BUDGETS[1], "mean": study.rows[twin]["mean"] - 0.1}
     control = checked(horizon.check_horizon, study)
-    assert control.status == "not done" and "up to 410k is off by" in control.found
-    assert not any(tilt["whole"] for tilt in control.numbers["tilt"])
+    assert control.status == "failed"
+    assert {one["arm"] for one in control.numbers["excess"] if one["branch_minus_best"]["mean"] > 0} == {
+        "alone", "taught"
+    }  # fmt: skip
+
+
+def test_a_teacher_at_a_wrong_rate_fails_it(study):
+    study.edit(lambda r: r["run_id"] == "teacher-weak-0.5", mean=lambda r: r["mean"] - 0.1)
+    control = checked(horizon.check_horizon, study)
+    assert control.status == "failed" and "100k teacher" in control.found
+
+
+def test_a_gain_within_the_margin_of_a_verdict_is_none(study):
+    study.edit(lambda r: is_control("horizon")(r) and r["peak_lr"] < 0.01, mean=lambda r: r["mean"] - 0.03)
+    assert checked(horizon.check_horizon, study).status == "passed"
+
+
+def test_a_rate_that_falls_is_told_apart_where_it_has_fallen(study):
+    """Trunks of one peak whose rates fall differently differ in the rate at which their branches begin."""
+    for row in study.rows.values():
+        if is_control("horizon")(row):
+            row |= {"branch_lr": row["peak_lr"], "peak_lr": 0.01}
+        else:
+            row["branch_lr"] = 0.01
+    assert checked(horizon.check_horizon, study).status == "passed"
 
 
 def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
@@ -206,24 +230,10 @@ def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
         )
         object.__setattr__(run, "folder", folder)
     runs = StudyRuns(record)
-    assert runs.variants("peak_lr") == {}
+    assert runs.other_rates("student") == {}
     assert set(runs.variants("lambda")) == {
         (size, BUDGETS[0], "teacher-good") for size in (SIZES[0], SIZES[-1])
     }
-
-
-def test_the_tilt_is_the_share_of_the_slope_that_one_rate_hides(study):
-    """Both losses in nats and their horizon are known, so the bounds must hold the true tilt."""
-    _best_rate_falls(study)
-    found = checked(horizon.check_horizon, study).numbers["tilt"]
-    alone = next(one for one in found if "alone" in one["arm"])
-    low, high = (
-        study.rows[f"student-100000-alone-s0-{tokens}"]["mean"] for tokens in (BUDGETS[-1], BUDGETS[0])
-    )
-    slope = math.log(high / low) / math.log(BUDGETS[-1] / BUDGETS[0])
-    tilt = (0.10 / low) / (slope * math.log(BUDGETS[-1] / BUDGETS[0]))
-    assert alone["slope"] == pytest.approx(slope, rel=0.03)
-    assert alone["low"] < tilt < alone["high"]
 
 
 def test_disjoint_needs_a_manifest_to_pass_and_fails_on_shared_shards(study):
@@ -320,8 +330,17 @@ def test_all_controls_have_names_of_their_own_and_plain_json(study):
     controls = api.check_controls(study.record())
     names = [control.name for control in controls]
     assert len(names) == len(set(names)) == len(api.check_design(study.record())) + 2
+    assert set(names) == set(CONTROLS), "what a study file may leave out"
     for control in controls:
         assert json.loads(json.dumps(control.to_json(), allow_nan=False))["status"] == control.status
+
+
+def test_a_control_that_a_study_leaves_out_is_shown_and_not_counted(study):
+    _end_of_search(study)
+    study.info["spec"] = {"without_controls": ["interior-rate"]}
+    (control,) = [c for c in api.check_design(study.record()) if c.name == "interior-rate"]
+    assert control.status == "not applicable" and not control.remedy
+    assert "left out by the study file" in control.found and "0.4M supervised" in control.found
 
 
 def test_doubts_name_what_did_not_pass_by_what_it_concerns(study):

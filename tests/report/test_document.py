@@ -203,17 +203,8 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_small_study_shows_the_shipped_table_refitted_and_labelled_as_such(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    write_study(package / "pocket", World(students=(1e5, 2e5, 4e5), budgets=(200_000, 600_000, 1_800_000)))
-    (package / "studies").mkdir()
-    (package / "pocket" / "runs.parquet").rename(package / "studies" / "pocket_runs.parquet")
-    monkeypatch.setattr("distillaw.report.shipped.files", lambda name: package)
-    write_study(tmp_path / "small", World())
-    html = write_report(tmp_path / "small").read_text()
+def test_a_study_too_small_for_a_law_draws_none_of_another(tmp_path):
+    write_study(tmp_path, World())
+    html = write_report(tmp_path).read_text()
     assert "No law is drawn through this study" in html
-    assert "Shipped pocket study, distillation law" in html
-    assert '<figure id="shipped-fit">' in html
-    assert "Not this study" in html
-    drawn = html[html.index('<figure id="shipped-fit">') :]
-    assert "The shipped pocket study, not this one" in drawn[: drawn.index("</svg>")], "in the figure itself"
+    assert '<figure id="fit">' not in html and "ocket study" not in html

@@ -9,9 +9,11 @@ from distillaw.errors import RunError
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import serves_laws
 from distillaw.sweep.changes import changed_settings, what_belongs
+from distillaw.sweep.cost import left_of, study_cost
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import CellsSpec, EarlyStopSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.tuning import Point
 
 SPEC = StudySpec(
     name="plan", students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 20_000)), batch_tokens=256,
@@ -100,8 +102,81 @@ def test_a_failed_reference_teacher_is_replaced_and_the_others_students_are_trai
     assert board.waiting == ["students of 0.2M@30k wait for their teacher"]
 
 
+FAR = replace(
+    SPEC, students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 40_000, 160_000)),
+    teachers=(TeacherSpec(params="0.05M", tokens=80_000), TeacherSpec(params="0.2M", tokens=160_000)),
+    tuning=TuningSpec(batch=False),
+)  # fmt: skip
+"""Budgets over a factor of 16: four halves are a power of one."""
+FALLS = {"supervised": 2, "distilled": 0, "teacher": 1}
+
+
+def _falling(trunk, tokens):
+    """A world in which the best rate falls by `FALLS` halves over the study's budgets, in each arm."""
+    arm = "teacher" if trunk.role == "teacher" else trunk.arm
+    budget = 80_000 if arm == "teacher" else 160_000
+    power = FALLS[arm] * math.log(2) / math.log(budget / 10_000)
+    best = SPEC.peak_lr * max(1.0, 0.8 * tokens / 10_000) ** -power
+    return 3 + 0.1 * math.log2(trunk.branch_lr(tokens) / best) ** 2
+
+
+def _play_falling():
+    losses = {}
+    while True:
+        board = Planner(FAR, FACTS, Progress(losses=losses, failures={})).board()
+        missing = [job for job in board.jobs if any(r not in losses for r in job.run_ids)]
+        if not missing:
+            return board, losses
+        for job in missing:
+            for tokens in job.budgets:
+                losses[job.trunk.run_id(tokens)] = _falling(job.trunk, tokens)
+
+
+def test_each_arm_gets_the_rate_that_suits_every_budget_of_its_own():
+    """One trunk each, within 0.01 nats of the best rate at the smallest and at sixteen times as many tokens."""
+    board, losses = _play_falling()
+    wanted = [job for job in board.jobs if job.trunk.purpose != "tuning"]
+    assert {job.trunk.rate_power for job in wanted if job.trunk.arm == "distilled"} == {0}
+    powers = {job.trunk.arm: job.trunk.rate_power for job in wanted if job.trunk.role == "student"}
+    assert powers["supervised"] == pytest.approx(2 * math.log(2) / math.log(16), rel=1e-3)
+    for job in wanted:
+        assert all(losses[run_id] < 3.01 for run_id in job.run_ids), job.trunk.trunk_id
+    assert len([job for job in wanted if job.trunk.role == "student"]) == 2 * (1 + 2)
+
+
+def test_the_search_at_the_largest_budget_shares_the_trunks_of_the_grid():
+    board, _ = _play_falling()
+    jobs = {}
+    for job in board.jobs:
+        jobs.setdefault(job.trunk.trunk_id, []).append(job)
+    shared = [found for found in jobs.values() if {j.trunk.purpose for j in found} > {"tuning"}]
+    assert len(shared) >= 3, "an arm's best trunk at the smallest size is the grid's"
+
+
+def test_what_can_be_foreseen_is_what_is_trained_where_searches_stay(monkeypatch):
+    """Before anything is trained, and at every moment after, done and left add up to the whole."""
+    monkeypatch.setitem(FALLS, "supervised", 1)
+    before = study_cost(FAR, 512, facts=FACTS)
+    board, losses = _play_falling()
+    assert before.num_runs == len(losses)
+    assert {job.trunk.trunk_id for job in before.jobs} == {job.trunk.trunk_id for job in board.jobs}
+    some = dict(list(losses.items())[: len(losses) // 2])
+    left = study_cost(FAR, 512, facts=FACTS, progress=Progress(losses=some, failures={}))
+    assert left.num_runs == len(losses) - len(some) and sum(left.seconds) < sum(before.seconds)
+    done = study_cost(FAR, 512, facts=FACTS, progress=Progress(losses=losses, failures={}))
+    assert done.num_runs == 0 and done.wall_seconds(2) == 0
+
+
+def test_a_trunk_that_goes_on_costs_what_is_left_of_it():
+    (job, *_) = _students(_board(SPEC), "grid")
+    (left,) = left_of([job], {job.run_ids[0]})
+    assert left.budgets == job.budgets[1:]
+    assert left.tokens == pytest.approx(0.8 * (20_000 - 10_000) + 0.2 * 20_000)
+
+
 def test_run_ids_tell_near_budgets_apart():
-    trunk = Planner(SPEC, FACTS, Progress(losses={}, failures={})).point("supervised", "0.1M", 0, 0, None)
+    point = Point("supervised", "0.1M", 0, 0, 0)
+    trunk = Planner(SPEC, FACTS, Progress(losses={}, failures={})).point(point, None).trunk
     assert trunk.run_id(100_000) != trunk.run_id(100_400)
 
 

@@ -2,74 +2,165 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillaw.sweep.tuning import search_distilled, search_supervised, transfer_rate
+from distillaw.sweep.tuning import (
+    ArmRates,
+    Plan,
+    fall_power,
+    first_fall,
+    search_distilled,
+    search_supervised,
+    search_teacher,
+)
+
+RATIO = 16.0
 
 
-def _run(best_rate, best_batch, *, rounds=6, noise=0.0, arm="supervised", lowest=-6):
-    """Drive a search on a smooth surface with a known optimum; returns (search, number of points measured)."""
+def _plan(*, rounds=8, lowest=-6, far_sizes=("small",), **others):
+    others = {"sizes": ["small", "large"], "far_budget": RATIO} | others
+    return Plan(far_sizes=far_sizes, rounds=rounds, lowest_batch=lowest, **others)
+
+
+def _run(search, surface):
+    """Drive a search to its end on a surface; returns (search, losses by point)."""
     seen = {}
-    generator = np.random.default_rng(0)
-
-    def surface(arm, size, i, j):
-        rate, batch = best_rate[size], best_batch
-        return 3.0 + 0.1 * (i - rate) ** 2 + 0.05 * (j - batch) ** 2 + noise * generator.normal()
-
     while True:
-        lookup = lambda *point: seen.get(point)  # noqa: E731
-        if arm == "supervised":
-            search = search_supervised(lookup, ["small", "large"], rounds=rounds, lowest_batch=lowest)
-        else:
-            search = search_distilled(lookup, ["small", "large"], batch=0, rounds=rounds, lowest_batch=lowest)
-        if search.is_done:
-            return search, len(seen)
-        assert not set(search.needed) & set(seen), "asked for a point it already had"
-        seen.update({point: surface(*point) for point in search.needed})
+        found = search(seen.get)
+        if found.is_done:
+            return found, seen
+        assert not set(found.needed) & set(seen), "asked for a point it already had"
+        seen.update({point: surface(point) for point in found.needed})
 
 
-@given(small=st.integers(-4, 4), large=st.integers(-4, 4), batch=st.integers(-3, 3))
-def test_the_search_finds_the_optimum_wherever_it_lies(small, large, batch):
-    search, _ = _run({"small": small, "large": large}, batch)
+def _bowl(best_rate, best_fall=0, best_batch=0):
+    """A smooth surface: the best rate at the search's budget, and how far it has fallen at the largest."""
+
+    def surface(point):
+        off = point.rate - best_rate[point.size] - (point.fall - best_fall) * point.is_far
+        return 3.0 + 0.1 * off**2 + 0.05 * (point.batch - best_batch) ** 2
+
+    return surface
+
+
+def _supervised(surface, **others):
+    plan = _plan(**others)
+    return _run(lambda lookup: search_supervised(lookup, plan), surface)
+
+
+@settings(deadline=None)
+@given(small=st.integers(-4, 4), large=st.integers(-4, 4), fall=st.integers(-2, 4), batch=st.integers(-3, 3))
+def test_the_search_finds_the_optimum_wherever_it_lies(small, large, fall, batch):
+    search, _ = _supervised(_bowl({"small": small, "large": large}, fall, batch))
     assert search.rate == {("supervised", "small"): small, ("supervised", "large"): large}
+    assert search.fall == {("supervised", "small"): fall}
     assert search.batch == batch
     assert all(search.interior.values()) and search.rates_known
 
 
-def test_a_centred_start_costs_five_runs_a_size():
-    search, measured = _run({"small": 0, "large": 0}, 0)
-    assert measured == 2 * 5
+def test_what_a_centred_start_costs():
+    """Three rates at both sizes on the search's budget; at the largest three falls and two more batches, one size."""
+    search, seen = _supervised(_bowl({"small": 0, "large": 0}, first_fall(RATIO)))
+    assert sum(not point.is_far for point in seen) == 6
+    assert sum(point.is_far for point in seen) == 5
     assert search.batch == 0
+
+
+def test_without_a_check_at_the_largest_budget_no_rate_falls():
+    search, seen = _supervised(_bowl({"small": 1, "large": 0}, 2), far_sizes=())
+    assert not search.fall and not any(point.is_far or point.fall for point in seen)
+    assert search.interior["supervised", "small", "batch"]
 
 
 def test_an_optimum_out_of_reach_is_reported_as_not_interior():
-    search, _ = _run({"small": 5, "large": 0}, 0, rounds=1)
+    search, _ = _supervised(_bowl({"small": 5, "large": 0}, 6), rounds=1)
     assert search.interior["supervised", "small", "rate"] is False
+    assert search.interior["supervised", "small", "fall"] is False
     assert search.interior["supervised", "large", "rate"] is True
 
 
-def test_the_distilled_arm_moves_its_rate_but_not_the_batch():
-    search, _ = _run({"small": 1, "large": -1}, -2, arm="distilled")
+def test_the_distilled_arm_moves_its_rate_and_its_fall_but_not_the_batch():
+    plan = _plan()
+    search, _ = _run(
+        lambda lookup: search_distilled(lookup, plan, batch=0), _bowl({"small": 1, "large": -1}, 1, -2)
+    )
     assert search.batch == 0
     assert search.rate == {("distilled", "small"): 1, ("distilled", "large"): -1}
+    assert search.fall == {("distilled", "small"): 1}
     assert search.interior["distilled", "small", "batch"] is False  # said, not hidden
     assert search.rates_known
 
 
+def test_a_teacher_is_searched_for_its_fall_alone():
+    plan = _plan()
+    search, seen = _run(
+        lambda lookup: search_teacher(lookup, plan, "big", batch=1, start=1), _bowl({"big": 0}, 3)
+    )
+    assert search.fall == {("teacher", "big"): 3}
+    assert all(point.is_far and (point.rate, point.batch) == (0, 1) for point in seen)
+
+
 def test_one_sequence_per_step_is_the_smallest_batch():
-    search, _ = _run({"small": 0, "large": 0}, -5, lowest=-1)
+    search, _ = _supervised(_bowl({"small": 0, "large": 0}, 1, -5), lowest=-1)
     assert search.batch == -1
 
 
 def test_a_diverged_rate_counts_as_the_worst():
-    lookup = lambda arm, size, i, j: math.inf if i > 0 else 3.0 + 0.1 * (i + 1) ** 2 + 0.1 * j**2  # noqa: E731
-    search = search_supervised(lookup, ["only"], rounds=3, lowest_batch=-3)
+    def surface(point):
+        if point.rate > 0:
+            return math.inf
+        return _bowl({"only": -1}, 1)(point)
+
+    search, _ = _supervised(surface, sizes=["only"], far_sizes=("only",), rounds=3)
     assert search.rate["supervised", "only"] == -1 and search.is_done
 
 
+def test_where_all_rates_diverge_the_search_goes_down():
+    search, seen = _supervised(lambda point: math.inf, rounds=2, batches=False)
+    assert search.rate["supervised", "small"] == min(p.rate for p in seen) < -1
+    assert search.fall["supervised", "small"] == max(p.fall for p in seen) > 1
+
+
+def test_a_guess_stays_where_the_search_is():
+    """Nothing is needed, everything a plain search would ask for first is there, and what is known counts."""
+    _, seen = _supervised(_bowl({"small": 0, "large": 0}, first_fall(RATIO)))
+    guess = search_supervised({}.get, _plan(guess=True))
+    assert guess.is_done and guess.rates_known
+    assert set(guess.points) == set(seen)
+    _, moved = _supervised(_bowl({"small": 2, "large": 0}, 1, 1))
+    known = {point: loss for point, loss in moved.items() if point.size == "small" and not point.is_far}
+    assert search_supervised(known.get, _plan(guess=True)).rate["supervised", "small"] == 2
+
+
+def test_the_rate_falls_by_whole_halves_over_the_budgets():
+    assert RATIO ** -fall_power(2, RATIO) == pytest.approx(0.25)
+    assert fall_power(0, 1.0) == 0
+
+
 def test_rates_are_transferred_between_sizes_and_held_outside():
-    tuned = {1e5: 0.02, 1e7: 0.005}
-    assert transfer_rate(tuned, 1e6) == pytest.approx(0.01, rel=1e-3)
-    assert transfer_rate(tuned, 1e4) == 0.02
-    assert transfer_rate(tuned, 1e9) == 0.005
+    rates = ArmRates(peaks={1e5: 0.02, 1e7: 0.005}, powers={1e5: 0.5, 1e7: 0.25}, exact={1e5: (0.03, 0.4)})
+    assert rates.at(1e6) == (pytest.approx(0.01, rel=1e-3), pytest.approx(0.375))
+    assert rates.at(1e4) == (0.02, 0.5) and rates.at(1e9) == (0.005, 0.25)
+    assert rates.at(1e5) == (0.03, 0.4), "the trunk that was searched serves as it is"
+    assert ArmRates(peaks={1.0: 0.01}).at(1e6) == (0.01, 0)
+
+
+@pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])
+def test_between_the_rates_tried_a_parabola_says_where_the_best_one_lies(place):
+    """The best rate at the smallest budget, and its fall, to a hundredth of a double each."""
+    search, _ = _supervised(_bowl({"small": 1 + place, "large": 0}, 2 + place, 0), batches=False)
+    at = "supervised", "small"
+    assert search.rate[at] + search.offset[*at, "rate"] == pytest.approx(1 + place, abs=0.01)
+    # off the lattice in both: the fall that the best trunk needs is counted from its own rate
+    fall = search.fall[at] + search.offset[*at, "rate"] - search.offset[*at, "fall"]
+    assert fall == pytest.approx(2 + place, abs=0.01)
+
+
+@pytest.mark.parametrize("noise", [0.003])
+def test_noise_moves_a_fall_by_one_half_at_most(noise):
+    generator = np.random.default_rng(0)
+    surface = _bowl({"small": 0, "large": 0}, 2)
+    for _ in range(20):
+        search, _ = _supervised(lambda point: surface(point) + noise * generator.normal(), batches=False)
+        assert abs(search.fall["supervised", "small"] - 2) <= 1

@@ -41,7 +41,9 @@ def test_a_finished_run_is_a_hugging_face_folder_with_the_contract_keys(study, t
     assert folder.state() == "done"
 
 
-def test_branches_of_one_trunk_equal_the_runs_trained_alone(study, trunk, tmp_path, text):
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_branches_of_one_trunk_equal_the_runs_trained_alone(study, trunk, tmp_path, text, power):
+    trunk = replace(trunk, rate_power=power, rate_tokens=1024 if power else 0)
     both = train_trunk(trunk, [2048, 4096], study)
     alone = type(study)(tmp_path / "alone")
     claim_folder(alone.path)
@@ -51,6 +53,7 @@ def test_branches_of_one_trunk_equal_the_runs_trained_alone(study, trunk, tmp_pa
     assert _same_weights(_weights(both[0]), _weights(small))
     assert _same_weights(_weights(both[1]), _weights(large))
     assert both[0].result()["loss"] > both[1].result()["loss"]
+    assert both[1].result()["branch_lr"] == pytest.approx(trunk.peak_lr * (0.8 * 4096 / 1024) ** -power)
 
 
 @pytest.mark.parametrize("stop_at", [1, 10, 13, 15])

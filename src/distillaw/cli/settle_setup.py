@@ -51,7 +51,8 @@ class Setting:
 
     def with_search(self, tokens: int) -> Pilots:
         """The pilots with a search on so many tokens; 0 has none."""
-        tuning = TuningSpec(enabled=tokens > 0, tokens=tokens or self.question.least_tokens, batch=False)
+        tuning = TuningSpec(enabled=tokens > 0, tokens=tokens or self.question.least_tokens, batch=False,
+                              horizon="none")  # fmt: skip
         return replace(self.pilots, spec=replace(self.pilots.spec, tuning=tuning))
 
     def tuned_question(self, tuned: Tuned) -> Question:

@@ -88,24 +88,25 @@ def run(
         return 0
     from distillaw.cli.study_show import target_note
     from distillaw.sweep.checks import load_study
-    from distillaw.sweep.cost import study_cost, study_vocab
-    from distillaw.sweep.study import require_trainable, run_study
+    from distillaw.sweep.study import cost_left, require_trainable, run_study
 
     require_trainable()
     spec = load_study(study, corpus=corpus, settings=settings)
     folder = out or Path("out") / spec.name
     _check_places(spec, folder)
-    cost = study_cost(spec, study_vocab(spec))
+    cost = cost_left(spec, folder)
+    done = len(list(folder.glob("runs/*/result.json")))
+    so_far = f"; {plural(done, 'run')} done" if done else ""
     output.say(
-        f"{spec.name}: {plural(cost.num_runs, 'run')} in all, {format_flop(cost.flops)}, about "
-        f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')} from nothing; folder {folder}"
+        f"{spec.name}: {plural(cost.num_runs, 'run')} to train, {format_flop(cost.flops)}, about "
+        f"{format_seconds(cost.wall_seconds(count))} on {plural(count, 'core')}"
+        f"{so_far}; folder {folder}"
     )
     for line in (*(f"set: {setting}" for setting in settings), target_note(spec)):
         if line:
             output.say(line)
-    share_left = max(0.0, 1 - len(list(folder.glob("runs/*/result.json"))) / cost.num_runs)
     left = partial(_seconds_left, folder)
-    with make_display(cost.tokens * share_left, quiet=output.quiet, left=left) as display:
+    with make_display(cost.tokens, quiet=output.quiet, left=left) as display:
         command = shlex.join(["distillaw", *sys.argv[1:]])
         train = partial(
             run_study, spec, folder, place=place, display=display, command=command, settings=settings

@@ -21,14 +21,33 @@ _LAWS = (precision.check_c0, precision.check_ratio)
 
 def check_design(record: StudyRecord) -> list[Control]:
     """The controls that need runs alone: before a law is fitted."""
-    runs = StudyRuns(record)
-    return [check(runs) for check in _DESIGN] if runs.grid else []
+    return _check(record, _DESIGN)
 
 
 def check_controls(record: StudyRecord) -> list[Control]:
     """All controls, those of the stored laws' precision included; empty without a finished student."""
-    runs = StudyRuns(record)
-    return [check(runs) for check in (*_DESIGN, *_LAWS)] if runs.grid else []
+    return _check(record, (*_DESIGN, *_LAWS))
+
+
+def _check(record: StudyRecord, checks: Sequence[Callable[[StudyRuns], Control]]) -> list[Control]:
+    runs, left_out = StudyRuns(record), _left_out(record)
+    if not runs.grid:
+        return []
+    return [_unless_left_out(check(runs), left_out) for check in checks]
+
+
+def _left_out(record: StudyRecord) -> Sequence[str]:
+    spec = record.info.get("spec")
+    names = spec.get("without_controls") if isinstance(spec, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, Sequence) else []
+
+
+def _unless_left_out(control: Control, left_out: Sequence[str]) -> Control:
+    if control.name not in left_out:
+        return control
+    return replace(
+        control, status="not applicable", found=f"left out by the study file ({control.found})", remedy=""
+    )
 
 
 def summary(controls: Sequence[Control]) -> str:

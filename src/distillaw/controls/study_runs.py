@@ -1,5 +1,6 @@
 """The runs of a study by what a control compares: the grid's own, and those that differ from one in one setting."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,10 @@ from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, t_quantile
 
-SETTINGS = ("peak_lr", "batch_tokens", "cooldown", "lambda", "temperature", "divergence", "top_k", "top_p", "init",
-            "split")  # fmt: skip
+RATES = {"peak_lr", "branch_lr"}
+"""The rate a run is searched at, and the one its cooldown begins at: lower where the rate falls with tokens."""
+SETTINGS = ("peak_lr", "branch_lr", "batch_tokens", "cooldown", "lambda", "temperature", "divergence", "top_k",
+            "top_p", "init", "split")  # fmt: skip
 """What a run may differ in from the grid's run of its size, tokens, teacher and seed."""
 _OTHERWISE_NAMED = ("distill_weight", "temperature")
 """Of a recipe: the table has lambda, and neither for runs without a teacher."""
@@ -67,6 +70,11 @@ class StudyRuns:
         return dict(sorted(found.items()))
 
     @cached_property
+    def teacher_grid(self) -> dict[Place, dict[int, Run]]:
+        """Teachers of the study by place (that of a student alone) and seed."""
+        return {(run.params, run.tokens, ""): {run.seed: run} for run in self.record.teachers.values()}
+
+    @cached_property
     def cells(self) -> list[Cell]:
         """Sizes and budgets with their paired gains, by size and tokens."""
         return measured_cells(self.record)
@@ -109,6 +117,23 @@ class StudyRuns:
             twin = self.grid.get(place, {}).get(run.seed)
             if run.row.get("role") == "student" and twin is not None and changes(run, twin) == {setting}:
                 found.setdefault(place, {}).setdefault(run.number(setting), {})[run.seed] = run
+        return {place: dict(sorted(values.items())) for place, values in sorted(found.items())}
+
+    def other_rates(self, role: str) -> dict[Place, dict[float, dict[int, Run]]]:
+        """Runs that differ from the study's own in the rate alone: place -> rate where it branches -> seed -> run.
+
+        Args:
+            role: `student` or `teacher`.
+        """
+        own = self.grid if role == "student" else self.teacher_grid
+        found: dict[Place, dict[float, dict[int, Run]]] = {}
+        for run in self.record.runs:
+            place = (run.params, run.tokens, run.teacher_run or "")
+            twin = own.get(place, {}).get(run.seed)
+            if run.row.get("role") != role or twin is None or not math.isfinite(run.branch_lr):
+                continue
+            if run.branch_lr != twin.branch_lr and changes(run, twin) <= RATES:
+                found.setdefault(place, {}).setdefault(run.branch_lr, {})[run.seed] = run
         return {place: dict(sorted(values.items())) for place, values in sorted(found.items())}
 
     def noise(self, run: Run, *, is_paired: bool = True) -> SeedNoise:

@@ -17,13 +17,18 @@ BATCH = About(
 )
 
 
+_AT = {"learning_rate": "", "horizon": " at the largest budget"}
+
+
 def check_rate(runs: StudyRuns) -> Control:
     """The best rate lies between worse ones, at the end sizes and in both arms."""
     arms = _arms(runs)
     if (missing := _unsearched(runs, arms)) is not None:
         return RATE.control("not done", missing)
-    at_end = [_name(arm) for arm in arms if not _search(arm, "learning_rate").get("interior")]
-    numbers = {_name(arm): _numbers(arm, "learning_rate", "peak_lr") for arm in arms}
+    searched = [arm for arm in arms if "learning_rate" in arm]
+    ends = [(arm, what) for arm in arms for what in ("learning_rate", "horizon") if what in arm]
+    at_end = [_name(arm) + _AT[what] for arm, what in ends if not _search(arm, what).get("interior")]
+    numbers = {_name(arm): _numbers(arm, "learning_rate", "peak_lr") for arm in searched}
     if at_end:
         return RATE.control("failed", f"the best rate lies at an end of what was tried: {', '.join(at_end)}",
                             arms=numbers)  # fmt: skip
@@ -37,9 +42,10 @@ def check_batch(runs: StudyRuns) -> Control:
     arms = _arms(runs)
     if (missing := _unsearched(runs, arms)) is not None:
         return BATCH.control("not done", missing)
+    arms = [arm for arm in arms if "batch" in arm]
     numbers = {_name(arm): _numbers(arm, "batch", "batch_tokens") for arm in arms}
-    if any(len(_tried(arm, "batch")) < 2 for arm in arms):
-        best = _search(arms[0], "batch").get("best")
+    if not arms or any(len(_tried(arm, "batch")) < 2 for arm in arms):
+        best = runs.record.tuning.get("batch_tokens")
         return BATCH.control(
             "not done", f"the batch was not searched: every run has {best} tokens a step", arms=numbers
         )

@@ -115,7 +115,7 @@ class Search:
     arm: str
     size: str
     quantity: str
-    """`peak learning rate` or `batch, tokens`."""
+    """What was searched, as `QUANTITIES` call it."""
     points: Sequence[tuple[float, float]]
     """(value, held-out loss), ascending; those that diverged are missing."""
     chosen: float | None
@@ -130,7 +130,11 @@ class Search:
         return f"{self.arm} {self.size}: {self.quantity} {best}, {self.where}"
 
 
-QUANTITIES = {"learning_rate": ("peak_lr", "peak learning rate"), "batch": ("batch_tokens", "batch, tokens")}
+QUANTITIES = {
+    "learning_rate": ("peak_lr", "peak learning rate"),
+    "horizon": ("branch_lr", "rate at the largest budget"),
+    "batch": ("batch_tokens", "batch, tokens"),
+}
 """Searches by their key in tuning.json: the key of the value, and what it is called."""
 
 
@@ -189,23 +193,27 @@ def _where(
 
 @in_style
 def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -> Figure:
-    """Loss against learning rate (above) and batch (below), a column for each arm and size.
+    """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
     Raises:
         DataError: there are none.
     """
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
+    keys = [key for key in QUANTITIES if any(key in arm for arm in found)]
     columns = look.columns(len(found), panel=2.35)
-    lines = -(-len(found) // columns)
-    figure, axes = new_figure(2 * lines, columns, width=2.35 * columns + 0.5, height=4.3 * lines, look=look)
+    lines, rows = -(-len(found) // columns), len(keys)
+    figure, axes = new_figure(
+        rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines, look=look
+    )
     for place in range(columns * lines):
         line, column = divmod(place, columns)
         arm = found[place] if place < len(found) else {}
-        for ax, key in zip((axes[2 * line][column], axes[2 * line + 1][column]), QUANTITIES, strict=True):
+        for row, key in enumerate(keys):
+            ax = axes[rows * line + row][column]
             _draw_search(ax, arm[key], is_first=column == 0) if key in arm else ax.set_axis_off()
         if one := next(iter(arm.values()), None):
-            set_title(axes[2 * line][column], f"{one.arm}, {one.size}")
+            set_title(axes[rows * line][column], f"{one.arm}, {one.size}")
     return figure
 
 
@@ -222,8 +230,8 @@ def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())
-    is_rate = search.quantity == QUANTITIES["learning_rate"][1]
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}" if is_rate else f"{v:,.0f}"))
+    is_batch = search.quantity == QUANTITIES["batch"][1]
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if is_batch else f"{v:.2g}"))
     ax.tick_params(axis="x", labelsize="small", colors=MUTED)
     ax.margins(x=0.14, y=0.14)
     low, high = ax.get_ylim()

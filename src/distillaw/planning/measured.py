@@ -34,6 +34,7 @@ from distillaw.planning.gains import (
     seed_covariance,
     seed_noise,
 )
+from distillaw.planning.rate_doubt import RateDoubt, rate_doubt
 from distillaw.planning.record import Run, StudyRecord, budget_text, is_near
 from distillaw.runs.paired import check_same_documents, clustered_cov, t_quantile
 
@@ -61,6 +62,8 @@ class Arm:
     teacher: Run | None
     runs: Mapping[int, Mapping[int, Run]]
     """tokens -> seed -> run."""
+    rate: RateDoubt | None = None
+    """What is not known of its learning rate; None where its runs do not say theirs."""
 
     @property
     def student_flop_per_token(self) -> float:
@@ -174,6 +177,11 @@ class ArmPoint:
 
     @property
     def doubt(self) -> float:
+        """Standard deviation of the curve's doubt and the rate's, nats."""
+        return math.hypot(self.curve_doubt, 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens))
+
+    @property
+    def curve_doubt(self) -> float:
         """Standard deviation of what lies between or beyond the budgets that were run, nats.
 
         Between them, the distance of the curve from a straight line; beyond them, a share of the change.
@@ -236,7 +244,8 @@ def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
     order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
     return [
         Arm(name=teacher_name(record, t) if t else ALONE, teacher=_teacher(record, t, found[t]),
-            runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])})
+            runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])},
+            rate=rate_doubt(record, found[t], is_taught=bool(t)))
         for t in order
     ]  # fmt: skip
 

@@ -140,7 +140,21 @@ def _note(gain: MeasuredGain, bases: set[str]) -> str:
         if gain.is_paired
         else f"{seeds} with and without the teacher, compared as independent"
     )
-    return f"{how}, {said}; {SEED_SOURCES[gain.noise.source]}"
+    return f"{how}, {said}; {SEED_SOURCES[gain.noise.source]}{_rate_note(gain)}"
+
+
+def _rate_note(gain: MeasuredGain) -> str:
+    """Said among the first lines: arms whose rate nobody checked at this budget, and what that may be worth."""
+    points = (gain.baseline, gain.candidates[gain.posterior.best])
+    unchecked = [p for p in points if p.arm.rate is not None and not p.arm.rate.reaches(p.tokens)]
+    if not unchecked:
+        return ""
+    parts = [
+        f"{p.arm.name} may lose {p.arm.rate.at(p.tokens):.3f} nats to its learning rate, "
+        + (f"last checked at {budget_text(p.arm.rate.checked)} tokens" if p.arm.rate.is_checked else "never checked")
+        for p in unchecked if p.arm.rate is not None
+    ]  # fmt: skip
+    return f"; RATE_NOT_CHECKED: {'; '.join(parts)}"
 
 
 def _warnings(gain: MeasuredGain, bases: set[str]) -> list[str]:

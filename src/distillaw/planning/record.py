@@ -94,6 +94,12 @@ class Run:
         """`teacher`, `grid`, `tuning`, `holdout` or `control:NAME`."""
         return str(self.row.get("purpose") or ("teacher" if self.row.get("role") == "teacher" else "grid"))
 
+    @property
+    def branch_lr(self) -> float:
+        """The rate its cooldown began at; of runs that do not say, their peak: it did not fall."""
+        rate = self.number("branch_lr")
+        return self.number("peak_lr") if math.isnan(rate) else rate
+
     def number(self, key: str) -> float:
         """A numeric entry of the row; NaN where it is missing."""
         value = self.row.get(key)

@@ -10,16 +10,6 @@ from distillaw.sweep.tables import ReplicateSpec, TeacherSpec
 SEEDS = 5
 
 
-def horizon(sheet: Sheet) -> None:
-    """Half and double the tuned rate at the shortest and longest budget of the end sizes, both arms."""
-    arms = [ALONE] + ([sheet.middle_teacher().label] if sheet.labels() else [])
-    why = "is the rate that was tuned at the smallest budget still the best at the largest?"
-    budgets = [(size, (sheet.scale.tokens[0], sheet.longest(size))) for size in _ends(sheet)]
-    for size, tokens in budgets:
-        reason = why if size == budgets[0][0] else ""
-        sheet.add(reason, sorted(set(tokens)), sizes=[size], teachers=arms, name="horizon", rates=(0.5, 2.0))
-
-
 def more_than_text(sheet: Sheet, *, bill: bool = True) -> None:
     """The arms without which a teacher may be no more than extra text: union, seen, and (`bill`) equal FLOP."""
     assert sheet.target is not None
@@ -89,7 +79,6 @@ def holdout(sheet: Sheet, size: float, tokens: int) -> None:
 
 def all_controls(sheet: Sheet) -> None:
     """Everything that a study needs before a law of it means something."""
-    horizon(sheet)
     more_than_text(sheet)
     seeds(sheet)
     knobs(sheet)

@@ -67,25 +67,14 @@ def checklist(
 
 def _tuning(spec: StudySpec) -> Planned:
     what = "rate and batch" if spec.tuning.batch else "rate (the batch stays)"
-    return Planned(
-        name="tuning", is_there=spec.tuning.enabled, words=f"{what} searched at the end sizes, both arms"
-    )
+    return Planned(name="tuning", is_there=spec.tuning.enabled, words=f"{what} searched, both arms")
 
 
 def _horizon(spec: StudySpec) -> Planned:
-    blocks = [c for c in spec.cells if {r > 1 for r in c.rates} == {True, False} or len(set(c.rates)) > 2]
-    arms = {NONE if label == NONE else "distilled" for cells in blocks for label in cells.teachers}
-    budgets = {tokens for cells in blocks for tokens in cells.tokens}
-    taught = any(not teacher.is_control for teacher in spec.teachers)
-    longest = max(spec.students.tokens)
-    is_there = (
-        min(spec.students.tokens) in budgets
-        and max(budgets, default=0) >= longest
-        and len(arms) == 1 + taught
-    )
-    return Planned(
-        name="horizon", is_there=is_there, words="half and double the rate at the smallest and largest budget"
-    )
+    where = {"smallest": "the smallest size", "ends": "both end sizes"}.get(spec.tuning.horizon)
+    is_there = spec.tuning.enabled and where is not None
+    words = f"the rate of every arm searched at the largest budget too, at {where or 'no size'}"
+    return Planned(name="horizon", is_there=is_there, words=words)
 
 
 def _steps(spec: StudySpec) -> Planned:

@@ -120,7 +120,7 @@ def _rows(jobs: Sequence[Job]) -> list[_Row]:
         run_id: (float(job.trunk.params), float(tokens))
         for job in jobs if job.trunk.role == "teacher" for run_id, tokens in zip(job.run_ids, job.budgets, strict=True)
     }  # fmt: skip
-    rows = []
+    rows, seen = [], set()
     for job in jobs:
         trunk = job.trunk
         serves = serves_laws(trunk.purpose) and trunk.purpose != "holdout"
@@ -129,7 +129,9 @@ def _rows(jobs: Sequence[Job]) -> list[_Row]:
             rows += [
                 _Row(params=float(trunk.params), tokens=t, teacher=teacher, trunk=trunk.trunk_id)
                 for t in job.budgets
+                if (trunk.trunk_id, t) not in seen
             ]
+            seen.update((trunk.trunk_id, t) for t in job.budgets)
     return rows
 
 

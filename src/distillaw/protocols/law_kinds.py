@@ -76,7 +76,6 @@ def supervised(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens)
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.horizon(sheet)
     blocks.seeds(sheet)
     blocks.holdout(sheet, scale.students[-1], scale.whole(4 * scale.tokens[-1]))
     return sheet
@@ -98,7 +97,6 @@ def l_shaped(scale: Scale) -> Sheet:
     sheet.add("two points inside, to see whether the arms add up", scale.tokens[2:3], sizes=[scale.students[1]],
               teachers=[ALONE, middle, strong])  # fmt: skip
     sheet.aim(large, scale.tokens[1])
-    blocks.horizon(sheet)
     blocks.seeds(sheet)
     blocks.holdout(sheet, large, scale.tokens[3])
     sheet.left_out |= {

@@ -14,7 +14,6 @@ _ABLATION = {
     "union": "the settings are compared among themselves, not with training alone",
     "seen-text": "the settings are compared among themselves, not with training alone",
     "equal-flop": "the settings cost the same",
-    "horizon": "settings are compared at one rate; tune each before a close call is believed",
     "hold-out": "no law is to be predicted",
     "pairs": "two teachers, weak and strong, are enough to see whether the answer depends on them",
 }
@@ -35,7 +34,6 @@ def capacity_gap(scale: Scale) -> Sheet:
                       if size == scale.students[0] else "",
                       scale.tokens, sizes=[size], teachers=labels, name="pruned", init="pruned")  # fmt: skip
     sheet.aim(scale.students[0], scale.tokens[0])
-    blocks.horizon(sheet)
     blocks.seeds(sheet)
     sheet.left_out |= {
         "union": "teachers are compared with each other; their text is the same",
@@ -56,7 +54,6 @@ def teacher_choice(scale: Scale) -> Sheet:
     sheet.ladder(6)
     sheet.pairs(2)
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.horizon(sheet)
     blocks.more_than_text(sheet)
     blocks.seeds(sheet)
     blocks.knobs(sheet)
@@ -125,7 +122,6 @@ def long_run(scale: Scale) -> Sheet:
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(3, worst=0.98)
     sheet.aim(scale.students[0], scale.tokens[-1])
-    blocks.horizon(sheet)
     blocks.more_than_text(sheet, bill=False)
     blocks.seeds(sheet)
     sheet.left_out |= {
@@ -146,7 +142,6 @@ def weak_to_strong(scale: Scale) -> Sheet:
         sheet.teacher(size, min(2 * scale.tokens[-1], scale.teacher_tokens), why)
     labels = sheet.labels()
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.horizon(sheet)
     blocks.more_than_text(sheet)
     blocks.seeds(sheet)
     sheet.add("is a weak teacher better mixed with the data?", (scale.tokens[0], scale.tokens[-1]),

@@ -74,7 +74,7 @@ def state(spec: StudySpec, cost: StudyCost) -> Statement:
         cost: its cost, with its jobs.
     """
     is_world = spec.data.world is not None
-    expected = None if is_world else prospect(cost.jobs)
+    expected = None if is_world else prospect(cost.wanted or cost.jobs)
     text = None
     if not is_world:
         size = text_size(spec.data.corpus, max_document_chars=spec.data.max_document_chars)

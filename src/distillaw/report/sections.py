@@ -22,7 +22,6 @@ from distillaw.report.fits import fits_picture
 from distillaw.report.losses import gap_picture, tokens_picture
 from distillaw.report.page import Section
 from distillaw.report.picture import Picture
-from distillaw.report.shipped import refit_shipped_table
 from distillaw.report.spending import searches_picture, spent_picture
 
 
@@ -83,7 +82,7 @@ def _paid_section(record: StudyRecord, cells: Sequence[Cell]) -> Section:
 
 
 def _fit_section(record: StudyRecord) -> Section:
-    """This study's laws where they may be drawn; else why not, and the shipped table refitted."""
+    """This study's laws where they may be drawn; else why not."""
     title = "Predicted against measured"
     laws = fitted_laws(record)
     pictures = [] if not laws else [fits_picture(
@@ -93,11 +92,9 @@ def _fit_section(record: StudyRecord) -> Section:
     )]  # fmt: skip
     if len(laws) == len(LABELS):
         return Section(title=title, pictures=pictures)
-    refit = refit_shipped_table()
-    pictures += [refit.picture] if refit.picture else []
     why = _why_no_law(record, {law.label for law in laws}) or "none has been fitted."
     lead = "Not drawn through this study: " if laws else "No law is drawn through this study: "
-    return Section(title=title, pictures=pictures, notes=(lead + why, *refit.notes))
+    return Section(title=title, pictures=pictures, notes=(lead + why,))
 
 
 def _why_no_law(record: StudyRecord, drawn: set[str]) -> str:

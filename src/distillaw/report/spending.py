@@ -38,7 +38,7 @@ def searches_picture(found: Sequence[Mapping[str, Search]]) -> Picture:
     return Picture(
         name="tuning", title="Search for learning rate and batch", figure=figure,
         alt="Search for learning rate and batch. " + " ".join(f"{search.words}." for search in every),
-        caption=f"{verdict} An untuned rate fakes a capacity gap, so both arms are tuned alike at the smallest and the "
-        "largest student and interpolated between; the batch is one for the whole study. The chosen value is filled; "
-        "missing points diverged.",
+        caption=f"{verdict} An untuned rate fakes a capacity gap or a gain, so every arm is tuned alike: its rate at "
+        "the smallest budget, how it falls towards the largest, and one batch for the whole study. The chosen value is "
+        "filled; missing points diverged.",
     )  # fmt: skip

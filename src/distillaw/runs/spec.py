@@ -123,6 +123,9 @@ class TrunkSpec:
     """Hash of what determines the stored targets."""
     init: str = "fresh"
     """`fresh`: drawn by the seed; `pruned`: cut out of its teacher, now or before; `pretrained`: trained before."""
+    rate_power: float = 0.0
+    """From `rate_tokens` on the trunk's rate falls as tokens**-rate_power; 0: constant."""
+    rate_tokens: int = 0
     start: Start | None = None
     """A model on disk instead of one of the family; the rate is then plain AdamW's, the same for all weights."""
 
@@ -130,6 +133,12 @@ class TrunkSpec:
     def arm(self) -> str:
         """`distilled` or `supervised`."""
         return "distilled" if self.teacher_run else "supervised"
+
+    def branch_lr(self, tokens: int) -> float:
+        """The rate at which a budget's cooldown begins, at width 64."""
+        branch = (1 - self.recipe.cooldown) * tokens
+        fallen = max(1.0, branch / self.rate_tokens) ** -self.rate_power if self.rate_power else 1.0
+        return self.peak_lr * fallen
 
     @property
     def shape(self) -> Shape:
@@ -146,7 +155,8 @@ class TrunkSpec:
         del identity["purpose"], identity["label"], identity["targets"], identity["start"]
         if self.start is not None:
             identity["start"] = self.start.fingerprint
-        for settings, later in ((identity, {"init": "fresh"}), (identity["recipe"], _LATER_CHOICES)):
+        own = {"init": "fresh", "rate_power": 0.0, "rate_tokens": 0}
+        for settings, later in ((identity, own), (identity["recipe"], _LATER_CHOICES)):
             for name, default in later.items():
                 if settings[name] == default:  # runs made before there was a choice keep their names
                     del settings[name]

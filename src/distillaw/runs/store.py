@@ -25,14 +25,14 @@ RESULT_KEYS = (
     "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
     "teacher_run", "teacher_loss", "teacher_params", "teacher_total_params", "teacher_tokens", "lambda",
     "temperature", "divergence", "top_k", "top_p", "init", "start_loss", "seed",
-    "loss", "loss_se", "peak_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens", "train_flops",
-    "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
+    "loss", "loss_se", "peak_lr", "branch_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens",
+    "train_flops", "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
     *CALIBRATION_KEYS,
 )  # fmt: skip
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
-_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None,
+_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None, "branch_lr": None,
           "teacher_total_params": None} | dict.fromkeys(CALIBRATION_KEYS)  # fmt: skip
-"""Keys that older results lack, and what they were then; the cooldown is in the run's spec.json."""
+"""Keys that older results lack, and what they were then; the cooldown is in the run's spec.json, and no rate fell."""
 
 TABLE = "runs.parquet"
 CALIBRATION, HELDOUT, SPEC = "calibration.json", "heldout.parquet", "spec.json"

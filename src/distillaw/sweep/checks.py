@@ -59,6 +59,16 @@ def check_study(spec: StudySpec) -> None:
     )
     sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
+    for name in spec.without_controls:
+        _require(
+            name in CONTROLS,
+            f"without_controls: {name!r}{did_you_mean(name, CONTROLS)} is none of {', '.join(CONTROLS)}",
+        )
+    horizon = spec.tuning.horizon
+    _require(
+        horizon in HORIZONS,
+        f"tuning.horizon = {horizon!r}{did_you_mean(horizon, HORIZONS)} is none of {', '.join(HORIZONS)}",
+    )
     micro = spec.training.micro_batch_tokens
     _require(
         micro % context == 0, f"training.micro_batch_tokens = {micro} is not a multiple of context {context}"
@@ -139,6 +149,12 @@ CHOICES = {
     "decay_rule": DECAY_RULES,
 }
 """Every word of [training] and what it may be; the code that knows them imports torch, a study file must not."""
+CONTROLS = (
+    "interior-rate", "interior-batch", "horizon", "steps", "disjoint-text", "union", "seen-text", "equal-flop",
+    "single-epoch", "seeds", "paired-errors", "teacher-range", "equal-loss-pairs", "embedding-share", "conventions",
+    "lambda", "temperature", "c0-error", "best-ratio-error",
+)  # fmt: skip
+HORIZONS = ("smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")
 

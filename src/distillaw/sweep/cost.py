@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from distillaw.accounting.config import read_architecture
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
-from distillaw.runs.spec import shared_stream
+from distillaw.runs.spec import TrunkSpec, shared_stream
 from distillaw.sweep.jobs import Facts, Job, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
@@ -33,23 +33,57 @@ class StudyCost:
     """What a study would spend, before it does."""
 
     jobs: list[Job]
+    """One per trunk."""
     seconds: list[float]
     """Estimated core-seconds of each job."""
     flops: float
     tokens: float
     disk_bytes: float
     num_runs: int
+    wanted: Sequence[Job] = ()
+    """The same by purpose: a trunk's held-out budgets apart from its others."""
 
     def wall_seconds(self, workers: int) -> float:
         """Estimated wall time, start-up and data preparation included, if no core ever waits."""
+        if not self.seconds:
+            return 0.0
         return max(sum(self.seconds) / workers, max(self.seconds)) + 25
 
 
-def study_cost(spec: StudySpec, vocab_size: int) -> StudyCost:
-    """FLOP, time and disk of the whole study, with tuning staying at its start."""
-    facts = Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
-    jobs = nominal(spec, facts)
-    return jobs_cost(jobs, teacher_forward(spec, jobs))
+def study_cost(
+    spec: StudySpec, vocab_size: int, *, facts: Facts | None = None, progress: Progress | None = None
+) -> StudyCost:
+    """FLOP, time and disk of what is left of a study, with searches staying where they are.
+
+    Args:
+        spec: the study.
+        vocab_size: of its text.
+        facts: of the folder it is trained in; None: there is none yet.
+        progress: what is on disk there; None: nothing.
+    """
+    facts = facts or Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
+    progress = progress or NOTHING
+    every = Planner(spec, facts, progress, guess=True).board().jobs
+    ended = progress.losses.keys() | progress.diverged
+    left = left_of(every, ended)
+    return replace(jobs_cost(left, teacher_forward(spec, every)), wanted=tuple(every))
+
+
+def left_of(jobs: Sequence[Job], ended: Collection[str]) -> list[Job]:
+    """One job per trunk with the budgets that have not ended, from where those that have brought it."""
+    left = []
+    for job in one_per_trunk(jobs):
+        budgets = tuple(t for t in job.budgets if job.trunk.run_id(t) not in ended)
+        before = [t for t in job.budgets if t not in budgets and t < min(budgets, default=0)]
+        if budgets:
+            left.append(replace(job, budgets=budgets, reached=max(before, default=0)))
+    return left
+
+
+def parts_of(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
+    """Jobs with those of their budgets whose run is wanted."""
+    parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
+    return [job for job in parts if job.budgets]
 
 
 def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
@@ -140,45 +174,24 @@ def job_seconds(job: Job, teacher_flops: float) -> float:
     return training + SECONDS_PER_RUN * len(job.budgets)
 
 
+NOTHING = Progress(losses={}, failures={})
+
+
 def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
-    """Every job of the study as if tuning stayed at its start: for the dry run."""
-    fixed = replace(spec, tuning=replace(spec.tuning, enabled=False))
-    done = Progress(losses=_Everything(), failures={})
-    jobs = one_per_trunk(Planner(fixed, facts, done).board().jobs)
-    if not spec.tuning.enabled:
-        return jobs
-    planner = Planner(spec, facts, done)
-    middle = spec.middle_teacher()
-    teacher_run = None
-    if middle is not None and middle.path:
-        teacher_run = middle.source
-    elif middle is not None:
-        trunk = next(
-            j.trunk
-            for j in jobs
-            if j.trunk.role == "teacher" and (j.trunk.label, j.trunk.split) == (middle.params, middle.split)
-        )
-        teacher_run = trunk.run_id(middle.tokens)
-    for arm in ["supervised"] + (["distilled"] if middle else []):
-        for size in spec.end_sizes():
-            for i, j in ((-1, 0), (0, 0), (1, 0), (0, -1), (0, 1)):
-                jobs.append(
-                    Job(trunk=planner.point(arm, size, i, j, teacher_run), budgets=(spec.tuning_tokens,))
-                )
-    return jobs
+    """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
+    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).board().jobs)
 
 
 def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of one trunk as one: a held-out budget goes on where the grid's budgets ended."""
+    """Jobs of one trunk as one: held-out budgets go on where the grid's ended, the grid's where a search did."""
     budgets: dict[str, set[int]] = {}
+    trunks: dict[str, TrunkSpec] = {}
     for job in jobs:
-        budgets.setdefault(job.trunk.trunk_id, set()).update(job.budgets)
-    first = {job.trunk.trunk_id: job.trunk for job in reversed(jobs)}
-    return [Job(trunk=first[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
+        name = job.trunk.trunk_id
+        budgets.setdefault(name, set()).update(job.budgets)
+        trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 0))
+    return [Job(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
 
 
-class _Everything(dict):
-    """A progress in which every run is finished."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
+_LATER = {"holdout": 1, "tuning": 2}
+"""Purposes that give way to another of the same trunk."""

@@ -1,22 +1,35 @@
 """Which trunks a study needs, and which of them can be trained now: a pure function of what is on disk.
 
-Order: rates and batch on the supervised arm; then teachers and lone students; then the distilled rates with
-one teacher; then every student from every teacher. Nothing is remembered between calls, so a killed study
-continues from its folder alone.
+Order: rates and batch on the supervised arm; then how teachers' rates fall, and lone students; then teachers; then the
+distilled rates with one teacher; then every student from every teacher. Nothing is remembered between calls, so a
+killed study continues from its folder alone.
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from distillaw.accounting.params import count_params
+from distillaw.accounting.params import ParamCount, count_params
+from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.early_stop import release
 from distillaw.sweep.spec import Block, StudySpec
 from distillaw.sweep.tables import NONE, TeacherSpec
-from distillaw.sweep.tuning import Search, search_distilled, search_supervised, transfer_rate
+from distillaw.sweep.tuning import (
+    ArmRates,
+    Lookup,
+    Plan,
+    Point,
+    Search,
+    fall_power,
+    first_fall,
+    search_distilled,
+    search_supervised,
+    search_teacher,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,8 @@ class Job:
 
     trunk: TrunkSpec
     budgets: tuple[int, ...]
+    reached: int = 0
+    """Budget up to which the trunk is trained already."""
 
     @property
     def run_ids(self) -> list[str]:
@@ -55,9 +70,9 @@ class Job:
 
     @property
     def tokens(self) -> float:
-        """Tokens it trains on: (1 - c) of the largest budget, and c of every budget."""
+        """Tokens it trains on: (1 - c) of what leads to the largest budget, and c of every budget."""
         cooldown = self.trunk.recipe.cooldown
-        return (1 - cooldown) * max(self.budgets) + cooldown * sum(self.budgets)
+        return (1 - cooldown) * (max(self.budgets) - self.reached) + cooldown * sum(self.budgets)
 
     @property
     def urgency(self) -> tuple[bool, bool, float]:
@@ -77,6 +92,7 @@ class Board:
     stopped: list[str] = field(default_factory=list)
     """Students that get no longer budget (`early_stop`), and why."""
     supervised: Search | None = None
+    teacher: Search | None = None
     distilled: Search | None = None
     reference: str | None = None
     """Run (or folder) of the teacher that the distilled arm is tuned with."""
@@ -85,7 +101,9 @@ class Board:
 class Planner:
     """Turns a study, its facts and its progress into jobs."""
 
-    def __init__(self, spec: StudySpec, facts: Facts, progress: Progress, *, holdout: bool = True) -> None:
+    def __init__(
+        self, spec: StudySpec, facts: Facts, progress: Progress, *, holdout: bool = True, guess: bool = False
+    ) -> None:
         """A planner of one moment.
 
         Args:
@@ -93,9 +111,13 @@ class Planner:
             facts: what else jobs depend on.
             progress: what is on disk.
             holdout: whether held-out students may be trained (their predictions are frozen).
+            guess: take searches without an answer to stay where they are, and what is not trained to be there: the
+                whole study as far as it can be foreseen.
         """
         self._spec, self._facts, self._progress, self._holdout = spec, facts, progress, holdout
+        self._guess = guess
         self._sizes = spec.end_sizes()
+        self._shapes: dict[str, tuple[Shape, ParamCount]] = {}
 
     def board(self) -> Board:
         """The jobs whose inputs are decided, the most urgent first.
@@ -115,7 +137,7 @@ class Planner:
     def _stop_hopeless(self, board: Board) -> None:
         """Release the grid's budgets one by one, to those that may still win (`early_stop`)."""
         margin = self._spec.early_stop.margin
-        if margin == 0:
+        if margin == 0 or self._guess:
             return
         grid = [job for job in board.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
         others = [job for job in board.jobs if job not in grid]
@@ -126,25 +148,43 @@ class Planner:
         board.jobs = [*others, *released]
 
     def _add_tuned(self, board: Board) -> None:
-        spec = self._spec
-        lowest = math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9)
-        rounds = spec.tuning.rounds
-        search = search_supervised(self._lookup(None), self._sizes, rounds=rounds, lowest_batch=lowest,
-                                   batches=spec.tuning.batch)  # fmt: skip
-        board.supervised = search
+        board.supervised = search = self._supervised
         self._add_points(board, search, None)
         if not search.is_done:
             board.waiting.append("teachers and students wait for the supervised rate and batch")
             return
         batch = self.batch_tokens(search.batch)
-        supervised = self.tuned_rates(search, "supervised")
-        teachers = self._add_teachers(board, supervised, batch)
-        self._add_students(board, supervised, batch, None, NONE)
-        self._add_distilled(board, teachers, search.batch, rounds, lowest)
+        rates = self.tuned_rates(search, "supervised")
+        self._add_students(board, rates, batch, None, NONE)
+        of_teachers = self._teacher_rates(board, rates)
+        if of_teachers is None:
+            board.waiting.append("teachers wait for their rate")
+            return
+        teachers = self._add_teachers(board, of_teachers, batch)
+        self._add_distilled(board, teachers, search.batch)
 
-    def _add_distilled(
-        self, board: Board, teachers: dict[str, str], batch_index: int, rounds: int, lowest: int
-    ) -> None:
+    def _teacher_rates(self, board: Board, rates: ArmRates) -> ArmRates | None:
+        """The supervised rates, with the fall that suits a teacher's own budget; None until it is known."""
+        checked = self._spec.checked_teacher()
+        if checked is None or not self.plan.far_sizes:
+            return rates
+        assert board.supervised is not None
+        ratio = checked.tokens / self._spec.tuning_tokens
+        search = search_teacher(
+            self._lookup(None), self.plan, checked.params, batch=board.supervised.batch, start=first_fall(ratio),
+        )  # fmt: skip
+        board.teacher = search
+        self._add_points(board, search, None)
+        if not search.is_done:
+            return None
+        name = "teacher", checked.params
+        power = fall_power(search.fall[name] - search.offset[*name, "fall"], ratio)
+        best = self.point(search.best("teacher", checked.params), None).trunk
+        return replace(
+            rates, powers={1.0: power}, exact={float(best.params): (best.peak_lr, best.rate_power)}
+        )
+
+    def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
         board.reference = self._reference(teachers)
         if board.reference is None:
@@ -152,10 +192,7 @@ class Planner:
         if not self._is_available(board.reference):
             board.waiting.append(f"the distilled arm's rates wait for {board.reference}")
             return
-        search = search_distilled(
-            self._lookup(board.reference), self._sizes, batch=batch_index, rounds=rounds, lowest_batch=lowest,
-            batches=self._spec.tuning.batch,
-        )  # fmt: skip
+        search = search_distilled(self._lookup(board.reference), self.plan, batch=batch_index)
         board.distilled = search
         self._add_points(board, search, board.reference)
         if search.rates_known:
@@ -175,7 +212,7 @@ class Planner:
         return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
 
     def _add_distilled_students(
-        self, board: Board, teachers: dict[str, str], rates: dict[float, float], batch: int
+        self, board: Board, teachers: dict[str, str], rates: ArmRates, batch: int
     ) -> None:
         for label, teacher_run in teachers.items():
             if self._is_available(teacher_run):
@@ -183,12 +220,12 @@ class Planner:
             else:
                 board.waiting.append(f"students of {label} wait for their teacher")
 
-    def _add_grid(self, board: Board, rates: dict[float, float], batch: int) -> None:
+    def _add_grid(self, board: Board, rates: ArmRates, batch: int) -> None:
         teachers = self._add_teachers(board, rates, batch)
         self._add_students(board, rates, batch, None, NONE)
         self._add_distilled_students(board, teachers, rates, batch)
 
-    def _add_teachers(self, board: Board, rates: dict[float, float], batch: int) -> dict[str, str]:
+    def _add_teachers(self, board: Board, rates: ArmRates, batch: int) -> dict[str, str]:
         """Adds a job per teacher size; returns label -> run id or external folder."""
         budgets: dict[tuple[str, str], set[int]] = {}
         names: dict[str, str] = {}
@@ -203,12 +240,12 @@ class Planner:
             board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
-    def _teacher_trunk(self, teacher: TeacherSpec, rates: dict[float, float], batch: int) -> TrunkSpec:
+    def _teacher_trunk(self, teacher: TeacherSpec, rates: ArmRates, batch: int) -> TrunkSpec:
         trunk = self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
         return replace(trunk, split=teacher.split)
 
     def _add_students(
-        self, board: Board, rates: dict[float, float], batch: int, teacher_run: str | None, label: str
+        self, board: Board, rates: ArmRates, batch: int, teacher_run: str | None, label: str
     ) -> None:
         """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
@@ -222,7 +259,7 @@ class Planner:
             board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
-        self, block: Block, rates: dict[float, float], batch: int, teacher_run: str | None
+        self, block: Block, rates: ArmRates, batch: int, teacher_run: str | None
     ) -> Iterator[TrunkSpec]:
         cells = block.cells
         for params, seed, rate in itertools.product(block.params, block.seeds, cells.rates):
@@ -233,20 +270,27 @@ class Planner:
             )  # fmt: skip
 
     def trunk(
-        self, role: str, params: str, rates: dict[float, float], batch: int, seed: int, teacher_run: str | None,
-        *, peak_lr: float | None = None, purpose: str = "",
+        self, role: str, params: str, rates: ArmRates, batch: int, seed: int, teacher_run: str | None,
+        *, purpose: str = "",
     ) -> TrunkSpec:  # fmt: skip
-        """A trunk of the study; without a rate of its own, with the one that `rates` (by exact size) come to."""
-        shape = self._spec.shape(params, self._facts.vocab_size)
-        counts = count_params(shape)
+        """A trunk of the study, at the rate and fall that its arm has at this size."""
+        shape, counts = self._shape(params)
+        rate, power = rates.at(counts.non_embedding)
         return TrunkSpec(
             role=role, purpose=purpose or ("teacher" if role == "teacher" else "grid"), label=params,
             layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, params=counts.non_embedding,
             total_params=counts.total, vocab_size=self._facts.vocab_size, seed=seed, split=role,
-            peak_lr=peak_lr or transfer_rate(rates, counts.non_embedding), batch_tokens=batch,
+            peak_lr=rate, batch_tokens=batch,
+            rate_power=power, rate_tokens=self._spec.tuning_tokens if power else 0,
             recipe=self._spec.training, data_hash=self._facts.data_hash, teacher_run=teacher_run,
             teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
         )  # fmt: skip
+
+    def _shape(self, params: str) -> tuple[Shape, ParamCount]:
+        if params not in self._shapes:
+            shape = self._spec.shape(params, self._facts.vocab_size)
+            self._shapes[params] = shape, count_params(shape)
+        return self._shapes[params]
 
     # --- tuning ---------------------------------------------------------------------------------------------
 
@@ -255,45 +299,90 @@ class Planner:
         context = self._spec.training.context
         return max(context, round(self._spec.batch_tokens * 2.0**j / context) * context)
 
-    def point(self, arm: str, size: str, i: int, j: int, teacher_run: str | None) -> TrunkSpec:
-        """The trunk of a lattice point."""
-        rate = float(f"{self._spec.peak_lr * 2.0**i * math.sqrt(2.0**j):.4g}")
-        return self.trunk("student", size, {}, self.batch_tokens(j), self._spec.seed,
-                           teacher_run if arm == "distilled" else None, peak_lr=rate, purpose="tuning")  # fmt: skip
+    @cached_property
+    def plan(self) -> Plan:
+        """What the study searches."""
+        spec, ratio = self._spec, max(self._spec.students.tokens) / self._spec.tuning_tokens
+        far_sizes = {"none": (), "smallest": self._sizes[:1], "ends": self._sizes}[spec.tuning.horizon]
+        return Plan(
+            sizes=self._sizes, far_sizes=far_sizes if ratio > 1 else (), rounds=spec.tuning.rounds,
+            lowest_batch=math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9),
+            batches=spec.tuning.batch, far_budget=ratio, guess=self._guess,
+        )  # fmt: skip
 
-    def _lookup(self, teacher_run: str | None):
-        def lookup(arm: str, size: str, i: int, j: int) -> float | None:
-            run_id = self.point(arm, size, i, j, teacher_run).run_id(self._spec.tuning_tokens)
-            return math.inf if run_id in self._progress.diverged else self._progress.losses.get(run_id)
+    @cached_property
+    def _supervised(self) -> Search:
+        return search_supervised(self._lookup(None), self.plan)
+
+    def point(self, point: Point, teacher_run: str | None) -> Job:
+        """The trunk of a lattice point, to the search's budget or, far points, to all budgets of the grid."""
+        spec, batch = self._spec, self.batch_tokens(point.batch)
+        if point.arm == "teacher":
+            return self._teacher_point(point, batch)
+        rate = float(f"{spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch):.4g}")
+        power = {1.0: fall_power(point.fall, self.plan.far_budget)}
+        trunk = self.trunk(
+            "student", point.size, ArmRates(peaks={1.0: rate}, powers=power), batch, spec.seed,
+            teacher_run if point.arm == "distilled" else None, purpose="tuning",
+        )  # fmt: skip
+        near = spec.tuning_tokens
+        return Job(
+            trunk=trunk, budgets=tuple(sorted({near, *spec.students.tokens})) if point.is_far else (near,)
+        )
+
+    def _teacher_point(self, point: Point, batch: int) -> Job:
+        checked = self._spec.checked_teacher()
+        assert checked is not None
+        powers = {1.0: fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)}
+        rates = replace(self.tuned_rates(self._supervised, "supervised"), powers=powers, exact={})
+        trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
+        tokens = {
+            t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
+        }
+        return Job(trunk=trunk, budgets=tuple(sorted(tokens)))
+
+    def _lookup(self, teacher_run: str | None) -> Lookup:
+        def lookup(point: Point) -> float | None:
+            job = self.point(point, teacher_run)
+            run_id = job.run_ids[-1]
+            if run_id in self._progress.diverged:
+                return math.inf
+            return self._progress.losses.get(run_id)
 
         return lookup
 
     def _add_points(self, board: Board, search: Search, teacher_run: str | None) -> None:
         """Adds the search's points, measured and needed alike."""
-        for arm, size, i, j in dict.fromkeys((*search.points, *search.needed)):
-            trunk = self.point(arm, size, i, j, teacher_run)
-            board.jobs.append(Job(trunk=trunk, budgets=(self._spec.tuning_tokens,)))
+        points = dict.fromkeys((*search.points, *search.needed))
+        board.jobs.extend(self.point(point, teacher_run) for point in points)
 
-    def tuned_rates(self, search: Search, arm: str) -> dict[float, float]:
-        """Tuned rate at each end size, keyed by its exact parameter count.
+    def tuned_rates(self, search: Search, arm: str) -> ArmRates:
+        """Tuned rate and fall of an arm.
 
         Raises:
             RunError: every rate of the search diverged.
         """
-        rates = {}
+        peaks, powers, exact = {}, {}, {}
         for size in self._sizes:
-            best = search.rate[arm, size]
-            trunk = self.point(arm, size, best, search.batch, None)
-            if math.isinf(search.points[arm, size, best, search.batch]):
+            key = arm, size
+            near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
+            trunk = self.point(near, None).trunk
+            if math.isinf(search.points[near]):
                 raise RunError(
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"
                 )
-            rates[float(trunk.params)] = trunk.peak_lr
-        return rates
+            params, offset = float(trunk.params), search.offset[*key, "rate"]
+            peaks[params] = trunk.peak_lr * 2**offset if self.plan.far_sizes else trunk.peak_lr
+            if key in search.fall:
+                fall = search.fall[key] + offset - search.offset[*key, "fall"]
+                powers[params] = fall_power(fall, self.plan.far_budget)
+                best = self.point(search.best(arm, size), None).trunk
+                exact[params] = best.peak_lr, best.rate_power
+        return ArmRates(peaks=peaks, powers=powers, exact=exact)
 
-    def _fixed_rates(self) -> dict[float, float]:
-        return {1.0: self._spec.peak_lr}
+    def _fixed_rates(self) -> ArmRates:
+        return ArmRates(peaks={1.0: self._spec.peak_lr})
 
     def _is_available(self, teacher_run: str) -> bool:
-        return teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses
+        return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

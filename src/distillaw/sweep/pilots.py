@@ -21,9 +21,11 @@ from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
 from distillaw.sweep.record import tuning_record
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress
+from distillaw.sweep.tuning import ArmRates, Point
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
+ARMS = ("supervised", "distilled")
 Train = Callable[[Callable[[], Board]], object]
 """Trains what a board lacks: `Scheduler.run`."""
 
@@ -72,13 +74,8 @@ class Pilots:
         """What the search costs if it need not move far from its start; nothing is trained."""
         middle, planner = self.spec.middle_teacher(), self._planner()
         assert middle is not None
-        near = [(-1, 0), (0, 0), (1, 0)]
-        points = [("supervised", None, near), ("distilled", middle.source, near)]
-        size, tokens = self.spec.students.params[0], (self.spec.tuning_tokens,)
-        return self.cost([
-            Job(trunk=planner.point(arm, size, i, j, source), budgets=tokens)
-            for arm, source, lattice in points for i, j in lattice
-        ])  # fmt: skip
+        points = [Point(arm, self.spec.students.params[0], i, 0, 0) for arm in ARMS for i in (-1, 0, 1)]
+        return self.cost([planner.point(point, middle.source) for point in points])
 
     def missing(self, jobs: list[Job]) -> list[Job]:
         """Those that still have something to train."""
@@ -105,10 +102,11 @@ class Pilots:
         board, planner = self._search_board(), self._planner()
         assert board.supervised is not None and board.distilled is not None
         searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
-        points = [(*point, source) for search, source in searches.values() for point in search.points]
-        jobs = [Job(trunk=planner.point(*point), budgets=(self.spec.tuning_tokens,)) for point in points]
+        jobs = [
+            planner.point(point, source) for search, source in searches.values() for point in search.points
+        ]
         return Tuned(
-            rates={arm: next(iter(planner.tuned_rates(search, arm).values())) for arm, (search, _) in searches.items()},
+            rates={arm: next(iter(planner.tuned_rates(one, arm).peaks.values())) for arm, (one, _) in searches.items()},
             batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
             tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
         )  # fmt: skip
@@ -132,9 +130,8 @@ class Pilots:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rate = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        return planner.trunk(
-            "student", label, {}, tuned.batch_tokens, self.spec.seed + seed, source, peak_lr=rate
-        )
+        rates = ArmRates(peaks={1.0: rate})
+        return planner.trunk("student", label, rates, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""

@@ -1,9 +1,12 @@
 """The tables of a study: runs.parquet and tuning.json, views of the run folders."""
 
+from collections.abc import Callable
+
 from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.tuning import Point, Search
 
 
 def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: StudyFolder) -> None:
@@ -18,35 +21,58 @@ def write_tables(spec: StudySpec, facts: Facts, progress: Progress, study: Study
 
 
 def tuning_record(spec: StudySpec, planner: Planner, board: Board) -> dict[str, object]:
-    """tuning.json: per arm and size, the rates and batches tried, their losses, the best, whether interior."""
+    """tuning.json: per arm and size, the rates, falls and batches tried, their losses, the best, whether interior."""
     arms = []
-    teacher_run = board.reference
-    for search in (board.supervised, board.distilled):
-        if search is None:
-            continue
-        for (arm, size), best in search.rate.items():
-            rates = {
-                i: x for (a, s, i, j), x in search.points.items() if (a, s, j) == (arm, size, search.batch)
-            }
-            batches = {j: x for (a, s, i, j), x in search.points.items() if (a, s, i) == (arm, size, best)}
-
-            def entry(i: int, j: int, loss: float, arm: str = arm, size: str = size) -> dict[str, object]:
-                trunk = planner.point(arm, size, i, j, teacher_run)
-                return {"peak_lr": trunk.peak_lr, "batch_tokens": trunk.batch_tokens, "loss": _finite(loss),
-                        "run_id": trunk.run_id(spec.tuning_tokens)}  # fmt: skip
-
-            middle = planner.point(arm, size, best, search.batch, teacher_run)
-            arms.append({
-                "arm": arm, "size": size, "params": middle.params, "tokens": spec.tuning_tokens,
-                "learning_rate": {
-                    "grid": [entry(i, search.batch, x) | {"multiplier": 2.0**i} for i, x in sorted(rates.items())],
-                    "best": middle.peak_lr, "interior": search.interior.get((arm, size, "rate"), False)},
-                "batch": {
-                    "grid": [entry(best, j, x) | {"multiplier": 2.0**j} for j, x in sorted(batches.items())],
-                    "best": middle.batch_tokens, "interior": search.interior.get((arm, size, "batch"), False)},
-            })  # fmt: skip
+    for search in (board.supervised, board.teacher, board.distilled):
+        if search is not None:
+            arms += [_arm(spec, planner, search, *key, board.reference) for key in search.rate]
     batch = planner.batch_tokens(board.supervised.batch) if board.supervised else spec.batch_tokens
     return {"enabled": spec.tuning.enabled, "batch_tokens": batch, "arms": arms}
+
+
+def _arm(
+    spec: StudySpec, planner: Planner, search: Search, arm: str, size: str, teacher_run: str | None
+) -> dict[str, object]:
+    """One arm at one size."""
+
+    def entry(point: Point, loss: float) -> dict[str, object]:
+        job = planner.point(point, teacher_run)
+        trunk = job.trunk
+        return {"peak_lr": trunk.peak_lr, "rate_power": trunk.rate_power, "batch_tokens": trunk.batch_tokens,
+                "branch_lr": trunk.branch_lr(job.budgets[-1]),
+                "tokens": job.budgets[-1], "loss": _finite(loss), "run_id": job.run_ids[-1]}  # fmt: skip
+
+    def grid(
+        key: str, of: Callable[[Point], float], wanted: Callable[[Point], bool]
+    ) -> list[dict[str, object]]:
+        found = [(of(p), p, x) for p, x in search.points.items() if p[:2] == (arm, size) and wanted(p)]
+        return [entry(p, x) | {key: value} for value, p, x in sorted(found, key=lambda one: one[0])]
+
+    rate, fall, j = search.rate[arm, size], search.fall.get((arm, size)), search.batch
+    inside = {what: search.interior.get((arm, size, what), False) for what in ("rate", "fall", "batch")}
+    best = Point(arm, size, rate, j, planner.plan.start_fall(arm) if fall is None else fall, fall is not None)
+    trunk = planner.point(best, teacher_run).trunk
+    found: dict[str, object] = {
+        "arm": arm,
+        "size": size,
+        "params": trunk.params,
+        "tokens": spec.tuning_tokens,
+    }
+    if arm != "teacher":
+        rates = grid("multiplier", lambda p: 2.0**p.rate, lambda p: not p.is_far and p.batch == j)
+        found["learning_rate"] = {"grid": rates, "best": trunk.peak_lr, "interior": inside["rate"]}
+    if fall is not None:
+        falls = grid(
+            "multiplier", lambda p: 0.5**p.fall, lambda p: p.is_far and (p.rate, p.batch) == (rate, j)
+        )
+        tokens = planner.point(best, teacher_run).budgets[-1]
+        found["horizon"] = {"grid": falls, "tokens": tokens, "best": trunk.branch_lr(tokens),
+                            "rate_power": trunk.rate_power, "interior": inside["fall"]}  # fmt: skip
+    if (arm, size, "batch") in search.interior:
+        batches = grid("multiplier", lambda p: 2.0**p.batch,
+                       lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall))  # fmt: skip
+        found["batch"] = {"grid": batches, "best": trunk.batch_tokens, "interior": inside["batch"]}
+    return found
 
 
 def _finite(loss: float) -> float | None:

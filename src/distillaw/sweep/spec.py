@@ -52,6 +52,8 @@ class StudySpec:
     """Batch of every run, tokens; the search starts here."""
     peak_lr: float = 8e-3
     """Peak rate at width 64; the search starts here."""
+    without_controls: tuple[str, ...] = ()
+    """Controls (docs/controls.md) that this study does not claim: they are shown, and said to be left out."""
     seed: int = 0
     """First seed; replicates count up from it."""
 
@@ -125,6 +127,11 @@ class StudySpec:
             return self.teachers[self.teacher_labels().index(self.tuning.teacher)]
         usual = [teacher for teacher in self.teachers if not teacher.is_control]
         return usual[len(usual) // 2]
+
+    def checked_teacher(self) -> TeacherSpec | None:
+        """The teacher whose rate is checked at its own budget: the smallest one trained here beyond the search's."""
+        own = [t for t in self.teachers if not t.path and not t.is_control and t.tokens > self.tuning_tokens]
+        return min(own, key=lambda t: (parse_count(t.params), -t.tokens), default=None)
 
     def end_sizes(self) -> tuple[str, ...]:
         """Smallest and largest student size: where rates are tuned; in between they are interpolated."""

@@ -5,8 +5,8 @@ computed from runs and journal, so that it is the same after a kill. The time le
 done, scaled by how long finished work took against the same model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from distillaw.runs.files import read_json
 from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
-from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
-from distillaw.sweep.jobs import Board, Facts, Job, Planner
+from distillaw.sweep.cost import StudyCost, jobs_cost, one_per_trunk, parts_of, study_cost, teacher_forward
+from distillaw.sweep.jobs import Board, Job, Planner
 from distillaw.sweep.journal import Journal, Notice
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.study import read_progress, standing_failures
+from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,8 @@ def read_status(folder: Path) -> StudyStatus:
     record: dict[str, Any] = read_json(file)
     study = StudyFolder(folder)
     spec = from_table(StudySpec, record["spec"], f"{file}: spec")
-    facts = Facts(
-        vocab_size=record["data"]["vocab_size"], data_hash=record["data"]["data_hash"],
-        fingerprints=record.get("fingerprints", {}),
-    )  # fmt: skip
+    facts = stored_facts(study)
+    assert facts is not None
     progress = read_progress(study)
     board = Planner(spec, facts, progress).board()
     failures = standing_failures(board, progress)
@@ -99,15 +97,17 @@ def read_status(folder: Path) -> StudyStatus:
     running, work = _running(board, notice), _measured(folder, notice)
     belong, others = what_belongs(board, list(progress.losses))
     ended = progress.losses.keys() | progress.failures.keys() | progress.diverged
-    open_jobs = _parts(board.jobs, lambda run_id: run_id not in ended)
-    estimate = _Estimate(spec, facts.vocab_size, board.jobs)
-    left, how = _left(estimate, board, open_jobs, set(belong), running, work)
+    open_jobs = parts_of(board.jobs, lambda run_id: run_id not in ended)
+    ahead = study_cost(spec, facts.vocab_size, facts=facts, progress=progress)
+    forward = teacher_forward(spec, list(ahead.wanted))
+    cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(board.jobs), wanted.__contains__), forward)  # noqa: E731
+    left, how = _left(ahead, sum(cost_of(work.runs.intersection(belong)).seconds), running, work)
     return StudyStatus(
         name=spec.name, folder=str(folder), scheduler=words, is_running=bool(notice), done=len(belong),
         known=len({run_id for job in board.jobs for run_id in job.run_ids}), others=len(others), running=running,
         waiting=_waiting(board, open_jobs, failures, running, notice), failures=failures,
         diverged=sorted(progress.diverged), stopped=list(board.stopped),
-        flops=estimate.cost(set(belong).__contains__).flops, core_seconds=work.core_seconds,
+        flops=cost_of(set(belong)).flops, core_seconds=work.core_seconds,
         lost_seconds=work.lost_seconds, left_seconds=left, left_how=how,
     )  # fmt: skip
 
@@ -150,12 +150,6 @@ def _waiting(
     return lines
 
 
-def _parts(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
-    """Jobs with those of their budgets whose run is wanted."""
-    parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
-    return [job for job in parts if job.budgets]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     """What the journal measured."""
@@ -180,42 +174,25 @@ def _measured(folder: Path, notice: Mapping) -> _Work:
     return _Work(core_seconds=core, lost_seconds=lost, runs=frozenset(runs), workers=max(1, workers))
 
 
-class _Estimate:
-    """The cost model's view of what is done and what is left."""
+def _left(ahead: StudyCost, model: float, running: Sequence[Running], work: _Work) -> tuple[float, str]:
+    """Seconds left, and how that was computed.
 
-    def __init__(self, spec: StudySpec, vocab: int, jobs: list[Job]) -> None:
-        self._spec, self._vocab = spec, vocab
-        self._jobs, self._forward = jobs, teacher_forward(spec, jobs)
-
-    def cost(self, wanted: Callable[[str], bool]) -> StudyCost:
-        """Of the runs that are wanted."""
-        return jobs_cost(_parts(self._jobs, wanted), self._forward)
-
-    def unknown_seconds(self, board: Board) -> float:
-        """Core time of what the study will want once its tuning has decided."""
-        if not board.waiting:
-            return 0.0
-        whole = sum(study_cost(self._spec, self._vocab).seconds)
-        return max(0.0, whole - sum(self.cost(lambda run_id: True).seconds))
-
-
-def _left(
-    estimate: _Estimate, board: Board, open_jobs: Sequence[Job], done: set[str], running: Sequence[Running], work: _Work
-) -> tuple[float, str]:  # fmt: skip
-    """Seconds left, and how that was computed."""
-    wanted = {run_id for job in open_jobs for run_id in job.run_ids}
-    cost = estimate.cost(wanted.__contains__)
+    Args:
+        ahead: the cost model's view of what is left.
+        model: its core time for the finished runs that were measured.
+        running: what is in training.
+        work: what the journal measured.
+    """
     part = {r.trunk: max(0.0, 1 - r.tokens / r.of_tokens) if r.of_tokens else 1.0 for r in running}
-    seconds = [s * part.get(j.trunk.trunk_id, 1.0) for j, s in zip(cost.jobs, cost.seconds, strict=True)]
-    core = sum(seconds) + estimate.unknown_seconds(board)
+    seconds = [s * part.get(j.trunk.trunk_id, 1.0) for j, s in zip(ahead.jobs, ahead.seconds, strict=True)]
+    core = sum(seconds)
     if not core:
         return 0.0, "nothing is left that could be trained"
-    model = sum(estimate.cost((done & work.runs).__contains__).seconds)
     finished = work.core_seconds - work.lost_seconds - sum(r.seconds for r in running)
     pace, how = 1.0, "nothing is finished yet: the cost model's own guess"
     if model and finished > 0:
         pace = finished / model
-        how = f"{len(done & work.runs)} finished runs took {times(pace)} times what the cost model says"
+        how = f"{len(work.runs)} finished runs took {times(pace)} times what the cost model says"
     left = pace * max(core / work.workers, max(seconds, default=0.0))
     workers = f"{work.workers} worker" + ("s" if work.workers > 1 else "")
     return left, f"{format_seconds(pace * core)} of work on {workers}; {how}"

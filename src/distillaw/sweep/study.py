@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
@@ -24,7 +25,7 @@ from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
-from distillaw.sweep.cost import study_cost, study_vocab
+from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.holding import hold_study
@@ -177,6 +178,31 @@ def read_progress(study: StudyFolder) -> Progress:
             else:
                 failures[path.name] = error
     return Progress(losses=losses, failures=failures, diverged=frozenset(diverged))
+
+
+def stored_facts(study: StudyFolder) -> Facts | None:
+    """What study.json says that jobs depend on; None before there is one.
+
+    Raises:
+        CacheError: study.json is damaged.
+    """
+    file = study.path / "study.json"
+    if not file.exists():
+        return None
+    record: dict[str, Any] = read_json(file)
+    return Facts(
+        vocab_size=record["data"]["vocab_size"], data_hash=record["data"]["data_hash"],
+        fingerprints=record.get("fingerprints", {}),
+    )  # fmt: skip
+
+
+def cost_left(spec: StudySpec, folder: Path) -> StudyCost:
+    """What is left to spend in a folder, at the batch and the rates that its searches have chosen so far."""
+    study = StudyFolder(folder)
+    facts = stored_facts(study)
+    if facts is None:
+        return study_cost(spec, study_vocab(spec))
+    return study_cost(spec, facts.vocab_size, facts=facts, progress=read_progress(study))
 
 
 def clear_failures(study: StudyFolder) -> None:

@@ -1,44 +1,89 @@
-"""The search for learning rate and batch that precedes every study.
+"""The search for learning rates and batch that precedes every study.
 
-An untuned rate fakes a capacity gap: students that train badly prefer easy teachers. So both are searched at
-the smallest and the largest size, in the supervised and the distilled arm, until the best value is interior
-among its halves and doubles. The batch is one for the whole study (runs are paired batch by batch): it is
-chosen on the supervised arm over both sizes, and checked, not moved, on the distilled one.
+An untuned rate fakes a capacity gap: students that train badly prefer easy teachers. It fakes a gain as well: the best
+rate falls with the tokens of a run, faster without a teacher than with one, so a rate that suits both arms at the
+smallest budget is wrong for one of them at the largest (docs/rates.md has the table). So each arm has two numbers of
+its own, each best among its halves and doubles:
+
+    rate(t) = r 2^i          until the budget of the search, then falling as a power of the tokens t
+    fall                     how many halves lower the rate is at the largest budget; power = fall ln 2 / ln(D / D_0)
+
+The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
+of one size, where it is cheap, in every arm, teachers included (that the exponent does not depend on the size is what
+arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
+trunk that did best is the grid's, as it is; for other sizes both numbers come from the parabolas through what was
+tried, since half a step off at both budgets would add up to one.
+
+The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
+budget, and checked, not moved, on the distilled one.
 
 The lattice: point (i, j) has batch B 2^j and rate r 2^i sqrt(2^j) (the square-root rule for Adam), so that
 moving along j alone keeps the rate near its optimum. Pure functions of the losses known so far: no clock, no
 disk, so a killed search goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-Lookup = Callable[[str, str, int, int], float | None]
-"""(arm, size, i, j) -> loss; None if not yet measured, inf if the run diverged."""
+
+class Point(NamedTuple):
+    """One place of the lattice."""
+
+    arm: str
+    """`supervised`, `distilled` or `teacher`."""
+    size: str
+    rate: int
+    """i: the rate of the search's budget, in doubles of the start's."""
+    batch: int
+    """j: in doubles of the start's."""
+    fall: int
+    """Halves by which the rate is lower at the largest budget."""
+    is_far: bool = False
+    """Whether it is measured at the largest budget instead of the search's."""
+
+
+Lookup = Callable[[Point], float | None]
+"""Point -> loss; None if not yet measured, inf if the run diverged."""
 
 MOVE = 5e-3
-"""The batch moves only for a relative gain above this. It is tuned at the smallest budget, where the best batch is
-smallest; the study's longer runs and its speed both favour the larger of two nearly equal ones."""
+"""The batch moves only for a relative gain above this: at its best rate a long run has the same loss over a factor of
+four in batch (docs/rates.md), so of two nearly equal ones the one that was asked for is as good."""
+FALL_EXPONENT = 0.32
+"""Where the search for the fall of arms that learn from text begins: the best rate falls as D^-0.32 in Bjorck et al.
+2025 (arXiv 2409.19913)."""
 
 
 @dataclass(slots=True)
 class Search:
     """What a search has found, and which points it still needs."""
 
-    needed: list[tuple[str, str, int, int]] = field(default_factory=list)
-    """Points to measure before the search can go on: (arm, size, i, j)."""
+    needed: list[Point] = field(default_factory=list)
+    """Points to measure before the search can go on."""
     rate: dict[tuple[str, str], int] = field(default_factory=dict)
     """Best i of each (arm, size)."""
+    fall: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Best fall of each (arm, size) that was checked at the largest budget."""
     batch: int = 0
     """Best j."""
+    offset: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """(arm, size, `rate` or `fall`) -> where the parabola through the best value and its neighbours is lowest, in
+    doubles of the rate from the best value."""
     interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
-    """(arm, size, `rate` or `batch`) -> whether the best value was interior."""
-    points: dict[tuple[str, str, int, int], float] = field(default_factory=dict)
+    """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
+    points: dict[Point, float] = field(default_factory=dict)
     """Every loss the search has looked at."""
+    guess: bool = False
+    """Take what is not measured to be worse than where the search starts: nothing is needed, and it stays there."""
     rates_known: bool = False
-    """Whether the rates are decided (on the distilled arm the batch check may still run)."""
+    """Whether rates and falls are decided (on the distilled arm the batch check may still run)."""
+
+    def best(self, arm: str, size: str) -> Point:
+        """The point at the largest budget that did best."""
+        return Point(arm, size, self.rate[arm, size], self.batch, self.fall[arm, size], True)
 
     @property
     def is_done(self) -> bool:
@@ -46,114 +91,209 @@ class Search:
         return not self.needed
 
 
-def search_supervised(
-    lookup: Lookup, sizes: Sequence[str], *, rounds: int, lowest_batch: int, batches: bool = True
-) -> Search:
-    """Rate per size and one batch for all, on the supervised arm.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is searched, and how far."""
 
-    Args:
-        lookup: losses known so far.
-        sizes: smallest and largest student size.
-        rounds: how often rate and batch searches may each move outwards.
-        lowest_batch: smallest j (one sequence per step).
-        batches: whether the batch is searched too.
-    """
-    search = Search()
-    if not batches:
-        _search_rates(search, lookup, "supervised", sizes, rounds)
-        search.rates_known = search.is_done
-        return search
-    for _ in range(rounds + 1):
-        _search_rates(search, lookup, "supervised", sizes, rounds)
-        if search.needed:
-            _ask_batch_early(search, lookup, "supervised", sizes, lowest_batch)
-            return search
-        best = _search_batch(search, lookup, "supervised", sizes, rounds, lowest_batch)
-        search.rates_known = search.is_done and best == search.batch
-        if search.needed or search.rates_known:
-            return search
+    sizes: Sequence[str]
+    """Smallest and largest student size: where rates are searched."""
+    far_sizes: Sequence[str]
+    """Those of them that are checked at the largest budget; none where it is the search's own, or not wanted."""
+    rounds: int
+    """How often each search may move outwards."""
+    lowest_batch: int
+    """Smallest j (one sequence per step)."""
+    batches: bool = True
+    """Whether the batch is searched too."""
+    far_budget: float = 1.0
+    """The largest budget over the search's."""
+    guess: bool = False
+    """See `Search.guess`."""
+
+    def start_fall(self, arm: str) -> int:
+        """Where the search for the fall of an arm begins: the distilled arm's best rate hardly moves."""
+        return 0 if arm == "distilled" or not self.far_sizes else first_fall(self.far_budget)
+
+
+def first_fall(ratio: float) -> int:
+    """The fall of `FALL_EXPONENT` over a ratio of budgets, in whole halves."""
+    return round(FALL_EXPONENT * math.log2(ratio))
+
+
+def fall_power(fall: float, ratio: float) -> float:
+    """The exponent with which the rate falls by `fall` halves over a ratio of budgets."""
+    return fall * math.log(2) / math.log(ratio) if fall else 0.0
+
+
+def search_supervised(lookup: Lookup, plan: Plan) -> Search:
+    """Rates, falls and one batch for all, on the supervised arm."""
+    search = Search(guess=plan.guess)
+    for _ in range(plan.rounds + 1):
+        _search_rates(search, lookup, "supervised", plan)
+        _search_falls(search, lookup, "supervised", plan)
+        if search.needed or not plan.batches:
+            break
+        best = _search_batch(search, lookup, "supervised", plan, plan.rounds)
+        if search.needed or best == search.batch:
+            break
         search.batch = best
-    search.rates_known = True
-    return search
-
-
-def search_distilled(
-    lookup: Lookup, sizes: Sequence[str], *, batch: int, rounds: int, lowest_batch: int, batches: bool = True
-) -> Search:
-    """Rate per size on the distilled arm at the study's batch; the batch's neighbours are only checked."""
-    search = Search(batch=batch)
-    _search_rates(search, lookup, "distilled", sizes, rounds)
+        search.rate, search.fall, search.offset, search.interior = {}, {}, {}, {}
     search.rates_known = search.is_done
-    if search.rates_known and batches:
-        _search_batch(search, lookup, "distilled", sizes, 0, lowest_batch)
     return search
 
 
-def _search_rates(search: Search, lookup: Lookup, arm: str, sizes: Sequence[str], rounds: int) -> None:
-    for size in sizes:
-        low, high = -1, 1
-        for _ in range(rounds + 1):
-            losses = _measured(search, lookup, [(arm, size, i, search.batch) for i in range(low, high + 1)])
-            if losses is None:
-                break
-            best = low + int(np.argmin(losses))
-            search.rate[arm, size] = best
-            search.interior[arm, size, "rate"] = low < best < high
-            if low < best < high:
-                break
-            low, high = (low - 1, high) if best == low else (low, high + 1)
+def search_distilled(lookup: Lookup, plan: Plan, *, batch: int) -> Search:
+    """Rates and falls on the distilled arm at the study's batch; the batch's neighbours are only checked."""
+    search = Search(batch=batch, guess=plan.guess)
+    _search_rates(search, lookup, "distilled", plan)
+    _search_falls(search, lookup, "distilled", plan)
+    search.rates_known = search.is_done
+    if search.rates_known and plan.batches:
+        _search_batch(search, lookup, "distilled", plan, 0)
+    return search
 
 
-def _ask_batch_early(
-    search: Search, lookup: Lookup, arm: str, sizes: Sequence[str], lowest_batch: int
-) -> None:
-    """Ask for the batch neighbours of sizes whose rate is decided while others still search: no core waits."""
-    for size in sizes:
-        if search.interior.get((arm, size, "rate"), False):
-            near = [j for j in (search.batch - 1, search.batch + 1) if j >= lowest_batch]
-            _measured(search, lookup, [(arm, size, search.rate[arm, size], j) for j in near])
+def search_teacher(lookup: Lookup, plan: Plan, size: str, *, batch: int, start: int) -> Search:
+    """The fall of teachers, at the largest budget of one of them; their rate is the supervised arm's."""
+    search = Search(batch=batch, guess=plan.guess, rate={("teacher", size): 0})
+    _search_fall(search, lookup, "teacher", size, start, plan.rounds)
+    search.rates_known = search.is_done
+    return search
 
 
-def _search_batch(
-    search: Search, lookup: Lookup, arm: str, sizes: Sequence[str], rounds: int, lowest_batch: int
-) -> int:
-    """The best j by the mean relative loss over sizes, each at its own best rate."""
-    centre = search.batch
-    low, high = max(centre - 1, lowest_batch), centre + 1
-    best = centre
+def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
+    fall = plan.start_fall(arm)  # no rate has begun to fall yet; like this the trunk may serve the grid
+    for size in plan.sizes:
+        point = lambda i, size=size: Point(arm, size, i, search.batch, fall)  # noqa: E731
+        found = _best(search, lookup, point, 0, plan.rounds)
+        if found is not None:
+            search.rate[arm, size] = found.value
+            search.offset[arm, size, "rate"] = found.offset
+            search.interior[arm, size, "rate"] = found.is_interior
+
+
+def _search_falls(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
+    """Falls of sizes whose rate is decided: others may still search, no core waits for them."""
+    for size in plan.far_sizes:
+        if (arm, size) in search.rate:
+            _search_fall(search, lookup, arm, size, plan.start_fall(arm), plan.rounds)
+
+
+def _search_fall(search: Search, lookup: Lookup, arm: str, size: str, start: int, rounds: int) -> None:
+    rate = search.rate[arm, size]
+    point = lambda rise: Point(arm, size, rate, search.batch, -rise, True)  # noqa: E731
+    found = _best(search, lookup, point, -start, rounds)
+    if found is not None:
+        search.fall[arm, size] = -found.value
+        search.offset[arm, size, "fall"] = found.offset
+        search.interior[arm, size, "fall"] = found.is_interior
+
+
+class _Best(NamedTuple):
+    value: int
+    offset: float
+    is_interior: bool
+
+
+def _best(
+    search: Search, lookup: Lookup, point: Callable[[int], Point], start: int, rounds: int
+) -> _Best | None:
+    """The best value beside the start, moved outwards while it lies at an end.
+
+    None while points are missing. Where all diverged the lowest is the best: rates rise with the value.
+    """
+    low, high, best = start - 1, start + 1, start
     for _ in range(rounds + 1):
-        columns = [
-            _measured(search, lookup, [(arm, size, search.rate[arm, size], j) for size in sizes])
-            for j in range(low, high + 1)
-        ]
-        if any(column is None for column in columns):
+        losses = _measured(search, lookup, [point(value) for value in range(low, high + 1)], [point(start)])
+        if losses is None:
+            return None
+        best = min(range(low, high + 1), key=lambda value: (losses[value - low], abs(value - start)))
+        if not math.isfinite(losses[best - low]):
+            best = low
+        if low < best < high:
+            own = np.array(losses[best - low - 1 : best - low + 2])
+            return _Best(best, _UNSEEN_OFFSET if search.guess else _lowest(own), is_interior=True)
+        low, high = (low - 1, high) if best == low else (low, high + 1)
+    return _Best(best, 0.0, is_interior=False)
+
+
+def _lowest(losses: np.ndarray) -> float:
+    """Where the parabola through three losses, the middle one the lowest, is lowest: within half a step of it."""
+    left, right = losses[0] - losses[1], losses[2] - losses[1]
+    if not np.isfinite(left + right) or left + right <= 0:
+        return 0.0
+    return float(np.clip((left - right) / (2 * (left + right)), -0.5, 0.5))
+
+
+def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
+    """The best j by the mean relative loss over sizes, each at its own best rate and fall."""
+    centre, is_far = search.batch, bool(plan.far_sizes)
+    sizes = plan.far_sizes or plan.sizes
+    low, high = max(centre - 1, plan.lowest_batch), centre + 1
+    best = centre
+
+    def column(j: int) -> list[Point]:
+        return [Point(arm, s, search.rate[arm, s], j, search.fall.get((arm, s), 0), is_far) for s in sizes]
+
+    for _ in range(rounds + 1):
+        columns = [_measured(search, lookup, column(j), column(centre)) for j in range(low, high + 1)]
+        if any(losses is None for losses in columns):
             return best
-        values = np.array([np.mean(np.log(column)) for column in columns if column is not None])
+        values = np.array([np.mean(np.log(losses)) for losses in columns if losses is not None])
         best = low + int(np.argmin(values))
         if not np.isfinite(values.min()) or values[centre - low] - values.min() < MOVE:
             best = centre
         for size in sizes:
             search.interior[arm, size, "batch"] = low < best < high
-        if low < best < high or (best == low == lowest_batch):
+        if low < best < high or (best == low == plan.lowest_batch):
             return best
-        low, high = (max(low - 1, lowest_batch), high) if best == low else (low, high + 1)
+        low, high = (max(low - 1, plan.lowest_batch), high) if best == low else (low, high + 1)
     return best
 
 
-def _measured(search: Search, lookup: Lookup, points: list[tuple[str, str, int, int]]) -> list[float] | None:
-    """Losses of all points, or None after noting the missing ones as needed."""
-    losses = [lookup(*point) for point in points]
-    search.points.update({p: loss for p, loss in zip(points, losses, strict=True) if loss is not None})
-    missing = [point for point, loss in zip(points, losses, strict=True) if loss is None]
+def _measured(
+    search: Search, lookup: Lookup, points: Sequence[Point], start: Sequence[Point]
+) -> list[float] | None:
+    """Losses of all points, or None after noting the missing ones as needed; `start` is what a guess stays at."""
+    losses = {point: lookup(point) for point in points}
+    if search.guess:
+        unseen = {point: _UNSEEN_START if point in start else math.inf for point in points}
+        losses = {point: unseen[point] if loss is None else loss for point, loss in losses.items()}
+    search.points.update({p: loss for p, loss in losses.items() if loss is not None})
+    missing = [point for point, loss in losses.items() if loss is None]
     search.needed.extend(point for point in missing if point not in search.needed)
-    return None if missing else [loss for loss in losses if loss is not None]
+    return None if missing else [loss for loss in losses.values() if loss is not None]
 
 
-def transfer_rate(tuned: dict[float, float], params: float) -> float:
-    """The rate at a size, from rates tuned at other sizes: linear in ln N between them, constant outside.
+_UNSEEN_START = 1e-9
+"""Loss of a start that is not measured, in a guess: better than any other."""
+_UNSEEN_OFFSET = 1e-3
+"""A guess knows no offset, but that there will be one: sizes that follow from others have trunks of their own."""
 
-    Rates are at width 64 ("simple" muP), so a constant is the prior; the tuned ends correct what is left.
-    """
-    sizes = np.array(sorted(tuned))
-    rates = np.log([tuned[size] for size in sizes])
-    return float(f"{np.exp(np.interp(np.log(params), np.log(sizes), rates)):.4g}")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRates:
+    """Rates of one arm by exact size."""
+
+    peaks: Mapping[float, float]
+    """Size -> rate at the search's budget, at width 64."""
+    powers: Mapping[float, float] = field(default_factory=dict)
+    """Size -> exponent with which it falls with further tokens; empty: it does not."""
+    exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
+    """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
+
+    def at(self, params: float) -> tuple[float, float]:
+        """Rate and exponent at a size: linear in ln N between tuned sizes, constant outside.
+
+        Rates are at width 64 ("simple" muP), so a constant is the prior; the tuned ends correct what is left.
+        """
+        if params in self.exact:
+            return self.exact[params]
+        logs = {size: math.log(rate) for size, rate in self.peaks.items()}
+        power = _between(self.powers, params) if self.powers else 0.0
+        return float(f"{math.exp(_between(logs, params)):.4g}"), float(f"{power:.4g}")
+
+
+def _between(values: Mapping[float, float], params: float) -> float:
+    sizes = np.array(sorted(values))
+    return float(np.interp(math.log(params), np.log(sizes), [values[size] for size in sizes]))

@@ -1,9 +1,12 @@
-"""Warm-up, constant trunk, cooldown branches (WSD): one trunk serves every token budget.
+"""Warm-up, trunk, cooldown branches (WSD): one trunk serves every token budget.
 
-A run to D tokens follows the trunk at a constant rate to (1 - c) D and decays over the last c D tokens, so
+A run to D tokens follows the trunk to (1 - c) D and decays over the last c D tokens, so
 k budgets cost (1 - c) D_max + c sum D_i instead of sum D_i (parity with
 cosine is reported by arXiv 2404.06395 and 2405.18392). With c = 1 the trunk is empty and every budget decays
 from its start: with the cosine shape that is the cosine schedule. All positions are in optimiser steps.
+
+The trunk keeps its rate, or lets it fall as a power of the tokens read, so that each budget is cooled from a rate that
+suits its own length: the best rate of a longer run is lower (docs/rates.md).
 """
 
 import math
@@ -22,14 +25,19 @@ class Schedule:
     """Shape of the cooldown: a key of `DECAYS`."""
     final_ratio: float = 0.01
     """Rate at the last step over the peak."""
+    power: float = 0.0
+    """From `power_step` on the trunk's rate falls as step**-power."""
+    power_step: int = 0
 
     def factor(self, step: int) -> float:
         """Multiple of the peak rate used by step `step` (0-based)."""
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        trunk = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.power and step >= self.power_step:
+            trunk *= ((step + 1) / max(1, self.power_step)) ** -self.power
         if step < self.branch_step:
-            return warm
+            return trunk
         progress = (step + 1 - self.branch_step) / (self.total_steps - self.branch_step)
-        return warm * (self.final_ratio + (1 - self.final_ratio) * DECAYS[self.decay](progress))
+        return trunk * (self.final_ratio + (1 - self.final_ratio) * DECAYS[self.decay](progress))
 
 
 DECAYS = {
@@ -41,11 +49,13 @@ DECAYS = {
 
 
 def schedule_for(
-    *, tokens: int, batch_tokens: int, warmup_tokens: int, cooldown: float, decay: str = "linear"
-) -> Schedule:
+    *, tokens: int, batch_tokens: int, warmup_tokens: int, cooldown: float, decay: str = "linear",
+    power: float = 0.0, power_tokens: int = 0,
+) -> Schedule:  # fmt: skip
     """The schedule of a run: steps are whole batches, the budget is rounded to the nearest."""
     total = max(1, round(tokens / batch_tokens))
     branch = min(total - 1, round(total * (1 - cooldown)))
     return Schedule(
         warmup_steps=max(1, round(warmup_tokens / batch_tokens)), branch_step=branch, total_steps=total, decay=decay,
+        power=power, power_step=round(power_tokens / batch_tokens),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """From trunks' specs to finished runs at every token budget.
 
-A trunk advances at constant rate; at each budget's branch point its state is saved, cooled down, scored on the held-out
+A trunk advances; at each budget's branch point its state is saved, cooled down, scored on the held-out
 documents and written as a run, a Hugging Face folder with result.json; then the saved state goes on. Trunks that read
 one stream advance together, those of one teacher on one forward pass of it (train/loop.py).
 """
@@ -296,7 +296,7 @@ class _Trunk:
         return self.error is None and tokens in self._budgets
 
     def to_branch(self, tokens: int) -> Lane:
-        """The way to the branch point of a budget, at constant rate."""
+        """The way to the branch point of a budget."""
         schedule = self._schedule(tokens)
         return self._start(schedule, schedule.branch_step, self._home, self.spec.trunk_id)
 
@@ -346,5 +346,6 @@ class _Trunk:
         recipe = self.spec.recipe
         return schedule_for(
             tokens=tokens, batch_tokens=self.spec.batch_tokens, warmup_tokens=recipe.warmup_tokens,
-            cooldown=recipe.cooldown, decay=recipe.decay,
+            cooldown=recipe.cooldown, decay=recipe.decay, power=self.spec.rate_power,
+            power_tokens=self.spec.rate_tokens,
         )  # fmt: skip
