@@ -2,7 +2,7 @@
 
     python benchmarks/rates.py --corpus PATH/TO/peps.parquet [--work FOLDER] [--out benchmarks/results/rates.json]
 
-About an hour of one core; stopped, it goes on where it was.
+About an hour of one core per batch; stopped, it goes on where it was.
 
 Students of 0.1M read one stream. Ways: `constant`, a trunk at one rate with a cooled branch per budget; `power`, one
 trunk whose rate is constant up to the branch point of the smallest budget and falls as a power of the tokens after it,

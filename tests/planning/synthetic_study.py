@@ -77,7 +77,7 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
         return {
             "params": exact, "total_params": exact + 2 * world.vocab * shape.width, "layers": shape.layers,
             "width": shape.width, "tokens": int(budget), "train_flops": 3.0 * forward * budget,
-            "peak_lr": 0.01, "batch_tokens": 1024, "steps": int(budget // 1024), "unique_tokens": int(budget),
+            "peak_lr": None, "batch_tokens": 1024, "steps": int(budget // 1024), "unique_tokens": int(budget),
             "seconds": budget / 24_000, "_forward": forward, **extra,
         }  # fmt: skip
 
