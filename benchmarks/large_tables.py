@@ -1,9 +1,10 @@
 """What large tables cost: a fit of a million rows, an import of a hundred thousand runs, a report of them.
 
-    OMP_NUM_THREADS=1 python benchmarks/large_tables.py --out benchmarks/results/large_tables.json
-    OMP_NUM_THREADS=1 python benchmarks/large_tables.py --source ../older/src --label before --out ...
+    OMP_NUM_THREADS=1 python benchmarks/large_tables.py --out large_tables.json
+    OMP_NUM_THREADS=1 python benchmarks/large_tables.py --before ../older/src --out benchmarks/results/large_tables.json
 
-Seconds of CPU time of each whole command, start-up included; `--label` adds an entry beside those that the file has.
+Seconds of CPU time of each whole command, start-up included. With `--before`, the source of an older version, each
+command runs in both, one after the other; a report of 100,000 runs only in the present one, since it did not end.
 """
 
 import argparse
@@ -47,45 +48,73 @@ def cpu_seconds(source: Path, *words: object) -> float:
     return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
 
 
-def measure(source: Path, rows: int, runs: int, reported: int) -> dict[str, float]:
-    """{command: CPU seconds}."""
+def import_runs(source: Path, folder: Path, count: int, label: str) -> tuple[Path, float]:
+    """The study folder, and the CPU seconds of its import."""
+    table, out = folder / f"{count}.csv", folder / f"{label}-{count}"
+    if not table.exists():
+        write_runs(table, count, named=True)
+    return out, cpu_seconds(source, "study", "import", table, "--out", out)
+
+
+def measure(sources: dict[str, Path], rows: int, runs: int, reported: int) -> dict[str, dict[str, float]]:
+    """CPU seconds by command and version."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_runs(folder / "rows.csv", rows, named=False)
-        write_runs(folder / "runs.csv", runs, named=True)
-        found = {"start": cpu_seconds(source, "laws")}
-        if rows:
-            found["fit"] = cpu_seconds(source, "fit", folder / "rows.csv", "--law", "supervised")
-        found["import"] = cpu_seconds(source, "study", "import", folder / "runs.csv", "--out", folder / "all")
-        if reported:
-            write_runs(folder / "some.csv", reported, named=True)
-            subprocess.run([sys.executable, "-m", "distillaw", "study", "import", folder / "some.csv", "--quiet",
-                "--out",
-                            folder / "some"], check=True)  # fmt: skip
-            found["report"] = cpu_seconds(source, "report", folder / "some")
+        found: dict[str, dict[str, float]] = {}
+
+        def note(command: str, label: str, seconds: float) -> None:
+            found.setdefault(command, {})[label] = seconds
+            print(f"{command}: {label} {seconds} s", file=sys.stderr, flush=True)
+
+        for label, source in sources.items():
+            note("start", label, cpu_seconds(source, "laws"))
+        for label, source in sources.items():
+            note(
+                f"fit of {rows:,} rows",
+                label,
+                cpu_seconds(source, "fit", folder / "rows.csv", "--law", "supervised"),
+            )
+        for label, source in sources.items():
+            study, _ = import_runs(source, folder, reported, label)
+            note(f"report of {reported:,} runs", label, cpu_seconds(source, "report", study))
+        for label, source in reversed(sources.items()):
+            study, seconds = import_runs(source, folder, runs, label)
+            note(f"import of {runs:,} runs", label, seconds)
+            if label == "now":
+                note(f"report of {runs:,} runs", label, cpu_seconds(source, "report", study))
         return found
 
 
 def main() -> None:
-    """Measure and add to the file."""
+    """Measure and write the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the fit")
-    parser.add_argument("--runs", type=int, default=100_000, help="of the import")
-    parser.add_argument("--reported", type=int, default=100_000, help="runs of the report; 0 leaves it out")
+    parser.add_argument("--runs", type=int, default=100_000, help="of the import, and of a report")
+    parser.add_argument("--reported", type=int, default=5_000, help="runs of the report that is compared")
     parser.add_argument("--source", type=Path, default=Path(__file__).parents[1] / "src")
-    parser.add_argument("--label", default="now")
+    parser.add_argument("--before", type=Path, help="src of an older version")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    entries = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    entries[asked.label] = {
-        "command": " ".join(["python", *sys.argv]),
-        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}",
-        "rows": asked.rows, "runs": asked.runs, "reported": asked.reported,
-        "cpu_seconds": measure(asked.source, asked.rows, asked.runs, asked.reported),
+    sources = ({"before": asked.before} if asked.before else {}) | {"now": asked.source}
+    began = datetime.datetime.now(datetime.UTC)
+    found = measure(sources, asked.rows, asked.runs, asked.reported)
+    result = {
+        "command": " ".join(["python", *sys.argv]), "made": began.isoformat(timespec="seconds"),
+        "device": f"{platform.machine()}, {os.cpu_count()} cores, one thread, load {os.getloadavg()[0]:.0f}",
+        "commits": {label: commit_of(source) for label, source in sources.items()},
+        "cpu_seconds": found,
+        "ratio": {name: round(by["before"] / by["now"], 2) for name, by in found.items() if len(by) == 2},
     }  # fmt: skip
-    asked.out.write_text(json.dumps(entries, indent=1) + "\n")
-    print(json.dumps(entries[asked.label], indent=1))
+    asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def commit_of(source: Path) -> str:
+    """Of the checkout that a source lies in."""
+    return subprocess.run(
+        ["git", "-C", source, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _bad_json(text: str) -> str | None:
 
 def main(calls: Path, findings: Path) -> None:
     """Judge each call of a JSON list; findings, and how long it took, one JSON line each."""
-    os.environ["DISTILLAW_TRACEBACK"] = "1"
+    os.environ["DISTILLAW_TRACEBACK"] = os.environ["DISTILLAW_STRICT_JSON"] = "1"
     warnings.simplefilter("always")
     sys.stdin = open(os.devnull)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

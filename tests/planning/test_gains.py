@@ -25,6 +25,19 @@ def test_seed_noise_of_an_incomplete_cell_counts_only_what_is_repeated():
     assert seed_noise([{("", 0): 4.0, ("t", 0): 3.9}]) == (0.0, 0.0)
 
 
+def test_seed_noise_of_a_cell_with_holes_is_the_least_squares_of_arms_and_seeds():
+    rng = np.random.default_rng(1)
+    names = [(arm, seed) for arm in "abcd" for seed in range(30) if rng.random() < 0.5] + [("lonely", 99)]
+    cell = {name: rng.normal() for name in names}
+    design = np.array([[name[0] == arm for arm in {a for a, _ in names}] + [name[1] == s for s in {s for _, s in names}]
+                       for name in names], dtype=float)  # fmt: skip
+    solved = np.linalg.lstsq(design, np.array([*cell.values()]), rcond=None)
+    left = np.array([*cell.values()]) - design @ solved[0]
+    variance, dof = seed_noise([cell])
+    assert dof == len(names) - solved[2]
+    assert variance == pytest.approx(left @ left / dof)
+
+
 def test_repeats_of_one_arm_alone_bound_the_seed_noise_from_above():
     cell = {("", 0): 4.0, ("", 1): 4.1, ("t", 0): 3.9}
     assert seed_noise([cell]) == (0.0, 0.0)

@@ -9,18 +9,22 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+import distillaw
 from distillaw.cli.display import QuietDisplay
 from distillaw.errors import CacheError, ConfigError, RunError
+from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
+from in_process import answer
 from tiny import DATA
 
 pytestmark = pytest.mark.timeout(3600)  # many processes that import torch: minutes on a busy machine
@@ -288,6 +292,31 @@ def test_status_of_a_finished_study_needs_no_torch(finished):
 def test_a_folder_without_a_study_has_no_status(tmp_path):
     with pytest.raises(CacheError, match=r"study\.json is missing"):
         read_status(tmp_path)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"vocab_size": 300}, {"vocab_size": "x", "data_hash": "y"}])
+def test_a_study_that_does_not_say_what_its_text_is_has_a_line_for_status(small, tmp_path, data):
+    spec = asdict(load_study(small))
+    write_json(
+        tmp_path / "study.json", {"name": "small", "spec": spec} | ({} if data is None else {"data": data})
+    )
+    with pytest.raises(CacheError, match=r"study\.json: damaged: .*data"):
+        read_status(tmp_path)
+
+
+def test_a_worker_killed_before_it_is_ready_is_one_line_and_costs_no_run(small, tmp_path, monkeypatch):
+    ours = Path(distillaw.__file__).parents[1]
+    (tmp_path / "deadly").mkdir()
+    (tmp_path / "deadly" / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'deadly'}{os.pathsep}{ours}")
+    folder = tmp_path / "study"
+    done = answer("study", "run", small, "--out", folder, "--workers", "1", "--quiet")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "killed by SIGKILL" in line and "before its first job" in line
+    assert Path(line.rsplit("see ", 1)[1]).is_file()
+    status = read_status(folder)
+    assert (status.done, status.failures, status.is_running) == (0, {}, False)
 
 
 # --- what the user changes --------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """`distillaw cache build | inspect | verify`: teacher targets on disk."""
 
+import atexit
 import math
 import shlex
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +88,7 @@ def build(
 
     wanted = None if tokens is None else int(parse_count(tokens, name="--tokens"))
     given = {"context": context, "tokens": wanted, "order_seed": order_seed, "temperature": temperature}
-    store, defaults = _open_text(data, out, output)
+    store, defaults = _open_text(data, out, output, dry_run=dry_run)
     settings: dict[str, Any] = defaults | {key: value for key, value in given.items() if value is not None}
     scheme = Scheme(estimator=estimator, samples=samples, k=k, p=p, temperature=settings.pop("temperature"))
     request = Request(scheme=scheme, split=split, seed=seed, shard_bytes=int(shard_mb * 1e6), **settings)
@@ -96,6 +99,8 @@ def build(
     plan = settle_plan(out, make_plan(request, maker.teacher, store))
     prediction = _predict(out, plan, maker, output)
     if dry_run:
+        if data.suffix == ".toml":
+            plan = replace(plan, data=str(out.resolve() / "data"))  # where a build will have it
         command = shlex.join(
             ["distillaw", *(word for word in sys.argv[1:] if word not in ("--dry-run", "--json"))]
         )
@@ -128,8 +133,13 @@ def build(
     output.suggest(f"distillaw cache verify {shlex.quote(str(out))}")
 
 
-def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict[str, object]]":
-    """The tokens, and what a store should cover by default: a run's needs, or the whole split."""
+def _open_text(
+    data: Path, out: Path, output: Output, *, dry_run: bool
+) -> "tuple[TokenStore, dict[str, object]]":
+    """The tokens, and what a store should cover by default: a run's needs, or the whole split.
+
+    A dry run prepares a run's text in a folder of its own, which goes when the process ends.
+    """
     from distillaw.data.shards import TokenStore
 
     if data.suffix != ".toml":
@@ -146,8 +156,14 @@ def _open_text(data: Path, out: Path, output: Output) -> "tuple[TokenStore, dict
     run = load_single(data)
     steps = max(1, round(run.tokens / run.batch_tokens))
     check_home(run.data, out)
-    claim_folder(out)
-    store = prepare_data(run.data, out.resolve() / "data", say=output.step)
+    if dry_run:
+        aside = tempfile.TemporaryDirectory(prefix="distillaw-dry-run-")
+        atexit.register(aside.cleanup)
+        place = Path(aside.name)
+    else:
+        claim_folder(out)
+        place = out.resolve()
+    store = prepare_data(run.data, place / "data", say=output.step)
     return store, {
         "context": run.training.context, "tokens": steps * run.batch_tokens, "order_seed": run.seed,
         "temperature": run.training.temperature,

@@ -194,28 +194,32 @@ def best_ratios(belief: Belief, taught: Cells) -> tuple[BestRatio, ...]:
     """
     if not len(taught):
         return ()
-    students = np.unique(np.stack([taught.tokens, taught.params], axis=1), axis=0)
+    d, n = np.unique(np.stack([taught.tokens, taught.params], axis=1), axis=0).T
     low, high = np.log(taught.teacher_loss.min()), np.log(taught.teacher_loss.max())
-    return tuple(_best_ratio(belief, n, d, low, high) for d, n in students)
-
-
-def _best_ratio(belief: Belief, n: float, d: float, low: float, high: float) -> BestRatio:
-    def at(t: Array) -> Cells:
-        return Cells.of({"params": n, "tokens": d, "teacher_loss": np.exp(t)}, what="students")
-
     alone = Cells.of({"params": n, "tokens": d}, what="students")
-    s = float(belief.log_loss(alone)[0])
+
+    def at(t: Array) -> Cells:
+        """Each student with teachers of its own, shape (students, teachers), as cells."""
+        table = {"params": n[:, None], "tokens": d[:, None], "teacher_loss": np.exp(t)}
+        return Cells.of(table, what="students")
+
     tried = np.linspace(low, high, _GRID)
-    i = int(np.argmin(belief.log_loss(at(tried))))
-    t = float(tried[i])
-    ratio = float(np.exp(t - s))
-    if i in (0, _GRID - 1):
-        return BestRatio(params=n, tokens=d, ratio=ratio, error=np.inf)
-    near = at(np.array([t - _STEP, t, t + _STEP]))
-    f, G = belief.log_loss(near), belief.gradient(near)
-    curvature = max(float(f[0] - 2 * f[1] + f[2]) / _STEP**2, 1e-6)
-    slope = -(G[2] - G[0]) / (2 * _STEP) / curvature - belief.gradient(alone)[0]
-    return BestRatio(params=n, tokens=d, ratio=ratio, error=ratio * _error(belief, slope))
+    best = belief.log_loss(at(np.tile(tried, (len(n), 1)))).reshape(len(n), _GRID).argmin(axis=1)
+    t = tried[best]
+    ratio = np.exp(t - belief.log_loss(alone))
+    near = at(t[:, None] + _STEP * np.array([-1, 0, 1]))
+    f = belief.log_loss(near).reshape(-1, 3)
+    G = belief.gradient(near).reshape(len(n), 3, -1)
+    curvature = np.maximum((f[:, 0] - 2 * f[:, 1] + f[:, 2]) / _STEP**2, 1e-6)
+    slopes = -(G[:, 2] - G[:, 0]) / (2 * _STEP) / curvature[:, None] - belief.gradient(alone)
+    outside = np.isin(best, (0, _GRID - 1))
+    errors = [
+        np.inf if out else r * _error(belief, g) for out, r, g in zip(outside, ratio, slopes, strict=True)
+    ]
+    return tuple(
+        BestRatio(params=float(n[i]), tokens=float(d[i]), ratio=float(ratio[i]), error=float(errors[i]))
+        for i in range(len(n))
+    )
 
 
 _COLUMNS = ("params", "tokens", "teacher_loss")

@@ -106,9 +106,8 @@ def seed_noise(
                 rss += float(np.square(losses - losses.mean()).sum())
                 dof += len(losses) - 1
             continue
-        maker, free = _residual_maker(list(cell))
-        residual = maker @ np.array(list(cell.values()))
-        rss, dof = rss + float(residual @ residual), dof + free
+        residual, free = _unexplained(list(cell), np.array([*cell.values()])[:, None])
+        rss, dof = rss + float(np.square(residual).sum()), dof + free
     return (rss / dof, dof) if dof else (0.0, 0.0)
 
 
@@ -126,22 +125,32 @@ def document_part(
     """
     found, dof = 0.0, 0.0
     for names, sums in cells:
-        maker, free = _residual_maker(names)
+        residual, free = _unexplained(names, sums)
         if free:
-            found += float(np.trace(clustered_cov((maker @ sums).T, tokens)))
+            found += float(np.trace(clustered_cov(residual.T, tokens)))
             dof += free
     return found / dof if dof else 0.0
 
 
-def _residual_maker(names: Sequence[tuple[str, int]]) -> tuple[Array, float]:
-    """The projection onto what arms and seeds leave unexplained, and its rank."""
-    arms = sorted({arm for arm, _ in names})
-    seeds = sorted({seed for _, seed in names})
-    design = np.array(
-        [[float(arm == a) for a in arms] + [float(seed == s) for s in seeds] for arm, seed in names]
-    )
-    maker = np.eye(len(names)) - design @ np.linalg.pinv(design)
-    return maker, float(len(names) - np.linalg.matrix_rank(design))
+def _unexplained(names: Sequence[tuple[str, int]], values: Array) -> tuple[Array, float]:
+    """What arms and seeds leave of the values, shape (runs, n), and its degrees of freedom.
+
+    Seeds are taken out first, as means, and what is left is solved for the arms alone (Frisch and Waugh): few columns,
+    however many seeds there are.
+    """
+    arms = np.unique([arm for arm, _ in names], return_inverse=True)[1]
+    seeds = np.unique([seed for _, seed in names], return_inverse=True)[1]
+    count = np.bincount(seeds)
+
+    def without_seeds(columns: Array) -> Array:
+        sums = np.zeros((len(count), columns.shape[1]))
+        np.add.at(sums, seeds, columns)
+        return columns - (sums / count[:, None])[seeds]
+
+    design = without_seeds(np.eye(int(arms.max()) + 1)[arms])
+    values = without_seeds(values)
+    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    return values - design @ solution, float(len(names) - len(count) - rank)
 
 
 def seed_covariance(

@@ -270,8 +270,7 @@ def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
         return math.inf
     if teacher_run in record.teachers:
         return record.teachers[teacher_run].loss
-    losses = [run.number("teacher_loss") for run in record.students if run.teacher_run == teacher_run]
-    return losses[0] if losses else math.inf
+    return record.told_losses.get(teacher_run, math.inf)
 
 
 def teacher_name(record: StudyRecord, teacher_run: str) -> str:

@@ -184,6 +184,15 @@ class StudyRecord:
         return found
 
     @cached_property
+    def told_losses(self) -> dict[str, float]:
+        """What the first student of each teacher says of its loss, by the teacher's run id; NaN where nothing."""
+        found: dict[str, float] = {}
+        for run in self.students:
+            if (teacher := run.teacher_run) is not None and teacher not in found:
+                found[teacher] = run.number("teacher_loss")
+        return found
+
+    @cached_property
     def student_cells(self) -> dict[int, dict[int, dict[tuple[str, int], Run]]]:
         """Students by parameters, tokens and (teacher, seed)."""
         cells: dict[int, dict[int, dict[tuple[str, int], Run]]] = {}

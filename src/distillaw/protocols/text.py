@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillaw.errors import DataError
+from distillaw.runs.reading import require_file
+
 _CHARS_SMALL, _CHARS_LARGE = (512, 2.11), (32768, 4.4)
 """Vocabulary -> characters per token of English: measured on the books of the open study; usual for large ones."""
 _USABLE, _EXACT = 0.8, 0.93
@@ -68,9 +71,13 @@ def _file_size(path: Path, longest: int) -> TextSize:
 
 def _parquet_size(path: Path, longest: int) -> TextSize:
     """Uncompressed bytes of the widest column, capped by the documents' limit."""
+    from pyarrow import ArrowException
     from pyarrow import parquet as pq
 
-    meta = pq.read_metadata(path)
+    try:
+        meta = pq.read_metadata(require_file(path))
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     columns = [0.0] * meta.num_columns
     for group in range(meta.num_row_groups):
         for column in range(meta.num_columns):

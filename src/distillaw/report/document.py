@@ -40,7 +40,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     check_report(out)
     shown = record.thinned(MOST_SHOWN)
     every_cell = measured_cells(shown)
-    cells = _drawable(every_cell)
+    cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
     verdict, note = content.decide_target(record, cells)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
@@ -81,13 +81,14 @@ MOST_SHOWN = 1000
 
 
 MOST_SIZES, MOST_CELLS = 12, 120
-"""Each size of student is a panel of its own, and so is a cell that shows a capacity gap."""
+"""Each size of student is a panel of its own, and so is a cell that shows a capacity gap; half as many of a part."""
 
 
-def _drawable(cells: list[Cell]) -> list[Cell]:
+def _drawable(cells: list[Cell], *, is_part: bool) -> list[Cell]:
     """The cells of at most so many sizes, evenly spaced."""
-    sizes = set(evenly(sorted({cell.params for cell in cells}), MOST_SIZES))
-    return evenly([cell for cell in cells if cell.params in sizes], MOST_CELLS)
+    sizes, most = (MOST_SIZES // 2, MOST_CELLS // 2) if is_part else (MOST_SIZES, MOST_CELLS)
+    kept = set(evenly(sorted({cell.params for cell in cells}), sizes))
+    return evenly([cell for cell in cells if cell.params in kept], most)
 
 
 def _undrawn(cells: list[Cell], drawn: list[Cell]) -> list[str]:

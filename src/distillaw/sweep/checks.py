@@ -59,6 +59,11 @@ def check_study(spec: StudySpec) -> None:
     )
     sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
+    budgets = spec.students.tokens
+    _require(
+        len(set(budgets)) == len(budgets),
+        f"[students] tokens repeats a budget: {list(budgets)}; name each once",
+    )
     for name in spec.without_controls:
         _require(
             name in CONTROLS,

@@ -87,8 +87,12 @@ def read_status(folder: Path) -> StudyStatus:
         raise CacheError(f"{folder}: no study there (study.json is missing); `distillaw study run` makes one")
     record: dict[str, Any] = read_json(file)
     study = StudyFolder(folder)
-    spec = from_table(StudySpec, record["spec"], f"{file}: spec")
-    facts = stored_facts(study)
+    facts, table = stored_facts(study), record.get("spec")
+    if not isinstance(table, Mapping):
+        raise CacheError(
+            f"{file}: damaged: it does not hold the study (spec); the command that started it writes it anew"
+        )
+    spec = from_table(StudySpec, table, f"{file}: spec")
     assert facts is not None
     progress = read_progress(study)
     board = Planner(spec, facts, progress).board()

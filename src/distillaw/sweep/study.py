@@ -19,7 +19,7 @@ from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
-from distillaw.errors import ConfigError, RunError
+from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.models.cut import shape_of
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
@@ -190,10 +190,21 @@ def stored_facts(study: StudyFolder) -> Facts | None:
     if not file.exists():
         return None
     record: dict[str, Any] = read_json(file)
+    data, fingerprints = record.get("data"), record.get("fingerprints", {})
+    if not isinstance(data, Mapping) or not {"vocab_size", "data_hash"} <= data.keys():
+        raise CacheError(
+            f"{file}: damaged: data.vocab_size and data.data_hash are not both there; {_WRITES_IT}"
+        )
+    if not isinstance(data["vocab_size"], int) or not isinstance(fingerprints, Mapping):
+        raise CacheError(
+            f"{file}: damaged: data.vocab_size or fingerprints are not what they should be; {_WRITES_IT}"
+        )
     return Facts(
-        vocab_size=record["data"]["vocab_size"], data_hash=record["data"]["data_hash"],
-        fingerprints=record.get("fingerprints", {}),
-    )  # fmt: skip
+        vocab_size=data["vocab_size"], data_hash=str(data["data_hash"]), fingerprints=dict(fingerprints)
+    )
+
+
+_WRITES_IT = "the command that started the study writes it anew"
 
 
 def cost_left(spec: StudySpec, folder: Path) -> StudyCost:

@@ -1,0 +1,59 @@
+"""Reports of tables that nobody can draw: they show a part, say which, and look at no run more often for that."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import distillaw as dl
+from distillaw.planning.cells import measured_cells
+from distillaw.planning.record import Run, read_study
+from distillaw.report.document import MOST_SHOWN, MOST_SIZES
+from in_process import answer
+
+
+def _imported(folder: Path, sizes: np.ndarray, seeds: int) -> Path:
+    """Students of each size alone and from two teachers without runs of their own, so many seeds of each."""
+    law, rng, rows = (
+        dl.published("busbridge2025"),
+        np.random.default_rng(0),
+        ["run,params,tokens,loss,seed,teacher_loss"],
+    )
+    for size in sizes:
+        alone = float(law.supervised(params=size, tokens=20 * size))
+        for seed in range(seeds):
+            for teacher in ("", 0.95 * alone, 0.9 * alone):
+                loss = (0.98 if teacher else 1.0) * alone * np.exp(rng.normal(0, 0.003))
+                rows.append(f"run-{len(rows)},{size:.0f},{20 * size:.0f},{loss:.6f},{seed},{teacher}")
+    folder.mkdir()
+    (folder / "runs.csv").write_text("\n".join(rows) + "\n")
+    assert (
+        answer("study", "import", folder / "runs.csv", "--out", folder / "study", "--quiet").returncode == 0
+    )
+    return folder / "study"
+
+
+def test_a_report_of_very_many_runs_shows_a_part_and_says_so(tmp_path):
+    study = _imported(tmp_path / "many", np.geomspace(1e7, 1e9, 30).round(), seeds=20)
+    done = answer("report", study)
+    assert done.returncode == 0, done.stderr
+    page = (study / "report.html").read_text()
+    assert "1,800 runs are too many to draw" in page and "of 30 cells" in page
+    assert 100 < len(set(re.findall(r"\brun-\d+\b", page))) <= 1.2 * MOST_SHOWN
+    assert len(re.findall(r"\d+ (?:finished )?runs", page)) > 0 and "1800 finished runs" in page
+    pictured = re.search(r"budget show (\d+) of 30 cells", page)
+    assert pictured is not None and int(pictured[1]) <= MOST_SIZES
+
+
+def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
+    looks = []
+    plain = Run.teacher_run
+    monkeypatch.setattr(Run, "teacher_run", property(lambda run: looks.append(run) or plain.fget(run)))
+    counts = []
+    for sizes in (40, 80):
+        study = _imported(tmp_path / str(sizes), np.geomspace(1e7, 1e9, sizes).round(), seeds=1)
+        record = read_study(study)
+        looks.clear()
+        assert len(measured_cells(record)) == sizes
+        counts.append(len(looks))
+    assert counts[1] <= 2.2 * counts[0], counts
