@@ -114,6 +114,17 @@ def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(
         assert ("a weaker teacher" if rises else "a stronger teacher") in said
 
 
+@pytest.mark.parametrize("share", [0.75, 2.0])
+def test_what_a_loss_is_above_or_below_is_a_share_of_what_the_laws_make_of_it(share):
+    estimate = float(LAW.supervised(params=8e9, tokens=2e12))
+    teacher = Teacher(name="8B", params=8e9, tokens=2e12, loss=share * estimate)
+    verdict = plan("1B", student_tokens="20B", teachers=[teacher], with_flips=False)
+    said = " ".join(verdict.assumptions)
+    assert ("is 25.0 % below what" if share < 1 else "is 100.0 % above what") in said
+    scale = TextScale.of(verdict.headline)
+    assert f"{100 * abs(scale.ratio - 1):.1f} % {'easier' if share < 1 else 'harder'} is put down" in said
+
+
 def test_a_loss_alone_says_that_nothing_tells_text_and_teacher_apart():
     verdict = plan("1B", student_tokens="20B", teachers=[Teacher(name="t", loss=2.0)], with_flips=False)
     assert any("Nothing says how your text compares" in line for line in verdict.assumptions)

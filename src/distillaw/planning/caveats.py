@@ -125,8 +125,8 @@ def _which_way(
 
 
 def _per_cent(log: float, above: str, below: str) -> str:
-    """`3.2 % harder`."""
-    return f"{100 * math.expm1(abs(log)):.1f} % {above if log > 0 else below}"
+    """`3.2 % harder`: what it is above or below is the whole, so nothing is more than 100 % below."""
+    return f"{100 * abs(math.expm1(log)):.1f} % {above if log > 0 else below}"
 
 
 def _who_pays(situation: Situation) -> str:

@@ -10,6 +10,11 @@ function isNear(a: number, b: number, within: number): boolean {
   return Math.abs(Math.log(a / b)) < Math.log1p(within);
 }
 
+/** The question that a cell answers: the study's own, but for what changes no verdict of runs. */
+export function questionOf(cell: CellData, now: Question): Question {
+  return { ...firstQuestion(), law: now.law, device: now.device, student: String(cell.params), budget: String(cell.tokens) };
+}
+
 /** The cell of this student and these tokens; null where there is none, or where the question is another in other ways. */
 export function measuredCell(q: Question, s: Situation): CellData | null {
   const { study } = data();

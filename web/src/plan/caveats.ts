@@ -89,9 +89,9 @@ function whichWay(s: Situation, headline: Evidence, ensemble: Ensemble, scale: T
     : [`By these laws a weaker teacher than ${called(teacher)} would serve this student better (distillaw gap).`];
 }
 
-/** `3.2 % harder`. */
+/** `3.2 % harder`: what it is above or below is the whole, so nothing is more than 100 % below. */
 function perCent(log: number, above: string, below: string): string {
-  return `${(100 * Math.expm1(Math.abs(log))).toFixed(1)} % ${log > 0 ? above : below}`;
+  return `${(100 * Math.abs(Math.expm1(log))).toFixed(1)} % ${log > 0 ? above : below}`;
 }
 
 function repeats(s: Situation, headline: Evidence): string[] {
