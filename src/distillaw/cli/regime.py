@@ -77,7 +77,7 @@ def regime(
 
     print_json(as_json(advice)) if output.json else print_text(advice)
     output.suggest(
-        f"distillaw cost --params {shlex.quote(params)} --tokens {shlex.quote(tokens)}",
+        f"distillaw cost --student {shlex.quote(params)} --tokens {shlex.quote(tokens)}",
         first="batch, rate and warm-up go into the TOML file of a run or a study; what it costs:",
     )
 

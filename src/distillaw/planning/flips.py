@@ -264,5 +264,8 @@ def _asked(moved: _Input, value: float) -> Situation | None:
 
 
 def _then(text: str, verdict: str) -> str:
-    words = {"distil": "distil", "pretrain": "pretrain", "too-close": "too close to call"}
-    return f"{text}: then {words[verdict]}"
+    return f"{text}: then {THEN[verdict]}"
+
+
+THEN = {"distil": "distil", "pretrain": "pretrain", "too-close": "too close to call"}
+"""A changed answer in words."""

@@ -30,7 +30,7 @@ SEED_SOURCES = {
     "cell": "seed noise measured at this cell",
     "study": "seed noise borrowed from repeated cells elsewhere in this study",
     "arm": "seed noise from repeats of one arm alone, an upper bound",
-    "assumed": "SEED_NOISE_UNKNOWN: no cell was repeated, 0.3 % of the loss per run is assumed",
+    "assumed": "no cell was repeated, 0.3 % of the loss per run is assumed for seed noise",
 }
 
 

@@ -11,7 +11,7 @@ from distillaw.planning.consult import Sources
 from distillaw.planning.crossover import Crossover
 from distillaw.planning.decision import Call, EqualCompute, Supposed, Verdict, leads_distilling
 from distillaw.planning.evidence import Evidence, Interval, Strategy, nats
-from distillaw.planning.flips import Flip
+from distillaw.planning.flips import THEN, Flip
 from distillaw.planning.pilot import next_runs
 from distillaw.planning.situation import Situation, student_text
 from distillaw.quantities import format_count, format_flop, times
@@ -221,7 +221,7 @@ def _flips(
     if equal is not None and equal.call is not None and equal.call.verdict != answer.verdict:
         found.append(
             f"pretraining may spend the same FLOP, that is {format_count(equal.pretrain_tokens)} tokens: then "
-            f"{equal.call.verdict} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
+            f"{THEN[equal.call.verdict]} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
     if answer.verdict != "too-close":
         gain = abs(float(headline.gain_draws.mean()))

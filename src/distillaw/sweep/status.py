@@ -103,7 +103,7 @@ def read_status(folder: Path) -> StudyStatus:
     ended = progress.losses.keys() | progress.failures.keys() | progress.diverged
     open_jobs = parts_of(board.jobs, lambda run_id: run_id not in ended)
     ahead = study_cost(spec, facts.vocab_size, facts=facts, progress=progress)
-    forward = teacher_forward(spec, list(ahead.wanted))
+    forward = teacher_forward(spec, [*ahead.wanted, *board.jobs])
     cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(board.jobs), wanted.__contains__), forward)  # noqa: E731
     left, how = _left(ahead, sum(cost_of(work.runs.intersection(belong)).seconds), running, work)
     return StudyStatus(

@@ -212,7 +212,8 @@ def _best(
             best = low
         if low < best < high:
             own = np.array(losses[best - low - 1 : best - low + 2])
-            return _Best(best, _UNSEEN_OFFSET if search.guess else _lowest(own), is_interior=True)
+            is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
+            return _Best(best, _lowest(own) if is_seen else _UNSEEN_OFFSET, is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
     return _Best(best, 0.0, is_interior=False)
 

@@ -47,7 +47,8 @@ interface Input {
 
 type Steps<T> = Generator<void, T>;
 
-const THEN: Record<Answer, string> = {
+/** A changed answer in words. */
+export const THEN: Record<Answer, string> = {
   distil: "distil", pretrain: "pretrain", "too-close": "too close to call",
 };
 

@@ -6,7 +6,7 @@ import { type Answer, type Call, leadsDistilling } from "./decision";
 import {
   type Evidence, type Strategy, best, bestPretrain, gainDraws, isInformative, speaks,
 } from "./evidence";
-import type { Flip } from "./flips";
+import { type Flip, THEN } from "./flips";
 import { type Interval, intervalOf } from "./intervals";
 import { mean } from "../laws/numerics";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
@@ -179,7 +179,7 @@ export function flipsIf(
   if (equal?.call && equal.call.verdict !== answer.verdict) {
     found.push(
       `pretraining may spend the same FLOP, that is ${formatCount(equal.pretrainTokens)} tokens: then ` +
-        `${equal.call.verdict} (gain of distilling ${intervalText(equal.gain!)})`,
+        `${THEN[equal.call.verdict]} (gain of distilling ${intervalText(equal.gain!)})`,
     );
   }
   if (answer.verdict !== "too-close") {
