@@ -15,6 +15,10 @@ os.environ.setdefault(
 )  # a fault nobody foresaw is an error of the test, not a line
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("any machine")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C; the processes they interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -195,7 +195,7 @@ class TestUnlikeTeachers:
             (["--teacher-params", "2B", "--teacher-kv-heads", "3"], "--teacher-kv-heads belongs to a shape"),
             (
                 [*TEACHER_SHAPE, "--teacher-aspect", "64"],
-                "--teacher-aspect belongs to --student and --teacher",
+                "--teacher-aspect belongs to --params and --teacher-params",
             ),
             (
                 ["--teacher-vocab", "32k"],
@@ -279,7 +279,7 @@ def test_the_text_names_conventions_parts_and_sources(cost):
         (["--tokens", "1B", "--params", "1B", "--serving-sequences", "0"], "--serving-sequences 0"),
         (["--tokens", "1B", "--params", "1B", "--serving-bits", "3"], "serving-bits"),
         (["--tokens", "1B", "--params", "1B", "--aspect", "0"], "aspect = 0"),
-        (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "no finite number"),
+        (["--tokens", "1B", "--params", "1e200", "--teacher-params", "1e300"], "beyond 1e+36"),
         (["--tokens", "1B", "--layers", "2"], "missing: --width, --ffn, --heads"),
         (["--tokens", "1B", "--layers", "2", "--width", "31", "--ffn", "9", "--heads", "4"], "not a multiple"),
         (["--tokens", "1B", "--layers", "2", "--width", "9.5", "--ffn", "9", "--heads", "3"], "whole number"),

@@ -11,6 +11,7 @@ from tests.cli.test_study_next import make_folder
 
 from distillaw.protocols.catalogue import KINDS
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.places import claim_folder
 from in_process import answer
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ def somewhere(tmp_path, monkeypatch):
     for name, count in (("runs.csv", 12), ("few.csv", 3)):
         lines = [f"{N:.0f},{D:.0f},{loss}" for N, D, loss in rows[:count]]
         (tmp_path / name).write_text("\n".join(["params,tokens,loss", *lines]) + "\n")
+    claim_folder(tmp_path / "out")
     info = read_json(make_folder(tmp_path / "out") / "study.json")
     write_json(
         tmp_path / "out" / "study.json",

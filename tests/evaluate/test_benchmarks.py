@@ -21,6 +21,7 @@ from distillaw.evaluate.scores import interval_of, mean_and_se, mean_of_suite
 from distillaw.evaluate.task_rows import read_task, read_tasks
 from distillaw.evaluate.task_specs import SUITE, choose_tasks, known_tasks
 from distillaw.models.fresh import build_model
+from distillaw.runs.places import claim_folder
 
 SUBJECTS = ("anatomy", "college_law")
 
@@ -82,7 +83,8 @@ def model():
 def measure(model, task, data, tmp_path, **settings):
     spec = known_tasks()[task]
     rows = read_task(spec, data, **settings)
-    memory, samples = tmp_path / f"{task}.jsonl", tmp_path / f"{task}.jsonl.gz"
+    claim_folder(tmp_path / "out")
+    memory, samples = tmp_path / "out" / f"{task}.jsonl", tmp_path / "out" / f"{task}.jsonl.gz"
     said = []
     score = run_benchmark(*model, spec, rows, Way(), memory=memory, samples=samples, say=said.append)
     return score, [json.loads(line) for line in gzip.open(samples, "rt")], said

@@ -79,7 +79,7 @@ def test_a_second_call_computes_nothing_and_a_half_written_folder_is_made_again(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give one of --student-params 50M, --keep 0.4"),
+        ((), "give one of --student 50M, --keep 0.4"),
         (("--keep", 0.5, "--heads", 2), "give one of"),
         (("--keep", 1.5), "a share of the teacher's parameters"),
         (("--student-params", "1B"), "not between 0 and the teacher's"),
@@ -112,7 +112,7 @@ def test_too_little_text_for_the_windows_is_said(teacher, tmp_path):
 def test_damaged_weights_and_a_folder_that_cannot_be_are_said_before_the_work(teacher, tmp_path):
     (tmp_path / "file").write_text("mine")
     done = distillaw("prune", teacher, "--out", tmp_path / "file" / "cut", "--keep", 0.5)
-    assert done.returncode == 1 and "file is a file, no folder" in done.stderr
+    assert done.returncode == 2 and "is a file, not a folder" in done.stderr
     shutil.copytree(teacher, tmp_path / "bad")
     model = AutoModelForCausalLM.from_pretrained(teacher)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_damaged_weights_and_a_folder_that_cannot_be_are_said_before_the_work(te
 def test_a_model_that_lies_there_is_not_written_over(teacher, tmp_path):
     shutil.copytree(teacher, tmp_path / "mine")
     done = pruned(teacher, tmp_path / "mine", "--keep", 0.5)
-    assert done.returncode == 2 and "not made by this command" in done.stderr
+    assert done.returncode == 2 and "what distillaw has not made" in done.stderr
 
 
 def test_a_dry_run_says_the_shape_and_writes_nothing(teacher, tmp_path):

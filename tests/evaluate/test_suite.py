@@ -12,6 +12,7 @@ from distillaw.evaluate.chat_part import ChatWishes
 from distillaw.evaluate.suite import evaluate_model
 from distillaw.evaluate.text_part import TextWishes
 from distillaw.models.source import locate
+from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 
@@ -74,7 +75,7 @@ def test_parts_are_kept_and_joined(student, teacher, data, text, tmp_path):
         "near_chance",
     }
     assert both["mean_of_six"] is None
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(both))
+    assert read_json(tmp_path / "evaluation.json") == json.loads(json.dumps(both))
     again, said = measure(student, tmp_path, text=wishes, teacher=teacher, tasks=["blimp"], data=data)
     assert sum("measured before" in line for line in said) == len(said) == 2
     assert json.loads(json.dumps(again["scores"])) == json.loads(json.dumps(both["scores"]))

@@ -226,7 +226,9 @@ def test_a_study_brings_its_law_its_runs_and_its_paired_verdicts(open_page, tmp_
     )
     page.select_option("#scenario", "best-case")  # not what the cells were asked: laws again
     page.wait_for_function("!document.querySelector('[data-testid=probability]').innerText.includes('runs')")
-    page.locator("[data-testid=study] td button").first.click()  # asks what the cell was asked, scenario and all
+    page.locator(
+        "[data-testid=study] td button"
+    ).first.click()  # asks what the cell was asked, scenario and all
     page.wait_for_function("document.querySelector('[data-testid=probability]').innerText.includes('runs')")
     assert text(page, "sentence") == f"{people(cells[0]['sentence'])}."
     phone = open_page(path, viewport={"width": 390, "height": 900}, color_scheme="dark")

@@ -242,7 +242,7 @@ def test_equal_compute_counts_the_logits(study):
 def test_crossover_is_a_band_around_the_truth(study):
     verdict = plan(1e5, student_tokens=150_000, study=study)
     band = verdict.crossover_tokens
-    assert 300_000 < band["lower"] < band["median"] < 1_800_000
+    assert 150_000 < band["lower"] < band["median"] < 1_800_000
     assert band["upper"] is None  # beyond the runs the line is in doubt: it may lie later than what is drawn
     assert "catches up" in " ".join(verdict.reasons)
 

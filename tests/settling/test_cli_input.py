@@ -126,7 +126,7 @@ def test_text_shorter_than_the_longest_pilot_is_refused(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out" / "runs").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="holds runs of something else"):
+    with pytest.raises(ConfigError, match="holds what distillaw has not made"):
         _ask(tmp_path)
 
 
