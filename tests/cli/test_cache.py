@@ -10,6 +10,7 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
+from in_process import answer
 
 
 def _call(*arguments):
@@ -134,3 +135,18 @@ def test_help_imports_nothing_heavy():
         "assert not {'torch', 'transformers', 'scipy', 'matplotlib'} & set(sys.modules), 'heavy'"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_dry_run_for_a_run_prepares_its_text_elsewhere(made, tmp_path):
+    """The text of a run's file is needed to know what a store will cost; nothing of it stays."""
+    arguments, *_ = made
+    (tmp_path / "run.toml").write_text(
+        'name = "one"\nparams = "0.03M"\ntokens = "4k"\nbatch_tokens = 128\npeak_lr = 0.01\n[data]\n'
+        'corpus = "sotu"\nvocab_size = 300\nvalidation_documents = 20\nmax_document_chars = 400\n[training]\ncontext = 32\n'
+    )
+    out = tmp_path / "store"
+    done = answer("cache", "build", "--teacher", arguments[2], "--data", tmp_path / "run.toml", "--out", out,
+                  "--device", "cpu", "--dry-run", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["data"] == str(out / "data")
+    assert not out.exists()

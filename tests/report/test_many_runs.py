@@ -38,9 +38,9 @@ def test_a_report_of_very_many_runs_shows_a_part_and_says_so(tmp_path):
     done = answer("report", study)
     assert done.returncode == 0, done.stderr
     page = (study / "report.html").read_text()
-    assert "1,800 runs are too many to draw" in page and "of 30 cells" in page
+    assert "1,800 runs are too many to draw" in page
+    assert "1800 finished runs" in page
     assert 100 < len(set(re.findall(r"\brun-\d+\b", page))) <= 1.2 * MOST_SHOWN
-    assert len(re.findall(r"\d+ (?:finished )?runs", page)) > 0 and "1800 finished runs" in page
     pictured = re.search(r"budget show (\d+) of 30 cells", page)
     assert pictured is not None and int(pictured[1]) <= MOST_SIZES
 

@@ -84,7 +84,7 @@ def _load(path, old, new):
         ("[data]", "[data]\nsection_chars = -3", ["section_chars = -3"]),
         ("seeds = 2", "seeds = 0", ["seeds = 0", "at least 2"]),
         ('"0.03M", "0.05M"]', '"0.03M", "30k"]', ["repeats a size"]),
-        ('["4k", "8k"]', '["4k", "8k", "4096"]', ["repeats a budget", "4096"]),
+        ('["4k", "8k"]', '["4k", "8k", "4010"]', ["repeats a budget", "4010", "128"]),
         ('name = "tiny"\n', "", ["missing name"]),
     ],
 )

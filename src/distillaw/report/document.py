@@ -52,7 +52,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         call_class=verdict.verdict if verdict else "none",
         call_name=title(verdict) if verdict else "NO VERDICT",
         numbers=content.key_numbers(verdict, spent, record),
-        problems=[*_thinned(record, shown), *_undrawn(every_cell, cells), *_problems(record, verdict, note)],
+        problems=[*_thinned(record, shown), *_undrawn(record, every_cell, cells), *_problems(record, verdict, note)],
         strategies=content.strategy_table(verdict) if verdict else None,
         costs=content.cost_table(verdict) if verdict else None,
         evidence=content.evidence_table(verdict) if verdict else None,
@@ -91,12 +91,16 @@ def _drawable(cells: list[Cell], *, is_part: bool) -> list[Cell]:
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(cells: list[Cell], drawn: list[Cell]) -> list[str]:
-    """What the pictures by cell leave out."""
+def _undrawn(record: StudyRecord, cells: list[Cell], drawn: list[Cell]) -> list[str]:
+    """What the pictures by cell leave out, of all that the record has."""
     if len(drawn) == len(cells):
         return []
+    every = sum(
+        any(not teacher for teacher, _ in cell)
+        for budgets in record.student_cells.values() for cell in budgets.values()
+    )  # fmt: skip
     return [
-        f"Pictures by size and budget show {len(drawn)} of {len(cells):,} cells, evenly over the sizes of students"
+        f"Pictures by size and budget show {len(drawn)} of {every:,} cells, evenly over the sizes of students"
     ]
 
 

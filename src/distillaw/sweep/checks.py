@@ -61,8 +61,8 @@ def check_study(spec: StudySpec) -> None:
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
     budgets = spec.students.tokens
     _require(
-        len(set(budgets)) == len(budgets),
-        f"[students] tokens repeats a budget: {list(budgets)}; name each once",
+        spec.batch_tokens < 1 or len({round(b / spec.batch_tokens) for b in budgets}) == len(budgets),
+        f"[students] tokens repeats a budget: {list(budgets)} in batches of {spec.batch_tokens}; name each once",
     )
     for name in spec.without_controls:
         _require(
