@@ -81,9 +81,11 @@ def changed(asked: dict, flip: dict) -> dict:
     if flip["input"] in ("tokens", "compute"):
         return {**new, "budgetKind": flip["input"], "budget": repr(then)}
     if flip["input"] == "teacher_loss":
-        moved = lambda text: f"{then:.3f}" if float(text) == flip["now"] else text  # noqa: E731
-        return {**new, "losses": [moved(x) for x in asked["losses"]],
-                "own": [{**one, "loss": moved(one["loss"])} for one in asked["own"]]}  # fmt: skip
+        whose = [
+            k for k, one in enumerate(asked["own"]) if f"{one['params']} teacher" == flip["teacher"]
+        ] or [0]
+        own = [{**one, "loss": f"{then:.3f}"} if k == whose[0] else one for k, one in enumerate(asked["own"])]
+        return {**new, "losses": [f"{then:.3f}" for _ in asked["losses"]], "own": own}
     if flip["input"] == "teacher":
         keep = [one for one in asked["own"] if f"{one['params']} teacher" == then]
         return {**new, "own": keep}

@@ -85,8 +85,9 @@ function read(given: URLSearchParams, unread: string[]): Question {
   if (budget !== null && kindIsRead) use("budget", budget, () => (q.budget = isCounted(q.budgetKind) ? count(budget) : positive(budget)));
   for (const name of given.getAll("teacher")) use("teacher", name, () => addNamed(q.named, name));
   const own = given.get("own");
-  q.own = own === null ? usualOwn(q.named) : [];
+  q.own = [];
   for (const one of own ? own.split("_") : []) use("own", one, () => q.own.push(ownTeacher(one, q.own.length)));
+  if (own !== "" && !q.own.length) q.own = usualOwn(q.named); // none given, or none that can be read
   return q;
 }
 
