@@ -128,9 +128,8 @@ def _seconds_if_complete(folder: Path) -> float | None:
         record = read_json(folder / _COMPLETE)
     except CacheError:
         return None
-    files = record["files"]
-    assert isinstance(files, dict)
-    whole = all(
+    files = record.get("files")
+    whole = isinstance(files, dict) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items()
     )
     return float(str(record["seconds"])) if whole else None

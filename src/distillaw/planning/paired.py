@@ -116,6 +116,7 @@ def _evidence(
             "seed_sd": gain.noise.sd, "seed_sd_seen": gain.noise.seen, "seed_dof": gain.noise.dof,
             "seed_source": gain.noise.source, "seeds_baseline": len(gain.baseline.seeds),
             "seeds_best": len(best.seeds), "document_se": gain.document_se(gain.posterior.best),
+            "other_doubt": math.hypot(best.doubt, gain.baseline.doubt),
             IS_PAIRED: gain.is_paired,
         },
     )  # fmt: skip

@@ -145,8 +145,9 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     own, best = headline.pretrain, headline.best
     assert own is not None
     floor = MARGIN * own.loss.mean
+    documents, other = _number(headline, "document_se"), _number(headline, "other_doubt")
     seeds = seeds_needed(
-        gain, floor, documents=_number(headline, "document_se"), seed_sd=_number(headline, "seed_sd")
+        gain, floor, fixed=math.hypot(documents, other), seed_sd=_number(headline, "seed_sd")
     )
     have = int(_number(headline, "seeds_best"))
     teacher = best.teacher.called if best.teacher else ""
@@ -156,10 +157,15 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
             f"none: the gain ({gain:.3f}) is below what matters ({floor:.3f} nats/token). Take the cheaper way, "
             "without a teacher, unless the teacher is at hand anyway"
         )
+    if seeds is None and other > documents:
+        return (
+            f"{cell} at half and at twice the learning rate, with and without the teacher (`[tuning] horizon`): "
+            f"what is not known of rates and curves ({other:.3f} nats/token) is more than seeds could settle"
+        )
     if seeds is None:
         return (
             "more held-out text rather than more seeds: documents, not seeds, limit this comparison "
-            f"(standard error {_number(headline, 'document_se'):.4f} nats/token from them alone)"
+            f"(standard error {documents:.4f} nats/token from them alone)"
         )
     extra = max(1, seeds - have)
     flop = extra * ((own.compute["student_training"] or 0.0) + (best.compute["student_training"] or 0.0)
@@ -173,19 +179,19 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
     )
 
 
-def seeds_needed(gain: float, floor: float, *, documents: float, seed_sd: float) -> int | None:
-    """Fewest seeds at which a gain of this size would be called; None if documents alone forbid it.
+def seeds_needed(gain: float, floor: float, *, fixed: float, seed_sd: float) -> int | None:
+    """Fewest seeds at which a gain of this size would be called; None if what seeds do not move forbids it.
 
-        call if gain - max(floor, se) >= t_{SURE}(2 (K - 1)) se,   se^2 = documents^2 + 2 sd^2 / K
+        call if gain - max(floor, se) >= t_{SURE}(2 (K - 1)) se,   se^2 = fixed^2 + 2 sd^2 / K
 
     Args:
         gain: expected |gain|, nats/token.
         floor: smallest gain worth having, nats/token.
-        documents: standard error from held-out documents alone.
+        fixed: standard error that no seed reduces: held-out documents, rates that nobody checked, curves drawn on.
         seed_sd: paired seed noise of one run.
     """
     for seeds in range(2, MOST_SEEDS + 1):
-        se = math.sqrt(documents**2 + 2 * seed_sd**2 / seeds)
+        se = math.sqrt(fixed**2 + 2 * seed_sd**2 / seeds)
         if gain - max(floor, se) >= t_quantile(SURE, 2 * (seeds - 1)) * se:
             return seeds
     return None

@@ -177,11 +177,12 @@ def _check(folder: Path, identity: str) -> None:
         record: dict[str, Any] = read_json(folder / RECORD)
     except CacheError as error:
         raise _damaged(folder / RECORD) from error
-    if record["identity"] != identity:
-        raise RunError(
-            f"{folder} belongs to {record['identity']!r}, not {identity!r}. Delete it or use another folder"
-        )
-    for name, expected in record["files"].items():
+    files, owner = record.get("files"), record.get("identity")
+    if not isinstance(files, dict) or owner is None:
+        raise _damaged(folder / RECORD)
+    if owner != identity:
+        raise RunError(f"{folder} belongs to {owner!r}, not {identity!r}. Delete it or use another folder")
+    for name, expected in files.items():
         if not (folder / name).exists() or file_sha256(folder / name) != expected:
             raise _damaged(folder / name)
 
