@@ -142,7 +142,8 @@ def test_a_dry_run_for_a_run_prepares_its_text_elsewhere(made, tmp_path):
     arguments, *_ = made
     (tmp_path / "run.toml").write_text(
         'name = "one"\nparams = "0.03M"\ntokens = "4k"\nbatch_tokens = 128\npeak_lr = 0.01\n[data]\n'
-        'corpus = "sotu"\nvocab_size = 300\nvalidation_documents = 20\nmax_document_chars = 400\n[training]\ncontext = 32\n'
+        'corpus = "sotu"\nvocab_size = 300\nvalidation_documents = 20\nmax_document_chars = 400\n'
+        "[training]\ncontext = 32\n"
     )
     out = tmp_path / "store"
     done = answer("cache", "build", "--teacher", arguments[2], "--data", tmp_path / "run.toml", "--out", out,
