@@ -157,7 +157,7 @@ def test_a_study_answers_for_its_target(study):
         (["--student", "1B"], "give one budget"),
         (["--tokens", "1B"], "name the student"),
         (["--student", "1B", "--tokens", "x"], "cannot read 'x'"),
-        (["--student", "1B", "--tokens", "1e30"], "student_tokens = 1e+30: more than 1e+20 tokens"),
+        (["--student", "1B", "--tokens", "1e30"], "--tokens = 1e+30: more than 1e+20 tokens"),
         (
             ["--student", "1B", "--tokens", "20B", "--teacher-params", "1e29", "--teacher-loss", "2"],
             "1e+15 parameters",
