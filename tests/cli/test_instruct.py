@@ -62,7 +62,7 @@ def test_a_run_and_its_second_call(place, capsys):
         (
             ("--data", "chats.jsonl", "--template", "chatml", "--micro-batch", "3"),
             2,
-            "no multiple of micro_batch = 3",
+            "no multiple of --micro-batch = 3",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def test_show_says_what_is_identified_and_how_wrong_it_may_be():
     text = distillaw("laws", "show", "busbridge2025").stdout
     for words in (
         "WARNING: The printed distillation coefficients", "Table 6", "effective break, not d1", "what is identified",
-        "[2.425, 2.615]", "valid for teacher_loss 1.85 to 2.8", "error of supervised predictions: 1 %", "L_T^(-c0)",
+        "[2.425, 2.615]", "valid for teacher loss 1.85 to 2.8", "error of supervised predictions: 1 %", "L_T^(-c0)",
     ):  # fmt: skip
         assert words in text, words
     answer = json.loads(distillaw("laws", "show", "busbridge2025", "--json").stdout)

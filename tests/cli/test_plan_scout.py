@@ -27,6 +27,7 @@ from distillaw.data.tokenizer import tokenizer_hash, train_tokenizer
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.models.fresh import build_model
 from distillaw.runs.files import write_json
+from distillaw.runs.places import MARK
 
 DOCUMENTS = [
     f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
@@ -109,6 +110,7 @@ def test_tokens_of_the_teachers_bring_the_laws_to_the_scale_of_the_text(place):
 
     assert scale() == 1
     assert scale(scout_tokens=["1M"]) != 1
+    (place / "a" / MARK).touch()
     write_json(place / "a" / "result.json", {"run_id": "a", "tokens": 1_000_000, "teacher_run": None})
     assert scale() == scale(scout_tokens=["1M"]), "read from the run"
     write_json(place / "a" / "result.json", {"run_id": "a", "tokens": 1_000_000, "teacher_run": "t"})

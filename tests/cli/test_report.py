@@ -26,7 +26,7 @@ def test_the_report_is_written_where_asked(tmp_path):
     assert answer["schema_version"] == 1
     assert Path(answer["report"]).read_text().startswith("<!doctype html>")
     assert answer["verdict"]["verdict"] == "distil"
-    assert json.loads((tmp_path / "elsewhere" / "page.verdict.json").read_text()) == answer["verdict"]
+    assert read_json(tmp_path / "elsewhere" / "page.verdict.json") == answer["verdict"]
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path):

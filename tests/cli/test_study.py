@@ -69,7 +69,7 @@ def test_the_reports_losses_equal_the_results(study):
 def test_the_search_is_recorded_with_interior_optima_or_their_absence(study):
     _, folder, _ = study
     tuning = json.loads((folder / "tuning.json").read_text())
-    assert {arm["arm"] for arm in tuning["arms"]} == {"supervised", "distilled"}
+    assert {arm["arm"] for arm in tuning["arms"]} == {"supervised", "distilled", "teacher"}
     for arm in tuning["arms"]:
         grid = arm["learning_rate"]["grid"]
         assert len(grid) >= 3

@@ -316,7 +316,7 @@ def test_candidates_of_ones_own_and_money(table, tmp_path):
         (("--budget", "1e20"), 2, "name the student in question"),
         (STUDENT, 2, "give either --budget FLOP"),
         ((*STUDENT, "--budget", "1e20", "--dollars", 5), 2, "give either --budget FLOP"),
-        ((*STUDENT, "--dollars", 5), 2, "--dollars needs --hardware"),
+        ((*STUDENT, "--dollars", 5), 2, "--dollars needs --device"),
         ((*STUDENT, "--budget", "1e9"), 2, "buys none of the candidate runs"),
         ((*STUDENT, "--budget", "1e20", "--against", "pretrain"), 2, "whether to distil is the verdict"),
         ((*STUDENT, "--budget", "1e20", "--margin", 0.01), 2, "--margin belongs to a verdict"),

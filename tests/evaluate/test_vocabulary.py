@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillaw.accounting.shapes import Shape
 from distillaw.cli.app import app, run
 from distillaw.data.corpus import read_documents
+from distillaw.runs.files import read_json
 from small_teacher import write_teacher
 
 SHAPE = Shape(layers=2, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=420, context=128)
@@ -80,7 +81,7 @@ def test_an_extension_shortens_the_foreign_text_and_leaves_the_other(model, fore
     assert 0 <= other["change"] < 0.2  # new rows take some probability, no more
     loaded = AutoModelForCausalLM.from_pretrained(out)
     assert loaded.config.vocab_size == len(AutoTokenizer.from_pretrained(out)) == 448
-    stored = json.loads((out / "vocabulary.json").read_text())
+    stored = read_json(out / "vocabulary.json")
     assert stored == {k: v for k, v in record.items() if k != "schema_version"}
 
 
@@ -110,7 +111,7 @@ def test_a_second_call_computes_nothing_and_another_folder_is_left_alone(model, 
     other = extend(model, foreign, out, pieces=30)
     assert other.returncode == 2 and "another call" in other.stderr
     elsewhere = extend(model, foreign, model)
-    assert elsewhere.returncode == 2 and "not made by this command" in elsewhere.stderr
+    assert elsewhere.returncode == 2 and "what distillaw has not made" in elsewhere.stderr
     (out / "config.json").unlink()  # as after a kill
     assert extend(model, foreign, out, "--json").returncode == 0
 

@@ -11,6 +11,7 @@ from distillaw.images import speed
 from distillaw.images.spec import DiffusionSpec, Optimizer
 from distillaw.images.study import make_plan, run_study
 from distillaw.report.large_batch import summarise
+from distillaw.runs.files import read_json
 from in_process import answer
 
 
@@ -20,7 +21,7 @@ def data(tmp_path_factory):
 
 
 def results(plan):
-    found = [json.loads((plan.folder(cell) / "result.json").read_text()) for cell in plan.cells]
+    found = [read_json(plan.folder(cell) / "result.json") for cell in plan.cells]
     return [{k: v for k, v in r.items() if k not in ("seconds", "cpu_seconds")} for r in found]
 
 

@@ -15,6 +15,7 @@ from distillaw.instruct.generate import about_answers, about_file, generate_answ
 from distillaw.instruct.pairs import read_pairs
 from distillaw.instruct.sft import run_sft
 from distillaw.instruct.spec import SftSpec
+from distillaw.runs.files import read_json
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_what_a_kill_tore_is_answered_again_the_same(teacher, prompts, tmp_path,
     torn = tmp_path / "torn.jsonl"
     lines = whole.read_text().splitlines(keepends=True)
     torn.write_text("".join(lines[:6]) + lines[6][:20])  # amid the second batch, amid a line
-    about = json.loads(about_file(whole).read_text())
+    about = read_json(about_file(whole))
     for key in ("answers", "truncated", "tokens", "flops", "seconds", "device"):
         del about[key]
     about_file(torn).write_text(json.dumps(about))

@@ -225,7 +225,8 @@ def _wait_for_step(out: Path, step: int, victim: subprocess.Popen) -> int:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and victim.poll() is None:
         steps = [
-            int(f.parent.name.removeprefix("checkpoint-")) for f in out.glob("checkpoints/*/complete.json")
+            int(f.parent.name.removeprefix("checkpoint-"))
+            for f in out.glob("checkpoints/checkpoint-*/complete.json")
         ]
         if steps and max(steps) >= step:
             return max(steps)

@@ -1,6 +1,7 @@
 """`distillaw train` with `start`: a model on disk trains further, whatever was done to it before."""
 
 import json
+import random
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -45,11 +46,19 @@ def train(tmp_path, start, *, corpus="sotu", tokens=8192):
 
 def test_an_extended_vocabulary_trains_further_on_a_mixture(teacher, tmp_path):
     """Continued training of a teacher after its vocabulary has grown, on old text and new."""
-    words = ("zweifellos", "Reichstag", "Verfassung", "und der Kanzler", "sprach lange")
-    foreign = tmp_path / "foreign.jsonl"
-    lines = (
-        json.dumps({"text": " ".join(words[(i * k) % 5] for k in range(1, 80)) + f" {i}"}) for i in range(60)
+    words = (
+        "zweifellos",
+        "Reichstag",
+        "Verfassung",
+        "und der Kanzler",
+        "sprach lange",
+        "gestern",
+        "im Hause",
+        "ohne Not",
     )
+    order = random.Random(0)  # near copies would be dropped
+    foreign = tmp_path / "foreign.jsonl"
+    lines = (json.dumps({"text": " ".join(order.choices(words, k=80)) + f" {i}"}) for i in range(60))
     foreign.write_text("\n".join(lines))
     distillaw(
         "vocabulary",

@@ -13,6 +13,7 @@ from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.fresh import build_model
+from distillaw.runs.files import read_json
 
 SHAPE = Shape(layers=3, width=48, ffn=96, heads=3, kv_heads=3, head_dim=16, vocab=300, context=128)
 WISHES = {
@@ -55,7 +56,7 @@ def test_two_ranks_cut_the_same_student_as_one_process(teacher, text, tmp_path, 
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert all((one[key] == two[key]).all() for key in one | two)
     again = ranked.run(2, ranked.prune, teacher, tmp_path / "two", wishes, text)  # reads the record
-    assert again[0] == json.loads((tmp_path / "two" / "prune.json").read_text())
+    assert again[0] == read_json(tmp_path / "two" / "prune.json")
 
 
 def test_scores_are_equal_to_rounding(teacher, text):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distillaw.accounting.flops import forward_flops
+from distillaw.errors import ConfigError
 from distillaw.evaluate.pruned import Wishes, student_shape
 from distillaw.laws.published import published
 from distillaw.models.shrink import advice
@@ -33,10 +34,7 @@ def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
         source.config(), Wishes(params=spec.params, keep=keep), source.name
     )
     share = params / teacher_params
-    answer = capacity_gap(GapQuestion(
-        student_params=params, student_tokens=float(spec.tokens), margin=0.005,
-        teacher_tokens=spec.teacher_tokens or None, teacher_tokens_per_param=None if spec.teacher_tokens else 20.0,
-    ))  # fmt: skip
+    opinions, disagreement = _opinions(spec, params)
     forward = {name: forward_flops(s, context=spec.training.context).total for name, s in
                (("student", shape), ("teacher", whole))}  # fmt: skip
     arms = (2 + bool(spec.smaller)) * (2 if spec.alone else 1)
@@ -46,8 +44,22 @@ def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
         "rule": f"teacher = {line.slope:g} x student for students cut from their teacher (arXiv 2311.07052; no "
         "interval is published; its parameters are all weights, here non-embedding ones)",
         "best_teacher_by_rule": line.slope * params, "advice": advice(share),
-        "opinions": [opinion.to_json(params) for opinion in answer.opinions],
-        "disagreement": list(answer.disagreement),
+        "opinions": opinions, "disagreement": disagreement,
         "cost": {"arms": arms, "tokens": spec.tokens, "student_flop": 3 * forward["student"] * spec.tokens * arms,
                  "teacher_flop": forward["teacher"] * spec.tokens},
     }  # fmt: skip
+
+
+def _opinions(spec: MinimaSpec, params: float) -> tuple[list[object], list[str]]:
+    """What the laws say of the teacher's size, and where they disagree; or why none of them was asked.
+
+    A recipe may be tried on fewer tokens than any law speaks of; that stops no recipe.
+    """
+    try:
+        answer = capacity_gap(GapQuestion(
+            student_params=params, student_tokens=float(spec.tokens), margin=0.005,
+            teacher_tokens=spec.teacher_tokens or None, teacher_tokens_per_param=None if spec.teacher_tokens else 20.0,
+        ))  # fmt: skip
+    except ConfigError as error:
+        return [], [f"no law was asked: {error}"]
+    return [opinion.to_json(params) for opinion in answer.opinions], list(answer.disagreement)

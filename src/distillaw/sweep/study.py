@@ -20,7 +20,6 @@ from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.synthetic import world_of
 from distillaw.errors import CacheError, ConfigError, RunError
-from distillaw.models.cut import shape_of
 from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
@@ -141,6 +140,7 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
 
 
 def _external_shape(name: str) -> Shape:
+    from distillaw.models.cut import shape_of
     from distillaw.models.source import locate
 
     return shape_of(locate(name).config(), name)
