@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 
 from synthetic_study import write_study
 
+from distillaw.runs.files import read_json
+
 BIN = [sys.executable, "-m", "distillaw", "report"]
 
 

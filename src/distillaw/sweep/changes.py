@@ -14,7 +14,6 @@ from distillaw.runs.places import claim_folder, move
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Board
 from distillaw.sweep.spec import StudySpec
-from distillaw.train.checkpoint import remove_states
 
 SUPERSEDED = "superseded"
 """Folder of runs that were asked for again, as they were."""
@@ -70,6 +69,10 @@ def set_aside(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
 
 
 def _set_aside(study: StudyFolder, run_id: str) -> str:
+    from distillaw.train.checkpoint import (
+        remove_states,  # brings torch, which a look at a study does not need
+    )
+
     run, home = study.run(run_id), study.path / SUPERSEDED
     claim_folder(home)
     number = 1 + sum(path.name.rpartition(".")[0] == run_id for path in home.iterdir())
