@@ -69,9 +69,8 @@ def set_aside(study: StudyFolder, run_ids: Sequence[str]) -> list[str]:
 
 
 def _set_aside(study: StudyFolder, run_id: str) -> str:
-    from distillaw.train.checkpoint import (
-        remove_states,  # brings torch, which a look at a study does not need
-    )
+    # here, since it brings torch, which a look at a study does not need
+    from distillaw.train.checkpoint import remove_states
 
     run, home = study.run(run_id), study.path / SUPERSEDED
     claim_folder(home)
