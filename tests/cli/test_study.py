@@ -71,6 +71,8 @@ def test_the_search_is_recorded_with_interior_optima_or_their_absence(study):
     tuning = json.loads((folder / "tuning.json").read_text())
     assert {arm["arm"] for arm in tuning["arms"]} == {"supervised", "distilled", "teacher"}
     for arm in tuning["arms"]:
+        if arm["arm"] == "teacher":  # its rate is the lone students'; only how it falls is its own
+            continue
         grid = arm["learning_rate"]["grid"]
         assert len(grid) >= 3
         losses = {point["peak_lr"]: point["loss"] for point in grid}

@@ -147,6 +147,7 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
 
 def _write(folder, world, rows, tokens, *, skip, fail):
     kept = []
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
     for row, sums in rows:
         if any(s in row["run_id"] for s in skip):

@@ -72,7 +72,7 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
     ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], return_tensors="pt",
                                         add_generation_prompt=True, return_dict=True)  # fmt: skip
     assert AutoModelForCausalLM.from_pretrained(folder).generate(**ids, max_new_tokens=3).shape[1] > 3
-    kept = json.loads((home / "out" / "instruct" / "samples.json").read_text())
+    kept = read_json(home / "out" / "instruct" / "samples.json")
     assert kept == stages["instruct"]["samples"] and len(kept["samples"]) == 3
     assert all(set(sample["answers"]) == {"teacher", "chat"} for sample in kept["samples"])
     models = stages["evaluate"]["models"]

@@ -25,6 +25,7 @@ from distillaw.models.source import locate
 from distillaw.models.teacher import load_weights
 from distillaw.planning.record import CONCLUSION, read_study
 from distillaw.runs.files import write_json
+from distillaw.runs.places import claim_folder
 from distillaw.runs.seals import FILES, digests
 from distillaw.runs.store import RESULT_KEYS, RunFolder, StudyFolder
 from distillaw.runs.table import read_table
@@ -81,6 +82,7 @@ def corpus(tmp_path_factory):
 def teacher_run(tmp_path_factory, text):
     """A finished run with its weights and tokenizer."""
     folder = tmp_path_factory.mktemp("runs") / "teacher-1"
+    claim_folder(folder)
     build_model(shape_for_params(3e4, vocab=300, context=32), seed=1).save_pretrained(folder)
     load_tokenizer(str(text.tokenizer_folder)).save_pretrained(str(folder))
     run = RunFolder(folder)
