@@ -9,6 +9,7 @@ import sys
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from distillaw.runs.files import read_json
 from in_process import answer
 from small_teacher import write_speeches, write_teacher
 
