@@ -89,7 +89,7 @@ def test_what_was_set_beside_the_file_is_recorded(study):
 
 def test_a_second_run_trains_nothing_and_says_the_same(study):
     path, folder, first = study
-    again = _call("study", "run", path, "--out", folder, "--json")
+    again = _call("study", "run", path, "--out", folder, "--set", "tuning.rounds=1", "--json")
     assert again.returncode == 0
     answer = json.loads(again.stdout)
     assert answer["new_runs"] == []
