@@ -138,12 +138,11 @@ def test_the_rate_falls_by_whole_halves_over_the_budgets():
     assert fall_power(0, 1.0) == 0
 
 
-def test_rates_are_transferred_between_sizes_and_held_outside():
-    rates = ArmRates(peaks={1e5: 0.02, 1e7: 0.005}, powers={1e5: 0.5, 1e7: 0.25}, exact={1e5: (0.03, 0.4)})
-    assert rates.at(1e6) == (pytest.approx(0.01, rel=1e-3), pytest.approx(0.375))
-    assert rates.at(1e4) == (0.02, 0.5) and rates.at(1e9) == (0.005, 0.25)
-    assert rates.at(1e5) == (0.03, 0.4), "the trunk that was searched serves as it is"
-    assert ArmRates(peaks={1.0: 0.01}).at(1e6) == (0.01, 0)
+def test_the_trunk_that_was_searched_serves_as_it_is():
+    rates = ArmRates(peak=0.02, params=1e5, drift=-0.1, power=0.5, exact={1e5: (0.03, 0.4)})
+    assert rates.at(1e5) == (0.03, 0.4)
+    assert rates.at(1e7) == (pytest.approx(0.02 * 100**-0.1, rel=1e-3), 0.5)
+    assert ArmRates(peak=0.01).at(1e6) == (0.01, 0)
 
 
 @pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])
@@ -151,9 +150,10 @@ def test_between_the_rates_tried_a_parabola_says_where_the_best_one_lies(place):
     """The best rate at the smallest budget, and its fall, to a hundredth of a double each."""
     search, _ = _supervised(_bowl({"small": 1 + place, "large": 0}, 2 + place, 0), batches=False)
     at = "supervised", "small"
-    assert search.rate[at] + search.offset[*at, "rate"] == pytest.approx(1 + place, abs=0.01)
+    lowest = {what: search.lowest[*at, what][0] for what in ("rate", "fall")}
+    assert search.rate[at] + lowest["rate"] == pytest.approx(1 + place, abs=0.01)
     # off the lattice in both: the fall that the best trunk needs is counted from its own rate
-    fall = search.fall[at] + search.offset[*at, "rate"] - search.offset[*at, "fall"]
+    fall = search.fall[at] + lowest["rate"] - lowest["fall"]
     assert fall == pytest.approx(2 + place, abs=0.01)
 
 

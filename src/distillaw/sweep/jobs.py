@@ -7,13 +7,14 @@ killed study continues from its folder alone.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from distillaw.accounting.params import ParamCount, count_params
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
+from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.early_stop import release
 from distillaw.sweep.spec import Block, StudySpec
@@ -177,12 +178,9 @@ class Planner:
         self._add_points(board, search, None)
         if not search.is_done:
             return None
-        name = "teacher", checked.params
-        power = fall_power(search.fall[name] - search.offset[*name, "fall"], ratio)
         best = self.point(search.best("teacher", checked.params), None).trunk
-        return replace(
-            rates, powers={1.0: power}, exact={float(best.params): (best.peak_lr, best.rate_power)}
-        )
+        found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
+        return self._arm_rates(found, "teacher", {float(best.params): (best.peak_lr, best.rate_power)})
 
     def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
@@ -320,9 +318,9 @@ class Planner:
         if point.arm == "teacher":
             return self._teacher_point(point, batch)
         rate = float(f"{spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch):.4g}")
-        power = {1.0: fall_power(point.fall, self.plan.far_budget)}
+        power = fall_power(point.fall, self.plan.far_budget)
         trunk = self.trunk(
-            "student", point.size, ArmRates(peaks={1.0: rate}, powers=power), batch, spec.seed,
+            "student", point.size, ArmRates(peak=rate, power=power), batch, spec.seed,
             teacher_run if point.arm == "distilled" else None, purpose="tuning",
         )  # fmt: skip
         near = spec.tuning_tokens
@@ -333,8 +331,8 @@ class Planner:
     def _teacher_point(self, point: Point, batch: int) -> Job:
         checked = self._spec.checked_teacher()
         assert checked is not None
-        powers = {1.0: fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)}
-        rates = replace(self.tuned_rates(self._supervised, "supervised"), powers=powers, exact={})
+        power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
+        rates = replace(self.tuned_rates(self._supervised, "supervised"), power=power, exact={})
         trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
         tokens = {
             t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
@@ -362,7 +360,7 @@ class Planner:
         Raises:
             RunError: every rate of the search diverged.
         """
-        peaks, powers, exact = {}, {}, {}
+        exact: dict[float, tuple[float, float]] = {}
         for size in self._sizes:
             key = arm, size
             near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
@@ -372,17 +370,47 @@ class Planner:
                     f"every learning rate tried for {size} ({arm}) diverged, down to {trunk.peak_lr:g}; "
                     "lower peak_lr in the study file"
                 )
-            params, offset = float(trunk.params), search.offset[*key, "rate"]
-            peaks[params] = trunk.peak_lr * 2**offset if self.plan.far_sizes else trunk.peak_lr
             if key in search.fall:
-                fall = search.fall[key] + offset - search.offset[*key, "fall"]
-                powers[params] = fall_power(fall, self.plan.far_budget)
-                best = self.point(search.best(arm, size), None).trunk
-                exact[params] = best.peak_lr, best.rate_power
-        return ArmRates(peaks=peaks, powers=powers, exact=exact)
+                trunk = self.point(search.best(arm, size), None).trunk
+            if key in search.fall or not self.plan.far_sizes:
+                exact[float(trunk.params)] = trunk.peak_lr, trunk.rate_power
+        return self._arm_rates(self._optima(search, arm), arm, exact)
+
+    def _optima(self, search: Search, arm: str) -> list[Optimum]:
+        """What a search found of an arm's best rates."""
+        found = []
+        for key, (offset, sd) in search.lowest.items():
+            name, size, what = key
+            if name != arm:
+                continue
+            fall = self.plan.start_fall(arm)
+            best = (
+                search.best(*key[:2])
+                if what == "fall"
+                else Point(arm, size, search.rate[arm, size], search.batch, fall)
+            )
+            job = self.point(best, None)
+            trunk, tokens = job.trunk, job.budgets[-1]
+            found.append(Optimum(params=float(trunk.params), tokens=self._branching(tokens),
+                                 octaves=math.log2(trunk.branch_lr(tokens)) + offset, sd=sd))  # fmt: skip
+        return sorted(found, key=lambda one: (one.tokens, one.params))
+
+    def _branching(self, tokens: int) -> float:
+        """Where a budget branches off, or where rates begin to fall if that is later."""
+        return max((1 - self._spec.training.cooldown) * tokens, float(self._spec.tuning_tokens))
+
+    def _arm_rates(
+        self, found: Sequence[Optimum], arm: str, exact: Mapping[float, tuple[float, float]]
+    ) -> ArmRates:
+        law = fit_rate_law(found, arm="taught" if arm == "distilled" else "text")
+        level, drift, fall = law.mean
+        power = float(fall) if self.plan.far_sizes else 0.0
+        return ArmRates(
+            peak=2 ** float(level), params=law.params, drift=float(drift), power=power, exact=exact
+        )
 
     def _fixed_rates(self) -> ArmRates:
-        return ArmRates(peaks={1.0: self._spec.peak_lr})
+        return ArmRates(peak=self._spec.peak_lr)
 
     def _is_available(self, teacher_run: str) -> bool:
         return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

@@ -106,7 +106,7 @@ class Pilots:
             planner.point(point, source) for search, source in searches.values() for point in search.points
         ]
         return Tuned(
-            rates={arm: next(iter(planner.tuned_rates(one, arm).peaks.values())) for arm, (one, _) in searches.items()},
+            rates={arm: planner.tuned_rates(one, arm).peak for arm, (one, _) in searches.items()},
             batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
             tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
         )  # fmt: skip
@@ -130,7 +130,7 @@ class Pilots:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rate = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        rates = ArmRates(peaks={1.0: rate})
+        rates = ArmRates(peak=rate)
         return planner.trunk("student", label, rates, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:

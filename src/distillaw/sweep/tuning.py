@@ -11,8 +11,8 @@ its own, each best among its halves and doubles:
 The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
 of one size, where it is cheap, in every arm, teachers included (that the exponent does not depend on the size is what
 arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
-trunk that did best is the grid's, as it is; for other sizes both numbers come from the parabolas through what was
-tried, since half a step off at both budgets would add up to one.
+trunk that did best is the grid's, as it is; other sizes and budgets follow a law fitted to all searches of the arm
+(laws/rates.py).
 
 The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
 budget, and checked, not moved, on the distilled one.
@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+
+from distillaw.laws.rates import FORM, UNKNOWN, lowest
 
 
 class Point(NamedTuple):
@@ -69,9 +71,9 @@ class Search:
     """Best fall of each (arm, size) that was checked at the largest budget."""
     batch: int = 0
     """Best j."""
-    offset: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    lowest: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
     """(arm, size, `rate` or `fall`) -> where the parabola through the best value and its neighbours is lowest, in
-    doubles of the rate from the best value."""
+    doubles of the rate from the best value, and its standard deviation."""
     interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
     points: dict[Point, float] = field(default_factory=dict)
@@ -137,7 +139,7 @@ def search_supervised(lookup: Lookup, plan: Plan) -> Search:
         if search.needed or best == search.batch:
             break
         search.batch = best
-        search.rate, search.fall, search.offset, search.interior = {}, {}, {}, {}
+        search.rate, search.fall, search.lowest, search.interior = {}, {}, {}, {}
     search.rates_known = search.is_done
     return search
 
@@ -168,7 +170,7 @@ def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
         found = _best(search, lookup, point, 0, plan.rounds)
         if found is not None:
             search.rate[arm, size] = found.value
-            search.offset[arm, size, "rate"] = found.offset
+            search.lowest[arm, size, "rate"] = found.lowest
             search.interior[arm, size, "rate"] = found.is_interior
 
 
@@ -185,13 +187,13 @@ def _search_fall(search: Search, lookup: Lookup, arm: str, size: str, start: int
     found = _best(search, lookup, point, -start, rounds)
     if found is not None:
         search.fall[arm, size] = -found.value
-        search.offset[arm, size, "fall"] = found.offset
+        search.lowest[arm, size, "fall"] = found.lowest
         search.interior[arm, size, "fall"] = found.is_interior
 
 
 class _Best(NamedTuple):
     value: int
-    offset: float
+    lowest: tuple[float, float]
     is_interior: bool
 
 
@@ -211,19 +213,11 @@ def _best(
         if not math.isfinite(losses[best - low]):
             best = low
         if low < best < high:
-            own = np.array(losses[best - low - 1 : best - low + 2])
+            own = losses[best - low - 1 : best - low + 2]
             is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
-            return _Best(best, _lowest(own) if is_seen else _UNSEEN_OFFSET, is_interior=True)
+            return _Best(best, lowest(own) if is_seen else _UNSEEN, is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
-    return _Best(best, 0.0, is_interior=False)
-
-
-def _lowest(losses: np.ndarray) -> float:
-    """Where the parabola through three losses, the middle one the lowest, is lowest: within half a step of it."""
-    left, right = losses[0] - losses[1], losses[2] - losses[1]
-    if not np.isfinite(left + right) or left + right <= 0:
-        return 0.0
-    return float(np.clip((left - right) / (2 * (left + right)), -0.5, 0.5))
+    return _Best(best, (0.0, UNKNOWN), is_interior=False)
 
 
 def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
@@ -268,33 +262,27 @@ def _measured(
 
 _UNSEEN_START = 1e-9
 """Loss of a start that is not measured, in a guess: better than any other."""
-_UNSEEN_OFFSET = 1e-3
-"""A guess knows no offset, but that there will be one: sizes that follow from others have trunks of their own."""
+_UNSEEN = 1e-3, FORM
+"""A guess knows no lowest point, but that it will not be the lattice's: sizes that follow from others have trunks of
+their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRates:
     """Rates of one arm by exact size."""
 
-    peaks: Mapping[float, float]
-    """Size -> rate at the search's budget, at width 64."""
-    powers: Mapping[float, float] = field(default_factory=dict)
-    """Size -> exponent with which it falls with further tokens; empty: it does not."""
+    peak: float
+    """Rate at the search's budget, at width 64, of a model of `params`."""
+    params: float = 1.0
+    drift: float = 0.0
+    """Exponent of the size in the rate."""
+    power: float = 0.0
+    """Exponent with which it falls with further tokens."""
     exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
     """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
 
     def at(self, params: float) -> tuple[float, float]:
-        """Rate and exponent at a size: linear in ln N between tuned sizes, constant outside.
-
-        Rates are at width 64 ("simple" muP), so a constant is the prior; the tuned ends correct what is left.
-        """
+        """Rate and exponent at a size."""
         if params in self.exact:
             return self.exact[params]
-        logs = {size: math.log(rate) for size, rate in self.peaks.items()}
-        power = _between(self.powers, params) if self.powers else 0.0
-        return float(f"{math.exp(_between(logs, params)):.4g}"), float(f"{power:.4g}")
-
-
-def _between(values: Mapping[float, float], params: float) -> float:
-    sizes = np.array(sorted(values))
-    return float(np.interp(math.log(params), np.log(sizes), [values[size] for size in sizes]))
+        return float(f"{self.peak * (params / self.params) ** self.drift:.4g}"), float(f"{self.power:.4g}")
