@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import torch
 
 from distillaw.accounting.params import count_params
@@ -60,7 +61,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/rates-benchmark"))
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--searched", type=float, help="peak rate at the smallest budget; default: the best constant")
+    parser.add_argument(
+        "--searched", type=float, help="peak rate at the smallest budget; default: the best constant"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,26 +74,38 @@ def main() -> None:
     teacher_run = replace(teacher, recipe=Recipe()).run_id(TEACHER_TOKENS)
     rows = []
     for seed in range(arguments.seeds):
-        student = trunk(store.data_hash, "0.05M", role="student", batch=arguments.batch, rate=START, seed=seed)
+        student = trunk(
+            store.data_hash, "0.05M", role="student", batch=arguments.batch, rate=START, seed=seed
+        )
         arms = [student, replace(student, teacher_run=teacher_run)]
         found = dict.fromkeys(("supervised", "distilled"), arguments.searched)
         for k in CONSTANT_HALVES:
             rows += show(trained([at(arm, START / 2**k) for arm in arms], study, way="constant", halves=k))
         if arguments.searched is None:  # what a search at the smallest budget finds: seed 0 decides for all
-            short = [r for r in rows if r["tokens"] == BUDGETS[0] and r["way"] == "constant" and r["seed"] == 0]
-            found = {arm: min((r["loss"], r["peak_lr"]) for r in short if r["arm"] == arm)[1] for arm in found}
+            short = [
+                r for r in rows if r["tokens"] == BUDGETS[0] and r["way"] == "constant" and r["seed"] == 0
+            ]
+            found = {
+                arm: min((r["loss"], r["peak_lr"]) for r in short if r["arm"] == arm)[1] for arm in found
+            }
         for k in FALLS:
             power = k / 6  # the largest budget is 64 = 2**6 times the smallest
-            rows += show(trained([at(arm, found[arm.arm], power) for arm in arms], study, way="power", halves=k))
+            rows += show(
+                trained([at(arm, found[arm.arm], power) for arm in arms], study, way="power", halves=k)
+            )
         for k in FREE_HALVES:
             rows += show([row for arm in arms for row in schedule_free(arm, START / 2**k, k, study)])
         if arguments.out:
             loss = study.run(teacher_run).result()["loss"]
             command = f"python benchmarks/rates.py --batch {arguments.batch} --seeds {seed + 1}"
-            arguments.out.write_text(
-                json.dumps({"command": command, "teacher_loss": loss, "searched": found, "lost": lost(rows, found), "rows": rows},
-                           indent=1) + "\n"
-            )  # fmt: skip
+            record = {
+                "command": command,
+                "teacher_loss": loss,
+                "searched": found,
+                "lost": lost(rows, found),
+                "rows": rows,
+            }
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     for line in lost(rows, found):
         print(line)
 
@@ -116,7 +131,9 @@ def at(spec: TrunkSpec, rate: float, power: float = 0.0, *, start: int = BUDGETS
     return replace(spec, peak_lr=float(f"{rate:.4g}"), rate_power=power, rate_tokens=branch if power else 0)
 
 
-def trained(specs: Sequence[TrunkSpec], study: StudyFolder, *, way: str, halves: int) -> list[dict[str, object]]:
+def trained(
+    specs: Sequence[TrunkSpec], study: StudyFolder, *, way: str, halves: int
+) -> list[dict[str, object]]:
     """Trunks and their branches, trained side by side unless they are there; a row per arm and budget."""
     errors = train_trunks(dict.fromkeys(specs, BUDGETS), study)
     return [
@@ -134,7 +151,9 @@ def row(spec: TrunkSpec, way: str, halves: int, tokens: int, loss: float | None)
     }  # fmt: skip
 
 
-def schedule_free(spec: TrunkSpec, rate: float, halves: int, study: StudyFolder) -> Iterator[dict[str, object]]:
+def schedule_free(
+    spec: TrunkSpec, rate: float, halves: int, study: StudyFolder
+) -> Iterator[dict[str, object]]:
     """The same student and stream under schedule-free AdamW, scored at every budget as it passes."""
     try:
         from schedulefree import AdamWScheduleFree
@@ -170,41 +189,51 @@ def schedule_free(spec: TrunkSpec, rate: float, halves: int, study: StudyFolder)
 
 def lost(rows: Sequence[dict[str, object]], found: Mapping[str, float]) -> list[dict[str, object]]:
     """What each way loses at each budget, nats per token, and what it costs in tokens trained (search left out)."""
-    import numpy as np
-
     seeds, lines = sorted({r["seed"] for r in rows}), []
+    one = (1 - RECIPE.cooldown) * BUDGETS[-1] + RECIPE.cooldown * sum(BUDGETS)
     for arm, searched in found.items():
-        tried = {}
+        tried: dict[tuple[str, float, float], np.ndarray] = {}
         for r in rows:
             if r["arm"] == arm:
-                losses = tried.setdefault((r["way"], r["peak_lr"], r["power"]), np.full((len(seeds), len(BUDGETS)), np.inf))
+                key = r["way"], r["peak_lr"], r["power"]
+                losses = tried.setdefault(key, np.full((len(seeds), len(BUDGETS)), np.inf))
                 losses[r["seed"], BUDGETS.index(r["tokens"])] = np.inf if r["loss"] is None else r["loss"]
         best = np.min([losses.mean(0) for losses in tried.values()], axis=0)
         constant = {key[1]: losses for key, losses in tried.items() if key[0] == "constant"}
-        one = (1 - RECIPE.cooldown) * BUDGETS[-1] + RECIPE.cooldown * sum(BUDGETS)
+        shared = [constant[rate] for k in range(3) if (rate := float(f"{searched / 2**k:.4g}")) in constant]
         ways = {
-            "constant": ([constant[searched]], "each", one),
-            "two trunks, lower envelope": ([constant[searched], constant[float(f"{searched / 4:.4g}")]], "each", 2 * one),
-            "three trunks, lower envelope": ([constant[float(f"{searched / f:.4g}")] for f in (1, 2, 4)], "each", 3 * one),
+            "constant": (shared[:1], "each", one),
+            "two trunks, lower envelope": (shared[::2], "each", 2 * one),
+            "three trunks, lower envelope": (shared, "each", 3 * one),
             "a trunk per budget": (list(constant.values()), "each", sum(BUDGETS)),
-            "power": ([constant[searched], *(v for k, v in tried.items() if k[0] == "power")], "last", one),
+            "power": ([shared[0], *(v for k, v in tried.items() if k[0] == "power")], "last", one),
             "schedule-free": ([v for k, v in tried.items() if k[0] == "schedule-free"], "last", BUDGETS[-1]),
-        }  # fmt: skip
+        }
         for way, (choices, chosen_at, cost) in ways.items():
             if choices:
-                stack = np.array(choices)  # choice, seed, budget
-                honest, naive = [], []
-                for s in range(len(seeds)):
-                    pick = stack[:, s].argmin(0) if chosen_at == "each" else np.full(len(BUDGETS), stack[:, s, -1].argmin())
-                    own = stack[pick, :, np.arange(len(BUDGETS))]  # budget, seed
-                    naive.append(own[:, s])
-                    honest += [own[:, t] for t in range(len(seeds)) if t != s] or [own[:, s]]
+                honest, naive = _chosen(np.array(choices), at_each=chosen_at == "each")
                 lines.append({
                     "arm": arm, "way": way, "tokens_trained": round(cost), "budgets": BUDGETS,
-                    "lost": [round(x, 4) for x in np.mean(honest, axis=0) - best],
-                    "lost_naively": [round(x, 4) for x in np.mean(naive, axis=0) - best],
+                    "lost": [round(x, 4) for x in honest - best], "lost_naively": [round(x, 4) for x in naive - best],
                 })  # fmt: skip
     return lines
+
+
+def _chosen(losses: np.ndarray, *, at_each: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss at each budget of what one seed chooses: on the other seeds, and on itself.
+
+    Args:
+        losses: shape (choices, seeds, budgets).
+        at_each: whether each budget chooses for itself; else the last one for all.
+    """
+    _, seeds, budgets = losses.shape
+    honest, naive = [], []
+    for s in range(seeds):
+        pick = losses[:, s].argmin(0) if at_each else np.full(budgets, losses[:, s, -1].argmin())
+        own = losses[pick, :, np.arange(budgets)]  # (budgets, seeds)
+        naive.append(own[:, s])
+        honest += [own[:, t] for t in range(seeds) if t != s] or [own[:, s]]
+    return np.mean(honest, axis=0), np.mean(naive, axis=0)
 
 
 def show(rows: list[dict[str, object]]) -> list[dict[str, object]]:
