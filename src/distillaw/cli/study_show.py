@@ -48,9 +48,7 @@ def preview(
     from distillaw.sweep.caching import stored_targets
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
-        FLOP_PER_SECOND,
-        SECONDS_PER_RUN,
-        SECONDS_PER_TOKEN,
+        SPEED,
         study_cost,
         study_vocab,
         teacher_forward,
@@ -76,8 +74,7 @@ def preview(
         f"{format_count(cost.tokens)} tokens, {format_flop(cost.flops)}\n"
         f"about {format_seconds(wall)} on {plural(workers, 'core')}, "
         f"{format_bytes(cost.disk_bytes)} on disk"
-        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, "
-        f"{SECONDS_PER_TOKEN * 1e6:.0f} us a token and {SECONDS_PER_RUN} s a run)"
+        f"\n({format_seconds(sum(cost.seconds))} of core time, assuming {SPEED})"
     )
     _print_unknowns(spec)
     print(_copies(Path("out") / spec.name / "data" / "manifest.json"))

@@ -9,14 +9,7 @@ from distillaw.quantities import did_you_mean
 from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.cost import (
-    FLOP_PER_SECOND,
-    SECONDS_PER_RUN,
-    SECONDS_PER_TOKEN,
-    external_forward,
-    study_cost,
-    study_vocab,
-)
+from distillaw.sweep.cost import core_seconds, external_forward, study_cost, study_vocab
 from distillaw.sweep.single_spec import SingleSpec
 
 ARMS = ("distilled", "supervised")
@@ -228,7 +221,7 @@ def branch_cost(spec: BranchSpec) -> BranchCost:
     return BranchCost(
         branches=branches, trunk_tokens=way * len(spec.trunk_arms), branch_tokens=branches * spec.window_tokens,
         noise_tokens=noise * len(spec.pairs), flops=flops,
-        seconds=flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * tokens + SECONDS_PER_RUN * branches,
+        seconds=core_seconds(flops, tokens, single.batch_tokens, branches),
     )  # fmt: skip
 
 

@@ -16,11 +16,16 @@ from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
-FLOP_PER_SECOND = 40e9
-SECONDS_PER_TOKEN = 3e-5
-SECONDS_PER_RUN = 1.5
-"""Assumed speed of one core while all are busy: matrix work, a cost per token, and scoring and saving a run. Chosen so
-that the pocket study comes out as measured (dev/LOG.md, 2026-11-21)."""
+FLOP_PER_SECOND = 34.5e9
+SECONDS_PER_TOKEN = 7.4e-6
+SECONDS_PER_STEP = 0.0106
+SECONDS_PER_RUN = 1.2
+SPEED = (f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
+         f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run")  # fmt: skip
+BUSY = 0.88
+"""Assumed speed of one core while all are busy: matrix work, a cost per token and per optimiser step, and scoring and
+saving a run; and the share of the time in which cores do not wait for a search or a teacher. Fitted to the 55 runs of a
+quickstart on two idle cores, each within 11 % (dev/LOG.md, 2026-11-22, second session)."""
 
 BYTES_PER_PARAM_RUN = 4.2
 BYTES_PER_PARAM_TRUNK = 12.5
@@ -44,10 +49,11 @@ class StudyCost:
     """The same by purpose: a trunk's held-out budgets apart from its others."""
 
     def wall_seconds(self, workers: int) -> float:
-        """Estimated wall time, start-up and data preparation included, if no core ever waits."""
+        """Estimated wall time, start-up and data preparation included."""
         if not self.seconds:
             return 0.0
-        return max(sum(self.seconds) / workers, max(self.seconds)) + 25
+        busy = BUSY if workers > 1 else 1.0
+        return max(sum(self.seconds) / workers / busy, max(self.seconds)) + 25
 
 
 def study_cost(
@@ -170,8 +176,14 @@ def job_flops(job: Job, teacher_flops: float) -> float:
 
 def job_seconds(job: Job, teacher_flops: float) -> float:
     """Estimated seconds on one core."""
-    training = job_flops(job, teacher_flops) / FLOP_PER_SECOND + SECONDS_PER_TOKEN * job.tokens
-    return training + SECONDS_PER_RUN * len(job.budgets)
+    return core_seconds(job_flops(job, teacher_flops), job.tokens, job.trunk.batch_tokens, len(job.budgets))
+
+
+def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> float:
+    """What so many FLOP, tokens in batches and finished runs take one core."""
+    steps = tokens / batch_tokens
+    training = flops / FLOP_PER_SECOND + SECONDS_PER_TOKEN * tokens + SECONDS_PER_STEP * steps
+    return training + SECONDS_PER_RUN * runs
 
 
 NOTHING = Progress(losses={}, failures={})
