@@ -90,8 +90,8 @@ def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("params", "tokens", "words"),
-    [("0.1M", "80k", None), ("100k", "240k", None), ("0.1M", "100k", "read off between the budgets"),
-     ("0.1M", "10M", "rests on laws"), ("0.6M", "80k", "rests on laws")],
+    [("0.1M", "50k", None), ("100k", "150k", None), ("0.1M", "100k", "read off between the budgets"),
+     ("0.1M", "10M", "rests on laws"), ("0.6M", "50k", "rests on laws")],
 )  # fmt: skip
 def test_a_target_that_is_no_student_is_said_to_be_none(params, tokens, words):
     shown = answer(

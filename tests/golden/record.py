@@ -1,0 +1,80 @@
+"""What the command line says, call by call: recorded before a rebuild, compared after it.
+
+    python tests/golden/record.py        writes answers.jsonl.xz anew; what changes on purpose is in CHANGELOG.md
+
+One line of the file is one call of invocations.txt, with `--json` where the command knows it: its exit code, what it
+printed, and of a refusal what stderr says.
+"""
+
+import json
+import lzma
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ANSWERS = HERE / "answers.jsonl.xz"
+PLACES = {
+    "open": ROOT / "src/distillaw/studies/open_runs.parquet",
+    "pocket": ROOT / "src/distillaw/studies/pocket_runs.parquet", "studies": ROOT / "studies",
+}  # fmt: skip
+_PASSES = {"seconds", "created", "date", "versions"}
+"""Keys whose values no two calls have in common."""
+_NO_JSON = {"--help", "--version"}
+
+
+def invocations() -> list[str]:
+    """The calls, as they are written down."""
+    lines = (HERE / "invocations.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def ask(line: str) -> dict[str, object]:
+    """What the command line answers to a call now."""
+    from in_process import answer
+
+    words = shlex.split(line.format(**PLACES))
+    plain = bool(_NO_JSON & set(words))
+    said = answer(*words, *([] if plain else ["--json"]))
+    record: dict[str, object] = {"call": line, "code": said.returncode}
+    if said.returncode:
+        record["error"] = _anywhere(said.stderr)
+    try:
+        record["answer"] = _lasting(json.loads(_anywhere(said.stdout)))
+    except ValueError:
+        record["text"] = _anywhere(said.stdout)
+    return record
+
+
+def recorded() -> Iterator[dict[str, object]]:
+    """What was recorded, in the order of the calls."""
+    with lzma.open(ANSWERS, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _anywhere(text: str) -> str:
+    """The text without what belongs to this checkout."""
+    return re.sub(r"/tmp/\S*?/", "TMP/", text.replace(str(ROOT), "ROOT"))
+
+
+def _lasting(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _lasting(one) for key, one in value.items() if key not in _PASSES}
+    return [_lasting(one) for one in value] if isinstance(value, list) else value
+
+
+def main() -> None:
+    """Record every call."""
+    sys.path.insert(0, str(HERE.parent))
+    with lzma.open(ANSWERS, "wt", encoding="utf-8") as file:
+        for line in invocations():
+            record = ask(line)
+            print(record["code"], line, (str(record.get("error", "")).strip().splitlines() or [""])[-1][:100], flush=True)
+            file.write(json.dumps(record, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What the command line said before the house was rebuilt, it says still (record.py; reasons for changes in CHANGELOG.md)."""
+
+import math
+
+import pytest
+import record
+
+RECORDED = {str(one["call"]): one for one in record.recorded()}
+
+
+def _differences(was: object, now: object, where: str = "") -> list[str]:
+    """Where two answers differ; numbers by more than a billionth of themselves."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = sorted(was.keys() | now.keys())
+        return [d for key in keys for d in _differences(was.get(key, "-"), now.get(key, "-"), f"{where}.{key}")]
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        return [d for k, (a, b) in enumerate(zip(was, now, strict=True)) for d in _differences(a, b, f"{where}[{k}]")]
+    if isinstance(was, float) and isinstance(now, (int, float)) and math.isclose(was, now, rel_tol=1e-9, abs_tol=1e-12):
+        return []
+    return [] if was == now else [f"{where}: was {was!r}, is {now!r}"]
+
+
+def test_every_call_is_recorded():
+    assert list(RECORDED) == record.invocations()
+    assert len(RECORDED) >= 150
+
+
+def test_a_difference_is_seen():
+    was = {"a": [1.0, {"b": "x"}], "c": 2.0}
+    assert _differences(was, {"a": [1.0 + 1e-12, {"b": "x"}], "c": 2.0}) == []
+    assert _differences(was, {"a": [1.0001, {"b": "y"}]}) == [
+        ".a[0]: was 1.0, is 1.0001", ".a[1].b: was 'x', is 'y'", ".c: was 2.0, is '-'"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", record.invocations())
+def test_it_says_what_it_said(call):
+    assert _differences(RECORDED[call], record.ask(call)) == []
