@@ -6,21 +6,22 @@ One line of the file is one call of invocations.txt, with `--json` where the com
 printed, and of a refusal what stderr says.
 """
 
+import atexit
+import functools
 import json
 import lzma
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ANSWERS = HERE / "answers.jsonl.xz"
-PLACES = {
-    "open": ROOT / "src/distillaw/studies/open_runs.parquet",
-    "pocket": ROOT / "src/distillaw/studies/pocket_runs.parquet", "studies": ROOT / "studies",
-}  # fmt: skip
+TABLES = ROOT / "src/distillaw/studies"
 _PASSES = {"seconds", "created", "date", "versions"}
 """Keys whose values no two calls have in common."""
 _NO_JSON = {"--help", "--version"}
@@ -32,11 +33,23 @@ def invocations() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+@functools.cache
+def places() -> dict[str, Path]:
+    """What stands in braces in a call."""
+    from in_process import answer
+
+    folder = Path(tempfile.mkdtemp(prefix="golden-"))
+    atexit.register(shutil.rmtree, folder)
+    answer("study", "import", TABLES / "open_runs.parquet", "--out", folder / "study", "--quiet")
+    return {"open": TABLES / "open_runs.parquet", "pocket": TABLES / "pocket_runs.parquet",
+            "studies": ROOT / "studies", "study": folder / "study"}  # fmt: skip
+
+
 def ask(line: str) -> dict[str, object]:
     """What the command line answers to a call now."""
     from in_process import answer
 
-    words = shlex.split(line.format(**PLACES))
+    words = shlex.split(line.format(**places()))
     plain = bool(_NO_JSON & set(words))
     said = answer(*words, *([] if plain else ["--json"]))
     record: dict[str, object] = {"call": line, "code": said.returncode}
@@ -72,7 +85,12 @@ def main() -> None:
     with lzma.open(ANSWERS, "wt", encoding="utf-8") as file:
         for line in invocations():
             record = ask(line)
-            print(record["code"], line, (str(record.get("error", "")).strip().splitlines() or [""])[-1][:100], flush=True)
+            print(
+                record["code"],
+                line,
+                (str(record.get("error", "")).strip().splitlines() or [""])[-1][:100],
+                flush=True,
+            )
             file.write(json.dumps(record, sort_keys=True) + "\n")
 
 

@@ -1,0 +1,90 @@
+"""A small study and a store of its teacher's targets, made now and compared with what they held, to the bit.
+
+    python tests/golden/small.py         writes small.json anew
+
+Weights depend on the processor's products, so that bits are compared where they were recorded: on one kind of
+processor, with one torch. Elsewhere losses agree to the noise of rounding in a few hundred steps.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RECORD = HERE / "small.json"
+STUDY = """
+name = "golden"
+batch_tokens = 128
+peak_lr = 0.01
+[data]
+vocab_size = 300
+validation_documents = 20
+validation_tokens_per_document = 96
+max_document_chars = 800
+[training]
+context = 32
+warmup_tokens = 512
+[students]
+params = ["0.03M"]
+tokens = ["4k", "12k"]
+[[teachers]]
+params = "0.05M"
+tokens = "16k"
+[tuning]
+enabled = false
+[target]
+params = "0.03M"
+tokens = "12k"
+"""
+
+
+def machine() -> dict[str, str]:
+    """What decides how products are rounded."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "processor": model,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Run the study in a folder, store its teacher's targets: losses of every run, what was read, what was stored."""
+    from in_process import answer
+
+    file, out, store = folder / "golden.toml", folder / "out", folder / "store"
+    file.write_text(STUDY)
+    ran = answer("study", "run", file, "--out", out, "--workers", "1", "--quiet")
+    assert ran.returncode == 0, ran.stderr
+    results = [json.loads(one.read_text()) for one in sorted(out.glob("runs/*/result.json"))]
+    teacher = next(out / "runs" / r["run_id"] for r in results if r["role"] == "teacher")
+    built = answer("cache", "build", "--teacher", teacher, "--data", out / "data", "--out", store, "--tokens", "4k",
+                   "--context", "32", "--json")  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    inspected = json.loads(answer("cache", "inspect", store, "--json").stdout)
+    return {
+        "machine": machine(),
+        "losses": {r["run_id"]: [r["purpose"], r["loss"], r["ece"], r["kl_from_teacher"]] for r in results},
+        "data_hash": json.loads((out / "data" / "manifest.json").read_text())["data_hash"],
+        "shards": sorted(shard["sha256"] for shard in inspected["shards"]) if "shards" in inspected else None,
+        "targets": {key: inspected[key] for key in ("tokens", "estimator", "identity") if key in inspected},
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Record."""
+    sys.path.insert(0, str(HERE.parent))
+    with tempfile.TemporaryDirectory() as folder:
+        RECORD.write_text(json.dumps(measure(Path(folder)), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
