@@ -105,7 +105,7 @@ def import_runs(
 
 def _next(merged: "Merged | None", out: Path | None) -> str:
     if merged is None or out is None:
-        return f"{same_command()} --out runs.csv"
+        return same_command(without="--dry-run") + (" --out runs.parquet" if out is None else "")
     has_taught = any(row.get("teacher_loss") is not None for row in merged.rows)
     law = "distillation-auto" if has_taught else "supervised"
     return f"distillaw fit {shlex.quote(str(out))} --law {law}"
