@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.fit import parse_columns, parse_where
+from distillaw.cli.fit import UNTIED, parse_columns, parse_where
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -76,6 +76,8 @@ def import_runs(
         raise ConfigError(
             "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
         )
+    if untied and vocab is None:
+        raise ConfigError(UNTIED)
     if out is not None:
         Target.of(out)  # a place that something else has written is refused before anything is read
     imported = read_runs(list(sources), Options(
