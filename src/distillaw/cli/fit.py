@@ -93,8 +93,8 @@ def fit(
 
 
 UNTIED = (
-    "--untied does nothing without --vocab V: it says how many vocabulary x width matrices are taken off the totals, and "
-    "none is; give the vocabulary, or leave it out"
+    "--untied does nothing without --vocab V: it says how many vocabulary x width matrices are taken off the totals, "
+    "and none is; give the vocabulary, or leave it out"
 )
 
 
