@@ -68,7 +68,14 @@ def words_of(asked: dict) -> list[str]:
     for key in ("params", "tokens", "loss"):
         if asked["own"] and asked["own"][0][key]:
             found += [f"--teacher-{key}", *(one[key] for one in asked["own"])]
+    is_named = asked["named"] or asked["own"]
+    may_train = not asked.get("onlyExisting") and not (is_named and asked["budgetKind"] == "tokens")
+    is_shared = (
+        asked.get("logits") == "stored" or "pretraining" in asked.get("scenario", "") or asked.get("trainOwn")
+    )
     for key, option in _OPTIONS.items():
+        if key == "studentsServed" and not (is_shared or may_train):
+            continue  # the command refuses it, the page has a field that is always there
         if key in asked:
             found += [option, asked[key]]
     flags = {"trainOwn": "--train-teacher", "onlyExisting": "--only-existing"}

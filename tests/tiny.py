@@ -12,6 +12,28 @@ warmup_tokens = 512
 """
 """The [data] and [training] tables of a tiny TOML file; further keys of [training] may follow."""
 
+STUDY = f"""
+name = "tiny"
+batch_tokens = 128
+peak_lr = 0.01
+{DATA}[tuning]
+enabled = false
+[students]
+params = ["0.03M", "0.05M"]
+tokens = ["4k", "8k"]
+[[teachers]]
+params = "0.05M"
+tokens = "16k"
+[[replicates]]
+params = "0.03M"
+seeds = 2
+tokens = ["4k"]
+[target]
+params = "0.03M"
+tokens = "8k"
+"""
+"""A study small enough to be run many times: 25k-parameter models on a few thousand tokens of the speeches."""
+
 RUN = (
     """
 params = "0.03M"

@@ -101,6 +101,20 @@ def test_a_real_model_is_named_alike_everywhere():
             "leave --teacher-loss out",
         ),
         (f"map teacher-size {ASKED} --size 5x9", "one axis"),
+        (f"plan {ASKED} --teacher llama-3.1-8b --students-served 4", "--students-served 4 does nothing here"),
+        (
+            "plan --student 1B --compute 1e21 --teacher llama-3.1-8b --only-existing --students-served 4",
+            "--students-served 4 does nothing here",
+        ),
+        ("fit runs.csv --law supervised --untied", "--untied does nothing without --vocab"),
+        ("fit runs.csv --law supervised --supervised besiroglu2024", "supervised: the students' own loss"),
+        ("study import runs.csv --dry-run --untied", "--untied does nothing without --vocab"),
+        (
+            "study new --kind teacher-choice --hours 1 --device h200 --cores 4",
+            "--cores 4 does nothing beside --device",
+        ),
+        ("study new --students 1M", "--students does nothing without --kind"),
+        (f"predict --law zhang2023-capacity-gap {ASKED}", "--tokens: zhang2023-capacity-gap gives"),
     ],
 )
 def test_an_option_that_cannot_act_is_refused(line, words):

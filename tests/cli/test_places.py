@@ -1,6 +1,9 @@
 """What a user keeps is never touched: a thesis stands wherever a command would write, and every byte of it stays."""
 
 import os
+import re
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -111,8 +114,12 @@ def home(tmp_path, monkeypatch) -> Path:
 
 def _refused(line: str, home: Path) -> str:
     """The one line with which a call is refused that leaves everything as it was."""
+    return _refused_words(line.split(), home)
+
+
+def _refused_words(line: Sequence[str], home: Path) -> str:
     before = contents(home)
-    said = answer(*line.split())
+    said = answer(*line)
     assert contents(home) == before, line
     assert said.returncode in (1, 2) and not said.stdout, (line, said)
     errors = said.stderr.splitlines()
@@ -187,3 +194,21 @@ def test_what_is_ours_is_replaced_and_gone_on_with(home):
             said = answer(*line.split())
             assert said.returncode == 0, said.stderr
     assert (home / "world" / MARK).is_file()
+
+
+def test_a_folder_of_an_earlier_version_goes_on_after_the_command_that_is_named(tmp_path, monkeypatch):
+    """It has no mark: refused with one line, whose command makes it usable; nothing is trained anew."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text('name = "one"' + RUN.format(tokens=1280))
+    line = ("train", "run.toml", "--out", "my run")
+    assert answer(*line).returncode == 0
+    (tmp_path / "my run" / MARK).unlink()
+    said = _refused_words(line, tmp_path)
+    command = re.search(r"becomes usable by: (.*)\)", said)[1]
+    subprocess.run(command, shell=True, check=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("my run/runs/*/result.json")}
+    again = answer(*line)
+    assert again.returncode == 0, again.stderr
+    assert (
+        before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("my run/runs/*/result.json")} != {}
+    )

@@ -1,6 +1,7 @@
 """What goes where, and how it looks: terminals of several widths, pipes, log files, --quiet and --json."""
 
 import json
+import math
 import os
 import re
 import resource
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from distillaw.cli.folding import fold
@@ -52,6 +54,28 @@ def test_json_is_one_strict_object(words):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout, parse_constant=refuse)
     assert document["schema_version"] == 1 and len(document) > 1
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_what_is_no_number_is_null_and_the_fuzz_sees_it(monkeypatch, is_strict):
+    """Wherever it comes from: planted in an answer here."""
+    planted = {
+        "loss": math.nan,
+        "deep": [{"interval": (-math.inf, np.float64("inf")), "kept": 1.5}],
+        "wide": 1e308,
+    }
+    monkeypatch.setattr("distillaw.cli.predict.predict_student", lambda *_, **__: {**planted, "warnings": []})
+    monkeypatch.setenv("DISTILLAW_STRICT_JSON", "1" if is_strict else "")
+    words = ("predict", "--law", "besiroglu2024", "--student", "1B", "--tokens", "20B", "--json")
+    if is_strict:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            answer(*words)
+        return
+    done = answer(*words)
+    assert json.loads(done.stdout, parse_constant=pytest.fail) == {
+        "schema_version": 1, "loss": None, "deep": [{"interval": [None, None], "kept": 1.5}], "wide": 1e308,
+        "warnings": [],
+    }  # fmt: skip
 
 
 @every_answer

@@ -91,6 +91,15 @@ def test_a_new_token_is_a_run_of_old_ones_and_nothing_is_lost(tokenizer, text):
     assert text_of(longer, new) == text_of(tokenizer, old)
 
 
+def test_pieces_are_learnt_from_what_a_text_spells(tokenizer):
+    """A spelling of a special token is characters, as in the token stream; the token itself is never a piece."""
+    end = tokenizer.eos_token
+    grown = learn_pieces(tokenizer, read_bpe("t", tokenizer), [f"{end} {end}"] * 9, count=3)
+    made = [grown.bpe.text_of(each.piece) for each in grown.new]
+    assert all(text in end and text != end for text in made), made
+    assert tokenizer.convert_tokens_to_ids(end) in tokenizer(end, add_special_tokens=False)["input_ids"]
+
+
 def test_learnt_pieces_shorten_their_text_and_leave_the_old_one(tokenizer):
     bpe = read_bpe("t", tokenizer)
     grown = learn_pieces(tokenizer, bpe, CHINESE, count=20)

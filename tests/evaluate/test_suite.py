@@ -135,6 +135,18 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
     assert chat.choose(messages, options) == options[scores.index(max(scores))]
 
 
+def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):
+    from distillaw.evaluate.judge_local import ChatModel
+
+    chat = ChatModel.load(str(student), device="cpu")
+    end = chat.tokenizer.eos_token
+    plain, spelt = (
+        chat.prompt([{"role": "user", "content": f"which{text}?"}])[0].tolist() for text in ("", end)
+    )
+    assert spelt.count(chat.tokenizer.eos_token_id) == plain.count(chat.tokenizer.eos_token_id)
+    assert f"which{end}?" in chat.tokenizer.decode(spelt)
+
+
 def test_a_runs_scores_land_in_the_run_table(student, data, text, tmp_path):
     study = StudyFolder(tmp_path / "study")
     claim_folder(study.path)

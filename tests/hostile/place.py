@@ -5,34 +5,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import tiny_images
 from synthetic_study import World, write_study
 
 import distillaw as dl
+import tiny
 from tiny import RUN
 
-STUDY = """
-name = "tiny"
-batch_tokens = 128
-peak_lr = 0.01
-[data]
-corpus = "text.txt"
-vocab_size = 300
-[training]
-context = 32
-[students]
-params = ["0.03M", "0.05M"]
-tokens = ["4k", "8k"]
-[[teachers]]
-params = "0.05M"
-tokens = "16k"
-[[replicates]]
-params = "0.03M"
-seeds = 2
-tokens = ["4k"]
-[target]
-params = "0.03M"
-tokens = "8k"
-"""
+STUDY = tiny.STUDY.replace("[data]", '[data]\ncorpus = "text.txt"')
 SETTLE = """
 name = "settled"
 batch_tokens = 512
@@ -62,24 +42,7 @@ document_tokens = 512
 states = 16
 branching = 8
 """
-IMAGES = """
-name = "tiny"
-paper = "F1"
-columns = ["SB", "LB"]
-seeds = 2
-[network]
-kind = "f1"
-width = 8
-depth = 2
-[batches]
-small = 10
-large = 40
-[schedule]
-epochs = 6
-drops = [{ epoch = 4, factor = 0.1 }]
-[diffusion]
-batches = [10, 20, 40]
-"""
+IMAGES = tiny_images.TOML
 QUESTION = """
 [plan]
 student = "300M"

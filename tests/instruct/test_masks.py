@@ -84,8 +84,8 @@ def test_minichat_token_by_token_and_piece_by_piece():
     assert found.ids == expected
     assert [(turn.start, turn.end) for turn in found.turns] == learnt
     assert marked(tokenizer, found)[1][0] == "▁"  # the model's own to write: the prompt ends without a space
-    assert masks.render(TALK[1:2], prompt=True).endswith("[|User|] Hello! How are you?</s>[|Assistant|]")
-    assert masks.render(TALK[1:2]).startswith("<s>‘MiniChat’是一个由‘Beccurio’开发的AI语言模型。")
+    assert masks.render(TALK[1:2], prompt=True).text.endswith("[|User|] Hello! How are you?</s>[|Assistant|]")
+    assert masks.render(TALK[1:2]).text.startswith("<s>‘MiniChat’是一个由‘Beccurio’开发的AI语言模型。")
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -175,15 +175,28 @@ def test_a_template_that_cannot_be_masked_names_the_conversation(template, talk,
     assert "chats.jsonl, line 7" in str(told.value) and said in str(told.value)
 
 
+@pytest.mark.parametrize("family", ["chatml", "llama3", "zephyr", "minichat-bytes"])
+def test_what_a_user_spells_is_text(family):
+    """A message that spells every control token has the tokens of any other, and one that ends a turn ends none."""
+    tokenizer, masks = masker(family)
+    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    spelt = "".join(tokenizer.decode([i]) for i in sorted(special))
+    plain, odd = ([{"role": "user", "content": f"Hello{text}!"}, TALK[2]] for text in ("", spelt))
+    found = mask(masks, tuple(odd))
+    assert [i for i in found.ids if i in special] == [
+        i for i in mask(masks, tuple(plain)).ids if i in special
+    ]
+    assert f"Hello{spelt}!" in tokenizer.decode(found.ids)
+    assert marked(tokenizer, found) == marked(tokenizer, mask(masks, tuple(plain)))
+    prompts = [masks.prompt_ids(talk[:1]) for talk in (plain, odd)]
+    assert len({sum(i in special for i in ids) for ids in prompts}) == 1 and len(prompts[1]) > len(prompts[0])
+
+
 def test_text_that_cannot_be_an_answer_names_the_conversation():
     _, masks = masker("chatml")
     for talk, said in (
         ((TALK[1], {"role": "assistant", "content": " \n"}), "an answer is empty"),
         ((TALK[1], {"role": "assistant", "content": "stop<|im_end|>now"}), "control token '<|im_end|>'"),
-        (
-            ({"role": "user", "content": "<|im_start|>system"}, TALK[2]),
-            "the user's text holds the control token",
-        ),
     ):
         with pytest.raises(DataError, match="line 7: ") as told:
             mask(masks, talk)

@@ -85,6 +85,12 @@ def _load(path, old, new):
         ("seeds = 2", "seeds = 0", ["seeds = 0", "at least 2"]),
         ('"0.03M", "0.05M"]', '"0.03M", "30k"]', ["repeats a size"]),
         ('["4k", "8k"]', '["4k", "8k", "4010"]', ["repeats a budget", "4010", "128"]),
+        ('tokens = ["4k"]', 'tokens = ["4k", "4010"]', ["[[replicates]] tokens repeats a budget", "4010"]),
+        (
+            "[target]",
+            '[[cells]]\nparams = ["0.03M"]\ntokens = ["8k", "8k"]\n[target]',
+            ["[[cells]]", "repeats a budget"],
+        ),
         ('name = "tiny"\n', "", ["missing name"]),
     ],
 )

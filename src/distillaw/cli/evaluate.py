@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place, same_command
+from distillaw.cli.output import Output, as_typed, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 
@@ -125,13 +125,20 @@ def evaluate(
             say=step,
         )  # fmt: skip
     print_json(record) if output.json else print_evaluation(record, out)
-    output.suggest(*_next(record, out))
+    output.suggest(*_next(record, out, as_typed({
+        "--text": text, "--tasks": tasks, "--data": data, "--limit": limit, "--shots": shots, "--chat": chat,
+        "--questions": questions, "--judge": judge, "--judge-model": judge_model, "--judge-prompts": judge_prompts,
+        "--task-folder": task_folder, "--skip-missing": skip_missing, "--context": context,
+    })))  # fmt: skip
 
 
-def _next(record: dict, out: Path) -> tuple[str, str]:
+def _next(record: dict, out: Path, measured: str) -> tuple[str, str]:
     """The model among others, where its compute is known; else the other model to compare it with."""
     if not ((out / "result.json").exists() or (out.parent / "result.json").exists()):
-        return "distillaw evaluate MODEL --out DIR", "another model, to compare the scores with their errors:"
+        return (
+            f"distillaw evaluate MODEL{measured} --out DIR",
+            "another model, to compare the scores with their errors:",
+        )
     score = "" if record.get("mean_of_six") else " --score " + next(iter(record["scores"]), "bits_per_byte")
     return f"distillaw pareto {shlex.quote(str(out))}{score}", ""
 

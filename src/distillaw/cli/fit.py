@@ -68,6 +68,8 @@ def fit(
     from distillaw.fitting.query import load_law
 
     check_place("--out", out)
+    if untied and vocab is None:
+        raise ConfigError(UNTIED)
     with output.working("fitting"):
         result = fit_law(
             file, family=law, columns=parse_columns(columns), group=group, where=parse_where(where),
@@ -88,6 +90,12 @@ def fit(
         return
     print(result.summary())
     output.suggest(*_next(law, out, usable=result.is_usable, convention=result.params_convention))
+
+
+UNTIED = (
+    "--untied does nothing without --vocab V: it says how many vocabulary x width matrices are taken off the totals, "
+    "and none is; give the vocabulary, or leave it out"
+)
 
 
 def _next(law: str, out: Path | None, *, usable: bool, convention: str) -> tuple[str, str]:

@@ -218,12 +218,20 @@ def generate(
         contrast_answers(files[0], files[1], out)
     about = read_json(about_file(out))
     print_json(about) if output.json else print_generated(about, out)
-    learn = (
-        f"sft MODEL --data {shlex.quote(str(out))}"
-        if student is None
-        else f"dpo MODEL --pairs {shlex.quote(str(out))}"
-    )
-    output.suggest(f"distillaw instruct {learn} --out DIR")
+    output.suggest(*_learn(about, shlex.quote(str(out)), are_pairs=student is not None))
+
+
+def _learn(about: dict, file: str, *, are_pairs: bool) -> tuple[str, str]:
+    """What learns from the answers, and what to know first where all were cut off."""
+    longer = "a larger --max-new-tokens, into another file"
+    if not are_pairs and about["truncated"] < about["answers"]:
+        return f"distillaw instruct sft MODEL --data {file} --out DIR", ""
+    if not are_pairs:
+        said = f"every answer was cut off: ask again with {longer}, or learn them as they are:"
+        return f"distillaw instruct sft MODEL --data {file} --keep-truncated --out DIR", said
+    if about["pairs"]:
+        return f"distillaw instruct dpo MODEL --pairs {file} --out DIR", ""
+    return "distillaw instruct generate --help", f"no pair is left to learn from: ask again with {longer}:"
 
 
 def _suggest_scores(output: Output, out: Path) -> None:

@@ -7,7 +7,7 @@ answer without the command that is likely next.
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,16 @@ class Output:
 def same_command(*, without: str = "") -> str:
     """The command line that was called, less an option, to be copied."""
     return shlex.join(["distillaw", *(word for word in sys.argv[1:] if word != without)])
+
+
+def as_typed(options: Mapping[str, object]) -> str:
+    """Options as words of a command, each after a blank; what is None, False or an empty list is left out."""
+    words = []
+    for name, value in options.items():
+        if value is not None and value is not False and value != []:
+            values = () if value is True else value if isinstance(value, list) else (value,)
+            words += [name, *map(str, values)]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def command_of(folder: Path) -> str:

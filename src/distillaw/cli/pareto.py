@@ -7,7 +7,7 @@ from typing import Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, check_place, same_command
 from distillaw.quantities import did_you_mean, format_flop
 
 
@@ -87,11 +87,14 @@ def pareto(
             print(f"\n{place_words(point, points)}")
     if out is not None:
         print(f"\n{out / 'pareto.svg'}")
-    own = shlex.join(str(path) for path in models) + " " if models else ""
     if out is None:
-        output.suggest(f"distillaw pareto {own}--out pareto")
-    else:
-        output.suggest("distillaw evaluate MODEL --out DIR", first="one more point:")
+        output.suggest(f"{same_command()} --out pareto")
+        return
+    tasks = "suite" if score == "mean6" else score
+    what = (
+        "--text YOUR_TEXT" if score == "bits_per_byte" else f"--tasks {shlex.quote(tasks)} --data YOUR_DATA"
+    )
+    output.suggest(f"distillaw evaluate MODEL {what} --out DIR", first="one more point:")
 
 
 AXES = {

@@ -43,7 +43,7 @@ def ask(
     check_scouting(scouting)
     device = budget.device or _DEVICE
     hardware(device)  # a slip in a name is said before anything is read
-    _refuse_idle(budget, serving, candidates)
+    _refuse_idle(budget, serving, candidates, has_teachers=bool(scouting.scout or laws.study))
     record = read_study(laws.study) if laws.study is not None else None
     params: str | float | None = student
     tokens: str | float | None = budget.tokens
@@ -92,8 +92,16 @@ def _unread(record: "StudyRecord | None") -> str:
     return "" if record is None or record.info or not record.problems else f"{record.problems[0]}. Else "
 
 
-def _refuse_idle(budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions) -> None:
+def _refuse_idle(
+    budget: BudgetOptions, serving: ServingOptions, candidates: CandidateOptions, *, has_teachers: bool
+) -> None:
     """Options that cannot act beside the others; lest someone believes that they did something.
+
+    Args:
+        budget: what may be spent.
+        serving: how large a student can be served.
+        candidates: the teachers, and who pays.
+        has_teachers: whether teachers come from elsewhere too: a study, or measured first.
 
     Raises:
         ConfigError: names the option, what it needs, and what to do.
@@ -113,10 +121,25 @@ def _refuse_idle(budget: BudgetOptions, serving: ServingOptions, candidates: Can
          "--delta-lgt and --delta-pre say all that it would"),
         (candidates.train_teacher and not (candidates.teacher_params and candidates.teacher_tokens), "--train-teacher",
          "it is about the teachers of --teacher-params and --teacher-tokens: give both"),
+        (candidates.students_served > 1 and not _is_shared(budget, candidates, has_teachers),
+         f"--students-served {candidates.students_served}",
+         "they share the bill for a teacher's training, or stored logits, and here is neither: --logits stored, "
+         "--scenario pretraining or --train-teacher"),
     )  # fmt: skip
     for is_idle, option, why in idle:
         if is_idle:
             raise ConfigError(f"{option} does nothing here: {why}; leave it out, or give what it needs")
+
+
+def _is_shared(budget: BudgetOptions, candidates: CandidateOptions, has_teachers: bool) -> bool:
+    """Whether any bill of the question is one for all students: a teacher's training, or stored logits."""
+    from distillaw.planning.situation import SCENARIOS
+
+    pre = candidates.delta_pre
+    pays_training = SCENARIOS[candidates.scenario or "inference"].delta_pre if pre is None else pre
+    is_named = has_teachers or candidates.teacher or candidates.teacher_params or candidates.teacher_loss
+    may_train = not candidates.only_existing and not (is_named and budget.tokens is not None)
+    return bool(candidates.logits == "stored" or pays_training or candidates.train_teacher or may_train)
 
 
 _BUYS = "it turns --device-hours 500 or --money 2000 into FLOP, and --tokens and --compute need none of that"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Path, *, out: Path | None = None, figures: Path | None = None, format: str | None = None,
+    study: Path, *, out: Path | None = None, figures: Path | None = None, format: str | None = None, open: bool = False,
     output: Output = Output(),
 ) -> None:  # fmt: skip
     """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
@@ -25,6 +25,7 @@ def report(
             NAME.verdict.json beside NAME.html.
         figures: folder into which every figure of the page is written as files of its own.
         format: of those files: svg, png, pdf or several of them, e.g. svg,pdf; all three by default.
+        open: show it in the browser.
     """
     check_place("--out", out)
     check_place("--figures", figures, is_folder=True)
@@ -42,8 +43,12 @@ def report(
     else:
         said = [f"{verdict['sentence']}\n"] if verdict else []
         print("\n".join([*said, *(f"{what}: {place}" for what, place in places.items())]))
+    if open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
     output.suggest(f"distillaw plan --study {shlex.quote(str(study))}" if verdict
-                   else f"python -m webbrowser {shlex.quote(str(path))}")  # fmt: skip
+                   else f"distillaw report {shlex.quote(str(study))} --open")  # fmt: skip
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":

@@ -1,13 +1,12 @@
 """`distillaw scout`: candidate teachers measured on the user's own text, compared in bits per byte."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
-from distillaw.cli.output import Output, check_place
+from distillaw.cli.output import Output, as_typed, check_place
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -58,8 +57,13 @@ def scout(
     )  # fmt: skip
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
     print_json(_document(best_first)) if output.json else _print(best_first)
-    names = shlex.join([each.name for each in best_first])
-    output.suggest(f"distillaw plan --student 300M --tokens 6B --scout {names} --text {shlex.quote(text)}")
+    output.suggest("distillaw plan --student 300M --tokens 6B" + as_typed({
+        # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
+        "--scout": [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer],
+        "--text": text, "--max-bytes": max_bytes, "--max-document-chars": max_document_chars or None,
+        "--section-chars": section_chars or None, "--text-column": None if text_column == "text" else text_column,
+        "--scout-out": out,
+    }))  # fmt: skip
 
 
 def _print(found: "list[ScoutedTeacher]") -> None:

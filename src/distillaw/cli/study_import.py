@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.fit import parse_columns, parse_where
+from distillaw.cli.fit import UNTIED, parse_columns, parse_where
 from distillaw.cli.output import Output, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -76,6 +76,8 @@ def import_runs(
         raise ConfigError(
             "study import: say where to with --out FOLDER or --out TABLE.parquet, or look with --dry-run"
         )
+    if untied and vocab is None:
+        raise ConfigError(UNTIED)
     if out is not None:
         Target.of(out)  # a place that something else has written is refused before anything is read
     imported = read_runs(list(sources), Options(
@@ -105,7 +107,7 @@ def import_runs(
 
 def _next(merged: "Merged | None", out: Path | None) -> str:
     if merged is None or out is None:
-        return f"{same_command()} --out runs.csv"
+        return same_command(without="--dry-run") + (" --out runs.parquet" if out is None else "")
     has_taught = any(row.get("teacher_loss") is not None for row in merged.rows)
     law = "distillation-auto" if has_taught else "supervised"
     return f"distillaw fit {shlex.quote(str(out))} --law {law}"

@@ -58,8 +58,21 @@ def new(
     from distillaw.protocols.catalogue import kind_named
 
     if kind is None:
+        given = {"--out": out, "--students": students, "--teachers": teachers, "--tokens": tokens, "--budget": budget,
+                 "--hours": hours, "--cores": cores or None, "--device": device, "--corpus": corpus or None,
+                 "--vocab": vocab, "--name": name, "--force": force or None}  # fmt: skip
+        for option, value in given.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{option} does nothing without --kind: kinds are listed at their defaults; name one"
+                )
         _list_kinds(output)
         return
+    if cores and device is not None:
+        raise ConfigError(
+            f"--cores {cores} does nothing beside --device {device}: the hours are those of the device, not of this "
+            "machine's cores; give one of the two"
+        )
     from distillaw.cli.workers import count_workers
     from distillaw.protocols.statement import state
     from distillaw.protocols.toml import study_file

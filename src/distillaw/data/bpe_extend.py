@@ -5,6 +5,7 @@ joined. What is promised of any text: a new token stands for a run of whole old 
 applies is tokenised as before, token by token. `Piece.parts` is the run, whence a new row can start.
 """
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -222,7 +223,12 @@ def _new_characters(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: I
 
 
 def _lines(tokenizer: "Tokenizer", bpe: Bpe, documents: Sequence[str]) -> Iterator[str]:
-    """The text in old pieces, each a letter; words apart, where no piece may cross."""
+    """The text in old pieces, each a letter; words apart, where no piece may cross.
+
+    A text that spells a special token has written characters, as in `encode_documents`.
+    """
+    tokenizer = copy.deepcopy(tokenizer)  # the switch stays with the tokenizer, which is the model's
+    tokenizer.encode_special_tokens = True
     ends = {index for piece, index in bpe.pieces.items() if _stands_alone(piece, bpe)}
     opens = {index for piece, index in bpe.pieces.items() if not bpe.byte_level and piece.startswith(SPACE)}
     for first in range(0, len(documents), _BATCH):

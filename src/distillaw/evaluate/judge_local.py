@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distillaw.data.chat_text import encode_chat, render_chat, special_pattern
 from distillaw.errors import ConfigError
 from distillaw.evaluate.judges import Messages
 from distillaw.models.fingerprint import fingerprint
@@ -51,19 +52,21 @@ class ChatModel:
     def prompt(self, messages: Messages) -> torch.Tensor:
         """Token ids up to where the model speaks, shape (1, T); a template without a system turn gets it merged."""
         try:
-            text = self._text(messages)
+            ids = self._ids(messages)
         except Exception:  # templates refuse with exceptions of jinja's own
             if messages[0]["role"] != "system" or len(messages) < 2:
                 raise
             joined = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-            text = self._text([joined, *messages[2:]])
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        return ids.to(self.model.device)
+            ids = self._ids([joined, *messages[2:]])
+        return torch.tensor([ids], device=self.model.device)
 
-    def _text(self, messages: Messages) -> str:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        return text
+    def _ids(self, messages: Messages) -> list[int]:
+        """What a message spells like a special token stays text: an answer that is judged cannot end its turn."""
+        control, render = special_pattern(self.tokenizer), self.tokenizer.apply_chat_template
+        chat = render_chat(
+            control, messages, lambda hidden: str(render(hidden, tokenize=False, add_generation_prompt=True))
+        )
+        return encode_chat(self.tokenizer, control, chat)[0]
 
     @torch.no_grad()
     def write(self, messages: Messages, *, max_tokens: int) -> str:

@@ -107,6 +107,10 @@ def fit(
     families.check_family(family)
     check_numbers(delta, bootstrap, level)
     check_compared(family, compare)
+    if supervised is not None and not any(each.startswith("distillation") for each in (family, *compare)):
+        raise ConfigError(
+            f"supervised: the students' own loss is part of the distillation families alone; {family} has none"
+        )
     if tie_exponents and family not in ("supervised", "chinchilla"):
         raise ConfigError(f"tie_exponents: {family} has no such option; use it with supervised or chinchilla")
     source = str(table) if isinstance(table, str | Path) else "table in memory"

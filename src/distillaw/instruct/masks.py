@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from distillaw.data.chat_text import Rendered, encode_chat, render_chat, special_pattern, special_tokens
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation, Message
 
@@ -110,26 +111,24 @@ class Masker:
                 "covers; convert it (AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained)"
             )
         self._tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder
-        self._special = {token.content: i for i, token in added.items() if token.special}
-        for token, i in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True):
-            self._special[token] = i
+        self._special = special_tokens(tokenizer)
         if not self._special:
             raise ConfigError(
                 f"{tokenizer.name_or_path}: the tokenizer has no special token, so no answer could end"
             )
         refuse_powers(str(tokenizer.chat_template))
-        longest_first = sorted(self._special, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        self._control = special_pattern(tokenizer)
         self._prompt_tail = self._tail_of_prompt()
 
-    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> str:
+    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> Rendered:
         """The text of messages; with `prompt`, ending where an answer begins.
 
         Raises:
             DataError: the template refuses them.
         """
-        dicts = [dict(each) for each in messages]
+        return render_chat(self._control, messages, lambda dicts: self._written(dicts, prompt=prompt))
+
+    def _written(self, dicts: list[dict[str, str]], *, prompt: bool) -> str:
         render = self._tokenizer.apply_chat_template
         try:
             with _deadline():
@@ -141,7 +140,7 @@ class Masker:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of messages that wait for an answer."""
-        return self._tokenizer(self.render(messages, prompt=True), add_special_tokens=False)["input_ids"]
+        return encode_chat(self._tokenizer, self._control, self.render(messages, prompt=True))[0]
 
     def mask(self, conversation: Conversation) -> Masked:
         """Token ids of a conversation and the places of its answers.
@@ -166,14 +165,18 @@ class Masker:
 
     def _mask(self, messages: tuple[Message, ...]) -> Masked:
         for message in messages:
-            if control := self._control.search(message["content"]):
-                raise DataError(f"the {message['role']}'s text holds the control token {control[0]!r}")
-            if message["role"] == "assistant" and not message["content"].strip():
+            if message["role"] != "assistant":
+                continue  # what it spells is text
+            if control := self._control.search(
+                message["content"]
+            ):  # mostly a template that leaked into the data
+                raise DataError(f"the assistant's text holds the control token {control[0]!r}")
+            if not message["content"].strip():
                 raise DataError("an answer is empty")
-        text = self.render(messages)
+        chat = self.render(messages)
+        text = chat.text
         spans = self._answer_spans(messages, text)
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        ids, offsets = encode_chat(self._tokenizer, self._control, chat)
         turns = tuple(_turn(offsets, span) for span in spans)
         for turn, (first, last) in zip(turns, spans, strict=True):
             self._check(ids[turn.start : turn.end], text[first:last])
@@ -197,7 +200,7 @@ class Masker:
     def _pieces(self, messages: Sequence[Message]) -> tuple[list[str], list[int]]:
         """What the template writes before, between and after the messages, and the order in which it puts them."""
         signs = [{"role": each["role"], "content": f"{_OPEN}{i}{_CLOSE}"} for i, each in enumerate(messages)]
-        parts = _SIGN.split(self.render(signs))
+        parts = _SIGN.split(self.render(signs).text)
         order = [int(index) for index in parts[1::2]]
         if sorted(order) != list(range(len(messages))):
             odd = next(i for i in range(len(messages)) if order.count(i) != 1)
@@ -214,7 +217,7 @@ class Masker:
 
     def _tail_of_prompt(self) -> str:
         question: list[Message] = [{"role": "user", "content": f"{_OPEN}0{_CLOSE}"}]
-        return _SIGN.split(self.render(question, prompt=True))[-1]
+        return _SIGN.split(self.render(question, prompt=True).text)[-1]
 
     def _ending(self, after: str) -> int:
         """Characters after an answer up to its end token, that included."""

@@ -70,7 +70,7 @@ def law_evidence(
     outside = _outside(situation, voice, options, predicted)
     is_far = max(outside.values(), default=0.0) > voice.doubt.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
-    lines = _complaints(situation, voice, options, predicted)
+    lines = _complaints(situation, voice, options, predicted, scale.ratio)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
     predicted = [scale.on_user_text(p) for p in predicted]
     sample = _draw(predicted, common, options, rng, draws)
@@ -188,15 +188,31 @@ def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict
 
 
 def _complaints(
-    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    predicted: Sequence[OptionLoss],
+    ratio: float,
 ) -> list[str]:
-    """One line per coordinate outside the range, over all options that a law describes."""
+    """One line per coordinate outside the range, over all options that a law describes.
+
+    A teacher's loss is that on the law's text; `ratio` gives the one on the user's, which is said beside it.
+    """
     merged: dict[str, list[float]] = {}
     for option, p in zip(options, predicted, strict=True):
         if not option.is_speculative:
             for name, values in _coords(situation, option, p).items():
                 merged.setdefault(name, []).extend(values)
-    return voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
+    lines = voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
+    taught, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
+    if ratio == 1 or not losses:
+        return lines
+    yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
+    return [
+        next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
+        if line.startswith(taught) else line
+        for line in lines
+    ]  # fmt: skip
 
 
 def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
@@ -210,7 +226,7 @@ def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
 def _note(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
     if voice.is_refused:
         return voice.note
-    where = _outside_words(outside) if outside else "inside its fitted range"
+    where = _outside_words(outside) if outside else "inside the fitted range"
     where += ": whatever it says is a guess" if is_far else ""
     return f"{voice.note}, {where}" if voice.note else where
 
@@ -221,7 +237,7 @@ def _outside_words(outside: dict[str, float]) -> str:
     for name in sorted(outside, key=lambda name: -outside[name]):
         factor = math.exp(outside[name] / EFOLD_WEIGHT.get(name, 1.0))
         far.append(f"{COORDINATES[name]} {times(factor)} times")
-    return f"outside its fitted range ({', '.join(far)})"
+    return f"outside the fitted range ({', '.join(far)})"
 
 
 def _by_member(

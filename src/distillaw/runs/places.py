@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -123,8 +124,8 @@ def check_folder(folder: Path, option: str = "--out") -> None:
     if found and not is_ours(place):  # another call may have claimed it between our two looks
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise ConfigError(
-            f"{option} {folder}: the folder holds what distillaw has not made ({named}), so nothing is written there; "
-            f"name a new or empty one (one of an earlier version becomes usable by: touch {folder / MARK})"
+            f"{option} {folder}: the folder holds what distillaw has not made ({named}), so nothing is written; name "
+            f"a new or empty one (one of an earlier version becomes usable by: touch {shlex.quote(str(folder / MARK))})"
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"{option} {folder}: {there} cannot be written to; choose another place")

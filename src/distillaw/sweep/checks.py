@@ -59,11 +59,7 @@ def check_study(spec: StudySpec) -> None:
     )
     sizes = [parse_count(size, name="[students] params") for size in spec.students.params]
     _require(len(set(sizes)) == len(sizes), f"[students] params repeats a size: {list(spec.students.params)}")
-    budgets = spec.students.tokens
-    _require(
-        spec.batch_tokens < 1 or len({round(b / spec.batch_tokens) for b in budgets}) == len(budgets),
-        f"[students] tokens repeats a budget: {list(budgets)} in batches of {spec.batch_tokens}; name each once",
-    )
+    _check_budgets(spec, "[students]", spec.students.tokens)
     for name in spec.without_controls:
         _require(
             name in CONTROLS,
@@ -208,9 +204,18 @@ def _check_recipe(training: Recipe, where: str) -> None:
         )
 
 
+def _check_budgets(spec: StudySpec, where: str, budgets: Sequence[int]) -> None:
+    """No two that train as many batches."""
+    _require(
+        spec.batch_tokens < 1 or len({round(b / spec.batch_tokens) for b in budgets}) == len(budgets),
+        f"{where} tokens repeats a budget: {list(budgets)} in batches of {spec.batch_tokens}; name each once",
+    )
+
+
 def _check_replicates(spec: StudySpec) -> None:
     sizes = list(spec.students.params)
     for replicate in spec.replicates:
+        _check_budgets(spec, "[[replicates]]", replicate.tokens)
         _require(
             replicate.params in sizes, f"[[replicates]] params = {replicate.params!r} is not one of {sizes}"
         )
@@ -234,6 +239,7 @@ def _check_cells(spec: StudySpec, cells: CellsSpec) -> None:
     where = f"[[cells]] {cells.name}".rstrip()
     _require(bool(cells.tokens) and min(cells.tokens) >= 20 * spec.batch_tokens,
              f"{where}: tokens = {list(cells.tokens)}: give at least 20 batches of {spec.batch_tokens}")  # fmt: skip
+    _check_budgets(spec, where, cells.tokens)
     for size in cells.params:
         parse_count(size, name=f"{where} params")
     known = [NONE, *spec.teacher_labels()]

@@ -35,7 +35,10 @@ function optionsOf(q: Question): Words[] {
   if (q.onlyExisting) add("only-existing");
   given("scenario", q.scenario, DEFAULTS.scenario);
   given("logits", q.logits, DEFAULTS.logits);
-  given("students-served", q.studentsServed, DEFAULTS.studentsServed);
+  // the command refuses it where no bill is shared: as plan_question.py
+  const mayTrain = !q.onlyExisting && !((q.named.length || own.length) && q.budgetKind === "tokens");
+  const isShared = q.logits === "stored" || q.scenario.startsWith("pretraining") || (own.length && q.trainOwn);
+  if (isShared || mayTrain) given("students-served", q.studentsServed, DEFAULTS.studentsServed);
   given("law", q.law);
   given("level", q.level, DEFAULTS.level);
   given("vocab", q.vocab, DEFAULTS.vocab);

@@ -44,7 +44,7 @@ export function lawEvidence(
   const outside = efoldsOutside(voice.range, coords);
   const isFar = Math.max(0, ...Object.values(outside)) > voice.doubt.reach;
   const isApart = !isFar && isImplausible(scale, options, atHome);
-  const lines = complaints(s, voice, options, atHome);
+  const lines = complaints(s, voice, options, atHome, scale.ratio);
   const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
   const predicted = atHome.map((p) => onUserText(scale, p));
   // only the sources that decide, and those that are shown, are drawn
@@ -153,8 +153,10 @@ function coordsOfBoth(s: Situation, options: readonly Option[], predicted: reado
   return Object.fromEntries(Object.keys(own!).map((name) => [name, [...own![name]!, ...taught![name]!]]));
 }
 
-/** One line per coordinate outside the range, over all options that a law describes. */
-function complaints(s: Situation, voice: Voice, options: readonly Option[], predicted: readonly OptionLoss[]): string[] {
+/** One line per coordinate outside the range, over all options that a law describes; a teacher's loss on both texts. */
+function complaints(
+  s: Situation, voice: Voice, options: readonly Option[], predicted: readonly OptionLoss[], ratio: number,
+): string[] {
   const merged: Coords = {};
   options.forEach((o, j) => {
     if (isSpeculative(o)) return;
@@ -169,11 +171,13 @@ function complaints(s: Situation, voice: Voice, options: readonly Option[], pred
     const said = COORDINATES[name] ?? name;
     const range = `the fitted range [${general(low, 4)}, ${general(high, 4)}]`;
     const found: string[] = [];
+    const onBoth = (loss: number) =>
+      name === "teacher_loss" && ratio !== 1 ? ` (${general(loss * ratio, 4)} on your text)` : "";
     if (smallest < low * (1 - 1e-9)) {
-      found.push(`${said} ${general(smallest, 4)} is below ${range}, ${times(low / smallest)}x`);
+      found.push(`${said} ${general(smallest, 4)} is below ${range}, ${times(low / smallest)}x${onBoth(smallest)}`);
     }
     if (largest > high * (1 + 1e-9)) {
-      found.push(`${said} ${general(largest, 4)} is above ${range}, ${times(largest / high)}x`);
+      found.push(`${said} ${general(largest, 4)} is above ${range}, ${times(largest / high)}x${onBoth(largest)}`);
     }
     return found;
   });
@@ -188,7 +192,7 @@ function statusOf(voice: Voice, outside: Record<string, number>, isFar: boolean)
 
 function noteOf(voice: Voice, outside: Record<string, number>, isFar: boolean): string {
   if (voice.is_refused) return voice.note;
-  let where = Object.keys(outside).length ? outsideWords(outside) : "inside its fitted range";
+  let where = Object.keys(outside).length ? outsideWords(outside) : "inside the fitted range";
   if (isFar) where += ": whatever it says is a guess";
   return voice.note ? `${voice.note}, ${where}` : where;
 }
@@ -205,7 +209,7 @@ function outsideWords(outside: Record<string, number>): string {
     const factor = Math.exp(outside[name]! / (constants().efold_weight[name] ?? 1));
     return `${COORDINATES[name]} ${times(factor)} times`;
   });
-  return `outside its fitted range (${far.join(", ")})`;
+  return `outside the fitted range (${far.join(", ")})`;
 }
 
 /** A line speaks of teacher sizes only: what it would choose, for people to compare. */
