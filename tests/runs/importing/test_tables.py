@@ -246,7 +246,10 @@ def test_a_run_table_of_this_package_as_csv_comes_back(tmp_path, pocket):
     found.save(tmp_path / "out")
     back = {row["run_id"]: row for row in found.rows}
     for row in pocket:
-        same = {key: back[row["run_id"]][key] for key in ("params", "tokens", "loss", "teacher_run", "seed", "init")}
+        same = {
+            key: back[row["run_id"]][key]
+            for key in ("params", "tokens", "loss", "teacher_run", "seed", "init")
+        }
         assert same == {key: row[key] for key in same}
 
 
