@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.files import content_hash
-from distillaw.runs.importing.columns import Rows, numbers, objects, texts
+from distillaw.runs.importing.columns import Array, Rows, numbers, objects, texts
 from distillaw.runs.importing.log import Log, number
 from distillaw.runs.importing.names import Names
 from distillaw.runs.importing.params import Convention
@@ -143,8 +143,8 @@ def _note_moments(result: Harvest, moments: Moments, rules: Rules) -> None:
 def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
     """The chosen moments of logged runs, one row each."""
     rows = [
-        {"place": place, **_whose(moments.log), **_at_moment(moments, rules, i)}
-        for place, moments in chosen.items() for i in moments.indices
+        {"place": place, **whose, **_at_moment(moments, rules, i)}
+        for place, moments in chosen.items() for whose in [_whose(moments.log)] for i in moments.indices
     ]  # fmt: skip
     found: Found = {"place": np.array([row["place"] for row in rows], dtype=np.int64)}
     for name in rows[0]:
@@ -218,20 +218,16 @@ def count(value: object) -> float | None:
 def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
     """The rows of a table, each of them a finished run; what gives no row is left out."""
     names, size, stem = rules.names, len(runs), runs.source.stem
-    reasons = [""] * size if rules.keep_unfinished else list(runs.troubles)
     loss, has_loss = numbers(runs.column(names["loss"].column))
     tokens, has_tokens = np.zeros(size), np.ones(size, dtype=bool)
     if rules.tokens_per_step is None:
         tokens, has_tokens = numbers(runs.column(names["tokens"].column))
-    is_plain = (loss > 0) & (tokens > 0) & np.isfinite(loss) & np.isfinite(tokens)
-    for i in range(size) if isinstance(rules.at, tuple) else np.flatnonzero(~is_plain):
-        line = Timeline(at=np.zeros(1), tokens=tokens[[i]], loss=loss[[i]], end=tokens[i], in_time=False)
-        try:
-            if not has_loss[i] or not has_tokens[i]:
-                raise NotUsableError(f"no {names['tokens' if has_loss[i] else 'loss'].column}")
-            choose_points(line, rules.at)
-        except NotUsableError as error:
-            reasons[i] = reasons[i] or str(error)
+    reasons = [""] * size if rules.keep_unfinished else list(runs.troubles)
+    for name, has in (("loss", has_loss), ("tokens", has_tokens)):
+        for i in np.flatnonzero(~has):
+            reasons[i] = reasons[i] or f"no {names[name].column}"
+    for i, reason in _not_chosen(tokens, loss, rules.at).items():
+        reasons[i] = reasons[i] or reason
     source, lost = str(runs.source), np.array([reason != "" for reason in reasons], dtype=bool)
     for i in np.flatnonzero(lost):
         left[int(runs.places[i])] = Left(run=runs.names[i], source=source, reason=reasons[i])
@@ -250,6 +246,20 @@ def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
     for name in _TEXTS:
         found[name] = texts(runs.column(names[name].column) if name in names else [None] * size)
     return _taken(found, ~lost)
+
+
+def _not_chosen(tokens: Array, loss: Array, at: At | None) -> dict[int, str]:
+    """Rows that are no measurement to take, and why."""
+    is_plain = (loss > 0) & (tokens > 0) & np.isfinite(loss) & np.isfinite(tokens)
+    reasons = {}
+    for i in range(len(loss)) if isinstance(at, tuple) else np.flatnonzero(~is_plain).tolist():
+        try:
+            choose_points(
+                Timeline(at=np.zeros(1), tokens=tokens[[i]], loss=loss[[i]], end=tokens[i], in_time=False), at
+            )
+        except NotUsableError as error:
+            reasons[i] = str(error)
+    return reasons
 
 
 def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
