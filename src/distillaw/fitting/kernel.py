@@ -74,7 +74,8 @@ def supervised_one(
 def supervised_metric(theta: Array, n: Array, d: Array, weights: Array) -> Array:
     """sum_i w_i (df_i/dtheta)^2 by SUPERVISED, shape (6,); arguments as in `supervised_one`."""
     if len(n) > _BLOCK:
-        return sum(supervised_metric(theta, n[rows], d[rows], weights[rows]) for rows in _blocks(len(n)))
+        parts = [supervised_metric(theta, n[rows], d[rows], weights[rows]) for rows in _blocks(len(n))]
+        return np.sum(parts, axis=0)
     e, s0, lw, p, q, le = theta.tolist()
     eta = exp(le)
     b, P, _, w = _shares(e, s0, lw, eta * p, eta * q, eta, n, d)

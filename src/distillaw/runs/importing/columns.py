@@ -129,7 +129,7 @@ class Rows:
         def filled(name: str, values: Sequence[object]) -> NDArray:
             return objects([own or other for own, other in zip(self[name], values, strict=True)])
 
-        size, runs = len(self), self["run_id"]
+        size, runs = len(self), self["run_id"].tolist()
         return self.with_columns(
             source_kind=filled("source_kind", [kind] * size), source=filled("source", [source] * size),
             source_run=filled("source_run", runs), source_id=filled("source_id", runs),
@@ -141,7 +141,7 @@ class Rows:
         column = self[name]
         if column.dtype == object:
             return column.tolist()
-        return np.where(np.isnan(column), None, column).tolist()
+        return [None if value != value else value for value in column.tolist()]
 
     def to_arrow(self) -> "pa.Table":
         """The table as it is written.

@@ -229,7 +229,7 @@ def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
     for i, reason in _not_chosen(tokens, loss, rules.at).items():
         reasons[i] = reasons[i] or reason
     source, lost = str(runs.source), np.array([reason != "" for reason in reasons], dtype=bool)
-    for i in np.flatnonzero(lost):
+    for i in np.flatnonzero(lost).tolist():
         left[int(runs.places[i])] = Left(run=runs.names[i], source=source, reason=reasons[i])
     found: Found = {
         "place": runs.places, "source_kind": np.full(size, "table", dtype=object),

@@ -48,7 +48,9 @@ class LoneRuns:
         columns = {name: list(column) for name, column in self.columns.items()}
         for i, run in enumerate(self.names):
             for name, value in values.get(run, {}).items():
-                columns.setdefault(name, [None] * len(self))[i] = value
+                if name not in columns:
+                    columns[name] = [None] * len(self)
+                columns[name][i] = value
         return replace(self, columns=columns)
 
 
