@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/large_tables.py --before ../older/src --out benchmarks/results/large_tables.json
 
 Seconds of CPU time of each whole command, start-up included. With `--before`, the source of an older version, each
-command runs in both, one after the other; a report of 100,000 runs only in the present one, since it did not end.
+command runs in both, one after the other, and for 120 CPU seconds at most: a ratio with such a number is a lower bound.
+A report of 100,000 runs runs only in the present one, since it did not end.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,13 +39,20 @@ def write_runs(path: Path, count: int, *, named: bool) -> None:
             file.write(f"run-{i},{row[:-1]},{i % 5}\n" if named else row)
 
 
+MOST = 120
+"""CPU seconds after which a command is stopped: an older version may never end."""
+
+
 def cpu_seconds(source: Path, *words: object) -> float:
-    """CPU time of one command of the package at `source`."""
+    """CPU time of one command of the package at `source`; of one that was stopped, what it had used by then."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "distillaw", *map(str, words), "--quiet"], check=True, stdout=subprocess.DEVNULL,
+    done = subprocess.run(
+        [sys.executable, "-m", "distillaw", *map(str, words), "--quiet"], stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(source.resolve())},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (MOST, MOST)),
     )  # fmt: skip
+    if done.returncode not in (0, -signal.SIGXCPU, -signal.SIGKILL):
+        done.check_returncode()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
 

@@ -143,3 +143,22 @@ def test_the_bent_step_keeps_what_the_runs_fix():
         assert (bent[:, held] == 0).all()
         for i in range(2):
             np.testing.assert_allclose(along_valley_one(SUPERVISED[i], still[i]), bent[i], rtol=1e-12)
+
+
+def test_many_rows_and_replicates_at_one_point_give_the_plain_sums():
+    rng = np.random.default_rng(3)
+    n, d = rng.normal(size=(2, 40_000))  # several blocks of the kernel
+    y, theta = 1.0 + 0.1 * rng.normal(size=40_000), np.array([0.5, 0.2, 0.3, 0.3, 0.35, 0.4])
+    weights = rng.poisson(1.0, size=(3, 40_000)).astype(float)
+    model = SupervisedModel(n, d, gamma_free=True)
+    nearby = np.stack([theta, theta, theta + 1e-3])  # not one point, so replicate by replicate
+    together = model.normal(np.repeat(theta[None], 3, axis=0), y, weights, 0.05)
+    apart, metric = model.normal(nearby, y, weights, 0.05), model.metric(nearby, weights)
+    for i in range(2):
+        alone = model.normal_one(theta, y, weights[i], 0.05)
+        for a, b, c in zip(together, apart, alone, strict=True):
+            np.testing.assert_allclose(a[i], b[i], rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(c, b[i], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(model.metric(theta[None], weights[i : i + 1])[0], metric[i], rtol=1e-12)
+    shared = model.metric(np.repeat(theta[None], 3, axis=0), weights)
+    np.testing.assert_allclose(shared[:2], metric[:2], rtol=1e-12)

@@ -1,5 +1,6 @@
 """Reports of tables that nobody can draw: they show a part, say which, and look at no run more often for that."""
 
+import json
 import re
 from pathlib import Path
 
@@ -57,3 +58,25 @@ def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
         assert len(measured_cells(record)) == sizes
         counts.append(len(looks))
     assert counts[1] <= 2.2 * counts[0], counts
+
+
+def test_the_verdict_is_about_the_largest_cell_of_all_not_of_those_drawn(tmp_path):
+    """A grid at 20 tokens per parameter, and one size beyond it that was run at fewer, so that its compute is usual."""
+    study = _imported(tmp_path / "grid", np.geomspace(1e7, 1e9, 600).round(), seeds=1)
+    table = (tmp_path / "grid" / "runs.csv").read_text()
+    for tokens in np.geomspace(3e8, 3e9, 9).round():
+        more = "".join(
+            f"big-{taught},2000000000,{tokens:.0f},{2.9 - 0.1 * bool(taught)},0,{taught}\n"
+            for taught in ("", 2.5, 2.6)
+        )
+        (tmp_path / "grid" / "runs.csv").write_text(table + more)
+        assert answer("study", "import", tmp_path / "grid" / "runs.csv", "--out", study).returncode == 0
+        drawn = read_study(study).thinned(MOST_SHOWN)
+        if 2 * 10**9 not in drawn.students_by_size:
+            break
+    else:
+        raise AssertionError("the largest size was drawn every time")
+    assert answer("report", study).returncode == 0
+    verdict = json.loads((study / "verdict.json").read_text())
+    assert verdict["strategies"][0]["student_params"] == 2 * 10**9
+    assert "about its largest pair of runs (2B student)" in verdict["note"]

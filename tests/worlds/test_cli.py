@@ -95,3 +95,10 @@ def test_bad_input_is_refused(tmp_path, call, message):
     with pytest.raises(ConfigError, match=message):
         call(tmp_path / "w")
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("asked", [{"loss": -1.0}, {"loss": float("nan")}, {"documents": 10**9}])
+def test_show_refuses_what_cannot_be_before_it_reads_any_text(asked, monkeypatch):
+    monkeypatch.setattr(World, "next_probs", lambda *_: pytest.fail("text was read"))
+    with pytest.raises(ConfigError, match="above 0" if "loss" in asked else "at most"):
+        cli.show("grammar", **asked)

@@ -98,6 +98,7 @@ def test_names_give_the_teacher_and_back():
         ("oracle:loss=3,window=2", "give loss and by alone"),
         ("oracle:by=noise", "add loss=NATS"),
         ("oracle:loss=3,by=luck", "be one of"),
+        ("oracle:loss=-1", "above 0"),
     ],
 )
 def test_names_that_are_no_teacher_are_refused(name, message):

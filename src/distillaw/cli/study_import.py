@@ -95,7 +95,7 @@ def import_runs(
         print_json(
             {
                 "out": None if merged is None else str(out),
-                "rows": len(imported.rows),
+                "rows": len(imported.table),
                 **counts,
                 **imported.to_json(),
             }
@@ -108,8 +108,7 @@ def import_runs(
 def _next(merged: "Merged | None", out: Path | None) -> str:
     if merged is None or out is None:
         return same_command(without="--dry-run") + (" --out runs.parquet" if out is None else "")
-    has_taught = any(row.get("teacher_loss") is not None for row in merged.rows)
-    law = "distillation-auto" if has_taught else "supervised"
+    law = "distillation-auto" if merged.rows.num_taught else "supervised"
     return f"distillaw fit {shlex.quote(str(out))} --law {law}"
 
 
@@ -133,9 +132,8 @@ def _print(imported: "Import", merged: "Merged | None", out: Path | None) -> Non
     _print_left(imported)
     for note in imported.notes:
         print(f"note: {note}")
-    taught = sum(row.get("teacher_loss") is not None for row in imported.rows)
-    groups = len({row.get("group") or row["run_id"] for row in imported.rows})
-    print(f"\n{len(imported.rows)} rows of {groups} independent runs, {taught} of them distilled")
+    table = imported.table
+    print(f"\n{len(table)} rows of {table.num_groups} independent runs, {table.num_taught} of them distilled")
     if merged is None:
         print("dry run: nothing was written")
         return

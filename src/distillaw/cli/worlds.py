@@ -24,6 +24,8 @@ app = App(
 
 SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
 SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
+_MOST_PROBABILITIES = 1 << 27
+"""Of documents x words x vocabulary: a GiB of them, of which a few are held."""
 
 
 @app.command(name="list")
@@ -69,9 +71,15 @@ def show(
         raise ConfigError(
             f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
         )
-    answer = _describe(opened, context, documents)
-    if loss is not None:
-        answer["teachers"] = _teachers(opened, loss, context)
+    most = _MOST_PROBABILITIES // (spec.document_tokens * spec.vocab)
+    if documents > max(most, 2):
+        raise ConfigError(
+            f"--documents {documents}: at most {max(most, 2)} of this world, whose probabilities are held in memory "
+            "all at once"
+        )
+    # before the tables, which take far longer than to see that no teacher can have that loss
+    teachers = {} if loss is None else {"teachers": _teachers(opened, loss, context)}
+    answer = {**_describe(opened, context, documents), **teachers}
     if output.json:
         print_json(answer)
         return
@@ -131,10 +139,11 @@ def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str |
     """For each way a teacher of that loss: its name, and the settings that it comes to, or why there is none.
 
     Raises:
-        ConfigError: no way reaches that loss.
+        ConfigError: no way reaches that loss, or nothing can have it.
     """
-    from distillaw.worlds.oracle import WAYS, OracleSpec, find_oracle
+    from distillaw.worlds.oracle import WAYS, OracleSpec, check_loss, find_oracle
 
+    check_loss("--loss", loss)
     rows: list[dict[str, str | None]] = []
     for by in WAYS:
         spec = OracleSpec(loss=loss, by=by)

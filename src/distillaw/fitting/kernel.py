@@ -11,6 +11,13 @@ import numpy as np
 from distillaw.fitting.moments import softplus_and_share
 from distillaw.laws.base import Array
 
+_BLOCK = 16_384
+"""Rows whose arrays stay in the cache; a million at once wait for memory."""
+
+
+def _blocks(size: int) -> list[slice]:
+    return [slice(first, first + _BLOCK) for first in range(0, size, _BLOCK)]
+
 
 def supervised_one(
     theta: Array, n: Array, d: Array, basis: Array, y: Array, weights: Array, delta: float
@@ -26,6 +33,13 @@ def supervised_one(
         weights: shape (n,).
         delta: Huber threshold.
     """
+    if len(n) > _BLOCK:  # every sum is over rows
+        parts = [
+            supervised_one(theta, n[rows], d[rows], basis[rows], y[rows], weights[rows], delta)
+            for rows in _blocks(len(n))
+        ]
+        value, gradient, H = zip(*parts, strict=True)
+        return sum(value), np.sum(gradient, axis=0), np.sum(H, axis=0)
     e, s0, lw, p, q, le = theta.tolist()
     eta = exp(le)
     b, P, r, w = _shares(e, s0, lw, eta * p, eta * q, eta, n, d)
@@ -59,6 +73,9 @@ def supervised_one(
 
 def supervised_metric(theta: Array, n: Array, d: Array, weights: Array) -> Array:
     """sum_i w_i (df_i/dtheta)^2 by SUPERVISED, shape (6,); arguments as in `supervised_one`."""
+    if len(n) > _BLOCK:
+        parts = [supervised_metric(theta, n[rows], d[rows], weights[rows]) for rows in _blocks(len(n))]
+        return np.sum(parts, axis=0)
     e, s0, lw, p, q, le = theta.tolist()
     eta = exp(le)
     b, P, _, w = _shares(e, s0, lw, eta * p, eta * q, eta, n, d)

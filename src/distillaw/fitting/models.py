@@ -138,7 +138,9 @@ class SupervisedModel(Model):
         return value, gradient[free], hessian[free[:, None], free]
 
     def metric(self, theta: Array, weights: Array) -> Array:
-        """As in `Model`, with few array calls for one vector."""
+        """As in `Model`, with few array calls for one vector; replicates that begin at one point share its gradient."""
+        if len(theta) > 1 and (theta == theta[0]).all():
+            theta = theta[:1]
         if len(theta) > 1 or len(weights) > 1:
             return super().metric(theta, weights)
         square = supervised_metric(theta[0], self.n, self.d, weights[0])[self.free]
@@ -154,9 +156,8 @@ class SupervisedModel(Model):
 
     def value(self, theta: Array) -> Array:
         """Ln L, shape (R, n)."""
-        return np.logaddexp(
-            theta[:, 0, None], power_mean(theta[:, 1:], self.n, self.d, derivatives=False).value
-        )
+        term = power_mean(theta[:, 1:], self.n, self.d, derivatives=False)
+        return log_sum(theta[:, 0, None], term.value)[0]
 
     def evaluate(self, theta: Array) -> Evaluation:
         """Value, gradient by SUPERVISED, curvature."""

@@ -64,6 +64,9 @@ def supervised_normal(
 ) -> tuple[Array, Array, Array]:
     """Huber objective (R,), gradient (R, 6) and Hessian (R, 6, 6) by (e, s0, lw, p, q, le).
 
+    Where all replicates are at one point, as a bootstrap is when it begins, every sum is linear in their weights: the
+    rows are worked out once and one product with the weights gives all sums.
+
     Args:
         theta: (R, 6).
         n: centred ln N, shape (n,).
@@ -73,7 +76,10 @@ def supervised_normal(
         weights: (R, n).
         delta: Huber threshold.
     """
-    R = len(theta)
+    R, replicates = len(theta), weights
+    is_one_point = R > 1 and bool((theta == theta[0]).all())
+    if is_one_point:
+        theta, weights = theta[:1], np.ones((1, len(n)))
     e, s0, lw, p, q, le = (theta[:, i, None] for i in range(6))
     eta = np.exp(le)
     log_v = -np.logaddexp(0.0, lw)
@@ -87,11 +93,10 @@ def supervised_normal(
     r += e - y
     psi = np.minimum(np.maximum(r, -delta), delta)
     c = weights * psi
-    objective = np.einsum("ri,ri->r", c, r - 0.5 * psi)
     inside = np.where(psi == r, weights, 0.0)
     Q = 1.0 - P
 
-    stack = np.empty((13, R, len(n)))
+    stack = np.empty((13, len(theta), len(n)))
     np.multiply(P, inside * P + c * Q, out=stack[0])
     np.multiply(stack[0], s, out=stack[1])
     np.multiply(stack[1], s, out=stack[2])
@@ -104,7 +109,16 @@ def supervised_normal(
         np.multiply(stack[base], s, out=stack[base + 1])
         np.multiply(stack[base], Z, out=stack[base + 2])
     np.multiply(stack[10], 1.0 - s, out=stack[12])
-    moments = (stack.reshape(13 * R, -1) @ basis).reshape(13, R, 6)
+    if is_one_point:
+        moments = _weighted(stack[:, 0], basis, replicates)
+        objective, by_e, by_ee = (
+            replicates @ row[0] for row in (c * (r - 0.5 * psi), c * Q, Q * (inside * Q + stack[9]))
+        )
+    else:
+        moments = (stack.reshape(13 * R, -1) @ basis).reshape(13, R, 6)
+        objective, by_e, by_ee = (
+            np.einsum("ri,ri->r", a, b) for a, b in ((c, r - 0.5 * psi), (c, Q), (Q, inside * Q + stack[9]))
+        )
 
     eta, p, q, w = eta[:, 0], p[:, 0], q[:, 0], 1 / (1 + np.exp(-lw[:, 0]))
     T = _rows_of_gradient(eta, p, q, w)
@@ -113,15 +127,23 @@ def supervised_normal(
     cross = (T @ (flat[:, 6:9].reshape(R, 18) @ _SINGLES)[:, :, None])[:, :, 0]
     by = (T @ (flat[:, 9:12].reshape(R, 18) @ _SINGLES)[:, :, None])[:, :, 0]
 
-    gradient = np.concatenate([np.einsum("ri,ri->r", c, Q)[:, None], by], axis=1)
+    gradient = np.concatenate([by_e[:, None], by], axis=1)
     H = np.empty((R, 6, 6))
-    H[:, 0, 0] = np.einsum("ri,ri->r", Q, inside * Q + stack[9])
+    H[:, 0, 0] = by_ee
     H[:, 0, 1:] = H[:, 1:, 0] = cross
     H[:, 1:, 1:] = T @ pairs @ T.transpose(0, 2, 1)
     _add_term_curvature(
         H[:, 1:, 1:], moments[9, :, 0], by, moments[11, :, 0] / eta, moments[12], eta, p, q, w
     )
     return objective, gradient, H
+
+
+def _weighted(rows: Array, basis: Array, weights: Array) -> Array:
+    """sum_i w_i row_i power_i for every row (13, n), power (n, 6) and replicate (R, n): (13, R, 6)."""
+    products = rows.T[:, :, None] * basis[:, None, :]
+    return (
+        (weights @ products.reshape(len(basis), -1)).reshape(len(weights), *products.shape[1:]).swapaxes(0, 1)
+    )
 
 
 def softplus_and_share(x: Array, softplus: Array, share: Array) -> tuple[Array, Array]:
@@ -160,7 +182,7 @@ def _add_term_curvature(
     H[:, 1:, 1:] += U @ M @ U.transpose(0, 2, 1) / eta[:, None, None]
     H[:, 1, 1] -= total * w * (1 - w) / eta
     pull = np.concatenate(
-        [-by[:, 1:2], np.zeros((len(eta), 2))], axis=1
+        [-by[:, 1:2], np.zeros((len(by), 2))], axis=1
     )  # T_p,le: +by - by cancels, likewise q
     H[:, 1:4, 4] += pull
     H[:, 4, 1:4] += pull

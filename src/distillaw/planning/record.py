@@ -200,6 +200,15 @@ class StudyRecord:
             cells.setdefault(run.params, {}).setdefault(run.tokens, {})[run.teacher_run or "", run.seed] = run
         return cells
 
+    @property
+    def largest_compared(self) -> Run | None:
+        """A student of the largest size, there of the most tokens, that were run with and without a teacher."""
+        cells = (cell for budgets in self.student_cells.values() for cell in budgets.values())
+        compared = [
+            run for cell in cells for (teacher, seed), run in cell.items() if teacher and ("", seed) in cell
+        ]
+        return max(compared, key=lambda run: (run.params, run.tokens), default=None)
+
     @cached_property
     def repeated_budgets(self) -> dict[int, list[int]]:
         """Tokens of the cells that tell of seed noise, by parameters."""

@@ -49,16 +49,15 @@ class Table:
     """Columns by whose values rows can be filtered on the page."""
 
 
-def decide_target(record: StudyRecord, cells: Sequence[Cell]) -> tuple[Verdict | None, str]:
+def decide_target(record: StudyRecord) -> tuple[Verdict | None, str]:
     """The verdict on the study's target, or on its largest student where it names none; else why there is none."""
     target, note = record.target, ""
     if target is None:
-        taught = [cell for cell in cells if cell.taught]
-        if not taught:
+        student = record.largest_compared
+        if student is None:
             return None, "no student has been run both with and without a teacher yet"
-        cell = max(taught, key=lambda c: (c.params, c.tokens))
-        target = (float(cell.params), float(cell.tokens))
-        note = f"The study names no target; this is about its largest pair of runs ({cell.label} student)."
+        target = (float(student.params), float(student.tokens))
+        note = f"The study names no target; this is about its largest pair of runs ({student.label} student)."
     try:
         verdict = plan(target[0], student_tokens=target[1], study=record)
     except (ConfigError, CacheError) as error:

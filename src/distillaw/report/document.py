@@ -42,7 +42,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     every_cell = measured_cells(shown)
     cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
-    verdict, note = content.decide_target(record, cells)
+    verdict, note = content.decide_target(record)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(verdict_file(out), verdict_json(record, verdict, note))
     spent = compute_spent(record)

@@ -175,8 +175,10 @@ def _cut_torn_line(stream: IO[bytes]) -> None:
 
 def content_hash(value: object, *, digits: int = _DIGITS) -> str:
     """SHA-256 of the canonical JSON of a value, shortened."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:digits]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def file_sha256(path: Path) -> str:

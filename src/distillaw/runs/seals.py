@@ -118,4 +118,5 @@ def _bytes(column: "pa.ChunkedArray") -> bytes:
 
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column.fill_null(0).to_numpy().tobytes()
-    return json.dumps(column.to_pylist(), default=str).encode()
+    values = column.to_numpy().tolist() if pa.types.is_string(column.type) else column.to_pylist()
+    return json.dumps(values, default=str).encode()

@@ -22,7 +22,7 @@ from distillaw.runs.seals import FILES, check_table
 
 MOST_COLUMNS = 10_000
 _LARGE = 1 << 20
-"""Bytes from which a table of numbers is read by numpy as a whole."""
+"""Bytes from which a table of numbers is read as a whole."""
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}
 
 
@@ -177,14 +177,34 @@ def _plain_numbers(path: Path) -> dict[str, np.ndarray] | None:
             if numeric
             else None
         )
-    with path.open(encoding="utf-8-sig", newline="") as file, contextlib.suppress(ValueError, csv.Error):
-        first = file.readline()
-        delimiter = _delimiter(first, path)
-        names = _header(path, next(csv.reader([first], delimiter=delimiter)))
-        values = np.loadtxt(file, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
-        if values.shape[1] == len(names):
-            return dict(zip(names, np.ascontiguousarray(values.T), strict=True))
+    with contextlib.suppress(ImportError, ValueError, csv.Error):  # pyarrow's errors are ValueErrors
+        return _plain_csv(path)
     return None
+
+
+def _plain_csv(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a CSV of numbers alone.
+
+    Raises:
+        ValueError: anything else is in it.
+        ImportError: pyarrow is not installed.
+    """
+    from pyarrow import csv as arrow
+    from pyarrow import float64
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+    delimiter = _delimiter(first, path)
+    names = _header(path, next(csv.reader([first], delimiter=delimiter)))
+    table = arrow.read_csv(
+        path, read_options=arrow.ReadOptions(column_names=names, skip_rows=1),
+        parse_options=arrow.ParseOptions(delimiter=delimiter),
+        convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(names, float64()), null_values=[]),
+    )  # fmt: skip
+    # not to_numpy, which imports pandas
+    return {
+        name: np.concatenate([np.from_dlpack(chunk) for chunk in table.column(name).chunks]) for name in names
+    }
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

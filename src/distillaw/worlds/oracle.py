@@ -103,18 +103,29 @@ def _check(name: str, spec: OracleSpec) -> None:
         ("temperature", 0.01 <= spec.temperature <= 100, "lie in [0.01, 100]"),
         ("noise", 0 <= spec.noise <= 100, "lie in [0, 100]"),
         ("uniform", 0 <= spec.uniform <= 1, "lie in [0, 1]"),
-        ("loss", spec.loss is None or 0 < spec.loss < math.inf, "be above 0"),
         ("by", spec.by in WAYS, f"be one of {', '.join(WAYS)}"),
     )
     for key, holds, rule in rules:
         if not holds:
             raise ConfigError(f"teacher {name!r}: {key} = {getattr(spec, key)} must {rule}")
+    if spec.loss is not None:
+        check_loss(f"teacher {name!r}: loss =", spec.loss)
     if spec.blend and spec.window is None:
         raise ConfigError(f"teacher {name!r}: blend is for a window, and none is given; add window=N")
     if spec.loss is not None and spec != OracleSpec(loss=spec.loss, by=spec.by):
         raise ConfigError(f"teacher {name!r}: a wanted loss sets the rest itself; give loss and by alone")
     if spec.loss is None and spec.by != "window":
         raise ConfigError(f"teacher {name!r}: by = {spec.by} is for a wanted loss; add loss=NATS")
+
+
+def check_loss(name: str, loss: float) -> None:
+    """Refuse a wanted loss that no predictor of any world has.
+
+    Raises:
+        ConfigError: not above 0, or not finite.
+    """
+    if not 0 < loss < math.inf:
+        raise ConfigError(f"{name} {loss:g}: must be above 0 and finite, nats per token")
 
 
 class Oracle:

@@ -218,3 +218,43 @@ def test_details_by_run_name(tmp_path):
     other = write_csv(tmp_path / "o.csv", [{"run": "x", "params": 1}])
     with pytest.raises(DataError, match="none of its runs"):
         import_runs([tmp_path / "t.csv"], Options(details=other))
+
+
+def test_rows_that_are_runs_beside_runs_of_several_rows_keep_their_order_and_names(tmp_path):
+    rows = [
+        {"name": name, "params": 1e6, "tokens": tokens, "loss": loss, "seed": seed}
+        for name, tokens, loss, seed in [
+            ("b", "1e8", "3.2", ""), ("a", "1e8", "3.4", ""), ("", "1e8", "nan", ""), ("b", "2e8", "3.1", ""),
+            ("a b/c", "124M", "3.3", ""), ("d", "1e8", "3.5", "0"), ("", "1e8", "3.6", ""),
+        ]
+    ]  # fmt: skip
+    found = import_runs([write_csv(tmp_path / "t.csv", rows)], Options(at="all"))
+    assert [(left.run, left.reason) for left in found.left_out] == [
+        ("row 3", "diverged: its loss is nan at 100M tokens"), ("a b/c", "no tokens")
+    ]  # fmt: skip
+    assert [(row["source_run"], row["tokens"], row["seed"]) for row in found.rows] == [
+        ("b", 10**8, 1), ("b", 2 * 10**8, 0), ("a", 10**8, 2), ("d", 10**8, 0), ("row 7", 10**8, 3)
+    ]  # fmt: skip
+    ids = [row["run_id"] for row in found.rows]
+    assert ids[0] == f"{found.rows[0]['group']}-100M"
+    assert ids[2] == found.rows[2]["group"] == "a-e12f26e7d8"
+
+
+def test_a_run_table_of_this_package_as_csv_comes_back(tmp_path, pocket):
+    found = import_runs([write_csv(tmp_path / "own.csv", pocket)], Options())
+    assert found.sources[0].kind == "study"
+    found.save(tmp_path / "out")
+    back = {row["run_id"]: row for row in found.rows}
+    for row in pocket:
+        same = {
+            key: back[row["run_id"]][key]
+            for key in ("params", "tokens", "loss", "teacher_run", "seed", "init")
+        }
+        assert same == {key: row[key] for key in same}
+
+
+def test_a_count_that_no_whole_number_holds_is_named(tmp_path):
+    file = write_csv(tmp_path / "t.csv", [{**row, "name": "big", "layers": 1e30} for row in grid()[:1]])
+    with pytest.raises(DataError, match=r"big: layers is 1e\+30; whole numbers go up to"):
+        import_runs([file], Options()).save(tmp_path / "out")
+    assert not (tmp_path / "out" / "runs.parquet").exists()

@@ -14,6 +14,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
+from distillaw.runs.importing.columns import Rows
 from distillaw.runs.importing.names import (
     RUN_NAMES,
     Choice,
@@ -26,7 +27,7 @@ from distillaw.runs.importing.names import (
 )
 from distillaw.runs.importing.params import find_convention
 from distillaw.runs.importing.points import At, parse_at
-from distillaw.runs.importing.rows import Harvest, Left, Row, Rules, harvest, number_repeats
+from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, number_repeats
 from distillaw.runs.importing.sources import Source, open_source, with_details
 from distillaw.runs.importing.store import Merged, Target, check_conventions, save
 from distillaw.runs.importing.teachers import link_teachers
@@ -85,10 +86,15 @@ class SourceReport:
 class Import:
     """Rows ready to be written, and everything that was assumed or left out on the way."""
 
-    rows: Sequence[Row]
+    table: Rows
     sources: Sequence[SourceReport]
     left_out: Sequence[Left]
     notes: Sequence[str]
+
+    @property
+    def rows(self) -> list[dict[str, object]]:
+        """The rows as they will be written, one object each."""
+        return self.table.to_arrow().to_pylist()
 
     def save(self, out: Path, *, command: str = "") -> Merged:
         """Write or extend the table at `out` (a folder or a .parquet file) with its record.
@@ -102,7 +108,7 @@ class Import:
             "command": command, "version": __version__, "when": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.to_json(),
         }  # fmt: skip
-        return save(Target.of(out), self.rows, record)
+        return save(Target.of(out), self.table, record)
 
     def to_json(self) -> dict[str, object]:
         """Sources, what was left out and why, notes."""
@@ -144,28 +150,30 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     ]
     _check_known(told, sources)
     _check_details(details, sources)
-    own: list[Row] = [row for source in sources for row in _own_rows(source)]
-    rows: list[Row] = []
+    own = Rows.joined([source.rows for source in sources if source.rows is not None])
+    parts: list[Rows] = []
     left: list[Left] = []
     notes: list[str] = []
     reports = []
     for source in sources:
-        if source.rows:
-            reports.append(_own_report(source))
+        if source.rows is not None:
+            reports.append(_own_report(source, source.rows))
             continue
         report, harvested, found = _take(source, told, at, options, alone=len(sources) == 1)
         reports.append(report)
-        rows, left, notes = rows + harvested.rows, left + harvested.left, notes + found
-    rows, copies = _without_copies(rows)
-    if repeats := number_repeats(rows):
+        parts, left, notes = [*parts, harvested.rows], left + harvested.left, notes + found
+    rows, copies = _without_copies(Rows.joined(parts))
+    rows, repeats = number_repeats(rows)
+    if repeats:
         notes.append(f"{repeats} rows repeat a cell and name no seed: they are numbered 1, 2, ...")
     rows, untold = link_teachers(rows, own)
-    everything = [*{str(row["run_id"]): row for row in (*rows, *own)}.values()]
-    if not everything:
+    everything = Rows.joined([rows, own])
+    everything = everything.take([*{run_id: i for i, run_id in enumerate(everything["run_id"])}.values()])
+    if not len(everything):
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
     check_conventions(everything)
     notes += _losses_note(reports)
-    return Import(rows=everything, sources=reports, left_out=[*left, *copies, *untold], notes=notes)
+    return Import(table=everything, sources=reports, left_out=[*left, *copies, *untold], notes=notes)
 
 
 def _told(options: Options) -> dict[str, str]:
@@ -183,7 +191,7 @@ def _take(
     if not columns:
         broken = [Left(run=log.name, source=where, reason=log.trouble or "empty") for log in source.logs]
         raise DataError(f"{where}: no run can be used: {_reasons(broken)}")
-    finished_rows = not all(log.in_time for log in source.logs)
+    finished_rows = source.lone is not None or not all(log.in_time for log in source.logs)
     names = dict(choose_names(columns, told, where=where, table=finished_rows, told_elsewhere=not alone))
     if options.tokens_per_step is not None:
         names["tokens"] = Choice("steps", f"steps x {options.tokens_per_step:g} tokens")
@@ -194,14 +202,13 @@ def _take(
     )
     if at is None:
         _ask_for_moment(source, names)
-    found = harvest(source.logs, Rules(
+    found = harvest(source, Rules(
         names=names, unit=unit, convention=convention, at=at, tokens_per_step=options.tokens_per_step,
         keep_unfinished=options.keep_unfinished,
     ))  # fmt: skip
-    if not found.rows:
+    if not len(found.rows):
         raise DataError(f"{where}: no run can be used: {_reasons(found.left)}")
-    losses = np.array([row["loss"] for row in found.rows], dtype=np.float64)
-    check_level(losses, names["loss"].column, options.unit)
+    check_level(found.rows["loss"], names["loss"].column, options.unit)
     report = SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names=names,
                           loss_unit=unit.stated, params_count=convention.stated, rows=len(found.rows))  # fmt: skip
     return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
@@ -235,7 +242,8 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
             "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
                        "--at last is right",
         }[kind])  # fmt: skip
-    repeated = sum(float(row.get("unique_tokens") or np.inf) < float(row["tokens"]) for row in found.rows)  # type: ignore[arg-type]
+    unique = found.rows["unique_tokens"]
+    repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
         notes.append(
             f"{repeated} of {len(found.rows)} rows saw text more than once; the laws are of fresh text"
@@ -257,38 +265,28 @@ def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
     return []
 
 
-def _without_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Left]]:
+def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
     """Each source run once: of two states of one run the one that went further."""
-    best: dict[object, tuple[float, int]] = {}
-    parts: dict[tuple[object, object, object], list[Row]] = {}
-    for row in rows:
-        parts.setdefault((row["source_id"], row["source"], row["source_run"]), []).append(row)
-    left = []
-    for order, (key, part) in enumerate(parts.items()):
-        reach = max(float(row["tokens"]) for row in part)  # type: ignore[arg-type]
-        best[key[0]] = max(best.get(key[0], (0.0, 0)), (reach, -order))
-    kept: list[Row] = []
-    for order, (key, part) in enumerate(parts.items()):
-        if best[key[0]][1] == -order:
-            kept += part
-        else:
-            left.append(Left(run=str(key[2]), source=str(key[1]), reason="a copy of another run here"))
-    return kept, left
+    parts: dict[tuple[str, str, str], float] = {}
+    keys = list(zip(rows["source_id"], rows["source"], rows["source_run"], strict=True))
+    for key, tokens in zip(keys, rows["tokens"].tolist(), strict=True):
+        parts[key] = max(parts.get(key, tokens), tokens)
+    best: dict[str, tuple[str, str, str]] = {}
+    for key, reach in parts.items():
+        known = best.setdefault(key[0], key)
+        if reach > parts[known]:
+            best[key[0]] = key
+    left = [
+        Left(run=key[2], source=key[1], reason="a copy of another run here")
+        for key in parts
+        if best[key[0]] != key
+    ]
+    return rows.take(np.array([best[key[0]] == key for key in keys], dtype=bool)), left
 
 
-def _own_rows(source: Source) -> list[Row]:
-    """Rows of a run table of this package, which keep their ids; those that were imported keep their origin."""
-    return [
-        {**row, "source_kind": row.get("source_kind") or "study", "source": row.get("source") or str(source.path),
-         "source_run": row.get("source_run") or row["run_id"], "source_id": row.get("source_id") or row["run_id"],
-         "params_convention": row.get("params_convention") or "non-embedding"}
-        for row in source.rows
-    ]  # fmt: skip
-
-
-def _own_report(source: Source) -> SourceReport:
+def _own_report(source: Source, rows: Rows) -> SourceReport:
     return SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names={},
-                        loss_unit="nats per token", params_count="as in that table", rows=len(source.rows))  # fmt: skip
+                        loss_unit="nats per token", params_count="as in that table", rows=len(rows))  # fmt: skip
 
 
 def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
@@ -312,7 +310,7 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
 
 
 def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> None:
-    runs = [log.name for source in sources for log in source.logs]
+    runs = [run for source in sources for run in source.runs]
     if details and not set(runs) & set(details):
         raise DataError(
             f"--details: none of its runs ({_some(list(details))}) is among those read ({_some(runs)})"

@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distillaw.errors import ConfigError, UnitError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.importing.names import NON_EMBEDDING, TOTAL, Choice, plain
 
+Array = NDArray[np.float64]
 CONVENTIONS = ("non-embedding", "total")
 
 
@@ -32,22 +36,26 @@ class Convention:
         times = "2 x " if self.matrices == 2 else ""
         return f"total - {times}{self.vocab:.0f} x width = non-embedding"
 
-    def counts(self, params: float, total: float | None, width: float | None) -> tuple[float, float | None]:
-        """(params, total_params) of a model.
+    def counts(self, params: Array, total: Array, width: Array) -> tuple[Array, Array, dict[int, str]]:
+        """(params, total_params) of models, and of which there are none: {index: why}.
 
-        Raises:
-            UnitError: a total without its width, or fewer parameters than the embedding has.
+        Args:
+            params: as the source counts them, NaN where missing, shape (n,).
+            total: what it says of totals besides, same shape.
+            width: of the models, same shape.
         """
         if self.vocab is None:
-            return params, params if self.source == "total" else total
-        if width is None:
-            raise UnitError("no width, which converting its total parameters needs (--columns width=COLUMN)")
+            return params, params if self.source == "total" else total, {}
         left = params - self.matrices * self.vocab * width
-        if left <= 0:
-            raise UnitError(
-                f"{params:.4g} parameters are fewer than its embedding ({self.vocab:.0f} x {width:.0f})"
+        refused = dict.fromkeys(
+            np.flatnonzero(np.isnan(width)).tolist(),
+            "no width, which converting its total parameters needs (--columns width=COLUMN)",
+        )
+        for i in np.flatnonzero(left <= 0).tolist():
+            refused[i] = (
+                f"{params[i]:.4g} parameters are fewer than its embedding ({self.vocab:.0f} x {width[i]:.0f})"
             )
-        return left, params
+        return left, params, refused
 
 
 def find_convention(

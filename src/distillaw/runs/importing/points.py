@@ -4,7 +4,6 @@ A row is (tokens, loss). Tokens and held-out loss are rarely logged together: to
 loss, between two logged values by interpolation in steps (exact while the batch is constant).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -140,8 +139,6 @@ def choose_points(line: Timeline, at: At | None) -> list[int]:
     Raises:
         NotUsableError: none, a loss that is not finite, or several losses at the same tokens.
     """
-    if len(line.loss) == 1 and isinstance(at, str | None) and _is_positive(line.tokens[0], line.loss[0]):
-        return [0]  # a row of a table of finished runs, of which there may be very many
     usable = np.flatnonzero(np.isfinite(line.tokens) & (line.tokens > 0))
     if not len(usable):
         raise NotUsableError("no loss with its tokens was logged")
@@ -169,10 +166,6 @@ def choose_points(line: Timeline, at: At | None) -> list[int]:
             "run=COLUMN"
         )
     return chosen
-
-
-def _is_positive(*values: float) -> bool:
-    return all(0 < value < math.inf for value in values)
 
 
 def _nearest(tokens: Array, order: np.ndarray, wanted: Sequence[float]) -> list[int]:

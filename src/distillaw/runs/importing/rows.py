@@ -1,15 +1,21 @@
-"""A log becomes rows of the run table: units converted, what cannot be used left out with its reason."""
+"""A source's runs become rows of the run table: units converted, what cannot be used left out with its reason.
+
+Two readers, one for logs and one for a table whose rows are runs, give the same columns of values as they were found;
+everything after is arithmetic on columns.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distillaw.errors import ConfigError, UnitError
+from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.files import content_hash
+from distillaw.runs.importing.columns import Array, Rows, numbers, objects, texts
 from distillaw.runs.importing.log import Log, number
 from distillaw.runs.importing.names import Names
 from distillaw.runs.importing.params import Convention
@@ -23,12 +29,18 @@ from distillaw.runs.importing.points import (
     timeline,
     unfinished,
 )
+from distillaw.runs.importing.sources import Source
+from distillaw.runs.importing.tables import LoneRuns
 from distillaw.runs.importing.units import Unit
 
 _NUMBERS = ("teacher_tokens", "lambda", "temperature", "layers", "width", "seed", "peak_lr", "batch_tokens",
             "unique_tokens", "vocab_size", "train_flops", "seconds")  # fmt: skip
-_TEXTS = ("init", "device", "teacher_run")
-Row = dict[str, object]
+_TEXTS = ("group", "init", "device", "teacher_run")
+_READ = (*_NUMBERS, "params", "total_params", "teacher_loss", "supervised_loss", "loss_se", "teacher_params",
+         "teacher_width")  # fmt: skip
+"""Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
+Found = dict[str, NDArray]
+"""Columns as a source has them: `_READ`, `_TEXTS`, loss, tokens, steps, and whose; `place` counts runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +64,12 @@ class Rules:
     keep_unfinished: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Harvest:
     """Rows of a source, what was left out, and what was noticed on the way."""
 
-    rows: list[Row] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    rows: Rows
+    left: list[Left]
     seen: Counter[str] = field(default_factory=Counter)
     """How many rows lie before the end of their run, by what is known of the learning rate there."""
     short: list[str] = field(default_factory=list)
@@ -66,94 +78,104 @@ class Harvest:
     """Runs that have more than one measurement."""
 
 
-def harvest(logs: tuple[Log, ...], rules: Rules) -> Harvest:
-    """The rows of a source's runs."""
-    found = Harvest()
-    for log in logs:
+def harvest(source: Source, rules: Rules) -> Harvest:
+    """The rows of a source's runs, and those that cannot be used, in the order in which the source has them."""
+    left: dict[int, Left] = {}
+    chosen: dict[int, Moments] = {}
+    for place, log in source.placed_logs():
         try:
-            _add(found, log, rules)
-        except (NotUsableError, UnitError) as error:
-            found.left.append(Left(run=log.name, source=str(log.source), reason=str(error)))
-    return found
+            chosen[place] = _moments(log, rules)
+        except NotUsableError as error:
+            left[place] = Left(run=log.name, source=str(log.source), reason=str(error))
+    parts = [_of_logs(chosen, rules)] if chosen else []
+    if source.lone is not None:
+        parts.append(_of_lone(source.lone, rules, left))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    several = sum(len(moments.line.loss) > 1 for moments in chosen.values())
+    if not found or not len(found["place"]):
+        return Harvest(rows=Rows.of(0, {}), left=[left[place] for place in sorted(left)], several=several)
+    found = _taken(found, np.argsort(found["place"], kind="stable"))
+    rows, refused = _converted(found, rules)
+    for i, reason in sorted(refused.items()):
+        run = Left(run=found["source_run"][i], source=found["source"][i], reason=reason)
+        left.setdefault(int(found["place"][i]), run)
+    keep = ~np.isin(found["place"], list(left))
+    result = Harvest(rows=_named(rows.take(keep), found["place"][keep]),
+                     left=[left[place] for place in sorted(left)], several=several)  # fmt: skip
+    for place in sorted(chosen.keys() - left.keys()):
+        _note_moments(result, chosen[place], rules)
+    return result
 
 
-def _add(found: Harvest, log: Log, rules: Rules) -> None:
+def _taken(found: Found, index: NDArray) -> Found:
+    return {name: column[index] for name, column in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """A logged run and its measurements that become rows."""
+
+    log: Log
+    line: Timeline
+    indices: Sequence[int]
+
+
+def _moments(log: Log, rules: Rules) -> Moments:
     why = unfinished(log, rules.names)
     if why and not rules.keep_unfinished:
         raise NotUsableError(why)
     line = timeline(log, rules.names, rules.tokens_per_step)
-    chosen = choose_points(line, rules.at)
-    found.several += len(line.loss) > 1
-    rows = [_row(log, rules, line, i) for i in chosen]
-    if len(rows) > 1:
-        for row in rows:
-            row["run_id"] = f"{row['run_id']}-{format_count(float(row['tokens']), digits=4)}"  # type: ignore[arg-type]
-    _keep_apart(rows)
-    for i in chosen:
+    return Moments(log, line, choose_points(line, rules.at))
+
+
+def _note_moments(result: Harvest, moments: Moments, rules: Rules) -> None:
+    log, line = moments.log, moments.line
+    for i in moments.indices:
         state = schedule_before_end(log, rules.names, line, i)
         if state is None:
             continue
         if rules.at in (None, "last"):
-            found.short.append(f"{log.name} (at {format_count(line.tokens[i])} of {format_count(line.end)})")
+            result.short.append(f"{log.name} (at {format_count(line.tokens[i])} of {format_count(line.end)})")
         else:
-            found.seen[state] += 1
-    found.rows += rows
+            result.seen[state] += 1
 
 
-def _keep_apart(rows: list[Row]) -> None:
-    """Token counts that read alike must not give one id to two rows."""
-    if len(rows) == 1:
-        return
-    seen: Counter[object] = Counter(row["run_id"] for row in rows)
-    for row in rows:
-        if seen[row["run_id"]] > 1:
-            row["run_id"] = f"{str(row['run_id']).rsplit('-', 1)[0]}-{row['tokens']}"
+def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
+    """The chosen moments of logged runs, one row each."""
+    rows = [
+        {"place": place, **whose, **_at_moment(moments, rules, i)}
+        for place, moments in chosen.items() for whose in [_whose(moments.log)] for i in moments.indices
+    ]  # fmt: skip
+    found: Found = {"place": np.array([row["place"] for row in rows], dtype=np.int64)}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if name in (*_READ, "loss", "tokens", "steps"):
+            found[name] = np.array(values, dtype=np.float64)
+        elif name != "place":
+            found[name] = objects(values)
+    return found
 
 
-def _row(log: Log, rules: Rules, line: Timeline, index: int) -> Row:
-    get = _Reader(log, rules.names, float(_own_position(log, rules, line, index)))
-    width = get.number("width")
-    params, total = rules.convention.counts(get.needed("params"), get.number("total_params"), width)
-    loss = float(line.loss[index])
-    identity = content_hash(list(log.identity))
-    group = f"{_slug(log.name)}-{identity}"
-    row: Row = {
-        "run_id": group, "group": get.text("group") or group,
-        "role": "student", "params": round(params), "total_params": None if total is None else round(total),
-        "params_convention": rules.convention.written, "tokens": round(float(line.tokens[index])),
-        "loss": rules.unit.convert(loss), "steps": _steps(log, rules, line, index),
-        "source_kind": log.kind, "source": str(log.source), "source_run": log.name, "source_sha256": log.sha256,
-        "source_id": identity, "source_names": (log.name, *log.aliases),
+def _whose(log: Log) -> dict[str, object]:
+    return {
+        "source_kind": log.kind, "source": str(log.source), "source_run": log.name,
+        "source_id": content_hash(list(log.identity)), "source_sha256": log.sha256, "aliases": (log.name, *log.aliases),
     }  # fmt: skip
-    row |= {name: get.number(name) for name in _NUMBERS} | {name: get.text(name) for name in _TEXTS}
-    for name in ("teacher_loss", "supervised_loss"):
-        value = get.number(name)
-        row[name] = None if value is None else rules.unit.convert(value)
-    error = get.number("loss_se")
-    row["loss_se"] = None if error is None else error * rules.unit.slope(loss)
-    row["teacher_params"] = _teacher_params(get, rules.convention)
-    return row
 
 
-def _steps(log: Log, rules: Rules, line: Timeline, index: int) -> int | None:
+def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
+    log, line, names = moments.log, moments.line, rules.names
+    loss = log.history.get(names["loss"].column)
+    get = _Reader(log, names, float(loss.at[index]) if loss is not None else np.inf)
+    steps = np.nan
     if not log.in_time:  # rows of a table, which have their step beside them
-        value = _Reader(log, rules.names, float(line.at[index])).number("step")
-        return None if value is None else round(value)
-    return round(float(line.at[index])) if counts_steps(log, rules.names) else None
-
-
-def _teacher_params(get: "_Reader", convention: Convention) -> float | None:
-    """In the students' convention; None where it cannot be brought there."""
-    params = get.number("teacher_params")
-    if params is None or convention.vocab is None:
-        return params
-    width = get.number("teacher_width")
-    return None if width is None else convention.counts(params, None, width)[0]
-
-
-def _own_position(log: Log, rules: Rules, line: Timeline, index: int) -> float:
-    series = log.history.get(rules.names["loss"].column)
-    return float(series.at[index]) if series is not None else float("inf")
+        steps = _Reader(log, names, float(line.at[index])).number("step")
+    elif counts_steps(log, names):
+        steps = float(line.at[index])
+    return {
+        "loss": line.loss[index], "tokens": line.tokens[index], "steps": steps,
+        **{name: get.number(name) for name in _READ}, **{name: get.text(name) for name in _TEXTS},
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,27 +193,18 @@ class _Reader:
         column = self.names[name].column
         series = self.log.history.get(column)
         if series is None:
-            value = _count(self.log.constants.get(column))
+            value = count(self.log.constants.get(column))
         elif name == "peak_lr":
             value = float(np.nanmax(series.value))
         else:
             value = float(series.value[max(0, int(np.searchsorted(series.at, self.at, side="right")) - 1)])
         return value if value is not None and np.isfinite(value) else None
 
-    def needed(self, name: str) -> float:
-        value = self.number(name)
-        if value is None or value <= 0:
-            raise NotUsableError(f"no {self.names[name].column}" if value is None else f"{name} is {value:g}")
-        return value
-
     def text(self, name: str) -> str | None:
-        if name not in self.names:
-            return None
-        value = self.log.constants.get(self.names[name].column)
-        return None if value in (None, "") or value != value else str(value)
+        return texts([self.log.constants.get(self.names[name].column)])[0] if name in self.names else None
 
 
-def _count(value: object) -> float | None:
+def count(value: object) -> float | None:
     """A number, also one written as `124M`."""
     plain = number(value)
     if plain is None and isinstance(value, str):
@@ -202,29 +215,119 @@ def _count(value: object) -> float | None:
     return plain
 
 
+def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
+    """The rows of a table, each of them a finished run; what gives no row is left out."""
+    names, size, stem = rules.names, len(runs), runs.source.stem
+    loss, has_loss = numbers(runs.column(names["loss"].column))
+    tokens, has_tokens = np.zeros(size), np.ones(size, dtype=bool)
+    if rules.tokens_per_step is None:
+        tokens, has_tokens = numbers(runs.column(names["tokens"].column))
+    reasons = [""] * size if rules.keep_unfinished else list(runs.troubles)
+    for name, has in (("loss", has_loss), ("tokens", has_tokens)):
+        for i in np.flatnonzero(~has):
+            reasons[i] = reasons[i] or f"no {names[name].column}"
+    for i, reason in _not_chosen(tokens, loss, rules.at).items():
+        reasons[i] = reasons[i] or reason
+    source, lost = str(runs.source), np.array([reason != "" for reason in reasons], dtype=bool)
+    for i in np.flatnonzero(lost).tolist():
+        left[int(runs.places[i])] = Left(run=runs.names[i], source=source, reason=reasons[i])
+    found: Found = {
+        "place": runs.places, "source_kind": np.full(size, "table", dtype=object),
+        "source": np.full(size, source, dtype=object), "source_run": objects(runs.names),
+        "source_id": objects([content_hash(["table", digest]) for digest in runs.digests]),
+        "source_sha256": np.full(size, runs.sha256, dtype=object),
+        "aliases": objects([(name, f"{stem}/{name}") for name in runs.names]),
+        "loss": loss, "tokens": tokens,
+    }  # fmt: skip
+    for name in ("steps", *_READ):
+        column = names.get("step" if name == "steps" else name)
+        values = np.full(size, np.nan) if column is None else numbers(runs.column(column.column), count)[0]
+        found[name] = np.where(np.isfinite(values), values, np.nan)
+    for name in _TEXTS:
+        found[name] = texts(runs.column(names[name].column) if name in names else [None] * size)
+    return _taken(found, ~lost)
+
+
+def _not_chosen(tokens: Array, loss: Array, at: At | None) -> dict[int, str]:
+    """Rows that are no measurement to take, and why."""
+    is_plain = (loss > 0) & (tokens > 0) & np.isfinite(loss) & np.isfinite(tokens)
+    reasons = {}
+    for i in range(len(loss)) if isinstance(at, tuple) else np.flatnonzero(~is_plain).tolist():
+        try:
+            choose_points(
+                Timeline(at=np.zeros(1), tokens=tokens[[i]], loss=loss[[i]], end=tokens[i], in_time=False), at
+            )
+        except NotUsableError as error:
+            reasons[i] = str(error)
+    return reasons
+
+
+def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
+    """Rows in our units and convention, and what cannot be brought there: {row: why}."""
+    unit, convention, column = rules.unit, rules.convention, rules.names["params"].column
+    params, total, refused = convention.counts(found["params"], found["total_params"], found["width"])
+    for i in np.flatnonzero(~(found["params"] > 0)):
+        value = found["params"][i]
+        refused[int(i)] = f"no {column}" if np.isnan(value) else f"params is {value:g}"
+    teachers, width = found["teacher_params"], found["teacher_width"]
+    if convention.vocab is not None:  # in the students' convention; missing where it cannot be brought there
+        teachers, _, wrong = convention.counts(teachers, teachers, width)
+        refused = {**{i: why for i, why in wrong.items() if not np.isnan(width[i])}, **refused}
+    size = len(params)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        converted = {name: unit.convert(found[name]) for name in ("loss", "teacher_loss", "supervised_loss")}
+        converted["loss_se"] = found["loss_se"] * unit.slope(found["loss"])
+    run_id = [
+        f"{_slug(name)}-{own}" for name, own in zip(found["source_run"], found["source_id"], strict=True)
+    ]
+    group = [told or own for told, own in zip(found["group"], run_id, strict=True)]
+    return Rows.of(size, {
+        **found, **converted, "run_id": objects(run_id), "group": objects(group),
+        "role": np.full(size, "student", dtype=object), "params": params, "total_params": total,
+        "params_convention": np.full(size, convention.written, dtype=object), "teacher_params": teachers,
+    }), refused  # fmt: skip
+
+
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:40] or "run"
+    return _NOT_PLAIN.sub("-", name).strip("-.")[:40] or "run"
 
 
-def number_repeats(rows: list[Row]) -> int:
-    """Give rows without a seed one of their own within their cell; returns how many repeat a cell.
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9.]+")
+
+
+def _named(rows: Rows, place: NDArray) -> Rows:
+    """Rows of one run named by their tokens too; by every digit where these read alike."""
+    run_id = rows["run_id"].copy()
+    for run in np.flatnonzero(np.bincount(place) > 1):  # rows lie by place
+        mine = range(*np.searchsorted(place, [run, run + 1]))
+        tokens = rows["tokens"][mine]
+        ends = [format_count(float(x), digits=4) for x in tokens]
+        alike = Counter(ends)
+        for i, end, exact in zip(mine, ends, tokens, strict=True):
+            run_id[i] = f"{run_id[i]}-{end if alike[end] == 1 else int(exact)}"
+    return rows.with_columns(run_id=run_id)
+
+
+def number_repeats(rows: Rows) -> tuple[Rows, int]:
+    """Rows that lack a seed get one of their own within their cell; how many of these repeat a cell.
 
     Repeats of a cell must not look like one run. The numbers do not say that two arms shared a seed.
     """
-    unknown = [row for row in rows if row.get("seed") is None]
+    seed = rows["seed"].copy()
+    unknown = np.isnan(seed)
+    if not unknown.any():
+        return rows, 0
+    cells = list(zip(*(rows.plain(name) for name in _CELL), strict=True))
     taken: dict[tuple, set[int]] = {}
+    for i in np.flatnonzero(~unknown):
+        taken.setdefault(cells[i], set()).add(int(seed[i]))
     free: dict[tuple, int] = {}
-    for row in rows:
-        if row.get("seed") is not None:
-            taken.setdefault(_cell(row), set()).add(int(row["seed"]))  # type: ignore[call-overload]
-    for row in unknown:
-        cell = _cell(row)
-        seed, seeds = free.get(cell, 0), taken.get(cell, ())
-        while seed in seeds:
-            seed += 1
-        row["seed"], free[cell] = seed, seed + 1
-    return sum(row["seed"] != 0 for row in unknown)
+    for i in np.flatnonzero(unknown):
+        number, seeds = free.get(cells[i], 0), taken.get(cells[i], ())
+        while number in seeds:
+            number += 1
+        seed[i], free[cells[i]] = number, number + 1
+    return rows.with_columns(seed=seed), int(np.count_nonzero(seed[unknown]))
 
 
-def _cell(row: Mapping[str, object]) -> tuple:
-    return row["params"], row["tokens"], row.get("teacher_run"), row.get("teacher_loss"), row.get("lambda")
+_CELL = ("params", "tokens", "teacher_run", "teacher_loss", "lambda")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.errors import DataError
+from distillaw.runs.importing.columns import Columns, Rows, rows_of
 from distillaw.runs.importing.log import Log
-from distillaw.runs.importing.tables import read_runs_table
+from distillaw.runs.importing.tables import LoneRuns, read_runs_table
 from distillaw.runs.importing.tensorboard_log import PATTERN, read_tensorboard
 from distillaw.runs.importing.trackio_db import is_export, read_trackio
 from distillaw.runs.importing.wandb_log import read_wandb
@@ -34,19 +35,39 @@ _OWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One path and the runs in it; `rows` instead of logs where it is a run table of this package already."""
+    """One path and the runs in it, or the rows of a run table of this package."""
 
     path: Path
     kind: str
     """`wandb`, `trackio`, `tensorboard`, `table` or `study`."""
     taken_for: str
     logs: tuple[Log, ...] = ()
-    rows: tuple[Mapping[str, object], ...] = ()
+    lone: LoneRuns | None = None
+    rows: Rows | None = None
 
     @property
     def columns(self) -> list[str]:
         """Everything that some run has, in the order met."""
-        return list(dict.fromkeys(name for log in self.logs for name in log.names))
+        names = {place: log.names for place, log in self.placed_logs()}
+        if self.lone is not None:
+            names[int(self.lone.places[0])] = list(self.lone.columns)
+        return list(dict.fromkeys(name for place in sorted(names) for name in names[place]))
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of the runs."""
+        names = {place: log.name for place, log in self.placed_logs()}
+        if self.lone is not None:
+            names |= zip(self.lone.places.tolist(), self.lone.names, strict=True)
+        return [names[place] for place in sorted(names)]
+
+    def placed_logs(self) -> list[tuple[int, Log]]:
+        """The logs, each with its place among all runs."""
+        total = len(self.logs) + (0 if self.lone is None else len(self.lone))
+        free = np.ones(total, dtype=bool)
+        if self.lone is not None:
+            free[self.lone.places] = False
+        return list(zip(np.flatnonzero(free).tolist(), self.logs, strict=True))
 
 
 def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str], layout: str) -> Source:
@@ -70,8 +91,10 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
             return _of_logs(path, "trackio", read_trackio(path), where)
         if not told and set(columns) >= _OWN:
             return _own_table(path, columns, where)
-        logs, taken_for = read_runs_table(path, columns, told=told, where=where, layout=layout)
-        return Source(path=path, kind="table", taken_for=taken_for, logs=tuple(logs))
+        table = read_runs_table(path, columns, told=told, where=where, layout=layout)
+        return Source(
+            path=path, kind="table", taken_for=table.taken_for, logs=tuple(table.logs), lone=table.lone
+        )
     if kind == "study":
         return _own_table(path, read_columns(path), where)
     if kind == "wandb":
@@ -136,9 +159,11 @@ def _values(values: list[object]) -> np.ndarray:
     return np.array([str(v) for v in values], dtype=object)
 
 
-def _own_table(path: Path, columns: Mapping[str, list], where: Mapping[str, str]) -> Source:
-    index = select({name: _values(values) for name, values in columns.items()}, where)
-    rows = tuple({name: values[i] for name, values in columns.items()} for i in index)
+def _own_table(path: Path, columns: Columns, where: Mapping[str, str]) -> Source:
+    rows = rows_of(columns)
+    if where:
+        rows = rows.take(select({name: _values(list(values)) for name, values in columns.items()}, where))
+    rows = rows.with_origin("study", str(path))
     return Source(
         path=path, kind="study", taken_for=f"{len(rows)} rows of a run table of this package", rows=rows
     )
@@ -150,5 +175,6 @@ def with_details(
     """The source with settings by run name (`--details`) and settings of all runs (`--set`)."""
     if not details and not fixed:
         return source
-    logs = tuple(log.with_constants({**details.get(log.name, {}), **fixed}) for log in source.logs)
-    return replace(source, logs=logs)
+    settings = {run: {**details.get(run, {}), **fixed} for run in source.runs}
+    logs = tuple(log.with_constants(settings[log.name]) for log in source.logs)
+    return replace(source, logs=logs, lone=source.lone and source.lone.with_constants(settings))

@@ -8,24 +8,21 @@ Importing again changes nothing but what has changed: a logged run replaces its 
 gave before, and a run that is met twice is taken once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.runs.files import read_json, write_json, write_with
-from distillaw.runs.importing.rows import Row
+from distillaw.runs.importing.columns import KEYS, Rows, rows_of
 from distillaw.runs.lock import locked
 from distillaw.runs.places import GENERATOR, check_file, check_folder, claim_folder, refuse_no_file
 from distillaw.runs.seals import check_table, write_table
-from distillaw.runs.store import RESULT_KEYS, column_types
 
 RECORD = "import.json"
 """In a folder; TABLE.import.json beside a table."""
-PROVENANCE = ("source_kind", "source", "source_run", "source_id", "source_sha256")
-_EXTRA = ("supervised_loss", "params_convention")
-KEYS = (*RESULT_KEYS, *_EXTRA, *PROVENANCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +71,14 @@ class Target:
 class Merged:
     """What an import did to the table."""
 
-    rows: Sequence[Row]
+    rows: Rows
     added: int
     updated: int
     unchanged: int
     removed: int
 
 
-def save(target: Target, rows: Sequence[Row], record: Mapping[str, object]) -> Merged:
+def save(target: Target, rows: Rows, record: Mapping[str, object]) -> Merged:
     """Merge rows into the table at the target and append to its record.
 
     Raises:
@@ -91,10 +88,11 @@ def save(target: Target, rows: Sequence[Row], record: Mapping[str, object]) -> M
     if target.record.name == RECORD:
         claim_folder(target.record.parent)
     with locked(target.table.with_name(f".{target.table.name}.lock"), str(target.table)):
-        before = read_rows(target.table) if target.table.exists() else []
+        before = read_rows(target.table) if target.table.exists() else Rows.of(0, {})
         merged = merge(before, rows)
         check_conventions(merged.rows)
-        write_with(target.table, lambda path: _write(path, merged.rows), known=True)
+        table = merged.rows.to_arrow()
+        write_with(target.table, lambda path: write_table(table, path), known=True)
         earlier = read_json(target.record)["imports"] if target.record.exists() else []
         assert isinstance(earlier, list)
         write_json(
@@ -103,36 +101,50 @@ def save(target: Target, rows: Sequence[Row], record: Mapping[str, object]) -> M
     return merged
 
 
-def merge(before: Sequence[Row], rows: Sequence[Row]) -> Merged:
+def merge(before: Rows, rows: Rows) -> Merged:
     """Earlier rows and new ones: of the same run the new ones count, of the same table too."""
-    tables = {row["source"] for row in rows if row["source_kind"] in ("table", "study")}
-    runs = {row["source_id"] for row in rows}
-    old = {str(row["run_id"]): row for row in before}
-    new = {str(row["run_id"]): typed(row) for row in rows}
+    is_table = np.array([kind in ("table", "study") for kind in rows["source_kind"]], dtype=bool)
+    tables, runs = set(rows["source"][is_table]), set(rows["source_id"])
+    old = {key: i for i, key in enumerate(before["run_id"])}
+    again = np.array([old.get(key, -1) for key in rows["run_id"]], dtype=np.int64)
+    replaced = set(rows["run_id"])
     kept = [
-        row for key, row in old.items()
-        if key not in new and row["source_id"] not in runs and row["source"] not in tables
+        i for i, (key, source_id, source) in enumerate(zip(*(before[n] for n in _WHERE_FROM), strict=True))
+        if key not in replaced and source_id not in runs and source not in tables
     ]  # fmt: skip
-    same = sum(_measured(old[key]) == _measured(row) for key, row in new.items() if key in old)
-    updated = sum(key in old for key in new) - same
+    known = again >= 0
+    same = _num_same(before.take(again[known]), rows.take(known))
+    updated = int(known.sum()) - same
+    merged = Rows.joined([before.take(kept), rows])
+    order = sorted(range(len(merged)), key=merged["run_id"].__getitem__)
     return Merged(
-        rows=sorted([*kept, *new.values()], key=lambda row: str(row["run_id"])), added=len(new) - same - updated,
-        updated=updated, unchanged=same, removed=len(old) - len(kept) - same - updated,
+        rows=merged.take(order), added=int((~known).sum()),
+        updated=updated, unchanged=same, removed=len(before) - len(kept) - same - updated,
     )  # fmt: skip
 
 
-def _measured(row: Row) -> Row:
-    """A row without the place it was read from: a file that moved or grew does not change a run."""
-    return {key: value for key, value in row.items() if key not in ("source", "source_sha256")}
+_WHERE_FROM = ("run_id", "source_id", "source")
 
 
-def check_conventions(rows: Sequence[Row]) -> None:
+def _num_same(old: Rows, new: Rows) -> int:
+    """Rows that say the same but for the place they were read from: a file that moved or grew does not change a run."""
+    same = np.ones(len(old), dtype=bool)
+    for key in KEYS:
+        if key in ("source", "source_sha256"):
+            continue
+        a, b = old[key], new[key]
+        same &= (a == b) if a.dtype == object else (a == b) | (np.isnan(a) & np.isnan(b))
+    return int(same.sum())
+
+
+def check_conventions(rows: Rows) -> None:
     """Refuse a table of two parameter conventions.
 
     Raises:
         UnitError: names a source of each.
     """
-    sources = {str(row.get("params_convention") or "non-embedding"): str(row["source"]) for row in rows}
+    said = [convention or "non-embedding" for convention in rows["params_convention"]]
+    sources = dict(zip(said, rows["source"], strict=True))
     if len(sources) > 1:
         raise UnitError(
             f"parameters are non-embedding in {sources['non-embedding']} and totals in {sources['total']}: one table "
@@ -140,7 +152,7 @@ def check_conventions(rows: Sequence[Row]) -> None:
         )
 
 
-def read_rows(table: Path) -> list[Row]:
+def read_rows(table: Path) -> Rows:
     """The rows of an imported table.
 
     Raises:
@@ -150,37 +162,6 @@ def read_rows(table: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        return check_table(pq.read_table(table), table).to_pylist()
+        return rows_of(check_table(pq.read_table(table), table).to_pydict())
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{table}: cannot be read ({error}); delete it to import anew") from None
-
-
-def typed(row: Row) -> Row:
-    """The columns that are kept, as they come back from disk."""
-    whole = _whole_columns()
-    found: Row = dict.fromkeys(KEYS)
-    for key, value in row.items():
-        if key in found and value is not None:
-            is_number = isinstance(value, int | float)
-            found[key] = value if not is_number else round(value) if key in whole else float(value)
-    return found
-
-
-@cache
-def _column_types() -> dict[str, object]:
-    import pyarrow as pa
-
-    return {**column_types(), "supervised_loss": pa.float64(),
-            **dict.fromkeys((*PROVENANCE, "params_convention"), pa.string())}  # fmt: skip
-
-
-@cache
-def _whole_columns() -> frozenset[str]:
-    return frozenset(key for key, kind in _column_types().items() if kind == "int64")
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    import pyarrow as pa
-
-    types = _column_types()
-    write_table(pa.table({key: pa.array([row[key] for row in rows], types[key]) for key in KEYS}), path)  # type: ignore[arg-type]

@@ -1,12 +1,15 @@
 """Who was taught by whom: a teacher named by its run, its loss looked up, and rows that hide a teacher left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from distillaw.errors import DataError
-from distillaw.runs.importing.rows import Left, Row
+from distillaw.runs.importing.columns import Rows, objects
+from distillaw.runs.importing.rows import Left
 
 
-def link_teachers(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list[Left]]:
+def link_teachers(rows: Rows, others: Rows) -> tuple[Rows, list[Left]]:
     """Rows with their teacher's loss, size and tokens; distilled rows whose teacher's loss is not known are left out.
 
     A student without `teacher_loss` counts as trained on data alone in every fit: such a mistake would be silent.
@@ -18,63 +21,81 @@ def link_teachers(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row]
     Raises:
         DataError: a teacher's name fits several runs.
     """
-    known: dict[str, list[Row]] = {}
-    for row in (*rows, *others):
-        for name in {str(row["run_id"]), *row.get("source_names", ())}:  # type: ignore[misc]
-            known.setdefault(name, []).append(row)
-    kept, left = [], []
-    for row in rows:
-        teacher = _teacher(row, known)
-        if teacher is not None:
-            _copy(teacher, row)
-        why = _hidden_teacher(row)
-        if why:
-            left.append(Left(run=str(row["source_run"]), source=str(row["source"]), reason=why))
-        else:
-            kept.append(row)
-    _mark(kept)
-    return kept, left
+    every = Rows.joined([rows, others])
+    students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])
+    known = _named(every, {rows["teacher_run"][i] for i in students})
+    linked = {
+        name: rows[name].copy()
+        for name in ("teacher_run", "teacher_loss", "teacher_params", "teacher_tokens")
+    }
+    for i in students:
+        teacher = _teacher(every, int(i), known)
+        if teacher is None:
+            continue
+        linked["teacher_run"][i] = every["run_id"][teacher]
+        for name in ("loss", "params", "tokens"):
+            column = linked[f"teacher_{name}"]
+            column[i] = every[name][teacher] if np.isnan(column[i]) else column[i]
+    rows = rows.with_columns(**linked)
+    reasons = _hidden_teachers(rows)
+    left = [
+        Left(run=rows["source_run"][i], source=rows["source"][i], reason=reason)
+        for i, reason in reasons.items()
+    ]
+    return _marked(rows.take(np.setdiff1d(np.arange(len(rows)), list(reasons)))), left
 
 
-def _teacher(row: Row, known: dict[str, list[Row]]) -> Row | None:
-    named = row.get("teacher_run")
-    if not named:
-        return None
-    fits = [other for other in known.get(str(named), []) if other is not row]
-    here = [other for other in fits if other["source"] == row["source"]] or fits
-    if len({other["group"] for other in here}) > 1:
+def _named(rows: Rows, wanted: set[str]) -> dict[str, list[int]]:
+    """Rows by the names that may stand for them, of those names that are wanted."""
+    known: dict[str, list[int]] = {}
+    if wanted:
+        for i, (run_id, aliases) in enumerate(zip(rows["run_id"], rows["aliases"], strict=True)):
+            for name in wanted.intersection((run_id, *aliases)):
+                known.setdefault(name, []).append(i)
+    return known
+
+
+def _teacher(rows: Rows, student: int, known: Mapping[str, Sequence[int]]) -> int | None:
+    named, source = rows["teacher_run"][student], rows["source"]
+    fits = [i for i in known.get(named, ()) if i != student]
+    here = [i for i in fits if source[i] == source[student]] or fits
+    if len({rows["group"][i] for i in here}) > 1:
         raise DataError(
-            f"{row['source_run']}: its teacher {named!r} could be any of {len(here)} runs of that name; name the "
-            "teacher by its run id, or give teacher_loss"
+            f"{rows['source_run'][student]}: its teacher {named!r} could be any of {len(here)} runs of that name; name "
+            "the teacher by its run id, or give teacher_loss"
         )
-    return max(here, key=lambda other: other["tokens"], default=None)  # type: ignore[arg-type,return-value]
+    return max(here, key=lambda i: rows["tokens"][i], default=None)
 
 
-def _copy(teacher: Row, row: Row) -> None:
-    row["teacher_run"] = teacher["run_id"]
-    for name in ("loss", "params", "tokens"):
-        if row.get(f"teacher_{name}") is None:
-            row[f"teacher_{name}"] = teacher[name]
+def _hidden_teachers(rows: Rows) -> dict[int, str]:
+    """Rows that had a teacher whose loss nobody gives: {row: how one knows}."""
+    weight, size = np.nan_to_num(rows["lambda"]), np.nan_to_num(rows["teacher_params"])
+    is_named = np.array([bool(name) for name in rows["teacher_run"]], dtype=bool)
+    is_hidden = np.isnan(rows["teacher_loss"]) & (is_named | (weight != 0) | (size != 0))
+    reasons = {}
+    for i in np.flatnonzero(is_hidden).tolist():
+        if is_named[i]:
+            teacher = rows["teacher_run"][i]
+            reasons[i] = f"its teacher {teacher} is not among the runs and no teacher_loss is given"
+        elif weight[i]:
+            reasons[i] = f"lambda is {weight[i]}, so it was distilled, but no teacher_loss is given"
+        else:
+            reasons[i] = "it has teacher_params, but no teacher_loss is given"
+    return reasons
 
 
-def _hidden_teacher(row: Row) -> str:
-    if row.get("teacher_loss") is not None:
-        return ""
-    if row.get("teacher_run"):
-        return f"its teacher {row['teacher_run']} is not among the runs and no teacher_loss is given"
-    if row.get("lambda"):
-        return f"lambda is {row['lambda']}, so it was distilled, but no teacher_loss is given"
-    if row.get("teacher_params"):
-        return "it has teacher_params, but no teacher_loss is given"
-    return ""
-
-
-def _mark(rows: Sequence[Row]) -> None:
+def _marked(rows: Rows) -> Rows:
     """Roles, and the teacher's run of students that only know its loss: equal losses are one teacher."""
-    teachers = {row["teacher_run"] for row in rows if row.get("teacher_run")}
-    for row in rows:
-        if row["run_id"] in teachers:
-            row["role"] = "teacher"
-        row["purpose"] = "teacher" if row["role"] == "teacher" else "grid"
-        if row.get("teacher_loss") is not None and not row.get("teacher_run"):
-            row["teacher_run"] = f"teacher-of-loss-{row['teacher_loss']:.6g}"
+    named = rows["teacher_run"]
+    teachers = set(filter(None, named))
+    role = [
+        "teacher" if run in teachers else own for run, own in zip(rows["run_id"], rows["role"], strict=True)
+    ]
+    teacher_run = [
+        name or (None if loss is None else f"teacher-of-loss-{loss:.6g}")
+        for name, loss in zip(named, rows.plain("teacher_loss"), strict=True)
+    ]
+    return rows.with_columns(
+        role=objects(role), purpose=objects(["teacher" if own == "teacher" else "grid" for own in role]),
+        teacher_run=objects(teacher_run),
+    )  # fmt: skip

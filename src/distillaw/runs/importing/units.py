@@ -27,8 +27,8 @@ class Unit:
     """How a table's losses become nats per token."""
 
     name: str
-    convert: Callable[[float], float]
-    slope: Callable[[float], float]
+    convert: Callable[[Array], Array]
+    slope: Callable[[Array], Array | float]
     """Derivative at a loss, for its standard error."""
     stated: str
     """For the user to read."""
@@ -64,7 +64,7 @@ def loss_unit(column: str, unit: str | None, bytes_per_token: float | None) -> U
     if bytes_per_token is not None and unit != "bits-per-byte":
         raise ConfigError("--bytes-per-token: it only serves --unit bits-per-byte")
     if unit == "perplexity":
-        return Unit(unit, lambda x: float(np.log(x)), lambda x: 1 / x, "ln of perplexity")
+        return Unit(unit, np.log, lambda x: 1 / x, "ln of perplexity")
     if unit == "bits-per-byte":
         if bytes_per_token is None:
             raise UnitError(
