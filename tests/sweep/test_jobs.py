@@ -108,7 +108,8 @@ FAR = replace(
     tuning=TuningSpec(batch=False),
 )  # fmt: skip
 """Budgets over a factor of 16: four halves are a power of one."""
-FALLS = {"supervised": 2, "distilled": 0, "teacher": 1}
+FALLS = {"supervised": 2, "distilled": 0, "teacher": 1.5}
+"""Teachers learn from text as lone students do: one exponent, over fewer tokens."""
 
 
 def _falling(trunk, tokens):
