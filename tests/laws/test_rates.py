@@ -11,20 +11,20 @@ def _optimum(params, tokens, octaves, sd=0.1):
 
 
 def test_the_lowest_point_of_a_parabola_and_how_sure_it_is():
-    place, sd = lowest([3.0 + 0.1 * (x - 0.2) ** 2 for x in (-1, 0, 1)])
-    assert place == pytest.approx(0.2)
+    place, sd, excess = lowest([3.0 + 0.1 * (x - 0.2) ** 2 for x in (-1, 0, 1)])
+    assert (place, excess * 3.004) == (pytest.approx(0.2), pytest.approx(0.004))
     assert FORM < sd < 0.2
     flat = [3.0 + 0.002 * x**2 for x in (-1, 0, 1)]
-    assert lowest(flat)[1] == UNKNOWN, "flatter than chance: it may lie anywhere within a step"
-    assert lowest([math.inf, 3.0, math.inf]) == (0.0, UNKNOWN)
-    assert lowest([3.0, 3.0, 3.0]) == (0.0, UNKNOWN)
+    assert lowest(flat).sd == UNKNOWN, "flatter than chance: it may lie anywhere within a step"
+    assert lowest([math.inf, 3.0, math.inf]) == (0.0, UNKNOWN, 0.0)
+    assert lowest([3.0, 3.0, 3.0]) == (0.0, UNKNOWN, 0.0)
 
 
 def test_the_error_of_a_lowest_point_is_that_of_repeated_searches():
     rng, truth = np.random.default_rng(0), np.array([3.0 + 0.05 * (x - 0.1) ** 2 for x in (-1, 0, 1)])
     drawn = [lowest(truth + 0.003 * 3.0 * rng.normal(size=3)) for _ in range(4_000)]
-    spread = np.std([place for place, _ in drawn])
-    claimed = math.sqrt(np.mean([sd**2 for _, sd in drawn]) - FORM**2)
+    spread = np.std([one.octaves for one in drawn])
+    claimed = math.sqrt(np.mean([one.sd**2 for one in drawn]) - FORM**2)
     assert claimed == pytest.approx(spread, rel=0.15)
 
 

@@ -150,18 +150,26 @@ def test_each_arm_gets_the_rate_that_suits_every_budget_of_its_own():
     assert len([job for job in wanted if job.trunk.role == "student"]) == 2 * (1 + 2)
 
 
-def test_the_search_at_the_largest_budget_shares_the_trunks_of_the_grid():
+def test_the_search_at_the_largest_budget_shares_the_trunks_of_the_grid(monkeypatch):
+    monkeypatch.setitem(FALLS, "teacher", 1)
     board, _ = _play_falling()
     jobs = {}
     for job in board.jobs:
         jobs.setdefault(job.trunk.trunk_id, []).append(job)
     shared = [found for found in jobs.values() if {j.trunk.purpose for j in found} > {"tuning"}]
     assert len(shared) >= 3, "an arm's best trunk at the smallest size is the grid's"
+    monkeypatch.setitem(FALLS, "teacher", 1.5)
+    teacher = [job.trunk for job in _play_falling()[0].jobs if job.trunk.label == "0.05M"]
+    own = [trunk.rate_power for trunk in teacher if trunk.purpose == "teacher"]
+    assert own == pytest.approx([0.5], abs=0.05), (
+        "half a step off: a trunk of its own, between those that were tried"
+    )
 
 
 def test_what_can_be_foreseen_is_what_is_trained_where_searches_stay(monkeypatch):
     """Before anything is trained, and at every moment after, done and left add up to the whole."""
     monkeypatch.setitem(FALLS, "supervised", 1)
+    monkeypatch.setitem(FALLS, "teacher", 1)
     before = study_cost(FAR, 512, facts=FACTS)
     board, losses = _play_falling(_between)
     assert before.num_runs == len(losses)

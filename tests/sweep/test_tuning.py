@@ -150,7 +150,7 @@ def test_between_the_rates_tried_a_parabola_says_where_the_best_one_lies(place):
     """The best rate at the smallest budget, and its fall, to a hundredth of a double each."""
     search, _ = _supervised(_bowl({"small": 1 + place, "large": 0}, 2 + place, 0), batches=False)
     at = "supervised", "small"
-    lowest = {what: search.lowest[*at, what][0] for what in ("rate", "fall")}
+    lowest = {what: search.lowest[*at, what].octaves for what in ("rate", "fall")}
     assert search.rate[at] + lowest["rate"] == pytest.approx(1 + place, abs=0.01)
     # off the lattice in both: the fall that the best trunk needs is counted from its own rate
     fall = search.fall[at] + lowest["rate"] - lowest["fall"]

@@ -11,6 +11,7 @@ teacher that was trained by it lost 0.08 nats. So s and q have priors, and every
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,18 +43,25 @@ class Optimum:
     """Octaves."""
 
 
-def lowest(losses: Sequence[float]) -> tuple[float, float]:
-    """Where the parabola through three losses, an octave apart and the middle one the lowest, is lowest.
+class Lowest(NamedTuple):
+    """The lowest point of a parabola through the losses at three rates an octave apart, the middle one the best."""
 
-    Returns:
-        Octaves from the middle, at most half a step, and their standard deviation.
-    """
+    octaves: float
+    """From the middle, at most half a step."""
+    sd: float
+    """Standard deviation of the octaves."""
+    excess: float
+    """What the middle loses against it, as a share of its loss."""
+
+
+def lowest(losses: Sequence[float]) -> Lowest:
+    """The lowest point of the parabola through three losses."""
     left, right = losses[0] - losses[1], losses[2] - losses[1]
     if not math.isfinite(left + right) or left + right <= 0:
-        return 0.0, UNKNOWN
+        return Lowest(0.0, UNKNOWN, 0.0)
     place = float(np.clip((left - right) / (2 * (left + right)), -0.5, 0.5))
     noise = NOISE * losses[1] * math.sqrt(2) / (2 * (left + right))
-    return place, min(math.hypot(noise, FORM), UNKNOWN)
+    return Lowest(place, min(math.hypot(noise, FORM), UNKNOWN), (left + right) / 2 * place**2 / losses[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

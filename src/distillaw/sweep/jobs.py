@@ -180,7 +180,9 @@ class Planner:
             return None
         best = self.point(search.best("teacher", checked.params), None).trunk
         found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
-        return self._arm_rates(found, "teacher", {float(best.params): (best.peak_lr, best.rate_power)})
+        serves = search.serves("teacher", checked.params)
+        exact = {float(best.params): (best.peak_lr, best.rate_power)} if serves else {}
+        return self._arm_rates(found, "teacher", exact)
 
     def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
@@ -372,14 +374,14 @@ class Planner:
                 )
             if key in search.fall:
                 trunk = self.point(search.best(arm, size), None).trunk
-            if key in search.fall or not self.plan.far_sizes:
+            if (key in search.fall or not self.plan.far_sizes) and search.serves(*key):
                 exact[float(trunk.params)] = trunk.peak_lr, trunk.rate_power
         return self._arm_rates(self._optima(search, arm), arm, exact)
 
     def _optima(self, search: Search, arm: str) -> list[Optimum]:
         """What a search found of an arm's best rates."""
         found = []
-        for key, (offset, sd) in search.lowest.items():
+        for key, (offset, sd, _) in search.lowest.items():
             name, size, what = key
             if name != arm:
                 continue

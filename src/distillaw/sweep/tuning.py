@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.laws.rates import FORM, UNKNOWN, lowest
+from distillaw.laws.rates import FORM, UNKNOWN, Lowest, lowest
 
 
 class Point(NamedTuple):
@@ -54,6 +54,9 @@ Lookup = Callable[[Point], float | None]
 MOVE = 5e-3
 """The batch moves only for a relative gain above this: at its best rate a long run has the same loss over a factor of
 four in batch (docs/rates.md), so of two nearly equal ones the one that was asked for is as good."""
+TOLERATED = 2e-3
+"""Share of its loss that the best of a lattice may lose to the lowest point of its parabola and serve the grid all the
+same: below the margin of a verdict, and what a trunk more would cost is spared."""
 FALL_EXPONENT = 0.32
 """Where the search for the fall of arms that learn from text begins: the best rate falls as D^-0.32 in Bjorck et al.
 2025 (arXiv 2409.19913)."""
@@ -71,9 +74,9 @@ class Search:
     """Best fall of each (arm, size) that was checked at the largest budget."""
     batch: int = 0
     """Best j."""
-    lowest: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    lowest: dict[tuple[str, str, str], Lowest] = field(default_factory=dict)
     """(arm, size, `rate` or `fall`) -> where the parabola through the best value and its neighbours is lowest, in
-    doubles of the rate from the best value, and its standard deviation."""
+    doubles of the rate from the best value."""
     interior: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     """(arm, size, `rate`, `fall` or `batch`) -> whether the best value was interior."""
     points: dict[Point, float] = field(default_factory=dict)
@@ -82,6 +85,13 @@ class Search:
     """Take what is not measured to be worse than where the search starts: nothing is needed, and it stays there."""
     rates_known: bool = False
     """Whether rates and falls are decided (on the distilled arm the batch check may still run)."""
+
+    def serves(self, arm: str, size: str) -> bool:
+        """Whether the trunk that did best is near enough to the lowest point to serve the grid as it is."""
+        found = [
+            self.lowest[arm, size, what] for what in ("rate", "fall") if (arm, size, what) in self.lowest
+        ]
+        return all(one.excess <= TOLERATED for one in found)
 
     def best(self, arm: str, size: str) -> Point:
         """The point at the largest budget that did best."""
@@ -193,7 +203,7 @@ def _search_fall(search: Search, lookup: Lookup, arm: str, size: str, start: int
 
 class _Best(NamedTuple):
     value: int
-    lowest: tuple[float, float]
+    lowest: Lowest
     is_interior: bool
 
 
@@ -217,7 +227,7 @@ def _best(
             is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
             return _Best(best, lowest(own) if is_seen else _UNSEEN, is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
-    return _Best(best, (0.0, UNKNOWN), is_interior=False)
+    return _Best(best, Lowest(0.0, UNKNOWN, 0.0), is_interior=False)
 
 
 def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
@@ -262,7 +272,7 @@ def _measured(
 
 _UNSEEN_START = 1e-9
 """Loss of a start that is not measured, in a guess: better than any other."""
-_UNSEEN = 1e-3, FORM
+_UNSEEN = Lowest(1e-3, FORM, 0.0)
 """A guess knows no lowest point, but that it will not be the lattice's: sizes that follow from others have trunks of
 their own."""
 
