@@ -217,4 +217,8 @@ def test_hold_outs_take_no_run_from_what_a_study_would_identify(name):
     with_them, counted = (state(s, study_cost(s, 1024)).prospect.outlooks for s in (spec, without))
     for said, wanted in zip(with_them, counted, strict=True):
         assert wanted.has_enough or wanted.form == "kappa"
-        assert (said.form, said.num_runs, said.num_trunks) == (wanted.form, wanted.num_runs, wanted.num_trunks)
+        assert (said.form, said.num_runs, said.num_trunks) == (
+            wanted.form,
+            wanted.num_runs,
+            wanted.num_trunks,
+        )

@@ -40,8 +40,6 @@ four times them (open and pocket study); with the drift above 0.15 makes what lo
 budget of their search, 0.08, 0.31, 0.38 and 0.67 nats, one standard deviation (rms). Taught 0.06, beyond 0.016."""
 NEAR = 1.3
 """Octaves from the lowest loss within which a parabola is drawn: the next point of a lattice of halves, not a cliff."""
-_SAME = ("batch_tokens", "lambda", "temperature", "divergence", "top_k", "top_p", "init", "split", "cooldown")
-"""What runs at other rates have in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +147,7 @@ def _curves(record: StudyRecord, *, is_taught: bool) -> list[list[Run]]:
     groups: dict[tuple[object, ...], list[Run]] = {}
     for run in record.runs:
         if run.row.get("role") == "student" and bool(run.teacher_run) == is_taught and run.branch_lr > 0:
-            key = (run.params, run.tokens, run.teacher_run, run.seed, *(run.row.get(name) for name in _SAME))
+            key = run.params, run.tokens, run.teacher_run, run.seed, *run.recipe
             groups.setdefault(key, []).append(run)
     grid = {run.run_id for run in record.students}
     return [runs for runs in groups.values() if any(run.run_id in grid for run in runs)]
