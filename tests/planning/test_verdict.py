@@ -204,6 +204,11 @@ def test_what_rates_may_cost_widens_the_gain_and_leaves_the_margin(tmp_path):
     assert one.gain.mean == pytest.approx(other.gain.mean, rel=1e-9)
     assert one.gain.upper - one.gain.lower > 3 * (other.gain.upper - other.gain.lower)
     assert abs(one.probability - 0.5) < abs(other.probability - 0.5)
+    alone, *taught = (arm.at(600_000) for arm in student_arms(record, 1e5))
+    gains = measure_gain(record, alone, taught, rng=np.random.default_rng(0)).posterior
+    # one search for all teachers: what it missed blurs no choice among them
+    apart = gains.draws[:, 0] - gains.draws[:, 1]
+    assert apart.std() < 0.5 * gains.se.min()
 
 
 def test_a_repeat_that_agrees_by_luck_proves_no_noise_away(study):

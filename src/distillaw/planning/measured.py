@@ -178,7 +178,12 @@ class ArmPoint:
     @property
     def doubt(self) -> float:
         """Standard deviation of the curve's doubt and the rate's, nats."""
-        return math.hypot(self.curve_doubt, 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens))
+        return math.hypot(self.curve_doubt, self.rate_doubt)
+
+    @property
+    def rate_doubt(self) -> float:
+        """What the rate may cost, nats (root mean square); 0 where it is not known."""
+        return 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens)
 
     @property
     def curve_doubt(self) -> float:
@@ -380,7 +385,8 @@ def measure_gain(
     )
     documents, count = _document_covariance(baseline, candidates)
     cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
-    doubt = np.diag([c.doubt**2 for c in candidates]) + baseline.doubt**2
+    rates = np.array([c.rate_doubt for c in candidates])  # one search for all teachers, so one error
+    doubt = np.outer(rates, rates) + np.diag([c.curve_doubt**2 for c in candidates]) + baseline.doubt**2
     top = int(np.argmax(gain))
     dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise,
                    doubt=float(doubt[top, top]))  # fmt: skip
