@@ -19,7 +19,10 @@ from distillaw.controls import (
 )
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
+from distillaw.planning.api import plan
+from distillaw.planning.record import read_study
 from distillaw.sweep.checks import CONTROLS
+from in_process import answer
 
 
 @pytest.fixture
@@ -205,6 +208,36 @@ def test_a_gain_within_the_margin_of_a_verdict_is_none(study):
     study.edit(lambda r: is_control("horizon")(r) and r["peak_lr"] < 0.01, mean=lambda r: r["mean"] - 0.027)
     control = checked(horizon.check_horizon, study)
     assert control.status == "passed" and "is better by 0.0" in control.found
+
+
+@pytest.mark.parametrize(("best", "status"), [(0, "passed"), (-1, "not done")], ids=["inside", "at an end"])
+def test_of_imported_runs_the_best_rate_speaks_and_the_others_check_it(tmp_path, best, status):
+    """Nothing in a table tells which rate the search chose; the order of its names must not."""
+    rows = ["run,params,tokens,loss,peak_lr,seed,teacher_loss,teacher_params"]
+    for tokens, loss in ((60_000, 4.0), (960_000, 3.0)):
+        for x in (-1, 0, 1):
+            alone = loss + 0.3 * (x - (best if tokens == 960_000 else 0)) ** 2
+            taught, rate = loss - 0.3 + 0.1 * x * x, 0.01 * 2.0**x
+            rows.append(f"alone {tokens} {x},1e5,{tokens},{alone},{rate},0,,")
+            rows.append(f"taught {tokens} {x},1e5,{tokens},{taught},{rate},0,2.5,4e5")
+    (tmp_path / "runs.csv").write_text("\n".join(rows))
+    assert answer("study", "import", tmp_path / "runs.csv", "--out", tmp_path / "out").returncode == 0
+    record = read_study(tmp_path / "out")
+    assert len(record.students) == 4
+    assert horizon.check_horizon(StudyRuns(record)).status == status
+    verdict = plan(1e5, student_tokens=960_000, study=record, with_flips=False)
+    assert verdict.gain.mean == pytest.approx(0.3)
+    assert ("RATE_NOT_CHECKED" in verdict.headline.note) == (status != "passed")
+
+
+def test_cells_at_other_rates_fail_it_where_an_arm_gains_more_than_the_margin(study):
+    """`[[cells]]` of any name: what a run differs in counts, not what it is called."""
+    largest = [r for r in study.rows.values() if is_control("horizon")(r) and r["tokens"] == BUDGETS[-1]]
+    for row in largest:
+        row["purpose"] = "control:mine"
+        row["mean"] -= 0.2 * (row["teacher_run"] is None and row["peak_lr"] < 0.01)
+    control = checked(horizon.check_horizon, study)
+    assert control.status == "failed" and "alone" in control.found and "x0.5" in control.found
 
 
 def test_a_rate_that_falls_is_told_apart_where_it_has_fallen(study):

@@ -41,8 +41,26 @@ class World:
     gain_scale: float = 1.0
     """Distilled loss = supervised - gain_scale * (law's gain); 0 makes distilling worthless, -1 harmful."""
     vocab: int = 1024
+    steepness: tuple | None = None
+    """Nats per squared octave from the best rate (alone, taught): runs then say their rates, up to half an octave off,
+    and the largest budget is tried at half and double; None: no run says its rate. `truth` is at the best."""
     rng_seed: int = 0
     truth: dict = field(default_factory=dict)
+
+
+def _rates(world, row, seed):
+    """(suffix of the run id, settings, what the rate costs) of the rates a run is done at, the study's last."""
+    if world.steepness is None or row["role"] != "student":
+        return [("", {}, 0.0)]
+    arm = int(row["arm"] == "distilled")
+    best = np.random.default_rng([world.rng_seed, 7]).uniform(-0.5, 0.5, 2)[arm]
+    tried = (-1, 1, 0) if seed == 0 and row["tokens"] == max(world.budgets) else (0,)
+    return [
+        (f"-x{2.0**x:g}" if x else "",
+         {"peak_lr": 0.01 * 2**x, "branch_lr": 0.01 * 2**x, "purpose": "tuning" if x else "grid"},
+         world.steepness[arm] * (x - best) ** 2)
+        for x in tried
+    ]  # fmt: skip
 
 
 def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -> World:
@@ -56,6 +74,12 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
 
     def add(run_id, mean, *, seed, **row):
         world.truth[run_id] = mean
+        return [
+            add_run(run_id + suffix, mean + excess, seed=seed, **row | settings)
+            for suffix, settings, excess in _rates(world, row, seed)
+        ][-1]
+
+    def add_run(run_id, mean, *, seed, **row):
         key = (row["params"], seed)
         shared.setdefault(key, rng.normal(0, world.shared_seed_sd))
         run_noise = rng.normal(0, world.seed_sd) + shared[key]

@@ -13,7 +13,7 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.planning.api import plan
 from distillaw.planning.bills import bill
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.measured import measure_gain, student_arms
+from distillaw.planning.measured import measure_gain, student_arms, study_seed_noise
 from distillaw.planning.record import read_study
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.runs.paired import read_scores
@@ -190,6 +190,40 @@ def test_a_line_drawn_on_carries_the_seed_noise_of_both_its_ends(study):
         drawn, seen = (measure_gain(record, alone.at(t), [arm.at(t)], rng=np.random.default_rng(0))
                        for t in (far, max(alone.runs)))  # fmt: skip
         assert drawn.posterior.se[0] > 2 * seen.posterior.se[0]
+
+
+def test_what_rates_may_cost_widens_the_gain_and_leaves_the_margin(tmp_path):
+    write_study(tmp_path / "study", World(steepness=(0.0, 0.0)), skip=("-x",))
+    record = read_study(tmp_path / "study")
+    unsaid = replace(record, runs=[
+        replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs
+    ])  # fmt: skip
+    one, other = (plan(1e5, student_tokens=600_000, study=r, with_flips=False) for r in (record, unsaid))
+    assert "RATE_NOT_CHECKED" in one.headline.note and "RATE_NOT_CHECKED" not in other.headline.note
+    assert one.margin == pytest.approx(other.margin, rel=1e-9)
+    assert one.gain.mean == pytest.approx(other.gain.mean, rel=1e-9)
+    assert one.gain.upper - one.gain.lower > 3 * (other.gain.upper - other.gain.lower)
+    assert abs(one.probability - 0.5) < abs(other.probability - 0.5)
+    alone, *taught = (arm.at(600_000) for arm in student_arms(record, 1e5))
+    gains = measure_gain(record, alone, taught, rng=np.random.default_rng(0)).posterior
+    # one search for all teachers: what it missed blurs no choice among them
+    apart = gains.draws[:, 0] - gains.draws[:, 1]
+    assert apart.std() < 0.5 * gains.se.min()
+
+
+def test_a_repeat_that_agrees_by_luck_proves_no_noise_away(study):
+    """Two runs that differ by nothing know less of the noise than the assumption did, and more than none."""
+    record = read_study(study)
+    means = {run.teacher_run: run.loss for run in record.students}
+    equal = replace(record, runs=[replace(run, row={**run.row, "loss": means.get(run.teacher_run, run.loss)})
+                                  for run in record.runs])  # fmt: skip
+    once = replace(equal, runs=[run for run in equal.runs if run.seed == 0])
+    found, assumed = (
+        study_seed_noise(r, student_params=1e5, tokens=150_000, loss=4.0) for r in (equal, once)
+    )
+    assert assumed.source == "assumed" and found.source == "cell"
+    assert found.dof > assumed.dof
+    assert 0.2 * assumed.sd < found.sd < assumed.sd
 
 
 def test_interpolated_sums_add_up_to_the_interpolated_loss(study):

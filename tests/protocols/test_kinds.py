@@ -207,3 +207,18 @@ def test_what_leaves_no_choice_or_no_text_is_refused():
         kind_named("supervised").sheet(Asked(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None)))
     with pytest.raises(ConfigError, match="did you mean 'l-shaped'"):
         kind_named("l-shapd")
+
+
+@pytest.mark.parametrize("name", ["isoflop-students", "supervised"])
+def test_hold_outs_take_no_run_from_what_a_study_would_identify(name):
+    spec = _sheet(name, "defaults").spec(name)
+    assert any(cells.holdout for cells in spec.cells)
+    without = replace(spec, cells=tuple(cells for cells in spec.cells if not cells.holdout))
+    with_them, counted = (state(s, study_cost(s, 1024)).prospect.outlooks for s in (spec, without))
+    for said, wanted in zip(with_them, counted, strict=True):
+        assert wanted.has_enough or wanted.form == "kappa"
+        assert (said.form, said.num_runs, said.num_trunks) == (
+            wanted.form,
+            wanted.num_runs,
+            wanted.num_trunks,
+        )

@@ -178,7 +178,12 @@ class ArmPoint:
     @property
     def doubt(self) -> float:
         """Standard deviation of the curve's doubt and the rate's, nats."""
-        return math.hypot(self.curve_doubt, 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens))
+        return math.hypot(self.curve_doubt, self.rate_doubt)
+
+    @property
+    def rate_doubt(self) -> float:
+        """What the rate may cost, nats (root mean square); 0 where it is not known."""
+        return 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens)
 
     @property
     def curve_doubt(self) -> float:
@@ -212,6 +217,8 @@ class MeasuredGain:
     noise: SeedNoise
     documents: Array
     """Covariance of the gains over documents alone, shape (candidates, candidates)."""
+    seeds: Array
+    """The same over seeds alone."""
     is_paired: bool
     """False where per-document losses were missing and losses were compared as if independent."""
 
@@ -227,6 +234,10 @@ class MeasuredGain:
     def document_se(self, candidate: int) -> float:
         """The part of a gain's standard error that more held-out text would reduce, nats/token."""
         return float(np.sqrt(self.documents[candidate, candidate]))
+
+    def paired_se(self, candidate: int) -> float:
+        """Its standard error over documents and seeds, without the doubt of rates and curves, nats/token."""
+        return float(np.sqrt((self.documents + self.seeds)[candidate, candidate]))
 
 
 def student_arms(record: StudyRecord, student_params: float) -> list[Arm]:
@@ -297,8 +308,15 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     """Seed noise for one cell: measured there, borrowed from other cells of the study, or assumed.
 
     Branches of one trunk share their luck, so each student size contributes one cell, the one nearest in
-    tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study.
+    tokens. Fewer than two degrees of freedom at the cell itself are pooled with the rest of the study, and what is
+    assumed where nothing was repeated counts beside them: a repeat or two cannot know less than none.
     """
+    sd = ASSUMED_SEED_SD * loss
+
+    def with_assumed(variance: float, dof: float) -> float:
+        """Variance of both together, by degrees of freedom."""
+        return (dof * variance + ASSUMED_DOF * sd**2) / (dof + ASSUMED_DOF)
+
     nearest = {}
     for size, repeated in record.repeated_budgets.items():
         budget = min(repeated, key=lambda b: abs(math.log(b / tokens)))
@@ -309,14 +327,15 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
     for used, source, needed in ((own, "cell", 2), (list(nearest.values()), "study", 1)):
         variance, dof = seed_noise([_losses(cell) for cell in used])
         if dof >= needed:
-            pure = max(variance - _document_part(used), LEAST_SEED_SHARE * variance)
             both = seed_noise([_losses(cell) for cell in used], paired=False)[0]
-            return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(variance), dof=dof, source=source,
-                             shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * variance)))  # fmt: skip
+            seen = with_assumed(variance, dof)
+            pure = max(seen - _document_part(used), LEAST_SEED_SHARE * seen)
+            return SeedNoise(sd=math.sqrt(pure), seen=math.sqrt(seen), dof=dof + ASSUMED_DOF, source=source,
+                             shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * seen)))  # fmt: skip
     variance, dof = record.arm_noise
     if dof:
-        return SeedNoise(sd=math.sqrt(variance), seen=math.sqrt(variance), dof=dof, source="arm")
-    sd = ASSUMED_SEED_SD * loss
+        seen = math.sqrt(with_assumed(variance, dof))
+        return SeedNoise(sd=seen, seen=seen, dof=dof + ASSUMED_DOF, source="arm")
     return SeedNoise(
         sd=sd, seen=sd, dof=ASSUMED_DOF, source="assumed", shared=math.sqrt(SHARED_SEED_VARIANCE) * sd
     )
@@ -366,13 +385,15 @@ def measure_gain(
     )
     documents, count = _document_covariance(baseline, candidates)
     cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
-    doubt = np.diag([c.doubt**2 for c in candidates]) + baseline.doubt**2
+    rates = np.array([c.rate_doubt for c in candidates])  # one search for all teachers, so one error
+    doubt = np.outer(rates, rates) + np.diag([c.curve_doubt**2 for c in candidates]) + baseline.doubt**2
     top = int(np.argmax(gain))
-    dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise)
+    dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise,
+                   doubt=float(doubt[top, top]))  # fmt: skip
     posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
     return MeasuredGain(
         baseline=baseline, candidates=tuple(candidates), posterior=posterior, noise=noise, documents=documents,
-        is_paired=_has_scores(baseline, candidates),
+        seeds=cov - documents, is_paired=_has_scores(baseline, candidates),
     )  # fmt: skip
 
 
@@ -420,6 +441,6 @@ def loss_interval(point: ArmPoint, noise: SeedNoise, *, level: float) -> tuple[f
     mean = point.mean_loss
     documents = _mean_se(point) ** 2
     seeds = (noise.sd**2 + noise.shared**2) * point.seed_factor / len(point.seeds)
-    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise))
+    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, doubt=point.doubt**2))
     half *= math.sqrt(documents + seeds + point.doubt**2)
     return mean, mean - half, mean + half

@@ -110,7 +110,7 @@ def _evidence(
         note=_note(gain, bases), is_decisive=True, inside_range="extrapolated" not in bases,
         pretrain=_row(situation, gain.baseline, None, gain, level), alternatives=rows, posterior=gain.posterior,
         beliefs=_beliefs(gain),
-        noise=float(gain.posterior.se[gain.posterior.best]), warnings=tuple(_warnings(gain, bases)),
+        noise=gain.paired_se(gain.posterior.best), warnings=tuple(_warnings(gain, bases)),
         crossover=_crossover(record, arms, best, source=source, level=level, rng=rng),
         details={
             "seed_sd": gain.noise.sd, "seed_sd_seen": gain.noise.seen, "seed_dof": gain.noise.dof,

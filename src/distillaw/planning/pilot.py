@@ -7,7 +7,7 @@ from statistics import NormalDist
 from distillaw.planning.bills import bill
 from distillaw.planning.decision import MARGIN, SURE, Call
 from distillaw.planning.evidence import Evidence, Strategy
-from distillaw.planning.gains import ASSUMED_SEED_SD
+from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
 from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import FITTED_DOUBT
@@ -182,7 +182,7 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
 def seeds_needed(gain: float, floor: float, *, fixed: float, seed_sd: float) -> int | None:
     """Fewest seeds at which a gain of this size would be called; None if what seeds do not move forbids it.
 
-        call if gain - max(floor, se) >= t_{SURE}(2 (K - 1)) se,   se^2 = fixed^2 + 2 sd^2 / K
+        call if gain - max(floor, se) >= t_{SURE}(2 (K - 1) + 3) se,   se^2 = fixed^2 + 2 sd^2 / K
 
     Args:
         gain: expected |gain|, nats/token.
@@ -192,7 +192,7 @@ def seeds_needed(gain: float, floor: float, *, fixed: float, seed_sd: float) -> 
     """
     for seeds in range(2, MOST_SEEDS + 1):
         se = math.sqrt(fixed**2 + 2 * seed_sd**2 / seeds)
-        if gain - max(floor, se) >= t_quantile(SURE, 2 * (seeds - 1)) * se:
+        if gain - max(floor, se) >= t_quantile(SURE, 2 * (seeds - 1) + ASSUMED_DOF) * se:
             return seeds
     return None
 

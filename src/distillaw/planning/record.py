@@ -30,6 +30,17 @@ CONCLUSION = "conclusion.json"
 _AS_THEY_ARE = (
     "all run folders are used, also those of an earlier study file; `distillaw study run` writes it anew"
 )
+_RECIPE = (
+    "batch_tokens",
+    "lambda",
+    "temperature",
+    "divergence",
+    "top_k",
+    "top_p",
+    "init",
+    "split",
+    "cooldown",
+)
 T = TypeVar("T")
 SAME_SIZE = 0.25
 """Sizes that differ by less than this share are one size: shapes come in steps, so `0.1M` may be 92k exactly."""
@@ -99,6 +110,11 @@ class Run:
         """The rate its cooldown began at; of runs that do not say, their peak: it did not fall."""
         rate = self.number("branch_lr")
         return self.number("peak_lr") if math.isnan(rate) else rate
+
+    @property
+    def recipe(self) -> tuple[object, ...]:
+        """What runs at several rates have in common beside their place."""
+        return tuple(self.row.get(name) for name in _RECIPE)
 
     def number(self, key: str) -> float:
         """A numeric entry of the row; NaN where it is missing."""
@@ -172,8 +188,13 @@ class StudyRecord:
 
     @cached_property
     def students(self) -> list[Run]:
-        """Finished students of the grid (not of searches and controls), in a fixed order."""
-        return [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
+        """Finished students of the grid (not of searches and controls), in a fixed order, each at its best rate.
+
+        Imported runs do not say which of several rates was the search's; a study of our own has one.
+        """
+        return _at_best_rates(
+            [run for run in self.runs if run.row.get("role") == "student" and serves_laws(run.purpose)]
+        )
 
     @cached_property
     def students_by_size(self) -> dict[int, list[Run]]:
@@ -325,6 +346,21 @@ class StudyRecord:
             with contextlib.suppress(CacheError):
                 found[path.name.removesuffix(".error.json")] = str(read_json(path).get("error", ""))
         return found
+
+
+def _at_best_rates(runs: list[Run]) -> list[Run]:
+    """Without those that differ from another in a rate that did worse, by the mean over the seeds."""
+    arms: dict[tuple[object, ...], dict[float, dict[int, Run]]] = {}
+    for run in runs:
+        if run.branch_lr > 0:
+            rates = arms.setdefault((run.params, run.tokens, run.teacher_run, *run.recipe), {})
+            rates.setdefault(run.branch_lr, {})[run.seed] = run
+    worse: set[str] = set()
+    for rates in arms.values():
+        best = min(rates.values(), key=lambda seeds: sum(run.loss for run in seeds.values()) / len(seeds))
+        worse |= {run.run_id for seeds in rates.values() if seeds is not best
+                  for seed, run in seeds.items() if seed in best}  # fmt: skip
+    return [run for run in runs if run.run_id not in worse]
 
 
 def read_study(folder: Path) -> StudyRecord:
