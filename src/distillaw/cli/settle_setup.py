@@ -30,8 +30,9 @@ LARGEST_RATIO = 128
 """Smallest pilot: this size, or the target over this, whichever is larger."""
 LEAST_BATCHES = 20
 """Steps below which a pilot says nothing; nor does one that is mostly warm-up."""
-SEARCH_SHARE = 0.25
-"""Of the budget, that the search for rates may take: a wrong rate in one arm costs more than a smaller last pilot."""
+SEARCH_SHARE = 0.4
+"""Of the budget, that the search for rates may take: without it the largest pilots would have half an e-fold more of
+parameters times tokens, while a rate that does not suit one arm alone costs it tenths of a nat (docs/rates.md)."""
 SEARCH_HALVES = 8
 """How often its runs are halved to fit."""
 SAME_LOSS = 2e-3

@@ -131,20 +131,27 @@ class Pilots:
 
     def _check(self, search: Search, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
-        size, near = self.spec.students.params[0], float(self.spec.tuning_tokens)
-        is_far = (arm, size) in search.fall and search.interior[arm, size, "fall"]
-        best = search.best(arm, size) if is_far else None
-        if best is None:
-            fall = next(p.fall for p in search.points if p.arm == arm and not p.is_far)
-            best = Point(arm, size, search.rate[arm, size], search.batch, fall)
-        beside = [
-            best._replace(fall=best.fall + i) if is_far else best._replace(rate=best.rate + i)
-            for i in (-1, 1)
-        ]
-        losses = [search.points.get(point, math.inf) for point in (best, *beside)]
-        bend = (losses[1] + losses[2]) / 2 - losses[0]
-        return RateCheck(searched=near, checked=float(max(self.spec.students.tokens)) if is_far else None,
-                         steepness=bend if math.isfinite(bend) else None)  # fmt: skip
+        size, planner = self.spec.students.params[0], self._planner()
+        is_far = search.interior.get((arm, size, "fall"), False)
+        if is_far:
+            best = search.best(arm, size)
+            points = [best._replace(fall=best.fall + step) for step in (0, 1, -1)]
+        else:
+            best = Point(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
+            points = [best._replace(rate=best.rate + step) for step in (0, -1, 1)]
+        here, lower, higher = (search.points.get(point, math.inf) for point in points)
+        bend = (lower + higher) / 2 - here
+        near, far = (self._branch_lr(planner, point) for point in points[:2])
+        return RateCheck(
+            searched=float(self.spec.tuning_tokens), checked=float(max(self.spec.students.tokens)) if is_far else None,
+            steepness=bend / math.log2(near / far) ** 2 if math.isfinite(bend) else None,
+        )  # fmt: skip
+
+    @staticmethod
+    def _branch_lr(planner: Planner, point: Point) -> float:
+        """The rate at the end of a point's trunk."""
+        job = planner.point(point, None)
+        return job.trunk.branch_lr(job.budgets[-1])
 
     def _tuning(self, board: Board) -> Mapping[str, object]:
         return tuning_record(self.spec, self._planner(), board)
