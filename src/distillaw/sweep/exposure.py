@@ -50,20 +50,27 @@ def exposure(name: str, source: str, store: TokenStore) -> Exposure:
     )
 
 
+def exposed(found: Exposure) -> str | None:
+    """What is wrong with a teacher that has read what its students or its judges are to read; None: nothing known."""
+    if found.shared is None or max(found.shared.student, found.shared.validation) <= ALLOWED:
+        return None
+    return (
+        f"teacher {found.name} has read {found.shared.student:.0%} of the students' documents and "
+        f"{found.shared.validation:.0%} of the held-out ones, so its students' losses would say nothing of other text"
+    )
+
+
 def refuse_exposed(found: Exposure) -> None:
-    """Refuse a teacher that has read what its students or the judges are to read.
+    """Refuse a teacher that has read what its students or its judges are to read.
 
     Raises:
         ConfigError: it has.
     """
-    if found.shared is None or max(found.shared.student, found.shared.validation) <= ALLOWED:
-        return
-    raise ConfigError(
-        f"teacher {found.name} has read {found.shared.student:.0%} of the students' documents and "
-        f"{found.shared.validation:.0%} of the held-out ones, so its students' losses would say nothing of other text; "
-        "take its study's own split (--like STUDY, the folder it was trained in) and a teacher of the teachers' half, "
-        "or another text"
-    )
+    if (wrong := exposed(found)) is not None:
+        raise ConfigError(
+            f"{wrong}; take its study's own split (--like STUDY, the folder it was trained in) and a teacher of the "
+            "teachers' half, or another text"
+        )
 
 
 def _read(folder: Path, store: TokenStore, depth: int = DEPTH) -> Shared | None:
