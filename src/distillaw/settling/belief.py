@@ -93,7 +93,11 @@ class Belief:
         if question.rates is None:
             return smooth
         return smooth + rate_cov(
-            question.rates, one, other, first=question.least_tokens, loss=family.anchor.loss
+            question.rates,
+            one,
+            other,
+            first=question.least_tokens,
+            loss=family.anchor.loss,
         )
 
 

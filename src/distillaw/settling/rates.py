@@ -1,10 +1,11 @@
 """What the rates of pilots and target may cost: no arm is known to be at its best one, and the arms not alike.
 
-    ln loss = ... + rate(kind, D),    rate = e_kind s_kind(D),    e ~ N(0, 1), one alone and one taught by any teacher
+    ln loss = ... + e_kind s_kind(D),    e ~ N(0, 1), one for all runs alone and one for all taught ones
 
 s is the root mean square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves:
 what the search's lattice leaves open at the budgets that it checked, growing beyond them with what is not known of how
-the best rate moves with tokens (planning/rate_doubt.py has the same for a finished study).
+the best rate moves with tokens (planning/rate_doubt.py has the same for a finished study). What grows like that shows
+in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no longer is not foreseen.
 """
 
 import math
@@ -95,7 +96,6 @@ def rate_cov(rates: Rates, one: Cells, other: Cells, *, first: float, loss: floa
 
 
 def _sd(rates: Rates, cells: Cells, first: float, loss: float) -> Array:
-    costs = [
-        rates.cost(arm, math.exp(t), first=first) for arm, t in zip(cells.arm, cells.log_tokens, strict=True)
-    ]
+    runs = zip(cells.arm, cells.log_tokens, strict=True)
+    costs = [rates.cost(int(arm), math.exp(t), first=first) for arm, t in runs]
     return np.minimum(np.array(costs) / loss, WORST)

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from distillaw.data.shards import TokenStore
 from distillaw.errors import RunError
@@ -48,10 +47,12 @@ class Tuned:
     run_ids: tuple[str, ...] = ()
 
     @classmethod
-    def fixed(cls, rate: float, batch_tokens: int, **others: Any) -> "Tuned":
+    def fixed(
+        cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
+    ) -> "Tuned":
         """One rate for both arms, which no search has found (yet)."""
         rates = dict.fromkeys(ARMS, ArmRates(peaks={1.0: rate}))
-        return cls(rates=rates, batch_tokens=batch_tokens, **{"flops": 0.0, "tuning": {}} | others)
+        return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
