@@ -159,9 +159,7 @@ def test_the_shipped_questions_can_be_read():
 
 @pytest.fixture(scope="module")
 def taught_study(tmp_path_factory):
-    """A study's folder with prepared text and a teacher of its teachers' half; and the corpus, which then goes."""
-    import shutil
-
+    """A study's folder with prepared text, and two models that say which half of it they were trained on."""
     from distillaw.accounting.shapes import shape_for_params
     from distillaw.data.prepare import DataSpec, prepare_data
     from distillaw.data.tokenizer import load_tokenizer
@@ -181,12 +179,11 @@ def taught_study(tmp_path_factory):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(str(folder))
         write_json(folder / "spec.json", {"data_hash": store.data_hash, "split": split, "init": "fresh"})
-        shutil.copytree(folder, base / "elsewhere" / f"of-{split}")
-    return base, spec, store
+    return base / "study", store
 
 
 def _ask_like(study: Path, out: Path, *teachers: str, **changes: object) -> None:
-    settle(None, question=QuestionOptions(like=study, student_params="20k", student_tokens="50k", budget="20%",
+    settle(None, question=QuestionOptions(like=study, student_params="20k", student_tokens="50k", budget="100%",
                                           teacher=[str(study / "runs" / name) for name in teachers], **changes),
            out=out, dry_run=True, output=Output(quiet=True), workers=1)  # fmt: skip
 
@@ -194,16 +191,16 @@ def _ask_like(study: Path, out: Path, *teachers: str, **changes: object) -> None
 def test_a_study_s_text_and_split_are_taken_as_they_are(taught_study, tmp_path, capsys):
     from distillaw.data.shards import TokenStore
 
-    base, _, store = taught_study
-    _ask_like(base / "study", tmp_path / "out", "of-teacher")
+    study, store = taught_study
+    _ask_like(study, tmp_path / "out", "of-teacher")
     assert TokenStore.open(tmp_path / "out" / "data", verify=True).data_hash == store.data_hash
     assert "of-teacher" in capsys.readouterr().out
-    _ask_like(base / "study", tmp_path / "out", "of-teacher")  # and again
+    _ask_like(study, tmp_path / "out", "of-teacher")  # and again
 
 
 def test_a_teacher_that_has_read_its_students_text_is_refused(taught_study, tmp_path):
-    with pytest.raises(ConfigError, match=r"of-student has read 100% of the students' documents .* --like"):
-        _ask_like(taught_study[0] / "study", tmp_path / "out", "of-student")
+    with pytest.raises(ConfigError, match=r"of-student has read 100% of the students' documents .*--like"):
+        _ask_like(taught_study[0], tmp_path / "out", "of-student")
     assert not (tmp_path / "out" / "runs").exists()
 
 
@@ -216,9 +213,9 @@ def test_a_teacher_that_has_read_its_students_text_is_refused(taught_study, tmp_
     ],
 )
 def test_a_text_is_said_once_and_must_be_there(taught_study, tmp_path, changes, message):
-    base, _, _ = taught_study
+    study, _ = taught_study
     with pytest.raises(ConfigError, match=message):
-        settle(None, question=QuestionOptions(**{"like": base / "study", **WORLD, "world": None} | changes),
+        settle(None, question=QuestionOptions(**{"like": study, **WORLD, "world": None} | changes),
                out=tmp_path / "out", output=Output(quiet=True), workers=1)  # fmt: skip
     with pytest.raises(ConfigError, match=r"\[data\]: the text is one of them"):
-        _read(tmp_path, GOOD, like=base / "study")
+        _read(tmp_path, GOOD, like=study)
