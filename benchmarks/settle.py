@@ -2,6 +2,7 @@
 
     python benchmarks/settle.py --quick                           # a minute: what constants are tuned with
     python benchmarks/settle.py --only simulated --seeds 0:64 1000:1160 --plan-every 8 --out RESULTS.json
+    python benchmarks/settle.py --only shipped --plan-every 0     # two minutes: tables of trained runs in this tree
     python benchmarks/settle.py --only worlds --worlds DIR... --plan-every 8 --out RESULTS.json
     python benchmarks/settle_page.py RESULTS.json... --page PAGE.md --figure FIGURE.png
 
@@ -23,6 +24,7 @@ from settle_page import text
 from settle_peers import fitted, planned, simulated_study
 from settle_rules import follow
 from settle_scores import judge, regret
+from settle_shipped import shipped_decisions
 from settle_summary import summarise
 from settle_worlds import world_decisions
 
@@ -56,10 +58,10 @@ def simulated_row(number, with_peers):
     return row
 
 
-def world_row(decision, with_peers):
+def world_row(decision, with_peers, tier="worlds"):
     """One decision in a world."""
     settlement = settle(decision.question, decision.runner())
-    row = {"tier": "worlds", "cluster": decision.world, "family": decision.world, "kind": decision.kind,
+    row = {"tier": tier, "cluster": decision.world, "family": decision.world, "kind": decision.kind,
            "scale": decision.scale}  # fmt: skip
     row |= judge(decision.losses, settlement, noise=decision.doubt) | ruled(decision, settlement)
     if with_peers and settlement.runs:
@@ -78,6 +80,10 @@ def ruled(decision, settlement):
 def tasks(args):
     """{name of a row: function of whether plan and fit are asked as well}."""
     found = {}
+    if args.only == "shipped":
+        for decision in shipped_decisions(args.most):
+            found[decision.key] = lambda peers, decision=decision: world_row(decision, peers, "shipped")
+        return found
     if args.only != "worlds":
         for number in args.seeds:
             found[f"simulated-{number}"] = lambda peers, number=number: simulated_row(number, peers)
@@ -125,7 +131,8 @@ def arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="32 simulated decisions, no plan and fit")
-    parser.add_argument("--only", choices=("simulated", "worlds"))
+    parser.add_argument("--only", choices=("simulated", "worlds", "shipped"))
+    parser.add_argument("--most", type=int, default=24, metavar="K", help="decisions of each shipped table")
     parser.add_argument(
         "--seeds", nargs="+", metavar="A:B", help=f"simulated decisions; default {' '.join(FULL)}"
     )

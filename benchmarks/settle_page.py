@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 TIERS = {"simulated": "Simulated surfaces", "untouched": "Simulated, untouched seeds",
-         "worlds": "Real training in worlds"}  # fmt: skip
-COLOURS = dict(zip(TIERS, ("#1f5fa8", "#8b4aa8", "#2e8b57"), strict=True))
+         "worlds": "Real training in worlds", "shipped": "Tables of trained runs in this tree"}  # fmt: skip
+COLOURS = dict(zip(TIERS, ("#1f5fa8", "#8b4aa8", "#2e8b57", "#b8651b"), strict=True))
 COVERAGES = {
     "last": "a gain at the end",
     "every": "a gain at any look",
@@ -186,7 +186,7 @@ def section(tier, part):
 def notes(tier, part):
     """What is peculiar to a tier."""
     lines = list(SEEN.get(tier, ()))
-    if tier == "worlds":
+    if tier in ("worlds", "shipped"):
         whole = part["parts"]["all"]
         beyond = whole["false_beyond_noise"]
         lines.append(

@@ -14,6 +14,7 @@ from distillaw.planning.record import Run, StudyRecord, budget_text, read_study
 from distillaw.planning.situation import Teacher
 from distillaw.runs.paired import paired_difference
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage, stage_flops
+from distillaw.settling.rates import RateCheck, Rates
 
 MARGIN = 0.0025
 """Regret that does not matter, as a share of the loss, as in settle_decisions.py."""
@@ -262,8 +263,9 @@ def subsets(candidates):
 def make_question(world, target, tokens, group, alone):
     """What `settle` is asked; pilots have the sizes of the table."""
     budgets = sorted(tokens for _, tokens in world.cells)
+    check = RateCheck(searched=float(budgets[0]))  # as these studies did: at the smallest budget, and no fall
     return Question(
         target=target, tokens=float(tokens), candidates=group, margin=MARGIN * alone, sizes=world.sizes,
         budget=OF_ALL * (1 + len(group)) * target.flops * tokens, least_tokens=budgets[0],
-        batch_tokens=int(world.record.students[0].number("batch_tokens")),
+        batch_tokens=int(world.record.students[0].number("batch_tokens")), rates=Rates(alone=check, taught=check),
     )  # fmt: skip

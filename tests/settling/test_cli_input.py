@@ -155,3 +155,67 @@ def test_the_shipped_questions_can_be_read():
         spec = read_settle(path, QuestionOptions())
         assert spec.target is not None
         assert len(spec.teachers) > 1
+
+
+@pytest.fixture(scope="module")
+def taught_study(tmp_path_factory):
+    """A study's folder with prepared text, and two models that say which half of it they were trained on."""
+    from distillaw.accounting.shapes import shape_for_params
+    from distillaw.data.prepare import DataSpec, prepare_data
+    from distillaw.data.tokenizer import load_tokenizer
+    from distillaw.models.fresh import build_model
+    from distillaw.runs.files import write_json
+
+    base = tmp_path_factory.mktemp("taught")
+    spec = DataSpec(corpus="sotu", vocab_size=300, validation_documents=20, validation_tokens_per_document=64,
+                    max_document_chars=2000)  # fmt: skip
+    store = prepare_data(spec, base / "study" / "data")
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
+    model = build_model(
+        shape_for_params(8000, vocab=300, context=128), seed=0, end_of_text=tokenizer.eos_token_id
+    )
+    for split in ("teacher", "student"):
+        folder = base / "study" / "runs" / f"of-{split}"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(str(folder))
+        write_json(folder / "spec.json", {"data_hash": store.data_hash, "split": split, "init": "fresh"})
+    return base / "study", store
+
+
+def _ask_like(study: Path, out: Path, *teachers: str, **changes: object) -> None:
+    settle(None, question=QuestionOptions(like=study, student_params="20k", student_tokens="50k", budget="100%",
+                                          teacher=[str(study / "runs" / name) for name in teachers], **changes),
+           out=out, dry_run=True, output=Output(quiet=True), workers=1)  # fmt: skip
+
+
+def test_a_study_s_text_and_split_are_taken_as_they_are(taught_study, tmp_path, capsys):
+    from distillaw.data.shards import TokenStore
+
+    study, store = taught_study
+    _ask_like(study, tmp_path / "out", "of-teacher")
+    assert TokenStore.open(tmp_path / "out" / "data", verify=True).data_hash == store.data_hash
+    assert "of-teacher" in capsys.readouterr().out
+    _ask_like(study, tmp_path / "out", "of-teacher")  # and again
+
+
+def test_a_teacher_that_has_read_its_students_text_is_refused(taught_study, tmp_path):
+    with pytest.raises(ConfigError, match=r"of-student has read 100% of the students' documents .*--like"):
+        _ask_like(taught_study[0], tmp_path / "out", "of-student")
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": "sotu"}, "drop one"),
+        ({"world": "tiny"}, "drop one"),
+        ({"like": "nowhere"}, "no study's folder"),
+    ],
+)
+def test_a_text_is_said_once_and_must_be_there(taught_study, tmp_path, changes, message):
+    study, _ = taught_study
+    with pytest.raises(ConfigError, match=message):
+        settle(None, question=QuestionOptions(**{"like": study, **WORLD, "world": None} | changes),
+               out=tmp_path / "out", output=Output(quiet=True), workers=1)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"\[data\]: the text is one of them"):
+        _read(tmp_path, GOOD, like=study)

@@ -1,6 +1,7 @@
 """Pilots as runs of a study folder: what a stage needs, what the search finds, what a divergence becomes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,16 @@ from distillaw.sweep.jobs import Facts, Job
 from distillaw.sweep.pilots import Pilots, Tuned
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.tuning import ArmRates
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
-TUNED = Tuned(rates={"supervised": 4e-3, "distilled": 8e-3}, batch_tokens=256, flops=0.0, tuning={"arms": []})
+TUNED = replace(
+    Tuned.fixed(4e-3, 256),
+    rates={"supervised": ArmRates(peaks={1.0: 4e-3}), "distilled": ArmRates(peaks={1.0: 8e-3})},
+)
+FALLS = {None: 0.4, "oracle": 0.0}
+"""Exponent with which the best rate of each arm falls."""
 
 
 @pytest.fixture
@@ -36,6 +43,8 @@ def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
     """A run as training leaves it, its four held-out documents all alike."""
     trunk = job.trunk
     run = pilots.study.run(trunk.run_id(tokens))
+    if run.state() == "done":  # a search's trunk that goes on
+        return
     facts = {
         "run_id": run.path.name,
         "tokens": tokens,
@@ -56,20 +65,21 @@ def _train_by(pilots: Pilots, loss):
         while missing := pilots.missing(board().jobs):
             for job in missing:
                 for tokens in job.budgets:
-                    _finish(pilots, job, tokens, loss(job.trunk))
+                    _finish(pilots, job, tokens, loss(job.trunk, tokens))
 
     return train
 
 
-def _bowl(trunk) -> float:
-    """Best at one rate per arm, and at a batch of 256."""
+def _bowl(trunk, tokens: int) -> float:
+    """Best at one rate per arm, whatever the tokens, and at a batch of 256."""
     rate = math.log2(trunk.peak_lr / BEST[trunk.teacher_run] / math.sqrt(trunk.batch_tokens / 256))
     return 3.0 + 0.05 * rate**2 + 0.1 * math.log2(trunk.batch_tokens / 256) ** 2
 
 
 def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     tuned = pilots.search(_train_by(pilots, _bowl))
-    assert tuned.rates == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
+    peaks = {arm: list(rates.peaks.values()) for arm, rates in tuned.rates.items()}
+    assert peaks == {"supervised": [pytest.approx(4e-3)], "distilled": [pytest.approx(1.6e-2)]}
     assert tuned.batch_tokens == 256
     done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
     assert sorted(tuned.run_ids) == done
@@ -79,6 +89,52 @@ def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     trained = list(done)
     assert pilots.search(_train_by(pilots, _bowl)) == tuned
     assert sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json")) == trained
+
+
+def _falling_bowl(trunk, tokens: int) -> float:
+    """Best at a rate that falls with the tokens, unlike in each arm; steeper alone."""
+    length = (1 - trunk.recipe.cooldown) * tokens / 8192
+    best = BEST[trunk.teacher_run] * max(length, 1.0) ** -FALLS[trunk.teacher_run]
+    steepness = 0.08 if trunk.teacher_run is None else 0.02
+    return 3.0 + steepness * math.log2(trunk.branch_lr(tokens) / best) ** 2
+
+
+@pytest.fixture
+def far(pilots):
+    """The same pilots, with the fall of the rates searched at 16 times the tokens."""
+    students = StudentsSpec(params=("25k",), tokens=(16 * 8192,))
+    tuning = replace(pilots.spec.tuning, horizon="smallest")
+    return replace(pilots, spec=replace(pilots.spec, students=students, tuning=tuning))
+
+
+def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
+    tuned = far.search(_train_by(far, _falling_bowl))
+    stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0,))
+    for job in far.jobs(stage, tuned):
+        for tokens in stage.tokens:
+            assert _falling_bowl(job.trunk, tokens) < 3.0 + 0.01, (job.trunk.trunk_id, tokens)
+    assert {arm: (check.searched, check.checked) for arm, check in tuned.checks.items()} == dict.fromkeys(
+        ("supervised", "distilled"), (8192, 16 * 8192)
+    )
+    assert tuned.checks["supervised"].steepness == pytest.approx(0.08, rel=0.01)
+    assert tuned.checks["distilled"].steepness == pytest.approx(0.02, rel=0.01)
+
+
+def test_what_is_left_of_a_search_shrinks_to_nothing_and_its_whole_cost_is_what_was_run(far):
+    usual, left = far.usual_search(), []
+
+    def train(board) -> None:
+        while missing := far.missing(board().jobs):
+            left.append(far.search_left().flops)
+            for tokens in missing[0].budgets:
+                _finish(far, missing[0], tokens, _falling_bowl(missing[0].trunk, tokens))
+
+    tuned = far.search(train)
+    assert left[0] == pytest.approx(usual.flops)
+    assert left[-1] < 0.3 * usual.flops
+    assert far.search_left().flops == 0
+    done = {path.parent.name for path in far.study.path.glob("runs/*/result.json")}
+    assert set(tuned.run_ids) == done
 
 
 def test_a_stage_is_paired_runs_of_one_stream(pilots):
@@ -98,7 +154,7 @@ def test_a_stage_is_paired_runs_of_one_stream(pilots):
 
 
 def test_results_are_paired_by_document(pilots):
-    pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk: 3.0 - 0.1 * (trunk.teacher_run is not None)))
+    pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk, _: 3.0 - 0.1 * (trunk.teacher_run is not None)))
     rows = pilots.results(STAGE, TUNED)
     assert [(row.candidate, row.seed, row.tokens) for row in rows] == [
         (name, seed, tokens) for name in (NONE, "oracle:window=1") for seed in (0, 2) for tokens in (8192, 16384)

@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
 from distillaw.cli.names import Place
 from distillaw.cli.typed import STUDENT
-from distillaw.data.prepare import DataSpec
+from distillaw.data.prepare import DataSpec, read_spec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
+from distillaw.runs.store import StudyFolder
 from distillaw.sweep.tables import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
@@ -29,6 +30,8 @@ class QuestionOptions:
     """The text: `sotu` (shipped), files, a folder; see docs/studies.md."""
     world: str | None = None
     """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""
+    like: Place | None = None
+    """A finished study's folder: its text, splits and tokenizer, so that its teachers can teach."""
     student_params: Annotated[Count | None, STUDENT] = None
     """Non-embedding parameters of the target, e.g. 0.3M."""
     student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None
@@ -62,6 +65,8 @@ class SettleSpec:
     """The whole file: a study's text, recipe and teachers, and what is to be settled."""
 
     name: str = "settle"
+    like: str = ""
+    """A study's folder whose text, splits and tokenizer are taken instead of [data]."""
     data: DataSpec = field(default_factory=DataSpec)
     training: Recipe = field(default_factory=Recipe)
     teachers: tuple[TeacherSpec, ...] = ()
@@ -80,16 +85,16 @@ def read_settle(path: Path | None, options: QuestionOptions) -> SettleSpec:
     Raises:
         ConfigError: unknown keys, contradictions, or something without which nothing can be settled.
     """
-    spec = SettleSpec() if path is None else _from_file(path)
+    table = {} if path is None else read_toml(path)
+    spec = SettleSpec() if path is None else _from_file(path, table)
     spec = _with_target(_with_settle(_with_teachers(spec, options.teacher or ()), options), options)
-    spec = _with_text(spec, options, is_bare=path is None)
+    spec = _with_text(spec, options, has_data="data" in table, is_bare=path is None)
     check_name(spec.name, "name =")
     _check(spec)
     return spec
 
 
-def _from_file(path: Path) -> SettleSpec:
-    table = read_toml(path)
+def _from_file(path: Path, table: dict[str, Any]) -> SettleSpec:
     asked = table.get("settle")
     if isinstance(asked, dict) and isinstance(asked.get("budget"), int | float):  # budget = 1e13
         table = table | {"settle": asked | {"budget": repr(asked["budget"])}}
@@ -124,17 +129,23 @@ def _with_target(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
     return replace(spec, target=TargetSpec(params=params, tokens=round(count)))
 
 
-def _with_text(spec: SettleSpec, options: QuestionOptions, *, is_bare: bool) -> SettleSpec:
-    if options.world is not None and options.corpus is not None:
-        raise ConfigError(
-            f"--world {options.world} and --corpus {options.corpus}: the text is one of them; drop one"
-        )
+def _with_text(spec: SettleSpec, options: QuestionOptions, *, has_data: bool, is_bare: bool) -> SettleSpec:
+    like = options.like or spec.like or None
+    given = {"--world": options.world, "--corpus": options.corpus, "--like": like, "[data]": has_data or None}
+    named = [
+        f"{name} {value}" if value is not True else name for name, value in given.items() if value is not None
+    ]
+    flags = [name for name in named if name.startswith("--")]
+    if len(flags) > 1 or (like and len(named) > 1):
+        raise ConfigError(f"{' and '.join(named)}: the text is one of them; drop one")
+    if like:
+        return replace(spec, like=str(like), data=_text_of(Path(like)))
     if options.corpus is not None:
         return replace(spec, data=replace(spec.data, corpus=options.corpus, world=None))
     if options.world is None:
         if is_bare:
             raise ConfigError(
-                "settle: on which text? Give --corpus PATH, --world NAME, or a file with [data]"
+                "settle: on which text? Give --like STUDY, --corpus PATH, --world NAME, or a file with [data]"
             )
         return spec
     assert spec.target is not None
@@ -147,6 +158,17 @@ def _with_text(spec: SettleSpec, options: QuestionOptions, *, is_bare: bool) -> 
 
 
 _TEACHER_SHARE = 0.001
+
+
+def _text_of(study: Path) -> DataSpec:
+    """The text of a study."""
+    data = StudyFolder(study).data
+    if not (data / "manifest.json").is_file():
+        raise ConfigError(
+            f"--like {study}: no study's folder with prepared text ({data / 'manifest.json'} is missing); name the "
+            "folder that study run or train wrote"
+        )
+    return read_spec(data)
 
 
 def _check(spec: SettleSpec) -> None:

@@ -12,7 +12,7 @@ from distillaw.cli.settle_setup import Setting, open_setting
 from distillaw.data.prepare import check_home
 from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
-from distillaw.settling.design import nearest_stage, next_stage
+from distillaw.settling.design import nearest_stage, next_stage, rungs_ahead
 from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
 from distillaw.sweep.cost import StudyCost
 from distillaw.sweep.pilots import Pilots, Tuned
@@ -23,10 +23,12 @@ from distillaw.sweep.study import clear_failures
 class _Ahead:
     """What is still to be run."""
 
+    pilots: Pilots
+    tuned: Tuned
     question: Question
     """What the search costs is spent."""
     search: StudyCost | None
-    """None where there is none, or it is over."""
+    """What is left of it; None where there is none, or it is over."""
     done: Sequence[Stage]
     stage: Stage | None
     """The next, or the one that was interrupted; None: nothing more would be run."""
@@ -52,17 +54,18 @@ def preview(
         check_folder(folder, spec)
         clear_failures(StudyFolder(folder))  # they would be tried again
         setting = open_setting(spec, StudyFolder(folder), display, command)
-        record = continue_record(folder, setting, choose_search(setting))
+        record = continue_record(folder, setting, choose_search)
         ahead = _look_ahead(setting, record)
-    question, tokens = ahead.question, record.search_tokens
+    question, search = ahead.question, record.search
     return {
         "folder": str(folder), "target_compute": question.target_flops, "budget": question.budget,
         "share_of_target": question.budget / question.target_flops, "margin": question.margin,
         "level": question.level,
         "teachers": [{"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates],
         "sizes": [{"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes],
-        "has_search": bool(tokens),
-        "search": None if ahead.search is None else {"tokens": tokens, **_cost(ahead.search, workers)},
+        "has_search": bool(search.tokens),
+        "search": None if ahead.search is None else {
+            "tokens": search.tokens, "horizon_tokens": search.horizon or None, **_cost(ahead.search, workers)},
         "stages_done": len(ahead.done), "compute_spent": ahead.spent - (ahead.search.flops if ahead.search else 0.0),
         "next_stage": _stage(ahead, len(record.stages), workers), "later_stages": _later(ahead, workers),
     }  # fmt: skip
@@ -70,16 +73,17 @@ def preview(
 
 def _look_ahead(setting: Setting, record: Record) -> _Ahead:
     """Where the folder stands: a search that is still to be run takes what it usually does."""
-    pilots, spec = setting.with_search(record.search_tokens), setting.spec
+    pilots, spec = setting.with_search(record.search), setting.spec
     tuned, search = pilots.searched(), None
     if tuned is None:
-        search = pilots.usual_search()
-        tuned = Tuned(rates={"supervised": spec.peak_lr, "distilled": spec.peak_lr}, batch_tokens=spec.batch_tokens,
-                      flops=search.flops, tuning={})  # fmt: skip
+        search, whole = pilots.search_left(), pilots.usual_search()
+        tuned = Tuned.fixed(spec.peak_lr, spec.batch_tokens, flops=whole.flops)
     question = setting.tuned_question(tuned)
     done, stage = _next(pilots, question, tuned, stages_of(record))
     cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
-    return _Ahead(question=question, search=search, done=done, stage=stage, cost=cost)
+    return _Ahead(
+        pilots=pilots, tuned=tuned, question=question, search=search, done=done, stage=stage, cost=cost
+    )
 
 
 def _next(
@@ -111,18 +115,20 @@ def _stage(ahead: _Ahead, decided: int, workers: int) -> dict[str, object] | Non
 
 
 def _later(ahead: _Ahead, workers: int) -> dict[str, object] | None:
-    """At most: all that is left of the budget, as fast and as bulky as what comes next.
+    """At most: all stages that what is left of the budget would pay for.
 
     The largest pilot is the one that all of it would buy with one teacher left.
     """
-    question, stage, cost = ahead.question, ahead.stage, ahead.cost
-    if stage is None or cost is None:
+    question, stage = ahead.question, ahead.stage
+    if stage is None:
         return None
     left = max(0.0, question.budget - ahead.spent - stage_flops(question, stage))
+    rungs = rungs_ahead(question, [*ahead.done, stage], stage.candidates, left)
+    costs = [ahead.pilots.cost(ahead.pilots.jobs(rung, ahead.tuned)) for rung in rungs]
     cheapest = min(stage.candidates, key=lambda name: question.candidate(name).flops)
     largest = nearest_stage(question, (cheapest,), left, 1)
-    share = left / cost.flops
     return {
-        "compute": left, "seconds": share * sum(cost.seconds) / workers, "disk_bytes": share * cost.disk_bytes,
+        "compute": left, "seconds": sum(cost.wall_seconds(workers) for cost in costs),
+        "disk_bytes": sum(cost.disk_bytes for cost in costs),
         "largest_size": None if largest is None else largest.size,
     }  # fmt: skip

@@ -1,11 +1,11 @@
 """settle.json: the question, the search, and every stage as it was decided, written before the stage runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from distillaw.cli.settle_options import SettleSpec
-from distillaw.cli.settle_setup import Setting
+from distillaw.cli.settle_setup import SearchPlan, Setting
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.config import from_table
@@ -30,8 +30,7 @@ class Record:
     question: Mapping[str, object]
     """What may not change."""
     budget: float
-    search_tokens: int
-    """Of each run of the search; 0 where there is none. Decided once, whatever the budget becomes."""
+    search: SearchPlan
     stages: tuple[Planned, ...] = ()
 
     def with_stage(self, stage: Stage, believed: Mapping[str, object]) -> "Record":
@@ -74,8 +73,8 @@ def check_folder(folder: Path, spec: SettleSpec) -> None:
     _compare(folder, record.question, _settings(spec))
 
 
-def continue_record(folder: Path, setting: Setting, search: int) -> Record:
-    """The record of the folder with the present budget, or a new one.
+def continue_record(folder: Path, setting: Setting, choose: Callable[[Setting], SearchPlan]) -> Record:
+    """The record of the folder with the present budget, or a new one, whose search is chosen.
 
     Raises:
         ConfigError: the question changed, or the budget shrank.
@@ -83,7 +82,7 @@ def continue_record(folder: Path, setting: Setting, search: int) -> Record:
     asked, question = identity(setting), setting.question
     record = read_record(folder)
     if record is None:
-        return Record(question=asked, budget=question.budget, search_tokens=search)
+        return Record(question=asked, budget=question.budget, search=choose(setting))
     _compare(folder, record.question, asked)
     if question.budget < record.budget * (1 - 1e-9):
         raise ConfigError(
@@ -127,9 +126,15 @@ def read_record(folder: Path) -> Record | None:
         planned = [_planned(row) for row in list(table["stages"])]  # type: ignore[call-overload]
         question = dict(table["question"])  # type: ignore[call-overload]
         return Record(question=question, budget=float(str(table["budget"])), stages=tuple(planned),
-                      search_tokens=int(str(table["search_tokens"])))  # fmt: skip
+                      search=_search(table))  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"{file}: damaged ({error}); choose another folder with --out") from error
+
+
+def _search(table: Mapping[str, object]) -> SearchPlan:
+    if "search_tokens" in table:  # an earlier version's, which searched no fall
+        return SearchPlan(tokens=int(str(table["search_tokens"])))
+    return from_table(SearchPlan, table["search"], "search")
 
 
 def _planned(row: Mapping[str, object]) -> Planned:

@@ -3,6 +3,7 @@
 Everything is recomputed from settle.json and the runs, so a call after a kill or an interrupt goes on where it was.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 from distillaw.cli.display import GrowingDisplay
 from distillaw.cli.settle_options import SettleSpec
 from distillaw.cli.settle_record import Record, check_folder, continue_record, stages_of
-from distillaw.cli.settle_setup import Setting, open_setting, search_tokens
+from distillaw.cli.settle_setup import SearchPlan, Setting, affordable_searches, open_setting, search_flops
 from distillaw.cli.settle_verdict import verdict_json
-from distillaw.cli.settle_words import finite, look
+from distillaw.cli.settle_words import finite, look, rate_words
 from distillaw.data.prepare import check_home
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_flop
@@ -72,39 +73,34 @@ def settle_in(
         clear_failures(study)
         with Scheduler(study, LocalExecutor(study, workers), display=display, claim=claim) as scheduler:
             setting = open_setting(spec, study, display, command)
-            record = continue_record(folder, setting, choose_search(setting))
+            record = continue_record(folder, setting, choose_search)
             record.save(folder)
             return _Loop(setting, record, folder, scheduler.run, display).run()
 
 
-def choose_search(setting: Setting) -> int:
-    """Tokens of each run of the search for a rate; 0 where the budget has none to spare.
+def choose_search(setting: Setting) -> SearchPlan:
+    """The best search that leaves the budget a pilot.
 
     Raises:
         ConfigError: the budget buys no pilot even without a search.
     """
-    tokens = search_tokens(setting)
-    try:
-        if tokens and first_stage(setting, tokens) is not None:
-            return tokens
-    except ConfigError:
-        pass  # no pilot is left after the search: without it there may be one
-    first_stage(setting, 0)
-    return 0
+    for plan in affordable_searches(setting)[:-1]:
+        with contextlib.suppress(
+            ConfigError
+        ):  # no pilot is left after the search: without it there may be one
+            if first_stage(setting, plan) is not None:
+                return plan
+    first_stage(setting, SearchPlan())
+    return SearchPlan()
 
 
-def first_stage(setting: Setting, search: int) -> Stage | None:
+def first_stage(setting: Setting, search: SearchPlan) -> Stage | None:
     """The first stage if the search takes what it usually does.
 
     Raises:
         ConfigError: the budget buys no pilot.
     """
     return next_stage(replace(setting.question, spent=search_flops(setting, search)), [], [])
-
-
-def search_flops(setting: Setting, tokens: int) -> float:
-    """What a search usually costs."""
-    return setting.with_search(tokens).usual_search().flops if tokens else 0.0
 
 
 class _Loop:
@@ -115,7 +111,7 @@ class _Loop:
     ) -> None:
         self._setting, self._record, self._folder = setting, record, folder
         self._train, self._display = train, display
-        self._pilots: Pilots = setting.with_search(record.search_tokens)
+        self._pilots: Pilots = setting.with_search(record.search)
         self._runs: list[PilotRun] = []
         self._history: list[Standing] = []
 
@@ -143,9 +139,9 @@ class _Loop:
         return settled
 
     def _tune(self) -> Tuned:
-        tokens = self._record.search_tokens
-        if tokens:
-            self._display.expect(self._pilots.usual_search().tokens)
+        has_search = self._record.search.tokens > 0
+        if has_search:
+            self._display.expect(self._pilots.search_left().tokens)
         else:
             self._display.note(
                 f"no search for a learning rate: it would cost more than the budget has to spare; "
@@ -153,11 +149,10 @@ class _Loop:
             )
         tuned = self._pilots.search(self._train)
         write_json(self._folder / "tuning.json", tuned.tuning)
-        if tokens:
-            rates = tuned.rates
+        if has_search:
             self._display.note(
-                f"rates: {rates['supervised']:g} without a teacher, {rates['distilled']:g} with one; batch "
-                f"{tuned.batch_tokens} tokens; {format_flop(tuned.flops)}"
+                f"rates: {rate_words(tuned, 'supervised')} without a teacher, {rate_words(tuned, 'distilled')} with "
+                f"one; batch {tuned.batch_tokens} tokens; {format_flop(tuned.flops)}"
             )
         return tuned
 

@@ -7,15 +7,18 @@ from pathlib import Path
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.cli.settle_options import SettleSpec, budget_flops
-from distillaw.data.prepare import prepare_data
+from distillaw.data.prepare import copy_data, prepare_data
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import MARGIN
 from distillaw.quantities import format_count, format_flop, parse_count
 from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
+from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
 from distillaw.settling.question import Candidate, Question, Size
+from distillaw.settling.rates import Rates
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
+from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
 from distillaw.sweep.outcome import Display
 from distillaw.sweep.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.sweep.spec import StudySpec
@@ -27,14 +30,27 @@ LARGEST_RATIO = 128
 """Smallest pilot: this size, or the target over this, whichever is larger."""
 LEAST_BATCHES = 20
 """Steps below which a pilot says nothing; nor does one that is mostly warm-up."""
-SEARCH_SHARE = 0.15
-"""Of the budget, that the search for a rate may take."""
+SEARCH_SHARE = 0.4
+"""Of the budget, that the search for rates may take: without it the largest pilots would have half an e-fold more of
+parameters times tokens, while a rate that does not suit one arm alone costs it tenths of a nat (docs/rates.md)."""
+SEARCH_HALVES = 8
+"""How often its runs are halved to fit."""
 SAME_LOSS = 2e-3
 """A run scored here within this of its own record was scored on this text then."""
-SEARCH_RUNS = (6, 3)
-"""Runs that the search takes if its start is good, and those of them with a teacher."""
 SEARCH_RATIO = 20
-"""Tokens per parameter beyond which a longer search finds nothing new."""
+"""Tokens per parameter beyond which a longer search for the rate itself finds nothing new."""
+LAST_SHARE = GROWTH ** (RUNGS - 1) / sum(GROWTH**i for i in range(RUNGS))
+"""Of what is left, that the last rung takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """The search for the rate of both arms, at the smallest size; decided once, whatever the budget becomes."""
+
+    tokens: int = 0
+    """Of the runs that rates are searched with; 0: there is no search."""
+    horizon: int = 0
+    """Of those that their fall with tokens is searched with; 0: it is not, and rates do not fall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +64,24 @@ class Setting:
     """Before the search: nothing is spent, and batches are the file's."""
     store_hash: str
     """Of the text."""
+    exposures: tuple[Exposure, ...] = ()
+    """What every candidate has read of the text."""
 
-    def with_search(self, tokens: int) -> Pilots:
-        """The pilots with a search on so many tokens; 0 has none."""
-        tuning = TuningSpec(enabled=tokens > 0, tokens=tokens or self.question.least_tokens, batch=False,
-                              horizon="none")  # fmt: skip
-        return replace(self.pilots, spec=replace(self.pilots.spec, tuning=tuning))
+    def with_search(self, search: SearchPlan) -> Pilots:
+        """The pilots with a search."""
+        spec = self.pilots.spec
+        if search.horizon:
+            spec = replace(spec, students=replace(spec.students, tokens=(search.horizon,)))
+        tuning = TuningSpec(enabled=search.tokens > 0, tokens=search.tokens or self.question.least_tokens, batch=False,
+                              horizon="smallest" if search.horizon else "none")  # fmt: skip
+        return replace(self.pilots, spec=replace(spec, tuning=tuning))
 
     def tuned_question(self, tuned: Tuned) -> Question:
         """The question once rates and batch are known."""
         batch = tuned.batch_tokens
         least = least_tokens(self.spec, batch)
-        return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops)
+        rates = Rates(alone=tuned.checks["supervised"], taught=tuned.checks["distilled"])
+        return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=rates)
 
 
 def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command: str) -> Setting:
@@ -79,8 +101,13 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         engine, students=StudentsSpec(params=(sizes[0].label,), tokens=(_longest(spec, sizes[0], budget),))
     )
     check_study(engine)
+    if spec.like:
+        copy_data(StudyFolder(Path(spec.like)).data, study.data, say=display.note)
     store = prepare_data(spec.data, study.data, say=display.note)
     facts = check_facts(engine, store, display)
+    exposures = tuple(exposure(t.label, t.source, store) for t in engine.teachers)
+    for found in exposures:
+        refuse_exposed(found)
     losses = teacher_losses(engine, store, facts, study)
     write_study(engine, study, store, command)
     candidates = tuple(
@@ -93,7 +120,8 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         cooldown=spec.training.cooldown,
     )  # fmt: skip
     pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
-    return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash)
+    return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash,
+                   exposures=exposures)  # fmt: skip
 
 
 def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
@@ -187,15 +215,24 @@ def least_tokens(spec: SettleSpec, batch: int) -> int:
     return -(-least // batch) * batch
 
 
-def search_tokens(setting: Setting) -> int:
-    """Tokens of each run of the search that its share of the budget allows; 0 where that is too few to tell."""
-    question, engine = setting.question, setting.pilots.spec
-    middle = engine.middle_teacher()
-    assert middle is not None, "read_settle refuses a question without teachers"
-    smallest, (runs, taught) = question.sizes[0], SEARCH_RUNS
-    per_token = runs * smallest.flops + taught * setting.pilots.forward[middle.source]
-    affordable = int(SEARCH_SHARE * question.budget / per_token)
-    tokens = min(
-        affordable, max(int(SEARCH_RATIO * smallest.params), question.least_tokens), int(question.tokens)
-    )
-    return tokens // question.batch_tokens * question.batch_tokens if tokens >= question.least_tokens else 0
+def affordable_searches(setting: Setting) -> list[SearchPlan]:
+    """Searches that a budget may pay, the best first: one that reaches as far as the longest pilot is expected to, then
+    shorter ones, then rates alone, then none.
+    """  # noqa: D205
+    question, batch = setting.question, setting.question.batch_tokens
+    whole = min(max(SEARCH_RATIO * question.sizes[0].params, question.least_tokens), question.tokens)
+    near = [round(whole * 0.5**k / batch) * batch for k in range(SEARCH_HALVES)]
+    near = [tokens for tokens in near if tokens >= question.least_tokens]
+    left = (1 - SEARCH_SHARE) * question.budget
+    names = tuple(c.name for c in question.candidates)
+    last = nearest_stage(question, names, left * LAST_SHARE, 1)
+    wished = [round(last.tokens[-1] * 0.5**k / batch) * batch for k in range(SEARCH_HALVES)] if last else []
+    both = [SearchPlan(tokens=tokens, horizon=far) for far in wished for tokens in near if far >= 2 * tokens]
+    plans = [*both, *(SearchPlan(tokens=tokens) for tokens in near)]
+    allowed = SEARCH_SHARE * question.budget
+    return [*(plan for plan in plans if search_flops(setting, plan) <= allowed), SearchPlan()]
+
+
+def search_flops(setting: Setting, search: SearchPlan) -> float:
+    """What a search usually costs."""
+    return setting.with_search(search).usual_search().flops if search.tokens else 0.0

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from distillaw.cli.settle_words import assumptions, finite, flips, name_of, warnings
+from distillaw.cli.settle_words import assumptions, finite, flips, name_of, rate_doubts, warnings
 from distillaw.planning.evidence import Interval
 from distillaw.settling.conclusion import Conclusion, conclude
 from distillaw.settling.question import NONE, Stage, runs_of, stage_flops
 from distillaw.settling.standing import Standing
+from distillaw.sweep.exposure import Exposure
 
 if TYPE_CHECKING:
     from distillaw.cli.settle_run import Settled
@@ -37,13 +38,34 @@ def verdict_json(settled: "Settled") -> dict[str, object]:
         "compute_spent": now.spent,
         "share_of_target": now.spent / question.target_flops,
         "search_compute": question.spent,
-        "learning_rates": dict(settled.tuned.rates),
+        "learning_rates": {
+            arm: next(iter(rates.peaks.values())) for arm, rates in settled.tuned.rates.items()
+        },
+        "rates": _rates(settled),
+        "teachers_text": {one.name: _read(one) for one in settled.setting.exposures},
         "batch_tokens": settled.tuned.batch_tokens,
         "student_params": question.target.params,
         "student_tokens": question.tokens,
         "stages": [_stage(settled, i) for i in range(len(settled.stages))],
         "dropped": dict(now.dropped),
     }
+
+
+def _rates(settled: "Settled") -> dict[str, object]:
+    """By arm: the rate of the smallest pilots, its fall, up to where both were checked, and what they may cost."""
+    costs = rate_doubts(settled, settled.question.tokens)
+    found = {}
+    for (arm, rates), cost in zip(settled.tuned.rates.items(), costs.values(), strict=True):
+        check = settled.tuned.checks[arm]
+        peak, power = rates.at(min(rates.exact or rates.peaks))
+        found[arm] = {"peak_lr": peak, "rate_power": power, "searched_tokens": check.searched,
+                      "checked_tokens": check.checked, "doubt_at_target": cost}  # fmt: skip
+    return found
+
+
+def _read(one: Exposure) -> dict[str, float] | None:
+    """Shares of documents that a teacher has read; None where nobody can tell."""
+    return None if one.shared is None else {"students": one.shared.student, "heldout": one.shared.validation}
 
 
 def _probability(now: Standing, end: Conclusion) -> float:

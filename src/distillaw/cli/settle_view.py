@@ -97,8 +97,11 @@ def show_preview(answer: Answer) -> None:
     if not answer["has_search"]:
         print("no search for a learning rate: it would cost more than the budget has to spare")
     elif search is not None:
-        print(f"search for the learning rate: {search['runs']} runs on {format_count(search['tokens'])} tokens or a "
-              f"few more, {_costs(search)}")  # fmt: skip
+        far = search["horizon_tokens"]
+        reach = f"{format_count(search['tokens'])}" + (f" and {format_count(far)}" if far else "")
+        print(
+            f"search for the learning rate: {search['runs']} runs on {reach} tokens or a few more, {_costs(search)}"
+        )
     if stage is None:
         print("no further stage: it is settled, or nothing that is affordable would settle it")
         return

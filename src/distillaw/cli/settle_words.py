@@ -11,6 +11,7 @@ from distillaw.settling.standing import Standing
 
 if TYPE_CHECKING:
     from distillaw.cli.settle_run import Settled
+    from distillaw.sweep.pilots import Tuned
 
 
 def finite(value: float) -> float | None:
@@ -68,26 +69,65 @@ def assumptions(settled: "Settled") -> list[str]:
     return found
 
 
+def rate_words(tuned: "Tuned", arm: str) -> str:
+    """`0.011, falling as tokens^-0.32`: the rate of the smallest pilots of an arm."""
+    rates = tuned.rates[arm]
+    rate, power = rates.at(min(rates.exact or rates.peaks))
+    return f"{rate:g}, falling as tokens^-{power:.2g}" if power > 0 else f"{rate:g}"
+
+
 def _rates(settled: "Settled") -> str:
-    rates, batch = settled.tuned.rates, settled.tuned.batch_tokens
-    if not settled.tuned.flops:
-        return (
-            f"the file's, {rates['supervised']:g} at batch {batch}, with and without a teacher (not searched)"
-        )
+    tuned, batch = settled.tuned, settled.tuned.batch_tokens
+    alone, taught = (rate_words(tuned, arm) for arm in ("supervised", "distilled"))
+    if not tuned.flops:
+        return f"the file's, {alone} at batch {batch}, with and without a teacher (not searched)"
+    reach = [check.checked or check.searched or 0 for check in tuned.checks.values()]
     return (
-        f"{rates['supervised']:g} without and {rates['distilled']:g} with a teacher at batch {batch}, searched at "
-        f"{settled.question.sizes[0].label} parameters and carried to larger ones by width"
+        f"{alone} without and {taught} with a teacher at batch {batch}, searched at "
+        f"{settled.question.sizes[0].label} parameters on up to {format_count(min(reach))} tokens, carried to larger "
+        "ones by width"
     )
+
+
+def rate_doubts(settled: "Settled", tokens: float) -> dict[str, float]:
+    """What the rate may cost a run, nats/token: root mean square by kind of arm."""
+    question = settled.question
+    if question.rates is None:
+        return {}
+    return {kind: question.rates.cost(arm, tokens, first=question.least_tokens)
+            for arm, kind in enumerate(("without", "with"))}  # fmt: skip
+
+
+def _rate_warning(settled: "Settled") -> str | None:
+    """What is not known of the rates of the pilots, or of the target's."""
+    checks, question = settled.tuned.checks, settled.question
+    reach = min(check.checked or check.searched or 0 for check in checks.values())
+    longest = max((stage.tokens[-1] for stage in settled.stages), default=0)
+    doubt = rate_doubts(settled, question.tokens)
+    cost = " and ".join(f"{nats(value)} nats/token {kind} a teacher" for kind, value in doubt.items())
+    if settled.tuned.flops and reach >= max(longest, question.tokens) / 2:
+        return None
+    if not settled.tuned.flops:
+        what = "learning rates were not searched (the budget had too little to spare)"
+    elif reach * 2 > longest:
+        what = (f"rates were checked on up to {format_count(reach)} tokens, as far as the pilots read; the target "
+                f"reads {format_count(question.tokens)}")  # fmt: skip
+    else:
+        what = (f"rates were checked on up to {format_count(reach)} tokens only; pilots read up to "
+                f"{format_count(longest)}, the target {format_count(question.tokens)}")  # fmt: skip
+    return f"{what}. A rate that does not suit may cost it {cost}, which is in the intervals: search them again there"
 
 
 def warnings(settled: "Settled") -> list[str]:
     """What makes it weaker than it looks."""
     now, question = settled.now, settled.question
     found = []
-    if not settled.tuned.flops:
+    if doubt := _rate_warning(settled):
+        found.append(doubt)
+    if unknown := [one.name for one in settled.setting.exposures if not one.is_known]:
         found.append(
-            "learning rates were not searched (the budget had too little to spare): a rate that suits one arm alone "
-            "makes a gain of its own"
+            f"it is unknown what {', '.join(unknown)} ha{'s' if len(unknown) == 1 else 've'} read: a teacher that has "
+            "read the students' text or the held-out one looks better than it is (one from study run or train tells)"
         )
     if ends := _at_end(settled.tuned.tuning):
         found.append(f"the search for a rate ended at the edge of what it tried ({', '.join(ends)})")
@@ -112,8 +152,13 @@ def warnings(settled: "Settled") -> list[str]:
 
 
 def _at_end(tuning: Mapping[str, Any]) -> list[str]:
-    """Arms whose best rate was not between others that were tried."""
-    return [row["arm"] for row in tuning["arms"] if not row["learning_rate"]["interior"]]
+    """Arms whose best rate, or its fall, was not between others that were tried."""
+    arms = tuning.get("arms", [])
+    return [
+        row["arm"]
+        for row in arms
+        if not all(row[key]["interior"] for key in ("learning_rate", "horizon") if key in row)
+    ]
 
 
 def flips(settled: "Settled", verdict: str, choice: str, bound: float) -> list[str]:

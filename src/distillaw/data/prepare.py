@@ -3,9 +3,10 @@
 Splits are disjoint by document: a teacher is over-confident on its own training text, so students read other
 documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Copies are dropped
 before splitting, near copies across splits after it (duplicates.py), so that one text cannot stand on two sides;
-the manifest counts them.
+the manifest counts them. Which documents each split holds is kept beside it (documents.py).
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,11 +18,13 @@ import numpy as np
 
 from distillaw.data import duplicates
 from distillaw.data.corpus import Reading, check_apart, read_documents
-from distillaw.data.shards import FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
-from distillaw.data.synthetic import world_tokenizer, write_world
+from distillaw.data.documents import document_names, write_names
+from distillaw.data.shards import BESIDE, FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
+from distillaw.data.synthetic import without_none, world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
+from distillaw.runs.config import from_table
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
 from distillaw.runs.places import building, check_absent, check_folder
@@ -120,6 +123,32 @@ def prepare_data(
     return TokenStore.open(folder)
 
 
+def read_spec(folder: Path) -> DataSpec:
+    """The text that a data folder was made from.
+
+    Raises:
+        CacheError: there is none, or it is damaged.
+    """
+    table = TokenStore.open(folder).manifest["spec"]
+    assert isinstance(table, dict)
+    return from_table(DataSpec, without_none(table), f"{folder}/manifest.json: spec")
+
+
+def copy_data(source: Path, folder: Path, *, say: Callable[[str], None] = lambda message: None) -> None:
+    """Take the tokens of another folder as they are: its text, splits and tokenizer; what is there is left alone.
+
+    Raises:
+        CacheError: the source is damaged.
+        ConfigError: something else lies there.
+    """
+    if (folder / "manifest.json").exists():
+        return
+    TokenStore.open(source, verify=True)
+    say(f"taking text, splits and tokenizer of {source}")
+    with saving(folder), building(folder) as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)
+
+
 def _differences(old: object, new: dict) -> str:
     """What changed, in words; a setting that did not exist when the folder was made had its default."""
     assert isinstance(old, dict)
@@ -134,6 +163,8 @@ class _Sorted:
 
     sides: np.ndarray
     """The split of every document that is read, strings, shape (documents,); empty for one that is dropped."""
+    names: np.ndarray
+    """Of every document, uint64 (data/documents.py), shape (documents,)."""
     sizes: np.ndarray
     """Their characters, shape (documents,)."""
     exact: int
@@ -184,9 +215,10 @@ def _sort(spec: DataSpec) -> _Sorted:
         DataError: too few documents, or none left on a side.
     """
     seen: set[bytes] = set()
-    sizes, is_copy, sketches = [], [], []
+    sizes, is_copy, sketches, digests = [], [], [], []
     for text in _all_documents(spec):
         digest = duplicates.content_digest(text)
+        digests.append(digest)
         sizes.append(len(text))
         is_copy.append(digest in seen)
         if digest not in seen:
@@ -206,7 +238,9 @@ def _sort(spec: DataSpec) -> _Sorted:
             )
     whole = np.full(len(every), "", dtype=sides.dtype)
     whole[originals] = sides
-    return _Sorted(sides=whole, sizes=every, exact=sum(is_copy), near=near)
+    return _Sorted(
+        sides=whole, names=document_names(digests), sizes=every, exact=sum(is_copy), near=near,
+    )  # fmt: skip
 
 
 def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -227,6 +261,7 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
         say(f"tokenising {kept} documents, {format_count(float(found.characters))} characters")
         progress = Telling("tokenising", float(found.characters), "characters", say)
         splits = _encode(spec, found.sides, tokenizer, folder, seen=progress.add)
+        write_names(folder, {split: found.names[found.sides == split] for split in SPLITS})
     _write_manifest(spec, folder, tokenizer, splits, characters=found.characters, copies=found.to_json())
 
 
@@ -252,7 +287,7 @@ def _write_manifest(
     name = tokenizer_hash(tokenizer)
     with saving(folder):
         others = {path.name: file_sha256(path) for path in sorted((folder / "tokenizer").iterdir())}
-        others[HELDOUT_BOUNDS] = file_sha256(folder / HELDOUT_BOUNDS)
+        others |= {name: file_sha256(folder / name) for name in BESIDE if (folder / name).exists()}
     write_json(folder / "manifest.json", {
         "format": FORMAT, "spec": asdict(spec), "source": spec.source,
         "tokenizer_hash": name, "vocab_size": len(tokenizer), "dtype": _dtype(tokenizer).name,

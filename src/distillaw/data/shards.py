@@ -4,6 +4,7 @@
     data/tokenizer/               a Hugging Face tokenizer folder
     data/teacher-00000.bin ...    token ids, uint16 or uint32, documents separated by end-of-text
     data/validation-documents.npy first token of each held-out document, and the end of the last
+    data/documents.npz            names of every split's documents, where the text is no world's
 
 Nothing here knows about training: a split is an array of token windows that any seed may order.
 """
@@ -20,6 +21,9 @@ from distillaw.runs.files import content_hash, file_sha256, read_json
 
 FORMAT = 1
 HELDOUT_BOUNDS = "validation-documents.npy"
+DOCUMENTS = "documents.npz"
+BESIDE = (HELDOUT_BOUNDS, DOCUMENTS)
+"""Files beside the manifest that it vouches for; the others lie in the tokenizer's folder."""
 _KEYS = {
     "spec",
     "tokenizer_hash",
@@ -167,10 +171,10 @@ def manifest_hash(tokenizer: str, splits: dict[str, dict]) -> str:
 
 
 def _check_files(folder: Path, hashes: object) -> None:
-    """Checksums of the tokenizer's files and the held-out boundaries: altered, they would change every loss."""
+    """Checksums of the tokenizer's files and those beside the manifest: altered, they would change every loss."""
     assert isinstance(hashes, dict)
     for name, expected in hashes.items():
-        path = folder / name if name == HELDOUT_BOUNDS else folder / "tokenizer" / name
+        path = folder / name if name in BESIDE else folder / "tokenizer" / name
         if not path.exists() or file_sha256(path) != expected:
             raise CacheError(
                 f"{path}: missing, or its checksum differs from the manifest. {_AGAIN.format(folder)}"

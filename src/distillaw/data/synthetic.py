@@ -76,8 +76,10 @@ def world_of(store: TokenStore) -> World:
             f"{store.folder}: the text is no world's, so nobody knows its exact distribution and no oracle can teach "
             "it. Make the text from a world with a [data.world] table, or name a model as teacher"
         )
-    return open_world(from_table(WorldSpec, _without_none(table), f"{store.folder}/manifest.json: world"))
+    return open_world(from_table(WorldSpec, without_none(table), f"{store.folder}/manifest.json: world"))
 
 
-def _without_none(table: dict) -> dict:
-    return {name: value for name, value in table.items() if value is not None}
+def without_none(table: dict) -> dict:
+    """A table as TOML would have it: JSON writes what is not set as null."""
+    return {name: without_none(value) if isinstance(value, dict) else value
+            for name, value in table.items() if value is not None}  # fmt: skip

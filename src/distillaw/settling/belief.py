@@ -19,6 +19,7 @@ from distillaw.laws.base import Array
 from distillaw.settling.noise import Cells, misfit_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
 from distillaw.settling.question import NONE, PilotRun, Question
+from distillaw.settling.rates import rate_cov
 
 SEED = 0
 """Of the draws: the same runs always say the same."""
@@ -66,14 +67,14 @@ class Belief:
             rng: of the draws.
             before: as believed before any run.
         """
-        misfit_QQ = self._misfit(places, places)
+        misfit_QQ = self.misfit(places, places)
         if before or not len(self.measured.arm):
             draws_MQ = self._at(self.prior, places)
             return draws_MQ + _normal(misfit_QQ, len(draws_MQ), rng)
         draws_MQ = self._at(self.members, places)
         left_MR = self.log_losses_R - self._at(self.members, self.measured)
-        across_QR = self._misfit(places, self.measured)
-        gain_QR = np.linalg.solve(self._misfit(self.measured, self.measured) + self.noise_RR, across_QR.T).T
+        across_QR = self.misfit(places, self.measured)
+        gain_QR = np.linalg.solve(self.misfit(self.measured, self.measured) + self.noise_RR, across_QR.T).T
         return draws_MQ + left_MR @ gain_QR.T + _normal(misfit_QQ - gain_QR @ across_QR.T, len(draws_MQ), rng)
 
     @property
@@ -85,8 +86,19 @@ class Belief:
     def _at(self, members: Sequence[Array], cells: Cells) -> Array:
         return np.concatenate([_at(f, z_MZ, cells) for f, z_MZ in zip(self.families, members, strict=True)])
 
-    def _misfit(self, one: Cells, other: Cells) -> Array:
-        return misfit_cov(one, other, np.log(self.families[0].teacher_losses), scale=self.scale)
+    def misfit(self, one: Cells, other: Cells) -> Array:
+        """Covariance, ln loss, of how far runs of two lists lie from the family's laws, rates included, (R, R')."""
+        family, question = self.families[0], self.question
+        smooth = misfit_cov(one, other, np.log(family.teacher_losses), scale=self.scale)
+        if question.rates is None:
+            return smooth
+        return smooth + rate_cov(
+            question.rates,
+            one,
+            other,
+            first=question.least_tokens,
+            loss=family.anchor.loss,
+        )
 
 
 def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0) -> Belief:
@@ -141,7 +153,7 @@ def _cells(names: Sequence[str], runs: Sequence[PilotRun]) -> Cells:
 
 def _members(belief: Belief, rng: np.random.Generator) -> tuple[Array, ...]:
     """Members of each form after the runs, as many as its evidence gives it."""
-    wide_RR = belief.noise_RR + belief._misfit(belief.measured, belief.measured)
+    wide_RR = belief.noise_RR + belief.misfit(belief.measured, belief.measured)
     found = [
         _posterior(family, belief.measured, belief.log_losses_R, wide_RR, rng) for family in belief.families
     ]

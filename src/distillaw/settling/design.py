@@ -17,7 +17,7 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.contrasts import target_cells
-from distillaw.settling.noise import Cells, misfit_cov
+from distillaw.settling.noise import Cells
 from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops, trunk_tokens
 from distillaw.settling.standing import Standing, standing
 
@@ -62,13 +62,37 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
         return None
     if len(stages) > 1 and is_hopeless(question, now, last):
         return None
+    return _rung(question, stages, names, left)
+
+
+def rungs_ahead(
+    question: Question, stages: Sequence[Stage], names: tuple[str, ...], left: float
+) -> list[Stage]:
+    """The stages that would follow if nobody were dropped and nothing settled: what the rest of a budget would run.
+
+    Args:
+        question: what is asked.
+        stages: that have been run or decided.
+        names: candidates that take part.
+        left: FLOP.
+    """
+    found: list[Stage] = []
+    while (stage := _rung(question, [*stages, *found], names, left)) is not None:
+        found.append(stage)
+        left -= stage_flops(question, stage)
+    return found
+
+
+def _rung(question: Question, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> Stage | None:
+    """The next rung of the ladder that what is left pays for, larger than those before; None where it pays for none."""
     used = len(stages)
     for rungs in range(max(RUNGS - used, 1), 1, -1):
         share = left / sum(GROWTH**i for i in range(rungs))
         found = nearest_stage(question, names, share, 2 if used < REPEATED else 1)
         if found is not None and _grows(question, stages, found):
             return found
-    return last if _grows(question, stages, last) else None
+    last = nearest_stage(question, names, left, 1)
+    return last if last is not None and _grows(question, stages, last) else None
 
 
 def _grows(question: Question, stages: Sequence[Stage], stage: Stage) -> bool:
@@ -158,10 +182,9 @@ def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
     """Standard deviations of differences at the target, nats/token, that the misfit alone leaves after a stage."""
     belief, target = now.belief, target_cells(question)
     seen = belief.measured.join(stage_cells(question, last))
-    logs = np.log([c.loss for c in question.candidates])
-    across = misfit_cov(target, seen, logs, scale=belief.scale)
-    inside = misfit_cov(seen, seen, logs, scale=belief.scale) + 1e-8 * np.eye(len(seen.arm))
-    left = misfit_cov(target, target, logs, scale=belief.scale) - across @ np.linalg.solve(inside, across.T)
+    across = belief.misfit(target, seen)
+    inside = belief.misfit(seen, seen) + 1e-8 * np.eye(len(seen.arm))
+    left = belief.misfit(target, target) - across @ np.linalg.solve(inside, across.T)
     var = np.diag(left)
     spread = np.sqrt(np.maximum(var[:, None] + var - 2 * left, 0.0))
     return float(now.losses[NONE].mean) * spread

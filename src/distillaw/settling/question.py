@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distillaw.settling.rates import Rates
+
 NONE = ""
 """The candidate that is always there: no teacher."""
 
@@ -60,6 +62,8 @@ class Question:
     """FLOP already spent (on the search for learning rates); counts against the budget."""
     cooldown: float = 0.2
     """Share of a budget that is trained again in its branch."""
+    rates: Rates | None = None
+    """What was done for the rate of pilots and target; None takes every arm to be at its best."""
 
     @property
     def arms(self) -> list[str]:

@@ -6,7 +6,7 @@ checkpoint. Nothing is remembered between calls: what was trained is on disk, an
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distillaw.data.shards import TokenStore
@@ -16,12 +16,13 @@ from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import NONE, PilotRun, Stage
-from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
+from distillaw.settling.rates import RateCheck
+from distillaw.sweep.cost import NOTHING, StudyCost, external_forward, jobs_cost, left_of, one_per_trunk
 from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
 from distillaw.sweep.record import tuning_record
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress
-from distillaw.sweep.tuning import ArmRates, Point
+from distillaw.sweep.tuning import ArmRates, Point, Search
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -34,14 +35,24 @@ Train = Callable[[Callable[[], Board]], object]
 class Tuned:
     """The recipe of every pilot, as the search left it."""
 
-    rates: Mapping[str, float]
-    """Arm -> peak rate at width 64."""
+    rates: Mapping[str, ArmRates]
+    """By arm."""
     batch_tokens: int
     flops: float
     """What the search has cost; 0 where there was none."""
     tuning: Mapping[str, object]
     """tuning.json: what was tried."""
+    checks: Mapping[str, RateCheck] = field(default_factory=lambda: dict.fromkeys(ARMS, RateCheck()))
+    """By arm: what is known of its rate."""
     run_ids: tuple[str, ...] = ()
+
+    @classmethod
+    def fixed(
+        cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
+    ) -> "Tuned":
+        """One rate for both arms, which no search has found (yet)."""
+        rates = dict.fromkeys(ARMS, ArmRates(peak=rate))
+        return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +82,19 @@ class Pilots:
         return None if self.spec.tuning.enabled and self._search_board().jobs else self._tuned()
 
     def usual_search(self) -> StudyCost:
-        """What the search costs if it need not move far from its start; nothing is trained."""
-        middle, planner = self.spec.middle_teacher(), self._planner()
-        assert middle is not None
-        points = [Point(arm, self.spec.students.params[0], i, 0, 0) for arm in ARMS for i in (-1, 0, 1)]
-        return self.cost([planner.point(point, middle.source) for point in points])
+        """What the search costs in all if it need not move far from its start; nothing is trained."""
+        return self.cost(self._search_jobs(NOTHING))
+
+    def search_left(self) -> StudyCost:
+        """What of it is still to be trained."""
+        progress = read_progress(self.study)
+        ended = progress.losses.keys() | progress.diverged
+        return self.cost(left_of(self._search_jobs(progress), ended))
+
+    def _search_jobs(self, progress: Progress) -> list[Job]:
+        """The search as far as it can be foreseen, a job per trunk."""
+        jobs = Planner(self.spec, self.facts, progress, guess=True).board().jobs
+        return one_per_trunk([job for job in jobs if job.trunk.purpose == "tuning"])
 
     def missing(self, jobs: list[Job]) -> list[Job]:
         """Those that still have something to train."""
@@ -96,20 +115,44 @@ class Pilots:
 
     def _tuned(self) -> Tuned:
         if not self.spec.tuning.enabled:
-            rates = {"supervised": self.spec.peak_lr, "distilled": self.spec.peak_lr}
             tuning = self._tuning(Board(jobs=[], waiting=[]))
-            return Tuned(rates=rates, batch_tokens=self.spec.batch_tokens, flops=0.0, tuning=tuning)
+            return Tuned.fixed(self.spec.peak_lr, self.spec.batch_tokens, tuning=tuning)
         board, planner = self._search_board(), self._planner()
         assert board.supervised is not None and board.distilled is not None
         searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
-        jobs = [
+        jobs = one_per_trunk([
             planner.point(point, source) for search, source in searches.values() for point in search.points
-        ]
+        ])  # fmt: skip
         return Tuned(
-            rates={arm: planner.tuned_rates(one, arm).peak for arm, (one, _) in searches.items()},
+            rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
             batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
             tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
+            checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
         )  # fmt: skip
+
+    def _check(self, search: Search, arm: str) -> RateCheck:
+        """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
+        size, planner = self.spec.students.params[0], self._planner()
+        is_far = search.interior.get((arm, size, "fall"), False)
+        if is_far:
+            best = search.best(arm, size)
+            points = [best._replace(fall=best.fall + step) for step in (0, 1, -1)]
+        else:
+            best = Point(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
+            points = [best._replace(rate=best.rate + step) for step in (0, -1, 1)]
+        here, lower, higher = (search.points.get(point, math.inf) for point in points)
+        bend = (lower + higher) / 2 - here
+        near, far = (self._branch_lr(planner, point) for point in points[:2])
+        return RateCheck(
+            searched=float(self.spec.tuning_tokens), checked=float(max(self.spec.students.tokens)) if is_far else None,
+            steepness=bend / math.log2(near / far) ** 2 if math.isfinite(bend) else None,
+        )  # fmt: skip
+
+    @staticmethod
+    def _branch_lr(planner: Planner, point: Point) -> float:
+        """The rate at the end of a point's trunk."""
+        job = planner.point(point, None)
+        return job.trunk.branch_lr(job.budgets[-1])
 
     def _tuning(self, board: Board) -> Mapping[str, object]:
         return tuning_record(self.spec, self._planner(), board)
@@ -128,9 +171,8 @@ class Pilots:
 
     def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
-        rate = tuned.rates["supervised" if name == NONE else "distilled"]
+        rates = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        rates = ArmRates(peak=rate)
         return planner.trunk("student", label, rates, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:

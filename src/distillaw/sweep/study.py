@@ -27,6 +27,7 @@ from distillaw.sweep.changes import change_in_words, changed_settings, compare_a
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
+from distillaw.sweep.exposure import exposed, exposure
 from distillaw.sweep.holding import hold_study
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
 from distillaw.sweep.journal import Journal
@@ -74,6 +75,7 @@ def run_study(
             facts = check_facts(spec, store, display)
             _note_changes(spec, facts, study, display)
             _note_teachers(facts, study, display)
+            _note_exposed(spec, store, display)
             write_study(spec, study, store, command, fingerprints=facts.fingerprints, settings=settings)
             for line in set_aside(study, again):
                 Journal(study.path).add("again", what=line)
@@ -112,6 +114,13 @@ def _note_teachers(facts: Facts, study: StudyFolder, display: Display) -> None:
                 f"{facts.fingerprints[name]}), so its students are trained anew. If nobody changed them, the file "
                 "is damaged"
             )
+
+
+def _note_exposed(spec: StudySpec, store: TokenStore, display: Display) -> None:
+    """Say which external teachers have read their students' text: a study may want that as a control."""
+    for teacher in spec.teachers:
+        if teacher.path and (wrong := exposed(exposure(teacher.label, teacher.source, store))):
+            display.note(wrong)
 
 
 def standing_failures(board: Board, progress: Progress) -> dict[str, str]:
