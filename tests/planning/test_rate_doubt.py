@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import distillaw
-from distillaw.planning.rate_doubt import LATTICE, NEAR, STEEPNESS, rate_doubt
+from distillaw.laws.rates import LATTICE, NEAR
+from distillaw.planning.rate_doubt import STEEPNESS, rate_doubt
 from distillaw.planning.record import Run, StudyRecord
 
 SMALL, LARGE = 60_000, 960_000
@@ -41,7 +42,8 @@ def test_where_both_sides_were_tried_the_parabola_says_where_the_best_rate_is():
     doubt = _doubt(_bracket(LARGE, 0.1, best=-0.3))
     assert doubt.reaches(LARGE) and not doubt.reaches(2 * LARGE)
     off, variance = doubt.octaves(LARGE)
-    assert off == pytest.approx(0.3, abs=0.05) and math.sqrt(variance) < LATTICE / 3
+    assert off == pytest.approx(0.27, abs=0.03), "a tenth towards the middle of the lattice"
+    assert math.sqrt(variance) < LATTICE / 2.5
     assert 0.1 * 0.3**2 < doubt.at(LARGE) < 0.02
     assert _doubt(_bracket(LARGE, 0.1)).at(LARGE) < doubt.at(LARGE)
 
@@ -69,7 +71,7 @@ def test_checks_at_two_budgets_of_another_size_say_how_the_best_rate_falls():
              for t, x in ((SMALL, 0.0), (LARGE, -2.0)) for s in (-1, 1)]  # fmt: skip
     doubt = _doubt([*_bracket(SMALL, 0.1), *far, *sides], rates=(0.0, -2.0))
     off, variance = doubt.octaves(LARGE)
-    assert abs(off) < 0.05 and doubt.reaches(LARGE)
+    assert abs(off) < 0.1 and doubt.reaches(LARGE)
     assert 0.05 < math.sqrt(variance) < LATTICE  # another size is not this one
 
 

@@ -19,7 +19,7 @@ BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
 TUNED = replace(
     Tuned.fixed(4e-3, 256),
-    rates={"supervised": ArmRates(peaks={1.0: 4e-3}), "distilled": ArmRates(peaks={1.0: 8e-3})},
+    rates={"supervised": ArmRates(peak=4e-3), "distilled": ArmRates(peak=8e-3)},
 )
 FALLS = {None: 0.4, "oracle": 0.0}
 """Exponent with which the best rate of each arm falls."""
@@ -78,8 +78,8 @@ def _bowl(trunk, tokens: int) -> float:
 
 def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     tuned = pilots.search(_train_by(pilots, _bowl))
-    peaks = {arm: list(rates.peaks.values()) for arm, rates in tuned.rates.items()}
-    assert peaks == {"supervised": [pytest.approx(4e-3)], "distilled": [pytest.approx(1.6e-2)]}
+    peaks = {arm: rates.peak for arm, rates in tuned.rates.items()}
+    assert peaks == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
     assert tuned.batch_tokens == 256
     done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
     assert sorted(tuned.run_ids) == done

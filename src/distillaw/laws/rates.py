@@ -1,11 +1,11 @@
 """The best learning rate over sizes and tokens, from searches at a few of them and what is known of others.
 
-    log2 rate*(N, D) = a + s log2(N / N_0) - q log2(D / D_0)
+    log2 rate*(N, D) = a + s n - q d + i n d,    n = log2(N / N_0), d = log2(D / D_0)
 
 The rate is that of width 64 (train/optim.py), N the non-embedding parameters, D the tokens at which a budget branches
 off. One search leaves a minimum open by tenths of an octave; divided by the few octaves between its budgets, that is
 no exponent to go by: in the quickstart a fall of 0.96 was read off a ratio of 2.5 and two hundredths of a nat, and the
-teacher that was trained by it lost 0.08 nats. So s and q have priors, and every search counts by what it is worth.
+teacher that was trained by it lost 0.08 nats. So s, q and i have priors, and every search counts by what it is worth.
 """
 
 import math
@@ -14,26 +14,79 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 NOISE = 0.003
 """Standard deviation of what chance does to the loss of one run beside another of the same seed, over the loss: seeds
 of one cell differ by 0.002 of it in the quickstart and by 0.007 in the open table (docs/open-runs.md)."""
 FORM = 0.1
-"""Octaves by which the lowest point of a parabola through three halves misses the minimum, whatever the noise: the
-standard error between two seeds in docs/mup.md is 0.1 to 0.2."""
+"""Octaves by which the lowest point of a parabola through halves and doubles misses the minimum, whatever the noise:
+the standard error between two seeds in docs/mup.md is 0.1 to 0.2."""
+LATTICE = 12**-0.5
+"""Standard deviation, octaves, of the best rate around the best of halves and doubles: uniform within half a step."""
 UNKNOWN = 1.0
-"""Octaves, of an optimum that lies at an end of what was tried, or of a curve without a bottom."""
-SIZE = (-0.05, 0.08)
-"""Prior of s: over width the best rate drifts by -0.15 +- 0.08 octaves per doubling, over layers by 0.06 +- 0.11
-(docs/mup.md); a doubling of N is half a doubling of width."""
-FALL = {"text": (0.32, 0.2), "taught": (0.1, 0.2)}
-"""Prior of q. From text: 0.32 in Bjorck et al. 2025 (arXiv 2409.19913), 0.51 in Shen et al. 2024 (arXiv 2408.13359),
-about 0.25 in DeepSeek-AI 2024 (arXiv 2401.02954: C^-0.125, N and D growing alike). From a teacher: docs/rates.md."""
+"""Octaves, of an optimum that lies at an end of what was tried."""
+NEAR = 1.3
+"""Octaves from the lowest loss within which a parabola is drawn: the next point of a lattice of halves, not a cliff."""
+SIZE = (-0.08, 0.12)
+"""Prior of s. Over width the best rate drifts by -0.15 +- 0.08 octaves per doubling, which is two of N, over layers
+by 0.06 +- 0.11 (docs/mup.md); six pairs of sizes of the open and the pocket study have -0.32 to -0.02 for one of N."""
+FALL = {"text": (0.32, 0.3), "taught": (0.15, 0.15)}
+"""Prior of q. From text 0.32 in Bjorck et al. 2025 (arXiv 2409.19913), 0.51 in Shen et al. 2024 (arXiv 2408.13359),
+about 0.25 in DeepSeek-AI 2024 (arXiv 2401.02954: C^-0.125, N and D growing alike); here 0.17 and 0.22 in the open
+study, 0.25 and more on technical documents, 1.2 in a study of 6k to 24k tokens. Taught: 0.09 twice, 0.25 twice, 0.34
+there (docs/rates.md)."""
+BOTH = (0.0, 0.05)
+"""Prior of i: lone students 1.9 doublings of size apart have q 0.05 apart in the open study, with an error of 0.1;
+Bjorck et al. find one q for all sizes."""
+
+
+class Lowest(NamedTuple):
+    """The lowest point of a parabola through the losses at rates on both sides of the best."""
+
+    octaves: float
+    sd: float
+    """Standard deviation of the octaves."""
+    steepness: float
+    """Root mean square of the second-order coefficient, nats per squared octave."""
+    excess: float
+    """What the best of the rates tried loses against it, nats."""
+
+
+def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
+    """Where the loss over rates is lowest: a parabola, held by what a lattice of halves would say without it.
+
+    Args:
+        octaves: log2 of the rates.
+        losses: at each, nats/token; inf where training diverged.
+
+    Returns:
+        None unless rates half an octave away or more lie on either side of the best.
+    """
+    x, y = np.asarray(octaves, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    best = int(np.argmin(y))
+    near = np.isfinite(y) & (np.abs(x - x[best]) < NEAR)
+    off = (x - x[best])[near]
+    if not math.isfinite(y[best]) or off.min() > -0.5 or off.max() < 0.5:
+        return None
+    design = np.stack([off**2, off, np.ones_like(off)], axis=1)
+    inverse = np.linalg.inv(design.T @ design)
+    c, slope, _ = inverse @ design.T @ y[near]
+    noise = (NOISE * y[best]) ** 2
+    vertex, var = 0.0, math.inf
+    if c > 0:
+        vertex = float(np.clip(-slope / (2 * c), -1.0, 1.0))
+        jacobian = np.array([-vertex / c, -1 / (2 * c)])
+        var = float(jacobian @ inverse[:2, :2] @ jacobian) * noise + FORM**2
+    kept = 1 / (1 + var / LATTICE**2)
+    place = kept * vertex
+    return Lowest(float(x[best]) + place, LATTICE * math.sqrt(1 - kept),
+                  math.sqrt(max(c, 0.0) ** 2 + noise * inverse[0, 0]), max(c, 0.0) * place**2)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimum:
-    """The lowest point of a loss over rates, at one size and number of tokens."""
+    """The best rate at one size and number of tokens, as a search found it."""
 
     params: float
     tokens: float
@@ -43,63 +96,43 @@ class Optimum:
     """Octaves."""
 
 
-class Lowest(NamedTuple):
-    """The lowest point of a parabola through the losses at three rates an octave apart, the middle one the best."""
-
-    octaves: float
-    """From the middle, at most half a step."""
-    sd: float
-    """Standard deviation of the octaves."""
-    excess: float
-    """What the middle loses against it, as a share of its loss."""
-
-
-def lowest(losses: Sequence[float]) -> Lowest:
-    """The lowest point of the parabola through three losses."""
-    left, right = losses[0] - losses[1], losses[2] - losses[1]
-    if not math.isfinite(left + right) or left + right <= 0:
-        return Lowest(0.0, UNKNOWN, 0.0)
-    place = float(np.clip((left - right) / (2 * (left + right)), -0.5, 0.5))
-    noise = NOISE * losses[1] * math.sqrt(2) / (2 * (left + right))
-    return Lowest(place, min(math.hypot(noise, FORM), UNKNOWN), (left + right) / 2 * place**2 / losses[1])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLaw:
-    """What is believed of the best rate of one arm: normal in (a, s, q)."""
+    """What is believed of the best rate of one arm: normal in (a, s, q, i)."""
 
     params: float
     """N_0."""
     tokens: float
     """D_0."""
     mean: np.ndarray
-    """Of (a, s, q), shape (3,)."""
+    """Of (a, s, q, i), shape (4,)."""
     cov: np.ndarray
-    """Shape (3, 3)."""
+    """Shape (4, 4)."""
 
     def octaves(self, params: float, tokens: float) -> tuple[float, float]:
         """Mean and standard deviation of log2 of the best rate at a size and a number of tokens."""
-        row = self._row(params, tokens)
+        row = _row(params / self.params, tokens / self.tokens)
         return float(row @ self.mean), float(math.sqrt(row @ self.cov @ row))
 
-    def _row(self, params: float, tokens: float) -> np.ndarray:
-        return np.array([1.0, math.log2(params / self.params), -math.log2(tokens / self.tokens)])
+
+def _row(size: float, length: float) -> np.ndarray:
+    n, d = math.log2(size), math.log2(length)
+    return np.array([1.0, n, -d, n * d])
 
 
-def fit_rate_law(found: Sequence[Optimum], *, arm: str) -> RateLaw:
-    """The posterior of the rate law given searches; at least one is needed.
+def fit_rate_law(found: Sequence[Optimum], *, arm: str, params: float, tokens: float) -> RateLaw:
+    """The posterior of the rate law given searches.
 
     Args:
-        found: what the searches of the arm found; the first is where a is anchored.
+        found: what the searches of the arm found; one at least, since nothing is known of a beforehand.
         arm: `text` or `taught`: which prior the fall has.
+        params: N_0.
+        tokens: D_0.
     """
-    params, tokens = found[0].params, found[0].tokens
-    (drift, drift_sd), (fall, fall_sd) = SIZE, FALL[arm]
-    rows = [[1.0, math.log2(one.params / params), -math.log2(one.tokens / tokens)] for one in found]
-    design = (
-        np.array([*rows, [0, 1, 0], [0, 0, 1]])
-        / np.array([*(one.sd for one in found), drift_sd, fall_sd])[:, None]
-    )
-    values = np.array([*(one.octaves / one.sd for one in found), drift / drift_sd, fall / fall_sd])
+    priors = np.array([SIZE, FALL[arm], BOTH])
+    rows = [_row(one.params / params, one.tokens / tokens) for one in found]
+    sds = np.array([*(one.sd for one in found), *priors[:, 1]])
+    values = np.array([*(one.octaves for one in found), *priors[:, 0]])
+    design = np.array([*rows, *np.eye(4)[1:]]) / sds[:, None]
     cov = np.linalg.inv(design.T @ design)
-    return RateLaw(params=params, tokens=tokens, mean=cov @ design.T @ values, cov=cov)
+    return RateLaw(params=params, tokens=tokens, mean=cov @ design.T @ (values / sds), cov=cov)

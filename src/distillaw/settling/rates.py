@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.laws.base import Array
-from distillaw.planning.rate_doubt import LATTICE, STEEPNESS
+from distillaw.laws.rates import FALL, LATTICE
+from distillaw.planning.rate_doubt import STEEPNESS
 from distillaw.settling.noise import Cells
 
-EXPONENT = {"alone": (0.32, 0.3), "taught": (0.1, 0.15)}
-"""The best rate falls as D^-q: mean and standard deviation of q before it is searched. Alone: Bjorck et al. 2025 (arXiv
-2409.19913), as wide as the falls that were found in docs/rates.md; taught ones hardly moved there."""
 UNSEARCHED = 1.0
 """Octaves: standard deviation of the best rate around one that nobody searched for this text."""
 WORST = 0.1
@@ -45,7 +43,7 @@ class RateCheck:
             tokens: of the run.
             first: tokens of the shortest pilot, that an unsearched rate is taken to be meant for.
         """
-        mean, sd = EXPONENT[kind]
+        mean, sd = FALL["taught" if kind == "taught" else "text"]
         away = math.log2(tokens / (self.searched or first))
         if self.searched is None or self.checked is None or self.checked <= self.searched:
             around = UNSEARCHED if self.searched is None else LATTICE

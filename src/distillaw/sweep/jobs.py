@@ -381,7 +381,7 @@ class Planner:
     def _optima(self, search: Search, arm: str) -> list[Optimum]:
         """What a search found of an arm's best rates."""
         found = []
-        for key, (offset, sd, _) in search.lowest.items():
+        for key, (offset, sd, *_) in search.lowest.items():
             name, size, what = key
             if name != arm:
                 continue
@@ -404,11 +404,13 @@ class Planner:
     def _arm_rates(
         self, found: Sequence[Optimum], arm: str, exact: Mapping[float, tuple[float, float]]
     ) -> ArmRates:
-        law = fit_rate_law(found, arm="taught" if arm == "distilled" else "text")
-        level, drift, fall = law.mean
+        first = found[0]
+        kind = "taught" if arm == "distilled" else "text"
+        law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)
+        level, drift, fall, _ = law.mean
         power = float(fall) if self.plan.far_sizes else 0.0
         return ArmRates(
-            peak=2 ** float(level), params=law.params, drift=float(drift), power=power, exact=exact
+            peak=2 ** float(level), params=first.params, drift=float(drift), power=power, exact=exact
         )
 
     def _fixed_rates(self) -> ArmRates:

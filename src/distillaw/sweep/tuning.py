@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.laws.rates import FORM, UNKNOWN, Lowest, lowest
+from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, lowest
 
 
 class Point(NamedTuple):
@@ -225,9 +225,10 @@ def _best(
         if low < best < high:
             own = losses[best - low - 1 : best - low + 2]
             is_seen = not search.guess or all(lookup(point(v)) is not None for v in range(best - 1, best + 2))
-            return _Best(best, lowest(own) if is_seen else _UNSEEN, is_interior=True)
+            found = lowest((-1, 0, 1), own) if is_seen else _UNSEEN
+            return _Best(best, found or AT_AN_END, is_interior=True)
         low, high = (low - 1, high) if best == low else (low, high + 1)
-    return _Best(best, Lowest(0.0, UNKNOWN, 0.0), is_interior=False)
+    return _Best(best, AT_AN_END, is_interior=False)
 
 
 def _search_batch(search: Search, lookup: Lookup, arm: str, plan: Plan, rounds: int) -> int:
@@ -272,7 +273,9 @@ def _measured(
 
 _UNSEEN_START = 1e-9
 """Loss of a start that is not measured, in a guess: better than any other."""
-_UNSEEN = Lowest(1e-3, FORM, 0.0)
+AT_AN_END = Lowest(0.0, UNKNOWN, 0.0, 0.0)
+"""Of a best value that has no finite loss on both sides."""
+_UNSEEN = Lowest(1e-3, LATTICE, 0.0, 0.0)
 """A guess knows no lowest point, but that it will not be the lattice's: sizes that follow from others have trunks of
 their own."""
 
