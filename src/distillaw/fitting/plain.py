@@ -14,7 +14,10 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.solve import refused_result, solve
 
 LARGE = 4000
-"""Independent runs above which intervals come from a random part of this size."""
+"""Independent runs above which intervals come from a random part of them."""
+PART = 1000
+"""Size of that part. Against 4,000: standard deviations of the coefficients within a tenth of each other, which is what
+two draws of such a part differ by, at a quarter of the time (tables of 100,000 rows with 0.3 % and 5 % of noise)."""
 
 
 def fit_supervised(rows: Observations, request: Request) -> FitResult:
@@ -40,7 +43,7 @@ def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
 
     The spread of the replicates is scaled by root(m/n), the m-out-of-n bootstrap.
     """
-    part = rows.thinned(LARGE, np.random.default_rng([request.seed, 4]))
+    part = rows.thinned(PART, np.random.default_rng([request.seed, 4]))
     small = fit_supervised(part, request)
     if small.curve is None or small.delta is None:
         return small
