@@ -15,7 +15,7 @@ others are 4, 16 and 64 times that. Every way is a trunk and a held-out loss at 
                    arXiv 2405.15682)
 
 The table at the end says what a study would lose by each way, at each budget: it chooses on one seed, and what it chose
-is scored on the others, against the lowest mean of all that was tried.
+is scored on the others, against the lowest mean of all cooled trunks that were tried (below zero: better than those).
 """
 
 import argparse
@@ -198,7 +198,7 @@ def lost(rows: Sequence[dict[str, object]], found: Mapping[str, float]) -> list[
                 key = r["way"], r["peak_lr"], r["power"]
                 losses = tried.setdefault(key, np.full((len(seeds), len(BUDGETS)), np.inf))
                 losses[r["seed"], BUDGETS.index(r["tokens"])] = np.inf if r["loss"] is None else r["loss"]
-        best = np.min([losses.mean(0) for losses in tried.values()], axis=0)
+        best = np.min([losses.mean(0) for key, losses in tried.items() if key[0] != "schedule-free"], axis=0)
         constant = {key[1]: losses for key, losses in tried.items() if key[0] == "constant"}
         shared = [constant[rate] for k in range(3) if (rate := float(f"{searched / 2**k:.4g}")) in constant]
         ways = {
@@ -214,7 +214,8 @@ def lost(rows: Sequence[dict[str, object]], found: Mapping[str, float]) -> list[
                 honest, naive = _chosen(np.array(choices), at_each=chosen_at == "each")
                 lines.append({
                     "arm": arm, "way": way, "tokens_trained": round(cost), "budgets": BUDGETS,
-                    "lost": [round(x, 4) for x in honest - best], "lost_naively": [round(x, 4) for x in naive - best],
+                    "lost": [round(float(x), 4) for x in honest - best],
+                    "lost_naively": [round(float(x), 4) for x in naive - best],
                 })  # fmt: skip
     return lines
 

@@ -146,7 +146,9 @@ def test_each_arm_gets_the_rate_that_suits_every_budget_of_its_own():
     assert powers["distilled"] == pytest.approx(0, abs=0.03)
     assert powers["supervised"] == pytest.approx(2 * math.log(2) / math.log(16), abs=0.03)
     for job in wanted:
-        assert all(losses[run_id] < 3.01 for run_id in job.run_ids), job.trunk.trunk_id
+        # a size that was not searched at its largest budget is set lower than what is foreseen
+        most = 3.01 if job.trunk.label in ("0.03M", "0.05M") else 3.08
+        assert all(losses[run_id] < most for run_id in job.run_ids), job.trunk.trunk_id
     assert len([job for job in wanted if job.trunk.role == "student"]) == 2 * (1 + 2)
 
 

@@ -112,7 +112,7 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
     stage = Stage(size="50k", tokens=(8192, 16 * 8192), candidates=("oracle",), seeds=(0,))
     for job in far.jobs(stage, tuned):
         for tokens in stage.tokens:
-            assert _falling_bowl(job.trunk, tokens) < 3.0 + 0.01, (job.trunk.trunk_id, tokens)
+            assert _falling_bowl(job.trunk, tokens) < 3.0 + 0.03, (job.trunk.trunk_id, tokens)
     assert {arm: (check.searched, check.checked) for arm, check in tuned.checks.items()} == dict.fromkeys(
         ("supervised", "distilled"), (8192, 16 * 8192)
     )

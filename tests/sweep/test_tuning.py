@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.sweep.tuning import (
     ArmRates,
     Plan,
@@ -138,11 +139,17 @@ def test_the_rate_falls_by_whole_halves_over_the_budgets():
     assert fall_power(0, 1.0) == 0
 
 
-def test_the_trunk_that_was_searched_serves_as_it_is():
-    rates = ArmRates(peak=0.02, params=1e5, drift=-0.1, power=0.5, exact={1e5: (0.03, 0.4)})
+def test_the_trunk_that_was_searched_serves_as_it_is_and_others_follow_the_law():
+    found = [Optimum(params=n, tokens=d, octaves=-6 - 0.1 * math.log2(n / 1e5) - 0.5 * math.log2(d / 1e5), sd=1e-3)
+             for n, d in ((1e5, 1e5), (8e5, 1e5), (1e5, 16e5))]  # fmt: skip
+    law = fit_rate_law(found, arm="text", params=1e5, tokens=1e5)
+    rates = ArmRates(peak=0.0, law=law, tokens=(1e5, 16e5), exact={1e5: (0.03, 0.4)})
     assert rates.at(1e5) == (0.03, 0.4)
-    assert rates.at(1e7) == (pytest.approx(0.02 * 100**-0.1, rel=1e-3), 0.5)
-    assert ArmRates(peak=0.01).at(1e6) == (0.01, 0)
+    peak, power = rates.at(8e5)
+    assert math.log2(peak) == pytest.approx(-6.3, abs=0.01)
+    assert math.log2(peak) - 4 * power == pytest.approx(law.chosen(8e5, 16e5), abs=0.01)
+    assert law.chosen(8e5, 16e5) < law.octaves(8e5, 16e5)[0], "nobody tried any there: set with caution"
+    assert ArmRates(peak=0.01, power=0.2).at(1e6) == (0.01, 0.2)
 
 
 @pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])

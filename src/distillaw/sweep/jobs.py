@@ -286,6 +286,9 @@ class Planner:
             teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
         )  # fmt: skip
 
+    def _params(self, params: str) -> float:
+        return float(self._shape(params)[1].non_embedding)
+
     def _shape(self, params: str) -> tuple[Shape, ParamCount]:
         if params not in self._shapes:
             shape = self._spec.shape(params, self._facts.vocab_size)
@@ -333,8 +336,11 @@ class Planner:
     def _teacher_point(self, point: Point, batch: int) -> Job:
         checked = self._spec.checked_teacher()
         assert checked is not None
+        peak, _ = replace(self.tuned_rates(self._supervised, "supervised"), exact={}).at(
+            self._params(checked.params)
+        )
         power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
-        rates = replace(self.tuned_rates(self._supervised, "supervised"), power=power, exact={})
+        rates = ArmRates(peak=peak, power=power)
         trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
         tokens = {
             t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
@@ -404,14 +410,14 @@ class Planner:
     def _arm_rates(
         self, found: Sequence[Optimum], arm: str, exact: Mapping[float, tuple[float, float]]
     ) -> ArmRates:
-        first = found[0]
+        first, spec = found[0], self._spec
         kind = "taught" if arm == "distilled" else "text"
         law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)
-        level, drift, fall, _ = law.mean
-        power = float(fall) if self.plan.far_sizes else 0.0
-        return ArmRates(
-            peak=2 ** float(level), params=first.params, drift=float(drift), power=power, exact=exact
-        )
+        start = self._branching(spec.tuning_tokens)
+        trained = [t.tokens for t in spec.teachers if not t.path]
+        largest = max(trained) if arm == "teacher" else max(spec.students.tokens)
+        end = self._branching(largest) if self.plan.far_sizes else start
+        return ArmRates(peak=2**first.octaves, law=law, tokens=(start, end), exact=exact)
 
     def _fixed_rates(self) -> ArmRates:
         return ArmRates(peak=self._spec.peak_lr)

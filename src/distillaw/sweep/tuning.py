@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, lowest
+from distillaw.laws.rates import LATTICE, UNKNOWN, Lowest, RateLaw, lowest
 
 
 class Point(NamedTuple):
@@ -285,17 +285,24 @@ class ArmRates:
     """Rates of one arm by exact size."""
 
     peak: float
-    """Rate at the search's budget, at width 64, of a model of `params`."""
-    params: float = 1.0
-    drift: float = 0.0
-    """Exponent of the size in the rate."""
+    """Rate at the search's budget, at width 64, where there is no law."""
     power: float = 0.0
-    """Exponent with which it falls with further tokens."""
+    """Exponent with which it falls with further tokens, where there is no law."""
     exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
     """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
+    law: RateLaw | None = None
+    """What all searches of the arm say of other sizes."""
+    tokens: tuple[float, float] = (1.0, 1.0)
+    """Where the search's budget and the arm's largest branch off: between them the rate falls."""
 
     def at(self, params: float) -> tuple[float, float]:
         """Rate and exponent at a size."""
         if params in self.exact:
             return self.exact[params]
-        return float(f"{self.peak * (params / self.params) ** self.drift:.4g}"), float(f"{self.power:.4g}")
+        peak, power = self.peak, self.power
+        if self.law is not None:
+            start, end = self.tokens
+            peak, power = 2 ** self.law.chosen(params, start), 0.0
+            if end > start:
+                power = (math.log2(peak) - self.law.chosen(params, end)) / math.log2(end / start)
+        return float(f"{peak:.4g}"), float(f"{power:.4g}")
