@@ -6,6 +6,7 @@ Weights depend on the processor's products, so that bits are compared where they
 processor, with one torch. Elsewhere losses agree to the noise of rounding in a few hundred steps.
 """
 
+import hashlib
 import json
 import platform
 import sys
@@ -69,14 +70,21 @@ def measure(folder: Path) -> dict[str, object]:
     built = answer("cache", "build", "--teacher", teacher, "--data", out / "data", "--out", store, "--tokens", "4k",
                    "--context", "32", "--json")  # fmt: skip
     assert built.returncode == 0, built.stderr
-    inspected = json.loads(answer("cache", "inspect", store, "--json").stdout)
     return {
         "machine": machine(),
         "losses": {r["run_id"]: [r["purpose"], r["loss"], r["ece"], r["kl_from_teacher"]] for r in results},
         "data_hash": json.loads((out / "data" / "manifest.json").read_text())["data_hash"],
-        "shards": sorted(shard["sha256"] for shard in inspected["shards"]) if "shards" in inspected else None,
-        "targets": {key: inspected[key] for key in ("tokens", "estimator", "identity") if key in inspected},
+        "targets": _bytes_of(store),
     }  # fmt: skip
+
+
+def _bytes_of(store: Path) -> str:
+    """One digest of all that a store holds but what says when and where it was made."""
+    digest = hashlib.sha256()
+    for path in sorted(store.rglob("*")):
+        if path.is_file() and path.suffix != ".json" and not path.name.startswith("."):
+            digest.update(path.relative_to(store).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def main() -> None:
