@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     counts, rows = {}, []
-    for horizon in ("smallest", "none"):
+    for horizon in ("target", "none"):
         own = [decide(World(arguments.first + k), horizon) for k in range(arguments.cases)]
         rows += own
         counts[horizon] = {

@@ -19,7 +19,7 @@ from distillaw.planning.record import Run
 HORIZON = About(
     name="horizon",
     guards="the best rate falls with the horizon, faster in one arm than in another: an untuned arm loses unseen",
-    remedy='let the search check it: [tuning] horizon = "smallest" (or "ends"), with more rounds where the best value '
+    remedy='let the search check it: [tuning] horizon = "target" (or "ends"), with more rounds where the best value '
     "lies at an end",
 )
 STEPS = About(

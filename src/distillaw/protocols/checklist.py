@@ -71,8 +71,8 @@ def _tuning(spec: StudySpec) -> Planned:
 
 
 def _horizon(spec: StudySpec) -> Planned:
-    where = {"smallest": "the smallest size", "ends": "both end sizes"}.get(spec.tuning.horizon)
-    is_there = spec.tuning.enabled and where is not None
+    where = " and ".join(spec.far_sizes())
+    is_there = spec.tuning.enabled and bool(where)
     words = f"the rate of every arm searched at the largest budget too, at {where or 'no size'}"
     return Planned(name="horizon", is_there=is_there, words=words)
 

@@ -155,7 +155,7 @@ CONTROLS = (
     "single-epoch", "seeds", "paired-errors", "teacher-range", "equal-loss-pairs", "embedding-share", "conventions",
     "lambda", "temperature", "c0-error", "best-ratio-error",
 )  # fmt: skip
-HORIZONS = ("smallest", "ends", "none")
+HORIZONS = ("target", "smallest", "ends", "none")
 SPLITS = ("student", "teacher", "union")
 INITS = ("fresh", "pruned")
 

@@ -117,7 +117,7 @@ class Planner:
         """
         self._spec, self._facts, self._progress, self._holdout = spec, facts, progress, holdout
         self._guess = guess
-        self._sizes = spec.end_sizes()
+        self._sizes = spec.tuned_sizes()
         self._shapes: dict[str, tuple[Shape, ParamCount]] = {}
 
     def board(self) -> Board:
@@ -306,9 +306,8 @@ class Planner:
     def plan(self) -> Plan:
         """What the study searches."""
         spec, ratio = self._spec, max(self._spec.students.tokens) / self._spec.tuning_tokens
-        far_sizes = {"none": (), "smallest": self._sizes[:1], "ends": self._sizes}[spec.tuning.horizon]
         return Plan(
-            sizes=self._sizes, far_sizes=far_sizes if ratio > 1 else (), rounds=spec.tuning.rounds,
+            sizes=self._sizes, far_sizes=spec.far_sizes() if ratio > 1 else (), rounds=spec.tuning.rounds,
             lowest_batch=math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9),
             batches=spec.tuning.batch, far_budget=ratio, guess=self._guess,
         )  # fmt: skip

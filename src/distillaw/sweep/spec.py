@@ -1,5 +1,6 @@
 """A study as its TOML file describes it: text, sizes, budgets, teachers, seeds, and the question it answers."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -134,9 +135,21 @@ class StudySpec:
         return min(own, key=lambda t: (parse_count(t.params), -t.tokens), default=None)
 
     def end_sizes(self) -> tuple[str, ...]:
-        """Smallest and largest student size: where rates are tuned; in between they are interpolated."""
+        """Smallest and largest student size."""
         ordered = sorted(self.students.params, key=parse_count)
         return (ordered[0], ordered[-1]) if len(ordered) > 1 else (ordered[0],)
+
+    def far_sizes(self) -> tuple[str, ...]:
+        """Sizes whose rate is checked at the largest budget (`[tuning] horizon`)."""
+        ends = self.end_sizes()
+        if self.tuning.horizon != "target" or self.target is None:
+            return {"none": (), "ends": ends}.get(self.tuning.horizon, ends[:1])
+        target = math.log(parse_count(self.target.params))
+        return (min(self.students.params, key=lambda size: abs(math.log(parse_count(size)) - target)),)
+
+    def tuned_sizes(self) -> tuple[str, ...]:
+        """Sizes whose rate is searched at the smallest budget: both ends, and those that are checked further on."""
+        return tuple(sorted({*self.end_sizes(), *self.far_sizes()}, key=parse_count))
 
     @property
     def tuning_tokens(self) -> int:

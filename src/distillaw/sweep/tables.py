@@ -120,9 +120,10 @@ class TuningSpec:
     """Label of the teacher whose students are tuned; empty takes the middle one."""
     rounds: int = 3
     """How often the search may move on when the best value lies at an end."""
-    horizon: str = "smallest"
-    """Sizes at which each arm's rate is checked at the largest budget, and its fall with tokens searched: `smallest`,
-    `ends` (smallest and largest), or `none` (one rate for all budgets). Teachers are checked at their smallest size."""
+    horizon: str = "target"
+    """Sizes at which each arm's rate is checked at the largest budget, and its fall with tokens searched: `target` (the
+    size nearest to the target's), `smallest`, `ends` (smallest and largest), or `none` (one rate for all budgets).
+    Teachers are checked at their smallest size."""
     batch: bool = True
     """Whether the batch is searched too; else it is batch_tokens."""
 
