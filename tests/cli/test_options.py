@@ -114,7 +114,6 @@ def test_a_real_model_is_named_alike_everywhere():
             "--cores 4 does nothing beside --device",
         ),
         ("study new --students 1M", "--students does nothing without --kind"),
-        (f"predict --law zhang2023-capacity-gap {ASKED}", "--tokens: zhang2023-capacity-gap gives"),
     ],
 )
 def test_an_option_that_cannot_act_is_refused(line, words):

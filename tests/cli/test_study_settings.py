@@ -21,7 +21,7 @@ def test_settings_are_the_file_s_own_with_the_file_s_checks():
                 'name="other"', "replicates.1.seeds=2", "tuning.batch=false", "training.decay=cosine"]  # fmt: skip
     spec, usual = load_study(QUICKSTART, settings=settings), load_study(QUICKSTART)
     assert spec.students.params == ("0.1M", "0.2M") and spec.data.vocab_size == 384
-    assert [t.tokens for t in spec.teachers] == [200_000, 300_000, 500_000] and spec.name == "other"
+    assert [t.tokens for t in spec.teachers] == [125_000, 200_000, 500_000] and spec.name == "other"
     assert spec.target.params == "0.2M" and spec.replicates[0].seeds == 2 and not spec.tuning.batch
     assert spec.training.decay == "cosine"
     same = ("cells", "early_stop", "batch_tokens", "peak_lr", "seed")
@@ -74,17 +74,17 @@ def test_hostile_settings_are_values_or_refused():
 
 def test_a_dry_run_says_what_show_says_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = (QUICKSTART, "--workers", "2", "--set", "students.tokens=[80k,160k]")
+    words = (QUICKSTART, "--workers", "2", "--set", "students.tokens=[50k,160k]")
     shown, dry = (
         answer("study", "show", *words),
         answer("study", "run", *words, "--dry-run", "--out", "there"),
     )
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.rsplit("\nnext: ")[0] == shown.stdout.rsplit("\nnext: ")[0]
-    assert "set: students.tokens=[80k,160k]" in dry.stdout
+    assert "set: students.tokens=[50k,160k]" in dry.stdout
     said = json.loads(answer("study", "run", *words, "--dry-run", "--json").stdout)
     assert said == json.loads(answer("study", "show", *words, "--json").stdout)
-    assert said["set"] == ["students.tokens=[80k,160k]"]
+    assert said["set"] == ["students.tokens=[50k,160k]"]
     assert list(tmp_path.iterdir()) == []
 
 

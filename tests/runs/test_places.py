@@ -82,7 +82,7 @@ def test_a_folder_of_others_a_file_and_a_broken_link_are_refused_and_left_as_the
 def test_the_root_and_a_home_with_anything_in_it_are_refused(theirs, monkeypatch):
     monkeypatch.setenv("HOME", str(theirs))
     for place in (Path("/"), Path("~").expanduser()):
-        with pytest.raises(ConfigError, match="nothing is written there"):
+        with pytest.raises(ConfigError, match="nothing is written"):
             check_folder(place)
 
 

@@ -38,9 +38,7 @@ def verdict_json(settled: "Settled") -> dict[str, object]:
         "compute_spent": now.spent,
         "share_of_target": now.spent / question.target_flops,
         "search_compute": question.spent,
-        "learning_rates": {
-            arm: next(iter(rates.peaks.values())) for arm, rates in settled.tuned.rates.items()
-        },
+        "learning_rates": {arm: rates.smallest[0] for arm, rates in settled.tuned.rates.items()},
         "rates": _rates(settled),
         "teachers_text": {one.name: _read(one) for one in settled.setting.exposures},
         "batch_tokens": settled.tuned.batch_tokens,
@@ -57,7 +55,7 @@ def _rates(settled: "Settled") -> dict[str, object]:
     found = {}
     for (arm, rates), cost in zip(settled.tuned.rates.items(), costs.values(), strict=True):
         check = settled.tuned.checks[arm]
-        peak, power = rates.at(min(rates.exact or rates.peaks))
+        peak, power = rates.smallest
         found[arm] = {"peak_lr": peak, "rate_power": power, "searched_tokens": check.searched,
                       "checked_tokens": check.checked, "doubt_at_target": cost}  # fmt: skip
     return found

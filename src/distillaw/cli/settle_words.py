@@ -72,7 +72,7 @@ def assumptions(settled: "Settled") -> list[str]:
 def rate_words(tuned: "Tuned", arm: str) -> str:
     """`0.011, falling as tokens^-0.32`: the rate of the smallest pilots of an arm."""
     rates = tuned.rates[arm]
-    rate, power = rates.at(min(rates.exact or rates.peaks))
+    rate, power = rates.smallest
     return f"{rate:g}, falling as tokens^-{power:.2g}" if power > 0 else f"{rate:g}"
 
 

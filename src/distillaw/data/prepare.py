@@ -6,7 +6,6 @@ before splitting, near copies across splits after it (duplicates.py), so that on
 the manifest counts them. Which documents each split holds is kept beside it (documents.py).
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from distillaw.quantities import format_count
 from distillaw.runs.config import from_table
 from distillaw.runs.files import file_sha256, saving, write_json
 from distillaw.runs.pace import Telling
-from distillaw.runs.places import building, check_absent, check_folder
+from distillaw.runs.places import building, check_absent, check_folder, copy_into
 from distillaw.worlds.spec import WorldSpec
 from distillaw.worlds.world import open_world
 
@@ -146,7 +145,7 @@ def copy_data(source: Path, folder: Path, *, say: Callable[[str], None] = lambda
     TokenStore.open(source, verify=True)
     say(f"taking text, splits and tokenizer of {source}")
     with saving(folder), building(folder) as part:
-        shutil.copytree(source, part, dirs_exist_ok=True)
+        copy_into(source, part)
 
 
 def _differences(old: object, new: dict) -> str:

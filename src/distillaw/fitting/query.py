@@ -63,7 +63,7 @@ def predict_student(
         name: what to call the law in the answer.
         law: from `load_law`.
         student_params: N_S.
-        student_tokens: D_S, repeats included; refused by a capacity-gap line, which takes nothing but N_S.
+        student_tokens: D_S, repeats included; not needed by a capacity-gap line, which takes nothing but N_S.
         unique_tokens: distinct tokens among them, for a law that corrects for repeated data.
         teacher_loss: L_T, nats per token; or the two below, from which the law's supervised half gives it.
         teacher_params: N_T.
@@ -81,7 +81,7 @@ def predict_student(
     _check_question(teacher_loss, teacher_params, teacher_tokens, supervised_loss, level)
     optional = {
         "teacher_loss": teacher_loss, "teacher_params": teacher_params, "supervised_loss": supervised_loss,
-        "unique_tokens": unique_tokens, "student_tokens": student_tokens,
+        "unique_tokens": unique_tokens,
     }  # fmt: skip
     _refuse_unused(name, law, [argument for argument, value in optional.items() if value is not None])
     if _gap_line(law) is not None:

@@ -218,6 +218,11 @@ def replacing(path: Path, *, known: bool = False) -> Iterator[Path]:
         raise
 
 
+def copy_into(source: Path, part: Path) -> None:
+    """Copy what a folder holds into one that is being built."""
+    shutil.copytree(source, part, dirs_exist_ok=True)
+
+
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on success it gets that name, on failure it is removed.

@@ -295,6 +295,11 @@ class ArmRates:
     tokens: tuple[float, float] = (1.0, 1.0)
     """Where the search's budget and the arm's largest branch off: between them the rate falls."""
 
+    @property
+    def smallest(self) -> tuple[float, float]:
+        """Rate and exponent at the smallest size that was searched."""
+        return self.at(min(self.exact, default=self.law.params if self.law else 0.0))
+
     def at(self, params: float) -> tuple[float, float]:
         """Rate and exponent at a size."""
         if params in self.exact:
