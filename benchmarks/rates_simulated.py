@@ -31,13 +31,14 @@ from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TargetSpec, TeacherSpec, TuningSpec
 
 BUDGETS = (60_000, 240_000, 960_000)
 SPEC = StudySpec(
     name="simulated", students=StudentsSpec(params=("0.05M", "0.1M"), tokens=BUDGETS), batch_tokens=512, peak_lr=0.011,
     teachers=(TeacherSpec(params="0.2M", tokens=480_000), TeacherSpec(params="0.4M", tokens=960_000)),
     replicates=(ReplicateSpec(params="0.1M", seeds=3, tokens=(60_000,), teachers=("0.4M@960k",)),),
+    target=TargetSpec(params="0.1M", tokens=960_000),
 )  # fmt: skip
 FACTS = Facts(vocab_size=512, data_hash="simulated", fingerprints={})
 TARGET = ("0.1M", 960_000)
@@ -182,7 +183,9 @@ def main() -> None:
         }  # fmt: skip
         print(horizon, counts[horizon], flush=True)
         if arguments.out:
-            arguments.out.write_text(json.dumps({"counts": counts, "cases": rows}, indent=1) + "\n")
+            arguments.out.write_text(
+                json.dumps({"counts": counts, "cases": rows}, indent=1, default=float) + "\n"
+            )
 
 
 if __name__ == "__main__":

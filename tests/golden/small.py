@@ -79,11 +79,10 @@ def measure(folder: Path) -> dict[str, object]:
 
 
 def _bytes_of(store: Path) -> str:
-    """One digest of all that a store holds but what says when and where it was made."""
+    """One digest of the shards of a store."""
     digest = hashlib.sha256()
-    for path in sorted(store.rglob("*")):
-        if path.is_file() and path.suffix != ".json" and not path.name.startswith("."):
-            digest.update(path.relative_to(store).as_posix().encode() + path.read_bytes())
+    for path in sorted(store.glob("*.bin")):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
