@@ -34,20 +34,22 @@ from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TargetSpec, TeacherSpec, TuningSpec
 
 BUDGETS = (60_000, 240_000, 960_000)
+SEEDS = 3
+"""At every budget, as `[[replicates]]` has them unless told otherwise."""
 SPEC = StudySpec(
     name="simulated", students=StudentsSpec(params=("0.05M", "0.1M"), tokens=BUDGETS), batch_tokens=512, peak_lr=0.011,
     teachers=(TeacherSpec(params="0.2M", tokens=480_000), TeacherSpec(params="0.4M", tokens=960_000)),
-    replicates=(ReplicateSpec(params="0.1M", seeds=3, tokens=(60_000,), teachers=("0.4M@960k",)),),
+    replicates=(ReplicateSpec(params="0.1M", seeds=SEEDS, teachers=("0.4M@960k",)),),
     target=TargetSpec(params="0.1M", tokens=960_000),
 )  # fmt: skip
 FACTS = Facts(vocab_size=512, data_hash="simulated", fingerprints={})
 TARGET = ("0.1M", 960_000)
 SEED_SD, RUN_SD, DOCUMENT_SD, DOCUMENTS = 0.02, 0.006, 0.04, 100
 """Nats: what a seed does to all its runs, what it does to one, and how runs differ by document."""
-PAIR_SE = math.sqrt(2 * (RUN_SD**2 + DOCUMENT_SD**2 / DOCUMENTS))
-"""Standard error of the gain of one pair, above 0.25 % of any loss here."""
-TIE = (1 + 0.84) * PAIR_SE
-"""Largest gain that need not be called, 0.019 nats."""
+PAIR_SE = math.sqrt(2 * (RUN_SD**2 + DOCUMENT_SD**2 / DOCUMENTS) / SEEDS)
+"""Standard error of the gain of the pairs."""
+TIE = 0.0066 + 0.84 * PAIR_SE
+"""Largest gain that need not be called, nats: the margin of a verdict, 0.25 % of the loss, and what noise hides."""
 
 
 class World:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from distillaw.laws.rates import BOTH, FALL, FORM, LATTICE, NOISE, SIZE, Optimum, fit_rate_law, lowest
+from distillaw.laws.rates import BOTH, FALL, FORM, LATTICE, NOISE, SIZE, Optimum, excess, fit_rate_law, lowest
 
 HALVES = (-1, 0, 1)
 
@@ -48,6 +48,30 @@ def test_the_error_of_a_lowest_point_is_that_of_repeated_searches():
             missed.append((found.octaves - place) / found.sd)
     assert len(missed) > 3_000
     assert 0.7 < np.sqrt(np.mean(np.square(missed))) < 1.1
+
+
+@pytest.mark.parametrize("c", [0.01, 0.03, 0.15])
+def test_what_a_tried_rate_loses_is_foreseen_however_flat_the_curve(c):
+    """Root mean square over repeated searches of the best of three rates; a flat curve costs little."""
+    rng, lost, said = np.random.default_rng(2), [], []
+    for _ in range(3_000):
+        place = rng.uniform(-0.5, 0.5)
+        losses = [3 + c * (x - place) ** 2 + NOISE * 3 * rng.normal() for x in HALVES]
+        own = HALVES[int(np.argmin(losses))]
+        one = excess(HALVES, losses, own)
+        if math.isfinite(one):
+            lost.append(c * (own - place) ** 2)
+            said.append(one)
+    ratio = np.sqrt(np.mean(np.square(said))) / np.sqrt(np.mean(np.square(lost)))
+    assert len(lost) > 1_000
+    assert 0.9 < ratio < 3, ratio
+
+
+def test_a_rate_far_from_the_lowest_loss_costs_what_the_parabola_says():
+    losses = [3 + 0.1 * x**2 for x in HALVES]
+    assert excess(HALVES, losses, 0.0) < 0.005 < excess(HALVES, losses, 0.7)
+    assert excess(HALVES, losses, -1.0) == pytest.approx(0.1, rel=0.2)
+    assert excess(HALVES, [3.0, 2.9, 2.8], 0.0) == math.inf
 
 
 def test_precise_searches_decide_and_vague_ones_leave_what_is_known_of_others():

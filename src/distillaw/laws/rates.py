@@ -56,6 +56,55 @@ class Lowest(NamedTuple):
     """What the best of the rates tried loses against it, nats."""
 
 
+class _Parabola(NamedTuple):
+    best: float
+    """Octaves of the lowest loss: where the parabola's own count begins."""
+    c: float
+    slope: float
+    cov: np.ndarray
+    """Of c and slope, shape (2, 2)."""
+
+
+def _parabola(octaves: ArrayLike, losses: ArrayLike) -> _Parabola | None:
+    """Through the lowest loss and its neighbours; None unless some lie half an octave away or more on either side."""
+    x, y = np.asarray(octaves, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    best = int(np.argmin(y))
+    near = np.isfinite(y) & (np.abs(x - x[best]) < NEAR)
+    off = (x - x[best])[near]
+    if not math.isfinite(y[best]) or off.min() > -0.5 or off.max() < 0.5:
+        return None
+    design = np.stack([off**2, off, np.ones_like(off)], axis=1)
+    inverse = np.linalg.inv(design.T @ design)
+    c, slope, _ = inverse @ design.T @ y[near]
+    return _Parabola(float(x[best]), float(c), float(slope), (NOISE * y[best]) ** 2 * inverse[:2, :2])
+
+
+def excess(octaves: ArrayLike, losses: ArrayLike, own: float) -> float:
+    """Root mean square of what a rate loses against the best one where rates on both sides were tried, nats.
+
+        e = c x^2 + b x + b^2 / 4c,    x: octaves from the lowest loss to the rate
+
+    A flat curve leaves its lowest point open and costs little all the same: b and c err together.
+
+    Args:
+        octaves: log2 of the rates that were tried.
+        losses: at each, nats/token.
+        own: log2 of the rate in question.
+
+    Returns:
+        inf where the curve has no bottom between the rates.
+    """
+    found = _parabola(octaves, losses)
+    if found is None or found.c <= 0:
+        return math.inf
+    _, c, b, cov = found
+    x = own - found.best
+    mean = c * x**2 + b * x + b**2 / (4 * c) + cov[1, 1] / (4 * c)
+    slope = np.array([x**2 - b**2 / (4 * c**2), x + b / (2 * c)])
+    form = math.sqrt(3) * c * FORM**2
+    return math.sqrt(mean**2 + float(slope @ cov @ slope) + 2 * (cov[1, 1] / (4 * c)) ** 2 + form**2)
+
+
 def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
     """Where the loss over rates is lowest: a parabola, held by what a lattice of halves would say without it.
 
@@ -66,25 +115,19 @@ def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
     Returns:
         None unless rates half an octave away or more lie on either side of the best.
     """
-    x, y = np.asarray(octaves, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    best = int(np.argmin(y))
-    near = np.isfinite(y) & (np.abs(x - x[best]) < NEAR)
-    off = (x - x[best])[near]
-    if not math.isfinite(y[best]) or off.min() > -0.5 or off.max() < 0.5:
+    found = _parabola(octaves, losses)
+    if found is None:
         return None
-    design = np.stack([off**2, off, np.ones_like(off)], axis=1)
-    inverse = np.linalg.inv(design.T @ design)
-    c, slope, _ = inverse @ design.T @ y[near]
-    noise = (NOISE * y[best]) ** 2
+    best, c, slope, cov = found
     vertex, var = 0.0, math.inf
     if c > 0:
         vertex = float(np.clip(-slope / (2 * c), -1.0, 1.0))
         jacobian = np.array([-vertex / c, -1 / (2 * c)])
-        var = float(jacobian @ inverse[:2, :2] @ jacobian) * noise + FORM**2
+        var = float(jacobian @ cov @ jacobian) + FORM**2
     kept = 1 / (1 + var / LATTICE**2)
     place = kept * vertex
-    return Lowest(float(x[best]) + place, LATTICE * math.sqrt(1 - kept),
-                  math.sqrt(max(c, 0.0) ** 2 + noise * inverse[0, 0]), max(c, 0.0) * place**2)  # fmt: skip
+    return Lowest(best + place, LATTICE * math.sqrt(1 - kept), math.sqrt(max(c, 0.0) ** 2 + cov[0, 0]),
+                  max(c, 0.0) * place**2)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

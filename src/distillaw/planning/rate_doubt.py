@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.laws.rates import LATTICE, Optimum, fit_rate_law, lowest
+from distillaw.laws.rates import LATTICE, Optimum, excess, fit_rate_law, lowest
 from distillaw.planning.record import Run, StudyRecord
 
 STEEPNESS = {"alone": 0.15, "taught": 0.02}
@@ -36,6 +36,8 @@ class RateDoubt:
     """Where rates on both sides were tried: the best one, and c."""
     kind: str
     """`alone` or `taught`."""
+    curves: Mapping[int, Sequence[tuple[Sequence[float], Sequence[float]]]]
+    """Budget -> (log2 of the rates, losses) of runs of the arm's own size that differ in the rate alone."""
 
     @property
     def is_checked(self) -> bool:
@@ -54,7 +56,9 @@ class RateDoubt:
     def at(self, tokens: float) -> float:
         """Root mean square of what the rate may cost at a budget, nats/token."""
         m, v = self.octaves(tokens)
-        return self.steepness(tokens) * math.sqrt(m**4 + 6 * m**2 * v + 3 * v**2)
+        foreseen = self.steepness(tokens) * math.sqrt(m**4 + 6 * m**2 * v + 3 * v**2)
+        tried = self.curves.get(int(tokens), ())
+        return min([foreseen, *(excess(octaves, losses, self._own(tokens)) for octaves, losses in tried)])
 
     def steepness(self, tokens: float) -> float:
         """Root mean square of c: as measured at the largest budget checked, beyond it no less than usual."""
@@ -99,11 +103,16 @@ def rate_doubt(
     own = [run for seeds in budgets.values() for run in seeds.values()]
     if not all(run.branch_lr > 0 for run in own):
         return None
-    kind = "taught" if is_taught else "alone"
+    kind, found = "taught" if is_taught else "alone", _curves(record, is_taught=is_taught)
+    curves: dict[int, list[tuple[list[float], list[float]]]] = {}
+    for runs in found:
+        if runs[0].params == own[0].params:
+            curve = [math.log2(run.branch_lr) for run in runs], [run.loss for run in runs]
+            curves.setdefault(int(runs[0].tokens), []).append(curve)
     return RateDoubt(
         params=own[0].params, kind=kind,
         rates={tokens: math.log2(seeds[min(seeds)].branch_lr) for tokens, seeds in budgets.items()},
-        brackets=[b for runs in _curves(record, is_taught=is_taught) if (b := _bracket(runs)) is not None],
+        brackets=[b for runs in found if (b := _bracket(runs)) is not None], curves=curves,
     )  # fmt: skip
 
 
