@@ -7,6 +7,7 @@ printed, and of a refusal what stderr says.
 """
 
 import atexit
+import contextlib
 import functools
 import json
 import lzma
@@ -51,7 +52,8 @@ def ask(line: str) -> dict[str, object]:
 
     words = shlex.split(line.format(**places()))
     plain = bool(_NO_JSON & set(words))
-    said = answer(*words, *([] if plain else ["--json"]))
+    with tempfile.TemporaryDirectory(prefix="golden-") as empty, contextlib.chdir(empty):  # some calls write
+        said = answer(*words, *([] if plain else ["--json"]))
     record: dict[str, object] = {"call": line, "code": said.returncode}
     if said.returncode:
         record["error"] = _anywhere(said.stderr)

@@ -171,3 +171,18 @@ def test_noise_moves_a_fall_by_one_half_at_most(noise):
     for _ in range(20):
         search, _ = _supervised(lambda point: surface(point) + noise * generator.normal(), batches=False)
         assert abs(search.fall["supervised", "small"] - 2) <= 1
+
+
+@pytest.mark.parametrize("steepness, serves", [(0.15, True), (0.6, False)])
+def test_a_trunk_serves_while_it_loses_at_most_a_share_of_its_loss(steepness, serves):
+    """A fifth of an octave off: 0.2 % of a loss near 3 are 6 mnats; the bowl loses 6 and 24 there."""
+
+    def surface(point):
+        off = point.rate - 0.2
+        return 3.0 + steepness * (off - point.fall * point.is_far) ** 2
+
+    search, _ = _supervised(surface, batches=False)
+    assert search.rate["supervised", "small"] == 0
+    lost = max(search.lowest["supervised", "small", what].excess for what in ("rate", "fall"))
+    assert lost > 2e-3, "more than the share itself, in nats"
+    assert search.serves("supervised", "small") is serves

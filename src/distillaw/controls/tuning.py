@@ -33,7 +33,7 @@ def check_rate(runs: StudyRuns) -> Control:
         return RATE.control("failed", f"the best rate lies at an end of what was tried: {', '.join(at_end)}",
                             arms=numbers)  # fmt: skip
     rates = ", ".join(f"{name} {found['best']:.3g}" for name, found in numbers.items())
-    return RATE.control("passed", f"best rates between worse ones: {rates}; in between interpolated in ln N",
+    return RATE.control("passed", f"best rates between worse ones: {rates}; others by the law of the arm's searches",
                         arms=numbers)  # fmt: skip
 
 

@@ -9,8 +9,8 @@ its own, each best among its halves and doubles:
     fall                     how many halves lower the rate is at the largest budget; power = fall ln 2 / ln(D / D_0)
 
 The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
-of one size, where it is cheap, in every arm, teachers included (that the exponent does not depend on the size is what
-arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
+of one size, that nearest to the target's, in every arm, teachers included (that the exponent does not depend on the
+size is what arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
 trunk that did best is the grid's, as it is; other sizes and budgets follow a law fitted to all searches of the arm
 (laws/rates.py).
 
@@ -88,10 +88,10 @@ class Search:
 
     def serves(self, arm: str, size: str) -> bool:
         """Whether the trunk that did best is near enough to the lowest point to serve the grid as it is."""
-        found = [
-            self.lowest[arm, size, what] for what in ("rate", "fall") if (arm, size, what) in self.lowest
-        ]
-        return all(one.excess <= TOLERATED for one in found)
+        losses = [loss for point, loss in self.points.items() if (point.arm, point.size) == (arm, size)]
+        tolerated = TOLERATED * min(losses, default=math.inf)
+        found = (self.lowest.get((arm, size, what)) for what in ("rate", "fall"))
+        return all(one is None or one.excess <= tolerated for one in found)
 
     def best(self, arm: str, size: str) -> Point:
         """The point at the largest budget that did best."""
