@@ -10,9 +10,9 @@ its own, each best among its halves and doubles:
 
 The rate is searched at the smallest budget D_0, at the smallest and the largest size; the fall at the largest budget D
 of one size, that nearest to the target's, in every arm, teachers included (that the exponent does not depend on the
-size is what arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own length. The
-trunk that did best is the grid's, as it is; other sizes and budgets follow a law fitted to all searches of the arm
-(laws/rates.py).
+size is what arXiv 2409.19913 found). One trunk then serves all budgets, each cooled from a rate that suits its own
+length. The trunk that did best is the grid's, as it is; other sizes and budgets follow a law fitted to all searches of
+the arm (laws/rates.py).
 
 The batch is one for the whole study (runs are paired batch by batch): it is chosen on the supervised arm at the largest
 budget, and checked, not moved, on the distilled one.
