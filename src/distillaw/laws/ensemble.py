@@ -69,7 +69,7 @@ class LawEnsemble:
             Shape (m, *s).
         """
         n, d = _member_axis(params=params, tokens=tokens)
-        return equation.supervised(_columns(self.plain, n, d), n, d)
+        return np.exp(self.log_supervised(n, d))
 
     def distillation(
         self, *, student_params: ArrayLike, student_tokens: ArrayLike, teacher_loss: ArrayLike
@@ -88,15 +88,15 @@ class LawEnsemble:
             return np.exp(self.log_distilled(n, d, t))
 
     def log_supervised(self, n: Array, d: Array) -> Array:
-        """Ln L from ln N, ln D, unchecked; each has a first axis of length m or 1 for the members."""
+        """ln L from ln N, ln D, unchecked; each has a first axis of length m or 1 for the members."""
         return equation.log_supervised(_columns(self.plain, n, d), n, d)
 
     def log_tokens_for(self, n: Array, loss: Array) -> Array:
-        """Ln D at which supervised training of size N reaches a loss, from ln N and ln L; inf where it never does."""
+        """ln D at which supervised training of size N reaches a loss, from ln N and ln L; inf where it never does."""
         return equation.log_tokens_for(_columns(self.plain, n, loss), n, loss)
 
     def log_distilled(self, n: Array, d: Array, t: Array) -> Array:
-        """Ln L_S from ln N_S, ln D_S, ln L_T, unchecked; first axes as in `log_supervised`."""
+        """ln L_S from ln N_S, ln D_S, ln L_T, unchecked; first axes as in `log_supervised`."""
         c = _columns(self.student, n, d, t)
         return equation.log_student(c, n, d, t, self.log_supervised(n, d))
 

@@ -46,7 +46,7 @@ def log_sum(a: Array, b: Array) -> Array:
 
 
 def log_reducible(c: Coefficients, n: Array, d: Array) -> Array:
-    """Ln S, what is left to learn: ln (L - E) of a model, or what a student has left of its teacher's."""
+    """ln S, what is left to learn: ln (L - E) of a model, or what a student has left of its teacher's."""
     power = log_sum(*_size_and_data(c, n, d))
     power *= c["gamma"]
     return power - c["q"] * d if "q" in c and c["q"].any() else power
@@ -58,17 +58,17 @@ def supervised(c: Coefficients, n: Array, d: Array) -> Array:
 
 
 def log_supervised(c: Coefficients, n: Array, d: Array) -> Array:
-    """Ln L(N, D)."""
-    return np.log(supervised(c, n, d))
+    """ln L(N, D)."""
+    return log_sum(c["log_E"], log_reducible(c, n, d))
 
 
 def log_lag(c: Coefficients, n: Array, d: Array, t: Array, s: Array) -> Array:
-    """Ln T: what the student's loss lies above its teacher's."""
+    """ln T: what the student's loss lies above its teacher's."""
     return log_reducible(c, n, d) - c["c0"] * t - break_of(c, t - s)
 
 
 def log_student(c: Coefficients, n: Array, d: Array, t: Array, s: Array) -> Array:
-    """Ln L_S of a student of a teacher with ln L_T = t, whose own supervised loss would be e^s."""
+    """ln L_S of a student of a teacher with ln L_T = t, whose own supervised loss would be e^s."""
     return log_sum(t, log_lag(c, n, d, t, s))
 
 
@@ -92,7 +92,7 @@ def data_share(c: Coefficients, n: Array, d: Array) -> Array:
 
 
 def log_tokens_for(c: Coefficients, n: Array, loss: Array) -> Array:
-    """Ln D at which supervised training of a size reaches ln L = loss; inf where the size alone keeps it above.
+    """ln D at which supervised training of a size reaches ln L = loss; inf where the size alone keeps it above.
 
     D = [ B / ( (L - E)^(1/gamma) - A / N^alpha ) ]^(1/beta)
     """
@@ -100,7 +100,7 @@ def log_tokens_for(c: Coefficients, n: Array, loss: Array) -> Array:
 
 
 def log_params_for(c: Coefficients, d: Array, loss: Array) -> Array:
-    """Ln N at which a model of e^d tokens reaches ln L = loss; inf where the data alone keep it above."""
+    """ln N at which a model of e^d tokens reaches ln L = loss; inf where the data alone keep it above."""
     return _log_argument(c, loss, c["log_B"] - c["beta"] * d, c["log_A"], c["alpha"])
 
 
@@ -170,7 +170,7 @@ def _reducible_gradient(c: Coefficients, n: Array, d: Array) -> tuple[Array, dic
 
 
 def _log_argument(c: Coefficients, loss: Array, known: Array, log_coefficient: Array, power: Array) -> Array:
-    """Ln of the argument of one power, given ln L and the logarithm of the other power."""
+    """ln of the argument of one power, given ln L and the logarithm of the other power."""
     with np.errstate(invalid="ignore", divide="ignore"):  # out of reach
         inner = np.log(np.exp(loss) - np.exp(c["log_E"])) / c["gamma"]
         found = (log_coefficient - np.log(np.exp(inner) - np.exp(known))) / power
