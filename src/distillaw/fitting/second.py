@@ -1,7 +1,8 @@
 """The independent solver: SciPy L-BFGS-B on the papers' own parameters, from several starts.
 
-It minimises the equation of `laws/equation.py` and shares no equation, parameterisation or optimiser with `models.py` and
-`newton.py`, so that an agreement means something. Its relative difference in the objective is `solver_disagreement`.
+It minimises the equation of `laws/equation.py`, and shares no equation, parameterisation or optimiser with `models.py`
+and `newton.py`, so that an agreement means something. The relative difference in the objective is
+`solver_disagreement`.
 """
 
 import numpy as np
@@ -149,10 +150,11 @@ def _student(model: StudentModel, s: Array, z: Array) -> tuple[Array, Array, Arr
     c = dict(zip(names, (*z[:4], np.exp(z[4]), *z[5:7], np.exp(z[7]), z[8]), strict=True)) | {"q": zero}
     if not is_power:
         c |= {"log_B": zero - np.inf, "beta": zero, "gamma": zero + 1, "q": z[3]}
-    if model.form != "full":
-        c["eps"] = zero
+    has_eps = model.form == "full" and z[8] > 0
+    c["eps"] = z[8] if has_eps else zero
     at = model.n, model.d, model.t, s
     by = equation.student_gradient(c, *at)
+    by["eps"] *= has_eps
     by |= {"gamma": by["gamma"] * c["gamma"], "f1": by["f1"] * c["f1"]}  # of their logarithms
     if not is_power:
         by |= {"log_B": 0 * s, "beta": by["q"], "gamma": 0 * s}
