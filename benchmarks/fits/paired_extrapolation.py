@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
 from distillaw.planning.measured import ALONE_FLOOR, TAUGHT_FLOOR, measure_gain, student_arms
-from distillaw.planning.record import Run, StudyRecord, read_study
+from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
 
 WIDEST, NEXT = 9.5, (1.3, 3.4)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from benchmarks import RESULTS
 from benchmarks.sequential.policies import MOST, Walk
 from benchmarks.settle.worlds import World, world_decisions_of
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.propose import propose
 from distillaw.settling.question import Stage
 from distillaw.settling.standing import standing

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
 from benchmarks.settle.worlds import World, world_decisions_of
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.table import read_table
 
 FLOPS = 7.5

@@ -29,9 +29,9 @@ from scipy import stats
 
 from distillaw.data.prepare import prepare_data
 from distillaw.figures import compute_spent
-from distillaw.planning.record import Run, StudyRecord, read_study
 from distillaw.runs.files import write_json
 from distillaw.runs.paired import DocumentScores, PairedDifference, paired_difference, read_scores, t_quantile
+from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.sweep.checks import load_study
 
 SEARCH_RUNS = 3

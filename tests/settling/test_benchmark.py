@@ -17,7 +17,7 @@ from benchmarks.settle.scores import judge
 from benchmarks.settle.summary import summarise
 from benchmarks.settle.worlds import MARGIN, Replay, World, world_decisions_of
 from distillaw.planning.evidence import Interval
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.question import NONE, Stage, stage_flops
 
 DECISIONS = range(16)
