@@ -2,9 +2,9 @@
 
     python benchmarks/plan_draws.py --out benchmarks/results/plan_draws.json
 
-Errors are means and maxima over every law of five questions: of the probability that the best distillation gains more than
-the margin and of the share in which it is the best one (both absolute), and of the mean and the ends of the 90 % interval
-of its gain (in standard deviations of the gain).
+Errors are means and maxima over every law of five questions: of the probability that the best distillation gains more
+than the margin and of the share in which it is the best one (both absolute), and of the mean and the ends of the 90 %
+interval of its gain (in standard deviations of the gain).
 """
 
 import argparse
