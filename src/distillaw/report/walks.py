@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from distillaw.figures.walks import Walk, draw_walks
+from distillaw.large_batch.noise import NoiseScale
 from distillaw.planning.record import budget_text
-from distillaw.regime.noise import NoiseScale
 from distillaw.report.content import Table, Value, number
 from distillaw.report.picture import Picture
 
