@@ -17,8 +17,8 @@ from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, n
 from distillaw.large_batch.diffusion import DiffusionFit, fit_diffusion
 from distillaw.large_batch.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.runs.files import read_json_lines
+from distillaw.runs.record import Run, StudyRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
