@@ -14,8 +14,7 @@ from distillaw.accounting.shapes import Shape
 from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import Split
 from distillaw.models.fresh import count_parameters, llama_config
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.make import TargetMaker

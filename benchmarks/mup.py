@@ -33,10 +33,9 @@ from distillaw.accounting.shapes import Shape, count_non_embedding, ffn_width
 from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import TokenStore
-from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.scoring import make_heldout, score_heldout
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.train.checkpoint import TrainState

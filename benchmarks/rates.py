@@ -35,7 +35,7 @@ import torch
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.evaluate.heldout import score_heldout
+from distillaw.models.scoring import score_heldout
 from distillaw.quantities import parse_count
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder

@@ -32,9 +32,8 @@ from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.distill.targets import SparseTargets
-from distillaw.evaluate.heldout import IGNORE, HeldoutSet, score_heldout
-from distillaw.models.parts import apply_head, head_of, hidden_states
-from distillaw.models.teacher import Teacher
+from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
+from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder

@@ -28,8 +28,7 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from distillaw.data.tokenizer import encode_documents, start_token
-from distillaw.evaluate.calibration import score_calibration
-from distillaw.evaluate.ece import BinSums, calibration_error
-from distillaw.evaluate.windows import score_documents
+from distillaw.evaluate.calibration import BinSums, calibration_error, score_calibration
+from distillaw.models.scoring import score_documents
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_teacher
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.evaluate.heldout import HeldoutLoss, make_heldout, score_heldout
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.scoring import HeldoutLoss, make_heldout, score_heldout
+from distillaw.models.teacher import Teacher, head_of
 
 
 def test_scores_equal_a_plain_loop_over_documents():
@@ -32,7 +31,7 @@ def test_chunks_of_any_size_give_the_same_scores(monkeypatch):
     documents = [np.random.default_rng(size).integers(0, 50, size) for size in (5, 90, 400)]
     windows = make_heldout(documents, context=16)
     whole = score_heldout(model, windows)
-    monkeypatch.setattr("distillaw.evaluate.heldout.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("distillaw.models.scoring.LOGITS_AT_ONCE", 1)
     chunked = score_heldout(model, windows)
     np.testing.assert_allclose(chunked.loss_sum, whole.loss_sum, rtol=1e-6)
     assert np.array_equal(chunked.tokens, whole.tokens)

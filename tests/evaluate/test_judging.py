@@ -12,13 +12,21 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.evaluate.chat import ChatQuestion, prompt_name, read_prompts, read_questions
 from distillaw.evaluate.judges import UrlJudge, make_judge
-from distillaw.evaluate.judging import PAIR, JudgeLog, Verdict, judge_grades, judge_pairs, parse_verdict
-from distillaw.evaluate.questions import Question, prompt_name, read_prompts, read_questions
-from distillaw.evaluate.verdicts import sum_up_grades, sum_up_pairs
+from distillaw.evaluate.judging import (
+    PAIR,
+    JudgeLog,
+    JudgeVerdict,
+    judge_grades,
+    judge_pairs,
+    parse_verdict,
+    sum_up_grades,
+    sum_up_pairs,
+)
 
 QUESTIONS = [
-    Question(question_id=str(i), category="math" if i % 2 else "writing",
+    ChatQuestion(question_id=str(i), category="math" if i % 2 else "writing",
              turns=(f"What is {{question}} {i}?", "And why?"), reference=("right 1", "right 2") if i % 2 else ())
     for i in range(6)
 ]  # fmt: skip
@@ -269,7 +277,7 @@ def test_nonsense_is_asked_once_more_then_counted_never_guessed(tmp_path):
             return "[[B]]" if "q2" in messages[1]["content"] else "no idea"
         return "[[A]] or [[B]], who knows" if "q1" in messages[1]["content"] else longer_wins(messages)
 
-    questions = [Question(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
+    questions = [ChatQuestion(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
     first, second = ({q.question_id: [text] for q in questions} for text in ("longer", "short"))
     with Server(stubborn) as server:
         verdicts = judge_pairs(
@@ -330,7 +338,7 @@ def test_win_rate_and_its_errors_follow_from_questions_not_turns():
         for i in range(30):
             value = float(generator.choice([-1, 1], p=[0.3, 0.7]))
             verdicts += [
-                Verdict(question_id=str(i), category="", turn=turn, swapped=swapped, value=value)
+                JudgeVerdict(question_id=str(i), category="", turn=turn, swapped=swapped, value=value)
                 for turn in (0, 1) for swapped in (False, True)
             ]  # fmt: skip
         found = sum_up_pairs(verdicts)

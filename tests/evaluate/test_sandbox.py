@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.humaneval import check_all, check_samples, pass_at_k, program_of
-from distillaw.evaluate.sandbox import ALL_WALLS, Limits, run_program
+from distillaw.evaluate.sandbox import (
+    ALL_WALLS,
+    Limits,
+    check_all,
+    check_samples,
+    pass_at_k,
+    program_of,
+    run_program,
+)
 
 QUICK = Limits(seconds=1.0)
 PATIENT = Limits(seconds=20.0)

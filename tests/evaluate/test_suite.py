@@ -8,9 +8,9 @@ from pyarrow import parquet as pq
 
 from distillaw.cli.app import app, run
 from distillaw.errors import ConfigError
-from distillaw.evaluate.chat_part import ChatWishes
+from distillaw.evaluate.calibration import TextWishes
+from distillaw.evaluate.chat import ChatWishes
 from distillaw.evaluate.suite import evaluate_model
-from distillaw.evaluate.text_part import TextWishes
 from distillaw.models.source import locate
 from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder
@@ -119,7 +119,7 @@ def test_chat_is_judged_by_a_local_model_pairwise_and_graded(student, teacher, d
 def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
     import torch
 
-    from distillaw.evaluate.judge_local import VERDICT, ChatModel
+    from distillaw.evaluate.judges import VERDICT, ChatModel
 
     chat = ChatModel.load(str(student), device="cpu")
     messages = [{"role": "user", "content": "which?"}]
@@ -136,7 +136,7 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
 
 
 def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):
-    from distillaw.evaluate.judge_local import ChatModel
+    from distillaw.evaluate.judges import ChatModel
 
     chat = ChatModel.load(str(student), device="cpu")
     end = chat.tokenizer.eos_token

@@ -94,7 +94,7 @@ def test_losses_are_those_of_a_plain_loop(model, tmp_path):
                      "--context", 64, "--multiple", 1, "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["texts"]["text"]
-    from distillaw.evaluate.excerpt import read_excerpt
+    from distillaw.data.corpus import read_excerpt
 
     scored = read_excerpt(text).documents[:3]
     assert facts["bytes"] == 4500

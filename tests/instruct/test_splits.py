@@ -6,13 +6,13 @@ import torch
 from families import chatml_tokenizer, tiny_model
 from transformers import TrainerCallback
 
-from distillaw.evaluate.heldout import HeldoutLoss
 from distillaw.instruct import preference, sft
 from distillaw.instruct.batches import training_rows
 from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.pairs import MaskedPair
 from distillaw.instruct.prepare import Example
 from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.models.scoring import HeldoutLoss
 
 BATCH, EXAMPLES = 40, 26
 """An epoch of one step whose last micro-batch is short: 26 = 3 x 8 + 2 = 5 x 5 + 1."""

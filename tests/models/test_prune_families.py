@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from distillaw.errors import ConfigError
-from distillaw.models.axes import axes_of, family_shape
-from distillaw.models.cut import ranked_cut, uniform_cut
+from distillaw.models.cut import axes_of, family_shape, ranked_cut, uniform_cut
 from distillaw.models.importance import Importance, measure_importance
 from distillaw.models.prune import prune
 

@@ -175,7 +175,7 @@ def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
 
 def prune(ranks, teacher: Path, out: Path, wishes: dict, text: str) -> dict:
     """`distillaw prune` without the command line; the record as this rank has it."""
-    from distillaw.evaluate.pruned import Wishes, prune_to
+    from distillaw.models.prune import Wishes, prune_to
     from distillaw.models.source import locate
 
     group = ranks if ranks.world > 1 else None
@@ -186,7 +186,7 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
     """The scores of a teacher's units on calibration windows that the ranks share."""
     import torch
 
-    from distillaw.evaluate.pruned import Wishes, _importance
+    from distillaw.models.prune import Wishes, _importance
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 
@@ -197,7 +197,7 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
 def fail_on_the_second(ranks) -> None:
     """What one rank cannot do, all say."""
     from distillaw.errors import DataError
-    from distillaw.evaluate.sharing import together
+    from distillaw.models.scoring import together
 
     def act() -> int:
         if ranks.rank == 1:

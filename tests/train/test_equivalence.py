@@ -16,8 +16,7 @@ from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import locate
+from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import load_teacher
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker

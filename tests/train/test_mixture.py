@@ -7,9 +7,8 @@ import torch
 from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import encode_documents, train_tokenizer
-from distillaw.evaluate.routed import measure_routing
 from distillaw.models.fresh import build_model
-from distillaw.models.routing import balance_loss, router_z_loss
+from distillaw.models.routing import balance_loss, measure_routing, router_z_loss
 from distillaw.models.upcycle import upcycle
 from distillaw.runs.spec import Recipe
 from distillaw.train.optim import build_optimizer, set_learning_rate

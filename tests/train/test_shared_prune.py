@@ -63,7 +63,7 @@ def test_scores_are_equal_to_rounding(teacher, text):
     import torch
 
     from distillaw.data.corpus import WHOLE
-    from distillaw.evaluate.pruned import Wishes, _importance, _read
+    from distillaw.models.prune import Wishes, _importance, _read
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError, DistillawWarning
-from distillaw.models.parts import hidden_states
+from distillaw.models.teacher import hidden_states
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import shared_stream
 from distillaw.runs.store import StudyFolder

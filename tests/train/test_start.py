@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.models.prune import prune
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.places import claim_folder
 from distillaw.train.loop import StopTraining
 from distillaw.train.optim import BASE_WIDTH

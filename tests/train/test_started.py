@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qw
 
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, VocabularyError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.files import write_json
 from distillaw.sweep.started import started
 from distillaw.train.loop import StopTraining

@@ -9,7 +9,7 @@ from stops import stop_after
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import CacheError, RunError, VocabularyError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS
 from distillaw.train.checkpoint import save_state

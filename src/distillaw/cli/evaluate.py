@@ -93,7 +93,7 @@ def evaluate(
         output.suggest(same_command(without="--dry-run"))
         return
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
@@ -101,10 +101,10 @@ def evaluate(
     from distillaw.cli.evaluate_view import print_evaluation
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.chat_part import ChatWishes
+    from distillaw.evaluate.calibration import TextWishes
+    from distillaw.evaluate.chat import ChatWishes
     from distillaw.evaluate.harness import Way
     from distillaw.evaluate.suite import evaluate_model
-    from distillaw.evaluate.text_part import TextWishes
 
     disable_progress_bar()
     wishes = None if text is None else TextWishes(

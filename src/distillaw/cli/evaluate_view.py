@@ -24,8 +24,7 @@ def preview(
         ConfigError: no such model or task.
         DataError: evaluation data missing.
     """
-    from distillaw.evaluate.task_rows import read_tasks
-    from distillaw.evaluate.task_specs import choose_tasks, known_tasks
+    from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
     from distillaw.models.source import check_config, locate
 
     check_config(locate(model), context=None)

@@ -67,7 +67,7 @@ def measure(
 
 def check_inputs(models: Sequence[str], text: str, reading: Reading) -> "list[ModelSource]":
     """The models, and a text that can be read, without torch; arguments and errors as in `measure`."""
-    from distillaw.evaluate.excerpt import check_text
+    from distillaw.data.corpus import check_text
     from distillaw.models.source import locate
 
     check_text(text, reading)

@@ -89,14 +89,14 @@ def prune(
 
     source = locate(teacher)
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.pruned import Wishes, prune_to, student_shape
+    from distillaw.models.prune import Wishes, prune_to, student_shape
 
     by = importance or ("uniform" if text is None else "gradient")
     disable_progress_bar()
@@ -155,7 +155,7 @@ def _ratio() -> float:
 def _preview(name: str, whole, student, teacher_params: int, params: int) -> dict[str, object]:
     from dataclasses import asdict
 
-    from distillaw.models.shrink import advice
+    from distillaw.models.cut import advice
 
     keep = params / teacher_params
     return {"teacher": name, "teacher_params": teacher_params, "params": params, "keep": keep,

@@ -56,14 +56,14 @@ def upcycle(
 
     source = locate(model)
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.upcycled import Layout, upcycle_to
+    from distillaw.models.upcycle import Layout, upcycle_to
 
     disable_progress_bar()
     with output.working("upcycling") as step:

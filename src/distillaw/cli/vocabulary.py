@@ -69,7 +69,7 @@ def extend(
     wanted = None if pieces is None else whole_count(pieces, name="--pieces")
     source, donor = locate(model), None if from_ is None else locate(from_)
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
-    from distillaw.evaluate.vocabulary import extend_vocabulary
+    from distillaw.models.vocabulary import extend_vocabulary
 
     with output.working("extending") as step:
         record = extend_vocabulary(
@@ -123,7 +123,7 @@ def trim(
     wanted = None if keep is None else whole_count(keep, name="--keep")
     source = locate(model)
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
-    from distillaw.evaluate.vocabulary import trim_vocabulary
+    from distillaw.models.vocabulary import trim_vocabulary
 
     with output.working("trimming") as step:
         record = trim_vocabulary(
@@ -144,8 +144,7 @@ def _texts(
     section_chars: int, multiple: int,
 ):  # fmt: skip
     """What is read, refused before a model is loaded."""
-    from distillaw.data.corpus import Reading
-    from distillaw.evaluate.excerpt import check_text
+    from distillaw.data.corpus import Reading, check_text
 
     reading = Reading(text_column=text_column, section_chars=section_chars)
     for each in (text, other):
@@ -158,7 +157,7 @@ def _texts(
         raise ConfigError(
             f"--heldout-bytes {heldout_bytes}: at least 1000, or nothing is known of the change"
         )
-    from distillaw.evaluate.vocabulary import Texts
+    from distillaw.models.vocabulary import Texts
 
     most = parse_count(max_bytes, name="--max-bytes")
     return Texts(

@@ -44,7 +44,7 @@ class DataSpec:
 
     corpus: str = "sotu"
     """`sotu` (shipped), a path to .txt / .jsonl / .parquet files, a saved dataset, `hub:owner/name`, or several with
-    shares: `mix:0.7*A + 0.3*B` (data/mixture.py)."""
+    shares: `mix:0.7*A + 0.3*B` (data/corpus.py)."""
     text_column: str = "text"
     """The field that holds the text in .jsonl, Parquet and datasets."""
     tokenizer: str = ""

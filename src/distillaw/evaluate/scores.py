@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from distillaw.evaluate.task_specs import SUITE
+from distillaw.evaluate.benchmarks import SUITE
 from distillaw.runs.paired import clustered_cov
 
 Z = 1.959963984540054
@@ -18,7 +18,7 @@ Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class BenchmarkScore:
     """One benchmark's result; `evaluation.json` holds these keys."""
 
     score: float
@@ -93,6 +93,8 @@ def mean_of_suite(scores: Mapping[str, Mapping[str, object]]) -> dict[str, objec
     six = [scores[task] for task in SUITE]
     values, errors = ([float(each[key]) for each in six] for key in ("score", "se"))  # type: ignore[arg-type]
     return {
-        "score": float(np.mean(values)), "se": float(np.sqrt(np.sum(np.square(errors))) / len(six)),
-        "tasks": list(SUITE), "near_chance": [task for task in SUITE if scores[task]["near_chance"]],
-    }  # fmt: skip
+        "score": float(np.mean(values)),
+        "se": float(np.sqrt(np.sum(np.square(errors))) / len(six)),
+        "tasks": list(SUITE),
+        "near_chance": [task for task in SUITE if scores[task]["near_chance"]],
+    }

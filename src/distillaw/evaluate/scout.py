@@ -2,7 +2,7 @@
 
     distillaw scout models/A models/B --text corpus.jsonl --max-bytes 2M --out scout
 
-Every candidate reads the same whole documents (excerpt.py) in windows of the same context (windows.py), each document
+Every candidate reads the same whole documents (data/corpus.py) in windows of the same context (models/scoring.py), each document
 from its first token on: that one follows the model's start token, which is the one its tokenizer puts first, or else
 its end-of-text token. All bytes of a document are scored once, and the unit of errors is the document
 (runs/paired.py): sums of -ln p over bytes of UTF-8. Candidates are compared in pairs on the same documents.
@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.params import count_params
-from distillaw.data.corpus import Reading
+from distillaw.data.corpus import Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_documents, start_token, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning
-from distillaw.evaluate.excerpt import Excerpt, read_excerpt
-from distillaw.evaluate.windows import score_documents
-from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_parameters
-from distillaw.models.source import ModelSource, check_config, context_of, locate
+from distillaw.models.scoring import score_documents
+from distillaw.models.source import ModelSource, check_config, context_of, fingerprint, locate
 from distillaw.models.teacher import Teacher, architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -163,8 +161,14 @@ def scout_teachers(
     say(f"{text}: {len(excerpt.documents)} documents, {format_bytes(size)}, hash {excerpt.text_hash}")
     results = []
     for source in sources:
-        key = {"model": fingerprint(source), "text": excerpt.text_hash, "context": context, "stride": stride,
-               "device": device.partition(":")[0], "format": FORMAT}  # fmt: skip
+        key = {
+            "model": fingerprint(source),
+            "text": excerpt.text_hash,
+            "context": context,
+            "stride": stride,
+            "device": device.partition(":")[0],
+            "format": FORMAT,
+        }
         file = None if out is None else out / f"{key['model']}-{content_hash(key)}.json"
         if file is None or not file.exists():
             record = key | _measure(source, excerpt, context, stride, device, say)
@@ -242,10 +246,15 @@ def _measure(
     assert progress.done == total
     params, total_params = _sizes(teacher)
     return {
-        "params": params, "total_params": total_params, "vocab": len(tokenizer),
-        "tokenizer": tokenizer_hash(tokenizer), "start_token": start, "seconds": time.monotonic() - began,
-        "tokens_per_document": tokens.tolist(), "loss_sum": scored.loss_sum.tolist(),
-    }  # fmt: skip
+        "params": params,
+        "total_params": total_params,
+        "vocab": len(tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "start_token": start,
+        "seconds": time.monotonic() - began,
+        "tokens_per_document": tokens.tolist(),
+        "loss_sum": scored.loss_sum.tolist(),
+    }
 
 
 def _check_round_trip(
@@ -258,8 +267,9 @@ def _check_round_trip(
         warnings.warn(
             f"{name}: its tokenizer does not give back {lossy} of {len(documents)} documents as they were; what it "
             "drops costs nothing, so that its bits per byte are too low",
-            DistillawWarning, stacklevel=4,
-        )  # fmt: skip
+            DistillawWarning,
+            stacklevel=4,
+        )
 
 
 def _sizes(teacher: Teacher) -> tuple[int, int]:
@@ -277,11 +287,21 @@ def _restored(name: str, record: dict, excerpt: Excerpt, *, is_cached: bool) -> 
         document=np.arange(len(sizes)), tokens=sizes, loss_sum=np.array(record["loss_sum"], dtype=np.float64)
     )
     return ScoutedTeacher(
-        name=name, fingerprint=record["model"], params=record["params"], total_params=record["total_params"],
-        vocab=record["vocab"], tokenizer=record["tokenizer"], same_tokenizer_as=(), context=record["context"],
-        stride=record["stride"], text_hash=record["text"], scores=scores, seconds=record["seconds"],
-        tokens_per_document=np.array(record["tokens_per_document"], dtype=np.int64), is_cached=is_cached,
-    )  # fmt: skip
+        name=name,
+        fingerprint=record["model"],
+        params=record["params"],
+        total_params=record["total_params"],
+        vocab=record["vocab"],
+        tokenizer=record["tokenizer"],
+        same_tokenizer_as=(),
+        context=record["context"],
+        stride=record["stride"],
+        text_hash=record["text"],
+        scores=scores,
+        seconds=record["seconds"],
+        tokens_per_document=np.array(record["tokens_per_document"], dtype=np.int64),
+        is_cached=is_cached,
+    )
 
 
 def _sharing(one: ScoutedTeacher, all_: Sequence[ScoutedTeacher]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.heldout import IGNORE, HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.instruct.prepare import Example
+from distillaw.models.scoring import IGNORE, HeldoutLoss, HeldoutSet, score_heldout
 
 if TYPE_CHECKING:
     from datasets import Dataset

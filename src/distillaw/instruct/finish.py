@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
-from distillaw.evaluate.heldout import HeldoutLoss
 from distillaw.instruct.folder import TuneFolder
 from distillaw.instruct.start import Start
 from distillaw.models.export import generation_config, staged
 from distillaw.models.fresh import weight_flops
+from distillaw.models.scoring import HeldoutLoss
 from distillaw.models.teacher import architecture_of
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.paired import DocumentScores, paired_difference

@@ -25,8 +25,7 @@ from distillaw.instruct.masks import Masker
 from distillaw.instruct.prompts import Prompt, read_prompts
 from distillaw.instruct.start import Say, silent
 from distillaw.instruct.templates import choose_template
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import ModelSource, context_of, locate
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
 from distillaw.runs.files import content_hash, read_json, write_json

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.evaluate.heldout import HeldoutLoss
 from distillaw.instruct.batches import score_examples
 from distillaw.instruct.finish import (
     change,
@@ -33,6 +32,7 @@ from distillaw.instruct.pairs import MaskedPair, PairSides, prepare_pairs, read_
 from distillaw.instruct.spec import DpoSpec
 from distillaw.instruct.start import Say, Start, base_model, merged_model, run_stage, silent
 from distillaw.models.fresh import count_parameters
+from distillaw.models.scoring import HeldoutLoss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer

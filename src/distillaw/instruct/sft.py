@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.evaluate.heldout import HeldoutLoss
 from distillaw.instruct.batches import Collator, check_packing, score_examples, training_rows
 from distillaw.instruct.conversations import read_conversations
 from distillaw.instruct.finish import (
@@ -28,6 +27,7 @@ from distillaw.instruct.prepare import Sides, prepare_sides
 from distillaw.instruct.spec import SftSpec
 from distillaw.instruct.start import Say, Start, base_model, merged_model, run_stage, silent
 from distillaw.models.fresh import count_parameters
+from distillaw.models.scoring import HeldoutLoss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer

@@ -17,8 +17,7 @@ from distillaw.instruct.masks import Masker
 from distillaw.instruct.packages import require_instruct
 from distillaw.instruct.spec import TuneSpec
 from distillaw.instruct.templates import choose_template
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import ModelSource, context_of, locate
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import file_sha256, saving
 from distillaw.runs.lock import held

@@ -1,27 +1,56 @@
-"""A student cut out of a teacher's weights: width, heads, FFN and depth, without any retraining in between.
+"""A student cut out of a teacher, in memory and as a model on disk, with what it lost by the cut.
 
     model = prune(load_weights("teacher"), shape)          # the uniform cut of models/cut.py
-    model = prune(teacher, shape, cut)                     # any other
+    prune_to(locate("models/SmolLM2-135M"), Path("out/cut"), Wishes(params=5e7, by="gradient"), text="books.parquet")
 
-Every weight of the student is a slice of one weight of the teacher, in float32, along the axes that models/axes.py
-gives its name. Norms keep their gains, and everything but the sizes is the teacher's; nothing is rescaled (nor does the
-reference recipe).
+Every weight of the student is a slice of one weight of the teacher, in float32, along the axes that models/cut.py gives
+its name. Norms keep their gains, and everything but the sizes is the teacher's; nothing is rescaled (nor does the
+reference recipe), and nothing is retrained in between. The text serves twice: some of its documents are scored by
+teacher and student, the others say what matters. prune.json in the student's folder is the record; a second call with
+the same wishes reads it and computes nothing.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from distillaw.accounting.shapes import Shape
-from distillaw.models.axes import axes_of, family_shape, sized_config
-from distillaw.models.cut import Cut, check_indices, kv_heads, shape_of, uniform_cut
-from distillaw.models.source import ModelSource, locate
+from distillaw.data.corpus import WHOLE, Reading, read_excerpt
+from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.errors import ConfigError, DataError
+from distillaw.models.cut import (
+    MULTIPLE,
+    Cut,
+    advice,
+    axes_of,
+    check_cut,
+    check_indices,
+    family_shape,
+    kv_heads,
+    ranked_cut,
+    shape_of,
+    shrink,
+    sized_config,
+    uniform_cut,
+)
+from distillaw.models.export import made_before, staged
+from distillaw.models.fresh import count_config, count_parameters
+from distillaw.models.importance import Importance, measure_importance
+from distillaw.models.scoring import HeldoutLoss, Processes, part, score_documents, summed, together
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
+from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.pace import Telling
+from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 Read = Callable[[str], torch.Tensor]
 
@@ -30,7 +59,7 @@ def prune(teacher: "PreTrainedModel", student: Shape, cut: Cut | None = None) ->
     """The student that a cut leaves of a teacher, on the CPU in float32, of the teacher's own kind.
 
     Args:
-        teacher: of a family of models/axes.py, any float type.
+        teacher: of a family of models/cut.py, any float type.
         student: its shape; an untied head becomes a copy of a tied teacher's embedding. Of a vocabulary padded in the
             teacher the first `student.vocab` rows are taken.
         cut: the units that stay; None takes the uniform cut.
@@ -106,3 +135,288 @@ def _kept(axis: str, layer: int, cut: Cut, teacher: Shape, student: Shape) -> to
 def _dimensions(heads: "tuple[int, ...] | list[int]", head_dim: int) -> torch.Tensor:
     """Rows (or columns) of whole heads, in their order."""
     return (torch.tensor(heads)[:, None] * head_dim + torch.arange(head_dim)).flatten()
+
+
+RECORD = "prune.json"
+CONTEXT = 512
+"""Tokens of a window: that of the reference recipe."""
+TOKENS, HELDOUT_TOKENS = 131_072, 16_384
+"""Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
+SCORED_DOCUMENTS = 40
+"""At most, and never more than half of what is read; of each the beginning, as much of all."""
+BYTES_PER_TOKEN = 8.0
+"""Generous: text that is read for so many tokens."""
+BATCH_WINDOWS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a student should be; exactly one of `params`, `keep` and `shape`."""
+
+    params: float | None = None
+    """Non-embedding parameters."""
+    keep: float | None = None
+    """Share of the teacher's non-embedding parameters that stays."""
+    shape: dict[str, int] | None = None
+    """Sizes by axis: layers, width, heads, ffn; what is missing stays whole."""
+    by: str = "gradient"
+    """uniform, gradient or activation."""
+    tokens: int = TOKENS
+    heldout_tokens: int = HELDOUT_TOKENS
+    context: int = CONTEXT
+    multiple: int = MULTIPLE
+
+
+def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tuple[Shape, Shape, int, int]:
+    """(teacher's shape, student's shape, teacher's N, student's N), without any weight.
+
+    Raises:
+        ConfigError: an unknown family, or a size that cannot be cut out of it.
+    """
+    whole = family_shape(config, name)
+
+    def count(shape: Shape) -> int:
+        return _params(config, shape)
+
+    teacher_params = count(whole)
+    if wishes.multiple < 1:
+        raise ConfigError(f"--multiple {wishes.multiple}: at least 1; 8 suits tensor cores")
+    for axis, size in (wishes.shape or {}).items():
+        if size < 1:
+            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
+    if wishes.shape:
+        group = whole.heads // whole.kv_heads
+        sizes = dict(wishes.shape)
+        if "heads" in sizes:
+            if sizes["heads"] % group:
+                raise ConfigError(
+                    f"heads = {sizes['heads']}: {group} of {name}'s query heads share keys and values, and groups are "
+                    f"cut whole; choose a multiple of {group}"
+                )
+            sizes["kv_heads"] = sizes["heads"] // group
+        student = replace(whole, **sizes)  # type: ignore[arg-type]
+        check_cut(whole, student, name=name)
+    else:
+        params = wishes.params if wishes.params is not None else (wishes.keep or 0.0) * teacher_params
+        student = shrink(
+            whole, params, count, multiple=wishes.multiple, square=config.model_type == "gpt_neox"
+        )
+    return whole, student, teacher_params, count(student)
+
+
+def _params(config: "PreTrainedConfig", shape: Shape) -> int:
+    """N of a model of the family, counted on the module itself without making weights.
+
+    Layers are alike, so that one and two of them say it all.
+    """
+    counts = []
+    for layers in (1, 2):
+        sized = sized_config(config, replace(shape, layers=layers), tuple(range(layers)))
+        counts.append(count_config(sized)[0])
+    return counts[0] + (shape.layers - 1) * (counts[1] - counts[0])
+
+
+def prune_to(
+    source: ModelSource,
+    out: Path,
+    wishes: Wishes,
+    *,
+    text: str | None = None,
+    reading: Reading = WHOLE,
+    device: str = "cpu",
+    command: str = "",
+    say: Callable[[str], None] = lambda message: None,
+    group: Processes | None = None,
+) -> dict[str, object]:
+    """Cut a student out of a model and write it as a Hugging Face folder.
+
+    Args:
+        source: the teacher.
+        out: folder of the student; made.
+        wishes: its size, and how units are ranked.
+        text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
+        reading: the text's field, and how much of each document.
+        device: where importance and losses are computed.
+        command: for the record.
+        say: takes a line of progress now and then.
+        group: processes that share the calibration windows and the documents to score; the first one writes.
+
+    Returns:
+        What prune.json holds.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: it cannot be cut so, or `out` holds something else.
+        DataError: too little text.
+        RunError: the disk is full.
+    """
+    config = source.config()
+    whole, shape, teacher_params, params = student_shape(config, wishes, source.name)
+    if wishes.by != "uniform" and text is None:
+        raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
+    most = context_of(config)
+    if text is not None and not 2 <= wishes.context <= (most or wishes.context):
+        raise ConfigError(
+            f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
+        )
+    identity = _identity(source, shape, wishes, text, reading)
+    if (done := made_before(out, RECORD, identity)) is not None:
+        say(f"{out}: cut before, nothing to do")
+        return done
+    if group is not None:
+        group.wait()  # until all have looked
+    tokenizer = source.tokenizer()
+    calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
+    teacher = load_weights(source, torch.device(device), torch.float32)
+    if bad := next((key for key, weight in teacher.named_parameters() if not weight.isfinite().all()), None):
+        raise DataError(
+            f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
+        )
+    cut, windows = uniform_cut(whole, shape), 0
+    if calibration is not None and wishes.by != "uniform":
+        say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
+        scores = _importance(teacher, calibration, wishes, group, say)
+        cut, windows = ranked_cut(whole, shape, scores), scores.windows
+    student = prune(teacher, shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
+    record: dict[str, object] = {
+        "identity": identity,
+        "command": command,
+        "teacher": source.name,
+        "teacher_fingerprint": fingerprint(source),
+        "teacher_params": teacher_params,
+        "params": params,
+        "keep": params / teacher_params,
+        "total_params": count_parameters(student)[1],
+        "teacher_shape": asdict(whole),
+        "shape": asdict(shape),
+        "importance": wishes.by,
+        "calibration_windows": windows,
+        "context": wishes.context,
+        **losses,
+        "advice": advice(params / teacher_params),
+        "cut": asdict(cut),
+    }
+
+    def write() -> None:
+        with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
+            student.cpu().save_pretrained(stage)
+            tokenizer.save_pretrained(str(stage))
+            write_json(stage / RECORD, record)
+
+    write() if group is None else group.first(write)
+    return record
+
+
+def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | None, reading: Reading) -> str:
+    """What makes two cuts the same: teacher, shape, ranking, text."""
+    return content_hash(
+        {
+            "teacher": fingerprint(source),
+            "shape": asdict(shape),
+            "by": wishes.by,
+            "tokens": wishes.tokens,
+            "context": wishes.context,
+            "heldout": wishes.heldout_tokens,
+            "text": text or "",
+            "reading": asdict(reading),
+        },
+        digits=16,
+    )
+
+
+def _read(
+    text: str, reading: Reading, tokenizer: "PreTrainedTokenizerBase", wishes: Wishes
+) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Calibration windows, shape (windows, context), and the documents to score, each after an end of text."""
+    wanted = wishes.tokens + wishes.heldout_tokens  # the same documents are scored however units are ranked
+    excerpt = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000)
+    encoded = encode_documents(tokenizer, excerpt.documents)
+    start = start_token(tokenizer.name_or_path, tokenizer)
+    scored = max(2, min(SCORED_DOCUMENTS, len(encoded) // 2))
+    per = math.ceil(wishes.heldout_tokens / scored)
+    heldout = [np.array([start, *ids[:per]], dtype=np.int64) for ids in encoded[:scored]]
+    size = wishes.context
+    windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(0, len(ids) - size + 1, size)]
+    windows = windows[: max(1, wishes.tokens // size)]
+    if wishes.by != "uniform" and not windows:
+        raise DataError(
+            f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
+            "longer text, or a smaller --context"
+        )
+    return torch.tensor(windows, dtype=torch.long).reshape(len(windows), size), heldout
+
+
+def _importance(
+    teacher, calibration: torch.Tensor, wishes: Wishes, group: Processes | None, say: Callable[[str], None]
+) -> Importance:
+    """Scores over all windows, each process having measured its part; every window counts alike.
+
+    Raises:
+        ConfigError: fewer windows than processes.
+        DataError: a score is not finite.
+    """
+    if group is not None and len(calibration) < group.world:
+        raise ConfigError(
+            f"{len(calibration)} calibration windows cannot be shared by {group.world} processes; raise --tokens, "
+            "lower --context or start fewer"
+        )
+    windows = part(calibration, group)  # type: ignore[type-var]
+    progress = Telling("importance", len(windows), "windows", say)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for batch in windows.split(BATCH_WINDOWS):  # type: ignore[union-attr]
+            yield batch
+            progress.add(len(batch))
+
+    found = together(
+        lambda: measure_importance(teacher, batches(), by=wishes.by),  # type: ignore
+        group,
+    )
+    if group is None:
+        return found
+    return Importance(
+        by=found.by,
+        windows=len(calibration),
+        **{
+            axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
+            for axis in ("layers", "width", "heads", "ffn")
+        },
+    )
+
+
+def _losses(
+    teacher, student, heldout: list[np.ndarray], context: int, group: Processes | None
+) -> dict[str, object]:
+    """Of both on the same documents, with the paired difference."""
+    scored = [_shared_scores(model, heldout, context, group) for model in (teacher, student)]
+    if not all(np.isfinite(each.loss_sum).all() for each in scored):
+        raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
+    by_document = [
+        DocumentScores(document=np.arange(len(heldout)), tokens=each.tokens, loss_sum=each.loss_sum)
+        for each in scored
+    ]
+    gap = paired_difference(by_document[1], by_document[0])
+    vocab = student.config.get_text_config().vocab_size
+    return {
+        "heldout_documents": len(heldout),
+        "heldout_tokens": int(scored[0].tokens.sum()),
+        "teacher_loss": scored[0].loss,
+        "teacher_loss_se": scored[0].loss_se,
+        "loss": scored[1].loss,
+        "loss_se": scored[1].loss_se,
+        "lost": gap.mean,
+        "lost_se": gap.se,
+        "uniform_guess": math.log(vocab),
+    }
+
+
+def _shared_scores(model, documents: list[np.ndarray], context: int, group: Processes | None) -> HeldoutLoss:
+    """Loss sums of all documents, each process having scored its part."""
+    mine = score_documents(model, part(documents, group), context=context, stride=context)
+    if group is None:
+        return mine
+    whole = np.zeros((2, len(documents)))
+    whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
+    tokens, loss_sum = summed(whole, group)
+    return HeldoutLoss(tokens=tokens.astype(np.int64), loss_sum=loss_sum)

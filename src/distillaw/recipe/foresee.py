@@ -30,8 +30,7 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
     choose_template(teacher.tokenizer(), spec.template, model=teacher.name)
     _foresee_files(spec)
     if spec.tasks and until != "instruct":
-        from distillaw.evaluate.task_rows import read_tasks
-        from distillaw.evaluate.task_specs import choose_tasks, known_tasks
+        from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
 
         read_tasks(choose_tasks(spec.tasks, known_tasks(None)), spec.evaluation_data, limit=spec.limit,
                    skip_missing=True)  # fmt: skip

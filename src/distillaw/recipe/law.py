@@ -9,9 +9,9 @@ from typing import Any
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import ConfigError
-from distillaw.evaluate.pruned import Wishes, student_shape
 from distillaw.laws.published import published
-from distillaw.models.shrink import advice
+from distillaw.models.cut import advice
+from distillaw.models.prune import Wishes, student_shape
 from distillaw.models.source import locate
 from distillaw.planning.gap import GapQuestion, capacity_gap
 from distillaw.recipe.spec import MinimaSpec

@@ -21,7 +21,7 @@ from typing import Any
 from distillaw.data.corpus import check_apart
 from distillaw.data.prepare import require_tokens
 from distillaw.errors import ConfigError
-from distillaw.evaluate.pruned import Wishes, prune_to
+from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.recipe.foresee import foresee
 from distillaw.recipe.law import consult_laws
@@ -246,8 +246,8 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
+    from distillaw.evaluate.calibration import TextWishes
     from distillaw.evaluate.suite import evaluate_model
-    from distillaw.evaluate.text_part import TextWishes
 
     spec, stages = kitchen.spec, record["stages"]
     models = {TEACHER: spec.teacher, CUT: str(kitchen.cut), BASE: stages["distil"]["folder"],

@@ -265,8 +265,8 @@ def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: 
         from transformers.utils.logging import disable_progress_bar
 
         from distillaw.data.tokenizer import load_tokenizer
-        from distillaw.evaluate.heldout import make_heldout
         from distillaw.models.oracle import load_any_teacher
+        from distillaw.models.scoring import make_heldout
 
         disable_progress_bar()
         context = spec.training.context

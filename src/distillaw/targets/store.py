@@ -67,7 +67,7 @@ class TargetStore:
             tokenizer_hash: of the student's tokenizer (`data/tokenizer.py`).
             context: positions per window.
             split: the split the windows are of.
-            teacher_fingerprint: of the teacher that is expected (`models/fingerprint.py`).
+            teacher_fingerprint: of the teacher that is expected (`models/source.py`).
             temperature: the one the loss will use; any suits `full`.
 
         Raises:

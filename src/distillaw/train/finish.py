@@ -8,10 +8,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from distillaw.errors import DataError, DistillawError
 from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
-from distillaw.evaluate.heldout import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.export import ModelCard, export_model
 from distillaw.models.fresh import count_parameters
 from distillaw.models.oracle import AnyTeacher
+from distillaw.models.scoring import HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.models.teacher import model_flops
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import TrunkSpec

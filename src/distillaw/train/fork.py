@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distillaw.data.batches import BatchOrder, ForkedOrder
 from distillaw.errors import DivergedError
-from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.models.scoring import HeldoutLoss, score_heldout
 from distillaw.models.teacher import model_flops
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, read_json_lines, write_json, write_text

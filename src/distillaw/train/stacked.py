@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from distillaw.distill.losses import LossParts
-from distillaw.models.parts import hidden_states
+from distillaw.models.teacher import hidden_states
 from distillaw.train.student import Student
 from distillaw.train.teaching import Signal
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillaw.errors import CacheError, ConfigError, DataError
-from distillaw.evaluate.heldout import HeldoutSet, score_heldout
 from distillaw.models.cut import shape_of, uniform_cut
-from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import build_model
 from distillaw.models.prune import open_for_pruning, prune
-from distillaw.models.source import locate
+from distillaw.models.scoring import HeldoutSet, score_heldout
+from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import Start, TrunkSpec

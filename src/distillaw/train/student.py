@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillaw.distill.losses import LossParts, loss_parts
-from distillaw.models.parts import head_of, hidden_states
 from distillaw.models.routing import Routers
+from distillaw.models.teacher import head_of, hidden_states
 from distillaw.runs.spec import Recipe
 from distillaw.train.teaching import Signal
 

@@ -18,11 +18,10 @@ from distillaw.data.batches import BatchOrder
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DistillawError, DivergedError
-from distillaw.evaluate.heldout import HeldoutSet, make_heldout
 from distillaw.models.oracle import AnyTeacher, load_any_teacher
-from distillaw.models.parts import decoder_blocks
+from distillaw.models.scoring import HeldoutSet, make_heldout
 from distillaw.models.source import locate
-from distillaw.models.teacher import architecture_of, model_flops
+from distillaw.models.teacher import architecture_of, decoder_blocks, model_flops
 from distillaw.runs.files import write_with
 from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
 from distillaw.runs.store import RunFolder, StudyFolder
