@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.models.oracle import load_any_teacher
 from distillaw.models.scoring import IGNORE, HeldoutSet
-from distillaw.train.trunk import open_text
+from distillaw.train.group import open_text
 
 GRID = np.round(np.geomspace(0.25, 1.5, 60), 4)
 """Temperatures tried; the best is refined by a parabola in ln temperature."""

@@ -6,8 +6,9 @@ import torch
 
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
-from distillaw.models.scoring import HeldoutLoss, make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.teacher import Teacher, head_of
+from distillaw.runs.paired import DocumentScores
 
 
 def test_scores_equal_a_plain_loop_over_documents():
@@ -56,7 +57,7 @@ def test_the_standard_error_is_clustered_and_agrees_with_the_bootstrap():
     generator = np.random.default_rng(1)
     tokens = generator.integers(50, 500, 200)
     level = generator.normal(3.0, 0.3, 200)  # documents differ: naive errors would be far too small
-    scores = HeldoutLoss(tokens=tokens, loss_sum=level * tokens)
+    scores = DocumentScores.numbered(tokens=tokens, loss_sum=level * tokens)
     picks = generator.integers(0, 200, (4000, 200))
     replicates = scores.loss_sum[picks].sum(1) / tokens[picks].sum(1)
     assert scores.loss_se == pytest.approx(replicates.std(), rel=0.06)

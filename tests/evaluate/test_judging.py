@@ -12,24 +12,30 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError, RunError
-from distillaw.evaluate.chat import ChatQuestion, prompt_name, read_prompts, read_questions
+from distillaw.evaluate.chat import sum_up_grades, sum_up_pairs
 from distillaw.evaluate.judges import UrlJudge, make_judge
 from distillaw.evaluate.judging import (
     PAIR,
+    ChatQuestion,
     JudgeLog,
     JudgeVerdict,
     judge_grades,
     judge_pairs,
     parse_verdict,
-    sum_up_grades,
-    sum_up_pairs,
+    prompt_name,
+    read_prompts,
+    read_questions,
 )
 
 QUESTIONS = [
-    ChatQuestion(question_id=str(i), category="math" if i % 2 else "writing",
-             turns=(f"What is {{question}} {i}?", "And why?"), reference=("right 1", "right 2") if i % 2 else ())
+    ChatQuestion(
+        question_id=str(i),
+        category="math" if i % 2 else "writing",
+        turns=(f"What is {{question}} {i}?", "And why?"),
+        reference=("right 1", "right 2") if i % 2 else (),
+    )
     for i in range(6)
-]  # fmt: skip
+]
 SHORT = {q.question_id: ["no", "no"] for q in QUESTIONS}
 LONG = {q.question_id: ["yes indeed, [[A]]", "certainly so {answer_b}"] for q in QUESTIONS}
 
@@ -339,8 +345,9 @@ def test_win_rate_and_its_errors_follow_from_questions_not_turns():
             value = float(generator.choice([-1, 1], p=[0.3, 0.7]))
             verdicts += [
                 JudgeVerdict(question_id=str(i), category="", turn=turn, swapped=swapped, value=value)
-                for turn in (0, 1) for swapped in (False, True)
-            ]  # fmt: skip
+                for turn in (0, 1)
+                for swapped in (False, True)
+            ]
         found = sum_up_pairs(verdicts)
         rates.append(found["win_rate"])
         errors.append(found["win_rate_se"])

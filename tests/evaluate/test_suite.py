@@ -126,8 +126,10 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
     options = ["[[A]]", "[[B]]", "[[C]]"]
     scores = []
     for option in options:
-        ids = [chat.tokenizer(each, add_special_tokens=False)["input_ids"]
-               for each in ("<user>which?<assistant>", VERDICT, option)]  # fmt: skip
+        ids = [
+            chat.tokenizer(each, add_special_tokens=False)["input_ids"]
+            for each in ("<user>which?<assistant>", VERDICT, option)
+        ]
         whole = torch.tensor([ids[0] + ids[1] + ids[2]])
         logp = chat.model(input_ids=whole).logits[0].double().log_softmax(-1)
         start = len(ids[0]) + len(ids[1])
@@ -196,8 +198,20 @@ def test_wrong_input_is_told_clearly(student, data, tmp_path, monkeypatch, capsy
 
 
 def test_a_dry_run_says_what_would_be_asked(student, data, tmp_path, capsys):
-    verb = ["evaluate", str(student), "--out", str(tmp_path / "o"), "--tasks", "blimp", "--data", str(data), "--limit",
-            "5", "--dry-run", "--json"]  # fmt: skip
+    verb = [
+        "evaluate",
+        str(student),
+        "--out",
+        str(tmp_path / "o"),
+        "--tasks",
+        "blimp",
+        "--data",
+        str(data),
+        "--limit",
+        "5",
+        "--dry-run",
+        "--json",
+    ]
     assert run(lambda: app(verb, exit_on_error=False, result_action="return_value")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema_version"], answer["tasks"][0]["questions"], answer["tasks"][0]["available"]) == (

@@ -31,7 +31,7 @@ from distillaw.regime.rules import (
     sgd_noise_rate,
     sqrt_rate,
 )
-from distillaw.train.schedule import schedule_for
+from distillaw.train.optim import schedule_for
 
 BATCHES = st.floats(1.0, 1000.0)
 

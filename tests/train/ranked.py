@@ -14,10 +14,14 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = (
-    "distillaw.sweep.single", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto",
-    "transformers.models.auto.modeling_auto", "pyarrow.parquet", "torch.distributed.checkpoint.state_dict",
+    "distillaw.sweep.single",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.auto.modeling_auto",
+    "pyarrow.parquet",
+    "torch.distributed.checkpoint.state_dict",
     "scipy.optimize",
-)  # fmt: skip
+)
 CONTEXT.set_forkserver_preload(list(PRELOAD))
 FINISH_SECONDS = 300
 
@@ -54,8 +58,14 @@ def start(
         here, there = CONTEXT.Pipe(duplex=False)
         variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
         if world > 1:
-            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-                          "LOCAL_WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}  # fmt: skip
+            variables |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": str(world),
+                "LOCAL_WORLD_SIZE": str(world),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            }
         process = CONTEXT.Process(target=_work, args=(there, variables, sharding, act, arguments))
         process.start()
         there.close()

@@ -13,8 +13,7 @@ from distillaw.models.upcycle import upcycle
 from distillaw.runs.spec import Recipe
 from distillaw.train.optim import build_optimizer, set_learning_rate
 from distillaw.train.stacked import can_stack
-from distillaw.train.student import Student
-from distillaw.train.teaching import Signal
+from distillaw.train.student import Signal, Student
 
 SHAPE = Shape(layers=2, width=32, ffn=64, heads=2, kv_heads=2, head_dim=16, vocab=300, context=64)
 RECIPE = Recipe(context=64, distill_weight=0.0, z_weight=0.0)

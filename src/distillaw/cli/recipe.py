@@ -104,10 +104,8 @@ def minima(
     from distillaw.cli.display import make_display
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.prepare import DataSpec
-    from distillaw.recipe.foresee import foresee
-    from distillaw.recipe.law import consult_laws
     from distillaw.recipe.minima import cook
-    from distillaw.recipe.spec import MinimaSpec
+    from distillaw.recipe.spec import MinimaSpec, consult_laws, foresee
     from distillaw.runs.spec import Recipe
 
     disable_progress_bar()

@@ -81,5 +81,8 @@ def world_of(store: TokenStore) -> World:
 
 def without_none(table: dict) -> dict:
     """A table as TOML would have it: JSON writes what is not set as null."""
-    return {name: without_none(value) if isinstance(value, dict) else value
-            for name, value in table.items() if value is not None}  # fmt: skip
+    return {
+        name: without_none(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+        if value is not None
+    }

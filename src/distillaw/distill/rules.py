@@ -7,6 +7,7 @@ def is_reverse_kl(divergence: str, *, beta: float, skew: float) -> bool:
     It is infinite where the student has mass and a truncated teacher none; all others are defined there.
     """
     return (
-        divergence == "reverse-kl" or (divergence == "jsd" and beta == 1)
+        divergence == "reverse-kl"
+        or (divergence == "jsd" and beta == 1)
         or (divergence == "skew-reverse-kl" and skew == 0)
-    )  # fmt: skip
+    )

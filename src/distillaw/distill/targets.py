@@ -64,10 +64,12 @@ class SparseTargets:
             return value if keep_N is None else value[keep_N]
 
         return SparseTargets(
-            ids=flat(self.ids), weights=flat(self.weights), temperature=self.temperature,
+            ids=flat(self.ids),
+            weights=flat(self.weights),
+            temperature=self.temperature,
             residual=None if self.residual is None else flat(self.residual),
             entropy=None if self.entropy is None else flat(self.entropy),
-        )  # fmt: skip
+        )
 
     def to(self, device: torch.device) -> "SparseTargets":
         """The same targets on another device."""

@@ -28,7 +28,6 @@ from distillaw.models.oracle import AnyTeacher
 from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
-    HeldoutLoss,
     HeldoutSet,
     logits_rows,
     scored_logits,
@@ -39,7 +38,7 @@ from distillaw.models.source import ModelSource, check_config, context_of
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.quantities import bits_per_byte, format_count
 from distillaw.runs.pace import Telling
-from distillaw.runs.paired import clustered_cov
+from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,7 +119,7 @@ def calibration_error(sums: BinSums) -> CalibrationError:
     cov = clustered_cov(gap_DM, tokens_D)  # type: ignore[arg-type]  # whole numbers in floats
     return CalibrationError(
         ece=float(value_D.sum() / total),
-        se=float(np.sqrt(clustered_cov(value_D[:, None], tokens_D)[0, 0])),  # type: ignore[arg-type]
+        se=clustered_se(value_D, tokens_D),  # type: ignore[arg-type]
         floor=float(np.sqrt(2 / np.pi) * np.sqrt(np.diag(cov)).sum()),
         gap=float(gap_M.sum() / total),
         bins=_diagram(sums),
@@ -153,12 +152,12 @@ AGAINST_TEACHER = {
 class CalibratedScores:
     """What one pass over a text gives of a model, by document."""
 
-    heldout: HeldoutLoss
+    heldout: DocumentScores
     data: BinSums
     """Confidence of the model's first choice, and whether it came."""
     against: dict[str, BinSums]
     """By key of AGAINST_TEACHER; empty without a teacher."""
-    teacher: HeldoutLoss | None
+    teacher: DocumentScores | None
     teacher_data: BinSums | None
     """The teacher's own calibration against data."""
     kl_sum: np.ndarray | None
@@ -171,7 +170,7 @@ class CalibratedScores:
         tokens = self.heldout.tokens
         return {
             "kl_from_teacher": float(self.kl_sum.sum() / tokens.sum()),
-            "kl_from_teacher_se": float(np.sqrt(clustered_cov(self.kl_sum[:, None], tokens)[0, 0])),
+            "kl_from_teacher_se": clustered_se(self.kl_sum, tokens),
         }
 
     def record(self) -> dict[str, object]:
@@ -304,10 +303,12 @@ class _Tally:
     def result(self) -> CalibratedScores:
         taught = self.with_teacher
         return CalibratedScores(
-            heldout=HeldoutLoss(tokens=self.tokens, loss_sum=self.loss),
+            heldout=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.loss),
             data=self.data,
             against=self.against,
-            teacher=HeldoutLoss(tokens=self.tokens, loss_sum=self.teacher_loss) if taught else None,
+            teacher=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.teacher_loss)
+            if taught
+            else None,
             teacher_data=self.teacher_data if taught else None,
             kl_sum=self.kl if taught else None,
         )

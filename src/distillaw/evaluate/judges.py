@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from distillaw.data.chat_text import encode_chat, render_chat, special_pattern
+from distillaw.data.tokenizer import encode_chat, render_chat, special_pattern
 from distillaw.errors import ConfigError, RunError
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights

@@ -1,9 +1,10 @@
-"""Chat answers put before a judge, and what its verdicts come to: win rate or mean grade, with intervals.
+"""Chat questions and answers put before a judge, every verdict written down as it comes and never asked for twice.
 
-Every verdict is written down as it comes and never asked for twice. Pairwise, both orders are asked: a verdict that
-flips with the order is a tie. Graded, each answer gets 1 to 10. An answer of the judge without a verdict is asked for
-once more; what then has none is counted, never guessed. The turns of a question are not independent, so the question is
-the unit: clustered standard errors, and percentile intervals of a bootstrap that draws questions.
+Questions: .jsonl of question_id, category, turns, and where there is one `reference`, an answer to each turn (Vicuna
+bench, MT-Bench, MT-Bench-ZH). Prompts: FastChat's judge_prompts.jsonl; without a file, those of this module, which use
+the same names and placeholders (Zheng et al. 2023, arXiv:2306.05685, for the idea; the words are ours). Pairwise, both
+orders are asked: a verdict that flips with the order is a tie. Graded, each answer gets 1 to 10. An answer of the judge
+without a verdict is asked for once more; what then has none is counted, never guessed.
 """
 
 import re
@@ -11,13 +12,184 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from distillaw.errors import DataError
-from distillaw.evaluate.chat import ChatQuestion, JudgePrompt, prompt_name
+from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.judges import Judge, Messages
-from distillaw.evaluate.scores import interval_of, mean_and_se
 from distillaw.runs.files import append_json_lines, content_hash, read_json_lines
+from distillaw.runs.reading import parse_json, read_text
+
+WITH_REFERENCE = ("math", "reasoning", "coding")
+"""Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatQuestion:
+    """One conversation to be had."""
+
+    question_id: str
+    category: str
+    turns: tuple[str, ...]
+    """What the user says, turn by turn."""
+    reference: tuple[str, ...] = ()
+    """A right answer to each turn, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgePrompt:
+    """What a judge is told and asked."""
+
+    system: str
+    template: str
+
+    def messages(self, values: Mapping[str, str]) -> list[dict[str, str]]:
+        """The conversation that puts the question; answers that hold braces stay as they are."""
+        asked = re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), self.template)
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": asked}]
+
+
+def read_questions(file: Path) -> list[ChatQuestion]:
+    """Questions of a file.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: not of the format, an id twice, or fewer than two questions.
+    """
+    questions = []
+    for number, row in _lines(file, "chat questions"):
+        try:
+            turns = tuple(str(turn) for turn in row["turns"])
+            reference = tuple(str(each) for each in row.get("reference") or ())
+            question = ChatQuestion(
+                question_id=str(row["question_id"]),
+                category=str(row.get("category", "")),
+                turns=turns,
+                reference=reference if len(reference) == len(turns) else (),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{file}, line {number}: no chat question ({type(error).__name__} {error}); it has question_id, "
+                "category and turns, a list of what the user says"
+            ) from None
+        if not 1 <= len(turns) <= 2:
+            raise DataError(f"{file}, line {number}: {len(turns)} turns; judging is defined for one and two")
+        questions.append(question)
+    if len({each.question_id for each in questions}) < len(questions):
+        raise DataError(f"{file}: a question_id appears twice; verdicts are kept by it")
+    if len(questions) < 2:
+        raise DataError(f"{file}: {len(questions)} questions; an error bar needs at least two")
+    return questions
+
+
+def choose_questions(questions: list[ChatQuestion], limit: int | None) -> list[ChatQuestion]:
+    """The questions with the lowest hashes, in the file's order; None: all."""
+    if limit is None:
+        return questions
+    lowest = sorted(questions, key=lambda each: content_hash([each.question_id, each.turns], digits=64))[
+        :limit
+    ]
+    return [each for each in questions if each in lowest]
+
+
+def read_prompts(file: Path | None) -> dict[str, JudgePrompt]:
+    """Prompts by name: those of a file, or ours.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: not of the format, or a prompt is missing.
+    """
+    if file is None:
+        return dict(_OURS)
+    try:
+        found = {
+            str(row["name"]): JudgePrompt(
+                system=str(row["system_prompt"]), template=str(row["prompt_template"])
+            )
+            for _, row in _lines(file, "judge prompts")
+        }
+    except KeyError as error:
+        raise DataError(
+            f"{file}: no judge prompts; {error} is missing. FastChat's judge_prompts.jsonl is the format"
+        ) from None
+    if missing := sorted(_OURS.keys() - found.keys()):
+        raise DataError(f"{file}: prompts missing: {', '.join(missing)}")
+    return found
+
+
+def prompt_name(kind: str, question: ChatQuestion, turn: int) -> str:
+    """Which prompt judges a turn.
+
+    Args:
+        kind: `pair` or `single`.
+        question: with or without references.
+        turn: 0 or 1.
+    """
+    shown = bool(question.reference) and question.category in WITH_REFERENCE
+    plain = "v2" if kind == "pair" else "v1"
+    return f"{kind}-{'math-v1' if shown else plain}{'-multi-turn' if turn else ''}"
+
+
+def _lines(file: Path, what: str):
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: no such file; {what} are a .jsonl file in FastChat's format (docs/evaluate.md)"
+        )
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{file}, line {number}: a {type(row).__name__} where an object belongs")
+        yield number, row
+
+
+_FAIR = (
+    "Judge what is said: whether it is right, helps, goes to the point and is as deep as the question wants. Neither "
+    "the length of an answer nor its place counts."
+)
+_PAIR = (
+    f"You compare two answers to a user. {_FAIR} Give your reasons in a few sentences, then end with exactly one of "
+    "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] if they are equally good."
+)
+_SINGLE = (
+    f"You grade an answer to a user from 1, useless, to 10, perfect. {_FAIR} Give your reasons in a few sentences, "
+    "then end with the grade in double brackets, for example [[5]]."
+)
+_RIGHT = " A right answer is shown as well: hold what you judge against it."
+_SECOND = " Judge the answer to the second question alone; the first is shown because it goes before."
+
+
+def _both_turns(side: str, name: str) -> str:
+    turns = "\n".join(f"User: {{question_{turn}}}\n{{answer_{side}_{turn}}}" for turn in (1, 2))
+    return f"[Assistant {name}]\n{turns}\n[End]"
+
+
+_REFERENCES = (
+    "[Right answers]\nUser: {question_1}\n{ref_answer_1}\nUser: {question_2}\n{ref_answer_2}\n[End]\n\n"
+)
+_ONE_PAIR = "[Answer A]\n{answer_a}\n[End]\n\n[Answer B]\n{answer_b}\n[End]"
+_TWO_PAIRS = f"{_both_turns('a', 'A')}\n\n{_both_turns('b', 'B')}"
+_TWO = "[Conversation]\nUser: {question_1}\n{answer_1}\nUser: {question_2}\n{answer_2}\n[End]"
+_OURS = {
+    "pair-v2": JudgePrompt(system=_PAIR, template="[Question]\n{question}\n\n" + _ONE_PAIR),
+    "pair-math-v1": JudgePrompt(
+        system=_PAIR + _RIGHT,
+        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n" + _ONE_PAIR,
+    ),
+    "pair-v2-multi-turn": JudgePrompt(system=_PAIR + _SECOND, template=_TWO_PAIRS),
+    "pair-math-v1-multi-turn": JudgePrompt(
+        system=_PAIR + _RIGHT + _SECOND, template=_REFERENCES + _TWO_PAIRS
+    ),
+    "single-v1": JudgePrompt(system=_SINGLE, template="[Question]\n{question}\n\n[Answer]\n{answer}\n[End]"),
+    "single-math-v1": JudgePrompt(
+        system=_SINGLE + _RIGHT,
+        template="[Question]\n{question}\n\n[Right answer]\n{ref_answer_1}\n[End]\n\n[Answer]\n{answer}\n[End]",
+    ),
+    "single-v1-multi-turn": JudgePrompt(system=_SINGLE + _SECOND, template=_TWO),
+    "single-math-v1-multi-turn": JudgePrompt(system=_SINGLE + _RIGHT + _SECOND, template=_REFERENCES + _TWO),
+}
+
 
 PAIR = ("[[A]]", "[[B]]", "[[C]]")
 GRADES = tuple(f"[[{grade}]]" for grade in range(1, 11))
@@ -177,126 +349,3 @@ def _pair_values(question: ChatQuestion, turn: int, a: Sequence[str], b: Sequenc
 def _single_values(question: ChatQuestion, turn: int, answers: Sequence[str]) -> dict[str, str]:
     numbered = {f"answer_{number}": text for number, text in enumerate(answers, 1)}
     return _common(question, turn) | {"answer": answers[turn], **numbered}
-
-
-DRAWS = 10_000
-
-
-def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str, object]:
-    """Pairwise verdicts in both orders.
-
-    A turn counts as won if both orders say so, and as a tie if they differ (a flip) or both say tie. Turns of which an
-    order has no verdict are left out and counted.
-
-        win rate = (wins + ties / 2) / turns
-
-    Returns:
-        wins, ties, losses, win_rate with se and interval, agreement of the orders with interval, first_place (share of
-        decisive verdicts for the answer that stood first) with se, unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have verdicts.
-    """
-    orders: dict[tuple[str, int], dict[bool, float | None]] = {}
-    for each in verdicts:
-        orders.setdefault((each.question_id, each.turn), {})[each.swapped] = each.value
-    turns = {key: (pair[False], pair[True]) for key, pair in orders.items() if len(pair) == 2}
-    whole = {key: pair for key, pair in turns.items() if None not in pair}
-    _check_enough(verdicts, {question for question, _ in whole})
-    results = {key: a if a == b else 0.0 for key, (a, b) in whole.items()}
-    clusters = [question for question, _ in whole]
-    points = [0.5 + float(value or 0.0) / 2 for value in results.values()]
-    agree = [float(a == b) for a, b in whole.values()]
-    decisive = [each for each in verdicts if each.value]
-    rate, se = mean_and_se(points, clusters)
-    agreement, agreement_se = mean_and_se(agree, clusters)
-    few = se == 0  # all questions alike: a bootstrap would claim certainty
-    alike = interval_of(rate, se, points, len(set(clusters)))
-    spread = alike if few else bootstrap_interval(points, clusters, seed=seed)
-    found: dict[str, object] = {
-        "wins": sum(value == 1 for value in results.values()),
-        "ties": sum(value == 0 for value in results.values()),
-        "losses": sum(value == -1 for value in results.values()),
-        "win_rate": rate,
-        "win_rate_se": se,
-        "win_rate_interval": spread,
-        "agreement": agreement,
-        "agreement_se": agreement_se,
-        "agreement_interval": interval_of(agreement, agreement_se, agree, len(set(clusters))),
-        "turns": len(whole),
-        "questions": len(set(clusters)),
-        **_unparseable(verdicts),
-    }
-    if len({each.question_id for each in decisive}) > 1:
-        first = [float((each.value == 1) != each.swapped) for each in decisive]
-        share, share_se = mean_and_se(first, [each.question_id for each in decisive])
-        found |= {"first_place": share, "first_place_se": share_se}
-    return found
-
-
-def sum_up_grades(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str, object]:
-    """Grades of 1 to 10.
-
-    Returns:
-        grade with se and interval, by turn and by category (mean and n), unparseable share, turns, questions.
-
-    Raises:
-        DataError: fewer than two questions have grades.
-    """
-    graded = [each for each in verdicts if each.value is not None]
-    _check_enough(verdicts, {each.question_id for each in graded})
-    values, clusters = [float(each.value or 0.0) for each in graded], [each.question_id for each in graded]
-    grade, se = mean_and_se(values, clusters)
-    return {
-        "grade": grade,
-        "grade_se": se,
-        "grade_interval": bootstrap_interval(values, clusters, seed=seed),
-        "by_turn": _means(
-            {f"turn {each.turn + 1}": [] for each in graded}, graded, lambda v: f"turn {v.turn + 1}"
-        ),
-        "by_category": _means({}, graded, lambda v: v.category or "none"),
-        "turns": len(graded),
-        "questions": len(set(clusters)),
-        **_unparseable(verdicts),
-    }
-
-
-def bootstrap_interval(values: Sequence[float], clusters: Sequence[str], *, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of a mean, drawing whole clusters with replacement (Efron 1979).
-
-    Args:
-        values: one per turn.
-        clusters: the question of each.
-        seed: of the draws.
-    """
-    places = {each: i for i, each in enumerate(dict.fromkeys(clusters))}
-    sums, sizes = np.zeros(len(places)), np.zeros(len(places))
-    where = [places[each] for each in clusters]
-    np.add.at(sums, where, values)
-    np.add.at(sizes, where, 1.0)
-    drawn = np.random.default_rng(seed).integers(len(places), size=(DRAWS, len(places)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _means(
-    groups: dict[str, list[float]], graded: Sequence[JudgeVerdict], name
-) -> dict[str, dict[str, float]]:
-    for each in graded:
-        groups.setdefault(name(each), []).append(float(each.value or 0.0))
-    return {key: {"grade": float(np.mean(values)), "n": float(len(values))} for key, values in groups.items()}
-
-
-def _unparseable(verdicts: Sequence[JudgeVerdict]) -> dict[str, object]:
-    missing = sum(each.value is None for each in verdicts)
-    return {"verdicts": len(verdicts), "unparseable": missing, "unparseable_share": missing / len(verdicts)}
-
-
-def _check_enough(verdicts: Sequence[JudgeVerdict], questions: set[str]) -> None:
-    if len(questions) < 2:
-        missing = sum(each.value is None for each in verdicts)
-        raise DataError(
-            f"{missing} of {len(verdicts)} verdicts of the judge cannot be read, and {len(questions)} questions are "
-            "left; see the replies in the verdicts' .jsonl: is it a chat model that follows instructions?"
-        )

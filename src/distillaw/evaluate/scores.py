@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from distillaw.evaluate.benchmarks import SUITE
-from distillaw.runs.paired import clustered_cov
+from distillaw.runs.paired import clustered_se
 
 Z = 1.959963984540054
 """Of a two-sided 95 % interval."""
@@ -66,7 +66,7 @@ def mean_and_se(values: Sequence[float], clusters: Sequence[object]) -> tuple[fl
     where = [places[each] for each in clusters]
     np.add.at(sums, where, values)
     np.add.at(sizes, where, 1)
-    return float(sums.sum() / sizes.sum()), float(np.sqrt(clustered_cov(sums[:, None], sizes)[0, 0]))
+    return float(sums.sum() / sizes.sum()), clustered_se(sums, sizes)
 
 
 def interval_of(score: float, se: float, values: Sequence[float], clusters: int) -> tuple[float, float]:

@@ -10,8 +10,9 @@ teacher and student, the others say what matters. prune.json in the student's fo
 the same wishes reads it and computes nothing.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ import torch
 
 from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
-from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.cut import (
     MULTIPLE,
@@ -41,7 +42,7 @@ from distillaw.models.cut import (
 from distillaw.models.export import made_before, staged
 from distillaw.models.fresh import count_config, count_parameters
 from distillaw.models.importance import Importance, measure_importance
-from distillaw.models.scoring import HeldoutLoss, Processes, part, score_documents, summed, together
+from distillaw.models.scoring import Processes, part, score_documents, summed, together
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import content_hash, write_json
@@ -167,41 +168,62 @@ class Wishes:
     multiple: int = MULTIPLE
 
 
-def student_shape(config: "PreTrainedConfig", wishes: Wishes, name: str) -> tuple[Shape, Shape, int, int]:
-    """(teacher's shape, student's shape, teacher's N, student's N), without any weight.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentSize:
+    """A student that can be cut out of its teacher, without any weight."""
+
+    teacher_params: int
+    """N, non-embedding."""
+    params: int
+    teacher_shape: Shape
+    shape: Shape
+
+    @property
+    def keep(self) -> float:
+        """Share of the teacher's non-embedding parameters that stays."""
+        return self.params / self.teacher_params
+
+    def record(self) -> dict[str, object]:
+        """For JSON, with what is known of cuts of this size."""
+        return asdict(self) | {"keep": self.keep, "advice": advice(self.keep)}
+
+
+def size_student(source: ModelSource, wishes: Wishes) -> StudentSize:
+    """The student's size, from the teacher's configuration alone.
 
     Raises:
         ConfigError: an unknown family, or a size that cannot be cut out of it.
     """
+    config, name = source.config(), source.name
     whole = family_shape(config, name)
-
-    def count(shape: Shape) -> int:
-        return _params(config, shape)
-
-    teacher_params = count(whole)
+    teacher_params = _params(config, whole)
     if wishes.multiple < 1:
         raise ConfigError(f"--multiple {wishes.multiple}: at least 1; 8 suits tensor cores")
-    for axis, size in (wishes.shape or {}).items():
-        if size < 1:
-            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
     if wishes.shape:
-        group = whole.heads // whole.kv_heads
-        sizes = dict(wishes.shape)
-        if "heads" in sizes:
-            if sizes["heads"] % group:
-                raise ConfigError(
-                    f"heads = {sizes['heads']}: {group} of {name}'s query heads share keys and values, and groups are "
-                    f"cut whole; choose a multiple of {group}"
-                )
-            sizes["kv_heads"] = sizes["heads"] // group
-        student = replace(whole, **sizes)  # type: ignore[arg-type]
-        check_cut(whole, student, name=name)
+        student = _given_shape(whole, wishes.shape, name)
     else:
         params = wishes.params if wishes.params is not None else (wishes.keep or 0.0) * teacher_params
-        student = shrink(
-            whole, params, count, multiple=wishes.multiple, square=config.model_type == "gpt_neox"
+        is_square = config.model_type == "gpt_neox"
+        count = functools.partial(_params, config)
+        student = shrink(whole, params, count, multiple=wishes.multiple, square=is_square)
+    params = _params(config, student)
+    return StudentSize(teacher_params=teacher_params, params=params, teacher_shape=whole, shape=student)
+
+
+def _given_shape(whole: Shape, sizes: Mapping[str, int], name: str) -> Shape:
+    """The teacher's shape with the sizes given, whole groups of heads."""
+    for axis, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
+    group, heads = whole.heads // whole.kv_heads, sizes.get("heads", whole.heads)
+    if heads % group:
+        raise ConfigError(
+            f"heads = {heads}: {group} of {name}'s query heads share keys and values, and groups are "
+            f"cut whole; choose a multiple of {group}"
         )
-    return whole, student, teacher_params, count(student)
+    student = replace(whole, **sizes, kv_heads=heads // group)  # type: ignore[arg-type]
+    check_cut(whole, student, name=name)
+    return student
 
 
 def _params(config: "PreTrainedConfig", shape: Shape) -> int:
@@ -250,16 +272,15 @@ def prune_to(
         DataError: too little text.
         RunError: the disk is full.
     """
-    config = source.config()
-    whole, shape, teacher_params, params = student_shape(config, wishes, source.name)
+    size = size_student(source, wishes)
     if wishes.by != "uniform" and text is None:
         raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
-    most = context_of(config)
+    most = context_of(source.config())
     if text is not None and not 2 <= wishes.context <= (most or wishes.context):
         raise ConfigError(
             f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
         )
-    identity = _identity(source, shape, wishes, text, reading)
+    identity = _identity(source, size.shape, wishes, text, reading)
     if (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: cut before, nothing to do")
         return done
@@ -272,31 +293,17 @@ def prune_to(
         raise DataError(
             f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
         )
-    cut, windows = uniform_cut(whole, shape), 0
+    cut, windows = uniform_cut(size.teacher_shape, size.shape), 0
     if calibration is not None and wishes.by != "uniform":
         say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
         scores = _importance(teacher, calibration, wishes, group, say)
-        cut, windows = ranked_cut(whole, shape, scores), scores.windows
-    student = prune(teacher, shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
+        cut, windows = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows
+    student = prune(teacher, size.shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
     losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
-    record: dict[str, object] = {
-        "identity": identity,
-        "command": command,
-        "teacher": source.name,
-        "teacher_fingerprint": fingerprint(source),
-        "teacher_params": teacher_params,
-        "params": params,
-        "keep": params / teacher_params,
-        "total_params": count_parameters(student)[1],
-        "teacher_shape": asdict(whole),
-        "shape": asdict(shape),
-        "importance": wishes.by,
-        "calibration_windows": windows,
-        "context": wishes.context,
-        **losses,
-        "advice": advice(params / teacher_params),
-        "cut": asdict(cut),
-    }
+    made: dict[str, object] = {"identity": identity, "command": command, "teacher": source.name}
+    ranked = {"importance": wishes.by, "calibration_windows": windows, "context": wishes.context}
+    counted = {"teacher_fingerprint": fingerprint(source), "total_params": count_parameters(student)[1]}
+    record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
 
     def write() -> None:
         with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
@@ -310,19 +317,10 @@ def prune_to(
 
 def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | None, reading: Reading) -> str:
     """What makes two cuts the same: teacher, shape, ranking, text."""
-    return content_hash(
-        {
-            "teacher": fingerprint(source),
-            "shape": asdict(shape),
-            "by": wishes.by,
-            "tokens": wishes.tokens,
-            "context": wishes.context,
-            "heldout": wishes.heldout_tokens,
-            "text": text or "",
-            "reading": asdict(reading),
-        },
-        digits=16,
-    )
+    ranked = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
+    read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
+    cut = {"teacher": fingerprint(source), "shape": asdict(shape)}
+    return content_hash(cut | ranked | read, digits=16)
 
 
 def _read(
@@ -330,21 +328,20 @@ def _read(
 ) -> tuple[torch.Tensor, list[np.ndarray]]:
     """Calibration windows, shape (windows, context), and the documents to score, each after an end of text."""
     wanted = wishes.tokens + wishes.heldout_tokens  # the same documents are scored however units are ranked
-    excerpt = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000)
-    encoded = encode_documents(tokenizer, excerpt.documents)
-    start = start_token(tokenizer.name_or_path, tokenizer)
+    documents = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000).documents
+    encoded = encode_to_score(tokenizer.name_or_path, tokenizer, documents)
     scored = max(2, min(SCORED_DOCUMENTS, len(encoded) // 2))
-    per = math.ceil(wishes.heldout_tokens / scored)
-    heldout = [np.array([start, *ids[:per]], dtype=np.int64) for ids in encoded[:scored]]
+    most = 1 + math.ceil(wishes.heldout_tokens / scored)
+    heldout = [ids[:most] for ids in encoded[:scored]]
     size = wishes.context
-    windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(0, len(ids) - size + 1, size)]
+    windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(1, len(ids) - size + 1, size)]
     windows = windows[: max(1, wishes.tokens // size)]
     if wishes.by != "uniform" and not windows:
         raise DataError(
             f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
             "longer text, or a smaller --context"
         )
-    return torch.tensor(windows, dtype=torch.long).reshape(len(windows), size), heldout
+    return torch.from_numpy(np.array(windows, dtype=np.int64).reshape(len(windows), size)), heldout
 
 
 def _importance(
@@ -369,49 +366,40 @@ def _importance(
             yield batch
             progress.add(len(batch))
 
-    found = together(
-        lambda: measure_importance(teacher, batches(), by=wishes.by),  # type: ignore
-        group,
-    )
+    found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
     if group is None:
         return found
-    return Importance(
-        by=found.by,
-        windows=len(calibration),
-        **{
-            axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
-            for axis in ("layers", "width", "heads", "ffn")
-        },
-    )
+    means = {
+        axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
+        for axis in ("layers", "width", "heads", "ffn")
+    }
+    return Importance(by=found.by, windows=len(calibration), **means)
 
 
 def _losses(
     teacher, student, heldout: list[np.ndarray], context: int, group: Processes | None
 ) -> dict[str, object]:
     """Of both on the same documents, with the paired difference."""
-    scored = [_shared_scores(model, heldout, context, group) for model in (teacher, student)]
-    if not all(np.isfinite(each.loss_sum).all() for each in scored):
+    theirs, ours = (_shared_scores(model, heldout, context, group) for model in (teacher, student))
+    if not np.isfinite([theirs.loss_sum, ours.loss_sum]).all():
         raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
-    by_document = [
-        DocumentScores(document=np.arange(len(heldout)), tokens=each.tokens, loss_sum=each.loss_sum)
-        for each in scored
-    ]
-    gap = paired_difference(by_document[1], by_document[0])
-    vocab = student.config.get_text_config().vocab_size
+    lost = paired_difference(ours, theirs)
     return {
         "heldout_documents": len(heldout),
-        "heldout_tokens": int(scored[0].tokens.sum()),
-        "teacher_loss": scored[0].loss,
-        "teacher_loss_se": scored[0].loss_se,
-        "loss": scored[1].loss,
-        "loss_se": scored[1].loss_se,
-        "lost": gap.mean,
-        "lost_se": gap.se,
-        "uniform_guess": math.log(vocab),
+        "heldout_tokens": int(theirs.tokens.sum()),
+        "teacher_loss": theirs.loss,
+        "teacher_loss_se": theirs.loss_se,
+        "loss": ours.loss,
+        "loss_se": ours.loss_se,
+        "lost": lost.mean,
+        "lost_se": lost.se,
+        "uniform_guess": math.log(student.config.get_text_config().vocab_size),
     }
 
 
-def _shared_scores(model, documents: list[np.ndarray], context: int, group: Processes | None) -> HeldoutLoss:
+def _shared_scores(
+    model, documents: list[np.ndarray], context: int, group: Processes | None
+) -> DocumentScores:
     """Loss sums of all documents, each process having scored its part."""
     mine = score_documents(model, part(documents, group), context=context, stride=context)
     if group is None:
@@ -419,4 +407,4 @@ def _shared_scores(model, documents: list[np.ndarray], context: int, group: Proc
     whole = np.zeros((2, len(documents)))
     whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
     tokens, loss_sum = summed(whole, group)
-    return HeldoutLoss(tokens=tokens.astype(np.int64), loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=tokens.astype(np.int64), loss_sum=loss_sum)

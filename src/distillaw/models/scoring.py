@@ -20,7 +20,7 @@ from torch.nn import functional
 from distillaw.errors import DataError
 from distillaw.models.oracle import AnyTeacher, OracleTeacher
 from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
-from distillaw.runs.paired import clustered_cov
+from distillaw.runs.paired import DocumentScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,26 +94,6 @@ LOGITS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldoutLoss:
-    """Per-document sums over the held-out text."""
-
-    tokens: np.ndarray
-    """Scored tokens of each document, int64, shape (documents,)."""
-    loss_sum: np.ndarray
-    """Sum of -ln p(next token), nats, float64, shape (documents,)."""
-
-    @property
-    def loss(self) -> float:
-        """Nats per token over all documents."""
-        return float(self.loss_sum.sum() / self.tokens.sum())
-
-    @property
-    def loss_se(self) -> float:
-        """Standard error of `loss`, clustered by document (runs/paired.py has the formula)."""
-        return float(np.sqrt(clustered_cov(self.loss_sum[:, None], self.tokens)[0, 0]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldoutSet:
     """Held-out documents cut into windows, ready to score."""
 
@@ -174,7 +154,7 @@ def make_heldout(documents: list[np.ndarray], *, context: int) -> HeldoutSet:
 @torch.no_grad()
 def score_heldout(
     model: "PreTrainedModel | AnyTeacher", heldout: HeldoutSet, *, batch_windows: int = BATCH_WINDOWS
-) -> HeldoutLoss:
+) -> DocumentScores:
     """Score every held-out document with a causal language model in eval mode.
 
     Padding sits at the end of a window, so causal attention never lets a scored token see it. A teacher is scored over
@@ -189,7 +169,7 @@ def score_heldout(
             losses_BT[scored_BT] = _token_losses(model, batch.inputs, batch.labels, scored_BT).double().cpu()
             np.add.at(loss_sum, batch.document, losses_BT.sum(1).numpy())
             np.add.at(tokens, batch.document, scored_BT.sum(1).numpy())
-    return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
 
 
 def scored_logits(
@@ -290,7 +270,7 @@ def score_documents(
     context: int,
     stride: int,
     seen: Callable[[int], None] = lambda tokens: None,
-) -> HeldoutLoss:
+) -> DocumentScores:
     """Loss sums of documents, every token after the first scored once.
 
     Args:
@@ -305,7 +285,7 @@ def score_documents(
         found = score_heldout(model, batch, batch_windows=len(batch.inputs))
         loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
         seen(int(found.tokens.sum()))
-    return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
 
 
 def _windows(documents: Sequence[np.ndarray], context: int, stride: int) -> Iterator[_Window]:

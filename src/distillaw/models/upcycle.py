@@ -22,7 +22,7 @@ from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
-from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
 from distillaw.models.export import made_before, staged
@@ -31,7 +31,7 @@ from distillaw.models.scoring import score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import load_weights, probe_tokens
 from distillaw.runs.files import content_hash, write_json
-from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.paired import paired_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -169,6 +169,10 @@ def _source(name: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
 RECORD = "upcycle.json"
 SCORED_DOCUMENTS, SCORED_TOKENS, CONTEXT = 40, 8192, 512
 """What is scored of a text unless said otherwise: as much of the beginning of each document."""
+BYTES_PER_TOKEN = 8.0
+"""Generous: text that is read for so many tokens."""
+MOST_CONTEXT = 4096
+"""At which FLOP are counted: a longer context than most text is read in would count attention that nobody pays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,49 +227,32 @@ def upcycle_to(
     if min(wishes.noise, wishes.balance, wishes.z_weight) < 0:
         raise ConfigError("--noise, --balance and --z-loss are not negative")
     config = source.config()
-    identity = content_hash(
-        {"model": fingerprint(source), **asdict(wishes), "text": text, "tokens": tokens, **asdict(reading)},
-        digits=16,
-    )
+    read = {"text": text, "tokens": tokens, **asdict(reading)}
+    identity = content_hash({"model": fingerprint(source), **asdict(wishes), **read}, digits=16)
     if not dry_run and (done := made_before(out, RECORD, identity)) is not None:
         say(f"{out}: made before, nothing to do")
         return done
     experts = layout(config.num_hidden_layers, wishes.experts, bottom=wishes.bottom)
     mixed = mixture_config(config, experts, balance=wishes.balance, z_weight=wishes.z_weight)
-    record: dict[str, object] = {
-        "identity": identity,
-        "command": command,
-        "model": source.name,
-        "kind": mixed.model_type,
-        "experts": list(experts),
-        "noise": wishes.noise,
-        "balance_weight": wishes.balance,
-        "z_weight": wishes.z_weight,
-        "seed": wishes.seed,
-        "dense": _counts(config),
-        "mixture": _counts(mixed),
-    }
+    made: dict[str, object] = {"identity": identity, "command": command, "model": source.name}
+    weights = {"noise": wishes.noise, "balance_weight": wishes.balance, "z_weight": wishes.z_weight}
+    counts = {"dense": _counts(config), "mixture": _counts(mixed)}
+    record = made | weights | counts
+    record |= {"kind": mixed.model_type, "experts": list(experts), "seed": wishes.seed}
     if dry_run:
         return record
     tokenizer = source.tokenizer()
     documents = []
     if text is not None:
-        chosen = read_excerpt(text, reading, max_bytes=8.0 * tokens + 200_000).documents[:SCORED_DOCUMENTS]
-        start, per = start_token(source.name, tokenizer), math.ceil(tokens / len(chosen))
-        documents = [
-            np.array([start, *ids[:per]], dtype=np.int64) for ids in encode_documents(tokenizer, chosen)
-        ]
+        most = BYTES_PER_TOKEN * tokens + 200_000
+        chosen = read_excerpt(text, reading, max_bytes=most).documents[:SCORED_DOCUMENTS]
+        per = math.ceil(tokens / len(chosen))
+        documents = encode_to_score(source.name, tokenizer, chosen, most=per)
     dense = load_weights(source, torch.device("cpu"), torch.float32)
     say(f"{source.name}: copying {sum(experts)} experts")
     generator = torch.Generator().manual_seed(wishes.seed)
-    mixture = upcycle(
-        dense,
-        experts,
-        generator=generator,
-        noise=wishes.noise,
-        balance=wishes.balance,
-        z_weight=wishes.z_weight,
-    )
+    losses = {"balance": wishes.balance, "z_weight": wishes.z_weight}
+    mixture = upcycle(dense, experts, generator=generator, noise=wishes.noise, **losses)
     for model in (dense, mixture):
         model.to(torch.device(device))  # type: ignore[arg-type]
     record |= _compared(dense, mixture)
@@ -283,7 +270,7 @@ def _counts(config) -> dict[str, float]:
     """Parameters in all and per token, forward FLOP per token at the model's own context."""
     architecture = architecture_from_config(config.to_dict(), source=config.model_type)
     count = count_params(architecture)
-    context = min(architecture.context, 4096)
+    context = min(architecture.context, MOST_CONTEXT)
     return {
         "params": count.non_embedding,
         "active_params": count.active_non_embedding,
@@ -304,21 +291,17 @@ def _compared(dense, mixture) -> dict[str, object]:
 
 
 def _scored(dense, mixture, documents: list[np.ndarray], context: int) -> dict[str, object]:
-    scored = [
+    before, after = (
         score_documents(model, documents, context=context, stride=context) for model in (dense, mixture)
-    ]
-    first, second = (
-        DocumentScores(document=np.arange(len(documents)), tokens=each.tokens, loss_sum=each.loss_sum)
-        for each in scored
     )
-    gap = paired_difference(second, first)
+    change = paired_difference(after, before)
     return {
         "documents": len(documents),
-        "tokens": int(scored[0].tokens.sum()),
-        "dense_loss": scored[0].loss,
-        "loss": scored[1].loss,
-        "loss_se": scored[1].loss_se,
-        "change": gap.mean,
-        "change_se": gap.se,
+        "tokens": int(after.tokens.sum()),
+        "dense_loss": before.loss,
+        "loss": after.loss,
+        "loss_se": after.loss_se,
+        "change": change.mean,
+        "change_se": change.se,
         "routing": [asdict(layer) for layer in measure_routing(mixture, documents, context=context)],
     }

@@ -10,6 +10,7 @@ and after, in bits per byte, the unit that all tokenizers share; the other docum
 or to keep. vocabulary.json in the folder is the record; the same wishes again compute nothing.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,10 +21,9 @@ import numpy as np
 import torch
 
 from distillaw.data.bpe import Bpe, read_bpe, rebuilt
-from distillaw.data.bpe_extend import adopt_pieces, learn_pieces
-from distillaw.data.bpe_trim import count_pieces, trim_pieces
+from distillaw.data.bpe_change import adopt_pieces, count_pieces, learn_pieces, trim_pieces
 from distillaw.data.corpus import WHOLE, Reading, read_excerpt
-from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.export import made_before, staged
 from distillaw.models.fresh import count_parameters
@@ -145,6 +145,20 @@ class _Change:
     facts: dict[str, object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """How a model with another vocabulary is made."""
+
+    device: str = "cpu"
+    """Where losses are computed."""
+    dry_run: bool = False
+    """No weights are read and nothing is written."""
+    command: str = ""
+    """For the record."""
+    say: Say = lambda message: None
+    """Takes a line of progress now and then."""
+
+
 def extend_vocabulary(
     source: ModelSource,
     out: Path,
@@ -156,10 +170,7 @@ def extend_vocabulary(
     rows: Literal["mean", "random"] = "mean",
     multiple: int = MULTIPLE,
     seed: int = 0,
-    device: str = "cpu",
-    dry_run: bool = False,
-    command: str = "",
-    say: Say = lambda message: None,
+    making: Making = Making(),
 ) -> dict[str, object]:
     """Give a model tokens for another text.
 
@@ -173,10 +184,7 @@ def extend_vocabulary(
         rows: each new row is the mean of the rows that stood for its text, or drawn at random.
         multiple: of it the size becomes one.
         seed: of random rows.
-        device: where losses are computed.
-        dry_run: no weights are read and nothing is written.
-        command: for the record.
-        say: takes a line of progress now and then.
+        making: device, dry run, what is said.
 
     Returns:
         What vocabulary.json holds.
@@ -187,7 +195,7 @@ def extend_vocabulary(
         DataError: too little text.
         RunError: the disk is full.
     """
-    if (pieces is None) == (donor is None) and pieces is None:
+    if pieces is None and donor is None:
         raise ConfigError("say how many pieces to learn (--pieces 8000), or whose to take (--from TOKENIZER)")
     if pieces is not None and pieces < 1:
         raise ConfigError(f"--pieces {pieces}: at least one new piece")
@@ -199,7 +207,7 @@ def extend_vocabulary(
         size = len(bpe.pieces)
         if donor is None:
             assert pieces is not None
-            say(f"learning pieces from {len(documents)} documents")
+            making.say(f"learning pieces from {len(documents)} documents")
             wanted = -(-(size + pieces) // multiple) * multiple - size
             grown = learn_pieces(tokenizer, bpe, documents, count=wanted)
         else:
@@ -212,17 +220,10 @@ def extend_vocabulary(
         first = list(islice((text for text in said if text is not None), 8))
         return _Change(grown.bpe, made, {"pieces_added": len(grown.new), "first_pieces": first})
 
-    settings: dict[str, object] = {
-        "verb": "extend",
-        "pieces": pieces,
-        "chinese": chinese,
-        "rows": rows,
-        "multiple": multiple,
-        "donor": None if donor is None else str(donor.folder),
-        "seed": seed,
-    }
+    asked: dict[str, object] = {"verb": "extend", "pieces": pieces, "chinese": chinese, "rows": rows}
+    took = {"multiple": multiple, "donor": None if donor is None else str(donor.folder), "seed": seed}
     generator = torch.Generator().manual_seed(seed) if rows == "random" else None
-    return _change_model(source, out, texts, change, settings, generator, device, dry_run, command, say)
+    return _change_model(source, out, texts, change, asked | took, generator, making)
 
 
 def trim_vocabulary(
@@ -233,12 +234,9 @@ def trim_vocabulary(
     keep: int | None = None,
     min_count: int = 1,
     multiple: int = MULTIPLE,
-    device: str = "cpu",
-    dry_run: bool = False,
-    command: str = "",
-    say: Say = lambda message: None,
+    making: Making = Making(),
 ) -> dict[str, object]:
-    """Take from a model the tokens that a text does not use; arguments, result and errors as in `extend_vocabulary`.
+    """Take from a model the tokens that a text does not use; what is not said here is as in `extend_vocabulary`.
 
     Args:
         source: the model.
@@ -247,10 +245,7 @@ def trim_vocabulary(
         keep: tokens wanted; the pieces used most stay.
         min_count: without `keep`: pieces used so often in the text stay.
         multiple: of it the size becomes one by pieces used less.
-        device: as there.
-        dry_run: as there.
-        command: as there.
-        say: as there.
+        making: device, dry run, what is said.
     """
     if keep is not None and min_count != 1:
         raise ConfigError("--keep and --min-count both say what stays; give one of them")
@@ -258,7 +253,7 @@ def trim_vocabulary(
         raise ConfigError(f"--min-count {min_count}: at least 1, the pieces that occur at all")
 
     def change(tokenizer: "PreTrainedTokenizerBase", bpe: Bpe, documents: list[str]) -> _Change:
-        say(f"counting the pieces of {len(documents)} documents")
+        making.say(f"counting the pieces of {len(documents)} documents")
         counts = count_pieces(tokenizer, documents)
         less = trim_pieces(bpe, counts, keep=keep, min_count=min_count, multiple=multiple)
         gone = len(bpe.pieces) - len(less.kept)
@@ -266,15 +261,11 @@ def trim_vocabulary(
             raise ConfigError(
                 f"all {len(bpe.pieces)} pieces of {source.name} stay; raise --min-count or give --keep"
             )
-        facts: dict[str, object] = {
-            "pieces_dropped": gone,
-            "pieces_used": len(counts),
-            "tokens_counted": counts.total(),
-        }
-        return _Change(less.bpe, [(i,) for i in less.kept], facts)
+        used = {"pieces_used": len(counts), "tokens_counted": counts.total()}
+        return _Change(less.bpe, [(i,) for i in less.kept], {"pieces_dropped": gone} | used)
 
     settings: dict[str, object] = {"verb": "trim", "keep": keep, "min_count": min_count, "multiple": multiple}
-    return _change_model(source, out, texts, change, settings, None, device, dry_run, command, say)
+    return _change_model(source, out, texts, change, settings, None, making)
 
 
 def _change_model(
@@ -284,15 +275,12 @@ def _change_model(
     change: Callable[["PreTrainedTokenizerBase", Bpe, list[str]], _Change],
     settings: dict[str, object],
     generator: torch.Generator | None,
-    device: str,
-    dry_run: bool,
-    command: str,
-    say: Say,
+    making: Making,
 ) -> dict[str, object]:
     """Read, change, measure, write."""
     identity = content_hash({"model": fingerprint(source), **settings, **asdict(texts)}, digits=16)
-    if not dry_run and (done := made_before(out, RECORD, identity)) is not None:
-        say(f"{out}: made before, nothing to do")
+    if not making.dry_run and (done := made_before(out, RECORD, identity)) is not None:
+        making.say(f"{out}: made before, nothing to do")
         return done
     context = _context(source, texts.context)
     tokenizer = source.tokenizer()
@@ -300,36 +288,23 @@ def _change_model(
     heldout, documents = _read(texts)
     new = change(tokenizer, old, documents)
     changed = rebuilt(source.name, tokenizer, new.bpe)
-    sides = {
-        name: (_encoded(source.name, tokenizer, docs), _encoded(source.name, changed, docs))
-        for name, docs in heldout.items()
-    }
-    record: dict[str, object] = {
-        "identity": identity,
-        "command": command,
-        "model": source.name,
-        **settings,
-        "vocab_before": len(old.pieces),
-        "vocab": len(new.bpe.pieces),
-        **new.facts,
-        "context": context,
-        "texts": {
-            name: {"documents": len(docs), **_lengths(docs, *sides[name])} for name, docs in heldout.items()
-        },
-    }
-    if dry_run:
+    measured = {name: _Measured(docs, source.name, tokenizer, changed) for name, docs in heldout.items()}
+    record: dict[str, object] = {"identity": identity, "command": making.command, "model": source.name}
+    record |= settings | {"vocab_before": len(old.pieces), "vocab": len(new.bpe.pieces)} | new.facts
+    record |= {"context": context, "texts": {name: each.lengths() for name, each in measured.items()}}
+    if making.dry_run:
         return record
-    say(f"{source.name}: loading and scoring {', '.join(heldout)}")
-    model = load_weights(source, torch.device(device), torch.float32)
+    making.say(f"{source.name}: loading and scoring {', '.join(heldout)}")
+    model = load_weights(source, torch.device(making.device), torch.float32)
     record |= {"model_fingerprint": fingerprint(source), "total_params_before": count_parameters(model)[1]}
-    before = {name: _scored(model, sides[name][0], docs, context) for name, docs in heldout.items()}
+    before = {name: each.scored(model, each.before, context) for name, each in measured.items()}
     give_rows(model, new.rows, generator=generator)
     if settings["verb"] == "trim":
         renumber_tokens(model, {parts[0]: i for i, parts in enumerate(new.rows)})
-    say(f"scoring with {len(new.rows)} tokens")
-    after = {name: _scored(model, sides[name][1], docs, context) for name, docs in heldout.items()}
+    making.say(f"scoring with {len(new.rows)} tokens")
     for name, facts in record["texts"].items():  # type: ignore[attr-defined]
-        facts |= _losses(before[name], after[name])
+        after = measured[name].scored(model, measured[name].after, context)
+        facts |= _losses(before[name], after)
     record["total_params"] = count_parameters(model)[1]
     with staged(out) as stage:
         model.cpu().save_pretrained(stage)
@@ -378,55 +353,53 @@ def _read(texts: Texts) -> tuple[dict[str, list[str]], list[str]]:
     return heldout, learn
 
 
-def _encoded(name: str, tokenizer: "PreTrainedTokenizerBase", documents: list[str]) -> list[np.ndarray]:
-    start = start_token(name, tokenizer)
-    return [np.array([start, *ids], dtype=np.int64) for ids in encode_documents(tokenizer, documents)]
+class _Measured:
+    """Held-out documents of one text under the old vocabulary and the new one, in bytes, which both share."""
 
+    def __init__(
+        self,
+        documents: list[str],
+        name: str,
+        old: "PreTrainedTokenizerBase",
+        new: "PreTrainedTokenizerBase",
+    ) -> None:
+        self.before, self.after = (encode_to_score(name, each, documents) for each in (old, new))
+        self.sizes = np.array([len(text.encode()) for text in documents], dtype=np.int64)
 
-def _lengths(
-    documents: list[str], before: Sequence[np.ndarray], after: Sequence[np.ndarray]
-) -> dict[str, object]:
-    """Tokens per byte, with standard errors by document."""
-    sizes = np.array([len(text.encode()) for text in documents], dtype=np.int64)
-    tokens = np.array(
-        [[len(a) - 1, len(b) - 1] for a, b in zip(before, after, strict=True)], dtype=np.float64
-    )
-    se = np.sqrt(np.diag(clustered_cov(tokens, sizes)))
-    rates = tokens.sum(0) / sizes.sum()
-    return {
-        "bytes": int(sizes.sum()),
-        "tokens_before": int(tokens[:, 0].sum()),
-        "tokens": int(tokens[:, 1].sum()),
-        "tokens_per_byte_before": float(rates[0]),
-        "tokens_per_byte_before_se": float(se[0]),
-        "tokens_per_byte": float(rates[1]),
-        "tokens_per_byte_se": float(se[1]),
-    }
+    def lengths(self) -> dict[str, object]:
+        """Tokens per byte, with standard errors by document."""
+        counts = [
+            [len(a) - 1, len(b) - 1] for a, b in zip(self.before, self.after, strict=True)
+        ]  # the start token is none of the text
+        tokens = np.array(counts, dtype=np.float64)
+        se = np.sqrt(np.diag(clustered_cov(tokens, self.sizes)))
+        rates = tokens.sum(0) / self.sizes.sum()
+        return {
+            "documents": len(self.sizes),
+            "bytes": int(self.sizes.sum()),
+            "tokens_before": int(tokens[:, 0].sum()),
+            "tokens": int(tokens[:, 1].sum()),
+            "tokens_per_byte_before": float(rates[0]),
+            "tokens_per_byte_before_se": float(se[0]),
+            "tokens_per_byte": float(rates[1]),
+            "tokens_per_byte_se": float(se[1]),
+        }
 
-
-def _scored(
-    model: "PreTrainedModel", ids: Sequence[np.ndarray], documents: list[str], context: int
-) -> DocumentScores:
-    """Sums of -ln p by document, with its bytes as weights: losses of it are nats per byte."""
-    found = score_documents(model, ids, context=context, stride=context)
-    if not np.isfinite(found.loss_sum).all():
-        raise DataError("a loss is not finite: the model's weights are damaged")
-    sizes = np.array([len(text.encode()) for text in documents], dtype=np.int64)
-    return DocumentScores(document=np.arange(len(sizes)), tokens=sizes, loss_sum=found.loss_sum)
+    def scored(self, model: "PreTrainedModel", ids: Sequence[np.ndarray], context: int) -> DocumentScores:
+        """Sums of -ln p by document, with its bytes as weights: losses of it are nats per byte."""
+        found = score_documents(model, ids, context=context, stride=context)
+        if not np.isfinite(found.loss_sum).all():
+            raise DataError("a loss is not finite: the model's weights are damaged")
+        return DocumentScores.numbered(tokens=self.sizes, loss_sum=found.loss_sum)
 
 
 def _losses(before: DocumentScores, after: DocumentScores) -> dict[str, object]:
-    change = in_bits(paired_difference(after, before))
-    bit = float(np.log(2))
-    se = [
-        float(np.sqrt(clustered_cov(each.loss_sum[:, None], each.tokens)[0, 0])) / bit
-        for each in (before, after)
-    ]
+    change, bit = in_bits(paired_difference(after, before)), math.log(2)
     return {
         "bits_per_byte_before": before.loss / bit,
-        "bits_per_byte_before_se": se[0],
+        "bits_per_byte_before_se": before.loss_se / bit,
         "bits_per_byte": after.loss / bit,
-        "bits_per_byte_se": se[1],
+        "bits_per_byte_se": after.loss_se / bit,
         "change": change.mean,
         "change_se": change.se,
     }

@@ -258,7 +258,7 @@ def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: Stud
 
 
 def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:
-    from distillaw.train.finish import score_teacher, teacher_file
+    from distillaw.train.trunk import score_teacher, teacher_file
 
     file: Path = teacher_file(study, facts.fingerprints[source])
     if not file.exists():

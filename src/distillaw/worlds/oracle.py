@@ -23,7 +23,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.files import content_hash
 from distillaw.worlds.language import Floats, Ints, bisect
-from distillaw.worlds.world import Measured, World, mean_loss
+from distillaw.worlds.world import MeanLoss, World, mean_loss
 
 PREFIX = "oracle"
 NOISE_ROWS = 4096
@@ -81,8 +81,14 @@ def parse_oracle(name: str) -> OracleSpec:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "window": int, "blend": float, "temperature": float, "noise": float, "uniform": float, "loss": float, "by": str,
-}  # fmt: skip
+    "window": int,
+    "blend": float,
+    "temperature": float,
+    "noise": float,
+    "uniform": float,
+    "loss": float,
+    "by": str,
+}
 
 
 def _read(name: str, key: str, text: str) -> object:
@@ -178,7 +184,7 @@ class Oracle:
         hashed_BT = (pair_BT + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         return (hashed_BT >> np.uint64(52)).astype(np.int64)
 
-    def loss(self, *, documents: int = 64, context: int | None = None, first: int = 0) -> Measured:
+    def loss(self, *, documents: int = 64, context: int | None = None, first: int = 0) -> MeanLoss:
         """Its loss on held-out text, expected under the exact distribution of every next word.
 
         Args:
