@@ -1,6 +1,6 @@
 """The script for a lent GPU, on the CPU and, where there is one, on the GPU."""
 
-import importlib.util
+import importlib
 import json
 
 import pytest
@@ -9,13 +9,8 @@ from tiny_images import tiny_data, write_npz
 
 
 @pytest.fixture(scope="module")
-def script(repository):
-    spec = importlib.util.spec_from_file_location(
-        "large_batch_gpu", repository / "benchmarks" / "large_batch_gpu.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script():
+    return importlib.import_module("benchmarks.large_batch.gpu")
 
 
 def run(script, folder, capsys, *, device, workers):

@@ -19,7 +19,7 @@ from distillaw.regime.ghost_statistics import take_in
 
 # Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
 # on a CPU from FOLDED_GHOSTS ghosts of at most FOLDED_GHOST elements each, up to FOLDED_BLOCK elements at once
-# (benchmarks/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands.
+# (benchmarks/large_batch/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands.
 FOLDED_GHOSTS = 32
 FOLDED_GHOST = 2**13
 FOLDED_BLOCK = 2**18

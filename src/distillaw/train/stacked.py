@@ -13,7 +13,7 @@ first give, on the batch at hand, the losses and every gradient that each studen
 cannot be captured, a warning says so and the students train one after another. Weights are read where the optimiser
 changes them in place, so nothing has to be captured again after a step or a restored checkpoint. On the CPU the same
 code runs without a graph and is tested so. No GPU was lent when it was written: capture and replay themselves have
-never been run. `python benchmarks/stacked.py --device cuda` checks and times them.
+never been run. `python -m benchmarks.engine.stacked --device cuda` checks and times them.
 Shape suffixes: S student, B sequence, T position, H width.
 """
 
@@ -46,8 +46,9 @@ Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on o
     1M      256 tokens      -  1.03    -         1024 tokens      -  0.99    -
 
 It gains 10 % only with batches of 256 tokens and four students or more; DISTILLAW_STACK=always asks for it.
-"cuda", with captured graphs (train/stacked.py), is on the list because small kernels leave a GPU idle. It has not been
-measured, for want of one: `python benchmarks/stacked.py --device cuda` does it, DISTILLAW_STACK=never turns it off.
+"cuda", with captured graphs, is on the list because small kernels leave a GPU idle. It has not been
+measured, for want of one: `python -m benchmarks.engine.stacked --device cuda` does it; DISTILLAW_STACK=never turns it
+off.
 """
 
 
