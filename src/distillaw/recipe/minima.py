@@ -168,6 +168,11 @@ class Kitchen:
         """The arms' study folder."""
         return self.out / "distil"
 
+    @property
+    def running(self) -> dict[str, Any]:
+        """What stages that compute are told of how."""
+        return {"device": self.spec.device, "command": self.command, "say": self.say}
+
 
 def cook(
     spec: MinimaSpec,
@@ -224,17 +229,11 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
     Raises:
         ConfigError: it is of another recipe.
     """
-    wanted = _plain(asdict(kitchen.spec))
-    identity = content_hash(wanted, digits=16)
+    wanted = json.loads(json.dumps(asdict(kitchen.spec), default=str))  # as JSON gives it back
     file = kitchen.out / RECORD
     if not file.exists():
-        return {
-            "recipe": "minima",
-            "identity": identity,
-            "command": kitchen.command,
-            "spec": wanted,
-            "stages": {},
-        }
+        identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}
+        return {**identity, "command": kitchen.command, "spec": wanted, "stages": {}}
     record: dict[str, Any] = read_json(file)
     if changed := [name for name in _changed(record["spec"], wanted) if name != "device"]:
         raise ConfigError(
@@ -252,15 +251,6 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             yield from _changed(old, value)
         elif value != old:
             yield key
-
-
-def _plain(value: Any) -> Any:
-    """As JSON would give it back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
@@ -300,15 +290,8 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             tokens=spec.calibration_tokens,
             context=min(512, spec.training.context),
         )
-        cut = prune_to(
-            locate(source),
-            folder,
-            wishes,
-            text=str(kitchen.out / "text" / CALIBRATION),
-            device=spec.device,
-            command=kitchen.command,
-            say=kitchen.say,
-        )
+        text = str(kitchen.out / "text" / CALIBRATION)
+        cut = prune_to(locate(source), folder, wishes, text=text, **kitchen.running)
         cuts.append({key: value for key, value in cut.items() if key != "cut"} | {"folder": str(folder)})
         if not last:
             between = _arms(kitchen, folder, kitchen.out / f"distil-{step}", alone=False, fresh=False)
@@ -376,13 +359,11 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
         validation=0.1,
     )
     result: dict[str, Any] = {"chats": str(chats), "generated": spec.chats is None}
-    result["sft"] = run_sft(sft, folder / "sft", device=spec.device, say=kitchen.say, command=kitchen.command)
+    result["sft"] = run_sft(sft, folder / "sft", **kitchen.running)
     result["folder"] = str(folder / "sft" / "model")
     if spec.pairs is not None:
         dpo = DpoSpec(model=result["folder"], data=str(spec.pairs), seed=spec.seed, batch=8)
-        result["dpo"] = run_dpo(
-            dpo, folder / "dpo", device=spec.device, say=kitchen.say, command=kitchen.command
-        )
+        result["dpo"] = run_dpo(dpo, folder / "dpo", **kitchen.running)
         result["folder"] = str(folder / "dpo" / "model")
     chat = Path(result["folder"])
     asked = {
@@ -418,10 +399,8 @@ def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
             data=spec.evaluation_data,
             teacher=None if name == TEACHER else spec.teacher,
             limit=spec.limit,
-            device=spec.device,
-            command=kitchen.command,
             skip_missing=True,
-            say=kitchen.say,
+            **kitchen.running,
         )
     return {"models": found}
 
