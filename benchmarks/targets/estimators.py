@@ -31,8 +31,8 @@ import torch
 from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
+from distillaw.distill.heads import keep_top
 from distillaw.distill.losses import distillation_loss
-from distillaw.distill.truncation import keep_top
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
 from distillaw.targets import codec

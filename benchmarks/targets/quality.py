@@ -31,7 +31,7 @@ from benchmarks.targets.quality_table import contrast, row, table
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
 from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
 from distillaw.runs.files import content_hash, read_json, write_json

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 
 TOKENS, WIDTH, VOCAB = 512, 64, 8192
 

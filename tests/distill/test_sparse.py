@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 from distillaw.errors import ConfigError, DataError, VocabularyError
 
 VOCAB = 9

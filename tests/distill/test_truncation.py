@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
-from distillaw.distill.truncation import truncate_
+from distillaw.distill.heads import SparseTargets, truncate_
 from distillaw.errors import ConfigError
 from distillaw.targets.make import estimate
 from distillaw.targets.manifest import Scheme

@@ -27,7 +27,7 @@ from distillaw.data.documents import (
     write_names,
 )
 from distillaw.data.shards import BESIDE, FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
-from distillaw.data.synthetic import without_none, world_tokenizer, write_world
+from distillaw.data.synthetic import documents_for, without_none, world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
@@ -280,10 +280,17 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
 def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     assert spec.world is not None
     say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
-    tokenizer = world_tokenizer(open_world(spec.world))
+    world = open_world(spec.world)
+    shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
+    counts = {
+        split: documents_for(round(spec.world_tokens * share), spec.world) for split, share in shares.items()
+    }
+    counts["validation"] = spec.validation_documents
+    tokenizer = world_tokenizer(world)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        splits = write_world(spec, folder, _dtype(tokenizer))
+        scored = spec.validation_tokens_per_document
+        splits = write_world(world, folder, _dtype(tokenizer), counts=counts, scored_tokens=scored)
     _write_manifest(spec, folder, tokenizer, splits, characters=0)
 
 

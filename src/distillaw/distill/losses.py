@@ -17,9 +17,8 @@ import torch
 
 from distillaw.distill import checks
 from distillaw.distill.divergences import divergence_named
-from distillaw.distill.fused import DenseTeacher, FusedLoss, Objective, Work
-from distillaw.distill.heads import Head, as_head
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.fused import DenseTeacher, FusedLoss, LossObjective, Work
+from distillaw.distill.heads import Head, SparseTargets, as_head
 
 AnyHead = torch.nn.Linear | torch.Tensor | Head
 
@@ -111,7 +110,7 @@ def loss_parts(
         labels=labels_N,
         teacher=teacher,
         index=index_N,
-        objective=Objective(
+        objective=LossObjective(
             distill_weight=distill_weight if teacher is not None else 0.0,
             temperature=temperature,
             z_weight=z_weight,
@@ -196,7 +195,7 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
 
     Source:
         Busbridge et al. 2025, arXiv 2502.08606v2, Eq. 2-6 (forms), section D.1 (defaults lambda = tau = 1);
-        divergences, sparse targets, truncation: distill/divergences.py, distill/targets.py, distill/truncation.py.
+        divergences, sparse targets, truncation: distill/divergences.py, distill/heads.py, distill/heads.py.
 
     Example:
         >>> hidden, head = torch.zeros(1, 3, 4), torch.nn.Linear(4, 8, bias=False)

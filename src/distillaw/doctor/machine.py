@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from distillaw.data.corpus import read_documents
+from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import DistillawError
 from distillaw.version import __version__
 
@@ -312,9 +314,6 @@ def _try_tokenizer() -> str:
     from itertools import islice
 
     try:
-        from distillaw.data.corpus import read_documents
-        from distillaw.data.tokenizer import train_tokenizer
-
         train_tokenizer(islice(read_documents("sotu"), 4), vocab_size=300)
     except (ImportError, OSError, DistillawError) as error:
         return f"failed: {error}"

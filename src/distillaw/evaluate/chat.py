@@ -23,7 +23,7 @@ from distillaw.evaluate.judging import (
     read_questions,
 )
 from distillaw.evaluate.scores import interval_of, mean_and_se
-from distillaw.models.source import ModelSource, locate
+from distillaw.models.source import ModelSource, fingerprint, locate
 from distillaw.runs.files import append_json_lines, content_hash, file_sha256, read_json_lines
 from distillaw.runs.pace import Telling
 
@@ -254,8 +254,6 @@ def _answers(
     say: Callable[[str], None],
 ) -> dict[str, list[str]]:
     """What a model answers, turn by turn, greedily; appended to its file question by question."""
-    from distillaw.models.source import fingerprint
-
     file = out / f"answers-{fingerprint(source)}-{max_tokens}.jsonl"
     known = {str(row["key"]): row["answers"] for row in read_json_lines(file)}
     keys = {each.question_id: content_hash([each.question_id, each.turns]) for each in questions}

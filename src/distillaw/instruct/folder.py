@@ -155,6 +155,24 @@ class TuneFolder:
             if best_epoch is None or weights != self.best(best_epoch):
                 remove_file(weights)
 
+    def epochs(self) -> list[dict[str, float]]:
+        """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
+        rows = []
+        for row in self.metrics.rows():
+            if isinstance(figures := row.get("heldout"), dict) and (epoch := int(str(row["epoch"]))):
+                rows.append({"epoch": epoch, **figures})
+        return rows
+
+    def best_epoch(self) -> int | None:
+        """The epoch of the lowest held-out loss; None before the first has ended."""
+        scored = self.epochs()
+        return int(min(scored, key=lambda row: row["loss"])["epoch"]) if scored else None
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought nothing."""
+        scored, best = self.epochs(), self.best_epoch()
+        return best is not None and scored[-1]["epoch"] - best >= patience
+
     def finish(self, result: Mapping[str, object]) -> dict[str, object]:
         """Write result.json, the mark of a finished run, and drop what was for going on.
 

@@ -128,7 +128,7 @@ def score_pairs(model: "PreTrainedModel", pairs: tuple[MaskedPair, ...]) -> Docu
 
 
 def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
-    from distillaw.instruct.training import epochs_run, train_to_best
+    from distillaw.instruct.training import train_to_best
 
     start, sides, folder = at.start, at.sides, at.folder
     model = start.load(at.device)
@@ -151,7 +151,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
         say=at.say,
         unit="nats/token",
     )
-    after, epochs = score_examples(base, sides.heldout), epochs_run(folder)
+    after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
     read = epochs * sum(len(each.ids) for each in sides.train)
     result = _result(spec, at, counts, before, after, seconds) | {
         "tokens": epochs * sum(each.answer_tokens for each in sides.train),
@@ -179,7 +179,7 @@ def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
 
 
 def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
-    from distillaw.instruct.training import epochs_run, train_to_best
+    from distillaw.instruct.training import train_to_best
 
     start, sides, folder = at.start, at.sides, at.folder
     model = start.load(at.device)
@@ -208,7 +208,7 @@ def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
         say=at.say,
         unit="(-log sigmoid of the margin)",
     )
-    scores, epochs = score_pairs(base, sides.heldout), epochs_run(folder)
+    scores, epochs = score_pairs(base, sides.heldout), len(folder.epochs())
     answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
     read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
     before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
@@ -320,8 +320,6 @@ def _result(
     seconds: float,
 ) -> dict[str, object]:
     """What result.json says of either stage; `before` and `after` are of the answers that are to be learnt."""
-    from distillaw.instruct.training import best_epoch, epochs_run
-
     start, stage = at.start, at.record["stage"]
     answered = about_answers(Path(spec.data))
     return {
@@ -348,8 +346,8 @@ def _result(
         "before": figures(before),
         "after": figures(after),
         "change": change(after, before),
-        "epochs_run": epochs_run(at.folder),
-        "best_epoch": best_epoch(at.folder),
+        "epochs_run": len(at.folder.epochs()),
+        "best_epoch": at.folder.best_epoch(),
         "data": at.sides.account.as_record(),
         "peak_lr": spec.lr,
         "context": start.max_tokens,

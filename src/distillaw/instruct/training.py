@@ -246,7 +246,7 @@ class TuningWatch(TrainerCallback):
         figures = self._score()
         if not math.isfinite(figures["loss"]):
             raise DivergedError(f"epoch {epoch}: the held-out loss is {figures['loss']:g}; lower --lr")
-        before = history(self._folder)
+        before = self._folder.epochs()
         if all(figures["loss"] < row["loss"] for row in before):
             self._keep_weights(epoch)
         self._folder.metrics.append(
@@ -255,34 +255,13 @@ class TuningWatch(TrainerCallback):
         self._say(
             f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}"
         )
-        control.should_training_stop = control.should_training_stop or is_over(self._folder, self._patience)
+        control.should_training_stop = control.should_training_stop or self._folder.is_over(self._patience)
         control.should_save = True
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The checkpoint is there: say so in its folder, and drop the older one."""
         self._saved = time.monotonic()
-        self._folder.checkpointed(state.global_step, self.seconds, best_epoch=best_epoch(self._folder))
-
-
-def history(folder: TuneFolder) -> list[dict[str, float]]:
-    """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
-    rows = []
-    for row in folder.metrics.rows():
-        if isinstance(figures := row.get("heldout"), dict) and (epoch := int(str(row["epoch"]))):
-            rows.append({"epoch": epoch, **figures})
-    return rows
-
-
-def best_epoch(folder: TuneFolder) -> int | None:
-    """The epoch of the lowest held-out loss; None before the first has ended."""
-    scored = history(folder)
-    return int(min(scored, key=lambda row: row["loss"])["epoch"]) if scored else None
-
-
-def is_over(folder: TuneFolder, patience: int) -> bool:
-    """Whether the last `patience` epochs brought nothing."""
-    scored, best = history(folder), best_epoch(folder)
-    return best is not None and scored[-1]["epoch"] - best >= patience
+        self._folder.checkpointed(state.global_step, self.seconds, best_epoch=self._folder.best_epoch())
 
 
 def train_to_best(
@@ -337,18 +316,13 @@ def train_to_best(
     total = steps_per_epoch(spec, rows) * spec.epochs
     if step:
         say(f"going on from step {step:,} of {total:,}")
-    if step < total and not is_over(folder, patience):
+    if step < total and not folder.is_over(patience):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         spent = watch.seconds
-    best = best_epoch(folder)
+    best = folder.best_epoch()
     assert best is not None, "every epoch ends with a score"
     model.load_state_dict(load_file(folder.best(best)), strict=False)
     return spent
-
-
-def epochs_run(folder: TuneFolder) -> int:
-    """Whole passes over the data."""
-    return len(history(folder))
 
 
 def _save_weights(model: "torch.nn.Module", file: Path) -> None:

@@ -15,17 +15,6 @@ from distillaw.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What a law said of the run."""
-
-    law: str
-    """Its name (`busbridge2025`) or its file."""
-    loss: float
-    """Nats per token."""
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """The record of a run, as it lies on disk, and what only a person can add."""
 
@@ -37,8 +26,6 @@ class ModelCard:
     """manifest.json of the data folder."""
     command: str
     """What repeats the run, e.g. `distillaw study run studies/quickstart.toml`."""
-    prediction: Prediction | None = None
-    """None: no law was fitted or chosen."""
     license: str | None = None
     """An identifier of the hub, e.g. `apache-2.0`; None leaves it out: it depends on data and teacher."""
     languages: tuple[str, ...] = ()
@@ -126,19 +113,13 @@ def _summary(card: ModelCard) -> str:
 
 
 def _figures(card: ModelCard) -> str:
-    result, prediction = card.result, card.prediction
+    result = card.result
     rows = [
         (
             "held-out loss, measured",
             f"{_number(result['loss']):.4f} ± {_number(result['loss_se']):.4f} nats/token",
         )
     ]
-    if prediction is not None:
-        low_high = prediction.interval
-        span = f" ({low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
-        rows.append(
-            (f"held-out loss, predicted by `{prediction.law}`", f"{prediction.loss:.4f}{span} nats/token")
-        )
     if result["teacher_run"]:
         rows += [
             (

@@ -25,8 +25,6 @@ from distillaw.runs.paired import DocumentScores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from distillaw.models.oracle import AnyTeacher
-
 
 T = TypeVar("T")
 

@@ -29,6 +29,11 @@ from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.calibration import TextWishes
+from distillaw.evaluate.suite import evaluate_model
+from distillaw.instruct.generate import generate_answers
+from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.stages import run_dpo, run_sft
 from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from distillaw.recipe.spec import STAGES, MinimaSpec, consult_laws, foresee
@@ -111,8 +116,6 @@ def write_samples(
     Raises:
         CacheError, ConfigError, RunError: as `generate_answers`.
     """
-    from distillaw.instruct.generate import generate_answers
-
     write_text(folder / PROMPTS, "".join(f"{question}\n" for question in QUESTIONS))
     found: dict[str, Any] = {"max_new_tokens": MOST_TOKENS, "temperature": 0.0, "samples": []}
     answers: dict[str, dict[int, Mapping[str, Any]]] = {}
@@ -328,10 +331,6 @@ def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    from distillaw.instruct.generate import generate_answers
-    from distillaw.instruct.spec import DpoSpec, SftSpec
-    from distillaw.instruct.stages import run_dpo, run_sft
-
     spec, folder = kitchen.spec, kitchen.out / "instruct"
     chats = spec.chats
     if chats is None:
@@ -377,9 +376,6 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    from distillaw.evaluate.calibration import TextWishes
-    from distillaw.evaluate.suite import evaluate_model
-
     spec, stages = kitchen.spec, record["stages"]
     models = {
         TEACHER: spec.teacher,

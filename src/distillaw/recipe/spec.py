@@ -2,7 +2,7 @@
 
 The law of capacity gap is consulted for students cut from their teacher; the distillation laws know fresh students
 only, and say by how much the case lies outside the runs behind them. What a later stage would refuse is refused before
-the first, not after a week of training. Torch-free but for the teacher's configuration.
+the first, not after a week of training.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +12,10 @@ from typing import Any
 from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
+from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
+from distillaw.instruct.conversations import read_conversations, read_prompts
+from distillaw.instruct.masks import choose_template
+from distillaw.instruct.prepare import read_pairs
 from distillaw.models.cut import keep_by_law
 from distillaw.models.prune import Wishes, size_student
 from distillaw.models.source import check_config, locate
@@ -105,8 +109,6 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
         ConfigError: no chat template, an unknown benchmark, no such file.
         DataError: a file that is not in its format, or no benchmark's data there.
     """
-    from distillaw.instruct.masks import choose_template
-
     teacher = locate(spec.teacher)
     check_config(teacher, context=spec.training.context)
     if spec.smaller:
@@ -116,8 +118,6 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
     choose_template(teacher.tokenizer(), spec.template, model=teacher.name)
     _foresee_files(spec)
     if spec.tasks and until != "instruct":
-        from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
-
         read_tasks(
             choose_tasks(spec.tasks, known_tasks(None)),
             spec.evaluation_data,
@@ -128,9 +128,6 @@ def foresee(spec: MinimaSpec, until: str = "report") -> None:
 
 def _foresee_files(spec: MinimaSpec) -> None:
     """Every line of the conversations and preferences is read once; that takes seconds for a million of them."""
-    from distillaw.instruct.conversations import read_conversations, read_prompts
-    from distillaw.instruct.prepare import read_pairs
-
     if spec.chats is None:
         read_prompts(spec.prompts)
     else:

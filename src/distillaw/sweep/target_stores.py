@@ -19,8 +19,8 @@ from distillaw.targets.manifest import Manifest, TargetRequest, require_same
 from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
+    from distillaw.targets.build import TargetComparison
     from distillaw.targets.make import TargetMaker
-    from distillaw.targets.store import TargetComparison
 
 WHOLE_SPLIT: dict[str, object] = {"context": 128, "tokens": None, "order_seed": 0, "temperature": 1.0}
 """What a store covers of prepared tokens unless said otherwise."""
@@ -114,6 +114,7 @@ def ask_teacher_again(
     require_same(
         folder, plan, {"data_hash": store.data_hash, "teacher_fingerprint": made.teacher.fingerprint}
     )
-    from distillaw.targets.store import TargetStore, ask_again
+    from distillaw.targets.build import ask_again
+    from distillaw.targets.store import TargetStore
 
     return ask_again(TargetStore.open(folder), made, windows)

@@ -38,7 +38,7 @@ from distillaw.targets.manifest import (
     shard_name,
     write_plan,
 )
-from distillaw.targets.store import HEADER_BYTES, INDEX_BYTES, Shard, write_shard
+from distillaw.targets.store import HEADER_BYTES, INDEX_BYTES, Shard, TargetStore, write_shard
 
 SHARD_TOKENS = {"cpu": 1 << 15, "cuda": 1 << 22}
 """Most positions of a shard: about a minute of a teacher, which is what a kill loses at most."""
@@ -347,3 +347,56 @@ def _time_reading(made: list[bytes], plan: StorePlan) -> float:
         else:
             codec.decode_targets(raw, plan.context, plan.scheme)
     return time.perf_counter() - began
+
+
+TOLERANCE = 0.02
+"""Nats by which a teacher's losses may differ, on average, between machines and precisions (bfloat16 included)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetComparison:
+    """Stored targets against targets made anew."""
+
+    windows: int
+    identical_windows: int
+    """Windows whose blocks are equal byte for byte."""
+    loss_difference: float
+    """Mean absolute difference of the teacher's losses, nats."""
+    entropy_difference: float
+    """The same of its entropies."""
+
+    @property
+    def agrees(self) -> bool:
+        """Is it the same teacher on the same text?"""
+        return max(self.loss_difference, self.entropy_difference) <= TOLERANCE
+
+    @property
+    def disagreement(self) -> str:
+        """By how much, and what to do."""
+        return (
+            f"the teacher asked again differs by {self.loss_difference:.3f} nats in loss and "
+            f"{self.entropy_difference:.3f} in entropy on average: its weights or the way it runs have changed. Build "
+            "the store again"
+        )
+
+
+def ask_again(store: TargetStore, maker: TargetMaker, windows: int) -> TargetComparison:
+    """Compare about `windows` windows, in groups as they were built, spread evenly over the store."""
+    plan = store.manifest.plan
+    covered, group = plan.windows(maker.split), plan.windows_per_forward
+    # Shards are whole groups, but the last one may end within a group: so does the store.
+    starts = np.arange(0, len(covered), group)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, -(-windows // group)).round().astype(int))]
+    identical, count, differences = 0, 0, np.zeros(2)
+    for start in chosen:
+        ids = covered[start : start + group]
+        for stored, anew in zip(map(store.block, ids), maker.make(ids)[0], strict=True):
+            fresh = np.frombuffer(anew, dtype=np.uint8)
+            identical += bool(np.array_equal(stored, fresh))
+            a, b = codec.decode_scores(stored, plan.context), codec.decode_scores(fresh, plan.context)
+            differences += np.abs(a.loss - b.loss).mean(), np.abs(a.entropy - b.entropy).mean()
+            count += 1
+    loss, entropy = (differences / count).tolist()
+    return TargetComparison(
+        windows=count, identical_windows=identical, loss_difference=loss, entropy_difference=entropy
+    )

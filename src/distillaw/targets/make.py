@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from distillaw.data.shards import Split
-from distillaw.distill.heads import LOWEST_LOGIT
-from distillaw.distill.truncation import keep_top
+from distillaw.distill.heads import LOWEST_LOGIT, keep_top
 from distillaw.models.oracle import AnyTeacher
 from distillaw.models.teacher import Teacher
 from distillaw.targets import codec

@@ -38,8 +38,7 @@ from distillaw.targets.manifest import Manifest, ShardEntry, read_manifest, requ
 if TYPE_CHECKING:
     import torch
 
-    from distillaw.distill.targets import SparseTargets
-    from distillaw.targets.make import TargetMaker
+    from distillaw.distill.heads import SparseTargets
 
 
 REBUILD = "Run the same `distillaw cache build` again: it makes this shard anew and keeps the others"
@@ -301,7 +300,7 @@ class TargetStore:
         """Targets of the given windows for `distill/`: `SparseTargets`, or logits (B, T, V) of a `full` store."""
         import torch
 
-        from distillaw.distill.targets import SparseTargets
+        from distillaw.distill.heads import SparseTargets
 
         if self.manifest.plan.scheme.estimator == "full":
             return torch.from_numpy(self.read_logits(window_ids))
@@ -363,10 +362,6 @@ def _residual(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum(np.float32(1) - total, np.float32(0))
 
 
-TOLERANCE = 0.02
-"""Nats by which a teacher's losses may differ, on average, between machines and precisions (bfloat16 included)."""
-
-
 def check_files(folder: Path, manifest: Manifest) -> Iterator[str | None]:
     """Read every shard completely; yields per file what is wrong with it, or None."""
     for number, entry in enumerate(manifest.shards):
@@ -390,52 +385,3 @@ def _check_shard(path: Path, entry: ShardEntry, identity: str) -> str | None:
     if (found := file_sha256(path)) != entry.sha256:
         return f"{path}: SHA-256 is {found}, the manifest says {entry.sha256}: altered"
     return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetComparison:
-    """Stored targets against targets made anew."""
-
-    windows: int
-    identical_windows: int
-    """Windows whose blocks are equal byte for byte."""
-    loss_difference: float
-    """Mean absolute difference of the teacher's losses, nats."""
-    entropy_difference: float
-    """The same of its entropies."""
-
-    @property
-    def agrees(self) -> bool:
-        """Is it the same teacher on the same text?"""
-        return max(self.loss_difference, self.entropy_difference) <= TOLERANCE
-
-    @property
-    def disagreement(self) -> str:
-        """By how much, and what to do."""
-        return (
-            f"the teacher asked again differs by {self.loss_difference:.3f} nats in loss and "
-            f"{self.entropy_difference:.3f} in entropy on average: its weights or the way it runs have changed. Build "
-            "the store again"
-        )
-
-
-def ask_again(store: TargetStore, maker: "TargetMaker", windows: int) -> TargetComparison:
-    """Compare about `windows` windows, in groups as they were built, spread evenly over the store."""
-    plan = store.manifest.plan
-    covered, group = plan.windows(maker.split), plan.windows_per_forward
-    # Shards are whole groups, but the last one may end within a group: so does the store.
-    starts = np.arange(0, len(covered), group)
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, -(-windows // group)).round().astype(int))]
-    identical, count, differences = 0, 0, np.zeros(2)
-    for start in chosen:
-        ids = covered[start : start + group]
-        for stored, anew in zip(map(store.block, ids), maker.make(ids)[0], strict=True):
-            fresh = np.frombuffer(anew, dtype=np.uint8)
-            identical += bool(np.array_equal(stored, fresh))
-            a, b = codec.decode_scores(stored, plan.context), codec.decode_scores(fresh, plan.context)
-            differences += np.abs(a.loss - b.loss).mean(), np.abs(a.entropy - b.entropy).mean()
-            count += 1
-    loss, entropy = (differences / count).tolist()
-    return TargetComparison(
-        windows=count, identical_windows=identical, loss_difference=loss, entropy_difference=entropy
-    )

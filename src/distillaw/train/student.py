@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from distillaw.distill.heads import Head
+from distillaw.distill.heads import Head, SparseTargets
 from distillaw.distill.losses import LossParts, loss_parts
-from distillaw.distill.targets import SparseTargets
 from distillaw.models.oracle import AnyTeacher
 from distillaw.models.routing import Routers
 from distillaw.models.teacher import head_of, hidden_states
