@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 import distillaw as dl
-from distillaw.regime import ghost as ghost_module
+from distillaw.large_batch import ghost as ghost_module
 
 CASES = {
     "TabNet, default width": ((1024, 16), 128, False),

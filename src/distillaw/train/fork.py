@@ -3,7 +3,7 @@
 Every branch starts from the same weights, the same optimiser state and the same place in the text; its batch, its rate
 and, where asked, its loss are its own. The branch with the trunk's batch, loss and order is the trunk itself, going on
 bit for bit. A kill costs the steps since the last checkpoint. What is branched, and what follows, is decided in
-sweep/branching.py and regime/branching.py. Beside the test stands a diagnostic, the gradient noise scale of a loss at a
+sweep/branching.py and large_batch/branch_test.py. Beside the test stands a diagnostic, the gradient noise scale of a loss at a
 fork: at fixed weights, so its batches are independent; tr(Sigma) and |G|^2 of two losses at the same weights, on the
 same text, say whether the one's gradient is less noisy.
 """
@@ -20,10 +20,10 @@ import torch
 
 from distillaw.data.shards import BatchOrder, ForkedOrder
 from distillaw.errors import DivergedError
+from distillaw.large_batch.instruments import AccumulationMeter
+from distillaw.large_batch.noise import NoiseLog
 from distillaw.models.scoring import score_heldout
 from distillaw.models.teacher import model_flops
-from distillaw.regime.meter import AccumulationMeter
-from distillaw.regime.noise import NoiseLog
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
 from distillaw.runs.paired import DocumentScores

@@ -3,7 +3,7 @@
 Norms are taken on the steps that are logged, where accumulation or data parallelism gives them. One device that
 accumulates compares a micro-batch with the batch; ranks that hold whole models compare one rank's share with the batch.
 One device that takes the batch at once, and models sharded over ranks, show a single size: nothing is measured. What
-the norms say is in regime/noise.py.
+the norms say is in large_batch/noise.py.
 
 A step whose loss or gradient is not finite, or whose gradient is absurdly large, is skipped, weights untouched, and
 counted; after `patience` skipped steps in a row the run has diverged. What counts as absurd is a multiple of the
@@ -24,9 +24,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from distillaw.regime.meter import AccumulationMeter
-from distillaw.regime.noise import moved, ratio, two_batch
-from distillaw.regime.rank_meter import DataParallelMeter
+from distillaw.large_batch.instruments import AccumulationMeter, DataParallelMeter
+from distillaw.large_batch.noise import moved, ratio, two_batch
 from distillaw.runs.spec import Recipe
 from distillaw.train.parallel import Ranks
 

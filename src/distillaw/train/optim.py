@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillaw.errors import ConfigError
-from distillaw.regime.rules import Settings, scale_settings
+from distillaw.large_batch.rules import Settings, scale_settings
 from distillaw.runs.spec import TrunkSpec
 
 if TYPE_CHECKING:
