@@ -23,11 +23,8 @@ import numpy as np
 import torch
 
 from distillaw.data.prepare import DataSpec, prepare_data
-<<<<<<< HEAD
 from distillaw.data.shards import BatchOrder
-=======
 from distillaw.large_batch.diffusion import log_steps
->>>>>>> main
 from distillaw.models.fresh import build_model
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec

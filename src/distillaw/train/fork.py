@@ -3,9 +3,9 @@
 Every branch starts from the same weights, the same optimiser state and the same place in the text; its batch, its rate
 and, where asked, its loss are its own. The branch with the trunk's batch, loss and order is the trunk itself, going on
 bit for bit. A kill costs the steps since the last checkpoint. What is branched, and what follows, is decided in
-sweep/branching.py and large_batch/branch_test.py. Beside the test stands a diagnostic, the gradient noise scale of a loss at a
-fork: at fixed weights, so its batches are independent; tr(Sigma) and |G|^2 of two losses at the same weights, on the
-same text, say whether the one's gradient is less noisy.
+sweep/branching.py and large_batch/branch_test.py. Beside the test stands a diagnostic, the gradient noise scale of a
+loss at a fork: at fixed weights, so its batches are independent; tr(Sigma) and |G|^2 of two losses at the same weights,
+on the same text, say whether the one's gradient is less noisy.
 """
 
 import json
