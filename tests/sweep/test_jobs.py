@@ -116,7 +116,7 @@ def _falling(trunk, tokens):
     """A world in which the best rate falls by `FALLS` halves over the study's budgets, in each arm."""
     arm = "teacher" if trunk.role == "teacher" else trunk.arm
     budget = 80_000 if arm == "teacher" else 160_000
-    power = FALLS.get((arm, trunk.label), FALLS[arm]) * math.log(2) / math.log(budget / 10_000)
+    power = FALLS[arm] * math.log(2) / math.log(budget / 10_000)
     best = SPEC.peak_lr * max(1.0, 0.8 * tokens / 10_000) ** -power
     return 3 + 0.1 * math.log2(trunk.branch_lr(tokens) / best) ** 2
 
@@ -168,35 +168,10 @@ def test_the_search_at_the_largest_budget_shares_the_trunks_of_the_grid(monkeypa
     )
 
 
-def test_the_smallest_and_the_largest_teacher_are_searched_and_a_law_serves_between():
-    middle = (FAR.teachers[0], TeacherSpec(params="0.1M", tokens=80_000), FAR.teachers[1])
-
-    def searched(spec):
-        board = Planner(spec, FACTS, Progress(losses={}, failures={}), guess=True).board()
-        return {
-            job.trunk.label
-            for job in board.jobs
-            if (job.trunk.role, job.trunk.purpose) == ("teacher", "tuning")
-        }
-
-    def with_horizon(horizon):
-        return replace(FAR, teachers=middle, tuning=TuningSpec(batch=False, horizon=horizon))
-
-    assert searched(with_horizon("target")) == searched(with_horizon("ends")) == {"0.05M", "0.2M"}
-    assert searched(with_horizon("smallest")) == {"0.05M"}
-    assert searched(with_horizon("none")) == set()
-    board, losses = _play_falling()
-    taught = {
-        job.trunk.label: losses[job.run_ids[-1]] for job in board.jobs if job.trunk.purpose == "teacher"
-    }
-    assert all(loss < 3.01 for loss in taught.values()), "the largest too, at its own budget"
-
-
 def test_what_can_be_foreseen_is_what_is_trained_where_searches_stay(monkeypatch):
     """Before anything is trained, and at every moment after, done and left add up to the whole."""
     monkeypatch.setitem(FALLS, "supervised", 1)
     monkeypatch.setitem(FALLS, "teacher", 1)
-    monkeypatch.setitem(FALLS, ("teacher", "0.2M"), 1.5)  # 2 over its own budget: where its search begins
     before = study_cost(FAR, 512, facts=FACTS)
     board, losses = _play_falling(_between)
     assert before.num_runs == len(losses)

@@ -9,7 +9,6 @@ from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.sweep.tuning import (
     ArmRates,
     Plan,
-    Search,
     fall_power,
     first_fall,
     search_distilled,
@@ -96,15 +95,10 @@ def test_the_distilled_arm_moves_its_rate_and_its_fall_but_not_the_batch():
 
 def test_a_teacher_is_searched_for_its_fall_alone():
     plan = _plan()
-
-    def both(lookup):
-        search = Search(batch=1)
-        for size, start in (("small", 1), ("big", 2)):
-            search_teacher(search, lookup, plan, size, start=start)
-        return search
-
-    search, seen = _run(both, _bowl({"small": 0, "big": 0}, 3))
-    assert search.fall == {("teacher", "small"): 3, ("teacher", "big"): 3}
+    search, seen = _run(
+        lambda lookup: search_teacher(lookup, plan, "big", batch=1, start=1), _bowl({"big": 0}, 3)
+    )
+    assert search.fall == {("teacher", "big"): 3}
     assert all(point.is_far and (point.rate, point.batch) == (0, 1) for point in seen)
 
 

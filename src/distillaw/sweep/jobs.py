@@ -26,6 +26,7 @@ from distillaw.sweep.tuning import (
     Point,
     Search,
     fall_power,
+    first_fall,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -164,33 +165,24 @@ class Planner:
         self._add_distilled(board, teachers, search.batch)
 
     def _teacher_rates(self, board: Board, rates: ArmRates) -> ArmRates | None:
-        """The supervised rates, with falls that suit the teachers' own budgets; None until they are known."""
-        if not self.plan.far_sizes:
+        """The supervised rates, with the fall that suits a teacher's own budget; None until it is known."""
+        checked = self._spec.checked_teacher()
+        if checked is None or not self.plan.far_sizes:
             return rates
         assert board.supervised is not None
-        search = Search(batch=board.supervised.batch, guess=self._guess)
-        exact: dict[float, tuple[float, float]] = {}
-        for checked in self._spec.checked_teachers():
-            board.teacher = search
-            search_teacher(
-                search, self._lookup(None), self.plan, checked.params, start=self._foreseen(checked, rates)
-            )
-            self._add_points(board, search, None)
-            if not search.is_done:
-                return None
-            best = self.point(search.best("teacher", checked.params), None).trunk
-            if search.serves("teacher", checked.params):
-                exact[float(best.params)] = best.peak_lr, best.rate_power
-            found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
-            rates = self._arm_rates(found, "teacher", exact)
-        return rates
-
-    def _foreseen(self, teacher: TeacherSpec, rates: ArmRates) -> int:
-        """Halves by which the rates known so far fall over a teacher's budget: where the search for its own begins."""
-        assert rates.law is not None
-        params, end = self._params(teacher.params), self._branching(teacher.tokens)
-        peak, _ = self._supervised_law.at(params)
-        return round(math.log2(peak) - rates.law.octaves(params, end)[0])
+        ratio = checked.tokens / self._spec.tuning_tokens
+        search = search_teacher(
+            self._lookup(None), self.plan, checked.params, batch=board.supervised.batch, start=first_fall(ratio),
+        )  # fmt: skip
+        board.teacher = search
+        self._add_points(board, search, None)
+        if not search.is_done:
+            return None
+        best = self.point(search.best("teacher", checked.params), None).trunk
+        found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
+        serves = search.serves("teacher", checked.params)
+        exact = {float(best.params): (best.peak_lr, best.rate_power)} if serves else {}
+        return self._arm_rates(found, "teacher", exact)
 
     def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
@@ -324,11 +316,6 @@ class Planner:
     def _supervised(self) -> Search:
         return search_supervised(self._lookup(None), self.plan)
 
-    @cached_property
-    def _supervised_law(self) -> ArmRates:
-        """What the supervised searches say of sizes that were not searched."""
-        return replace(self.tuned_rates(self._supervised, "supervised"), exact={})
-
     def point(self, point: Point, teacher_run: str | None) -> Job:
         """The trunk of a lattice point, to the search's budget or, far points, to all budgets of the grid."""
         spec, batch = self._spec, self.batch_tokens(point.batch)
@@ -346,8 +333,11 @@ class Planner:
         )
 
     def _teacher_point(self, point: Point, batch: int) -> Job:
-        checked = next(t for t in self._spec.checked_teachers() if t.params == point.size)
-        peak, _ = self._supervised_law.at(self._params(checked.params))
+        checked = self._spec.checked_teacher()
+        assert checked is not None
+        peak, _ = replace(self.tuned_rates(self._supervised, "supervised"), exact={}).at(
+            self._params(checked.params)
+        )
         power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
         rates = ArmRates(peak=peak, power=power)
         trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")

@@ -165,11 +165,12 @@ def search_distilled(lookup: Lookup, plan: Plan, *, batch: int) -> Search:
     return search
 
 
-def search_teacher(search: Search, lookup: Lookup, plan: Plan, size: str, *, start: int) -> None:
-    """Adds the fall of one teacher, at its own largest budget; its rate is the supervised arm's."""
-    search.rate["teacher", size] = 0
+def search_teacher(lookup: Lookup, plan: Plan, size: str, *, batch: int, start: int) -> Search:
+    """The fall of teachers, at the largest budget of one of them; their rate is the supervised arm's."""
+    search = Search(batch=batch, guess=plan.guess, rate={("teacher", size): 0})
     _search_fall(search, lookup, "teacher", size, start, plan.rounds)
     search.rates_known = search.is_done
+    return search
 
 
 def _search_rates(search: Search, lookup: Lookup, arm: str, plan: Plan) -> None:
