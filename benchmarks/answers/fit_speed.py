@@ -25,10 +25,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 import distillaw as dl
-from distillaw.fitting.curve import Curve
-from distillaw.fitting.estimate import Estimate, Problem, bootstrap, cluster_weights, estimate, refit
-from distillaw.fitting.families import read_priors, specify_student, specify_supervised
-from distillaw.fitting.problem import observe
+from distillaw.fitting.curve import FittedCurve
+from distillaw.fitting.estimate import Estimate, bootstrap, cluster_weights, estimate, refit
+from distillaw.fitting.observations import observe
+from distillaw.fitting.problem import Problem, read_priors, specify_student, specify_supervised
 from distillaw.runs.table import read_table
 
 DELTA = 1e-3
@@ -108,7 +108,7 @@ def supervised(rows, form, delta):
 
     def intervals():
         found = bootstrap(problem, fitted, replicates=1000, rng=np.random.default_rng(1))
-        curve: Curve = specified.curve(fitted.theta, found.theta)
+        curve: FittedCurve = specified.curve(fitted.theta, found.theta)
         return {name: np.percentile(v, [5, 95]) for name, v in curve.coefficients(replicates=True).items()}
 
     return {

@@ -18,8 +18,7 @@ import numpy as np
 import distillaw as dl
 from distillaw.errors import ConfigError, DistillawError
 from distillaw.fitting.design import propose
-from distillaw.fitting.guess import guessed_curve, scaled_to
-from distillaw.fitting.uncertainty import Cells, guessed_belief
+from distillaw.fitting.uncertainty import DesignPoints, guessed_belief, guessed_curve, scaled_to
 from distillaw.runs.table import read_table
 
 SHARES = (0.01, 0.05, 0.1)
@@ -87,8 +86,10 @@ def belief(pool, chosen):
         result = fitted(pool, chosen, bootstrap=100)
         if result.is_usable:
             return result
-    made = Cells.of(part({k: pool[k] for k in ("params", "tokens")}, chosen), what="made")
-    guess = guessed_curve(dl.published("busbridge2025"), around=Cells.of(pool, what="pool"), taught=False)
+    made = DesignPoints.of(part({k: pool[k] for k in ("params", "tokens")}, chosen), what="made")
+    guess = guessed_curve(
+        dl.published("busbridge2025"), around=DesignPoints.of(pool, what="pool"), taught=False
+    )
     return guessed_belief(scaled_to(guess, made, pool["loss"][chosen]), noise=0.005, runs=made)
 
 

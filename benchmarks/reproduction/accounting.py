@@ -6,14 +6,19 @@ import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.reproduction.claim import FORWARD, Claim, LawSet, form, near, single
-from distillaw.accounting.conventions import ParamConvention, Params
+from distillaw.accounting.conventions import (
+    PRINTED_UNIT,
+    ParamConvention,
+    Params,
+    distillation_axis,
+    training_axis,
+)
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import forward_flops, two_n_flops
+from distillaw.accounting.memory import cache_bytes, target_scheme
 from distillaw.accounting.params import count_params
-from distillaw.accounting.pareto import PRINTED_UNIT, distillation_axis, training_axis
 from distillaw.accounting.scenarios import family_compute
 from distillaw.accounting.shapes import Shape, ffn_width
-from distillaw.accounting.storage import cache_bytes, target_scheme
 
 TABLE13 = ROOT / "tests" / "accounting" / "golden" / "table13_anchors.csv"
 _MODELS = {

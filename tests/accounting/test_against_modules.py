@@ -7,8 +7,7 @@ matrix products; for fused attention on a CPU it sees nothing, hence eager atten
 import pytest
 
 from distillaw.accounting.architecture import Architecture
-from distillaw.accounting.config import architecture_from_config
-from distillaw.accounting.config_models import READERS
+from distillaw.accounting.config import READERS, architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.memory import serving_memory
 from distillaw.accounting.params import count_params

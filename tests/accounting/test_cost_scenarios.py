@@ -5,9 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.conventions import Compute, ComputeAxis, ParamConvention, Params, params_of
+from distillaw.accounting.conventions import (
+    Compute,
+    ComputeAxis,
+    ParamConvention,
+    Params,
+    distillation_axis,
+    params_of,
+    training_axis,
+)
 from distillaw.accounting.params import count_params
-from distillaw.accounting.pareto import distillation_axis, training_axis
 from distillaw.accounting.scenarios import (
     CostShares,
     Scenario,

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from distillaw.accounting.conventions import ParamConvention, Params
+from distillaw.accounting.conventions import (
+    PRINTED_UNIT,
+    ParamConvention,
+    Params,
+    distillation_axis,
+    training_axis,
+)
 from distillaw.accounting.family import FixedAspect, two_n_error
 from distillaw.accounting.flops import approximation_error, forward_flops, two_n_flops
 from distillaw.accounting.params import count_params
-from distillaw.accounting.pareto import PRINTED_UNIT, distillation_axis, training_axis
 from distillaw.accounting.scenarios import family_compute
 from distillaw.accounting.shapes import Shape, ffn_width
 

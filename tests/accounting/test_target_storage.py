@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.storage import TargetScheme, cache_bytes, target_scheme
+from distillaw.accounting.memory import TargetScheme, cache_bytes, target_scheme
 from distillaw.errors import ConfigError
 
 V128K = 128_256

@@ -6,10 +6,9 @@ import pytest
 import distillaw as dl
 from distillaw.errors import ConfigError
 from distillaw.fitting.calibrate import HoldOuts, calibrate_term
-from distillaw.fitting.comparison import Score, score_all
-from distillaw.fitting.ladder import choose
-from distillaw.fitting.misfit import DEFAULT_PER_DECADE
-from distillaw.fitting.status import FitStatus
+from distillaw.fitting.comparison import LawScore, choose, score_all
+from distillaw.fitting.result import FitStatus
+from distillaw.fitting.uncertainty import DEFAULT_PER_DECADE
 
 
 def held(error, decades, s_param=0.001):
@@ -47,7 +46,7 @@ def test_a_wrong_law_is_found_out(with_noise):
 
 def test_a_step_up_the_ladder_must_gain_in_both():
     def score(form, aic, error):
-        return Score(form=form, num_params=5, aic=aic, held_out_error=error)
+        return LawScore(form=form, num_params=5, aic=aic, held_out_error=error)
 
     base = score("reduced", -100.0, 0.01)
     assert choose([base, score("kappa", -150.0, 0.02)]) == "reduced"  # fits better, predicts worse

@@ -6,7 +6,7 @@ import pytest
 import distillaw as dl
 from distillaw.errors import FitError
 from distillaw.fitting.query import predict_student
-from distillaw.fitting.status import FitStatus
+from distillaw.fitting.result import FitStatus
 
 
 def pilot(students, *, depth=0.05, noise=0.0, seed=0, teachers=8):

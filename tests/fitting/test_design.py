@@ -5,10 +5,14 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError, FitError, UnitError
-from distillaw.fitting.design import propose
-from distillaw.fitting.guess import guessed_curve
-from distillaw.fitting.next_runs import candidate_grid, next_runs
-from distillaw.fitting.uncertainty import Cells, central_covariance, fitted_belief, guessed_belief
+from distillaw.fitting.design import candidate_grid, propose
+from distillaw.fitting.next_runs import next_runs
+from distillaw.fitting.uncertainty import (
+    DesignPoints,
+    central_covariance,
+    guessed_belief,
+    guessed_curve,
+)
 
 LAW = dl.published("busbridge2025").supervised
 SIZES, TOKENS = np.geomspace(5e7, 6e9, 9), np.geomspace(1e9, 2e11, 9)
@@ -31,7 +35,7 @@ def start():
 
 
 def test_expected_interval_shrinks_with_every_run_and_keeps_the_budget(start):
-    design = propose(start, candidates=POOL, target=TARGET, budget=0.05 * COST.sum())
+    design = propose(start.belief(), candidates=POOL, target=TARGET, budget=0.05 * COST.sum())
     widths = [design.before.half_width, *(run.after.half_width for run in design.runs)]
     assert (np.diff(widths) < 0).all()
     assert design.runs[-1].total_cost <= 0.05 * COST.sum()
@@ -42,10 +46,10 @@ def test_expected_interval_shrinks_with_every_run_and_keeps_the_budget(start):
 
 def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
     budget = 0.05 * COST.sum()
-    curve = guessed_curve(LAW, around=Cells.of(POOL, what="pool"), taught=False)
+    curve = guessed_curve(LAW, around=DesignPoints.of(POOL, what="pool"), taught=False)
     first = np.argsort(COST)[:4]
     belief = guessed_belief(
-        curve, noise=0.003, runs=Cells.of({k: v[first] for k, v in POOL.items()}, what="made")
+        curve, noise=0.003, runs=DesignPoints.of({k: v[first] for k, v in POOL.items()}, what="made")
     )
     chosen = np.array(
         [run.index for run in propose(belief, candidates=POOL, target=TARGET, budget=budget).runs]
@@ -67,7 +71,8 @@ def test_guessed_law_without_runs_beats_cheapest_first_at_equal_cost():
 @pytest.mark.parametrize("name", ["busbridge2025", "surrogate-s2", "surrogate-s3"])
 def test_a_guess_is_the_published_law_itself(name):
     law = dl.published(name)
-    cells = Cells.of({"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]},
+    table = {"params": [1e8, 3e9, 1e9], "tokens": [3e9, 1e11, 2e10], "teacher_loss": [2.5, 2.0, np.nan]}
+    cells = DesignPoints.of(table,
                      what="cells")  # fmt: skip
     belief = guessed_belief(guessed_curve(law, around=cells, taught=True), noise=0.003)
     found = np.exp(belief.log_loss(cells))
@@ -81,8 +86,8 @@ def test_a_guess_is_the_published_law_itself(name):
 
 def test_expected_variance_is_that_of_the_bootstrap_at_the_present_fit(start):
     """The linearised spread of the target agrees with the replicates it came from."""
-    cells = Cells.of({"params": 2e9, "tokens": 5e10}, what="cell")
-    belief = fitted_belief(start)
+    cells = DesignPoints.of({"params": 2e9, "tokens": 5e10}, what="cell")
+    belief = start.belief()
     G = belief.gradient(cells)
     linear = float(np.sqrt(G @ belief.covariance @ G.T).item())
     draws = np.log(start.draws(params=2e9, tokens=5e10, noise=False))
@@ -101,8 +106,8 @@ def test_runaway_replicates_do_not_make_the_covariance():
 def test_a_decision_is_a_difference_of_predictions(start):
     near = {"params": 12e9, "tokens": 1.05e12}
     target = {"params": 12.6e9, "tokens": 1e12}
-    single = propose(start, candidates=POOL, target=target, budget=1e22)
-    difference = propose(start, candidates=POOL, target=target, against=near, budget=1e22)
+    single = propose(start.belief(), candidates=POOL, target=target, budget=1e22)
+    difference = propose(start.belief(), candidates=POOL, target=target, against=near, budget=1e22)
     assert difference.before.half_width < 0.2 * single.before.half_width  # neighbours err together
     gain = LAW(**near) - LAW(**target)
     assert difference.gain == pytest.approx(gain, abs=2 * difference.before.half_width)
@@ -114,7 +119,13 @@ def test_a_decision_is_a_difference_of_predictions(start):
 def test_whether_to_distil_is_not_asked_of_a_law(start):
     target = {"params": 1e10, "tokens": 1e12}
     with pytest.raises(ConfigError, match="Whether to distil is the verdict"):
-        propose(start, candidates=POOL, target=target | {"teacher_loss": 1.9}, against=target, budget=1e22)
+        propose(
+            start.belief(),
+            candidates=POOL,
+            target=target | {"teacher_loss": 1.9},
+            against=target,
+            budget=1e22,
+        )
 
 
 def test_teachers_forward_pass_and_own_prices_count():
@@ -124,7 +135,7 @@ def test_teachers_forward_pass_and_own_prices_count():
         "teacher_loss": [np.nan, 2.0],
         "teacher_params": [np.nan, 3e9],
     }
-    cells = Cells.of(pool, what="pool")
+    cells = DesignPoints.of(pool, what="pool")
     belief = guessed_belief(guessed_curve(TRUTH, around=cells, taught=True), noise=0.003)
     target = {"params": 1e9, "tokens": 1e11, "teacher_loss": 2.0}
     cost = {run.index: run.cost for run in propose(belief, candidates=pool, target=target, budget=1e21).runs}
@@ -135,7 +146,7 @@ def test_teachers_forward_pass_and_own_prices_count():
 
 def test_default_candidates_reach_from_the_smallest_run_to_the_target():
     grid = candidate_grid({"params": (1e8, 1e9), "tokens": (1e9, 1e10), "tokens_per_param": (5.0, 100.0)},
-                          target=[Cells.of({"params": 8e9, "tokens": 1.6e11}, what="target")], budget=1e21,
+                          target=[DesignPoints.of({"params": 8e9, "tokens": 1.6e11}, what="target")], budget=1e21,
                           teachers=[(2.0, 3e9)])  # fmt: skip
     assert grid["params"].min() == 1e8 and grid["params"].max() <= 8e9
     assert (6 * grid["params"] * grid["tokens"] <= 1e22).all()
@@ -163,16 +174,21 @@ def test_from_runs_from_a_file_and_from_a_guess_give_a_design(grid, with_noise, 
 def test_refusals(grid, study):
     few = dl.fit({k: v[:5] for k, v in grid.items()}, family="supervised")
     with pytest.raises(FitError, match="TOO_FEW_RUNS"):
-        propose(few, candidates=POOL, target=TARGET, budget=1e20)
+        propose(few.belief(), candidates=POOL, target=TARGET, budget=1e20)
     result = dl.fit(grid, family="supervised", bootstrap=20, check=False)
     with pytest.raises(ConfigError, match="cheapest candidate"):
-        propose(result, candidates=POOL, target=TARGET, budget=1.0)
+        propose(result.belief(), candidates=POOL, target=TARGET, budget=1.0)
     with pytest.raises(ConfigError, match="fit a distillation family"):
-        propose(result, candidates=POOL, target=TARGET | {"teacher_loss": 2.0}, budget=1e20)
+        propose(result.belief(), candidates=POOL, target=TARGET | {"teacher_loss": 2.0}, budget=1e20)
     with pytest.raises(ConfigError, match="missing tokens"):
-        propose(result, candidates=POOL, target={"params": 1e9}, budget=1e20)
+        propose(result.belief(), candidates=POOL, target={"params": 1e9}, budget=1e20)
     with pytest.raises(FitError, match="no bootstrap replicates"):
-        propose(dl.fit(grid, family="supervised", bootstrap=0), candidates=POOL, target=TARGET, budget=1e20)
+        propose(
+            dl.fit(grid, family="supervised", bootstrap=0).belief(),
+            candidates=POOL,
+            target=TARGET,
+            budget=1e20,
+        )
     total = dl.fit(grid, family="supervised", bootstrap=20, check=False, params_convention="total")
     with pytest.raises(UnitError, match="counts total parameters"):
         next_runs(total, target={"params": 1e9, "tokens": 1e11}, budget=1e20)
@@ -200,7 +216,9 @@ def test_proposed_runs_shrink_a_prediction_more_than_random_ones():
         rng = np.random.default_rng(seed)
         made = np.argsort(COST)[:16]
         budget = 0.03 * COST.sum()
-        design = propose(fitted(made, seed, bootstrap=200), candidates=POOL, target=target, budget=budget)
+        design = propose(
+            fitted(made, seed, bootstrap=200).belief(), candidates=POOL, target=target, budget=budget
+        )
         chosen = np.array([run.index for run in design.runs])
         row = []
         for extra in (chosen, random_runs(POOL, COST, design.runs[-1].total_cost, len(chosen), rng)):

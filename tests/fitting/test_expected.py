@@ -6,7 +6,7 @@ import pytest
 from distillaw.fitting.api import fit
 from distillaw.fitting.expected import PlannedRuns, expect
 from distillaw.fitting.prior_laws import prior_laws
-from distillaw.fitting.uncertainty import Cells
+from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.runs.table import read_table
 
 
@@ -20,7 +20,7 @@ def _grid(sizes=(1e5, 2e5, 4e5), budgets=(2e5, 6e5, 1.8e6), ratios=(0.7, 0.8, 0.
             rows += [(n, d, ratio * middle) for d in budgets]
             trunk += [10 * i + j] * len(budgets)
     n, d, t = np.array(rows).T
-    return law, PlannedRuns(cells=Cells.of({"params": n, "tokens": d, "teacher_loss": t}, what="x"),
+    return law, PlannedRuns(cells=DesignPoints.of({"params": n, "tokens": d, "teacher_loss": t}, what="x"),
                             trunk=np.array(trunk))  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_predicted_errors_are_those_of_the_pocket_studys_bootstrap():
     numbers: dict[str, int] = {}
     trunk = np.array([numbers.setdefault(group, len(numbers)) for group in rows["group"]])
     loss = np.array([np.nan if value is None else value for value in rows["teacher_loss"]], dtype=float)
-    cells = Cells.of({"params": np.array(rows["params"], float), "tokens": np.array(rows["tokens"], float),
+    cells = DesignPoints.of({"params": np.array(rows["params"], float), "tokens": np.array(rows["tokens"], float),
                       "teacher_loss": loss}, what="x")  # fmt: skip
     runs = PlannedRuns(cells=cells, trunk=trunk)
     law = prior_laws(cells.params)["pocket"]

@@ -5,7 +5,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import DataError
-from distillaw.fitting.status import FitStatus
+from distillaw.fitting.result import FitStatus
 
 TRUTH = dl.published("busbridge2025").supervised.coefficients
 

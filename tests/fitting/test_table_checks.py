@@ -5,7 +5,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError, DataError, FitError, UnitError
-from distillaw.fitting.status import FitStatus
+from distillaw.fitting.result import FitStatus
 
 
 def changed(table, column, row, value):

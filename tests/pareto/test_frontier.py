@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.accounting.conventions import ParamConvention, Params
-from distillaw.accounting.pareto import distillation_axis
+from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis
 from distillaw.errors import DataError
 from distillaw.pareto.frontier import Point, hull, place, staircase
 from distillaw.pareto.published import SCORES, published_points

@@ -10,19 +10,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distillaw.accounting.architecture import Model, as_architecture
-from distillaw.accounting.conventions import Compute, ParamConvention, Params, params_of
+from distillaw.accounting.conventions import (
+    Compute,
+    ParamConvention,
+    Params,
+    distillation_axis,
+    params_of,
+    training_axis,
+)
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import DistillationFlops, FlopParts, approximation_error, forward_flops
 from distillaw.accounting.hardware import Hardware, RunCost, estimate_cost
 from distillaw.accounting.memory import (
+    DEFAULT_SCHEME,
     Precision,
     ServingMemory,
+    TargetScheme,
     TrainingMemory,
+    cache_bytes,
     serving_memory,
+    target_scheme,
     training_memory,
 )
 from distillaw.accounting.params import ParamCount, count_params
-from distillaw.accounting.pareto import distillation_axis, training_axis
 from distillaw.accounting.scenarios import (
     CostShares,
     Scenario,
@@ -30,7 +40,6 @@ from distillaw.accounting.scenarios import (
     family_compute,
     total_compute,
 )
-from distillaw.accounting.storage import DEFAULT_SCHEME, TargetScheme, cache_bytes, target_scheme
 from distillaw.errors import ConfigError
 
 CHECKED_SIZES = (1.03e8, 1.26e10)

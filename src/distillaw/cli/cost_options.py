@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from distillaw.accounting.memory import DEFAULT_SCHEME
 from distillaw.accounting.shapes import FFN_RATIO
-from distillaw.accounting.storage import DEFAULT_SCHEME
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, TeacherName
 from distillaw.cli.typed import formerly

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 
 from distillaw.accounting.architecture import as_architecture
+from distillaw.accounting.conventions import PRINTED_UNIT
 from distillaw.accounting.estimate import CostEstimate, CountedModel
 from distillaw.accounting.params import ParamCount
-from distillaw.accounting.pareto import PRINTED_UNIT
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
 
 PARTS = (

@@ -155,16 +155,11 @@ def _setup(
         return None
     if path.suffix == ".toml" or (path / "study.json").is_file():
         return setup_of_study(path, asked)
-    from distillaw.fitting.problem import observe
-    from distillaw.fitting.selection import observe_where
+    from distillaw.fitting.observations import observe
     from distillaw.runs.table import read_table
 
     table = read_table(path)
-    rows = (
-        observe_where(table, None, where, lambda part, _: observe(part, **read))
-        if where
-        else observe(table, **read)
-    )
+    rows = observe(table, where=where, **read)
     if not (rows.teacher_loss > 0).any():
         return None
     return setup_of_table(rows, asked)

@@ -7,7 +7,7 @@ import numpy as np
 
 from distillaw.cli.next_setup import HALVINGS, Asked, Setup, whole
 from distillaw.errors import ConfigError
-from distillaw.fitting.problem import Observations
+from distillaw.fitting.observations import Observations
 from distillaw.planning.decision import MARGIN
 from distillaw.quantities import format_count, parse_count
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size
@@ -18,7 +18,7 @@ UNPRICED = "teachers' forward passes are not counted: teacher_params is missing 
 
 
 def setup_of_table(rows: Observations, asked: Asked) -> Setup:
-    """The question of a table of runs (`fitting.problem.Observations`): every teacher in it is a candidate.
+    """The question of a table of runs (`fitting.observations.Observations`): every teacher in it is a candidate.
 
     FLOP are 6 N D, and 2 N_T D for a teacher of known size.
 

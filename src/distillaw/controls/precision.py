@@ -15,7 +15,7 @@ from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expe
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
-from distillaw.fitting.uncertainty import Cells, fitted_belief
+from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.runs.record import Run, StudyRecord
 
 C0 = About(
@@ -99,7 +99,7 @@ def _expected(record: StudyRecord, form: str) -> Precision:
 
 
 def _reached(record: StudyRecord, fit: FitResult) -> Precision:
-    belief = fitted_belief(fit)
+    belief = fit.belief()
     taught = _cells([run for run in record.students if run.teacher_run])
     return _precision(float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])), best_ratios(belief, taught))
 
@@ -109,11 +109,11 @@ def _precision(c0: float, best: Sequence[BestRatio]) -> Precision:
     return Precision(c0=c0, ratio=float(np.median(errors)) if errors else float("inf"), bracketed=len(errors))
 
 
-def _cells(runs: list[Run]) -> Cells:
+def _cells(runs: list[Run]) -> DesignPoints:
     columns = {
         name: np.array([run.number(name) for run in runs]) for name in ("params", "tokens", "teacher_loss")
     }
-    return Cells(**columns)
+    return DesignPoints(**columns)
 
 
 def _group(run: Run) -> str:

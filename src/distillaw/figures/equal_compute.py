@@ -28,7 +28,7 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
-from distillaw.fitting.result import FitResult, Prediction
+from distillaw.fitting.result import FitResult, PredictedLoss
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise
 from distillaw.quantities import flop_text
 from distillaw.runs.paired import t_quantile
@@ -226,7 +226,7 @@ def _tokens_words(budget: IsoBudget) -> str:
 
 def _law_curve(
     curve: IsoCurve, compute: float, laws: Mapping[str, FitResult]
-) -> tuple[np.ndarray, Prediction] | None:
+) -> tuple[np.ndarray, PredictedLoss] | None:
     """The law over the sizes of a curve, at the tokens that the budget gives each; None without a law.
 
     FLOP per token between two sizes that were run: a power of the size.

@@ -1,7 +1,7 @@
 """Figures of a law by itself: a student's loss against tokens, against its teacher's size, against its teacher's loss.
 
 A law is a published name, the file of a fitted one, or the object. Bands are what is known of its error: the interval
-of a new run for a fitted law, the stated error for a published one (`laws/bands.py`), the span from the lowest to the
+of a new run for a fitted law, the stated error for a published one (`published_band`), the span from the lowest to the
 highest where several laws are drawn together. Outside the fitted range curves are dashed and bands hatched.
 """
 
@@ -31,9 +31,8 @@ from distillaw.figures.style import (
 )
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
-from distillaw.laws.bands import published_band
 from distillaw.laws.base import Array, Mask
-from distillaw.laws.published import PublishedLaw
+from distillaw.laws.published import PublishedLaw, published_band
 from distillaw.planning.map_kinds import teacher_size_map
 from distillaw.planning.map_laws import Laws, laws_for_map
 from distillaw.planning.teacher_curve import TeacherLossCurve, teacher_loss_curve

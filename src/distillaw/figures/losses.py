@@ -25,7 +25,7 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
-from distillaw.fitting.result import FitResult, Prediction
+from distillaw.fitting.result import FitResult, PredictedLoss
 from distillaw.planning.cells import Cell, Taught
 from distillaw.runs.record import budget_text
 
@@ -124,7 +124,7 @@ class _Line:
     tokens: Sequence[int]
     losses: Sequence[float]
     halves: Sequence[float]
-    law: Prediction | None
+    law: PredictedLoss | None
     at: np.ndarray
     """Tokens of `law`."""
 

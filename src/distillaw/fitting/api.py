@@ -2,8 +2,8 @@
 
     distillaw fit runs.csv --law supervised --columns params=N,tokens=D,loss=loss
 
-The steps: rows (`problem.py`), family (`plain.py`, `students.py`, `gap.py`), design checks (`checks.py`), then
-`solve.py`: estimate and bootstrap, independent solver, misspecification, status.
+The steps: rows (`observations.py`), what is minimised (`problem.py`), then `solve.py`: design checks, estimate and
+bootstrap, independent solver, misspecification, status.
 """
 
 import time
@@ -14,18 +14,13 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError
-from distillaw.fitting import families
-from distillaw.fitting.comparison import check_compared, compared
-from distillaw.fitting.conversion import Embedding, to_non_embedding
+from distillaw.fitting.capacity import fit_capacity
+from distillaw.fitting.comparison import check_compared, compared, fit_ladder
 from distillaw.fitting.diagnostics import behaviours
-from distillaw.fitting.gap import fit_capacity
-from distillaw.fitting.ladder import fit_ladder
-from distillaw.fitting.plain import fit_supervised
-from distillaw.fitting.problem import Observations, observe, split_by_teacher
-from distillaw.fitting.request import Request, check_numbers
+from distillaw.fitting.observations import Embedding, Observations, observe, split_by_teacher
+from distillaw.fitting.problem import FORMS, check_family
 from distillaw.fitting.result import FitResult
-from distillaw.fitting.selection import observe_where
-from distillaw.fitting.students import Supervised, fit_students
+from distillaw.fitting.solve import Request, Supervised, check_numbers, fit_students, fit_supervised
 from distillaw.laws.distillation import StudentLaw
 from distillaw.runs.table import naming, read_table
 from distillaw.version import __version__
@@ -104,7 +99,7 @@ def fit(
         0.452
     """
     started = time.perf_counter()
-    families.check_family(family)
+    check_family(family)
     check_numbers(delta, bootstrap, level)
     check_compared(family, compare)
     if supervised is not None and not any(each.startswith("distillation") for each in (family, *compare)):
@@ -122,28 +117,47 @@ def fit(
     elif width or teacher_width:
         raise ConfigError("width: it only serves to convert total parameters; add --vocab V")
 
-    def observed(part: Mapping[str, ArrayLike], part_weights: ArrayLike | None) -> Observations:
-        seen = observe(part, columns=columns, group=group, weights=part_weights, unit=unit,
-                       params_convention=params_convention)  # fmt: skip
-        if embedding is None:
-            return seen
-        return to_non_embedding(seen, part, embedding, needs_teachers=family == "capacity-gap")
-
     with naming(table):
-        rows = observed(data, weights) if not where else observe_where(data, weights, where, observed)
+        rows = observe(
+            data,
+            columns=columns,
+            group=group,
+            weights=weights,
+            unit=unit,
+            params_convention=params_convention,
+            where=where,
+            embedding=embedding,
+            needs_teachers=family == "capacity-gap",
+        )
+    provenance = {
+        "source": source,
+        "version": __version__,
+        "seed": seed,
+        "priors": _plain_priors(priors),
+        "columns": dict(columns or {}),
+        "where": dict(where or {}),
+        "unit": unit or "nats",
+        "bootstrap": bootstrap,
+        "params_convention": rows.convention,
+        "tie_exponents": tie_exponents,
+    }
     request = Request(
-        family=family, delta=delta, bootstrap=bootstrap, level=level, seed=seed, priors=priors, check=check,
-        calibrate=calibrate, tie=tie_exponents,
-        provenance={"source": source, "version": __version__, "seed": seed, "priors": _plain_priors(priors),
-                    "columns": dict(columns or {}), "where": dict(where or {}), "unit": unit or "nats",
-                    "bootstrap": bootstrap, "params_convention": rows.convention, "tie_exponents": tie_exponents},
-    )  # fmt: skip
+        family=family,
+        delta=delta,
+        bootstrap=bootstrap,
+        level=level,
+        seed=seed,
+        priors=priors,
+        check=check,
+        calibrate=calibrate,
+        tie=tie_exponents,
+        provenance=provenance,
+    )
     result = _fit_family(rows, supervised, request)
     if compare:
-        result = compared(result, {
-            name: _fit_family(rows, supervised, replace(request, family=name, bootstrap=min(bootstrap, 1), check=False))
-            for name in compare
-        })  # fmt: skip
+        quick = replace(request, bootstrap=min(bootstrap, 1), check=False)
+        others = {name: _fit_family(rows, supervised, replace(quick, family=name)) for name in compare}
+        result = compared(result, others)
     return replace(result, seconds=time.perf_counter() - started)
 
 
@@ -155,12 +169,13 @@ def _fit_family(rows: Observations, supervised: Supervised | None, request: Requ
     elif family == "capacity-gap":
         result = fit_capacity(taught if len(taught) else rows, request)
     elif family == "distillation-auto":
-        result = fit_ladder(
-            lambda form, count: fit_students(plain, taught, supervised, form, replace(request, bootstrap=count)),
-            ngroups=taught.ngroups, bootstrap=request.bootstrap,
-        )  # fmt: skip
+
+        def fit_form(form: str, bootstrap: int) -> FitResult:
+            return fit_students(plain, taught, supervised, form, replace(request, bootstrap=bootstrap))
+
+        result = fit_ladder(fit_form, ngroups=taught.ngroups, bootstrap=request.bootstrap)
     else:
-        result = fit_students(plain, taught, supervised, families.FORMS[family], request)
+        result = fit_students(plain, taught, supervised, FORMS[family], request)
     if isinstance(result.law, StudentLaw):
         result = replace(result, details={**result.details, "behaviours": behaviours(result.law)})
     return replace(result, family=family)

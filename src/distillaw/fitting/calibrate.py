@@ -13,8 +13,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.fitting.estimate import Estimate, Problem, cluster_weights, refit
-from distillaw.fitting.misfit import DEFAULT_AT_EDGE, DEFAULT_PER_DECADE, Calibration
+from distillaw.fitting.estimate import Estimate, cluster_weights, refit
+from distillaw.fitting.problem import Problem
+from distillaw.fitting.uncertainty import DEFAULT_AT_EDGE, DEFAULT_PER_DECADE, Calibration
 from distillaw.laws.base import Array
 
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8)
@@ -77,9 +78,14 @@ def hold_out(
 
 
 def _predict_above(
-    problem: Problem, fitted: Estimate, compute: Array, below: NDArray[np.bool_], scored: NDArray[np.bool_], cut: int,
+    problem: Problem,
+    fitted: Estimate,
+    compute: Array,
+    below: NDArray[np.bool_],
+    scored: NDArray[np.bool_],
+    cut: int,
     rng: np.random.Generator,
-) -> HoldOuts:  # fmt: skip
+) -> HoldOuts:
     weights = np.zeros((REPLICATES + 1, len(below)))
     weights[0, below] = 1.0
     weights[1:, below] = cluster_weights(problem.group[below], REPLICATES, rng)
@@ -87,9 +93,11 @@ def _predict_above(
     above = ~below & scored
     value = problem.model.value(theta)[:, above]
     return HoldOuts(
-        error=value[0] - problem.y[above], s_param=value[1:].std(axis=0),
-        decades=np.maximum(np.log10(compute[above] / compute[below].max()), 0.0), cut=np.full(int(above.sum()), cut),
-    )  # fmt: skip
+        error=value[0] - problem.y[above],
+        s_param=value[1:].std(axis=0),
+        decades=np.maximum(np.log10(compute[above] / compute[below].max()), 0.0),
+        cut=np.full(int(above.sum()), cut),
+    )
 
 
 def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Calibration:
@@ -120,10 +128,15 @@ def calibrate_term(held: HoldOuts | None, *, noise: float, level: float) -> Cali
 
     factor = next((f for f in np.linspace(1.0, 3.0, 21) if share(f) >= level), 3.0)
     return Calibration(
-        at_edge=float(factor * at_edge), per_decade=float(factor * per_decade), num_held_out=len(held.error),
-        max_decades=float(held.decades.max()), nominal=level, obtained=share(factor), obtained_without=share(0.0),
+        at_edge=float(factor * at_edge),
+        per_decade=float(factor * per_decade),
+        num_held_out=len(held.error),
+        max_decades=float(held.decades.max()),
+        nominal=level,
+        obtained=share(factor),
+        obtained_without=share(0.0),
         error=float(np.sqrt((held.error**2).mean())),
-    )  # fmt: skip
+    )
 
 
 def by_decade(held: HoldOuts, calibration: Calibration, *, noise: float) -> list[dict[str, float]]:
@@ -139,13 +152,11 @@ def by_decade(held: HoldOuts, calibration: Calibration, *, noise: float) -> list
     for low, high in pairwise(_DECADES):
         here = (held.decades >= low) & (held.decades < high)
         if here.any():
-            table.append({
-                "from": low, "to": min(high, float(held.decades.max())), "num": int(here.sum()),
-                "error": float(np.sqrt((held.error[here] ** 2).mean())),
-                "inside": float((size <= half)[here].mean()),
-                "inside_without": float((size <= without)[here].mean()),
-                "half_width": float(half[here].mean()),
-            })  # fmt: skip
+            row = {"from": low, "to": min(high, float(held.decades.max())), "num": int(here.sum())}
+            row["error"] = float(np.sqrt((held.error[here] ** 2).mean()))
+            row["inside"] = float((size <= half)[here].mean())
+            row["inside_without"] = float((size <= without)[here].mean())
+            table.append(row | {"half_width": float(half[here].mean())})
     return table
 
 

@@ -1,17 +1,22 @@
-"""The capacity-gap line from (student size, teacher size, loss) rows: best teacher per student, then a line.
+"""`capacity-gap`: the line from (student size, teacher size, loss) rows, through the best teacher of each student.
 
-Each student's curve is a parabola in ln T through its lowest points, never the argmin of the
-grid; a minimum counts only where a worse teacher was tried on both sides ("bracketed").
-Fewer than four bracketed student sizes give TOO_FEW_RUNS and no line.
+Each student's curve is a parabola in ln T through its lowest points, never the argmin of the grid; a minimum counts
+only where a worse teacher was tried on both sides ("bracketed"). Fewer than four bracketed student sizes give
+TOO_FEW_RUNS and no line, with what was found in `details["best_teachers"]`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from distillaw.errors import DataError
-from distillaw.fitting.problem import Observations
-from distillaw.laws.base import Array
+from distillaw.fitting.curve import FittedCurve
+from distillaw.fitting.diagnostics import DesignVerdict
+from distillaw.fitting.observations import Observations
+from distillaw.fitting.result import FitResult, FitStatus
+from distillaw.fitting.solve import Request, refused_result
+from distillaw.fitting.uncertainty import Calibration
+from distillaw.laws.base import Array, Box
 
 FEWEST_SIZES = 4
 """Bracketed student sizes below which no line is drawn."""
@@ -30,48 +35,51 @@ class BestTeacher:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GapFit:
-    """The line T* = slope S + intercept (millions) with bootstrap replicates, and the cells behind it."""
+def fit_capacity(rows: Observations, request: Request) -> FitResult:
+    """The line T* = slope S + intercept (millions) through the best teachers, where four sizes are bracketed.
 
-    cells: tuple[BestTeacher, ...]
-    theta: Array | None
-    """(slope, intercept); None with too few bracketed sizes."""
-    replicates: Array
-    resid: Array
-    """ln fitted - ln interpolated best teacher, per bracketed cell."""
-    num_sizes: int
-    """Bracketed student sizes."""
-
-
-def fit_gap(rows: Observations, *, bootstrap: int, rng: np.random.Generator) -> GapFit:
-    """Best teacher per student cell, and the line through them where at least four sizes are bracketed.
-
-    The bootstrap moves each loss by its standard error (or by the spread of repeated cells) and resamples
-    student sizes.
+    The bootstrap moves each loss by its standard error (or by the spread of repeated runs) and resamples student sizes.
     """
     if not np.isfinite(rows.teacher_params).all():
         raise DataError(
             "capacity-gap needs the teacher's size in every row; name it with --columns teacher_params=COLUMN"
         )
-    error = _loss_error(rows)
-    cells = _cells(rows)
-    best = tuple(_describe(rows, index, rows.loss) for index in cells)
-    found = [i for i, cell in enumerate(best) if cell.best_teacher_params is not None]
+    students = _students(rows)
+    best = [_describe(rows, index, rows.loss) for index in students]
+    found = [i for i, one in enumerate(best) if one.best_teacher_params is not None]
     sizes = np.array([best[i].student_params for i in found])
     num_sizes = len(np.unique(sizes))
+    shown = list(sizes) or list(rows.params)
+    common = {
+        "details": {"best_teachers": [asdict(one) for one in best]},
+        "fitted_range": Box.of({"student_params": (min(shown), max(shown))}),
+    }
+    remedy = f"The best teacher is bracketed for {num_sizes} student sizes"
     if num_sizes < FEWEST_SIZES:
-        return GapFit(
-            cells=best, theta=None, replicates=np.empty((0, 2)), resid=np.empty(0), num_sizes=num_sizes
-        )
+        problems = "; ".join(sorted({one.problem for one in best if one.problem}))
+        because = f" ({problems})" if problems else ""
+        remedy += f", {FEWEST_SIZES} are needed{because}. Add students, or teachers on the open side."
+        verdict = DesignVerdict(status=FitStatus.TOO_FEW_RUNS, remedy=remedy)
+        return replace(refused_result(rows, request, verdict, students=False), **common)
     teachers = np.array([best[i].best_teacher_params for i in found], dtype=np.float64)
     theta = _line(sizes, teachers, np.ones(len(sizes)))
-    replicates = _bootstrap(rows, [cells[i] for i in found], sizes, error, bootstrap, rng)
+    rng, around = np.random.default_rng(request.seed), [students[i] for i in found]
+    replicates = _bootstrap(rows, around, sizes, _loss_error(rows), request.bootstrap, rng)
     resid = np.log((theta[0] * sizes + theta[1] * 1e6) / teachers)
-    return GapFit(cells=best, theta=theta, replicates=replicates, resid=resid, num_sizes=num_sizes)
+    verdict = DesignVerdict(status=FitStatus.CONVERGED, remedy=f"{remedy}.")
+    return replace(
+        refused_result(rows, request, verdict, students=False),
+        curve=FittedCurve(form="capacity-gap", theta=theta, replicates=replicates),
+        ngroups=num_sizes,
+        noise=float(np.sqrt((resid**2).sum() / max(len(resid) - 2, 1))),
+        calibration=Calibration(at_edge=0.0, per_decade=0.0),
+        resid=resid,
+        fitted_rows=np.empty(0, dtype=np.int64),
+        **common,
+    )
 
 
-def _cells(rows: Observations) -> list[np.ndarray]:
+def _students(rows: Observations) -> list[np.ndarray]:
     key = np.column_stack([rows.params, rows.tokens])
     _, member = np.unique(key, axis=0, return_inverse=True)
     member = member.reshape(-1)
@@ -118,10 +126,13 @@ def _describe(rows: Observations, index: np.ndarray, loss: Array) -> BestTeacher
         end = "smallest" if np.argmin(mean) == 0 else "largest"
         problem = f"the {end} teacher is best: try {'smaller' if end == 'smallest' else 'larger'} ones"
     return BestTeacher(
-        student_params=float(rows.params[index[0]]), student_tokens=float(rows.tokens[index[0]]),
-        best_teacher_params=None if at is None else float(np.exp(at)), lowest_loss=float(mean.min()),
-        num_teachers=len(t), problem=problem,
-    )  # fmt: skip
+        student_params=float(rows.params[index[0]]),
+        student_tokens=float(rows.tokens[index[0]]),
+        best_teacher_params=None if at is None else float(np.exp(at)),
+        lowest_loss=float(mean.min()),
+        num_teachers=len(t),
+        problem=problem,
+    )
 
 
 def _line(S: Array, T: Array, weight: Array) -> Array:
@@ -133,21 +144,20 @@ def _line(S: Array, T: Array, weight: Array) -> Array:
 
 def _bootstrap(
     rows: Observations,
-    cells: list[np.ndarray],
+    students: list[np.ndarray],
     sizes: Array,
     error: Array,
     count: int,
     rng: np.random.Generator,
 ) -> Array:
-    """Replicates of the line; a shaken curve without a bottom leaves its cell out of that replicate."""
+    """Replicates of the line; a shaken curve without a bottom leaves its student out of that replicate."""
     unique, member = np.unique(sizes, return_inverse=True)
     out = np.empty((count, 2))
     for r in range(count):
         loss = rows.loss + error * rng.standard_normal(len(rows))
-        weight = rng.multinomial(len(unique), np.full(len(unique), 1 / len(unique)))[
-            member.reshape(-1)
-        ].astype(float)
-        at = [_vertex(*_curve(rows, index, loss)) for index in cells]
+        counts = rng.multinomial(len(unique), np.full(len(unique), 1 / len(unique)))
+        weight = counts[member.reshape(-1)].astype(float)
+        at = [_vertex(*_curve(rows, index, loss)) for index in students]
         ok = np.array([a is not None for a in at]) & (weight > 0)
         if len(np.unique(sizes[ok])) < 2:  # all weight on one size: no line in this replicate, draw again
             ok = np.array([a is not None for a in at])

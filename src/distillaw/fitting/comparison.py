@@ -1,26 +1,34 @@
-"""Laws compared by what they predict of runs they have not seen, with AIC beside it.
+"""Laws compared by what they predict of runs they have not seen, with AIC beside it; and `distillation-auto`.
 
-Systematic misfit inflates differences of AIC, so it is a screen; the judge is the error
-of compute-ordered hold-outs, over the cuts that all laws have.
+Systematic misfit inflates differences of AIC, so it is a screen; the judge is the error of compute-ordered hold-outs,
+over the cuts that all laws have. `distillation-auto` keeps the form that hold-outs support, not the one that fits best:
+forms are tried from five parameters upwards, a richer one must pass both, and below 60 independent runs
+the five-parameter form is kept whatever the fit says: a free data term that the runs do not see ruins extrapolation.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.fitting.families import FORMS, check_family
+from distillaw.fitting.problem import FORMS, check_family
 from distillaw.fitting.result import FitResult
 
+FEW_RUNS = 60
+"""Independent distilled runs below which the five-parameter form is kept."""
+AIC_GAIN = 2.0
+"""What a richer form must gain: one parameter more costs as much (Akaike 1974)."""
 _PLAIN = ("supervised", "chinchilla")
+LADDER = ("reduced", "reduced-q", "kappa", "full")
+"""Forms by number of parameters."""
 FURTHER = 10.0
 """Compute, in units of the largest run, at which the predictions of two laws are set against each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class LawScore:
     """How one law did."""
 
     form: str
@@ -28,6 +36,46 @@ class Score:
     aic: float
     held_out_error: float | None
     """Root mean square of ln predicted - ln observed over the held-out runs of the common cuts."""
+
+
+def fit_ladder(fit_form: Callable[[str, int], FitResult], *, ngroups: int, bootstrap: int) -> FitResult:
+    """Fit the forms and return the chosen one, with every form's score in `details`.
+
+    Args:
+        fit_form: fits a form with a number of bootstrap replicates.
+        ngroups: independent distilled runs.
+        bootstrap: replicates of the chosen form; the screening fits use a few, for their hold-outs.
+    """
+    if ngroups < FEW_RUNS:
+        simplest = fit_form("reduced", bootstrap)
+        return _with_scores(simplest, "reduced", [], f"fewer than {FEW_RUNS} independent distilled runs")
+    fits = {form: fit_form(form, 1) for form in LADDER}
+    scores = score_all(fits)
+    if not scores:
+        return fits["reduced"]
+    best = choose(scores)
+    reason = "lowest held-out error among the forms that AIC supports"
+    return _with_scores(fit_form(best, bootstrap), best, scores, reason)
+
+
+def choose(scores: list[LawScore]) -> str:
+    """The form to keep: climb from the simplest; a step must gain in AIC and in held-out error."""
+    best = scores[0]
+    for candidate in scores[1:]:
+        gains_fit = candidate.aic < best.aic - AIC_GAIN
+        gains_truth = (
+            best.held_out_error is None
+            or candidate.held_out_error is None
+            or candidate.held_out_error < best.held_out_error
+        )
+        if gains_fit and gains_truth:
+            best = candidate
+    return best.form
+
+
+def _with_scores(result: FitResult, form: str, scores: list[LawScore], reason: str) -> FitResult:
+    details = {**result.details, "form": form, "reason": reason, "ladder": [asdict(s) for s in scores]}
+    return replace(result, details=details, notes=(*result.notes, f"form {form}: {reason}"))
 
 
 def check_compared(family: str, others: Sequence[str]) -> None:
@@ -47,7 +95,7 @@ def check_compared(family: str, others: Sequence[str]) -> None:
             )
 
 
-def score_all(fits: Mapping[str, FitResult]) -> list[Score]:
+def score_all(fits: Mapping[str, FitResult]) -> list[LawScore]:
     """AIC with the noise profiled out, and the held-out error over the common cuts, of every usable fit."""
     usable = {name: result for name, result in fits.items() if result.is_usable}
     cuts = {
@@ -61,7 +109,7 @@ def score_all(fits: Mapping[str, FitResult]) -> list[Score]:
     ]
 
 
-def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> Score:
+def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> LawScore:
     assert result.objective is not None and result.curve is not None
     derived = "c1" in result.params  # kappa of the full form is not a parameter of its own
     num_params = len(result.params) - derived - bool(result.provenance.get("tie_exponents"))
@@ -69,7 +117,7 @@ def _score(form: str, result: FitResult, cuts: list[dict[str, float]]) -> Score:
     aic = 2 * num_params + result.nobs * math.log(max(result.objective, 1e-30) / result.nobs)
     num = sum(cut["num"] for cut in cuts)
     error = math.sqrt(sum(cut["num"] * cut["mean_square"] for cut in cuts) / num) if num else None
-    return Score(form=form, num_params=num_params, aic=aic, held_out_error=error)
+    return LawScore(form=form, num_params=num_params, aic=aic, held_out_error=error)
 
 
 def compared(result: FitResult, others: Mapping[str, FitResult]) -> FitResult:

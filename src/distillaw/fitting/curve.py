@@ -1,10 +1,11 @@
 """A fitted curve: parameters with their bootstrap replicates, evaluated at any coordinates.
 
-Converts between the fitted (power-mean, centred) parameters and the coefficients of the papers, in both
-directions. A distillation curve carries the supervised curve behind Ltilde_S, replicate by replicate, so
-that its uncertainty is never frozen silently.
+Converts between the fitted (power-mean, centred) parameters and the coefficients of the papers, in both directions. A
+distillation curve carries the supervised curve behind Ltilde_S, replicate by replicate, so that its uncertainty is
+never frozen silently.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,12 @@ from distillaw.errors import DataError
 from distillaw.fitting.models import FREE, StudentModel, SupervisedModel
 from distillaw.laws.base import Array, Box, log_positive
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.distillation import (
+    DistillationLaw,
+    KappaDistillationLaw,
+    ReducedDistillationLaw,
+    StudentLaw,
+)
 from distillaw.laws.supervised import SupervisedLaw
 
 COEFFICIENTS = {
@@ -28,8 +34,12 @@ COEFFICIENTS = {
 """Reported names of each form; `kappa` of the full form is derived from the others."""
 
 
+_FAR = 1e4
+"""Parameters are logarithms and exponents; the bounds of every fit lie far inside."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class FittedCurve:
     """A law's parameters and their replicates, in the fitted parameterisation."""
 
     form: str
@@ -40,7 +50,7 @@ class Curve:
     """(R, k); (0, k) without a bootstrap."""
     centre: tuple[float, float] = (0.0, 0.0)
     """Means of ln N and ln D that were subtracted."""
-    behind: "Curve | None" = None
+    behind: "FittedCurve | None" = None
     """The supervised curve behind Ltilde_S, with as many replicates, or one if it is taken as known."""
 
     @property
@@ -75,6 +85,39 @@ class Curve:
         n, d = coords["student_params"] - self.centre[0], coords["student_tokens"] - self.centre[1]
         s = self._log_supervised(coords, replicates=replicates)
         return StudentModel(n, d, coords["teacher_loss"], s, form=self.form).value(theta)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "form": self.form,
+            "theta": self.theta.tolist(),
+            "replicates": self.replicates.tolist(),
+            "centre": list(self.centre),
+            "behind": None if self.behind is None else self.behind.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping) -> "FittedCurve":
+        """The curve that `to_json` wrote.
+
+        Raises:
+            ValueError: not the parameters of a known form, or numbers no fit gives.
+        """
+        theta, form = np.array(document["theta"], dtype=np.float64), document["form"]
+        replicates = np.array(document["replicates"], dtype=np.float64).reshape(-1, len(theta))
+        size = 2 if form == "capacity-gap" else 9 if form in FREE else 6
+        if form not in COEFFICIENTS or len(theta) != size:
+            raise ValueError(f"{len(theta)} parameters of the form {form!r:.60}")
+        if not all((np.abs(values) < _FAR).all() for values in (theta, replicates)):
+            raise ValueError(f"a parameter is not finite, or beyond {_FAR:g}")
+        centre, behind = document["centre"], document["behind"]
+        return cls(
+            form=form,
+            theta=theta,
+            replicates=replicates,
+            centre=(float(centre[0]), float(centre[1])),
+            behind=None if behind is None else cls.from_json(behind),
+        )
 
     def _log_supervised(self, coords: dict[str, Array], *, replicates: bool) -> Array:
         if "supervised_loss" in coords:
@@ -139,18 +182,7 @@ def _coefficients(form: str, theta: Array, centre: tuple[float, float]) -> dict[
     return out
 
 
-def supervised_curve(law: SupervisedLaw) -> Curve:
-    """A given supervised law as a curve without replicates: taken as known."""
-    eta = 1 / law.gamma
-    log_a, log_b = np.log(law.A), np.log(law.B)
-    theta = np.array(
-        [np.log(law.E), law.gamma * np.logaddexp(log_a, log_b), log_a - log_b,
-         law.gamma * law.alpha, law.gamma * law.beta, np.log(eta)]
-    )  # fmt: skip
-    return Curve(form="supervised", theta=theta, replicates=np.empty((0, 6)))
-
-
-def log_coordinates(curve: Curve, coords: dict) -> tuple[dict[str, Array], tuple[int, ...]]:
+def log_coordinates(curve: FittedCurve, coords: dict) -> tuple[dict[str, Array], tuple[int, ...]]:
     """Checked natural logs of a prediction's coordinates, flattened, with the shape to give back.
 
     Raises:
@@ -165,3 +197,33 @@ def log_coordinates(curve: Curve, coords: dict) -> tuple[dict[str, Array], tuple
     logs = {name: log_positive(name, value) for name, value in coords.items() if value is not None}
     shape = np.broadcast_shapes(*(value.shape for value in logs.values()))
     return {name: np.broadcast_to(value, shape).reshape(-1) for name, value in logs.items()}, shape
+
+
+def supervised_curve(law: SupervisedLaw, centre: tuple[float, float] = (0.0, 0.0)) -> FittedCurve:
+    """A given supervised law as a curve without replicates: taken as known."""
+    theta = np.r_[np.log(law.E), _power_mean(law.A, law.B, law.alpha, law.beta, law.gamma, centre)]
+    return FittedCurve(form="supervised", theta=theta, replicates=np.empty((0, 6)), centre=centre)
+
+
+def student_curve(law: StudentLaw, centre: tuple[float, float]) -> FittedCurve:
+    """A given distillation law as a curve without replicates, without the supervised curve behind it."""
+    c, theta = law.coefficients, np.zeros(9)
+    if isinstance(law, ReducedDistillationLaw):
+        form = "reduced-q" if law.q else "reduced"
+        theta[[0, 2, 3]] = law.s0 - law.p * centre[0] - law.q * centre[1], law.p, law.q
+    else:
+        form = "full" if "c1" in c else "kappa"
+        theta[:5] = _power_mean(c["A"], c["B"], c["alpha"], c["beta"], c["gamma"], centre)
+    theta[5:8] = c["c0"], np.log(c["kappa"]), np.log(c["f1"])
+    theta[8] = 1 / (c["c1"] * c["f1"]) if form == "full" else 0.0
+    return FittedCurve(form=form, theta=theta, replicates=np.empty((0, 9)), centre=centre)
+
+
+def _power_mean(
+    A: float, B: float, alpha: float, beta: float, gamma: float, centre: tuple[float, float]
+) -> Array:
+    """(s0, logit w, p, q, ln eta) at the centre."""
+    log_a, log_b = np.log(A) - alpha * centre[0], np.log(B) - beta * centre[1]
+    return np.array(
+        [gamma * np.logaddexp(log_a, log_b), log_a - log_b, gamma * alpha, gamma * beta, -np.log(gamma)]
+    )

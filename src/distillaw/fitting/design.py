@@ -1,24 +1,22 @@
-"""Which runs next: the cells that shrink the uncertainty of a target most per FLOP.
+"""Which runs next: the design points that shrink the uncertainty of a target most per FLOP.
 
-Greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed
-law), with a weak prior so that the first picks are defined. The target is a prediction, or the difference of two
-(two allocations at equal compute). Its variance has the three parts of a prediction interval: a run informs the
-parameters, and one of larger compute shortens the extrapolation. Whether to distil is not asked of a law but of the
-runs: settling/propose.py.
+Greedy V-optimal design per cost^0.4, linearised at the present fit (or at a guessed law), with a weak prior so that the
+first picks are defined. The target is a prediction, or the difference of two (two allocations at equal compute). Its
+variance has the three parts of a prediction interval: a run informs the parameters, and one of larger compute shortens
+the extrapolation. Whether to distil is not asked of a law but of the runs: settling/propose.py.
 
     distillaw study next runs.csv --student 7B --tokens 1T --budget 1e21
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError
-from distillaw.fitting.result import FitResult
-from distillaw.fitting.uncertainty import Belief, Cells, fitted_belief
+from distillaw.fitting.uncertainty import DesignPoints, LinearBelief
 from distillaw.laws.base import Array
 
 COST_POWER = 0.4
@@ -30,7 +28,7 @@ BUDGETS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedInterval:
     """The target's interval as it is, or as it is expected to be."""
 
     half_width: float
@@ -52,7 +50,7 @@ class NextRun:
     cost: float
     total_cost: float
     """Spent by this run and those before it."""
-    after: Expected
+    after: ExpectedInterval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +60,7 @@ class BudgetStep:
     budget: float
     spent: float
     num_runs: int
-    after: Expected
+    after: ExpectedInterval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class Design:
     gain: float | None
     """Loss of the alternative less that of the target; None without one."""
     level: float
-    before: Expected
+    before: ExpectedInterval
     runs: tuple[NextRun, ...]
     by_budget: tuple[BudgetStep, ...]
     basis: str = ""
@@ -85,8 +83,57 @@ class Design:
         return asdict(self)
 
 
+Teachers = Sequence[tuple[float, float | None]]
+"""(loss, size or None) of each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a design stands on: a belief, and the runs and teachers from which candidates follow."""
+
+    belief: LinearBelief
+    label: str
+    """The fit and its status, or the guess."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Range of the runs made, {coordinate: (lowest, highest)} as in `FitResult.fitted_range`."""
+    teachers: Teachers
+
+    def design(
+        self,
+        *,
+        target: Mapping[str, ArrayLike],
+        budget: float,
+        against: Mapping[str, ArrayLike] | None = None,
+        candidates: Mapping[str, ArrayLike] | None = None,
+        level: float = 0.9,
+        most: int = 40,
+    ) -> Design:
+        """As `propose`; the candidates are by default a grid from the smallest run to the target."""
+        if candidates is None:
+            points = targets(target, against)
+            taught = any(each.taught.any() for each in points)
+            teachers = _with(self.teachers, target) if taught else _with((), target)
+            candidates = candidate_grid(self.ranges, target=points, budget=budget, teachers=teachers)
+        design = propose(
+            self.belief,
+            target=target,
+            candidates=candidates,
+            budget=budget,
+            against=against,
+            level=level,
+            most=most,
+        )
+        return replace(design, basis=self.label)
+
+
+def targets(target: Mapping[str, ArrayLike], against: Mapping[str, ArrayLike] | None) -> list[DesignPoints]:
+    """The target and, where there is one, the alternative."""
+    found = [DesignPoints.of(target, what="target")]
+    return found if against is None else [*found, DesignPoints.of(against, what="against")]
+
+
 def propose(
-    law: FitResult | Belief,
+    belief: LinearBelief,
     *,
     target: Mapping[str, ArrayLike],
     candidates: Mapping[str, ArrayLike],
@@ -98,7 +145,7 @@ def propose(
     """Runs that shrink the uncertainty of the target most per cost^0.4, within a budget.
 
     Args:
-        law: a usable fit with bootstrap replicates, or what is believed of a guessed law (`guessed_belief`).
+        belief: of a usable fit with bootstrap replicates (`FitResult.belief`), or of a guessed law (`guessed_belief`).
         target: params, tokens and (for a distilled student) teacher_loss; with several points their mean
             variance is what shrinks.
         candidates: columns params, tokens, teacher_loss (NaN without a teacher) of the runs that could be made;
@@ -110,19 +157,17 @@ def propose(
         most: runs at most.
 
     Raises:
-        FitError: the fit is not usable or has no replicates.
         ConfigError: a coordinate is missing, no candidate is within the budget, or one of target and alternative has a
             teacher and the other none.
     """
-    belief = fitted_belief(law) if isinstance(law, FitResult) else law
     if not 0 < level < 1:
         raise ConfigError(f"level: got {level}; give the coverage as a share between 0 and 1, e.g. 0.9")
-    pool = Cells.of(candidates, what="candidates")
+    pool = DesignPoints.of(candidates, what="candidates")
     cost = _cost(candidates, pool)
     if not (np.isfinite(budget) and budget > 0) or not (cost <= budget).any():
         raise ConfigError(f"budget: got {budget:.3g}; the cheapest candidate costs {cost.min():.3g}")
-    aim = Cells.of(target, what="target")
-    alternative = None if against is None else Cells.of(against, what="against")
+    aim = DesignPoints.of(target, what="target")
+    alternative = None if against is None else DesignPoints.of(against, what="against")
     if alternative is not None and alternative.taught.any() != aim.taught.any():
         raise ConfigError(
             "against: one has a teacher and the other none. Whether to distil is the verdict: `distillaw study next` "
@@ -136,12 +181,12 @@ def propose(
 class _Question:
     """A target under a belief: its gradient, and its variance for any covariance and any reach of the runs."""
 
-    belief: Belief
-    target: Cells
-    against: Cells | None
+    belief: LinearBelief
+    target: DesignPoints
+    against: DesignPoints | None
     level: float
 
-    def design(self, pool: Cells, cost: Array, *, budget: float, most: int) -> Design:
+    def design(self, pool: DesignPoints, cost: Array, *, budget: float, most: int) -> Design:
         loss = np.exp(self.belief.log_loss(self.target))
         gain = None
         if self.against is not None:
@@ -149,21 +194,16 @@ class _Question:
         scale = _Scale(loss=float(loss.mean()), gain=gain, z=NormalDist().inv_cdf(0.5 + self.level / 2))
         gradients = self.belief.gradient(pool), self._gradient()
         runs = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
-        return Design(
-            loss=scale.loss, gain=gain, level=self.level, runs=runs,
-            before=scale.expected(self._variance(gradients[1], self.belief.covariance, self.belief.largest)),
-            by_budget=tuple(
-                self._step(pool, cost, gradients, scale, budget=share * budget, most=most)
-                for share in BUDGETS if (cost <= share * budget).any()
-            ),
-        )  # fmt: skip
-
-    def _step(self, pool: Cells, cost: Array, gradients: tuple[Array, Array], scale: "_Scale", *, budget: float,
-              most: int) -> BudgetStep:  # fmt: skip
-        runs = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
         now = scale.expected(self._variance(gradients[1], self.belief.covariance, self.belief.largest))
-        return BudgetStep(budget=budget, spent=runs[-1].total_cost if runs else 0.0, num_runs=len(runs),
-                          after=runs[-1].after if runs else now)  # fmt: skip
+
+        def step(budget: float) -> BudgetStep:
+            found = self._greedy(pool, cost, gradients, scale, budget=budget, most=most)
+            spent, after = (found[-1].total_cost, found[-1].after) if found else (0.0, now)
+            return BudgetStep(budget=budget, spent=spent, num_runs=len(found), after=after)
+
+        budgets = [share * budget for share in BUDGETS if (cost <= share * budget).any()]
+        steps = tuple(map(step, budgets))
+        return Design(loss=scale.loss, gain=gain, level=self.level, before=now, runs=runs, by_budget=steps)
 
     def _gradient(self) -> Array:
         G = self.belief.gradient(self.target)
@@ -184,14 +224,14 @@ class _Question:
             spread = spread - self._spread(self.against, largest)
         return (spread**2).mean(axis=-1)
 
-    def _spread(self, cells: Cells, largest: float | Array) -> Array:
+    def _spread(self, cells: DesignPoints, largest: float | Array) -> Array:
         top = np.asarray(largest, dtype=np.float64)[..., None]
         decades = np.log10(cells.compute / np.where(top > 0, top, cells.compute))
         return np.hypot(self.belief.noise, self.belief.calibration.spread(decades))
 
     def _greedy(
         self,
-        pool: Cells,
+        pool: DesignPoints,
         cost: Array,
         gradients: tuple[Array, Array],
         scale: "_Scale",
@@ -230,19 +270,26 @@ class _Scale:
     gain: float | None
     z: float
 
-    def expected(self, variance: Array | float) -> Expected:
+    def expected(self, variance: Array | float) -> ExpectedInterval:
         sd = self.loss * float(np.sqrt(max(float(variance), 0.0)))
         chance = None if self.gain is None else NormalDist().cdf(self.gain / max(sd, 1e-12))
-        return Expected(half_width=self.z * sd, probability=chance)
+        return ExpectedInterval(half_width=self.z * sd, probability=chance)
 
 
-def _run(pool: Cells, cost: Array, i: int, spent: float, after: Expected) -> NextRun:
+def _run(pool: DesignPoints, cost: Array, i: int, spent: float, after: ExpectedInterval) -> NextRun:
     teacher = float(pool.teacher_loss[i]) if pool.taught[i] else None
-    return NextRun(index=i, params=float(pool.params[i]), tokens=float(pool.tokens[i]), teacher_loss=teacher,
-                   cost=float(cost[i]), total_cost=spent, after=after)  # fmt: skip
+    return NextRun(
+        index=i,
+        params=float(pool.params[i]),
+        tokens=float(pool.tokens[i]),
+        teacher_loss=teacher,
+        cost=float(cost[i]),
+        total_cost=spent,
+        after=after,
+    )
 
 
-def _cost(table: Mapping[str, ArrayLike], pool: Cells) -> Array:
+def _cost(table: Mapping[str, ArrayLike], pool: DesignPoints) -> Array:
     """FLOP of each candidate: 6 N D, and 2 N_T D for the teacher's forward pass; or the prices given."""
     if table.get("cost") is not None:
         price = np.broadcast_to(np.asarray(table["cost"], dtype=np.float64), pool.params.shape)
@@ -254,3 +301,56 @@ def _cost(table: Mapping[str, ArrayLike], pool: Cells) -> Array:
         teacher = np.broadcast_to(np.asarray(table["teacher_params"], dtype=np.float64), cost.shape)
         cost = cost + np.where(pool.taught & np.isfinite(teacher), 2 * teacher * pool.tokens, 0.0)
     return cost
+
+
+def _with(teachers: Teachers, target: Mapping[str, ArrayLike]) -> Teachers:
+    """The teachers and the target's own."""
+    loss, size = target.get("teacher_loss"), target.get("teacher_params")
+    if loss is None or np.ndim(loss) or any(abs(known / float(loss) - 1) < 1e-9 for known, _ in teachers):  # type: ignore[arg-type]
+        return teachers
+    return [*teachers, (float(loss), None if size is None else float(size))]  # type: ignore[arg-type]
+
+
+def candidate_grid(
+    fitted: Mapping[str, tuple[float, float]],
+    *,
+    target: Sequence[DesignPoints],
+    budget: float,
+    teachers: Sequence[tuple[float, float | None]] = (),
+) -> dict[str, NDArray]:
+    """Runs one could make: sizes and tokens in factors of two from the smallest run to the target, all teachers.
+
+    Args:
+        fitted: range of the runs made, {coordinate: (lowest, highest)} as in `FitResult.fitted_range`.
+        target: the target and the alternative.
+        budget: cells above ten times it are left out.
+        teachers: (loss, size or None) of each teacher; without any, runs without a teacher alone.
+    """
+    low, high = {}, {}
+    for name in ("params", "tokens"):
+        asked = np.concatenate([getattr(cells, name) for cells in target])
+        made = fitted.get(f"student_{name}", fitted.get(name, (asked.min() / 64, asked.max() / 8)))
+        low[name], high[name] = min(made[0], asked.min()), max(made[1], asked.max())
+    ratio = fitted.get("tokens_per_param", (5.0, 100.0))
+    ratios = np.concatenate([cells.tokens / cells.params for cells in target])
+    N, D = (v.ravel() for v in np.meshgrid(*(_doublings(low[k], high[k]) for k in ("params", "tokens"))))
+    keep = (D / N >= min(ratio[0], ratios.min()) / 2) & (D / N <= 2 * max(ratio[1], ratios.max()))
+    keep &= 6 * N * D <= BUDGETS[-1] * budget
+    if not keep.any():
+        raise ConfigError(
+            f"budget: {budget:.3g} FLOP buys none of the candidate runs; the cheapest costs {(6 * N * D).min():.3g}"
+        )
+    arms = [(np.nan, None), *teachers]
+    losses, sizes = zip(*((loss, np.nan if size is None else size) for loss, size in arms), strict=True)
+    return {
+        "params": np.tile(N[keep], len(arms)),
+        "tokens": np.tile(D[keep], len(arms)),
+        "teacher_loss": np.repeat(losses, keep.sum()),
+        "teacher_params": np.repeat(sizes, keep.sum()),
+    }
+
+
+def _doublings(low: float, high: float) -> Array:
+    """Factors of two from low up to high, to two digits as people write them."""
+    steps = low * 2.0 ** np.arange(int(np.floor(np.log2(high / low) + 1e-9)) + 1)
+    return np.unique([float(f"{value:.2g}") for value in (*steps, high)])

@@ -1,13 +1,196 @@
-"""Which of the behaviours that a distillation law ought to have a fitted one does have.
+"""What is said of an estimate: its status, how well the runs identify it, and how the fitted law behaves.
 
-Perfect imitation, useless teachers and "never below the teacher" are built into the form;
-the capacity gap and the infinite-data limit hold for some coefficients only and are reported, not assumed.
+A profile likelihood says how far a parameter can move before the other parameters cannot make up for it: the Huber sum
+over sigma^2 stands in for the log likelihood, and its rise is scaled so that the curvature at the optimum matches the
+variance clustered by run (Chandler and Bate 2007, Biometrika 94:167). A profile that never rises enough on one side
+leaves that end open: the runs do not bound the parameter there.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
-from distillaw.fitting.problem import Observations
+from distillaw.fitting.estimate import Estimate
+from distillaw.fitting.newton import minimise
+from distillaw.fitting.observations import Observations
+from distillaw.fitting.problem import Problem
+from distillaw.fitting.result import FitStatus
+from distillaw.laws.base import Array
 from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesignVerdict:
+    """A status and what to do about it, with the values seen."""
+
+    status: FitStatus
+    remedy: str
+
+
+CONDITION_LIMIT = 1e6
+"""Of the information matrix with unit diagonal (our limit)."""
+DISAGREEMENT = 1e-6
+"""Relative objective by which the second solver may be better before it is said."""
+
+
+def check_estimate(
+    problem: Problem,
+    fitted: Estimate,
+    *,
+    condition: float,
+    disagreement: float | None,
+    open_ended: Sequence[str] = (),
+) -> DesignVerdict:
+    """The status of an estimate; `open_ended` names coefficients whose profile has an open end."""
+    model, theta = problem.model, fitted.theta
+    edge = [
+        f"{model.names[i]} = {theta[i]:.3g}"
+        for i in model.free
+        if theta[i] <= model.lower[i] + 1e-9 or theta[i] >= model.upper[i] - 1e-9
+    ]
+    if edge:
+        return DesignVerdict(
+            status=FitStatus.AT_BOUND,
+            remedy=f"At the end of its range: {', '.join(edge)}. {FitStatus.AT_BOUND.value}",
+        )
+    if condition > CONDITION_LIMIT:
+        return DesignVerdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"The condition number is {condition:.1e} (limit {CONDITION_LIMIT:.0e}). "
+            + FitStatus.WEAKLY_IDENTIFIED.value,
+        )
+    if open_ended:
+        return DesignVerdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"The runs do not bound {', '.join(open_ended)} on one side (flat profile). "
+            + FitStatus.WEAKLY_IDENTIFIED.value,
+        )
+    if not fitted.converged or (disagreement is not None and disagreement > DISAGREEMENT):
+        size = (
+            f"an independent solver is better by {disagreement:.1e}" if disagreement else "iterations ran out"
+        )
+        return DesignVerdict(
+            status=FitStatus.WEAKLY_IDENTIFIED,
+            remedy=f"The optimum is not certain ({size}): a flat valley. {FitStatus.WEAKLY_IDENTIFIED.value}",
+        )
+    return DesignVerdict(status=FitStatus.CONVERGED, remedy=FitStatus.CONVERGED.value)
+
+
+def condition_number(problem: Problem, fitted: Estimate) -> float:
+    """Condition of the information matrix with unit diagonal: how far from being unidentified."""
+    J = problem.model.evaluate(fitted.theta[None]).gradient[0][problem.model.free]
+    J = J * np.sqrt(problem.weight)
+    scale = np.sqrt((J * J).sum(axis=1))
+    if (scale < 1e-12).any():
+        return float("inf")
+    values = np.linalg.svd(J / scale[:, None], compute_uv=False)
+    return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else float("inf")
+
+
+_STEPS = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0])
+_PUBLIC = {
+    "e": ("E", np.exp),
+    "le": ("gamma", lambda value: np.exp(-value)),
+    "p": ("p", float),
+    "q": ("q", float),
+    "c0": ("c0", float),
+    "lk": ("kappa", np.exp),
+    "lf": ("f1", np.exp),
+}
+"""Fitted parameter -> reported coefficient, and how the one becomes the other."""
+_NOISE_FREE = 1e-9
+"""Residual scale in ln L below which the data are the law itself and an interval means nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Interval of one coefficient; an end is None where the profile stays flat to the end of its range."""
+
+    low: float | None
+    high: float | None
+
+    @property
+    def is_flat(self) -> bool:
+        """True where an end is open."""
+        return self.low is None or self.high is None
+
+
+def profiles(problem: Problem, fitted: Estimate, *, level: float) -> dict[str, Profile]:
+    """Profile intervals of the parameters that have a meaning by themselves; none for data without noise."""
+    if fitted.noise < _NOISE_FREE:
+        return {}
+    error, inflation = clustered_errors(problem, fitted)
+    found = {}
+    for position, index in enumerate(problem.model.free):
+        name = problem.model.names[index]
+        if name in _PUBLIC and np.isfinite(error[position]) and error[position] > 0:
+            label, transform = _PUBLIC[name]
+            ends = _ends(
+                problem, fitted, int(index), float(error[position]), float(inflation[position]), level
+            )
+            found[label] = _public(ends, transform)
+    return found
+
+
+def clustered_errors(problem: Problem, fitted: Estimate) -> tuple[Array, Array]:
+    """Standard errors by the sandwich over groups, and their squared ratio to the naive ones, by free parameter."""
+    model, free = problem.model, problem.model.free
+    point = model.evaluate(fitted.theta[None])
+    r = point.value[0] - problem.y
+    psi = np.clip(r, -fitted.delta, fitted.delta)
+    J = point.gradient[0][free]
+    inside = problem.weight * (np.abs(r) <= fitted.delta)
+    H = (J * inside) @ J.T
+    if fitted.prior is not None:
+        H = H + np.diag(fitted.prior.precision[free])
+    scale = np.sqrt(np.maximum(np.diag(H), 1e-300))
+    inverse = np.linalg.pinv(H / np.outer(scale, scale), rcond=1e-12, hermitian=True) / np.outer(scale, scale)
+    codes, member = np.unique(problem.group, return_inverse=True)
+    score = np.zeros((len(codes), len(free)))
+    np.add.at(score, member.reshape(-1), (J * (problem.weight * psi)).T)
+    ngroups, k = len(codes), len(free)
+    middle = score.T @ score * ngroups / max(ngroups - k, 1)
+    sandwich = np.diag(inverse @ middle @ inverse)
+    naive = np.maximum(np.diag(inverse) * fitted.noise**2, 1e-300)
+    return np.sqrt(np.maximum(sandwich, 0.0)), np.maximum(sandwich / naive, 1e-6)
+
+
+def _ends(
+    problem: Problem, fitted: Estimate, index: int, error: float, inflation: float, level: float
+) -> tuple[float | None, float | None]:
+    at = fitted.theta[index] + error * np.concatenate([-_STEPS[::-1], _STEPS])
+    at = np.clip(at, problem.model.lower[index], problem.model.upper[index])
+    start = np.repeat(fitted.theta[None], len(at), axis=0)
+    start[:, index] = at
+    objective = problem.objective(fitted.delta, fitted.prior)
+    found = minimise(replace(objective, model=problem.model.holding(index)), start)
+    full = minimise(objective, fitted.theta[None])
+    rise = np.maximum(found.penalised - full.penalised[0], 0.0)
+    root = np.sqrt(2 * rise / (max(fitted.noise, 1e-12) ** 2 * inflation))
+    limit = NormalDist().inv_cdf(0.5 + level / 2)
+    half = len(_STEPS)
+    centre = fitted.theta[index]
+    low = _crossing(np.r_[centre, at[:half][::-1]], np.r_[0.0, root[:half][::-1]], limit)
+    return low, _crossing(np.r_[centre, at[half:]], np.r_[0.0, root[half:]], limit)
+
+
+def _crossing(at: Array, root: Array, limit: float) -> float | None:
+    """Where the signed root passes the limit, linearly between the points; None if it never does."""
+    beyond = np.flatnonzero(root >= limit)
+    if not len(beyond):
+        return None
+    i = int(beyond[0])
+    share = (limit - root[i - 1]) / (root[i] - root[i - 1])
+    return float(at[i - 1] + share * (at[i] - at[i - 1]))
+
+
+def _public(ends: tuple[float | None, float | None], transform: Callable[[float], float]) -> Profile:
+    low, high = (None if end is None else float(transform(end)) for end in ends)
+    falls = transform(1.0) < transform(0.0)
+    return Profile(low=high, high=low) if falls else Profile(low=low, high=high)
+
 
 _PLENTY = 1e30
 """Tokens that stand for infinity."""

@@ -1,17 +1,15 @@
 """One estimate and its bootstrap: threshold, starts, prior, replicates. The same steps for every family.
 
-What is minimised is in `newton.py`; what the rows mean is in
-`families.py`; nothing here knows an equation.
+What is minimised is in `newton.py`; what the rows mean is in `problem.py`; nothing here knows an equation.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.fitting.models import Model
-from distillaw.fitting.newton import EXACT, LOOSE, Objective, Prior, Solutions, distinct, graduated, minimise
+from distillaw.fitting.newton import EXACT, LOOSE, Prior, Solutions, distinct, graduated, minimise
+from distillaw.fitting.problem import Problem
 from distillaw.laws.base import Array
 
 MATCHED = 1.345
@@ -24,59 +22,6 @@ FIRST = 0.03
 """Threshold of the first fit, from which the noise is read: nearly least squares."""
 FLOOR = 5e-4
 """Smallest automatic threshold, in ln L."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A law on checked rows, ready to be minimised."""
-
-    model: Model
-    y: Array
-    """ln of the observed losses, shape (n,)."""
-    weight: Array
-    group: NDArray[np.int64]
-    starts: Callable[[np.random.Generator], Array]
-    """Start points (S, k) for a fit from nothing."""
-    random_starts: Callable[[np.random.Generator, int], Array]
-    """Scaled random points (count, k) for checks that must not share the starts of the estimate."""
-    keep: int
-    """Starts that survive the first stage."""
-    stages: tuple[float, ...]
-    """Thresholds before the final one."""
-    within: float
-    """Starts that are this many times worse than the best after a stage are given up."""
-    passing: int
-    """Most iterations of a stage before the last."""
-    prior_mean: Array
-    prior_sd: Array
-    """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
-    restarts: int
-    """Extra starts of each bootstrap replicate where the check shows that warm starts are not enough."""
-    rescue: int = 0
-    """Random starts of a wider search where the first one ends in doubt; 0 where the first is as wide."""
-
-    @property
-    def num_free(self) -> int:
-        """Number of fitted parameters."""
-        return len(self.model.free)
-
-    @property
-    def ngroups(self) -> int:
-        """Number of independent runs."""
-        return len(np.unique(self.group))
-
-    def prior(self, noise: float) -> Prior | None:
-        """The prior at a noise scale, or None where no parameter has one."""
-        if not np.isfinite(self.prior_sd).any():
-            return None
-        return Prior(mean=self.prior_mean, precision=(noise / self.prior_sd) ** 2)
-
-    def objective(
-        self, delta: float, prior: Prior | None = None, *, weights: Array | None = None
-    ) -> Objective:
-        """What is minimised at a threshold; `weights` of replicates (R, n) in the place of the rows' own."""
-        own = self.weight[None] if weights is None else weights
-        return Objective(model=self.model, y=self.y, weights=own, delta=delta, prior=prior)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,22 +61,26 @@ def estimate(problem: Problem, *, delta: float | str, rng: np.random.Generator) 
     found = _from(problem, problem.starts(rng), threshold, tolerance=EXACT if settled else LOOSE)
     if not settled:
         threshold, prior, found = _matched(problem, found, threshold, automatic=automatic)
-    if problem.rescue and _is_doubtful(problem, found):
+    if problem.search.rescue and _is_doubtful(problem, found):
         found = _widened(problem, found, threshold, prior, rng=rng)
     order = np.argsort(found.penalised)
     theta, others = found.theta[order[:1]], found.theta[order[1:]]
     noise = _noise(problem, theta)
     return Estimate(
-        theta=theta[0], objective=float(found.objective[order[0]]), delta=threshold, noise=noise, prior=prior,
-        converged=bool(found.converged[order[0]]), others=others,
-    )  # fmt: skip
+        theta=theta[0],
+        objective=float(found.objective[order[0]]),
+        delta=threshold,
+        noise=noise,
+        prior=prior,
+        converged=bool(found.converged[order[0]]),
+        others=others,
+    )
 
 
 def _from(problem: Problem, start: Array, delta: float, *, tolerance: float) -> Solutions:
-    return graduated(
-        problem.objective(delta), start, stages=problem.stages, keep=problem.keep, tolerance=tolerance,
-        within=problem.within, passing=problem.passing,
-    )  # fmt: skip
+    search = problem.search
+    steps = {"stages": search.stages, "keep": search.keep, "within": search.within, "passing": search.passing}
+    return graduated(problem.objective(delta), start, tolerance=tolerance, **steps)
 
 
 def _is_doubtful(problem: Problem, found: Solutions) -> bool:
@@ -146,8 +95,8 @@ def _widened(
     problem: Problem, found: Solutions, delta: float, prior: Prior | None, *, rng: np.random.Generator
 ) -> Solutions:
     """The better of what was found and of many random starts."""
-    starts = problem.random_starts(rng, problem.rescue)
-    again = graduated(problem.objective(delta, prior), starts, stages=problem.stages, tolerance=EXACT)
+    starts = problem.random_starts(rng, problem.search.rescue)
+    again = graduated(problem.objective(delta, prior), starts, stages=problem.search.stages, tolerance=EXACT)
     return again if again.penalised.min() < found.penalised.min() * (1 - GAP) else found
 
 
@@ -241,14 +190,3 @@ def refit(
         theta = np.where(better[:, None], again.theta, theta)
         least = np.where(better, again.penalised, least)
     return theta, least
-
-
-def condition_number(problem: Problem, fitted: Estimate) -> float:
-    """Condition of the information matrix with unit diagonal: how far from being unidentified."""
-    J = problem.model.evaluate(fitted.theta[None]).gradient[0][problem.model.free]
-    J = J * np.sqrt(problem.weight)
-    scale = np.sqrt((J * J).sum(axis=1))
-    if (scale < 1e-12).any():
-        return float("inf")
-    values = np.linalg.svd(J / scale[:, None], compute_uv=False)
-    return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else float("inf")

@@ -1,9 +1,9 @@
 """What runs would identify, before they are made: standard errors from the information matrix at a guessed law.
 
-Linearised at the guess with the weak prior of `uncertainty.py`.
-Two forms of the distillation law are asked, those a study fits: `reduced` with five parameters and `kappa` with
-eight. Branches of one trunk share half of their error's variance; that and the size of the error are set so that the
-pocket study's predicted errors come near its bootstrap (docs/protocols.md).
+Linearised at the guess with the weak prior of `uncertainty.py`. Two forms of the distillation law are asked, those a
+study fits: `reduced` with five parameters and `kappa` with eight. Branches of one trunk share half of their error's
+variance; that and the size of the error are set so that the pocket study's predicted errors come near its bootstrap
+(docs/protocols.md). The guesses are the surrogates moved to the study's scale (`prior_laws`).
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.fitting.curve import Curve
-from distillaw.fitting.guess import guessed_curve
+from distillaw.fitting.curve import FittedCurve
 from distillaw.fitting.models import FREE, StudentModel
-from distillaw.fitting.uncertainty import Belief, Cells, guessed_belief
+from distillaw.fitting.uncertainty import DesignPoints, LinearBelief, guessed_belief, guessed_curve
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 
@@ -33,20 +32,22 @@ _STEP = 0.01
 class PlannedRuns:
     """Runs by their cells (m,), and which of them are branches of one trunk."""
 
-    cells: Cells
+    cells: DesignPoints
     trunk: NDArray[np.int64]
     """(m,): runs with the same number are correlated."""
 
-    def taught(self) -> Cells:
+    def taught(self) -> DesignPoints:
         """The distilled ones."""
-        return _rows(self.cells, self.cells.taught)
+        return self.cells.rows(self.cells.taught)
 
-    def followed_by(self, cells: Cells) -> "PlannedRuns":
+    def followed_by(self, cells: DesignPoints) -> "PlannedRuns":
         """These and further runs, each of a trunk of its own."""
-        both = [np.concatenate([getattr(self.cells, name), getattr(cells, name)]) for name in _COLUMNS]
+        both = {
+            name: np.concatenate([getattr(self.cells, name), getattr(cells, name)])
+            for name in DesignPoints.__slots__
+        }
         fresh = np.arange(len(cells)) + (self.trunk.max() + 1 if len(self.trunk) else 0)
-        return PlannedRuns(cells=Cells(**dict(zip(_COLUMNS, both, strict=True))),
-                           trunk=np.concatenate([self.trunk, fresh]))  # fmt: skip
+        return PlannedRuns(cells=DesignPoints(**both), trunk=np.concatenate([self.trunk, fresh]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class BestRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedErrors:
     """What one form, fitted to the runs, is expected to know."""
 
     form: str
@@ -86,7 +87,7 @@ def expect(
     noise: float = NOISE,
     shared: float = SHARED,
     best: bool = True,
-) -> Expected:
+) -> ExpectedErrors:
     """Standard errors that a form would have after the runs, if the guess were the truth.
 
     Args:
@@ -98,32 +99,33 @@ def expect(
         best: whether the best ratios are wanted too.
     """
     if form == "supervised":
-        runs = PlannedRuns(cells=_rows(runs.cells, ~runs.cells.taught), trunk=runs.trunk[~runs.cells.taught])
+        plain = ~runs.cells.taught
+        runs = PlannedRuns(cells=runs.cells.rows(plain), trunk=runs.trunk[plain])
     curve = _curve(law, runs.cells, form)
     prior = guessed_belief(curve, noise=noise)
     belief = replace(prior, covariance=_after(prior, runs, shared))
     values, gradients = _coefficients(curve, len(belief.covariance))
     errors = {name: _error(belief, gradient) for name, gradient in gradients.items()}
     ratios = best_ratios(belief, runs.taught()) if best and curve.is_student else ()
-    return Expected(form=form, values=values, errors=errors, best=ratios)
+    return ExpectedErrors(form=form, values=values, errors=errors, best=ratios)
 
 
-def _curve(law: PublishedLaw, cells: Cells, form: str) -> Curve:
+def _curve(law: PublishedLaw, cells: DesignPoints, form: str) -> FittedCurve:
     """The guess in the form that is fitted."""
     curve = guessed_curve(law, around=cells, taught=form != "supervised")
     if form == "supervised":
         return curve
     # eps -> 0 at fixed kappa: the eight-parameter form keeps the guess's c0, kappa and f1
     curve = replace(curve, form="kappa", theta=np.r_[curve.theta[:8], 0.0])
-    return curve if form == "kappa" else _reduced(curve, _rows(cells, cells.taught))
+    return curve if form == "kappa" else _reduced(curve, cells.rows(cells.taught))
 
 
-def _reduced(curve: Curve, cells: Cells) -> Curve:
+def _reduced(curve: FittedCurve, cells: DesignPoints) -> FittedCurve:
     """The five-parameter form nearest to a curve at some cells: damped Gauss-Newton on ln L."""
     n, d = np.log(cells.params) - curve.centre[0], np.log(cells.tokens) - curve.centre[1]
     t, s = np.log(cells.teacher_loss), _log_alone(curve, cells)
-    y = curve.log_value({"student_params": np.log(cells.params), "student_tokens": np.log(cells.tokens),
-                         "teacher_loss": t}, replicates=False)[0]  # fmt: skip
+    at = {"student_params": np.log(cells.params), "student_tokens": np.log(cells.tokens), "teacher_loss": t}
+    y = curve.log_value(at, replicates=False)[0]
     model = StudentModel(n, d, t, s, form="reduced")
     free = list(FREE["reduced"])
     theta = np.where(np.isin(np.arange(9), free), curve.theta, 0.0)
@@ -144,13 +146,13 @@ def _reduced(curve: Curve, cells: Cells) -> Curve:
     return replace(curve, form="reduced", theta=theta)
 
 
-def _log_alone(curve: Curve, cells: Cells) -> Array:
+def _log_alone(curve: FittedCurve, cells: DesignPoints) -> Array:
     assert curve.behind is not None
     at = {"params": np.log(cells.params), "tokens": np.log(cells.tokens)}
     return curve.behind.log_value(at, replicates=False)[0]
 
 
-def _after(belief: Belief, runs: PlannedRuns, shared: float) -> Array:
+def _after(belief: LinearBelief, runs: PlannedRuns, shared: float) -> Array:
     """Covariance (k, k) after the runs, branches of one trunk correlated."""
     J = belief.gradient(runs.cells)
     CJ = belief.covariance @ J.T
@@ -159,7 +161,7 @@ def _after(belief: Belief, runs: PlannedRuns, shared: float) -> Array:
     return belief.covariance - CJ @ np.linalg.solve(J @ CJ + spread, CJ.T)
 
 
-def _coefficients(curve: Curve, size: int) -> tuple[dict[str, float], dict[str, Array]]:
+def _coefficients(curve: FittedCurve, size: int) -> tuple[dict[str, float], dict[str, Array]]:
     """Identified quantities of a curve and their gradients (size,) by its parameters."""
     unit, theta = np.eye(size), curve.theta
     own = len(curve.theta) if curve.is_student else 0
@@ -183,11 +185,11 @@ def _coefficients(curve: Curve, size: int) -> tuple[dict[str, float], dict[str, 
     return {name: float(value) for name, value in values.items()}, gradients
 
 
-def _error(belief: Belief, gradient: Array) -> float:
+def _error(belief: LinearBelief, gradient: Array) -> float:
     return float(np.sqrt(max(gradient @ belief.covariance @ gradient, 0.0)))
 
 
-def best_ratios(belief: Belief, taught: Cells) -> tuple[BestRatio, ...]:
+def best_ratios(belief: LinearBelief, taught: DesignPoints) -> tuple[BestRatio, ...]:
     """The best L_T / Ltilde_S of every student cell within the range of teachers, with its standard error.
 
     At the best teacher d ln L_S / dt = 0 with t = ln L_T, so t* moves by -(d2 / dt dtheta) / (d2 / dt2) per parameter.
@@ -196,12 +198,12 @@ def best_ratios(belief: Belief, taught: Cells) -> tuple[BestRatio, ...]:
         return ()
     d, n = np.unique(np.stack([taught.tokens, taught.params], axis=1), axis=0).T
     low, high = np.log(taught.teacher_loss.min()), np.log(taught.teacher_loss.max())
-    alone = Cells.of({"params": n, "tokens": d}, what="students")
+    alone = DesignPoints.of({"params": n, "tokens": d}, what="students")
 
-    def at(t: Array) -> Cells:
+    def at(t: Array) -> DesignPoints:
         """Each student with teachers of its own, shape (students, teachers), as cells."""
         table = {"params": n[:, None], "tokens": d[:, None], "teacher_loss": np.exp(t)}
-        return Cells.of(table, what="students")
+        return DesignPoints.of(table, what="students")
 
     tried = np.linspace(low, high, _GRID)
     best = belief.log_loss(at(np.tile(tried, (len(n), 1)))).reshape(len(n), _GRID).argmin(axis=1)
@@ -220,10 +222,3 @@ def best_ratios(belief: Belief, taught: Cells) -> tuple[BestRatio, ...]:
         BestRatio(params=float(n[i]), tokens=float(d[i]), ratio=float(ratio[i]), error=float(errors[i]))
         for i in range(len(n))
     )
-
-
-_COLUMNS = ("params", "tokens", "teacher_loss")
-
-
-def _rows(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
-    return Cells(**{name: getattr(cells, name)[keep] for name in _COLUMNS})

@@ -1,295 +1,434 @@
-"""From a table of runs to checked observations: which column is what, which rows a family uses.
+"""What is to be minimised, and where to begin: rows, model, start points and weak prior of each family.
 
-Refuses or warns, never guesses: a missing, non-finite or non-positive value is named by row; loss units and
-parameter conventions are never mixed. Rows that share a group (checkpoints or branches of one run) are one
-independent observation for every resampling. No equations here.
+`supervised` and `chinchilla` use the rows without a teacher; the distillation families use the rows with one and need
+Ltilde_S: from a given supervised law, from a joint fit with the no-teacher rows, or measured. Supervised laws start
+from a variable projection: given (alpha, beta) the Chinchilla form is linear in E, A, B, and given E and gamma the
+gamma law is linear in A, B after a power, so that a grid with a small least-squares problem at each point is a global
+search that costs a few matrix products. The other laws start from scaled random points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from distillaw.errors import ConfigError, DataError, UnitError
-from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
-from distillaw.laws.base import Array, Box
+from distillaw.errors import ConfigError
+from distillaw.fitting.curve import FittedCurve
+from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel, tied
+from distillaw.fitting.newton import Objective, Prior
+from distillaw.fitting.observations import Observations
+from distillaw.laws.base import Array, Indices
 from distillaw.quantities import did_you_mean
-from distillaw.runs.spec import serves_laws
 
-CONVENTIONS = ("non-embedding", "total")
-"""What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""
+FORMS = {
+    "distillation": "full",
+    "distillation-kappa": "kappa",
+    "distillation-reduced": "reduced",
+    "distillation-reduced-q": "reduced-q",
+}
+"""Family -> form of the distillation law."""
+FAMILIES = ("supervised", "chinchilla", *FORMS, "distillation-auto", "capacity-gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
-    """Checked rows of one kind, as arrays of equal length."""
+class Search:
+    """How an estimate goes from many start points to one minimum: thresholds fall, and few starts go on."""
 
-    params: Array
-    tokens: Array
-    loss: Array
-    teacher_loss: Array
-    """NaN for rows without a teacher."""
-    supervised_loss: Array
-    """Measured Ltilde_S of the row's own (params, tokens); NaN where not known."""
-    teacher_params: Array
-    loss_se: Array
+    keep: int
+    """Starts that survive the first stage."""
+    stages: tuple[float, ...]
+    """Thresholds before the final one."""
+    within: float = np.inf
+    """Starts that are this many times worse than the best after a stage are given up."""
+    passing: int = 30
+    """Most iterations of a stage before the last."""
+    rescue: int = 0
+    """Random starts of a wider search where the first one ends in doubt; 0 where the first is as wide."""
+
+
+# benchmarks/answers/fit_speed.py compares the ends of these searches with those of long multi-starts
+_FROM_GRID = Search(keep=4, stages=(0.08, 0.02, 0.006, 0.002, 6e-4, 2e-4), within=1.2, passing=7, rescue=30)
+_FROM_RANDOM = Search(keep=8, stages=(0.3, 0.03))
+_FROM_SEPARATE_FITS = Search(keep=4, stages=(0.03,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A law on checked rows, ready to be minimised."""
+
+    model: Model
+    y: Array
+    """ln of the observed losses, shape (n,)."""
     weight: Array
     group: NDArray[np.int64]
-    """Code of the independent run that the row belongs to."""
-    row: NDArray[np.int64]
-    """Index in the table that was given."""
-    grouped: bool
-    """True where a column named the groups; False where each row counts as a run."""
-    group_names: tuple[str, ...] = ()
-    convention: str = "non-embedding"
-    """What `params` counts."""
-    notes: tuple[str, ...] = ()
+    starts: Callable[[np.random.Generator], Array]
+    """Start points (S, k) for a fit from nothing."""
+    random_starts: Callable[[np.random.Generator, int], Array]
+    """Scaled random points (count, k) for checks that must not share the starts of the estimate."""
+    search: Search
+    prior_mean: Array
+    prior_sd: Array
+    """Weak prior on the parameters; infinite where there is none. Its strength scales with the noise."""
+    restarts: int
+    """Extra starts of each bootstrap replicate where the check shows that warm starts are not enough."""
 
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.loss)
-
-    def thinned(self, ngroups: int, rng: np.random.Generator) -> "Observations":
-        """A random part of the groups with all their rows."""
-        present = np.bincount(self.group) > 0
-        kept = np.zeros(len(present), dtype=bool)
-        kept[rng.choice(np.flatnonzero(present), size=ngroups, replace=False)] = True
-        return self.rows(kept[self.group])
-
-    def rows(self, keep: NDArray) -> "Observations":
-        """The rows where `keep` (mask or indices)."""
-        part = {name: getattr(self, name)[keep] for name in _ROWWISE}
-        return replace(self, **part)
-
-    def followed_by(self, other: "Observations") -> "Observations":
-        """These rows, then the other's."""
-        both = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ROWWISE}
-        return replace(self, **both)
+    @property
+    def num_free(self) -> int:
+        """Number of fitted parameters."""
+        return len(self.model.free)
 
     @property
     def ngroups(self) -> int:
-        """Number of independent runs among the rows."""
-        return int(np.count_nonzero(np.bincount(self.group)))
+        """Number of independent runs."""
+        return len(np.unique(self.group))
 
-    @property
-    def compute(self) -> Array:
-        """6 N D, the axis along which hold-outs and extrapolation are measured."""
-        return 6 * self.params * self.tokens
+    def prior(self, noise: float) -> Prior | None:
+        """The prior at a noise scale, or None where no parameter has one."""
+        if not np.isfinite(self.prior_sd).any():
+            return None
+        return Prior(mean=self.prior_mean, precision=(noise / self.prior_sd) ** 2)
 
-    def box(self, *, students: bool) -> Box:
-        """The range of these rows, under the names of the law's coordinates."""
-        prefix = "student_" if students else ""
-        bounds = {f"{prefix}params": self.params, f"{prefix}tokens": self.tokens,
-                  "tokens_per_param": self.tokens / self.params, "compute": self.compute}  # fmt: skip
-        if students:
-            bounds["teacher_loss"] = self.teacher_loss
-        return Box.of({name: (float(v.min()), float(v.max())) for name, v in bounds.items()})
-
-
-_ROWWISE = ("params", "tokens", "loss", "teacher_loss", "supervised_loss", "teacher_params", "loss_se", "weight",
-            "group", "row")  # fmt: skip
+    def objective(
+        self, delta: float, prior: Prior | None = None, *, weights: Array | None = None
+    ) -> Objective:
+        """What is minimised at a threshold; `weights` of replicates (R, n) in the place of the rows' own."""
+        own = self.weight[None] if weights is None else weights
+        return Objective(model=self.model, y=self.y, weights=own, delta=delta, prior=prior)
 
 
-def observe(
-    table: Mapping[str, ArrayLike],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specified:
+    """A problem, and how its parameter vector becomes a curve."""
+
+    problem: Problem
+    form: str
+    centre: tuple[float, float]
+    behind: FittedCurve | None = None
+    """A given supervised curve."""
+    tie: bool = False
+    """alpha = beta: q of every parameter vector is its p."""
+    behind_centre: tuple[float, float] | None = None
+    """Centre of the jointly fitted supervised law: the first six parameters are its own."""
+
+    def curve(self, theta: Array, replicates: Array) -> FittedCurve:
+        """The curve at theta (k,) with replicates (R, k)."""
+        if self.tie:
+            theta, replicates = tied(theta), tied(replicates)
+        if self.behind_centre is None:
+            return FittedCurve(
+                form=self.form, theta=theta, replicates=replicates, centre=self.centre, behind=self.behind
+            )
+        behind = FittedCurve(
+            form="supervised", theta=theta[:6], replicates=replicates[:, :6], centre=self.behind_centre
+        )
+        return FittedCurve(
+            form=self.form, theta=theta[6:], replicates=replicates[:, 6:], centre=self.centre, behind=behind
+        )
+
+
+def check_family(family: str) -> None:
+    """Refuse an unknown family with the nearest known one."""
+    if family not in FAMILIES:
+        raise ConfigError(
+            f"family: unknown {family!r}{did_you_mean(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
+        )
+
+
+def specify_supervised(
+    rows: Observations,
     *,
-    columns: Mapping[str, str] | None = None,
-    group: str | None = None,
-    weights: ArrayLike | None = None,
-    unit: str | None = None,
-    params_convention: str | None = None,
-) -> Observations:
-    """Map, check and code the rows of a table.
+    form: str,
+    prior: dict[str, tuple[float, float]],
+    centre: tuple[float, float] | None = None,
+    tie: bool = False,
+) -> Specified:
+    """The gamma law (`form="supervised"`) or the Chinchilla form on rows without a teacher; `tie`: alpha = beta."""
+    n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
+    centre = (float(n.mean()), float(d.mean())) if centre is None else centre
+    n, d = n - centre[0], d - centre[1]
+    free_gamma = form == "supervised"
+    model = (TiedModel if tie else SupervisedModel)(n, d, gamma_free=free_gamma)
+
+    def start(rng: np.random.Generator) -> Array:
+        return _variable_projection(n, d, y, rows.weight, gamma_free=free_gamma, tie=tie, count=2)
+
+    mean, sd = _prior_arrays(model.names, prior, model.free)
+    problem = Problem(
+        model=model,
+        y=y,
+        weight=rows.weight,
+        group=rows.group,
+        starts=start,
+        random_starts=lambda rng, count: _with_gamma(_random_supervised(rng, y, count), free_gamma),
+        search=_FROM_GRID,
+        prior_mean=mean,
+        prior_sd=sd,
+        restarts=3,
+    )
+    return Specified(problem=problem, form=form, centre=centre, tie=tie)
+
+
+def specify_student(
+    rows: Observations,
+    *,
+    form: str,
+    log_supervised: Array,
+    behind: FittedCurve | None,
+    prior: dict[str, tuple[float, float]],
+) -> Specified:
+    """A distillation form with ln Ltilde_S of each row given, (n,) or one row per replicate (R, n)."""
+    n, d, y = np.log(rows.params), np.log(rows.tokens), np.log(rows.loss)
+    centre = (float(n.mean()), float(d.mean()))
+    model = StudentModel(n - centre[0], d - centre[1], np.log(rows.teacher_loss), log_supervised, form=form)
+    few = form in ("reduced", "reduced-q")
+
+    def start(rng: np.random.Generator) -> Array:
+        return _random_student(rng, form, 32 if few else 64)
+
+    mean, sd = _prior_arrays(model.names, prior, model.free)
+    problem = Problem(
+        model=model,
+        y=y,
+        weight=rows.weight,
+        group=rows.group,
+        starts=start,
+        random_starts=lambda rng, count: _random_student(rng, form, count),
+        search=_FROM_RANDOM if few else replace(_FROM_RANDOM, keep=12),
+        prior_mean=mean,
+        prior_sd=sd,
+        restarts=3,
+    )
+    return Specified(problem=problem, form=form, centre=centre, behind=behind)
+
+
+def specify_joint(
+    plain: Observations,
+    rows: Observations,
+    *,
+    form: str,
+    supervised_theta: Array,
+    student_starts: Array,
+    prior: dict[str, tuple[float, float]],
+) -> Specified:
+    """Supervised and distilled rows together; starts come from the two separate fits."""
+    centre = (float(np.log(plain.params).mean()), float(np.log(plain.tokens).mean()))
+    own = (float(np.log(rows.params).mean()), float(np.log(rows.tokens).mean()))
+    n, d = np.log(rows.params), np.log(rows.tokens)
+    model = JointModel(
+        SupervisedModel(np.log(plain.params) - centre[0], np.log(plain.tokens) - centre[1], gamma_free=True),
+        SupervisedModel(n - centre[0], d - centre[1], gamma_free=True),
+        StudentModel(n - own[0], d - own[1], np.log(rows.teacher_loss), np.zeros(len(n)), form=form),
+    )
+    start = np.concatenate(
+        [np.repeat(supervised_theta[None], len(student_starts), axis=0), student_starts], axis=1
+    )
+    sup_mean, sup_sd = _prior_arrays(SupervisedModel.names, _SUPERVISED_PRIOR if prior else {}, np.arange(6))
+    mean, sd = _prior_arrays(StudentModel.names, prior, np.array(FREE[form]))
+    together = plain.followed_by(rows)
+    problem = Problem(
+        model=model,
+        y=np.log(together.loss),
+        weight=together.weight,
+        group=together.group,
+        starts=lambda rng: start,
+        random_starts=lambda rng, count: _shaken(start, model.free, rng, count),
+        search=_FROM_SEPARATE_FITS,
+        prior_mean=np.concatenate([sup_mean, mean]),
+        prior_sd=np.concatenate([sup_sd, sd]),
+        restarts=2,
+    )
+    return Specified(problem=problem, form=form, centre=own, behind_centre=centre)
+
+
+def _with_gamma(theta: Array, free: bool) -> Array:
+    if not free:
+        theta[:, 5] = 0.0
+    return theta
+
+
+def _shaken(start: Array, free: Indices, rng: np.random.Generator, count: int) -> Array:
+    """Random picks of the start points, each fitted parameter moved by 20 %."""
+    theta = start[rng.integers(len(start), size=count)].copy()
+    theta[:, free] *= 1 + 0.2 * rng.standard_normal((count, len(free)))
+    return theta
+
+
+_SUPERVISED_PRIOR = {"le": (-np.log(0.6), 0.4)}
+"""gamma near 0.6 within a factor 1.5: the weak prior."""
+_STUDENT_PRIOR = {
+    "s0": (1.0, 2.0),
+    "lw": (0.0, 2.0),
+    "p": (0.25, 0.3),
+    "q": (0.3, 0.3),
+    "le": (0.0, 0.7),
+    "c0": (2.5, 2.0),
+    "lk": (0.8, 1.0),
+    "lf": (np.log(0.1), 0.5),
+    "eps": (0.02, 0.05),
+}
+"""For the forms with a data term: c0, ln kappa and ln f1 centred near the set of arXiv:2502.08606v2, Table 6 (2.55,
+0.79, ln 0.09); the others wide enough not to be felt by runs that see the term at all."""
+_LOGARITHMS = {"E": "e", "gamma": "le", "kappa": "lk", "f1": "lf"}
+_PUBLIC_PRIOR = {name: (inner, True) for name, inner in _LOGARITHMS.items()}
+_PUBLIC_PRIOR |= {name: (name, False) for name in ("p", "q", "c0")}
+"""Reported name -> name in the fit, and whether the fit has its logarithm."""
+
+
+def weak_prior(form: str) -> dict[str, tuple[float, float]]:
+    """The default weak prior of a form; empty for those whose parameters the data always show."""
+    if form == "supervised":
+        return dict(_SUPERVISED_PRIOR)
+    return dict(_STUDENT_PRIOR) if form in ("kappa", "full") else {}
+
+
+def read_priors(
+    priors: str | Mapping[str, tuple[float, float]] | None, *, form: str, delta: float | str
+) -> dict:
+    """Internal priors from what the user asked for.
 
     Args:
-        table: columns of equal length.
-        columns: {name we use: column of the table}, e.g. {"params": "N", "loss": "final_loss"}.
-        group: column that names the independent run of each row; "none" makes each row its own; by
-            default a column called group, run_name or trunk where there is one.
-        weights: weight per row, or None for the table's `weight` column, or 1.
-        unit: unit of the losses: nats (default), bits (per token, converted), bits-per-byte or
-            bits-per-character (kept as they are: never mix them with nats).
-        params_convention: what the params column counts, non-embedding (default) or total.
-
-    Raises:
-        DataError: a needed column is missing, or a value is not a positive finite number.
-        UnitError: the losses look like another unit, or units or conventions are mixed in the table.
+        priors: "auto" (weak priors when delta is auto, none at a fixed delta, which is for reproducing the
+            field's fits), "weak", "none" / None, or {coefficient: (centre, sd)}; for E, gamma, kappa and
+            f1 the sd is of the logarithm.
+        form: the form that is fitted.
+        delta: the threshold asked for.
     """
-    arrays = {str(name): as_column(name, values) for name, values in table.items()}
-    if not arrays:
-        raise DataError("the table has no columns")
-    sizes = {name: len(values) for name, values in arrays.items()}
-    if len(set(sizes.values())) > 1:
-        raise DataError(f"columns have different lengths: {sizes}")
-    size = next(iter(sizes.values()))
-    if size == 0:
-        raise DataError("the table has no rows")
-    found = match_columns(arrays, dict(columns or {}), group)
-    scale = unit_scale(found["loss"], arrays, unit)
-    convention = _stated_convention(found["params"], arrays, params_convention)
-    keep, notes = _usable_rows(arrays, size)
-    if not keep.any():
-        raise DataError("no rows left: all are tuning runs or unfinished")
-    index = np.flatnonzero(keep)
-    numbers = {
-        name: read_numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
-        for name in (
-            "params",
-            "tokens",
-            "loss",
-            "teacher_loss",
-            "supervised_loss",
-            "teacher_params",
-            "loss_se",
-        )
-    }
-    for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
-        numbers[name] = numbers[name] * scale
-    weight = read_weights(weights, found["weight"], arrays, index, size)
-    codes, names = _groups(found["group"], arrays, index, numbers)
-    return Observations(
-        **numbers, weight=weight, group=codes, row=index, grouped=found["group"] is not None,
-        group_names=names, convention=convention, notes=tuple(notes + _remarks(arrays, index, found, numbers)),
-    )  # fmt: skip
-
-
-def check_convention(name: str, value: str) -> str:
-    """The value, if it is a convention that is known here."""
-    if value not in CONVENTIONS:
+    if priors is None or priors == "none" or (priors == "auto" and delta != "auto"):
+        return {}
+    if priors in ("auto", "weak"):
+        return weak_prior(form)
+    if isinstance(priors, str):
         raise ConfigError(
-            f"{name}: unknown {value!r}{did_you_mean(value, CONVENTIONS)}; known: {', '.join(CONVENTIONS)}"
+            f"priors: unknown {priors!r}; known: auto, weak, none, or a mapping such as {{'gamma': (0.6, 0.4)}}"
         )
-    return value
-
-
-def _stated_convention(column: str | None, table: Mapping[str, NDArray], stated: str | None) -> str:
-    """What the params column counts: as stated, as the table says, or non-embedding; refused where they differ."""
-    if stated is not None:
-        check_convention("params_convention", stated)
-    said = {str(v) for v in table.get("params_convention", ())} & set(CONVENTIONS)
-    inside = said.pop() if said else None
-    if stated is not None and inside is not None and stated != inside:
-        raise UnitError(
-            f"params_convention: {stated} was asked for, the table's own column says {inside}; correct one of them"
-        )
-    if stated is None and inside is None and "total" in (column or "").lower():
-        raise UnitError(
-            f"column {column!r} looks like total parameters; laws here are of non-embedding ones. Say "
-            f"--params-convention total (kept in that convention), with --vocab V --width COLUMN to convert, or "
-            f"--params-convention non-embedding if it is that after all"
-        )
-    return stated or inside or "non-embedding"
-
-
-def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:
-    keep = np.ones(size, dtype=bool)
-    notes = []
-    rules = (
-        ("purpose", "of searches or controls", lambda value: not serves_laws(value)),
-        ("state", "of unfinished runs", lambda value: value in ("planned", "running", "failed")),
-    )
-    for name, what, drops in rules:
-        if name in table:
-            dropped = np.array([drops(str(value)) for value in table[name]], dtype=bool) & keep
-            keep &= ~dropped
-            if dropped.any():
-                notes.append(f"{int(dropped.sum())} rows {what} left out (column {name})")
-    return keep, notes
-
-
-def _groups(
-    column: str | None, table: Mapping[str, NDArray], index: NDArray, numbers: Mapping[str, Array]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Group codes; exact copies of a row are one run even where no column says so."""
-    if column is None:
-        return np.unique(_fingerprint(numbers), return_inverse=True)[1].reshape(-1).astype(np.int64), ()
-    labels = []
-    for i in index:
-        value = table[column][i]
-        missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
-        labels.append(f"row {i}" if missing else str(value))
-    names, codes = np.unique(np.array(labels), return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
-
-
-def _num_distinct(values: NDArray) -> int:
-    """Number of different values; a sort is many times faster than numpy's table of hashes where most differ."""
-    ordered = np.sort(values)
-    return int(len(values) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
-
-
-def _fingerprint(numbers: Mapping[str, Array]) -> NDArray[np.uint64]:
-    """One 64-bit number per row that equal rows share: a sort of it is cheap for a million rows."""
-    total = np.zeros(len(numbers["loss"]), dtype=np.uint64)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
-        for name, odd in zip(_IDENTITY, _ODD, strict=True):
-            bits = np.nan_to_num(numbers[name], nan=-1.0).view(np.uint64)
-            total = (total ^ (bits * odd)) * odd
-            total ^= total >> np.uint64(29)
-    return total
-
-
-_IDENTITY = ("params", "tokens", "loss", "teacher_loss", "teacher_params")
-_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F],
-                dtype=np.uint64)  # fmt: skip
-
-
-def _remarks(
-    table: Mapping[str, NDArray],
-    index: NDArray,
-    found: Mapping[str, str | None],
-    numbers: Mapping[str, Array],
-) -> list[str]:
-    notes = []
-    copies = len(index) - _num_distinct(_fingerprint(numbers))
-    if copies:
-        notes.append(f"{copies} rows are exact copies of another row (same size, tokens and loss)")
-    if found["group"] is None and len(index) > _num_distinct(numbers["params"]) * 1.5:
-        notes.append(
-            "rows are taken as independent runs; if several are checkpoints of one run, name it with --group COLUMN "
-            "(intervals are too short otherwise)"
-        )
-    taught = index[np.isfinite(numbers["teacher_loss"]) | np.isfinite(numbers["teacher_params"])]
-    for name in ("lambda", "temperature", "init"):
-        rows = index if name == "init" else taught  # without a teacher there is nothing to weigh
-        values = {str(v) for v in np.asarray(table[name], dtype=object)[rows]} if name in table else set()
-        values -= {"nan", "None", ""}
-        if len(values) > 1:
-            notes.append(f"rows mix {name} = {', '.join(sorted(values))}; the law holds for one value of it")
-    return notes
-
-
-def split_by_teacher(rows: Observations) -> tuple[Observations, Observations]:
-    """(rows without a teacher, rows with one)."""
-    taught = np.isfinite(rows.teacher_loss)
-    return rows.rows(~taught), rows.rows(taught)
-
-
-def with_measured_supervised(students: Observations, plain: Observations) -> Observations:
-    """Fill a missing Ltilde_S with the mean loss of the no-teacher rows of the same (params, tokens)."""
-    if not len(plain):
-        return students
-    known: dict[tuple[float, float], list[float]] = {}
-    for N, D, L in zip(plain.params, plain.tokens, plain.loss, strict=True):
-        known.setdefault((N, D), []).append(L)
-    measured = [
-        s if np.isfinite(s) else float(np.mean(known.get((N, D), [np.nan])))
-        for N, D, s in zip(students.params, students.tokens, students.supervised_loss, strict=True)
-    ]
-    return replace(students, supervised_loss=np.array(measured, dtype=np.float64))
-
-
-def require_variation(rows: Observations, names: Sequence[str]) -> None:
-    """Refuse a column that never changes where the law needs it to.
-
-    Raises:
-        DataError: names the column, its value, and what to add.
-    """
-    for name in names:
-        values = getattr(rows, name)
-        if len(values) > 1 and values.max() <= values.min() * (1 + 1e-9):
-            raise DataError(
-                f"{name} is {values[0]:.6g} in all {len(rows)} rows; its effect cannot be fitted. "
-                f"Add runs with another {name} (at least a factor 4 apart)"
+    out = {}
+    for name, (centre, sd) in priors.items():
+        if name not in _PUBLIC_PRIOR:
+            raise ConfigError(
+                f"priors: no prior on {name!r}{did_you_mean(name, _PUBLIC_PRIOR)}; known: {', '.join(_PUBLIC_PRIOR)}"
             )
+        inner, is_log = _PUBLIC_PRIOR[name]
+        if sd <= 0 or (is_log and centre <= 0):
+            raise ConfigError(
+                f"priors: {name} = ({centre}, {sd}); the sd must be positive, and the centre of a logarithm too"
+            )
+        mean = float(np.log(centre)) if is_log else float(centre)
+        out[inner] = (-mean if inner == "le" else mean, float(sd))
+    return out
+
+
+def _prior_arrays(
+    names: tuple[str, ...], prior: dict[str, tuple[float, float]], free: Indices
+) -> tuple[Array, Array]:
+    mean, sd = np.zeros(len(names)), np.full(len(names), np.inf)
+    for i in free:
+        if names[i] in prior:
+            mean[i], sd[i] = prior[names[i]]
+    return mean, sd
+
+
+_SLOPES = np.exp(np.linspace(np.log(0.04), np.log(1.2), 12))
+"""Slopes p and q of the grid: ln S falls by this much per unit of ln N or ln D."""
+_FLOORS = np.array([0.02, 0.2, 0.4, 0.6, 0.75, 0.86, 0.93, 0.97])
+"""E as a share of the lowest loss."""
+_GAMMAS = np.array([0.25, 0.4, 0.6, 1.0])
+
+
+def _variable_projection(
+    n: Array, d: Array, y: Array, weights: Array, *, gamma_free: bool, tie: bool = False, count: int = 3
+) -> Array:
+    """The best points of a grid over (E, gamma, p, q), as SUPERVISED parameters, shape (count, 6).
+
+    With E and gamma fixed, (L - E)^(1/gamma) = A x + B z is linear in A and B; the rows are weighted so that
+    the residual is relative to the loss to first order. The best point of each gamma is a candidate.
+
+    Args:
+        n: centred ln N, shape (n,).
+        d: centred ln D, shape (n,).
+        y: ln of the losses.
+        weights: weights of the rows, shape (n,).
+        gamma_free: False keeps gamma = 1.
+        tie: only points with p = q.
+        count: candidates returned.
+    """
+    L = np.exp(y)
+    E = _FLOORS * L.min()
+    found = []
+    for gamma in _GAMMAS if gamma_free else np.ones(1):
+        z = (L - E[:, None]) ** (1 / gamma)
+        relative = weights * (gamma * (L - E[:, None]) / (z * L)) ** 2  # dL = gamma (L - E)/z dz
+        score, a, b, p, q = _best_linear(n / gamma, d / gamma, z, relative, tie=tie)
+        best = int(np.argmin(score))
+        if np.isfinite(score[best]):
+            A, B = a[best], b[best]
+            theta = [np.log(E[best]), gamma * np.log(A + B), np.log(A / B), p[best], q[best], -np.log(gamma)]
+            found.append((score[best], theta))
+    if not found:  # no point with a falling size term and a falling data term: start from a mild one
+        return np.array([[np.min(y) - 0.5, np.mean(y) - 1.0, 0.0, 0.3, 0.3, 0.0]])
+    found.sort(key=lambda pair: pair[0])
+    return np.array([theta for _, theta in found[:count]])
+
+
+def _best_linear(
+    n: Array, d: Array, z: Array, w: Array, *, tie: bool
+) -> tuple[Array, Array, Array, Array, Array]:
+    """For each row of z (e, n) with weights w, the best a x + b v over the grid of slopes.
+
+    Returns:
+        weighted residual sum of squares (inf where no positive a, b exist), a, b, p, q, each (e,).
+    """
+    x, v = np.exp(-np.outer(_SLOPES, n)), np.exp(-np.outer(_SLOPES, d))
+    k = len(_SLOPES)
+    xx, vv = (w @ (x * x).T)[:, :, None], (w @ (v * v).T)[:, None, :]
+    xv = (w @ (x[:, None] * v[None]).reshape(k * k, -1).T).reshape(-1, k, k)
+    xz, vz = ((w * z) @ x.T)[:, :, None], ((w * z) @ v.T)[:, None, :]
+    det = xx * vv - xv * xv
+    det = np.where(det > 1e-12 * xx * vv, det, np.inf)
+    a, b = (xz * vv - vz * xv) / det, (vz * xx - xz * xv) / det
+    score = (w * z * z).sum(axis=1)[:, None, None] - a * xz - b * vz
+    allowed = (a > 0) & (b > 0)
+    if tie:
+        allowed &= np.eye(k, dtype=bool)
+    score = np.where(allowed, score, np.inf).reshape(len(z), -1)
+    at = np.argmin(score, axis=1)
+    row = np.arange(len(z))
+    return (
+        score[row, at],
+        a.reshape(len(z), -1)[row, at],
+        b.reshape(len(z), -1)[row, at],
+        _SLOPES[at // k],
+        _SLOPES[at % k],
+    )
+
+
+def _random_supervised(rng: np.random.Generator, y: Array, count: int) -> Array:
+    """Scaled random SUPERVISED parameters."""
+    theta = np.empty((count, 6))
+    theta[:, 0] = np.min(y) + np.log(rng.uniform(0.1, 0.95, count))
+    theta[:, 1] = np.mean(y) + np.log(rng.uniform(0.05, 0.8, count))
+    theta[:, 2] = rng.normal(size=count)
+    theta[:, 3:5] = rng.uniform(0.03, 0.6, (count, 2))
+    theta[:, 5] = rng.uniform(-1.2, 1.5, count)
+    return theta
+
+
+def _random_student(rng: np.random.Generator, form: str, count: int) -> Array:
+    """Scaled random STUDENT parameters; those that the form does not fit at their null values."""
+    theta = np.empty((count, 9))
+    theta[:, 0] = rng.uniform(-2, 3, count)
+    theta[:, 1] = rng.normal(size=count)
+    theta[:, 2] = rng.uniform(0.03, 0.6, count)
+    theta[:, 3] = rng.uniform(0.03, 0.8, count)
+    theta[:, 4] = rng.uniform(-1, 1, count)
+    theta[:, 5] = rng.uniform(0, 4, count)
+    theta[:, 6] = rng.uniform(-1, 2, count)
+    theta[:, 7] = rng.uniform(-3.2, -0.5, count)
+    theta[:, 8] = rng.uniform(0.0, 0.3, count)
+    if form in ("reduced", "reduced-q"):
+        theta[:, 1] = theta[:, 4] = 0.0
+    if form == "reduced":
+        theta[:, 3] = 0.0
+    if form != "full":
+        theta[:, 8] = 1e-4
+    return theta

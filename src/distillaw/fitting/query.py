@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from distillaw.errors import ConfigError, UnitError
-from distillaw.fitting.problem import check_convention
-from distillaw.fitting.result import FitResult, convention_of
-from distillaw.laws.bands import published_band
+from distillaw.fitting.observations import check_convention
+from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
-from distillaw.laws.published import PublishedLaw, laws_available, published
+from distillaw.laws.published import PublishedLaw, laws_available, published, published_band
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.quantities import did_you_mean
 
@@ -79,10 +78,8 @@ def predict_student(
     """
     _refuse_mixed(name, law, params_convention)
     _check_question(teacher_loss, teacher_params, teacher_tokens, supervised_loss, level)
-    optional = {
-        "teacher_loss": teacher_loss, "teacher_params": teacher_params, "supervised_loss": supervised_loss,
-        "unique_tokens": unique_tokens,
-    }  # fmt: skip
+    optional = {"teacher_loss": teacher_loss, "teacher_params": teacher_params}
+    optional |= {"supervised_loss": supervised_loss, "unique_tokens": unique_tokens}
     _refuse_unused(name, law, [argument for argument, value in optional.items() if value is not None])
     if _gap_line(law) is not None:
         return _best_teacher(name, law, student_params, level)
@@ -94,13 +91,8 @@ def predict_student(
         teacher = {"params": teacher_params, "tokens": teacher_tokens}
         teacher_loss, inside = _teacher_loss(name, supervised, teacher, warnings)
     cell = {"params": student_params, "tokens": student_tokens}
-    answer: dict[str, object] = {
-        "law": name,
-        "supervised_loss": supervised_loss
-        if supervised is None or supervised_loss
-        else float(supervised(**cell)),
-        "teacher_loss": teacher_loss,
-    }
+    alone = supervised_loss if supervised is None or supervised_loss else float(supervised(**cell))
+    answer: dict[str, object] = {"law": name, "supervised_loss": alone, "teacher_loss": teacher_loss}
     own = {} if supervised_loss is None else {"supervised_loss": supervised_loss}
     if teacher_loss is None:
         answer |= _plain_loss(law, supervised, cell, level, warnings, name)
@@ -135,9 +127,12 @@ def _refuse_mixed(name: str, law: PublishedLaw | FitResult, asked: str) -> None:
 
 
 def _check_question(
-    teacher_loss: float | None, teacher_params: float | None, teacher_tokens: float | None,
-    supervised_loss: float | None, level: float,
-) -> None:  # fmt: skip
+    teacher_loss: float | None,
+    teacher_params: float | None,
+    teacher_tokens: float | None,
+    supervised_loss: float | None,
+    level: float,
+) -> None:
     """What is wrong whatever the law."""
     if teacher_loss is not None and (teacher_params is not None or teacher_tokens is not None):
         raise ConfigError("give either teacher_loss, or teacher_params with teacher_tokens, not both")
@@ -195,9 +190,15 @@ def _repeated(law: PublishedLaw, cell: dict[str, float], unique_tokens: float) -
 
 
 def _band(
-    law: PublishedLaw, cell: dict[str, float], own: dict[str, float], teacher_loss: float | None,
-    unique_tokens: float | None, *, is_inside: bool, level: float,
-) -> dict[str, object]:  # fmt: skip
+    law: PublishedLaw,
+    cell: dict[str, float],
+    own: dict[str, float],
+    teacher_loss: float | None,
+    unique_tokens: float | None,
+    *,
+    is_inside: bool,
+    level: float,
+) -> dict[str, object]:
     """The interval of a published law's prediction, and what it means."""
     part, coords = "supervised", cell
     if teacher_loss is not None:
@@ -221,16 +222,12 @@ def _supervised(law: PublishedLaw | FitResult) -> SupervisedLaw | None:
     if isinstance(law, PublishedLaw):
         return law.supervised
     inner = law.law
-    return (
-        inner.supervised
-        if isinstance(inner, StudentLaw)
-        else (inner if isinstance(inner, SupervisedLaw) else None)
-    )
+    if isinstance(inner, StudentLaw):
+        return inner.supervised
+    return inner if isinstance(inner, SupervisedLaw) else None
 
 
 def _doubts(law: PublishedLaw | FitResult) -> list[str]:
-    from distillaw.fitting.status import FitStatus
-
     if isinstance(law, PublishedLaw):
         return list(law.warnings)
     found = [] if law.status is FitStatus.CONVERGED else [f"{law.status.name}: {law.remedy}"]
@@ -239,9 +236,13 @@ def _doubts(law: PublishedLaw | FitResult) -> list[str]:
 
 
 def _plain_loss(
-    law: PublishedLaw | FitResult, supervised: SupervisedLaw | None, cell: dict[str, float], level: float,
-    warnings: list[str], name: str,
-) -> dict[str, object]:  # fmt: skip
+    law: PublishedLaw | FitResult,
+    supervised: SupervisedLaw | None,
+    cell: dict[str, float],
+    level: float,
+    warnings: list[str],
+    name: str,
+) -> dict[str, object]:
     if isinstance(law, FitResult) and (law.curve is None or not law.curve.is_student):
         return _fitted(law, level, warnings, **cell)
     if supervised is None:
@@ -267,9 +268,14 @@ def _cell_inside(law: PublishedLaw | FitResult, cell: dict[str, float]) -> bool:
 
 
 def _distilled_loss(
-    law: PublishedLaw | FitResult, cell: dict[str, float], teacher_loss: float, own: dict[str, float], level: float,
-    warnings: list[str], name: str,
-) -> dict[str, object]:  # fmt: skip
+    law: PublishedLaw | FitResult,
+    cell: dict[str, float],
+    teacher_loss: float,
+    own: dict[str, float],
+    level: float,
+    warnings: list[str],
+    name: str,
+) -> dict[str, object]:
     coords = {
         "student_params": cell["params"],
         "student_tokens": cell["tokens"],
@@ -318,12 +324,15 @@ def _best_teacher(
     line = _gap_line(law)
     assert line is not None
     inside = bool(line.inside(student_params=student_params))
-    answer: dict[str, object] = {
-        "law": name, "supervised_loss": None, "teacher_loss": None, "student_loss": None, "interval": None,
+    answer: dict[str, object] = {"law": name}
+    answer |= dict.fromkeys(("supervised_loss", "teacher_loss", "student_loss", "interval"))
+    answer |= {
         "best_teacher_params": float(line.best_teacher(student_params=student_params)),
-        "best_teacher_interval": None, "inside_range": inside, "status": _status(law, inside),
+        "best_teacher_interval": None,
+        "inside_range": inside,
+        "status": _status(law, inside),
         "warnings": _doubts(law) + line.range.complaints({"student_params": student_params}),
-    }  # fmt: skip
+    }
     if isinstance(law, PublishedLaw):
         return answer | {"interval_meaning": f"none: {law.record.interval}"}
     prediction = law.predict(level=level, student_params=student_params)

@@ -1,34 +1,73 @@
-"""What a fit returns: values with their doubt, validity first.
+"""What a fit returns: values with their doubt, validity first; as text, and as a JSON file.
 
-`predict` gives intervals of a new run: bootstrap of the parameters, noise, and the misspecification term of
-`calibrate.py`. A result without a usable estimate refuses to predict. Text and HTML are in `summary.py`,
-JSON in `serialise.py`.
+`predict` gives intervals of a new run: bootstrap of the parameters, noise, and the misspecification term
+(`uncertainty.Calibration`). A result without a usable estimate refuses to predict.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distillaw.errors import FitError
-from distillaw.fitting.curve import Curve, log_coordinates
-from distillaw.fitting.misfit import Calibration
-from distillaw.fitting.status import FitStatus
+from distillaw.errors import CacheError, DataError, FitError
+from distillaw.fitting.curve import FittedCurve, log_coordinates
+from distillaw.fitting.design import Basis, Design, Teachers
+from distillaw.fitting.summary import UNUSABLE, summarise, summarise_html
+from distillaw.fitting.uncertainty import Calibration, LinearBelief, fitted_belief
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.distillation import DistillationLaw, KappaDistillationLaw, ReducedDistillationLaw
+from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
+from distillaw.runs.files import sealed, unsealed, write_text
+from distillaw.runs.places import check_file
+from distillaw.runs.reading import parse_json, read_text
 
-if TYPE_CHECKING:
-    from distillaw.fitting.design import Design
+
+class FitStatus(Enum):
+    """Outcome of a fit. Soft outcomes are statuses, not errors; `raise_for_status()` makes them errors."""
+
+    CONVERGED = "Both solvers agree and the runs identify every reported parameter."
+    AT_BOUND = "A parameter sits at the end of its range; fix or drop that term, or add runs that inform it."
+    WEAKLY_IDENTIFIED = (
+        "The runs do not separate the parameters; trust predictions inside the fitted range, "
+        "not single coefficients, and add runs away from the present line in (ln params, ln tokens)."
+    )
+    EXTRAPOLATED = (
+        "Outside the fitted range; widen the runs towards the target or trust only the wide interval."
+    )
+    TOO_FEW_RUNS = "Fewer independent runs than parameters + 3; add runs, no curve is drawn through these."
+    SEED_NOISE_UNKNOWN = "No repeated cell; run a few cells with a second seed to measure the noise."
+    ONE_COMPUTE_LEVEL = (
+        "All runs lie on one compute level, where size and tokens cannot be separated; "
+        "add runs at a second budget, at least 3x larger or smaller."
+    )
+
+    @property
+    def is_usable(self) -> bool:
+        """False where no prediction may be made."""
+        return self.name not in UNUSABLE
+
+
+FORMAT = "distillaw-fit"
+VERSION = 1
+_PLAIN = (
+    *("family", "remedy", "nobs", "ngroups", "objective", "delta", "level", "noise"),
+    *("condition_number", "solver_disagreement", "seconds", "seed"),
+)
+"""Fields that are plain JSON values."""
+MOST_TEACHERS = 6
+"""Teachers offered to a design at most: the best, the worst and evenly between; a sixth tells two breaks apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class PredictedLoss:
     """A predicted loss (or teacher size) with its interval, arrays of the broadcast shape."""
 
     mean: Array
@@ -55,22 +94,22 @@ class FitResult:
     status: FitStatus
     remedy: str
     """What to do about the status, with the values seen."""
-    curve: Curve | None
+    curve: FittedCurve | None = None
     """None where no estimate was possible."""
     nobs: int
     ngroups: int
-    objective: float | None
+    objective: float | None = None
     """Sum of the Huber terms of the log residuals at `delta`, without any prior."""
-    delta: float | None
+    delta: float | None = None
     level: float
-    noise: float
+    noise: float = 0.0
     """Robust scale of the residuals in ln L."""
-    condition_number: float | None
-    solver_disagreement: float | None
+    condition_number: float | None = None
+    solver_disagreement: float | None = None
     """(this solver - an independent one) / that one, in the minimised objective; above 1e-6 is a warning."""
     fitted_range: Box
-    calibration: Calibration
-    seconds: float
+    calibration: Calibration = field(default_factory=Calibration)
+    seconds: float = 0.0
     seed: int
     provenance: Mapping[str, object] = field(default_factory=dict)
     resid: Array = field(default_factory=lambda: np.empty(0))
@@ -104,16 +143,7 @@ class FitResult:
         return {name: float(value[0]) for name, value in self.curve.coefficients().items()}
 
     @property
-    def law(
-        self,
-    ) -> (
-        SupervisedLaw
-        | DistillationLaw
-        | KappaDistillationLaw
-        | ReducedDistillationLaw
-        | CapacityGapLine
-        | None
-    ):
+    def law(self) -> SupervisedLaw | StudentLaw | CapacityGapLine | None:
         """The law object at the estimate; None where the fit is not usable."""
         if not self.is_usable or self.curve is None:
             return None
@@ -153,8 +183,8 @@ class FitResult:
             for name, v in values.items()
         }
 
-    def predict(self, *, level: float | None = None, **coords: ArrayLike) -> Prediction:
-        """Prediction with the interval of a new run at these coordinates.
+    def predict(self, *, level: float | None = None, **coords: ArrayLike) -> PredictedLoss:
+        """PredictedLoss with the interval of a new run at these coordinates.
 
         s^2 = s_param^2 (bootstrap) + s_noise^2 + s_model(h)^2, the last growing with the decades of compute
         beyond the fitted runs.
@@ -173,19 +203,22 @@ class FitResult:
         logs, shape = log_coordinates(curve, dict(coords))
         mean = curve.log_value(logs, replicates=False)[0]
         level = self.level if level is None else level
-        spread = _normal_quantile(0.5 + level / 2) * self._extra_spread(logs)
+        spread = NormalDist().inv_cdf(0.5 + level / 2) * self._extra_spread(logs)
         low, high = -spread, spread
         if len(curve.replicates):
             tail = 50 * (1 - level)
             ends = np.percentile(curve.log_value(logs, replicates=True), [tail, 100 - tail], axis=0)
             low = -np.hypot(np.maximum(mean - ends[0], 0.0), spread)
             high = np.hypot(np.maximum(ends[1] - mean, 0.0), spread)
-        return Prediction(
-            mean=np.exp(mean).reshape(shape), lower=np.exp(mean + low).reshape(shape),
-            upper=np.exp(mean + high).reshape(shape), level=level,
-            inside_range=self.fitted_range.inside({k: np.exp(v) for k, v in logs.items()}).reshape(shape),
+        inside = self.fitted_range.inside({name: np.exp(value) for name, value in logs.items()})
+        return PredictedLoss(
+            mean=np.exp(mean).reshape(shape),
+            lower=np.exp(mean + low).reshape(shape),
+            upper=np.exp(mean + high).reshape(shape),
+            level=level,
+            inside_range=inside.reshape(shape),
             fit_status=self.status,
-        )  # fmt: skip
+        )
 
     def draws(self, *, noise: bool = True, **coords: ArrayLike) -> Array:
         """Bootstrap draws of the loss at these coordinates, shape (R, n), for probabilities.
@@ -219,10 +252,44 @@ class FitResult:
         values = np.exp(curve.behind.log_value(logs, replicates=len(curve.behind.replicates) > 0))
         return np.broadcast_to(values, (max(len(curve.replicates), 1), values.shape[1]))
 
+    def belief(self) -> LinearBelief:
+        """What the fit knows, linearised: to design runs with.
+
+        Raises:
+            FitError: the fit is not usable, or has no bootstrap replicates.
+            ConfigError: a capacity-gap line, of which runs at other points say nothing.
+        """
+        if self.curve is None or not self.is_usable:
+            raise FitError(
+                f"next runs: the fit is {self.status.name}. {self.remedy} Or design from a guessed law"
+            )
+        ranges = self.fitted_range.as_dict()
+        return fitted_belief(self.curve, noise=self.noise, calibration=self.calibration, fitted_range=ranges)
+
+    def basis(self, teachers: Teachers | None = None) -> Basis:
+        """What a design of further runs stands on.
+
+        Args:
+            teachers: (loss, size or None) of those at hand; by default some over the range of the runs.
+        """
+        ranges = self.fitted_range.as_dict()
+        if teachers is None:
+            losses = np.linspace(*ranges["teacher_loss"], MOST_TEACHERS) if "teacher_loss" in ranges else ()
+            teachers = [(float(loss), None) for loss in losses]
+        size = f"{self.nobs} rows in {self.ngroups} independent runs"
+        label = f"{self.family}: {self.status.name}, {size}"
+        return Basis(belief=self.belief(), label=label, ranges=ranges, teachers=teachers)
+
     def next_runs(
-        self, *, target: Mapping[str, ArrayLike], budget: float, against: Mapping[str, ArrayLike] | None = None,
-        candidates: Mapping[str, ArrayLike] | None = None, level: float | None = None, most: int = 40,
-    ) -> "Design":  # fmt: skip
+        self,
+        *,
+        target: Mapping[str, ArrayLike],
+        budget: float,
+        against: Mapping[str, ArrayLike] | None = None,
+        candidates: Mapping[str, ArrayLike] | None = None,
+        level: float | None = None,
+        most: int = 40,
+    ) -> Design:
         """The runs that shrink the uncertainty of a prediction most per FLOP.
 
         Args:
@@ -237,12 +304,14 @@ class FitResult:
             FitError: the fit is not usable, or has no bootstrap replicates.
             ConfigError: the question is incomplete, or the budget buys no candidate.
         """
-        from distillaw.fitting.next_runs import next_runs
-
-        return next_runs(
-            self, target=target, budget=budget, against=against, candidates=candidates, most=most,
-            level=self.level if level is None else level, params_convention=self.params_convention,
-        )  # fmt: skip
+        return self.basis().design(
+            target=target,
+            budget=budget,
+            against=against,
+            candidates=candidates,
+            level=self.level if level is None else level,
+            most=most,
+        )
 
     def raise_for_status(self) -> "FitResult":
         """Self if the status is CONVERGED; otherwise an error with the remedy, for scripts.
@@ -256,45 +325,120 @@ class FitResult:
 
     def summary(self) -> str:
         """Plain text: validity, then values with intervals, then where they come from."""
-        from distillaw.fitting.summary import summarise
-
-        return summarise(self)
+        return summarise(self._described())
 
     def __str__(self) -> str:
         return self.summary()
 
     def _repr_html_(self) -> str:
-        from distillaw.fitting.summary import summarise_html
+        return summarise_html(self._described())
 
-        return summarise_html(self)
+    def _described(self) -> dict[str, object]:
+        """The document with what JSON cannot hold."""
+        condition = {"condition_number": self.condition_number}
+        calibration = {"calibration": asdict(self.calibration) | {"label": self.calibration.label}}
+        return self.to_json() | condition | calibration
 
     def to_json(self) -> dict[str, object]:
-        """Everything needed to predict again, as plain JSON values."""
-        from distillaw.fitting.serialise import to_json
-
-        return to_json(self)
+        """Everything needed to predict again, as plain JSON values; infinities are null."""
+        return {
+            "format": FORMAT,
+            "schema_version": VERSION,
+            "status": self.status.name,
+            "params_convention": self.params_convention,
+            **{name: _plain(getattr(self, name)) for name in _PLAIN},
+            "params": _plain(self.params),
+            "conf_int": _plain(self.conf_int()),
+            "derived": _plain(self.derived),
+            "curve": None if self.curve is None else self.curve.to_json(),
+            "fitted_range": _plain(self.fitted_range.as_dict()),
+            "calibration": asdict(self.calibration),
+            "provenance": _plain(self.provenance),
+            "resid": self.resid.tolist(),
+            "fitted_rows": self.fitted_rows.tolist(),
+            "notes": list(self.notes),
+            "details": _plain(self.details),
+        }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, object]) -> "FitResult":
-        """The result that `to_json` wrote."""
-        from distillaw.fitting.serialise import from_json
+    def from_json(cls, document: Mapping) -> "FitResult":
+        """The result that `to_json` wrote.
 
-        return from_json(document)
+        Raises:
+            DataError: not a fit of this format and version.
+        """
+        if document.get("format") != FORMAT:
+            raise DataError(
+                f'not a fitted law: expected "format": "{FORMAT}", got {document.get("format")!r}'
+            )
+        if (version := document.get("schema_version")) != VERSION:
+            raise DataError(f"fitted law of version {version}; this program reads {VERSION}")
+        try:
+            plain = {name: document[name] for name in _PLAIN}
+            if plain["condition_number"] is None and document["curve"] is not None:
+                plain["condition_number"] = float("inf")
+            _check_plain({**plain, **document["calibration"]})
+            if not isinstance(document["provenance"], Mapping) or not isinstance(
+                document["details"], Mapping
+            ):
+                raise TypeError("its provenance or details are no table")
+            curve = document["curve"]
+            return cls(
+                status=FitStatus[document["status"]],
+                curve=None if curve is None else FittedCurve.from_json(curve),
+                fitted_range=Box.of({k: (v[0], v[1]) for k, v in document["fitted_range"].items()}),
+                calibration=Calibration(**document["calibration"]),
+                provenance=document["provenance"],
+                resid=np.array(document["resid"], dtype=np.float64),
+                fitted_rows=np.array(document["fitted_rows"], dtype=np.int64),
+                notes=tuple(map(str, document["notes"])),
+                details=document["details"],
+                **plain,
+            )
+        except KeyError as error:
+            raise DataError(f"fitted law is incomplete: no {error}") from None
+        except (TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
+            raise DataError(f"fitted law is damaged: {error}") from None
 
     def save(self, path: str | Path) -> Path:
-        """Write the result as one JSON file, atomically."""
-        from distillaw.fitting.serialise import save
+        """Write the result as one JSON file, atomically.
 
-        return save(self, path)
+        Raises:
+            ConfigError: another file than a fitted law is there.
+            RunError: the folder cannot be written; a previous file is intact.
+        """
+        path = Path(path)
+        check_file(path)
+        write_text(path, json.dumps(sealed(self.to_json()), allow_nan=False))
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "FitResult":
-        """Read a result that `save` wrote."""
-        from distillaw.fitting.serialise import load
+        """Read a result that `save` wrote.
 
-        return load(path)
+        Raises:
+            DataError: missing, not JSON, or not a fitted law.
+        """
+        path = Path(path)
+        remedy = f"`distillaw fit TABLE --law FAMILY --out {path}` writes one"
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file; write one with `distillaw fit TABLE --law FAMILY --out {path.name}`"
+            )
+        try:
+            document = parse_json(read_text(path))
+        except ValueError as error:
+            raise DataError(f"{path}: not a JSON file ({error}); {remedy}") from None
+        if not isinstance(document, dict):
+            raise DataError(f"{path}: not a fitted law")
+        try:
+            return cls.from_json(unsealed(document, path))
+        except CacheError as error:
+            raise DataError(str(error)) from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}; {remedy} that is read") from None
 
-    def _usable_curve(self) -> Curve:
+    def _usable_curve(self) -> FittedCurve:
         if self.curve is None or not self.is_usable:
             raise FitError(f"fit of {self.family}: {self.status.name}, no prediction is made: {self.remedy}")
         return self.curve
@@ -320,7 +464,27 @@ def convention_of(law: FitResult | PublishedLaw | SupervisedLaw) -> str | None:
     return None
 
 
-def _normal_quantile(probability: float) -> float:
-    from statistics import NormalDist
+def _check_plain(plain: Mapping[str, object]) -> None:
+    """Refuse what the rest of the package would take for a number or a text."""
+    for name, value in plain.items():
+        if name in ("family", "remedy"):
+            is_right = isinstance(value, str)
+        elif name in ("nobs", "ngroups", "seed"):
+            is_right = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            is_right = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        if not is_right:
+            raise DataError(f"fitted law is damaged: {name} is {value!r:.60}")
+    if not (isinstance(plain["level"], float) and 0 < plain["level"] < 1):
+        raise DataError(f"fitted law is damaged: level is {plain['level']!r}")
 
-    return NormalDist().inv_cdf(probability)
+
+def _plain(value: object) -> object:
+    """The value in plain JSON types; what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

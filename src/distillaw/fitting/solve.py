@@ -1,31 +1,188 @@
-"""From a specified problem to a result: estimate, second solver, bootstrap, calibration, status.
+"""From rows to a result, for every family of curves: design checks, estimate, bootstrap, calibration, status.
 
-The same steps for every family of curves; which rows and which starts is decided before (`plain.py`,
-`students.py`), what is minimised is in `estimate.py`.
+`supervised` and `chinchilla` are fitted to the rows without a teacher, however many there are. The distillation
+families need the student's own supervised loss as well, and take it from a given law, from a joint fit with the rows
+without a teacher, or as measured at the same (size, tokens), in this order.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.calibrate import by_cut, by_decade, calibrate_term, hold_out
-from distillaw.fitting.checks import Verdict, check_estimate
-from distillaw.fitting.diagnostics import seed_noise
-from distillaw.fitting.estimate import Estimate, Problem, bootstrap, condition_number, estimate
-from distillaw.fitting.families import Specified
-from distillaw.fitting.misfit import Calibration
-from distillaw.fitting.models import StudentModel
-from distillaw.fitting.problem import Observations
-from distillaw.fitting.profile import profiles
-from distillaw.fitting.request import Request
-from distillaw.fitting.result import FitResult
+from distillaw.fitting.curve import FittedCurve, supervised_curve
+from distillaw.fitting.diagnostics import (
+    DesignVerdict,
+    check_estimate,
+    condition_number,
+    profiles,
+    seed_noise,
+    students_above_teachers,
+)
+from distillaw.fitting.estimate import Estimate, bootstrap, estimate
+from distillaw.fitting.models import FREE, StudentModel
+from distillaw.fitting.newton import minimise
+from distillaw.fitting.observations import Observations, require_variation, with_measured_supervised
+from distillaw.fitting.problem import (
+    Problem,
+    Specified,
+    read_priors,
+    specify_joint,
+    specify_student,
+    specify_supervised,
+    weak_prior,
+)
+from distillaw.fitting.result import FitResult, FitStatus, convention_of
 from distillaw.fitting.second import disagreement
+from distillaw.fitting.uncertainty import Calibration
+from distillaw.laws.base import Array
+from distillaw.laws.published import PublishedLaw
+from distillaw.laws.supervised import SupervisedLaw
+from distillaw.quantities import plural
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked, apart from the data."""
+
+    family: str
+    delta: float | str
+    bootstrap: int
+    level: float
+    seed: int
+    priors: str | Mapping[str, tuple[float, float]] | None
+    check: bool
+    calibrate: bool
+    tie: bool
+    provenance: Mapping[str, object]
+
+
+def check_numbers(delta: float | str, replicates: int, level: float) -> None:
+    """Refuse a threshold, a count of replicates or a level that means nothing."""
+    if delta != "auto" and (isinstance(delta, str) or not np.isfinite(delta) or delta <= 0):
+        raise ConfigError(f"delta: got {delta!r}; give a positive number (1e-3 is usual) or 'auto'")
+    if replicates < 0 or int(replicates) != replicates:
+        raise ConfigError(f"bootstrap: got {replicates!r}; give a whole number of replicates, 0 for none")
+    if not 0 < level < 1:
+        raise ConfigError(f"level: got {level}; give the coverage as a share between 0 and 1, e.g. 0.9")
+
+
+SPARE_RUNS = 3
+"""Independent runs needed beyond the number of parameters."""
+ISOFLOP = 0.05
+"""Spread of ln(6 N D) below which all runs count as one compute level."""
+
+
+def check_design(rows: Observations, *, num_params: int, needs_both: bool) -> DesignVerdict | None:
+    """None if a curve may be drawn through these rows, otherwise why not.
+
+    Args:
+        rows: the rows that would be fitted.
+        num_params: fitted parameters of the law.
+        needs_both: the law has both a size term and a data term.
+    """
+    ngroups = rows.ngroups
+    missing = num_params + SPARE_RUNS - ngroups
+    if missing > 0:
+        what = (
+            f"{plural(len(rows), 'row')} in {ngroups} independent runs"
+            if rows.grouped
+            else plural(ngroups, "run")
+        )
+        return DesignVerdict(
+            status=FitStatus.TOO_FEW_RUNS,
+            remedy=f"Only {what} for {num_params} parameters; at least {num_params + SPARE_RUNS} independent runs are "
+            f"needed. Add {plural(missing, 'run')} at new sizes and token counts, or fit a law with "
+            "fewer parameters.",
+        )
+    spread = float(np.ptp(np.log(rows.compute)))
+    if needs_both and spread < ISOFLOP and np.ptp(np.log(rows.params)) > spread:
+        level, percent = float(np.median(rows.compute)), 100 * max(float(np.expm1(spread)), 1e-3)
+        return DesignVerdict(
+            status=FitStatus.ONE_COMPUTE_LEVEL,
+            remedy=f"All {len(rows)} runs lie on one isoFLOP curve (6 N D within {percent:.1g} % of {level:.2g}); "
+            f"alpha and beta cannot be separated. Add runs at a second budget, e.g. {3 * level:.2g}.",
+        )
+    return None
+
+
+def require_losses_differ(rows: Observations) -> None:
+    """Refuse a loss column that never changes: there is nothing to fit.
+
+    Raises:
+        DataError: every loss is the same.
+    """
+    low, high = float(rows.loss.min()), float(rows.loss.max())
+    if high <= low * (1 + 1e-12):
+        raise DataError(
+            f"loss is {low:.6g} in all {len(rows)} rows; nothing can be fitted to it. Is it the right column? Name it "
+            f"with --columns loss=COLUMN"
+        )
+
+
+LARGE = 4000
+"""Independent runs above which intervals come from a random part of them."""
+PART = 1000
+"""Size of that part. Against 4,000: standard deviations of the coefficients within a tenth of each other, which is what
+two draws of such a part differ by, at a quarter of the time (tables of 100,000 rows with 0.3 % and 5 % of noise)."""
+Supervised = SupervisedLaw | PublishedLaw | FitResult
+
+
+def fit_supervised(rows: Observations, request: Request) -> FitResult:
+    """The law of `request.family`; a status without a law where the runs cannot carry one."""
+    if not len(rows):
+        raise DataError("no rows without a teacher: a supervised law is fitted to those (teacher_loss empty)")
+    prior = read_priors(request.priors, form=request.family, delta=request.delta)
+    num_params = (6 if request.family == "supervised" else 5) - request.tie
+    verdict = check_design(rows, num_params=num_params, needs_both=True)
+    if verdict is not None and len(rows) < 5:
+        return refused_result(rows, request, verdict, students=False)
+    if verdict is None:
+        require_variation(rows, ("params", "tokens"))
+        require_losses_differ(rows)
+    if rows.ngroups > LARGE:
+        return _fit_large(rows, request, prior)
+    specified = specify_supervised(rows, form=request.family, prior=prior, tie=request.tie)
+    return solve(specified, rows, request, verdict, students=False)
+
+
+def fit_students(
+    plain: Observations, taught: Observations, supervised: Supervised | None, form: str, request: Request
+) -> FitResult:
+    """A distillation form on the rows with a teacher; `plain` are those without."""
+    if not len(taught):
+        raise DataError(
+            "no rows with a teacher: give the column teacher_loss (--columns teacher_loss=COLUMN)"
+        )
+    prior = read_priors(request.priors, form=form, delta=request.delta)
+    verdict = check_design(taught, num_params=len(FREE[form]), needs_both=form != "reduced")
+    if verdict is not None:
+        return refused_result(taught, request, verdict, students=True)
+    require_variation(
+        taught, ("params", "teacher_loss") if form == "reduced" else ("params", "tokens", "teacher_loss")
+    )
+    require_losses_differ(taught)
+    beaten = students_above_teachers(taught)
+    taught = replace(taught, notes=(*taught.notes, beaten)) if beaten else taught
+    if supervised is not None:
+        return _fit_given(taught, supervised, form, prior, request)
+    if len(plain) and check_design(plain, num_params=6, needs_both=True) is None:
+        return _fit_joint(plain, taught, form, prior, request)
+    return _fit_measured(plain, taught, form, prior, request)
 
 
 def solve(
-    specified: Specified, rows: Observations, request: Request, verdict: Verdict | None, *, students: bool,
-    log_supervised: np.ndarray | None = None, plain: Observations | None = None,
-) -> FitResult:  # fmt: skip
+    specified: Specified,
+    rows: Observations,
+    request: Request,
+    verdict: DesignVerdict | None,
+    *,
+    students: bool,
+    log_supervised: Array | None = None,
+    plain: Observations | None = None,
+) -> FitResult:
     """Estimate, check, bootstrap, calibrate, judge."""
     rng = np.random.default_rng(request.seed)
     problem = specified.problem
@@ -34,9 +191,8 @@ def solve(
         curve = specified.curve(fitted.theta, np.empty((0, len(fitted.theta))))
         empty = refused_result(rows, request, verdict, students=students)
         return replace(empty, curve=curve, objective=fitted.objective, delta=fitted.delta, noise=fitted.noise)
-    gap = (
-        disagreement(problem, fitted, rng=np.random.default_rng([request.seed, 2])) if request.check else None
-    )
+    shaken = np.random.default_rng([request.seed, 2])
+    gap = disagreement(problem, fitted, rng=shaken) if request.check else None
     replicates, checked = _replicates(problem, fitted, request.bootstrap, rng, log_supervised)
     condition = condition_number(problem, fitted)
     profiled = profiles(problem, fitted, level=request.level) if request.check else {}
@@ -48,19 +204,25 @@ def solve(
     calibration, held = _calibration(problem, fitted, together.compute, rows, request)
     repeated = seed_noise(together)
     checked |= held | ({} if repeated is None else {"seed_noise": repeated})
-    return FitResult(
-        family=request.family, status=judged.status, remedy=judged.remedy,
-        curve=specified.curve(fitted.theta, replicates), nobs=len(problem.y), ngroups=problem.ngroups,
-        objective=fitted.objective, delta=fitted.delta, level=request.level, noise=fitted.noise,
-        condition_number=condition, solver_disagreement=gap, fitted_range=rows.box(students=students),
-        calibration=calibration, seconds=0.0, seed=request.seed,
-        provenance=request.provenance, resid=problem.model.value(fitted.theta[None])[0] - problem.y,
-        fitted_rows=together.row, notes=rows.notes, details=checked,
-    )  # fmt: skip
+    return replace(
+        refused_result(rows, request, judged, students=students),
+        curve=specified.curve(fitted.theta, replicates),
+        nobs=len(problem.y),
+        ngroups=problem.ngroups,
+        objective=fitted.objective,
+        delta=fitted.delta,
+        noise=fitted.noise,
+        condition_number=condition,
+        solver_disagreement=gap,
+        calibration=calibration,
+        resid=problem.model.value(fitted.theta[None])[0] - problem.y,
+        fitted_rows=together.row,
+        details=checked,
+    )
 
 
 def _calibration(
-    problem: Problem, fitted: Estimate, compute: np.ndarray, rows: Observations, request: Request
+    problem: Problem, fitted: Estimate, compute: Array, rows: Observations, request: Request
 ) -> tuple[Calibration, dict[str, object]]:
     """Misspecification from hold-outs within the data; the default where nothing was to be resampled."""
     if not request.bootstrap or not request.calibrate:
@@ -80,28 +242,145 @@ def _replicates(
     fitted: Estimate,
     count: int,
     rng: np.random.Generator,
-    log_supervised: np.ndarray | None,
-) -> tuple[np.ndarray, dict[str, object]]:
+    log_supervised: Array | None,
+) -> tuple[Array, dict[str, object]]:
     if not count:
         return np.empty((0, len(fitted.theta))), {}
     if log_supervised is not None:
         assert isinstance(problem.model, StudentModel)
         problem = replace(problem, model=problem.model.with_supervised(log_supervised))
     found = bootstrap(problem, fitted, replicates=count, rng=rng)
-    return found.theta, {
-        "bootstrap": {
-            "worst_gap": found.worst_gap,
-            "num_checked": found.num_checked,
-            "restarted": found.restarted,
-        }
-    }
+    said = {"worst_gap": found.worst_gap, "num_checked": found.num_checked, "restarted": found.restarted}
+    return found.theta, {"bootstrap": said}
 
 
-def refused_result(rows: Observations, request: Request, verdict: Verdict, *, students: bool) -> FitResult:
+def refused_result(
+    rows: Observations, request: Request, verdict: DesignVerdict, *, students: bool
+) -> FitResult:
     """A result that says why there is no curve."""
     return FitResult(
-        family=request.family, status=verdict.status, remedy=verdict.remedy, curve=None, nobs=len(rows),
-        ngroups=rows.ngroups, objective=None, delta=None, level=request.level, noise=0.0, condition_number=None,
-        solver_disagreement=None, fitted_range=rows.box(students=students), calibration=Calibration(), seconds=0.0,
-        seed=request.seed, provenance=request.provenance, fitted_rows=rows.row, notes=rows.notes,
-    )  # fmt: skip
+        family=request.family,
+        status=verdict.status,
+        remedy=verdict.remedy,
+        nobs=len(rows),
+        ngroups=rows.ngroups,
+        level=request.level,
+        seed=request.seed,
+        fitted_range=rows.box(students=students),
+        provenance=request.provenance,
+        fitted_rows=rows.row,
+        notes=rows.notes,
+    )
+
+
+def _fit_large(rows: Observations, request: Request, prior: dict) -> FitResult:
+    """Intervals, checks and calibration from a random part of the runs, the estimate from all of them.
+
+    The spread of the replicates is scaled by root(m/n), the m-out-of-n bootstrap.
+    """
+    part = rows.thinned(PART, np.random.default_rng([request.seed, 4]))
+    small = fit_supervised(part, request)
+    if small.curve is None or small.delta is None:
+        return small
+    whole = specify_supervised(
+        rows, form=request.family, prior=prior, centre=small.curve.centre, tie=request.tie
+    )
+    problem = whole.problem
+    objective = problem.objective(small.delta, problem.prior(small.noise))
+    found = minimise(objective, small.curve.theta[None])
+    shrunk = (small.curve.replicates - small.curve.theta) * np.sqrt(part.ngroups / rows.ngroups)
+    note = f"intervals are linearised from a random {part.ngroups} of the {rows.ngroups} runs (m-out-of-n bootstrap)"
+    return replace(
+        small,
+        curve=whole.curve(found.theta[0], found.theta[0] + shrunk),
+        nobs=len(rows),
+        ngroups=rows.ngroups,
+        objective=float(found.objective[0]),
+        fitted_range=rows.box(students=False),
+        fitted_rows=rows.row,
+        resid=problem.model.value(found.theta)[0] - problem.y,
+        notes=(*rows.notes, note),
+    )
+
+
+def _fit_given(
+    taught: Observations, supervised: Supervised, form: str, prior: dict, request: Request
+) -> FitResult:
+    """Ltilde_S from a given law; a FitResult's replicates go with ours one to one."""
+    other = convention_of(supervised)
+    if other is not None and other != taught.convention:
+        raise UnitError(
+            f"the supervised law counts {other} parameters, the table {taught.convention} ones; convert the table "
+            f"(--params-convention total --vocab V --width COLUMN), or fit the supervised law on the same count"
+        )
+    behind = _behind(supervised, request.bootstrap)
+    cells = {"params": np.log(taught.params), "tokens": np.log(taught.tokens)}
+    at = behind.log_value(cells, replicates=False)[0]
+    specified = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
+    spread = behind.log_value(cells, replicates=True) if len(behind.replicates) else None
+    note = (
+        ()
+        if spread is not None
+        else ("the supervised law is taken as known: intervals leave out its uncertainty",)
+    )
+    rows = replace(taught, notes=taught.notes + note)
+    return solve(specified, rows, request, None, students=True, log_supervised=spread)
+
+
+def _behind(supervised: Supervised, replicates: int) -> FittedCurve:
+    if isinstance(supervised, FitResult):
+        if supervised.curve is None or not supervised.is_usable or supervised.curve.is_student:
+            raise ConfigError(
+                f"supervised: needs a usable supervised fit, got {supervised.family} ({supervised.status.name})"
+            )
+        available = supervised.curve.replicates
+        if replicates and len(available):
+            return replace(supervised.curve, replicates=available[np.arange(replicates) % len(available)])
+        return replace(supervised.curve, replicates=available[:0])
+    law = supervised.supervised if isinstance(supervised, PublishedLaw) else supervised
+    if not isinstance(law, SupervisedLaw):
+        raise ConfigError(f"supervised: {supervised!r} has no supervised law")
+    return supervised_curve(law)
+
+
+def _fit_measured(
+    plain: Observations, taught: Observations, form: str, prior: dict, request: Request
+) -> FitResult:
+    """Ltilde_S measured cell by cell: no supervised law, so predictions ask for `supervised_loss`."""
+    rows = with_measured_supervised(taught, plain)
+    known = np.isfinite(rows.supervised_loss)
+    if not known.all():
+        raise DataError(
+            f"{int((~known).sum())} of {len(rows)} distilled rows have no supervised loss: no law was given, the "
+            f"{len(plain)} rows without a teacher are too few for one, and no such row has the same size and tokens. "
+            f"Give --supervised LAW, or add no-teacher runs"
+        )
+    note = "the supervised loss of each student is the measured one; predictions need supervised_loss"
+    rows = replace(rows, notes=(*rows.notes, note))
+    at = np.log(rows.supervised_loss)
+    specified = specify_student(rows, form=form, log_supervised=at, behind=None, prior=prior)
+    return solve(specified, rows, request, None, students=True)
+
+
+def _fit_joint(
+    plain: Observations, taught: Observations, form: str, prior: dict, request: Request
+) -> FitResult:
+    """Supervised law and distillation law at once, from separate fits as starts."""
+    rng = np.random.default_rng([request.seed, 3])
+    sup_prior = weak_prior("supervised") if request.priors == "auto" and request.delta == "auto" else {}
+    first = specify_supervised(plain, form="supervised", prior=sup_prior)
+    sup = estimate(first.problem, delta=request.delta, rng=rng)
+    behind = first.curve(sup.theta, np.empty((0, 6)))
+    at = behind.log_value(
+        {"params": np.log(taught.params), "tokens": np.log(taught.tokens)}, replicates=False
+    )[0]
+    second = specify_student(taught, form=form, log_supervised=at, behind=behind, prior=prior)
+    own = estimate(second.problem, delta=request.delta, rng=rng)
+    student_starts = np.concatenate([own.theta[None], own.others[:3]])
+    specified = specify_joint(
+        plain, taught, form=form, supervised_theta=sup.theta, student_starts=student_starts, prior=prior
+    )
+    note = f"fitted jointly with a supervised law from {len(plain)} rows without a teacher"
+    return solve(
+        specified, replace(taught, notes=(*taught.notes, note)), request, None, students=True, plain=plain
+    )

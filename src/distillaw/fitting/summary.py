@@ -1,11 +1,14 @@
-"""A fit for people: validity first, numbers rounded to their error, then where they come from."""
+"""A fit for people, from its document: validity first, numbers rounded to their error, then where they come from."""
 
 import html
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from distillaw.fitting.result import FitResult
-from distillaw.fitting.status import FitStatus
 from distillaw.quantities import format_count, plural
+
+UNUSABLE = ("TOO_FEW_RUNS", "ONE_COMPUTE_LEVEL")
+"""Names of the statuses with which no prediction may be made."""
 
 
 def rounded(value: float, low: float | None = None, high: float | None = None) -> str:
@@ -19,60 +22,79 @@ def rounded(value: float, low: float | None = None, high: float | None = None) -
     return f"{value:.{min(digits, 8)}g}"
 
 
-def summarise(result: FitResult) -> str:
-    """Plain text for a terminal."""
-    lines = [f"{result.family}: {result.status.name}"]
-    if result.status is not FitStatus.CONVERGED:
-        lines.append(f"  {result.remedy}")
-    lines.append(f"  {_size(result)}")
-    lines += [f"  {line}" for line in _evidence(result)]
-    values = _coefficients(result)
+def summarise(fit: Mapping[str, Any]) -> str:
+    """Plain text for a terminal, from `FitResult.to_json`."""
+    lines = [f"{fit['family']}: {fit['status']}"]
+    if fit["status"] != "CONVERGED":
+        lines.append(f"  {fit['remedy']}")
+    lines.append(f"  {_size(fit)}")
+    lines += [f"  {line}" for line in _evidence(fit)]
+    values = _coefficients(fit)
     lines += ["", *values] if values else []
-    lines += _comparison(result)
-    ranges = _ranges(result)
+    lines += _comparison(fit)
+    ranges = _ranges(fit)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
-    lines += [f"note: {note}" for note in result.notes]
+    lines += [f"note: {note}" for note in fit["notes"]]
     return "\n".join(lines)
 
 
-def _size(result: FitResult) -> str:
-    return f"{plural(result.nobs, 'row')} in {plural(result.ngroups, 'independent run')}"
+def summarise_html(fit: Mapping[str, Any]) -> str:
+    """The same as a small table, for notebooks and reports."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{value}</td><td>{' to '.join(ends)}</td></tr>"
+        for name, value, ends in _values(fit)
+    )
+    remedy = "" if fit["status"] == "CONVERGED" else f"<p>{html.escape(fit['remedy'])}</p>"
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(fit), *fit["notes"]])
+    level = f"<th>{100 * fit['level']:.0f} % interval</th>"
+    return (
+        f"<div class='distillaw-fit'><p><b>{html.escape(fit['family'])}: {fit['status']}</b>, "
+        f"{_size(fit)}</p>{remedy}"
+        f"<table><thead><tr><th></th><th>estimate</th>{level}</tr></thead>"
+        f"<tbody>{rows}</tbody></table><ul>{lines}</ul>"
+        f"<p>fitted range: {html.escape(', '.join(_ranges(fit)))}</p></div>"
+    )
 
 
-def _evidence(result: FitResult) -> list[str]:
+def _size(fit: Mapping[str, Any]) -> str:
+    return f"{plural(fit['nobs'], 'row')} in {plural(fit['ngroups'], 'independent run')}"
+
+
+def _evidence(fit: Mapping[str, Any]) -> list[str]:
     lines = []
-    if result.objective is not None:
-        lines.append(f"objective {result.objective:.6g} (sum of Huber terms, delta {result.delta:.3g})")
-        lines.append(f"residual scale {100 * result.noise:.2g} % of the loss")
-    if (seeds := result.details.get("seed_noise")) is not None:
+    if fit["objective"] is not None:
+        lines.append(f"objective {fit['objective']:.6g} (sum of Huber terms, delta {fit['delta']:.3g})")
+        lines.append(f"residual scale {100 * fit['noise']:.2g} % of the loss")
+    if (seeds := fit["details"].get("seed_noise")) is not None:
         cells = plural(seeds["num_cells"], "repeated cell")
-        lines.append(
-            f"noise between runs of one cell {100 * seeds['sd']:.2g} % ({cells}); the rest is misfit"
-        )
-    if result.solver_disagreement is not None:
-        verdict = "agree" if abs(result.solver_disagreement) <= 1e-6 else "DISAGREE"
-        lines.append(
-            f"two independent solvers {verdict}: relative difference {result.solver_disagreement:.1e}"
-        )
-    if result.condition_number is not None:
-        lines.append(f"condition number {result.condition_number:.1e}")
-    if result.is_usable and result.family != "capacity-gap":
-        calibration = result.calibration
-        lines.append(
-            f"misspecification {100 * calibration.at_edge:.2g} % at the edge of the runs + "
-            f"{100 * calibration.per_decade:.2g} % per decade of compute ({calibration.label})"
-        )
-        if calibration.obtained is not None and calibration.obtained_without is not None:
-            lines.append(
-                f"held-out runs inside their {100 * calibration.nominal:.0f} % interval: "
-                f"{100 * calibration.obtained:.0f} % (without that term {100 * calibration.obtained_without:.0f} %)"
-            )
+        noise = f"noise between runs of one cell {100 * seeds['sd']:.2g} % ({cells})"
+        lines.append(f"{noise}; the rest is misfit")
+    if (gap := fit["solver_disagreement"]) is not None:
+        verdict = "agree" if abs(gap) <= 1e-6 else "DISAGREE"
+        lines.append(f"two independent solvers {verdict}: relative difference {gap:.1e}")
+    if fit["condition_number"] is not None:
+        lines.append(f"condition number {fit['condition_number']:.1e}")
+    if fit["status"] not in UNUSABLE and fit["family"] != "capacity-gap":
+        lines += _calibration(fit["calibration"])
     return lines
 
 
-def _comparison(result: FitResult) -> list[str]:
+def _calibration(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"misspecification {100 * found['at_edge']:.2g} % at the edge of the runs + "
+        f"{100 * found['per_decade']:.2g} % per decade of compute ({found['label']})"
+    ]
+    if found["obtained"] is not None and found["obtained_without"] is not None:
+        lines.append(
+            f"held-out runs inside their {100 * found['nominal']:.0f} % interval: "
+            f"{100 * found['obtained']:.0f} % (without that term {100 * found['obtained_without']:.0f} %)"
+        )
+    return lines
+
+
+def _comparison(fit: Mapping[str, Any]) -> list[str]:
     """Families or forms by their error on held-out runs, AIC beside it."""
-    table = result.details.get("comparison") or result.details.get("ladder")
+    table = fit["details"].get("comparison") or fit["details"].get("ladder")
     if not table:
         return []
     lines = ["", f"  {'':<24}{'held-out error':>15}{'AIC':>10}{'parameters':>12}"]
@@ -83,49 +105,26 @@ def _comparison(result: FitResult) -> list[str]:
     return lines
 
 
-def _coefficients(result: FitResult) -> list[str]:
-    intervals = result.conf_int()
-    lines = []
-    for name, value in result.params.items():
-        if name in intervals:
-            low, high = intervals[name]
-            assert low is not None and high is not None  # a bootstrap interval has both ends
-            text = rounded(value, low, high)
-            lines.append(f"  {name:<10}{text:>14}   [{rounded(low, low, high)}, {rounded(high, low, high)}]")
-        else:
-            lines.append(f"  {name:<10}{rounded(value):>14}")
-    if lines:
-        head = f"{100 * result.level:.0f} % interval" if intervals else "no interval"
-        head = head if result.is_usable else "not a law: only to compare objectives"
-        lines.insert(0, f"  {'':<10}{'estimate':>14}   {head}")
+def _values(fit: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Name, estimate and ends of the interval of each coefficient, as text."""
+    found = []
+    for name, value in fit["params"].items():
+        ends = fit["conf_int"].get(name, ())
+        found.append((name, rounded(value, *ends), tuple(rounded(end, *ends) for end in ends)))
+    return found
+
+
+def _coefficients(fit: Mapping[str, Any]) -> list[str]:
+    if not fit["params"]:
+        return []
+    head = f"{100 * fit['level']:.0f} % interval" if fit["conf_int"] else "no interval"
+    head = head if fit["status"] not in UNUSABLE else "not a law: only to compare objectives"
+    lines = [f"  {'':<10}{'estimate':>14}   {head}"]
+    for name, value, ends in _values(fit):
+        lines.append(f"  {name:<10}{value:>14}" + (f"   [{', '.join(ends)}]" if ends else ""))
     return lines
 
 
-def _ranges(result: FitResult) -> list[str]:
-    return [
-        f"{name} {format_count(low)} to {format_count(high)}"
-        for name, low, high in result.fitted_range.bounds
-    ]
-
-
-def summarise_html(result: FitResult) -> str:
-    """The same as a small table, for notebooks and reports."""
-    intervals = result.conf_int()
-    rows = []
-    for name, value in result.params.items():
-        low, high = intervals.get(name, (None, None))
-        text = (
-            "" if low is None or high is None else f"{rounded(low, low, high)} to {rounded(high, low, high)}"
-        )
-        rows.append(
-            f"<tr><td>{html.escape(name)}</td><td>{rounded(value, low, high)}</td><td>{text}</td></tr>"
-        )
-    remedy = "" if result.status is FitStatus.CONVERGED else f"<p>{html.escape(result.remedy)}</p>"
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(result), *result.notes])
-    return (
-        f"<div class='distillaw-fit'><p><b>{html.escape(result.family)}: {result.status.name}</b>, "
-        f"{_size(result)}</p>{remedy}"
-        f"<table><thead><tr><th></th><th>estimate</th><th>{100 * result.level:.0f} % interval</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table><ul>{lines}</ul>"
-        f"<p>fitted range: {html.escape(', '.join(_ranges(result)))}</p></div>"
-    )
+def _ranges(fit: Mapping[str, Any]) -> list[str]:
+    ranges = fit["fitted_range"].items()
+    return [f"{name} {format_count(low)} to {format_count(high)}" for name, (low, high) in ranges]

@@ -1,8 +1,9 @@
 """What a law does not know of itself, linearised: covariance of its parameters and gradients of its predictions.
 
-The parameters are those of the curve and, where a supervised law was fitted behind Ltilde_S, of that law too:
-a run without a teacher then informs a distilled prediction, and the difference of the two is one gradient.
-Covariances come from bootstrap replicates, or for a guessed law from a weak prior and the runs already made.
+The parameters are those of the curve and, where a supervised law was fitted behind Ltilde_S, of that law too: a run
+without a teacher then informs a distilled prediction, and the difference of the two is one gradient. Covariances come
+from bootstrap replicates, or for a guessed law from a weak prior and the runs already made. What a law misses beyond
+its runs is `Calibration`; how it is found is in calibrate.py.
 """
 
 from collections.abc import Mapping
@@ -12,11 +13,46 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distillaw.errors import ConfigError, FitError
-from distillaw.fitting.curve import Curve
-from distillaw.fitting.misfit import Calibration
+from distillaw.fitting.curve import FittedCurve, student_curve, supervised_curve
 from distillaw.fitting.models import FREE
-from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Array, log_positive
+from distillaw.laws.distillation import StudentLaw
+from distillaw.laws.published import PublishedLaw
+from distillaw.laws.supervised import SupervisedLaw
+
+DEFAULT_AT_EDGE, DEFAULT_PER_DECADE = 0.002, 0.01
+"""s_model where the data cannot tell: about 1 % of L per decade of compute (docs/fitting.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """s_model(h) = at_edge + per_decade h, in ln L, and where it comes from."""
+
+    at_edge: float = DEFAULT_AT_EDGE
+    per_decade: float = DEFAULT_PER_DECADE
+    num_held_out: int = 0
+    """Held-out rows it was calibrated on; 0 is the default."""
+    max_decades: float = 0.0
+    """Largest extrapolation that was tried; beyond it the term keeps growing and the prediction is flagged."""
+    nominal: float = 0.9
+    obtained: float | None = None
+    """Share of the held-out rows inside their nominal intervals, with this term."""
+    obtained_without: float | None = None
+    """The same without it: parameters and noise alone."""
+    error: float | None = None
+    """Root mean square error of the held-out predictions, in ln L."""
+
+    def spread(self, decades: Array) -> Array:
+        """s_model at h decades of compute beyond the fitted runs."""
+        return self.at_edge + self.per_decade * np.maximum(decades, 0.0)
+
+    @property
+    def label(self) -> str:
+        """What to say beside an interval."""
+        if not self.num_held_out:
+            return "default, not calibrated"
+        return f"calibrated on {self.num_held_out} held-out predictions up to {self.max_decades:.1f} decades"
+
 
 _STEP = 1e-5
 _SUPERVISED_SD = (0.5, 1.0, 1.5, 0.3, 0.3, 0.4)
@@ -26,7 +62,7 @@ _STUDENT_SD = (2.0, 2.0, 0.3, 0.3, 0.7, 2.0, 1.0, 0.5, 0.05)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class DesignPoints:
     """Runs or predictions by their coordinates, arrays of equal length (m,)."""
 
     params: Array
@@ -35,7 +71,7 @@ class Cells:
     """NaN for a run without a teacher."""
 
     @classmethod
-    def of(cls, table: Mapping[str, ArrayLike], *, what: str) -> "Cells":
+    def of(cls, table: Mapping[str, ArrayLike], *, what: str) -> "DesignPoints":
         """From columns params, tokens and, where there are teachers, teacher_loss (NaN or 0 without).
 
         Raises:
@@ -44,16 +80,21 @@ class Cells:
         """
         missing = [name for name in ("params", "tokens") if table.get(name) is None]
         if missing:
-            raise ConfigError(f"{what}: missing {', '.join(missing)}; give params, tokens and, with a teacher, "
-                              f"teacher_loss")  # fmt: skip
+            raise ConfigError(
+                f"{what}: missing {', '.join(missing)}; give params, tokens and, with a teacher, teacher_loss"
+            )
         given = table.get("teacher_loss")
         teacher = np.array(np.nan if given is None else given, dtype=np.float64)
         params, tokens = (np.exp(log_positive(name, table[name])) for name in ("params", "tokens"))
         params, tokens, teacher = np.broadcast_arrays(*np.atleast_1d(params, tokens, teacher))
         known = np.isfinite(teacher) & (teacher != 0)
         log_positive("teacher_loss", teacher[known])
-        return cls(params=params.ravel(), tokens=tokens.ravel(),
-                   teacher_loss=np.where(known, teacher, np.nan).ravel())  # fmt: skip
+        teacher = np.where(known, teacher, np.nan)
+        return cls(params=params.ravel(), tokens=tokens.ravel(), teacher_loss=teacher.ravel())
+
+    def rows(self, keep: NDArray) -> "DesignPoints":
+        """Those where `keep` (mask or indices)."""
+        return DesignPoints(**{name: getattr(self, name)[keep] for name in DesignPoints.__slots__})
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -71,10 +112,10 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
+class LinearBelief:
     """A law with the covariance of its parameters, the noise of a run, and what it misses beyond its runs."""
 
-    curve: Curve
+    curve: FittedCurve
     covariance: Array
     """(k, k) of the curve's parameters, then of the supervised law's behind it where that is uncertain."""
     noise: float
@@ -83,25 +124,25 @@ class Belief:
     largest: float
     """Largest compute among the runs made; 0 without any."""
 
-    def log_loss(self, cells: Cells) -> Array:
+    def log_loss(self, cells: DesignPoints) -> Array:
         """Ln L of each cell at the estimate, (m,)."""
         return self._values(cells, self._theta[None])[0]
 
-    def gradient(self, cells: Cells) -> Array:
+    def gradient(self, cells: DesignPoints) -> Array:
         """D ln L / d parameters of each cell by central difference, (m, k)."""
         theta = self._theta
         step = _STEP * np.eye(len(theta))
         return (self._values(cells, theta + step) - self._values(cells, theta - step)).T / (2 * _STEP)
 
-    def informed_by(self, cells: Cells) -> "Belief":
+    def informed_by(self, cells: DesignPoints) -> "LinearBelief":
         """The belief after runs at these cells, their noise independent."""
         if not len(cells):
             return self
         J = self.gradient(cells)
         CJ = self.covariance @ J.T
         seen = np.linalg.solve(J @ CJ + max(self.noise, 1e-6) ** 2 * np.eye(len(J)), CJ.T)
-        return replace(self, covariance=self.covariance - CJ @ seen,
-                       largest=max(self.largest, float(cells.compute.max())))  # fmt: skip
+        largest = max(self.largest, float(cells.compute.max()))
+        return replace(self, covariance=self.covariance - CJ @ seen, largest=largest)
 
     @property
     def _theta(self) -> Array:
@@ -110,7 +151,7 @@ class Belief:
             return self.curve.theta
         return np.concatenate([self.curve.theta, behind.theta])
 
-    def _values(self, cells: Cells, theta: Array) -> Array:
+    def _values(self, cells: DesignPoints, theta: Array) -> Array:
         """Ln L, shape (R, m), for parameter vectors (R, k)."""
         own = len(self.curve.theta)
         curve, behind = replace(self.curve, replicates=theta[:, :own]), self.curve.behind
@@ -134,24 +175,31 @@ class Belief:
             )
         out = behind.log_value({"params": n, "tokens": d}, replicates=True)
         if taught.any():
-            at = {"student_params": n[taught], "student_tokens": d[taught],
-                  "teacher_loss": np.log(cells.teacher_loss[taught])}  # fmt: skip
+            at = {"student_params": n[taught], "student_tokens": d[taught]}
+            at["teacher_loss"] = np.log(cells.teacher_loss[taught])
             out[:, taught] = curve.log_value(at, replicates=True)
         return out
 
 
-def fitted_belief(result: FitResult) -> Belief:
+def fitted_belief(
+    curve: FittedCurve,
+    *,
+    noise: float,
+    calibration: Calibration,
+    fitted_range: Mapping[str, tuple[float, float]],
+) -> LinearBelief:
     """What a fit knows: the covariance of its bootstrap replicates, kept proper by the weak prior.
 
+    Args:
+        curve: the fit, with replicates.
+        noise: standard deviation of one run, in ln L.
+        calibration: what the law misses.
+        fitted_range: {coordinate: (lowest, highest)} of the runs.
+
     Raises:
-        FitError: the fit is not usable, or has no replicates.
-        ConfigError: a capacity-gap line, of which runs at other cells say nothing.
+        FitError: the curve has no replicates.
+        ConfigError: a capacity-gap line, of which runs at other points say nothing.
     """
-    curve = result.curve
-    if curve is None or not result.is_usable:
-        raise FitError(
-            f"next runs: the fit is {result.status.name}. {result.remedy} Or design from a guessed law"
-        )
     if curve.form == "capacity-gap":
         raise ConfigError(
             "next runs: not defined for the capacity-gap line; add teachers on the open side instead"
@@ -163,15 +211,12 @@ def fitted_belief(result: FitResult) -> Belief:
     parts, behind = [curve.replicates], curve.behind
     if behind is not None and len(behind.replicates) == len(curve.replicates):
         parts.append(behind.replicates)
-    draws = np.concatenate(parts, axis=1)
-    spread = central_covariance(draws)
+    spread = central_covariance(np.concatenate(parts, axis=1))
     # (S^-1 + P^-1)^-1 without inverting S, which is singular where parameters are tied or fixed
     prior = np.diag(np.square(_prior_sd(curve, both=len(parts) > 1)))
     covariance = spread - spread @ np.linalg.solve(spread + prior, spread)
-    top = result.fitted_range.as_dict().get("compute", (0.0, 0.0))[1]
-    return Belief(
-        curve=curve, covariance=covariance, noise=result.noise, calibration=result.calibration, largest=top
-    )
+    top = fitted_range.get("compute", (0.0, 0.0))[1]
+    return LinearBelief(curve=curve, covariance=covariance, noise=noise, calibration=calibration, largest=top)
 
 
 def central_covariance(draws: Array) -> Array:
@@ -203,11 +248,56 @@ def _chi_square(k: int, z: float = 1.96) -> float:
     return float(k * (1 - 2 / (9 * k) + z * np.sqrt(2 / (9 * k))) ** 3)
 
 
-def guessed_belief(curve: Curve, *, noise: float, runs: Cells | None = None) -> Belief:
+def guessed_curve(
+    law: PublishedLaw | SupervisedLaw | StudentLaw, *, around: DesignPoints, taught: bool
+) -> FittedCurve:
+    """The law as a curve without replicates, centred on the cells it will be asked about.
+
+    Args:
+        law: a published law, or one made up by hand.
+        around: cells whose mean ln N and ln D become the centre of the parameters.
+        taught: distilled runs are in question; otherwise the supervised half will do.
+
+    Raises:
+        ConfigError: the law lacks the half that is needed.
+    """
+    centre = (float(np.log(around.params).mean()), float(np.log(around.tokens).mean()))
+    student = law.distillation if isinstance(law, PublishedLaw) else law
+    supervised = law.supervised if isinstance(law, PublishedLaw | StudentLaw) else law
+    if not isinstance(supervised, SupervisedLaw):
+        raise ConfigError("guess: the law has no supervised half; known ones: `distillaw laws`")
+    behind = supervised_curve(supervised, centre)
+    if not taught:
+        return behind
+    if not isinstance(student, StudentLaw):
+        raise ConfigError("guess: the law has no distillation half; surrogate-s2 and busbridge2025 have one")
+    return replace(student_curve(student, centre), behind=behind)
+
+
+def scaled_to(curve: FittedCurve, cells: DesignPoints, loss: Array) -> FittedCurve:
+    """The guess moved to the mean level of measured losses without a teacher: E and S by one factor.
+
+    The text of the user's runs is as easy as it is; the shape of the guess stays.
+    """
+    plain = ~cells.taught
+    if not plain.any():
+        return curve
+    level = curve.behind or curve
+    at = {"params": np.log(cells.params[plain]), "tokens": np.log(cells.tokens[plain])}
+    shift = float(np.mean(np.log(loss[plain]) - level.log_value(at, replicates=False)[0]))
+    moved = replace(level, theta=level.theta + shift * np.array([1.0, 1.0, 0, 0, 0, 0]))
+    if curve.behind is None:
+        return moved
+    theta = curve.theta.copy()
+    theta[0] += shift * (1 + theta[5])  # the student's term is divided by L_T^c0, and L_T moves as well
+    return replace(curve, theta=theta, behind=moved)
+
+
+def guessed_belief(curve: FittedCurve, *, noise: float, runs: DesignPoints | None = None) -> LinearBelief:
     """What a guessed law and the runs made so far leave open: a weak prior, informed by those runs.
 
     Args:
-        curve: the guess (`guess.py`).
+        curve: the guess (`guessed_curve`).
         noise: standard deviation of a run in ln L.
         runs: runs already made; their losses are not needed.
     """
@@ -218,10 +308,12 @@ def guessed_belief(curve: Curve, *, noise: float, runs: Cells | None = None) -> 
     free[list(FREE[curve.form]) if curve.is_student else range(5 if curve.form == "chinchilla" else 6)] = True
     mask = np.concatenate([free, np.ones(6, dtype=bool)]) if both else free
     covariance = np.diag(np.where(mask, np.square(_prior_sd(curve, both=both)), 0.0))
-    belief = Belief(curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=0.0)
+    belief = LinearBelief(
+        curve=curve, covariance=covariance, noise=noise, calibration=Calibration(), largest=0.0
+    )
     return belief if runs is None else belief.informed_by(runs)
 
 
-def _prior_sd(curve: Curve, *, both: bool) -> Array:
+def _prior_sd(curve: FittedCurve, *, both: bool) -> Array:
     own = _STUDENT_SD if curve.is_student else _SUPERVISED_SD
     return np.array((*own, *_SUPERVISED_SD) if both else own)

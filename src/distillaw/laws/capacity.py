@@ -30,14 +30,9 @@ class CapacityGapLine:
 
     slope: float
     intercept: float = 0.0
-    """Millions of parameters; 0 is the constant-ratio version."""
+    """Millions of parameters; 0 for a constant ratio T* = slope S."""
     range: Box = field(default_factory=Box)
     """Where it was fitted, in `student_params`."""
-
-    @classmethod
-    def of_ratio(cls, ratio: float) -> "CapacityGapLine":
-        """The constant-ratio version T* = ratio x S (2.5 in the paper; a student that keeps 40 %)."""
-        return cls(slope=ratio)
 
     def best_teacher(self, *, student_params: ArrayLike) -> Array:
         """T*, parameters (not millions), of the best teacher for each student.

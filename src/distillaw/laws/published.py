@@ -1,9 +1,14 @@
-"""Published coefficient sets, each with its provenance, its doubts and its range of validity.
+"""Published coefficient sets, each with its provenance, its doubts, its range, and the error of its predictions.
 
-One TOML file per set in `laws/data/`; a coefficient without a source fails a test. A set whose paper
-does not agree with itself is shipped verbatim with the warning, never silently repaired.
+One TOML file per set in `laws/data/`; a coefficient without a source fails a test. A set whose paper does not agree
+with itself is shipped verbatim with the warning, never silently repaired.
 
     distillaw laws show busbridge2025
+
+A paper prints coefficients, seldom an error of its predictions, and intervals of single coefficients without their
+correlations say nothing about the loss. So the band of a prediction is what the record states: an error reported by the
+paper or measured on the public runs, around the loss, or around the span of sets that contradict each other. Outside
+the fitted range nothing is known of the error, and there is no band. Fitted laws bring their own.
 """
 
 import tomllib
@@ -11,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from statistics import NormalDist
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Box
@@ -65,7 +71,7 @@ class PredictionError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class LawRecord:
     """Where a coefficient set comes from and what is wrong with it."""
 
     name: str
@@ -86,7 +92,7 @@ class Record:
     """(part, coefficients): supervised, distillation, capacity_gap or repetition."""
     goldens: tuple[Golden, ...]
     errors: tuple[PredictionError, ...]
-    """What is known of the error of predictions; a part without one gets no interval (`laws/bands.py`)."""
+    """What is known of the error of predictions; a part without one gets no interval (`published_band`)."""
     known_problems: tuple[str, ...]
     """One paragraph each; the first sentence of the first is the warning shown with predictions."""
     refuse_plan: bool
@@ -104,7 +110,7 @@ class PublishedLaw:
     """
 
     name: str
-    record: Record
+    record: LawRecord
     supervised: SupervisedLaw | None = None
     distillation: StudentLaw | None = None
     capacity_gap: CapacityGapLine | None = None
@@ -144,9 +150,8 @@ def published(name: str) -> PublishedLaw:
     if raw is None:
         known = laws_available()
         raise ConfigError(f"no law named {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
-    values = {
-        part: {symbol: float(c["value"]) for symbol, c in raw[part].items()} for part in _PARTS if part in raw
-    }
+    parts = {part: raw[part] for part in _PARTS if part in raw}
+    values = {part: {name: float(c["value"]) for name, c in given.items()} for part, given in parts.items()}
     box = {part: Box.of({k: (v[0], v[1]) for k, v in b.items()}) for part, b in raw.get("range", {}).items()}
     supervised = None
     if "supervised" in values:
@@ -162,9 +167,13 @@ def published(name: str) -> PublishedLaw:
         line = CapacityGapLine(**values["capacity_gap"], range=box.get("capacity_gap", Box()))
     repetition = RepetitionCorrection(**values["repetition"]) if "repetition" in values else None
     return PublishedLaw(
-        name=name, record=_record(name, raw), supervised=supervised, distillation=distillation,
-        capacity_gap=line, repetition=repetition,
-    )  # fmt: skip
+        name=name,
+        record=_record(name, raw),
+        supervised=supervised,
+        distillation=distillation,
+        capacity_gap=line,
+        repetition=repetition,
+    )
 
 
 _PARTS = ("supervised", "distillation", "capacity_gap", "repetition")
@@ -185,35 +194,19 @@ def _raw_records() -> dict[str, dict]:
     }
 
 
-def _record(name: str, raw: dict) -> Record:
-    return Record(
+def _record(name: str, raw: dict) -> LawRecord:
+    texts = ("title", "source", "obtained", "published", "unit", "params_convention", "tokenizer", "data")
+    goldens = [g | {"coords": tuple(sorted(g["coords"].items()))} for g in raw.get("golden", [])]
+    errors = [
+        e | {"part": part, "span": tuple(e.get("span", ()))} for part, e in raw.get("error", {}).items()
+    ]
+    return LawRecord(
         name=name,
-        title=raw["title"],
-        source=raw["source"],
-        obtained=raw["obtained"],
-        published=raw["published"],
-        unit=raw["unit"],
-        params_convention=raw["params_convention"],
-        tokenizer=raw["tokenizer"],
-        data=raw["data"],
+        **{key: raw[key] for key in texts},
         interval=raw.get("interval", "none published"),
         coefficients=tuple((part, _coefficients(raw[part])) for part in _PARTS if part in raw),
-        goldens=tuple(
-            Golden(
-                target=g["target"],
-                coords=tuple(sorted(g["coords"].items())),
-                value=g["value"],
-                tolerance=g["tolerance"],
-                source=g["source"],
-            )
-            for g in raw.get("golden", [])
-        ),
-        errors=tuple(
-            PredictionError(
-                part=part, relative=e["relative"], source=e["source"], span=tuple(e.get("span", ()))
-            )
-            for part, e in raw.get("error", {}).items()
-        ),
+        goldens=tuple(Golden(**golden) for golden in goldens),
+        errors=tuple(PredictionError(**error) for error in errors),
         known_problems=tuple(raw.get("known_problems", [])),
         refuse_plan=raw.get("refuse_plan", False),
         by_name_only=raw.get("by_name_only", False),
@@ -225,3 +218,56 @@ def _coefficients(part: dict) -> tuple[Coefficient, ...]:
         Coefficient(symbol=symbol, value=float(c["value"]), low=c.get("low"), high=c.get("high"))
         for symbol, c in part.items()
     )
+
+
+_STATED_LEVEL = 0.9
+"""Coverage that the half widths in the records stand for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """An interval and what it means; without one, `meaning` says why."""
+
+    interval: tuple[float, float] | None
+    meaning: str
+
+
+def published_band(
+    law: PublishedLaw, *, part: str, coords: Mapping[str, float], is_inside: bool, level: float = 0.9
+) -> Band:
+    """The band of one prediction.
+
+    Args:
+        law: the law that predicted.
+        part: supervised, repeated or distillation: what was evaluated.
+        coords: keyword arguments of that part.
+        is_inside: whether the prediction lies in the fitted range.
+        level: coverage wanted; other levels than 0.9 assume a normal error.
+    """
+    error = next(
+        (e for e in law.record.errors if e.part == ("supervised" if part == "repeated" else part)), None
+    )
+    if error is None:
+        return Band(
+            interval=None, meaning=f"{law.name} states no error of its predictions, only point values"
+        )
+    if not is_inside:
+        return Band(
+            interval=None,
+            meaning=f"outside the range of the runs behind {law.name}, where the error of its predictions is unknown",
+        )
+    quantile = NormalDist().inv_cdf
+    half = error.relative * quantile((1 + level) / 2) / quantile((1 + _STATED_LEVEL) / 2)
+    losses = [float(getattr(one, part)(**coords)) for one in (law, *map(published, error.span))]
+    return Band(
+        interval=(min(losses) * (1 - half), max(losses) * (1 + half)),
+        meaning=_meaning(law, error, half, level),
+    )
+
+
+def _meaning(law: PublishedLaw, error: PredictionError, half: float, level: float) -> str:
+    around = f"the span of {', '.join((law.name, *error.span))}" if error.span else "the point value"
+    scaled = (
+        "" if level == _STATED_LEVEL else f", scaled from 90 % to {100 * level:g} % as for a normal error"
+    )
+    return f"{100 * half:.2g} % around {around}{scaled}: {error.source}"

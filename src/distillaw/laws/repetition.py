@@ -1,8 +1,7 @@
 """Repeated data: how many fresh tokens a token seen again is worth, and the same for excess parameters.
 
 Muennighoff et al. 2023, arXiv:2305.16264, Eqs. 5-6. The constants decay the value of repeats; they are
-weakly identified on the public runs, so treat them as a correction with a
-wide interval, and refit them where you can.
+weakly identified on the public runs, so treat them as a correction with a wide interval, and refit them where you can.
 """
 
 from dataclasses import dataclass
@@ -44,15 +43,6 @@ class RepetitionCorrection:
         """
         D = np.exp(log_positive("tokens", tokens))
         return _decayed(D, np.exp(log_positive("unique_tokens", unique_tokens)), self.repeat_scale)
-
-    def tokens_for_effective(self, *, effective_tokens: ArrayLike, unique_tokens: ArrayLike) -> Array:
-        """D, the tokens to train on so that they are worth D' fresh ones; inf beyond U (1 + R*)."""
-        target = np.exp(log_positive("effective_tokens", effective_tokens))
-        U = np.exp(log_positive("unique_tokens", unique_tokens))
-        used_up = (target / U - 1) / self.repeat_scale
-        reachable = used_up < 1
-        repeats = -self.repeat_scale * np.log1p(-np.where(reachable, used_up, 0.0))
-        return np.where(target <= U, target, np.where(reachable, U * (1 + repeats), np.inf))
 
     def effective_params(self, *, params: ArrayLike, optimal_params: ArrayLike) -> Array:
         """N', the parameters that N are worth when only `optimal_params` suit the unique tokens."""
@@ -106,14 +96,11 @@ class RepeatedDataLaw:
             tokens: D.
             unique_tokens: U.
         """
-        N, D, U = np.broadcast_arrays(
-            np.exp(log_positive("params", params)), np.exp(log_positive("tokens", tokens)),
-            np.exp(log_positive("unique_tokens", unique_tokens)),
-        )  # fmt: skip
+        given = {"params": params, "tokens": tokens, "unique_tokens": unique_tokens}
+        N, D, U = np.broadcast_arrays(*(np.exp(log_positive(name, value)) for name, value in given.items()))
         by_D, by_U, by_repeats = _decayed_slopes(D, U, self.correction.repeat_scale)
-        found = self.supervised.gradient(
-            params=self._effective_params(N, D, U), tokens=self.correction.effective_tokens(tokens=D, unique_tokens=U)
-        )  # fmt: skip
+        worth = self.correction.effective_tokens(tokens=D, unique_tokens=U)
+        found = self.supervised.gradient(params=self._effective_params(N, D, U), tokens=worth)
         by_data, by_size = found["tokens"], found["params"]
         found |= {
             "tokens": by_data * by_D,
@@ -136,10 +123,8 @@ class RepeatedDataLaw:
 
     def tokens_for_loss(self, *, params: ArrayLike, unique_tokens: ArrayLike, loss: ArrayLike) -> Array:
         """D, repeats included, at which a size reaches a loss; inf where no number of repeats does."""
-        N, U, target = np.broadcast_arrays(
-            np.asarray(params, dtype=np.float64), np.asarray(unique_tokens, dtype=np.float64),
-            np.exp(log_positive("loss", loss)),
-        )  # fmt: skip
+        given = {"params": params, "unique_tokens": unique_tokens, "loss": loss}
+        N, U, target = np.broadcast_arrays(*(np.exp(log_positive(k, value)) for k, value in given.items()))
 
         def above(d: Array) -> Mask:
             return self.loss(params=N, tokens=np.exp(d), unique_tokens=U) > target

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillaw.accounting.conventions import ParamConvention, Params
-from distillaw.accounting.pareto import distillation_axis, training_axis
+from distillaw.accounting.conventions import ParamConvention, Params, distillation_axis, training_axis
 from distillaw.errors import ConfigError, DataError
 from distillaw.pareto.frontier import Point
 from distillaw.pareto.published import SCORES

@@ -7,7 +7,7 @@ Chat models of the table stand beside base models only where they are asked for:
 the compute.
 
 The axis is the published one: all weights, 6 N D, of distilled models plus the teacher's forward 2 N_T D; what it took
-to train the teacher is not in it (accounting/pareto.py). Not comparable with model FLOP.
+to train the teacher is not in it (accounting/conventions.py). Not comparable with model FLOP.
 """
 
 import csv

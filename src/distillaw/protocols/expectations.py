@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillaw.fitting.expected import BestRatio, Expected, PlannedRuns, expect
+from distillaw.fitting.expected import BestRatio, ExpectedErrors, PlannedRuns, expect
 from distillaw.fitting.prior_laws import prior_laws
-from distillaw.fitting.uncertainty import Cells
+from distillaw.fitting.uncertainty import DesignPoints
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.runs.spec import serves_laws
@@ -36,7 +36,7 @@ class Outlook:
     form: str
     num_runs: int
     num_trunks: int
-    by_guess: Mapping[str, Expected]
+    by_guess: Mapping[str, ExpectedErrors]
 
     @property
     def has_enough(self) -> bool:
@@ -147,7 +147,7 @@ def _planned(rows: Sequence[_Row], law: PublishedLaw) -> PlannedRuns:
         loss[known] = law.supervised(params=size[known], tokens=read[known])
     table = {"params": np.array([row.params for row in rows]), "tokens": np.array([row.tokens for row in rows]),
              "teacher_loss": loss}  # fmt: skip
-    return PlannedRuns(cells=Cells.of(table, what="study"), trunk=trunk)
+    return PlannedRuns(cells=DesignPoints.of(table, what="study"), trunk=trunk)
 
 
 def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> Outlook:
@@ -159,7 +159,7 @@ def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, Pl
     )  # fmt: skip
 
 
-def _ratios(cells: Cells, law: PublishedLaw) -> tuple[float, float]:
+def _ratios(cells: DesignPoints, law: PublishedLaw) -> tuple[float, float]:
     assert law.supervised is not None
     taught = cells.taught
     alone = law.supervised(params=cells.params[taught], tokens=cells.tokens[taught])
@@ -181,20 +181,20 @@ def _what_to_add(fitted: Outlook, laws: Mapping[str, PublishedLaw], plans: Mappi
     return f"{words} (then {found[words]:.2g} in the {FORM_NAMES[fitted.form]})"
 
 
-def _additions(runs: PlannedRuns) -> dict[str, Cells]:
+def _additions(runs: PlannedRuns) -> dict[str, DesignPoints]:
     """Further runs, in words: each for every student cell, budget or teacher that is there."""
     taught = runs.taught()
     students = np.unique(np.stack([taught.params, taught.tokens], axis=1), axis=0)
     losses = np.unique(taught.teacher_loss)
     sizes, budgets = np.unique(taught.params), np.unique(taught.tokens)
 
-    def crossed(params: Array, tokens: Array, teacher: Array) -> Cells:
+    def crossed(params: Array, tokens: Array, teacher: Array) -> DesignPoints:
         n, d, t = (a.ravel() for a in np.meshgrid(params, tokens, teacher, indexing="ij"))
-        return Cells.of({"params": n, "tokens": d, "teacher_loss": t}, what="additions")
+        return DesignPoints.of({"params": n, "tokens": d, "teacher_loss": t}, what="additions")
 
-    def from_teacher(loss: float) -> Cells:
+    def from_teacher(loss: float) -> DesignPoints:
         table = {"params": students[:, 0], "tokens": students[:, 1], "teacher_loss": loss}
-        return Cells.of(table, what="additions")
+        return DesignPoints.of(table, what="additions")
 
     return {
         "add a teacher 10 % below the strongest one's loss": from_teacher(0.9 * losses[0]),

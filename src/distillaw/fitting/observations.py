@@ -1,0 +1,441 @@
+"""From a table of runs to checked observations: which rows count, what they count, which belong to one run.
+
+Refuses or warns, never guesses: a missing, non-finite or non-positive value is named by row; loss units and parameter
+conventions are never mixed. Rows that share a group (checkpoints or branches of one run) are one independent
+observation for every resampling. Total parameters are fitted as such, and the law says so, or converted here:
+
+    N = N_total - matrices x vocabulary x width        matrices: 1 tied (or one counted), 2 untied
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distillaw.errors import ConfigError, DataError, UnitError
+from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
+from distillaw.laws.base import Array, Box
+from distillaw.quantities import did_you_mean
+from distillaw.runs.select import select
+from distillaw.runs.spec import serves_laws
+
+CONVENTIONS = ("non-embedding", "total")
+"""What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """Checked rows of one kind, as arrays of equal length."""
+
+    params: Array
+    tokens: Array
+    loss: Array
+    teacher_loss: Array
+    """NaN for rows without a teacher."""
+    supervised_loss: Array
+    """Measured Ltilde_S of the row's own (params, tokens); NaN where not known."""
+    teacher_params: Array
+    loss_se: Array
+    weight: Array
+    group: NDArray[np.int64]
+    """Code of the independent run that the row belongs to."""
+    row: NDArray[np.int64]
+    """Index in the table that was given."""
+    grouped: bool
+    """True where a column named the groups; False where each row counts as a run."""
+    group_names: tuple[str, ...] = ()
+    convention: str = "non-embedding"
+    """What `params` counts."""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.loss)
+
+    def thinned(self, ngroups: int, rng: np.random.Generator) -> "Observations":
+        """A random part of the groups with all their rows."""
+        present = np.bincount(self.group) > 0
+        kept = np.zeros(len(present), dtype=bool)
+        kept[rng.choice(np.flatnonzero(present), size=ngroups, replace=False)] = True
+        return self.rows(kept[self.group])
+
+    def rows(self, keep: NDArray) -> "Observations":
+        """The rows where `keep` (mask or indices)."""
+        part = {name: getattr(self, name)[keep] for name in _ROWWISE}
+        return replace(self, **part)
+
+    def followed_by(self, other: "Observations") -> "Observations":
+        """These rows, then the other's."""
+        both = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ROWWISE}
+        return replace(self, **both)
+
+    @property
+    def ngroups(self) -> int:
+        """Number of independent runs among the rows."""
+        return int(np.count_nonzero(np.bincount(self.group)))
+
+    @property
+    def compute(self) -> Array:
+        """6 N D, the axis along which hold-outs and extrapolation are measured."""
+        return 6 * self.params * self.tokens
+
+    def box(self, *, students: bool) -> Box:
+        """The range of these rows, under the names of the law's coordinates."""
+        prefix = "student_" if students else ""
+        bounds = {f"{prefix}params": self.params, f"{prefix}tokens": self.tokens}
+        bounds |= {"tokens_per_param": self.tokens / self.params, "compute": self.compute}
+        if students:
+            bounds["teacher_loss"] = self.teacher_loss
+        return Box.of({name: (float(v.min()), float(v.max())) for name, v in bounds.items()})
+
+
+_NUMBERS = ("params", "tokens", "loss", "teacher_loss", "supervised_loss", "teacher_params", "loss_se")
+_ROWWISE = (*_NUMBERS, "weight", "group", "row")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """What has to be subtracted: the columns with the widths, the vocabulary, how many matrices are counted."""
+
+    vocab: float
+    width: str | None = None
+    """Column with the model width; by default `width`."""
+    teacher_width: str | None = None
+    """Column with the teacher's width; by default `teacher_width`."""
+    matrices: int = 1
+    """Vocabulary x width matrices in the total: 1 with tied embeddings, 2 without."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.vocab) and self.vocab >= 1):
+            raise ConfigError(
+                f"vocab: got {self.vocab}; give the number of entries of the vocabulary, e.g. 50304"
+            )
+        if self.matrices not in (1, 2):
+            raise ConfigError(
+                f"matrices: got {self.matrices}; 1 with tied embeddings, 2 with an output head of its own"
+            )
+
+
+def observe(
+    table: Mapping[str, ArrayLike],
+    *,
+    columns: Mapping[str, str] | None = None,
+    group: str | None = None,
+    weights: ArrayLike | None = None,
+    unit: str | None = None,
+    params_convention: str | None = None,
+    where: Mapping[str, str] | None = None,
+    embedding: Embedding | None = None,
+    needs_teachers: bool = False,
+) -> Observations:
+    """Map, check and code the rows of a table.
+
+    Args:
+        table: columns of equal length.
+        columns: {name we use: column of the table}, e.g. {"params": "N", "loss": "final_loss"}.
+        group: column that names the independent run of each row; "none" makes each row its own; by
+            default a column called group, run_name or trunk where there is one.
+        weights: weight per row, or None for the table's `weight` column, or 1.
+        unit: unit of the losses: nats (default), bits (per token, converted), bits-per-byte or
+            bits-per-character (kept as they are: never mix them with nats).
+        params_convention: what the params column counts, non-embedding (default) or total.
+        where: {column: value}, as in `runs.select`: only these rows, which keep the numbers they have in the table.
+        embedding: what to take off total parameters; None leaves them as they are.
+        needs_teachers: the law depends on the teachers' sizes, so that these must be converted too.
+
+    Raises:
+        DataError: a needed column is missing, or a value is not a positive finite number.
+        UnitError: the losses look like another unit, or units or conventions are mixed in the table.
+    """
+    options = {"columns": columns, "group": group, "unit": unit, "params_convention": params_convention}
+    if not where:
+        rows = _read(table, weights, **options)
+        return rows if embedding is None else _to_non_embedding(rows, table, embedding, needed=needs_teachers)
+    index = select(table, where)
+    part = {str(name): np.asarray(values)[index] for name, values in table.items()}
+    part_weights = None if weights is None else np.asarray(weights)[index]
+    chosen = " and ".join(f"{column} = {value}" for column, value in where.items())
+    try:
+        rows = observe(
+            part, weights=part_weights, embedding=embedding, needs_teachers=needs_teachers, **options
+        )
+    except DataError as error:
+        raise DataError(f"{error} (counting the {len(index)} rows with {chosen})") from None
+    return replace(rows, row=index[rows.row], notes=(f"only rows with {chosen}", *rows.notes))
+
+
+def _read(
+    table: Mapping[str, ArrayLike],
+    weights: ArrayLike | None,
+    *,
+    columns: Mapping[str, str] | None,
+    group: str | None,
+    unit: str | None,
+    params_convention: str | None,
+) -> Observations:
+    """All rows that serve laws, in the convention of the table."""
+    arrays = {str(name): as_column(name, values) for name, values in table.items()}
+    if not arrays:
+        raise DataError("the table has no columns")
+    sizes = {name: len(values) for name, values in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"columns have different lengths: {sizes}")
+    size = next(iter(sizes.values()))
+    if size == 0:
+        raise DataError("the table has no rows")
+    found = match_columns(arrays, dict(columns or {}), group)
+    scale = unit_scale(found["loss"], arrays, unit)
+    convention = _stated_convention(found["params"], arrays, params_convention)
+    keep, notes = _usable_rows(arrays, size)
+    if not keep.any():
+        raise DataError("no rows left: all are tuning runs or unfinished")
+    index = np.flatnonzero(keep)
+    numbers = {
+        name: read_numbers(name, found[name], arrays, index, needed=name in ("params", "tokens", "loss"))
+        for name in _NUMBERS
+    }
+    for name in ("loss", "teacher_loss", "supervised_loss", "loss_se"):
+        numbers[name] = numbers[name] * scale
+    weight = read_weights(weights, found["weight"], arrays, index, size)
+    codes, names = _groups(found["group"], arrays, index, numbers)
+    notes += _remarks(arrays, index, found, numbers)
+    named = {"grouped": found["group"] is not None, "group_names": names, "convention": convention}
+    return Observations(**numbers, weight=weight, group=codes, row=index, notes=tuple(notes), **named)
+
+
+def check_convention(name: str, value: str) -> str:
+    """The value, if it is a convention that is known here."""
+    if value not in CONVENTIONS:
+        raise ConfigError(
+            f"{name}: unknown {value!r}{did_you_mean(value, CONVENTIONS)}; known: {', '.join(CONVENTIONS)}"
+        )
+    return value
+
+
+def _stated_convention(column: str | None, table: Mapping[str, NDArray], stated: str | None) -> str:
+    """What the params column counts: as stated, as the table says, or non-embedding; refused where they differ."""
+    if stated is not None:
+        check_convention("params_convention", stated)
+    said = {str(v) for v in table.get("params_convention", ())} & set(CONVENTIONS)
+    inside = said.pop() if said else None
+    if stated is not None and inside is not None and stated != inside:
+        raise UnitError(
+            f"params_convention: {stated} was asked for, the table's own column says {inside}; correct one of them"
+        )
+    if stated is None and inside is None and "total" in (column or "").lower():
+        raise UnitError(
+            f"column {column!r} looks like total parameters; laws here are of non-embedding ones. Say "
+            f"--params-convention total (kept in that convention), with --vocab V --width COLUMN to convert, or "
+            f"--params-convention non-embedding if it is that after all"
+        )
+    return stated or inside or "non-embedding"
+
+
+def _usable_rows(table: Mapping[str, NDArray], size: int) -> tuple[NDArray[np.bool_], list[str]]:
+    keep = np.ones(size, dtype=bool)
+    notes = []
+    rules = (
+        ("purpose", "of searches or controls", lambda value: not serves_laws(value)),
+        ("state", "of unfinished runs", lambda value: value in ("planned", "running", "failed")),
+    )
+    for name, what, drops in rules:
+        if name in table:
+            dropped = np.array([drops(str(value)) for value in table[name]], dtype=bool) & keep
+            keep &= ~dropped
+            if dropped.any():
+                notes.append(f"{int(dropped.sum())} rows {what} left out (column {name})")
+    return keep, notes
+
+
+def _groups(
+    column: str | None, table: Mapping[str, NDArray], index: NDArray, numbers: Mapping[str, Array]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Group codes; exact copies of a row are one run even where no column says so."""
+    if column is None:
+        return np.unique(_fingerprint(numbers), return_inverse=True)[1].reshape(-1).astype(np.int64), ()
+    labels = []
+    for i in index:
+        value = table[column][i]
+        missing = value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+        labels.append(f"row {i}" if missing else str(value))
+    names, codes = np.unique(np.array(labels), return_inverse=True)
+    return codes.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
+
+
+def _remarks(
+    table: Mapping[str, NDArray],
+    index: NDArray,
+    found: Mapping[str, str | None],
+    numbers: Mapping[str, Array],
+) -> list[str]:
+    notes = []
+    copies = len(index) - _num_distinct(_fingerprint(numbers))
+    if copies:
+        notes.append(f"{copies} rows are exact copies of another row (same size, tokens and loss)")
+    if found["group"] is None and len(index) > _num_distinct(numbers["params"]) * 1.5:
+        notes.append(
+            "rows are taken as independent runs; if several are checkpoints of one run, name it with --group COLUMN "
+            "(intervals are too short otherwise)"
+        )
+    taught = index[np.isfinite(numbers["teacher_loss"]) | np.isfinite(numbers["teacher_params"])]
+    for name in ("lambda", "temperature", "init"):
+        rows = index if name == "init" else taught  # without a teacher there is nothing to weigh
+        values = {str(v) for v in np.asarray(table[name], dtype=object)[rows]} if name in table else set()
+        values -= {"nan", "None", ""}
+        if len(values) > 1:
+            notes.append(f"rows mix {name} = {', '.join(sorted(values))}; the law holds for one value of it")
+    return notes
+
+
+def split_by_teacher(rows: Observations) -> tuple[Observations, Observations]:
+    """(rows without a teacher, rows with one)."""
+    taught = np.isfinite(rows.teacher_loss)
+    return rows.rows(~taught), rows.rows(taught)
+
+
+def with_measured_supervised(students: Observations, plain: Observations) -> Observations:
+    """Fill a missing Ltilde_S with the mean loss of the no-teacher rows of the same (params, tokens)."""
+    if not len(plain):
+        return students
+    known: dict[tuple[float, float], list[float]] = {}
+    for N, D, L in zip(plain.params, plain.tokens, plain.loss, strict=True):
+        known.setdefault((N, D), []).append(L)
+    measured = [
+        s if np.isfinite(s) else float(np.mean(known.get((N, D), [np.nan])))
+        for N, D, s in zip(students.params, students.tokens, students.supervised_loss, strict=True)
+    ]
+    return replace(students, supervised_loss=np.array(measured, dtype=np.float64))
+
+
+def require_variation(rows: Observations, names: Sequence[str]) -> None:
+    """Refuse a column that never changes where the law needs it to.
+
+    Raises:
+        DataError: names the column, its value, and what to add.
+    """
+    for name in names:
+        values = getattr(rows, name)
+        if len(values) > 1 and values.max() <= values.min() * (1 + 1e-9):
+            raise DataError(
+                f"{name} is {values[0]:.6g} in all {len(rows)} rows; its effect cannot be fitted. "
+                f"Add runs with another {name} (at least a factor 4 apart)"
+            )
+
+
+_IDENTITY = ("params", "tokens", "loss", "teacher_loss", "teacher_params")
+_ODD = np.array(
+    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F],
+    dtype=np.uint64,
+)
+"""Odd multipliers of known hashes (splitmix64, xxHash, wyhash)."""
+
+
+def _num_distinct(values: NDArray) -> int:
+    """Number of different values; a sort is many times faster than numpy's table of hashes where most differ."""
+    ordered = np.sort(values)
+    return int(len(values) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _fingerprint(numbers: Mapping[str, Array]) -> NDArray[np.uint64]:
+    """One 64-bit number per row that equal rows share: a sort of it is cheap for a million rows."""
+    total = np.zeros(len(numbers["loss"]), dtype=np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
+        for name, odd in zip(_IDENTITY, _ODD, strict=True):
+            bits = np.nan_to_num(numbers[name], nan=-1.0).view(np.uint64)
+            total = (total ^ (bits * odd)) * odd
+            total ^= total >> np.uint64(29)
+    return total
+
+
+def _to_non_embedding(
+    rows: Observations, table: Mapping[str, ArrayLike], embedding: Embedding, *, needed: bool
+) -> Observations:
+    """The rows with non-embedding counts, and a note that says what was subtracted.
+
+    Args:
+        rows: rows whose `params` are totals.
+        table: the table they come from, for the columns with the widths.
+        embedding: what to subtract.
+        needed: the law depends on the teachers' sizes. Where it does not and their width is not known,
+            the sizes are set aside rather than left in the other convention.
+
+    Raises:
+        ConfigError: the rows are not totals, or no column holds the width.
+        DataError: a width is missing or not positive.
+        UnitError: a count is smaller than its embedding, or the teachers' width is needed and not there.
+    """
+    if rows.convention != "total":
+        raise ConfigError("vocab: only total parameters are converted; add --params-convention total")
+    size = embedding.matrices * embedding.vocab
+    width = _find(table, embedding.width, "width")
+    if width is None:
+        raise ConfigError(
+            f"width: no column with the model width; the table has: {', '.join(map(str, table))}. "
+            f"Say --width COLUMN"
+        )
+    times = "" if embedding.matrices == 1 else "2 x "
+    params = rows.params - size * _widths(table, width, rows.row)
+    _check_left("params", params, rows.params, rows.row)
+    notes = [f"parameters are non-embedding: total - {times}{embedding.vocab:.0f} x {width}"]
+    teachers, note = _teachers(rows, table, embedding, size=size, needed=needed)
+    notes = (*notes, *note, *rows.notes)
+    return replace(rows, params=params, teacher_params=teachers, convention="non-embedding", notes=notes)
+
+
+def _teachers(
+    rows: Observations, table: Mapping[str, ArrayLike], embedding: Embedding, *, size: float, needed: bool
+) -> tuple[Array, tuple[str, ...]]:
+    known = np.isfinite(rows.teacher_params)
+    column = _find(table, embedding.teacher_width, "teacher_width")
+    if not known.any():
+        return rows.teacher_params, ()
+    if column is None and needed:
+        raise UnitError(
+            "teacher_params are total parameters too, and no column holds the teachers' width: say --teacher-width "
+            "COLUMN, give teacher_params without the embedding and --params-convention non-embedding, or fit all in "
+            "totals (leave --vocab out)"
+        )
+    if column is None:
+        return np.full(len(rows), np.nan), (
+            "teacher_params are set aside: this law does not use them, and without --teacher-width they would stay "
+            "total parameters",
+        )
+    left = rows.teacher_params.copy()
+    left[known] -= size * _widths(table, column, rows.row[known])
+    _check_left("teacher_params", left[known], rows.teacher_params[known], rows.row[known])
+    return left, (f"teacher_params likewise, from {column}",)
+
+
+def _find(table: Mapping[str, ArrayLike], named: str | None, default: str) -> str | None:
+    if named is not None:
+        if named not in table:
+            raise DataError(f"width: no column {named!r}; the table has: {', '.join(map(str, table))}")
+        return named
+    return next((str(name) for name in table if str(name).lower() == default), None)
+
+
+def _widths(table: Mapping[str, ArrayLike], column: str, row: NDArray[np.int64]) -> Array:
+    raw = np.asarray(table[column])[row]
+    try:
+        values = np.array([np.nan if v is None or v == "" else v for v in raw], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"column {column!r} holds text; it must be the model width, e.g. 1024") from None
+    bad = ~(np.isfinite(values) & (values > 0))
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{column} in row {int(row[i]) + 1} (index {int(row[i])}) is {values[i]}; the width of every model is "
+            f"needed to convert its parameters. Fill it in or remove that row"
+        )
+    return values
+
+
+def _check_left(name: str, left: Array, total: Array, row: NDArray[np.int64]) -> None:
+    bad = np.flatnonzero(left <= 0)
+    if len(bad):
+        i = int(bad[0])
+        raise UnitError(
+            f"{name} in row {int(row[i]) + 1}: {total[i]:.4g} parameters are fewer than the embedding (vocabulary x "
+            f"width); the column does not hold total parameters, or --vocab is wrong"
+        )
