@@ -20,10 +20,9 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from distillaw.accounting.architecture import Architecture, Attention, Block, as_architecture
+from distillaw.accounting.architecture import Architecture, Attention, Block, Model, as_architecture
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
-from distillaw.fitting.models import Model
 from distillaw.quantities import did_you_mean
 
 CACHE_BYTES = 2.0
