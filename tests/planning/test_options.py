@@ -8,11 +8,10 @@ from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_for
-from distillaw.planning.budget import compute_for, largest_served
-from distillaw.planning.options import Option, _tokens_at_shares, find_options
-from distillaw.planning.predictions import PRUNED_WORTH, option_loss
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.bills import bill, tokens_for
+from distillaw.planning.options import PRUNED_WORTH, Option, _tokens_at_shares, find_options, option_loss
+from distillaw.planning.question import compute_for, largest_served
+from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
 SURROGATES = ("surrogate-s1", "surrogate-s2", "surrogate-s3")

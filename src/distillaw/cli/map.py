@@ -16,8 +16,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, format_flop, parse_count
 
 if TYPE_CHECKING:
-    from distillaw.planning.map_laws import Laws
-    from distillaw.planning.map_terms import Flops, Terms
+    from distillaw.planning.map_grid import Flops, Laws, Terms
     from distillaw.planning.maps import GridMap
 
 Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
@@ -77,7 +76,7 @@ def draw_map(
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
     """
     from distillaw.cli.map_view import text_map
-    from distillaw.planning.map_laws import laws_for_map
+    from distillaw.planning.map_grid import laws_for_map
 
     given = {
         "scenario": scenario, "student": student, "tokens": tokens, "compute": compute, "teacher_loss": teacher_loss,
@@ -113,7 +112,7 @@ def draw_map(
 
 
 def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import gain_map
+    from distillaw.planning.maps import gain_map
     from distillaw.planning.situation import check_trained
 
     text = asked.get("teacher_loss")
@@ -138,7 +137,7 @@ def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMa
 
 
 def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import teacher_map
+    from distillaw.planning.maps import teacher_map
 
     students = _span(asked.get("student", _STUDENTS), "--student", size[0])
     return teacher_map(
@@ -147,7 +146,7 @@ def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "Gri
 
 
 def _allocation(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import allocation_map
+    from distillaw.planning.maps import allocation_map
 
     student = _one(asked, "student", "the student whose compute is divided", "1B")
     return allocation_map(
@@ -170,7 +169,7 @@ def _compute(asked: dict[str, str], params: float, count: int) -> np.ndarray:
 
 
 def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import teacher_size_map
+    from distillaw.planning.maps import teacher_size_map
     from distillaw.planning.situation import check_trained
 
     tokens, ratio = asked.get("teacher_tokens"), asked.get("teacher_tokens_per_param")
@@ -264,7 +263,7 @@ def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
 
 def _terms(asked: dict[str, str]) -> "Terms":
     from distillaw.accounting.scenarios import Scenario
-    from distillaw.planning.map_terms import Terms
+    from distillaw.planning.map_grid import Terms
     from distillaw.planning.optimum import PAPER_BOUNDS
 
     known = {s.name.lower().replace("_", "-"): s for s in Scenario}

@@ -18,9 +18,9 @@ from distillaw.images.record import read_record
 from distillaw.images.summary import score_columns
 from distillaw.images.walks import read_walks
 from distillaw.pareto.frontier import Point
-from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Strategy
 from distillaw.planning.maps import GridMap
+from distillaw.planning.verdict import Verdict
 from distillaw.runs.files import read_json
 
 

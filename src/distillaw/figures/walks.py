@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from distillaw.errors import DataError
 from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, new_panels, set_title
-from distillaw.planning.measured import teacher_name
+from distillaw.planning.arms import teacher_name
 from distillaw.regime.diffusion import DiffusionFit, fit_diffusion
 from distillaw.regime.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.runs.files import read_json_lines

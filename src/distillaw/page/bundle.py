@@ -21,7 +21,6 @@ from distillaw.laws.base import Array, Box
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
-    bills,
     budget,
     caveats,
     consensus,
@@ -85,7 +84,7 @@ def _voice(voice: Voice) -> dict[str, object]:
     return {
         "source": voice.source, "kind": voice.kind, "status": voice.status, "note": voice.note,
         "ensemble": None if voice.ensemble is None else _ensemble(voice.ensemble),
-        "range": [list(bound) for bound in voice.range.bounds], "doubt": asdict(voice.doubt),
+        "range": [list(bound) for bound in voice.range.bounds], "doubt": asdict(voice.discrepancy),
         "may_decide": voice.may_decide, "is_refused": voice.is_refused, "members": list(voice.members),
         "warnings": list(voice.warnings),
         "line": None if line is None else {
@@ -134,7 +133,7 @@ def _teachers() -> list[dict[str, object]]:
     """Real models that a law can judge: those whose training tokens are published."""
     return [
         {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
-         "estimate_error": situation.OTHER_TEXT * (2 if m.distilled else 1),
+         "estimate_error": situation.FOREIGN_TEXT_ERROR * (2 if m.distilled else 1),
          "is_base": not (m.distilled or m.post_trained), "source": m.tokens_source.text}
         for m in named_models() if m.tokens is not None
     ]  # fmt: skip
@@ -151,8 +150,8 @@ def _constants() -> dict[str, object]:
         "common": law_evidence.COMMON,
         "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
         "text_spread": text_scale.TEXT_SPREAD, "text_dof": text_scale.DOF, "least": text_scale.LEAST,
-        "law_errors": {"other_text": situation.OTHER_TEXT, "own_text": situation.OWN_TEXT},
-        "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
+        "law_errors": {"other_text": situation.FOREIGN_TEXT_ERROR, "own_text": situation.OWN_TEXT_ERROR},
+        "other_text_doubt": voices.TWO_TEXTS_SD, "other_text_weight": decision.OF_OTHER_TEXT,
         "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
         "pruned_worth": predictions.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
         "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
@@ -163,8 +162,8 @@ def _constants() -> dict[str, object]:
         "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,
         "repeat_source": correction.record.source, "few_tokens": caveats.FEW_TOKENS,
         "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
-        "paid": caveats.PAID, "between": bills.BETWEEN,
-        "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in bills.FAMILIES],
+        "paid": caveats.PAID, "between": situation.BETWEEN,
+        "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in situation.FAMILIES],
         "served": {
             "aspect": budget.SERVED.aspect, "omega": budget.SERVED.omega, "head_dim": budget.SERVED.head_dim,
             "cache_bytes": CACHE_BYTES, "smallest": budget.SMALLEST, "largest": budget.LARGEST,

@@ -9,7 +9,6 @@ import numpy as np
 from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
 from distillaw.planning.evidence import (
     FAR_OUTSIDE,
     OUT_OF_RANGE,
@@ -18,12 +17,11 @@ from distillaw.planning.evidence import (
     Strategy,
     with_gains,
 )
-from distillaw.planning.gains import GainPosterior
-from distillaw.planning.options import Option
-from distillaw.planning.predictions import OptionLoss, option_loss
+from distillaw.planning.gains import LAW_DOF, LAW_SCALE, GainBelief, GainPosterior
+from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
-from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
+from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, Voice, efolds_outside
 from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
@@ -68,7 +66,7 @@ def law_evidence(
         scale = text_scale(voice, situation, own)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
-    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
+    is_far = max(outside.values(), default=0.0) > voice.discrepancy.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
@@ -86,7 +84,7 @@ def law_evidence(
         note=_APART if is_apart else _note(voice, outside, is_far),
         is_decisive=voice.may_decide and not is_far and not is_apart, inside_range=not outside,
         posterior=posterior, beliefs=tuple(
-            Belief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
+            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
             for j in range(len(others))
         ), warnings=(*voice.warnings, *lines),
         details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
@@ -99,9 +97,9 @@ def _doubt(
     outside: dict[str, float], scale: TextScale,
 ) -> float:  # fmt: skip
     """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
-    share = voice.doubt.at(outside)
+    share = voice.discrepancy.at(outside)
     if scale.is_guess:
-        share = math.hypot(share, OTHER_TEXT_DOUBT)
+        share = math.hypot(share, TWO_TEXTS_SD)
     apart = text = 0.0
     best = _best_taught(options, predicted)
     if scale.sd and best:

@@ -22,8 +22,7 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Mask, log_positive
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.optimum_search import Cells, search
-from distillaw.planning.teacher_paths import Bounds, Transform
+from distillaw.planning.optimum_search import Bounds, StudentBudgets, Transform, search
 
 PAPER_BOUNDS = (1e6, 1e17)
 """N_T, D_T (and D_S) of the paper's search."""
@@ -124,7 +123,7 @@ def optimal_distillation(
         log_positive("student_params", student_params), log_positive("compute", compute)
     )
     price = forward or FixedAspect().forward_flops
-    cells = Cells(
+    cells = StudentBudgets(
         ensemble=ensemble, n=n.ravel(), compute=np.exp(c.ravel()), training=TRAINING_FACTOR * price(np.exp(n.ravel())),
         shares=shares, fewest=fewest, forward=price, effective=effective_tokens or _as_they_are,
     )  # fmt: skip
@@ -136,7 +135,7 @@ def optimal_distillation(
     return _joined(parts, n.shape)
 
 
-def _plans(cells: Cells, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
+def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
     """Plans of cells on one axis."""
     n, d, best = search(cells, bounds, is_repeated=is_repeated)
     known = np.isfinite(best)

@@ -5,20 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distillaw.planning.arms import REACH, ArmPoint, MeasuredArm, student_arms, teacher_name
 from distillaw.planning.bills import bill, tokens_for
-from distillaw.planning.consensus import Belief
-from distillaw.planning.crossover import Crossover, band_of, crossings
-from distillaw.planning.evidence import IS_PAIRED, Evidence, Interval, Strategy
-from distillaw.planning.measured import (
-    REACH,
-    Arm,
-    ArmPoint,
-    MeasuredGain,
-    loss_interval,
-    measure_gain,
-    student_arms,
-    teacher_name,
-)
+from distillaw.planning.evidence import IS_PAIRED, Crossover, Evidence, Interval, Strategy, band_of, crossings
+from distillaw.planning.gains import GainBelief
+from distillaw.planning.measured import MeasuredGain, loss_interval, measure_gain
 from distillaw.planning.options import Option
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
@@ -75,7 +66,7 @@ def _silent(status: str, note: str) -> Evidence:
 
 
 def _points(
-    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher]
+    situation: Situation, arms: Sequence[MeasuredArm], wanted: dict[str | None, Teacher]
 ) -> tuple[ArmPoint, list[ArmPoint]] | None:
     """The baseline and the candidates, each at the tokens that the situation gives it."""
     assert situation.student_params is not None
@@ -93,7 +84,7 @@ def _points(
 
 
 def _evidence(
-    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher], gain: MeasuredGain,
+    situation: Situation, arms: Sequence[MeasuredArm], wanted: dict[str | None, Teacher], gain: MeasuredGain,
     record: StudyRecord, *, level: float, rng: np.random.Generator,
 ) -> Evidence:  # fmt: skip
     share = gain.posterior.share_best()
@@ -122,12 +113,12 @@ def _evidence(
     )  # fmt: skip
 
 
-def _beliefs(gain: MeasuredGain) -> tuple[Belief, ...]:
+def _beliefs(gain: MeasuredGain) -> tuple[GainBelief, ...]:
     """The posterior as one t density per candidate: its mean, and the scale that its spread implies."""
     dof = min(max(gain.posterior.dof, 3.0), 1e6)
     shrink = math.sqrt((dof - 2) / dof)  # the variance of a t is dof / (dof - 2) times its squared scale
     draws = gain.posterior.draws
-    return tuple(Belief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
+    return tuple(GainBelief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
                  for j in range(draws.shape[1]))  # fmt: skip
 
 
@@ -199,7 +190,7 @@ def _row(
 
 def _crossover(
     record: StudyRecord,
-    arms: Sequence[Arm],
+    arms: Sequence[MeasuredArm],
     best: ArmPoint,
     *,
     source: str,

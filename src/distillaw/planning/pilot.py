@@ -9,7 +9,7 @@ from distillaw.planning.decision import MARGIN, SURE, Call
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
 from distillaw.planning.situation import Situation
-from distillaw.planning.voices import FITTED_DOUBT
+from distillaw.planning.voices import FITTED_DISCREPANCY
 from distillaw.quantities import format_count, format_flop, format_seconds, times
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import StudyRecord
@@ -120,7 +120,7 @@ def _would_settle(scale: float, gain: float, margin: float, loss: float) -> bool
     """Whether pairs at 1/scale of the size and tokens, extrapolated by a fitted law, would call this gain."""
     away = {"student_params": math.log(scale), "student_tokens": math.log(scale)}
     noise = ASSUMED_SEED_SD * math.sqrt(2 / PILOT_SEEDS)
-    se = loss * (math.hypot(noise, FITTED_DOUBT.at(away)) if scale > 1 else noise)
+    se = loss * (math.hypot(noise, FITTED_DISCREPANCY.at(away)) if scale > 1 else noise)
     return gain - max(margin, se if scale == 1 else 0.0) >= NormalDist().inv_cdf(SURE) * se
 
 

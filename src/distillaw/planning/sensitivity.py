@@ -1,9 +1,9 @@
-"""The nearest changes of the question that change the answer, searched one input at a time.
+"""Sensitivity of the verdict: the nearest values of its inputs at which the answer is another one.
 
 Each input is moved away from its value, both ways and in growing steps, until a sketch of the verdict changes; then the
 step is halved three times (3 to 16 % of the value). What is found is written with the digits that are printed, and the
-question is asked with that: the whole way of judging.py, as the user's own command goes. It is a flip if the answer is
-another one there, else further steps are tried, else nothing is said.
+question is asked with that: the whole way of judging.py, as the user's own command goes. It is a switching value if the
+answer is another one there, else further steps are tried, else nothing is said.
 
 Where runs decided against the laws, nothing is searched: the sketch asks laws only.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distillaw.errors import DistillawError
-from distillaw.planning.consult import Sources
-from distillaw.planning.judging import judge
+from distillaw.planning.decision import WORDS
+from distillaw.planning.judging import Sources, judge
 from distillaw.planning.situation import SCENARIOS, Situation
 from distillaw.quantities import format_count, format_flop, parse_count
 
@@ -29,7 +29,7 @@ _ONWARDS = (0.0, 0.25, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flip:
+class SwitchingValue:
     """One change of input that changes the verdict: asked with `then` instead of `now`, the answer is `verdict`."""
 
     input: str
@@ -69,7 +69,9 @@ class _Input:
     teacher: str | None = None
 
 
-def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_teacher: bool) -> list[Flip]:
+def switching_values(
+    situation: Situation, sources: Sources, verdict: str, *, trains_teacher: bool
+) -> list[SwitchingValue]:
     """Flips in order of distance, one per input and direction at most; empty where nothing in reach changes it.
 
     Args:
@@ -79,7 +81,7 @@ def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_t
         trains_teacher: whether the best distillation trains its teacher. If not, that is searched again only where
             more students or another scenario make it cheaper: it takes most of the time.
     """
-    search = _Search(sources=_heard(sources), verdict=verdict)
+    search = _SwitchSearch(sources=_heard(sources), verdict=verdict)
     if search.sketch(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
     with_training = situation.may_train_teacher and (trains_teacher or not situation.teachers)
@@ -98,7 +100,7 @@ def _heard(sources: Sources) -> Sources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
+class _SwitchSearch:
     """Who is asked, and what the answer was."""
 
     sources: Sources
@@ -122,7 +124,7 @@ class _Search:
             return None  # a budget too small, a loss below the floor
         return judged.call.verdict if judged.headline.is_decisive else None
 
-    def nearest(self, moved: _Input, with_training: bool) -> Flip | None:
+    def nearest(self, moved: _Input, with_training: bool) -> SwitchingValue | None:
         """The nearest value, in one direction, at which the whole answer is another one."""
 
         def sketched(step: float) -> str | None:
@@ -137,8 +139,15 @@ class _Search:
             asked = _asked(moved, then)
             verdict = None if asked is None or then == moved.now else self.other(asked, is_sketched=True)
             if verdict is not None:
-                return Flip(input=moved.name, now=moved.now, then=then, verdict=verdict, distance=moved.distance(then),
-                            sentence=_then(moved.text(then), verdict), teacher=moved.teacher)  # fmt: skip
+                return SwitchingValue(
+                    input=moved.name,
+                    now=moved.now,
+                    then=then,
+                    verdict=verdict,
+                    distance=moved.distance(then),
+                    sentence=_then(moved.text(then), verdict),
+                    teacher=moved.teacher,
+                )
         return None
 
     def _candidates(self, sketched: Callable[[float], str | None], steps: Sequence[float]) -> Iterator[float]:
@@ -164,7 +173,7 @@ class _Search:
                 other = middle
         return other
 
-    def scenarios(self, situation: Situation) -> list[Flip]:
+    def scenarios(self, situation: Situation) -> list[SwitchingValue]:
         """The other cost scenarios; none where shares of costs were given."""
         if situation.shares is not None:
             return []
@@ -173,11 +182,11 @@ class _Search:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
                 text = f"the cost scenario was {name} instead of {situation.scenario}"
-                found.append(Flip(input="scenario", now=situation.scenario, then=name, verdict=then,
+                found.append(SwitchingValue(input="scenario", now=situation.scenario, then=name, verdict=then,
                                   distance=math.e, sentence=_then(text, then)))  # fmt: skip
         return found
 
-    def single_teachers(self, situation: Situation) -> list[Flip]:
+    def single_teachers(self, situation: Situation) -> list[SwitchingValue]:
         """Each teacher alone, where several were named."""
         names = [t.name for t in situation.teachers]
         if len(names) < 2 or len(set(names)) < len(names):
@@ -187,7 +196,7 @@ class _Search:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
                 text = f"only {teacher.called} was at hand"
-                found.append(Flip(input="teacher", now=", ".join(names), then=teacher.name, verdict=then,
+                found.append(SwitchingValue(input="teacher", now=", ".join(names), then=teacher.name, verdict=then,
                                   distance=math.e, sentence=_then(text, then)))  # fmt: skip
         return found
 
@@ -264,8 +273,4 @@ def _asked(moved: _Input, value: float) -> Situation | None:
 
 
 def _then(text: str, verdict: str) -> str:
-    return f"{text}: then {THEN[verdict]}"
-
-
-THEN = {"distil": "distil", "pretrain": "pretrain", "too-close": "too close to call"}
-"""A changed answer in words."""
+    return f"{text}: then {WORDS[verdict].then}"
