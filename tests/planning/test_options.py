@@ -189,7 +189,7 @@ def test_hours_money_and_serving_limits_by_hand():
         ({"money": -5.0}, ConfigError, "positive"),
         ({"compute": 1e21, "max_params": "300M"}, ConfigError, "larger than the largest"),
         ({"compute": 1e21, "logits": "cached"}, ConfigError, "online, stored"),
-        ({"compute": 1e21, "shares": (2.0, 0.0)}, ConfigError, r"\[0, 1\]"),
+        ({"compute": 1e21, "delta_lgt": 2.0}, ConfigError, r"\[0, 1\]"),
         ({"compute": 1e21, "inference_tokens": 1e12}, ConfigError, "nothing is left to train on"),
         ({"compute": 1e21, "unique_tokens": 0}, ConfigError, "positive"),
         ({"compute": 1e21, "teachers": ["pythia-1b", "Qwen2.5-7B"]}, VocabularyError, "bits per byte"),

@@ -23,17 +23,14 @@ from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
     budget,
     caveats,
-    consensus,
+    crossover,
     decision,
     gains,
     judging,
-    law_crossover,
     law_evidence,
     options,
-    predictions,
     situation,
     teacher_curve,
-    teacher_range,
     text_scale,
     voices,
 )
@@ -143,21 +140,21 @@ def _constants() -> dict[str, object]:
     """What the planning modules decide with, under the names that web/src/data/bundle.ts reads."""
     correction = published("muennighoff2023")
     assert correction.repetition is not None
-    quantiles = law_crossover.QUANTILES
+    quantiles = crossover.QUANTILES
     return {
         "margin": decision.MARGIN, "sure": decision.SURE,
-        "sure_deviations": float(consensus.LAW_SCALE * stdtrit(consensus.LAW_DOF, decision.SURE)),
+        "sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, decision.SURE)),
         "common": law_evidence.COMMON,
-        "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
+        "law_dof": gains.LAW_DOF, "law_scale": gains.LAW_SCALE,
         "text_spread": text_scale.TEXT_SPREAD, "text_dof": text_scale.DOF, "least": text_scale.LEAST,
         "law_errors": {"other_text": situation.FOREIGN_TEXT_ERROR, "own_text": situation.OWN_TEXT_ERROR},
-        "other_text_doubt": voices.TWO_TEXTS_SD, "other_text_weight": decision.OF_OTHER_TEXT,
+        "other_text_doubt": voices.TWO_TEXTS_SD, "other_text_weight": decision.PUBLISHED_WEIGHT,
         "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
-        "pruned_worth": predictions.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
+        "pruned_worth": options.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
         "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
         "smallest_student": situation.SMALLEST_STUDENT, "larger": options.LARGER, "most_pruned": options.MOST_PRUNED,
         "largest": situation.LARGEST, "ladder": judging.LADDER, "ladder_ratio": judging.LADDER_RATIO,
-        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM, "draws": gains.DRAWS,
+        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_curve.TOKENS_PER_PARAM, "draws": gains.DRAWS,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
         "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,
         "repeat_source": correction.record.source, "few_tokens": caveats.FEW_TOKENS,
