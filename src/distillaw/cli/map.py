@@ -79,11 +79,18 @@ def draw_map(
     from distillaw.planning.map_grid import laws_for_map
 
     given = {
-        "scenario": scenario, "student": student, "tokens": tokens, "compute": compute, "teacher_loss": teacher_loss,
-        "teacher_params": teacher_params, "teacher_tokens": teacher_tokens,
-        "teacher_tokens_per_param": teacher_tokens_per_param, "max_teacher_tokens": max_teacher_tokens,
-        "vocab": vocab, "context": context,
-    }  # fmt: skip
+        "scenario": scenario,
+        "student": student,
+        "tokens": tokens,
+        "compute": compute,
+        "teacher_loss": teacher_loss,
+        "teacher_params": teacher_params,
+        "teacher_tokens": teacher_tokens,
+        "teacher_tokens_per_param": teacher_tokens_per_param,
+        "max_teacher_tokens": max_teacher_tokens,
+        "vocab": vocab,
+        "context": context,
+    }
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
     if size is not None and "x" in size.lower() and kind in ("allocation", "teacher-size"):
@@ -182,12 +189,15 @@ def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) ->
             teacher, _ratio(ratio or "20") * teacher if tokens is None else parse_count(tokens), who="teacher"
         )
     return teacher_size_map(
-        laws, student_params=student, student_tokens=student_tokens, teacher_params=teachers,
+        laws,
+        student_params=student,
+        student_tokens=student_tokens,
+        teacher_params=teachers,
         teacher_tokens=None
         if tokens is None
         else _plausible(parse_count(tokens, name="--teacher-tokens"), "--teacher-tokens"),
         teacher_tokens_per_param=_ratio(ratio) if ratio else (20.0 if tokens is None else None),
-    )  # fmt: skip
+    )
 
 
 def _ratio(text: str) -> float:
@@ -195,8 +205,11 @@ def _ratio(text: str) -> float:
 
 
 _MAKERS: dict[str, Callable[["Laws", dict[str, str], tuple[int, int]], "GridMap"]] = {
-    "gain": _gain, "teacher": _teacher, "allocation": _allocation, "teacher-size": _teacher_size,
-}  # fmt: skip
+    "gain": _gain,
+    "teacher": _teacher,
+    "allocation": _allocation,
+    "teacher-size": _teacher_size,
+}
 
 
 def _refuse_unused(kind: str, asked: dict[str, str]) -> None:

@@ -47,6 +47,7 @@ def _options(title: str, first: str, last: str) -> type:
     made = make_dataclass(
         title, [_option(name, defaults[name]) for name in chosen], frozen=True, kw_only=True
     )
+    made.__module__ = __name__  # that of make_dataclass, `types`, is taken for one of builtins
     return Parameter(name="*")(made)
 
 

@@ -120,10 +120,12 @@ def rate_uncertainty(
             curve = [math.log2(run.branch_lr) for run in runs], [run.loss for run in runs]
             curves.setdefault(int(runs[0].tokens), []).append(curve)
     return RateUncertainty(
-        params=own[0].params, kind=kind,
+        params=own[0].params,
+        kind=kind,
         rates={tokens: math.log2(seeds[min(seeds)].branch_lr) for tokens, seeds in budgets.items()},
-        brackets=[b for runs in found if (b := _bracket(runs)) is not None], curves=curves,
-    )  # fmt: skip
+        brackets=[b for runs in found if (b := _bracket(runs)) is not None],
+        curves=curves,
+    )
 
 
 def _curves(record: StudyRecord, *, is_taught: bool) -> list[list[Run]]:
@@ -197,12 +199,6 @@ class MeasuredArm:
             if least > 1.005 * floor:
                 return floor
         return ALONE_FLOOR * least
-
-    @property
-    def seconds_per_token(self) -> float:
-        """Measured training time per token; NaN where it was not recorded."""
-        run = self._any()
-        return run.number("seconds") / run.tokens
 
     def _any(self) -> Run:
         return next(iter(self.runs[max(self.runs)].values()))
@@ -329,11 +325,14 @@ def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm
         found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
     order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
     return [
-        MeasuredArm(name=teacher_name(record, t) if t else ALONE, teacher=_teacher(record, t, found[t]),
+        MeasuredArm(
+            name=teacher_name(record, t) if t else ALONE,
+            teacher=_teacher(record, t, found[t]),
             runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])},
-            rate=rate_uncertainty(record, found[t], is_taught=bool(t)))
+            rate=rate_uncertainty(record, found[t], is_taught=bool(t)),
+        )
         for t in order
-    ]  # fmt: skip
+    ]
 
 
 def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mapping[int, Run]]) -> Run | None:

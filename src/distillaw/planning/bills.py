@@ -94,8 +94,11 @@ def bill(
         hides a part.
     """
     student = forward_flop(situation, params)
-    parts: dict[str, float | None] = {"student_training": TRAINING_FACTOR * student * tokens,
-                                      "teacher_logits": 0.0, "teacher_training": 0.0}  # fmt: skip
+    parts: dict[str, float | None] = {
+        "student_training": TRAINING_FACTOR * student * tokens,
+        "teacher_logits": 0.0,
+        "teacher_training": 0.0,
+    }
     if situation.inference_tokens:
         parts["serving"] = student * situation.inference_tokens
     own = TRAINING_FACTOR * student * tokens + student * situation.inference_tokens

@@ -51,8 +51,11 @@ def law_crossovers(
         level: of the bands.
     """
     asked = {v.source: v for v in voices}
-    laws = [_Asked(voice=asked[e.source], doubt=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
-            for e in witnesses if e.source in asked]  # fmt: skip
+    laws = [
+        _Asked(voice=asked[e.source], doubt=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
+        for e in witnesses
+        if e.source in asked
+    ]
     if not laws or row.teacher is None:
         return None, None
     source = " and ".join(law.voice.source for law in laws)
@@ -69,9 +72,14 @@ def law_crossovers(
 
 
 def _band(
-    situation: Situation, laws: Sequence[_Asked], row: Strategy, grid: Array, tokens: tuple[Array, Array],
-    source: str, level: float,
-) -> Crossover | None:  # fmt: skip
+    situation: Situation,
+    laws: Sequence[_Asked],
+    row: Strategy,
+    grid: Array,
+    tokens: tuple[Array, Array],
+    source: str,
+    level: float,
+) -> Crossover | None:
     if len(grid) < 2:
         return None
     crossed = [_crossings(situation, law, row, grid, tokens) for law in laws]

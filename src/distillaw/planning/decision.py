@@ -63,8 +63,13 @@ class Call:
 
     def to_json(self) -> dict[str, object]:
         """All five."""
-        return {"verdict": self.verdict, "probability": self.probability, "probability_distil": self.distil,
-                "probability_pretrain": self.pretrain, "margin": self.margin}  # fmt: skip
+        return {
+            "verdict": self.verdict,
+            "probability": self.probability,
+            "probability_distil": self.distil,
+            "probability_pretrain": self.pretrain,
+            "margin": self.margin,
+        }
 
 
 def call(evidence: Evidence) -> Call:
@@ -159,11 +164,16 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     names = [e.source for e in sources if e.source in heard]
     kind = "measured" if lead.kind == "measured" else "consensus"
     together = replace(
-        lead, source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}", kind=kind,
-        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}", alternatives=found,
-        posterior=posterior, beliefs=(), warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
+        lead,
+        source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}",
+        kind=kind,
+        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}",
+        alternatives=found,
+        posterior=posterior,
+        beliefs=(),
+        warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
         details={**lead.details, SOURCES: names},
-    )  # fmt: skip
+    )
     best = keys[together.best_index]  # the lead may not know it: then the range is that of the first who does
     owner = next(e for e, at in zip(sources, by_source, strict=True) if best in at)
     return replace(together, inside_range=owner.inside_range)
@@ -206,9 +216,14 @@ class EqualCompute:
     def to_json(self) -> dict[str, object]:
         """Flat; verdict and probability are null where no source can say."""
         answer: dict[str, object] = {
-            "compute": self.compute, "pretrain_tokens": self.pretrain_tokens, "basis": self.basis,
-            "verdict": None, "probability": None, "margin": None, "gain": None,
-        }  # fmt: skip
+            "compute": self.compute,
+            "pretrain_tokens": self.pretrain_tokens,
+            "basis": self.basis,
+            "verdict": None,
+            "probability": None,
+            "margin": None,
+            "gain": None,
+        }
         if self.call is not None and self.gain is not None:
             answer |= {**self.call.to_json(), "gain": self.gain.to_json()}
         return answer

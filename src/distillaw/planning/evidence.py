@@ -8,7 +8,7 @@ a crossing is ill-conditioned (docs/concepts.md) and a single number would be wo
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -35,8 +35,7 @@ class Crossover:
 
     def to_json(self) -> dict[str, object]:
         """The band, and the share of draws without a crossover."""
-        return {"lower": self.lower, "median": self.median, "upper": self.upper, "share_none": self.share_none,
-                "share_before": self.share_before, "searched": list(self.searched), "source": self.source}  # fmt: skip
+        return asdict(self)
 
 
 def crossings(tokens: Array, gains: Array) -> Array:
@@ -68,8 +67,15 @@ def band_of(crossed: Array, searched: tuple[float, float], source: str, level: f
     tail = (1 - level) / 2
     ends = np.quantile(crossed, [tail, 0.5, 1 - tail], method="inverted_cdf")
     lower, median, upper = (float(e) if 0 < e < math.inf else None for e in ends)
-    return Crossover(lower=lower, median=median, upper=upper, share_none=float(np.isinf(crossed).mean()),
-                     share_before=float((crossed == 0).mean()), searched=searched, source=source)  # fmt: skip
+    return Crossover(
+        lower=lower,
+        median=median,
+        upper=upper,
+        share_none=float(np.isinf(crossed).mean()),
+        share_before=float((crossed == 0).mean()),
+        searched=searched,
+        source=source,
+    )
 
 
 OUT_OF_RANGE = "OUT_OF_RANGE"
@@ -102,7 +108,7 @@ class Interval:
 
     def to_json(self) -> dict[str, float]:
         """`{mean, lower, upper}`."""
-        return {"mean": self.mean, "lower": self.lower, "upper": self.upper}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,10 +258,8 @@ class Evidence:
 
     def was_run(self, row: Strategy) -> bool:
         """True if runs of the study stand at both ends of a row's gain."""
-        return (
-            self.kind == "measured" and self.pretrain is not None
-            and row.basis == self.pretrain.basis == "measured"
-        )  # fmt: skip
+        own = None if self.pretrain is None else self.pretrain.basis
+        return self.kind == row.basis == own == "measured"
 
     def gain(self, level: float) -> Interval:
         """Gain of the best distillation over the best pretraining, nats/token.

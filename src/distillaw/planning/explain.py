@@ -217,8 +217,10 @@ def balance(
     """
     c = {name: values[:, None] for name, values in ensemble.student.items()}
     t = np.atleast_1d(log_positive("teacher_loss", teacher_loss))[None]
-    n, d = (log_positive(name, v).reshape(1, 1)
-            for name, v in (("student_params", student_params), ("student_tokens", student_tokens)))  # fmt: skip
+    n, d = (
+        log_positive(name, v).reshape(1, 1)
+        for name, v in (("student_params", student_params), ("student_tokens", student_tokens))
+    )
     x = t - ensemble.log_supervised(n, d)
     u = np.exp(c["log_kappa"] + x / c["f1"])
     student = np.exp(ensemble.log_distilled(n, d, t))
@@ -227,10 +229,14 @@ def balance(
     has_eps = c["eps"] > 0
     h = np.where(has_eps, np.log1p(c["eps"] * u) / np.where(has_eps, c["eps"], 1.0), u)
     return Balance(
-        teacher_loss=np.exp(t[0]), ratio=np.exp(x).mean(0), factor=np.exp(-h).mean(0), lacking=lacking.mean(0),
-        student_loss=student.mean(0), by_power=(c["c0"] * per_nat).mean(0),
+        teacher_loss=np.exp(t[0]),
+        ratio=np.exp(x).mean(0),
+        factor=np.exp(-h).mean(0),
+        lacking=lacking.mean(0),
+        student_loss=student.mean(0),
+        by_power=(c["c0"] * per_nat).mean(0),
         by_break=(u / (c["f1"] * (1 + c["eps"] * u)) * per_nat).mean(0),
-    )  # fmt: skip
+    )
 
 
 def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, student_tokens: float) -> str:
@@ -250,19 +256,27 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
         {alone * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}, reverse=True
     )
     rows = balance(ensemble, **at, teacher_loss=[loss for loss in losses if loss > floor])
-    c0, kappa, f1, eps = (float(np.median(v)) for v in (
-        ensemble.student["c0"], np.exp(ensemble.student["log_kappa"]), ensemble.student["f1"], ensemble.student["eps"]
-    ))  # fmt: skip
+    c0, kappa, f1, eps = (
+        float(np.median(v))
+        for v in (
+            ensemble.student["c0"],
+            np.exp(ensemble.student["log_kappa"]),
+            ensemble.student["f1"],
+            ensemble.student["eps"],
+        )
+    )
     here = balance(ensemble, **at, teacher_loss=best)
     numbers = f"{name}: c0 = {c0:.4g}, kappa = {kappa:.4g}, f1 = {f1:.4g}, eps = {eps:.3g}"
     student = f"{format_count(student_params)} on {format_count(student_tokens)} tokens"
-    return "\n".join([
-        *_EQUATIONS,
-        f"  {numbers}, kappa^(-f1) = {float(curve.break_ratio.mean()):.3g}",
-        f"  the student alone, {student}: Ltilde_S = {alone:.4f}",
-        *_table(rows, best),
-        *_sign(best, here, is_edge=curve.best.at_edge),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *_EQUATIONS,
+            f"  {numbers}, kappa^(-f1) = {float(curve.break_ratio.mean()):.3g}",
+            f"  the student alone, {student}: Ltilde_S = {alone:.4f}",
+            *_table(rows, best),
+            *_sign(best, here, is_edge=curve.best.at_edge),
+        ]
+    )
 
 
 _EQUATIONS = (
@@ -280,8 +294,17 @@ _EQUATIONS = (
 
 def _table(rows: Balance, best: float) -> list[str]:
     lines = ["       L_T      r   exp(-h)       F      L_S   c0 F/L_T   h' F/L_T   dL_S/dL_T"]
-    columns = zip(rows.teacher_loss, rows.ratio, rows.factor, rows.lacking, rows.student_loss, rows.by_power,
-                  rows.by_break, rows.slope, strict=True)  # fmt: skip
+    columns = zip(
+        rows.teacher_loss,
+        rows.ratio,
+        rows.factor,
+        rows.lacking,
+        rows.student_loss,
+        rows.by_power,
+        rows.by_break,
+        rows.slope,
+        strict=True,
+    )
     for t, r, factor, lacking, student, by_power, by_break, slope in columns:
         is_best = abs(t / best - 1) < 1e-9
         lines.append(

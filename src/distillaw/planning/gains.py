@@ -176,8 +176,9 @@ def _shrunk(
         # d tau on a log grid brings a factor tau; half-Cauchy density is 1 / (1 + (tau / spread)^2)
         log_weight.append(
             0.5 * (np.linalg.slogdet(inverse)[1] - np.log(precision) - off @ inverse @ off)
-            + np.log(tau) - np.log1p((tau / spread) ** 2)
-        )  # fmt: skip
+            + np.log(tau)
+            - np.log1p((tau / spread) ** 2)
+        )
         keep = tau**2 * inverse  # how much of its own measurement each candidate keeps
         pull = ones - keep @ ones  # what an error of mu moves
         spread_cov = keep @ cov + np.outer(pull, pull) / precision

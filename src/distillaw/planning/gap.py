@@ -143,24 +143,38 @@ class GapOpinion:
         best = self.curve.best if self.curve else None
         loss = self.by_loss
         return {
-            "law": self.law, "kind": self.kind, "start": self.start, "status": self.status,
-            "inside_range": self.outside == 0, "efolds_outside": self.outside if math.isfinite(self.outside) else None,
+            "law": self.law,
+            "kind": self.kind,
+            "start": self.start,
+            "status": self.status,
+            "inside_range": self.outside == 0,
+            "efolds_outside": self.outside if math.isfinite(self.outside) else None,
             "best_teacher_params": self.best_params,
             "best_teacher_interval": None if self.lower is None else [self.lower, self.upper],
             "ratio": None if self.best_params is None else self.best_params / student_params,
-            "best_teacher_loss": self.best_teacher_loss, "student_loss": self.best_loss, "gain": self.gain,
-            "at_edge": bool(best and best.at_edge), "flat": best.flat.to_json() if best else None,
+            "best_teacher_loss": self.best_teacher_loss,
+            "student_loss": self.best_loss,
+            "gain": self.gain,
+            "at_edge": bool(best and best.at_edge),
+            "flat": best.flat.to_json() if best else None,
             "within_margin": best.within_margin.to_json() if best else None,
             "costs": [cost.to_json() for cost in self.curve.costs] if self.curve else [],
-            "by_loss": None if loss is None else {
-                "best_teacher_loss": loss.best.at, "ratio_to_supervised": loss.ratio,
-                "supervised_loss": float(loss.supervised_loss.mean()), "break": float(loss.break_ratio.mean()),
-                "flat": loss.best.flat.to_json()},
-            "teacher_at_hand_loss": self.given_loss, "teacher_at_hand_cost": self.given_cost,
+            "by_loss": None
+            if loss is None
+            else {
+                "best_teacher_loss": loss.best.at,
+                "ratio_to_supervised": loss.ratio,
+                "supervised_loss": float(loss.supervised_loss.mean()),
+                "break": float(loss.break_ratio.mean()),
+                "flat": loss.best.flat.to_json(),
+            },
+            "teacher_at_hand_loss": self.given_loss,
+            "teacher_at_hand_cost": self.given_cost,
             "data_share": self.data_share,
-            "per_cent_elsewhere": dict(self.elsewhere or {}), "per_cent_if_wrong": self.if_wrong,
+            "per_cent_elsewhere": dict(self.elsewhere or {}),
+            "per_cent_if_wrong": self.if_wrong,
             "notes": list(self.notes),
-        }  # fmt: skip
+        }
 
 
 def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
@@ -178,12 +192,24 @@ def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
         student = float(np.exp(voice.ensemble.log_distilled(n, d, np.log(given))).mean())
         given, cost = float(given.mean()), student - by_loss.best.student_loss
     return GapOpinion(
-        law=voice.source, kind=voice.kind, start="as in the runs fitted" if voice.kind == "fitted" else "random",
-        status="REFUSED" if voice.is_refused else _status(outside), outside=outside, best_params=curve.best.at,
-        lower=lower, upper=upper, best_teacher_loss=curve.best_teacher_loss, best_loss=curve.best.student_loss,
-        gain=curve.gain, curve=curve, by_loss=by_loss, given_loss=given, given_cost=cost, data_share=share,
+        law=voice.source,
+        kind=voice.kind,
+        start="as in the runs fitted" if voice.kind == "fitted" else "random",
+        status="REFUSED" if voice.is_refused else _status(outside),
+        outside=outside,
+        best_params=curve.best.at,
+        lower=lower,
+        upper=upper,
+        best_teacher_loss=curve.best_teacher_loss,
+        best_loss=curve.best.student_loss,
+        gain=curve.gain,
+        curve=curve,
+        by_loss=by_loss,
+        given_loss=given,
+        given_cost=cost,
+        data_share=share,
         notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
-    )  # fmt: skip
+    )
 
 
 def _at_hand(q: GapQuestion, ensemble: LawEnsemble) -> Array | None:
@@ -199,9 +225,11 @@ def _at_hand(q: GapQuestion, ensemble: LawEnsemble) -> Array | None:
 def _range(q: GapQuestion, voice: Voice, curve: TeacherCurve) -> tuple[float, list[str]]:
     """E-folds outside the runs behind a law in the worst coordinate, its best teacher included; and in words."""
     student = {
-        "student_params": q.student_params, "student_tokens": q.student_tokens,
-        "teacher_loss": curve.best_teacher_loss, "tokens_per_param": q.student_tokens / q.student_params,
-    }  # fmt: skip
+        "student_params": q.student_params,
+        "student_tokens": q.student_tokens,
+        "teacher_loss": curve.best_teacher_loss,
+        "tokens_per_param": q.student_tokens / q.student_params,
+    }
     teacher = {"params": curve.best.at, "tokens": curve.best_teacher_tokens}
     plain = published(voice.members[0]).supervised if voice.members else None
     parts = [("", voice.range, student), ("best teacher: ", plain.range if plain else Box(), teacher)]
@@ -244,11 +272,19 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
     line = voice.line
     assert isinstance(line, CapacityGapLine)
     start = "pruned-same" if fit is None else "as in the runs fitted"
-    base = GapOpinion(law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", best_params=None,
-                   notes=tuple(voice.warnings[:1]))  # fmt: skip
+    base = GapOpinion(
+        law=voice.source,
+        kind="line",
+        start=start,
+        status="NOT_APPLICABLE",
+        best_params=None,
+        notes=tuple(voice.warnings[:1]),
+    )
     if q.student_params < line.smallest_student:
-        why = (f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
-               f"{format_count(line.smallest_student)}: its best teacher is smaller than the student")  # fmt: skip
+        why = (
+            f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
+            f"{format_count(line.smallest_student)}: its best teacher is smaller than the student"
+        )
         if is_named:
             raise ConfigError(why + "; leave this law out, or ask for a larger student")
         return replace(base, notes=(why, *base.notes))
@@ -259,9 +295,14 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
         lower, upper = float(predicted.lower), float(predicted.upper)
     outside = _outside(line.range, at) if line.range.bounds else math.inf
     return replace(
-        base, status=_status(outside), outside=outside, best_params=float(line.best_teacher(**at)), lower=lower,
-        upper=upper, notes=(*base.notes, *line.range.complaints(at)),
-    )  # fmt: skip
+        base,
+        status=_status(outside),
+        outside=outside,
+        best_params=float(line.best_teacher(**at)),
+        lower=lower,
+        upper=upper,
+        notes=(*base.notes, *line.range.complaints(at)),
+    )
 
 
 def _status(outside: float) -> str:
@@ -296,12 +337,16 @@ class GapAnswer:
         """The answer of `distillaw gap --json`."""
         q = self.question
         return {
-            "student_params": q.student_params, "student_tokens": q.student_tokens, **q.schedule,
-            "teacher": q.teacher_name, "teacher_loss": q.teacher_loss, "margin": q.margin,
+            "student_params": q.student_params,
+            "student_tokens": q.student_tokens,
+            **q.schedule,
+            "teacher": q.teacher_name,
+            "teacher_loss": q.teacher_loss,
+            "margin": q.margin,
             "recommended": None if self.lead is None else self.lead.law,
             "opinions": [o.to_json(q.student_params) for o in self.opinions],
             "disagreement": list(self.disagreement),
-        }  # fmt: skip
+        }
 
 
 def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapAnswer:
@@ -332,8 +377,13 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
         _check_loss(
             question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0])
         )
-    return GapAnswer(question=question, opinions=opinions, voices=voices, lead=lead,
-                     disagreement=tuple(_disagreement(opinions, lead)))  # fmt: skip
+    return GapAnswer(
+        question=question,
+        opinions=opinions,
+        voices=voices,
+        lead=lead,
+        disagreement=tuple(_disagreement(opinions, lead)),
+    )
 
 
 def _always_heard() -> list[Voice]:
@@ -426,5 +476,7 @@ def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> li
     return found
 
 
-_START = {"pruned-same": "pruned from the teacher they learn from",
-          "as in the runs fitted": "that start as in the runs fitted"}  # fmt: skip
+_START = {
+    "pruned-same": "pruned from the teacher they learn from",
+    "as in the runs fitted": "that start as in the runs fitted",
+}

@@ -104,8 +104,9 @@ def options_of(situation: Situation, sources: Sources, *, is_sketch: bool = Fals
     own = None if is_sketch else _own_loss(situation, sources)
     scale = sources.scales.get(lead.source) or text_scale(lead, situation, own)
     scaled = scale.asked(situation)
-    options = find_options(scaled, lead.ensemble, is_sketch=is_sketch,
-                           size_prior=SIZE_PRIOR if is_small else 0.0)  # fmt: skip
+    options = find_options(
+        scaled, lead.ensemble, is_sketch=is_sketch, size_prior=SIZE_PRIOR if is_small else 0.0
+    )
     given = dict(zip(scaled.teachers, situation.teachers, strict=True))
     options = [
         o if o.teacher is None else replace(o, teacher=given.get(o.teacher, o.teacher)) for o in options
@@ -160,10 +161,18 @@ def consult(
         known = next(
             (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None), None
         )
-        found.append(law_evidence(
-            situation, voice, options, level=sources.level, rng=rng, draws=draws, own_loss=known,
-            scale=sources.scales.get(voice.source),
-        ))  # fmt: skip
+        found.append(
+            law_evidence(
+                situation,
+                voice,
+                options,
+                level=sources.level,
+                rng=rng,
+                draws=draws,
+                own_loss=known,
+                scale=sources.scales.get(voice.source),
+            )
+        )
     return found
 
 
@@ -198,9 +207,14 @@ class Judged:
 
 
 def judge(
-    asked: Situation, sources: Sources, *, draws: int = DRAWS, is_sketch: bool = False, with_runs: bool = True,
+    asked: Situation,
+    sources: Sources,
+    *,
+    draws: int = DRAWS,
+    is_sketch: bool = False,
+    with_runs: bool = True,
     with_supposed: bool = False,
-) -> Judged:  # fmt: skip
+) -> Judged:
     """The call on a question.
 
     Args:
@@ -256,8 +270,11 @@ def _supposed(situation: Situation) -> Situation:
         Teacher(name=f"{format_count(k * size)} teacher", params=k * size, tokens=LADDER_RATIO * k * size)
         for k in LADDER
     ]
-    return replace(situation, teachers=[replace(t, exists=True, estimate_error=t.law_error) for t in teachers],
-                   shares=paid_by_others)  # fmt: skip
+    return replace(
+        situation,
+        teachers=[replace(t, exists=True, estimate_error=t.law_error) for t in teachers],
+        shares=paid_by_others,
+    )
 
 
 def _on_the_bill(situation: Situation, teacher: Teacher | None) -> Situation:

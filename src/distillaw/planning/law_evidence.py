@@ -35,9 +35,16 @@ teacher it gets wrong about the next."""
 
 
 def law_evidence(
-    situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator,
-    draws: int, own_loss: float | None = None, scale: TextScale | None = None,
-) -> Evidence:  # fmt: skip
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    *,
+    level: float,
+    rng: np.random.Generator,
+    draws: int,
+    own_loss: float | None = None,
+    scale: TextScale | None = None,
+) -> Evidence:
     """A voice's evidence on all options, the first of which is pretraining.
 
     Args:
@@ -79,23 +86,38 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     return Evidence(
-        source=voice.source, kind=voice.kind, pretrain=rows[0], alternatives=others,
+        source=voice.source,
+        kind=voice.kind,
+        pretrain=rows[0],
+        alternatives=others,
         status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
         note=_APART if is_apart else _note(voice, outside, is_far),
-        is_decisive=voice.may_decide and not is_far and not is_apart, inside_range=not outside,
-        posterior=posterior, beliefs=tuple(
+        is_decisive=voice.may_decide and not is_far and not is_apart,
+        inside_range=not outside,
+        posterior=posterior,
+        beliefs=tuple(
             GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
             for j in range(len(others))
-        ), warnings=(*voice.warnings, *lines),
-        details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
-                 **scale.details, "laws": _by_member(voice, options, predicted)},
-    )  # fmt: skip
+        ),
+        warnings=(*voice.warnings, *lines),
+        details={
+            "efolds_outside": outside,
+            FAR_OUTSIDE: is_far,
+            "doubt": common,
+            **scale.details,
+            "laws": _by_member(voice, options, predicted),
+        },
+    )
 
 
 def _doubt(
-    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
-    outside: dict[str, float], scale: TextScale,
-) -> float:  # fmt: skip
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    predicted: Sequence[OptionLoss],
+    outside: dict[str, float],
+    scale: TextScale,
+) -> float:
     """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
     share = voice.discrepancy.at(outside)
     if scale.is_guess:
@@ -162,11 +184,20 @@ def _row(
 ) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
     return Strategy(
-        name=option.name, kind=option.kind, teacher=option.teacher, student_params=option.student_params,
-        student_tokens=option.student_tokens, teacher_loss=teacher_loss, basis="law", taught=option.taught,
-        compute=bill(situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught),
-        loss=Interval.of(losses, level), is_speculative=option.is_speculative,
-    )  # fmt: skip
+        name=option.name,
+        kind=option.kind,
+        teacher=option.teacher,
+        student_params=option.student_params,
+        student_tokens=option.student_tokens,
+        teacher_loss=teacher_loss,
+        basis="law",
+        taught=option.taught,
+        compute=bill(
+            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
+        ),
+        loss=Interval.of(losses, level),
+        is_speculative=option.is_speculative,
+    )
 
 
 def _outside(
@@ -181,8 +212,12 @@ def _outside(
 def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
     D = float(effective_tokens(situation, option.student_tokens))
     losses = [] if predicted.teacher_loss is None else [float(predicted.teacher_loss.mean())]
-    return {"student_params": [option.student_params], "student_tokens": [D], "teacher_loss": losses,
-            "tokens_per_param": [option.student_tokens / option.student_params]}  # fmt: skip
+    return {
+        "student_params": [option.student_params],
+        "student_tokens": [D],
+        "teacher_loss": losses,
+        "tokens_per_param": [option.student_tokens / option.student_params],
+    }
 
 
 def _complaints(
@@ -208,9 +243,10 @@ def _complaints(
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
         next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
-        if line.startswith(taught) else line
+        if line.startswith(taught)
+        else line
         for line in lines
-    ]  # fmt: skip
+    ]
 
 
 def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:

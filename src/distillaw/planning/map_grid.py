@@ -56,8 +56,12 @@ class Laws:
     @property
     def meta(self) -> dict[str, object]:
         """For the meta data of a map."""
-        return {"laws": list(self.names), "members": self.ensemble.size, "warnings": list(self.warnings),
-                "fitted_range": {k: list(v) for k, v in self.range.as_dict().items()}}  # fmt: skip
+        return {
+            "laws": list(self.names),
+            "members": self.ensemble.size,
+            "warnings": list(self.warnings),
+            "fitted_range": {k: list(v) for k, v in self.range.as_dict().items()},
+        }
 
 
 def laws_for_map(names: Sequence[str]) -> Laws:
@@ -152,8 +156,14 @@ def teacher_field(solve: Solve, loss: Loss, y: Array, x: Array, *, nodes: int) -
     """
     if len(y) * len(x) <= 2 * nodes**2:
         n, d = _teachers(solve(y[:, None], x))
-        return TeacherField(n=n, d=d, solved=n.size, largest_error=0.0, largest_error_at_jumps=0.0,
-                            jumps=np.zeros(n.shape, bool))  # fmt: skip
+        return TeacherField(
+            n=n,
+            d=d,
+            solved=n.size,
+            largest_error=0.0,
+            largest_error_at_jumps=0.0,
+            jumps=np.zeros(n.shape, bool),
+        )
     nodes_y, nodes_x = np.linspace(y[0], y[-1], nodes), np.linspace(x[0], x[-1], nodes)
     n_nodes, d_nodes = _teachers(solve(nodes_y[:, None], nodes_x))
     middle_y, middle_x = (nodes_y[1:] + nodes_y[:-1]) / 2, (nodes_x[1:] + nodes_x[:-1]) / 2
@@ -177,8 +187,14 @@ def teacher_field(solve: Solve, loss: Loss, y: Array, x: Array, *, nodes: int) -
         n[i, j], d[i, j] = _best_of(loss, y[i], x[j], [(n[i, j], d[i, j]), *around])
         i, j = (k[:: -(-len(k) // SAMPLED)] for k in (i, j))
         worst = _excess(solve(y[i], x[j]), _loss_of(loss, y[i], x[j], (n[i, j], d[i, j]))).max()
-    return TeacherField(n=n, d=d, solved=nodes**2 + (nodes - 1) ** 2, jumps=jumps, largest_error_at_jumps=float(worst),
-                        largest_error=float(np.max(np.where(is_rough, 0.0, error))))  # fmt: skip
+    return TeacherField(
+        n=n,
+        d=d,
+        solved=nodes**2 + (nodes - 1) ** 2,
+        jumps=jumps,
+        largest_error_at_jumps=float(worst),
+        largest_error=float(np.max(np.where(is_rough, 0.0, error))),
+    )
 
 
 def spline_weights(nodes: Array, points: Array) -> Array:
@@ -282,10 +298,13 @@ class Terms:
         least = min(_SMALLEST, smallest)
         size, tokens = self.teacher_params, self.teacher_tokens
         return Budget(
-            ensemble=ensemble, shares=self.shares, forward=self.forward, min_student_tokens=least,
+            ensemble=ensemble,
+            shares=self.shares,
+            forward=self.forward,
+            min_student_tokens=least,
             teacher_params=(least / 10 if size[0] is None else size[0], size[1]),
             teacher_tokens=(least if tokens[0] is None else tokens[0], tokens[1]),
-        )  # fmt: skip
+        )
 
     @property
     def meta(self) -> dict[str, object]:
@@ -310,10 +329,16 @@ class Budget:
     def solve(self, N: Array, C: Array, *, by_law: bool = False) -> OptimalPlan:
         """Exact optima of students N at budgets C."""
         return optimal_distillation(
-            self.ensemble, student_params=N, compute=C, shares=self.shares, forward=self.forward, by_law=by_law,
-            teacher_params_bounds=self.teacher_params, teacher_tokens_bounds=self.teacher_tokens,
+            self.ensemble,
+            student_params=N,
+            compute=C,
+            shares=self.shares,
+            forward=self.forward,
+            by_law=by_law,
+            teacher_params_bounds=self.teacher_params,
+            teacher_tokens_bounds=self.teacher_tokens,
             min_student_tokens=self.min_student_tokens,
-        )  # fmt: skip
+        )
 
     def divide(self, N: Array, C: Array, n: Array, d: Array) -> tuple[Array, Mapping[str, Array]]:
         """Student tokens (too few: 1, and not paid), and the shares of the compute, with teachers ln N_T, ln D_T."""

@@ -107,16 +107,30 @@ class GridMap:
     def to_json(self) -> dict[str, object]:
         """Everything but the values of the cells."""
         axes = {
-            role: {"name": axis.name, "unit": axis.unit, "label": axis.label, "log": axis.is_log,
-                   "first": float(axis.values[0]), "last": float(axis.values[-1]), "count": len(axis.values)}
-            for role, axis in (("x", self.x), ("y", self.y)) if axis is not None
-        }  # fmt: skip
+            role: {
+                "name": axis.name,
+                "unit": axis.unit,
+                "label": axis.label,
+                "log": axis.is_log,
+                "first": float(axis.values[0]),
+                "last": float(axis.values[-1]),
+                "count": len(axis.values),
+            }
+            for role, axis in (("x", self.x), ("y", self.y))
+            if axis is not None
+        }
         layers = {
             name: {"label": x.label, "unit": x.unit} | _span(x.values) for name, x in self.layers.items()
         }
         inside = float(self.inside_range.mean())
-        return {"kind": self.kind, "title": self.title, "axes": axes, "layers": layers,
-                "share_inside_range": inside, **self.meta}  # fmt: skip
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "axes": axes,
+            "layers": layers,
+            "share_inside_range": inside,
+            **self.meta,
+        }
 
     def save(self, folder: Path) -> list[Path]:
         """CSV, arrays and meta data in a folder; returns the files."""
@@ -203,12 +217,16 @@ def gain_map(
     }
     N, D = np.exp(n)[:, None], np.exp(d)[None]
     return GridMap(
-        kind="gain", title=f"Gain of distilling from {words}", layers=layers,
+        kind="gain",
+        title=f"Gain of distilling from {words}",
+        layers=layers,
         meta=laws.meta | meta | {"comparison": "equal tokens", "teacher": words},
         x=Axis(name="student_tokens", label="student tokens", unit="tokens", values=D[0]),
-        y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
+        y=Axis(
+            name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]
+        ),
         inside_range=laws.inside(N, D, teacher_layer),
-    )  # fmt: skip
+    )
 
 
 def _given_teacher(loss: float | None, teacher: tuple[float, float] | None) -> tuple[dict[str, Array], str]:
@@ -242,20 +260,36 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
     best = teacher_field(lambda y, x: budget.solve(np.exp(y), np.exp(x)), budget.loss, n, c, nodes=nodes)
     tokens, parts = budget.divide(N, C, best.n, best.d)
     is_paid = np.isfinite(tokens)
-    cells = GridCells(n=n[:, None], d=np.log(np.where(is_paid, tokens, 1.0)), alone=np.log(C / budget.training(N)),
-                      teacher_n=best.n, teacher_d=best.d)  # fmt: skip
+    cells = GridCells(
+        n=n[:, None],
+        d=np.log(np.where(is_paid, tokens, 1.0)),
+        alone=np.log(C / budget.training(N)),
+        teacher_n=best.n,
+        teacher_d=best.d,
+    )
     losses = grid_losses(laws.ensemble, cells)
-    values = {"teacher_loss": losses.teacher, "teacher_params": np.exp(best.n), "teacher_tokens": np.exp(best.d),
-              "student_tokens": tokens, **parts}  # fmt: skip
-    layers = {name: replace(layer, values=np.where(is_paid, layer.values, np.nan))
-              for name, layer in (_plan_layers(values) | _gain_layers(losses)).items()}  # fmt: skip
+    values = {
+        "teacher_loss": losses.teacher,
+        "teacher_params": np.exp(best.n),
+        "teacher_tokens": np.exp(best.d),
+        "student_tokens": tokens,
+        **parts,
+    }
+    layers = {
+        name: replace(layer, values=np.where(is_paid, layer.values, np.nan))
+        for name, layer in (_plan_layers(values) | _gain_layers(losses)).items()
+    }
     return GridMap(
-        kind="teacher", title="The best teacher at a compute budget", layers=layers,
+        kind="teacher",
+        title="The best teacher at a compute budget",
+        layers=layers,
         meta=laws.meta | terms.meta | {"comparison": "equal compute"} | _how(best),
         x=Axis(name="compute", label="compute", unit="FLOP", values=C[0]),
-        y=Axis(name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]),
+        y=Axis(
+            name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]
+        ),
         inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
-    )  # fmt: skip
+    )
 
 
 def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, terms: Terms) -> GridMap:
@@ -271,16 +305,24 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
     plan = terms.budget(laws.ensemble, student_params).solve(np.asarray(student_params), C, by_law=True)
     assert plan.student_loss_by_law is not None and plan.supervised_loss_by_law is not None
     gain = plan.supervised_loss_by_law - plan.student_loss_by_law
-    losses = GridLosses(teacher=plan.teacher_loss, student=plan.student_loss, alone=plan.supervised_loss,
-                        lowest_gain=gain.min(0), highest_gain=gain.max(0))  # fmt: skip
+    losses = GridLosses(
+        teacher=plan.teacher_loss,
+        student=plan.student_loss,
+        alone=plan.supervised_loss,
+        lowest_gain=gain.min(0),
+        highest_gain=gain.max(0),
+    )
     tokens, teacher = (np.where(plan.is_feasible, v, 1.0) for v in (plan.student_tokens, plan.teacher_loss))
     return GridMap(
-        kind="allocation", title="What the compute goes into",
+        kind="allocation",
+        title="What the compute goes into",
         layers=_plan_layers({name: getattr(plan, name) for name in _PLAN_LAYERS}) | _gain_layers(losses),
         inside_range=laws.inside(plan.student_params, tokens, teacher) & plan.is_feasible,
-        meta=laws.meta | terms.meta | {"student_params": float(student_params), "comparison": "equal compute"},
+        meta=laws.meta
+        | terms.meta
+        | {"student_params": float(student_params), "comparison": "equal compute"},
         x=Axis(name="compute", label="compute", unit="FLOP", values=C),
-    )  # fmt: skip
+    )
 
 
 def teacher_size_map(
@@ -303,9 +345,13 @@ def teacher_size_map(
         teacher_tokens_per_param: M_T, so that D_T = M_T N_T.
     """
     curve = teacher_curve(
-        laws.ensemble, student_params=student_params, student_tokens=student_tokens, sizes=teacher_params,
-        teacher_tokens=teacher_tokens, teacher_tokens_per_param=teacher_tokens_per_param,
-    )  # fmt: skip
+        laws.ensemble,
+        student_params=student_params,
+        student_tokens=student_tokens,
+        sizes=teacher_params,
+        teacher_tokens=teacher_tokens,
+        teacher_tokens_per_param=teacher_tokens_per_param,
+    )
     alone = np.broadcast_to(curve.supervised_loss[:, None], curve.student_loss.shape)
     is_flat = np.where(curve.mean <= (1 + FLAT) * curve.best.student_loss, 1.0, 0.0)
     values: dict[str, tuple[str, str, Array]] = {
@@ -316,7 +362,7 @@ def teacher_size_map(
         "teacher_loss": ("teacher loss", NATS, curve.teacher_loss.mean(0)),
         "teacher_tokens": ("teacher tokens", "tokens", curve.teacher_tokens),
         "is_flat": (f"within {100 * FLAT:g} % of the best", "0 or 1", is_flat),
-    }  # fmt: skip
+    }
     if laws.ensemble.size == len(laws.names):
         values |= {
             f"student_loss[{name}]": (name, NATS, loss)
@@ -324,19 +370,32 @@ def teacher_size_map(
         }
     N, D = np.asarray(curve.student_params), np.asarray(curve.student_tokens)
     return GridMap(
-        kind="teacher-size", title="Loss of a student over the size of its teacher",
-        x=Axis(name="teacher_params", label="teacher parameters", unit="non-embedding parameters", values=curve.sizes),
+        kind="teacher-size",
+        title="Loss of a student over the size of its teacher",
+        x=Axis(
+            name="teacher_params",
+            label="teacher parameters",
+            unit="non-embedding parameters",
+            values=curve.sizes,
+        ),
         layers={name: Layer(label=label, unit=unit, values=v) for name, (label, unit, v) in values.items()},
         inside_range=laws.inside(N, D, curve.teacher_loss.mean(0)),
-        meta=laws.meta | {
-            "student_params": curve.student_params, "student_tokens": curve.student_tokens,
-            "teacher_tokens": teacher_tokens, "teacher_tokens_per_param": teacher_tokens_per_param,
-            "best_teacher_params": curve.best.at, "best_student_loss": curve.best.student_loss,
-            "best_at_edge": curve.best.at_edge, "flat": curve.best.flat.to_json(),
-            "best_by_law": curve.best.at_by_member.tolist() if laws.ensemble.size == len(laws.names) else None,
+        meta=laws.meta
+        | {
+            "student_params": curve.student_params,
+            "student_tokens": curve.student_tokens,
+            "teacher_tokens": teacher_tokens,
+            "teacher_tokens_per_param": teacher_tokens_per_param,
+            "best_teacher_params": curve.best.at,
+            "best_student_loss": curve.best.student_loss,
+            "best_at_edge": curve.best.at_edge,
+            "flat": curve.best.flat.to_json(),
+            "best_by_law": curve.best.at_by_member.tolist()
+            if laws.ensemble.size == len(laws.names)
+            else None,
             "costs": [cost.to_json() for cost in curve.costs],
         },
-    )  # fmt: skip
+    )
 
 
 def _best_case_field(budget: Budget, n: Array, d: Array) -> TeacherField:
@@ -362,12 +421,16 @@ def _gain_layers(losses: GridLosses) -> dict[str, Layer]:
     }
 
 
+_PARAMS, _SHARE = "non-embedding parameters", "share of compute"
 _PLAN_LAYERS = {
-    "teacher_loss": ("teacher loss", NATS), "teacher_params": ("teacher parameters", "non-embedding parameters"),
-    "teacher_tokens": ("teacher tokens", "tokens"), "student_tokens": ("student tokens", "tokens"),
-    "student_share": ("student training", "share of compute"), "logits_share": ("teacher logits", "share of compute"),
-    "teacher_share": ("teacher training", "share of compute"),
-}  # fmt: skip
+    "teacher_loss": ("teacher loss", NATS),
+    "teacher_params": ("teacher parameters", _PARAMS),
+    "teacher_tokens": ("teacher tokens", "tokens"),
+    "student_tokens": ("student tokens", "tokens"),
+    "student_share": ("student training", _SHARE),
+    "logits_share": ("teacher logits", _SHARE),
+    "teacher_share": ("teacher training", _SHARE),
+}
 
 
 def _plan_layers(values: Mapping[str, Array]) -> dict[str, Layer]:
@@ -381,14 +444,18 @@ def _how(best: TeacherField) -> dict[str, object]:
     """How the teachers of a map were found."""
     if not best.largest_error and best.solved == best.n.size:
         return {"method": "every cell solved"}
+    of = (
+        "excess of the loss over the exact optimum in the middle of every mesh, where it is at most "
+        f"{TOLERANCE:g}; others take the best of the exact teachers around, and sampled cells are checked"
+    )
     return {
         "method": "optima solved on a coarse grid, teachers joined by cubic splines, losses evaluated exactly",
-        "optima_solved": best.solved, "largest_relative_error": best.largest_error,
-        "error_is": "excess of the loss over the exact optimum in the middle of every mesh, where it is at most "
-                    f"{TOLERANCE:g}; others take the best of the exact teachers around, and sampled cells are checked",
+        "optima_solved": best.solved,
+        "largest_relative_error": best.largest_error,
+        "error_is": of,
         "share_of_cells_not_interpolated": float(best.jumps.mean()),
         "largest_relative_error_of_those": best.largest_error_at_jumps,
-    }  # fmt: skip
+    }
 
 
 def _axis(name: str, values: ArrayLike) -> Array:

@@ -97,8 +97,13 @@ def study_seed_noise(record: StudyRecord, *, student_params: float, tokens: floa
             both = seed_noise([_losses(cell) for cell in used], paired=False)[0]
             seen = with_assumed(variance, dof)
             pure = max(seen - _document_part(used), LEAST_SEED_SHARE * seen)
-            return RunNoise(sd=math.sqrt(pure), seen=math.sqrt(seen), dof=dof + ASSUMED_DOF, source=source,
-                             shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * seen)))  # fmt: skip
+            return RunNoise(
+                sd=math.sqrt(pure),
+                seen=math.sqrt(seen),
+                dof=dof + ASSUMED_DOF,
+                source=source,
+                shared=math.sqrt(max(both - variance, SHARED_SEED_VARIANCE * seen)),
+            )
     variance, dof = record.arm_noise
     if dof:
         seen = math.sqrt(with_assumed(variance, dof))
@@ -155,13 +160,23 @@ def measure_gain(
     rates = np.array([c.rate_sd for c in candidates])  # one search for all teachers, so one error
     doubt = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.doubt**2
     top = int(np.argmax(gain))
-    dof = gain_dof(float(documents[top, top]), count, float((cov - documents)[top, top]), noise,
-                   doubt=float(doubt[top, top]))  # fmt: skip
+    dof = gain_dof(
+        float(documents[top, top]),
+        count,
+        float((cov - documents)[top, top]),
+        noise,
+        doubt=float(doubt[top, top]),
+    )
     posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
     return MeasuredGain(
-        baseline=baseline, candidates=tuple(candidates), posterior=posterior, noise=noise, documents=documents,
-        seeds=cov - documents, is_paired=_has_scores(baseline, candidates),
-    )  # fmt: skip
+        baseline=baseline,
+        candidates=tuple(candidates),
+        posterior=posterior,
+        noise=noise,
+        documents=documents,
+        seeds=cov - documents,
+        is_paired=_has_scores(baseline, candidates),
+    )
 
 
 def _weighted(point: ArmPoint) -> dict[int, float]:
@@ -189,8 +204,10 @@ def _document_covariance(baseline: ArmPoint, candidates: Sequence[ArmPoint]) -> 
     if not _has_scores(baseline, candidates):
         own = _mean_se(baseline) ** 2
         return np.diag([_mean_se(c) ** 2 for c in candidates]) + own, 30
-    alone, *taught = (np.mean([point.sums(s) for s in sorted(point.seeds)], axis=0)  # type: ignore[type-var]
-                      for point in (baseline, *candidates))  # fmt: skip
+    alone, *taught = (
+        np.mean([point.sums(s) for s in sorted(point.seeds)], axis=0)  # type: ignore[type-var]
+        for point in (baseline, *candidates)
+    )
     scores = baseline.parts[0][1][min(baseline.seeds)].scores
     assert scores is not None
     columns = [alone - own for own in taught]
@@ -304,10 +321,16 @@ def _cell(
     run = next(iter(arms[0].runs[budget].values()))
     noise = study_seed_noise(record, student_params=run.params, tokens=budget, loss=baseline.mean_loss)
     return DesignPoint(
-        label=run.label, params=run.params, tokens=budget, alone=baseline.mean_loss, alone_seeds=_seeds(baseline),
-        taught=tuple(_taught(gain)) if gain else (), noise=noise, gap=_gap(gain) if gain else None,
+        label=run.label,
+        params=run.params,
+        tokens=budget,
+        alone=baseline.mean_loss,
+        alone_seeds=_seeds(baseline),
+        taught=tuple(_taught(gain)) if gain else (),
+        noise=noise,
+        gap=_gap(gain) if gain else None,
         is_paired=gain.is_paired if gain else True,
-    )  # fmt: skip
+    )
 
 
 def _gap(gain: MeasuredGain) -> MeasuredGap | None:

@@ -221,10 +221,20 @@ def _train_teacher(choice: _Choice) -> list[Option]:
     if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
     params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
-    teacher = Teacher(name=f"{format_count(params)} teacher on {format_count(tokens)} tokens", params=params,
-                      tokens=tokens, exists=False)  # fmt: skip
-    return [Option(kind="train-teacher", teacher=teacher, student_params=size,
-                   student_tokens=float(best.student_tokens[0]))]  # fmt: skip
+    teacher = Teacher(
+        name=f"{format_count(params)} teacher on {format_count(tokens)} tokens",
+        params=params,
+        tokens=tokens,
+        exists=False,
+    )
+    return [
+        Option(
+            kind="train-teacher",
+            teacher=teacher,
+            student_params=size,
+            student_tokens=float(best.student_tokens[0]),
+        )
+    ]
 
 
 def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> OptimalPlan:
@@ -238,12 +248,16 @@ def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> Optima
     left = situation.compute - forward_curve(situation, sizes) * situation.inference_tokens
     smallest, largest = float(sizes.min()), float(sizes.max())
     return optimal_distillation(
-        choice.ensemble, student_params=sizes, compute=np.maximum(left, 1.0), shares=shares,
+        choice.ensemble,
+        student_params=sizes,
+        compute=np.maximum(left, 1.0),
+        shares=shares,
         forward=lambda N: forward_curve(situation, N),
         effective_tokens=None if situation.unique_tokens is None else repeated,
         teacher_params_bounds=(_TEACHERS[0] * smallest, _TEACHERS[1] * largest),
-        teacher_tokens_bounds=(smallest, _TEACHERS[1] ** 2 * largest), min_student_tokens=SMALLEST_RATIO * smallest,
-    )  # fmt: skip
+        teacher_tokens_bounds=(smallest, _TEACHERS[1] ** 2 * largest),
+        min_student_tokens=SMALLEST_RATIO * smallest,
+    )
 
 
 def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Option) -> list[Option]:

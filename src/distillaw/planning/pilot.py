@@ -168,8 +168,11 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
             f"(standard error {documents:.4f} nats/token from them alone)"
         )
     extra = max(1, seeds - have)
-    flop = extra * ((own.compute["student_training"] or 0.0) + (best.compute["student_training"] or 0.0)
-                    + (best.compute["teacher_logits"] or 0.0))  # fmt: skip
+    flop = extra * (
+        (own.compute["student_training"] or 0.0)
+        + (best.compute["student_training"] or 0.0)
+        + (best.compute["teacher_logits"] or 0.0)
+    )
     seconds = _seconds(record, [*own.run_ids, *best.run_ids]) * extra
     time = f", about {format_seconds(seconds)} of one core" if seconds > 0 else ""
     return (

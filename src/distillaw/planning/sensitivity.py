@@ -10,7 +10,7 @@ Where runs decided against the laws, nothing is searched: the sketch asks laws o
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from distillaw.errors import DistillawError
 from distillaw.planning.decision import WORDS
@@ -46,8 +46,7 @@ class SwitchingValue:
 
     def to_json(self) -> dict[str, object]:
         """All fields."""
-        return {"input": self.input, "now": self.now, "then": self.then, "verdict": self.verdict,
-                "distance": self.distance, "teacher": self.teacher, "sentence": self.sentence}  # fmt: skip
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +181,16 @@ class _SwitchSearch:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
                 text = f"the cost scenario was {name} instead of {situation.scenario}"
-                found.append(SwitchingValue(input="scenario", now=situation.scenario, then=name, verdict=then,
-                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+                found.append(
+                    SwitchingValue(
+                        input="scenario",
+                        now=situation.scenario,
+                        then=name,
+                        verdict=then,
+                        distance=math.e,
+                        sentence=_then(text, then),
+                    )
+                )
         return found
 
     def single_teachers(self, situation: Situation) -> list[SwitchingValue]:
@@ -196,8 +203,16 @@ class _SwitchSearch:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
                 text = f"only {teacher.called} was at hand"
-                found.append(SwitchingValue(input="teacher", now=", ".join(names), then=teacher.name, verdict=then,
-                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+                found.append(
+                    SwitchingValue(
+                        input="teacher",
+                        now=", ".join(names),
+                        then=teacher.name,
+                        verdict=then,
+                        distance=math.e,
+                        sentence=_then(text, then),
+                    )
+                )
         return found
 
 
@@ -209,36 +224,64 @@ def _inputs(situation: Situation) -> list[_Input]:
 def _sizes(situation: Situation, sign: int) -> list[_Input]:
     """Budget, student and students served: by factors."""
 
-    def moved(name: str, now: float, asked: Callable[[float], Situation], text: Callable[[float], str],
-              printed: Callable[[float], float] = lambda x: parse_count(format_count(x))) -> _Input:  # fmt: skip
-        return _Input(name=name, now=now, asked=asked, text=text, printed=printed, at=lambda x: now * math.exp(x),
-                      steps=[sign * math.log(step) for step in _STEPS],
-                      distance=lambda then: max(then / now, now / then))  # fmt: skip
+    def moved(
+        name: str,
+        now: float,
+        asked: Callable[[float], Situation],
+        text: Callable[[float], str],
+        printed: Callable[[float], float] = lambda x: parse_count(format_count(x)),
+    ) -> _Input:
+        return _Input(
+            name=name,
+            now=now,
+            asked=asked,
+            text=text,
+            printed=printed,
+            at=lambda x: now * math.exp(x),
+            steps=[sign * math.log(step) for step in _STEPS],
+            distance=lambda then: max(then / now, now / then),
+        )
 
     found = []
     if (tokens := situation.student_tokens) is not None:
-        found.append(moved(
-            "tokens", tokens, lambda x: replace(situation, student_tokens=x),
-            lambda x: f"tokens were {format_count(x)} instead of {format_count(tokens)}",
-        ))  # fmt: skip
+        found.append(
+            moved(
+                "tokens",
+                tokens,
+                lambda x: replace(situation, student_tokens=x),
+                lambda x: f"tokens were {format_count(x)} instead of {format_count(tokens)}",
+            )
+        )
     elif (compute := situation.compute) is not None:
-        found.append(moved(
-            "compute", compute, lambda x: replace(situation, compute=x, budget_text=""),
-            lambda x: f"compute were {format_flop(x)} instead of {format_flop(compute)}",
-            lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
-        ))  # fmt: skip
+        found.append(
+            moved(
+                "compute",
+                compute,
+                lambda x: replace(situation, compute=x, budget_text=""),
+                lambda x: f"compute were {format_flop(x)} instead of {format_flop(compute)}",
+                lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
+            )
+        )
     if (params := situation.student_params) is not None:
-        found.append(moved(
-            "student_params", params, lambda x: replace(situation, student_params=x, label=""),
-            lambda x: f"the student had {format_count(x)} parameters",
-        ))  # fmt: skip
+        found.append(
+            moved(
+                "student_params",
+                params,
+                lambda x: replace(situation, student_params=x, label=""),
+                lambda x: f"the student had {format_count(x)} parameters",
+            )
+        )
     now = situation.students_served
     if sign > 0 or now > 1:
-        found.append(moved(
-            "students_served", now, lambda x: replace(situation, students_served=max(1, round(x))),
-            lambda x: f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {now}",
-            lambda x: float(max(1, round(x))),
-        ))  # fmt: skip
+        found.append(
+            moved(
+                "students_served",
+                now,
+                lambda x: replace(situation, students_served=max(1, round(x))),
+                lambda x: f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {now}",
+                lambda x: float(max(1, round(x))),
+            )
+        )
     return found
 
 
@@ -255,12 +298,21 @@ def _losses(situation: Situation, sign: int) -> list[_Input]:
 
         now = teacher.loss
         whose = "the teacher's" if len(situation.teachers) == 1 else f"{teacher.called}'s"
-        found.append(_Input(
-            name="teacher_loss", now=now, asked=asked, printed=lambda x: round(x, 3), teacher=teacher.name,
-            text=lambda x, whose=whose, now=now: f"{whose} loss was {x:.3f} instead of {now:.3f} nats/token",
-            at=lambda x, now=now: now + x, steps=[sign * nats for nats in _NATS],
-            distance=lambda then, now=now: math.exp(10 * abs(then - now)),
-        ))  # fmt: skip
+        found.append(
+            _Input(
+                name="teacher_loss",
+                now=now,
+                asked=asked,
+                printed=lambda x: round(x, 3),
+                teacher=teacher.name,
+                text=lambda x, whose=whose, now=now: (
+                    f"{whose} loss was {x:.3f} instead of {now:.3f} nats/token"
+                ),
+                at=lambda x, now=now: now + x,
+                steps=[sign * nats for nats in _NATS],
+                distance=lambda then, now=now: math.exp(10 * abs(then - now)),
+            )
+        )
     return found
 
 

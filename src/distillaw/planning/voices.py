@@ -64,8 +64,12 @@ class Discrepancy:
         """The standard deviation at e-folds outside by coordinate."""
         sizes = (outside.get("student_params", 0.0), outside.get("student_tokens", 0.0))
         worst = max(outside.values(), default=0.0)
-        return math.hypot(self.at_home, *(self.per_efold * e for e in sizes),
-                          self.per_loss * outside.get("teacher_loss", 0.0), self.per_square * worst**2)  # fmt: skip
+        return math.hypot(
+            self.at_home,
+            *(self.per_efold * e for e in sizes),
+            self.per_loss * outside.get("teacher_loss", 0.0),
+            self.per_square * worst**2,
+        )
 
 
 PUBLISHED_DISCREPANCY = Discrepancy(at_home=0.014, per_square=0.01, reach=math.log(10))
@@ -176,11 +180,16 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
         why = plain.remedy if plain is not None else "fit one from more runs without a teacher"
         return _silent(source, "NO_SUPERVISED_LAW", f"no law for training alone, so no gain: {why}")
     return Voice(
-        source=source, kind="fitted", status=fit.status.name, range=fit.fitted_range, discrepancy=_discrepancy_of(fit),
-        note=f"{fit.nobs} rows in {fit.ngroups} independent runs", ensemble=_replicates(fit),
+        source=source,
+        kind="fitted",
+        status=fit.status.name,
+        range=fit.fitted_range,
+        discrepancy=_discrepancy_of(fit),
+        note=f"{fit.nobs} rows in {fit.ngroups} independent runs",
+        ensemble=_replicates(fit),
         may_decide=fit.status.name in DECISIVE,
         warnings=_warnings(fit, source),
-    )  # fmt: skip
+    )
 
 
 def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
@@ -206,8 +215,10 @@ def _replicates(fit: FitResult) -> LawEnsemble:
     behind = fit.curve.behind
     plain = plain_coefficients(behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0))
     size = len(student["c0"])
-    whole = LawEnsemble(plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
-                        student={k: np.broadcast_to(student[k], (size,)) for k in STUDENT})  # fmt: skip
+    whole = LawEnsemble(
+        plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
+        student={k: np.broadcast_to(student[k], (size,)) for k in STUDENT},
+    )
     if size <= MOST_MEMBERS:
         return whole
     return whole.take(np.linspace(0, size - 1, MOST_MEMBERS).astype(int))
@@ -235,11 +246,19 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
     is_refused = any(law.record.refuse_plan for law in laws)
     note = "shown for comparison only: its printed coefficients contradict its own paper's planning figures"
     return Voice(
-        source=source, kind=kind, status="REFUSED" if is_refused else "PUBLISHED", note=note if is_refused else "",
-        ensemble=LawEnsemble.of([(law.supervised, law.distillation) for law in laws if law.supervised is not None]),
-        range=first.distillation.range, may_decide=not is_refused, is_refused=is_refused,
-        members=tuple(law.name for law in laws), warnings=warnings,
-    )  # fmt: skip
+        source=source,
+        kind=kind,
+        status="REFUSED" if is_refused else "PUBLISHED",
+        note=note if is_refused else "",
+        ensemble=LawEnsemble.of(
+            [(law.supervised, law.distillation) for law in laws if law.supervised is not None]
+        ),
+        range=first.distillation.range,
+        may_decide=not is_refused,
+        is_refused=is_refused,
+        members=tuple(law.name for law in laws),
+        warnings=warnings,
+    )
 
 
 def _line_voice(source: str, kind: str, status: str, line: CapacityGapLine, warnings: Sequence[str]) -> Voice:
