@@ -25,6 +25,7 @@ from distillaw.planning import (
     caveats,
     crossover,
     decision,
+    draws,
     gains,
     judging,
     law_evidence,
@@ -64,6 +65,12 @@ def planner_bundle(
         "hardware": [asdict(preset) for preset in hardware_presets().values()],
         "teachers": _teachers(),
         "constants": _constants(),
+        "draws": {
+            "points": draws.POINTS,
+            "multiplier": draws.MULTIPLIER,
+            "normal": draws.normal_levels().tolist(),
+            "tail": draws.tail_levels().tolist(),
+        },
         "study": study,
     }
 
@@ -190,7 +197,6 @@ def _constants() -> dict[str, object]:
         "ladder_ratio": judging.LADDER_RATIO,
         "flat": teacher_curve.FLAT,
         "tokens_per_param": teacher_curve.TOKENS_PER_PARAM,
-        "draws": gains.DRAWS,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
         "training_factor": TRAINING_FACTOR,
         "repeat_scale": correction.repetition.repeat_scale,

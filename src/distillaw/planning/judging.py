@@ -20,7 +20,6 @@ from distillaw.planning.arms import student_arms
 from distillaw.planning.bills import bill, shares_of
 from distillaw.planning.decision import Call, call, choose
 from distillaw.planning.evidence import Evidence, Strategy
-from distillaw.planning.gains import DRAWS
 from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.paired import paired_evidence, study_teachers
@@ -138,7 +137,6 @@ def consult(
     sources: Sources,
     options: Sequence[Option],
     *,
-    draws: int = DRAWS,
     with_runs: bool = True,
 ) -> list[Evidence]:
     """Every source in order of trust, silent ones included.
@@ -147,7 +145,6 @@ def consult(
         situation: the question.
         sources: who is asked.
         options: what could be done.
-        draws: of each source.
         with_runs: whether paired runs are read too.
     """
     found: list[Evidence] = []
@@ -156,21 +153,12 @@ def consult(
         found.append(
             paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng)
         )
-    for k, voice in enumerate(sources.voices):
-        rng = np.random.default_rng([sources.seed, 1 + k])
-        known = next(
-            (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None), None
-        )
+    for voice in sources.voices:
+        own = (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None)
+        scale = sources.scales.get(voice.source)
         found.append(
             law_evidence(
-                situation,
-                voice,
-                options,
-                level=sources.level,
-                rng=rng,
-                draws=draws,
-                own_loss=known,
-                scale=sources.scales.get(voice.source),
+                situation, voice, options, level=sources.level, own_loss=next(own, None), scale=scale
             )
         )
     return found
@@ -210,7 +198,6 @@ def judge(
     asked: Situation,
     sources: Sources,
     *,
-    draws: int = DRAWS,
     is_sketch: bool = False,
     with_runs: bool = True,
     with_supposed: bool = False,
@@ -220,7 +207,6 @@ def judge(
     Args:
         asked: the question as the user put it; without teachers, a study's own are taken.
         sources: who is asked.
-        draws: of each source.
         is_sketch: free sizes roughly, and no strategies that no law describes.
         with_runs: whether paired runs are read too.
         with_supposed: whether to say what a teacher would be worth where none is named.
@@ -231,7 +217,7 @@ def judge(
 
     def judged(situation: Situation) -> Judged:
         options = options_of(situation, sources, is_sketch=is_sketch)
-        evidence = consult(situation, sources, options, draws=draws, with_runs=with_runs)
+        evidence = consult(situation, sources, options, with_runs=with_runs)
         headline = choose(evidence, level=sources.level)
         return Judged(
             asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)

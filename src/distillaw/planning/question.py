@@ -164,7 +164,7 @@ class PlanQuestion:
     vocab: Annotated[int | None, OptionHelp("vocabulary, for counting FLOP.")] = None
     context: Annotated[int | None, OptionHelp("training context in tokens, for counting FLOP.")] = None
     seed: int = 0
-    """Of the draws."""
+    """Of the draws behind what paired runs say; laws have fixed ones."""
     with_flips: bool = True
     """Whether to search what would change the answer."""
 
