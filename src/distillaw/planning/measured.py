@@ -232,7 +232,7 @@ def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> tuple[fl
 
 LEVEL = 0.9
 TABLE_DRAWS = 4000
-"""For a table of every design point, of which a verdict needs one: a share is known to 0.8 % (two sd)."""
+"""For a table of every design point, of which a verdict needs one: a share is known to 0.8 % (sd)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
