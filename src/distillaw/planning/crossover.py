@@ -66,9 +66,9 @@ def law_crossovers(
         return by_tokens, None
     compute = total * np.geomspace(*_SPAN, _POINTS)
     student = forward_flop(situation, row.student_params)
-    own, taught = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
-    pays = (own > 0) & (taught > 0)
-    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], taught[pays]), source, level)
+    own, distilled = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
+    pays = (own > 0) & (distilled > 0)
+    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], distilled[pays]), source, level)
 
 
 def _band(

@@ -93,7 +93,7 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
         f"teacher: L_T = {_on_both_texts(row.teacher, teacher, scale.ratio)}; against the student's own loss on its "
         f"tokens r = L_T / Ltilde_S = {float(np.mean(teacher / same)):.3f}"
     )
-    lines.append(_taught(ensemble, s, row, d, same, teacher))
+    lines.append(_distilled(ensemble, s, row, d, same, teacher))
     if _is_other(scale.ratio):
         lines.append(
             f"all of that on the law's own text; losses on yours are {scale.ratio:.4f} times as high"
@@ -115,7 +115,7 @@ def _on_both_texts(teacher: Teacher, losses: Array, ratio: float) -> str:
     return f"{found} on the law's text, {ratio * float(losses.mean()):.4f} on yours" if is_other else found
 
 
-def _taught(
+def _distilled(
     ensemble: LawEnsemble, s: dict[str, float], row: Strategy, d: float, same: Array, teacher: Array
 ) -> str:
     """L_S = L_T + what the student lacks of its teacher."""

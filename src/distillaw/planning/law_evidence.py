@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -120,9 +120,9 @@ def _doubt(
     if scale.is_guess:
         share = math.hypot(share, TWO_TEXTS_SD)
     apart = text = 0.0
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     if scale.sd and best:
-        ends = [_taught(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        ends = [_distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
         text = abs(ends[0] - ends[1]) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
@@ -131,16 +131,16 @@ def _doubt(
     return math.hypot(share * float(predicted[0].loss.mean()), apart, text)
 
 
-def _taught(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
+def _distilled(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
     """Mean loss of a distilled student, nats/token of the law's text."""
     assert voice.ensemble is not None
     return float(option_loss(voice.ensemble, situation, scale.on_law_text(option)).loss.mean())
 
 
-def _best_taught(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
+def _best_distilled(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
     """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
-    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
-    return min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
+    distilled = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    return min(distilled, key=lambda j: float(predicted[j].loss.mean()), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,20 +175,14 @@ def _row(
     situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float
 ) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
+    size, tokens = option.student_params, option.student_tokens
+    of_option = {field.name: getattr(option, field.name) for field in fields(Option)}
     return Strategy(
-        name=option.name,
-        kind=option.kind,
-        teacher=option.teacher,
-        student_params=option.student_params,
-        student_tokens=option.student_tokens,
+        **of_option,
         teacher_loss=teacher_loss,
         basis="law",
-        taught=option.taught,
-        compute=bill(
-            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
-        ),
+        compute=bill(situation, size, tokens, option.teacher, distilled_share=option.distilled_share),
         loss=Interval.of(losses, level),
-        is_speculative=option.is_speculative,
     )
 
 
@@ -196,7 +190,7 @@ def _outside(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, float]:
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
     return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
 
@@ -229,13 +223,13 @@ def _complaints(
             for name, values in _coords(situation, option, p).items():
                 merged.setdefault(name, []).extend(values)
     lines = voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
-    taught, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
+    distilled, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
     if ratio == 1 or not losses:
         return lines
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
         next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
-        if line.startswith(taught)
+        if line.startswith(distilled)
         else line
         for line in lines
     ]
@@ -270,7 +264,7 @@ def _by_member(
     voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, dict[str, float]]:
     """Losses of pretraining and of the best distillation under each law that has a name."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = zip(voice.members, predicted[0].loss, predicted[best].loss, strict=False)
     return {name: {"pretrain": float(a), "distil": float(b)} for name, a, b in both}
 
