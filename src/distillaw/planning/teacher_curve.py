@@ -156,6 +156,16 @@ class TeacherLossCurve:
     break_ratio: Array
     """(m,), kappa^(-f1): L_T / Ltilde_S at which a student takes up 1/e of what it could."""
 
+    def to_json(self) -> dict[str, object]:
+        """The best loss and its standing."""
+        return {
+            "best_teacher_loss": self.best.at,
+            "ratio_to_supervised": self.ratio,
+            "supervised_loss": float(self.supervised_loss.mean()),
+            "break": float(self.break_ratio.mean()),
+            "flat": self.best.flat.to_json(),
+        }
+
 
 def teacher_curve(
     ensemble: LawEnsemble,
