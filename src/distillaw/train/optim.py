@@ -88,7 +88,7 @@ def schedule_for(
 BASE_WIDTH = 64
 """Width at which the rates of docs/mup.md were tuned; another one only renames the rate."""
 BETAS = (0.9, 0.95)
-"""Of GPT-3 (arXiv 2005.14165, appendix B) and most language models since."""
+"""Of GPT-3 (Brown et al. 2020, appendix B) and most language models since."""
 EPS = 1e-8
 
 
