@@ -29,7 +29,7 @@ from scipy import stats
 
 from distillaw.data.prepare import prepare_data
 from distillaw.planning.record import Run, StudyRecord, read_study
-from distillaw.report.spending import compute_spent
+from distillaw.figures.spending import compute_spent
 from distillaw.runs.files import write_json
 from distillaw.runs.paired import DocumentScores, PairedDifference, paired_difference, read_scores, t_quantile
 from distillaw.sweep.checks import load_study

@@ -16,7 +16,7 @@ column says where its value comes from and `Table.of` builds the rows:
 
     Table.of([text("run", of=attrgetter("run_id")), number("loss", ".4f", of=lambda run: run.loss)], runs)
 
-A value that is None or not a number is shown as the column's `missing`; one that is text already is shown as it is.
+A value that is None or not finite is shown as the column's `missing`; one that is text already is shown as it is.
 This module imports nothing but the standard library: whoever has numbers to show may build tables.
 """
 
@@ -47,12 +47,12 @@ class Column:
     unit: str = ""
     is_number: bool = False
     """Right-aligned, never folded, sorted by value."""
-    of: Callable[[Any], Any] = str
-    """Takes the value from an object (`Table.of`)."""
+    of: Callable[[Any], Any] = lambda row: row
+    """Takes the value from an object (`Table.of`); by default the object is the value."""
     sort: Callable[[Any], float | str] | None = None
     """What pages sort by where the value itself has no order, e.g. the mean of an interval."""
     missing: str = ""
-    """Shown for None and NaN."""
+    """Shown for None and what is not finite."""
     is_facet: bool = False
     """Pages let readers filter rows by its values."""
     is_wrapped: bool = False
@@ -75,11 +75,11 @@ class Column:
         """What JavaScript compares; what is missing among numbers comes last."""
         if _is_missing(value):
             return "Infinity" if self.is_number else ""
-        return str(value if self.sort is None or isinstance(value, str) else self.sort(value))
+        return str(value if self.sort is None else self.sort(value))
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def number(title: str, show: Show = "", **more: Any) -> Column:

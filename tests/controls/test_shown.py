@@ -15,7 +15,7 @@ from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.planning.record import read_study
 from distillaw.planning.voices import fitted_voice
-from distillaw.report.study import conclude_study
+from distillaw.report.conclusion import conclude_study
 
 
 @pytest.fixture(scope="module")

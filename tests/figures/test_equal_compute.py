@@ -11,7 +11,7 @@ from distillaw.figures.equal_compute import APART, BEYOND, draw_isoflop, iso_bud
 from distillaw.figures.fits import study_laws
 from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.record import read_study
-from distillaw.report.equal_compute import isoflop_sentences
+from distillaw.report.students import isoflop_sentences
 
 
 def test_every_point_pays_the_same_compute_and_lies_on_the_law(grid_record):

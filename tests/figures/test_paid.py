@@ -11,7 +11,7 @@ from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
 from distillaw.planning.api import plan
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import read_study
-from distillaw.report.paid import paid_sentences, paid_table
+from distillaw.report.students import paid_sentences, paid_table
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def test_text_table_and_drawing_have_one_set_of_numbers(paid):
             assert (int(said[1]) if said else 0) == len(those)
         assert ax.get_xlabel() == "compute paid, FLOP"
     table = paid_table(paid)
-    assert {row[1].sort for row in table.rows} == {p.loss for p in paid}
-    computes = [row[6].sort for row in table.rows]
+    assert {row[1] for row in table.rows} == {p.loss for p in paid}
+    computes = [row[6] for row in table.rows]
     assert computes == sorted(computes) == sorted(p.compute(Scenario.INFERENCE) for p in paid)
 
 

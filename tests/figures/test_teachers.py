@@ -10,7 +10,7 @@ from distillaw.figures.style import INK, SERIES
 from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.record import read_study
-from distillaw.report.losses import repeated_colors
+from distillaw.report.students import repeated_colors
 
 
 def named_colors(figure):

@@ -14,7 +14,7 @@ from distillaw.cli.verify_cells import job_cells, typed_cells
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.api import fit
 from distillaw.report.document import write_report
-from distillaw.report.frozen import frozen_part
+from distillaw.report.trust import frozen_section
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
@@ -97,7 +97,7 @@ def test_the_report_shows_what_was_frozen_and_what_came(scored, study):
     assert "Losses inside their intervals" in html and "Every prediction" in html
     path = next((scored / "predictions").glob("[0-9]*.json"))
     path.write_text(path.read_text().replace('"level": 0.9', '"level": 0.8'))
-    assert any("TAMPERED" in note for note in frozen_part(scored).notes)
+    assert any("TAMPERED" in note for note in frozen_section(scored).notes)
 
 
 def test_the_command_scores_a_study(scored):

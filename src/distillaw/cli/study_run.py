@@ -246,7 +246,7 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
         sys.stderr.write(f"not trained: {reason}\n")
     if not (folder / "runs.parquet").exists():
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
-    from distillaw.report.study import conclude_study
+    from distillaw.report.conclusion import conclude_study
 
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)

@@ -6,7 +6,7 @@ from distillaw.figures.image_runs import draw_columns, draw_image_walks
 from distillaw.images.published import PaperRow
 from distillaw.images.summary import ColumnScore
 from distillaw.images.walks import Walk
-from distillaw.report.picture import Picture
+from distillaw.report.page import Picture
 
 
 def columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Picture:

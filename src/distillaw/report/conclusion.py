@@ -79,5 +79,5 @@ def _concluded(folder: Path, inputs: str) -> dict[str, object] | None:
 
 
 def _read(folder: Path, stamp: dict[str, object]) -> Conclusion:
-    return Conclusion(report=folder / "report.html", verdict=read_json(folder / "verdict.json"),
-                      sentence=str(stamp["sentence"]))  # fmt: skip
+    verdict, sentence = read_json(folder / "verdict.json"), str(stamp["sentence"])
+    return Conclusion(report=folder / "report.html", verdict=verdict, sentence=sentence)
