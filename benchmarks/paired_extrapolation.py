@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from distillaw.planning.measured import ALONE_FLOOR, TAUGHT_FLOOR, measure_gain, student_arms
-from distillaw.planning.record import Run, StudyRecord, read_study
+from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
 
 HERE = Path(__file__).parent

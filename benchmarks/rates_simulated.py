@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.runs.paired import DocumentScores
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from sequential_policies import MOST, Walk
 from settle_worlds import World, world_decisions_of
 
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.propose import propose
 from distillaw.settling.question import Stage
 from distillaw.settling.standing import standing

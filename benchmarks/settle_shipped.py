@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from settle_worlds import World, world_decisions_of
 
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.table import read_table
 
 HERE = Path(__file__).parent

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distillaw.planning.gains import seed_noise
-from distillaw.planning.record import Run, StudyRecord, budget_text, read_study
 from distillaw.planning.situation import Teacher
-from distillaw.runs.paired import paired_difference
+from distillaw.runs.paired import paired_difference, seed_noise
+from distillaw.runs.record import Run, StudyRecord, budget_text, read_study
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage, stage_flops
 from distillaw.settling.rates import RateCheck, Rates
 

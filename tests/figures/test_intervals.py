@@ -5,8 +5,8 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 
 from distillaw.errors import DataError
 from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
-from distillaw.planning.record import read_study
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
+from distillaw.runs.record import read_study
 from distillaw.verifying.metrics import wilson
 from distillaw.verifying.scoring import score_study
 

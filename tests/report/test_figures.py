@@ -11,12 +11,12 @@ from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
 from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import budget_text, read_study
 from distillaw.quantities import flop_text, power_text
 from distillaw.report.document import searches_picture
 from distillaw.report.page import to_svg, typeset
 from distillaw.report.students import gap_picture, gap_sentences, tokens_picture
 from distillaw.report.trust import fits_picture
+from distillaw.runs.record import budget_text, read_study
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from settle_summary import summarise
 from settle_worlds import MARGIN, Replay, World, world_decisions_of
 
 from distillaw.planning.evidence import Interval
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.question import NONE, Stage, stage_flops
 
 DECISIONS = range(16)

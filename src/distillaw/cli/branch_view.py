@@ -48,7 +48,10 @@ def print_test(record: Mapping[str, Any], page: Path) -> None:
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
     size, batch = format_count(run["params"]), f"{run['batch_tokens']:,}"
-    print(f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, ", end="")
+    print(
+        f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, ",
+        end="",
+    )
     print(f"{test['orders']} orders, rate {rate}, rule {test['rate_rule']}")
     for fork in record["forks"]:
         for arm in fork["arms"]:

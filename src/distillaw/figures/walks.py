@@ -15,10 +15,10 @@ from matplotlib.ticker import FuncFormatter
 from distillaw.errors import DataError
 from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, new_panels, set_title
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.regime.diffusion import DiffusionFit, fit_diffusion
 from distillaw.regime.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.runs.files import read_json_lines
+from distillaw.runs.record import Run, StudyRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

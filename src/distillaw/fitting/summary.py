@@ -80,7 +80,12 @@ def _comparison(result: FitResult) -> list[str]:
     best = min(row["aic"] for row in table)
     columns = [
         text("", of=itemgetter("form")),
-        number("held-out error", lambda error: f"{100 * error:.2f} %", of=itemgetter("held_out_error"), missing="-"),
+        number(
+            "held-out error",
+            lambda error: f"{100 * error:.2f} %",
+            of=itemgetter("held_out_error"),
+            missing="-",
+        ),
         number("AIC", "+.1f", of=lambda row: row["aic"] - best),
         number("parameters", of=itemgetter("num_params")),
     ]
@@ -94,11 +99,14 @@ def coefficient_table(result: FitResult) -> Table:
     rows = []
     for name, value in result.params.items():
         low, high = intervals.get(name, (None, None))
-        span = "" if low is None or high is None else f"[{rounded(low, low, high)}, {rounded(high, low, high)}]"
+        span = (
+            "" if low is None or high is None else f"[{rounded(low, low, high)}, {rounded(high, low, high)}]"
+        )
         rows.append((name, rounded(value, low, high), span))
     is_law = result.is_usable
     return Table(
-        [text(""), number("estimate"), text(head if is_law else "not a law: only to compare objectives")], rows
+        [text(""), number("estimate"), text(head if is_law else "not a law: only to compare objectives")],
+        rows,
     )
 
 

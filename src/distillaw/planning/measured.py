@@ -32,11 +32,10 @@ from distillaw.planning.gains import (
     gain_dof,
     gain_posterior,
     seed_covariance,
-    seed_noise,
 )
 from distillaw.planning.rate_doubt import RateDoubt, rate_doubt
-from distillaw.planning.record import Run, StudyRecord, budget_text, is_near
-from distillaw.runs.paired import check_same_documents, clustered_cov, t_quantile
+from distillaw.runs.paired import check_same_documents, clustered_cov, seed_noise, t_quantile
+from distillaw.runs.record import Run, StudyRecord, budget_text, is_near
 
 Array = NDArray[np.float64]
 ALONE = "no teacher"

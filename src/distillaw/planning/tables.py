@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from distillaw.planning.decision import call
 from distillaw.planning.evidence import Evidence, Strategy, nats
-from distillaw.planning.record import budget_text
 from distillaw.planning.wording import interval, percent, title
 from distillaw.quantities import format_count, format_flop
+from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:

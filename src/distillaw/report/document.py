@@ -15,10 +15,10 @@ from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.controls.control import Control
 from distillaw.figures.spending import Search, Spent, compute_spent, draw_searches, draw_spent, study_searches
 from distillaw.figures.walks import Walk, walks
+from distillaw.fitting.study import kept_laws
 from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord, evenly, read_study
 from distillaw.planning.tables import cost_table, evidence_table, strategy_table
 from distillaw.planning.wording import title
 from distillaw.quantities import flop_text
@@ -29,6 +29,7 @@ from distillaw.report.students import bare_flop, drawn, student_sections
 from distillaw.report.verdict import decide_target, key_numbers
 from distillaw.runs.files import write_json
 from distillaw.runs.places import GENERATOR, check_file
+from distillaw.runs.record import Run, StudyRecord, evenly, read_study
 from distillaw.table import Table, number, text
 
 MOST_SHOWN = 1000
@@ -197,7 +198,8 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
         )
     if others := len(record.unfinished) - len(failed):
         found.append(f"{others} runs are not finished; this report is of what was there.")
-    return list(dict.fromkeys([*found, *record.all_problems, *(verdict.warnings if verdict else ())]))
+    found += [*record.problems, *kept_laws(record).problems, *(verdict.warnings if verdict else ())]
+    return list(dict.fromkeys(found))
 
 
 # --- compute and searches -----------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.fitting.result import FitResult
 from distillaw.pareto.frontier import Place
 from distillaw.planning.cells import Cell, Gap
-from distillaw.planning.record import StudyRecord, budget_text
 from distillaw.planning.wording import percent
 from distillaw.quantities import flop_text, format_count, plural
 from distillaw.report.page import Picture, Section
+from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Table, number, text
 
 SIZE_TITLE = "Which size? Loss at equal compute"

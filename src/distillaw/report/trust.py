@@ -16,11 +16,12 @@ from distillaw.figures.fits import LABELS, FittedLaw, draw_fits, fitted_laws
 from distillaw.figures.frozen import draw_frozen
 from distillaw.figures.intervals import HoldOut, draw_coverage, draw_hold_outs, hold_outs
 from distillaw.figures.style import Z90
+from distillaw.fitting.study import kept_laws
 from distillaw.fitting.summary import coefficient_table
-from distillaw.planning.record import StudyRecord, budget_text
 from distillaw.quantities import format_count
 from distillaw.report.page import Picture, Section, status_words
 from distillaw.report.students import drawn
+from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
 from distillaw.verifying import tally
 from distillaw.verifying.frozen import frozen_files, predictions_folder
@@ -78,6 +79,7 @@ class FitNote:
 
 def fit_notes(record: StudyRecord) -> list[FitNote]:
     """The stored fits and the families that could not be fitted."""
+    kept = kept_laws(record)
     found = [
         FitNote(
             family=name,
@@ -86,9 +88,9 @@ def fit_notes(record: StudyRecord) -> list[FitNote]:
             summary=f"{fit.nobs} rows in {fit.ngroups} independent runs",
             coefficients=coefficient_table(fit) if fit.is_usable else None,
         )
-        for name, fit in record.laws.items()
+        for name, fit in kept.fits.items()
     ]
-    for name, error in record.law_errors.items():
+    for name, error in kept.errors.items():
         found.append(FitNote(family=name, status="NOT FITTED", remedy=error))
     return sorted(found, key=lambda note: _FAMILY_ORDER.get(note.family, 9))
 

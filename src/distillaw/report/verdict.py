@@ -7,11 +7,11 @@ from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
 from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Interval
-from distillaw.planning.record import StudyRecord
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds
 from distillaw.report.page import KeyNumber
 from distillaw.runs.paired import sd_interval
+from distillaw.runs.record import StudyRecord
 
 _SEED_WORDS = {
     "cell": "measured at the target",

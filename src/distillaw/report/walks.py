@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from distillaw.figures.walks import Walk, draw_walks
-from distillaw.planning.record import budget_text
 from distillaw.regime.noise import NoiseScale
 from distillaw.report.page import Picture
+from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text
 
 TITLE = "How far the weights went"

@@ -1,29 +1,24 @@
-"""What a study folder holds, read once: runs that are done, runs that are not, searches, laws, provenance.
+"""What a study folder holds, read once: runs that are done, runs that are not, searches, provenance.
 
 The run folders are the truth; `runs.parquet`, where it exists, says which of them belong to the present study
 file and what each served for. Anything missing or damaged is noted in `problems` and the rest is used: a report
 of half a study is better than none.
 """
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from distillaw.errors import CacheError, DataError
-from distillaw.planning.gains import seed_noise
 from distillaw.quantities import LARGEST, format_count
 from distillaw.runs.files import read_json
-from distillaw.runs.paired import DocumentScores, read_scores
+from distillaw.runs.paired import DocumentScores, read_scores, seed_noise
 from distillaw.runs.seals import check_table, vouched
 from distillaw.runs.spec import serves_laws
 from distillaw.runs.store import RunFolder
-
-if TYPE_CHECKING:
-    from distillaw.fitting.result import FitResult
 
 CONCLUSION = "conclusion.json"
 """What `report/study.py` drew from a study, and which laws it had."""
@@ -165,9 +160,9 @@ class DamagedRun:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StudyRecord:
-    """A study folder in memory."""
+    """A study folder in memory; its fitted laws are read by `fitting/study.py`."""
 
     folder: Path
     info: Mapping[str, object]
@@ -300,52 +295,9 @@ class StudyRecord:
         return float(target["student_params"]), float(target["student_tokens"])
 
     @property
-    def laws(self) -> "dict[str, FitResult]":
-        """Fits stored in laws/*.json by file stem; unreadable ones are left out."""
-        return self._laws[0]
-
-    @property
-    def all_problems(self) -> tuple[str, ...]:
-        """What could not be read, laws included."""
-        return (*self.problems, *self._laws[1])
-
-    @property
     def unverified(self) -> int:
         """Runs whose results vouch for no files: written by hand, or before there were checksums."""
         return sum(run.folder is not None and not vouched(run.row) for run in self.runs)
-
-    @cached_property
-    def _laws(self) -> "tuple[dict[str, FitResult], tuple[str, ...]]":
-        from distillaw.fitting.result import FitResult
-        from distillaw.fitting.study import FAMILIES
-
-        found, problems = {}, []
-        for path in sorted((self.folder / "laws").glob("*.json")):
-            if path.name.endswith(".error.json"):
-                continue
-            try:
-                fit = FitResult.load(path)
-                if path.stem in FAMILIES and fit.family != path.stem:
-                    raise DataError(f"{path}: holds a {fit.family} law, so it is not the file of its name")
-            except (DataError, OSError, KeyError, TypeError, ValueError) as error:
-                problems.append(f"{error}; this law is left out")
-            else:
-                found[path.stem] = fit
-        missing = _listed_laws(self.folder) - {path.name for path in (self.folder / "laws").glob("*.json")}
-        problems += [
-            f"{self.folder / 'laws' / name}: missing, so this law is left out; `distillaw report {self.folder}`"
-            for name in sorted(missing)
-        ]
-        return found, tuple(problems)
-
-    @cached_property
-    def law_errors(self) -> dict[str, str]:
-        """Why a family was not fitted, by family."""
-        found = {}
-        for path in sorted((self.folder / "laws").glob("*.error.json")):
-            with contextlib.suppress(CacheError):
-                found[path.name.removesuffix(".error.json")] = str(read_json(path).get("error", ""))
-        return found
 
 
 def _at_best_rates(runs: list[Run]) -> list[Run]:
@@ -399,15 +351,6 @@ def _read_optional(path: Path, problems: list[str]) -> Mapping[str, object]:
     except CacheError as error:
         problems.append(str(error))
         return {}
-
-
-def _listed_laws(folder: Path) -> set[str]:
-    """Names of the laws that a study's conclusion was drawn with."""
-    try:
-        listed = vouched(read_json(folder / CONCLUSION))
-    except CacheError:
-        return set()
-    return {Path(name).name for name in listed if name.startswith("laws/") and ".error." not in name}
 
 
 def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[UnfinishedRun], list[DamagedRun]]:
