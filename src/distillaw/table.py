@@ -21,6 +21,7 @@ This module imports nothing but the standard library: whoever has numbers to sho
 """
 
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ NAME, SENTENCE = 14, 30
 """Characters that columns of names and of sentences get at least before words move above their numbers: names of
 our laws and arms, half a line of the narrowest terminal (80)."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 Show = str | Callable[[Any], str]
 
 
@@ -280,7 +282,8 @@ def _width(cells: Iterable[str]) -> int:
 
 
 def _cells(word: str) -> int:
-    """Columns of a terminal that a text takes: two for a wide character, none for an accent of its own."""
+    """Columns of a terminal that a text takes: two for a wide character, none for an accent of its own or a colour."""
+    word = _COLOUR.sub("", word)
     if word.isascii():
         return len(word)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in word)

@@ -59,9 +59,13 @@ def write_whole(text: str) -> None:
         sys.stdout.write(text)
 
 
+def coloured(text: str, code: str) -> str:
+    """Text in a colour of ECMA-48, where standard output is a terminal with colours."""
+    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and _has_colours() else text
+
+
 def _bold(line: str) -> str:
-    """In a terminal with colours; a line with codes is not folded again."""
-    return f"\x1b[1m{line}\x1b[0m" if sys.stdout.isatty() and _has_colours() else line
+    return coloured(line, "1")  # a line with codes is not folded again
 
 
 def _has_colours() -> bool:

@@ -1,10 +1,12 @@
 """What `distillaw evaluate` prints: what it would ask, and what it found."""
 
+from operator import itemgetter
 from pathlib import Path
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.quantities import format_count
+from distillaw.table import Table, number, text
 
 
 def preview(
@@ -39,11 +41,15 @@ def preview(
     if as_json:
         print_json({"model": model, "tasks": plan, "absent": absent})
         return
-    table = numbers_table("benchmark", ">questions", ">of", ">subtasks", ">shots", "data")
-    for each in plan:
-        table.add_row(str(each["task"]), str(each["questions"]), str(each["available"]), str(each["subtasks"]),
-                      str(each["shots"]), str(each["data"]))  # fmt: skip
-    print_table(table)
+    columns = [
+        text("benchmark", of=itemgetter("task")),
+        number("questions", of=itemgetter("questions")),
+        number("of", of=itemgetter("available")),
+        number("subtasks", of=itemgetter("subtasks")),
+        number("shots", of=itemgetter("shots")),
+        text("data", of=itemgetter("data")),
+    ]
+    print_table(Table.of(columns, plan))
     if absent:
         print(f"left out, files missing: {', '.join(absent)}")
 
@@ -80,15 +86,24 @@ def _print_text(heldout: dict, calibration: dict) -> None:
 
 def _print_scores(record: dict) -> None:
     print()
-    table = numbers_table("benchmark", ">score", ">95 %", ">guess", ">questions", ">shots", "metric", "")
+    columns = [
+        text("benchmark"),
+        number("score"),
+        number("95 %"),
+        number("guess", ".1f"),
+        number("questions"),
+        number("shots"),
+        text("metric"),
+        text(""),
+    ]
+    rows = []
     for task, score in record["scores"].items():
         low, high = score["interval"]
-        table.add_row(
-            task, f"{100 * score['score']:.2f} ± {100 * score['se']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}",
-            f"{100 * score['chance']:.1f}", f"{score['n']} of {score['available']}", str(score["shots"]),
-            score["metric"], "at chance" if score["near_chance"] else "",
-        )  # fmt: skip
-    print_table(table)
+        value = f"{100 * score['score']:.2f} ± {100 * score['se']:.2f}"
+        asked, near = f"{score['n']} of {score['available']}", "at chance" if score["near_chance"] else ""
+        interval, guess = f"{100 * low:.1f} to {100 * high:.1f}", 100 * score["chance"]
+        rows.append((task, value, interval, guess, asked, score["shots"], score["metric"], near))
+    print_table(Table(columns, rows))
     print("±: one standard error over questions, in points of 100; guess: what guessing scores")
     near = [task for task, score in record["scores"].items() if score["near_chance"]]
     if near:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count, optional_count
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
@@ -130,12 +131,20 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    table = numbers_table("law", "student", ">best teacher", ">ratio", ">L_T", ">L_S", ">gain",
-                          f">within {100 * q.margin:g} %", ">if wrong", "range")  # fmt: skip
-    for opinion in answer.opinions:
-        table.add_row(*_row(opinion, q.student_params))
+    columns = [
+        text("law"),
+        text("student"),
+        number("best teacher"),
+        number("ratio"),
+        number("L_T"),
+        number("L_S"),
+        number("gain"),
+        number(f"within {100 * q.margin:g} %"),
+        number("if wrong"),
+        text("range"),
+    ]
     print()
-    print_table(table)
+    print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
     print("(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
           "teacher costs if another law of losses that may be used here is right.")  # fmt: skip
     for line in answer.disagreement:

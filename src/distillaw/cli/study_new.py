@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.protocols.budget import Limit
@@ -215,18 +217,14 @@ def _list_kinds(output: Output) -> None:
         ]  # fmt: skip
         print_json({"kinds": rows})
         return
-    from distillaw.cli.console import numbers_table, print_table
-
-    table = numbers_table("kind", "question", ">runs", ">FLOP", ">core time")
-    for kind, cost in costs:
-        table.add_row(
-            kind.name,
-            kind.question,
-            str(cost.num_runs),
-            f"{cost.flops:.1e}",
-            format_seconds(sum(cost.seconds)),
-        )
-    print_table(table)
+    columns = [
+        text("kind", of=lambda row: row[0].name),
+        text("question", of=lambda row: row[0].question),
+        number("runs", of=lambda row: row[1].num_runs),
+        number("FLOP", ".1e", of=lambda row: row[1].flops),
+        number("core time", format_seconds, of=lambda row: sum(row[1].seconds)),
+    ]
+    print_table(Table.of(columns, costs))
     print(
         "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
     )

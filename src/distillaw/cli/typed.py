@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
 
-from distillaw.cli.output import say
+from distillaw.cli.console import say
 
 _CONTRACT = {"predict": {"--student-params", "--student-tokens"}, "cost": {"--params"}}
 """Second names that scripts may rely on for good: no note."""
