@@ -41,14 +41,24 @@ def is_control(name):
 ALL = {
     control.name: check
     for check, control in (
-        (tuning.check_rate, tuning.RATE), (tuning.check_batch, tuning.BATCH), (horizon.check_horizon, horizon.HORIZON),
-        (horizon.check_steps, horizon.STEPS), (text.check_disjoint, text.DISJOINT), (extra.check_union, extra.UNION),
-        (extra.check_seen, extra.SEEN), (extra.check_flop, extra.FLOP), (text.check_epoch, text.EPOCH),
-        (noise.check_seeds, noise.SEEDS), (noise.check_errors, noise.ERRORS), (teachers.check_range, teachers.RANGE),
-        (teachers.check_pairs, teachers.PAIRS), (counting.check_share, counting.SHARE),
-        (objective.check_lambda, objective.LAMBDA), (objective.check_temperature, objective.TEMPERATURE),
+        (tuning.check_rate, tuning.RATE),
+        (tuning.check_batch, tuning.BATCH),
+        (horizon.check_horizon, horizon.HORIZON),
+        (horizon.check_steps, horizon.STEPS),
+        (text.check_disjoint, text.DISJOINT),
+        (extra.check_union, extra.UNION),
+        (extra.check_seen, extra.SEEN),
+        (extra.check_flop, extra.FLOP),
+        (text.check_epoch, text.EPOCH),
+        (noise.check_seeds, noise.SEEDS),
+        (noise.check_errors, noise.ERRORS),
+        (teachers.check_range, teachers.RANGE),
+        (teachers.check_pairs, teachers.PAIRS),
+        (counting.check_share, counting.SHARE),
+        (objective.check_lambda, objective.LAMBDA),
+        (objective.check_temperature, objective.TEMPERATURE),
     )
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -70,8 +80,10 @@ def _other_batch(study):
 
 def _best_rate_falls(study):
     """At the largest token count half the rate is better by 0.1 nats: the branch is that much too bad."""
-    study.edit(lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] < 0.01,
-               mean=lambda r: r["mean"] - 0.13)  # fmt: skip
+    study.edit(
+        lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] < 0.01,
+        mean=lambda r: r["mean"] - 0.13,
+    )
 
 
 def _teacher_is_its_text(study):
@@ -95,8 +107,10 @@ def _loss_is_not_all(study):
 
 def _noisy(study):
     """Gains of about five hundredths against errors of two."""
-    study.edit(lambda r: r["teacher_run"] is None and r["role"] == "student",
-               mean=lambda r: r["mean"] - 0.29 + 0.02 * (-1) ** r["seed"])  # fmt: skip
+    study.edit(
+        lambda r: r["teacher_run"] is None and r["role"] == "student",
+        mean=lambda r: r["mean"] - 0.29 + 0.02 * (-1) ** r["seed"],
+    )
 
 
 BROKEN = {
@@ -104,19 +118,28 @@ BROKEN = {
     "interior-batch": (_other_batch, "0.1M distilled would take 128"),
     "horizon": (_best_rate_falls, "x0.5 the rate is better by 0."),
     "steps": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[0], steps=400), "400 steps"),
-    "disjoint-text": (lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"), "read their text"),
+    "disjoint-text": (
+        lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"),
+        "read their text",
+    ),
     "union": (_teacher_is_its_text, "gains -0."),
     "seen-text": (_seen_teacher_is_useless, "gains -0."),
     "equal-flop": (_dear_teachers, "gains -0."),
-    "single-epoch": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]), "4 times"),
+    "single-epoch": (
+        lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]),
+        "4 times",
+    ),
     "seeds": (lambda s: s.drop(lambda r: r["seed"] > 2 and r["params"] == 400_000), "3 of 400k"),
     "paired-errors": (_noisy, "errors above a third"),
     "teacher-range": (lambda s: s.drop(lambda r: "strong" in r["run_id"]), "0.71 to"),
     "equal-loss-pairs": (_loss_is_not_all, "different in 9"),
     "embedding-share": (lambda s: s.edit(lambda r: r["params"] == 100_000, width=80), "41 %"),
     "lambda": (lambda s: s.edit(is_control("lambda"), mean=lambda r: r["mean"] - 0.1), "lambda 0.5 by +0."),
-    "temperature": (lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1), "temperature 2 by +"),
-}  # fmt: skip
+    "temperature": (
+        lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1),
+        "temperature 2 by +",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -194,8 +217,9 @@ def test_runs_at_other_rates_fail_it_wherever_they_are(study):
     control = checked(horizon.check_horizon, study)
     assert control.status == "failed"
     assert {one["arm"] for one in control.numbers["excess"] if one["branch_minus_best"]["mean"] > 0} == {
-        "alone", "taught"
-    }  # fmt: skip
+        "alone",
+        "taught",
+    }
 
 
 def test_a_teacher_at_a_wrong_rate_fails_it(study):
@@ -342,8 +366,10 @@ def test_precision_compares_what_the_design_promised_with_what_the_fit_has(study
     record = study.record()
     before = precision.check_c0(StudyRuns(record))
     assert before.status == "not done" and before.numbers["expected"] > 0
-    table = {key: [run.row.get(key) for run in record.runs]
-             for key in ("params", "tokens", "loss", "teacher_loss", "group", "purpose")}  # fmt: skip
+    table = {
+        key: [run.row.get(key) for run in record.runs]
+        for key in ("params", "tokens", "loss", "teacher_loss", "group", "purpose")
+    }
     law = fit(table, family="distillation-reduced", bootstrap=40, check=False, calibrate=False)
     (study.folder / "laws").mkdir()
     law.save(study.folder / "laws" / "distillation-reduced.json")

@@ -46,9 +46,10 @@ def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
     for taught, line in ((False, found.alone), (True, found.taught)):
         own = [p for p in paid if p.is_taught == taught]
         unbeaten = [
-            p for p in own
+            p
+            for p in own
             if not any(q.compute(scenario) <= p.compute(scenario) and q.loss < p.loss for q in own)
-        ]  # fmt: skip
+        ]
         assert {p.name for p in line} == {p.name for p in unbeaten}
 
 

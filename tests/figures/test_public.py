@@ -73,8 +73,12 @@ def test_widths_and_font_sizes_are_those_asked_for(name, width, inches, noisy):
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"width": "triple"}, "one of single, double"), ({"width": 0.5}, "inches between"), ({"font_size": 90}, "points")],
-)  # fmt: skip
+    [
+        ({"width": "triple"}, "one of single, double"),
+        ({"width": 0.5}, "inches between"),
+        ({"font_size": 90}, "points"),
+    ],
+)
 def test_sizes_that_make_no_sense_are_refused(options, says, noisy):
     with pytest.raises(ConfigError, match=says):
         dl.figures.capacity_gap(noisy, **options)
@@ -96,8 +100,10 @@ def test_files_are_the_same_whatever_was_saved_before(noisy, tmp_path):
     again = {
         kind: dl.figures.save(first, tmp_path / f"a.{kind}").read_bytes() for kind in ("pdf", "png", "svg")
     }
-    fresh = {kind: dl.figures.save(dl.figures.token_curves(noisy), tmp_path / f"a.{kind}").read_bytes()
-             for kind in ("pdf", "png", "svg")}  # fmt: skip
+    fresh = {
+        kind: dl.figures.save(dl.figures.token_curves(noisy), tmp_path / f"a.{kind}").read_bytes()
+        for kind in ("pdf", "png", "svg")
+    }
     assert late == again == fresh
     assert late["pdf"].startswith(b"%PDF-1.") and b"/CreationDate" not in late["pdf"]
     assert late["png"].startswith(b"\x89PNG") and b"<text" in late["svg"] and b"<dc:date" not in late["svg"]

@@ -21,8 +21,10 @@ POINTS = st.lists(
 @given(POINTS)
 def test_the_staircase_is_what_nobody_beats(points):
     def beaten(p):
-        return any((q.compute <= p.compute and q.score > p.score) or (q.compute < p.compute and q.score >= p.score)
-                   for q in points)  # fmt: skip
+        return any(
+            (q.compute <= p.compute and q.score > p.score) or (q.compute < p.compute and q.score >= p.score)
+            for q in points
+        )
 
     wanted = {(p.compute, p.score) for p in points if not beaten(p)}
     assert {(p.compute, p.score) for p in staircase(points)} == wanted

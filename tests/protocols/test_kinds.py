@@ -73,8 +73,13 @@ def test_rules_of_a_small_study_are_kept(name, scale):
         assert longest.get("union", 0) <= 2 * text
     target = spec.target
     assert target is not None
-    served = {(size, tokens) for block in spec.blocks() if block.purpose == "grid" for size in block.params
-              for tokens in block.cells.tokens}  # fmt: skip
+    served = {
+        (size, tokens)
+        for block in spec.blocks()
+        if block.purpose == "grid"
+        for size in block.params
+        for tokens in block.cells.tokens
+    }
     assert (target.params, target.tokens) in served
 
 

@@ -31,9 +31,15 @@ def _write_walk(folder, distance, *, steps=1000):
 
 def _write_norms(folder, *, small, big, grad_sq, trace):
     """Gradient norms whose noise scale is trace / grad_sq, with a little scatter."""
-    rows = [{"step": 20 * i, "grad_sq_small": (grad_sq + trace / small) * (1 + 0.01 * math.sin(i)),
-             "grad_sq_big": (grad_sq + trace / big) * (1 + 0.01 * math.cos(i)), "small_tokens": small}
-            for i in range(1, 40)]  # fmt: skip
+    rows = [
+        {
+            "step": 20 * i,
+            "grad_sq_small": (grad_sq + trace / small) * (1 + 0.01 * math.sin(i)),
+            "grad_sq_big": (grad_sq + trace / big) * (1 + 0.01 * math.cos(i)),
+            "small_tokens": small,
+        }
+        for i in range(1, 40)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -20,25 +20,39 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     )
     table: dict[str, Any] = {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
-        "pairs": [list(pair) for pair in spec.pairs], "batches": list(spec.batches), "orders": spec.orders,
-        "window": spec.window_tokens, "steps": [spec.window_tokens // batch for batch in spec.batches],
-        "anneal": spec.anneal, "branches": cost.branches, "trunk_tokens": cost.trunk_tokens,
-        "branch_tokens": cost.branch_tokens, "noise_tokens": cost.noise_tokens, "flops": cost.flops,
+        "pairs": [list(pair) for pair in spec.pairs],
+        "batches": list(spec.batches),
+        "orders": spec.orders,
+        "window": spec.window_tokens,
+        "steps": [spec.window_tokens // batch for batch in spec.batches],
+        "anneal": spec.anneal,
+        "branches": cost.branches,
+        "trunk_tokens": cost.trunk_tokens,
+        "branch_tokens": cost.branch_tokens,
+        "noise_tokens": cost.noise_tokens,
+        "flops": cost.flops,
         "seconds": cost.seconds,
-    }  # fmt: skip
+    }
     if as_json:
         print_json(table)
         return
     pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
     print(f"forks at {forks}; branches {pairs}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
-    print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
-                                 for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip
+    print(
+        "batches "
+        + ", ".join(
+            f"{batch:,} ({steps:,} steps)"
+            for batch, steps in zip(table["batches"], table["steps"], strict=True)
+        )
+    )
     print(
         f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
     )
-    print(f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
-          f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing")  # fmt: skip
+    print(
+        f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing"
+    )
 
 
 def print_test(record: Mapping[str, Any], page: Path) -> None:

@@ -62,13 +62,14 @@ def gap(
     )
     own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
     question = GapQuestion(
-        student_params=params, student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
+        student_params=params,
+        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
         teacher_tokens=per_param[0],
         teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
         teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
         **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
         margin=margin / 100,
-    )  # fmt: skip
+    )
     answer = capacity_gap(question, laws=law or ())
     if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
@@ -145,8 +146,10 @@ def _print(answer: "GapAnswer", output: Output) -> None:
     ]
     print()
     print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
-    print("(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
-          "teacher costs if another law of losses that may be used here is right.")  # fmt: skip
+    print(
+        "(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
+        "teacher costs if another law of losses that may be used here is right."
+    )
     for line in answer.disagreement:
         print(line)
     for law, note in _notes(answer):

@@ -67,8 +67,16 @@ def pareto(
             draw_models(points, score=label(score), axis=axis, frontier=frontier), out, "pareto", dpi=120
         )
     if output.json:
-        print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": [
-            asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]})  # fmt: skip
+        print_json(
+            {
+                "score": score,
+                "axis": axis,
+                "frontier": sorted(best),
+                "points": [
+                    asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points
+                ],
+            }
+        )
         return
     from distillaw.pareto.words import place_words
 
@@ -80,8 +88,10 @@ def pareto(
         print(f"  {mark} {point.name:28} {format_flop(point.compute):>14}  {point.score:7.2f}{se}{own}")
     print(f"\n* {MARKS[frontier]}.")
     if any(not point.is_own for point in points):
-        print("Errors of published scores are those of the number of questions and, where a score was read off a "
-              "figure, of the reading; prompts and harnesses differ by more.")  # fmt: skip
+        print(
+            "Errors of published scores are those of the number of questions and, where a score was read off a "
+            "figure, of the reading; prompts and harnesses differ by more."
+        )
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Path, *, out: Path | None = None, figures: Path | None = None, format: str | None = None, open: bool = False,
+    study: Path,
+    *,
+    out: Path | None = None,
+    figures: Path | None = None,
+    format: str | None = None,
+    open: bool = False,
     output: Output = Output(),
-) -> None:  # fmt: skip
+) -> None:
     """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
 
     Args:
@@ -47,8 +52,11 @@ def report(
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
-    output.suggest(f"distillaw plan --study {shlex.quote(str(study))}" if verdict
-                   else f"distillaw report {shlex.quote(str(study))} --open")  # fmt: skip
+    output.suggest(
+        f"distillaw plan --study {shlex.quote(str(study))}"
+        if verdict
+        else f"distillaw report {shlex.quote(str(study))} --open"
+    )
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":

@@ -95,8 +95,10 @@ def show_preview(answer: Answer) -> None:
         f"margin: {answer['margin']:.4f} nats/token; bounds hold with probability {answer['level']:g}, at any time"
     )
     for teacher in answer["teachers"]:
-        print(f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
-              f"{teacher['flops_per_token']:.3g} FLOP per token")  # fmt: skip
+        print(
+            f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
+            f"{teacher['flops_per_token']:.3g} FLOP per token"
+        )
     print(f"sizes of pilots: {', '.join(size['size'] for size in answer['sizes'])}")
     search, stage, later = answer["search"], answer["next_stage"], answer["later_stages"]
     if answer["compute_spent"]:
@@ -121,8 +123,10 @@ def show_preview(answer: Answer) -> None:
     if later["largest_size"] is None:
         print("later stages: none, this one takes what there is")
     else:
-        print(f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
-              f"{later['largest_size']} parameters")  # fmt: skip
+        print(
+            f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
+            f"{later['largest_size']} parameters"
+        )
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
 
 
@@ -141,5 +145,7 @@ def _counts(values: Sequence[float]) -> str:
 
 
 def _costs(part: Answer) -> str:
-    return (f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
-            f"{format_bytes(part['disk_bytes'])}")  # fmt: skip
+    return (
+        f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
+        f"{format_bytes(part['disk_bytes'])}"
+    )

@@ -29,10 +29,15 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
     record = read_study(folder)
     controls = check_controls(record)
     if output.json:
-        print_json({
-            "study": record.name, "folder": str(folder), "summary": summary(controls),
-            "controls": [control.to_json() for control in controls], "problems": list(record.problems),
-        })  # fmt: skip
+        print_json(
+            {
+                "study": record.name,
+                "folder": str(folder),
+                "summary": summary(controls),
+                "controls": [control.to_json() for control in controls],
+                "problems": list(record.problems),
+            }
+        )
         return
     for problem in record.problems:
         print(f"mind: {problem}")

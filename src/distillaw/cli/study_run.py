@@ -145,10 +145,10 @@ def _with_holdout(
     spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], output: Output
 ) -> "Outcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.cli.verify_cells import freeze_holdout
+    from distillaw.verifying.asked import freeze_holdout
 
     try:
-        freeze_holdout(spec, folder, output)
+        freeze_holdout(spec, folder, output.say)
     except ConfigError as error:
         outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
         return outcome

@@ -11,11 +11,24 @@ from distillaw.planning.decision import Verdict
 from distillaw.runs.record import StudyRecord
 
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
-    tuning.check_rate, tuning.check_batch, horizon.check_horizon, horizon.check_steps,
-    text.check_disjoint, extra.check_union, extra.check_seen, extra.check_flop, text.check_epoch,
-    noise.check_seeds, noise.check_errors, teachers.check_range, teachers.check_pairs,
-    counting.check_share, counting.check_conventions, objective.check_lambda, objective.check_temperature,
-)  # fmt: skip
+    tuning.check_rate,
+    tuning.check_batch,
+    horizon.check_horizon,
+    horizon.check_steps,
+    text.check_disjoint,
+    extra.check_union,
+    extra.check_seen,
+    extra.check_flop,
+    text.check_epoch,
+    noise.check_seeds,
+    noise.check_errors,
+    teachers.check_range,
+    teachers.check_pairs,
+    counting.check_share,
+    counting.check_conventions,
+    objective.check_lambda,
+    objective.check_temperature,
+)
 _LAWS = (precision.check_c0, precision.check_ratio)
 
 
@@ -59,8 +72,10 @@ def summary(controls: Sequence[Control]) -> str:
 
 def doubts(controls: Sequence[Control], concern: str) -> dict[str, list[str]]:
     """Status -> names of the controls of laws or gains that did not pass, worst first; what a law's file carries."""
-    found = {status: [c.name for c in controls if c.status == status and concern in c.concerns]
-             for status in STATUSES[:3]}  # fmt: skip
+    found = {
+        status: [c.name for c in controls if c.status == status and concern in c.concerns]
+        for status in STATUSES[:3]
+    }
     return {status: names for status, names in found.items() if names}
 
 

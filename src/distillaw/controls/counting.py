@@ -42,8 +42,11 @@ def check_share(runs: StudyRuns) -> Control:
         f"one embedding matrix is {100 * shares[smallest]:.0f} % of the smallest model ({smallest:,} parameters); "
         f"at most {100 * MOST:.0f} % wanted"
     )
-    return SHARE.control("passed" if round(largest, 2) <= MOST else "failed", words,
-                         shares={str(n): share for n, share in sorted(shares.items())})  # fmt: skip
+    return SHARE.control(
+        "passed" if round(largest, 2) <= MOST else "failed",
+        words,
+        shares={str(n): share for n, share in sorted(shares.items())},
+    )
 
 
 def _embedding(run: Run) -> float:
@@ -73,9 +76,15 @@ class _Compared:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"family": self.family, "non_embedding": self.fits[0].params, "total": self.fits[1].params,
-                "rms_ln_loss": self.apart, "beyond_ln_loss": self.beyond, "half_width": self.half,
-                "noise": [fit.noise for fit in self.fits]}  # fmt: skip
+        return {
+            "family": self.family,
+            "non_embedding": self.fits[0].params,
+            "total": self.fits[1].params,
+            "rms_ln_loss": self.apart,
+            "beyond_ln_loss": self.beyond,
+            "half_width": self.half,
+            "noise": [fit.noise for fit in self.fits],
+        }
 
 
 def check_conventions(runs: StudyRuns) -> Control:
@@ -126,18 +135,32 @@ def _table(main: Sequence[Run]) -> dict[str, np.ndarray]:
 def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult:
     """The estimate alone: neither bootstrap nor checks are needed to compare two predictions."""
     convention = "non-embedding" if params == "params" else "total"
-    return fit(table, family=family, columns={"params": params}, params_convention=convention, bootstrap=0, check=False,
-               calibrate=False)  # fmt: skip
+    return fit(
+        table,
+        family=family,
+        columns={"params": params},
+        params_convention=convention,
+        bootstrap=0,
+        check=False,
+        calibrate=False,
+    )
 
 
 def _compare(family: str, fits: tuple[FitResult, FitResult], table: Mapping[str, np.ndarray]) -> _Compared:
     apart = fits[1].resid - fits[0].resid  # of the same rows
-    there = [fit.predict(**_beyond(fit, table, total=name == "total_params"))
-             for fit, name in zip(fits, ("params", "total_params"), strict=True)]  # fmt: skip
+    there = [
+        fit.predict(**_beyond(fit, table, total=name == "total_params"))
+        for fit, name in zip(fits, ("params", "total_params"), strict=True)
+    ]
     means = [float(np.log(one.mean)) for one in there]
     half = max(float(np.log(one.upper / one.lower)) / 2 for one in there)
-    return _Compared(family=family, fits=fits, apart=float(np.sqrt(np.mean(apart**2))), beyond=means[1] - means[0],
-                     half=half)  # fmt: skip
+    return _Compared(
+        family=family,
+        fits=fits,
+        apart=float(np.sqrt(np.mean(apart**2))),
+        beyond=means[1] - means[0],
+        half=half,
+    )
 
 
 def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> dict[str, float]:

@@ -61,9 +61,15 @@ class Excess:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"arm": self.arm, "where": self.where, "loss": self.loss, "best_multiple": self.best,
-                "tried": list(self.tried), "branch_minus_best": self.difference.to_json(),
-                "margin": self.margin}  # fmt: skip
+        return {
+            "arm": self.arm,
+            "where": self.where,
+            "loss": self.loss,
+            "best_multiple": self.best,
+            "tried": list(self.tried),
+            "branch_minus_best": self.difference.to_json(),
+            "margin": self.margin,
+        }
 
 
 def check_steps(runs: StudyRuns) -> Control:
@@ -73,8 +79,11 @@ def check_steps(runs: StudyRuns) -> Control:
     if not known:
         return STEPS.control("not done", "the table says neither steps nor batch")
     least = min(known.values())
-    return STEPS.control("passed" if least >= LEAST_STEPS else "failed",
-                         f"{least:,.0f} steps in the shortest run; {LEAST_STEPS} are wanted", least=least)  # fmt: skip
+    return STEPS.control(
+        "passed" if least >= LEAST_STEPS else "failed",
+        f"{least:,.0f} steps in the shortest run; {LEAST_STEPS} are wanted",
+        least=least,
+    )
 
 
 def _steps(run: Run) -> float:
@@ -117,9 +126,12 @@ def _excesses(runs: StudyRuns) -> list[Excess]:
 
 
 def _excess(
-    runs: StudyRuns, role: str, place: Place, own: Mapping[Place, Mapping[int, Run]],
+    runs: StudyRuns,
+    role: str,
+    place: Place,
+    own: Mapping[Place, Mapping[int, Run]],
     by_rate: Mapping[float, Mapping[int, Run]],
-) -> Excess | None:  # fmt: skip
+) -> Excess | None:
     branch = own[place]
     differences = {rate: runs.difference(branch, seeds) for rate, seeds in by_rate.items()}
     known = {rate: d for rate, d in differences.items() if d is not None}
@@ -130,11 +142,15 @@ def _excess(
     largest = max(tokens for params, tokens, teacher in own if (params, teacher) == (place[0], place[2]))
     name = runs.place_name(place)
     return Excess(
-        arm="teacher" if role == "teacher" else "taught" if place[2] else "alone", place=place,
+        arm="teacher" if role == "teacher" else "taught" if place[2] else "alone",
+        place=place,
         where=name.replace(" alone", " teacher") if role == "teacher" else name,
-        loss=float(np.mean([run.loss for run in branch.values()])), best=best / rate,
-        tried=tuple(other / rate for other in known), difference=known[best], is_largest=place[1] == largest,
-    )  # fmt: skip
+        loss=float(np.mean([run.loss for run in branch.values()])),
+        best=best / rate,
+        tried=tuple(other / rate for other in known),
+        difference=known[best],
+        is_largest=place[1] == largest,
+    )
 
 
 def _words(one: Excess) -> str:

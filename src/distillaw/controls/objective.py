@@ -13,7 +13,7 @@ LAMBDA = About(
     guards="part of the loss on the data can rescue students of weak teachers: at one lambda alone a U may be lambda's",
     remedy='add [[cells]] name = "lambda", training = { distill_weight = 0.5 } on two sizes or budgets, from a weak '
     "and a strong teacher",
-)  # fmt: skip
+)
 TEMPERATURE = About(
     name="temperature",
     guards="a strong teacher is sharper: at one temperature alone a capacity gap may be the temperature's",
@@ -39,8 +39,13 @@ class _Swept:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"where": self.where, "value": self.value, "grid_minus_best": self.difference.to_json(),
-                "loss": self.loss, "status": self.status}  # fmt: skip
+        return {
+            "where": self.where,
+            "value": self.value,
+            "grid_minus_best": self.difference.to_json(),
+            "loss": self.loss,
+            "status": self.status,
+        }
 
 
 def check_lambda(runs: StudyRuns) -> Control:

@@ -71,8 +71,12 @@ def _check(runs: StudyRuns, about: About, error: Callable[[Precision], float], l
         )
     found = _reached(runs.record, fit)
     reached = error(found)
-    numbers |= {"reached": _finite(reached), "family": fit.family, "fit_status": fit.status.name,
-                "bracketed_cells": found.bracketed}  # fmt: skip
+    numbers |= {
+        "reached": _finite(reached),
+        "family": fit.family,
+        "fit_status": fit.status.name,
+        "bracketed_cells": found.bracketed,
+    }
     words = f"{_said(reached)} in the {fit.family} law ({fit.status.name}); {words}"
     return about.control("passed" if reached <= limit else "failed", words, **numbers)
 
@@ -81,8 +85,17 @@ def best_fit(record: StudyRecord) -> FitResult | None:
     """The study's distillation law: the first family that is usable, with replicates and a law of the student's own."""
     kept = kept_laws(record).fits
     fits = [kept[family] for family in FORMS if family in kept]
-    return next((fit for fit in fits if fit.is_usable and fit.curve is not None and fit.curve.behind is not None
-                 and len(fit.curve.replicates) > 1), None)  # fmt: skip
+    return next(
+        (
+            fit
+            for fit in fits
+            if fit.is_usable
+            and fit.curve is not None
+            and fit.curve.behind is not None
+            and len(fit.curve.replicates) > 1
+        ),
+        None,
+    )
 
 
 def _expected(record: StudyRecord, form: str) -> Precision:

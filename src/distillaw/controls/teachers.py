@@ -40,8 +40,9 @@ def check_range(runs: StudyRuns) -> Control:
     short = [label for label, (low, high) in spans.items() if round(low, 2) > LOW or round(high, 2) < HIGH]
     words = ", ".join(f"{label} {low:.2f} to {high:.2f}" for label, (low, high) in spans.items())
     words = f"L_T over the student's own loss: {words}; wanted {LOW} to {HIGH}"
-    return RANGE.control("failed" if short else "passed", words,
-                         ranges={label: list(span) for label, span in spans.items()})  # fmt: skip
+    return RANGE.control(
+        "failed" if short else "passed", words, ranges={label: list(span) for label, span in spans.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,14 @@ class _Pair:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"where": self.where, "teachers": list(self.teachers), "teacher_losses": list(self.losses),
-                "difference": self.difference.to_json(), "margin": self.margin, "status": self.status}  # fmt: skip
+        return {
+            "where": self.where,
+            "teachers": list(self.teachers),
+            "teacher_losses": list(self.losses),
+            "difference": self.difference.to_json(),
+            "margin": self.margin,
+            "status": self.status,
+        }
 
 
 def check_pairs(runs: StudyRuns) -> Control:
@@ -120,23 +127,33 @@ def _matched(runs: StudyRuns) -> set[frozenset[str]]:
 def _pairs(runs: StudyRuns, cell: Cell, matched: set[frozenset[str]]) -> list[_Pair]:
     if cell.best is None or cell.best.gain < 2 * cell.best.se:
         return []
-    return [_pair(runs, cell, a, b) for a, b in combinations(cell.taught, 2)
-            if frozenset((a.teacher_run, b.teacher_run)) in matched]  # fmt: skip
+    return [
+        _pair(runs, cell, a, b)
+        for a, b in combinations(cell.taught, 2)
+        if frozenset((a.teacher_run, b.teacher_run)) in matched
+    ]
 
 
 def _pair(runs: StudyRuns, cell: Cell, first: Taught, second: Taught) -> _Pair:
     seeds = [runs.grid[cell.params, cell.tokens, t.teacher_run] for t in (first, second)]
     difference = runs.difference(*seeds)
     assert difference is not None and cell.best is not None  # both have the study's first seed
-    return _Pair(where=f"{cell.label} on {budget_text(cell.tokens)} tokens", teachers=(first.teacher, second.teacher),
-                 losses=(first.teacher_loss, second.teacher_loss), difference=difference,
-                 margin=MARGIN * cell.best.gain)  # fmt: skip
+    return _Pair(
+        where=f"{cell.label} on {budget_text(cell.tokens)} tokens",
+        teachers=(first.teacher, second.teacher),
+        losses=(first.teacher_loss, second.teacher_loss),
+        difference=difference,
+        margin=MARGIN * cell.best.gain,
+    )
 
 
 def _nearest(runs: StudyRuns) -> str:
     """How far the nearest two teachers of different size are apart."""
-    apart = [(abs(a[1] / b[1] - 1), a[0], b[0]) for a, b in combinations(_sized(runs), 2)
-             if max(a[2], b[2]) >= OTHER_SIZE * min(a[2], b[2])]  # fmt: skip
+    apart = [
+        (abs(a[1] / b[1] - 1), a[0], b[0])
+        for a, b in combinations(_sized(runs), 2)
+        if max(a[2], b[2]) >= OTHER_SIZE * min(a[2], b[2])
+    ]
     if not apart:
         return f"no two teachers of sizes {OTHER_SIZE} apart"
     gap, first, second = min(apart)

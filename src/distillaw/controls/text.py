@@ -14,7 +14,7 @@ DISJOINT = About(
     guards="a teacher is over-confident on text it has learnt: its students get targets unlike those of fresh text",
     remedy="train students on the student split from teachers of the teacher split; make a teacher that saw the "
     "student's text a control of its own",
-)  # fmt: skip
+)
 EPOCH = About(
     name="single-epoch",
     guards="repeated text is worth less than fresh text, so the longest budgets bend for another reason than the law's",
@@ -68,10 +68,13 @@ def _manifest_splits(runs: StudyRuns) -> dict[str, dict[str, object]]:
     ):
         return {}
     return {
-        name: {"documents": splits[name].get("documents"), "tokens": splits[name].get("tokens"),
-               "files": [shard.get("sha256") for shard in splits[name].get("shards", ())]}
+        name: {
+            "documents": splits[name].get("documents"),
+            "tokens": splits[name].get("tokens"),
+            "files": [shard.get("sha256") for shard in splits[name].get("shards", ())],
+        }
         for name in ("teacher", "student")
-    }  # fmt: skip
+    }
 
 
 def _manifest(runs: StudyRuns) -> Mapping[str, object]:
@@ -106,7 +109,14 @@ def check_epoch(runs: StudyRuns) -> Control:
     most = max((run.tokens / run.number("unique_tokens") for run in known), default=1.0)
     if not repeated:
         longest = max(known, key=lambda run: run.tokens)
-        return EPOCH.control("passed", f"{len(known)} runs up to {budget_text(longest.tokens)} tokens, each once",
-                             most_epochs=most)  # fmt: skip
-    return EPOCH.control("failed", f"{len(repeated)} of {len(known)} runs read text again, up to {most:.3g} times",
-                         most_epochs=most, runs=[run.run_id for run in repeated])  # fmt: skip
+        return EPOCH.control(
+            "passed",
+            f"{len(known)} runs up to {budget_text(longest.tokens)} tokens, each once",
+            most_epochs=most,
+        )
+    return EPOCH.control(
+        "failed",
+        f"{len(repeated)} of {len(known)} runs read text again, up to {most:.3g} times",
+        most_epochs=most,
+        runs=[run.run_id for run in repeated],
+    )

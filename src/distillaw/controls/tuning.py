@@ -30,11 +30,15 @@ def check_rate(runs: StudyRuns) -> Control:
     at_end = [_name(arm) + _AT[what] for arm, what in ends if not _search(arm, what).get("interior")]
     numbers = {_name(arm): _numbers(arm, "learning_rate", "peak_lr") for arm in searched}
     if at_end:
-        return RATE.control("failed", f"the best rate lies at an end of what was tried: {', '.join(at_end)}",
-                            arms=numbers)  # fmt: skip
+        return RATE.control(
+            "failed", f"the best rate lies at an end of what was tried: {', '.join(at_end)}", arms=numbers
+        )
     rates = ", ".join(f"{name} {found['best']:.3g}" for name, found in numbers.items())
-    return RATE.control("passed", f"best rates between worse ones: {rates}; others by the law of the arm's searches",
-                        arms=numbers)  # fmt: skip
+    return RATE.control(
+        "passed",
+        f"best rates between worse ones: {rates}; others by the law of the arm's searches",
+        arms=numbers,
+    )
 
 
 def check_batch(runs: StudyRuns) -> Control:
@@ -51,11 +55,15 @@ def check_batch(runs: StudyRuns) -> Control:
         )
     off = [arm for arm in arms if not _is_inside(runs, arm)]
     if not off:
-        return BATCH.control("passed", f"best of its halves and doubles: {_search(arms[0], 'batch')['best']} tokens",
-                             arms=numbers)  # fmt: skip
+        return BATCH.control(
+            "passed",
+            f"best of its halves and doubles: {_search(arms[0], 'batch')['best']} tokens",
+            arms=numbers,
+        )
     words = ", ".join(f"{_name(arm)} would take {_lowest(arm)}" for arm in off)
-    return BATCH.control("failed", f"the study has {_search(off[0], 'batch').get('best')} tokens a step; {words}",
-                         arms=numbers)  # fmt: skip
+    return BATCH.control(
+        "failed", f"the study has {_search(off[0], 'batch').get('best')} tokens a step; {words}", arms=numbers
+    )
 
 
 def _arms(runs: StudyRuns) -> list[Mapping]:

@@ -22,13 +22,27 @@ def draw_arms(record: Mapping[str, Any], *, look: Look = PAGE) -> Figure:
         half = Z90 * row["loss_se"]
         ax.plot([row["loss"] - half, row["loss"] + half], [y, y], color=color, linewidth=3, alpha=0.45)
         ax.plot(row["loss"], y, "o", color=color, markersize=6)
-        ax.annotate(f"{row['loss']:.3f}", (row["loss"], y), xytext=(0, 7), textcoords="offset points", ha="center",
-                    fontsize="small", color=INK)  # fmt: skip
+        ax.annotate(
+            f"{row['loss']:.3f}",
+            (row["loss"], y),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+            color=INK,
+        )
     teacher = next((row["teacher_loss"] for row in rows if row["teacher_loss"] is not None), None)
     if teacher is not None:
         ax.axvline(teacher, color=INK, linestyle=DASHED, linewidth=1.0)
-        ax.annotate(f"teacher {teacher:.3f}", (teacher, 0.62), ha="left", xytext=(4, 0), textcoords="offset points",
-                    fontsize="small", color=INK)  # fmt: skip
+        ax.annotate(
+            f"teacher {teacher:.3f}",
+            (teacher, 0.62),
+            ha="left",
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize="small",
+            color=INK,
+        )
     ax.set_ylim(-len(rows) + 0.4, 0.95)
     ax.set_yticks([-i for i in range(len(rows))], [arm_name(row["arm"]) for row in rows])
     ax.margins(x=0.08)

@@ -11,9 +11,17 @@ from distillaw.laws.base import Array, Mask
 
 
 def draw_band(
-    ax: Axes, x: Array, *, mean: Array, inside: Mask, color: str, lower: Array | None = None,
-    upper: Array | None = None, alpha: float = 0.16, linewidth: float = 1.5,
-) -> None:  # fmt: skip
+    ax: Axes,
+    x: Array,
+    *,
+    mean: Array,
+    inside: Mask,
+    color: str,
+    lower: Array | None = None,
+    upper: Array | None = None,
+    alpha: float = 0.16,
+    linewidth: float = 1.5,
+) -> None:
     """A curve over x with its band, shapes (p,).
 
     Args:
@@ -30,8 +38,12 @@ def draw_band(
     for part, is_inside in stretches(inside):
         if lower is not None and upper is not None:
             band = ax.fill_between(x[part], lower[part], upper[part], linewidth=0)
-            band.set(facecolor=color if is_inside else "none", alpha=alpha if is_inside else 0.5, edgecolor=color,
-                     hatch=None if is_inside else HATCH)  # fmt: skip
+            band.set(
+                facecolor=color if is_inside else "none",
+                alpha=alpha if is_inside else 0.5,
+                edgecolor=color,
+                hatch=None if is_inside else HATCH,
+            )
         ax.plot(x[part], mean[part], color=color, linewidth=linewidth, linestyle="-" if is_inside else DASHED)
 
 

@@ -77,11 +77,17 @@ def _group(record: StudyRecord, runs: Sequence[Run]) -> Calibrated:
     data = _mean(runs, "ece")
     assert data is not None, "only runs with the columns are grouped"
     return Calibrated(
-        role=str(first.row.get("role")), label=first.label, params=first.params, tokens=first.tokens,
+        role=str(first.row.get("role")),
+        label=first.label,
+        params=first.params,
+        tokens=first.tokens,
         teacher=teacher_name(record, first.teacher_run) if first.teacher_run else "",
-        teacher_loss=first.number("teacher_loss"), seeds=len(runs), against_data=data,
-        against_teacher=_mean(runs, "ece_teacher"), kl=_mean(runs, "kl_from_teacher"),
-    )  # fmt: skip
+        teacher_loss=first.number("teacher_loss"),
+        seeds=len(runs),
+        against_data=data,
+        against_teacher=_mean(runs, "ece_teacher"),
+        kl=_mean(runs, "kl_from_teacher"),
+    )
 
 
 def _mean(runs: Sequence[Run], key: str) -> Measured | None:
@@ -138,8 +144,16 @@ def _panel(ax: Axes, groups: Sequence[Calibrated], name: str, factor: float) -> 
         color = SERIES[k % len(SERIES)]
         x = [loss - aside * (k - (len(cells) - 1) / 2) for loss, _ in line]
         y = [factor * measured.value for _, measured in line]
-        ax.errorbar(x, y, yerr=[factor * Z90 * measured.se for _, measured in line], color=color, marker="o",
-                    markersize=4, elinewidth=1.0, linewidth=1.3)  # fmt: skip
+        ax.errorbar(
+            x,
+            y,
+            yerr=[factor * Z90 * measured.se for _, measured in line],
+            color=color,
+            marker="o",
+            markersize=4,
+            elinewidth=1.0,
+            linewidth=1.3,
+        )
         ends.append((f"{own[0].label}, {budget_text(own[0].tokens)}", color, x[-1], y[-1]))
         for alone in (group for group in own if not group.teacher):
             measured = getattr(alone, name)

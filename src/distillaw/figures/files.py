@@ -18,8 +18,11 @@ FORMATS = ("svg", "png", "pdf")
 DPI = 200
 """Of a PNG."""
 # matplotlib writes the date otherwise
-_METADATA = {"svg": {"Date": None, "Creator": "distillaw"}, "png": {"Software": "distillaw"},
-             "pdf": {"CreationDate": None, "Creator": "distillaw"}}  # fmt: skip
+_METADATA = {
+    "svg": {"Date": None, "Creator": "distillaw"},
+    "png": {"Software": "distillaw"},
+    "pdf": {"CreationDate": None, "Creator": "distillaw"},
+}
 """By it runs/places.py knows a figure of ours, too."""
 
 

@@ -83,8 +83,12 @@ def draw_models(
 
 def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
     """One series for each kind, so that the legend tells them apart."""
-    kinds = {(True, False): "your models", (True, True): "your chat models",
-             (False, False): "published base models", (False, True): "published chat models"}  # fmt: skip
+    kinds = {
+        (True, False): "your models",
+        (True, True): "your chat models",
+        (False, False): "published base models",
+        (False, True): "published chat models",
+    }
     for (is_own, is_chat), words in kinds.items():
         chosen = [point for point in points if (point.is_own, point.is_chat) == (is_own, is_chat)]
         color = SERIES[1] if is_own else MUTED
@@ -95,9 +99,16 @@ def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
                     [point.compute] * 2, [point.score - half, point.score + half], color=color, linewidth=1.2
                 )
         if chosen:
-            ax.plot([p.compute for p in chosen], [p.score for p in chosen], "s" if is_chat else "o", color=color,
-                    markersize=6.5 if is_own else 4.5, markerfacecolor=color if is_own else "none", zorder=3,
-                    label=words)  # fmt: skip
+            ax.plot(
+                [p.compute for p in chosen],
+                [p.score for p in chosen],
+                "s" if is_chat else "o",
+                color=color,
+                markersize=6.5 if is_own else 4.5,
+                markerfacecolor=color if is_own else "none",
+                zorder=3,
+                label=words,
+            )
 
 
 def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
@@ -111,9 +122,14 @@ def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
 
 
 def _write_names(
-    ax: Axes, points: Sequence[Point], corners: Sequence[Point], line: Sequence[Spot], *, letter: Spot,
+    ax: Axes,
+    points: Sequence[Point],
+    corners: Sequence[Point],
+    line: Sequence[Spot],
+    *,
+    letter: Spot,
     keep_off: Sequence[Spot],
-) -> None:  # fmt: skip
+) -> None:
     """Own models first, then those of the frontier, then the others from the best down."""
     (left, right), (low, high) = map(math.log10, ax.get_xlim()), ax.get_ylim()
 
@@ -122,10 +138,21 @@ def _write_names(
 
     order = sorted(points, key=lambda p: (not p.is_own, p not in corners, -p.score))
     labels = place_labels(
-        [p.name.split(" (")[0][:LABEL_CHARS] for p in order], [inside(p.compute, p.score) for p in order],
-        line=[inside(*spot) for spot in line], letter=letter, keep_off=keep_off,
-    )  # fmt: skip
+        [p.name.split(" (")[0][:LABEL_CHARS] for p in order],
+        [inside(p.compute, p.score) for p in order],
+        line=[inside(*spot) for spot in line],
+        letter=letter,
+        keep_off=keep_off,
+    )
     for point, label in zip(order, labels, strict=True):
         if label is not None:
-            ax.text(label.x, label.y, label.text, transform=ax.transAxes, ha=label.side, va="center", fontsize="small",
-                    color=INK if point.is_own else MUTED)  # fmt: skip
+            ax.text(
+                label.x,
+                label.y,
+                label.text,
+                transform=ax.transAxes,
+                ha=label.side,
+                va="center",
+                fontsize="small",
+                color=INK if point.is_own else MUTED,
+            )

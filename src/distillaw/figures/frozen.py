@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
 from distillaw.figures.style import DASHED, INK, PAGE, SERIES, Look, in_style, new_figure, set_title
-from distillaw.verifying import tally
+from distillaw.verifying import scorecard
 from distillaw.verifying.scoring import Scored
 
 NONE_SCORED = "No frozen prediction has been scored yet."
@@ -37,7 +37,7 @@ def quantities_of(rows: Sequence[Scored]) -> list[str]:
 
 def _panel(ax: Axes, quantity: str, rows: Sequence[Scored]) -> None:
     place, ticks = 0.0, []
-    for k, one in enumerate(tally.by_forecaster(rows)):
+    for k, one in enumerate(scorecard.by_forecaster(rows)):
         own = sorted(
             (r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean)
         )

@@ -22,8 +22,8 @@ from distillaw.figures.style import (
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.runs.record import StudyRecord
-from distillaw.verifying import tally
-from distillaw.verifying.metrics import wilson
+from distillaw.verifying import scorecard
+from distillaw.verifying.scorecard import wilson
 from distillaw.verifying.scoring import Scored
 
 QUANTITIES = {"loss": "losses", "gain": "gains over no teacher"}
@@ -36,7 +36,7 @@ def draw_coverage(rows: Sequence[Scored], *, look: Look = PAGE) -> Figure:
     Raises:
         DataError: no interval has been scored.
     """
-    found = [one for one in tally.calibration(rows) if one["num"]]
+    found = [one for one in scorecard.calibration(rows) if one["num"]]
     quantities = [q for q in QUANTITIES if any(one["quantity"] == q for one in found)]
     if not quantities:
         raise DataError("No frozen interval has been scored yet.")
@@ -56,8 +56,14 @@ def _coverage_panel(ax: Axes, found: Sequence[Mapping]) -> None:
         own = sorted((one for one in found if one["by"] == name), key=lambda one: one["level"])
         shift = 1.2 * (k - (len(names) - 1) / 2)
         x, color = [100 * one["level"] + shift for one in own], SERIES[k % len(SERIES)]
-        ax.plot(x, [100 * one["obtained"] for one in own], "o-", color=color, markersize=4.5, label=f"{name}, n = "
-                f"{max(one['num'] for one in own)}")  # fmt: skip
+        ax.plot(
+            x,
+            [100 * one["obtained"] for one in own],
+            "o-",
+            color=color,
+            markersize=4.5,
+            label=f"{name}, n = {max(one['num'] for one in own)}",
+        )
         for at, one in zip(x, own, strict=True):
             ax.plot([at, at], [100 * end for end in one["interval"]], color=color, linewidth=1.1, alpha=0.7)
     ax.set_xlim(40, 102)
@@ -117,14 +123,27 @@ def _hold_out(label: str, fit: FitResult) -> HoldOut:
     c = fit.calibration
     hits = round((c.obtained or 0.0) * c.num_held_out)
     rows = [
-        HoldOutRow(low=r["from"], high=r["to"], num=int(r["num"]), inside=r["inside"], error=100 * r["error"],
-                   half=100 * r["half_width"])
+        HoldOutRow(
+            low=r["from"],
+            high=r["to"],
+            num=int(r["num"]),
+            inside=r["inside"],
+            error=100 * r["error"],
+            half=100 * r["half_width"],
+        )
         for r in fit.details.get("calibration_by_decade") or ()
-    ]  # fmt: skip
+    ]
     return HoldOut(
-        label=label, nominal=c.nominal, num=c.num_held_out, hits=hits, interval=wilson(hits, c.num_held_out),
-        without=c.obtained_without or 0.0, error=100 * (c.error or 0.0), decades=c.max_decades, rows=rows,
-    )  # fmt: skip
+        label=label,
+        nominal=c.nominal,
+        num=c.num_held_out,
+        hits=hits,
+        interval=wilson(hits, c.num_held_out),
+        without=c.obtained_without or 0.0,
+        error=100 * (c.error or 0.0),
+        decades=c.max_decades,
+        rows=rows,
+    )
 
 
 @in_style
@@ -152,15 +171,37 @@ def _hold_out_panel(ax: Axes, one: HoldOut) -> None:
     for x, row in enumerate(one.rows):
         ax.bar(x, row.half, width=0.62, color=SERIES[0], alpha=0.22)
         ax.plot(x, row.error, "o", color=SERIES[1], markersize=6)
-        ax.annotate(f"{round(row.inside * row.num)} of {row.num}\ninside", (x, row.half), xytext=(0, 3), ha="center",
-                    textcoords="offset points", fontsize="small", color=INK)  # fmt: skip
+        ax.annotate(
+            f"{round(row.inside * row.num)} of {row.num}\ninside",
+            (x, row.half),
+            xytext=(0, 3),
+            ha="center",
+            textcoords="offset points",
+            fontsize="small",
+            color=INK,
+        )
     ax.set_xticks(range(len(one.rows)), [f"{row.low:.2g} to {row.high:.2g}" for row in one.rows])
     ax.set_ylim(0, 1.35 * max(max(row.half, row.error) for row in one.rows))
     ax.set_xlim(-0.6, len(one.rows) - 0.4)
     last = one.rows[-1]
-    ax.annotate("error", (len(one.rows) - 1, last.error), xytext=(7, 0), textcoords="offset points", va="center",
-                fontsize="small", color=SERIES[1])  # fmt: skip
-    ax.annotate(f"half of the\n{100 * one.nominal:.0f} % interval", (len(one.rows) - 1, last.half), xytext=(0, -4),
-                textcoords="offset points", ha="center", va="top", fontsize="x-small", color=SERIES[0])  # fmt: skip
+    ax.annotate(
+        "error",
+        (len(one.rows) - 1, last.error),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize="small",
+        color=SERIES[1],
+    )
+    ax.annotate(
+        f"half of the\n{100 * one.nominal:.0f} % interval",
+        (len(one.rows) - 1, last.half),
+        xytext=(0, -4),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize="x-small",
+        color=SERIES[0],
+    )
     ax.set_xlabel("decades of compute beyond the fitted runs")
     set_title(ax, one.label)

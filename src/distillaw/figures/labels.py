@@ -33,8 +33,12 @@ class _Box:
     top: float
 
     def meets(self, other: "_Box") -> bool:
-        return (self.left < other.right and other.left < self.right
-                and self.bottom < other.top and other.bottom < self.top)  # fmt: skip
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
 
     def holds(self, spot: Spot) -> bool:
         return self.left < spot[0] < self.right and self.bottom < spot[1] < self.top

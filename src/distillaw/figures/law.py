@@ -46,9 +46,14 @@ _TOKENS_PER_PARAM = (2.0, 2000.0)
 
 
 def loss_over_tokens(
-    law: LawLike, *, student_params: float, teacher_loss: float | Sequence[float],
-    tokens: tuple[float, float] | None = None, width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    law: LawLike,
+    *,
+    student_params: float,
+    teacher_loss: float | Sequence[float],
+    tokens: tuple[float, float] | None = None,
+    width: float | str | None = None,
+    font_size: float | None = None,
+) -> Figure:
     """A student's loss against its training tokens, without a teacher and distilled.
 
     Abscissa: tokens, logarithmic; ordinate: loss, nats/token. Black: supervised; colours: distilled from a teacher of
@@ -155,10 +160,15 @@ def _band(
 
 
 def loss_over_teacher_size(
-    laws: str | Sequence[str] = (), *, student_params: float, student_tokens: float,
-    teacher_tokens_per_param: float = 20.0, sizes: tuple[float, float] | None = None,
-    width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    laws: str | Sequence[str] = (),
+    *,
+    student_params: float,
+    student_tokens: float,
+    teacher_tokens_per_param: float = 20.0,
+    sizes: tuple[float, float] | None = None,
+    width: float | str | None = None,
+    font_size: float | None = None,
+) -> Figure:
     """A student's loss against the size of its teacher, with the stretch of teachers that are as good as the best.
 
     Abscissa: teacher parameters, logarithmic; ordinate: student loss, nats/token. Blue: mean of the laws, band from the
@@ -185,16 +195,24 @@ def loss_over_teacher_size(
     """
     low, high = sizes or (student_params / 8, 300 * student_params)
     found = teacher_size_map(
-        _laws(laws), student_params=student_params, student_tokens=student_tokens,
-        teacher_params=np.geomspace(low, high, 200), teacher_tokens_per_param=teacher_tokens_per_param,
-    )  # fmt: skip
+        _laws(laws),
+        student_params=student_params,
+        student_tokens=student_tokens,
+        teacher_params=np.geomspace(low, high, 200),
+        teacher_tokens_per_param=teacher_tokens_per_param,
+    )
     return draw_map(found, look=Look.of(width, font_size))
 
 
 def loss_over_teacher_loss(
-    laws: str | Sequence[str] = (), *, student_params: float, student_tokens: float,
-    losses: tuple[float, float] | None = None, width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    laws: str | Sequence[str] = (),
+    *,
+    student_params: float,
+    student_tokens: float,
+    losses: tuple[float, float] | None = None,
+    width: float | str | None = None,
+    font_size: float | None = None,
+) -> Figure:
     """A student's loss against the loss of its teacher: the capacity gap as the laws have it.
 
     Abscissa: teacher loss, nats/token, better to the right; ordinate: student loss, nats/token. Blue: mean of the laws,
@@ -231,14 +249,28 @@ def loss_over_teacher_loss(
 @in_style
 def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str, look: Look = PAGE) -> Figure:
     figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6, look=look)
-    draw_band(ax, curve.teacher_loss, mean=curve.mean, lower=curve.student_loss.min(0), upper=curve.student_loss.max(0),
-              inside=inside, color=SERIES[0])  # fmt: skip
+    draw_band(
+        ax,
+        curve.teacher_loss,
+        mean=curve.mean,
+        lower=curve.student_loss.min(0),
+        upper=curve.student_loss.max(0),
+        inside=inside,
+        color=SERIES[0],
+    )
     own = curve.supervised_loss
     alone = float(own.mean())
     ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
     ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
-    ax.annotate("no teacher", (0.01, alone), xycoords=("axes fraction", "data"), xytext=(0, 3), fontsize="small",
-                textcoords="offset points", color=INK)  # fmt: skip
+    ax.annotate(
+        "no teacher",
+        (0.01, alone),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        fontsize="small",
+        textcoords="offset points",
+        color=INK,
+    )
     mark_flat(
         ax,
         best=curve.best.at,

@@ -81,22 +81,46 @@ def _gap_panel(ax: Axes, cell: Cell, *, is_last: bool, is_first: bool) -> None:
         ax.plot([t.teacher_loss] * 2, [t.loss - t.half, t.loss + t.half], color=color, linewidth=1.1)
         if len(t.seeds) > 1:
             ax.plot([t.teacher_loss] * len(t.seeds), t.seeds, "o", color=color, markersize=2.2, alpha=0.6)
-        ax.plot(t.teacher_loss, t.loss, "o", markersize=5.5, markeredgecolor=color, markeredgewidth=1.3,
-                markerfacecolor=color if t.is_best else PAPER, zorder=3)  # fmt: skip
+        ax.plot(
+            t.teacher_loss,
+            t.loss,
+            "o",
+            markersize=5.5,
+            markeredgecolor=color,
+            markeredgewidth=1.3,
+            markerfacecolor=color if t.is_best else PAPER,
+            zorder=3,
+        )
     for j, t in enumerate(_named(cell)):
         is_left = j == 0 and len(x) > 1  # centred, it would run through the axis
         is_above = cell.taught[1].loss < t.loss if is_left else j % 2  # neighbours are often close: in turn
         side = 1 if is_above else -1
-        ax.annotate(short_teacher(t.teacher), (t.teacher_loss, t.loss + side * t.half), textcoords="offset points",
-                    xytext=(-4 if is_left else 0, 3 * side), ha="left" if is_left else "center",
-                    va="bottom" if is_above else "top", fontsize="small", color=MUTED,
-                    bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4})  # fmt: skip
+        ax.annotate(
+            short_teacher(t.teacher),
+            (t.teacher_loss, t.loss + side * t.half),
+            textcoords="offset points",
+            xytext=(-4 if is_left else 0, 3 * side),
+            ha="left" if is_left else "center",
+            va="bottom" if is_above else "top",
+            fontsize="small",
+            color=MUTED,
+            bbox={"facecolor": PAPER, "alpha": 0.7, "edgecolor": "none", "pad": 0.4},
+        )
     set_title(ax, f"{cell.label} student, {budget_text(cell.tokens)} tokens")
     ax.margins(x=0.16, y=0.16)
     ax.invert_xaxis()
-    ax.annotate("no\nteacher", (1.0, cell.alone), xycoords=("axes fraction", "data"), xytext=(3, 0), ha="left",
-                va="center", textcoords="offset points", fontsize="small", color=INK,
-                annotation_clip=False)  # fmt: skip
+    ax.annotate(
+        "no\nteacher",
+        (1.0, cell.alone),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 0),
+        ha="left",
+        va="center",
+        textcoords="offset points",
+        fontsize="small",
+        color=INK,
+        annotation_clip=False,
+    )
     if is_last:
         ax.set_xlabel("teacher loss, nats/token  (better →)")
     if is_first:
@@ -131,9 +155,12 @@ class _Line:
 
 @in_style
 def draw_tokens(
-    cells: Sequence[Cell], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None,
+    cells: Sequence[Cell],
+    styles: Mapping[str, TeacherStyle],
+    *,
+    laws: Mapping[str, FitResult] | None = None,
     look: Look = PAGE,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Student loss against tokens, with and without teachers, one panel per student size.
 
     Args:
@@ -167,9 +194,17 @@ def _lines(
     at = np.geomspace(min(budgets), max(budgets), 60)
     size = float(cells[0].params)
     plain, taught = laws.get("supervised"), laws.get("distillation-reduced")
-    found = [_Line(name="no teacher", style=NO_TEACHER, tokens=budgets, losses=[c.alone for c in cells], at=at,
-                   halves=[float(c.seed_half) for c in cells],
-                   law=plain.predict(params=size, tokens=at) if plain else None)]  # fmt: skip
+    found = [
+        _Line(
+            name="no teacher",
+            style=NO_TEACHER,
+            tokens=budgets,
+            losses=[c.alone for c in cells],
+            at=at,
+            halves=[float(c.seed_half) for c in cells],
+            law=plain.predict(params=size, tokens=at) if plain else None,
+        )
+    ]
     for run, style in styles.items():
         points = [(c.tokens, t) for c in cells for t in c.taught if t.teacher_run == run]
         if not points:
@@ -180,8 +215,17 @@ def _lines(
             if taught
             else None
         )
-        found.append(_Line(name=short_teacher(one.teacher), style=style, tokens=[d for d, _ in points], at=at, law=law,
-                           losses=[t.loss for _, t in points], halves=[t.half for _, t in points]))  # fmt: skip
+        found.append(
+            _Line(
+                name=short_teacher(one.teacher),
+                style=style,
+                tokens=[d for d, _ in points],
+                at=at,
+                law=law,
+                losses=[t.loss for _, t in points],
+                halves=[t.half for _, t in points],
+            )
+        )
     return found
 
 
@@ -195,8 +239,17 @@ def _token_panel(ax: Axes, cells: Sequence[Cell], lines: Sequence[_Line]) -> Non
                 line.tokens, losses - halves, losses + halves, color=color, alpha=0.14, linewidth=0
             )
         else:
-            draw_band(ax, line.at, mean=line.law.mean, lower=line.law.lower, upper=line.law.upper, color=color,
-                      inside=line.law.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
+            draw_band(
+                ax,
+                line.at,
+                mean=line.law.mean,
+                lower=line.law.lower,
+                upper=line.law.upper,
+                color=color,
+                inside=line.law.inside_range,
+                alpha=0.1,
+                linewidth=1.2,
+            )
             ax.plot(line.tokens, losses, marker, color=color, markersize=4)
         for x, loss, half in zip(line.tokens, losses, halves, strict=True):
             ax.plot([x, x], [loss - half, loss + half], color=color, linewidth=1.1)

@@ -154,10 +154,13 @@ def _teacher_size_figure(found: GridMap, look: Look) -> Figure:
     ax.set_ylabel("student loss, nats/token")
     set_title(ax, found.title)
     ax.legend(fontsize="small", loc="upper left", framealpha=0.9, **_BOXED)
-    _legend(figure, [
-        Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
-        _key(_OUTSIDE, _OUTSIDE_SAID),
-    ])  # fmt: skip
+    _legend(
+        figure,
+        [
+            Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
+            _key(_OUTSIDE, _OUTSIDE_SAID),
+        ],
+    )
     return figure
 
 
@@ -218,8 +221,13 @@ def _say(ax: Axes, text: str) -> None:
 def _stack(ax: Axes, found: GridMap) -> None:
     names = ("student_share", "logits_share", "teacher_share")
     colors = (SERIES[0], SERIES[5], SERIES[2])
-    ax.stackplot(found.x.values, *[np.nan_to_num(found[name]) for name in names], colors=colors, alpha=0.75,
-                 linewidth=0)  # fmt: skip
+    ax.stackplot(
+        found.x.values,
+        *[np.nan_to_num(found[name]) for name in names],
+        colors=colors,
+        alpha=0.75,
+        linewidth=0,
+    )
     base = np.zeros(len(found.x.values))
     for name in names:
         share = np.nan_to_num(found[name])
@@ -227,8 +235,16 @@ def _stack(ax: Axes, found: GridMap) -> None:
         if share[widest] > 0.08:
             place = float(np.clip(widest / (len(share) - 1), 0.2, 0.8))
             at = round(place * (len(share) - 1))
-            ax.text(found.x.values[at], base[at] + share[at] / 2, found.layers[name].label, ha="center", va="center",
-                    fontsize="small", color="white", fontweight="bold")  # fmt: skip
+            ax.text(
+                found.x.values[at],
+                base[at] + share[at] / 2,
+                found.layers[name].label,
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white",
+                fontweight="bold",
+            )
         base = base + share
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
@@ -254,8 +270,10 @@ def mark_flat(
     """
     ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
     ax.plot([best], [lowest], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
-    ends = ["the smallest here" if flat["is_open_below"] else show(flat["lower"]),
-            "the largest here" if flat["is_open_above"] else show(flat["upper"])]  # fmt: skip
+    ends = [
+        "the smallest here" if flat["is_open_below"] else show(flat["lower"]),
+        "the largest here" if flat["is_open_above"] else show(flat["upper"]),
+    ]
     said = f"best {show(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
     place = float(ax.transAxes.inverted().transform(ax.transData.transform((best, lowest)))[0])
     side = "left" if place < 0.2 else "right" if place > 0.8 else "center"

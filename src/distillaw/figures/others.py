@@ -89,9 +89,14 @@ def _rows_axis(ax: Axes, rows: int, words: str) -> None:
 
 
 def models(
-    points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase", width: float | str | None = None,
+    points: Sequence[Point],
+    *,
+    score: str,
+    axis: str,
+    frontier: str = "staircase",
+    width: float | str | None = None,
     font_size: float | None = None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Score against training compute, your own models among published ones, with the frontier of all.
 
     Args:

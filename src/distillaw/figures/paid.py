@@ -68,21 +68,41 @@ def paid_cells(record: StudyRecord, cells: Sequence[Cell]) -> list[Paid]:
     for cell in cells:
         name = f"{cell.label} on {budget_text(cell.tokens)} tokens"
         student, _ = _run_flop(record, cell, None)
-        found.append(Paid(name=f"{name}, no teacher", is_taught=False, loss=cell.alone, half=float(cell.seed_half),
-                          student=student, logits=0.0, teacher=0.0))  # fmt: skip
+        found.append(
+            Paid(
+                name=f"{name}, no teacher",
+                is_taught=False,
+                loss=cell.alone,
+                half=float(cell.seed_half),
+                student=student,
+                logits=0.0,
+                teacher=0.0,
+            )
+        )
         for t in cell.taught:
             student, logits = _run_flop(record, cell, t.teacher_run)
             own = record.every_teacher.get(t.teacher_run)
-            found.append(Paid(name=f"{name} from the {t.teacher}", is_taught=True, loss=t.loss, half=float(t.half),
-                              student=student, logits=logits,
-                              teacher=own.number("train_flops") if own else math.nan))  # fmt: skip
+            found.append(
+                Paid(
+                    name=f"{name} from the {t.teacher}",
+                    is_taught=True,
+                    loss=t.loss,
+                    half=float(t.half),
+                    student=student,
+                    logits=logits,
+                    teacher=own.number("train_flops") if own else math.nan,
+                )
+            )
     return [one for one in found if math.isfinite(one.compute(Scenario.INFERENCE))]
 
 
 def _run_flop(record: StudyRecord, cell: Cell, teacher_run: str | None) -> tuple[float, float]:
     """FLOP of the training and of the teacher's forward passes of a cell's runs; seeds cost alike."""
-    run = next(r for r in record.students
-               if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run))  # fmt: skip
+    run = next(
+        r
+        for r in record.students
+        if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run)
+    )
     return run.number("train_flops"), run.number("teacher_flops") if teacher_run else 0.0
 
 
@@ -132,17 +152,22 @@ def _ahead(where: Place) -> int:
 
 def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     """The frontiers of one scenario."""
-    known = {taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
-             for taught in (False, True)}  # fmt: skip
+    known = {
+        taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
+        for taught in (False, True)
+    }
     named = {p.name: p for p in paid}
     points = {taught: [_point(p, scenario) for p in those] for taught, those in known.items()}
     alone, taught = ([named[p.name] for p in staircase(points[key])] for key in (False, True))
     mine = [_point(p, scenario) for p in taught]
     return Frontier(
-        scenario=scenario, points=known, alone=alone, taught=taught,
+        scenario=scenario,
+        points=known,
+        alone=alone,
+        taught=taught,
         among_cheaper=[place(point, points[False]) for point in mine],
         among_next=[_among_next(point, points[False]) for point in mine],
-    )  # fmt: skip
+    )
 
 
 def _among_next(point: Point, others: Sequence[Point]) -> Place | None:
@@ -192,8 +217,15 @@ def _panel(ax: Axes, found: Frontier) -> None:
                 linewidth=1.1,
                 alpha=1.0 if best else 0.35,
             )
-            ax.plot(x, p.loss, "o", color=color, markersize=4.5 if best else 3.2,
-                    markerfacecolor=color if best else PAPER, alpha=1.0 if best else 0.55)  # fmt: skip
+            ax.plot(
+                x,
+                p.loss,
+                "o",
+                color=color,
+                markersize=4.5 if best else 3.2,
+                markerfacecolor=color if best else PAPER,
+                alpha=1.0 if best else 0.55,
+            )
     last = max(p.compute(found.scenario) for those in found.points.values() for p in those)
     for color, line, name in ((INK, found.alone, "no teacher"), (SERIES[0], found.taught, "distilled")):
         x = [p.compute(found.scenario) for p in line]
@@ -204,8 +236,16 @@ def _panel(ax: Axes, found: Frontier) -> None:
             color=color,
             linewidth=1.3,
         )
-        ax.annotate(name, (last * 1.08, line[-1].loss), xytext=(3, 0), textcoords="offset points", va="center",
-                    fontsize="small", color=color, annotation_clip=False)  # fmt: skip
+        ax.annotate(
+            name,
+            (last * 1.08, line[-1].loss),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            color=color,
+            annotation_clip=False,
+        )
     ax.set_xscale("log")
     ax.margins(x=0.06, y=0.06)
     power_axis(ax)

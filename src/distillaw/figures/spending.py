@@ -97,8 +97,15 @@ def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
     ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
     for y, s in zip(rows, spent, strict=True):
         number = f"{power_text(float(f'{s.flop:.3g}'))} ({100 * s.flop / total:.0f} %)"
-        ax.annotate(number, (s.flop, y), xytext=(5, 0), va="center", textcoords="offset points", fontsize="small",
-                    color=INK)  # fmt: skip
+        ax.annotate(
+            number,
+            (s.flop, y),
+            xytext=(5, 0),
+            va="center",
+            textcoords="offset points",
+            fontsize="small",
+            color=INK,
+        )
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * look.scale / max(room, 0.3)))
@@ -171,8 +178,15 @@ def _search(arm: Mapping, key: str) -> Search | None:
     best = arm[key].get("best")
     chosen = float(best) if isinstance(best, int | float) else None
     where, is_fine = _where(points, chosen, interior=bool(arm[key].get("interior")))
-    return Search(arm=str(arm.get("arm")), size=_size(arm), quantity=quantity, points=points, chosen=chosen,
-                  where=where, is_fine=is_fine)  # fmt: skip
+    return Search(
+        arm=str(arm.get("arm")),
+        size=_size(arm),
+        quantity=quantity,
+        points=points,
+        chosen=chosen,
+        where=where,
+        is_fine=is_fine,
+    )
 
 
 def _size(arm: Mapping) -> str:
@@ -225,8 +239,15 @@ def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
     ax.plot(x, y, color=SERIES[0])
     for px, py in search.points:
         is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
-        ax.plot(px, py, "o", markersize=6, markeredgecolor=SERIES[0], markeredgewidth=1.3,
-                markerfacecolor=SERIES[0] if is_chosen else PAPER)  # fmt: skip
+        ax.plot(
+            px,
+            py,
+            "o",
+            markersize=6,
+            markeredgecolor=SERIES[0],
+            markeredgewidth=1.3,
+            markerfacecolor=SERIES[0] if is_chosen else PAPER,
+        )
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -201,8 +201,9 @@ def new_panels(
     """
     columns = min(most, look.columns(count, panel=panel[0]))
     rows = -(-count // columns)
-    figure, axes = new_figure(rows, columns, width=columns * panel[0] + margin[0], height=rows * panel[1] + margin[1],
-                              look=look)  # fmt: skip
+    figure, axes = new_figure(
+        rows, columns, width=columns * panel[0] + margin[0], height=rows * panel[1] + margin[1], look=look
+    )
     panels = [ax for line in axes for ax in line]
     for ax in panels[count:]:
         ax.set_axis_off()
@@ -268,10 +269,17 @@ def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: 
     low, high = ax.get_ylim()
     placed = spread([y for *_, y in ends], (high - low) * gap)
     for (name, color, x, end), y in zip(ends, placed, strict=True):
-        ax.annotate(name, (x, end), xytext=(1.03, (y - low) / (high - low)), textcoords="axes fraction", va="center",
-                    fontsize="small", color=color, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
-                                "shrinkB": 3})  # fmt: skip
+        ax.annotate(
+            name,
+            (x, end),
+            xytext=(1.03, (y - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize="small",
+            color=color,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:

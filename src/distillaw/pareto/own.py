@@ -54,11 +54,18 @@ def own_points(
     evaluation = _evaluation(path)
     result = _result(path)
     score, se = score_of(evaluation, task, str(path))
-    return [Point(
-        name=str(result.get("name") or result.get("run_id") or path.name), score=score, se=se, is_own=True,
-        compute=axis_compute(result, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens, where=str(path)),
-        source=str(path),
-    )]  # fmt: skip
+    return [
+        Point(
+            name=str(result.get("name") or result.get("run_id") or path.name),
+            score=score,
+            se=se,
+            is_own=True,
+            compute=axis_compute(
+                result, teacher_cost=teacher_cost, teacher_tokens=teacher_tokens, where=str(path)
+            ),
+            source=str(path),
+        )
+    ]
 
 
 def score_of(evaluation: Mapping[str, Any], task: str, where: str) -> tuple[float, float | None]:
@@ -98,9 +105,11 @@ def axis_compute(
     if teacher_cost == "none" or not teacher:
         return training_axis(student, tokens).flop + before
     compute = distillation_axis(
-        student, Params(float(teacher), ParamConvention.ALL_WEIGHTS), tokens,
+        student,
+        Params(float(teacher), ParamConvention.ALL_WEIGHTS),
+        tokens,
         teacher_tokens=teacher_tokens if teacher_cost == "training" else 0.0,
-    )  # fmt: skip
+    )
     return compute.flop + before
 
 
@@ -141,9 +150,14 @@ def _table_points(path: Path) -> list[Point]:
 
 def _table_point(path: Path, name: object, compute: object, score: object, se: Any) -> Point:
     where = f"{path}: {name}:"
-    return Point(name=str(name), compute=_number(compute, f"{where} compute"), score=_number(score, f"{where} score"),
-                 is_own=True, source=str(path),
-                 se=None if se is None or se != se else _number(se, f"{where} se"))  # fmt: skip
+    return Point(
+        name=str(name),
+        compute=_number(compute, f"{where} compute"),
+        score=_number(score, f"{where} score"),
+        is_own=True,
+        source=str(path),
+        se=None if se is None or se != se else _number(se, f"{where} se"),
+    )
 
 
 def _number(value: Any, where: str) -> float:

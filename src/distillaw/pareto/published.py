@@ -16,8 +16,14 @@ from importlib.resources import files
 
 from distillaw.pareto.frontier import Point
 
-SCORES = {"mmlu": "mmlu_5shot", "ceval": "ceval_5shot", "drop": "drop_3shot", "humaneval": "humaneval_0shot",
-          "bbh": "bbh_3shot", "gsm8k": "gsm8k_8shot"}  # fmt: skip
+SCORES = {
+    "mmlu": "mmlu_5shot",
+    "ceval": "ceval_5shot",
+    "drop": "drop_3shot",
+    "humaneval": "humaneval_0shot",
+    "bbh": "bbh_3shot",
+    "gsm8k": "gsm8k_8shot",
+}
 """Task -> column of the table."""
 QUESTIONS = {"mmlu": 14042, "ceval": 1346, "drop": 9536, "humaneval": 164, "bbh": 6511, "gsm8k": 1319}
 """Test questions: MMLU (arXiv 2009.03300), C-Eval (2305.08322, validation), DROP (1903.00161, development), HumanEval
@@ -61,16 +67,27 @@ def _exact(row: dict[str, str], task: str) -> Point:
         score, se = sum(scores.values()) / len(scores), _sampling(scores)
     else:
         score, se = scores[task], _sampling({task: scores[task]})
-    return Point(name=row["model"], compute=float(row["tflops_reported"]) * TERAFLOP, score=score, se=se,
-                 is_chat=row["model"] in CHAT, source=row["source"])  # fmt: skip
+    return Point(
+        name=row["model"],
+        compute=float(row["tflops_reported"]) * TERAFLOP,
+        score=score,
+        se=se,
+        is_chat=row["model"] in CHAT,
+        source=row["source"],
+    )
 
 
 def _digitised(row: dict[str, str]) -> Point:
     """A point of the figure: the six scores behind its mean are not known, so each counts as the mean."""
     score = float(row["y_mean_of_6_tasks_approx"])
     sampling = _sampling(dict.fromkeys(SCORES, score))
-    return Point(name=row["model"], compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]), score=score,
-                 se=math.hypot(FIGURE_ERROR, sampling), source=row["source"])  # fmt: skip
+    return Point(
+        name=row["model"],
+        compute=1e9 * TERAFLOP * float(row["x_compute_1e9_TFLOPs_approx"]),
+        score=score,
+        se=math.hypot(FIGURE_ERROR, sampling),
+        source=row["source"],
+    )
 
 
 def _sampling(scores: dict[str, float]) -> float:

@@ -14,13 +14,28 @@ def more_than_text(sheet: Sheet, *, bill: bool = True) -> None:
     """The arms without which a teacher may be no more than extra text: union, seen, and (`bill`) equal FLOP."""
     assert sheet.target is not None
     size, tokens, teacher = parse_count(sheet.target.params), sheet.target.tokens, sheet.middle_teacher()
-    sheet.add(f"is the teacher more than its text? The student's tokens and {teacher.label}'s, without a teacher",
-              (tokens + teacher.tokens,), sizes=[size], teachers=[ALONE], name="union", split="union")  # fmt: skip
+    sheet.add(
+        f"is the teacher more than its text? The student's tokens and {teacher.label}'s, without a teacher",
+        (tokens + teacher.tokens,),
+        sizes=[size],
+        teachers=[ALONE],
+        name="union",
+        split="union",
+    )
     if sheet.scale.fits(teacher.tokens):
-        seen = sheet.teacher(parse_count(teacher.params), teacher.tokens,
-                             f"{teacher.label} once more, on the students' own text", split="student")  # fmt: skip
-        sheet.add("the same student from a teacher that has read the student's own text",
-                  (sheet.scale.tokens[0], tokens), sizes=[size], teachers=[seen], name="seen")  # fmt: skip
+        seen = sheet.teacher(
+            parse_count(teacher.params),
+            teacher.tokens,
+            f"{teacher.label} once more, on the students' own text",
+            split="student",
+        )
+        sheet.add(
+            "the same student from a teacher that has read the student's own text",
+            (sheet.scale.tokens[0], tokens),
+            sizes=[size],
+            teachers=[seen],
+            name="seen",
+        )
     if bill:
         _equal_flop(sheet, size, tokens, teacher)
 
@@ -29,8 +44,13 @@ def _equal_flop(sheet: Sheet, size: float, tokens: int, teacher: TeacherSpec) ->
     """The student alone for the FLOP of its distillation and its teacher's training, if the text has so many tokens."""
     bill = sheet.scale.whole(sheet.tokens_for_bill(size, tokens, teacher))
     if sheet.scale.fits(bill):
-        sheet.add(f"equal total FLOP: distilling {size_name(size)} from {teacher.label} and training that teacher cost "
-                  f"as much as {format_count(bill)} tokens alone", (bill,), sizes=[size], teachers=[ALONE])  # fmt: skip
+        sheet.add(
+            f"equal total FLOP: distilling {size_name(size)} from {teacher.label} and training that teacher cost "
+            f"as much as {format_count(bill)} tokens alone",
+            (bill,),
+            sizes=[size],
+            teachers=[ALONE],
+        )
     else:
         sheet.left_out["equal-flop"] = (
             f"it takes {format_count(bill)} tokens of the students' text, which has fewer"
@@ -58,10 +78,19 @@ def knobs(sheet: Sheet) -> None:
         if len(sizes) > 1
         else (sheet.students.tokens[0], sheet.students.tokens[-1])
     )
-    for name, training in (("lambda 0.5", {"distill_weight": 0.5}), ("temperature 2", {"temperature": 2.0}),
-                           ("temperature 0.5", {"temperature": 0.5})):  # fmt: skip
-        sheet.add("lambda and temperature on two cells" if name.startswith("lambda") else "", tokens, sizes=sizes,
-                  teachers=[strongest], name=name, training=training)  # fmt: skip
+    for name, training in (
+        ("lambda 0.5", {"distill_weight": 0.5}),
+        ("temperature 2", {"temperature": 2.0}),
+        ("temperature 0.5", {"temperature": 0.5}),
+    ):
+        sheet.add(
+            "lambda and temperature on two cells" if name.startswith("lambda") else "",
+            tokens,
+            sizes=sizes,
+            teachers=[strongest],
+            name=name,
+            training=training,
+        )
 
 
 def holdout(sheet: Sheet, size: float, tokens: int) -> None:
@@ -73,8 +102,13 @@ def holdout(sheet: Sheet, size: float, tokens: int) -> None:
             f"it takes {format_count(tokens)} tokens of the students' text, which has fewer"
         )
         return
-    sheet.add("held out: trained when predictions of it are frozen (distillaw verify freeze)", (tokens,), sizes=[size],
-              teachers=list(dict.fromkeys(arms)), holdout=True)  # fmt: skip
+    sheet.add(
+        "held out: trained when predictions of it are frozen (distillaw verify freeze)",
+        (tokens,),
+        sizes=[size],
+        teachers=list(dict.fromkeys(arms)),
+        holdout=True,
+    )
 
 
 def all_controls(sheet: Sheet) -> None:

@@ -96,8 +96,11 @@ def _single_epoch(spec: StudySpec, text: float | None) -> Planned:
             words=f"checked when it starts; needs {longest} tokens of text",
         )
     holds = all(tokens <= (2 * text if name == "union" else text) for name, tokens in needed.items())
-    return Planned(name="single-epoch", is_there=holds,
-                   words=f"needs {longest} tokens; each half of the text has about {format_count(text)}")  # fmt: skip
+    return Planned(
+        name="single-epoch",
+        is_there=holds,
+        words=f"needs {longest} tokens; each half of the text has about {format_count(text)}",
+    )
 
 
 def _seeds(spec: StudySpec) -> Planned:
@@ -108,8 +111,11 @@ def _seeds(spec: StudySpec) -> Planned:
     }
     enough = [place for place, seeds in places.items() if seeds >= SEEDS]
     most = max(places.values(), default=1)
-    return Planned(name="seeds", is_there=len(enough) >= 2,
-                   words=f"{most} seeds on {len(places)} cells ({SEEDS} on 2 wanted)")  # fmt: skip
+    return Planned(
+        name="seeds",
+        is_there=len(enough) >= 2,
+        words=f"{most} seeds on {len(places)} cells ({SEEDS} on 2 wanted)",
+    )
 
 
 def _embedding(spec: StudySpec, cost: StudyCost) -> Planned:
@@ -140,8 +146,12 @@ def _seen(spec: StudySpec) -> Planned:
 
 def _equal_flop(spec: StudySpec, cost: StudyCost) -> Planned:
     """Whether the student alone was given, somewhere, the FLOP of distilling it and training one of its teachers."""
-    trained = {run: (j.trunk, t) for j in cost.jobs if j.trunk.role == "teacher"
-               for run, t in zip(j.run_ids, j.budgets, strict=True)}  # fmt: skip
+    trained = {
+        run: (j.trunk, t)
+        for j in cost.jobs
+        if j.trunk.role == "teacher"
+        for run, t in zip(j.run_ids, j.budgets, strict=True)
+    }
     alone = {
         (j.trunk.params, t)
         for j in cost.jobs
@@ -202,7 +212,12 @@ def _pairs(cost: StudyCost) -> Planned:
 def _knobs(spec: StudySpec) -> Planned:
     found = {}
     for setting in ("distill_weight", "temperature"):
-        found[setting] = {(size, tokens) for cells in spec.cells if setting in cells.training
-                          for size in cells.params or spec.students.params for tokens in cells.tokens}  # fmt: skip
+        found[setting] = {
+            (size, tokens)
+            for cells in spec.cells
+            if setting in cells.training
+            for size in cells.params or spec.students.params
+            for tokens in cells.tokens
+        }
     is_there = all(len(places) >= 2 for places in found.values())
     return Planned(name="lambda", is_there=is_there, words="lambda and temperature beside 1 on two cells")

@@ -118,8 +118,10 @@ def _rows(jobs: Sequence[Job]) -> list[_Row]:
     """Runs that laws are fitted on: the grid, and teachers as models trained alone; what is held out comes too late."""
     trained = {
         run_id: (float(job.trunk.params), float(tokens))
-        for job in jobs if job.trunk.role == "teacher" for run_id, tokens in zip(job.run_ids, job.budgets, strict=True)
-    }  # fmt: skip
+        for job in jobs
+        if job.trunk.role == "teacher"
+        for run_id, tokens in zip(job.run_ids, job.budgets, strict=True)
+    }
     rows, seen = [], set()
     for job in jobs:
         trunk = job.trunk
@@ -145,8 +147,11 @@ def _planned(rows: Sequence[_Row], law: PublishedLaw) -> PlannedRuns:
     known = np.isfinite(size)
     if known.any():
         loss[known] = law.supervised(params=size[known], tokens=read[known])
-    table = {"params": np.array([row.params for row in rows]), "tokens": np.array([row.tokens for row in rows]),
-             "teacher_loss": loss}  # fmt: skip
+    table = {
+        "params": np.array([row.params for row in rows]),
+        "tokens": np.array([row.tokens for row in rows]),
+        "teacher_loss": loss,
+    }
     return PlannedRuns(cells=Cells.of(table, what="study"), trunk=trunk)
 
 
@@ -154,9 +159,11 @@ def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, Pl
     some = next(iter(plans.values()))
     counted = ~some.cells.taught if form == "supervised" else some.cells.taught
     return Outlook(
-        form=form, num_runs=int(counted.sum()), num_trunks=len(np.unique(some.trunk[counted])),
+        form=form,
+        num_runs=int(counted.sum()),
+        num_trunks=len(np.unique(some.trunk[counted])),
         by_guess={name: expect(law, plans[name], form=form) for name, law in laws.items()},
-    )  # fmt: skip
+    )
 
 
 def _ratios(cells: Cells, law: PublishedLaw) -> tuple[float, float]:

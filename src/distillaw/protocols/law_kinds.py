@@ -36,8 +36,13 @@ def isoflop_teachers(scale: Scale) -> Sheet:
         for size in scale.teachers:
             tokens = share * scale.teacher_tokens * middle / size
             if scale.tokens[0] <= tokens <= scale.teacher_tokens * 1.001:
-                sheet.teacher(size, tokens, "lines of equal compute; either side of the best size has equal losses"
-                              if not sheet.teachers else "")  # fmt: skip
+                sheet.teacher(
+                    size,
+                    tokens,
+                    "lines of equal compute; either side of the best size has equal losses"
+                    if not sheet.teachers
+                    else "",
+                )
     why = "students of one ratio of tokens to size"
     for size in scale.students:
         budgets = [scale.whole(t * size / scale.students[0]) for t in scale.tokens]
@@ -90,12 +95,24 @@ def l_shaped(scale: Scale) -> Sheet:
     sheet.pairs(1)
     labels = sheet.labels()
     middle, strong = labels[len(labels) // 2], labels[-1]
-    sheet.add("the arm of sizes: one middle teacher, few tokens", scale.tokens[:1], sizes=scale.students[1:-1],
-              teachers=[ALONE, middle])  # fmt: skip
-    sheet.add("the arm of tokens: the smallest size, two teachers", scale.tokens[2:], sizes=[small],
-              teachers=[ALONE, middle, strong])  # fmt: skip
-    sheet.add("two points inside, to see whether the arms add up", scale.tokens[2:3], sizes=[scale.students[1]],
-              teachers=[ALONE, middle, strong])  # fmt: skip
+    sheet.add(
+        "the arm of sizes: one middle teacher, few tokens",
+        scale.tokens[:1],
+        sizes=scale.students[1:-1],
+        teachers=[ALONE, middle],
+    )
+    sheet.add(
+        "the arm of tokens: the smallest size, two teachers",
+        scale.tokens[2:],
+        sizes=[small],
+        teachers=[ALONE, middle, strong],
+    )
+    sheet.add(
+        "two points inside, to see whether the arms add up",
+        scale.tokens[2:3],
+        sizes=[scale.students[1]],
+        teachers=[ALONE, middle, strong],
+    )
     sheet.aim(large, scale.tokens[1])
     blocks.seeds(sheet)
     blocks.holdout(sheet, large, scale.tokens[3])

@@ -30,9 +30,16 @@ def capacity_gap(scale: Scale) -> Sheet:
         cuttable = [f"{size_name(t)}" for t in scale.teachers if t > 1.2 * size]
         labels = [label for label in sheet.labels() if label.split("@")[0] in cuttable]
         if labels:
-            sheet.add("the published arm: each student is cut out of the very teacher it learns from"
-                      if size == scale.students[0] else "",
-                      scale.tokens, sizes=[size], teachers=labels, name="pruned", init="pruned")  # fmt: skip
+            sheet.add(
+                "the published arm: each student is cut out of the very teacher it learns from"
+                if size == scale.students[0]
+                else "",
+                scale.tokens,
+                sizes=[size],
+                teachers=labels,
+                name="pruned",
+                init="pruned",
+            )
     sheet.aim(scale.students[0], scale.tokens[0])
     blocks.seeds(sheet)
     sheet.left_out |= {
@@ -94,8 +101,14 @@ def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) ->
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(2, worst=0.98)
     for number, (name, training) in enumerate(settings.items()):
-        sheet.add(why if not number else "", scale.tokens, teachers=sheet.labels(), name=name, training=training,
-                  seeds=ABLATION_SEEDS)  # fmt: skip
+        sheet.add(
+            why if not number else "",
+            scale.tokens,
+            teachers=sheet.labels(),
+            name=name,
+            training=training,
+            seeds=ABLATION_SEEDS,
+        )
     sheet.aim(scale.students[-1], scale.tokens[-1])
     _grid_seeds(sheet)
     sheet.left_out |= _ABLATION
@@ -144,9 +157,14 @@ def weak_to_strong(scale: Scale) -> Sheet:
     sheet.aim(scale.students[-1], scale.tokens[-1])
     blocks.more_than_text(sheet)
     blocks.seeds(sheet)
-    sheet.add("is a weak teacher better mixed with the data?", (scale.tokens[0], scale.tokens[-1]),
-              sizes=[scale.students[-1]], teachers=labels[:1], name="lambda 0.5",
-              training={"distill_weight": 0.5})  # fmt: skip
+    sheet.add(
+        "is a weak teacher better mixed with the data?",
+        (scale.tokens[0], scale.tokens[-1]),
+        sizes=[scale.students[-1]],
+        teachers=labels[:1],
+        name="lambda 0.5",
+        training={"distill_weight": 0.5},
+    )
     sheet.left_out |= {
         "pairs": "no teacher is strong here",
         "lambda": "a lower lambda is tried, the temperature stays",

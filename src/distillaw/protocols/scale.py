@@ -131,11 +131,18 @@ def scale_for(asked: Asked, defaults: Defaults, factor: float = 1.0) -> Scale:
         )
     longest = min(defaults.reach * tokens[-1], math.inf if text is None else text)
     return Scale(
-        students=tuple(sorted(set(students))), teachers=tuple(sorted(set(teachers))),
-        are_teachers_named=bool(asked.teachers), tokens=tokens, batch=batch,
-        teacher_tokens=math.floor(longest / (GRAIN * batch)) * GRAIN * batch, vocab=vocab, recipe=recipe,
-        corpus=asked.corpus, text=text, held_out=held_out,
-    )  # fmt: skip
+        students=tuple(sorted(set(students))),
+        teachers=tuple(sorted(set(teachers))),
+        are_teachers_named=bool(asked.teachers),
+        tokens=tokens,
+        batch=batch,
+        teacher_tokens=math.floor(longest / (GRAIN * batch)) * GRAIN * batch,
+        vocab=vocab,
+        recipe=recipe,
+        corpus=asked.corpus,
+        text=text,
+        held_out=held_out,
+    )
 
 
 def _whole(tokens: float, batch: int) -> int:

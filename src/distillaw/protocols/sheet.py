@@ -195,14 +195,25 @@ class Sheet:
         """The study as its file will describe it."""
         scale = self.scale
         tuned = self.middle_teacher().label if self.labels() else ""
-        data = DataSpec(corpus=scale.corpus or YOURS, vocab_size=scale.vocab, validation_documents=scale.held_out,
-                        validation_tokens_per_document=TOKENS_SCORED)  # fmt: skip
+        data = DataSpec(
+            corpus=scale.corpus or YOURS,
+            vocab_size=scale.vocab,
+            validation_documents=scale.held_out,
+            validation_tokens_per_document=TOKENS_SCORED,
+        )
         return StudySpec(
-            name=name, students=self.students, teachers=tuple(t for _, t in self.teachers),
-            replicates=tuple(r for _, r in self.replicates), cells=tuple(c for _, c in self.cells), data=data,
-            training=scale.recipe, tuning=TuningSpec(teacher=tuned, batch=self.batch_search), target=self.target,
-            batch_tokens=scale.batch, peak_lr=PEAK_LR,
-        )  # fmt: skip
+            name=name,
+            students=self.students,
+            teachers=tuple(t for _, t in self.teachers),
+            replicates=tuple(r for _, r in self.replicates),
+            cells=tuple(c for _, c in self.cells),
+            data=data,
+            training=scale.recipe,
+            tuning=TuningSpec(teacher=tuned, batch=self.batch_search),
+            target=self.target,
+            batch_tokens=scale.batch,
+            peak_lr=PEAK_LR,
+        )
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
@@ -211,8 +222,13 @@ class Sheet:
 
     def _forward(self, size: float) -> float:
         recipe = self.scale.recipe
-        shape = shape_for_params(size, vocab=self.scale.vocab, context=recipe.context, head_dim=recipe.head_dim,
-                                 aspect=recipe.aspect)  # fmt: skip
+        shape = shape_for_params(
+            size,
+            vocab=self.scale.vocab,
+            context=recipe.context,
+            head_dim=recipe.head_dim,
+            aspect=recipe.aspect,
+        )
         return forward_flops(shape).total
 
 

@@ -13,8 +13,11 @@ from distillaw.sweep.spec import StudySpec
 
 PAIR = 0.003
 """Spread of the difference of two paired runs in ln L: 0.3 % of the loss, a guess near what small studies showed."""
-_SHOWN = {"supervised": ("supervised E", "supervised p", "supervised q"), "reduced": ("c0", "break", "f1", "p"),
-          "kappa": ("c0", "break", "f1", "p", "q")}  # fmt: skip
+_SHOWN = {
+    "supervised": ("supervised E", "supervised p", "supervised q"),
+    "reduced": ("c0", "break", "f1", "p"),
+    "kappa": ("c0", "break", "f1", "p", "q"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,10 @@ class Statement:
             identifies = {one.form: _outlook_json(one) for one in self.prospect.outlooks}
             identifies |= {"teacher_ratios": self.prospect.ratios, "add": self.prospect.add}
         return {
-            "identifies": identifies, "controls": [asdict(one) for one in self.controls],
+            "identifies": identifies,
+            "controls": [asdict(one) for one in self.controls],
             "contrasts": dict(self.contrasts),
-        }  # fmt: skip
+        }
 
 
 def state(spec: StudySpec, cost: StudyCost) -> Statement:
@@ -82,8 +86,13 @@ def state(spec: StudySpec, cost: StudyCost) -> Statement:
         text = None if size is None else size.half(spec.data.vocab_size, held_out=held_out)
     usual = {cells.name: cells.seeds for cells in spec.cells if cells.training}
     target = None if spec.target is None else (spec.target.params, spec.target.tokens)
-    return Statement(prospect=expected, controls=tuple(checklist(spec, cost, expected, text)), contrasts=usual,
-                     target=target, is_world=is_world)  # fmt: skip
+    return Statement(
+        prospect=expected,
+        controls=tuple(checklist(spec, cost, expected, text)),
+        contrasts=usual,
+        target=target,
+        is_world=is_world,
+    )
 
 
 def _prospect_lines(expected: Prospect) -> Iterator[str]:
@@ -162,13 +171,24 @@ def _named(cells: list[tuple[BestRatio, ...]]) -> str:
 
 def _outlook_json(one: Outlook) -> dict[str, object]:
     return {
-        "runs": one.num_runs, "trunks": one.num_trunks, "has_enough": one.has_enough,
-        "standard_errors": {name: {"worst": one.error(name)} | {
-            guess: e.errors[name] for guess, e in one.by_guess.items()} for name in _SHOWN[one.form]},
+        "runs": one.num_runs,
+        "trunks": one.num_trunks,
+        "has_enough": one.has_enough,
+        "standard_errors": {
+            name: {"worst": one.error(name)} | {guess: e.errors[name] for guess, e in one.by_guess.items()}
+            for name in _SHOWN[one.form]
+        },
         "best_ratio": [
-            {"params": cell[0].params, "tokens": cell[0].tokens, "by_guess": {
-                guess: {"ratio": b.ratio, "standard_error": b.error if b.is_bracketed else None}
-                for guess, b in zip(one.by_guess, cell, strict=True)}}
+            {
+                "params": cell[0].params,
+                "tokens": cell[0].tokens,
+                "by_guess": {
+                    guess: {"ratio": b.ratio, "standard_error": b.error if b.is_bracketed else None}
+                    for guess, b in zip(one.by_guess, cell, strict=True)
+                },
+            }
             for cell in one.best()
-        ] if one.form != "supervised" else [],
-    }  # fmt: skip
+        ]
+        if one.form != "supervised"
+        else [],
+    }

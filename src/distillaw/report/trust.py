@@ -23,7 +23,7 @@ from distillaw.report.page import Picture, Section, status_words
 from distillaw.report.students import drawn
 from distillaw.runs.record import StudyRecord, budget_text
 from distillaw.table import Column, Table, number, text
-from distillaw.verifying import tally
+from distillaw.verifying import scorecard
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, score_places
 from distillaw.verifying.scoring import Scored, StudyScore
@@ -169,12 +169,12 @@ def _file_lines(study: StudyScore) -> list[str]:
 def _sums(card: Scorecard) -> list[str]:
     """Sentences on errors, coverage and decisions."""
     found = [f"{n} predictions are {state}." for state, n in card.counts.items() if n and state != "scored"]
-    tallies = tally.by_forecaster(card.predictions)
+    tallies = scorecard.by_forecaster(card.predictions)
     for quantity, noun in (("loss", "Losses"), ("gain", "Gains over no teacher")):
         held = [_tally_words(one) for one in tallies if one.quantity == quantity]
         if held:
             found.append(f"{noun} inside their intervals, and root mean square error: {'; '.join(held)}.")
-    decisions = tally.decisions(card.predictions, card.choices)
+    decisions = scorecard.decisions(card.predictions, card.choices)
     for question in dict.fromkeys(str(entry["question"]) for entry in decisions):
         said = [
             f"{entry['by']} {entry['right']} of {entry['num']}, {entry['brier']:.3f}"
@@ -185,7 +185,7 @@ def _sums(card: Scorecard) -> list[str]:
     return found
 
 
-def _tally_words(one: tally.Tally) -> str:
+def _tally_words(one: scorecard.Tally) -> str:
     if one.coverage_interval is None:
         return f"{one.by} without intervals, {100 * one.rms_share:.2f} %"
     low, high = (100 * end for end in one.coverage_interval)
@@ -200,7 +200,7 @@ def _beside(folder: Path) -> list[str]:
     except DistillawError:
         return []
     losses = [row for row in card.predictions if row.counts and row.prediction.quantity == "loss"]
-    one = tally.tally(losses, by="all", quantity="loss") if losses else None
+    one = scorecard.tally(losses, by="all", quantity="loss") if losses else None
     if len(card.studies) < 2 or one is None or one.coverage is None:
         return []
     return [
@@ -215,7 +215,7 @@ def _frozen_picture(rows: Sequence[Scored]) -> Picture:
     words = [
         f"{one.by}: {one.hits} of {one.num_intervals} {one.quantity} intervals held, root mean square error "
         f"{100 * one.rms_share:.2f} %."
-        for one in tally.by_forecaster(rows)
+        for one in scorecard.by_forecaster(rows)
     ]
     return Picture(
         name="frozen",
@@ -237,7 +237,7 @@ def coverage_picture(rows: Sequence[Scored]) -> Picture:
     words = [
         f"{one['by']}, {one['quantity']}, {100 * one['level']:.0f} % intervals: {100 * one['obtained']:.0f} % of "
         f"{one['num']} inside."
-        for one in tally.calibration(rows)
+        for one in scorecard.calibration(rows)
     ]
     return Picture(
         name="coverage",
@@ -261,9 +261,9 @@ def _frozen_table(rows: Sequence[Scored]) -> Table:
         [
             text("by", of=attrgetter("prediction.by")),
             text("of", of=attrgetter("prediction.quantity")),
-            number("student", format_count, of=attrgetter("prediction.cell.params")),
-            number("tokens", budget_text, of=attrgetter("prediction.cell.tokens")),
-            number("teacher loss", ".4f", of=attrgetter("prediction.cell.teacher_loss")),
+            number("student", format_count, of=attrgetter("prediction.point.params")),
+            number("tokens", budget_text, of=attrgetter("prediction.point.tokens")),
+            number("teacher loss", ".4f", of=attrgetter("prediction.point.teacher_loss")),
             number("predicted", ".4f", of=attrgetter("prediction.mean")),
             number("lower", ".4f", of=end(0)),
             number("upper", ".4f", of=end(1)),
