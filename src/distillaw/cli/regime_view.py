@@ -5,9 +5,9 @@ from dataclasses import asdict
 from operator import attrgetter
 
 from distillaw.cli.console import print_sections, print_table
+from distillaw.large_batch.advice import Advice
+from distillaw.large_batch.question import Answer, Opinion
 from distillaw.quantities import format_count, format_seconds, plural
-from distillaw.regime.advice import Advice
-from distillaw.regime.question import Answer, Opinion
 from distillaw.table import Table, number, text
 
 

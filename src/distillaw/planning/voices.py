@@ -74,7 +74,7 @@ OTHER_TEXT_DOUBT = 0.03
 """At home as well, where a teacher's loss was measured on the user's text and the student's own is not known: the ratio
 of the two is then that of two texts."""
 FITTED_DOUBT = Doubt(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
-"""With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/planner.py, kappa form)."""
+"""With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/verdict, kappa form)."""
 WEAK_DOUBT = Doubt(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
 """Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the doubt above."""
 REDUCED_DOUBT = Doubt(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from distillaw.images.published import Paper, PaperRow
-from distillaw.images.summary import ColumnScore, Gain
-from distillaw.images.walks import Walk
-from distillaw.images.words import gain_name, outcome
+from distillaw.large_batch.images.results import ColumnScore, Gain, Walk
+from distillaw.large_batch.images.spec import Paper, PaperRow
+from distillaw.large_batch.images.words import gain_name, outcome
 from distillaw.table import Column, Table, number, text
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from distillaw.figures.walks import Walk, draw_walks
-from distillaw.regime.noise import NoiseScale
+from distillaw.large_batch.noise import NoiseScale
 from distillaw.report.page import Picture
 from distillaw.runs.record import budget_text
 from distillaw.table import Table, number, text
