@@ -74,10 +74,10 @@ def test_the_same_map_gives_the_same_drawing(tmp_path):
 
 
 def test_where_laws_disagree_is_dotted():
-    from distillaw.figures.maps import draw_map
+    from distillaw.figures.maps import plan_map
 
-    figure = draw_map(MAPS["gain"]())
+    figure = plan_map(MAPS["gain"]())
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "laws disagree on the sign" in words
-    agreed = draw_map(MAPS["all inside"]())
+    agreed = plan_map(MAPS["all inside"]())
     assert "laws disagree on the sign" not in [text.get_text() for text in agreed.legends[0].get_texts()]

@@ -11,9 +11,8 @@ from matplotlib.text import Text
 import distillaw as dl
 from distillaw.errors import CacheError, ConfigError, DataError
 from distillaw.figures import __all__ as names
-from distillaw.figures import study as of_study
 
-STUDY = [name for name in names if getattr(dl.figures, name).__module__ == of_study.__name__]
+STUDY = [name for name in names if "study" in inspect.signature(getattr(dl.figures, name)).parameters]
 DRAWN = ("capacity_gap", "token_curves", "pareto", "compute_spent", "searches")
 """What a study as people have it can show."""
 

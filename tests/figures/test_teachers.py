@@ -5,9 +5,8 @@ from dataclasses import replace
 from synthetic_study import World, write_study
 
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
-from distillaw.figures.losses import draw_tokens
+from distillaw.figures.losses import draw_tokens, teacher_styles
 from distillaw.figures.style import INK, SERIES
-from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
 from distillaw.report.students import repeated_colors
 from distillaw.runs.record import read_study

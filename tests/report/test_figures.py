@@ -6,10 +6,9 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.fits import fitted_law
-from distillaw.figures.losses import draw_gap
+from distillaw.figures.losses import draw_gap, teacher_styles
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
-from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
 from distillaw.quantities import flop_text, power_text
 from distillaw.report.document import searches_picture

@@ -61,7 +61,7 @@ def pareto(
     axis = AXES[teacher_cost]
     if out is not None:
         from distillaw.figures.files import save_all
-        from distillaw.figures.frontiers import draw_models
+        from distillaw.figures.frontiers import models as draw_models
 
         save_all(
             draw_models(points, score=label(score), axis=axis, frontier=frontier), out, "pareto", dpi=120

@@ -12,17 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.style import (
-    DASHED,
-    PAGE,
-    SERIES,
-    Z90,
-    Look,
-    in_style,
-    label_ends,
-    new_panels,
-    set_title,
-)
+from distillaw.figures.style import DASHED, SERIES, Z90, in_style, label_ends, new_panels, set_title
 from distillaw.planning.measured import teacher_name
 from distillaw.runs.record import Run, StudyRecord, budget_text
 
@@ -109,7 +99,7 @@ PANELS = (
 
 
 @in_style
-def draw_calibration(groups: Sequence[Calibrated], *, look: Look = PAGE) -> Figure:
+def draw_calibration(groups: Sequence[Calibrated]) -> Figure:
     """Calibration errors and distance of taught students against their teacher's loss.
 
     Raises:
@@ -122,7 +112,7 @@ def draw_calibration(groups: Sequence[Calibrated], *, look: Look = PAGE) -> Figu
             "`distillaw evaluate RUN --teacher TEACHER` does."
         )
     panels = [panel for panel in PANELS if any(getattr(group, panel[2]) for group in taught)]
-    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0), look=look)
+    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0))
     for ax, (title, axis, name, factor) in zip(axes, panels, strict=True):
         set_title(ax, title)
         ax.set_ylabel(axis)

@@ -14,20 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.bands import draw_band
-from distillaw.figures.losses import LINE, short_teacher
+from distillaw.figures.losses import LINE, NO_TEACHER, TeacherStyle, short_teacher
 from distillaw.figures.style import (
-    PAGE,
     PAPER,
     Z90,
-    Look,
     count_axis,
+    draw_band,
     in_style,
     label_ends,
     new_panels,
     set_title,
 )
-from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise
 from distillaw.quantities import flop_text
@@ -172,7 +169,6 @@ def draw_isoflop(
     styles: Mapping[str, TeacherStyle],
     *,
     laws: Mapping[str, FitResult] | None = None,
-    look: Look = PAGE,
 ) -> Figure:
     """Loss against size, a panel for each budget.
 
@@ -181,14 +177,13 @@ def draw_isoflop(
         styles: of the study's teachers.
         laws: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the
             range they were fitted in.
-        look: how large.
 
     Raises:
         DataError: there are none.
     """
     if not budgets:
         raise DataError(WHY_NONE)
-    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2, look=look)
+    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2)
     for place, (ax, budget) in enumerate(zip(panels, budgets, strict=True)):
         _panel(ax, budget, styles, laws or {})
         ax.set_xlabel("student parameters (non-embedding)")

@@ -11,9 +11,8 @@ from distillaw.figures.fits import LABELS
 from distillaw.figures.style import (
     DASHED,
     INK,
-    PAGE,
     SERIES,
-    Look,
+    current_look,
     in_style,
     new_figure,
     new_panels,
@@ -27,10 +26,58 @@ from distillaw.verifying.scorecard import wilson
 from distillaw.verifying.scoring import Scored
 
 QUANTITIES = {"loss": "losses", "gain": "gains over no teacher"}
+NONE_SCORED = "No frozen prediction has been scored yet."
 
 
 @in_style
-def draw_coverage(rows: Sequence[Scored], *, look: Look = PAGE) -> Figure:
+def draw_frozen(rows: Sequence[Scored]) -> Figure:
+    """Predicted minus measured in per cent of the loss with its interval, a block per forecaster.
+
+    Raises:
+        DataError: no prediction counts.
+    """
+    rows = [row for row in rows if row.counts]
+    if not rows:
+        raise DataError(NONE_SCORED)
+    quantities = quantities_of(rows)
+    figure, axes = new_figure(len(quantities), 1, width=7.4, height=2.7 * len(quantities))
+    for ax, quantity in zip(axes, quantities, strict=True):
+        _frozen_panel(ax[0], quantity, [row for row in rows if row.prediction.quantity == quantity])
+    return figure
+
+
+def quantities_of(rows: Sequence[Scored]) -> list[str]:
+    """`loss`, `gain` or both."""
+    return [q for q in ("loss", "gain") if any(row.prediction.quantity == q for row in rows)]
+
+
+def _frozen_panel(ax: Axes, quantity: str, rows: Sequence[Scored]) -> None:
+    place, ticks = 0.0, []
+    for k, one in enumerate(scorecard.by_forecaster(rows)):
+        own = sorted(
+            (r for r in rows if r.prediction.by == one.by), key=lambda r: (r.factor_beyond, r.prediction.mean)
+        )
+        for row in own:
+            _bar(ax, place, row, SERIES[k % len(SERIES)])
+            place += 1
+        ticks.append((place - len(own) / 2 - 0.5, f"{one.by}\n{one.hits} of {one.num_intervals} held"))
+        place += 1.5
+    ax.axhline(0, color=INK, linewidth=0.8, linestyle=DASHED)
+    ax.set_xticks([x for x, _ in ticks], [text for _, text in ticks])
+    ax.set_ylabel("predicted − measured,\n% of the loss")
+    set_title(ax, "Loss of a run" if quantity == "loss" else "Gain over no teacher")
+
+
+def _bar(ax: Axes, x: float, row: Scored, color: str) -> None:
+    if row.interval is not None:
+        low, high = (100 * (end - row.measured) / row.scale for end in row.interval)
+        ax.plot([x, x], [low, high], color=color, linewidth=1.6, alpha=0.55, solid_capstyle="butt")
+    marker = "x" if row.is_hit() is False else "o"
+    ax.plot([x], [100 * row.share], marker, color=color, markersize=4)
+
+
+@in_style
+def draw_coverage(rows: Sequence[Scored]) -> Figure:
     """Share of frozen intervals that held against the share they promised, by forecaster.
 
     Raises:
@@ -40,7 +87,7 @@ def draw_coverage(rows: Sequence[Scored], *, look: Look = PAGE) -> Figure:
     quantities = [q for q in QUANTITIES if any(one["quantity"] == q for one in found)]
     if not quantities:
         raise DataError("No frozen interval has been scored yet.")
-    figure, panels, columns = new_panels(len(quantities), panel=(3.2, 2.9), margin=(0.5, 0.3), look=look)
+    figure, panels, columns = new_panels(len(quantities), panel=(3.2, 2.9), margin=(0.5, 0.3))
     for place, (ax, quantity) in enumerate(zip(panels, quantities, strict=True)):
         _coverage_panel(ax, [one for one in found if one["quantity"] == quantity])
         set_title(ax, QUANTITIES[quantity])
@@ -147,7 +194,7 @@ def _hold_out(label: str, fit: FitResult) -> HoldOut:
 
 
 @in_style
-def draw_hold_outs(found: Sequence[HoldOut], *, look: Look = PAGE) -> Figure:
+def draw_hold_outs(found: Sequence[HoldOut]) -> Figure:
     """Error of held-out predictions beside the half width they were given, by distance, a panel for each law.
 
     Raises:
@@ -156,9 +203,9 @@ def draw_hold_outs(found: Sequence[HoldOut], *, look: Look = PAGE) -> Figure:
     found = [one for one in found if one.rows]
     if not found:
         raise DataError("No law of this study had runs enough to hold some out.")
-    columns = look.columns(len(found), panel=3.7)
+    columns = current_look().columns(len(found), panel=3.7)
     rows = -(-len(found) // columns)
-    figure, axes = new_figure(rows, columns, width=3.7 * columns + 0.3, height=2.8 * rows, look=look)
+    figure, axes = new_figure(rows, columns, width=3.7 * columns + 0.3, height=2.8 * rows)
     panels = [ax for line in axes for ax in line]
     for place, (ax, one) in enumerate(zip(panels, found, strict=False)):
         _hold_out_panel(ax, one)

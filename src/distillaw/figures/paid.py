@@ -15,18 +15,7 @@ from matplotlib.figure import Figure
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.style import (
-    INK,
-    PAGE,
-    PAPER,
-    SERIES,
-    Z90,
-    Look,
-    in_style,
-    new_panels,
-    power_axis,
-    set_title,
-)
+from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
 from distillaw.pareto.frontier import Place, Point, place, staircase
 from distillaw.planning.cells import Cell
 from distillaw.runs.record import StudyRecord, budget_text
@@ -182,7 +171,7 @@ def _point(paid: Paid, scenario: Scenario) -> Point:
 
 
 @in_style
-def draw_paid(paid: Sequence[Paid], *, look: Look = PAGE) -> Figure:
+def draw_paid(paid: Sequence[Paid]) -> Figure:
     """Loss against what was paid, a panel for each scenario that the study knows the bills of.
 
     Raises:
@@ -194,7 +183,7 @@ def draw_paid(paid: Sequence[Paid], *, look: Look = PAGE) -> Figure:
         raise DataError(
             "No student has been run both with and without a teacher and counted its compute yet."
         )
-    figure, panels, columns = new_panels(len(frontiers), panel=(3.6, 3.2), margin=(0.4, 0.3), look=look)
+    figure, panels, columns = new_panels(len(frontiers), panel=(3.6, 3.2), margin=(0.4, 0.3))
     for place_, (ax, one) in enumerate(zip(panels, frontiers, strict=True)):
         _panel(ax, one)
         if place_ % columns == 0:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from distillaw.errors import DataError
-from distillaw.figures.style import INK, MUTED, PAGE, PAPER, SERIES, Look, in_style, new_figure, set_title
+from distillaw.figures.style import INK, MUTED, PAPER, SERIES, current_look, in_style, new_figure, set_title
 from distillaw.quantities import format_count, power_text
 from distillaw.runs.record import Run, StudyRecord
 
@@ -80,7 +80,7 @@ _NAMES, _NUMBERS = 1.75, 1.15
 
 
 @in_style
-def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
+def draw_spent(spent: Sequence[Spent]) -> Figure:
     """FLOP by part as plain bars with their numbers written on.
 
     Raises:
@@ -89,8 +89,8 @@ def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
     if not spent:
         raise DataError("No run has finished yet.")
     total = sum(s.flop for s in spent)
-    figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75, look=look)
-    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * look.scale
+    figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75)
+    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * current_look().scale
     ax = axes[0][0]
     ax.grid(False)
     rows = range(len(spent), 0, -1)
@@ -108,8 +108,8 @@ def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
         )
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
-    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * look.scale / max(room, 0.3)))
-    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / look.scale)))))
+    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * current_look().scale / max(room, 0.3)))
+    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / current_look().scale)))))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlabel("FLOP executed")
     return figure
@@ -206,7 +206,7 @@ def _where(
 
 
 @in_style
-def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -> Figure:
+def draw_searches(found: Sequence[Mapping[str, Search]]) -> Figure:
     """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
     Raises:
@@ -215,11 +215,9 @@ def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
     keys = [key for key in QUANTITIES if any(key in arm for arm in found)]
-    columns = look.columns(len(found), panel=2.35)
+    columns = current_look().columns(len(found), panel=2.35)
     lines, rows = -(-len(found) // columns), len(keys)
-    figure, axes = new_figure(
-        rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines, look=look
-    )
+    figure, axes = new_figure(rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines)
     for place in range(columns * lines):
         line, column = divmod(place, columns)
         arm = found[place] if place < len(found) else {}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillaw.errors import CacheError
-from distillaw.figures.arms import arm_name, draw_arms
-from distillaw.figures.frontiers import draw_models
+from distillaw.figures.frontiers import models
+from distillaw.figures.rows import arm_name, draw_arms
 from distillaw.pareto.frontier import Point, place
 from distillaw.pareto.own import axis_compute
 from distillaw.pareto.words import place_words
@@ -368,7 +368,7 @@ def _tasks(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def models_picture(points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase") -> Picture:
-    """The drawing for a page; arguments as of `draw_models`."""
+    """The drawing for a page; arguments as of `distillaw.figures.models`."""
     words = "; ".join(place_words(point, points) for point in points if point.is_own)
     meanings = {
         "staircase": ": what nobody beats at equal or less compute.",
@@ -379,7 +379,7 @@ def models_picture(points: Sequence[Point], *, score: str, axis: str, frontier: 
         name="pareto",
         title="Score against training compute",
         alt=f"{score} against training compute for {len(points)} models. {words}",
-        figure=draw_models(points, score=score, axis=axis, frontier=frontier),
+        figure=models(points, score=score, axis=axis, frontier=frontier),
         caption=f"Filled: your models, with the 90 % interval of the score; squares are chat models.{others} The line "
         f"is the {frontier} of all points" + meanings[frontier],
     )

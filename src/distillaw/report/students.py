@@ -10,10 +10,9 @@ from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
 from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
-from distillaw.figures.losses import draw_gap, draw_tokens
+from distillaw.figures.losses import TeacherStyle, draw_gap, draw_tokens, teacher_styles
 from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
 from distillaw.figures.style import SERIES, Z90
-from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.fitting.result import FitResult
 from distillaw.pareto.frontier import Place
 from distillaw.planning.cells import Cell, Gap

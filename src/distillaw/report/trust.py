@@ -13,8 +13,7 @@ from distillaw.controls.control import STATUSES, Control
 from distillaw.errors import DistillawError
 from distillaw.figures.calibrated import Calibrated, Measured, calibrated_groups, draw_calibration, or_inf
 from distillaw.figures.fits import LABELS, FittedLaw, draw_fits, fitted_laws
-from distillaw.figures.frozen import draw_frozen
-from distillaw.figures.intervals import HoldOut, draw_coverage, draw_hold_outs, hold_outs
+from distillaw.figures.intervals import HoldOut, draw_coverage, draw_frozen, draw_hold_outs, hold_outs
 from distillaw.figures.style import Z90
 from distillaw.fitting.study import kept_laws
 from distillaw.fitting.summary import coefficient_table
