@@ -166,7 +166,7 @@ class Table:
             indent: of every line.
             mark: of lines of headings, e.g. bold.
         """
-        layout = _Layout.of(self)
+        layout = _TextLayout.of(self)
         room = math.inf if width is None else width - indent
         if not layout.fits(room):
             layout = layout.with_folded_headings()
@@ -188,7 +188,7 @@ def _html_cell(column: Column, kind: str, value: Any, text: str, write: Callable
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _TextLayout:
     """A table as text: cells in columns of characters."""
 
     heads: list[str]
@@ -196,7 +196,7 @@ class _Layout:
     is_number: list[bool]
 
     @classmethod
-    def of(cls, table: Table) -> "_Layout":
+    def of(cls, table: Table) -> "_TextLayout":
         heads = [column.heading for column in table.columns]
         return cls(heads, table.texts, [column.is_number for column in table.columns])
 
@@ -218,7 +218,7 @@ class _Layout:
     def fits(self, room: float) -> bool:
         return sum(self.least) + GAP * (len(self.heads) - 1) <= room
 
-    def with_folded_headings(self) -> "_Layout":
+    def with_folded_headings(self) -> "_TextLayout":
         """Headings longer than what stands beneath them go over several lines."""
         heads = []
         for i, head in enumerate(self.heads):

@@ -39,8 +39,7 @@ def pareto(
     """
     from distillaw.errors import ConfigError, DataError
     from distillaw.pareto.frontier import FRONTIERS, place
-    from distillaw.pareto.own import own_points
-    from distillaw.pareto.published import SCORES, published_points
+    from distillaw.pareto.points import SCORES, own_points, published_points
 
     check_place("--out", out, is_folder=True)
     tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
@@ -78,7 +77,7 @@ def pareto(
             }
         )
         return
-    from distillaw.pareto.words import place_words
+    from distillaw.pareto.frontier import place_words
 
     print(f"{label(score)} against training compute: {axis}\n")
     for point in sorted(points, key=lambda p: p.compute):

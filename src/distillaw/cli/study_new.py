@@ -16,9 +16,7 @@ from distillaw.quantities import format_bytes, format_count, format_flop, format
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.protocols.budget import Limit
-    from distillaw.protocols.catalogue import Kind
-    from distillaw.protocols.scale import Asked
+    from distillaw.protocols.catalogue import Kind, Limit
     from distillaw.sweep.cost import StudyCost
 
 
@@ -76,8 +74,8 @@ def new(
             "machine's cores; give one of the two"
         )
     from distillaw.cli.workers import count_workers
+    from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
-    from distillaw.protocols.toml import study_file
     from distillaw.runs.places import check_name
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
@@ -94,7 +92,7 @@ def new(
     if limit is None:
         sheet = template.sheet(asked)
     else:
-        from distillaw.protocols.budget import within
+        from distillaw.protocols.catalogue import within
 
         sheet = within(template, asked, limit)
     spec = sheet.spec(name or kind)
@@ -126,10 +124,9 @@ def new(
 
 def _asked(
     students: str | None, teachers: str | None, tokens: str | None, vocab: int | None, corpus: str
-) -> "Asked":
+) -> "DesignWishes":
     from distillaw.data.corpus import SHIPPED
-    from distillaw.protocols.scale import Asked
-    from distillaw.protocols.text import text_size
+    from distillaw.protocols.scale import DesignWishes, text_size
 
     if vocab is not None and vocab < 257:
         raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
@@ -140,7 +137,7 @@ def _asked(
         and not Path(corpus).expanduser().exists()
     ):
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
-    return Asked(
+    return DesignWishes(
         students=_counts("--students", students), teachers=_counts("--teachers", teachers),
         tokens=_counts("--tokens", tokens), vocab=vocab, corpus=corpus,
         text=text_size(corpus) if corpus else None,
@@ -153,7 +150,7 @@ def _counts(name: str, text: str | None) -> tuple[float, ...]:
 
 def _limit(budget: str | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
     """What may be spent, from --budget or --hours; None without either."""
-    from distillaw.protocols.budget import Limit
+    from distillaw.protocols.catalogue import Limit
 
     if budget is not None and hours is not None:
         raise ConfigError("give either --budget FLOP or --hours, not both")
@@ -207,9 +204,9 @@ def _write(file: Path, text: str) -> None:
 def _list_kinds(output: Output) -> None:
     """One line each: what question, at what cost at the defaults."""
     from distillaw.protocols.catalogue import KINDS
-    from distillaw.protocols.scale import Asked
+    from distillaw.protocols.scale import DesignWishes
 
-    costs = [(kind, _default_cost(kind, Asked())) for kind in KINDS]
+    costs = [(kind, _default_cost(kind, DesignWishes())) for kind in KINDS]
     if output.json:
         rows = [
             {"kind": kind.name, "question": kind.question, "num_runs": cost.num_runs, "flops": cost.flops,
@@ -231,7 +228,7 @@ def _list_kinds(output: Output) -> None:
     output.suggest("distillaw study new --kind isoflop-students")
 
 
-def _default_cost(kind: "Kind", asked: "Asked") -> "StudyCost":
+def _default_cost(kind: "Kind", asked: "DesignWishes") -> "StudyCost":
     from distillaw.sweep.cost import study_cost
 
     spec = kind.sheet(asked).spec(kind.name)

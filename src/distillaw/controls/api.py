@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from distillaw.controls import counting, extra, horizon, noise, objective, precision, teachers, text, tuning
+from distillaw.controls import extra, law_checks, sampling, teachers, tuning
 from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.result import FitResult
@@ -13,23 +13,23 @@ from distillaw.runs.record import StudyRecord
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
     tuning.check_rate,
     tuning.check_batch,
-    horizon.check_horizon,
-    horizon.check_steps,
-    text.check_disjoint,
+    tuning.check_horizon,
+    tuning.check_steps,
+    sampling.check_disjoint,
     extra.check_union,
     extra.check_seen,
     extra.check_flop,
-    text.check_epoch,
-    noise.check_seeds,
-    noise.check_errors,
+    sampling.check_epoch,
+    sampling.check_seeds,
+    sampling.check_errors,
     teachers.check_range,
     teachers.check_pairs,
-    counting.check_share,
-    counting.check_conventions,
-    objective.check_lambda,
-    objective.check_temperature,
+    law_checks.check_share,
+    law_checks.check_conventions,
+    teachers.check_lambda,
+    teachers.check_temperature,
 )
-_LAWS = (precision.check_c0, precision.check_ratio)
+_LAWS = (law_checks.check_c0, law_checks.check_ratio)
 
 
 def check_design(record: StudyRecord) -> list[Control]:

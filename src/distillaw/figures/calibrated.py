@@ -18,7 +18,7 @@ from distillaw.runs.record import Run, StudyRecord, budget_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ErrorEstimate:
     """One kind of error of one group of runs: its mean over seeds, with the standard error over documents."""
 
     value: float
@@ -38,11 +38,11 @@ class Calibrated:
     teacher_loss: float
     """Nats per token; NaN without a teacher."""
     seeds: int
-    against_data: Measured
+    against_data: ErrorEstimate
     """Expected calibration error, share of 1."""
-    against_teacher: Measured | None
+    against_teacher: ErrorEstimate | None
     """The same against the teacher's probability of the student's choice; None where the teacher was not at hand."""
-    kl: Measured | None
+    kl: ErrorEstimate | None
     """KL(teacher || student), nats per token."""
 
 
@@ -80,12 +80,12 @@ def _group(record: StudyRecord, runs: Sequence[Run]) -> Calibrated:
     )
 
 
-def _mean(runs: Sequence[Run], key: str) -> Measured | None:
+def _mean(runs: Sequence[Run], key: str) -> ErrorEstimate | None:
     """Over seeds; all are scored on the same documents, so their standard errors are averaged, not combined."""
     values = [run.number(key) for run in runs]
     if not all(map(math.isfinite, values)):
         return None
-    return Measured(
+    return ErrorEstimate(
         value=float(np.mean(values)), se=float(np.mean([run.number(f"{key}_se") for run in runs]))
     )
 

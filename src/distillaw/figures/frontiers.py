@@ -20,7 +20,7 @@ from distillaw.figures.style import (
     new_figure,
     power_axis,
 )
-from distillaw.pareto.frontier import FRONTIERS, Point
+from distillaw.pareto.frontier import FRONTIERS, ScorePoint
 
 Spot = tuple[float, float]
 NAME_GAP = 0.014
@@ -38,7 +38,7 @@ LINES = {"staircase": "staircase of unbeaten models", "hull": "concave hull over
 
 
 @in_style
-def models(points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase") -> Figure:
+def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str = "staircase") -> Figure:
     """Score against training compute, your own models among published ones, with the frontier of all.
 
     Own models are filled, with a 90 % bar, others rings, chat models squares.
@@ -88,7 +88,7 @@ def models(points: Sequence[Point], *, score: str, axis: str, frontier: str = "s
     return figure
 
 
-def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
+def _draw_points(ax: Axes, points: Sequence[ScorePoint]) -> None:
     """One series for each kind, so that the legend tells them apart."""
     kinds = {
         (True, False): "your models",
@@ -118,7 +118,7 @@ def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
             )
 
 
-def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
+def _corners(points: Sequence[ScorePoint], *, stepped: bool) -> list[Spot]:
     """(compute, score) along the frontier; a step rises where the better model is paid for."""
     corners: list[Spot] = []
     for point in points:
@@ -130,8 +130,8 @@ def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
 
 def _write_names(
     ax: Axes,
-    points: Sequence[Point],
-    corners: Sequence[Point],
+    points: Sequence[ScorePoint],
+    corners: Sequence[ScorePoint],
     line: Sequence[Spot],
     *,
     letter: Spot,

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
 from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
-from distillaw.pareto.frontier import Place, Point, place, staircase
+from distillaw.pareto.frontier import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.cells import Cell
 from distillaw.runs.record import StudyRecord, budget_text
 
@@ -106,14 +106,14 @@ class Frontier:
     """Unbeaten without a teacher, ascending in compute."""
     taught: Sequence[Paid]
     """Unbeaten among those with one."""
-    among_cheaper: Sequence[Place]
+    among_cheaper: Sequence[FrontierPlace]
     """Each of `taught` among the students without a teacher that cost no more."""
-    among_next: Sequence[Place | None]
+    among_next: Sequence[FrontierPlace | None]
     """The same with the next dearer student without a teacher among them; None where there is no dearer one: what no
     teacher gives for as much is then not known."""
 
     @property
-    def better(self) -> list[tuple[Paid, Place]]:
+    def better(self) -> list[tuple[Paid, FrontierPlace]]:
         """Those of `taught` ahead of every cheaper student without a teacher and of the next dearer one, beyond the
         90 % interval of the difference: so also ahead of what no teacher gives for as much.
         """  # noqa: D205
@@ -132,7 +132,7 @@ class Frontier:
         return [p for p, q in found if q is None and p not in self.worse]
 
 
-def _ahead(where: Place) -> int:
+def _ahead(where: FrontierPlace) -> int:
     """1 ahead, -1 behind, 0 within the 90 % interval of the difference."""
     if where.ahead is None or abs(where.ahead) <= Z90 * (where.ahead_se or 0.0):
         return 0
@@ -159,13 +159,13 @@ def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     )
 
 
-def _among_next(point: Point, others: Sequence[Point]) -> Place | None:
+def _among_next(point: ScorePoint, others: Sequence[ScorePoint]) -> FrontierPlace | None:
     dearer = [other.compute for other in others if other.compute >= point.compute]
     return place(replace(point, compute=min(dearer)), others) if dearer else None
 
 
-def _point(paid: Paid, scenario: Scenario) -> Point:
-    return Point(
+def _point(paid: Paid, scenario: Scenario) -> ScorePoint:
+    return ScorePoint(
         name=paid.name, compute=paid.compute(scenario), score=-paid.loss, se=paid.half / Z90, is_own=True
     )
 

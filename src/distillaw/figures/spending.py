@@ -116,7 +116,7 @@ def draw_spent(spent: Sequence[Spent]) -> Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class DrawnSearch:
     """One search of one arm: what was tried, what was chosen, and how that stands among the others."""
 
     arm: str
@@ -145,7 +145,7 @@ QUANTITIES = {
 """Searches by their key in tuning.json: the key of the value, and what it is called."""
 
 
-def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
+def searches(tuning: Mapping[str, object]) -> list[dict[str, DrawnSearch]]:
     """The searches of each arm and size, from tuning.json; arms without any are left out."""
     arms = tuning.get("arms")
     given = [a for a in arms if isinstance(a, Mapping)] if isinstance(arms, Sequence) else []
@@ -153,7 +153,7 @@ def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
     return [one for one in found if one]
 
 
-def study_searches(record: StudyRecord) -> list[dict[str, Search]]:
+def study_searches(record: StudyRecord) -> list[dict[str, DrawnSearch]]:
     """The searches of a study; none where it ran none.
 
     Raises:
@@ -167,7 +167,7 @@ def study_searches(record: StudyRecord) -> list[dict[str, Search]]:
     return searches(record.tuning)
 
 
-def _search(arm: Mapping, key: str) -> Search | None:
+def _search(arm: Mapping, key: str) -> DrawnSearch | None:
     found = arm.get(key)
     name, quantity = QUANTITIES[key]
     grid = found.get("grid", []) if isinstance(found, Mapping) else []
@@ -178,7 +178,7 @@ def _search(arm: Mapping, key: str) -> Search | None:
     best = arm[key].get("best")
     chosen = float(best) if isinstance(best, int | float) else None
     where, is_fine = _where(points, chosen, interior=bool(arm[key].get("interior")))
-    return Search(
+    return DrawnSearch(
         arm=str(arm.get("arm")),
         size=_size(arm),
         quantity=quantity,
@@ -206,7 +206,7 @@ def _where(
 
 
 @in_style
-def draw_searches(found: Sequence[Mapping[str, Search]]) -> Figure:
+def draw_searches(found: Sequence[Mapping[str, DrawnSearch]]) -> Figure:
     """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
     Raises:
@@ -229,7 +229,7 @@ def draw_searches(found: Sequence[Mapping[str, Search]]) -> Figure:
     return figure
 
 
-def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
+def _draw_search(ax: Axes, search: DrawnSearch, *, is_first: bool) -> None:
     ax.set_xlabel(search.quantity)
     if is_first:
         ax.set_ylabel("loss, nats/token")

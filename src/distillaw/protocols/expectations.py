@@ -30,7 +30,7 @@ FORM_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class ExpectedErrors:
     """What one form would know of a study, under every guess."""
 
     form: str
@@ -61,19 +61,19 @@ class Outlook:
 class Prospect:
     """All that is expected of a study's laws."""
 
-    outlooks: tuple[Outlook, ...]
+    outlooks: tuple[ExpectedErrors, ...]
     """Of the supervised law, and of both forms of the distillation law where there are teachers of known loss."""
     ratios: tuple[float, float] | None
     """Lowest and highest L_T / Ltilde_S among the runs, by the guess; None without teachers."""
     add: str
     """What would sharpen c0 most where it misses its goal; empty where nothing is missing."""
 
-    def outlook(self, form: str) -> Outlook | None:
+    def outlook(self, form: str) -> ExpectedErrors | None:
         """The one of a form."""
         return next((one for one in self.outlooks if one.form == form), None)
 
     @property
-    def fitted(self) -> Outlook | None:
+    def fitted(self) -> ExpectedErrors | None:
         """The form of the distillation law that so many runs support."""
         few, many = self.outlook("reduced"), self.outlook("kappa")
         return many if many is not None and many.num_runs >= MANY_RUNS else few
@@ -155,10 +155,10 @@ def _planned(rows: Sequence[_Row], law: PublishedLaw) -> PlannedRuns:
     return PlannedRuns(cells=Cells.of(table, what="study"), trunk=trunk)
 
 
-def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> Outlook:
+def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> ExpectedErrors:
     some = next(iter(plans.values()))
     counted = ~some.cells.taught if form == "supervised" else some.cells.taught
-    return Outlook(
+    return ExpectedErrors(
         form=form,
         num_runs=int(counted.sum()),
         num_trunks=len(np.unique(some.trunk[counted])),
@@ -177,7 +177,9 @@ def _ratios(cells: Cells, law: PublishedLaw) -> tuple[float, float]:
 # --- what to add ------------------------------------------------------------------------------------------------------
 
 
-def _what_to_add(fitted: Outlook, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> str:
+def _what_to_add(
+    fitted: ExpectedErrors, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]
+) -> str:
     """The addition after which the worst guess knows c0 best, in words with the error it leaves."""
     found: dict[str, float] = {}
     for name, law in laws.items():

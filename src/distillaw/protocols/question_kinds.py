@@ -4,9 +4,8 @@ They fit no law of their own (though their plain runs serve one); seeds, streams
 compared, so that differences are far sharper than losses.
 """
 
-from distillaw.protocols import blocks
 from distillaw.protocols.scale import Scale
-from distillaw.protocols.sheet import Sheet, size_name
+from distillaw.protocols.sheet import SEEDS, Sheet, knobs, more_than_text, seeds, size_name
 from distillaw.sweep.tables import ReplicateSpec
 
 ABLATION_SEEDS = 3
@@ -41,7 +40,7 @@ def capacity_gap(scale: Scale) -> Sheet:
                 init="pruned",
             )
     sheet.aim(scale.students[0], scale.tokens[0])
-    blocks.seeds(sheet)
+    seeds(sheet)
     sheet.left_out |= {
         "union": "teachers are compared with each other; their text is the same",
         "seen-text": "teachers are compared with each other; their text is the same",
@@ -61,9 +60,9 @@ def teacher_choice(scale: Scale) -> Sheet:
     sheet.ladder(6)
     sheet.pairs(2)
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.more_than_text(sheet)
-    blocks.seeds(sheet)
-    blocks.knobs(sheet)
+    more_than_text(sheet)
+    seeds(sheet)
+    knobs(sheet)
     sheet.left_out["hold-out"] = "the choice is among teachers that are measured"
     return sheet
 
@@ -126,7 +125,7 @@ def _grid_seeds(sheet: Sheet) -> None:
                 ReplicateSpec(params=size, seeds=ABLATION_SEEDS),
             )
         )
-    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {blocks.SEEDS} of two cells"
+    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {SEEDS} of two cells"
 
 
 def long_run(scale: Scale) -> Sheet:
@@ -135,8 +134,8 @@ def long_run(scale: Scale) -> Sheet:
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(3, worst=0.98)
     sheet.aim(scale.students[0], scale.tokens[-1])
-    blocks.more_than_text(sheet, bill=False)
-    blocks.seeds(sheet)
+    more_than_text(sheet, bill=False)
+    seeds(sheet)
     sheet.left_out |= {
         "equal-flop": "the curve of the student alone is the answer: read it at any bill",
         "lambda": "a second question: whether a lower lambda late keeps up (lambda-temperature asks it)",
@@ -155,8 +154,8 @@ def weak_to_strong(scale: Scale) -> Sheet:
         sheet.teacher(size, min(2 * scale.tokens[-1], scale.teacher_tokens), why)
     labels = sheet.labels()
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.more_than_text(sheet)
-    blocks.seeds(sheet)
+    more_than_text(sheet)
+    seeds(sheet)
     sheet.add(
         "is a weak teacher better mixed with the data?",
         (scale.tokens[0], scale.tokens[-1]),

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.controls.control import Control
-from distillaw.figures.spending import Search, Spent, compute_spent, draw_searches, draw_spent, study_searches
+from distillaw.figures.spending import (
+    DrawnSearch,
+    Spent,
+    compute_spent,
+    draw_searches,
+    draw_spent,
+    study_searches,
+)
 from distillaw.figures.walks import Walk, walks
 from distillaw.fitting.study import kept_laws
 from distillaw.planning.cells import Cell, measured_cells
@@ -223,7 +230,7 @@ def spent_picture(spent: Sequence[Spent]) -> Picture:
     )
 
 
-def searches_picture(found: Sequence[Mapping[str, Search]]) -> Picture:
+def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
     """The searches for learning rate and batch.
 
     Raises:

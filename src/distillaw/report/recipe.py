@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from distillaw.errors import CacheError
 from distillaw.figures.frontiers import models
 from distillaw.figures.rows import arm_name, draw_arms
-from distillaw.pareto.frontier import Point, place
-from distillaw.pareto.own import axis_compute
-from distillaw.pareto.words import place_words
+from distillaw.pareto.frontier import ScorePoint, place, place_words
+from distillaw.pareto.points import axis_compute
 from distillaw.quantities import format_count, format_seconds
 from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.runs.files import read_json
@@ -186,7 +185,7 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     return costs
 
 
-def _places(points: Sequence[Point]) -> list[str]:
+def _places(points: Sequence[ScorePoint]) -> list[str]:
     """Where each model stands; the cheapest has nobody to be compared with."""
     return [f"{place_words(point, points)}." for point in points if place(point, points).best is not None]
 
@@ -341,7 +340,7 @@ def score_notes(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def own_frontier(
     costs: Mapping[str, tuple[str, float]], models: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[Point], str]:
+) -> tuple[list[ScorePoint], str]:
     """Points of the recipe's own models: the mean of the tasks they all have, else minus the bits per byte.
 
     Args:
@@ -359,7 +358,9 @@ def own_frontier(
             heldout = models[name]["heldout"]
             score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
         is_chat = name == "chat"
-        points.append(Point(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat))
+        points.append(
+            ScorePoint(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat)
+        )
     return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte (higher is better)"
 
 
@@ -367,7 +368,9 @@ def _tasks(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted(set.intersection(*(set(m["scores"]) for m in models.values()))) if models else []
 
 
-def models_picture(points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase") -> Picture:
+def models_picture(
+    points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str = "staircase"
+) -> Picture:
     """The drawing for a page; arguments as of `distillaw.figures.models`."""
     words = "; ".join(place_words(point, points) for point in points if point.is_own)
     meanings = {

@@ -14,7 +14,7 @@ from distillaw.figures.losses import TeacherStyle, draw_gap, draw_tokens, teache
 from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier, paid_cells
 from distillaw.figures.style import SERIES, Z90
 from distillaw.fitting.result import FitResult
-from distillaw.pareto.frontier import Place
+from distillaw.pareto.frontier import FrontierPlace
 from distillaw.planning.cells import Cell, Gap
 from distillaw.planning.wording import percent
 from distillaw.quantities import flop_text, format_count, plural
@@ -284,7 +284,7 @@ def _paid_sentence(found: Frontier) -> str:
     return f"{lead}: of {whom} that no other distilled one beats for less, {said}{beyond}.{most}"
 
 
-def _most(found: Frontier, paid: Paid, where: Place) -> str:
+def _most(found: Frontier, paid: Paid, where: FrontierPlace) -> str:
     assert where.best is not None and where.ahead is not None
     ahead = f"{where.ahead:.3f} ± {Z90 * (where.ahead_se or 0.0):.3f}"
     return (

@@ -11,7 +11,13 @@ from typing import Any
 from distillaw.controls.api import summary
 from distillaw.controls.control import STATUSES, Control
 from distillaw.errors import DistillawError
-from distillaw.figures.calibrated import Calibrated, Measured, calibrated_groups, draw_calibration, or_inf
+from distillaw.figures.calibrated import (
+    Calibrated,
+    ErrorEstimate,
+    calibrated_groups,
+    draw_calibration,
+    or_inf,
+)
 from distillaw.figures.fits import LABELS, FittedLaw, draw_fits, fitted_laws
 from distillaw.figures.intervals import HoldOut, draw_coverage, draw_frozen, draw_hold_outs, hold_outs
 from distillaw.figures.style import Z90
@@ -434,7 +440,7 @@ def calibration_table(groups: Sequence[Calibrated]) -> Table:
     """Every group."""
 
     def error(title: str, name: str, unit: str, factor: float, digits: int) -> Column:
-        def show(one: Measured) -> str:
+        def show(one: ErrorEstimate) -> str:
             half = factor * Z90 * one.se
             return f"{factor * one.value:.{digits}f} ± {half:.{digits}f}"
 
