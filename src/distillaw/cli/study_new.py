@@ -17,6 +17,7 @@ from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.protocols.catalogue import Kind, Limit
+    from distillaw.protocols.scale import DesignWishes
     from distillaw.sweep.cost import StudyCost
 
 
