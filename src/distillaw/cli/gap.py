@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count, optional_count
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion
+    from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
@@ -131,22 +132,20 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    table = numbers_table(
-        "law",
-        "student",
-        ">best teacher",
-        ">ratio",
-        ">L_T",
-        ">L_S",
-        ">gain",
-        f">within {100 * q.margin:g} %",
-        ">if wrong",
-        "range",
-    )
-    for opinion in answer.opinions:
-        table.add_row(*_row(opinion, q.student_params))
+    columns = [
+        text("law"),
+        text("student"),
+        number("best teacher"),
+        number("ratio"),
+        number("L_T"),
+        number("L_S"),
+        number("gain"),
+        number(f"within {100 * q.margin:g} %"),
+        number("if wrong"),
+        text("range"),
+    ]
     print()
-    print_table(table)
+    print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
     print(
         "(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
         "teacher costs if another law of losses that may be used here is right."
@@ -186,7 +185,7 @@ def _summary(answer: "GapAnswer") -> list[str]:
     return lines + _at_hand(lead, q, "")
 
 
-def _at_hand(opinion: "GapOpinion", q: "GapQuestion", of: str) -> list[str]:
+def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
     """What the teacher at hand costs against the best one."""
     if opinion.teacher_at_hand_cost is None or opinion.by_loss is None:
         return []
@@ -199,7 +198,7 @@ def _at_hand(opinion: "GapOpinion", q: "GapQuestion", of: str) -> list[str]:
     ]
 
 
-def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
+def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
     if o.best_teacher_params is None:
         return o.law, start, *7 * ("-",), o.status
@@ -220,7 +219,7 @@ def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
     )
 
 
-def _size(o: "GapOpinion") -> str:
+def _size(o: "Opinion") -> str:
     """The best size; `>` at the end of the search, brackets where it is a guess."""
     text = format_count(o.best_teacher_params or 0.0)
     if o.curve is not None and o.curve.best.at_edge:

@@ -10,14 +10,7 @@ from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.evidence import (
-    FAR_OUTSIDE,
-    OUT_OF_RANGE,
-    Evidence,
-    Interval,
-    Strategy,
-    with_gains,
-)
+from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
 from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.situation import Situation
