@@ -23,6 +23,7 @@ _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 _NATS = (0.03, 0.1, 0.2, 0.4)
 """Changes of a teacher's loss tried."""
 _HALVINGS = 3
+"""Of the step at whose end the sketch has another answer: to an eighth of it."""
 _ONWARDS = (0.0, 0.25, 0.5, 1.0)
 """Where the question is asked in full: shares of the way from the edge that the sketch found to the step beyond it."""
 
@@ -32,7 +33,7 @@ class SwitchingValue:
     """One change of input that changes the verdict: asked with `then` instead of `now`, the answer is `verdict`."""
 
     input: str
-    """As in the interface: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
+    """As in the JSON: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
     now: float | str
     then: float | str
     """The nearest value at which the verdict is another one, with the digits that are printed."""
