@@ -32,7 +32,7 @@ _APART = (
 )
 COMMON = 0.8
 """Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
-teacher it gets wrong about the next. Judged, not measured: it moves the choice among teachers, hardly the verdict."""
+teacher it gets wrong about the next. Judged, not measured."""
 
 
 def law_evidence(
