@@ -11,6 +11,7 @@
 Nothing here trains or fits.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,13 @@ def plan(student_params: Count | None = None, **asked: Any) -> Verdict:
     question = PlanQuestion(student_params=student_params, **asked)
     record = question.record
     return answer(question, situation_of(question, record), record)
+
+
+_PARAMETERS = inspect.signature(PlanQuestion).parameters.values()
+plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [p.replace(kind=p.POSITIONAL_OR_KEYWORD) if p.name == "student_params" else p for p in _PARAMETERS],
+    return_annotation=Verdict,
+)  # what notebooks complete
 
 
 def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | None) -> Verdict:
