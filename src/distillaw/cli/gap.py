@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
+"""About compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
 def gap(

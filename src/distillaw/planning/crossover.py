@@ -21,6 +21,8 @@ from distillaw.planning.voices import Voice
 _SPAN = (0.1, 1000.0)
 """Budgets searched, in units of the present one."""
 _POINTS, QUANTILES, _MEMBERS = 81, 21, 40
+"""Budgets on the grid, 20 a decade and so far closer than any band is wide; quantiles of the discrepancy; members of an
+ensemble: each crossing is a draw, of which a band has at least 840."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

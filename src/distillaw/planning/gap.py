@@ -46,6 +46,7 @@ USABLE = ("IN_RANGE", "NEAR_RANGE")
 _NEAR = math.log(3)
 """E-folds outside its runs up to which a law may still recommend a teacher."""
 _LEVEL = 0.9
+"""Of intervals, as everywhere unless something else is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,8 +24,8 @@ _APART = (
     "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
 )
 COMMON = 0.8
-"""Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
-teacher it gets wrong about the next."""
+"""Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
+teacher it gets wrong about the next. Judged, not measured."""
 
 
 def law_evidence(

@@ -231,6 +231,7 @@ def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> tuple[fl
 
 
 LEVEL = 0.9
+"""Of intervals, as everywhere unless something else is asked."""
 TABLE_DRAWS = 4000
 """For a table of every design point, of which a verdict needs one: a share is known to 0.8 % (sd)."""
 

@@ -151,6 +151,7 @@ _GRID_SPACING = 0.7
 _ODDS = 28
 """Divisions of the budget on the grid."""
 _VALLEYS = 3
+"""Valleys that are followed: weak and strong teachers are two, and one is to spare."""
 _SCOUTS = 16
 """Laws of a large ensemble that look for valleys; all of them then decide."""
 _EDGE_POINTS = 41

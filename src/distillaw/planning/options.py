@@ -44,7 +44,8 @@ LARGER = 1.05
 MOST_PRUNED = 10.0
 """Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
 USUAL_RATIO = 20.0
-"""Tokens per parameter that public fits find compute-optimal, within a factor of three or four."""
+"""Tokens per parameter that public fits find compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556), within a factor
+of three or four."""
 SIZE_PRIOR = 0.01
 """Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
 parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7

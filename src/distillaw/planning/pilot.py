@@ -17,6 +17,7 @@ from distillaw.runs.record import StudyRecord
 SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
 """Pilots considered: the target's size and tokens divided by these."""
 PILOT_SEEDS = 3
+"""The fewest whose spread has more than one degree of freedom."""
 WORTH_A_PILOT = 3.0
 """A pilot that costs more than this part of the target is none."""
 MOST_SEEDS = 12
