@@ -3,12 +3,12 @@
     ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk(N, seed, arm) + run + text(arm) + e_kind s_kind(D)
 
 Misfit is a Gaussian process, the same for every run of a design point; it is what extrapolation is uncertain by even
-without noise. e_kind ~ N(0, 1) is one for all supervised runs and one for all distilled ones: no arm is known to be at its best
-rate, and the arms not alike. s is the root mean square of c x^2 over the loss, where x is how far the arm's rate lies
-from its best one, in octaves: what the search's lattice leaves open at the budgets that it checked, growing beyond them
-with what is not known of how the best rate moves with tokens (planning/ has the same for a finished study).
-What grows like that shows in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no
-longer is not foreseen. Shape suffixes: R run, A arm.
+without noise. e_kind ~ N(0, 1) is one for all supervised runs and one for all distilled ones: no arm is known to be
+at its best rate, and the arms not alike. s is the root mean square of c x^2 over the loss, where x is how far the
+arm's rate lies from its best one, in octaves: what the search's lattice leaves open at the budgets that it checked,
+growing beyond them with what is not known of how the best rate moves with tokens (planning/ has the same for a
+finished study). What grows like that shows in the longer pilots too, so they narrow it; a rate that suits all pilots
+and suddenly no longer is not foreseen. Shape suffixes: R run, A arm.
 """
 
 import math
