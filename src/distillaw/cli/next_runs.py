@@ -171,10 +171,10 @@ def _for_verdict(source: str, setup: "Setup", *, budget: float, out: Path | None
 def _losses(given: list[str] | None) -> dict[str, float]:
     """{label: loss} from LABEL=LOSS."""
     found = {}
-    for text in given or []:
-        label, sign, loss = text.rpartition("=")
+    for pair in given or []:
+        label, sign, loss = pair.rpartition("=")
         if not sign or not label:
-            raise ConfigError(f"--teacher {text!r}: write LABEL=LOSS, e.g. 0.3M@4M=3.9")
+            raise ConfigError(f"--teacher {pair!r}: write LABEL=LOSS, e.g. 0.3M@4M=3.9")
         found[label] = parse_count(loss, name=f"--teacher {label}")
     return found
 

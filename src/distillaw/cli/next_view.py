@@ -1,10 +1,11 @@
 """What `distillaw study next` prints: for a decision the answer and the proposed batch, for a prediction the design."""
 
 import shlex
+from operator import itemgetter
 from pathlib import Path
 
 from distillaw.accounting.hardware import SECONDS_PER_HOUR, Hardware, estimate_cost
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.output import same_command
 from distillaw.fitting.design import Design
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
@@ -12,6 +13,7 @@ from distillaw.sequential.answer import Answer, expectations, rows_of, snippet
 from distillaw.sequential.question import Setup
 from distillaw.settling.propose import Expected, Proposal
 from distillaw.settling.standing import conclude
+from distillaw.table import Table, number, text
 
 SHOWN = 12
 """Runs in the printed table; --json has all."""
@@ -150,22 +152,21 @@ def print_design(
 
 
 def _print_runs(design: Design, device: Hardware | None, price: float | None) -> None:
-    decides = design.gain is not None
-    names = ["run", "params", "tokens", "teacher loss", "FLOP", "FLOP in all", "then +-"]
-    names += ["probability"] * decides + ["hours, price in all"] * (device is not None)
-    table = numbers_table(*(f">{name}" for name in names))
-    for number, run in enumerate(design.runs[:SHOWN], 1):
-        cells = [
-            str(number),
-            format_count(run.params),
-            format_count(run.tokens),
-            "-" if run.teacher_loss is None else f"{run.teacher_loss:.4g}",
-            f"{run.cost:.2g}",
-            f"{run.total_cost:.2g}",
-            f"{run.after.half_width:.4f}",
-        ]
-        cells += [_chance(run.after)] * decides
-        table.add_row(*cells, *([] if device is None else [_bill(run.total_cost, device, price)]))
+    columns = [
+        number("run", of=itemgetter(0)),
+        number("params", format_count, of=lambda row: row[1].params),
+        number("tokens", format_count, of=lambda row: row[1].tokens),
+        number("teacher loss", ".4g", of=lambda row: row[1].teacher_loss, missing="-"),
+        number("FLOP", ".2g", of=lambda row: row[1].cost),
+        number("FLOP in all", ".2g", of=lambda row: row[1].total_cost),
+        number("then +-", ".4f", of=lambda row: row[1].after.half_width),
+    ]
+    if design.gain is not None:
+        columns.append(number("probability", of=lambda row: _chance(row[1].after)))
+    if device is not None:
+        bill = number("hours, price in all", of=lambda row: _bill(row[1].total_cost, device, price))
+        columns.append(bill)
+    table = Table.of(columns, enumerate(design.runs[:SHOWN], 1))
     print()
     print_table(table)
     if len(design.runs) > SHOWN:
@@ -173,10 +174,15 @@ def _print_runs(design: Design, device: Hardware | None, price: float | None) ->
 
 
 def _print_budgets(design: Design) -> None:
-    print("\nwith a budget of      runs   interval" + ("   probability" if design.gain is not None else ""))
-    for step in design.by_budget:
-        chance = f"   {_chance(step.after)}" if design.gain is not None else ""
-        print(f"{format_flop(step.budget):<20}{step.num_runs:>6}   +- {step.after.half_width:.4f}{chance}")
+    columns = [
+        text("with a budget of", format_flop, of=lambda step: step.budget),
+        number("runs", of=lambda step: step.num_runs),
+        text("interval", lambda half: f"+- {half:.4f}", of=lambda step: step.after.half_width),
+    ]
+    if design.gain is not None:
+        columns.append(text("probability", of=lambda step: _chance(step.after)))
+    print()
+    print_table(Table.of(columns, design.by_budget))
 
 
 def _chance(expected) -> str:

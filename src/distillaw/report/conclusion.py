@@ -20,7 +20,7 @@ from distillaw.version import __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conclusion:
+class StudyConclusion:
     """Where the report lies and what it says first."""
 
     report: Path
@@ -28,7 +28,7 @@ class Conclusion:
     sentence: str
 
 
-def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> Conclusion:
+def conclude_study(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> StudyConclusion:
     """Check the controls of a study folder, fit its laws, decide for its target, write report.html and verdict.json.
 
     Controls that fail do not stop a fit: they go into the laws' files, the verdict and the report.
@@ -78,6 +78,6 @@ def _concluded(folder: Path, inputs: str) -> dict[str, object] | None:
     return known if known.get("inputs") == inputs else None
 
 
-def _read(folder: Path, stamp: dict[str, object]) -> Conclusion:
-    return Conclusion(report=folder / "report.html", verdict=read_json(folder / "verdict.json"),
-                      sentence=str(stamp["sentence"]))  # fmt: skip
+def _read(folder: Path, stamp: dict[str, object]) -> StudyConclusion:
+    verdict, sentence = read_json(folder / "verdict.json"), str(stamp["sentence"])
+    return StudyConclusion(report=folder / "report.html", verdict=verdict, sentence=sentence)

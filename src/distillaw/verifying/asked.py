@@ -1,79 +1,79 @@
-"""Which cells `distillaw verify freeze` predicts: typed one by one, or all that a study file still has to train."""
+"""Which design points are predicted: typed one by one, or all that a study file still has to train."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from distillaw.cli.counts import count
-from distillaw.cli.fit import parse_columns
-from distillaw.cli.output import Output
+from distillaw.accounting.shapes import count_non_embedding, shape_for_params
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, parse_count
 from distillaw.runs.files import read_json
-from distillaw.verifying.cells import SAME, Cell, TableRun, seen_runs
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.checks import load_study
+from distillaw.sweep.jobs import Board, Facts, Job, Planner
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.study import read_progress
+from distillaw.verifying.api import freeze_study, known_runs, missing_points
+from distillaw.verifying.design_points import SAME, DesignPoint, TableRun, seen_runs
 
-if TYPE_CHECKING:
-    from distillaw.sweep.jobs import Board, Job
-    from distillaw.sweep.spec import StudySpec
+Say = Callable[[str], None]
+
+
+def _nothing(line: str) -> None:
+    """Says nothing."""
+
 
 _KEYS = ("params", "tokens", "teacher", "teacher_loss")
 _NEAR = 0.25
 """Sizes are known by round names: 388,080 parameters as 0.4M."""
 
 
-def typed_cells(
-    texts: Iterable[str], source: Path, runs: Sequence[TableRun], output: Output = Output()
-) -> list[Cell]:
-    """Cells from texts such as `params=0.4M,tokens=1.8M,teacher=0.8M@4M`.
+def typed_points(
+    typed: Iterable[Mapping[str, str]], source: Path, runs: Sequence[TableRun], say: Say = _nothing
+) -> list[DesignPoint]:
+    """The design points of `params=0.4M,tokens=1.8M,teacher=0.8M@4M` and the like.
 
     Args:
-        texts: as typed. `teacher` is `none` (the default), `all` (none and every teacher), a run id or SIZE@TOKENS;
-            or `teacher_loss` stands for it.
+        typed: {key: value} of each. `teacher` is `none` (the default), `all` (none and every teacher), a run id or
+            SIZE@TOKENS; or `teacher_loss` stands for it.
         source: the study folder or table; a study file's sizes become exact counts.
         runs: of the table; name the teachers.
-        output: takes notes.
+        say: takes notes.
 
     Raises:
         ConfigError: a text that cannot be read, or a teacher that is not in the table.
     """
-    cells: list[Cell] = []
-    for text in texts:
-        asked = parse_columns(text)
-        for key in asked:
-            if key not in _KEYS:
-                raise ConfigError(
-                    f"--cells: unknown {key!r}{did_you_mean(key, _KEYS)}; known: {', '.join(_KEYS)}"
-                )
+    points: list[DesignPoint] = []
+    for asked in typed:
+        if unknown := next((key for key in asked if key not in _KEYS), None):
+            near = did_you_mean(unknown, _KEYS)
+            raise ConfigError(f"--cells: unknown {unknown!r}{near}; known: {', '.join(_KEYS)}")
         if not {"params", "tokens"} <= asked.keys() or {"teacher", "teacher_loss"} <= asked.keys():
+            words = ",".join(f"{key}={value}" for key, value in asked.items())
             raise ConfigError(
-                f"--cells {text}: give params=..,tokens=.. and one of teacher=.., teacher_loss=.. or neither"
+                f"--cells {words}: give params=..,tokens=.. and one of teacher=.., teacher_loss=.. or neither"
             )
-        params = _exact_size(count(asked["params"], name="--cells params"), source, runs, output)
-        tokens = count(asked["tokens"], name="--cells tokens")
-        cells += [Cell(params=params, tokens=tokens, teacher=name, teacher_loss=loss)
-                  for name, loss in _asked_teachers(asked, runs)]  # fmt: skip
-    return cells
+        params = _exact_size(parse_count(asked["params"], name="--cells params"), source, runs, say)
+        tokens = parse_count(asked["tokens"], name="--cells tokens")
+        for name, loss in _asked_teachers(asked, runs):
+            points.append(DesignPoint(params=params, tokens=tokens, teacher=name, teacher_loss=loss))
+    return points
 
 
-def _exact_size(params: float, source: Path, runs: Sequence[TableRun], output: Output) -> float:
+def _exact_size(params: float, source: Path, runs: Sequence[TableRun], say: Say) -> float:
     """The exact count of a size: one of the table, else the shape that the study derives, else as typed."""
-    sizes = sorted({run.cell.params for run in runs})
+    sizes = sorted({run.point.params for run in runs})
     if same := [size for size in sizes if abs(size / params - 1) < SAME]:
         return min(same, key=lambda size: abs(size - params))
     if (source / "study.json").is_file():
-        from distillaw.accounting.shapes import count_non_embedding, shape_for_params
-
         info = read_json(source / "study.json")
         spec, data = info.get("spec"), info.get("data")
         training = spec.get("training") if isinstance(spec, Mapping) else None
         if isinstance(training, Mapping) and isinstance(data, Mapping):
-            return float(count_non_embedding(shape_for_params(
-                params, vocab=int(data["vocab_size"]), context=training["context"], head_dim=training["head_dim"],
-                aspect=training["aspect"],
-            )))  # fmt: skip
+            own = {key: training[key] for key in ("context", "head_dim", "aspect")}
+            return float(count_non_embedding(shape_for_params(params, vocab=int(data["vocab_size"]), **own)))
     if near := [size for size in sizes if abs(size / params - 1) < _NEAR]:
         others = ", ".join(f"{size:,.0f}" for size in near)
-        output.say(
+        say(
             f"warning: no run has {params:,.0f} parameters; {others} is another size, and its runs will not answer "
             "this prediction"
         )
@@ -87,8 +87,8 @@ def table_teachers(runs: Iterable[TableRun]) -> dict[str, float]:
         if run.role == "teacher" and run.purpose != "tuning":
             found[run.run_id] = run.loss
     for run in runs:
-        if run.cell.teacher and run.cell.teacher_loss is not None:
-            found.setdefault(run.cell.teacher, run.cell.teacher_loss)
+        if run.point.teacher and run.point.teacher_loss is not None:
+            found.setdefault(run.point.teacher, run.point.teacher_loss)
     return found
 
 
@@ -104,8 +104,11 @@ def _asked_teachers(asked: Mapping[str, str], runs: Sequence[TableRun]) -> list[
         return [("", None), *known.items()]
     if name in known:
         return [(name, known[name])]
-    labels = {run.run_id: f"{format_count(run.cell.params)}@{format_count(run.cell.tokens)}"
-              for run in runs if run.run_id in known}  # fmt: skip
+    labels = {
+        run.run_id: f"{format_count(run.point.params)}@{format_count(run.point.tokens)}"
+        for run in runs
+        if run.run_id in known
+    }
     matching = [run.run_id for run in runs if run.run_id in known and _is_labelled(name, run)]
     if len(matching) == 1:
         return [(matching[0], known[matching[0]])]
@@ -120,22 +123,22 @@ def _is_labelled(name: str, run: TableRun) -> bool:
     """Whether `0.8M@4M`, or `0.8M` alone, may mean this teacher."""
     size, _, tokens = name.partition("@")
     try:
-        near = abs(parse_count(size) / run.cell.params - 1) < _NEAR
-        return near and (not tokens or abs(parse_count(tokens) / run.cell.tokens - 1) < SAME)
+        near = abs(parse_count(size) / run.point.params - 1) < _NEAR
+        return near and (not tokens or abs(parse_count(tokens) / run.point.tokens - 1) < SAME)
     except ConfigError:
         return False
 
 
-def study_cells(
+def study_points(
     study: Path,
     folder: Path,
     runs: Sequence[TableRun],
     *,
     holdout: bool,
     corpus: str | None,
-    output: Output = Output(),
-) -> list[Cell]:
-    """The cells of a study file that have not been run in its folder.
+    say: Say = _nothing,
+) -> list[DesignPoint]:
+    """The design points of a study file that have not been run in its folder.
 
     Args:
         study: the TOML file.
@@ -143,50 +146,46 @@ def study_cells(
         runs: of its table.
         holdout: only those that are held out.
         corpus: the text, where the file names none.
-        output: takes notes.
+        say: takes notes.
 
     Raises:
         ConfigError: nothing is left to predict, or rates or teachers are not known yet.
     """
-    from distillaw.sweep.checks import load_study
-
     data = _data_of(folder)
     board = _board(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
-    cells = [cell for cell in job_cells(board.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
+    points = [point for point in job_points(board.jobs, runs, holdout=holdout) if not seen_runs(point, runs)]
     for reason in board.waiting:
-        output.say(f"not predicted: {reason}")
-    if not cells:
+        say(f"not predicted: {reason}")
+    if not points:
         what = "held-out students" if holdout else "students that are not trained yet"
         raise ConfigError(
             f"{study}: no {what} whose teachers are trained; see `distillaw study show {study}`"
         )
-    return cells
+    return points
 
 
-def freeze_holdout(spec: "StudySpec", folder: Path, output: Output = Output()) -> None:
+def freeze_holdout(spec: StudySpec, folder: Path, say: Say = _nothing) -> None:
     """Between two calls of `run_study`: freeze what is held out and not frozen yet, once everything else is trained.
 
     Args:
         spec: the study.
         folder: where all but its held-out students are trained.
-        output: takes notes.
+        say: takes notes.
 
     Raises:
         ConfigError: no law or plan has anything to say of a held-out student.
         RunError: predictions that are there were tampered with.
     """
-    from distillaw.verifying.api import freeze_study, known_runs, missing_cells
-
     runs = known_runs(folder)
-    missing = missing_cells(folder, job_cells(_board(spec, folder).jobs, runs, holdout=True))
-    left = [cell for cell in missing if not seen_runs(cell, runs)]
+    missing = missing_points(folder, job_points(_board(spec, folder).jobs, runs, holdout=True))
+    left = [point for point in missing if not seen_runs(point, runs)]
     if len(left) < len(missing):
-        output.say(
+        say(
             f"{len(missing) - len(left)} held-out students were run before they were predicted: they do not count"
         )
     if left:
         found = freeze_study(folder, left)
-        output.say(
+        say(
             f"frozen: predictions of {len(left)} held-out students, {found.frozen.path}\nhash    {found.frozen.hash}"
         )
 
@@ -201,15 +200,14 @@ def _data_of(folder: Path) -> Mapping[str, object]:
     return data
 
 
-def _board(spec: "StudySpec", folder: Path) -> "Board":
+def _board(spec: StudySpec, folder: Path) -> Board:
     """The study's jobs as far as what is on disk decides them."""
-    from distillaw.runs.store import StudyFolder
-    from distillaw.sweep.jobs import Facts, Planner
-    from distillaw.sweep.study import read_progress
-
     data = _data_of(folder)
-    facts = Facts(vocab_size=int(str(data["vocab_size"])), data_hash=str(data["data_hash"]),
-                  fingerprints=_fingerprints(folder, spec.external_teachers()))  # fmt: skip
+    facts = Facts(
+        vocab_size=int(str(data["vocab_size"])),
+        data_hash=str(data["data_hash"]),
+        fingerprints=_fingerprints(folder, spec.external_teachers()),
+    )
     return Planner(spec, facts, read_progress(StudyFolder(folder))).board()
 
 
@@ -223,8 +221,8 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def job_cells(jobs: Iterable["Job"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
-    """The cells that jobs will measure; controls and searches are none, and seeds share one.
+def job_points(jobs: Iterable[Job], runs: Sequence[TableRun], *, holdout: bool) -> list[DesignPoint]:
+    """The design points that jobs will measure; controls and searches are none, and seeds share one.
 
     Args:
         jobs: of a study's board.
@@ -236,22 +234,20 @@ def job_cells(jobs: Iterable["Job"], runs: Sequence[TableRun], *, holdout: bool)
     """
     teachers = table_teachers(runs)
     purposes = ("holdout",) if holdout else ("holdout", "grid")
-    cells: list[Cell] = []
+    points: list[DesignPoint] = []
     for job in jobs:
         trunk = job.trunk
         if trunk.role != "student" or trunk.purpose not in purposes:
             continue
         if trunk.teacher_run and trunk.teacher_run not in teachers:
-            raise ConfigError(f"teacher {trunk.teacher_run}: its loss is not known yet; train it (or one student from "
-                              "it) before predictions are frozen")  # fmt: skip
+            raise ConfigError(
+                f"teacher {trunk.teacher_run}: its loss is not known yet; train it (or one student from it) before "
+                "predictions are frozen"
+            )
         loss = teachers[trunk.teacher_run] if trunk.teacher_run else None
         for tokens in job.budgets:
-            cell = Cell(
-                params=float(trunk.params),
-                tokens=float(tokens),
-                teacher=trunk.teacher_run or "",
-                teacher_loss=loss,
-            )
-            if not any(cell.is_same(other) for other in cells):
-                cells.append(cell)
-    return cells
+            size, name = float(trunk.params), trunk.teacher_run or ""
+            point = DesignPoint(params=size, tokens=float(tokens), teacher=name, teacher_loss=loss)
+            if not any(point.is_same(other) for other in points):
+                points.append(point)
+    return points

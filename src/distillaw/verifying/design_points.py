@@ -1,7 +1,8 @@
 """What a prediction is about, and the runs that answer it: rows of a run table, joined by size, tokens and teacher.
 
-A cell is one student size, token budget and teacher (or none). Its measurement is the mean over the seeds that were
-run. Tuning runs and controls (runs that differ from the grid in more than size, tokens, teacher and seed) never count.
+A design point is one student size, token budget and teacher (or none); `[[cells]]` of study files and tables call it a
+cell. Its measurement is the mean over the seeds that were run. Tuning runs and controls (runs that differ from the grid
+in more than size, tokens, teacher and seed) never count.
 """
 
 import math
@@ -20,12 +21,12 @@ SAME = 0.01
 SAME_LOSS = 1e-3
 """The same for the losses of teachers that have no name."""
 CONDITIONS = ("lambda", "temperature", "init", "split")
-"""Columns in which the runs of one cell may not differ."""
+"""Columns in which the runs of one design point may not differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One student size and token budget, alone or from one teacher."""
+class DesignPoint:
+    """One student size and token budget, without a teacher or from one."""
 
     params: float
     """N_S, non-embedding parameters."""
@@ -37,21 +38,21 @@ class Cell:
     """L_T, nats/token; None trains on the data alone."""
 
     @property
-    def is_taught(self) -> bool:
+    def is_distilled(self) -> bool:
         """Whether there is a teacher."""
         return self.teacher_loss is not None
 
     @property
-    def alone(self) -> "Cell":
+    def supervised(self) -> "DesignPoint":
         """The same student without a teacher."""
-        return Cell(params=self.params, tokens=self.tokens)
+        return DesignPoint(params=self.params, tokens=self.tokens)
 
-    def is_same(self, other: "Cell") -> bool:
-        """Whether both are one cell."""
+    def is_same(self, other: "DesignPoint") -> bool:
+        """Whether both are one design point."""
         if not (_near(self.params, other.params, SAME) and _near(self.tokens, other.tokens, SAME)):
             return False
         if self.teacher_loss is None or other.teacher_loss is None:
-            return self.is_taught == other.is_taught
+            return self.is_distilled == other.is_distilled
         if self.teacher and other.teacher:
             return self.teacher == other.teacher
         return _near(self.teacher_loss, other.teacher_loss, SAME_LOSS)
@@ -62,7 +63,7 @@ class TableRun:
     """One row of a run table."""
 
     run_id: str
-    cell: Cell
+    point: DesignPoint
     loss: float
     """Nats/token; NaN where none was measured."""
     seed: str
@@ -78,13 +79,13 @@ class TableRun:
 
     @property
     def answers(self) -> bool:
-        """Whether it may be the measurement of a cell."""
+        """Whether it may be the measurement of a design point."""
         return self.is_student and self.purpose != "tuning"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """The runs of one cell, or why they are no measurement."""
+class Measurement:
+    """The runs of one design point, or why they are no measurement."""
 
     loss: float
     """Mean over seeds, nats/token; NaN where `problem` says why."""
@@ -125,34 +126,51 @@ def read_runs(table: str | Path, *, columns: Mapping[str, str] | None = None) ->
     seeds = [seed or run_id for seed, run_id in zip(words("seed"), ids, strict=True)]
     settings = zip(*(words(name) for name in CONDITIONS), strict=True)
     return [
-        TableRun(run_id=run_id, seed=seed, role=role, purpose=purpose, conditions=tuple(conditions), loss=loss,
-                 cell=Cell(params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t))
+        TableRun(
+            run_id=run_id,
+            seed=seed,
+            role=role,
+            purpose=purpose,
+            conditions=tuple(conditions),
+            loss=loss,
+            point=DesignPoint(params=N, tokens=D, teacher=teacher, teacher_loss=None if math.isnan(t) else t),
+        )
         for run_id, seed, role, purpose, conditions, N, D, loss, t, teacher in zip(
-            ids, seeds, words("role"), words("purpose"), settings, numbers("params"), numbers("tokens"),
-            numbers("loss"), numbers("teacher_loss"), words("teacher_run"), strict=True)
-    ]  # fmt: skip
+            ids,
+            seeds,
+            words("role"),
+            words("purpose"),
+            settings,
+            numbers("params"),
+            numbers("tokens"),
+            numbers("loss"),
+            numbers("teacher_loss"),
+            words("teacher_run"),
+            strict=True,
+        )
+    ]
 
 
-def measure(cell: Cell, runs: Iterable[TableRun]) -> Measured | None:
-    """What the runs of a cell came to; None where there are none.
+def measure(point: DesignPoint, runs: Iterable[TableRun]) -> Measurement | None:
+    """What the runs of a design point came to; None where there are none.
 
     Not a measurement: a loss that is not a number, and runs that mix settings.
     """
-    own = [run for run in runs if run.answers and cell.is_same(run.cell)]
+    own = [run for run in runs if run.answers and point.is_same(run.point)]
     if not own:
         return None
     bad = [run for run in own if not (math.isfinite(run.loss) and run.loss > 0)]
     if bad:
-        return Measured(loss=math.nan, runs=own, problem=f"{bad[0].run_id}: its loss is {bad[0].loss}")
+        return Measurement(loss=math.nan, runs=own, problem=f"{bad[0].run_id}: its loss is {bad[0].loss}")
     for k, name in enumerate(CONDITIONS):
         if len(values := sorted({run.conditions[k] for run in own})) > 1:
-            return Measured(loss=math.nan, runs=own, problem=f"its runs mix {name} = {', '.join(values)}")
-    return Measured(loss=float(np.mean([run.loss for run in own])), runs=own)
+            return Measurement(loss=math.nan, runs=own, problem=f"its runs mix {name} = {', '.join(values)}")
+    return Measurement(loss=float(np.mean([run.loss for run in own])), runs=own)
 
 
-def seen_runs(cell: Cell, runs: Iterable[TableRun]) -> list[str]:
-    """The runs that give away something of a cell: any of it, tuning runs too."""
-    return [run.run_id for run in runs if run.is_student and cell.is_same(run.cell)]
+def seen_runs(point: DesignPoint, runs: Iterable[TableRun]) -> list[str]:
+    """The runs that give away something of a design point: any of it, tuning runs too."""
+    return [run.run_id for run in runs if run.is_student and point.is_same(run.point)]
 
 
 def _near(a: float, b: float, within: float) -> bool:
