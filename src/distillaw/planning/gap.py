@@ -24,8 +24,22 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.situation import check_plausible, check_trained
-from distillaw.planning.teacher_curve import FLAT, TeacherCurve, TeacherLossCurve, teacher_curve, teacher_loss_curve
-from distillaw.planning.voices import SURROGATES, LawLike, Voice, efolds_outside, find_voices, fitted_voice, published_voice
+from distillaw.planning.teacher_curve import (
+    FLAT,
+    TeacherCurve,
+    TeacherLossCurve,
+    teacher_curve,
+    teacher_loss_curve,
+)
+from distillaw.planning.voices import (
+    SURROGATES,
+    LawLike,
+    Voice,
+    efolds_outside,
+    find_voices,
+    fitted_voice,
+    published_voice,
+)
 from distillaw.quantities import format_count
 
 USABLE = ("IN_RANGE", "NEAR_RANGE")

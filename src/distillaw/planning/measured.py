@@ -14,7 +14,20 @@ from numpy.typing import NDArray
 from distillaw.errors import DataError
 from distillaw.planning.arms import ArmPoint, MeasuredArm, student_arms
 from distillaw.planning.evidence import Interval
-from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD, DRAWS, LEAST_SEED_SHARE, SHARED_SEED_VARIANCE, TEACHER_SPREAD, GainPosterior, RunNoise, document_part, gain_dof, gain_posterior, seed_covariance
+from distillaw.planning.gains import (
+    ASSUMED_DOF,
+    ASSUMED_SEED_SD,
+    DRAWS,
+    LEAST_SEED_SHARE,
+    SHARED_SEED_VARIANCE,
+    TEACHER_SPREAD,
+    GainPosterior,
+    RunNoise,
+    document_part,
+    gain_dof,
+    gain_posterior,
+    seed_covariance,
+)
 from distillaw.runs.paired import check_same_documents, clustered_cov, seed_noise, t_quantile
 from distillaw.runs.record import Run, StudyRecord, is_near
 

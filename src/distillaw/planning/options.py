@@ -28,7 +28,14 @@ from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import lowest_on_grids
 from distillaw.planning.bills import effective_tokens, shares_of, tokens_bought, tokens_for
 from distillaw.planning.optimum import OptimalPlan, optimal_distillation
-from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher, forward_curve, forward_flop
+from distillaw.planning.situation import (
+    SMALLEST_RATIO,
+    SMALLEST_STUDENT,
+    Situation,
+    Teacher,
+    forward_curve,
+    forward_flop,
+)
 from distillaw.quantities import format_count, format_flop
 
 SPECULATIVE = ("distil-then-pretrain", "prune-and-distil")

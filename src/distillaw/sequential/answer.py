@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillaw.errors import ConfigError
-from distillaw.planning.verdict import Verdict
 from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
+from distillaw.planning.verdict import Verdict
 from distillaw.planning.wording import percent
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
