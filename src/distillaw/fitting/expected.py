@@ -67,7 +67,7 @@ class BestRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedErrors:
+class FormErrors:
     """What one form, fitted to the runs, is expected to know."""
 
     form: str
@@ -87,7 +87,7 @@ def expect(
     noise: float = NOISE,
     shared: float = SHARED,
     best: bool = True,
-) -> ExpectedErrors:
+) -> FormErrors:
     """Standard errors that a form would have after the runs, if the guess were the truth.
 
     Args:
@@ -107,7 +107,7 @@ def expect(
     values, gradients = _coefficients(curve, len(belief.covariance))
     errors = {name: _error(belief, gradient) for name, gradient in gradients.items()}
     ratios = best_ratios(belief, runs.taught()) if best and curve.is_student else ()
-    return ExpectedErrors(form=form, values=values, errors=errors, best=ratios)
+    return FormErrors(form=form, values=values, errors=errors, best=ratios)
 
 
 def _curve(law: PublishedLaw, cells: DesignPoints, form: str) -> FittedCurve:

@@ -68,7 +68,7 @@ def predict_student(
         teacher_params: N_T.
         teacher_tokens: D_T.
         supervised_loss: Ltilde_S, the student's own loss without a teacher, where it was measured.
-        level: coverage of the interval, which for a published law is the band of `laws.bands`.
+        level: coverage of the interval, which for a published law is the band of `laws.published_band`.
         params_convention: what the counts asked about hold; a law that says it counts others refuses.
 
     Raises:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from distillaw.errors import CacheError, DataError, FitError
 from distillaw.fitting.curve import FittedCurve, log_coordinates
 from distillaw.fitting.design import Basis, Design, Teachers
-from distillaw.fitting.summary import UNUSABLE, summarise, summarise_html
+from distillaw.fitting.summary import UNUSABLE, coefficient_table, summarise, summarise_html
 from distillaw.fitting.uncertainty import Calibration, LinearBelief, fitted_belief
 from distillaw.laws.base import Array, Box
 from distillaw.laws.capacity import CapacityGapLine
@@ -28,6 +28,7 @@ from distillaw.laws.supervised import SupervisedLaw
 from distillaw.runs.files import sealed, unsealed, write_text
 from distillaw.runs.places import check_file
 from distillaw.runs.reading import parse_json, read_text
+from distillaw.table import Table
 
 
 class FitStatus(Enum):
@@ -332,6 +333,10 @@ class FitResult:
 
     def _repr_html_(self) -> str:
         return summarise_html(self._described())
+
+    def coefficient_table(self) -> Table:
+        """Estimates with their intervals, rounded to the error."""
+        return coefficient_table(self._described())
 
     def _described(self) -> dict[str, object]:
         """The document with what JSON cannot hold."""

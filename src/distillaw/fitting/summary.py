@@ -3,9 +3,11 @@
 import html
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from distillaw.quantities import format_count, plural
+from distillaw.table import Table, number, text
 
 UNUSABLE = ("TOO_FEW_RUNS", "ONE_COMPUTE_LEVEL")
 """Names of the statuses with which no prediction may be made."""
@@ -29,8 +31,8 @@ def summarise(fit: Mapping[str, Any]) -> str:
         lines.append(f"  {fit['remedy']}")
     lines.append(f"  {_size(fit)}")
     lines += [f"  {line}" for line in _evidence(fit)]
-    values = _coefficients(fit)
-    lines += ["", *values] if values else []
+    if fit["params"]:
+        lines += ["", *coefficient_table(fit).lines(indent=2)]
     lines += _comparison(fit)
     ranges = _ranges(fit)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
@@ -40,18 +42,12 @@ def summarise(fit: Mapping[str, Any]) -> str:
 
 def summarise_html(fit: Mapping[str, Any]) -> str:
     """The same as a small table, for notebooks and reports."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value}</td><td>{' to '.join(ends)}</td></tr>"
-        for name, value, ends in _values(fit)
-    )
     remedy = "" if fit["status"] == "CONVERGED" else f"<p>{html.escape(fit['remedy'])}</p>"
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(fit), *fit["notes"]])
-    level = f"<th>{100 * fit['level']:.0f} % interval</th>"
     return (
         f"<div class='distillaw-fit'><p><b>{html.escape(fit['family'])}: {fit['status']}</b>, "
         f"{_size(fit)}</p>{remedy}"
-        f"<table><thead><tr><th></th><th>estimate</th>{level}</tr></thead>"
-        f"<tbody>{rows}</tbody></table><ul>{lines}</ul>"
+        f"{coefficient_table(fit).notebook()}<ul>{lines}</ul>"
         f"<p>fitted range: {html.escape(', '.join(_ranges(fit)))}</p></div>"
     )
 
@@ -97,32 +93,30 @@ def _comparison(fit: Mapping[str, Any]) -> list[str]:
     table = fit["details"].get("comparison") or fit["details"].get("ladder")
     if not table:
         return []
-    lines = ["", f"  {'':<24}{'held-out error':>15}{'AIC':>10}{'parameters':>12}"]
     best = min(row["aic"] for row in table)
-    for row in table:
-        error = "-" if row["held_out_error"] is None else f"{100 * row['held_out_error']:.2f} %"
-        lines.append(f"  {row['form']:<24}{error:>15}{row['aic'] - best:>+10.1f}{row['num_params']:>12}")
-    return lines
+    columns = [
+        text("", of=itemgetter("form")),
+        number("held-out error", _percent, of=itemgetter("held_out_error"), missing="-"),
+        number("AIC", "+.1f", of=lambda row: row["aic"] - best),
+        number("parameters", of=itemgetter("num_params")),
+    ]
+    return ["", *Table.of(columns, table).lines(indent=2)]
 
 
-def _values(fit: Mapping[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Name, estimate and ends of the interval of each coefficient, as text."""
-    found = []
-    for name, value in fit["params"].items():
-        ends = fit["conf_int"].get(name, ())
-        found.append((name, rounded(value, *ends), tuple(rounded(end, *ends) for end in ends)))
-    return found
+def _percent(error: float) -> str:
+    return f"{100 * error:.2f} %"
 
 
-def _coefficients(fit: Mapping[str, Any]) -> list[str]:
-    if not fit["params"]:
-        return []
+def coefficient_table(fit: Mapping[str, Any]) -> Table:
+    """Estimates with their intervals, rounded to the error."""
     head = f"{100 * fit['level']:.0f} % interval" if fit["conf_int"] else "no interval"
     head = head if fit["status"] not in UNUSABLE else "not a law: only to compare objectives"
-    lines = [f"  {'':<10}{'estimate':>14}   {head}"]
-    for name, value, ends in _values(fit):
-        lines.append(f"  {name:<10}{value:>14}" + (f"   [{', '.join(ends)}]" if ends else ""))
-    return lines
+    rows = []
+    for name, value in fit["params"].items():
+        ends = fit["conf_int"].get(name, ())
+        span = f"[{', '.join(rounded(end, *ends) for end in ends)}]" if ends else ""
+        rows.append((name, rounded(value, *ends), span))
+    return Table([text(""), number("estimate"), text(head)], rows)
 
 
 def _ranges(fit: Mapping[str, Any]) -> list[str]:
