@@ -21,13 +21,14 @@ from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, extra_flops, made_by
+from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, extra_flops, made_by
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import TeacherSpec
 
 HALVINGS = 7
 """Of the target, down to the smallest student that is proposed."""
 LEAST_PARAMS = 10_000
+"""The smallest student that is proposed, as in `settle` (settling/setting.py)."""
 LEAST_BATCHES = 40
 """Steps below which a run says little."""
 GUESS = "surrogate-s2"
@@ -38,7 +39,7 @@ GUESS = "surrogate-s2"
 class Setup:
     """A question with its evidence."""
 
-    question: Question
+    question: PilotQuestion
     runs: tuple[PilotRun, ...]
     spec: StudySpec | None
     """The study, if it is one: its labels are those of sizes and teachers; None for a table."""
@@ -114,7 +115,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
             f"{source} has no [[teachers]]: nothing to choose between; to sharpen a prediction, add --predict"
         )
     batch = int(students[0].number("batch_tokens")) if students else spec.batch_tokens
-    question = Question(
+    question = PilotQuestion(
         target=target,
         tokens=float(target_tokens),
         candidates=candidates,
@@ -340,7 +341,7 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
         {params / 2**k for k in range(HALVINGS + 1)} | {float(n) for n in rows.params if n <= params}
     )
     unit = 10 ** max(0, math.floor(math.log10(min(tokens, float(rows.tokens.min())))) - 2)
-    question = Question(
+    question = PilotQuestion(
         target=_plain(params),
         tokens=tokens,
         candidates=candidates,

@@ -22,7 +22,8 @@ from distillaw.laws.rates import FALL, LATTICE
 from distillaw.planning.rate_doubt import STEEPNESS
 
 MISFIT = 0.008
-"""Standard deviation of the misfit of one arm, ln loss."""
+"""Standard deviation of the misfit of one arm, ln loss; chosen by how often intervals held on simulated surfaces
+(docs/settle-benchmark.md), as were the five constants below."""
 SHARED_MISFIT = 0.5
 """Share of its variance that all arms have in common."""
 SPREAD = 3.0
@@ -34,6 +35,7 @@ OTHER_TEACHER = 0.5
 SEED = 0.003
 """Seed noise of one run, ln loss, before seeds are compared; SEED_WEIGHT degrees of freedom strong."""
 SEED_WEIGHT = 4.0
+"""Of the assumed seed noise: repeats of one stage outweigh it."""
 SHARED_SEED, TRUNK = 0.5, 0.35
 """Shares of the seed noise's variance that all arms of one seed and size, and all branches of one trunk, share."""
 

@@ -15,7 +15,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
 from distillaw.settling.noise import Rates
 from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
-from distillaw.settling.question import Candidate, Question, Size
+from distillaw.settling.question import Candidate, PilotQuestion, Size
 from distillaw.settling.spec import SettleSpec, budget_flops
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
@@ -60,7 +60,7 @@ class Setting:
     spec: SettleSpec
     pilots: Pilots
     """With the search switched off; `with_search` switches it on."""
-    question: Question
+    question: PilotQuestion
     """Before the search: nothing is spent, and batches are the file's."""
     store_hash: str
     """Of the text."""
@@ -80,7 +80,7 @@ class Setting:
         )
         return replace(self.pilots, spec=replace(spec, tuning=tuning))
 
-    def tuned_question(self, tuned: Tuned) -> Question:
+    def tuned_question(self, tuned: Tuned) -> PilotQuestion:
         """The question once rates and batch are known."""
         batch = tuned.batch_tokens
         least = least_tokens(self.spec, batch)
@@ -117,7 +117,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     candidates = tuple(
         _candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers
     )
-    question = Question(
+    question = PilotQuestion(
         target=target,
         tokens=_target(spec).tokens,
         candidates=candidates,

@@ -12,7 +12,7 @@ from distillaw.planning.evidence import Interval
 from distillaw.planning.wording import interval, nats, stated
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.pilots import Tuned
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
+from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 from distillaw.settling.setting import Setting
 from distillaw.settling.standing import Conclusion, Standing, conclude
 from distillaw.sweep.exposure import Exposure
@@ -23,7 +23,7 @@ class Settled:
     """Where a settlement ended, and how it came there."""
 
     setting: Setting
-    question: Question
+    question: PilotQuestion
     tuned: Tuned
     stages: Sequence[Stage]
     runs: Sequence[PilotRun]
@@ -208,7 +208,7 @@ def stage_words(stage: Stage) -> str:
     return f"{', '.join(stage.labels)} parameters on {tokens} tokens, {seeds}"
 
 
-def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str:
+def look(question: PilotQuestion, stage: Stage, now: Standing, *, number: int) -> str:
     """One plain line after a stage: who leads, by how much, what is at stake, what it has cost, who is out."""
     gain = now.gains.get(now.leader)
     lead = (
@@ -225,7 +225,7 @@ def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str
     )
 
 
-def _best_gain_words(question: Question, now: Standing) -> str:
+def _best_gain_words(question: PilotQuestion, now: Standing) -> str:
     name = now.best_teacher
     return f"the best gain is that of {name}, {stated(now.gains[name], question.level)}"
 
