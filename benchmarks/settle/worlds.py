@@ -266,5 +266,6 @@ def make_question(world, target, tokens, group, alone):
     return PilotQuestion(
         target=target, tokens=float(tokens), candidates=group, margin=MARGIN * alone, sizes=world.sizes,
         budget=OF_ALL * (1 + len(group)) * target.flops * tokens, least_tokens=budgets[0],
-        batch_tokens=int(world.record.students[0].number("batch_tokens")), rates=Rates(alone=check, taught=check),
+        batch_tokens=int(world.record.students[0].number("batch_tokens")),
+        rates=Rates(supervised=check, distilled=check),
     )  # fmt: skip

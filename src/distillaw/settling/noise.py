@@ -155,7 +155,7 @@ class RateCheck:
         """Mean and variance of the octaves from the best rate up to the arm's own.
 
         Args:
-            kind: `alone` or `taught`.
+            kind: `alone` or `taught`, as planning's table of steepness has them.
             tokens: of the run.
             first: tokens of the shortest pilot, that an unsearched rate is taken to be meant for.
         """
@@ -184,14 +184,14 @@ class RateCheck:
 class Rates:
     """What was done for the rates of both kinds of arms."""
 
-    alone: RateCheck
-    taught: RateCheck
+    supervised: RateCheck
+    distilled: RateCheck
 
     def cost(self, arm: int, tokens: float, *, first: float) -> float:
         """Root mean square of what the rate may cost a run of an arm (0: no teacher), nats/token."""
         if arm == 0:
-            return self.alone.cost("alone", tokens, first=first)
-        return self.taught.cost("taught", tokens, first=first)
+            return self.supervised.cost("alone", tokens, first=first)
+        return self.distilled.cost("taught", tokens, first=first)
 
 
 def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, first: float, loss: float) -> Array:
