@@ -206,15 +206,12 @@ def _teachers(
             distilled = next((r for r in students if r.teacher_run == source), None)
             found.append(_external(spec, teacher, distilled, losses.get(teacher.label)))
         else:
-            size, loss = (
-                student_size(spec, teacher.params, vocab),
-                losses.get(teacher.label) or (run.loss if run else None),
-            )
+            size = student_size(spec, teacher.params, vocab)
+            loss = losses.get(teacher.label) or (run.loss if run else None)
             if loss is None:
                 untrained.append(teacher.label)
-            found.append(
-                _own(teacher, size, loss or guess(size.params, teacher.tokens), is_measured=run is not None)
-            )
+                loss = guess(size.params, teacher.tokens)
+            found.append(_own(teacher, size, loss, is_measured=run is not None))
     return found, names, tuple(untrained)
 
 
@@ -237,27 +234,20 @@ def _external(spec: StudySpec, teacher: TeacherSpec, distilled: Run | None, loss
             f"the loss of the teacher {teacher.label} is not known yet: give --teacher {teacher.label}=LOSS, in "
             "nats/token on the study's held-out text"
         )
-    flops = (
-        distilled.number("teacher_flops") / distilled.tokens if distilled else _external_flops(spec, teacher)
-    )
+    if distilled:
+        flops = distilled.number("teacher_flops") / distilled.tokens
+    else:
+        from distillaw.settling.pilots import teacher_costs  # looks into models: torch
+
+        flops = teacher_costs(spec)[teacher.source]
     return Candidate(name=teacher.label, loss=loss, flops=flops)
-
-
-def _external_flops(spec: StudySpec, teacher: TeacherSpec) -> float:
-    from distillaw.settling.pilots import teacher_costs
-
-    return teacher_costs(spec)[teacher.source]
 
 
 def _is_of(run: Run, teacher: TeacherSpec) -> bool:
     """Whether a finished teacher is the one that the study file names."""
-    same_text = str(run.row.get("split") or "teacher") == teacher.split
-    return (
-        bool(teacher.params)
-        and run.label == teacher.params
-        and nominal_tokens(run) == teacher.tokens
-        and same_text
-    )
+    if not teacher.params or str(run.row.get("split") or "teacher") != teacher.split:
+        return False
+    return run.label == teacher.params and nominal_tokens(run) == teacher.tokens
 
 
 def _guess(supervised: Sequence[Run]) -> Callable[[float, float], float]:
