@@ -10,9 +10,10 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault(
-    "DISTILLAW_TRACEBACK", "1"
-)  # a fault nobody foresaw is an error of the test, not a line
+os.environ.setdefault("TQDM_DISABLE", "1")  # as the command line sets it
+os.environ.pop("COLUMNS", None)  # the terminal that started the tests is none of theirs
+# a fault nobody foresaw is an error of the test, not a line
+os.environ.setdefault("DISTILLAW_TRACEBACK", "1")
 
 import pytest
 from hypothesis import settings

@@ -10,14 +10,11 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.models.fresh import build_model
-from in_process import answer
+from in_process import answer as in_process
 
 
 def _call(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "cache", *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return in_process("cache", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +143,7 @@ def test_a_dry_run_for_a_run_prepares_its_text_elsewhere(made, tmp_path):
         "[training]\ncontext = 32\n"
     )
     out = tmp_path / "store"
-    done = answer("cache", "build", "--teacher", arguments[2], "--data", tmp_path / "run.toml", "--out", out,
+    done = in_process("cache", "build", "--teacher", arguments[2], "--data", tmp_path / "run.toml", "--out", out,
                   "--device", "cpu", "--dry-run", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == str(out / "data")

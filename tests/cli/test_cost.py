@@ -311,10 +311,8 @@ def test_bad_requests_exit_with_2_and_a_remedy(cost, args, message):
 
 
 def test_through_the_console_script():
-    done = subprocess.run(
-        ["distillaw", "cost", "--params", "300M", "--tokens", "6B", "--json"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    command = ["distillaw", "cost", "--params", "300M", "--tokens", "6B", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["flops"]["total"] > 0
 

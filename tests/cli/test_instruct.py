@@ -8,11 +8,11 @@ import pytest
 from families import chatml_tokenizer, save_model, sums
 
 from distillaw.cli.app import app, run
+from in_process import answer
 
 
 def distillaw(*words):
-    return subprocess.run([sys.executable, "-W", "error", "-m", "distillaw", "instruct", *map(str, words)],
-                          capture_output=True, text=True)  # fmt: skip
+    return answer("instruct", *words)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """`distillaw laws` through the console script."""
 
 import json
-import subprocess
 
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
+from in_process import answer as distillaw
 
 
 def test_list_marks_the_doubtful_sets():

@@ -8,9 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-
-def distillaw(*args, cwd=None):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=120, cwd=cwd)
+from in_process import answer as distillaw
 
 
 @pytest.mark.parametrize(

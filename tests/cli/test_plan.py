@@ -11,9 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.quantities import format_count
-from in_process import answer
-
-BIN = [sys.executable, "-m", "distillaw", "plan"]
+from in_process import answer as in_process
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +22,7 @@ def study(tmp_path_factory):
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return in_process("plan", *arguments)
 
 
 def test_json_has_the_schema_version_and_the_keys():
@@ -73,20 +71,20 @@ def test_the_title_is_not_said_twice():
         "--teacher-tokens",
         "15T",
     )
-    (line, *_) = answer(*asked).stdout.splitlines()
+    (line, *_) = in_process(*asked).stdout.splitlines()
     assert re.match(r"DISTIL from the 8B teacher: \d+ %", line)
 
 
 def test_where_training_alone_catches_up_and_what_a_wrong_answer_costs_are_printed():
     asked = ("plan", "--student", "1B", "--tokens", "100B", "--teacher", "llama-3.1-8b")
-    shown, numbers = answer(*asked).stdout, json.loads(answer(*asked, "--json").stdout)
+    shown, numbers = in_process(*asked).stdout, json.loads(in_process(*asked, "--json").stdout)
     assert numbers["verdict"] != "distil"
     assert f"Catching up: at {format_count(numbers['crossover_tokens']['median'])} tokens [" in shown
     assert f"If this answer is wrong it costs {numbers['regret_if_wrong']['mean']:.3f} [" in shown
 
 
 def test_serving_that_takes_the_whole_budget_is_said_as_such():
-    done = answer("plan", "--student", "1B", "--compute", "1e21", "--inference-tokens", "1T")
+    done = in_process("plan", "--student", "1B", "--compute", "1e21", "--inference-tokens", "1T")
     assert done.returncode == 2 and "less than serving 1T tokens" in done.stderr
     assert not re.search(r"-\d", done.stderr), "no negative tokens"
 
@@ -198,7 +196,9 @@ def test_a_file_is_no_study(study):
 def test_a_reader_that_closes_the_pipe_early_is_no_failure():
     """`distillaw plan ... | head -1`."""
     with subprocess.Popen(
-        [*BIN, "--student", "1B", "--tokens", "20B"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "distillaw", "plan", "--student", "1B", "--tokens", "20B"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as done:
         assert done.stdout is not None and done.stderr is not None
         done.stdout.close()

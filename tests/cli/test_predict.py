@@ -8,12 +8,9 @@ import pytest
 
 from distillaw.fitting.result import convention_of
 from distillaw.laws.published import laws_available, published
+from in_process import answer as distillaw
 
 KEYS = {"law", "supervised_loss", "teacher_loss", "student_loss", "interval", "inside_range", "warnings"}
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *args], capture_output=True, text=True, timeout=60)
 
 
 def predict(*args):

@@ -4,10 +4,11 @@ Objectives are the minima of section 11, reached or beaten to a relative 1e-6; E
 """
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from in_process import answer as in_process
 
 GEMSTONES = (
     "--columns",
@@ -68,9 +69,9 @@ REST = [
 
 
 def reproduce(law_runs, file, options, law, delta, minimum, E):
-    command = ["distillaw", "fit", str(law_runs / file), "--law", law, *options, "--group", "none", "--delta", delta,
+    command = ["fit", str(law_runs / file), "--law", law, *options, "--group", "none", "--delta", delta,
                "--bootstrap", "0", "--json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = in_process(*command)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["objective"] <= minimum * (1 + 1e-6)

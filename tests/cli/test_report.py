@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,12 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.runs.files import read_json
-
-BIN = [sys.executable, "-m", "distillaw", "report"]
+from in_process import answer as in_process
 
 
 def run(*arguments):
-    return subprocess.run([*BIN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return in_process("report", *arguments)
 
 
 def test_the_report_is_written_where_asked(tmp_path):

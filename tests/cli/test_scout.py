@@ -12,14 +12,11 @@ from distillaw.accounting.shapes import shape_for_params
 from distillaw.cli.output import Output
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.models.fresh import build_model
+from in_process import answer as distillaw
 
 DOCUMENTS = [
     f"chapter {n}: the senate met, the house met, and the treaty of 18{n} was read\n" for n in range(40)
 ]
-
-
-def distillaw(*args):
-    return subprocess.run(["distillaw", *map(str, args)], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")

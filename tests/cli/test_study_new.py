@@ -1,8 +1,6 @@
 """`distillaw study new` through the console script: lists, writes, prices, refuses; and what it wrote trains."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +10,11 @@ from distillaw.protocols.catalogue import KINDS, kind_named
 from distillaw.protocols.scale import Asked, scale_for
 from distillaw.protocols.toml import study_file
 from distillaw.runs.table import read_table
+from in_process import answer
 
 
-def _call(*arguments, cwd=None, timeout=600):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "study", *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
-    )  # fmt: skip
+def _call(*arguments, cwd=None):
+    return answer("study", *arguments, cwd=cwd)
 
 
 def test_without_a_kind_it_lists_them_with_their_costs():

@@ -1,8 +1,6 @@
 """`distillaw pareto` as a user calls it, and points read from folders."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -11,12 +9,11 @@ from distillaw.evaluate.scores import mean_of_suite
 from distillaw.pareto.frontier import hull
 from distillaw.pareto.own import axis_compute, own_points
 from distillaw.pareto.published import SCORES, published_points
+from in_process import answer as in_process
 
 
 def distillaw(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "pareto", *map(str, words)], capture_output=True, text=True
-    )
+    return in_process("pareto", *words)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from distillaw.accounting.hardware import hardware
 from distillaw.errors import ConfigError
 from distillaw.regime.advice import advise
 from distillaw.regime.question import Question, Reference
+from in_process import answer as in_process
 
 RUN = {"params": 3e8, "tokens": 6e9, "context": 2048, "devices": 8, "micro_batch": 8}
 TUNED = Reference(
@@ -19,9 +20,7 @@ TUNED = Reference(
 
 
 def distillaw(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "distillaw", "regime", *map(str, words)], capture_output=True, text=True
-    )
+    return in_process("regime", *words)
 
 
 def test_the_batch_is_the_laws_middle_on_the_devices_grid_below_the_cap():

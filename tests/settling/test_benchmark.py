@@ -152,6 +152,7 @@ def test_one_pilot_costs_what_it_may():
             assert stage_flops(question, stage) <= question.budget
 
 
+@pytest.mark.slow
 def test_settle_keeps_its_word_on_a_few_decisions():
     rows = [benchmark.simulated_row(number, False) for number in DECISIONS]
     whole = summarise(rows)["simulated"]["parts"]["all"]

@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
+from in_process import answer as in_process
+
 TINY = ("--num-classes", "2", "--students", "4", "--teacher-widths", "4", "6", "--long-width", "4",
         "--teacher-steps", "10", "20", "--trials", "2")  # fmt: skip
 
 
 def toys(*args):
-    return subprocess.run(["distillaw", "toys", *args], capture_output=True, text=True, timeout=300)
+    return in_process("toys", *args)
 
 
 def test_kernel_as_text_json_and_files(tmp_path):
