@@ -40,8 +40,12 @@ class Trial:
 
     def table(self):
         """The rows that may be fitted."""
-        return {"params": self.N[~self.held], "tokens": self.D[~self.held], "loss": self.L[~self.held],
-                "group": self.group[~self.held]}  # fmt: skip
+        return {
+            "params": self.N[~self.held],
+            "tokens": self.D[~self.held],
+            "loss": self.L[~self.held],
+            "group": self.group[~self.held],
+        }
 
 
 def largest(N, D, group, share=0.2):
@@ -224,17 +228,33 @@ def markdown(rows):
     """The two tables of docs/fitting.md: predictions, then decisions."""
     held = np.array([r["held"] for r in rows])
     inside = {k: np.array([r[k] for r in rows]) for k in ("inside", "inside gamma=1")}
-    lines = heading("set", "held out", "decades beyond", "error % (ours / gamma = 1 / varpro)",
-                    "in 90 % interval (ours / gamma = 1)", "interval score (ours / gamma = 1)",
-                    "error, decades of C (ours / gamma = 1)")  # fmt: skip
+    lines = heading(
+        "set",
+        "held out",
+        "decades beyond",
+        "error % (ours / gamma = 1 / varpro)",
+        "in 90 % interval (ours / gamma = 1)",
+        "interval score (ours / gamma = 1)",
+        "error, decades of C (ours / gamma = 1)",
+    )
     for r in rows:
         lines.append(
             f"| {r['set']} | {r['held']} | {r['decades']:.1f} | {r['error']:.2f} / {r['error gamma=1']:.2f} / "
             f"{r['error varpro']:.2f} | {r['inside']:.2f} / {r['inside gamma=1']:.2f} | {r['score']:.1f} / "
             f"{r['score gamma=1']:.1f} | {r['decades of C']:.2f} / {r['decades of C gamma=1']:.2f} |"
         )
-    g = {key: geometric(rows, key) for key in ("error", "error gamma=1", "error varpro", "score", "score gamma=1",
-                                               "decades of C", "decades of C gamma=1")}  # fmt: skip
+    g = {
+        key: geometric(rows, key)
+        for key in (
+            "error",
+            "error gamma=1",
+            "error varpro",
+            "score",
+            "score gamma=1",
+            "decades of C",
+            "decades of C gamma=1",
+        )
+    }
     lines.append(
         f"| **all {len(rows)}** (geometric mean; shares: mean of sets, then of all rows) | {held.sum()} | | "
         f"**{g['error']:.2f} / {g['error gamma=1']:.2f} / {g['error varpro']:.2f}** | "

@@ -41,9 +41,15 @@ def simulated_row(number, with_plan):
         "ladder": ladder(decision),
         "next": sequential(decision),
     }
-    return {"number": number, "family": decision.family, "kind": decision.kind, "scale": decision.scale,
-            "margin": decision.question.margin, "nothing": nothing(decision),
-            "looks": found | ({"plan": plan} if with_plan else {})}  # fmt: skip
+    return {
+        "number": number,
+        "family": decision.family,
+        "kind": decision.kind,
+        "scale": decision.scale,
+        "margin": decision.question.margin,
+        "nothing": nothing(decision),
+        "looks": found | ({"plan": plan} if with_plan else {}),
+    }
 
 
 def run(seeds, plan_every, partial, report):
