@@ -23,8 +23,8 @@ import torch
 from benchmarks.result_file import save
 from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
-from distillaw.regime.diffusion import log_steps
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec

@@ -6,7 +6,7 @@ python -m benchmarks.large_batch.demo out/large-batch --out benchmarks/results/l
 import argparse
 from pathlib import Path
 
-from distillaw.images.record import read_record
+from distillaw.large_batch.images.results import read_record
 from distillaw.report.large_batch import summarise
 from distillaw.runs.files import write_json
 

@@ -28,7 +28,7 @@ from torch import nn
 
 import distillaw as dl
 from benchmarks.result_file import save
-from distillaw.regime import ghost as ghost_module
+from distillaw.large_batch import ghost as ghost_module
 
 CASES = {
     "TabNet, default width": ((1024, 16), 128, False),

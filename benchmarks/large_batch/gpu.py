@@ -3,7 +3,7 @@
     python -m benchmarks.large_batch.gpu --data mnist.npz --out $OUT [--seeds 5] [--device cuda]
 
 Writes OUT/large_batch.json, the cells, OUT/report.html and OUT/summary.json; a second call goes on where the first was
-cut off. `--tiny` is the same in seconds on a CPU (width 16, 1,000 images), which tests/images/test_gpu_script.py runs.
+cut off. `--tiny` is the same in seconds on a CPU (width 16, 1,000 images), which tests/large_batch/images runs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from benchmarks import ROOT
 from distillaw.cli.large_batch import CUDA_WORKERS
 from distillaw.cli.large_batch_view import CellWatch
 from distillaw.cli.progress import metered
-from distillaw.images.spec import (
+from distillaw.large_batch.images.spec import (
     Batches,
     DiffusionSpec,
     ImageStudy,
@@ -24,7 +24,7 @@ from distillaw.images.spec import (
     Schedule,
     read_study,
 )
-from distillaw.images.study import make_plan, run_study
+from distillaw.large_batch.images.study import make_plan, run_study
 from distillaw.report.large_batch import summarise, write_large_batch_report
 from distillaw.runs.files import write_json
 

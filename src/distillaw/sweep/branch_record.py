@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.regime.branching import (
+from distillaw.large_batch.branch_test import (
     Branches,
     BranchVerdict,
     Comparison,

@@ -8,8 +8,8 @@ from pathlib import Path
 from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError
+from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.quantities import did_you_mean, parse_count
-from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
 from distillaw.runs.settings import with_settings

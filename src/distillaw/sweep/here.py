@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from distillaw.errors import RunError
+from distillaw.runs.process import available_cores
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.local import available_cores
 from distillaw.sweep.outcome import Display
 from distillaw.train.loop import Report, StopTraining
 from distillaw.train.mirror import Mirror
