@@ -54,7 +54,7 @@ docs: $(READY)
 	@echo "site: out/docs/index.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(SLOW)" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "$(SLOW)" $(ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)

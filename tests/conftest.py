@@ -24,6 +24,17 @@ settings.load_profile("any machine")
 # A shell that starts the tests in the background has them ignore Ctrl-C; the processes they interrupt must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+FIRST = ("sweep", "settling", "train", "recipe", "instruct", "evaluate", "cli")
+"""Folders with files that take a minute each, to be begun before the many that take seconds."""
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first (`make test` keeps their order), so that no worker ends alone with one of them."""
+    items.sort(
+        key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST)
+    )
+
+
 SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

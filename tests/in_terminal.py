@@ -42,10 +42,8 @@ def _become(command: list[str]) -> None:
     """Run a command on the streams 0, 1 and 2 and end with its exit code."""
     code = 1
     try:
-        sys.stdin, sys.stdout, sys.stderr = (
-            open(number, mode, encoding="utf-8", closefd=False)
-            for number, mode in ((0, "r"), (1, "w"), (2, "w"))
-        )
+        streams = [open(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww")]
+        sys.stdin, sys.stdout, sys.stderr = streams
         sys.argv = command
         warnings.resetwarnings()
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,6 +1,6 @@
 """How far a fitted law can be trusted: hold out the largest-compute runs, fit the rest, compare.
 
-    python -m benchmarks.fits.extrapolation ../shared/data/lawruns [--markdown docs/fitting.md]
+    python -m benchmarks.fits.extrapolation ../shared/data/lawruns [--out FILE] [--markdown docs/fitting.md]
 
 For every public set: relative error of the held-out runs, share inside the 90 % prediction interval, interval
 score, error in equivalent compute, and decisions between two allocations of nearly equal compute. Baselines on
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import minimize, nnls
 
 import distillaw as dl
+from benchmarks.result_file import save
 from distillaw.runs.table import read_table
 
 LEVEL = 0.9
@@ -290,6 +291,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markdown", type=Path, help="replace the table between the markers in this file")
+    parser.add_argument("--out", type=Path, help="keep the rows of the table")
     args = parser.parse_args()
     rows = []
     for trial in trials(args.folder):
@@ -303,6 +305,9 @@ def main():
         )
     table = markdown(rows)
     print(table)
+    if args.out:
+        kept = [{key: value for key, value in row.items() if key != "calibration"} for row in rows]
+        save(args.out, "python -m benchmarks.fits.extrapolation LAWRUNS", sets=kept)
     if args.markdown:
         text = args.markdown.read_text()
         start, end = "<!-- extrapolation -->\n", "<!-- end extrapolation -->"

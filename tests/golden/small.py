@@ -13,28 +13,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny import DATA
+
 HERE = Path(__file__).parent
 RECORD = HERE / "small.json"
-STUDY = """
+STUDY = f"""
 name = "golden"
 batch_tokens = 128
 peak_lr = 0.01
-[data]
-vocab_size = 300
-validation_documents = 20
-validation_tokens_per_document = 96
-max_document_chars = 800
-[training]
-context = 32
-warmup_tokens = 512
+{DATA}[tuning]
+enabled = false
 [students]
 params = ["0.03M"]
 tokens = ["4k", "12k"]
 [[teachers]]
 params = "0.05M"
 tokens = "16k"
-[tuning]
-enabled = false
 [target]
 params = "0.03M"
 tokens = "12k"
@@ -88,7 +84,6 @@ def _bytes_of(store: Path) -> str:
 
 def main() -> None:
     """Record."""
-    sys.path.insert(0, str(HERE.parent))
     with tempfile.TemporaryDirectory() as folder:
         RECORD.write_text(json.dumps(measure(Path(folder)), indent=1) + "\n")
 
