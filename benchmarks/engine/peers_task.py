@@ -57,12 +57,7 @@ def _split(folder: Path) -> Split:
 def as_teacher(model) -> Teacher:
     """A model as the engine's teacher."""
     return Teacher(
-        name="teacher",
-        model=model,
-        head=head_of(model),
-        vocab_size=VOCAB,
-        trimmed_rows=0,
-        fingerprint="-",
+        name="teacher", model=model, head=head_of(model), vocab_size=VOCAB, trimmed_rows=0, fingerprint="-"
     )
 
 

@@ -279,11 +279,7 @@ def trl_gkd(folder: Path, meter: Meter) -> None:
         tokens_BT = torch.tensor([row["input_ids"] for row in rows])
         labels_BT = tokens_BT.clone()
         labels_BT[:, 0] = -100  # predicted by nothing; counted if left in
-        return {
-            "input_ids": tokens_BT,
-            "attention_mask": torch.ones_like(tokens_BT),
-            "labels": labels_BT,
-        }
+        return {"input_ids": tokens_BT, "attention_mask": torch.ones_like(tokens_BT), "labels": labels_BT}
 
     tokens_SBT = np.load(folder / "batches.npy")
     steps, size, length = tokens_SBT.shape

@@ -122,12 +122,7 @@ def _source(model) -> Source:
         return Alone()
     return OnlineTeacher(
         Teacher(
-            name="teacher",
-            model=model,
-            head=head_of(model),
-            vocab_size=512,
-            trimmed_rows=0,
-            fingerprint="",
+            name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint=""
         )
     )
 

@@ -94,7 +94,7 @@ def problems(found: dict, statuses: dict[str, str]) -> list[str]:
     weak = [part for part, status in statuses.items() if status != "CONVERGED"]
     lines = [
         "Models of 0.08M to 1M parameters with a vocabulary of 512 on books: a shape to learn from, no law for other "
-        "text or scales.",
+        "text or scales."
     ]
     if weak:
         lines.append(

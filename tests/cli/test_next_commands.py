@@ -112,8 +112,14 @@ def workshop(tmp_path_factory):
     return folder
 
 
-OWN = {"YOUR_TEXT": "speeches.jsonl", "MODEL": "chat", "DIR": "elsewhere", "STUDY": "study", "STUDY.toml": "tiny.toml",
-       "SPEC.toml": "run.toml"}  # fmt: skip
+OWN = {
+    "YOUR_TEXT": "speeches.jsonl",
+    "MODEL": "chat",
+    "DIR": "elsewhere",
+    "STUDY": "study",
+    "STUDY.toml": "tiny.toml",
+    "SPEC.toml": "run.toml",
+}
 """What the user fills in."""
 TEXT = "--text speeches.jsonl"
 WORK = [

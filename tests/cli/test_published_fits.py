@@ -11,18 +11,23 @@ import pytest
 from in_process import answer as in_process
 
 GEMSTONES = (
-    "--columns",
-    "params=params_active_precise,tokens=tokens,loss=final_loss",
-    "--params-convention",
-    "total",
+    *"--columns params=params_active_precise,tokens=tokens,loss=final_loss --params-convention total".split(),
 )
 NON_EMBEDDING = (*GEMSTONES, "--vocab", "50304", "--width", "width")
 
 
 def mlfoundations(dataset, size="N"):
     convention = "total" if size == "N" else "non-embedding"
-    return ("--columns", f"params={size}", "--params-convention", convention, "--where", f"dataset={dataset}",
-            "--where", "val=c4_val*")  # fmt: skip
+    return (
+        "--columns",
+        f"params={size}",
+        "--params-convention",
+        convention,
+        "--where",
+        f"dataset={dataset}",
+        "--where",
+        "val=c4_val*",
+    )
 
 
 def gemstones(name):
@@ -69,8 +74,20 @@ REST = [
 
 
 def reproduce(law_runs, file, options, law, delta, minimum, E):
-    command = ["fit", str(law_runs / file), "--law", law, *options, "--group", "none", "--delta", delta,
-               "--bootstrap", "0", "--json"]  # fmt: skip
+    command = [
+        "fit",
+        str(law_runs / file),
+        "--law",
+        law,
+        *options,
+        "--group",
+        "none",
+        "--delta",
+        delta,
+        "--bootstrap",
+        "0",
+        "--json",
+    ]
     done = in_process(*command)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

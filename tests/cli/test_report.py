@@ -59,8 +59,11 @@ def test_the_pdf_in_the_page_is_the_file_that_is_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"), (["--format", "svg"], "--figures FOLDER")],
-)  # fmt: skip
+    [
+        (["--figures", "f", "--format", "svg,pfd"], "did you mean 'pdf'"),
+        (["--format", "svg"], "--figures FOLDER"),
+    ],
+)
 def test_formats_that_cannot_be_written_are_refused_before_anything_is(tmp_path, arguments, says):
     write_study(tmp_path / "study")
     done = run(tmp_path / "study", *arguments)

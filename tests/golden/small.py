@@ -63,15 +63,24 @@ def measure(folder: Path) -> dict[str, object]:
     assert ran.returncode == 0, ran.stderr
     results = [json.loads(one.read_text()) for one in sorted(out.glob("runs/*/result.json"))]
     teacher = next(out / "runs" / r["run_id"] for r in results if r["role"] == "teacher")
-    built = answer("cache", "build", "--teacher", teacher, "--data", out / "data", "--out", store, "--tokens", "4k",
-                   "--context", "32", "--json")  # fmt: skip
+    built = answer(
+        "cache",
+        "build",
+        "--teacher",
+        teacher,
+        "--data",
+        out / "data",
+        "--out",
+        store,
+        *"--tokens 4k --context 32 --json".split(),
+    )
     assert built.returncode == 0, built.stderr
     return {
         "machine": machine(),
         "losses": {r["run_id"]: [r["purpose"], r["loss"], r["ece"], r["kl_from_teacher"]] for r in results},
         "data_hash": json.loads((out / "data" / "manifest.json").read_text())["data_hash"],
         "targets": _bytes_of(store),
-    }  # fmt: skip
+    }
 
 
 def _bytes_of(store: Path) -> str:

@@ -26,9 +26,14 @@ def findings(folder: Path, calls: list[list[str]], *, limit: float) -> list[str]
     (folder / "calls.json").write_text(json.dumps(calls))
     paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, TESTS / "hostile" / "judged.py", "calls.json", "findings.jsonl"], cwd=folder, timeout=limit,
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, TESTS / "hostile" / "judged.py", "calls.json", "findings.jsonl"],
+        cwd=folder,
+        timeout=limit,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     rows = [json.loads(line) for line in (folder / "findings.jsonl").read_text().splitlines()]
     begun = [row["begun"] for row in rows if "begun" in row]
     judged = {row["number"]: row["fault"] for row in rows if "fault" in row}

@@ -66,8 +66,15 @@ def test_teachers_of_one_name_stay_two():
 
 
 def test_the_range_is_that_of_the_source_that_knows_the_best():
-    own, other = (plan("1B", student_tokens=2e10, teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
-                       with_flips=False).evidence[0] for size in (1e9, 8e9))  # fmt: skip
+    own, other = (
+        plan(
+            "1B",
+            student_tokens=2e10,
+            teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
+            with_flips=False,
+        ).evidence[0]
+        for size in (1e9, 8e9)
+    )
     both = agree([replace(own, inside_range=True), replace(other, inside_range=False)], level=0.9)
     assert both.best.teacher.params == 8e9
     assert not both.inside_range

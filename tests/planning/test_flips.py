@@ -90,12 +90,22 @@ def check(asked, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("asked", [
-    {"named": ["Llama-3.1-8B"], "losses": ["2.3"], "own": []},
-    {"named": [], "losses": [], "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}]},
-    {"named": [], "losses": [], "own": [{"params": "3B", "tokens": "60B", "loss": "2.15"},
-                                        {"params": "7B", "tokens": "1T", "loss": "2"}]},
-], ids=["named", "by numbers", "two"])  # fmt: skip
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"named": ["Llama-3.1-8B"], "losses": ["2.3"], "own": []},
+        {"named": [], "losses": [], "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}]},
+        {
+            "named": [],
+            "losses": [],
+            "own": [
+                {"params": "3B", "tokens": "60B", "loss": "2.15"},
+                {"params": "7B", "tokens": "1T", "loss": "2"},
+            ],
+        },
+    ],
+    ids=["named", "by numbers", "two"],
+)
 def test_a_change_of_a_teachers_loss_is_what_the_command_answers(asked, monkeypatch):
     check({"student": "1B", "budgetKind": "tokens", "budget": "100B", **asked}, monkeypatch)
 

@@ -30,12 +30,21 @@ def believing(decision, losses, half):
     look = SimpleNamespace(
         gains={n: Interval(mean=g, lower=g - half, upper=g + half) for n, g in gains.items()},
         losses={n: Interval(mean=x, lower=x - half, upper=x + half) for n, x in losses.items()},
-        probability={n: float(n == leader) for n in losses}, leader=leader, regret=half, dropped={}, predicted=[],
-        is_better=bool(leader), diverged=frozenset(),
+        probability={n: float(n == leader) for n in losses},
+        leader=leader,
+        regret=half,
+        dropped={},
+        predicted=[],
+        is_better=bool(leader),
+        diverged=frozenset(),
         verdict="distil" if leader else "pretrain",
-    )  # fmt: skip
-    stage = Stage(size=decision.question.sizes[0].label, tokens=(decision.question.least_tokens,),
-                  candidates=tuple(gains), seeds=(0,))  # fmt: skip
+    )
+    stage = Stage(
+        size=decision.question.sizes[0].label,
+        tokens=(decision.question.least_tokens,),
+        candidates=tuple(gains),
+        seeds=(0,),
+    )
     return Settlement(decision.question, stages=[stage], runs=decision.run(stage)[1], looks=[look])
 
 

@@ -49,12 +49,15 @@ def test_every_job_is_done_once_and_says_how_far_it_is():
     assert answers == {job: job[1] ** 2 for job in jobs} and beats == {job: job[1] / 2 for job in jobs}
 
 
-@pytest.mark.parametrize(("job", "start", "error", "message"), [
-    ("refuse", None, DataError, "as a user meets it"),
-    ("fail", None, RunError, "KeyError: 'as a library raises it'"),
-    ("square", Unwilling(), DataError, "no data"),
-    ("die", None, RunError, "killed by SIGKILL.*give fewer --workers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("job", "start", "error", "message"),
+    [
+        ("refuse", None, DataError, "as a user meets it"),
+        ("fail", None, RunError, "KeyError: 'as a library raises it'"),
+        ("square", Unwilling(), DataError, "no data"),
+        ("die", None, RunError, "killed by SIGKILL.*give fewer --workers"),
+    ],
+)
 def test_what_goes_wrong_comes_home_and_ends_the_others(job, start, error, message):
     with pytest.raises(error, match=message):
         run(
