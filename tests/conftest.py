@@ -1,6 +1,7 @@
 """One thread, no network, and where the data that is not committed may lie."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ os.environ.setdefault("DISTILLAW_TRACEBACK", "1")
 import pytest
 from hypothesis import settings
 
+from once import run_folder
+
 settings.register_profile("any machine", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("any machine")
 
@@ -33,6 +36,12 @@ def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: FIRST.index(place) if (place := item.path.parent.name) in FIRST else len(FIRST)
     )
+
+
+def pytest_sessionfinish(session):
+    """What was made once for all processes goes with the last of them."""
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(run_folder(), ignore_errors=True)
 
 
 SHARED = Path(os.environ.get("DISTILLAW_DATA", Path(__file__).parents[2] / "shared" / "data"))
