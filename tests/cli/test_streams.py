@@ -1,5 +1,6 @@
 """What goes where, and how it looks: terminals of several widths, pipes, log files, --quiet and --json."""
 
+import functools
 import json
 import math
 import os
@@ -42,6 +43,7 @@ ANSWERS = [
 ]
 """Quick ones of every family of commands."""
 
+said = functools.cache(answer)
 every_answer = pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
 
 
@@ -80,13 +82,13 @@ def test_what_is_no_number_is_null_and_the_fuzz_sees_it(monkeypatch, is_strict):
 
 @every_answer
 def test_last_line_is_the_next_command(words):
-    last = answer(*words).stdout.rstrip("\n").splitlines()[-1]
+    last = said(*words).stdout.rstrip("\n").splitlines()[-1]
     assert last.startswith("next: distillaw "), last
 
 
 @every_answer
 def test_quiet_leaves_the_result(words):
-    loud, quiet = answer(*words), answer(*words, "--quiet")
+    loud, quiet = said(*words), answer(*words, "--quiet")
     assert quiet.stderr == "" and quiet.returncode == loud.returncode
     assert "\nnext: " not in quiet.stdout
     if words[0] != "doctor":  # whose load and memory move
