@@ -90,7 +90,7 @@ def test_what_it_writes_trains(name, tmp_path):
     spec = sheet.spec(name)
     data = replace(spec.data, validation_documents=20, validation_tokens_per_document=96)
     (tmp_path / "tiny.toml").write_text(study_file(sheet, replace(spec, data=data), ["tiny"]))
-    done = _call("run", "tiny.toml", "--out", "out", "--json", cwd=tmp_path, timeout=1700)
+    done = _call("run", "tiny.toml", "--out", "out", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
     assert said["failed_runs"] == {}, done.stderr
     assert done.returncode == bool(said["waiting"]), done.stderr
