@@ -70,9 +70,15 @@ def study(tmp_path_factory):
 
 def asked(scouting, *, student="100k", tokens="1M", laws=None):
     return ask(
-        student, BudgetOptions(tokens=tokens), ServingOptions(), CandidateOptions(), scouting, laws or LawOptions(),
-        vocab=None, context=None,
-    )  # fmt: skip
+        student,
+        BudgetOptions(tokens=tokens),
+        ServingOptions(),
+        CandidateOptions(),
+        scouting,
+        laws or LawOptions(),
+        vocab=None,
+        context=None,
+    )
 
 
 def scouting(place, *names, **options):
@@ -83,8 +89,7 @@ def scouting(place, *names, **options):
 
 def test_from_model_folders_to_a_verdict(place):
     measured = ["--scout", place / "a", place / "b", "--text", place / "text.jsonl", "--max-bytes", "2k"]
-    command = ["plan", "--student", "100k", "--tokens", "1M", *measured,
-               "--scout-out", place / "kept"]  # fmt: skip
+    command = ["plan", "--student", "100k", "--tokens", "1M", *measured, "--scout-out", place / "kept"]
     done = in_process(*command, "--json")
     assert done.returncode == 0, done.stderr
     assert "Loading weights" not in done.stderr

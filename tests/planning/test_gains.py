@@ -30,8 +30,13 @@ def test_seed_noise_of_a_cell_with_holes_is_the_least_squares_of_arms_and_seeds(
     rng = np.random.default_rng(1)
     names = [(arm, seed) for arm in "abcd" for seed in range(30) if rng.random() < 0.5] + [("lonely", 99)]
     cell = {name: rng.normal() for name in names}
-    design = np.array([[name[0] == arm for arm in {a for a, _ in names}] + [name[1] == s for s in {s for _, s in names}]
-                       for name in names], dtype=float)  # fmt: skip
+    design = np.array(
+        [
+            [name[0] == arm for arm in {a for a, _ in names}] + [name[1] == s for s in {s for _, s in names}]
+            for name in names
+        ],
+        dtype=float,
+    )
     solved = np.linalg.lstsq(design, np.array([*cell.values()]), rcond=None)
     left = np.array([*cell.values()]) - design @ solved[0]
     variance, dof = seed_noise([cell])

@@ -95,9 +95,11 @@ def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
     )
 
 
-@pytest.mark.parametrize(("asked", "name", "rises"), [
-    (("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True),
-], ids=["near the student", "beyond the capacity gap"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "name", "rises"),
+    [(("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True)],
+    ids=["near the student", "beyond the capacity gap"],
+)
 def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(asked, name, rises):
     """Weak for the student, a lower loss is for the better; beyond the capacity gap the law has it for the worse."""
     student, tokens = asked
@@ -131,10 +133,14 @@ def test_a_loss_alone_says_that_nothing_tells_text_and_teacher_apart():
 
 
 def test_two_teachers_tell_the_text_better_than_one():
-    one, two = (Teacher(name=n, params=p, tokens=t, loss=1.2 * float(LAW.supervised(params=p, tokens=t)))
-                for n, p, t in (("3B", 3e9, 1e12), ("8B", 8e9, 3e11)))  # fmt: skip
-    scales = [TextScale.of(plan("1B", student_tokens="20B", teachers=ts, **ALONE, with_flips=False).evidence[0])
-              for ts in ([one], [one, two])]  # fmt: skip
+    one, two = (
+        Teacher(name=n, params=p, tokens=t, loss=1.2 * float(LAW.supervised(params=p, tokens=t)))
+        for n, p, t in (("3B", 3e9, 1e12), ("8B", 8e9, 3e11))
+    )
+    scales = [
+        TextScale.of(plan("1B", student_tokens="20B", teachers=ts, **ALONE, with_flips=False).evidence[0])
+        for ts in ([one], [one, two])
+    ]
     assert abs(np.log(scales[1].ratio / 1.2)) < abs(np.log(scales[0].ratio / 1.2))
     assert scales[1].sd < scales[0].sd
 

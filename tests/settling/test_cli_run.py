@@ -48,8 +48,18 @@ tokens = "40k"
 budget = "{budget}"
 least_params = "7k"
 """
-PLAN_KEYS = {"verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
-             "inside_range", "warnings"}  # fmt: skip
+PLAN_KEYS = {
+    "verdict",
+    "probability",
+    "margin",
+    "strategies",
+    "gain",
+    "crossover_tokens",
+    "flips_if",
+    "assumptions",
+    "inside_range",
+    "warnings",
+}
 OWN_KEYS = {"regret_bound", "leader", "compute_spent", "share_of_target", "stages", "dropped"}
 
 
@@ -61,10 +71,22 @@ def _file(folder: Path, budget: str = "20%") -> Path:
 
 def _start(file: Path, folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("distillaw")), "settle", str(file), "--out", str(folder), "--json",
-         "--workers", "1", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [
+            str(Path(sys.executable).with_name("distillaw")),
+            "settle",
+            str(file),
+            "--out",
+            str(folder),
+            "--json",
+            "--workers",
+            "1",
+            *more,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _settled(file: Path, folder: Path, *more: str) -> dict:
@@ -108,8 +130,10 @@ def test_the_verdict_has_the_keys_of_plan_and_its_own(settled):
         k: v for k, v in answer.items() if k != "schema_version"
     }
     assert {row["name"] for row in answer["strategies"]} == {
-        "pretrain", "distil from oracle", "distil from oracle:window=0"
-    }  # fmt: skip
+        "pretrain",
+        "distil from oracle",
+        "distil from oracle:window=0",
+    }
     for row in answer["strategies"]:
         assert {"student_params", "student_tokens", "teacher_loss", "compute", "loss"} <= row.keys()
         assert row["loss"]["lower"] <= row["loss"]["mean"] <= row["loss"]["upper"]
