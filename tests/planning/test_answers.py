@@ -8,10 +8,9 @@ import pytest
 
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import forward_flop
 from distillaw.planning.explain import explanation
 from distillaw.planning.pilot import _pilot_flop
-from distillaw.planning.situation import Teacher
+from distillaw.planning.situation import Teacher, forward_flop
 from distillaw.planning.voices import find_voices, fitted_voice
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=2e11)

@@ -10,10 +10,8 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.published import published
 from distillaw.planning.fast_losses import GridCells, grid_losses
-from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map, teacher_size_map
-from distillaw.planning.map_laws import Laws, laws_for_map
-from distillaw.planning.map_terms import Terms
-from distillaw.planning.optimal_field import spline_weights
+from distillaw.planning.map_grid import Laws, Terms, laws_for_map, spline_weights
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
 from distillaw.planning.optimum import optimal_distillation
 
 F = FixedAspect().forward_flops

@@ -8,11 +8,10 @@ from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_for
-from distillaw.planning.budget import compute_for, largest_served
-from distillaw.planning.options import Option, _tokens_at_shares, find_options
-from distillaw.planning.predictions import PRUNED_WORTH, option_loss
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.bills import bill, tokens_for
+from distillaw.planning.options import PRUNED_WORTH, Option, _tokens_at_shares, find_options, option_loss
+from distillaw.planning.question import compute_for, largest_served
+from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
 SURROGATES = ("surrogate-s1", "surrogate-s2", "surrogate-s3")
@@ -45,7 +44,11 @@ def test_every_option_costs_the_budget(ensemble, scenario, shares):
     assert {"pretrain", "pretrain-larger", "distil", "train-teacher"} <= {option.kind for option in options}
     for option in options:
         paid = bill(
-            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
+            situation,
+            option.student_params,
+            option.student_tokens,
+            option.teacher,
+            distilled_share=option.distilled_share,
         )
         assert paid["total"] == pytest.approx(1e23, rel=1e-6), option.name
 
@@ -95,7 +98,11 @@ def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
     )
     mixed = [
         Option(
-            kind="distil-then-pretrain", teacher=EIGHT, student_params=1e9, student_tokens=2e10, taught=share
+            kind="distil-then-pretrain",
+            teacher=EIGHT,
+            student_params=1e9,
+            student_tokens=2e10,
+            distilled_share=share,
         )
         for share in (1e-6, 1 - 1e-9)
     ]
@@ -117,7 +124,7 @@ def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
     )
     for share in (0.1, 0.7, 1.0):
         tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-        assert bill(situation, 1e9, tokens, EIGHT, taught=share)["total"] == pytest.approx(1e23)
+        assert bill(situation, 1e9, tokens, EIGHT, distilled_share=share)["total"] == pytest.approx(1e23)
 
 
 def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():
@@ -218,7 +225,7 @@ def test_hours_money_and_serving_limits_by_hand():
         ({"money": -5.0}, ConfigError, "positive"),
         ({"compute": 1e21, "max_params": "300M"}, ConfigError, "larger than the largest"),
         ({"compute": 1e21, "logits": "cached"}, ConfigError, "online, stored"),
-        ({"compute": 1e21, "shares": (2.0, 0.0)}, ConfigError, r"\[0, 1\]"),
+        ({"compute": 1e21, "delta_lgt": 2.0}, ConfigError, r"\[0, 1\]"),
         ({"compute": 1e21, "inference_tokens": 1e12}, ConfigError, "nothing is left to train on"),
         ({"compute": 1e21, "unique_tokens": 0}, ConfigError, "positive"),
         ({"compute": 1e21, "teachers": ["pythia-1b", "Qwen2.5-7B"]}, VocabularyError, "bits per byte"),

@@ -11,9 +11,9 @@ from synthetic_study import World, distilled_loss, supervised_loss, write_study
 
 from distillaw.errors import CacheError, ConfigError
 from distillaw.planning.api import plan
+from distillaw.planning.arms import student_arms
 from distillaw.planning.bills import bill
-from distillaw.planning.cells import measured_cells
-from distillaw.planning.measured import measure_gain, student_arms, study_seed_noise
+from distillaw.planning.measured import design_points, measure_gain, study_seed_noise
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.runs.paired import read_scores
 from distillaw.runs.record import read_study
@@ -191,7 +191,7 @@ def test_losses_and_gains_of_measured_cells_are_those_of_the_runs_to_the_last_di
     assert verdict.gain.mean == max(alone - loss for loss in losses.values())
     cell = next(
         c
-        for c in measured_cells(record)
+        for c in design_points(record)
         if c.tokens == 150_000 and c.params == verdict.situation.student_params
     )
     assert {t.teacher: t.gain for t in cell.taught} == {
