@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from distillaw.errors import ConfigError
 from distillaw.toys import mapping
-from distillaw.toys.grid import LABELS, REDUCED, Grid, Outcome, run_trial, summarise
+from distillaw.toys.grid import LABELS, REDUCED, Grid, ToyOutcome, run_trial, summarise
 from distillaw.toys.mapping import (
     Networks,
     answer,
@@ -158,7 +158,7 @@ def test_better_teachers_help_and_then_hurt():
 def outcomes(losses):
     """Made-up losses (trials, teachers) of one student on the axis of widths."""
     return [
-        Outcome(
+        ToyOutcome(
             trial=t,
             student_width=8,
             axis=axis,
