@@ -63,7 +63,7 @@ class MeasuredGain:
         return float(np.sqrt(self.documents[candidate, candidate]))
 
     def paired_se(self, candidate: int) -> float:
-        """Its standard error over documents and seeds, without the doubt of rates and curves, nats/token."""
+        """Its standard error over documents and seeds, without what is not known of rates and curves, nats/token."""
         return float(np.sqrt((self.documents + self.seeds)[candidate, candidate]))
 
 
@@ -158,16 +158,18 @@ def measure_gain(
     documents, count = _document_covariance(baseline, candidates)
     cov = documents + seed_covariance(_weighted(baseline), [_weighted(c) for c in candidates], noise)
     rates = np.array([c.rate_sd for c in candidates])  # one search for all teachers, so one error
-    doubt = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.doubt**2
+    beyond = np.outer(rates, rates) + np.diag([c.curve_sd**2 for c in candidates]) + baseline.sd**2
     top = int(np.argmax(gain))
     dof = gain_dof(
         float(documents[top, top]),
         count,
         float((cov - documents)[top, top]),
         noise,
-        doubt=float(doubt[top, top]),
+        curves=float(beyond[top, top]),
     )
-    posterior = gain_posterior(gain, cov + doubt, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws)
+    posterior = gain_posterior(
+        gain, cov + beyond, dof=dof, spread=TEACHER_SPREAD * loss, rng=rng, draws=draws
+    )
     return MeasuredGain(
         baseline=baseline,
         candidates=tuple(candidates),
@@ -225,8 +227,8 @@ def loss_interval(point: ArmPoint, noise: RunNoise, *, level: float) -> tuple[fl
     mean = point.mean_loss
     documents = _mean_se(point) ** 2
     seeds = (noise.sd**2 + noise.shared**2) * point.seed_factor / len(point.seeds)
-    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, doubt=point.doubt**2))
-    half *= math.sqrt(documents + seeds + point.doubt**2)
+    half = t_quantile(0.5 + level / 2, gain_dof(documents, 60, seeds, noise, curves=point.sd**2))
+    half *= math.sqrt(documents + seeds + point.sd**2)
     return mean, mean - half, mean + half
 
 
