@@ -40,7 +40,7 @@ SHARED_SEED_VARIANCE = 0.4
 """What a seed does to all runs of a cell alike, at least, as a share of the variance of what it does to one: between
 -0.3 and 1.9 in six repeated cells of the open and the pocket study, mostly with few degrees of freedom; 0.4 pooled."""
 CURVE_DOF = 8.0
-"""Degrees of freedom of the variance of curves and rates, nats squared: it was learnt from eight collections of runs."""
+"""Degrees of freedom of the variance of curves and rates, which was learnt from eight collections of runs."""
 LEAST_SEED_SHARE = 0.5
 """Of the seed variance seen, never less than this share is kept: a handful of seeds cannot prove it away."""
 

@@ -86,8 +86,8 @@ WEAK_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.007, per_loss=0.004, r
 REDUCED_DISCREPANCY = Discrepancy(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
 """Of the reduced form, which leaves out the data term and misjudges strong teachers."""
 RIVAL_SHARE = 0.3
-"""Of the difference between two forms fitted to the same runs, counted as discrepancy: where they part by more than 1.5 % of
-the loss the better one errs three times as much as where they agree."""
+"""Of the difference between two forms fitted to the same runs, counted as discrepancy: where they part by more than
+1.5 % of the loss the better one errs three times as much as where they agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
