@@ -275,7 +275,7 @@ class MeasuredGap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DesignPoint:
+class MeasuredPoint:
     """One student size and token budget."""
 
     label: str
@@ -304,7 +304,7 @@ class DesignPoint:
         return t_quantile(0.5 + LEVEL / 2, self.noise.dof) * self.noise.sd / np.sqrt(len(self.alone_seeds))
 
 
-def design_points(record: StudyRecord) -> list[DesignPoint]:
+def design_points(record: StudyRecord) -> list[MeasuredPoint]:
     """Every cell that was run without a teacher, by size and tokens; teachers where they were run."""
     cells = []
     rng = np.random.default_rng(0)
@@ -317,14 +317,14 @@ def design_points(record: StudyRecord) -> list[DesignPoint]:
 
 def _cell(
     record: StudyRecord, arms: Sequence[MeasuredArm], budget: int, rng: np.random.Generator
-) -> DesignPoint:
+) -> MeasuredPoint:
     baseline = arms[0].at(budget)
     assert baseline is not None
     points = [p for arm in arms[1:] if budget in arm.runs and (p := arm.at(budget)) is not None]
     gain = measure_gain(record, baseline, points, rng=rng, draws=TABLE_DRAWS)
     run = next(iter(arms[0].runs[budget].values()))
     noise = study_seed_noise(record, student_params=run.params, tokens=budget, loss=baseline.mean_loss)
-    return DesignPoint(
+    return MeasuredPoint(
         label=run.label,
         params=run.params,
         tokens=budget,
