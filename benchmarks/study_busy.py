@@ -17,7 +17,7 @@ from pathlib import Path
 from distillaw.cli.display import LogDisplay
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import study_cost
-from distillaw.sweep.local import LocalExecutor, available_cores
+from distillaw.sweep.executor import LocalExecutor, available_cores
 from distillaw.sweep.study import run_study
 
 

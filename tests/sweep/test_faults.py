@@ -21,7 +21,7 @@ from distillaw.runs.files import write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep import scheduler
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.status import read_status
 from distillaw.sweep.study import read_progress, run_study
 from in_process import answer

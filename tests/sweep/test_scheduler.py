@@ -14,7 +14,7 @@ import pytest
 from distillaw.runs.files import read_json
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.study import read_progress, run_study
 
 
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from distillaw.cli.display import QuietDisplay
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.study import run_study
 spec, folder = load_study(Path(sys.argv[1])), Path(sys.argv[2])
 place = lambda study: LocalExecutor(study, 2)

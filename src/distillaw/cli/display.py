@@ -8,7 +8,7 @@ from distillaw.cli.output import say
 from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

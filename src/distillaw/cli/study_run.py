@@ -21,7 +21,7 @@ from distillaw.quantities import format_flop, format_seconds, plural
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
-    from distillaw.sweep.outcome import Outcome
+    from distillaw.sweep.scheduler import Outcome
     from distillaw.sweep.spec import StudySpec
 
 
@@ -44,8 +44,6 @@ class ClusterOptions:
     """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
     ray_address: str = ""
     """Ray: `auto`, host:6379 or ray://host:10001; without one a cluster of this machine."""
-    callback_host: str = ""
-    """Name or address under which workers on other machines reach this one, if not its own name."""
 
 
 def run(
@@ -168,14 +166,14 @@ def _choose_place(
         return _slurm(workers, options), workers
     if executor == "ray":
         return _ray(workers, options), workers or count_workers(0)
-    from distillaw.sweep.local import LocalExecutor
+    from distillaw.sweep.executor import LocalExecutor
 
     count = count_workers(workers)
     return lambda study: LocalExecutor(study, count), count
 
 
 _OF_SLURM = ("partition", "time", "sbatch")
-_OF_CLUSTERS = ("cpus", "gpus", "mem", "callback_host")
+_OF_CLUSTERS = ("cpus", "gpus", "mem")
 
 
 def _refuse_strangers(executor: str, options: ClusterOptions) -> None:
@@ -194,24 +192,24 @@ def _refuse_strangers(executor: str, options: ClusterOptions) -> None:
 
 
 def _slurm(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.slurm import SlurmExecutor, SlurmSettings
+    from distillaw.sweep.clusters import SlurmExecutor, SlurmSettings
 
     if workers < 1:
         raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
     settings = SlurmSettings(
         workers=workers, partition=options.partition, time=options.time, cpus=options.cpus, gpus=options.gpus,
-        mem=options.mem, extra=_pairs(options.sbatch), callback_host=options.callback_host,
+        mem=options.mem, extra=_pairs(options.sbatch),
     )  # fmt: skip
     return lambda study: SlurmExecutor(study, settings)
 
 
 def _ray(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.on_ray import RayExecutor, RaySettings
+    from distillaw.sweep.clusters import RayExecutor, RaySettings
 
     settings = RaySettings(
         workers=workers, address=options.ray_address, cpus=options.cpus, gpus=options.gpus,
         memory_bytes=_memory_bytes(options.mem),
-        callback_host=options.callback_host,
+       
     )  # fmt: skip
     return lambda study: RayExecutor(study, settings)
 

@@ -21,7 +21,7 @@ from distillaw.images.spec import ImageStudy
 from distillaw.images.train import Feeds, make_feeds, train_cell
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.lock import held
-from distillaw.sweep.local import available_cores
+from distillaw.sweep.executor import available_cores
 from distillaw.version import __version__
 
 

@@ -32,7 +32,7 @@ from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.sweep.arms import ArmsSpec, train_arms
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 
 RECORD = "recipe.json"
 TEACHER, CUT, BASE, CHAT = "teacher", "cut", "base", "chat"

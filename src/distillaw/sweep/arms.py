@@ -25,7 +25,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.started import started
 from distillaw.train.checkpoint import remove_states
 

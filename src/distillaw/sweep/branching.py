@@ -28,7 +28,7 @@ from distillaw.sweep.branch_record import fork_record
 from distillaw.sweep.branch_spec import BranchSpec, branches_of, planned_trunks
 from distillaw.sweep.here import set_threads, stoppable
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single import single_job
 from distillaw.train.checkpoint import saved_step
 from distillaw.train.fork import RESULT, fork_reached, reach_fork, run_branch

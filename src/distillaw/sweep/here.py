@@ -9,9 +9,9 @@ import torch
 
 from distillaw.errors import RunError
 from distillaw.runs.store import StudyFolder
+from distillaw.sweep.executor import available_cores
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.local import available_cores
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 from distillaw.train.loop import Report, StopTraining
 from distillaw.train.mirror import Mirror
 from distillaw.train.parallel import ALONE, Ranks

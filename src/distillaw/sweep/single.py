@@ -17,7 +17,7 @@ from distillaw.runs.lock import held
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.here import train_here
 from distillaw.sweep.jobs import Job, Planner
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single_spec import SingleSpec
 from distillaw.sweep.started import started
 from distillaw.sweep.study import check_facts, read_progress, write_study

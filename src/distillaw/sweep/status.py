@@ -18,8 +18,8 @@ from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, one_per_trunk, parts_of, study_cost, teacher_forward
+from distillaw.sweep.holding import Journal, Notice
 from distillaw.sweep.jobs import Board, Job, Planner
-from distillaw.sweep.journal import Journal, Notice
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 

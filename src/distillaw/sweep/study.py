@@ -28,12 +28,10 @@ from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.exposure import exposed, exposure
-from distillaw.sweep.holding import hold_study
+from distillaw.sweep.holding import Journal, hold_study
 from distillaw.sweep.jobs import Board, Facts, Planner, Progress
-from distillaw.sweep.journal import Journal
-from distillaw.sweep.outcome import Display, Outcome
 from distillaw.sweep.record import write_tables
-from distillaw.sweep.scheduler import Scheduler
+from distillaw.sweep.scheduler import Display, Outcome, Scheduler
 from distillaw.sweep.spec import StudySpec
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
