@@ -31,8 +31,7 @@ from distillaw.models.fresh import build_model
 from distillaw.models.parts import head_of
 from distillaw.models.teacher import Teacher
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import Feed, Trainer
 from distillaw.train.optim import build_optimizer

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.runs.settings import with_settings
+from distillaw.runs.config import with_settings
 from distillaw.sweep import status as status_module
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.single_spec import load_single

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from distillaw.accounting.flops import forward_flops
-from distillaw.sweep.caching import stored_targets
 from distillaw.sweep.checks import load_study
-from distillaw.sweep.cost import nominal
+from distillaw.sweep.cost import nominal, stored_targets
 from distillaw.sweep.jobs import Facts, Job
 
 

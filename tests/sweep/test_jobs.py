@@ -11,8 +11,7 @@ from distillaw.runs.spec import serves_laws
 from distillaw.sweep.changes import changed_settings, what_belongs
 from distillaw.sweep.cost import left_of, study_cost
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec, EarlyStopSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import CellsSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import Point
 
 SPEC = StudySpec(

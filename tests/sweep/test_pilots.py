@@ -11,8 +11,7 @@ from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.jobs import Facts, Job
 from distillaw.sweep.pilots import Pilots, Tuned
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import ArmRates
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}

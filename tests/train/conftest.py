@@ -9,8 +9,7 @@ from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec
 
 STUDY = StudySpec(
     name="tiny", students=StudentsSpec(params=("0.03M",), tokens=(4096,)), batch_tokens=128,

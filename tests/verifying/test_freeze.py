@@ -16,8 +16,7 @@ from distillaw.fitting.api import fit
 from distillaw.report.document import write_report
 from distillaw.report.frozen import frozen_part
 from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import CellsSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.verifying.api import freeze_study, is_frozen, missing_cells
 from distillaw.verifying.cells import Cell, read_runs
 from distillaw.verifying.scoring import score_study

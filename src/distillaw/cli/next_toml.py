@@ -6,8 +6,7 @@ from typing import Any
 
 from distillaw.runs.config import to_table, toml_value
 from distillaw.settling.question import Stage
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec, StudentsSpec
+from distillaw.sweep.spec import NONE, CellsSpec, StudentsSpec, StudySpec
 
 
 def cells_of(stage: Stage) -> CellsSpec:

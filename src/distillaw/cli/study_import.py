@@ -16,7 +16,7 @@ from distillaw.quantities import parse_count
 
 if TYPE_CHECKING:
     from distillaw.runs.importing.api import Import, SourceReport
-    from distillaw.runs.importing.store import Merged
+    from distillaw.runs.importing.table import Merged
 
 _NAMED = 5
 """Runs named under one reason; --json has them all."""
@@ -68,7 +68,7 @@ def import_runs(
     """
     from distillaw.runs.importing.api import Options
     from distillaw.runs.importing.api import import_runs as read_runs
-    from distillaw.runs.importing.store import Target
+    from distillaw.runs.importing.table import Target
 
     if not sources:
         raise ConfigError("study import: name at least one file or folder with runs")

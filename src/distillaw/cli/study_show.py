@@ -45,10 +45,10 @@ def preview(
 ) -> None:
     """What `study show` says, and `study run --dry-run`."""
     from distillaw.protocols.statement import state
-    from distillaw.sweep.caching import stored_targets
     from distillaw.sweep.checks import load_study
     from distillaw.sweep.cost import (
         SPEED,
+        stored_targets,
         study_cost,
         study_vocab,
         teacher_forward,

@@ -13,7 +13,7 @@ from pathlib import Path
 from distillaw.data.mixture import PREFIX, interleave, parse_mixture
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import parse_json, read_bytes, require_file
+from distillaw.runs.files import parse_json, read_bytes, require_file
 
 SHIPPED = {"sotu": "sotu.parquet"}
 """Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""

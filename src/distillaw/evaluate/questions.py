@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.files import content_hash
-from distillaw.runs.reading import parse_json, read_text
+from distillaw.runs.files import content_hash, parse_json, read_text
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
 """Categories whose reference answers the judge is shown, as in FastChat; elsewhere there is no one right answer."""

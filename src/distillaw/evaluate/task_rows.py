@@ -17,8 +17,7 @@ from typing import Any
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.task_specs import TaskSpec
-from distillaw.runs.files import content_hash
-from distillaw.runs.reading import parse_json, read_bytes, read_text
+from distillaw.runs.files import content_hash, parse_json, read_bytes, read_text
 
 Row = dict[str, Any]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import ConfigError
+from distillaw.runs.files import read_text
 from distillaw.runs.places import check_name
-from distillaw.runs.reading import read_text
 
 FOLDER = Path(__file__).with_name("tasks")
 SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")

@@ -14,7 +14,7 @@ import numpy as np
 
 from distillaw.errors import DataError
 from distillaw.images.dataset import ImageData, ImageSet, image_set
-from distillaw.runs.reading import read_bytes, require_file
+from distillaw.runs.files import read_bytes, require_file
 
 PIXELS = 3 * 32 * 32
 

@@ -18,7 +18,7 @@ from numpy.lib.npyio import NpzFile
 from distillaw.errors import DataError
 from distillaw.images import cifar, folders
 from distillaw.images.dataset import ImageData, ImageSet, checked, image_set
-from distillaw.runs.reading import read_bytes, require_file
+from distillaw.runs.files import read_bytes, require_file
 
 NPZ_KEYS = (
     ("x_train", "y_train", "x_test", "y_test"),

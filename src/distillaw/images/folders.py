@@ -10,7 +10,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.images.dataset import ImageData, ImageSet, image_set
-from distillaw.runs.reading import require_file
+from distillaw.runs.files import require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_NAMES = ("test", "val", "valid", "validation")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.reading import parse_json
+from distillaw.runs.files import parse_json
 
 Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""

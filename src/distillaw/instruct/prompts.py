@@ -7,7 +7,7 @@ from pathlib import Path
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Message, checked_messages, json_lines
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import read_text
+from distillaw.runs.files import read_text
 
 SHIPPED = {"general": "general.txt"}
 """Prompts inside the package: general, 135 short ones of many kinds (CC0, written for this project)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import read_text
+from distillaw.runs.files import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

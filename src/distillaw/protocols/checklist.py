@@ -14,8 +14,7 @@ from distillaw.protocols.expectations import Prospect
 from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, embedding_share
 from distillaw.quantities import format_count, parse_count
 from distillaw.sweep.cost import StudyCost
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec
+from distillaw.sweep.spec import NONE, CellsSpec, StudySpec
 
 SEEDS = 5
 STRONG, WEAK = 0.65, 1.05

@@ -17,12 +17,12 @@ from distillaw.fitting.prior_laws import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import parse_count
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import (
+from distillaw.sweep.spec import (
     NONE,
     CellsSpec,
     ReplicateSpec,
     StudentsSpec,
+    StudySpec,
     TargetSpec,
     TeacherSpec,
     TuningSpec,

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from distillaw.protocols.sheet import YOURS, Sheet
 from distillaw.runs.config import to_table, toml_value
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec
+from distillaw.sweep.spec import CellsSpec, StudySpec
 
 _WIDTH = 110
 

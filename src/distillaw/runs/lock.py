@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -300,3 +300,26 @@ def _this_process() -> Holder:
         host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         machine=this_machine(), started=start_of(os.getpid()), token=secrets.token_hex(8),
     )  # fmt: skip
+
+
+LATE_SECONDS = 120.0
+"""How long a file that is known to exist is waited for; NFS keeps folders for a minute unless told otherwise."""
+
+
+def wait_for_files(files: Sequence[Path], *, seconds: float = LATE_SECONDS) -> list[Path]:
+    """Wait until files are visible here; returns those that are still not after `seconds`."""
+    deadline = time.monotonic() + seconds
+    late = [file for file in files if not is_visible(file)]
+    while late and time.monotonic() < deadline:
+        time.sleep(0.1)
+        late = [file for file in late if not is_visible(file)]
+    return late
+
+
+def is_visible(file: Path) -> bool:
+    """Whether a file is there; the folder is listed anew, so that NFS asks the server."""
+    if file.exists():
+        return True
+    with contextlib.suppress(OSError):
+        return file.name in os.listdir(file.parent) and file.exists()
+    return False

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import CacheError, ConfigError
-from distillaw.runs.evaluations import evaluation_columns
 from distillaw.runs.files import read_json, write_json, write_with
 from distillaw.runs.paired import DocumentScores, read_scores
 from distillaw.runs.places import claim_folder
@@ -255,3 +254,58 @@ def column_types() -> dict[str, object]:
               "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
+
+
+RECORD = "evaluation.json"
+
+
+def evaluation_columns(run: Path) -> dict[str, float]:
+    """Columns of an evaluated run in the run table: `score_<task>`, `score_<task>_se`, `bits_per_byte`, `text_ece`, ...
+
+    A run's own `ece` is that on its study's held-out documents; `text_ece` is that on the text it was evaluated on.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        CacheError: evaluation.json is damaged.
+    """
+    file = run / RECORD
+    if not file.exists():
+        return {}
+    record = read_json(file)
+    columns: dict[str, float] = {}
+    for task, score in _part(record, "scores").items():
+        columns |= {f"score_{task}": score["score"], f"score_{task}_se": score["se"]}
+    mean = _part(record, "mean_of_six")
+    columns |= {
+        f"score_{name}": mean[key]
+        for name, key in (("mean_of_six", "score"), ("mean_of_six_se", "se"))
+        if mean
+    }
+    heldout, calibration = _part(record, "heldout"), _part(record, "calibration")
+    columns |= {key: heldout[key] for key in ("bits_per_byte", "bits_per_byte_se") if key in heldout}
+    for column, key in (("text_ece", "ece_data"), ("text_ece_teacher", "ece_teacher")):
+        if key in calibration:
+            columns |= {column: calibration[key], f"{column}_se": calibration[f"{key}_se"]}
+    return columns
+
+
+def put_into_study(model: Path, evaluation: Path) -> None:
+    """Copy a finished evaluation into the run whose model it is, and renew its study's table; else do nothing.
+
+    Args:
+        model: the evaluated folder; a run's is STUDY/runs/RUN_ID with result.json.
+        evaluation: evaluation.json.
+    """
+    run = model.resolve()
+    if run.parent.name != "runs" or not (run / "result.json").exists():
+        return
+    if evaluation.resolve() != run / RECORD:
+        write_json(run / RECORD, read_json(evaluation))
+    StudyFolder(run.parent.parent).renew_table()
+
+
+def _part(record: Mapping[str, object], name: str) -> dict:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}

@@ -1,22 +1,21 @@
 """A study file's rules: everything that cannot be run is refused before anything is spent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError
+from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
 from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
-from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
-from distillaw.runs.settings import with_settings
 from distillaw.runs.spec import Recipe
-from distillaw.sweep.cuts import check_cuts
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec
+from distillaw.sweep.spec import NONE, Block, CellsSpec, StudySpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world
 
@@ -30,7 +29,7 @@ def load_study(path: Path, *, corpus: str | None = None, settings: Sequence[str]
     Args:
         path: the TOML file.
         corpus: overrides data.corpus, for studies of text that the user brings.
-        settings: KEY=VALUE each, over the file's (runs/settings.py).
+        settings: KEY=VALUE each, over the file's (runs/config.py).
 
     Raises:
         ConfigError: anything in it that cannot be run, before anything is spent.
@@ -313,3 +312,40 @@ def _could_be_model(source: str) -> bool:
 def _require(fact: bool, message: str) -> None:
     if not fact:
         raise ConfigError(message)
+
+
+def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape] | None = None) -> None:
+    """Refuse pruned students that are no part of their teachers.
+
+    Args:
+        spec: the study.
+        vocab_size: of the study; that of teachers trained in it as well.
+        external: a teacher from outside as runs name it -> its shape; without it only the others are looked at.
+
+    Raises:
+        ConfigError: naming the first student and teacher that do not fit, and along which axis.
+    """
+    for block in spec.blocks():
+        if block.cells.init == "pruned":
+            _check_block(spec, block, vocab_size, external)
+
+
+def _check_block(
+    spec: StudySpec, block: Block, vocab_size: int, external: Callable[[str], Shape] | None
+) -> None:
+    for teacher in spec.teachers:
+        if teacher.label not in block.teachers:
+            continue
+        if is_oracle(teacher.path):
+            raise ConfigError(
+                f"[[cells]] {block.cells.name}: init = 'pruned', but the oracle {teacher.path} has no "
+                "weights to cut from. Name other teachers"
+            )
+        if teacher.path and external is None:
+            continue
+        theirs = (
+            external(teacher.source) if teacher.path and external else spec.shape(teacher.params, vocab_size)
+        )
+        for size in block.params:
+            check_cut(theirs, spec.shape(size, vocab_size), name=teacher.label,
+                      label=f"[[cells]] {block.cells.name}: the student {size}")  # fmt: skip

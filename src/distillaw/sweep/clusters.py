@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distillaw.errors import ConfigError, RunError
-from distillaw.runs.late import wait_for_files
-from distillaw.runs.lock import read_holder
+from distillaw.runs.lock import read_holder, wait_for_files
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.executor import Executor, Lost, Task
 from distillaw.sweep.worker import train

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from distillaw.runs.late import is_visible
+from distillaw.runs.lock import is_visible
 from distillaw.runs.places import appending, remove_file
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job

@@ -17,8 +17,7 @@ from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
 from distillaw.sweep.early_stop import release
-from distillaw.sweep.spec import Block, StudySpec
-from distillaw.sweep.tables import NONE, TeacherSpec
+from distillaw.sweep.spec import NONE, Block, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     ArmRates,
     Lookup,

@@ -18,8 +18,7 @@ from typing import Any, Protocol, Self
 
 from distillaw.errors import RunError
 from distillaw.runs.files import write_text
-from distillaw.runs.late import LATE_SECONDS, wait_for_files
-from distillaw.runs.lock import Claim
+from distillaw.runs.lock import LATE_SECONDS, Claim, wait_for_files
 from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder

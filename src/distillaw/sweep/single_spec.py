@@ -6,12 +6,10 @@ from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
-from distillaw.runs.config import from_table, read_toml
-from distillaw.runs.settings import with_settings
+from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 
 STARTS = ("", "weights", "fresh")
 
@@ -50,7 +48,7 @@ class SingleSpec:
 
 
 def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:
-    """Read and check the file of one run; `settings` are KEY=VALUE each, over the file's (runs/settings.py).
+    """Read and check the file of one run; `settings` are KEY=VALUE each, over the file's (runs/config.py).
 
     Raises:
         ConfigError: anything in it that cannot be run.

@@ -24,8 +24,8 @@ from distillaw.quantities import format_bytes, parse_count
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import change_in_words, changed_settings, compare_again, set_aside
+from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
-from distillaw.sweep.cuts import check_cuts
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.exposure import exposed, exposure
 from distillaw.sweep.holding import Journal, hold_study

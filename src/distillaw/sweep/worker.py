@@ -20,8 +20,7 @@ from typing import Any
 
 from distillaw.errors import DistillawError, RunError
 from distillaw.runs.config import from_table
-from distillaw.runs.late import wait_for_files
-from distillaw.runs.lock import LOCK, Claim, Watch, make_claim, record_of
+from distillaw.runs.lock import LOCK, Claim, Watch, make_claim, record_of, wait_for_files
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
 

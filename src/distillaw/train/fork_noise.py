@@ -13,8 +13,8 @@ import torch
 from distillaw.data.batches import BatchOrder
 from distillaw.regime.meter import AccumulationMeter
 from distillaw.regime.noise import NoiseLog
-from distillaw.runs.branch import Branch
 from distillaw.runs.files import read_json, write_json
+from distillaw.runs.spec import Branch
 from distillaw.train.fork import at_fork, forked_order
 from distillaw.train.loop import Report
 from distillaw.train.trunk import Group

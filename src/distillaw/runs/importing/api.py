@@ -2,7 +2,7 @@
 
     distillaw study import wandb/ sizes.csv --out imported
 
-The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`store.py`).
+The steps: sources (`sources.py`), names, units and conventions of each, rows, teachers, table (`table.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.importing.columns import Rows
+from distillaw.runs.importing.log import At, parse_at
 from distillaw.runs.importing.names import (
     RUN_NAMES,
     Choice,
@@ -25,13 +25,10 @@ from distillaw.runs.importing.names import (
     first_of,
     require,
 )
-from distillaw.runs.importing.params import find_convention
-from distillaw.runs.importing.points import At, parse_at
-from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, number_repeats
+from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, link_teachers, number_repeats
 from distillaw.runs.importing.sources import Source, open_source, with_details
-from distillaw.runs.importing.store import Merged, Target, check_conventions, save
-from distillaw.runs.importing.teachers import link_teachers
-from distillaw.runs.importing.units import check_level, loss_unit
+from distillaw.runs.importing.table import Merged, Rows, Target, check_conventions, save
+from distillaw.runs.importing.units import check_level, find_convention, loss_unit
 from distillaw.runs.table import read_columns
 from distillaw.version import __version__
 
