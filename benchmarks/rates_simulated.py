@@ -29,7 +29,8 @@ import distillaw as dl
 from distillaw.planning.record import Run, StudyRecord
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.jobs import Facts, Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import ReplicateSpec, StudentsSpec, StudySpec, TargetSpec, TeacherSpec, TuningSpec
 
 BUDGETS = (60_000, 240_000, 960_000)

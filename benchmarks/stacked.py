@@ -33,7 +33,8 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.fresh import build_model
 from distillaw.models.parts import head_of
 from distillaw.models.teacher import Teacher
-from distillaw.sweep.jobs import Facts, Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks
 from distillaw.train.checkpoint import TrainState

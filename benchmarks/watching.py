@@ -26,7 +26,8 @@ from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.models.fresh import build_model
 from distillaw.regime.diffusion import log_steps
-from distillaw.sweep.jobs import Facts, Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.loop import LOG_STEPS, Feed, Trainer

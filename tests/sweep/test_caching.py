@@ -7,7 +7,7 @@ import pytest
 from distillaw.accounting.flops import forward_flops
 from distillaw.sweep.checks import load_study
 from distillaw.sweep.cost import nominal, stored_targets
-from distillaw.sweep.jobs import Facts, Job
+from distillaw.sweep.ready import Facts, Job
 
 
 @pytest.fixture

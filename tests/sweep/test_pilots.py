@@ -9,8 +9,8 @@ import pytest
 from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.question import NONE, Stage
-from distillaw.sweep.jobs import Facts, Job
 from distillaw.sweep.pilots import Pilots, Tuned
+from distillaw.sweep.ready import Facts, Job
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import ArmRates
 
@@ -58,10 +58,10 @@ def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
 
 
 def _train_by(pilots: Pilots, loss):
-    """A stand-in for the scheduler: every job a board wants ends with the loss that a formula gives."""
+    """A stand-in for the scheduler: every job a ready wants ends with the loss that a formula gives."""
 
-    def train(board) -> None:
-        while missing := pilots.missing(board().jobs):
+    def train(ready) -> None:
+        while missing := pilots.missing(ready().jobs):
             for job in missing:
                 for tokens in job.budgets:
                     _finish(pilots, job, tokens, loss(job.trunk, tokens))
@@ -122,8 +122,8 @@ def test_every_arm_gets_a_rate_near_its_best_at_both_ends_of_the_search(far):
 def test_what_is_left_of_a_search_shrinks_to_nothing_and_its_whole_cost_is_what_was_run(far):
     usual, left = far.usual_search(), []
 
-    def train(board) -> None:
-        while missing := far.missing(board().jobs):
+    def train(ready) -> None:
+        while missing := far.missing(ready().jobs):
             left.append(far.search_left().flops)
             for tokens in missing[0].budgets:
                 _finish(far, missing[0], tokens, _falling_bowl(missing[0].trunk, tokens))
@@ -175,18 +175,18 @@ def test_a_candidate_that_diverges_is_a_finding_another_failure_is_not(pilots, d
                 run = pilots.study.run(job.trunk.run_id(tokens))
                 run.set_status("failed", error="out of memory", diverged=diverged)
     if diverged:
-        pilots.run(STAGE, TUNED, lambda board: None)
+        pilots.run(STAGE, TUNED, lambda ready: None)
         losses = {row.candidate: row.loss for row in pilots.results(STAGE, TUNED)}
         assert losses == {NONE: 3.0, "oracle:window=1": math.inf}
     else:
         with pytest.raises(RunError, match="out of memory"):
-            pilots.run(STAGE, TUNED, lambda board: None)
+            pilots.run(STAGE, TUNED, lambda ready: None)
 
 
 def test_training_alone_that_diverges_is_an_error_that_says_what_to_do(pilots):
     for job in pilots.jobs(STAGE, TUNED):
         for run_id in job.run_ids:
             pilots.study.run(run_id).set_status("failed", error="nan", diverged=True)
-    pilots.run(STAGE, TUNED, lambda board: None)
+    pilots.run(STAGE, TUNED, lambda ready: None)
     with pytest.raises(RunError, match="lower peak_lr"):
         pilots.results(STAGE, TUNED)

@@ -12,7 +12,7 @@ from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, VocabularyError
 from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.runs.files import write_json
-from distillaw.sweep.started import started
+from distillaw.sweep.single import started
 from distillaw.train.loop import StopTraining
 from distillaw.train.trunk import Group, train_trunk
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from distillaw.cli.output import say
 from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 from distillaw.sweep.scheduler import Display
 
 if TYPE_CHECKING:

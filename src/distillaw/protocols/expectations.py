@@ -15,7 +15,7 @@ from distillaw.fitting.uncertainty import Cells
 from distillaw.laws.base import Array
 from distillaw.laws.published import PublishedLaw
 from distillaw.runs.spec import serves_laws
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 
 C0_GOAL, RATIO_GOAL = 0.3, 0.03
 MANY_RUNS = 60

@@ -23,10 +23,9 @@ from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
-from distillaw.sweep.here import train_here
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 from distillaw.sweep.scheduler import Display
-from distillaw.sweep.started import started
+from distillaw.sweep.single import started, train_here
 from distillaw.train.checkpoint import remove_states
 
 RECORD = "arms.json"

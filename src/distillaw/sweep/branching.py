@@ -37,10 +37,9 @@ from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_see
 from distillaw.runs.spec import Branch, Fork, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.branch_spec import BranchSpec, branches_of, planned_trunks
-from distillaw.sweep.here import set_threads, stoppable
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 from distillaw.sweep.scheduler import Display
-from distillaw.sweep.single import single_job
+from distillaw.sweep.single import set_threads, single_job, stoppable
 from distillaw.train.checkpoint import saved_step
 from distillaw.train.fork import RESULT, finished_branch, fork_reached, reach_fork, run_branch, step_losses
 from distillaw.train.fork_noise import fork_noise, noise_file

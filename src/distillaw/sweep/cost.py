@@ -9,7 +9,7 @@ costs nothing and that every pass shared in the plan is shared in fact.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes
-from distillaw.runs.spec import TrunkSpec, shared_stream
-from distillaw.sweep.jobs import Facts, Job, Planner, Progress
+from distillaw.runs.spec import shared_stream
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
@@ -77,27 +78,10 @@ def study_cost(
     """
     facts = facts or Facts(vocab_size=vocab_size, data_hash="dry-run", fingerprints={})
     progress = progress or NOTHING
-    every = Planner(spec, facts, progress, guess=True).board().jobs
+    every = Planner(spec, facts, progress, guess=True).ready_jobs().jobs
     ended = progress.losses.keys() | progress.diverged
     left = left_of(every, ended)
     return replace(jobs_cost(left, teacher_forward(spec, every)), wanted=tuple(every))
-
-
-def left_of(jobs: Sequence[Job], ended: Collection[str]) -> list[Job]:
-    """One job per trunk with the budgets that have not ended, from where those that have brought it."""
-    left = []
-    for job in one_per_trunk(jobs):
-        budgets = tuple(t for t in job.budgets if job.trunk.run_id(t) not in ended)
-        before = [t for t in job.budgets if t not in budgets and t < min(budgets, default=0)]
-        if budgets:
-            left.append(replace(job, budgets=budgets, reached=max(before, default=0)))
-    return left
-
-
-def parts_of(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
-    """Jobs with those of their budgets whose run is wanted."""
-    parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
-    return [job for job in parts if job.budgets]
 
 
 def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
@@ -194,27 +178,9 @@ def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> f
     return training + SECONDS_PER_RUN * runs
 
 
-NOTHING = Progress(losses={}, failures={})
-
-
 def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
     """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
-    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).board().jobs)
-
-
-def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of one trunk as one: held-out budgets go on where the grid's ended, the grid's where a search did."""
-    budgets: dict[str, set[int]] = {}
-    trunks: dict[str, TrunkSpec] = {}
-    for job in jobs:
-        name = job.trunk.trunk_id
-        budgets.setdefault(name, set()).update(job.budgets)
-        trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 0))
-    return [Job(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
-
-
-_LATER = {"holdout": 1, "tuning": 2}
-"""Purposes that give way to another of the same trunk."""
+    return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).ready_jobs().jobs)
 
 
 WORTH_A_STORE = 0.1

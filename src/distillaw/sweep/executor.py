@@ -28,7 +28,7 @@ from typing import Any
 from distillaw.runs.lock import is_visible
 from distillaw.runs.places import appending, remove_file
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 
 GONE_SECONDS = 60.0
 """How long a process that has closed its connection may take to end as well, before it is ended."""

@@ -8,7 +8,7 @@ killed study continues from its folder alone.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 
 from distillaw.accounting.params import ParamCount, count_params
@@ -16,7 +16,7 @@ from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.early_stop import release
+from distillaw.sweep.ready import Facts, Job, Progress, ReadyJobs, release
 from distillaw.sweep.spec import NONE, Block, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     ArmRates,
@@ -30,72 +30,6 @@ from distillaw.sweep.tuning import (
     search_supervised,
     search_teacher,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What jobs depend on besides the study file."""
-
-    vocab_size: int
-    data_hash: str
-    fingerprints: Mapping[str, str]
-    """External teacher, as runs name it -> hash of its weights."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What is on disk."""
-
-    losses: Mapping[str, float]
-    """Finished run id -> held-out loss."""
-    failures: Mapping[str, str]
-    """Failed run id -> its error, divergence aside."""
-    diverged: frozenset[str] = frozenset()
-    """Runs whose loss or gradient ceased to be finite: to a search they are the worst there is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One trunk and the budgets wanted from it: the unit a worker takes."""
-
-    trunk: TrunkSpec
-    budgets: tuple[int, ...]
-    reached: int = 0
-    """Budget up to which the trunk is trained already."""
-
-    @property
-    def run_ids(self) -> list[str]:
-        """Runs this job makes."""
-        return [self.trunk.run_id(tokens) for tokens in self.budgets]
-
-    @property
-    def tokens(self) -> float:
-        """Tokens it trains on: (1 - c) of what leads to the largest budget, and c of every budget."""
-        cooldown = self.trunk.recipe.cooldown
-        return (1 - cooldown) * (max(self.budgets) - self.reached) + cooldown * sum(self.budgets)
-
-    @property
-    def urgency(self) -> tuple[bool, bool, float]:
-        """Sorts jobs: tuning before teachers before students, and the longest first, so that no core ends alone."""
-        trunk = self.trunk
-        return trunk.purpose != "tuning", trunk.role != "teacher", -self.tokens * trunk.total_params
-
-
-@dataclass(slots=True, kw_only=True)
-class Board:
-    """All jobs known at this moment, in the order they should start."""
-
-    jobs: list[Job]
-    """Every job whose inputs are decided (finished ones included)."""
-    waiting: list[str]
-    """What cannot be decided yet, in words."""
-    stopped: list[str] = field(default_factory=list)
-    """Students that get no longer budget (`early_stop`), and why."""
-    supervised: Search | None = None
-    teacher: Search | None = None
-    distilled: Search | None = None
-    reference: str | None = None
-    """Run (or folder) of the teacher that the distilled arm is tuned with."""
 
 
 class Planner:
@@ -119,86 +53,86 @@ class Planner:
         self._sizes = spec.tuned_sizes()
         self._shapes: dict[str, tuple[Shape, ParamCount]] = {}
 
-    def board(self) -> Board:
+    def ready_jobs(self) -> ReadyJobs:
         """The jobs whose inputs are decided, the most urgent first.
 
         Raises:
             RunError: every rate of a search diverged.
         """
-        board = Board(jobs=[], waiting=[])
+        ready = ReadyJobs(jobs=[], waiting=[])
         if self._spec.tuning.enabled:
-            self._add_tuned(board)
+            self._add_tuned(ready)
         else:
-            self._add_grid(board, self._fixed_rates(), self._spec.batch_tokens)
-        self._stop_hopeless(board)
-        board.jobs.sort(key=lambda job: job.urgency)
-        return board
+            self._add_grid(ready, self._fixed_rates(), self._spec.batch_tokens)
+        self._stop_hopeless(ready)
+        ready.jobs.sort(key=lambda job: job.urgency)
+        return ready
 
-    def _stop_hopeless(self, board: Board) -> None:
-        """Release the grid's budgets one by one, to those that may still win (`early_stop`)."""
+    def _stop_hopeless(self, ready: ReadyJobs) -> None:
+        """Release the grid's budgets one by one, to those that may still win (`ready.release`)."""
         margin = self._spec.early_stop.margin
         if margin == 0 or self._guess:
             return
-        grid = [job for job in board.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
-        others = [job for job in board.jobs if job not in grid]
-        released, board.stopped = release(
+        grid = [job for job in ready.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
+        others = [job for job in ready.jobs if job not in grid]
+        released, ready.stopped = release(
             grid, self._progress.losses, self._progress.diverged | self._progress.failures.keys(), margin=margin,
-            is_complete=not board.waiting,
+            is_complete=not ready.waiting,
         )  # fmt: skip
-        board.jobs = [*others, *released]
+        ready.jobs = [*others, *released]
 
-    def _add_tuned(self, board: Board) -> None:
-        board.supervised = search = self._supervised
-        self._add_points(board, search, None)
+    def _add_tuned(self, ready: ReadyJobs) -> None:
+        ready.supervised = search = self._supervised
+        self._add_points(ready, search, None)
         if not search.is_done:
-            board.waiting.append("teachers and students wait for the supervised rate and batch")
+            ready.waiting.append("teachers and students wait for the supervised rate and batch")
             return
         batch = self.batch_tokens(search.batch)
         rates = self.tuned_rates(search, "supervised")
-        self._add_students(board, rates, batch, None, NONE)
-        of_teachers = self._teacher_rates(board, rates)
+        self._add_students(ready, rates, batch, None, NONE)
+        of_teachers = self._teacher_rates(ready, rates)
         if of_teachers is None:
-            board.waiting.append("teachers wait for their rate")
+            ready.waiting.append("teachers wait for their rate")
             return
-        teachers = self._add_teachers(board, of_teachers, batch)
-        self._add_distilled(board, teachers, search.batch)
+        teachers = self._add_teachers(ready, of_teachers, batch)
+        self._add_distilled(ready, teachers, search.batch)
 
-    def _teacher_rates(self, board: Board, rates: ArmRates) -> ArmRates | None:
+    def _teacher_rates(self, ready: ReadyJobs, rates: ArmRates) -> ArmRates | None:
         """The supervised rates, with the fall that suits a teacher's own budget; None until it is known."""
         checked = self._spec.checked_teacher()
         if checked is None or not self.plan.far_sizes:
             return rates
-        assert board.supervised is not None
+        assert ready.supervised is not None
         ratio = checked.tokens / self._spec.tuning_tokens
         search = search_teacher(
-            self._lookup(None), self.plan, checked.params, batch=board.supervised.batch, start=first_fall(ratio),
+            self._lookup(None), self.plan, checked.params, batch=ready.supervised.batch, start=first_fall(ratio),
         )  # fmt: skip
-        board.teacher = search
-        self._add_points(board, search, None)
+        ready.teacher = search
+        self._add_points(ready, search, None)
         if not search.is_done:
             return None
         best = self.point(search.best("teacher", checked.params), None).trunk
-        found = [*self._optima(board.supervised, "supervised"), *self._optima(search, "teacher")]
+        found = [*self._optima(ready.supervised, "supervised"), *self._optima(search, "teacher")]
         serves = search.serves("teacher", checked.params)
         exact = {float(best.params): (best.peak_lr, best.rate_power)} if serves else {}
         return self._arm_rates(found, "teacher", exact)
 
-    def _add_distilled(self, board: Board, teachers: dict[str, str], batch_index: int) -> None:
+    def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
         """Tune the distilled arm with one teacher, then add the students of all."""
-        board.reference = self._reference(teachers)
-        if board.reference is None:
+        ready.reference = self._reference(teachers)
+        if ready.reference is None:
             return
-        if not self._is_available(board.reference):
-            board.waiting.append(f"the distilled arm's rates wait for {board.reference}")
+        if not self._is_available(ready.reference):
+            ready.waiting.append(f"the distilled arm's rates wait for {ready.reference}")
             return
-        search = search_distilled(self._lookup(board.reference), self.plan, batch=batch_index)
-        board.distilled = search
-        self._add_points(board, search, board.reference)
+        search = search_distilled(self._lookup(ready.reference), self.plan, batch=batch_index)
+        ready.distilled = search
+        self._add_points(ready, search, ready.reference)
         if search.rates_known:
             rates = self.tuned_rates(search, "distilled")
-            self._add_distilled_students(board, teachers, rates, self.batch_tokens(batch_index))
+            self._add_distilled_students(ready, teachers, rates, self.batch_tokens(batch_index))
         else:
-            board.waiting.append("distilled students wait for their rate")
+            ready.waiting.append("distilled students wait for their rate")
 
     def _reference(self, teachers: dict[str, str]) -> str | None:
         """The teacher to tune with: the chosen or middle one; if it failed, the next that did not."""
@@ -211,20 +145,20 @@ class Planner:
         return next((teachers[label] for label in order if teachers[label] not in dead), teachers[chosen])
 
     def _add_distilled_students(
-        self, board: Board, teachers: dict[str, str], rates: ArmRates, batch: int
+        self, ready: ReadyJobs, teachers: dict[str, str], rates: ArmRates, batch: int
     ) -> None:
         for label, teacher_run in teachers.items():
             if self._is_available(teacher_run):
-                self._add_students(board, rates, batch, teacher_run, label)
+                self._add_students(ready, rates, batch, teacher_run, label)
             else:
-                board.waiting.append(f"students of {label} wait for their teacher")
+                ready.waiting.append(f"students of {label} wait for their teacher")
 
-    def _add_grid(self, board: Board, rates: ArmRates, batch: int) -> None:
-        teachers = self._add_teachers(board, rates, batch)
-        self._add_students(board, rates, batch, None, NONE)
-        self._add_distilled_students(board, teachers, rates, batch)
+    def _add_grid(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> None:
+        teachers = self._add_teachers(ready, rates, batch)
+        self._add_students(ready, rates, batch, None, NONE)
+        self._add_distilled_students(ready, teachers, rates, batch)
 
-    def _add_teachers(self, board: Board, rates: ArmRates, batch: int) -> dict[str, str]:
+    def _add_teachers(self, ready: ReadyJobs, rates: ArmRates, batch: int) -> dict[str, str]:
         """Adds a job per teacher size; returns label -> run id or external folder."""
         budgets: dict[tuple[str, str], set[int]] = {}
         names: dict[str, str] = {}
@@ -236,7 +170,7 @@ class Planner:
             names[teacher.label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
         for (params, split), tokens in budgets.items():
             trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rates, batch)
-            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
     def _teacher_trunk(self, teacher: TeacherSpec, rates: ArmRates, batch: int) -> TrunkSpec:
@@ -244,7 +178,7 @@ class Planner:
         return replace(trunk, split=teacher.split)
 
     def _add_students(
-        self, board: Board, rates: ArmRates, batch: int, teacher_run: str | None, label: str
+        self, ready: ReadyJobs, rates: ArmRates, batch: int, teacher_run: str | None, label: str
     ) -> None:
         """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
@@ -255,7 +189,7 @@ class Planner:
                 key = trunk.trunk_id, block.cells.holdout
                 wanted.setdefault(key, (trunk, set()))[1].update(block.cells.tokens)
         for trunk, tokens in wanted.values():
-            board.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
         self, block: Block, rates: ArmRates, batch: int, teacher_run: str | None
@@ -355,10 +289,10 @@ class Planner:
 
         return lookup
 
-    def _add_points(self, board: Board, search: Search, teacher_run: str | None) -> None:
+    def _add_points(self, ready: ReadyJobs, search: Search, teacher_run: str | None) -> None:
         """Adds the search's points, measured and needed alike."""
         points = dict.fromkeys((*search.points, *search.needed))
-        board.jobs.extend(self.point(point, teacher_run) for point in points)
+        ready.jobs.extend(self.point(point, teacher_run) for point in points)
 
     def tuned_rates(self, search: Search, arm: str) -> ArmRates:
         """Tuned rate and fall of an arm.

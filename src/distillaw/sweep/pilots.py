@@ -17,18 +17,18 @@ from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.question import NONE, PilotRun, Stage
 from distillaw.settling.rates import RateCheck
-from distillaw.sweep.cost import NOTHING, StudyCost, external_forward, jobs_cost, left_of, one_per_trunk
-from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
-from distillaw.sweep.record import tuning_record
+from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, ReadyJobs, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.study import read_progress
+from distillaw.sweep.study import read_progress, tuning_record
 from distillaw.sweep.tuning import ArmRates, Point, Search
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
 ARMS = ("supervised", "distilled")
-Train = Callable[[Callable[[], Board]], object]
-"""Trains what a board lacks: `Scheduler.run`."""
+Train = Callable[[Callable[[], ReadyJobs]], object]
+"""Trains what a ready lacks: `Scheduler.run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +73,13 @@ class Pilots:
             RunError: every rate diverged, or a run failed.
         """
         if self.spec.tuning.enabled:
-            train(self._search_board)
-            self._refuse_failures(self._search_board().jobs)
+            train(self._ready_search)
+            self._refuse_failures(self._ready_search().jobs)
         return self._tuned()
 
     def searched(self) -> Tuned | None:
         """What the search has found; None while something of it is still to be trained."""
-        return None if self.spec.tuning.enabled and self._search_board().jobs else self._tuned()
+        return None if self.spec.tuning.enabled and self._ready_search().jobs else self._tuned()
 
     def usual_search(self) -> StudyCost:
         """What the search costs in all if it need not move far from its start; nothing is trained."""
@@ -93,7 +93,7 @@ class Pilots:
 
     def _search_jobs(self, progress: Progress) -> list[Job]:
         """The search as far as it can be foreseen, a job per trunk."""
-        jobs = Planner(self.spec, self.facts, progress, guess=True).board().jobs
+        jobs = Planner(self.spec, self.facts, progress, guess=True).ready_jobs().jobs
         return one_per_trunk([job for job in jobs if job.trunk.purpose == "tuning"])
 
     def missing(self, jobs: list[Job]) -> list[Job]:
@@ -106,27 +106,27 @@ class Pilots:
     def _planner(self) -> Planner:
         return Planner(self.spec, self.facts, read_progress(self.study))
 
-    def _search_board(self) -> Board:
+    def _ready_search(self) -> ReadyJobs:
         """What the search still needs, until the rates of both arms are known."""
-        board = self._planner().board()
-        is_known = board.distilled is not None and board.distilled.rates_known
-        board.jobs = [] if is_known else [job for job in board.jobs if job.trunk.purpose == "tuning"]
-        return board
+        ready = self._planner().ready_jobs()
+        is_known = ready.distilled is not None and ready.distilled.rates_known
+        ready.jobs = [] if is_known else [job for job in ready.jobs if job.trunk.purpose == "tuning"]
+        return ready
 
     def _tuned(self) -> Tuned:
         if not self.spec.tuning.enabled:
-            tuning = self._tuning(Board(jobs=[], waiting=[]))
+            tuning = self._tuning(ReadyJobs(jobs=[], waiting=[]))
             return Tuned.fixed(self.spec.peak_lr, self.spec.batch_tokens, tuning=tuning)
-        board, planner = self._search_board(), self._planner()
-        assert board.supervised is not None and board.distilled is not None
-        searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
+        ready, planner = self._ready_search(), self._planner()
+        assert ready.supervised is not None and ready.distilled is not None
+        searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
         jobs = one_per_trunk([
             planner.point(point, source) for search, source in searches.values() for point in search.points
         ])  # fmt: skip
         return Tuned(
             rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
-            batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
-            tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
+            batch_tokens=planner.batch_tokens(ready.supervised.batch), flops=self.cost(jobs).flops,
+            tuning=self._tuning(ready), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
             checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
         )  # fmt: skip
 
@@ -154,8 +154,8 @@ class Pilots:
         job = planner.point(point, None)
         return job.trunk.branch_lr(job.budgets[-1])
 
-    def _tuning(self, board: Board) -> Mapping[str, object]:
-        return tuning_record(self.spec, self._planner(), board)
+    def _tuning(self, ready: ReadyJobs) -> Mapping[str, object]:
+        return tuning_record(self.spec, self._planner(), ready)
 
     # --- stages ---------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Pilots:
             RunError: a run failed for another reason, or training without a teacher diverged.
         """
         jobs = self.jobs(stage, tuned)
-        train(lambda: Board(jobs=jobs, waiting=[]))
+        train(lambda: ReadyJobs(jobs=jobs, waiting=[]))
         self._refuse_failures(jobs)
 
     def _refuse_failures(self, jobs: list[Job]) -> None:

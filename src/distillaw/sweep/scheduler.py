@@ -1,4 +1,4 @@
-"""The scheduler: hands out jobs as they become ready to workers that may run anywhere (sweep/executor.py).
+"""The scheduler: hands out jobs as they become ready, to workers that may run anywhere (sweep/executor.py).
 
 All state is on disk: kill anything at any moment and run again, here or elsewhere. How far a task is, the logs of its
 runs say. Two kinds of death are told apart. One that the job may have caused (killed, out of memory) counts against it,
@@ -24,7 +24,7 @@ from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.executor import Executor, Lost, Task
 from distillaw.sweep.holding import Journal, Notice
-from distillaw.sweep.jobs import Board, Job
+from distillaw.sweep.ready import Job, ReadyJobs
 
 TICK_SECONDS = 0.1
 """How long the beginning of a task may go unnoticed; its end is noticed at once."""
@@ -166,8 +166,8 @@ class Scheduler:
         """Have workers import torch while the caller prepares the text."""
         self._executor.warm_up()
 
-    def run(self, board: Callable[[], Board]) -> Outcome:
-        """Train until the board has no unfinished job; `board` is asked again after every finished one.
+    def run(self, ready: Callable[[], ReadyJobs]) -> Outcome:
+        """Train until the ready has no unfinished job; `ready` is asked again after every finished one.
 
         The outcome's times are settled when the `with` block ends.
 
@@ -175,19 +175,19 @@ class Scheduler:
             RunError: workers cannot be started, the disk is full, or another process took the folder.
             KeyboardInterrupt: passed on; leaving the `with` block has the workers save their checkpoints.
         """
-        while self._hand_out(board()):
+        while self._hand_out(ready()):
             self._write_notice()
             self._wait()
         return self._outcome
 
     # --- handing out ----------------------------------------------------------------------------------------
 
-    def _hand_out(self, board: Board) -> bool:
+    def _hand_out(self, ready: ReadyJobs) -> bool:
         """Give ready jobs to free workers; False when nothing is left to do."""
         busy = {trunk for entry in self._entries.values() for trunk in entry.trunks}
-        ready = [job for job in board.jobs if job.trunk.trunk_id not in busy and self._is_open(job)]
+        open_jobs = [job for job in ready.jobs if job.trunk.trunk_id not in busy and self._is_open(job)]
         free = self._executor.workers - len(self._entries)
-        for jobs in share_out(ready, free, self._crashes, stacked=self._executor.has_devices):
+        for jobs in share_out(open_jobs, free, self._crashes, stacked=self._executor.has_devices):
             taken = {entry.task.number for entry in self._entries.values()}
             number = next(n for n in range(self._executor.workers) if n not in taken)
             task = Task(jobs=jobs, holder=self._claim.token, number=number)

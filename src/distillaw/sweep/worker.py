@@ -22,7 +22,7 @@ from distillaw.errors import DistillawError, RunError
 from distillaw.runs.config import from_table
 from distillaw.runs.lock import LOCK, Claim, Watch, make_claim, record_of, wait_for_files
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Job
+from distillaw.sweep.ready import Job
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread per worker unless it is given more; read when torch is imported."""
