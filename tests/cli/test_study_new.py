@@ -17,8 +17,12 @@ from distillaw.runs.table import read_table
 def _call(*arguments, cwd=None, timeout=600):
     return subprocess.run(
         [sys.executable, "-m", "distillaw", "study", *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        check=False,
+    )
 
 
 def test_without_a_kind_it_lists_them_with_their_costs():

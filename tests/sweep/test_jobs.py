@@ -12,14 +12,19 @@ from distillaw.sweep.changes import changed_settings, what_belongs
 from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
-from distillaw.sweep.spec import CellsSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
+from distillaw.sweep.spec import DesignSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import Point
 
 SPEC = StudySpec(
-    name="plan", students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 20_000)), batch_tokens=256,
-    teachers=(TeacherSpec(params="0.05M", tokens=20_000), TeacherSpec(params="0.2M", tokens=30_000),
-              TeacherSpec(params="0.4M", tokens=30_000)),
-)  # fmt: skip
+    name="plan",
+    students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 20_000)),
+    batch_tokens=256,
+    teachers=(
+        TeacherSpec(params="0.05M", tokens=20_000),
+        TeacherSpec(params="0.2M", tokens=30_000),
+        TeacherSpec(params="0.4M", tokens=30_000),
+    ),
+)
 FACTS = Facts(vocab_size=512, data_hash="d", fingerprints={})
 
 
@@ -58,8 +63,10 @@ def test_the_whole_study_is_reached_and_each_arm_gets_its_own_rate():
     students = [j for j in ready.jobs if j.trunk.purpose == "grid"]
     assert len(students) == 2 * (1 + 3) and not ready.waiting
     rates = {j.trunk.arm: j.trunk.peak_lr for j in students}
-    assert rates == {"supervised": pytest.approx(SPEC.peak_lr / 2, rel=1e-3),
-                     "distilled": pytest.approx(SPEC.peak_lr * 2, rel=1e-3)}  # fmt: skip
+    assert rates == {
+        "supervised": pytest.approx(SPEC.peak_lr / 2, rel=1e-3),
+        "distilled": pytest.approx(SPEC.peak_lr * 2, rel=1e-3),
+    }
     assert {j.trunk.batch_tokens for j in ready.jobs if j.trunk.purpose != "tuning"} == {256}
 
 
@@ -103,10 +110,11 @@ def test_a_failed_reference_teacher_is_replaced_and_the_others_students_are_trai
 
 
 FAR = replace(
-    SPEC, students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 40_000, 160_000)),
+    SPEC,
+    students=StudentsSpec(params=("0.03M", "0.1M"), tokens=(10_000, 40_000, 160_000)),
     teachers=(TeacherSpec(params="0.05M", tokens=80_000), TeacherSpec(params="0.2M", tokens=160_000)),
     tuning=TuningSpec(batch=False),
-)  # fmt: skip
+)
 """Budgets over a factor of 16: four halves are a power of one."""
 FALLS = {"supervised": 2, "distilled": 0, "teacher": 1.5}
 """Teachers learn from text as lone students do: one exponent, over fewer tokens."""
@@ -230,7 +238,7 @@ def _students(ready, purpose):
 def test_cells_go_on_where_the_grid_ends():
     """A longer budget for one size is the same trunk: its branch is added, nothing is trained twice."""
     spec = replace(
-        SPEC, cells=(CellsSpec(params=("0.03M",), tokens=(40_000,), teachers=("none", "0.2M@30k")),)
+        SPEC, cells=(DesignSpec(params=("0.03M",), tokens=(40_000,), teachers=("none", "0.2M@30k")),)
     )
     longer = {job.trunk.trunk_id: job.budgets for job in _students(_ready(spec), "grid")}
     before = {job.trunk.trunk_id: job.budgets for job in _students(_ready(SPEC), "grid")}
@@ -241,7 +249,7 @@ def test_cells_go_on_where_the_grid_ends():
 
 def test_held_out_students_wait_until_their_predictions_are_frozen():
     spec = replace(
-        SPEC, cells=(CellsSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), holdout=True),)
+        SPEC, cells=(DesignSpec(params=("0.1M",), tokens=(80_000,), teachers=("none",), holdout=True),)
     )
     assert not _students(_ready(spec, holdout=False), "holdout")
     (job,) = _students(_ready(spec), "holdout")
@@ -250,10 +258,15 @@ def test_held_out_students_wait_until_their_predictions_are_frozen():
 
 
 def test_controls_are_runs_of_their_own_that_no_law_sees():
-    weak = CellsSpec(name="lambda", params=("0.1M",), tokens=(20_000,), teachers=("0.2M@30k",),
-                     training={"distill_weight": 0.5})  # fmt: skip
-    union = CellsSpec(name="union", params=("0.1M",), tokens=(20_000,), teachers=("none",), split="union")
-    rates = CellsSpec(
+    weak = DesignSpec(
+        name="lambda",
+        params=("0.1M",),
+        tokens=(20_000,),
+        teachers=("0.2M@30k",),
+        training={"distill_weight": 0.5},
+    )
+    union = DesignSpec(name="union", params=("0.1M",), tokens=(20_000,), teachers=("none",), split="union")
+    rates = DesignSpec(
         name="horizon", params=("0.1M",), tokens=(20_000,), teachers=("none",), rates=(0.5, 1.0, 2.0)
     )
     ready = _ready(replace(SPEC, cells=(weak, union, rates)))
@@ -272,7 +285,7 @@ def test_controls_are_runs_of_their_own_that_no_law_sees():
 
 def test_a_teacher_of_the_students_own_text_teaches_only_who_asks():
     seen = TeacherSpec(params="0.2M", tokens=30_000, split="student")
-    cells = CellsSpec(name="seen", params=("0.1M",), tokens=(20_000,), teachers=(seen.label,))
+    cells = DesignSpec(name="seen", params=("0.1M",), tokens=(20_000,), teachers=(seen.label,))
     ready = _ready(replace(SPEC, teachers=(*SPEC.teachers, seen), cells=(cells,)))
     (job,) = _students(ready, "control:seen")
     teacher = next(j.trunk for j in ready.jobs if j.trunk.role == "teacher" and j.trunk.split == "student")
@@ -306,8 +319,12 @@ def test_students_who_fall_behind_and_do_not_catch_up_get_no_longer_budget():
         "-0.2M-": (0, 0, 0),
         "-0.4M-": (0.3, 0.2, 0.05),
     }
-    spec = replace(SPEC, tuning=TuningSpec(enabled=False), early_stop=EarlyStopSpec(margin=0.1),
-                   students=StudentsSpec(params=("0.03M",), tokens=budgets))  # fmt: skip
+    spec = replace(
+        SPEC,
+        tuning=TuningSpec(enabled=False),
+        early_stop=EarlyStopSpec(margin=0.1),
+        students=StudentsSpec(params=("0.03M"), tokens=budgets),
+    )
 
     def world(teacher, tokens):
         return 3 + next(lag for name, lag in lags.items() if name in teacher)[budgets.index(tokens)]
@@ -329,7 +346,7 @@ def test_early_stopping_waits_for_teachers_still_in_training():
 
 def test_a_removed_cell_is_one_change_and_a_changed_setting_another(tmp_path):
     """... not one for every setting of the cells after it."""
-    cells = tuple(CellsSpec(tokens=(10_000 * k,), name=f"control-{k}", split="union") for k in range(1, 8))
+    cells = tuple(DesignSpec(tokens=(10_000 * k,), name=f"control-{k}", split="union") for k in range(1, 8))
     write_json(tmp_path / "study.json", {"spec": asdict(replace(SPEC, cells=cells))})
     assert changed_settings(tmp_path, replace(SPEC, cells=cells)) == []
     (line,) = changed_settings(tmp_path, replace(SPEC, cells=(*cells[:2], *cells[3:])))

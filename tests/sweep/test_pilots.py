@@ -12,13 +12,13 @@ from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.pilots import Pilots, Tuned
 from distillaw.sweep.ready import Facts, Job
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import ArmRates
+from distillaw.sweep.tuning import one_rate
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
 TUNED = replace(
     Tuned.fixed(4e-3, 256),
-    rates={"supervised": ArmRates(peak=4e-3), "distilled": ArmRates(peak=8e-3)},
+    rates={"supervised": one_rate(4e-3), "distilled": one_rate(8e-3)},
 )
 FALLS = {None: 0.4, "oracle": 0.0}
 """Exponent with which the best rate of each arm falls."""
@@ -28,10 +28,13 @@ FALLS = {None: 0.4, "oracle": 0.0}
 def pilots(tmp_path):
     """Pilots of two oracles in an empty folder, with a search on."""
     spec = StudySpec(
-        name="t", students=StudentsSpec(params=("25k",), tokens=(8192,)), batch_tokens=256, seed=5,
+        name="t",
+        students=StudentsSpec(params=("25k",), tokens=(8192,)),
+        batch_tokens=256,
+        seed=5,
         teachers=(TeacherSpec(path="oracle:window=1"), TeacherSpec(path="oracle")),
         tuning=TuningSpec(tokens=8192, batch=False),
-    )  # fmt: skip
+    )
     facts = Facts(vocab_size=17, data_hash="d", fingerprints={"oracle": "a", "oracle:window=1": "b"})
     return Pilots(
         spec=spec, facts=facts, study=StudyFolder(tmp_path), forward={"oracle": 10.0, "oracle:window=1": 20.0}
@@ -156,8 +159,11 @@ def test_results_are_paired_by_document(pilots):
     pilots.run(STAGE, TUNED, _train_by(pilots, lambda trunk, _: 3.0 - 0.1 * (trunk.teacher_run is not None)))
     rows = pilots.results(STAGE, TUNED)
     assert [(row.candidate, row.seed, row.tokens) for row in rows] == [
-        (name, seed, tokens) for name in (NONE, "oracle:window=1") for seed in (0, 2) for tokens in (8192, 16384)
-    ]  # fmt: skip
+        (name, seed, tokens)
+        for name in (NONE, "oracle:window=1")
+        for seed in (0, 2)
+        for tokens in (8192, 16384)
+    ]
     spread = math.sqrt(4 / 3 * (2 * 0.4**2 + 2 * 0.8**2)) / 400
     for row in rows:
         taught = row.candidate != NONE

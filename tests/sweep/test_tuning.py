@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.sweep.tuning import (
     ArmRates,
     Plan,
+    Rate,
     fall_power,
     first_fall,
+    one_rate,
+    rate_between,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -140,16 +144,20 @@ def test_the_rate_falls_by_whole_halves_over_the_budgets():
 
 
 def test_the_trunk_that_was_searched_serves_as_it_is_and_others_follow_the_law():
-    found = [Optimum(params=n, tokens=d, octaves=-6 - 0.1 * math.log2(n / 1e5) - 0.5 * math.log2(d / 1e5), sd=1e-3)
-             for n, d in ((1e5, 1e5), (8e5, 1e5), (1e5, 16e5))]  # fmt: skip
+    found = [
+        Optimum(params=n, tokens=d, octaves=-6 - 0.1 * math.log2(n / 1e5) - 0.5 * math.log2(d / 1e5), sd=1e-3)
+        for n, d in ((1e5, 1e5), (8e5, 1e5), (1e5, 16e5))
+    ]
     law = fit_rate_law(found, arm="text", params=1e5, tokens=1e5)
-    rates = ArmRates(peak=0.0, law=law, tokens=(1e5, 16e5), exact={1e5: (0.03, 0.4)})
+    by_law = partial(rate_between, law, start=1e5, end=16e5)
+    rates = ArmRates(others=by_law, exact={1e5: Rate(0.03, 0.4)}, smallest_params=1e5)
+    assert rates.smallest == (0.03, 0.4)
     assert rates.at(1e5) == (0.03, 0.4)
     peak, power = rates.at(8e5)
     assert math.log2(peak) == pytest.approx(-6.3, abs=0.01)
     assert math.log2(peak) - 4 * power == pytest.approx(law.chosen(8e5, 16e5), abs=0.01)
     assert law.chosen(8e5, 16e5) < law.octaves(8e5, 16e5)[0], "nobody tried any there: set with caution"
-    assert ArmRates(peak=0.01, power=0.2).at(1e6) == (0.01, 0.2)
+    assert one_rate(0.012345678).at(1e6) == (0.01235, 0.0)
 
 
 @pytest.mark.parametrize("place", [-0.4, 0.0, 0.25])

@@ -78,11 +78,22 @@ def branch(
     single = load_single(spec)
     require_trainable()
     test = BranchSpec(
-        single=single, at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
-        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
-        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
-        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
-    )  # fmt: skip
+        single=single,
+        at=() if at in (None, CHECKPOINT) else _tokens(at),
+        at_checkpoint=at == CHECKPOINT,
+        multiples=_multiples(multiples),
+        orders=orders,
+        window=whole_count(window, name="--window", default=0),
+        anneal=anneal,
+        rate_rule=rate_rule or "",
+        beta_rule=beta_rule or "",
+        decay_rule=decay_rule or "",
+        trunks=_words(trunks),
+        losses=_words(losses),
+        tolerance=tolerance,
+        level=level,
+        noise_batches=noise_batches,
+    )
     test.check()
     cost = branch_cost(test)
     if dry_run:
@@ -121,25 +132,39 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     )
     table: dict[str, Any] = {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
-        "pairs": [list(pair) for pair in spec.pairs], "batches": list(spec.batches), "orders": spec.orders,
-        "window": spec.window_tokens, "steps": [spec.window_tokens // batch for batch in spec.batches],
-        "anneal": spec.anneal, "branches": cost.branches, "trunk_tokens": cost.trunk_tokens,
-        "branch_tokens": cost.branch_tokens, "noise_tokens": cost.noise_tokens, "flops": cost.flops,
+        "pairs": [list(pair) for pair in spec.pairs],
+        "batches": list(spec.batches),
+        "orders": spec.orders,
+        "window": spec.window_tokens,
+        "steps": [spec.window_tokens // batch for batch in spec.batches],
+        "anneal": spec.anneal,
+        "branches": cost.branches,
+        "trunk_tokens": cost.trunk_tokens,
+        "branch_tokens": cost.branch_tokens,
+        "noise_tokens": cost.noise_tokens,
+        "flops": cost.flops,
         "seconds": cost.seconds,
-    }  # fmt: skip
+    }
     if as_json:
         print_json(table)
         return
     pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
     print(f"forks at {forks}; branches {pairs}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
-    print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
-                                 for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip
+    print(
+        "batches "
+        + ", ".join(
+            f"{batch:,} ({steps:,} steps)"
+            for batch, steps in zip(table["batches"], table["steps"], strict=True)
+        )
+    )
     print(
         f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
     )
-    print(f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
-          f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing")  # fmt: skip
+    print(
+        f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing"
+    )
 
 
 def print_test(record: Mapping[str, Any], page: Path) -> None:
@@ -148,12 +173,16 @@ def print_test(record: Mapping[str, Any], page: Path) -> None:
 
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
-    print(f"{run['name']}: {format_count(run['params'])} parameters, batch {run['batch_tokens']:,} tokens; windows of "
-          f"{test['window']:,} tokens, {test['orders']} orders, rate {rate}, rule {test['rate_rule']}")  # fmt: skip
+    print(
+        f"{run['name']}: {format_count(run['params'])} parameters, batch {run['batch_tokens']:,} tokens; windows of "
+        f"{test['window']:} tokens, {test['orders']} orders, rate {rate}, rule {test['rate_rule']}"
+    )
     for fork in record["forks"]:
         for arm in fork["arms"]:
-            print(f"\nfork at {fork['tokens']:,} tokens of the {arm['trunk']} run (held-out loss {arm['before']:.4f}), "
-                  f"branches {arm['loss']}")  # fmt: skip
+            print(
+                f"\nfork at {fork['tokens']:,} tokens of the {arm['trunk']} run (held-out loss {arm['before']:.4f}), "
+                f"branches {arm['loss']}"
+            )
             _print_arm(arm, test["level"])
         if fork["comparisons"]:
             print(f"\ndoes distillation change the critical batch? at {fork['tokens']:,} tokens")
@@ -171,8 +200,10 @@ def _print_arm(arm: Mapping[str, Any], level: float) -> None:
         print(f"  {decision_words(decision)}")
     if arm["noise_scale"]:
         print(f"  {noise_words(arm['noise_scale'])}")
-    print(f"  {'batch':>9} {'rate':>9} {'steps':>6} {'loss':>8} {f'excess [{level:.0%}]':>26} {'fails':>6} "
-          f"{'gain lost':>9}")  # fmt: skip
+    print(
+        f"  {'batch':>9} {'rate':>9} {'steps':>6} {'loss':>8} {f'excess [{level:.0%}]':>26} {'fails':>6} "
+        f"{'gain lost':>9}"
+    )
     for row in arm["rows"]:
         if row["excess"] is None:
             excess, loss = "diverged", "-"
@@ -180,5 +211,7 @@ def _print_arm(arm: Mapping[str, Any], level: float) -> None:
             low, high = row["excess_interval"]
             excess, loss = f"{row['excess']:+.4f} [{low:+.4f}, {high:+.4f}]", f"{row['loss']:.4f}"
         lost = "-" if row["gain_lost"] is None else f"{row['gain_lost']:.1%}"
-        print(f"  {row['batch_tokens']:>9,} {row['rate']:>9.4g} {row['steps']:>6,} {loss:>8} {excess:>26} "
-              f"{row['fails']:>6.1%} {lost:>9}")  # fmt: skip
+        print(
+            f"  {row['batch_tokens']:>9,} {row['rate']:>9.4g} {row['steps']:>6,} {loss:>8} {excess:>26} "
+            f"{row['fails']:>6.1%} {lost:>9}"
+        )

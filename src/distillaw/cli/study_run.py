@@ -194,9 +194,14 @@ def _slurm(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "
     if workers < 1:
         raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
     settings = SlurmSettings(
-        workers=workers, partition=options.partition, time=options.time, cpus=options.cpus, gpus=options.gpus,
-        mem=options.mem, extra=_pairs(options.sbatch),
-    )  # fmt: skip
+        workers=workers,
+        partition=options.partition,
+        time=options.time,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        mem=options.mem,
+        extra=_pairs(options.sbatch),
+    )
     return lambda study: SlurmExecutor(study, settings)
 
 
@@ -204,10 +209,12 @@ def _ray(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Ex
     from distillaw.sweep.clusters import RayExecutor, RaySettings
 
     settings = RaySettings(
-        workers=workers, address=options.ray_address, cpus=options.cpus, gpus=options.gpus,
+        workers=workers,
+        address=options.ray_address,
+        cpus=options.cpus,
+        gpus=options.gpus,
         memory_bytes=_memory_bytes(options.mem),
-       
-    )  # fmt: skip
+    )
     return lambda study: RayExecutor(study, settings)
 
 
@@ -246,11 +253,18 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)
     if output.json:
-        print_json({
-            "folder": str(folder), "new_runs": outcome.done, "failed_runs": outcome.failed, "waiting": outcome.waiting,
-            "wall_seconds": outcome.wall_seconds, "cpu_seconds": outcome.busy_seconds,
-            "report": str(conclusion.report), "verdict": conclusion.verdict,
-        })  # fmt: skip
+        print_json(
+            {
+                "folder": str(folder),
+                "new_runs": outcome.done,
+                "failed_runs": outcome.failed,
+                "waiting": outcome.waiting,
+                "wall_seconds": outcome.wall_seconds,
+                "cpu_seconds": outcome.busy_seconds,
+                "report": str(conclusion.report),
+                "verdict": conclusion.verdict,
+            }
+        )
     else:
         if outcome.done:
             busy = outcome.busy_seconds / max(outcome.wall_seconds * outcome.workers, 1e-9)
@@ -308,13 +322,32 @@ def preview(
     wall = cost.wall_seconds(workers)
     if output.json:
         rows = [
-            {"trunk": job.trunk.label, "role": job.trunk.role, "purpose": job.trunk.purpose, "arm": job.trunk.arm,
-             "params": job.trunk.params, "tokens": list(job.budgets), "seed": job.trunk.seed, "core_seconds": seconds}
+            {
+                "trunk": job.trunk.label,
+                "role": job.trunk.role,
+                "purpose": job.trunk.purpose,
+                "arm": job.trunk.arm,
+                "params": job.trunk.params,
+                "tokens": list(job.budgets),
+                "seed": job.trunk.seed,
+                "core_seconds": seconds,
+            }
             for job, seconds in zip(cost.jobs, cost.seconds, strict=True)
-        ]  # fmt: skip
-        print_json({"study": spec.name, "spec_hash": spec.spec_hash, "trunks": rows, "num_runs": cost.num_runs,
-                    "flops": cost.flops, "seconds": wall, "workers": workers, "disk_bytes": cost.disk_bytes,
-                    "set": list(settings), **state(spec, cost).to_json()})  # fmt: skip
+        ]
+        print_json(
+            {
+                "study": spec.name,
+                "spec_hash": spec.spec_hash,
+                "trunks": rows,
+                "num_runs": cost.num_runs,
+                "flops": cost.flops,
+                "seconds": wall,
+                "workers": workers,
+                "disk_bytes": cost.disk_bytes,
+                "set": list(settings),
+                **state(spec, cost).to_json(),
+            }
+        )
         return
     _print_trunks(cost.jobs, cost.seconds)
     print(
@@ -339,8 +372,14 @@ def target_note(spec: "StudySpec") -> str:
     if spec.target is None:
         return ""
     size, tokens = parse_count(spec.target.params), spec.target.tokens
-    own = [n for block in spec.blocks() if block.purpose == "grid"
-           for label in block.params if parse_count(label) == size for n in block.cells.tokens]  # fmt: skip
+    own = [
+        n
+        for block in spec.blocks()
+        if block.purpose == "grid"
+        for label in block.params
+        if parse_count(label) == size
+        for n in block.design.tokens
+    ]
     if tokens in own:
         return ""
     what = f"target: {spec.target.params} on {format_count(tokens)} tokens is not among the students"

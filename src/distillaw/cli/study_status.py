@@ -110,11 +110,14 @@ def _lines(found: "StudyStatus") -> list[str]:
         f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
     )
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
-    lines += _section("in training", [
-        f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
-        f"{r.where}"
-        for r in found.running
-    ])  # fmt: skip
+    lines += _section(
+        "in training",
+        [
+            f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
+            f"{r.where}"
+            for r in found.running
+        ],
+    )
     lines += _section("waiting", found.waiting)
     lines += _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
     if found.others:
@@ -162,10 +165,15 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
     record = read_study(folder)
     controls = check_controls(record)
     if output.json:
-        print_json({
-            "study": record.name, "folder": str(folder), "summary": summary(controls),
-            "controls": [control.to_json() for control in controls], "problems": list(record.problems),
-        })  # fmt: skip
+        print_json(
+            {
+                "study": record.name,
+                "folder": str(folder),
+                "summary": summary(controls),
+                "controls": [control.to_json() for control in controls],
+                "problems": list(record.problems),
+            }
+        )
         return
     for problem in record.problems:
         print(f"mind: {problem}")

@@ -77,10 +77,12 @@ def from_table(cls: type[T], table: object, where: str) -> T:
                 f"{place}: unknown key {key!r}{did_you_mean(key, fields)}. Known: {', '.join(sorted(fields))}"
             )
     missing = [
-        name for name, field in fields.items()
-        if name not in table and field.default is dataclasses.MISSING
+        name
+        for name, field in fields.items()
+        if name not in table
+        and field.default is dataclasses.MISSING
         and field.default_factory is dataclasses.MISSING
-    ]  # fmt: skip
+    ]
     if missing:
         raise ConfigError(f"{place}: missing {', '.join(missing)}")
     build: Callable[..., T] = cls

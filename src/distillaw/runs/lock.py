@@ -297,9 +297,13 @@ def _stamp(record: Path) -> int | None:
 
 def _this_process() -> Holder:
     return Holder(
-        host=socket.gethostname(), pid=os.getpid(), since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        machine=this_machine(), started=start_of(os.getpid()), token=secrets.token_hex(8),
-    )  # fmt: skip
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        machine=this_machine(),
+        started=start_of(os.getpid()),
+        token=secrets.token_hex(8),
+    )
 
 
 LATE_SECONDS = 120.0

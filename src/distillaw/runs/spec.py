@@ -81,9 +81,14 @@ class Recipe:
 
 
 _LATER_CHOICES: dict[str, object] = {
-    "top_k": 0, "top_p": 1.0, "reference_batch_tokens": 0, "rate_rule": "sqrt", "beta_rule": "keep",
-    "decay_rule": "keep", "clip_steps": 0,
-}  # fmt: skip
+    "top_k": 0,
+    "top_p": 1.0,
+    "reference_batch_tokens": 0,
+    "rate_rule": "sqrt",
+    "beta_rule": "keep",
+    "decay_rule": "keep",
+    "clip_steps": 0,
+}
 """Settings that came after the first runs, with what those had."""
 
 
@@ -151,9 +156,15 @@ class TrunkSpec:
     def shape(self) -> Shape:
         """The shape of the model (multi-head attention, untied head); a model of `start` is what its folder says."""
         return Shape(
-            layers=self.layers, width=self.width, ffn=self.ffn, heads=self.heads, kv_heads=self.heads,
-            head_dim=self.recipe.head_dim, vocab=self.vocab_size, context=self.recipe.context,
-        )  # fmt: skip
+            layers=self.layers,
+            width=self.width,
+            ffn=self.ffn,
+            heads=self.heads,
+            kv_heads=self.heads,
+            head_dim=self.recipe.head_dim,
+            vocab=self.vocab_size,
+            context=self.recipe.context,
+        )
 
     @property
     def trunk_id(self) -> str:
@@ -271,5 +282,12 @@ class Branch:
 
     def record(self) -> dict[str, object]:
         """What branch.json holds."""
-        return {"name": self.name, "trunk": self.fork.trunk.trunk_id, "step": self.fork.step, "window": self.window,
-                "anneal": self.anneal, "order": self.order, "spec": asdict(self.spec)}  # fmt: skip
+        return {
+            "name": self.name,
+            "trunk": self.fork.trunk.trunk_id,
+            "step": self.fork.step,
+            "window": self.window,
+            "anneal": self.anneal,
+            "order": self.order,
+            "spec": asdict(self.spec),
+        }

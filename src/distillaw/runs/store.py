@@ -21,16 +21,24 @@ from distillaw.runs.seals import FILES, RESULT, check_files, check_table, digest
 
 CALIBRATION_KEYS = ("ece", "ece_se", "ece_teacher", "ece_teacher_se", "kl_from_teacher", "kl_from_teacher_se")
 RESULT_KEYS = (
-    "run_id", "group", "role", "purpose", "arm", "params", "total_params", "layers", "width", "tokens",
-    "teacher_run", "teacher_loss", "teacher_params", "teacher_total_params", "teacher_tokens", "lambda",
-    "temperature", "divergence", "top_k", "top_p", "init", "start_loss", "seed",
-    "loss", "loss_se", "peak_lr", "branch_lr", "cooldown", "batch_tokens", "steps", "split", "unique_tokens",
-    "train_flops", "teacher_flops", "teacher_flops_spent", "seconds", "device", "vocab_size", "context",
+    *(
+        "run_id group role purpose arm params total_params layers width tokens teacher_run teacher_loss "
+        "teacher_params teacher_total_params teacher_tokens lambda temperature divergence top_k top_p "
+        "init start_loss seed loss loss_se peak_lr branch_lr cooldown batch_tokens steps split "
+        "unique_tokens train_flops teacher_flops teacher_flops_spent seconds device vocab_size context"
+    ).split(),
     *CALIBRATION_KEYS,
-)  # fmt: skip
+)
 """Columns of runs.parquet, in order: the interface contract's keys and what a fit or a report needs besides."""
-_LATER = {"divergence": "forward-kl", "top_k": 0, "top_p": 1.0, "cooldown": None, "start_loss": None, "branch_lr": None,
-          "teacher_total_params": None} | dict.fromkeys(CALIBRATION_KEYS)  # fmt: skip
+_LATER = {
+    "divergence": "forward-kl",
+    "top_k": 0,
+    "top_p": 1.0,
+    "cooldown": None,
+    "start_loss": None,
+    "branch_lr": None,
+    "teacher_total_params": None,
+} | dict.fromkeys(CALIBRATION_KEYS)
 """Keys that older results lack, and what they were then; the cooldown is in the run's spec.json, and no rate fell."""
 
 TABLE = "runs.parquet"
@@ -161,10 +169,13 @@ class RunFolder:
         import pyarrow as pa
         from pyarrow import parquet as pq
 
-        table = pa.table({
-            "document": pa.array(documents, pa.int64()), "tokens": pa.array(tokens, pa.int64()),
-            "loss_sum": pa.array(loss_sums, pa.float64()),
-        })  # fmt: skip
+        table = pa.table(
+            {
+                "document": pa.array(documents, pa.int64()),
+                "tokens": pa.array(tokens, pa.int64()),
+                "loss_sum": pa.array(loss_sums, pa.float64()),
+            }
+        )
         write_with(self.path / HELDOUT, lambda path: pq.write_table(table, path))
 
 
@@ -237,21 +248,13 @@ def column_types() -> dict[str, object]:
     """Parquet type of every column of runs.parquet."""
     import pyarrow as pa
 
-    text = (
-        "run_id",
-        "group",
-        "role",
-        "purpose",
-        "arm",
-        "teacher_run",
-        "init",
-        "split",
-        "device",
-        "divergence",
+    text = tuple("run_id group role purpose arm teacher_run init split device divergence".split())
+    counts = tuple(
+        (
+            "params total_params layers width tokens teacher_params teacher_total_params teacher_tokens "
+            "seed batch_tokens steps unique_tokens vocab_size context top_k"
+        ).split()
     )
-    counts = ("params", "total_params", "layers", "width", "tokens", "teacher_params", "teacher_total_params",
-              "teacher_tokens", "seed", "batch_tokens", "steps", "unique_tokens", "vocab_size", "context",
-              "top_k")  # fmt: skip
     types: dict[str, object] = dict.fromkeys(RESULT_KEYS, pa.float64())
     return types | dict.fromkeys(text, pa.string()) | dict.fromkeys(counts, pa.int64())
 

@@ -199,10 +199,11 @@ def _plain_csv(path: Path) -> dict[str, np.ndarray]:
     delimiter = _delimiter(first, path)
     names = _header(path, next(csv.reader([first], delimiter=delimiter)))
     table = arrow.read_csv(
-        path, read_options=arrow.ReadOptions(column_names=names, skip_rows=1),
+        path,
+        read_options=arrow.ReadOptions(column_names=names, skip_rows=1),
         parse_options=arrow.ParseOptions(delimiter=delimiter),
         convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(names, float64()), null_values=[]),
-    )  # fmt: skip
+    )
     # not to_numpy, which imports pandas
     return {
         name: np.concatenate([np.from_dlpack(chunk) for chunk in table.column(name).chunks]) for name in names

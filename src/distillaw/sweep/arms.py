@@ -122,11 +122,25 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
     check_vocabulary(teacher, tokenizer)
     name = str(Path(spec.teacher).resolve()) if Path(spec.teacher).exists() else spec.teacher
     bare = TrunkSpec(
-        role="student", purpose="grid", label="", layers=0, width=0, ffn=0, heads=0, params=0, total_params=0,
-        vocab_size=len(tokenizer), seed=spec.seed, split="student", peak_lr=spec.rates[0],
-        batch_tokens=spec.batch_tokens, recipe=spec.training, data_hash=store.data_hash, teacher_run=name,
+        role="student",
+        purpose="grid",
+        label="",
+        layers=0,
+        width=0,
+        ffn=0,
+        heads=0,
+        params=0,
+        total_params=0,
+        vocab_size=len(tokenizer),
+        seed=spec.seed,
+        split="student",
+        peak_lr=spec.rates[0],
+        batch_tokens=spec.batch_tokens,
+        recipe=spec.training,
+        data_hash=store.data_hash,
+        teacher_run=name,
         teacher_fingerprint=fingerprint(teacher),
-    )  # fmt: skip
+    )
     starts = [started(bare, spec.start, tokenizer)]
     if spec.fresh:
         starts.append(started(bare, spec.start, tokenizer, draws_weights=True))
@@ -167,8 +181,10 @@ def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display:
             remove_states(study.trunk(job.trunk.trunk_id) / "state")
         tuned[arm] = replace(tried[best], budgets=(spec.tokens,))
         edge = "" if 0 < best < len(losses) - 1 else " (at the edge of what was tried)"
-        display.note(f"{arm}: rate {spec.rates[best]:g}{edge}, of " + ", ".join(
-            f"{rate:g}: {loss:.3f}" for rate, loss in zip(spec.rates, losses, strict=True)))  # fmt: skip
+        display.note(
+            f"{arm}: rate {spec.rates[best]:g}{edge}, of "
+            + ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in zip(spec.rates, losses, strict=True))
+        )
     return tuned
 
 
@@ -189,9 +205,12 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, comman
     scores = {arm: study.run(job.run_ids[0]).scores() for arm, job in arms.items()}
     rows = []
     for arm in order:
-        keys = ("run_id", "init", "params", "total_params", "tokens", "start_loss", "loss", "loss_se", "peak_lr",
-                "teacher_loss", "teacher_total_params", "lambda", "train_flops", "teacher_flops",
-                "seconds")  # fmt: skip
+        keys = tuple(
+            (
+                "run_id init params total_params tokens start_loss loss loss_se peak_lr teacher_loss "
+                "teacher_total_params lambda train_flops teacher_flops seconds"
+            ).split()
+        )
         row: dict[str, object] = {"arm": arm, "taught": results[arm]["teacher_run"] is not None}
         row |= {key: results[arm][key] for key in keys}
         behind = paired_difference(scores[arm], scores[order[0]])
@@ -202,24 +221,48 @@ def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, comman
         rows.append(row)
     first = scores[order[0]]
     return {
-        "command": command, "teacher": spec.teacher, "start": spec.start, "smaller": spec.smaller, "best": order[0],
-        "tokens": spec.tokens, "seed": spec.seed, "heldout_documents": len(first.tokens),
-        "heldout_tokens": int(first.tokens.sum()), "level": 0.9, "pairs": _pairs(scores), "arms": rows,
+        "command": command,
+        "teacher": spec.teacher,
+        "start": spec.start,
+        "smaller": spec.smaller,
+        "best": order[0],
+        "tokens": spec.tokens,
+        "seed": spec.seed,
+        "heldout_documents": len(first.tokens),
+        "heldout_tokens": int(first.tokens.sum()),
+        "level": 0.9,
+        "pairs": _pairs(scores),
+        "arms": rows,
         "training": asdict(spec.training),
-    }  # fmt: skip
+    }
 
 
 def _pairs(scores: Mapping[str, DocumentScores]) -> list[dict[str, object]]:
     """What the two choices are worth: a start against fresh weights, the teacher against none."""
     wanted: Sequence[tuple[str, str, str]] = [
-        *((f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
-          for arm in scores if arm.endswith(ALONE)),
-        *((f"{arm} against fresh weights", arm, "fresh") for arm in scores
-          if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)),
-    ]  # fmt: skip
+        *(
+            (f"{arm[: -len(ALONE)]}: the teacher against the text alone", arm[: -len(ALONE)], arm)
+            for arm in scores
+            if arm.endswith(ALONE)
+        ),
+        *(
+            (f"{arm} against fresh weights", arm, "fresh")
+            for arm in scores
+            if "fresh" in scores and arm != "fresh" and not arm.endswith(ALONE)
+        ),
+    ]
     pairs: list[dict[str, object]] = []
     for what, first, second in wanted:
         gain = paired_difference(scores[second], scores[first])
-        pairs.append({"what": what, "first": first, "second": second, "gain": gain.mean, "gain_se": gain.se,
-                      "interval": gain.interval(), "documents": gain.documents})  # fmt: skip
+        pairs.append(
+            {
+                "what": what,
+                "first": first,
+                "second": second,
+                "gain": gain.mean,
+                "gain_se": gain.se,
+                "interval": gain.interval(),
+                "documents": gain.documents,
+            }
+        )
     return pairs

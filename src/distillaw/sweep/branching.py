@@ -80,18 +80,31 @@ def branch_test(spec: BranchSpec, folder: Path, *, display: Display, command: st
         store = prepare_data(spec.single.data, study.data, say=display.note)
         own = single_job(spec.single, study, store, ranks, display, command).trunk
         spec = _at_known_tokens(spec, study, own)
-        require_tokens(store, {"student": spec.fork_tokens[-1] + spec.window_tokens},
-                       context=spec.single.training.context)  # fmt: skip
+        require_tokens(
+            store,
+            {"student": spec.fork_tokens[-1] + spec.window_tokens},
+            context=spec.single.training.context,
+        )
         set_threads(ranks, own.total_params)
         forks = _Test(spec, study, planned_trunks(spec, own), display, ranks).run()
         record: dict[str, object] = {
-            "command": command, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "version": __version__,
+            "command": command,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "version": __version__,
             "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
-            "run": {"name": spec.single.name, "params": own.params, "total_params": own.total_params,
-                    "teacher": spec.single.teacher or spec.single.targets or None, "seed": own.seed,
-                    "batch_tokens": own.batch_tokens, "peak_lr": own.peak_lr, "data_hash": store.data_hash},
-            "test": _test_table(spec), "forks": forks,
-        }  # fmt: skip
+            "run": {
+                "name": spec.single.name,
+                "params": own.params,
+                "total_params": own.total_params,
+                "teacher": spec.single.teacher or spec.single.targets or None,
+                "seed": own.seed,
+                "batch_tokens": own.batch_tokens,
+                "peak_lr": own.peak_lr,
+                "data_hash": store.data_hash,
+            },
+            "test": _test_table(spec),
+            "forks": forks,
+        }
         write_json(study.path / RECORD, record)
     return record
 
@@ -118,12 +131,18 @@ def _at_known_tokens(spec: BranchSpec, study: StudyFolder, own: TrunkSpec) -> Br
 def _test_table(spec: BranchSpec) -> dict[str, object]:
     recipe = spec.single.training
     return {
-        "multiples": [k / spec.single.batch_tokens for k in spec.batches], "orders": spec.orders,
-        "window": spec.window_tokens, "anneal": spec.anneal, "rate_rule": spec.rate_rule or recipe.rate_rule,
-        "beta_rule": spec.beta_rule or recipe.beta_rule, "decay_rule": spec.decay_rule or recipe.decay_rule,
-        "pairs": [list(pair) for pair in spec.pairs], "tolerance": spec.tolerance,
-        "level": spec.level, "training": asdict(recipe),
-    }  # fmt: skip
+        "multiples": [k / spec.single.batch_tokens for k in spec.batches],
+        "orders": spec.orders,
+        "window": spec.window_tokens,
+        "anneal": spec.anneal,
+        "rate_rule": spec.rate_rule or recipe.rate_rule,
+        "beta_rule": spec.beta_rule or recipe.beta_rule,
+        "decay_rule": spec.decay_rule or recipe.decay_rule,
+        "pairs": [list(pair) for pair in spec.pairs],
+        "tolerance": spec.tolerance,
+        "level": spec.level,
+        "training": asdict(recipe),
+    }
 
 
 class _Test:
@@ -222,10 +241,12 @@ class Arm:
         self.results = [finished_branch(folder) for folder in self._folders]
         self.multiples = tuple(batch / spec.single.batch_tokens for batch in spec.batches)
         self.heldout = self._table([_number(result["loss"]) for result in self.results])
-        self.training = self._table([
-            math.nan if result["diverged"] else self._smoothed(step_losses(branch, study))
-            for branch, result in zip(branches, self.results, strict=True)
-        ])  # fmt: skip
+        self.training = self._table(
+            [
+                math.nan if result["diverged"] else self._smoothed(step_losses(branch, study))
+                for branch, result in zip(branches, self.results, strict=True)
+            ]
+        )
 
     @property
     def gain(self) -> float:
@@ -248,13 +269,17 @@ class Arm:
         found = []
         for i, k in enumerate(self.multiples):
             orders = self._of(self.results, i)
-            found.append({
-                "multiple": k, **{key: orders[0][key] for key in ("batch_tokens", "rate", "steps")},
-                "loss": _finite(np.mean(self.heldout.losses[i])), "losses": _finite_all(self.heldout.losses[i]),
-                "training_losses": _finite_all(self.training.losses[i]),
-                "diverged": sum(result["diverged"] is not None for result in orders),
-                "seconds": sum(float(str(result["seconds"])) for result in orders),
-            })  # fmt: skip
+            found.append(
+                {
+                    "multiple": k,
+                    **{key: orders[0][key] for key in ("batch_tokens", "rate", "steps")},
+                    "loss": _finite(np.mean(self.heldout.losses[i])),
+                    "losses": _finite_all(self.heldout.losses[i]),
+                    "training_losses": _finite_all(self.training.losses[i]),
+                    "diverged": sum(result["diverged"] is not None for result in orders),
+                    "seconds": sum(float(str(result["seconds"])) for result in orders),
+                }
+            )
         return found
 
     def scores(self, i: int) -> list[DocumentScores]:
@@ -287,9 +312,12 @@ class Arm:
 
 
 def fork_record(
-    spec: BranchSpec, branches: Mapping[Pair, Sequence[Branch]], reached: Mapping[str, Mapping[str, object]],
-    noise: Mapping[Pair, Mapping[str, object]], study: Path,
-) -> dict[str, object]:  # fmt: skip
+    spec: BranchSpec,
+    branches: Mapping[Pair, Sequence[Branch]],
+    reached: Mapping[str, Mapping[str, object]],
+    noise: Mapping[Pair, Mapping[str, object]],
+    study: Path,
+) -> dict[str, object]:
     """The record of one fork.
 
     Args:
@@ -303,26 +331,36 @@ def fork_record(
     arms = {pair: Arm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
     tokens = next(iter(reached.values()))["tokens"]
     return {
-        "tokens": tokens, "trunks": list(reached.values()),
+        "tokens": tokens,
+        "trunks": list(reached.values()),
         "arms": [_arm_record(pair, arm, noise.get(pair)) for pair, arm in arms.items()],
         "comparisons": [_comparison(what, arms[a], arms[b], a, b) for what, a, b in _wanted(list(arms))],
-    }  # fmt: skip
+    }
 
 
 def _arm_record(pair: Pair, arm: Arm, noise: Mapping[str, object] | None) -> dict[str, object]:
     cov = clustered_cov(*arm.document_sums()) if arm.heldout.finite.any() else None
     tolerances = arm.tolerances()
     decisions = [_decision("heldout", arm, name, tolerance, cov) for name, tolerance in tolerances.items()]
-    decisions += [_decision("training", arm, name, tolerance, None) for name, tolerance in tolerances.items()
-                  if name != "gain-share"]  # fmt: skip
+    decisions += [
+        _decision("training", arm, name, tolerance, None)
+        for name, tolerance in tolerances.items()
+        if name != "gain-share"
+    ]
     rows, first = arm.rows(), decisions[0]
     for row, *answers in zip(rows, first["excess"], first["excess_interval"], first["fails"], strict=True):
         row |= dict(zip(("excess", "excess_interval", "fails"), answers, strict=True))
         row["gain_lost"] = (
             None if "gain-share" not in tolerances or row["excess"] is None else row["excess"] / arm.gain
         )
-    return {"trunk": pair[0], "loss": pair[1], "before": arm.before, "rows": rows, "decisions": decisions,
-            "noise_scale": None if noise is None else dict(noise)}  # fmt: skip
+    return {
+        "trunk": pair[0],
+        "loss": pair[1],
+        "before": arm.before,
+        "rows": rows,
+        "decisions": decisions,
+        "noise_scale": None if noise is None else dict(noise),
+    }
 
 
 def _decision(
@@ -339,7 +377,8 @@ def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
     """A verdict for JSON, with its batches in tokens; what is infinite or unknown is null."""
     low, high = verdict.interval
     return asdict(verdict) | {
-        "status": verdict.status.name, "remedy": verdict.status.value,
+        "status": verdict.status.name,
+        "remedy": verdict.status.value,
         "critical_batch": None if verdict.between is None else verdict.between * batch_tokens,
         "critical_batch_interval": [low * batch_tokens, None if high is None else high * batch_tokens],
         "largest_passing": None if verdict.largest is None else verdict.largest * batch_tokens,
@@ -347,13 +386,15 @@ def verdict_table(verdict: BranchVerdict, batch_tokens: int) -> dict[str, Any]:
         "excess": _finite_all(verdict.excess),
         "excess_interval": [_finite_all(ends) for ends in verdict.excess_interval],
         "noise": {"sd": _finite(verdict.noise.sd), "dof": verdict.noise.dof},
-    }  # fmt: skip
+    }
 
 
 def _wanted(pairs: list[Pair]) -> list[tuple[str, Pair, Pair]]:
     """Supervised against distilled: from one checkpoint, and each from its own."""
-    one = [(f"from the {trunk} checkpoint", (trunk, "supervised"), (trunk, "distilled"))
-           for trunk in ("distilled", "supervised")]  # fmt: skip
+    one = [
+        (f"from the {trunk} checkpoint", (trunk, "supervised"), (trunk, "distilled"))
+        for trunk in ("distilled", "supervised")
+    ]
     own = [("each from its own checkpoint", ("supervised", "supervised"), ("distilled", "distilled"))]
     return [each for each in one + own if each[1] in pairs and each[2] in pairs]
 
@@ -382,10 +423,15 @@ def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair) -> dict[st
 def _comparison_table(found: Comparison, batch_tokens: int) -> dict[str, Any]:
     own = found.tolerance if isinstance(found.tolerance, tuple) else (found.tolerance, found.tolerance)
     return {
-        "batches": [multiple * batch_tokens for multiple in found.between], "doublings": found.doublings,
-        "interval": list(found.interval), "larger": found.larger, "smaller": found.smaller, "word": found.word,
-        "tolerances": list(own), "level": found.level,
-    }  # fmt: skip
+        "batches": [multiple * batch_tokens for multiple in found.between],
+        "doublings": found.doublings,
+        "interval": list(found.interval),
+        "larger": found.larger,
+        "smaller": found.smaller,
+        "word": found.word,
+        "tolerances": list(own),
+        "level": found.level,
+    }
 
 
 def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object]]:
@@ -398,8 +444,15 @@ def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object
             continue
         costs = [_costs(arm.scores(i), arm.scores(0)) for arm in (second, first)]
         found = paired_over_seeds(list(zip(*costs, strict=True)))
-        rows.append({"multiple": first.multiples[i], "difference": found.mean, "se": found.se, "dof": found.dof,
-                     "interval": list(found.interval(level))})  # fmt: skip
+        rows.append(
+            {
+                "multiple": first.multiples[i],
+                "difference": found.mean,
+                "se": found.se,
+                "dof": found.dof,
+                "interval": list(found.interval(level)),
+            }
+        )
     return rows
 
 

@@ -29,8 +29,10 @@ FLOP_PER_SECOND = 34.5e9
 SECONDS_PER_TOKEN = 7.4e-6
 SECONDS_PER_STEP = 0.0106
 SECONDS_PER_RUN = 1.2
-SPEED = (f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
-         f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run")  # fmt: skip
+SPEED = (
+    f"{FLOP_PER_SECOND / 1e9:.0f} GFLOP/s, {SECONDS_PER_TOKEN * 1e6:.0f} us a token, "
+    f"{SECONDS_PER_STEP * 1e3:.0f} ms a step and {SECONDS_PER_RUN} s a run"
+)
 BUSY = 0.88
 """Assumed speed of one core while all are busy: matrix work, a cost per token and per optimiser step, and scoring and
 saving a run; and the share of the time in which cores do not wait for a search or a teacher. Fitted to the 55 runs of a
@@ -88,11 +90,15 @@ def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
     """Teacher, as runs name it -> FLOP of one forward pass, per token: those that the jobs train, and external ones."""
     return {
         job.trunk.run_id(tokens): forward_flops(job.trunk.shape).total
-        for job in jobs if job.trunk.role == "teacher" for tokens in job.budgets
+        for job in jobs
+        if job.trunk.role == "teacher"
+        for tokens in job.budgets
     } | {
-        name: _oracle_forward(spec.data, name) if is_oracle(name) else external_forward(name, spec.training.context)
+        name: _oracle_forward(spec.data, name)
+        if is_oracle(name)
+        else external_forward(name, spec.training.context)
         for name in spec.external_teachers()
-    }  # fmt: skip
+    }
 
 
 def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
@@ -109,10 +115,13 @@ def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
     disk += sum(BYTES_PER_PARAM_TRUNK * t.total_params for t in trunks.values())
     shares = list(zip(jobs, reading, strict=True))
     return StudyCost(
-        jobs=jobs, seconds=[job_seconds(job, flops) for job, flops in shares],
-        flops=sum(job_flops(job, flops) for job, flops in shares), tokens=sum(job.tokens for job in jobs),
-        disk_bytes=disk, num_runs=len(runs),
-    )  # fmt: skip
+        jobs=jobs,
+        seconds=[job_seconds(job, flops) for job, flops in shares],
+        flops=sum(job_flops(job, flops) for job, flops in shares),
+        tokens=sum(job.tokens for job in jobs),
+        disk_bytes=disk,
+        num_runs=len(runs),
+    )
 
 
 def study_vocab(spec: StudySpec) -> int:
@@ -136,8 +145,9 @@ def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[fl
         sharing[key] += 1
     return [
         forward[job.trunk.teacher_run] * longest[key] / sharing[key] if job.trunk.teacher_run else 0.0
-        for job in jobs for key in [shared_stream(job.trunk)]
-    ]  # fmt: skip
+        for job in jobs
+        for key in [shared_stream(job.trunk)]
+    ]
 
 
 def _oracle_forward(data: DataSpec, name: str) -> float:
@@ -242,8 +252,9 @@ def stored_targets(jobs: Sequence[Job], forward: Mapping[str, float], vocab_size
     teacher_flops = sum(forward[teacher] * asked[teacher] for teacher in asked)
     covered = sum(distinct[teacher] for teacher in repeated)
     return StoredTargets(
-        flops=sum(job_flops(job, 0.0) for job in jobs) + teacher_flops, teacher_flops=teacher_flops,
+        flops=sum(job_flops(job, 0.0) for job in jobs) + teacher_flops,
+        teacher_flops=teacher_flops,
         saved_flops=sum(forward[teacher] * (asked[teacher] - distinct[teacher]) for teacher in repeated),
         bytes=covered * 4 * (vocab_size + 1),
         passes=sum(asked[teacher] for teacher in repeated) / covered if repeated else 1.0,
-    )  # fmt: skip
+    )

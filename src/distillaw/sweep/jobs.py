@@ -23,9 +23,12 @@ from distillaw.sweep.tuning import (
     Lookup,
     Plan,
     Point,
+    Rate,
     Search,
     fall_power,
     first_fall,
+    one_rate,
+    rate_between,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -63,7 +66,7 @@ class Planner:
         if self._spec.tuning.enabled:
             self._add_tuned(ready)
         else:
-            self._add_grid(ready, self._fixed_rates(), self._spec.batch_tokens)
+            self._add_grid(ready, one_rate(self._spec.peak_lr), self._spec.batch_tokens)
         self._stop_hopeless(ready)
         ready.jobs.sort(key=lambda job: job.urgency)
         return ready
@@ -76,9 +79,12 @@ class Planner:
         grid = [job for job in ready.jobs if (job.trunk.role, job.trunk.purpose) == ("student", "grid")]
         others = [job for job in ready.jobs if job not in grid]
         released, ready.stopped = release(
-            grid, self._progress.losses, self._progress.diverged | self._progress.failures.keys(), margin=margin,
+            grid,
+            self._progress.losses,
+            self._progress.diverged | self._progress.failures.keys(),
+            margin=margin,
             is_complete=not ready.waiting,
-        )  # fmt: skip
+        )
         ready.jobs = [*others, *released]
 
     def _add_tuned(self, ready: ReadyJobs) -> None:
@@ -105,8 +111,12 @@ class Planner:
         assert ready.supervised is not None
         ratio = checked.tokens / self._spec.tuning_tokens
         search = search_teacher(
-            self._lookup(None), self.plan, checked.params, batch=ready.supervised.batch, start=first_fall(ratio),
-        )  # fmt: skip
+            self._lookup(None),
+            self.plan,
+            checked.params,
+            batch=ready.supervised.batch,
+            start=first_fall(ratio),
+        )
         ready.teacher = search
         self._add_points(ready, search, None)
         if not search.is_done:
@@ -114,7 +124,7 @@ class Planner:
         best = self.point(search.best("teacher", checked.params), None).trunk
         found = [*self._optima(ready.supervised, "supervised"), *self._optima(search, "teacher")]
         serves = search.serves("teacher", checked.params)
-        exact = {float(best.params): (best.peak_lr, best.rate_power)} if serves else {}
+        exact = {float(best.params): Rate(best.peak_lr, best.rate_power)} if serves else {}
         return self._arm_rates(found, "teacher", exact)
 
     def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
@@ -167,14 +177,16 @@ class Planner:
                 names[teacher.label] = teacher.source
                 continue
             budgets.setdefault((teacher.params, teacher.split), set()).add(teacher.tokens)
-            names[teacher.label] = self._teacher_trunk(teacher, rates, batch).run_id(teacher.tokens)
+            rate = rates.at(self.params(teacher.params))
+            names[teacher.label] = self._teacher_trunk(teacher, rate, batch).run_id(teacher.tokens)
         for (params, split), tokens in budgets.items():
-            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rates, batch)
+            rate = rates.at(self.params(params))
+            trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rate, batch)
             ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
-    def _teacher_trunk(self, teacher: TeacherSpec, rates: ArmRates, batch: int) -> TrunkSpec:
-        trunk = self.trunk("teacher", teacher.params, rates, batch, self._spec.seed, None)
+    def _teacher_trunk(self, teacher: TeacherSpec, rate: Rate, batch: int) -> TrunkSpec:
+        trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
     def _add_students(
@@ -183,43 +195,56 @@ class Planner:
         """Adds a job per trunk of this teacher's students, with every budget that the blocks of the study want."""
         wanted: dict[tuple[str, bool], tuple[TrunkSpec, set[int]]] = {}
         for block in self._spec.blocks():
-            if label not in block.teachers or (block.cells.holdout and not self._holdout):
+            if label not in block.teachers or (block.design.holdout and not self._holdout):
                 continue
             for trunk in self._block_trunks(block, rates, batch, teacher_run):
-                key = trunk.trunk_id, block.cells.holdout
-                wanted.setdefault(key, (trunk, set()))[1].update(block.cells.tokens)
+                key = trunk.trunk_id, block.design.holdout
+                wanted.setdefault(key, (trunk, set()))[1].update(block.design.tokens)
         for trunk, tokens in wanted.values():
             ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
         self, block: Block, rates: ArmRates, batch: int, teacher_run: str | None
     ) -> Iterator[TrunkSpec]:
-        cells = block.cells
-        for params, seed, rate in itertools.product(block.params, block.seeds, cells.rates):
-            trunk = self.trunk("student", params, rates, batch, seed, teacher_run, purpose=block.purpose)
-            yield replace(
-                trunk, recipe=block.recipe, split=cells.split, init=cells.init,
-                peak_lr=trunk.peak_lr if rate == 1 else float(f"{trunk.peak_lr * rate:.4g}"),
-            )  # fmt: skip
+        design = block.design
+        for params, seed, multiple in itertools.product(block.params, block.seeds, design.rates):
+            rate = rates.at(self.params(params))
+            if multiple != 1:
+                rate = rate._replace(peak=rate.peak * multiple).rounded()
+            trunk = self.trunk("student", params, rate, batch, seed, teacher_run)
+            own = {"recipe": block.recipe, "split": design.split, "init": design.init}
+            yield replace(trunk, purpose=block.purpose, **own)
 
     def trunk(
-        self, role: str, params: str, rates: ArmRates, batch: int, seed: int, teacher_run: str | None,
-        *, purpose: str = "",
-    ) -> TrunkSpec:  # fmt: skip
-        """A trunk of the study, at the rate and fall that its arm has at this size."""
+        self, role: str, params: str, rate: Rate, batch: int, seed: int, teacher_run: str | None = None
+    ) -> TrunkSpec:
+        """A trunk of the study."""
         shape, counts = self._shape(params)
-        rate, power = rates.at(counts.non_embedding)
         return TrunkSpec(
-            role=role, purpose=purpose or ("teacher" if role == "teacher" else "grid"), label=params,
-            layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads, params=counts.non_embedding,
-            total_params=counts.total, vocab_size=self._facts.vocab_size, seed=seed, split=role,
-            peak_lr=rate, batch_tokens=batch,
-            rate_power=power, rate_tokens=self._spec.tuning_tokens if power else 0,
-            recipe=self._spec.training, data_hash=self._facts.data_hash, teacher_run=teacher_run,
+            role=role,
+            purpose="teacher" if role == "teacher" else "grid",
+            label=params,
+            layers=shape.layers,
+            width=shape.width,
+            ffn=shape.ffn,
+            heads=shape.heads,
+            params=counts.non_embedding,
+            total_params=counts.total,
+            vocab_size=self._facts.vocab_size,
+            seed=seed,
+            split=role,
+            peak_lr=rate.peak,
+            batch_tokens=batch,
+            rate_power=rate.power,
+            rate_tokens=self._spec.tuning_tokens if rate.power else 0,
+            recipe=self._spec.training,
+            data_hash=self._facts.data_hash,
+            teacher_run=teacher_run,
             teacher_fingerprint=self._facts.fingerprints.get(teacher_run or ""),
-        )  # fmt: skip
+        )
 
-    def _params(self, params: str) -> float:
+    def params(self, params: str) -> float:
+        """Non-embedding parameters of a size."""
         return float(self._shape(params)[1].non_embedding)
 
     def _shape(self, params: str) -> tuple[Shape, ParamCount]:
@@ -240,10 +265,14 @@ class Planner:
         """What the study searches."""
         spec, ratio = self._spec, max(self._spec.students.tokens) / self._spec.tuning_tokens
         return Plan(
-            sizes=self._sizes, far_sizes=spec.far_sizes() if ratio > 1 else (), rounds=spec.tuning.rounds,
+            sizes=self._sizes,
+            far_sizes=spec.far_sizes() if ratio > 1 else (),
+            rounds=spec.tuning.rounds,
             lowest_batch=math.ceil(math.log2(spec.training.context / spec.batch_tokens) - 1e-9),
-            batches=spec.tuning.batch, far_budget=ratio, guess=self._guess,
-        )  # fmt: skip
+            batches=spec.tuning.batch,
+            far_budget=ratio,
+            guess=self._guess,
+        )
 
     @cached_property
     def _supervised(self) -> Search:
@@ -254,30 +283,23 @@ class Planner:
         spec, batch = self._spec, self.batch_tokens(point.batch)
         if point.arm == "teacher":
             return self._teacher_point(point, batch)
-        rate = float(f"{spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch):.4g}")
-        power = fall_power(point.fall, self.plan.far_budget)
-        trunk = self.trunk(
-            "student", point.size, ArmRates(peak=rate, power=power), batch, spec.seed,
-            teacher_run if point.arm == "distilled" else None, purpose="tuning",
-        )  # fmt: skip
-        near = spec.tuning_tokens
-        return Job(
-            trunk=trunk, budgets=tuple(sorted({near, *spec.students.tokens})) if point.is_far else (near,)
-        )
+        peak = spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch)
+        rate = Rate(peak, fall_power(point.fall, self.plan.far_budget)).rounded()
+        source = teacher_run if point.arm == "distilled" else None
+        trunk = self.trunk("student", point.size, rate, batch, spec.seed, source)
+        near, budgets = spec.tuning_tokens, spec.students.tokens
+        wanted = sorted({near, *budgets}) if point.is_far else (near,)
+        return Job(trunk=replace(trunk, purpose="tuning"), budgets=tuple(wanted))
 
     def _teacher_point(self, point: Point, batch: int) -> Job:
         checked = self._spec.checked_teacher()
         assert checked is not None
-        peak, _ = replace(self.tuned_rates(self._supervised, "supervised"), exact={}).at(
-            self._params(checked.params)
-        )
+        own = self.tuned_rates(self._supervised, "supervised").others(self.params(checked.params))
         power = fall_power(point.fall, checked.tokens / self._spec.tuning_tokens)
-        rates = ArmRates(peak=peak, power=power)
-        trunk = replace(self._teacher_trunk(checked, rates, batch), purpose="tuning")
-        tokens = {
-            t.tokens for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)
-        }
-        return Job(trunk=trunk, budgets=tuple(sorted(tokens)))
+        rate = own.rounded()._replace(power=power).rounded()
+        same = [t for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)]
+        trunk = replace(self._teacher_trunk(checked, rate, batch), purpose="tuning")
+        return Job(trunk=trunk, budgets=tuple(sorted({teacher.tokens for teacher in same})))
 
     def _lookup(self, teacher_run: str | None) -> Lookup:
         def lookup(point: Point) -> float | None:
@@ -300,7 +322,7 @@ class Planner:
         Raises:
             RunError: every rate of the search diverged.
         """
-        exact: dict[float, tuple[float, float]] = {}
+        exact: dict[float, Rate] = {}
         for size in self._sizes:
             key = arm, size
             near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
@@ -313,7 +335,7 @@ class Planner:
             if key in search.fall:
                 trunk = self.point(search.best(arm, size), None).trunk
             if (key in search.fall or not self.plan.far_sizes) and search.serves(*key):
-                exact[float(trunk.params)] = trunk.peak_lr, trunk.rate_power
+                exact[float(trunk.params)] = Rate(trunk.peak_lr, trunk.rate_power)
         return self._arm_rates(self._optima(search, arm), arm, exact)
 
     def _optima(self, search: Search, arm: str) -> list[Optimum]:
@@ -331,17 +353,21 @@ class Planner:
             )
             job = self.point(best, None)
             trunk, tokens = job.trunk, job.budgets[-1]
-            found.append(Optimum(params=float(trunk.params), tokens=self._branching(tokens),
-                                 octaves=math.log2(trunk.branch_lr(tokens)) + offset, sd=sd))  # fmt: skip
+            found.append(
+                Optimum(
+                    params=float(trunk.params),
+                    tokens=self._branching(tokens),
+                    octaves=math.log2(trunk.branch_lr(tokens)) + offset,
+                    sd=sd,
+                )
+            )
         return sorted(found, key=lambda one: (one.tokens, one.params))
 
     def _branching(self, tokens: int) -> float:
         """Where a budget branches off, or where rates begin to fall if that is later."""
         return max((1 - self._spec.training.cooldown) * tokens, float(self._spec.tuning_tokens))
 
-    def _arm_rates(
-        self, found: Sequence[Optimum], arm: str, exact: Mapping[float, tuple[float, float]]
-    ) -> ArmRates:
+    def _arm_rates(self, found: Sequence[Optimum], arm: str, exact: Mapping[float, Rate]) -> ArmRates:
         first, spec = found[0], self._spec
         kind = "taught" if arm == "distilled" else "text"
         law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)
@@ -349,10 +375,11 @@ class Planner:
         trained = [t.tokens for t in spec.teachers if not t.path]
         largest = max(trained) if arm == "teacher" else max(spec.students.tokens)
         end = self._branching(largest) if self.plan.far_sizes else start
-        return ArmRates(peak=2**first.octaves, law=law, tokens=(start, end), exact=exact)
-
-    def _fixed_rates(self) -> ArmRates:
-        return ArmRates(peak=self._spec.peak_lr)
+        return ArmRates(
+            others=lambda size: rate_between(law, size, start, end),
+            exact=exact,
+            smallest_params=law.params,
+        )
 
     def _is_available(self, teacher_run: str) -> bool:
         return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

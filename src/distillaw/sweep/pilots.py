@@ -22,7 +22,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, ReadyJobs, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import ArmRates, Point, Search
+from distillaw.sweep.tuning import ArmRates, Point, Search, one_rate
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -51,7 +51,7 @@ class Tuned:
         cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
     ) -> "Tuned":
         """One rate for both arms, which no search has found (yet)."""
-        rates = dict.fromkeys(ARMS, ArmRates(peak=rate))
+        rates = dict.fromkeys(ARMS, one_rate(rate))
         return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 
@@ -120,15 +120,17 @@ class Pilots:
         ready, planner = self._ready_search(), self._planner()
         assert ready.supervised is not None and ready.distilled is not None
         searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
-        jobs = one_per_trunk([
-            planner.point(point, source) for search, source in searches.values() for point in search.points
-        ])  # fmt: skip
+        jobs = one_per_trunk(
+            [planner.point(point, source) for search, source in searches.values() for point in search.points]
+        )
         return Tuned(
             rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
-            batch_tokens=planner.batch_tokens(ready.supervised.batch), flops=self.cost(jobs).flops,
-            tuning=self._tuning(ready), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
+            batch_tokens=planner.batch_tokens(ready.supervised.batch),
+            flops=self.cost(jobs).flops,
+            tuning=self._tuning(ready),
+            run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
             checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
-        )  # fmt: skip
+        )
 
     def _check(self, search: Search, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
@@ -144,9 +146,10 @@ class Pilots:
         bend = (lower + higher) / 2 - here
         near, far = (self._branch_lr(planner, point) for point in points[:2])
         return RateCheck(
-            searched=float(self.spec.tuning_tokens), checked=float(max(self.spec.students.tokens)) if is_far else None,
+            searched=float(self.spec.tuning_tokens),
+            checked=float(max(self.spec.students.tokens)) if is_far else None,
             steepness=bend / math.log2(near / far) ** 2 if math.isfinite(bend) else None,
-        )  # fmt: skip
+        )
 
     @staticmethod
     def _branch_lr(planner: Planner, point: Point) -> float:
@@ -164,8 +167,10 @@ class Pilots:
         names = (NONE, *stage.candidates)
         trunks = [
             self._trunk(label, name, seed, tuned)
-            for label in stage.labels for name in names for seed in stage.seeds
-        ]  # fmt: skip
+            for label in stage.labels
+            for name in names
+            for seed in stage.seeds
+        ]
         jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
         return sorted(jobs, key=lambda job: job.urgency)
 
@@ -173,7 +178,8 @@ class Pilots:
         planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
         rates = tuned.rates["supervised" if name == NONE else "distilled"]
         source = None if name == NONE else self.source(name)
-        return planner.trunk("student", label, rates, tuned.batch_tokens, self.spec.seed + seed, source)
+        rate = rates.at(planner.params(label))
+        return planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
 
     def source(self, name: str) -> str:
         """The teacher of a candidate's name, as runs name it."""
@@ -207,9 +213,11 @@ class Pilots:
         """
         return [
             self._result(label, tokens, name, seed, tuned)
-            for label in stage.labels for name in (NONE, *stage.candidates) for seed in stage.seeds
+            for label in stage.labels
+            for name in (NONE, *stage.candidates)
+            for seed in stage.seeds
             for tokens in sorted(stage.tokens)
-        ]  # fmt: skip
+        ]
 
     def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
         trunk = self._trunk(label, name, seed, tuned)

@@ -77,10 +77,13 @@ class Outcome:
     def then(self, later: "Outcome") -> "Outcome":
         """Both calls as one; what failed or waits is what still does."""
         return Outcome(
-            done=[*self.done, *later.done], failed=later.failed, waiting=later.waiting,
-            busy_seconds=self.busy_seconds + later.busy_seconds, wall_seconds=self.wall_seconds + later.wall_seconds,
+            done=[*self.done, *later.done],
+            failed=later.failed,
+            waiting=later.waiting,
+            busy_seconds=self.busy_seconds + later.busy_seconds,
+            wall_seconds=self.wall_seconds + later.wall_seconds,
             workers=max(self.workers, later.workers),
-        )  # fmt: skip
+        )
 
 
 @dataclass(slots=True)

@@ -46,9 +46,14 @@ T = TypeVar("T")
 
 
 def run_single(
-    single: SingleSpec, folder: Path, *, display: Display, command: str, sharding: Sharding = "ddp",
+    single: SingleSpec,
+    folder: Path,
+    *,
+    display: Display,
+    command: str,
+    sharding: Sharding = "ddp",
     tracker: str | None = None,
-) -> tuple[dict[str, object] | None, bool]:  # fmt: skip
+) -> tuple[dict[str, object] | None, bool]:
     """Train the run, or find it finished.
 
     Args:
@@ -100,9 +105,13 @@ def single_job(
     targets = None
     if single.targets:
         targets = TargetStore.open(
-            Path(single.targets), data_hash=store.data_hash, context=single.training.context, split="student",
-            tokenizer_hash=str(store.manifest["tokenizer_hash"]), temperature=single.training.temperature,
-        )  # fmt: skip
+            Path(single.targets),
+            data_hash=store.data_hash,
+            context=single.training.context,
+            split="student",
+            tokenizer_hash=str(store.manifest["tokenizer_hash"]),
+            temperature=single.training.temperature,
+        )
     facts = check_facts(spec, store, display)
     if ranks.is_first:
         write_study(spec, study, store, command)
@@ -117,9 +126,12 @@ def single_job(
         return Job(trunk=trunk, budgets=job.budgets)
     plan = targets.manifest.plan
     trunk = replace(
-        trunk, teacher_run=plan.teacher, teacher_fingerprint=plan.teacher_fingerprint,
-        targets=str(Path(single.targets).resolve()), targets_identity=plan.identity,
-    )  # fmt: skip
+        trunk,
+        teacher_run=plan.teacher,
+        teacher_fingerprint=plan.teacher_fingerprint,
+        targets=str(Path(single.targets).resolve()),
+        targets_identity=plan.identity,
+    )
     return Job(trunk=trunk, budgets=job.budgets)
 
 
@@ -235,9 +247,17 @@ def started(
     text = config.get_text_config().to_dict()
     init = "fresh" if draws_weights else "pruned" if (source.folder / PRUNED).exists() else "pretrained"
     return replace(
-        trunk, label=f"{format_count(params)}-{init}", init=init, params=params, total_params=total,
-        layers=text["num_hidden_layers"], width=text["hidden_size"],
-        ffn=text.get("intermediate_size") or 4 * text["hidden_size"], heads=text["num_attention_heads"],
-        start=Start(folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
-                    fingerprint=fingerprint(source)),
-    )  # fmt: skip
+        trunk,
+        label=f"{format_count(params)}-{init}",
+        init=init,
+        params=params,
+        total_params=total,
+        layers=text["num_hidden_layers"],
+        width=text["hidden_size"],
+        ffn=text.get("intermediate_size") or 4 * text["hidden_size"],
+        heads=text["num_attention_heads"],
+        start=Start(
+            folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
+            fingerprint=fingerprint(source),
+        ),
+    )

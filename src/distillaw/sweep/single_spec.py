@@ -40,11 +40,16 @@ class SingleSpec:
     def as_study(self) -> StudySpec:
         """The study whose only wanted run is this one."""
         return StudySpec(
-            name=self.name, students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
-            teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (), data=self.data,
-            training=self.training, tuning=TuningSpec(enabled=False), batch_tokens=self.batch_tokens,
-            peak_lr=self.peak_lr, seed=self.seed,
-        )  # fmt: skip
+            name=self.name,
+            students=StudentsSpec(params=(self.params or "1M",), tokens=(self.tokens,)),
+            teachers=(TeacherSpec(path=self.teacher),) if self.teacher else (),
+            data=self.data,
+            training=self.training,
+            tuning=TuningSpec(enabled=False),
+            batch_tokens=self.batch_tokens,
+            peak_lr=self.peak_lr,
+            seed=self.seed,
+        )
 
 
 def load_single(path: Path, *, settings: Sequence[str] = ()) -> SingleSpec:

@@ -75,7 +75,7 @@ class ReplicateSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellsSpec:
+class DesignSpec:
     """One [[cells]] entry: students beside the grid, with sizes, budgets, teachers and settings of their own."""
 
     tokens: tuple[int, ...]
@@ -134,7 +134,7 @@ class TuningSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlyStopSpec:
-    """The [early_stop] table: cells of the grid that are not worth their longer budgets."""
+    """The [early_stop] table: design points that are not worth their longer budgets."""
 
     margin: float = 0.0
     """A teacher's students that are this far behind the best of their size and budget (nats/token), and not catching
@@ -153,7 +153,7 @@ class TargetSpec:
 class Block:
     """Students that a study trains: every size and seed at every rate, to every budget, from every teacher named."""
 
-    cells: CellsSpec
+    design: DesignSpec
     params: tuple[str, ...]
     teachers: frozenset[str]
     """Labels, `none` among them."""
@@ -171,7 +171,7 @@ class StudySpec:
     students: StudentsSpec
     teachers: tuple[TeacherSpec, ...] = ()
     replicates: tuple[ReplicateSpec, ...] = ()
-    cells: tuple[CellsSpec, ...] = ()
+    cells: tuple[DesignSpec, ...] = ()
     data: DataSpec = field(default_factory=DataSpec)
     training: Recipe = field(default_factory=Recipe)
     tuning: TuningSpec = field(default_factory=TuningSpec)
@@ -192,42 +192,48 @@ class StudySpec:
         return content_hash(asdict(self))
 
     def blocks(self) -> Iterator[Block]:
-        """All students: the grid, its replicates, then the cells."""
+        """All students: the grid, its replicates, then [[cells]]."""
         usual = (NONE, *(teacher.label for teacher in self.teachers if not teacher.is_control))
-        grid = CellsSpec(tokens=self.students.tokens)
+        grid = DesignSpec(tokens=self.students.tokens)
         yield self._block(grid, self.students.params, usual, (self.seed,))
         for one in self.replicates:
-            cells = CellsSpec(tokens=one.tokens or self.students.tokens)
+            design = DesignSpec(tokens=one.tokens or self.students.tokens)
             teachers = (NONE, *one.teachers) if one.teachers else usual
             yield self._block(
-                cells, (one.params,), teachers, tuple(range(self.seed + 1, self.seed + one.seeds))
+                design, (one.params,), teachers, tuple(range(self.seed + 1, self.seed + one.seeds))
             )
-        for cells in self.cells:
-            seeds = tuple(range(self.seed, self.seed + cells.seeds))
-            yield self._block(cells, cells.params or self.students.params, cells.teachers or usual, seeds)
+        for design in self.cells:
+            seeds = tuple(range(self.seed, self.seed + design.seeds))
+            yield self._block(design, design.params or self.students.params, design.teachers or usual, seeds)
 
     def _block(
-        self, cells: CellsSpec, params: tuple[str, ...], teachers: tuple[str, ...], seeds: tuple[int, ...]
+        self, design: DesignSpec, params: tuple[str, ...], teachers: tuple[str, ...], seeds: tuple[int, ...]
     ) -> Block:
         purpose = (
-            f"{CONTROL}{cells.name}" if self.is_control(cells) else "holdout" if cells.holdout else "grid"
+            f"{CONTROL}{design.name}" if self.is_control(design) else "holdout" if design.holdout else "grid"
         )
-        return Block(cells=cells, params=params, teachers=frozenset(teachers), seeds=seeds, purpose=purpose,
-                     recipe=cells.recipe(self.training))  # fmt: skip
+        return Block(
+            design=design,
+            params=params,
+            teachers=frozenset(teachers),
+            seeds=seeds,
+            purpose=purpose,
+            recipe=design.recipe(self.training),
+        )
 
-    def is_control(self, cells: CellsSpec) -> bool:
+    def is_control(self, design: DesignSpec) -> bool:
         """Whether these students differ from the grid's in more than size, budget, teacher's loss and seed."""
-        return cells.is_control or any(t.is_control and t.label in cells.teachers for t in self.teachers)
+        return design.is_control or any(t.is_control and t.label in design.teachers for t in self.teachers)
 
     @property
     def has_holdout(self) -> bool:
         """Whether some students wait until predictions of them are frozen."""
-        return any(cells.holdout for cells in self.cells)
+        return any(design.holdout for design in self.cells)
 
     def longest(self) -> dict[str, int]:
         """Split (or `union`) -> most tokens that any run reads of it."""
         most: dict[str, int] = {"student": self.tuning_tokens}
-        reads = [(block.cells.split, max(block.cells.tokens)) for block in self.blocks()]
+        reads = [(block.design.split, max(block.design.tokens)) for block in self.blocks()]
         reads += [(teacher.split, teacher.tokens) for teacher in self.teachers if not teacher.path]
         for split, tokens in reads:
             most[split] = max(most.get(split, 0), tokens)
@@ -236,9 +242,12 @@ class StudySpec:
     def shape(self, params: str, vocab_size: int) -> Shape:
         """The shape of a size of this study."""
         return shape_for_params(
-            parse_count(params, name="params"), vocab=vocab_size, context=self.training.context,
-            head_dim=self.training.head_dim, aspect=self.training.aspect,
-        )  # fmt: skip
+            parse_count(params, name="params"),
+            vocab=vocab_size,
+            context=self.training.context,
+            head_dim=self.training.head_dim,
+            aspect=self.training.aspect,
+        )
 
     def teacher_labels(self) -> list[str]:
         """Labels of all teachers, in file order."""

@@ -108,13 +108,24 @@ def read_status(folder: Path) -> StudyStatus:
     cost_of = lambda wanted: jobs_cost(parts_of(one_per_trunk(ready.jobs), wanted.__contains__), forward)  # noqa: E731
     left, how = _left(ahead, sum(cost_of(work.runs.intersection(belong)).seconds), running, work)
     return StudyStatus(
-        name=spec.name, folder=str(folder), scheduler=words, is_running=bool(notice), done=len(belong),
-        known=len({run_id for job in ready.jobs for run_id in job.run_ids}), others=len(others), running=running,
-        waiting=_waiting(ready, open_jobs, failures, running, notice), failures=failures,
-        diverged=sorted(progress.diverged), stopped=list(ready.stopped),
-        flops=cost_of(set(belong)).flops, core_seconds=work.core_seconds,
-        lost_seconds=work.lost_seconds, left_seconds=left, left_how=how,
-    )  # fmt: skip
+        name=spec.name,
+        folder=str(folder),
+        scheduler=words,
+        is_running=bool(notice),
+        done=len(belong),
+        known=len({run_id for job in ready.jobs for run_id in job.run_ids}),
+        others=len(others),
+        running=running,
+        waiting=_waiting(ready, open_jobs, failures, running, notice),
+        failures=failures,
+        diverged=sorted(progress.diverged),
+        stopped=list(ready.stopped),
+        flops=cost_of(set(belong)).flops,
+        core_seconds=work.core_seconds,
+        lost_seconds=work.lost_seconds,
+        left_seconds=left,
+        left_how=how,
+    )
 
 
 def _scheduler(folder: Path) -> tuple[str, dict]:
@@ -133,15 +144,25 @@ def _scheduler(folder: Path) -> tuple[str, dict]:
 def _running(ready: ReadyJobs, notice: Mapping) -> list[Running]:
     open_tokens = {job.trunk.trunk_id: job.tokens for job in ready.jobs}
     return [
-        Running(trunk=trunk, where=worker["where"], tokens=worker["tokens"] // len(worker["trunks"]),
-                of_tokens=open_tokens.get(trunk, 0.0), seconds=worker["seconds"])
-        for worker in notice.get("workers", ()) for trunk in worker["trunks"]
-    ]  # fmt: skip
+        Running(
+            trunk=trunk,
+            where=worker["where"],
+            tokens=worker["tokens"] // len(worker["trunks"]),
+            of_tokens=open_tokens.get(trunk, 0.0),
+            seconds=worker["seconds"],
+        )
+        for worker in notice.get("workers", ())
+        for trunk in worker["trunks"]
+    ]
 
 
 def _waiting(
-    ready: ReadyJobs, open_jobs: Sequence[Job], failures: Mapping[str, str], running: Sequence[Running], notice: Mapping
-) -> list[str]:  # fmt: skip
+    ready: ReadyJobs,
+    open_jobs: Sequence[Job],
+    failures: Mapping[str, str],
+    running: Sequence[Running],
+    notice: Mapping,
+) -> list[str]:
     """What waits for a decision, a teacher, a worker, or another try."""
     busy = {entry.trunk for entry in running}
     waiting_trunks = {job.trunk.trunk_id for job in open_jobs} - busy

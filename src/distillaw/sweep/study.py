@@ -39,9 +39,16 @@ from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_o
 
 
 def run_study(
-    spec: StudySpec, folder: Path, *, place: Callable[[StudyFolder], Executor], display: Display, command: str,
-    again: Sequence[str] = (), holdout: bool = True, settings: Sequence[str] = (),
-) -> Outcome:  # fmt: skip
+    spec: StudySpec,
+    folder: Path,
+    *,
+    place: Callable[[StudyFolder], Executor],
+    display: Display,
+    command: str,
+    again: Sequence[str] = (),
+    holdout: bool = True,
+    settings: Sequence[str] = (),
+) -> Outcome:
     """Train whatever the study still lacks and write its tables.
 
     Args:
@@ -138,8 +145,10 @@ def check_facts(spec: StudySpec, store: TokenStore, display: Display) -> Facts:
     """Check text and external teachers against the study; what jobs depend on besides its file."""
     require_tokens(store, spec.longest(), context=spec.training.context)
     if spec.data.validation_documents < 60:
-        display.note(f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
-                     "and will be wide and themselves uncertain; 60 or more are wanted")  # fmt: skip
+        display.note(
+            f"only {spec.data.validation_documents} held-out documents: errors are clustered by document "
+            "and will be wide and themselves uncertain; 60 or more are wanted"
+        )
     fingerprints = {name: _check_teacher(name, spec, store) for name in spec.external_teachers()}
     vocab_size = store.manifest["vocab_size"]
     assert isinstance(vocab_size, int)
@@ -275,22 +284,40 @@ def write_study(
     target = None
     if spec.target is not None:
         target = {"student_params": parse_count(spec.target.params), "student_tokens": spec.target.tokens}
-    write_json(file, {
-        "name": spec.name, "spec": asdict(spec), "spec_hash": spec.spec_hash, "created": created, "command": command,
-        "target": target, "set": list(settings),
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
-        "data": {
-            "corpus": spec.data.source, "documents": manifest["documents"], "characters": manifest["characters"],
-            "duplicates": manifest.get("duplicates"),
-            "tokens": {name: split["tokens"] for name, split in splits.items()},
-            "tokenizer": _tokenizer_in_words(spec),
-            "vocab_size": manifest["vocab_size"], "data_hash": store.data_hash,
-            "heldout_documents": splits["validation"]["documents"],
-            "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
+    write_json(
+        file,
+        {
+            "name": spec.name,
+            "spec": asdict(spec),
+            "spec_hash": spec.spec_hash,
+            "created": created,
+            "command": command,
+            "target": target,
+            "set": list(settings),
+            "machine": {
+                "cores": os.cpu_count(),
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "data": {
+                "corpus": spec.data.source,
+                "documents": manifest["documents"],
+                "characters": manifest["characters"],
+                "duplicates": manifest.get("duplicates"),
+                "tokens": {name: split["tokens"] for name, split in splits.items()},
+                "tokenizer": _tokenizer_in_words(spec),
+                "vocab_size": manifest["vocab_size"],
+                "data_hash": store.data_hash,
+                "heldout_documents": splits["validation"]["documents"],
+                "heldout_tokens": splits["validation"]["tokens"] - splits["validation"]["documents"],
+            },
+            "fingerprints": dict(fingerprints or {}),
+            "versions": {
+                "distillaw": __version__,
+                **_versions("torch", "transformers", "tokenizers", "numpy"),
+            },
         },
-        "fingerprints": dict(fingerprints or {}),
-        "versions": {"distillaw": __version__, **_versions("torch", "transformers", "tokenizers", "numpy")},
-    })  # fmt: skip
+    )
 
 
 def _tokenizer_in_words(spec: StudySpec) -> str:
@@ -357,9 +384,15 @@ def _arm(
     def entry(point: Point, loss: float) -> dict[str, object]:
         job = planner.point(point, teacher_run)
         trunk = job.trunk
-        return {"peak_lr": trunk.peak_lr, "rate_power": trunk.rate_power, "batch_tokens": trunk.batch_tokens,
-                "branch_lr": trunk.branch_lr(job.budgets[-1]),
-                "tokens": job.budgets[-1], "loss": _finite(loss), "run_id": job.run_ids[-1]}  # fmt: skip
+        return {
+            "peak_lr": trunk.peak_lr,
+            "rate_power": trunk.rate_power,
+            "batch_tokens": trunk.batch_tokens,
+            "branch_lr": trunk.branch_lr(job.budgets[-1]),
+            "tokens": job.budgets[-1],
+            "loss": _finite(loss),
+            "run_id": job.run_ids[-1],
+        }
 
     def grid(
         key: str, of: Callable[[Point], float], wanted: Callable[[Point], bool]
@@ -385,11 +418,19 @@ def _arm(
             "multiplier", lambda p: 0.5**p.fall, lambda p: p.is_far and (p.rate, p.batch) == (rate, j)
         )
         tokens = planner.point(best, teacher_run).budgets[-1]
-        found["horizon"] = {"grid": falls, "tokens": tokens, "best": trunk.branch_lr(tokens),
-                            "rate_power": trunk.rate_power, "interior": inside["fall"]}  # fmt: skip
+        found["horizon"] = {
+            "grid": falls,
+            "tokens": tokens,
+            "best": trunk.branch_lr(tokens),
+            "rate_power": trunk.rate_power,
+            "interior": inside["fall"],
+        }
     if (arm, size, "batch") in search.interior:
-        batches = grid("multiplier", lambda p: 2.0**p.batch,
-                       lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall))  # fmt: skip
+        batches = grid(
+            "multiplier",
+            lambda p: 2.0**p.batch,
+            lambda p: (p.is_far, p.rate, p.fall) == (best.is_far, rate, best.fall),
+        )
         found["batch"] = {"grid": batches, "best": trunk.batch_tokens, "interior": inside["batch"]}
     return found
 

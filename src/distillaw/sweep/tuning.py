@@ -280,34 +280,48 @@ _UNSEEN = Lowest(1e-3, LATTICE, 0.0, 0.0)
 their own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmRates:
-    """Rates of one arm by exact size."""
+class Rate(NamedTuple):
+    """What a trunk is trained with."""
 
     peak: float
-    """Rate at the search's budget, at width 64, where there is no law."""
+    """At the search's budget, at width 64."""
     power: float = 0.0
-    """Exponent with which it falls with further tokens, where there is no law."""
-    exact: Mapping[float, tuple[float, float]] = field(default_factory=dict)
-    """Size -> rate and exponent of the trunk that was the best of its search: it serves the grid as it is."""
-    law: RateLaw | None = None
-    """What all searches of the arm say of other sizes."""
-    tokens: tuple[float, float] = (1.0, 1.0)
-    """Where the search's budget and the arm's largest branch off: between them the rate falls."""
+    """Exponent with which it falls with further tokens."""
+
+    def rounded(self) -> "Rate":
+        """To four digits, as runs name it."""
+        return Rate(float(f"{self.peak:.4g}"), float(f"{self.power:.4g}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRates:
+    """Rates of one arm by size."""
+
+    others: Callable[[float], Rate]
+    """Of a size whose own search does not decide it."""
+    exact: Mapping[float, Rate] = field(default_factory=dict)
+    """Size -> rate of the trunk that was the best of its search: it serves the grid as it is."""
+    smallest_params: float = 0.0
+    """The smallest size that was searched."""
 
     @property
-    def smallest(self) -> tuple[float, float]:
-        """Rate and exponent at the smallest size that was searched."""
-        return self.at(min(self.exact, default=self.law.params if self.law else 0.0))
+    def smallest(self) -> Rate:
+        """Rate at the smallest size that was searched."""
+        return self.at(min(self.exact, default=self.smallest_params))
 
-    def at(self, params: float) -> tuple[float, float]:
-        """Rate and exponent at a size."""
-        if params in self.exact:
-            return self.exact[params]
-        peak, power = self.peak, self.power
-        if self.law is not None:
-            start, end = self.tokens
-            peak, power = 2 ** self.law.chosen(params, start), 0.0
-            if end > start:
-                power = (math.log2(peak) - self.law.chosen(params, end)) / math.log2(end / start)
-        return float(f"{peak:.4g}"), float(f"{power:.4g}")
+    def at(self, params: float) -> Rate:
+        """Rate at a size."""
+        return self.exact.get(params) or self.others(params).rounded()
+
+
+def one_rate(peak: float) -> ArmRates:
+    """The same rate for all sizes and budgets, where nothing is searched."""
+    return ArmRates(others=lambda params: Rate(peak))
+
+
+def rate_between(law: RateLaw, params: float, start: float, end: float) -> Rate:
+    """The law's rate at a size, falling from where the search's budget branches off to where the largest does."""
+    peak = 2 ** law.chosen(params, start)
+    if end <= start:
+        return Rate(peak)
+    return Rate(peak, (math.log2(peak) - law.chosen(params, end)) / math.log2(end / start))

@@ -75,8 +75,15 @@ class SourceReport:
     def to_json(self) -> dict[str, object]:
         """For --json and the record."""
         chosen = {name: {"column": c.column, "why": c.why} for name, c in self.names.items()}
-        return {"path": str(self.path), "kind": self.kind, "taken_for": self.taken_for, "columns": chosen,
-                "loss_unit": self.loss_unit, "params_count": self.params_count, "rows": self.rows}  # fmt: skip
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "taken_for": self.taken_for,
+            "columns": chosen,
+            "loss_unit": self.loss_unit,
+            "params_count": self.params_count,
+            "rows": self.rows,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +109,11 @@ class Import:
             RunError: not writable.
         """
         record = {
-            "command": command, "version": __version__, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "version": __version__,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.to_json(),
-        }  # fmt: skip
+        }
         return save(Target.of(out), self.table, record)
 
     def to_json(self) -> dict[str, object]:
@@ -199,15 +208,29 @@ def _take(
     )
     if at is None:
         _ask_for_moment(source, names)
-    found = harvest(source, Rules(
-        names=names, unit=unit, convention=convention, at=at, tokens_per_step=options.tokens_per_step,
-        keep_unfinished=options.keep_unfinished,
-    ))  # fmt: skip
+    found = harvest(
+        source,
+        Rules(
+            names=names,
+            unit=unit,
+            convention=convention,
+            at=at,
+            tokens_per_step=options.tokens_per_step,
+            keep_unfinished=options.keep_unfinished,
+        ),
+    )
     if not len(found.rows):
         raise DataError(f"{where}: no run can be used: {_reasons(found.left)}")
     check_level(found.rows["loss"], names["loss"].column, options.unit)
-    report = SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names=names,
-                          loss_unit=unit.stated, params_count=convention.stated, rows=len(found.rows))  # fmt: skip
+    report = SourceReport(
+        path=source.path,
+        kind=source.kind,
+        taken_for=source.taken_for,
+        names=names,
+        loss_unit=unit.stated,
+        params_count=convention.stated,
+        rows=len(found.rows),
+    )
     return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
 
 
@@ -232,13 +255,15 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
         )
     for kind, count in found.seen.items():
         rows = f"{count} of {len(found.rows)} rows lie before the end of their run"
-        notes.append({
-            "decaying": f"{rows}, where the learning rate ({_rate(names)}) still had to fall: their losses are higher "
-                        "than those of runs that end there, and a law fitted to them is wrong. Use --at last",
-            "constant": f"{rows}, at a constant learning rate: they compare with each other, not with cooled runs",
-            "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
-                       "--at last is right",
-        }[kind])  # fmt: skip
+        notes.append(
+            {
+                "decaying": f"{rows}, where the learning rate ({_rate(names)}) still had to fall: their losses are higher "
+                "than those of runs that end there, and a law fitted to them is wrong. Use --at last",
+                "constant": f"{rows}, at a constant learning rate: they compare with each other, not with cooled runs",
+                "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
+                "--at last is right",
+            }[kind]
+        )
     unique = found.rows["unique_tokens"]
     repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
@@ -257,8 +282,10 @@ def _rate(names: Names) -> str:
 def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
     named = {r.names["loss"].column for r in reports if r.kind not in ("study", "table")}
     if len(reports) > 1:
-        return ["losses of several sources compare only where they are of the same held-out text and tokenizer"
-                + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")]  # fmt: skip
+        return [
+            "losses of several sources compare only where they are of the same held-out text and tokenizer"
+            + (f" (columns {', '.join(sorted(named))})" if len(named) > 1 else "")
+        ]
     return []
 
 
@@ -282,8 +309,15 @@ def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
 
 
 def _own_report(source: Source, rows: Rows) -> SourceReport:
-    return SourceReport(path=source.path, kind=source.kind, taken_for=source.taken_for, names={},
-                        loss_unit="nats per token", params_count="as in that table", rows=len(rows))  # fmt: skip
+    return SourceReport(
+        path=source.path,
+        kind=source.kind,
+        taken_for=source.taken_for,
+        names={},
+        loss_unit="nats per token",
+        params_count="as in that table",
+        rows=len(rows),
+    )
 
 
 def _read_details(path: Path | None) -> dict[str, dict[str, object]]:

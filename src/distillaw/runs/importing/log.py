@@ -76,11 +76,19 @@ class Log:
         for name in dict.fromkeys([*self.history, *later.history]):
             old, new = self.history.get(name), later.history.get(name, _EMPTY)
             keep = old.at < start if old is not None else None
-            joined[name] = new if old is None else Series(
-                np.concatenate([old.at[keep], new.at]), np.concatenate([old.value[keep], new.value])
-            )  # fmt: skip
-        return replace(later, history=joined, constants={**self.constants, **later.constants},
-                       sha256=sha256_of_parts([self.sha256, later.sha256]))  # fmt: skip
+            joined[name] = (
+                new
+                if old is None
+                else Series(
+                    np.concatenate([old.at[keep], new.at]), np.concatenate([old.value[keep], new.value])
+                )
+            )
+        return replace(
+            later,
+            history=joined,
+            constants={**self.constants, **later.constants},
+            sha256=sha256_of_parts([self.sha256, later.sha256]),
+        )
 
 
 _EMPTY = Series(np.empty(0), np.empty(0))

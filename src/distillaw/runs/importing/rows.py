@@ -32,11 +32,23 @@ from distillaw.runs.importing.sources import LoneRuns, Source
 from distillaw.runs.importing.table import Array, Rows, numbers, objects, texts
 from distillaw.runs.importing.units import Convention, Unit
 
-_NUMBERS = ("teacher_tokens", "lambda", "temperature", "layers", "width", "seed", "peak_lr", "batch_tokens",
-            "unique_tokens", "vocab_size", "train_flops", "seconds")  # fmt: skip
+_NUMBERS = tuple(
+    (
+        "teacher_tokens lambda temperature layers width seed peak_lr batch_tokens unique_tokens "
+        "vocab_size train_flops seconds"
+    ).split()
+)
 _TEXTS = ("group", "init", "device", "teacher_run")
-_READ = (*_NUMBERS, "params", "total_params", "teacher_loss", "supervised_loss", "loss_se", "teacher_params",
-         "teacher_width")  # fmt: skip
+_READ = (
+    *_NUMBERS,
+    "params",
+    "total_params",
+    "teacher_loss",
+    "supervised_loss",
+    "loss_se",
+    "teacher_params",
+    "teacher_width",
+)
 """Numbers that are looked up by name; loss, tokens and steps belong to a moment of a run."""
 Found = dict[str, NDArray]
 """Columns as a source has them: `_READ`, `_TEXTS`, loss, tokens, steps, and whose; `place` counts runs."""
@@ -99,8 +111,11 @@ def harvest(source: Source, rules: Rules) -> Harvest:
         run = Left(run=found["source_run"][i], source=found["source"][i], reason=reason)
         left.setdefault(int(found["place"][i]), run)
     keep = ~np.isin(found["place"], list(left))
-    result = Harvest(rows=_named(rows.take(keep), found["place"][keep]),
-                     left=[left[place] for place in sorted(left)], several=several)  # fmt: skip
+    result = Harvest(
+        rows=_named(rows.take(keep), found["place"][keep]),
+        left=[left[place] for place in sorted(left)],
+        several=several,
+    )
     for place in sorted(chosen.keys() - left.keys()):
         _note_moments(result, chosen[place], rules)
     return result
@@ -143,8 +158,10 @@ def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
     """The chosen moments of logged runs, one row each."""
     rows = [
         {"place": place, **whose, **_at_moment(moments, rules, i)}
-        for place, moments in chosen.items() for whose in [_whose(moments.log)] for i in moments.indices
-    ]  # fmt: skip
+        for place, moments in chosen.items()
+        for whose in [_whose(moments.log)]
+        for i in moments.indices
+    ]
     found: Found = {"place": np.array([row["place"] for row in rows], dtype=np.int64)}
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -157,9 +174,13 @@ def _of_logs(chosen: Mapping[int, Moments], rules: Rules) -> Found:
 
 def _whose(log: Log) -> dict[str, object]:
     return {
-        "source_kind": log.kind, "source": str(log.source), "source_run": log.name,
-        "source_id": content_hash(list(log.identity)), "source_sha256": log.sha256, "aliases": (log.name, *log.aliases),
-    }  # fmt: skip
+        "source_kind": log.kind,
+        "source": str(log.source),
+        "source_run": log.name,
+        "source_id": content_hash(list(log.identity)),
+        "source_sha256": log.sha256,
+        "aliases": (log.name, *log.aliases),
+    }
 
 
 def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
@@ -172,9 +193,12 @@ def _at_moment(moments: Moments, rules: Rules, index: int) -> dict[str, object]:
     elif counts_steps(log, names):
         steps = float(line.at[index])
     return {
-        "loss": line.loss[index], "tokens": line.tokens[index], "steps": steps,
-        **{name: get.number(name) for name in _READ}, **{name: get.text(name) for name in _TEXTS},
-    }  # fmt: skip
+        "loss": line.loss[index],
+        "tokens": line.tokens[index],
+        "steps": steps,
+        **{name: get.number(name) for name in _READ},
+        **{name: get.text(name) for name in _TEXTS},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +255,16 @@ def _of_lone(runs: LoneRuns, rules: Rules, left: dict[int, Left]) -> Found:
     for i in np.flatnonzero(lost).tolist():
         left[int(runs.places[i])] = Left(run=runs.names[i], source=source, reason=reasons[i])
     found: Found = {
-        "place": runs.places, "source_kind": np.full(size, "table", dtype=object),
-        "source": np.full(size, source, dtype=object), "source_run": objects(runs.names),
+        "place": runs.places,
+        "source_kind": np.full(size, "table", dtype=object),
+        "source": np.full(size, source, dtype=object),
+        "source_run": objects(runs.names),
         "source_id": objects([content_hash(["table", digest]) for digest in runs.digests]),
         "source_sha256": np.full(size, runs.sha256, dtype=object),
         "aliases": objects([(name, f"{stem}/{name}") for name in runs.names]),
-        "loss": loss, "tokens": tokens,
-    }  # fmt: skip
+        "loss": loss,
+        "tokens": tokens,
+    }
     for name in ("steps", *_READ):
         column = names.get("step" if name == "steps" else name)
         values = np.full(size, np.nan) if column is None else numbers(runs.column(column.column), count)[0]
@@ -280,11 +307,20 @@ def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
         f"{_slug(name)}-{own}" for name, own in zip(found["source_run"], found["source_id"], strict=True)
     ]
     group = [told or own for told, own in zip(found["group"], run_id, strict=True)]
-    return Rows.of(size, {
-        **found, **converted, "run_id": objects(run_id), "group": objects(group),
-        "role": np.full(size, "student", dtype=object), "params": params, "total_params": total,
-        "params_convention": np.full(size, convention.written, dtype=object), "teacher_params": teachers,
-    }), refused  # fmt: skip
+    return Rows.of(
+        size,
+        {
+            **found,
+            **converted,
+            "run_id": objects(run_id),
+            "group": objects(group),
+            "role": np.full(size, "student", dtype=object),
+            "params": params,
+            "total_params": total,
+            "params_convention": np.full(size, convention.written, dtype=object),
+            "teacher_params": teachers,
+        },
+    ), refused
 
 
 def _slug(name: str) -> str:
@@ -419,6 +455,7 @@ def _marked(rows: Rows) -> Rows:
         for name, loss in zip(named, rows.plain("teacher_loss"), strict=True)
     ]
     return rows.with_columns(
-        role=objects(role), purpose=objects(["teacher" if own == "teacher" else "grid" for own in role]),
+        role=objects(role),
+        purpose=objects(["teacher" if own == "teacher" else "grid" for own in role]),
         teacher_run=objects(teacher_run),
-    )  # fmt: skip
+    )

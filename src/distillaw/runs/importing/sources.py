@@ -151,8 +151,10 @@ def _what(path: Path) -> tuple[str, list[Path]]:
     if path.is_file():
         kind = _kind_of_file(path)
         if kind is None:
-            raise DataError(f"{path}: unknown kind of file. Known: {', '.join(TABLES)}, run-*.wandb (W&B), *.db "
-                            "(trackio), *tfevents* (TensorBoard), a study folder")  # fmt: skip
+            raise DataError(
+                f"{path}: unknown kind of file. Known: {', '.join(TABLES)}, run-*.wandb (W&B), *.db "
+                "(trackio), *tfevents* (TensorBoard), a study folder"
+            )
         return kind, [path]
     if (path / "runs.parquet").is_file() or any(path.glob("runs/*/result.json")):
         return "study", [path]
@@ -169,8 +171,10 @@ def _what(path: Path) -> tuple[str, list[Path]]:
         hint = f"; name its tables themselves, e.g. {path / tables[0]}" if tables else ""
         raise DataError(f"{path}: no W&B, trackio or TensorBoard logs and no study in this folder{hint}")
     if len(kinds) > 1:
-        raise DataError(f"{path}: holds logs of {' and '.join(kinds)}, perhaps of the same runs; name one of them, "
-                        f"e.g. {found[kinds[0]][0].parent}")  # fmt: skip
+        raise DataError(
+            f"{path}: holds logs of {' and '.join(kinds)}, perhaps of the same runs; name one of them, "
+            f"e.g. {found[kinds[0]][0].parent}"
+        )
     return kinds[0], found[kinds[0]]
 
 
@@ -287,8 +291,15 @@ def _lone(file: Path, columns: Columns, parts: Mapping[str, Sequence[int]], sha2
     shown = [list(map(str, values)) for values in columns.values()]
     digests = [content_hash([row]) for row in zip(*shown, strict=True)]
     states = next((values for name, values in columns.items() if name.lower() in _STATES), [""] * len(names))
-    return LoneRuns(source=file, sha256=sha256, names=names, places=np.array(places), digests=digests,
-                    troubles=[_trouble(state) for state in states], columns=columns)  # fmt: skip
+    return LoneRuns(
+        source=file,
+        sha256=sha256,
+        names=names,
+        places=np.array(places),
+        digests=digests,
+        troubles=[_trouble(state) for state in states],
+        columns=columns,
+    )
 
 
 def _run_column(columns: Iterable[str], told: Mapping[str, str]) -> str | None:
@@ -364,10 +375,18 @@ def _log(file: Path, name: str, table: _Parsed, rows: list[int], sha256: str) ->
     state = next((value for column, value in constants.items() if column.lower() in _STATES), "")
     history = dict(sorted(history.items(), key=lambda named: named[1].at[0]))  # in the order met
     return Log(
-        kind="table", source=file, name=name, identity=("table", content_hash(list(zip(*shown.values(), strict=True)))),
-        history=history, constants=constants, sha256=sha256, in_time=False,
-        trouble=_trouble(state), differs=tuple(differs), aliases=(f"{file.stem}/{name}",),
-    )  # fmt: skip
+        kind="table",
+        source=file,
+        name=name,
+        identity=("table", content_hash(list(zip(*shown.values(), strict=True)))),
+        history=history,
+        constants=constants,
+        sha256=sha256,
+        in_time=False,
+        trouble=_trouble(state),
+        differs=tuple(differs),
+        aliases=(f"{file.stem}/{name}",),
+    )
 
 
 _STATES = ("state", "status")

@@ -138,10 +138,12 @@ class Rows:
 
         size, runs = len(self), self["run_id"].tolist()
         return self.with_columns(
-            source_kind=filled("source_kind", [kind] * size), source=filled("source", [source] * size),
-            source_run=filled("source_run", runs), source_id=filled("source_id", runs),
+            source_kind=filled("source_kind", [kind] * size),
+            source=filled("source", [source] * size),
+            source_run=filled("source_run", runs),
+            source_id=filled("source_id", runs),
             params_convention=filled("params_convention", ["non-embedding"] * size),
-        )  # fmt: skip
+        )
 
     def plain(self, name: str) -> list:
         """A column as Python values with None for what is missing: what can be compared and be a key."""
@@ -181,10 +183,14 @@ class Rows:
 def rows_of(table: Columns) -> Rows:
     """The rows of a run table of this package, however its file writes numbers."""
     count = len(next(iter(table.values()), ()))
-    return Rows.of(count, {
-        key: texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
-        for key in KEYS if key in table
-    })  # fmt: skip
+    return Rows.of(
+        count,
+        {
+            key: texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
+            for key in KEYS
+            if key in table
+        },
+    )
 
 
 RECORD = "import.json"
@@ -275,18 +281,22 @@ def merge(before: Rows, rows: Rows) -> Merged:
     again = np.array([old.get(key, -1) for key in rows["run_id"]], dtype=np.int64)
     replaced = set(rows["run_id"])
     kept = [
-        i for i, (key, source_id, source) in enumerate(zip(*(before[n] for n in _WHERE_FROM), strict=True))
+        i
+        for i, (key, source_id, source) in enumerate(zip(*(before[n] for n in _WHERE_FROM), strict=True))
         if key not in replaced and source_id not in runs and source not in tables
-    ]  # fmt: skip
+    ]
     known = again >= 0
     same = _num_same(before.take(again[known]), rows.take(known))
     updated = int(known.sum()) - same
     merged = Rows.joined([before.take(kept), rows])
     order = sorted(range(len(merged)), key=merged["run_id"].__getitem__)
     return Merged(
-        rows=merged.take(order), added=int((~known).sum()),
-        updated=updated, unchanged=same, removed=len(before) - len(kept) - same - updated,
-    )  # fmt: skip
+        rows=merged.take(order),
+        added=int((~known).sum()),
+        updated=updated,
+        unchanged=same,
+        removed=len(before) - len(kept) - same - updated,
+    )
 
 
 _WHERE_FROM = ("run_id", "source_id", "source")

@@ -43,12 +43,22 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
     "Step": {"num": (1, "int64", False)},
     "History": {"item": (1, "Item", True), "step": (2, "Step", False)},
     "Update": {"update": (1, "Item", True)},
-    "Run": {"run_id": (1, "string", False), "entity": (2, "string", False), "project": (3, "string", False),
-            "config": (4, "Update", False), "display_name": (8, "string", False)},
+    "Run": {
+        "run_id": (1, "string", False),
+        "entity": (2, "string", False),
+        "project": (3, "string", False),
+        "config": (4, "Update", False),
+        "display_name": (8, "string", False),
+    },
     "Exit": {"exit_code": (1, "int32", False)},
-    "Record": {"history": (2, "History", False), "summary": (3, "Update", False), "config": (5, "Update", False),
-               "run": (17, "Run", False), "exit": (18, "Exit", False)},
-}  # fmt: skip
+    "Record": {
+        "history": (2, "History", False),
+        "summary": (3, "Update", False),
+        "config": (5, "Update", False),
+        "run": (17, "Run", False),
+        "exit": (18, "Exit", False),
+    },
+}
 """Message -> field -> (number, type, repeated): what is read of wandb_internal.proto."""
 
 
@@ -72,8 +82,15 @@ def _read_or_say_why(file: Path) -> Log:
     try:
         return _read_file(file, record)
     except DataError as error:
-        return Log(kind="wandb", source=file, name=file.parent.name, identity=("wandb", str(file)), history={},
-                   trouble=str(error), sha256=file_sha256(file))  # fmt: skip
+        return Log(
+            kind="wandb",
+            source=file,
+            name=file.parent.name,
+            identity=("wandb", str(file)),
+            history={},
+            trouble=str(error),
+            sha256=file_sha256(file),
+        )
 
 
 def _read_file(file: Path, record: Any) -> Log:
@@ -103,11 +120,16 @@ def _read_file(file: Path, record: Any) -> Log:
     if run is None:
         raise DataError("cut off before its run was named")
     return Log(
-        kind="wandb", source=file, name=run.display_name or run.run_id,
-        identity=("wandb", run.entity, run.project, run.run_id), history=gather(rows),
+        kind="wandb",
+        source=file,
+        name=run.display_name or run.run_id,
+        identity=("wandb", run.entity, run.project, run.run_id),
+        history=gather(rows),
         constants={k: v for k, v in {**summary, **config}.items() if k.split(".")[0] not in _FRAME_BYTES},
-        trouble=_trouble(ended), sha256=file_sha256(file), aliases=(run.run_id,),
-    )  # fmt: skip
+        trouble=_trouble(ended),
+        sha256=file_sha256(file),
+        aliases=(run.run_id,),
+    )
 
 
 def _trouble(ended: int | None) -> str:
@@ -211,9 +233,17 @@ def _log(file: Path, key: str, rows: Rows, settings: Mapping[str, object], sha25
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         history, constants, trouble = {}, {}, f"damaged: {error!r}"
     return Log(
-        kind="trackio", source=file, name=str(rows[0].get("run_name")), identity=("trackio", file.stem, key),
-        history=history, constants=constants, steps=True, trouble=trouble, sha256=sha256, aliases=(key,),
-    )  # fmt: skip
+        kind="trackio",
+        source=file,
+        name=str(rows[0].get("run_name")),
+        identity=("trackio", file.stem, key),
+        history=history,
+        constants=constants,
+        steps=True,
+        trouble=trouble,
+        sha256=sha256,
+        aliases=(key,),
+    )
 
 
 def is_export(columns: Iterable[str]) -> bool:
@@ -319,8 +349,16 @@ def _read_folder(folder: Path, files: list[Path], root: Path) -> tuple[Log, bool
     walls = [e.wall_time for tag in events.Tags()["scalars"] for e in events.Scalars(tag)[-1:]]
     if walls:
         constants["seconds"] = max(walls) - began
-    log = Log(kind="tensorboard", source=folder, name=name, identity=("tensorboard", folder.name, repr(began)),
-              history=history, constants=constants, steps=True, sha256=sha256_of_files(files))  # fmt: skip
+    log = Log(
+        kind="tensorboard",
+        source=folder,
+        name=name,
+        identity=("tensorboard", folder.name, repr(began)),
+        history=history,
+        constants=constants,
+        steps=True,
+        sha256=sha256_of_files(files),
+    )
     return log, settings
 
 

@@ -16,8 +16,14 @@ from distillaw.runs.importing.log import Array
 from distillaw.runs.importing.names import NON_EMBEDDING, TOTAL, Choice, plain
 
 UNITS = ("nats", "bits", "bits-per-byte", "perplexity")
-_WORDS = {"perplexity": "perplexity", "ppl": "perplexity", "bpb": "bits-per-byte", "bits_per_byte": "bits-per-byte",
-          "bit": "bits", "bpc": "bits-per-character"}  # fmt: skip
+_WORDS = {
+    "perplexity": "perplexity",
+    "ppl": "perplexity",
+    "bpb": "bits-per-byte",
+    "bits_per_byte": "bits-per-byte",
+    "bit": "bits",
+    "bpc": "bits-per-character",
+}
 _REMEDIES = {
     "perplexity": "--unit perplexity (its logarithm is taken)",
     "bits": "--unit bits (converted)",
@@ -180,9 +186,12 @@ def find_convention(
     column = plain(chosen.column)
     ends = [plain(part) for part in chosen.column.replace("/", ".").rsplit(".", 1)[-1:]] + [column]
     named = (
-        "non-embedding" if any(name in NON_EMBEDDING for name in ends)
-        else "total" if column in TOTAL or "total" in column else None
-    )  # fmt: skip
+        "non-embedding"
+        if any(name in NON_EMBEDDING for name in ends)
+        else "total"
+        if column in TOTAL or "total" in column
+        else None
+    )
     source = told or named or ("total" if vocab is not None else None)
     if source is None:
         raise UnitError(
