@@ -323,7 +323,7 @@ def test_students_who_fall_behind_and_do_not_catch_up_get_no_longer_budget():
         SPEC,
         tuning=TuningSpec(enabled=False),
         early_stop=EarlyStopSpec(margin=0.1),
-        students=StudentsSpec(params=("0.03M"), tokens=budgets),
+        students=StudentsSpec(params=("0.03M",), tokens=budgets),
     )
 
     def world(teacher, tokens):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from distillaw.controls.control import Control
-    from distillaw.sweep.status import StudyStatus
+    from distillaw.sweep.status import Running, StudyStatus
 
 
 WATCH_SECONDS = 5.0
@@ -110,14 +110,7 @@ def _lines(found: "StudyStatus") -> list[str]:
         f"cost so far: {format_flop(found.flops)}, {format_seconds(found.core_seconds)} of workers' wall time"
     )
     lines.append(_left(found) + ("" if found.is_complete else f" ({found.left_how})"))
-    lines += _section(
-        "in training",
-        [
-            f"{r.trunk}: {format_count(r.tokens)} of {format_count(r.of_tokens)} tokens in {format_seconds(r.seconds)}, "
-            f"{r.where}"
-            for r in found.running
-        ],
-    )
+    lines += _section("in training", [_in_training(one) for one in found.running])
     lines += _section("waiting", found.waiting)
     lines += _section("failed", [f"{run_id}: {error}" for run_id, error in found.failures.items()])
     if found.others:
@@ -126,6 +119,11 @@ def _lines(found: "StudyStatus") -> list[str]:
             f"{found.others} finished runs do not belong to the study as it stands; they are in no table",
         ]
     return lines
+
+
+def _in_training(one: "Running") -> str:
+    far = f"{format_count(one.tokens)} of {format_count(one.of_tokens)} tokens"
+    return f"{one.trunk}: {far} in {format_seconds(one.seconds)}, {one.where}"
 
 
 def _known(found: "StudyStatus") -> str:

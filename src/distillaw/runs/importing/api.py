@@ -246,6 +246,19 @@ def _ask_for_moment(source: Source, names: Names) -> None:
             )
 
 
+_BEFORE_END = {
+    "decaying": (
+        "where the learning rate ({rate}) still had to fall: their losses are higher than those of runs that end "
+        "there, and a law fitted to them is wrong. Use --at last"
+    ),
+    "constant": "at a constant learning rate: they compare with each other, not with cooled runs",
+    "unknown": (
+        "and no learning rate is logged: if it decayed, they are no finished runs and only --at last is right"
+    ),
+}
+"""What to know of rows before the end of their run, by what is known of the learning rate there."""
+
+
 def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
     notes = []
     if found.short:
@@ -255,15 +268,7 @@ def _moment_notes(found: Harvest, at: At | None, names: Names) -> list[str]:
         )
     for kind, count in found.seen.items():
         rows = f"{count} of {len(found.rows)} rows lie before the end of their run"
-        notes.append(
-            {
-                "decaying": f"{rows}, where the learning rate ({_rate(names)}) still had to fall: their losses are higher "
-                "than those of runs that end there, and a law fitted to them is wrong. Use --at last",
-                "constant": f"{rows}, at a constant learning rate: they compare with each other, not with cooled runs",
-                "unknown": f"{rows}, and no learning rate is logged: if it decayed, they are no finished runs and only "
-                "--at last is right",
-            }[kind]
-        )
+        notes.append(f"{rows}, {_BEFORE_END[kind].format(rate=_rate(names))}")
     unique = found.rows["unique_tokens"]
     repeated = int(((unique != 0) & (unique < found.rows["tokens"])).sum())
     if repeated:
