@@ -62,18 +62,18 @@ test-all: $(READY)
 # Does settle keep its word, where the truth is known? Six minutes on one core, one more with WORLDS: the folders of
 # studies run from studies/worlds/*.toml. Without them the page keeps the results of trained worlds that are committed.
 WORLDS ?=
-SETTLE := benchmarks/settle.py --plan-every 8 --only
+SETTLE := -m benchmarks.settle.run --plan-every 8 --only
 SETTLED := $(addprefix benchmarks/results/settle_,simulated.json untouched.json worlds.json)
 
 bench-settle: $(READY)
 	$(BIN)/python $(SETTLE) simulated --seeds 0:64 1000:1160 --out $(word 1,$(SETTLED))
 	$(BIN)/python $(SETTLE) simulated --seeds 5000:5160 --out $(word 2,$(SETTLED))
 	$(if $(WORLDS),$(BIN)/python $(SETTLE) worlds --every 2 --worlds $(WORLDS) --out $(word 3,$(SETTLED)))
-	$(BIN)/python benchmarks/settle_page.py $(SETTLED) --page docs/settle-benchmark.md --figure docs/settle-reliability.png
+	$(BIN)/python -m benchmarks.settle.page $(SETTLED) --page docs/settle-benchmark.md --figure docs/settle-reliability.png
 
 # Is the planner calibrated, on truths that are not its own? About a quarter of an hour on one core.
 bench-planner: $(READY)
-	$(BIN)/python benchmarks/planner.py --full --out benchmarks/results/planner.json --figure docs/reliability.png
+	$(BIN)/python -m benchmarks.verdict.run --full --out benchmarks/results/planner.json --figure docs/reliability.png
 
 lint: $(READY)
 	$(BIN)/ruff check .

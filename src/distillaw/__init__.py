@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from distillaw.distill.losses import distillation_loss
     from distillaw.fitting.api import fit
     from distillaw.fitting.next_runs import next_runs
+    from distillaw.large_batch.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+    from distillaw.large_batch.ghost_convert import convert_ghost_batchnorm, revert_ghost_batchnorm
     from distillaw.laws.published import laws_available, published
     from distillaw.planning.api import plan
-    from distillaw.regime.ghost import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
-    from distillaw.regime.ghost_convert import convert_ghost_batchnorm, revert_ghost_batchnorm
 
 # name -> module that defines it
 _PUBLIC = {
@@ -26,11 +26,11 @@ _PUBLIC = {
     "next_runs": "distillaw.fitting.next_runs",
     "plan": "distillaw.planning.api",
     "distillation_loss": "distillaw.distill.losses",
-    "GhostBatchNorm1d": "distillaw.regime.ghost",
-    "GhostBatchNorm2d": "distillaw.regime.ghost",
-    "GhostBatchNorm3d": "distillaw.regime.ghost",
-    "convert_ghost_batchnorm": "distillaw.regime.ghost_convert",
-    "revert_ghost_batchnorm": "distillaw.regime.ghost_convert",
+    "GhostBatchNorm1d": "distillaw.large_batch.ghost",
+    "GhostBatchNorm2d": "distillaw.large_batch.ghost",
+    "GhostBatchNorm3d": "distillaw.large_batch.ghost",
+    "convert_ghost_batchnorm": "distillaw.large_batch.ghost_convert",
+    "revert_ghost_batchnorm": "distillaw.large_batch.ghost_convert",
 }
 
 __all__ = [

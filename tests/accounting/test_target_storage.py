@@ -30,7 +30,7 @@ V128K = 128_256
         ("sampled-12", V128K, 36),
         ("top-32-uint16", 32768, 128),
         ("top-64+extras", V128K, 272),
-        # what benchmarks/targets.py measures of the store: 28.4, 35.6, 46.9 and at 128k 39.5 bytes
+        # what benchmarks/targets/estimators.py measures of the store: 28.4, 35.6, 46.9 and at 128k 39.5 bytes
         ("systematic-22", 32768, 29),
         ("systematic-32", 32768, 36),
         ("systematic-50", 32768, 48),

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from families import chatml_tokenizer, save_model, sums
 from synthetic_study import World, write_study
-from tests.cli.test_streams import ANSWERS
-from tests.cli.test_study_next import make_folder
-from tests.settling.test_cli_run import FILE as SETTLE
 from tiny_images import tiny_data, write_npz
 
 from distillaw.accounting.families import named_models
@@ -23,6 +20,9 @@ from distillaw.runs.places import claim_folder
 from hostile.place import IMAGES
 from in_process import answer
 from small_teacher import write_speeches, write_teacher
+from tests.cli.test_streams import ANSWERS
+from tests.cli.test_study_next import make_folder
+from tests.settling.test_cli_run import FILE as SETTLE
 from tiny import RUN
 
 ROOT = Path(__file__).parents[2]

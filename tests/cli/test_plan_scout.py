@@ -119,7 +119,7 @@ def test_tokens_of_the_teachers_bring_the_laws_to_the_scale_of_the_text(place):
 
 
 def test_a_teacher_of_the_study_is_not_measured_again(study, capsys):
-    from distillaw.planning.record import read_study
+    from distillaw.runs.record import read_study
 
     run = list(read_study(study).teachers.values())[-1]
     verdict = asked(

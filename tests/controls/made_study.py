@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.runs.paired import DocumentScores
+from distillaw.runs.record import Run, StudyRecord
 
 WIDTHS = {100_000: 48, 200_000: 64, 400_000: 80}
 SIZES = tuple(WIDTHS)

@@ -20,7 +20,7 @@ from distillaw.controls import (
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
 from distillaw.planning.api import plan
-from distillaw.planning.record import read_study
+from distillaw.runs.record import read_study
 from distillaw.sweep.checks import CONTROLS
 from in_process import answer
 

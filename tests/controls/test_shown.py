@@ -13,9 +13,9 @@ from distillaw.controls.api import check_controls, doubted_law, summary
 from distillaw.errors import CacheError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
-from distillaw.planning.record import read_study
 from distillaw.planning.voices import fitted_voice
 from distillaw.report.study import conclude_study
+from distillaw.runs.record import read_study
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every study file that ships dry-runs through the command line (those of images: tests/images/test_columns.py)."""
+"""Every study file that ships dry-runs through the command line (those of images: tests/large_batch/images)."""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ import pytest
 from synthetic_study import World, write_study
 
 from distillaw.fitting.api import fit
-from distillaw.planning.record import read_study
+from distillaw.runs.record import read_study
 
 SILENT = {"seed_sd": 0.0, "shared_seed_sd": 0.0, "interaction_sd": 0.0}
 """Losses are those of the law, but for a constant that all runs share."""

@@ -10,8 +10,8 @@ from distillaw.errors import DataError
 from distillaw.figures.equal_compute import APART, BEYOND, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
 from distillaw.figures.teachers import teacher_styles
-from distillaw.planning.record import read_study
 from distillaw.report.equal_compute import isoflop_sentences
+from distillaw.runs.record import read_study
 
 
 def test_every_point_pays_the_same_compute_and_lies_on_the_law(grid_record):

@@ -10,8 +10,8 @@ from distillaw.errors import DataError
 from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
 from distillaw.planning.api import plan
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import read_study
 from distillaw.report.paid import paid_sentences, paid_table
+from distillaw.runs.record import read_study
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from distillaw.figures.losses import draw_tokens
 from distillaw.figures.style import INK, SERIES
 from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import read_study
 from distillaw.report.losses import repeated_colors
+from distillaw.runs.record import read_study
 
 
 def named_colors(figure):

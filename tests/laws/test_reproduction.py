@@ -1,20 +1,16 @@
 """docs/reproduction.md and benchmarks/results/reproduction.json are what the code gives today."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import reproduction
-from reproduction_claim import AGREES, DISAGREES, UNDECIDED, WORDS, law_sets, near, single
+from benchmarks.reproduction import run as reproduction
+from benchmarks.reproduction.claim import AGREES, DISAGREES, UNDECIDED, WORDS, law_sets, near, single
 
 
 @pytest.fixture(scope="module")
 def stored():
-    return json.loads(reproduction.RESULTS.read_text(encoding="utf-8"))
+    return json.loads(reproduction.FILE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

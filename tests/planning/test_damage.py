@@ -8,7 +8,7 @@ from synthetic_study import World, write_study
 
 import distillaw as dl
 from distillaw.errors import CacheError, DataError
-from distillaw.planning.record import read_study
+from distillaw.runs.record import read_study
 from distillaw.runs.store import RESULT_KEYS, RunFolder, StudyFolder
 from distillaw.runs.table import read_table
 

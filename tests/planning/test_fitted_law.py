@@ -6,7 +6,7 @@ from synthetic_study import write_study
 
 from distillaw.fitting.api import fit
 from distillaw.planning.api import plan
-from distillaw.planning.record import read_study
+from distillaw.runs.record import read_study
 
 
 def test_a_law_of_total_parameters_has_no_say(tmp_path):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from distillaw.planning.gains import SeedNoise, document_part, gain_posterior, seed_covariance, seed_noise
+from distillaw.planning.gains import SeedNoise, document_part, gain_posterior, seed_covariance
+from distillaw.runs.paired import seed_noise
 
 
 def test_seed_noise_is_recovered_and_ignores_what_a_seed_does_to_all_arms():

@@ -10,7 +10,7 @@ import pytest
 import distillaw
 from distillaw.laws.rates import LATTICE, NEAR
 from distillaw.planning.rate_doubt import STEEPNESS, rate_doubt
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 
 SMALL, LARGE = 60_000, 960_000
 

@@ -1,22 +1,16 @@
-"""The planner against truths that are not its own (benchmarks/planner.py), and the judge itself."""
-
-import sys
-from pathlib import Path
+"""The planner against truths that are not its own (benchmarks/verdict/run.py), and the judge itself."""
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import planner
-import planner_scores as scores
-from planner_rules import rules
-from planner_sizes import make_size_questions
-from planner_studies import IN_PLACE, SCALES, make_questions, make_study, true_loss
-from planner_summary import summarise
-from planner_truths import FARSEER, NATS_PER_TOKEN, TRUTHS, Field, draw_truth, farseer_alone
-
 import distillaw as dl
+from benchmarks.verdict import run as planner
+from benchmarks.verdict import scores
+from benchmarks.verdict.rules import rules
+from benchmarks.verdict.sizes import make_size_questions
+from benchmarks.verdict.studies import IN_PLACE, SCALES, make_questions, make_study, true_loss
+from benchmarks.verdict.summary import summarise
+from benchmarks.verdict.truths import FARSEER, NATS_PER_TOKEN, TRUTHS, Field, draw_truth, farseer_alone
 
 
 def drawn(name, seed=0, scale="pilot"):

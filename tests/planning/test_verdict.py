@@ -14,9 +14,9 @@ from distillaw.planning.api import plan
 from distillaw.planning.bills import bill
 from distillaw.planning.cells import measured_cells
 from distillaw.planning.measured import measure_gain, student_arms, study_seed_noise
-from distillaw.planning.record import read_study
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.runs.paired import read_scores
+from distillaw.runs.record import read_study
 
 KEYS = {
     "verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",

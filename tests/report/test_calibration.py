@@ -8,8 +8,8 @@ from synthetic_study import write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.calibrated import calibrated_groups
-from distillaw.planning.record import read_study
 from distillaw.report.calibration import calibration_notes, calibration_picture, calibration_table
+from distillaw.runs.record import read_study
 from distillaw.runs.store import CALIBRATION_KEYS
 
 

@@ -9,9 +9,9 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import CacheError
 from distillaw.planning.api import plan
-from distillaw.planning.record import read_study
 from distillaw.report.content import key_numbers
 from distillaw.report.document import write_report
+from distillaw.runs.record import read_study
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 

@@ -11,13 +11,13 @@ from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
 from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import budget_text, read_study
 from distillaw.quantities import flop_text, power_text
 from distillaw.report.content import gap_sentences, typeset
 from distillaw.report.fits import fits_picture
 from distillaw.report.losses import gap_picture, tokens_picture
 from distillaw.report.picture import to_svg
 from distillaw.report.spending import searches_picture
+from distillaw.runs.record import budget_text, read_study
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 
 import distillaw as dl
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import Run, read_study
 from distillaw.report.document import MOST_SHOWN, MOST_SIZES
+from distillaw.runs.record import Run, read_study
 from in_process import answer
 
 

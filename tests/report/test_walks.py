@@ -8,11 +8,11 @@ from synthetic_study import write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.walks import walks
-from distillaw.planning.record import read_study
-from distillaw.regime.diffusion import log_steps
+from distillaw.large_batch.diffusion import log_steps
 from distillaw.report.document import write_report
 from distillaw.report.sections import _walk_section
 from distillaw.report.walks import walk_notes, walk_table, walks_picture
+from distillaw.runs.record import read_study
 
 PEAK = (10, 800)
 

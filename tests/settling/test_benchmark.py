@@ -1,7 +1,6 @@
-"""The judge of `settle` (benchmarks/settle.py): known truths, pilots drawn from them, scores; and a small run."""
+"""The judge of `settle` (benchmarks/settle/run.py): known truths, pilots drawn from them, scores; and a small run."""
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,19 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import settle as benchmark
-from settle_decisions import draw_decision
-from settle_loop import Settlement, settle
-from settle_page import draw, page, text
-from settle_rules import follow, one_stage
-from settle_scores import judge
-from settle_summary import summarise
-from settle_worlds import MARGIN, Replay, World, world_decisions_of
-
+from benchmarks.settle import run as benchmark
+from benchmarks.settle.decisions import draw_decision
+from benchmarks.settle.loop import Settlement, settle
+from benchmarks.settle.page import draw, page, text
+from benchmarks.settle.rules import follow, one_stage
+from benchmarks.settle.scores import judge
+from benchmarks.settle.summary import summarise
+from benchmarks.settle.worlds import MARGIN, Replay, World, world_decisions_of
 from distillaw.planning.evidence import Interval
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 from distillaw.settling.question import NONE, Stage, stage_flops
 
 DECISIONS = range(16)
@@ -119,7 +115,11 @@ def test_the_clairvoyant_is_never_false_and_the_believer_in_one_pilot_is():
 def test_the_page_and_the_figure_say_what_was_found(tmp_path):
     decision = draw_decision(0)
     rows = [scored(decision, believing(decision, decision.losses, 1e-6), number) for number in range(3)]
-    found = {"tiers": summarise(rows), "cpu_seconds": 1.0, "command": "python benchmarks/settle.py --some"}
+    found = {
+        "tiers": summarise(rows),
+        "cpu_seconds": 1.0,
+        "command": "python -m benchmarks.settle.run --some",
+    }
     other = {
         "tiers": summarise([row | {"tier": "untouched"} for row in rows]),
         "cpu_seconds": 2.0,

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distillaw.cli.settle_view import show
-from distillaw.planning.record import read_study
 from distillaw.runs.files import read_json
+from distillaw.runs.record import read_study
 
 FILE = """
 name = "tiny-settle"

@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import pytest
-from tests.settling.questions import make_question
 
 from distillaw.settling.pricing import extra_flops, joined, made_by, wanted_by
 from distillaw.settling.question import NONE, PilotRun, Stage, stage_flops
+from tests.settling.questions import make_question
 
 QUESTION = make_question()
 SIZE, SMALL = QUESTION.sizes[3], QUESTION.sizes[1]

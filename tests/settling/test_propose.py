@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 from distillaw.errors import ConfigError
 from distillaw.settling.expectation import expect, gains_by_tokens
@@ -14,6 +13,7 @@ from distillaw.settling.pricing import extra_flops, made_by, wanted_by
 from distillaw.settling.propose import CHECKED, FIRST, GROWTH, LEAST, propose, stages_of
 from distillaw.settling.question import NONE, Stage, runs_of
 from distillaw.settling.value import Outlook
+from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 QUESTION = make_question(share=0.02)
 

@@ -4,11 +4,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.settling.questions import make_question, settle
 
 from distillaw.settling.question import NONE
 from distillaw.settling.rates import RateCheck, Rates
 from distillaw.settling.standing import standing
+from tests.settling.questions import make_question, settle
 
 ENDS = 1e9
 """Tokens up to which rates were checked in the tests below."""

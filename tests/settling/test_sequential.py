@@ -1,23 +1,18 @@
-"""The judge of `study next` (benchmarks/sequential.py): what it buys, what it counts; and a small run."""
+"""The judge of `study next` (benchmarks/sequential/run.py): what it buys, what it counts; and a small run."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import sequential as benchmark
-from sequential_page import page
-from sequential_policies import BUDGET, GRIDS, PARTS, SIZES, full_grid, grids, ladder, nothing
-from sequential_real import Table, pocket
-from sequential_real import sequential as sequential_in_table
-from sequential_summary import one_ratio, stopped, summarise
-from settle_decisions import draw_decision
-from settle_worlds import world_decisions_of
-
+from benchmarks.sequential import run as benchmark
+from benchmarks.sequential.page import page
+from benchmarks.sequential.policies import BUDGET, GRIDS, PARTS, SIZES, full_grid, grids, ladder, nothing
+from benchmarks.sequential.real import Table, pocket
+from benchmarks.sequential.real import sequential as sequential_in_table
+from benchmarks.sequential.summary import one_ratio, stopped, summarise
+from benchmarks.settle.decisions import draw_decision
+from benchmarks.settle.worlds import world_decisions_of
 from distillaw.settling.pricing import extra_flops, wanted_by
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 from distillaw import published
 from distillaw.errors import ConfigError
@@ -18,6 +17,7 @@ from distillaw.settling.prior import Anchor, Family
 from distillaw.settling.question import NONE, stage_flops
 from distillaw.settling.selfcheck import Prediction, widened
 from distillaw.settling.standing import standing
+from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 
 def law_truth(question, name="surrogate-s1"):

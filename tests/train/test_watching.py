@@ -11,8 +11,8 @@ from stops import stop_after
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError
+from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
-from distillaw.regime.diffusion import log_steps
 from distillaw.train.loop import StopTraining
 from distillaw.train.trunk import Group, train_trunk
 

@@ -2,25 +2,21 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import worlds_study
-import worlds_study_answers as answers
-from worlds_study_page import PAGE, TABLES, by, filled, signed, tokens
-from worlds_study_pairs import Cell, Study, minus, read_study
+from benchmarks.worlds_study import answers
+from benchmarks.worlds_study import run as worlds_study
+from benchmarks.worlds_study.page import PAGE, TABLES, by, filled, signed, tokens
+from benchmarks.worlds_study.pairs import Cell, Study, minus, read_study
 
 SIZE = "0.1M"
 
 
 @pytest.fixture(scope="module")
 def stored():
-    return json.loads(worlds_study.RESULTS.read_text(encoding="utf-8"))
+    return json.loads(worlds_study.FILE.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ NAMED_SCHEMES = {
 
 DISTINCT = (1.46, 0.712)
 """U = 1.46 N^0.712 distinct ids among N systematic samples: fitted at N 22 to 127 on Zipf-like distributions of 3.6
-nats (U 13.2 to 46.2; benchmarks/targets.py). Other texts differ: `distillaw cache build --dry-run` measures them."""
+nats (U 13.2 to 46.2; benchmarks/targets/estimators.py). Other texts differ: `distillaw cache build --dry-run` tells."""
 STORE_EXTRAS = 4
 """2 bytes of entropy and 2 of the gold token's log-probability, in fixed point."""
 

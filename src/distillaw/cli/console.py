@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.segment import Segment
 
-from distillaw.cli.folding import PIPE_WIDTH, PlainOutput
+import distillaw.table
+from distillaw.cli.folding import PIPE_WIDTH, PlainOutput, columns
 from distillaw.runs.outgoing import plain
 
 if TYPE_CHECKING:
@@ -54,14 +55,23 @@ def _colours():
     return None if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else "auto"
 
 
-def print_table(table: "Table") -> None:
+def print_table(table: "Table | distillaw.table.Table") -> None:
     """A table on standard output; where it has too little room, headings over two lines, or rows over several."""
+    if isinstance(table, distillaw.table.Table):
+        for line in table.lines(columns(), mark=_bold):
+            print(line)
+        return
     output = console()
     if not _fits(table, output.width):
         _break_headings(table)
     with output.capture() as captured:
         output.print(table if _fits(table, output.width) else _stacked(table, output.width))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _bold(line: str) -> str:
+    """In a terminal with colours; lines with codes are not folded again."""
+    return f"\x1b[1m{line}\x1b[0m" if sys.stdout.isatty() and _colours() else line
 
 
 _NAME, _SENTENCE = 14, 30

@@ -46,20 +46,20 @@ def run(
         dry_run: say the cells, their settings and, from a few timed steps, how long they take, and stop.
     """
     check_place("--out", out, is_folder=True)
-    from distillaw.images.spec import read_study
+    from distillaw.large_batch.images.spec import read_study
 
     study = read_study(spec)
     _require_torch()
     from distillaw.cli import large_batch_view as view
     from distillaw.cli.torch_device import torch_device
-    from distillaw.images.study import make_plan, run_study
+    from distillaw.large_batch.images.study import make_plan, run_study
     from distillaw.report.large_batch import summarise, write_large_batch_report
 
     study = study if seeds is None else replace(study, seeds=seeds)
     place = torch_device(device)
     plan = make_plan(study, data, out)
     if dry_run:
-        from distillaw.images.speed import foresee
+        from distillaw.large_batch.images.study import foresee
 
         forecasts, count = foresee(plan, device=place), _count(workers, place)
         if output.json:

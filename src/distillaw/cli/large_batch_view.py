@@ -7,9 +7,8 @@ from typing import Any
 
 from distillaw.cli.console import console, numbers_table, print_table
 from distillaw.cli.progress import Meter
-from distillaw.images.columns import Cell, notes
-from distillaw.images.speed import Forecast, wall_seconds
-from distillaw.images.study import Plan
+from distillaw.large_batch.images.columns import Cell, notes
+from distillaw.large_batch.images.study import Forecast, Plan, wall_seconds
 from distillaw.quantities import format_count, format_seconds
 
 STEP_IMAGES = 100

@@ -190,7 +190,7 @@ def _target(
 ) -> dict[str, float]:
     """The student in question; a study folder knows its own."""
     if params is None and tokens is None and (Path(source) / "study.json").is_file():
-        from distillaw.planning.record import read_study
+        from distillaw.runs.record import read_study
 
         known = read_study(Path(source)).target
         params, tokens = (None, None) if known is None else (str(known[0]), str(known[1]))

@@ -13,10 +13,10 @@ from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
 from distillaw.laws.published import published
 from distillaw.planning.decision import MARGIN
-from distillaw.planning.record import Run, StudyRecord, read_study
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
+from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.settling.pricing import extra_flops, made_by
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size
 from distillaw.sweep.spec import StudySpec, TeacherSpec

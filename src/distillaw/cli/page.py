@@ -29,7 +29,7 @@ def page(
     from distillaw.fitting.query import load_law
     from distillaw.page.study import study_laws, study_on_page
     from distillaw.page.write import write_planner_page
-    from distillaw.planning.record import read_study
+    from distillaw.runs.record import read_study
 
     check_place("--out", out)
     asked = [(name, name, name) for name in law or ()]

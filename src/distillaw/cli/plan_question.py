@@ -19,8 +19,8 @@ _DEVICE = "h100-sxm"
 if TYPE_CHECKING:
     from distillaw.planning.budget import ServingLimit
     from distillaw.planning.decision import Verdict
-    from distillaw.planning.record import StudyRecord
     from distillaw.planning.situation import Teacher
+    from distillaw.runs.record import StudyRecord
 
 
 def ask(
@@ -37,8 +37,8 @@ def ask(
     from distillaw.accounting.hardware import hardware
     from distillaw.cli.plan_scout import check_scouting, scouted
     from distillaw.planning.api import plan
-    from distillaw.planning.record import read_study
     from distillaw.planning.situation import SCENARIOS
+    from distillaw.runs.record import read_study
 
     check_scouting(scouting)
     device = budget.device or _DEVICE

@@ -17,8 +17,8 @@ from distillaw.runs.files import read_json
 
 if TYPE_CHECKING:
     from distillaw.evaluate.scout import ScoutedTeacher
-    from distillaw.planning.record import StudyRecord
     from distillaw.planning.situation import Teacher
+    from distillaw.runs.record import StudyRecord
 
 _SAME_MODEL = 0.02
 """A folder named like a known model is that model if its parameters agree within this share."""

@@ -70,7 +70,7 @@ def _losses(verdict: "Verdict") -> "Table":
 
 
 def _costs(verdict: "Verdict") -> "Table":
-    from distillaw.planning.record import budget_text
+    from distillaw.runs.record import budget_text
 
     serving = ["serving"] if verdict.situation.inference_tokens else []
     table = numbers_table(

@@ -59,8 +59,8 @@ def regime(
         price: US dollars per device-hour; the preset's by default.
     """
     from distillaw.accounting.hardware import hardware as preset
-    from distillaw.regime.advice import advise
-    from distillaw.regime.question import Question
+    from distillaw.large_batch.advice import advise
+    from distillaw.large_batch.question import Question
 
     question = Question(
         params=count(params, name="--student"), tokens=count(tokens, name="--tokens"),

@@ -9,7 +9,7 @@ from distillaw.cli.counts import Count, optional_count
 from distillaw.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distillaw.regime.question import Reference
+    from distillaw.large_batch.question import Reference
 
 
 @Parameter(name="*")
@@ -40,7 +40,7 @@ class ReferenceOptions:
         Raises:
             ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
         """
-        from distillaw.regime.question import Reference
+        from distillaw.large_batch.question import Reference
 
         if all(getattr(self, field.name) is None for field in fields(self)):
             return None

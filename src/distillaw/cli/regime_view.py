@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from distillaw.cli.console import console, numbers_table, print_sections, print_table
+from distillaw.large_batch.advice import Advice
+from distillaw.large_batch.question import Answer, Opinion
 from distillaw.quantities import format_count, format_seconds
-from distillaw.regime.advice import Advice
-from distillaw.regime.question import Answer, Opinion
 
 
 def _answer(answer: Answer) -> dict[str, object]:

@@ -37,7 +37,7 @@ def _use_cores(models: Sequence[str]) -> None:
     """All cores for a model that is large enough; the command line starts with one."""
     import torch
 
-    from distillaw.sweep.executor import available_cores
+    from distillaw.runs.process import available_cores
 
     if any(_bytes(Path(model).expanduser()) >= SMALL_BYTES for model in models):
         torch.set_num_threads(available_cores())

@@ -143,7 +143,7 @@ def mapping(
         workers: processes, one thread each; 0 takes all cores.
         out: a folder for mapping.svg, mapping.png and mapping.csv.
     """
-    from distillaw.sweep.executor import available_cores
+    from distillaw.runs.process import available_cores
     from distillaw.toys.grid import PUBLISHED, REDUCED, run_grid, summarise
 
     check_place("--out", out, is_folder=True)

@@ -9,7 +9,8 @@ def count_workers(asked: int) -> int:
     Raises:
         ConfigError: negative, or more than four per core.
     """
-    from distillaw.sweep.executor import available_cores, cuda_devices
+    from distillaw.runs.process import available_cores
+    from distillaw.sweep.executor import cuda_devices
 
     cores = available_cores()
     if not 0 <= asked <= 4 * cores:

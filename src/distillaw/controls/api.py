@@ -8,7 +8,7 @@ from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.result import FitResult
 from distillaw.planning.decision import Verdict
-from distillaw.planning.record import StudyRecord
+from distillaw.runs.record import StudyRecord
 
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
     tuning.check_rate, tuning.check_batch, horizon.check_horizon, horizon.check_steps,

@@ -10,7 +10,7 @@ from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import DistillawError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
-from distillaw.planning.record import Run
+from distillaw.runs.record import Run
 
 SHARE = About(
     name="embedding-share",

@@ -13,8 +13,8 @@ from distillaw.controls.control import About, Control, Status, worst
 from distillaw.controls.study_runs import Difference, Place, StudyRuns
 from distillaw.planning.cells import Cell, Taught
 from distillaw.planning.measured import ArmPoint, measure_gain
-from distillaw.planning.record import Run, budget_text, is_near
 from distillaw.quantities import format_flop
+from distillaw.runs.record import Run, budget_text, is_near
 
 UNION = About(
     name="union",

@@ -14,7 +14,7 @@ import numpy as np
 from distillaw.controls.control import About, Control
 from distillaw.controls.study_runs import Difference, Place, StudyRuns
 from distillaw.planning.decision import MARGIN
-from distillaw.planning.record import Run
+from distillaw.runs.record import Run
 
 HORIZON = About(
     name="horizon",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from distillaw.controls.control import About, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.planning.cells import Cell
-from distillaw.planning.record import budget_text
+from distillaw.runs.record import budget_text
 
 SEEDS = About(
     name="seeds",

@@ -14,8 +14,9 @@ from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expect
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.study import kept_laws
 from distillaw.fitting.uncertainty import Cells, fitted_belief
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 
 C0 = About(
     name="c0-error",
@@ -78,7 +79,8 @@ def _check(runs: StudyRuns, about: About, error: Callable[[Precision], float], l
 
 def best_fit(record: StudyRecord) -> FitResult | None:
     """The study's distillation law: the first family that is usable, with replicates and a law of the student's own."""
-    fits = [record.laws[family] for family in FORMS if family in record.laws]
+    kept = kept_laws(record).fits
+    fits = [kept[family] for family in FORMS if family in kept]
     return next((fit for fit in fits if fit.is_usable and fit.curve is not None and fit.curve.behind is not None
                  and len(fit.curve.replicates) > 1), None)  # fmt: skip
 

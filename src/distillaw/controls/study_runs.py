@@ -10,11 +10,11 @@ import numpy as np
 from distillaw.controls.control import LEVEL
 from distillaw.errors import CacheError, DataError
 from distillaw.planning.cells import Cell, measured_cells
-from distillaw.planning.gains import SeedNoise, seed_noise
+from distillaw.planning.gains import SeedNoise
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise, teacher_name
-from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.runs.files import read_json
-from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, t_quantile
+from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_quantile
+from distillaw.runs.record import Run, StudyRecord, budget_text
 
 RATES = {"peak_lr", "branch_lr"}
 """The rate a run is searched at, and the one its cooldown begins at: lower where the rate falls with tokens."""

@@ -6,7 +6,7 @@ from itertools import combinations
 from distillaw.controls.control import LEVEL, About, Control, Status, worst
 from distillaw.controls.study_runs import Difference, StudyRuns
 from distillaw.planning.cells import Cell, Taught
-from distillaw.planning.record import budget_text
+from distillaw.runs.record import budget_text
 
 RANGE = About(
     name="teacher-range",

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from distillaw.controls.control import About, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.errors import CacheError
-from distillaw.planning.record import budget_text
 from distillaw.quantities import format_count
 from distillaw.runs.files import read_json
+from distillaw.runs.record import budget_text
 
 DISJOINT = About(
     name="disjoint-text",

@@ -24,7 +24,7 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord, budget_text
+from distillaw.runs.record import Run, StudyRecord, budget_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

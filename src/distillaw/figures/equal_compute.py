@@ -30,9 +30,9 @@ from distillaw.figures.style import (
 from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.measured import Arm, student_arms, study_seed_noise
-from distillaw.planning.record import StudyRecord, budget_text
 from distillaw.quantities import flop_text
 from distillaw.runs.paired import t_quantile
+from distillaw.runs.record import StudyRecord, budget_text
 
 LEVEL = 0.9
 FEWEST_SIZES = 3

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from distillaw.errors import DataError
 from distillaw.figures.style import DASHED, INK, PAGE, SERIES, Look, in_style, new_figure, set_title
 from distillaw.fitting.result import FitResult
-from distillaw.planning.record import StudyRecord
+from distillaw.fitting.study import kept_laws
+from distillaw.runs.record import StudyRecord
 from distillaw.runs.table import read_table
 
 LABELS = {"supervised": "supervised law", "distillation-reduced": "distillation law"}
@@ -56,9 +57,8 @@ def is_drawable(fit: FitResult) -> bool:
 
 def study_laws(record: StudyRecord) -> dict[str, FitResult]:
     """The laws of a study that may be drawn, by family."""
-    return {
-        name: record.laws[name] for name in LABELS if name in record.laws and is_drawable(record.laws[name])
-    }
+    kept = kept_laws(record).fits
+    return {name: kept[name] for name in LABELS if name in kept and is_drawable(kept[name])}
 
 
 def fitted_laws(record: StudyRecord) -> list[FittedLaw]:

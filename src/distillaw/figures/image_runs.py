@@ -21,9 +21,8 @@ from distillaw.figures.style import (
     new_figure,
     set_title,
 )
-from distillaw.images.published import PaperRow
-from distillaw.images.summary import ColumnScore
-from distillaw.images.walks import Walk
+from distillaw.large_batch.images.results import ColumnScore, Walk
+from distillaw.large_batch.images.spec import PaperRow
 from distillaw.quantities import format_count
 
 

@@ -20,7 +20,8 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.fitting.result import FitResult
-from distillaw.planning.record import StudyRecord
+from distillaw.fitting.study import kept_laws
+from distillaw.runs.record import StudyRecord
 from distillaw.verifying import tally
 from distillaw.verifying.metrics import wilson
 from distillaw.verifying.scoring import Scored
@@ -107,7 +108,8 @@ class HoldOut:
 
 def hold_outs(record: StudyRecord) -> list[HoldOut]:
     """Of the laws of a study that had runs enough to hold some out."""
-    laws = ((LABELS[name], record.laws[name]) for name in LABELS if name in record.laws)
+    kept = kept_laws(record).fits
+    laws = ((LABELS[name], kept[name]) for name in LABELS if name in kept)
     return [_hold_out(label, fit) for label, fit in laws if fit.is_usable and fit.calibration.num_held_out]
 
 

@@ -27,7 +27,7 @@ from distillaw.figures.style import (
 from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.cells import Cell, Taught
-from distillaw.planning.record import budget_text
+from distillaw.runs.record import budget_text
 
 LINE = 0.062
 """Height of a line of text over that of a panel of token curves."""

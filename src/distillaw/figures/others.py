@@ -13,10 +13,8 @@ from distillaw.figures.frontiers import draw_models
 from distillaw.figures.image_runs import draw_columns, draw_image_walks
 from distillaw.figures.maps import draw_map
 from distillaw.figures.style import INK, MUTED, PAGE, SERIES, Look, in_style, new_figure, set_title
-from distillaw.images.published import hoffer2017
-from distillaw.images.record import read_record
-from distillaw.images.summary import score_columns
-from distillaw.images.walks import read_walks
+from distillaw.large_batch.images.results import read_record, read_walks, score_columns
+from distillaw.large_batch.images.spec import hoffer2017
 from distillaw.pareto.frontier import Point
 from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Strategy

@@ -29,7 +29,7 @@ from distillaw.figures.style import (
 )
 from distillaw.pareto.frontier import Place, Point, place, staircase
 from distillaw.planning.cells import Cell
-from distillaw.planning.record import StudyRecord, budget_text
+from distillaw.runs.record import StudyRecord, budget_text
 
 SCENARIOS = {
     Scenario.INFERENCE: "teacher at hand",

@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from distillaw.errors import DataError
 from distillaw.figures.style import INK, MUTED, PAGE, PAPER, SERIES, Look, in_style, new_figure, set_title
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.quantities import format_count, power_text
+from distillaw.runs.record import Run, StudyRecord
 
 COOLDOWN = 0.2
 """Share of a token budget spent cooling down, where study.json does not say."""

@@ -23,7 +23,7 @@ from distillaw.figures.style import Look
 from distillaw.figures.teachers import teacher_styles
 from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.cells import measured_cells
-from distillaw.planning.record import StudyRecord, read_study
+from distillaw.runs.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import score_places
 from distillaw.verifying.scoring import Scored

@@ -24,9 +24,9 @@ from matplotlib.ticker import (
 )
 
 from distillaw.errors import ConfigError
-from distillaw.planning.record import budget_text
 from distillaw.quantities import power_text
 from distillaw.runs.outgoing import plain
+from distillaw.runs.record import budget_text
 
 P = ParamSpec("P")
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"

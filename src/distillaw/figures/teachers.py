@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distillaw.figures.style import INK, SERIES
-from distillaw.planning.record import StudyRecord
+from distillaw.runs.record import StudyRecord
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """The colours come again with the next of these where teachers are more than colours."""

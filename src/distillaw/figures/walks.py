@@ -1,7 +1,7 @@
 """How far each run's weights went from where they began, against the logarithm of the step; and its gradient noise.
 
-Read from distances.jsonl and metrics.jsonl of the run folders; the laws are those of regime/diffusion.py, fitted to the
-phase of constant rate alone.
+Read from distances.jsonl and metrics.jsonl of the run folders; the laws are those of large_batch/diffusion.py, fitted
+to the phase of constant rate alone.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from matplotlib.ticker import FuncFormatter
 
 from distillaw.errors import DataError
 from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, new_panels, set_title
+from distillaw.large_batch.diffusion import DiffusionFit, fit_diffusion
+from distillaw.large_batch.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord
-from distillaw.regime.diffusion import DiffusionFit, fit_diffusion
-from distillaw.regime.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.runs.files import read_json_lines
+from distillaw.runs.record import Run, StudyRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

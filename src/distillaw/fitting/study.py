@@ -1,13 +1,18 @@
 """The laws of a study: every family that its runs may carry, or why a family cannot be fitted."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from distillaw.errors import DistillawError
+from distillaw.errors import CacheError, DataError, DistillawError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
-from distillaw.runs.files import write_json
+from distillaw.runs.files import read_json, write_json
 from distillaw.runs.places import GENERATOR, check_file, remove_file
+from distillaw.runs.record import CONCLUSION, StudyRecord
+from distillaw.runs.seals import vouched
 
 FAMILIES = ("supervised", "distillation-kappa", "distillation-reduced", "capacity-gap")
 
@@ -62,3 +67,50 @@ def fit_laws(
             remove_file(file)
             write_json(why, {"generator": GENERATOR, "family": family, "error": errors[family]})
     return fits, errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLaws:
+    """What laws/ of a study folder holds."""
+
+    fits: Mapping[str, FitResult]
+    """By file stem; unreadable ones are left out."""
+    errors: Mapping[str, str]
+    """Why a family was not fitted, by family."""
+    problems: Sequence[str]
+    """What could not be read or is missing, one sentence each."""
+
+
+@lru_cache(maxsize=4)
+def kept_laws(record: StudyRecord) -> KeptLaws:
+    """The laws of a study, read once for each record of it."""
+    folder = record.folder / "laws"
+    fits, problems, errors = {}, [], {}
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".error.json"):
+            with contextlib.suppress(CacheError):
+                errors[path.name.removesuffix(".error.json")] = str(read_json(path).get("error", ""))
+            continue
+        try:
+            fit = FitResult.load(path)
+            if path.stem in FAMILIES and fit.family != path.stem:
+                raise DataError(f"{path}: holds a {fit.family} law, so it is not the file of its name")
+        except (DataError, OSError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{error}; this law is left out")
+        else:
+            fits[path.stem] = fit
+    missing = _listed(record.folder) - {path.name for path in folder.glob("*.json")}
+    problems += [
+        f"{folder / name}: missing, so this law is left out; `distillaw report {record.folder}`"
+        for name in sorted(missing)
+    ]
+    return KeptLaws(fits=fits, errors=errors, problems=tuple(problems))
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of the laws that a study's conclusion was drawn with."""
+    try:
+        listed = vouched(read_json(folder / CONCLUSION))
+    except CacheError:
+        return set()
+    return {Path(name).name for name in listed if name.startswith("laws/") and ".error." not in name}

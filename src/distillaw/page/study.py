@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 
 from distillaw.errors import DistillawError
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.study import kept_laws
 from distillaw.planning.api import plan
 from distillaw.planning.paired import study_teachers
-from distillaw.planning.record import Run, StudyRecord
 from distillaw.planning.voices import FAMILIES, fitted_voice
 from distillaw.quantities import format_count
+from distillaw.runs.record import Run, StudyRecord
 
 
 def study_laws(record: StudyRecord) -> list[tuple[str, str, FitResult | str]]:
     """The study's usable distillation fits: the file for `distillaw plan --law`, a label, the file again."""
     found: list[tuple[str, str, FitResult | str]] = []
     for family in FAMILIES:
-        fit = record.laws.get(family)
+        fit = kept_laws(record).fits.get(family)
         if fit is not None and fitted_voice(fit, family).ensemble is not None:
             path = str(record.folder / "laws" / f"{family}.json")
             found.append((path, f"{record.name}: {family} ({fit.status.name.lower()})", path))
@@ -30,7 +31,7 @@ def study_laws(record: StudyRecord) -> list[tuple[str, str, FitResult | str]]:
 
 def study_on_page(record: StudyRecord) -> Mapping[str, object]:
     """Runs and measured cells as plain JSON values."""
-    problems = list(record.all_problems)
+    problems = [*record.problems, *kept_laws(record).problems]
     cells = _cells(record, problems)
     kept = [*record.every_teacher.values(), *record.students]  # runs of searches are no seeds of a curve
     return {

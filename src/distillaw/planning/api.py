@@ -18,6 +18,7 @@ from pathlib import Path
 from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import CacheError, ConfigError
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.study import kept_laws
 from distillaw.laws.published import PublishedLaw
 from distillaw.planning.bills import training_tokens
 from distillaw.planning.budget import ServingLimit, compute_for
@@ -26,11 +27,11 @@ from distillaw.planning.decision import EqualCompute, Supposed, Verdict, call, c
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.judging import Judged, judge
 from distillaw.planning.law_crossover import law_crossovers
-from distillaw.planning.record import StudyRecord, read_study
 from distillaw.planning.situation import OTHER_TEXT, Situation, Teacher
 from distillaw.planning.text_scale import TextScale
 from distillaw.planning.voices import LawLike, find_voices
 from distillaw.quantities import parse_count
+from distillaw.runs.record import StudyRecord, read_study
 
 
 def plan(
@@ -153,8 +154,9 @@ def _with_gaps(verdict: Verdict, record: StudyRecord) -> Verdict:
             f"{record.unverified} of the study's runs were written without checksums (before there were any, or by "
             "hand): they are taken as they are, but for a loss that is not that of its held-out documents.",
         )
-    return replace(verdict, warnings=tuple(dict.fromkeys((*record.all_problems, *verdict.warnings))),
-                   assumptions=(*verdict.assumptions, *taken))  # fmt: skip
+    warnings = (*record.problems, *kept_laws(record).problems, *verdict.warnings)
+    assumptions = (*verdict.assumptions, *taken)
+    return replace(verdict, warnings=tuple(dict.fromkeys(warnings)), assumptions=assumptions)
 
 
 def decide(asked: Situation, sources: Sources, *, with_flips: bool = True) -> Verdict:

@@ -17,8 +17,8 @@ from distillaw.planning.measured import (
     student_arms,
     study_seed_noise,
 )
-from distillaw.planning.record import StudyRecord
 from distillaw.runs.paired import t_quantile
+from distillaw.runs.record import StudyRecord
 
 LEVEL = 0.9
 DRAWS = 4000

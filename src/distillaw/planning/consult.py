@@ -11,10 +11,10 @@ from distillaw.planning.evidence import Evidence
 from distillaw.planning.gains import DRAWS
 from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
-from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
 from distillaw.planning.voices import Voice, efolds_outside
+from distillaw.runs.record import StudyRecord
 
 _LEAD_MEMBERS = 24
 """Replicates that choose sizes and tokens: the mean loss needs fewer than an interval does."""

@@ -29,7 +29,7 @@ MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
 OF_OTHER_TEXT = 0.3
 """Weight of a published law beside the user's own runs or fits. As a full witness, on the user's scale, it made them
-better in simulated worlds but a little too sure (benchmarks/planner.py)."""
+better in simulated worlds but a little too sure (benchmarks/verdict/run.py)."""
 SURE = 0.8
 """Probability from which a choice is called."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.runs.paired import clustered_cov, effective_dof
+from distillaw.runs.paired import clustered_cov, effective_dof, unexplained
 
 Array = NDArray[np.float64]
 
@@ -80,44 +80,10 @@ class GainPosterior:
         return np.bincount(self.draws.argmax(1), minlength=self.draws.shape[1]) / len(self.draws)
 
 
-def seed_noise(
-    cells: Sequence[Mapping[tuple[str, int], float]], *, paired: bool = True
-) -> tuple[float, float]:
-    """Paired seed variance of one run and its degrees of freedom, pooled over cells.
-
-        loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
-
-    A two-way layout fitted by least squares in each cell, so that cells need not be complete. Arms are "no
-    teacher" and each teacher; what all arms of one seed share cancels in a paired gain and is not counted.
-
-    Args:
-        cells: one mapping {(arm, seed): loss} per cell of equal size and tokens.
-        paired: False leaves seed_k out of the layout, for cells where one arm alone was repeated: an upper bound.
-
-    Returns:
-        (variance, dof); (0, 0) where nothing was repeated.
-    """
-    rss, dof = 0.0, 0.0
-    for cell in cells:
-        if paired and len({arm for arm, _ in cell}) == 1:
-            continue  # one arm, each run with a seed of its own: seeds explain everything
-        if (
-            not paired
-        ):  # each arm's mean is left out of it: no layout to solve, however many repeats there are
-            for arm in dict.fromkeys(arm for arm, _ in cell):
-                losses = np.array([loss for (name, _), loss in cell.items() if name == arm])
-                rss += float(np.square(losses - losses.mean()).sum())
-                dof += len(losses) - 1
-            continue
-        residual, free = _unexplained(list(cell), np.array([*cell.values()])[:, None])
-        rss, dof = rss + float(np.square(residual).sum()), dof + free
-    return (rss / dof, dof) if dof else (0.0, 0.0)
-
-
 def document_part(
     cells: Sequence[tuple[Sequence[tuple[str, int]], Array]], tokens: NDArray[np.int64]
 ) -> float:
-    """How much of that variance comes from the choice of held-out documents, shape as `seed_noise`.
+    """How much of that variance comes from the choice of held-out documents, shape as `runs.paired.seed_noise`.
 
     Runs differ on some documents more than on others; the part of e_ak that another sample of documents would
     change is in the document variance of a gain already, and must not be counted twice.
@@ -128,32 +94,11 @@ def document_part(
     """
     found, dof = 0.0, 0.0
     for names, sums in cells:
-        residual, free = _unexplained(names, sums)
+        residual, free = unexplained(names, sums)
         if free:
             found += float(np.trace(clustered_cov(residual.T, tokens)))
             dof += free
     return found / dof if dof else 0.0
-
-
-def _unexplained(names: Sequence[tuple[str, int]], values: Array) -> tuple[Array, float]:
-    """What arms and seeds leave of the values, shape (runs, n), and its degrees of freedom.
-
-    Seeds are taken out first, as means, and what is left is solved for the arms alone (Frisch and Waugh): few columns,
-    however many seeds there are.
-    """
-    arms = np.unique([arm for arm, _ in names], return_inverse=True)[1]
-    seeds = np.unique([seed for _, seed in names], return_inverse=True)[1]
-    count = np.bincount(seeds)
-
-    def without_seeds(columns: Array) -> Array:
-        sums = np.zeros((len(count), columns.shape[1]))
-        np.add.at(sums, seeds, columns)
-        return columns - (sums / count[:, None])[seeds]
-
-    design = without_seeds(np.eye(int(arms.max()) + 1)[arms])
-    values = without_seeds(values)
-    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    return values - design @ solution, float(len(names) - len(count) - rank)
 
 
 def seed_covariance(

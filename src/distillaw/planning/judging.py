@@ -19,9 +19,9 @@ from distillaw.planning.consult import Sources, consult, options_of
 from distillaw.planning.decision import Call, call, choose
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import DRAWS
-from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation, Teacher, check_teacher_losses, student_text
 from distillaw.quantities import format_count, format_flop
+from distillaw.runs.record import StudyRecord
 
 LADDER = (1, 2, 4, 8, 16)
 """Teacher sizes in units of the student's, supposed to be at hand where the user names none."""
@@ -139,7 +139,7 @@ def _of_study(asked: Situation, record: StudyRecord | None) -> Situation:
     if record is None:
         return asked
     from distillaw.planning.paired import study_teachers
-    from distillaw.planning.record import nearest_size
+    from distillaw.runs.record import nearest_size
 
     situation = asked
     if asked.student_params is not None:

@@ -32,11 +32,10 @@ from distillaw.planning.gains import (
     gain_dof,
     gain_posterior,
     seed_covariance,
-    seed_noise,
 )
 from distillaw.planning.rate_doubt import RateDoubt, rate_doubt
-from distillaw.planning.record import Run, StudyRecord, budget_text, is_near
-from distillaw.runs.paired import check_same_documents, clustered_cov, t_quantile
+from distillaw.runs.paired import check_same_documents, clustered_cov, seed_noise, t_quantile
+from distillaw.runs.record import Run, StudyRecord, budget_text, is_near
 
 Array = NDArray[np.float64]
 ALONE = "no teacher"
@@ -46,7 +45,7 @@ EXTRAPOLATION_DOUBT = 0.3
 """Standard deviation of an extrapolated change of the loss, as a share of that change, beside seed noise. Two budgets
 and a third up to 3.4 times the larger, rms of the miss as a share of the change: without a teacher 0.19 in Farseer's
 grid, 0.47 in that of Gadre et al. (2024), 0.28, 0.15 and 0.31 in the open runs, the pocket study and the worlds; with
-one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/paired_extrapolation.py)."""
+one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/fits/paired_extrapolation.py)."""
 TAUGHT_FLOOR = 0.99
 """Floor of a student's loss, as a share of its teacher's: nearly where students end in the open runs."""
 ALONE_FLOOR = 0.7

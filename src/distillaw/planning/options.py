@@ -47,7 +47,8 @@ USUAL_RATIO = 20.0
 """Tokens per parameter that public fits find compute-optimal, within a factor of three or four."""
 SIZE_PRIOR = 0.01
 """Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
-parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7 (benchmarks/planner.py)."""
+parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7
+(benchmarks/verdict/run.py)."""
 _TEACHERS = (0.1, 1e4)
 """Teacher sizes searched, in units of the student's."""
 _GRID, _ZOOMS = 33, 5

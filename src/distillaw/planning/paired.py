@@ -20,9 +20,9 @@ from distillaw.planning.measured import (
     teacher_name,
 )
 from distillaw.planning.options import Option
-from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
+from distillaw.runs.record import Run, StudyRecord, budget_text
 
 SOURCE = "paired runs of this study"
 UNPAIRED_SOURCE = "measured runs of this study"

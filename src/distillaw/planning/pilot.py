@@ -8,11 +8,11 @@ from distillaw.planning.bills import bill
 from distillaw.planning.decision import MARGIN, SURE, Call
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
-from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Situation
 from distillaw.planning.voices import FITTED_DOUBT
 from distillaw.quantities import format_count, format_flop, format_seconds, times
 from distillaw.runs.paired import t_quantile
+from distillaw.runs.record import StudyRecord
 
 SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
 """Pilots considered: the target's size and tokens divided by these."""

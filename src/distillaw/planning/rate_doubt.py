@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillaw.laws.rates import LATTICE, Optimum, excess, fit_rate_law, lowest
-from distillaw.planning.record import Run, StudyRecord
+from distillaw.runs.record import Run, StudyRecord
 
 STEEPNESS = {"alone": 0.15, "taught": 0.02}
 """c where no run shows it, nats per squared octave. Alone 0.03 to 0.05 at the budgets of searches, 0.09 and 0.10 at

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError, VocabularyError
-from distillaw.planning.record import budget_text
 from distillaw.quantities import did_you_mean, format_count, format_flop
+from distillaw.runs.record import budget_text
 
 SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value for s in Scenario}
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""

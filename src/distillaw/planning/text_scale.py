@@ -2,7 +2,7 @@
 
 What a law made for other text and another tokenizer still knows is the relative gain at a ratio L_T / L_S. So where
 the user's own losses are known, its losses are scaled to them; asked at face value it errs by as much as the texts
-differ (20 % of the loss in simulated truths, against 1.5 %; benchmarks/planner.py).
+differ (20 % of the loss in simulated truths, against 1.5 %; benchmarks/verdict/run.py).
 
 A teacher whose size, tokens and loss are all known deviates from a law by d = ln(loss / the law's estimate). Part of
 that is the text s, which all models share, and part the teacher q: how well its own training serves this text.

@@ -17,11 +17,12 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
+from distillaw.fitting.study import kept_laws
 from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import STUDENT, SUPERVISED, LawEnsemble, plain_coefficients, student_coefficients
 from distillaw.laws.published import PublishedLaw, laws_available, published
-from distillaw.planning.record import StudyRecord
+from distillaw.runs.record import StudyRecord
 
 LawLike: TypeAlias = str | Path | FitResult | PublishedLaw
 
@@ -73,7 +74,7 @@ OTHER_TEXT_DOUBT = 0.03
 """At home as well, where a teacher's loss was measured on the user's text and the student's own is not known: the ratio
 of the two is then that of two texts."""
 FITTED_DOUBT = Doubt(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
-"""With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/planner.py, kappa form)."""
+"""With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/verdict, kappa form)."""
 WEAK_DOUBT = Doubt(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
 """Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the doubt above."""
 REDUCED_DOUBT = Doubt(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
@@ -143,22 +144,23 @@ def _asked_for(law: LawLike) -> Voice:
 def _study_voice(record: StudyRecord) -> Voice:
     """The best usable distillation fit of the study with the next one as its rival, or why there is none."""
     silent = [_silent(STUDY, "NOT_FITTED", "no law was fitted")]
-    silent += [_silent(STUDY, "NOT_FITTED", record.law_errors[f]) for f in FAMILIES if f in record.law_errors]
-    fits = [record.laws[family] for family in FAMILIES if family in record.laws]
-    voices = [fitted_voice(fit, STUDY, fallback=record) for fit in fits]
+    kept = kept_laws(record)
+    silent += [_silent(STUDY, "NOT_FITTED", kept.errors[f]) for f in FAMILIES if f in kept.errors]
+    plain = kept.fits.get("supervised")
+    voices = [fitted_voice(kept.fits[f], STUDY, plain=plain) for f in FAMILIES if f in kept.fits]
     usable = [voice for voice in voices if voice.ensemble is not None]
     if not usable:
         return [*silent, *voices][-1]
     return replace(usable[0], rival=usable[1].ensemble if len(usable) > 1 else None)
 
 
-def fitted_voice(fit: FitResult, source: str, *, fallback: StudyRecord | None = None) -> Voice:
+def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None) -> Voice:
     """A fit as a voice; without an ensemble where it cannot answer, with the reason.
 
     Args:
         fit: a distillation or capacity-gap fit.
         source: what to call it.
-        fallback: the study whose supervised fit explains why there is none behind this one.
+        plain: the study's supervised fit, which explains why there is none behind this one.
     """
     if not fit.is_usable or fit.curve is None:
         return _silent(source, fit.status.name, fit.remedy or fit.status.value)
@@ -170,7 +172,6 @@ def fitted_voice(fit: FitResult, source: str, *, fallback: StudyRecord | None = 
     if not fit.curve.is_student:
         return _silent(source, "NO_DISTILLATION_LAW", f"a {fit.family} fit says nothing of teachers")
     if fit.curve.behind is None:
-        plain = fallback.laws.get("supervised") if fallback is not None else None
         why = plain.remedy if plain is not None else "fit one from more runs without a teacher"
         return _silent(source, "NO_SUPERVISED_LAW", f"no law for training alone, so no gain: {why}")
     return Voice(

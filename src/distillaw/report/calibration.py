@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from distillaw.figures.calibrated import Calibrated, Measured, draw_calibration, or_inf
 from distillaw.figures.style import Z90
-from distillaw.planning.record import budget_text
 from distillaw.report.content import Table, Value
 from distillaw.report.picture import Picture
+from distillaw.runs.record import budget_text
 
 TITLE = "Calibration, and the distance from the teacher"
 

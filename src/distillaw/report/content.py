@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.spending import Spent
+from distillaw.fitting.study import kept_laws
 from distillaw.planning.api import plan
 from distillaw.planning.cells import Cell, Gap
 from distillaw.planning.decision import Verdict, call
 from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import teacher_name
-from distillaw.planning.record import Run, StudyRecord, budget_text
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds, power_text
 from distillaw.runs.paired import sd_interval
+from distillaw.runs.record import Run, StudyRecord, budget_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,8 +340,8 @@ def fit_notes(record: StudyRecord) -> list[FitNote]:
     """The stored fits and the families that could not be fitted."""
     from distillaw.fitting.summary import rounded
 
-    found = []
-    for name, fit in record.laws.items():
+    found, kept = [], kept_laws(record)
+    for name, fit in kept.fits.items():
         intervals = fit.conf_int()
         rows = []
         for key, value in fit.params.items() if fit.is_usable else ():
@@ -356,7 +357,7 @@ def fit_notes(record: StudyRecord) -> list[FitNote]:
                     summary=f"{fit.nobs} rows in {fit.ngroups} independent runs")
         )  # fmt: skip
     found += [FitNote(family=name, status="NOT FITTED", remedy=error, summary="", rows=())
-              for name, error in record.law_errors.items()]  # fmt: skip
+              for name, error in kept.errors.items()]  # fmt: skip
     return sorted(found, key=lambda note: _FAMILY_ORDER.get(note.family, 9))
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.figures.spending import compute_spent
+from distillaw.fitting.study import kept_laws
 from distillaw.planning.cells import Cell, measured_cells
 from distillaw.planning.decision import Verdict
-from distillaw.planning.record import StudyRecord, evenly, read_study
 from distillaw.planning.wording import title
 from distillaw.report import content
 from distillaw.report.page import FigureFiles, write_page
 from distillaw.report.sections import study_sections
 from distillaw.runs.files import write_json
 from distillaw.runs.places import GENERATOR, check_file
+from distillaw.runs.record import StudyRecord, evenly, read_study
 
 
 def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
@@ -147,4 +148,5 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
         )
     if others := len(record.unfinished) - len(failed):
         found.append(f"{others} runs are not finished; this report is of what was there.")
-    return list(dict.fromkeys([*found, *record.all_problems, *(verdict.warnings if verdict else ())]))
+    found += [*record.problems, *kept_laws(record).problems, *(verdict.warnings if verdict else ())]
+    return list(dict.fromkeys(found))

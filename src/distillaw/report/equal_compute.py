@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from distillaw.figures.equal_compute import IsoBudget, IsoCurve, draw_isoflop
 from distillaw.figures.teachers import TeacherStyle
 from distillaw.fitting.result import FitResult
-from distillaw.planning.record import budget_text
 from distillaw.quantities import flop_text, format_count
 from distillaw.report.losses import LAW_CURVES, repeated_colors
 from distillaw.report.picture import Picture
+from distillaw.runs.record import budget_text
 
 TITLE = "Which size? Loss at equal compute"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from distillaw.errors import DistillawError
 from distillaw.figures.frozen import draw_frozen
-from distillaw.planning.record import budget_text
 from distillaw.quantities import format_count
 from distillaw.report.content import Table, Value, number
 from distillaw.report.intervals import coverage_picture
 from distillaw.report.picture import Picture
+from distillaw.runs.record import budget_text
 from distillaw.verifying import tally
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import Scorecard, score_places

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from distillaw.errors import DataError
-from distillaw.images.published import Paper, PaperRow, hoffer2017
-from distillaw.images.record import ImageRecord, read_record
-from distillaw.images.summary import ColumnScore, Gain, score_columns, score_gains
-from distillaw.images.walks import Walk, read_walks, slope_ratio, too_short
-from distillaw.images.words import (
+from distillaw.large_batch.images.results import (
+    ColumnScore,
+    Gain,
+    ImageRecord,
+    Walk,
+    read_record,
+    read_walks,
+    score_columns,
+    score_gains,
+    slope_ratio,
+    too_short,
+)
+from distillaw.large_batch.images.spec import Paper, PaperRow, hoffer2017
+from distillaw.large_batch.images.words import (
     differences,
     gain_sentence,
     headline,

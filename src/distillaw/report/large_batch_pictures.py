@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from distillaw.figures.image_runs import draw_columns, draw_image_walks
-from distillaw.images.published import PaperRow
-from distillaw.images.summary import ColumnScore
-from distillaw.images.walks import Walk
+from distillaw.large_batch.images.results import ColumnScore, Walk
+from distillaw.large_batch.images.spec import PaperRow
 from distillaw.report.picture import Picture
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillaw.images.published import Paper, PaperRow
-from distillaw.images.summary import ColumnScore, Gain
-from distillaw.images.walks import Mean, Walk
-from distillaw.images.words import gain_name, outcome
+from distillaw.large_batch.images.results import ColumnScore, Gain, Mean, Walk
+from distillaw.large_batch.images.spec import Paper, PaperRow
+from distillaw.large_batch.images.words import gain_name, outcome
 from distillaw.report.content import Table, Value, number
 
 

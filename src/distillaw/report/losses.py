@@ -7,8 +7,8 @@ from distillaw.figures.style import SERIES
 from distillaw.figures.teachers import TeacherStyle
 from distillaw.fitting.result import FitResult
 from distillaw.planning.cells import Cell
-from distillaw.planning.record import budget_text
 from distillaw.report.picture import Picture
+from distillaw.runs.record import budget_text
 
 
 def gap_picture(cells: Sequence[Cell]) -> Picture:

@@ -14,7 +14,6 @@ from distillaw.figures.spending import Spent, study_searches
 from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.figures.walks import walks
 from distillaw.planning.cells import Cell
-from distillaw.planning.record import StudyRecord
 from distillaw.report import calibration, content, equal_compute, frozen, intervals, paid
 from distillaw.report import walks as walk_words
 from distillaw.report.controls import control_notes, control_table
@@ -23,6 +22,7 @@ from distillaw.report.losses import gap_picture, tokens_picture
 from distillaw.report.page import Section
 from distillaw.report.picture import Picture
 from distillaw.report.spending import searches_picture, spent_picture
+from distillaw.runs.record import StudyRecord
 
 
 def study_sections(

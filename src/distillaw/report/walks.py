@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from distillaw.figures.walks import Walk, draw_walks
-from distillaw.planning.record import budget_text
-from distillaw.regime.noise import NoiseScale
+from distillaw.large_batch.noise import NoiseScale
 from distillaw.report.content import Table, Value, number
 from distillaw.report.picture import Picture
+from distillaw.runs.record import budget_text
 
 TITLE = "How far the weights went"
 _CLOSER = {"log": "log t", "power": "power"}

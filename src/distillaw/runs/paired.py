@@ -9,7 +9,7 @@ This file estimates; what follows from a difference is decided in planning/.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -190,6 +190,63 @@ def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) ->
         documents=len(tokens),
         seeds=seeds,
     )
+
+
+def seed_noise(
+    cells: Sequence[Mapping[tuple[str, int], float]], *, paired: bool = True
+) -> tuple[float, float]:
+    """Paired seed variance of one run and its degrees of freedom, pooled over cells.
+
+        loss_ak = arm_a + seed_k + e_ak,   sd^2 = sum e^2 / dof,   dof = observations - rank
+
+    A two-way layout fitted by least squares in each cell, so that cells need not be complete. Arms are "no
+    teacher" and each teacher; what all arms of one seed share cancels in a paired gain and is not counted.
+
+    Args:
+        cells: one mapping {(arm, seed): loss} per cell of equal size and tokens.
+        paired: False leaves seed_k out of the layout, for cells where one arm alone was repeated: an upper bound.
+
+    Returns:
+        (variance, dof); (0, 0) where nothing was repeated.
+    """
+    rss, dof = 0.0, 0.0
+    for cell in cells:
+        if paired and len({arm for arm, _ in cell}) == 1:
+            continue  # one arm, each run with a seed of its own: seeds explain everything
+        if (
+            not paired
+        ):  # each arm's mean is left out of it: no layout to solve, however many repeats there are
+            for arm in dict.fromkeys(arm for arm, _ in cell):
+                losses = np.array([loss for (name, _), loss in cell.items() if name == arm])
+                rss += float(np.square(losses - losses.mean()).sum())
+                dof += len(losses) - 1
+            continue
+        residual, free = unexplained(list(cell), np.array([*cell.values()])[:, None])
+        rss, dof = rss + float(np.square(residual).sum()), dof + free
+    return (rss / dof, dof) if dof else (0.0, 0.0)
+
+
+def unexplained(
+    names: Sequence[tuple[str, int]], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """What arms and seeds leave of the values, shape (runs, n), and its degrees of freedom.
+
+    Seeds are taken out first, as means, and what is left is solved for the arms alone (Frisch and Waugh): few columns,
+    however many seeds there are.
+    """
+    arms = np.unique([arm for arm, _ in names], return_inverse=True)[1]
+    seeds = np.unique([seed for _, seed in names], return_inverse=True)[1]
+    count = np.bincount(seeds)
+
+    def without_seeds(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.zeros((len(count), columns.shape[1]))
+        np.add.at(sums, seeds, columns)
+        return columns - (sums / count[:, None])[seeds]
+
+    design = without_seeds(np.eye(int(arms.max()) + 1)[arms])
+    values = without_seeds(values)
+    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    return values - design @ solution, float(len(names) - len(count) - rank)
 
 
 def effective_dof(*parts: tuple[float, float]) -> float:

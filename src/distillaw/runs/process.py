@@ -48,3 +48,10 @@ def is_dead(name: str) -> bool:
 @functools.cache
 def _short_machine() -> str:
     return hashlib.sha256(this_machine().encode()).hexdigest()[:8]
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and containers
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

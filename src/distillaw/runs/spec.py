@@ -66,7 +66,7 @@ class Recipe:
     reference_batch_tokens: int = 0
     """The batch that `peak_lr`, `weight_decay` and AdamW's betas were tuned at; 0: the run's own."""
     rate_rule: str = "sqrt"
-    """From there to the run's batch: `sqrt`, `linear` or `constant` (regime/rules.py)."""
+    """From there to the run's batch: `sqrt`, `linear` or `constant` (large_batch/rules.py)."""
     beta_rule: str = "keep"
     """`keep`, `half-life` (of the second moment, in tokens) or `sde` (both betas and epsilon)."""
     decay_rule: str = "keep"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from distillaw.accounting.flops import forward_flops
 from distillaw.errors import ConfigError
+from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.quantities import did_you_mean
-from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.spec import Branch, Fork, TrunkSpec
 from distillaw.sweep.cost import core_seconds, external_forward, study_cost, study_vocab
 from distillaw.sweep.single_spec import SingleSpec

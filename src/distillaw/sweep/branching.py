@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from distillaw.data.prepare import check_home, prepare_data, require_tokens
 from distillaw.errors import ConfigError, RunError
-from distillaw.regime.branching import (
+from distillaw.large_batch.branch_test import (
     Branches,
     BranchVerdict,
     Comparison,

@@ -9,9 +9,9 @@ from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec
 from distillaw.distill.rules import is_reverse_kl
 from distillaw.errors import ConfigError
+from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.models.cut import check_cut
 from distillaw.quantities import did_you_mean, parse_count
-from distillaw.regime.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe

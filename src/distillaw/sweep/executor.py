@@ -231,13 +231,6 @@ class LocalExecutor(Executor):
             self._ended(number, child)
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and containers
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def cuda_devices() -> list[str]:
     """CUDA devices this process may use, as CUDA_VISIBLE_DEVICES names them; asked of the driver, not of torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -22,9 +22,9 @@ from distillaw.models.source import check_config, locate
 from distillaw.models.vocabulary import check_vocabulary
 from distillaw.quantities import format_count
 from distillaw.runs.lock import held
+from distillaw.runs.process import available_cores
 from distillaw.runs.spec import Start, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.executor import available_cores
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Job
 from distillaw.sweep.scheduler import Display

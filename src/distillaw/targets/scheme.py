@@ -7,7 +7,7 @@
     full      the logits as they are, float32: for tiny vocabularies and tests of equivalence.
 
 There is no renormalised top-k: its fixed point is the truncated distribution, over-confident by 1 / mass
-(benchmarks/targets.py measures it).
+(benchmarks/targets/estimators.py measures it).
 """
 
 from dataclasses import asdict, dataclass

@@ -9,7 +9,7 @@ if it does not, or cannot be captured, a warning says so and the students train 
 where the optimiser changes them in place, so nothing has to be captured again after a step or a restored checkpoint.
 
 State: on the CPU the same code runs without a graph and is tested so. No GPU was lent when it was written: capture and
-replay themselves have never been run. `python benchmarks/stacked.py --device cuda` checks and times them.
+replay themselves have never been run. `python -m benchmarks.engine.stacked --device cuda` checks and times them.
 """
 
 import warnings

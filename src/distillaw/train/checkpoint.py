@@ -18,7 +18,7 @@ import torch
 from torch.distributed import checkpoint as dcp
 
 from distillaw.errors import CacheError, ConfigError, RunError
-from distillaw.regime.distances import DistanceTracker
+from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.runs.files import disk_error, file_sha256, read_json, write_json
 from distillaw.runs.places import MARK, claim_folder, move, remove_folder, remove_if_empty
 from distillaw.train.parallel import ALONE, Ranks, is_lost_peer

@@ -3,7 +3,7 @@
 Every branch starts from the same weights, the same optimiser state and the same place in the text; its batch, its rate
 and, where asked, its loss are its own. The branch with the trunk's batch, loss and order is the trunk itself, going on
 bit for bit. A kill costs the steps since the last checkpoint. What is branched, and what follows, is decided in
-sweep/branching.py and regime/branching.py.
+sweep/branching.py and large_batch/branch_test.py.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The gradient noise scale of a loss at a fork: at fixed weights, so its batches are independent.
 
-A diagnostic beside the branch test (regime/noise.py): tr(Sigma) and |G|^2 of two losses at the same weights, on the
-same text, say whether the one's gradient is less noisy.
+A diagnostic beside the branch test (large_batch/noise.py): tr(Sigma) and |G|^2 of two losses at the same weights, on
+the same text, say whether the one's gradient is less noisy.
 """
 
 from dataclasses import asdict
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from distillaw.data.batches import BatchOrder
-from distillaw.regime.meter import AccumulationMeter
-from distillaw.regime.noise import NoiseLog
+from distillaw.large_batch.instruments import AccumulationMeter
+from distillaw.large_batch.noise import NoiseLog
 from distillaw.runs.files import read_json, write_json
 from distillaw.runs.spec import Branch
 from distillaw.train.fork import at_fork, forked_order

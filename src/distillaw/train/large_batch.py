@@ -1,6 +1,6 @@
 """What a run's optimiser is given: its recipe as it stands, or carried over from the batch that it was tuned at."""
 
-from distillaw.regime.rules import Settings, scale_settings
+from distillaw.large_batch.rules import Settings, scale_settings
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.optim import BETAS, EPS
 

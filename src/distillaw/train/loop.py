@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 from distillaw.data.batches import WindowOrder
 from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.regime.adaptation import clip_at
-from distillaw.regime.diffusion import log_steps
+from distillaw.large_batch.diffusion import log_steps
+from distillaw.large_batch.rules import clip_at
 from distillaw.runs.spec import TrunkSpec
 from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks, can_capture
 from distillaw.train.checkpoint import TrainState, save_state

@@ -2,7 +2,7 @@
 
 One device that accumulates compares a micro-batch with the batch; ranks that hold whole models compare one rank's share
 with the batch. One device that takes the batch at once, and models sharded over ranks, show a single size: nothing is
-measured. What the norms say is in regime/noise.py.
+measured. What the norms say is in large_batch/noise.py.
 """
 
 from typing import NamedTuple
@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from distillaw.regime.meter import AccumulationMeter
-from distillaw.regime.noise import moved, ratio, two_batch
-from distillaw.regime.rank_meter import DataParallelMeter
+from distillaw.large_batch.instruments import AccumulationMeter, DataParallelMeter
+from distillaw.large_batch.noise import moved, ratio, two_batch
 from distillaw.train.parallel import Ranks
 
 MEMORY = 0.9

@@ -39,7 +39,8 @@ Not "cpu". Tokens per CPU-second of whole steps, stacked over side by side, on o
 
 It gains 10 % only with batches of 256 tokens and four students or more; DISTILLAW_STACK=always asks for it.
 "cuda", with captured graphs (train/captured.py), is on the list because small kernels leave a GPU idle. It has not been
-measured, for want of one: `python benchmarks/stacked.py --device cuda` does it, DISTILLAW_STACK=never turns it off.
+measured, for want of one: `python -m benchmarks.engine.stacked --device cuda` does it; DISTILLAW_STACK=never turns it
+off.
 """
 
 

@@ -17,8 +17,8 @@ from distillaw.fitting.query import load_law
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import fit_families, fit_laws
 from distillaw.laws.published import PublishedLaw
-from distillaw.planning.record import read_study
 from distillaw.runs.files import content_hash
+from distillaw.runs.record import read_study
 from distillaw.verifying.cells import Cell, TableRun, read_runs, seen_runs
 from distillaw.verifying.forecast import LEVELS, law_losses, plan_forecasts
 from distillaw.verifying.frozen import (

@@ -20,9 +20,9 @@ from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.measured import study_seed_noise
 from distillaw.planning.paired import study_teacher
-from distillaw.planning.record import StudyRecord
 from distillaw.planning.situation import Teacher
 from distillaw.planning.voices import efolds_outside
+from distillaw.runs.record import StudyRecord
 from distillaw.verifying.cells import Cell
 from distillaw.verifying.frozen import Choice, Prediction
 

@@ -1,0 +1,383 @@
+"""Ghost batch normalisation: batch norm over contiguous slices of the batch (ghosts), each with its own statistics.
+
+Hoffer, Hubara, Soudry 2017, arXiv:1705.08741, Algorithm 1, with `running_mean` and the unbiased `running_var` kept as
+`nn.BatchNorm` keeps them, so that state dicts interchange. In evaluation the layer *is* `nn.BatchNorm`. Every sample
+lies in exactly one ghost, and no ghost holds a single value per channel, which has no variance. How models are
+converted: ghost_convert.py. Legend: K ghosts, C channels.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from distillaw.errors import ConfigError, DataError
+
+Remainder = Literal["keep", "merge", "balanced", "error"]
+REMAINDERS: tuple[str, ...] = get_args(Remainder)
+
+
+def ghost_sizes(batch: int, *, ghost: int, remainder: Remainder = "keep", values: int = 1) -> list[int]:
+    """Samples of each ghost, in order; they sum to the batch.
+
+    A batch of at most one ghost is one ghost. Otherwise, with r = batch mod ghost left over:
+
+        keep      full ghosts and a last one of r samples
+        merge     full ghosts, the last one with the r samples on top
+        balanced  ceil(batch / ghost) ghosts whose sizes differ by one at most, the larger ones first
+        error     refused
+
+    A last ghost of a single value per channel joins the one before it, under every policy.
+
+    Args:
+        batch: samples, >= 0.
+        ghost: samples per ghost, >= 1.
+        remainder: the policy for a batch that is no multiple of the ghost.
+        values: values per sample and channel: 1 for features, height times width for maps.
+
+    Raises:
+        ConfigError: ghosts of one sample with one value per channel.
+        DataError: a ragged batch under "error".
+    """
+    if batch <= ghost:
+        return [batch]
+    if ghost * values == 1:
+        raise ConfigError(
+            f"ghost batch norm: ghost_batch_size=1 leaves one value per channel in each of the {batch} ghosts (inputs "
+            "without spatial extent), and one value has no variance; choose ghost_batch_size >= 2"
+        )
+    full, left = batch // ghost, batch % ghost  # torch.compile traces these, not divmod
+    if not left:
+        return [ghost] * full
+    if remainder == "error":
+        raise DataError(
+            f'ghost batch norm: a batch of {batch} is no multiple of ghost_batch_size={ghost} ({left} left over) and '
+            'remainder="error"; drop the last batch (DataLoader(drop_last=True)) or choose remainder="keep", "merge" '
+            'or "balanced"'
+        )  # fmt: skip
+    return _with_company(_cut(batch, full, ghost, remainder), values)
+
+
+def _cut(batch: int, full: int, ghost: int, remainder: Remainder) -> list[int]:
+    left = batch - full * ghost
+    if remainder == "merge":
+        return [ghost] * (full - 1) + [ghost + left]
+    if remainder == "balanced":
+        size, larger = batch // (full + 1), batch % (full + 1)
+        return [size + 1] * larger + [size] * (full + 1 - larger)
+    return [ghost] * full + [left]
+
+
+def _with_company(sizes: list[int], values: int) -> list[int]:
+    """The same ghosts, but none of a single value per channel; only the last can be one."""
+    if sizes[-1] * values > 1:
+        return sizes
+    return [*sizes[:-2], sizes[-2] + sizes[-1]]
+
+
+def ghost_blocks(sizes: list[int], *, at_once: int) -> list[tuple[int, int]]:
+    """Runs of equal ghosts, as (ghosts, samples per ghost), at most `at_once` ghosts each."""
+    blocks = []
+    for size, run in groupby(sizes):
+        number = len(list(run))
+        blocks += [(min(at_once, number - first), size) for first in range(0, number, at_once)]
+    return blocks
+
+
+StatsUpdate = Literal["sequential", "mean"]
+STATS_UPDATES: tuple[str, ...] = get_args(StatsUpdate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GhostSettings:
+    """Settings of a ghost layer.
+
+    Raises:
+        ConfigError: one of them is impossible.
+    """
+
+    ghost_batch_size: int
+    """Samples per ghost, >= 1."""
+    stats_update: StatsUpdate = "sequential"
+    """Each ghost one update, in order; or one update with their mean."""
+    remainder: Remainder = "keep"
+    """What becomes of a batch that is no multiple of the ghost."""
+
+    def __post_init__(self) -> None:
+        size = self.ghost_batch_size
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ConfigError(f"ghost_batch_size is {size!r}; it is a number of samples, a whole number >= 1")
+        _one_of("stats_update", self.stats_update, STATS_UPDATES)
+        _one_of("remainder", self.remainder, REMAINDERS)
+
+    def __str__(self) -> str:
+        return f"ghost_batch_size={self.ghost_batch_size}, stats_update={self.stats_update}, remainder={self.remainder}"
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+
+
+def num_updates(sizes: list[int], stats_update: StatsUpdate) -> int:
+    """By how much `num_batches_tracked` grows."""
+    return len(sizes) if stats_update == "sequential" else 1
+
+
+def ghost_weights(sizes: list[int], *, stats_update: StatsUpdate, momentum: float | None) -> list[float]:
+    """Weight of each ghost as in the table above; without momentum before the division by c + K or c + 1.
+
+    Args:
+        sizes: samples of each ghost, in order.
+        stats_update: "sequential" or "mean".
+        momentum: eta, the weight of the new value; None for the cumulative average.
+    """
+    if stats_update == "mean":
+        scale = 1.0 if momentum is None else momentum
+        return [scale * size / sum(sizes) for size in sizes]
+    if momentum is None:
+        return [1.0] * len(sizes)
+    return [momentum * (1 - momentum) ** later for later in range(len(sizes) - 1, -1, -1)]
+
+
+@torch.no_grad()
+def take_in(
+    running: tuple[Tensor, Tensor],
+    count: Tensor | None,
+    statistics_2KC: Tensor,
+    *,
+    sizes: list[int],
+    stats_update: StatsUpdate,
+    momentum: float | None,
+) -> None:
+    """Update running mean and variance, shape (C,) each, and the count in place, computed in float32 at least.
+
+    Args:
+        running: mean and variance so far.
+        count: c, updates so far, a tensor without dimensions; needed without momentum.
+        statistics_2KC: mean and unbiased variance of each ghost, shape (2, K, C).
+        sizes: samples of each ghost, in order.
+        stats_update: "sequential" or "mean".
+        momentum: eta, the weight of the new value; None for the cumulative average.
+    """
+    exact = torch.promote_types(statistics_2KC.dtype, torch.float32)
+    updates = num_updates(sizes, stats_update)
+    weights = ghost_weights(sizes, stats_update=stats_update, momentum=momentum)
+    # a sum, not a matrix product: autocast would compute that in half precision
+    new_2C = (statistics_2KC.new_tensor(weights, dtype=exact).unsqueeze(1) * statistics_2KC).sum(1)
+    if momentum is None:
+        assert count is not None
+        after = (count + updates).to(exact)
+        decay, new_2C = count / after, new_2C / after
+    else:
+        decay = (1 - momentum) ** updates
+    for old_C, new_C in zip(running, new_2C, strict=True):
+        old_C.copy_(old_C.to(exact) * decay + new_C)
+    if count is not None:
+        count.add_(updates)
+
+
+# Many small ghosts are normalised by one kernel with the ghosts folded into the channels, which costs copies. It pays
+# on a CPU from FOLDED_GHOSTS ghosts of at most FOLDED_GHOST elements each, up to FOLDED_BLOCK elements at once
+# (benchmarks/large_batch/ghost_batchnorm.py); elsewhere unmeasured, so there the loop stands.
+FOLDED_GHOSTS = 32
+FOLDED_GHOST = 2**13
+FOLDED_BLOCK = 2**18
+
+
+class _GhostBatchNorm(_BatchNorm):
+    """What the three layers share; they differ in the shape of the input only.
+
+    Args:
+        num_features: C, channels.
+        ghost_batch_size: samples per ghost. A batch of at most so many is normalised as `nn.BatchNorm` does it.
+        eps: added to the variance.
+        momentum: eta, the weight of the *new* statistic as in PyTorch; None for the average over all so far.
+        affine: whether to learn gamma (`weight`) and beta (`bias`).
+        track_running_stats: whether to keep statistics for evaluation; without, evaluation uses those of its batch.
+        device: of parameters and buffers.
+        dtype: of parameters and buffers. Keep float32 where activations are float16 or bfloat16.
+        bias: False learns gamma alone.
+        stats_update: "sequential": each ghost is one update, in order, and counts one in `num_batches_tracked`.
+            "mean": one update per batch with the ghosts' statistics averaged, weighted by their samples.
+        remainder: what becomes of a batch that is no multiple of the ghost (`ghost_sizes`).
+
+    Raises:
+        ConfigError: ghost_batch_size not a whole number >= 1, unknown stats_update or remainder.
+    """
+
+    ghost: GhostSettings
+
+    def __init__(
+        self,
+        num_features: int,
+        ghost_batch_size: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        bias: bool = True,
+        stats_update: StatsUpdate = "sequential",
+        remainder: Remainder = "keep",
+    ) -> None:
+        ghost = GhostSettings(
+            ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder
+        )
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )  # fmt: skip
+        self.ghost = ghost
+
+    @property
+    def ghost_batch_size(self) -> int:
+        """Samples per ghost."""
+        return self.ghost.ghost_batch_size
+
+    @property
+    def stats_update(self) -> StatsUpdate:
+        """How running statistics take in the ghosts."""
+        return self.ghost.stats_update
+
+    @property
+    def remainder(self) -> Remainder:
+        """The policy for ragged batches."""
+        return self.ghost.remainder
+
+    def extra_repr(self) -> str:
+        """The arguments of `nn.BatchNorm`, then those of the ghosts."""
+        return f"{super().extra_repr()}, {self.ghost}"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised ghost by ghost, scaled and shifted; same shape, dtype and memory format.
+
+        In evaluation, and for batches of at most one ghost, `nn.BatchNorm` to the last bit.
+
+        Raises:
+            ValueError: an input of the wrong number of dimensions.
+            DataError: one value per channel in the whole batch; another number of channels; a ragged batch under
+                remainder="error"; running statistics that overflow float16.
+            ConfigError: ghosts of one value per channel.
+        """
+        self._check_input_dim(input)
+        if not self.training:
+            return super().forward(input)
+        values = math.prod(input.shape[2:])
+        if len(input) * values == 1:
+            raise DataError(
+                f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)} (ghost "
+                f"batch norm with ghost_batch_size={self.ghost_batch_size}): a single value has no variance; give a "
+                "larger batch or call eval() on the layer"
+            )
+        sizes = ghost_sizes(len(input), ghost=self.ghost_batch_size, remainder=self.remainder, values=values)
+        # nn.BatchNorm without momentum reads its count on the host, which torch.compile(fullgraph=True) refuses
+        traced_average = self.momentum is None and torch.compiler.is_compiling()
+        is_plain = len(sizes) == 1 and not traced_average
+        output = super().forward(input) if is_plain else self._by_ghosts(input, sizes)
+        self._refuse_overflow()
+        return output
+
+    def _by_ghosts(self, input: Tensor, sizes: list[int]) -> Tensor:
+        if input.shape[1] != self.num_features:
+            raise DataError(
+                f"ghost batch norm: the input has {input.shape[1]} channels (shape {tuple(input.shape)}), the layer "
+                f"was made for num_features={self.num_features}; build the layer with that number"
+            )
+        at_once = _ghosts_at_once(input, sizes)
+        is_in_order = self.momentum is not None and self.stats_update == "sequential"
+        if at_once == 1 and (is_in_order or not self.track_running_stats):
+            return self._one_by_one(input, sizes)
+        return self._collected(input, ghost_blocks(sizes, at_once=at_once), sizes)
+
+    def _one_by_one(self, input: Tensor, sizes: list[int]) -> Tensor:
+        """Each ghost normalised and taken into the running statistics by itself."""
+        mean, var = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        weight, bias, momentum, eps = self.weight, self.bias, self.momentum or 0.0, self.eps
+        outputs = [_normalise(part, weight, bias, mean, var, momentum, eps) for part in input.split(sizes)]
+        if mean is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(len(sizes))
+        return torch.cat(outputs)
+
+    def _collected(self, input: Tensor, blocks: list[tuple[int, int]], sizes: list[int]) -> Tensor:
+        """Each block of equal ghosts normalised by one kernel; their statistics taken in together."""
+        statistics_2KC = None
+        if self.track_running_stats and self.running_mean is not None:
+            statistics_2KC = self.running_mean.new_zeros(2, len(sizes), self.num_features)
+        outputs, first = [], 0
+        for part, (ghosts, _) in zip(input.split([k * size for k, size in blocks]), blocks, strict=True):
+            own = None if statistics_2KC is None else statistics_2KC[:, first : first + ghosts]
+            outputs.append(self._block(part, ghosts, own))
+            first += ghosts
+        if statistics_2KC is not None:
+            assert self.running_mean is not None and self.running_var is not None
+            take_in(
+                (self.running_mean, self.running_var), self.num_batches_tracked, statistics_2KC,
+                sizes=sizes, stats_update=self.stats_update, momentum=self.momentum,
+            )  # fmt: skip
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _block(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
+        """Equal ghosts normalised; their means and unbiased variances land in `statistics_2KC`, zeros before."""
+        mean, var = (None, None) if statistics_2KC is None else (row.view(-1) for row in statistics_2KC)
+        # momentum 1: the statistic itself, not its average with the zeros
+        if ghosts == 1:
+            return _normalise(part, self.weight, self.bias, mean, var, 1.0, self.eps)
+        weight, bias = (None if p is None else p.repeat(ghosts) for p in (self.weight, self.bias))
+        # (K n, C, ...) to (n, K C, ...): batch norm over its channels is batch norm of each ghost
+        folded = part.unflatten(0, (ghosts, -1)).transpose(0, 1).flatten(1, 2)
+        normal = _normalise(folded, weight, bias, mean, var, 1.0, self.eps)
+        return normal.unflatten(1, (ghosts, -1)).transpose(0, 1).flatten(0, 1)
+
+    def _refuse_overflow(self) -> None:
+        """Float16 ends at 65504, and a running variance beyond would silently zero every output of evaluation."""
+        var = self.running_var
+        if not self.track_running_stats or var is None or var.dtype is not torch.float16:
+            return
+        if torch.compiler.is_compiling() or bool(var.isfinite().all()):
+            return
+        channel = int(var.isfinite().logical_not().nonzero()[0])
+        raise DataError(
+            f"ghost batch norm: the running variance of channel {channel} is {float(var[channel])} in float16: the "
+            f"variance passed {torch.finfo(torch.float16).max:.0f}, or the activations were not finite; keep this "
+            "layer in float32 (layer.float()), it takes float16 activations as they are"
+        )
+
+
+def _normalise(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+    momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
+    """`functional.batch_norm` in training, less its check for single values, which `ghost_sizes` leaves none of."""
+    return torch.batch_norm(input, weight, bias, mean, var, True, momentum, eps, torch.backends.cudnn.enabled)
+
+
+def _ghosts_at_once(input: Tensor, sizes: list[int]) -> int:
+    """How many ghosts one kernel normalises: several where they are small, 1 where folding would not pay."""
+    elements = max(1, math.prod(input.shape[1:]) * sizes[0])
+    if elements > FOLDED_GHOST or len(sizes) < FOLDED_GHOSTS or not input.is_cpu or not input.is_contiguous():
+        return 1
+    return max(1, FOLDED_BLOCK // elements)
+
+
+class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
+    """Ghost batch normalisation of features, shape (N, C) or (N, C, L); arguments as `_GhostBatchNorm`.
+
+    Example:
+        >>> layer = GhostBatchNorm1d(3, ghost_batch_size=4)
+        >>> layer(torch.randn(10, 3)).shape, int(layer.num_batches_tracked)
+        (torch.Size([10, 3]), 3)
+    """
+
+
+class GhostBatchNorm2d(_GhostBatchNorm, nn.BatchNorm2d):
+    """Ghost batch normalisation of maps, shape (N, C, H, W); arguments as `_GhostBatchNorm`."""
+
+
+class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
+    """Ghost batch normalisation of volumes, shape (N, C, D, H, W); arguments as `_GhostBatchNorm`."""

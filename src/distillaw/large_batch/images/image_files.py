@@ -1,0 +1,442 @@
+"""Labelled images, checked once: whatever the file was, the rest sees uint8 images and whole-number labels.
+
+    .npz      x_train, y_train, x_test, y_test (Keras), or train_images, train_labels, test_images, test_labels
+    idx       train-images-idx3-ubyte and its three companions, plain or .gz, as MNIST is published
+    CIFAR     data_batch_1 .. or train (pickles), data_batch_1.bin .. or train.bin
+    folders   train/CLASS/*.png and test/CLASS/*.png, classes in the order of their names; needs Pillow
+
+A pickle can run any code when it is read. Here it can only build numpy arrays and plain values: whatever else it names
+is refused before it is called. Legend: N images, C channels, H rows, W columns.
+"""
+
+import gzip
+import hashlib
+import math
+import pickle
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.runs.files import read_bytes, require_file
+
+MOST_CLASSES = 1000
+"""More is taken for a column that holds no labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """Images with their classes."""
+
+    images: np.ndarray
+    """uint8, shape (N, C, H, W)."""
+    labels: np.ndarray
+    """int64, shape (N,), from 0."""
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageData:
+    """What is trained on and what is tested on."""
+
+    train: ImageSet
+    test: ImageSet
+    classes: int
+    format: str
+    """Which kind of file it came from, for the record."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def first(self, count: int) -> "ImageData":
+        """With the first so many training images only; 0: all.
+
+        Raises:
+            ConfigError: fewer are there, or classes would be missing.
+        """
+        if not count:
+            return self
+        if not 1 <= count <= len(self.train):
+            raise ConfigError(f"train_images = {count}: the data have {len(self.train)}; 0 takes all")
+        train = ImageSet(images=self.train.images[:count], labels=self.train.labels[:count])
+        return checked(replace(self, train=train))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all pixels and labels, shortened: runs on other data are other runs."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.test):
+            digest.update(repr(part.images.shape).encode())
+            digest.update(part.images.tobytes())
+            digest.update(part.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def image_set(images: np.ndarray, labels: np.ndarray, *, where: str) -> ImageSet:
+    """Arrays as a file held them, brought to one form.
+
+    Args:
+        images: uint8, shape (N, H, W), (N, H, W, C) with C of 1 or 3, or (N, C, H, W).
+        labels: whole numbers, shape (N,) or (N, 1).
+        where: the file, for messages.
+
+    Raises:
+        DataError: another type or shape, counts that differ, labels below 0.
+    """
+    if images.dtype != np.uint8:
+        raise DataError(f"{where}: images of type {images.dtype}; 8-bit pixels (uint8, 0 to 255) are read")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
+        raise DataError(
+            f"{where}: images of shape {images.shape}; expected N x H x W, grey or RGB, at least one"
+        )
+    labels = labels.reshape(-1)
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels of type {labels.dtype}; whole numbers are read")
+    if len(labels) != len(images):
+        raise DataError(f"{where}: {len(images)} images and {len(labels)} labels: one label for each image")
+    return ImageSet(images=images, labels=labels.astype(np.int64))
+
+
+def checked(data: ImageData) -> ImageData:
+    """The data, if they can be learned from.
+
+    Raises:
+        DataError: labels out of range, a class without training images, test images of another shape, images that are
+            all the same.
+    """
+    for name, part in (("training", data.train), ("test", data.test)):
+        low, high = int(part.labels.min()), int(part.labels.max())
+        if low < 0 or high >= data.classes:
+            raise DataError(
+                f"{name} labels from {low} to {high}: they must lie in 0 to {data.classes - 1} "
+                f"({data.classes} classes in {data.format} data)"
+            )
+    if not 2 <= data.classes <= MOST_CLASSES:
+        raise DataError(f"{data.classes} classes: 2 to {MOST_CLASSES} can be told apart here")
+    absent = sorted(set(range(data.classes)) - set(np.unique(data.train.labels).tolist()))
+    if absent:
+        raise DataError(
+            f"no training image of class {absent[0]}"
+            + (f" and {len(absent) - 1} more classes" if len(absent) > 1 else "")
+            + f" of {data.classes}: the labels are not 0, 1, 2, ... or too few images were taken"
+        )
+    if data.train.images.shape[1:] != data.test.images.shape[1:]:
+        raise DataError(
+            f"training images of shape {data.train.images.shape[1:]}, test images of {data.test.images.shape[1:]}: "
+            "they must be of one size"
+        )
+    if data.train.images.min() == data.train.images.max():
+        raise DataError(
+            f"every training pixel is {int(data.train.images.min())}: images without variance teach nothing and leave "
+            "batch norm nothing to normalise"
+        )
+    return data
+
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """The files of one release."""
+
+    format: str
+    classes: int
+    train: tuple[str, ...]
+    test: str
+    label_key: bytes = b""
+    """In pickles."""
+    label_bytes: int = 0
+    """Before each binary image; the last is the class."""
+
+
+LAYOUTS = (
+    _Layout(format="CIFAR-10 pickles", classes=10, train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+            test="test_batch", label_key=b"labels"),
+    _Layout(format="CIFAR-10 binary", classes=10, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+            test="test_batch.bin", label_bytes=1),
+    _Layout(format="CIFAR-100 pickles", classes=100, train=("train",), test="test", label_key=b"fine_labels"),
+    _Layout(format="CIFAR-100 binary", classes=100, train=("train.bin",), test="test.bin", label_bytes=2),
+)  # fmt: skip
+
+
+def _cifar(folder: Path) -> ImageData | None:
+    """The data of a CIFAR folder; None where it is none.
+
+    Raises:
+        DataError: batches missing, truncated, or not what they should be.
+    """
+    for layout in LAYOUTS:
+        if (folder / layout.train[0]).is_file():
+            missing = [name for name in (*layout.train, layout.test) if not (folder / name).is_file()]
+            if missing:
+                raise DataError(
+                    f"{folder}: {layout.format}, but {', '.join(missing)} missing; unpack it again"
+                )
+            train = _joined([_batch(folder / name, layout) for name in layout.train])
+            test = _batch(folder / layout.test, layout)
+            return ImageData(train=train, test=test, classes=layout.classes, format=layout.format)
+    return None
+
+
+def _joined(parts: Sequence[ImageSet]) -> ImageSet:
+    return ImageSet(images=np.concatenate([part.images for part in parts]),
+                    labels=np.concatenate([part.labels for part in parts]))  # fmt: skip
+
+
+def _batch(path: Path, layout: _Layout) -> ImageSet:
+    pixels, labels = _binary(path, layout) if layout.label_bytes else _pickled(path, layout)
+    return image_set(pixels.reshape(-1, 3, 32, 32), labels, where=str(path))
+
+
+def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+    raw = np.frombuffer(read_bytes(path), np.uint8)
+    row = layout.label_bytes + PIXELS
+    if not len(raw) or len(raw) % row:
+        raise DataError(
+            f"{path}: {len(raw)} bytes, not a multiple of {row} ({layout.format}): truncated or damaged"
+        )
+    rows = raw.reshape(-1, row)
+    return rows[:, layout.label_bytes :], rows[:, layout.label_bytes - 1]
+
+
+def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+    batch = read_pickle(path)
+    if not isinstance(batch, dict) or not {b"data", layout.label_key} <= set(batch):
+        raise DataError(f"{path}: no data and {layout.label_key.decode()} in it; it is not {layout.format}")
+    pixels = batch[b"data"]
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
+        raise DataError(
+            f"{path}: data of shape {getattr(pixels, 'shape', None)}; rows of {PIXELS} pixels expected"
+        )
+    try:
+        labels = np.asarray(batch[layout.label_key], dtype=np.int64)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: its labels are no list of whole numbers") from None
+    return pixels, labels
+
+
+def read_pickle(path: Path) -> Any:
+    """A pickle of plain values and numpy arrays; text of Python 2 comes as bytes.
+
+    Raises:
+        DataError: it is no pickle, is truncated, or names anything that could run code.
+    """
+    try:
+        with require_file(path).open("rb") as stream:
+            return _ArraysOnly(stream, encoding="bytes").load()
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise DataError(f"{path}: not a readable pickle ({type(error).__name__}: {error})") from None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Knows the names that arrays are pickled with, in numpy 1 and 2, and no others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = _KNOWN.get((module.replace("numpy.core", "numpy._core"), name))
+        if known is None:
+            raise DataError(
+                f"the pickle names {module}.{name}, which no batch of images needs; it was not run. Get the file again "
+                "from its source"
+            )
+        return known
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """What protocol 2 pickles bytes as."""
+    return text.encode(encoding)
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+}
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+TEST_NAMES = ("test", "val", "valid", "validation")
+
+
+def _folders(folder: Path) -> ImageData | None:
+    """The data of a folder with `train` and `test` inside; None where there are none.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+        DataError: no images, an image that cannot be read or is of another size, a class of the test set that is not
+            in the training set.
+    """
+    test = next((folder / name for name in TEST_NAMES if (folder / name).is_dir()), None)
+    if not (folder / "train").is_dir() or test is None:
+        return None
+    classes = sorted(entry.name for entry in (folder / "train").iterdir() if entry.is_dir())
+    if len(classes) < 2:
+        raise DataError(f"{folder / 'train'}: {len(classes)} class folders; at least two are needed")
+    strange = sorted({entry.name for entry in test.iterdir() if entry.is_dir()} - set(classes))
+    if strange:
+        raise DataError(f"{test / strange[0]}: a class that {folder / 'train'} does not have")
+    parts = [_read_split(part, classes) for part in (folder / "train", test)]
+    is_grey = all((images == images[..., :1]).all() for images, _ in parts)
+    train, test_set = (_as_set(images, labels, is_grey, folder) for images, labels in parts)
+    return ImageData(train=train, test=test_set, classes=len(classes), format="image folders")
+
+
+def _as_set(images: np.ndarray, labels: np.ndarray, is_grey: bool, folder: Path) -> ImageSet:
+    kept = images[..., :1] if is_grey else images
+    return image_set(np.ascontiguousarray(kept.transpose(0, 3, 1, 2)), labels, where=str(folder))
+
+
+def _read_split(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(images N x H x W x 3, labels) of one of the two folders."""
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((folder / name).glob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise DataError(f"{folder}: no {' or '.join(SUFFIXES)} in its class folders")
+    images = [_read_image(file) for file, _ in files]
+    for (file, _), image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(
+                f"{file}: {image.shape[1]} x {image.shape[0]} pixels, the first image has {images[0].shape[1]} x "
+                f"{images[0].shape[0]}; bring all to one size"
+            )
+    return np.stack(images), np.array([label for _, label in files])
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ConfigError("reading images from folders needs Pillow: pip install pillow") from None
+    try:
+        with Image.open(require_file(path)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise DataError(f"{path}: not a readable image ({error})") from None
+
+
+NPZ_KEYS = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+)
+IDX_STEMS = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+IDX_UBYTE = 8
+"""Third byte of an idx file that holds unsigned bytes; the fourth is the number of dimensions."""
+
+
+def load_images(path: Path) -> ImageData:
+    """Read labelled images in any of the formats above.
+
+    Args:
+        path: an .npz file, or a folder in one of the other formats; CIFAR's own folder may lie inside it.
+
+    Raises:
+        DataError: nothing there, no known format, a file that is damaged or holds something else.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; --data names an .npz file or a folder of images")
+    if path.is_file():
+        return checked(_npz(path))
+    inside = [path, *sorted(p for p in path.iterdir() if p.is_dir() and p.name.startswith("cifar-"))]
+    for folder in inside:
+        found = _cifar(folder)
+        if found is not None:
+            return checked(found)
+    if _idx_file(path, IDX_STEMS[0]) is not None:
+        return checked(_idx(path))
+    found = _folders(path)
+    if found is None:
+        raise DataError(
+            f"{path}: no known format: expected MNIST's {IDX_STEMS[0]}, CIFAR's data_batch_1 or data_batch_1.bin, or "
+            "train/CLASS/*.png beside test/CLASS/*.png (an archive must be unpacked first)"
+        )
+    return checked(found)
+
+
+def _npz(path: Path) -> ImageData:
+    try:
+        with require_file(path).open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            names = archive.files if isinstance(archive, NpzFile) else []
+            keys = next((keys for keys in NPZ_KEYS if set(keys) <= set(names)), ())
+            arrays = [archive[key] for key in keys]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from None
+    if not arrays:
+        raise DataError(
+            f"{path}: holds {', '.join(names[:6]) or 'no archive'}; expected {', '.join(NPZ_KEYS[0])}"
+        )
+    return _data(arrays, where=str(path), format="npz")
+
+
+def _idx_file(folder: Path, stem: str) -> Path | None:
+    """The file as published, or as some tools unpack it (a dot for the last dash), plain or compressed."""
+    stems = (stem, stem.replace("-idx", ".idx"))
+    return next((f for s in stems for e in ("", ".gz") if (f := folder / (s + e)).is_file()), None)
+
+
+def _idx(folder: Path) -> ImageData:
+    files = {stem: _idx_file(folder, stem) for stem in IDX_STEMS}
+    missing = [stem for stem, file in files.items() if file is None]
+    if missing:
+        raise DataError(f"{folder}: {missing[0]} is missing; MNIST is four files")
+    arrays = [_read_idx(file, dims=3 if "images" in stem else 1) for stem, file in files.items() if file]
+    return _data(arrays, where=str(folder), format="idx")
+
+
+def _read_idx(path: Path, *, dims: int) -> np.ndarray:
+    """One idx file: two zero bytes, type, number of dimensions, their sizes as big-endian int32, then the bytes."""
+    try:
+        raw = gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    expected = bytes((0, 0, IDX_UBYTE, dims))
+    if raw[:4] != expected:
+        raise DataError(
+            f"{path}: begins with {raw[:4].hex()}, an idx file of {dims}-dimensional bytes with {expected.hex()}"
+        )
+    header = 4 + 4 * dims
+    shape = tuple(int(size) for size in np.frombuffer(raw[4:header], ">u4")) if len(raw) >= header else ()
+    if len(shape) != dims or len(raw) - header != math.prod(shape):
+        raise DataError(
+            f"{path}: {len(raw)} bytes, its header says {' x '.join(map(str, shape)) or 'nothing'}: it is "
+            "truncated or damaged"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def _data(arrays: list[np.ndarray], *, where: str, format: str) -> ImageData:
+    train, test = (image_set(images, labels, where=where) for images, labels in (arrays[:2], arrays[2:]))
+    return ImageData(train=train, test=test, classes=_classes(train), format=format)
+
+
+def _classes(train: ImageSet) -> int:
+    """As many as the largest training label says; `checked` then wants an image of each."""
+    return int(train.labels.max()) + 1

@@ -1,0 +1,179 @@
+"""The paper's networks in plain PyTorch, sized and initialised as its released code does.
+
+    f1             5 hidden layers of 512, batch norm after each (Keskar et al. 2017, F1)
+    shallow        two 5x5 convolutions of 64, then 384 and 192 units with dropout (C1; C3 on a hundred classes)
+    resnet         basic blocks, 16-32-64 channels, 7 blocks a stage for depth 44; shortcuts by 1x1 convolution and norm
+    wide-resnet    the same with 2 blocks a stage for depth 16, channels times 4, post-activation
+
+Certain from the code: layers, widths, where norms stand. Recalled: paddings of `shallow` (maps of 32, 16, 8).
+Legend: B images, C channels, H rows, W columns, K classes.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distillaw.errors import ConfigError
+from distillaw.large_batch.images.spec import NetworkSpec
+
+F1_WIDTH, F1_DEPTH = 512, 5
+RESNET_DEPTH, WIDE_DEPTH, WIDE_FACTOR = 44, 16, 4
+
+
+class Shape(NamedTuple):
+    """What goes in and what comes out."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+def build_network(spec: NetworkSpec, shape: Shape, *, seed: int, dropout: torch.Generator) -> nn.Module:
+    """A fresh network on the CPU; the same seed gives the same weights on every machine.
+
+    Args:
+        spec: which one.
+        shape: of the images, and how many classes.
+        seed: of the weights.
+        dropout: where `shallow` draws its masks from; it must live where the network will.
+
+    Raises:
+        ConfigError: a depth that the family does not have, images too small for it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.kind == "f1":
+            return F1(shape, width=spec.width or F1_WIDTH, depth=spec.depth or F1_DEPTH)
+        if spec.kind == "shallow":
+            return Shallow(shape, dropout=dropout)
+        if spec.kind == "resnet":
+            blocks = _blocks(spec.depth or RESNET_DEPTH, outside=2)
+            return ResNet(shape, channels=(16, 32, 64), blocks=blocks)
+        factor = spec.width or WIDE_FACTOR
+        channels = tuple(factor * base for base in (16, 32, 64))
+        return ResNet(shape, channels=channels, blocks=_blocks(spec.depth or WIDE_DEPTH, outside=4))
+
+
+def count_params(model: nn.Module) -> int:
+    """All of them, norms and biases included."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _blocks(depth: int, *, outside: int) -> int:
+    """Blocks of each of the three stages: depth = 6 blocks + those outside."""
+    blocks, rest = divmod(depth - outside, 6)
+    if blocks < 1 or rest:
+        raise ConfigError(
+            f"[network] depth = {depth}: this family has 6 n + {outside} layers, e.g. {6 * 2 + outside}"
+        )
+    return blocks
+
+
+class F1(nn.Module):
+    """A multilayer perceptron with batch norm after every hidden layer."""
+
+    def __init__(self, shape: Shape, *, width: int, depth: int) -> None:
+        super().__init__()
+        sizes = [shape.channels * shape.height * shape.width, *[width] * depth]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(depth))
+        self.head = nn.Linear(width, shape.classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits, shape (B, K)."""
+        x = images_BCHW.flatten(1)
+        for linear, norm in zip(self.hidden, self.norms, strict=True):
+            x = functional.relu(norm(linear(x)))
+        return self.head(x)
+
+
+class Dropout(nn.Module):
+    """Dropout of one half whose masks come from a generator of its own, so that a resumed run draws the same."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Half of the values, doubled; in evaluation all of them."""
+        if not self.training:
+            return x
+        return x * torch.randint(0, 2, x.shape, generator=self._generator, device=x.device).to(x.dtype) * 2
+
+
+class Shallow(nn.Module):
+    """C1 and C3: two convolutions, two hidden layers."""
+
+    def __init__(self, shape: Shape, *, dropout: torch.Generator) -> None:
+        super().__init__()
+        if min(shape.height, shape.width) < 4:
+            raise ConfigError(
+                f"shallow: images of {shape.height} x {shape.width} are halved twice; at least 4 x 4"
+            )
+        flat = 64 * math.ceil(shape.height / 4) * math.ceil(shape.width / 4)
+        self.conv1, self.conv2 = _conv(shape.channels, 64, 5), _conv(64, 64, 5)
+        self.norm1, self.norm2 = nn.BatchNorm2d(64), nn.BatchNorm2d(64)
+        self.fc1, self.fc2 = nn.Linear(flat, 384, bias=False), nn.Linear(384, 192, bias=False)
+        self.norm3, self.norm4 = nn.BatchNorm1d(384), nn.BatchNorm1d(192)
+        self.drop1, self.drop2 = Dropout(dropout), Dropout(dropout)
+        self.head = nn.Linear(192, shape.classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits, shape (B, K)."""
+        x = images_BCHW
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
+            x = functional.relu(norm(functional.max_pool2d(conv(x), 3, stride=2, padding=1)))
+        x = self.drop1(functional.relu(self.norm3(self.fc1(x.flatten(1)))))
+        return self.head(self.drop2(functional.relu(self.norm4(self.fc2(x)))))
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, activation after the sum."""
+
+    def __init__(self, before: int, after: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _conv(before, after, 3, stride=stride), nn.BatchNorm2d(after)
+        self.conv2, self.norm2 = _conv(after, after, 3), nn.BatchNorm2d(after)
+        same = before == after and stride == 1
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else nn.Sequential(_conv(before, after, 1, stride=stride), nn.BatchNorm2d(after))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps, shape (B, C, H, W)."""
+        inner = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Three stages of blocks over a 3x3 stem of 16 channels, mean over the map, one linear layer."""
+
+    def __init__(self, shape: Shape, *, channels: Sequence[int], blocks: int) -> None:
+        super().__init__()
+        self.stem, self.norm = _conv(shape.channels, 16, 3), nn.BatchNorm2d(16)
+        widths, stages = [16, *channels], []
+        for stage, (before, after) in enumerate(zip(widths, channels, strict=False)):
+            first = Block(before, after, stride=2 if stage else 1)
+            stages.append(nn.Sequential(first, *(Block(after, after, stride=1) for _ in range(blocks - 1))))
+        self.stage1, self.stage2, self.stage3 = stages
+        self.head = nn.Linear(channels[-1], shape.classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits, shape (B, K)."""
+        x = functional.relu(self.norm(self.stem(images_BCHW)))
+        return self.head(self.stage3(self.stage2(self.stage1(x))).mean((2, 3)))
+
+
+def _conv(before: int, after: int, size: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, after, size, stride=stride, padding=size // 2, bias=False)

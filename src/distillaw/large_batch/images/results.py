@@ -1,0 +1,398 @@
+"""What the folder of a study holds, and what its cells say together, with 95 % intervals.
+
+    large_batch.json            spec, data, machine, command, cells
+    cells/<name>/result.json    one finished cell; checkpoint.pt beside it while it runs
+    report.html
+
+Two sources of noise are added up: seeds (another start, another order) and test images (another test set); both are
+paired, because cells of one seed share start and order, and all cells share the test set. The t distribution has
+Satterthwaite's degrees of freedom (runs/paired.py). With several comparisons, `is_significant` is Holm's: at most 5 %
+of such studies call any difference real that is none. Needs no torch: the report reads this.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr
+
+from distillaw.errors import CacheError, DataError
+from distillaw.large_batch.diffusion import FEWEST_POINTS, DiffusionFit, fit_diffusion
+from distillaw.large_batch.images.columns import column_of, walk_name
+from distillaw.large_batch.images.spec import COLUMNS, STAGES, ImageStudy
+from distillaw.runs.config import from_table
+from distillaw.runs.files import read_json
+from distillaw.runs.paired import (
+    DocumentScores,
+    PairedDifference,
+    clustered_cov,
+    paired_over_seeds,
+    t_quantile,
+)
+
+RECORD = "large_batch.json"
+CELLS = "cells"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """One study on disk."""
+
+    folder: Path
+    study: ImageStudy
+    info: dict[str, Any]
+    """The whole of the record file."""
+    results: tuple[dict[str, Any], ...]
+    """Of finished and diverged cells, in the order planned."""
+    missing: tuple[str, ...]
+    """Cells without a result, as `column seed`."""
+
+    def done(self, column: str) -> dict[int, dict[str, Any]]:
+        """Seed to result, of the column's finished cells."""
+        return {r["seed"]: r for r in self.results if r["column"] == column and r["state"] == "done"}
+
+    @property
+    def diverged(self) -> Sequence[dict[str, Any]]:
+        """Cells whose loss was not finite."""
+        return [r for r in self.results if r["state"] == "diverged"]
+
+
+def read_record(folder: Path) -> ImageRecord:
+    """Read the folder of a study, finished or not.
+
+    Raises:
+        CacheError: no such study, or a damaged file.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        raise CacheError(
+            f"{folder}: no {RECORD}, so no large-batch study; "
+            f"`distillaw large-batch run SPEC.toml --data PATH --out {folder}` makes one"
+        )
+    info: dict[str, Any] = read_json(file)
+    results, missing = [], []
+    for cell in info["cells"]:
+        path = folder / CELLS / cell["folder"] / "result.json"
+        if path.exists():
+            results.append(read_json(path))
+        else:
+            missing.append(f"{cell['column']} seed {cell['seed']}")
+    return ImageRecord(
+        folder=folder, study=from_table(ImageStudy, info["spec"], RECORD), info=info,
+        results=tuple(results), missing=tuple(missing),
+    )  # fmt: skip
+
+
+LEVEL = 0.95
+OTHERS = (("SB", "+RA"), ("LB", "RA alone"), ("SB", "RA alone"), ("RA alone", "+RA"))
+"""Comparisons besides the stages: (from, to)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnScore:
+    """One column over seeds; accuracies in per cent."""
+
+    column: str
+    accuracy: tuple[float, ...]
+    """By seed, of those that finished."""
+    mean: float
+    interval: tuple[float, float] | None
+    """Seeds and test images; None for one seed."""
+    seed_spread: float | None
+    """Standard deviation over seeds, points."""
+    train: float
+    """Mean accuracy on the training images, as they are."""
+    fresh: float
+    """Mean test accuracy with re-estimated running statistics."""
+    seconds: float
+    """Mean CPU seconds of a cell."""
+    paper: float | None
+    closed: float | None
+    """Share of the gap SB - LB."""
+    closed_interval: tuple[float, float] | None
+    """Fieller's; None where the gap itself is not distinct from zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How much one column is above another, in points of accuracy, paired."""
+
+    before: str
+    after: str
+    mean: float
+    interval: tuple[float, float] | None
+    se_seeds: float | None
+    se_images: float
+    p: float | None
+    """Two-sided; None for one seed."""
+    is_significant: bool
+    """After Holm's correction over all comparisons of the study."""
+    seeds: int
+    paper: float | None
+    """The paper's difference, points."""
+
+
+def score_columns(record: ImageRecord, paper: Mapping[str, float]) -> list[ColumnScore]:
+    """A score for each column that has a finished cell, in the paper's order.
+
+    Args:
+        record: the study.
+        paper: column to the printed accuracy; empty: none.
+    """
+    found = {column: record.done(column) for column in COLUMNS if column in record.study.columns}
+    return [_score(column, results, found, paper) for column, results in found.items() if results]
+
+
+def score_gains(record: ImageRecord, paper: Mapping[str, float]) -> list[Gain]:
+    """Stages first, each against the one before, then the other comparisons, as far as both sides finished."""
+    stages = [column for column in STAGES if record.done(column)]
+    pairs = [*pairwise(stages), *OTHERS]
+    gains = [_gain(record, before, after, paper) for before, after in pairs]
+    return _holm([gain for gain in gains if gain is not None])
+
+
+def scores_of(result: Mapping[str, Any]) -> DocumentScores:
+    """A cell's errors, test image by test image: 1 where it is wrong.
+
+    Raises:
+        DataError: the result names images that the test set does not have.
+    """
+    count = int(result["test_images"])
+    wrong = np.array(result["wrong"], dtype=np.int64)
+    if len(wrong) and not 0 <= wrong.min() <= wrong.max() < count:
+        raise DataError(
+            f"{result['column']} seed {result['seed']}: wrong images beyond the {count} of the test set"
+        )
+    errors = np.zeros(count)
+    errors[wrong] = 1.0
+    return DocumentScores(document=np.arange(count), tokens=np.ones(count, np.int64), loss_sum=errors)
+
+
+def _score(
+    column: str, results: Mapping[int, Mapping[str, Any]], found: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    paper: Mapping[str, float],
+) -> ColumnScore:  # fmt: skip
+    accuracy = tuple(float(result["accuracy"]) for result in results.values())
+    perfect = [
+        replace(scores_of(result), loss_sum=np.zeros(int(result["test_images"])))
+        for result in results.values()
+    ]
+    error = paired_over_seeds(list(zip(map(scores_of, results.values()), perfect, strict=True)))
+    closed, closed_interval = _closed(results, found.get("SB", {}), found.get("LB", {}))
+    return ColumnScore(
+        column=column, accuracy=accuracy, mean=float(np.mean(accuracy)),
+        interval=_flipped(_interval(error)), seed_spread=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
+        train=_mean(results, "train_accuracy"), fresh=_mean(results, "fresh_accuracy"),
+        seconds=_mean(results, "cpu_seconds"), paper=paper.get(column), closed=closed, closed_interval=closed_interval,
+    )  # fmt: skip
+
+
+def _mean(results: Mapping[int, Mapping[str, Any]], key: str) -> float:
+    return float(np.mean([float(result[key]) for result in results.values()]))
+
+
+def _interval(difference: PairedDifference) -> tuple[float, float] | None:
+    """In points; None for one seed, whose training noise cannot be seen."""
+    if difference.seeds < 2:
+        return None
+    low, high = difference.interval(LEVEL)
+    return 100 * low, 100 * high
+
+
+def _flipped(error: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if error is None else (100 - error[1], 100 - error[0])
+
+
+def _gain(record: ImageRecord, before: str, after: str, paper: Mapping[str, float]) -> Gain | None:
+    old, new = record.done(before), record.done(after)
+    seeds = sorted(set(old) & set(new))
+    if not seeds:
+        return None
+    found = paired_over_seeds([(scores_of(old[seed]), scores_of(new[seed])) for seed in seeds])
+    printed = paper[after] - paper[before] if before in paper and after in paper else None
+    return Gain(
+        before=before, after=after, mean=100 * found.mean, interval=_interval(found),
+        se_seeds=None if found.se_seeds is None else 100 * found.se_seeds, se_images=100 * found.se_documents,
+        p=_p_value(found), is_significant=False, seeds=len(seeds), paper=printed,
+    )  # fmt: skip
+
+
+def _p_value(found: PairedDifference) -> float | None:
+    if found.seeds < 2:
+        return None
+    if found.se == 0:
+        return 1.0 if found.mean == 0 else 0.0
+    return 2 * float(stdtr(found.dof, -abs(found.mean) / found.se))
+
+
+def _holm(gains: Sequence[Gain]) -> list[Gain]:
+    """Holm 1979: from the smallest p up, each against 5 % over the number still standing, until one fails."""
+    tested = sorted((g.p, i) for i, g in enumerate(gains) if g.p is not None)
+    significant = set()
+    for rank, (p, place) in enumerate(tested):
+        if p > (1 - LEVEL) / (len(tested) - rank):
+            break
+        significant.add(place)
+    return [replace(gain, is_significant=i in significant) for i, gain in enumerate(gains)]
+
+
+def _closed(
+    own: Mapping[int, Mapping[str, Any]],
+    small: Mapping[int, Mapping[str, Any]],
+    large: Mapping[int, Mapping[str, Any]],
+) -> tuple[float | None, tuple[float, float] | None]:
+    """(column - LB) / (SB - LB) with its interval."""
+    seeds = sorted(set(own) & set(small) & set(large))
+    if not seeds or own is small or own is large:
+        return None, None
+    scores = [[scores_of(side[seed]) for side in (large, own, small)] for seed in seeds]
+    parts = np.array([[lb.loss_sum - x.loss_sum, lb.loss_sum - sb.loss_sum] for lb, x, sb in scores])
+    per_seed = parts.mean(2)  # of (seeds, 2, images)
+    top, bottom = per_seed.mean(0)
+    if bottom == 0:
+        return None, None
+    if len(seeds) < 2:
+        return float(top / bottom), None
+    tokens = np.ones(parts.shape[2], np.int64)
+    cov = np.cov(per_seed.T) / len(seeds) + clustered_cov(parts.mean(0).T, tokens)
+    # degrees of freedom of the gap, so that a share has an end exactly where the gap's own interval leaves out zero
+    dof = paired_over_seeds([(lb, sb) for lb, _, sb in scores]).dof
+    t = t_quantile(0.5 + LEVEL / 2, dof)
+    return float(top / bottom), share_interval(float(top), float(bottom), cov, t)
+
+
+def share_interval(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[float, float] | None:
+    """All ratios r with (top - r bottom)^2 <= t^2 var(top - r bottom), if they are an interval.
+
+    Args:
+        top: the numerator's estimate.
+        bottom: the denominator's.
+        cov: their covariance, in this order, shape (2, 2).
+        t: quantile of Student's t.
+
+    Returns:
+        Both ends; None where the denominator is not distinct from zero, and the set has no end.
+    """
+    a = bottom**2 - t**2 * float(cov[1, 1])
+    b = top * bottom - t**2 * float(cov[0, 1])
+    c = top**2 - t**2 * float(cov[0, 0])
+    if a <= 0:
+        return None
+    root = math.sqrt(max(0.0, b * b - a * c))
+    return (b - root) / a, (b + root) / a
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over seeds with its t interval."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """None for one seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One batch size, before or after the correction."""
+
+    batch: int
+    is_corrected: bool
+    column: str
+    """Whose cells these are."""
+    curves: Mapping[int, tuple[tuple[int, float], ...]]
+    """Seed to (step, ||w_t - w_0||) of the window, all parameters."""
+    fits: Mapping[int, DiffusionFit]
+    slope: Mean
+    """b of a + b ln t."""
+    power: Mean
+    """p of c t^p."""
+    end: Mean
+    """Distance at the last step of the phase."""
+    first_tensor_slope: Mean
+    """b for the first tensor alone, which is what the released code logs."""
+    last_step: int
+
+    @property
+    def log_wins(self) -> int:
+        """Seeds where a + b ln t has the smaller sum of squares."""
+        return sum(fit.better == "log" for fit in self.fits.values())
+
+
+def read_walks(record: ImageRecord) -> list[Walk]:
+    """The walks of all batch sizes that have finished cells, by batch, before and then after."""
+    study, found = record.study, []
+    for corrected in (False, True):
+        for batch in sorted(study.diffusion.batches):
+            column = column_of(study, batch, corrected=corrected) or walk_name(batch, corrected=corrected)
+            walk = _walk(batch, corrected, column, record)
+            if walk is not None:
+                found.append(walk)
+    return sorted(found, key=lambda walk: (walk.is_corrected, walk.batch))
+
+
+def slope_ratio(walks: Sequence[Walk], *, corrected: bool) -> Mean | None:
+    """Slope of the largest batch over that of the smallest, paired over seeds (mean of logarithms)."""
+    group = [walk for walk in walks if walk.is_corrected == corrected]
+    if len(group) < 2:
+        return None
+    small, large = group[0].fits, group[-1].fits
+    seeds = sorted(set(small) & set(large))
+    if not seeds or any(small[s].b <= 0 or large[s].b <= 0 for s in seeds):
+        return None
+    logs = _mean_over_seeds([math.log(large[seed].b / small[seed].b) for seed in seeds])
+    interval = None if logs.interval is None else (math.exp(logs.interval[0]), math.exp(logs.interval[1]))
+    return Mean(value=math.exp(logs.value), interval=interval)
+
+
+def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> Walk | None:
+    first = record.study.diffusion.first_step
+    curves, fits, firsts = {}, {}, []
+    for seed, result in record.done(column).items():
+        total, tensor = (_points(result, name, first) for name in ("total", "first"))
+        try:
+            fits[seed], fit_first = (fit_diffusion(*zip(*points, strict=True)) for points in (total, tensor))
+        except DataError:
+            continue  # too few steps for two curves; said by `too_short`
+        curves[seed] = tuple(total)
+        firsts.append(fit_first.b)
+    if not fits:
+        return None
+    return Walk(
+        batch=batch, is_corrected=corrected, column=column, curves=curves, fits=fits,
+        slope=_mean_over_seeds([fit.b for fit in fits.values()]), 
+        power=_mean_over_seeds([fit.p for fit in fits.values()]),
+        end=_mean_over_seeds([curve[-1][1] for curve in curves.values()]), first_tensor_slope=_mean_over_seeds(firsts),
+        last_step=max(fit.last_step for fit in fits.values()),
+    )  # fmt: skip
+
+
+def too_short(record: ImageRecord) -> list[str]:
+    """Columns whose first phase has too few points for a fit."""
+    first = record.study.diffusion.first_step
+    done = [result for result in record.results if result["state"] == "done"]
+    return sorted({str(r["column"]) for r in done if len(_points(r, "total", first)) < FEWEST_POINTS})
+
+
+def _points(result: Mapping[str, Any], name: str, first: int) -> list[tuple[int, float]]:
+    """(step, distance) of the first phase."""
+    curves = result["curves"]
+    last = int(result["first_phase"])
+    return [
+        (t, d)
+        for t, d in zip(curves["steps"], curves["distances"].get(name, ()), strict=True)
+        if first <= t <= last
+    ]
+
+
+def _mean_over_seeds(values: Sequence[float]) -> Mean:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Mean(value=mean, interval=None)
+    half = (
+        t_quantile(0.5 + LEVEL / 2, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    )
+    return Mean(value=mean, interval=(mean - half, mean + half))

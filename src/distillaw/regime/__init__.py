@@ -1,1 +1,0 @@
-"""Large-batch training: ghost batch normalisation, learning-rate rules, noise scale, advice."""

@@ -1,0 +1,31 @@
+"""benchmarks/README.md names every script and every result there is, and every script can still be imported."""
+
+import importlib
+import re
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+README = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+ALONE = {"peers_task", "peers_variants"}  # run by their path, by the interpreters of other tools
+MODULES = {
+    ".".join(path.relative_to(BENCHMARKS).with_suffix("").parts): path
+    for path in sorted(BENCHMARKS.glob("*/*.py"))
+}
+
+
+def test_the_table_names_what_can_be_run():
+    commands = set(re.findall(r"^\| `(\w+\.\w+)", README, re.MULTILINE))
+    assert commands == {name for name, path in MODULES.items() if "__main__" in path.read_text()} - {
+        "engine.peers_variants"
+    }
+
+
+def test_the_table_names_every_result():
+    results = {path.name for path in (BENCHMARKS / "results").iterdir() if not path.name.startswith(".")}
+    assert results == set(re.findall(r"`(\w+\.(?:json|csv|npz))`", README))
+
+
+def test_scripts_import():
+    for name in MODULES:
+        if name.split(".")[1] not in ALONE:
+            importlib.import_module(f"benchmarks.{name}")
