@@ -20,15 +20,15 @@ from distillaw.sweep.ready import Facts, Job, Progress, ReadyJobs, release
 from distillaw.sweep.spec import NONE, Block, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     ArmRates,
+    FallingRate,
     Lookup,
+    OneRate,
     Plan,
     Point,
     Rate,
     Search,
     fall_power,
     first_fall,
-    one_rate,
-    rate_between,
     search_distilled,
     search_supervised,
     search_teacher,
@@ -66,7 +66,7 @@ class Planner:
         if self._spec.tuning.enabled:
             self._add_tuned(ready)
         else:
-            self._add_grid(ready, one_rate(self._spec.peak_lr), self._spec.batch_tokens)
+            self._add_grid(ready, ArmRates(others=OneRate(self._spec.peak_lr)), self._spec.batch_tokens)
         self._stop_hopeless(ready)
         ready.jobs.sort(key=lambda job: job.urgency)
         return ready
@@ -375,11 +375,7 @@ class Planner:
         trained = [t.tokens for t in spec.teachers if not t.path]
         largest = max(trained) if arm == "teacher" else max(spec.students.tokens)
         end = self._branching(largest) if self.plan.far_sizes else start
-        return ArmRates(
-            others=lambda size: rate_between(law, size, start, end),
-            exact=exact,
-            smallest_params=law.params,
-        )
+        return ArmRates(others=FallingRate(law, start, end), exact=exact, smallest_params=law.params)
 
     def _is_available(self, teacher_run: str) -> bool:
         return self._guess or teacher_run in self._facts.fingerprints or teacher_run in self._progress.losses

@@ -22,7 +22,7 @@ from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, ReadyJobs, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import ArmRates, Point, Search, one_rate
+from distillaw.sweep.tuning import ArmRates, OneRate, Point, Search
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -51,7 +51,7 @@ class Tuned:
         cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
     ) -> "Tuned":
         """One rate for both arms, which no search has found (yet)."""
-        rates = dict.fromkeys(ARMS, one_rate(rate))
+        rates = dict.fromkeys(ARMS, ArmRates(others=OneRate(rate)))
         return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
 
 

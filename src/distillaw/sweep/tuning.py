@@ -293,11 +293,39 @@ class Rate(NamedTuple):
         return Rate(float(f"{self.peak:.4g}"), float(f"{self.power:.4g}"))
 
 
+@dataclass(frozen=True, slots=True)
+class OneRate:
+    """The same for all sizes and budgets, where nothing is searched."""
+
+    peak: float
+
+    def __call__(self, params: float) -> Rate:
+        """The rate at a size."""
+        return Rate(self.peak)
+
+
+@dataclass(frozen=True, slots=True)
+class FallingRate:
+    """What the searches of an arm say: it falls from `start` tokens on and suits budgets branching at `end`."""
+
+    law: RateLaw
+    start: float
+    end: float
+
+    def __call__(self, params: float) -> Rate:
+        """The rate at a size."""
+        peak = 2 ** self.law.chosen(params, self.start)
+        if self.end <= self.start:
+            return Rate(peak)
+        octaves = math.log2(peak) - self.law.chosen(params, self.end)
+        return Rate(peak, octaves / math.log2(self.end / self.start))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRates:
     """Rates of one arm by size."""
 
-    others: Callable[[float], Rate]
+    others: OneRate | FallingRate
     """Of a size whose own search does not decide it."""
     exact: Mapping[float, Rate] = field(default_factory=dict)
     """Size -> rate of the trunk that was the best of its search: it serves the grid as it is."""
@@ -312,16 +340,3 @@ class ArmRates:
     def at(self, params: float) -> Rate:
         """Rate at a size."""
         return self.exact.get(params) or self.others(params).rounded()
-
-
-def one_rate(peak: float) -> ArmRates:
-    """The same rate for all sizes and budgets, where nothing is searched."""
-    return ArmRates(others=lambda params: Rate(peak))
-
-
-def rate_between(law: RateLaw, params: float, start: float, end: float) -> Rate:
-    """The law's rate at a size, falling from where the search's budget branches off to where the largest does."""
-    peak = 2 ** law.chosen(params, start)
-    if end <= start:
-        return Rate(peak)
-    return Rate(peak, (math.log2(peak) - law.chosen(params, end)) / math.log2(end / start))
