@@ -14,7 +14,7 @@ from distillaw.sweep.cost import study_cost
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, left_of
 from distillaw.sweep.spec import DesignSpec, EarlyStopSpec, StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import Point
+from distillaw.sweep.tuning import LatticePoint
 
 SPEC = StudySpec(
     name="plan",
@@ -219,7 +219,7 @@ def test_a_trunk_that_goes_on_costs_what_is_left_of_it():
 
 
 def test_run_ids_tell_near_budgets_apart():
-    point = Point("supervised", "0.1M", 0, 0, 0)
+    point = LatticePoint("supervised", "0.1M", 0, 0, 0)
     trunk = Planner(SPEC, FACTS, Progress(losses={}, failures={})).point(point, None).trunk
     assert trunk.run_id(100_000) != trunk.run_id(100_400)
 

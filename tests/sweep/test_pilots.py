@@ -11,7 +11,7 @@ from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
 from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.pilots import Pilots, Tuned
-from distillaw.sweep.ready import Facts, Job
+from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import ArmRates, OneRate
 
@@ -42,7 +42,7 @@ def pilots(tmp_path):
     )
 
 
-def _finish(pilots: Pilots, job: Job, tokens: int, loss: float) -> None:
+def _finish(pilots: Pilots, job: TrunkJob, tokens: int, loss: float) -> None:
     """A run as training leaves it, its four held-out documents all alike."""
     trunk = job.trunk
     run = pilots.study.run(trunk.run_id(tokens))

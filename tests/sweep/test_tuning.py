@@ -11,8 +11,8 @@ from distillaw.sweep.tuning import (
     ArmRates,
     FallingRate,
     OneRate,
-    Plan,
-    Rate,
+    TrunkRate,
+    TuningPlan,
     fall_power,
     first_fall,
     search_distilled,
@@ -25,7 +25,7 @@ RATIO = 16.0
 
 def _plan(*, rounds=8, lowest=-6, far_sizes=("small",), **others):
     others = {"sizes": ["small", "large"], "far_budget": RATIO} | others
-    return Plan(far_sizes=far_sizes, rounds=rounds, lowest_batch=lowest, **others)
+    return TuningPlan(far_sizes=far_sizes, rounds=rounds, lowest_batch=lowest, **others)
 
 
 def _run(search, surface):
@@ -149,7 +149,9 @@ def test_the_trunk_that_was_searched_serves_as_it_is_and_others_follow_the_law()
         for n, d in ((1e5, 1e5), (8e5, 1e5), (1e5, 16e5))
     ]
     law = fit_rate_law(found, arm="text", params=1e5, tokens=1e5)
-    rates = ArmRates(others=FallingRate(law, 1e5, 16e5), exact={1e5: Rate(0.03, 0.4)}, smallest_params=1e5)
+    rates = ArmRates(
+        others=FallingRate(law, 1e5, 16e5), exact={1e5: TrunkRate(0.03, 0.4)}, smallest_params=1e5
+    )
     assert rates.smallest == (0.03, 0.4)
     assert rates.at(1e5) == (0.03, 0.4)
     peak, power = rates.at(8e5)

@@ -21,7 +21,7 @@ from distillaw.quantities import format_bytes, format_count, format_flop, format
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
-    from distillaw.sweep.scheduler import Outcome
+    from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
 
 
@@ -137,8 +137,12 @@ def _seconds_left(folder: Path) -> float | None:
 
 
 def _with_holdout(
-    spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], output: Output
-) -> "Outcome":
+    spec: "StudySpec",
+    folder: Path,
+    outcome: "StudyOutcome",
+    train: Callable[[], "StudyOutcome"],
+    output: Output,
+) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
     from distillaw.cli.verify_cells import freeze_holdout
 
@@ -240,7 +244,7 @@ def _pairs(settings: tuple[str, ...]) -> Mapping[str, str | bool]:
     return pairs
 
 
-def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
+def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
     """Fit, decide and report on what is there; failed runs are listed and make the exit code 1."""
     for run_id, error in outcome.failed.items():
         sys.stderr.write(f"failed: {run_id}: {error}\n")

@@ -13,7 +13,7 @@ from distillaw.runs.files import read_json
 from distillaw.verifying.cells import SAME, Cell, TableRun, seen_runs
 
 if TYPE_CHECKING:
-    from distillaw.sweep.ready import Job, ReadyJobs
+    from distillaw.sweep.ready import ReadyJobs, TrunkJob
     from distillaw.sweep.spec import StudySpec
 
 _KEYS = ("params", "tokens", "teacher", "teacher_loss")
@@ -224,7 +224,7 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def job_cells(jobs: Iterable["Job"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
+def job_cells(jobs: Iterable["TrunkJob"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
     """The cells that jobs will measure; controls and searches are none, and seeds share one.
 
     Args:

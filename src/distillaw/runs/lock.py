@@ -109,7 +109,7 @@ class Claim:
                 continue  # the disk does not answer: try again
 
 
-class Watch:
+class HolderWatch:
     """Whether another process still has what it held; for one that works only as long as that is so."""
 
     def __init__(self, record: Path, token: str) -> None:

@@ -93,7 +93,7 @@ _LATER_CHOICES: dict[str, object] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class ModelStart:
     """A model on disk that a trunk starts from, or whose architecture it takes (`init = "fresh"`)."""
 
     folder: str
@@ -138,7 +138,7 @@ class TrunkSpec:
     rate_power: float = 0.0
     """From `rate_tokens` on the trunk's rate falls as tokens**-rate_power; 0: constant."""
     rate_tokens: int = 0
-    start: Start | None = None
+    start: ModelStart | None = None
     """A model on disk instead of one of the family; the rate is then plain AdamW's, the same for all weights."""
 
     @property

@@ -23,7 +23,7 @@ from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.checks import check_training
-from distillaw.sweep.ready import Job
+from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single import started, train_here
 from distillaw.train.checkpoint import remove_states
@@ -104,7 +104,7 @@ def train_arms(spec: ArmsSpec, folder: Path, *, display: Display, command: str =
     with held(study.path, f"the folder {folder}"):
         store = prepare_data(spec.data, study.data, say=display.note)
         require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
-        arms = {name: Job(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
+        arms = {name: TrunkJob(trunk=trunk, budgets=(spec.tokens,)) for name, trunk in _trunks(spec, store)}
         arms = _tuned(spec, arms, study, display)
         if open_jobs := [job for job in arms.values() if study.run(job.run_ids[0]).state() != "done"]:
             train_here(open_jobs, study, display=display)
@@ -157,13 +157,16 @@ def _trunks(spec: ArmsSpec, store: TokenStore) -> Iterator[tuple[str, TrunkSpec]
             yield arm + ALONE, replace(trunk, teacher_run=None, teacher_fingerprint=None)
 
 
-def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display: Display) -> dict[str, Job]:
+def _tuned(
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, display: Display
+) -> dict[str, TrunkJob]:
     """Each arm at its own best rate; the best pilot goes on from where it stopped."""
     if len(spec.rates) == 1:
         return dict(arms)
     pilots = {
         arm: [
-            Job(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,)) for rate in spec.rates
+            TrunkJob(trunk=replace(job.trunk, peak_lr=rate), budgets=(spec.pilot_tokens,))
+            for rate in spec.rates
         ]
         for arm, job in arms.items()
     }
@@ -188,17 +191,19 @@ def _tuned(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, display:
     return tuned
 
 
-def _loss(study: StudyFolder, job: Job) -> float:
+def _loss(study: StudyFolder, job: TrunkJob) -> float:
     return float(str(_result(study, job)["loss"]))
 
 
-def _result(study: StudyFolder, job: Job) -> dict[str, object]:
+def _result(study: StudyFolder, job: TrunkJob) -> dict[str, object]:
     result = study.run(job.run_ids[0]).result()
     assert result is not None
     return result
 
 
-def _compare(spec: ArmsSpec, arms: Mapping[str, Job], study: StudyFolder, command: str) -> dict[str, object]:
+def _compare(
+    spec: ArmsSpec, arms: Mapping[str, TrunkJob], study: StudyFolder, command: str
+) -> dict[str, object]:
     """The arms by loss, each with its paired difference from the best."""
     results = {arm: _result(study, job) for arm, job in arms.items()}
     order = sorted(results, key=lambda arm: float(str(results[arm]["loss"])))

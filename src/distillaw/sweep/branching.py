@@ -37,7 +37,7 @@ from distillaw.runs.paired import DocumentScores, clustered_cov, paired_over_see
 from distillaw.runs.spec import Branch, Fork, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.branch_spec import BranchSpec, branches_of, planned_trunks
-from distillaw.sweep.ready import Job
+from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single import set_threads, single_job, stoppable
 from distillaw.train.checkpoint import saved_step
@@ -214,7 +214,7 @@ class _Test:
     @contextmanager
     def _shown(self, spec: TrunkSpec, what: str, tokens: int) -> Iterator[Report]:
         """Progress of one piece of work, which Ctrl-C ends in an orderly way."""
-        job = Job(trunk=replace(spec, label=f"{spec.label}-{what}", purpose="branch"), budgets=(tokens,))
+        job = TrunkJob(trunk=replace(spec, label=f"{spec.label}-{what}", purpose="branch"), budgets=(tokens,))
         self._display.started(job, 0)
 
         def report(tokens: int, loss: float) -> None:
@@ -233,7 +233,7 @@ Pair = tuple[str, str]
 """(loss of the trunk, loss of its branches)."""
 
 
-class Arm:
+class BranchArm:
     """The finished branches of one loss from one fork."""
 
     def __init__(self, branches: Sequence[Branch], spec: BranchSpec, study: Path, *, before: float) -> None:
@@ -328,7 +328,7 @@ def fork_record(
         study: the folder.
     """
     before = {arm: float(str(fork["loss"])) for arm, fork in reached.items()}
-    arms = {pair: Arm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
+    arms = {pair: BranchArm(each, spec, study, before=before[pair[0]]) for pair, each in branches.items()}
     tokens = next(iter(reached.values()))["tokens"]
     return {
         "tokens": tokens,
@@ -338,7 +338,7 @@ def fork_record(
     }
 
 
-def _arm_record(pair: Pair, arm: Arm, noise: Mapping[str, object] | None) -> dict[str, object]:
+def _arm_record(pair: Pair, arm: BranchArm, noise: Mapping[str, object] | None) -> dict[str, object]:
     cov = clustered_cov(*arm.document_sums()) if arm.heldout.finite.any() else None
     tolerances = arm.tolerances()
     decisions = [_decision("heldout", arm, name, tolerance, cov) for name, tolerance in tolerances.items()]
@@ -364,7 +364,7 @@ def _arm_record(pair: Pair, arm: Arm, noise: Mapping[str, object] | None) -> dic
 
 
 def _decision(
-    loss: str, arm: Arm, name: str, tolerance: float | None, cov: NDArray[np.float64] | None
+    loss: str, arm: BranchArm, name: str, tolerance: float | None, cov: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     branches = arm.heldout if loss == "heldout" else arm.training
     if tolerance is None and not seed_noise(branches).dof:  # nothing is left to measure the noise on
@@ -399,7 +399,7 @@ def _wanted(pairs: list[Pair]) -> list[tuple[str, Pair, Pair]]:
     return [each for each in one + own if each[1] in pairs and each[2] in pairs]
 
 
-def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair) -> dict[str, object]:
+def _comparison(what: str, first: BranchArm, second: BranchArm, a: Pair, b: Pair) -> dict[str, object]:
     """Distilled (second) against supervised (first)."""
     record: dict[str, object] = {"what": what, "supervised": list(a), "distilled": list(b)}
     if not (first.heldout.finite.any() and second.heldout.finite.any()):
@@ -434,7 +434,7 @@ def _comparison_table(found: Comparison, batch_tokens: int) -> dict[str, Any]:
     }
 
 
-def _differences(first: Arm, second: Arm, level: float) -> list[dict[str, object]]:
+def _differences(first: BranchArm, second: BranchArm, level: float) -> list[dict[str, object]]:
     """What each batch costs over the smallest, distilled minus supervised, paired over orders and documents."""
     if not (first.heldout.finite[0] and second.heldout.finite[0]):
         return []

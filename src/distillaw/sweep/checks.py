@@ -15,7 +15,7 @@ from distillaw.quantities import did_you_mean, parse_count
 from distillaw.runs.config import from_table, read_toml, with_settings
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
-from distillaw.sweep.spec import NONE, Block, DesignSpec, StudySpec
+from distillaw.sweep.spec import NONE, DesignBlock, DesignSpec, StudySpec
 from distillaw.worlds.oracle import is_oracle, parse_oracle
 from distillaw.worlds.spec import check_world
 
@@ -334,7 +334,7 @@ def check_cuts(spec: StudySpec, vocab_size: int, external: Callable[[str], Shape
 
 
 def _check_block(
-    spec: StudySpec, block: Block, vocab_size: int, external: Callable[[str], Shape] | None
+    spec: StudySpec, block: DesignBlock, vocab_size: int, external: Callable[[str], Shape] | None
 ) -> None:
     for teacher in spec.teachers:
         if teacher.label not in block.teachers:

@@ -19,7 +19,7 @@ from typing import Any
 from distillaw.errors import ConfigError, RunError
 from distillaw.runs.lock import read_holder, wait_for_files
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.executor import Executor, Lost, Task
+from distillaw.sweep.executor import Executor, Lost, TrainingTask
 from distillaw.sweep.worker import train
 
 POLL_SECONDS = 5.0
@@ -95,7 +95,7 @@ class SlurmExecutor(Executor):
         except Exception as error:
             raise ConfigError(f"Slurm settings that submitit refuses: {error}") from error
 
-    def _train(self, task: Task) -> dict[str, Any]:
+    def _train(self, task: TrainingTask) -> dict[str, Any]:
         order = task.order(self.study.path, self._named(task), self.threads)
         try:
             with self._submitting:
@@ -117,7 +117,7 @@ class SlurmExecutor(Executor):
         how = f"{state}, {reason}" if reason else state
         raise Lost(how, is_fault=state in FAULTS)
 
-    def kill(self, task: Task) -> None:
+    def kill(self, task: TrainingTask) -> None:
         """scancel; a queue that does not answer is asked again by whoever waits."""
         if task.handle is not None:
             subprocess.run(["scancel", task.handle], capture_output=True, check=False)
@@ -182,7 +182,7 @@ class RayExecutor(Executor):
             asked["memory"] = int(settings.memory_bytes)
         self._work: Any = ray.remote(**asked)(train)
 
-    def _train(self, task: Task) -> dict[str, Any]:
+    def _train(self, task: TrainingTask) -> dict[str, Any]:
         name = self._named(task)
         task.where, task.log = f"Ray task {name}", "Ray's own logs (ray logs cluster)"
         task.waits_for = "waiting for free processors or devices of the Ray cluster"
@@ -197,13 +197,13 @@ class RayExecutor(Executor):
             was_cancelled = isinstance(error, self._ray.exceptions.TaskCancelledError)
             raise Lost(how, is_fault=not was_cancelled and self._is_alive(task)) from error
 
-    def _is_alive(self, task: Task) -> bool:
+    def _is_alive(self, task: TrainingTask) -> bool:
         """Whether the node is that a task ran on; one that is gone says nothing of the job."""
         holder = read_holder(task.record) if task.record is not None else None
         nodes = {node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"]}
         return holder is None or holder.host in nodes
 
-    def kill(self, task: Task) -> None:
+    def kill(self, task: TrainingTask) -> None:
         """Kill the process of a task, or take it out of the queue."""
         if task.handle is not None:
             self._ray.cancel(task.handle, force=True)

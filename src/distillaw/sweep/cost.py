@@ -20,7 +20,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes
 from distillaw.runs.spec import shared_stream
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, left_of, one_per_trunk
+from distillaw.sweep.ready import NOTHING, Facts, Progress, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.worlds.oracle import Oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
@@ -48,7 +48,7 @@ TOKENIZER_BYTES = 60_000
 class StudyCost:
     """What a study would spend, before it does."""
 
-    jobs: list[Job]
+    jobs: list[TrunkJob]
     """One per trunk."""
     seconds: list[float]
     """Estimated core-seconds of each job."""
@@ -56,7 +56,7 @@ class StudyCost:
     tokens: float
     disk_bytes: float
     num_runs: int
-    wanted: Sequence[Job] = ()
+    wanted: Sequence[TrunkJob] = ()
     """The same by purpose: a trunk's held-out budgets apart from its others."""
 
     def wall_seconds(self, workers: int) -> float:
@@ -86,7 +86,7 @@ def study_cost(
     return replace(jobs_cost(left, teacher_forward(spec, every)), wanted=tuple(every))
 
 
-def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
+def teacher_forward(spec: StudySpec, jobs: Sequence[TrunkJob]) -> dict[str, float]:
     """Teacher, as runs name it -> FLOP of one forward pass, per token: those that the jobs train, and external ones."""
     return {
         job.trunk.run_id(tokens): forward_flops(job.trunk.shape).total
@@ -101,7 +101,7 @@ def teacher_forward(spec: StudySpec, jobs: Sequence[Job]) -> dict[str, float]:
     }
 
 
-def jobs_cost(jobs: list[Job], forward: Mapping[str, float]) -> StudyCost:
+def jobs_cost(jobs: list[TrunkJob], forward: Mapping[str, float]) -> StudyCost:
     """FLOP, time and disk of some jobs.
 
     Args:
@@ -135,7 +135,7 @@ def study_vocab(spec: StudySpec) -> int:
     return len(load_tokenizer(spec.data.tokenizer))
 
 
-def _teacher_flops(jobs: Sequence[Job], forward: Mapping[str, float]) -> list[float]:
+def _teacher_flops(jobs: Sequence[TrunkJob], forward: Mapping[str, float]) -> list[float]:
     """FLOP of each job's share of its teacher's forward passes, which all students of one stream share."""
     longest: dict[tuple[object, ...], float] = {}
     sharing: Counter[tuple[object, ...]] = Counter()
@@ -171,12 +171,12 @@ def external_forward(name: str, context: int) -> float:
     return forward_flops(architecture, context=context).total if architecture else weight_flops(config)
 
 
-def job_flops(job: Job, teacher_flops: float) -> float:
+def job_flops(job: TrunkJob, teacher_flops: float) -> float:
     """FLOP a job executes: training one trunk with a cooldown per budget, and its share of the teacher's."""
     return 3 * forward_flops(job.trunk.shape).total * job.tokens + teacher_flops
 
 
-def job_seconds(job: Job, teacher_flops: float) -> float:
+def job_seconds(job: TrunkJob, teacher_flops: float) -> float:
     """Estimated seconds on one core."""
     return core_seconds(job_flops(job, teacher_flops), job.tokens, job.trunk.batch_tokens, len(job.budgets))
 
@@ -188,7 +188,7 @@ def core_seconds(flops: float, tokens: float, batch_tokens: int, runs: int) -> f
     return training + SECONDS_PER_RUN * runs
 
 
-def nominal(spec: StudySpec, facts: Facts) -> list[Job]:
+def nominal(spec: StudySpec, facts: Facts) -> list[TrunkJob]:
     """Every trunk of a study of which nothing is on disk, as if its searches stayed at their start."""
     return one_per_trunk(Planner(spec, facts, NOTHING, guess=True).ready_jobs().jobs)
 
@@ -198,7 +198,7 @@ WORTH_A_STORE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTargets:
+class StoredTargetsBound:
     """What full targets of the teachers that are asked more than once would save and take, at most and at least."""
 
     flops: float
@@ -230,7 +230,9 @@ class StoredTargets:
         )
 
 
-def stored_targets(jobs: Sequence[Job], forward: Mapping[str, float], vocab_size: int) -> StoredTargets:
+def stored_targets(
+    jobs: Sequence[TrunkJob], forward: Mapping[str, float], vocab_size: int
+) -> StoredTargetsBound:
     """The bound for some jobs.
 
     Args:
@@ -251,7 +253,7 @@ def stored_targets(jobs: Sequence[Job], forward: Mapping[str, float], vocab_size
     repeated = [teacher for teacher in asked if asked[teacher] > distinct[teacher]]
     teacher_flops = sum(forward[teacher] * asked[teacher] for teacher in asked)
     covered = sum(distinct[teacher] for teacher in repeated)
-    return StoredTargets(
+    return StoredTargetsBound(
         flops=sum(job_flops(job, 0.0) for job in jobs) + teacher_flops,
         teacher_flops=teacher_flops,
         saved_flops=sum(forward[teacher] * (asked[teacher] - distinct[teacher]) for teacher in repeated),

@@ -28,7 +28,7 @@ from typing import Any
 from distillaw.runs.lock import is_visible
 from distillaw.runs.places import appending, remove_file
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.ready import Job
+from distillaw.sweep.ready import TrunkJob
 
 GONE_SECONDS = 60.0
 """How long a process that has closed its connection may take to end as well, before it is ended."""
@@ -46,10 +46,10 @@ class Lost(Exception):  # noqa: N818 - what became of a worker, not what is wron
 
 
 @dataclass(slots=True, kw_only=True)
-class Task:
+class TrainingTask:
     """Trunks that are trained side by side on one stream, on their way through an executor."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[TrunkJob]
     holder: str
     """Token of the scheduler's hold on the study folder: who has it no more is obeyed no more."""
     number: int = 0
@@ -88,7 +88,7 @@ class Executor(ABC):
         self.study, self.workers = study, workers
         self._pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="task")
 
-    def submit(self, task: Task) -> "Future[dict[str, Any]]":
+    def submit(self, task: TrainingTask) -> "Future[dict[str, Any]]":
         """Have a task trained.
 
         The result is what `sweep.worker.train` returns. Raises `Lost` if its worker ended, RunError if the place takes
@@ -100,14 +100,14 @@ class Executor(ABC):
         """Get ready while the caller prepares the text."""
 
     @abstractmethod
-    def _train(self, task: Task) -> dict[str, Any]:
+    def _train(self, task: TrainingTask) -> dict[str, Any]:
         """Start or take a worker, wait for the task's end; called in a thread of its own."""
 
     @abstractmethod
-    def kill(self, task: Task) -> None:
+    def kill(self, task: TrainingTask) -> None:
         """End its worker now, or take it out of the queue."""
 
-    def stop(self, task: Task) -> None:
+    def stop(self, task: TrainingTask) -> None:
         """Ask for the end, checkpoints saved: a worker whose record is gone saves and leaves."""
         if task.has_begun() and task.record is not None:
             remove_file(task.record)
@@ -118,7 +118,7 @@ class Executor(ABC):
         """All tasks have ended: let go of the place."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _named(self, task: Task) -> str:
+    def _named(self, task: TrainingTask) -> str:
         """A name for a worker, new each time."""
         name = f"{self.name}-{task.number}-{secrets.token_hex(4)}"
         task.record = self.study.workers / f"{name}.json"
@@ -154,7 +154,7 @@ class LocalExecutor(Executor):
         for number in range(self.workers):
             self._children[number] = self._start(number)
 
-    def _train(self, task: Task) -> dict[str, Any]:
+    def _train(self, task: TrainingTask) -> dict[str, Any]:
         number = self._free.get()
         try:
             return self._train_in(self._child(number), number, task)
@@ -167,7 +167,7 @@ class LocalExecutor(Executor):
             child = self._children[number] = self._start(number)
         return child
 
-    def _train_in(self, child: _Child, number: int, task: Task) -> dict[str, Any]:
+    def _train_in(self, child: _Child, number: int, task: TrainingTask) -> dict[str, Any]:
         task.where, task.log, task.handle = f"pid {child.process.pid}", str(child.log), child.process
         task.record = self.study.workers / f"{child.name}.json"
         order = task.order(self.study.path, child.name, self.threads)
@@ -212,12 +212,12 @@ class LocalExecutor(Executor):
             )
         return _Child(process, Connection(ours.detach()), name, log)
 
-    def stop(self, task: Task) -> None:
+    def stop(self, task: TrainingTask) -> None:
         """By signal, which is noticed after the next step."""
         if task.handle is not None:
             task.handle.terminate()
 
-    def kill(self, task: Task) -> None:
+    def kill(self, task: TrainingTask) -> None:
         """At once."""
         if task.handle is not None:
             task.handle.kill()

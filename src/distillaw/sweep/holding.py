@@ -71,7 +71,7 @@ def _wait_for(record: Path, say: Callable[[str], None], deadline: float) -> None
     remove_file(record)
 
 
-class Journal:
+class StudyJournal:
     """journal.jsonl of a study folder."""
 
     def __init__(self, folder: Path) -> None:

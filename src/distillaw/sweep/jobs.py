@@ -16,17 +16,17 @@ from distillaw.accounting.shapes import Shape
 from distillaw.errors import RunError
 from distillaw.laws.rates import Optimum, fit_rate_law
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.ready import Facts, Job, Progress, ReadyJobs, release
-from distillaw.sweep.spec import NONE, Block, StudySpec, TeacherSpec
+from distillaw.sweep.ready import Facts, Progress, ReadyJobs, TrunkJob, release
+from distillaw.sweep.spec import NONE, DesignBlock, StudySpec, TeacherSpec
 from distillaw.sweep.tuning import (
     ArmRates,
     FallingRate,
+    LatticePoint,
     Lookup,
     OneRate,
-    Plan,
-    Point,
-    Rate,
-    Search,
+    RateSearch,
+    TrunkRate,
+    TuningPlan,
     fall_power,
     first_fall,
     search_distilled,
@@ -124,7 +124,7 @@ class Planner:
         best = self.point(search.best("teacher", checked.params), None).trunk
         found = [*self._optima(ready.supervised, "supervised"), *self._optima(search, "teacher")]
         serves = search.serves("teacher", checked.params)
-        exact = {float(best.params): Rate(best.peak_lr, best.rate_power)} if serves else {}
+        exact = {float(best.params): TrunkRate(best.peak_lr, best.rate_power)} if serves else {}
         return self._arm_rates(found, "teacher", exact)
 
     def _add_distilled(self, ready: ReadyJobs, teachers: dict[str, str], batch_index: int) -> None:
@@ -182,10 +182,10 @@ class Planner:
         for (params, split), tokens in budgets.items():
             rate = rates.at(self.params(params))
             trunk = self._teacher_trunk(TeacherSpec(params=params, split=split), rate, batch)
-            ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
         return names
 
-    def _teacher_trunk(self, teacher: TeacherSpec, rate: Rate, batch: int) -> TrunkSpec:
+    def _teacher_trunk(self, teacher: TeacherSpec, rate: TrunkRate, batch: int) -> TrunkSpec:
         trunk = self.trunk("teacher", teacher.params, rate, batch, self._spec.seed)
         return replace(trunk, split=teacher.split)
 
@@ -201,10 +201,10 @@ class Planner:
                 key = trunk.trunk_id, block.design.holdout
                 wanted.setdefault(key, (trunk, set()))[1].update(block.design.tokens)
         for trunk, tokens in wanted.values():
-            ready.jobs.append(Job(trunk=trunk, budgets=tuple(sorted(tokens))))
+            ready.jobs.append(TrunkJob(trunk=trunk, budgets=tuple(sorted(tokens))))
 
     def _block_trunks(
-        self, block: Block, rates: ArmRates, batch: int, teacher_run: str | None
+        self, block: DesignBlock, rates: ArmRates, batch: int, teacher_run: str | None
     ) -> Iterator[TrunkSpec]:
         design = block.design
         for params, seed, multiple in itertools.product(block.params, block.seeds, design.rates):
@@ -216,7 +216,7 @@ class Planner:
             yield replace(trunk, purpose=block.purpose, **own)
 
     def trunk(
-        self, role: str, params: str, rate: Rate, batch: int, seed: int, teacher_run: str | None = None
+        self, role: str, params: str, rate: TrunkRate, batch: int, seed: int, teacher_run: str | None = None
     ) -> TrunkSpec:
         """A trunk of the study."""
         shape, counts = self._shape(params)
@@ -261,10 +261,10 @@ class Planner:
         return max(context, round(self._spec.batch_tokens * 2.0**j / context) * context)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> TuningPlan:
         """What the study searches."""
         spec, ratio = self._spec, max(self._spec.students.tokens) / self._spec.tuning_tokens
-        return Plan(
+        return TuningPlan(
             sizes=self._sizes,
             far_sizes=spec.far_sizes() if ratio > 1 else (),
             rounds=spec.tuning.rounds,
@@ -275,23 +275,23 @@ class Planner:
         )
 
     @cached_property
-    def _supervised(self) -> Search:
+    def _supervised(self) -> RateSearch:
         return search_supervised(self._lookup(None), self.plan)
 
-    def point(self, point: Point, teacher_run: str | None) -> Job:
+    def point(self, point: LatticePoint, teacher_run: str | None) -> TrunkJob:
         """The trunk of a lattice point, to the search's budget or, far points, to all budgets of the grid."""
         spec, batch = self._spec, self.batch_tokens(point.batch)
         if point.arm == "teacher":
             return self._teacher_point(point, batch)
         peak = spec.peak_lr * 2.0**point.rate * math.sqrt(2.0**point.batch)
-        rate = Rate(peak, fall_power(point.fall, self.plan.far_budget)).rounded()
+        rate = TrunkRate(peak, fall_power(point.fall, self.plan.far_budget)).rounded()
         source = teacher_run if point.arm == "distilled" else None
         trunk = self.trunk("student", point.size, rate, batch, spec.seed, source)
         near, budgets = spec.tuning_tokens, spec.students.tokens
         wanted = sorted({near, *budgets}) if point.is_far else (near,)
-        return Job(trunk=replace(trunk, purpose="tuning"), budgets=tuple(wanted))
+        return TrunkJob(trunk=replace(trunk, purpose="tuning"), budgets=tuple(wanted))
 
-    def _teacher_point(self, point: Point, batch: int) -> Job:
+    def _teacher_point(self, point: LatticePoint, batch: int) -> TrunkJob:
         checked = self._spec.checked_teacher()
         assert checked is not None
         own = self.tuned_rates(self._supervised, "supervised").others(self.params(checked.params))
@@ -299,10 +299,10 @@ class Planner:
         rate = own.rounded()._replace(power=power).rounded()
         same = [t for t in self._spec.teachers if (t.params, t.split) == (checked.params, checked.split)]
         trunk = replace(self._teacher_trunk(checked, rate, batch), purpose="tuning")
-        return Job(trunk=trunk, budgets=tuple(sorted({teacher.tokens for teacher in same})))
+        return TrunkJob(trunk=trunk, budgets=tuple(sorted({teacher.tokens for teacher in same})))
 
     def _lookup(self, teacher_run: str | None) -> Lookup:
-        def lookup(point: Point) -> float | None:
+        def lookup(point: LatticePoint) -> float | None:
             job = self.point(point, teacher_run)
             run_id = job.run_ids[-1]
             if run_id in self._progress.diverged:
@@ -311,21 +311,21 @@ class Planner:
 
         return lookup
 
-    def _add_points(self, ready: ReadyJobs, search: Search, teacher_run: str | None) -> None:
+    def _add_points(self, ready: ReadyJobs, search: RateSearch, teacher_run: str | None) -> None:
         """Adds the search's points, measured and needed alike."""
         points = dict.fromkeys((*search.points, *search.needed))
         ready.jobs.extend(self.point(point, teacher_run) for point in points)
 
-    def tuned_rates(self, search: Search, arm: str) -> ArmRates:
+    def tuned_rates(self, search: RateSearch, arm: str) -> ArmRates:
         """Tuned rate and fall of an arm.
 
         Raises:
             RunError: every rate of the search diverged.
         """
-        exact: dict[float, Rate] = {}
+        exact: dict[float, TrunkRate] = {}
         for size in self._sizes:
             key = arm, size
-            near = Point(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
+            near = LatticePoint(arm, size, search.rate[key], search.batch, self.plan.start_fall(arm))
             trunk = self.point(near, None).trunk
             if math.isinf(search.points[near]):
                 raise RunError(
@@ -335,10 +335,10 @@ class Planner:
             if key in search.fall:
                 trunk = self.point(search.best(arm, size), None).trunk
             if (key in search.fall or not self.plan.far_sizes) and search.serves(*key):
-                exact[float(trunk.params)] = Rate(trunk.peak_lr, trunk.rate_power)
+                exact[float(trunk.params)] = TrunkRate(trunk.peak_lr, trunk.rate_power)
         return self._arm_rates(self._optima(search, arm), arm, exact)
 
-    def _optima(self, search: Search, arm: str) -> list[Optimum]:
+    def _optima(self, search: RateSearch, arm: str) -> list[Optimum]:
         """What a search found of an arm's best rates."""
         found = []
         for key, (offset, sd, *_) in search.lowest.items():
@@ -349,7 +349,7 @@ class Planner:
             best = (
                 search.best(*key[:2])
                 if what == "fall"
-                else Point(arm, size, search.rate[arm, size], search.batch, fall)
+                else LatticePoint(arm, size, search.rate[arm, size], search.batch, fall)
             )
             job = self.point(best, None)
             trunk, tokens = job.trunk, job.budgets[-1]
@@ -367,7 +367,7 @@ class Planner:
         """Where a budget branches off, or where rates begin to fall if that is later."""
         return max((1 - self._spec.training.cooldown) * tokens, float(self._spec.tuning_tokens))
 
-    def _arm_rates(self, found: Sequence[Optimum], arm: str, exact: Mapping[float, Rate]) -> ArmRates:
+    def _arm_rates(self, found: Sequence[Optimum], arm: str, exact: Mapping[float, TrunkRate]) -> ArmRates:
         first, spec = found[0], self._spec
         kind = "taught" if arm == "distilled" else "text"
         law = fit_rate_law(found, arm=kind, params=first.params, tokens=first.tokens)

@@ -19,10 +19,10 @@ from distillaw.settling.question import NONE, PilotRun, Stage
 from distillaw.settling.rates import RateCheck
 from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import NOTHING, Facts, Job, Progress, ReadyJobs, left_of, one_per_trunk
+from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, tuning_record
-from distillaw.sweep.tuning import ArmRates, OneRate, Point, Search
+from distillaw.sweep.tuning import ArmRates, LatticePoint, OneRate, RateSearch
 from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
 from distillaw.worlds.world import open_world
 
@@ -91,12 +91,12 @@ class Pilots:
         ended = progress.losses.keys() | progress.diverged
         return self.cost(left_of(self._search_jobs(progress), ended))
 
-    def _search_jobs(self, progress: Progress) -> list[Job]:
+    def _search_jobs(self, progress: Progress) -> list[TrunkJob]:
         """The search as far as it can be foreseen, a job per trunk."""
         jobs = Planner(self.spec, self.facts, progress, guess=True).ready_jobs().jobs
         return one_per_trunk([job for job in jobs if job.trunk.purpose == "tuning"])
 
-    def missing(self, jobs: list[Job]) -> list[Job]:
+    def missing(self, jobs: list[TrunkJob]) -> list[TrunkJob]:
         """Those that still have something to train."""
         states = {run_id: self.study.run(run_id).state() for job in jobs for run_id in job.run_ids}
         return [
@@ -132,7 +132,7 @@ class Pilots:
             checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
         )
 
-    def _check(self, search: Search, arm: str) -> RateCheck:
+    def _check(self, search: RateSearch, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
         size, planner = self.spec.students.params[0], self._planner()
         is_far = search.interior.get((arm, size, "fall"), False)
@@ -140,7 +140,7 @@ class Pilots:
             best = search.best(arm, size)
             points = [best._replace(fall=best.fall + step) for step in (0, 1, -1)]
         else:
-            best = Point(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
+            best = LatticePoint(arm, size, search.rate[arm, size], search.batch, planner.plan.start_fall(arm))
             points = [best._replace(rate=best.rate + step) for step in (0, -1, 1)]
         here, lower, higher = (search.points.get(point, math.inf) for point in points)
         bend = (lower + higher) / 2 - here
@@ -152,7 +152,7 @@ class Pilots:
         )
 
     @staticmethod
-    def _branch_lr(planner: Planner, point: Point) -> float:
+    def _branch_lr(planner: Planner, point: LatticePoint) -> float:
         """The rate at the end of a point's trunk."""
         job = planner.point(point, None)
         return job.trunk.branch_lr(job.budgets[-1])
@@ -162,7 +162,7 @@ class Pilots:
 
     # --- stages ---------------------------------------------------------------------------------------------
 
-    def jobs(self, stage: Stage, tuned: Tuned) -> list[Job]:
+    def jobs(self, stage: Stage, tuned: Tuned) -> list[TrunkJob]:
         """The trunks of a stage: no teacher and every candidate, each with every seed."""
         names = (NONE, *stage.candidates)
         trunks = [
@@ -171,7 +171,7 @@ class Pilots:
             for name in names
             for seed in stage.seeds
         ]
-        jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
+        jobs = [TrunkJob(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
         return sorted(jobs, key=lambda job: job.urgency)
 
     def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
@@ -195,7 +195,7 @@ class Pilots:
         train(lambda: ReadyJobs(jobs=jobs, waiting=[]))
         self._refuse_failures(jobs)
 
-    def _refuse_failures(self, jobs: list[Job]) -> None:
+    def _refuse_failures(self, jobs: list[TrunkJob]) -> None:
         progress = read_progress(self.study)
         wanted = [run_id for job in jobs for run_id in job.run_ids]
         for run_id in wanted:
@@ -242,7 +242,7 @@ class Pilots:
     def _scores(self, run_id: str) -> DocumentScores:
         return self.study.run(run_id).scores()
 
-    def cost(self, jobs: list[Job]) -> StudyCost:
+    def cost(self, jobs: list[TrunkJob]) -> StudyCost:
         """FLOP, time and disk of some jobs, teachers' forward passes included."""
         return jobs_cost(jobs, self.forward)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from distillaw.quantities import format_count
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.tuning import Search
+from distillaw.sweep.tuning import RateSearch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class TrunkJob:
     """One trunk and the budgets wanted from it: the unit a worker takes."""
 
     trunk: TrunkSpec
@@ -67,15 +67,15 @@ class Job:
 class ReadyJobs:
     """All jobs known at this moment, in the order they should start."""
 
-    jobs: list[Job]
+    jobs: list[TrunkJob]
     """Every job whose inputs are decided (finished ones included)."""
     waiting: list[str]
     """What cannot be decided yet, in words."""
     stopped: list[str] = field(default_factory=list)
     """Students that get no longer budget (`release`), and why."""
-    supervised: Search | None = None
-    teacher: Search | None = None
-    distilled: Search | None = None
+    supervised: RateSearch | None = None
+    teacher: RateSearch | None = None
+    distilled: RateSearch | None = None
     reference: str | None = None
     """Run (or folder) of the teacher that the distilled arm is tuned with."""
 
@@ -83,7 +83,7 @@ class ReadyJobs:
 NOTHING = Progress(losses={}, failures={})
 
 
-def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
+def one_per_trunk(jobs: Sequence[TrunkJob]) -> list[TrunkJob]:
     """Jobs of one trunk as one: held-out budgets go on where the grid's ended, the grid's where a search did."""
     budgets: dict[str, set[int]] = {}
     trunks: dict[str, TrunkSpec] = {}
@@ -91,14 +91,14 @@ def one_per_trunk(jobs: Sequence[Job]) -> list[Job]:
         name = job.trunk.trunk_id
         budgets.setdefault(name, set()).update(job.budgets)
         trunks[name] = min(trunks.get(name, job.trunk), job.trunk, key=lambda t: _LATER.get(t.purpose, 0))
-    return [Job(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
+    return [TrunkJob(trunk=trunks[name], budgets=tuple(sorted(tokens))) for name, tokens in budgets.items()]
 
 
 _LATER = {"holdout": 1, "tuning": 2}
 """Purposes that give way to another of the same trunk."""
 
 
-def left_of(jobs: Sequence[Job], ended: Collection[str]) -> list[Job]:
+def left_of(jobs: Sequence[TrunkJob], ended: Collection[str]) -> list[TrunkJob]:
     """One job per trunk with the budgets that have not ended, from where those that have brought it."""
     left = []
     for job in one_per_trunk(jobs):
@@ -109,20 +109,20 @@ def left_of(jobs: Sequence[Job], ended: Collection[str]) -> list[Job]:
     return left
 
 
-def parts_of(jobs: Sequence[Job], wanted: Callable[[str], bool]) -> list[Job]:
+def parts_of(jobs: Sequence[TrunkJob], wanted: Callable[[str], bool]) -> list[TrunkJob]:
     """Jobs with those of their budgets whose run is wanted."""
     parts = [replace(j, budgets=tuple(t for t in j.budgets if wanted(j.trunk.run_id(t)))) for j in jobs]
     return [job for job in parts if job.budgets]
 
 
 def release(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrunkJob],
     losses: Mapping[str, float],
     ended: frozenset[str],
     *,
     margin: float,
     is_complete: bool,
-) -> tuple[list[Job], list[str]]:
+) -> tuple[list[TrunkJob], list[str]]:
     """The budgets of a study's grid that may be trained now.
 
     Args:
@@ -137,7 +137,7 @@ def release(
     Returns:
         The jobs with the budgets that are released (finished ones included), and what was stopped, in words.
     """
-    races: dict[tuple[str, int], list[Job]] = {}
+    races: dict[tuple[str, int], list[TrunkJob]] = {}
     for job in jobs:
         races.setdefault((job.trunk.label, job.trunk.seed), []).append(job)
     released, stopped = [], []
@@ -151,13 +151,13 @@ def release(
 
 
 def _race(
-    race: Sequence[Job],
+    race: Sequence[TrunkJob],
     losses: Mapping[str, float],
     ended: frozenset[str],
     margin: float,
     *,
     is_complete: bool,
-) -> list[tuple[Job, tuple[int, ...], str]]:
+) -> list[tuple[TrunkJob, tuple[int, ...], str]]:
     """Each job of one size and seed with its released budgets, and why it was stopped, if it was."""
     allowed: dict[str, list[int]] = {job.trunk.trunk_id: [] for job in race}
     reasons: dict[str, str] = {}

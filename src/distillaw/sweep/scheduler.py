@@ -22,9 +22,9 @@ from distillaw.runs.lock import LATE_SECONDS, Claim, wait_for_files
 from distillaw.runs.places import remove_file
 from distillaw.runs.spec import shared_batches, shared_stream
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.executor import Executor, Lost, Task
-from distillaw.sweep.holding import Journal, Notice
-from distillaw.sweep.ready import Job, ReadyJobs
+from distillaw.sweep.executor import Executor, Lost, TrainingTask
+from distillaw.sweep.holding import Notice, StudyJournal
+from distillaw.sweep.ready import ReadyJobs, TrunkJob
 
 TICK_SECONDS = 0.1
 """How long the beginning of a task may go unnoticed; its end is noticed at once."""
@@ -45,16 +45,16 @@ TAIL_BYTES = 1 << 13
 class Display(Protocol):
     """What the scheduler tells the person who watches."""
 
-    def started(self, job: Job, worker: int) -> None:
+    def started(self, job: TrunkJob, worker: int) -> None:
         """A worker has taken a job."""
 
-    def progressed(self, job: Job, tokens: int, loss: float | None) -> None:
+    def progressed(self, job: TrunkJob, tokens: int, loss: float | None) -> None:
         """A job has trained on further tokens; the loss is its training loss just now."""
 
-    def finished(self, job: Job) -> None:
+    def finished(self, job: TrunkJob) -> None:
         """All runs of a job are on disk."""
 
-    def failed(self, job: Job, error: str) -> None:
+    def failed(self, job: TrunkJob, error: str) -> None:
         """A job is given up."""
 
     def note(self, message: str) -> None:
@@ -62,7 +62,7 @@ class Display(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class StudyOutcome:
     """What one call of the scheduler did."""
 
     done: list[str] = field(default_factory=list)
@@ -74,9 +74,9 @@ class Outcome:
     wall_seconds: float = 0.0
     workers: int = 0
 
-    def then(self, later: "Outcome") -> "Outcome":
+    def then(self, later: "StudyOutcome") -> "StudyOutcome":
         """Both calls as one; what failed or waits is what still does."""
-        return Outcome(
+        return StudyOutcome(
             done=[*self.done, *later.done],
             failed=later.failed,
             waiting=later.waiting,
@@ -90,7 +90,7 @@ class Outcome:
 class _Entry:
     """A task that was handed out."""
 
-    task: Task
+    task: TrainingTask
     since: float
     """When it was handed out, then when its training began."""
     has_begun: bool = False
@@ -138,9 +138,9 @@ class Scheduler:
         self._crashes: dict[str, int] = {}
         self._fruitless: dict[str, int] = {}
         self._false_starts, self._any_has_begun, self._is_stopping = 0, False, False
-        self._outcome = Outcome(workers=executor.workers)
+        self._outcome = StudyOutcome(workers=executor.workers)
         self._began, self._cpu_before = time.monotonic(), time.process_time()
-        self._journal, self._notice, self._looked = Journal(study.path), Notice(study.path), 0.0
+        self._journal, self._notice, self._looked = StudyJournal(study.path), Notice(study.path), 0.0
 
     def __enter__(self) -> Self:
         """Workers start with `warm_up`, or when the first job needs them."""
@@ -169,7 +169,7 @@ class Scheduler:
         """Have workers import torch while the caller prepares the text."""
         self._executor.warm_up()
 
-    def run(self, ready: Callable[[], ReadyJobs]) -> Outcome:
+    def run(self, ready: Callable[[], ReadyJobs]) -> StudyOutcome:
         """Train until the ready has no unfinished job; `ready` is asked again after every finished one.
 
         The outcome's times are settled when the `with` block ends.
@@ -193,11 +193,11 @@ class Scheduler:
         for jobs in share_out(open_jobs, free, self._crashes, stacked=self._executor.has_devices):
             taken = {entry.task.number for entry in self._entries.values()}
             number = next(n for n in range(self._executor.workers) if n not in taken)
-            task = Task(jobs=jobs, holder=self._claim.token, number=number)
+            task = TrainingTask(jobs=jobs, holder=self._claim.token, number=number)
             self._entries[self._executor.submit(task)] = _Entry(task, time.monotonic())
         return bool(self._entries)
 
-    def _is_open(self, job: Job) -> bool:
+    def _is_open(self, job: TrunkJob) -> bool:
         """Whether it has unfinished runs and none that failed (those wait for the next call, or for ever)."""
         states = [self._study.run(run_id).state() for run_id in job.run_ids]
         return "failed" not in states and any(state != "done" for state in states)
@@ -340,13 +340,13 @@ class Scheduler:
                 lost = f"{times} workers in a row were lost before they trained a step ({how})"
                 self._give_up(job, f"{lost}: give them more time; see {entry.task.log}")
 
-    def _give_up(self, job: Job, error: str) -> None:
+    def _give_up(self, job: TrunkJob, error: str) -> None:
         open_runs = [run_id for run_id in job.run_ids if self._study.run(run_id).state() != "done"]
         for run_id in open_runs:
             self._study.run(run_id).set_status("failed", error=error)
         self._fail(job, dict.fromkeys(open_runs, error))
 
-    def _fail(self, job: Job, errors: dict[str, str]) -> None:
+    def _fail(self, job: TrunkJob, errors: dict[str, str]) -> None:
         self._outcome.failed.update(errors)
         self._display.failed(job, next(iter(errors.values()), "its runs are done"))
 
@@ -388,7 +388,7 @@ class Scheduler:
         self._notice.write(facts)
 
 
-def logged(study: StudyFolder, job: Job) -> tuple[float, float | None]:
+def logged(study: StudyFolder, job: TrunkJob) -> tuple[float, float | None]:
     """Tokens of a job that the logs of its trunk and runs tell of, cooldowns included, and the latest training loss."""
     held = 1 - job.trunk.recipe.cooldown
     logs = {study.run(job.trunk.run_id(budget)).path: held * budget for budget in job.budgets}
@@ -414,8 +414,8 @@ def _last_row(log: Path) -> tuple[dict[str, Any], float]:
 
 
 def share_out(
-    ready: Sequence[Job], workers: int, crashes: Mapping[str, int], *, stacked: bool = False
-) -> list[list[Job]]:
+    ready: Sequence[TrunkJob], workers: int, crashes: Mapping[str, int], *, stacked: bool = False
+) -> list[list[TrunkJob]]:
     """The next jobs for some free workers: students of one stream and teacher together, unless a core would idle.
 
     Args:
@@ -424,7 +424,7 @@ def share_out(
         crashes: how often a trunk's worker has died; such trunks are trained alone.
         stacked: students of one stream go together whatever teaches them; those of one shape are one batched model.
     """
-    groups: dict[object, list[Job]] = {}
+    groups: dict[object, list[TrunkJob]] = {}
     for job in ready:
         trunk = job.trunk
         alone = trunk.trunk_id in crashes or (trunk.teacher_run is None and not stacked)

@@ -23,10 +23,10 @@ from distillaw.models.vocabulary import check_vocabulary
 from distillaw.quantities import format_count
 from distillaw.runs.lock import held
 from distillaw.runs.process import available_cores
-from distillaw.runs.spec import Start, TrunkSpec
+from distillaw.runs.spec import ModelStart, TrunkSpec
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Job
+from distillaw.sweep.ready import TrunkJob
 from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single_spec import SingleSpec
 from distillaw.sweep.study import check_facts, read_progress, write_study
@@ -99,7 +99,7 @@ def run_single(
 
 def single_job(
     single: SingleSpec, study: StudyFolder, store: TokenStore, ranks: Ranks, display: Display, command: str
-) -> Job:
+) -> TrunkJob:
     """The run as a job of its study of one, checked against text, teacher and targets."""
     spec = single.as_study()
     targets = None
@@ -123,7 +123,7 @@ def single_job(
         tokenizer = load_tokenizer(str(store.tokenizer_folder))
         trunk = started(trunk, single.start, tokenizer, draws_weights=single.init == "fresh")
     if targets is None:
-        return Job(trunk=trunk, budgets=job.budgets)
+        return TrunkJob(trunk=trunk, budgets=job.budgets)
     plan = targets.manifest.plan
     trunk = replace(
         trunk,
@@ -132,7 +132,7 @@ def single_job(
         targets=str(Path(single.targets).resolve()),
         targets_identity=plan.identity,
     )
-    return Job(trunk=trunk, budgets=job.budgets)
+    return TrunkJob(trunk=trunk, budgets=job.budgets)
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ SMALL_PARAMS = 5_000_000
 
 
 def train_here(
-    jobs: Sequence[Job],
+    jobs: Sequence[TrunkJob],
     study: StudyFolder,
     *,
     ranks: Ranks = ALONE,
@@ -256,7 +256,7 @@ def started(
         width=text["hidden_size"],
         ffn=text.get("intermediate_size") or 4 * text["hidden_size"],
         heads=text["num_attention_heads"],
-        start=Start(
+        start=ModelStart(
             folder=str(Path(folder).resolve()) if Path(folder).exists() else folder,
             fingerprint=fingerprint(source),
         ),

@@ -150,7 +150,7 @@ class TargetSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class DesignBlock:
     """Students that a study trains: every size and seed at every rate, to every budget, from every teacher named."""
 
     design: DesignSpec
@@ -191,7 +191,7 @@ class StudySpec:
         """Names the resolved study."""
         return content_hash(asdict(self))
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[DesignBlock]:
         """All students: the grid, its replicates, then [[cells]]."""
         usual = (NONE, *(teacher.label for teacher in self.teachers if not teacher.is_control))
         grid = DesignSpec(tokens=self.students.tokens)
@@ -208,11 +208,11 @@ class StudySpec:
 
     def _block(
         self, design: DesignSpec, params: tuple[str, ...], teachers: tuple[str, ...], seeds: tuple[int, ...]
-    ) -> Block:
+    ) -> DesignBlock:
         purpose = (
             f"{CONTROL}{design.name}" if self.is_control(design) else "holdout" if design.holdout else "grid"
         )
-        return Block(
+        return DesignBlock(
             design=design,
             params=params,
             teachers=frozenset(teachers),

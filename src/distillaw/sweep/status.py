@@ -18,9 +18,9 @@ from distillaw.runs.lock import GLANCE_SECONDS, is_alive, read_holder, record_of
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.changes import what_belongs
 from distillaw.sweep.cost import StudyCost, jobs_cost, study_cost, teacher_forward
-from distillaw.sweep.holding import Journal, Notice
+from distillaw.sweep.holding import Notice, StudyJournal
 from distillaw.sweep.jobs import Planner
-from distillaw.sweep.ready import Job, ReadyJobs, one_per_trunk, parts_of
+from distillaw.sweep.ready import ReadyJobs, TrunkJob, one_per_trunk, parts_of
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import read_progress, standing_failures, stored_facts
 
@@ -158,7 +158,7 @@ def _running(ready: ReadyJobs, notice: Mapping) -> list[Running]:
 
 def _waiting(
     ready: ReadyJobs,
-    open_jobs: Sequence[Job],
+    open_jobs: Sequence[TrunkJob],
     failures: Mapping[str, str],
     running: Sequence[Running],
     notice: Mapping,
@@ -190,7 +190,7 @@ class _Work:
 
 def _measured(folder: Path, notice: Mapping) -> _Work:
     core, lost, runs, workers = 0.0, 0.0, set(), 1
-    for event in Journal(folder).events():
+    for event in StudyJournal(folder).events():
         seconds = event.get("seconds", 0.0) * event.get("cores", 1)
         core += seconds
         lost += seconds if event["event"] in ("lost", "cut") else 0.0

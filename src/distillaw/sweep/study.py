@@ -28,12 +28,12 @@ from distillaw.sweep.checks import check_cuts
 from distillaw.sweep.cost import StudyCost, study_cost, study_vocab
 from distillaw.sweep.executor import Executor
 from distillaw.sweep.exposure import exposed, exposure
-from distillaw.sweep.holding import Journal, hold_study
+from distillaw.sweep.holding import StudyJournal, hold_study
 from distillaw.sweep.jobs import Planner
 from distillaw.sweep.ready import Facts, Progress, ReadyJobs
-from distillaw.sweep.scheduler import Display, Outcome, Scheduler
+from distillaw.sweep.scheduler import Display, Scheduler, StudyOutcome
 from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tuning import Point, Search
+from distillaw.sweep.tuning import LatticePoint, RateSearch
 from distillaw.version import __version__
 from distillaw.worlds.oracle import find_oracle, is_oracle, oracle_hash, parse_oracle
 
@@ -48,7 +48,7 @@ def run_study(
     again: Sequence[str] = (),
     holdout: bool = True,
     settings: Sequence[str] = (),
-) -> Outcome:
+) -> StudyOutcome:
     """Train whatever the study still lacks and write its tables.
 
     Args:
@@ -84,7 +84,7 @@ def run_study(
             _note_exposed(spec, store, display)
             write_study(spec, study, store, command, fingerprints=facts.fingerprints, settings=settings)
             for line in set_aside(study, again):
-                Journal(study.path).add("again", what=line)
+                StudyJournal(study.path).add("again", what=line)
                 display.note(line)
             outcome = scheduler.run(
                 lambda: Planner(spec, facts, read_progress(study), holdout=holdout).ready_jobs()
@@ -105,7 +105,7 @@ def _note_changes(spec: StudySpec, facts: Facts, study: StudyFolder, display: Di
         progress = read_progress(study)
         ready = Planner(spec, facts, progress).ready_jobs()
         text = change_in_words(lines, ready, list(progress.losses))
-        Journal(study.path).add("changed", what=text, settings=lines)
+        StudyJournal(study.path).add("changed", what=text, settings=lines)
         display.note(text)
 
 
@@ -377,11 +377,11 @@ def tuning_record(spec: StudySpec, planner: Planner, ready: ReadyJobs) -> dict[s
 
 
 def _arm(
-    spec: StudySpec, planner: Planner, search: Search, arm: str, size: str, teacher_run: str | None
+    spec: StudySpec, planner: Planner, search: RateSearch, arm: str, size: str, teacher_run: str | None
 ) -> dict[str, object]:
     """One arm at one size."""
 
-    def entry(point: Point, loss: float) -> dict[str, object]:
+    def entry(point: LatticePoint, loss: float) -> dict[str, object]:
         job = planner.point(point, teacher_run)
         trunk = job.trunk
         return {
@@ -395,14 +395,16 @@ def _arm(
         }
 
     def grid(
-        key: str, of: Callable[[Point], float], wanted: Callable[[Point], bool]
+        key: str, of: Callable[[LatticePoint], float], wanted: Callable[[LatticePoint], bool]
     ) -> list[dict[str, object]]:
         found = [(of(p), p, x) for p, x in search.points.items() if p[:2] == (arm, size) and wanted(p)]
         return [entry(p, x) | {key: value} for value, p, x in sorted(found, key=lambda one: one[0])]
 
     rate, fall, j = search.rate[arm, size], search.fall.get((arm, size)), search.batch
     inside = {what: search.interior.get((arm, size, what), False) for what in ("rate", "fall", "batch")}
-    best = Point(arm, size, rate, j, planner.plan.start_fall(arm) if fall is None else fall, fall is not None)
+    best = LatticePoint(
+        arm, size, rate, j, planner.plan.start_fall(arm) if fall is None else fall, fall is not None
+    )
     trunk = planner.point(best, teacher_run).trunk
     found: dict[str, object] = {
         "arm": arm,

@@ -20,9 +20,9 @@ from typing import Any
 
 from distillaw.errors import DistillawError, RunError
 from distillaw.runs.config import from_table
-from distillaw.runs.lock import LOCK, Claim, Watch, make_claim, record_of, wait_for_files
+from distillaw.runs.lock import LOCK, Claim, HolderWatch, make_claim, record_of, wait_for_files
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.ready import Job
+from distillaw.sweep.ready import TrunkJob
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """One thread per worker unless it is given more; read when torch is imported."""
@@ -73,7 +73,7 @@ class _Worker:
     """Whether this process should go on: the `Report` of the training loop."""
 
     claim: Claim | None = None
-    scheduler: Watch | None = None
+    scheduler: HolderWatch | None = None
     why: str = ""
     """Why it should leave; empty as long as it should not."""
 
@@ -116,10 +116,10 @@ def _train(told: dict[str, Any], worker: _Worker) -> dict[str, Any]:
     from distillaw.train.loop import StopTraining
 
     study, began = StudyFolder(Path(told["folder"])), time.process_time()
-    jobs = [from_table(Job, job, "job") for job in told["jobs"]]
+    jobs = [from_table(TrunkJob, job, "job") for job in told["jobs"]]
     missing = [run_id for job in jobs for run_id in _missing(job, study)]
     # after its own record was made: either a new scheduler sees that record, or this worker the new scheduler
-    worker.scheduler = Watch(record_of(study.path / LOCK), told["holder"])
+    worker.scheduler = HolderWatch(record_of(study.path / LOCK), told["holder"])
     failed: dict[str, str] = {}
     with contextlib.suppress(StopTraining):
         if not worker.is_to_leave():
@@ -130,7 +130,7 @@ def _train(told: dict[str, Any], worker: _Worker) -> dict[str, Any]:
     return {"done": done, "failed": failed, "cpu_seconds": time.process_time() - began, "why": worker.why}
 
 
-def _try(jobs: list[Job], study: StudyFolder, worker: _Worker) -> dict[str, str]:
+def _try(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict[str, str]:
     """Train; what failed is marked so in its folder. Returns run -> error."""
     from distillaw.train.loop import StopTraining
 
@@ -153,7 +153,7 @@ def _try(jobs: list[Job], study: StudyFolder, worker: _Worker) -> dict[str, str]
     return failed
 
 
-def _train_trunks(jobs: list[Job], study: StudyFolder, worker: _Worker) -> dict:
+def _train_trunks(jobs: list[TrunkJob], study: StudyFolder, worker: _Worker) -> dict:
     import torch
 
     from distillaw.train.parallel import Ranks
@@ -167,7 +167,7 @@ def _train_trunks(jobs: list[Job], study: StudyFolder, worker: _Worker) -> dict:
     return train_trunks(wanted, study, ranks=Ranks(device=device), report=worker)
 
 
-def _wait_for_inputs(jobs: list[Job], study: StudyFolder) -> None:
+def _wait_for_inputs(jobs: list[TrunkJob], study: StudyFolder) -> None:
     """Wait until text and teachers are here: another machine wrote them, and NFS may show them late."""
     teachers = {job.trunk.teacher_run for job in jobs if not job.trunk.teacher_fingerprint}
     files = [study.run(run_id).path / "result.json" for run_id in teachers if run_id]
@@ -177,11 +177,13 @@ def _wait_for_inputs(jobs: list[Job], study: StudyFolder) -> None:
         )
 
 
-def _missing(job: Job, study: StudyFolder) -> list[str]:
+def _missing(job: TrunkJob, study: StudyFolder) -> list[str]:
     return [run_id for run_id in job.run_ids if study.run(run_id).state() != "done"]
 
 
-def _mark_failed(job: Job, study: StudyFolder, message: str, *, diverged: bool = False) -> dict[str, str]:
+def _mark_failed(
+    job: TrunkJob, study: StudyFolder, message: str, *, diverged: bool = False
+) -> dict[str, str]:
     failed = _missing(job, study)
     try:
         for run_id in failed:

@@ -20,7 +20,7 @@ from distillaw.models.prune import open_for_pruning, prune
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import read_json, write_json
-from distillaw.runs.spec import Start, TrunkSpec
+from distillaw.runs.spec import ModelStart, TrunkSpec
 from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def start_model(spec: TrunkSpec, teacher: str | Path | None, *, end_of_text: int
     return prune(open_for_pruning(teacher), spec.shape)
 
 
-def _read_model(spec: TrunkSpec, start: Start) -> "PreTrainedModel":
+def _read_model(spec: TrunkSpec, start: ModelStart) -> "PreTrainedModel":
     """The model on disk, or one of its architecture with weights that the seed draws as transformers does."""
     from transformers import AutoModelForCausalLM
 

@@ -17,7 +17,7 @@ from distillaw.quantities import did_you_mean
 from distillaw.runs.importing.log import At, parse_at
 from distillaw.runs.importing.names import (
     RUN_NAMES,
-    Choice,
+    ColumnChoice,
     Names,
     check_told,
     choose_names,
@@ -26,8 +26,8 @@ from distillaw.runs.importing.names import (
     require,
 )
 from distillaw.runs.importing.rows import Harvest, Left, Rules, harvest, link_teachers, number_repeats
-from distillaw.runs.importing.sources import Source, open_source, with_details
-from distillaw.runs.importing.table import Merged, Rows, Target, check_conventions, save
+from distillaw.runs.importing.sources import RunSource, open_source, with_details
+from distillaw.runs.importing.table import ImportedRows, Merged, Target, check_conventions, save
 from distillaw.runs.importing.units import check_level, find_convention, loss_unit
 from distillaw.runs.table import read_columns
 from distillaw.version import __version__
@@ -90,7 +90,7 @@ class SourceReport:
 class Import:
     """Rows ready to be written, and everything that was assumed or left out on the way."""
 
-    table: Rows
+    table: ImportedRows
     sources: Sequence[SourceReport]
     left_out: Sequence[Left]
     notes: Sequence[str]
@@ -156,8 +156,8 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
     ]
     _check_known(told, sources)
     _check_details(details, sources)
-    own = Rows.joined([source.rows for source in sources if source.rows is not None])
-    parts: list[Rows] = []
+    own = ImportedRows.joined([source.rows for source in sources if source.rows is not None])
+    parts: list[ImportedRows] = []
     left: list[Left] = []
     notes: list[str] = []
     reports = []
@@ -168,12 +168,12 @@ def import_runs(paths: Sequence[Path], options: Options) -> Import:
         report, harvested, found = _take(source, told, at, options, alone=len(sources) == 1)
         reports.append(report)
         parts, left, notes = [*parts, harvested.rows], left + harvested.left, notes + found
-    rows, copies = _without_copies(Rows.joined(parts))
+    rows, copies = _without_copies(ImportedRows.joined(parts))
     rows, repeats = number_repeats(rows)
     if repeats:
         notes.append(f"{repeats} rows repeat a cell and name no seed: they are numbered 1, 2, ...")
     rows, untold = link_teachers(rows, own)
-    everything = Rows.joined([rows, own])
+    everything = ImportedRows.joined([rows, own])
     everything = everything.take([*{run_id: i for i, run_id in enumerate(everything["run_id"])}.values()])
     if not len(everything):
         raise DataError(f"no run can be used: {_reasons([*left, *copies, *untold])}")
@@ -190,7 +190,7 @@ def _told(options: Options) -> dict[str, str]:
 
 
 def _take(
-    source: Source, told: Mapping[str, str], at: At | None, options: Options, *, alone: bool
+    source: RunSource, told: Mapping[str, str], at: At | None, options: Options, *, alone: bool
 ) -> tuple[SourceReport, Harvest, list[str]]:
     """The rows of one source."""
     where, columns = str(source.path), source.columns
@@ -200,7 +200,7 @@ def _take(
     finished_rows = source.lone is not None or not all(log.in_time for log in source.logs)
     names = dict(choose_names(columns, told, where=where, table=finished_rows, told_elsewhere=not alone))
     if options.tokens_per_step is not None:
-        names["tokens"] = Choice("steps", f"steps x {options.tokens_per_step:g} tokens")
+        names["tokens"] = ColumnChoice("steps", f"steps x {options.tokens_per_step:g} tokens")
     require(names, columns, where=where)
     unit = loss_unit(names["loss"].column, options.unit, options.bytes_per_token)
     convention = find_convention(
@@ -234,7 +234,7 @@ def _take(
     return report, found, [f"{where}: {text}" for text in _moment_notes(found, at, names)]
 
 
-def _ask_for_moment(source: Source, names: Names) -> None:
+def _ask_for_moment(source: RunSource, names: Names) -> None:
     """A table with several rows a run: its author knows whether they are checkpoints, the file does not."""
     for log in source.logs:
         tokens = log.history.get(names["tokens"].column)
@@ -294,7 +294,7 @@ def _losses_note(reports: Sequence[SourceReport]) -> list[str]:
     return []
 
 
-def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
+def _without_copies(rows: ImportedRows) -> tuple[ImportedRows, list[Left]]:
     """Each source run once: of two states of one run the one that went further."""
     parts: dict[tuple[str, str, str], float] = {}
     keys = list(zip(rows["source_id"], rows["source"], rows["source_run"], strict=True))
@@ -313,7 +313,7 @@ def _without_copies(rows: Rows) -> tuple[Rows, list[Left]]:
     return rows.take(np.array([best[key[0]] == key for key in keys], dtype=bool)), left
 
 
-def _own_report(source: Source, rows: Rows) -> SourceReport:
+def _own_report(source: RunSource, rows: ImportedRows) -> SourceReport:
     return SourceReport(
         path=source.path,
         kind=source.kind,
@@ -345,7 +345,7 @@ def _read_details(path: Path | None) -> dict[str, dict[str, object]]:
     return found
 
 
-def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> None:
+def _check_details(details: Mapping[str, object], sources: Sequence[RunSource]) -> None:
     runs = [run for source in sources for run in source.runs]
     if details and not set(runs) & set(details):
         raise DataError(
@@ -353,7 +353,7 @@ def _check_details(details: Mapping[str, object], sources: Sequence[Source]) -> 
         )
 
 
-def _check_known(told: Mapping[str, str], sources: Sequence[Source]) -> None:
+def _check_known(told: Mapping[str, str], sources: Sequence[RunSource]) -> None:
     """A told column must exist somewhere."""
     if len(sources) == 1:
         return  # `choose_names` says it with the source's name

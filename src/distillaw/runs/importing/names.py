@@ -76,14 +76,14 @@ _ABOVE = ("model", "student", "config", "train", "training", "trainer", "args", 
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ColumnChoice:
     """A column and why it was taken."""
 
     column: str
     why: str
 
 
-Names = Mapping[str, Choice]
+Names = Mapping[str, ColumnChoice]
 
 
 def plain(name: str) -> str:
@@ -148,11 +148,11 @@ def choose_names(
         DataError: a needed quantity is not there, or a told column is not.
         ConfigError: two columns could be one needed quantity.
     """
-    found: dict[str, Choice] = {}
+    found: dict[str, ColumnChoice] = {}
     for name, column in told.items():
         exact = find_column(column, columns)
         if exact is not None:
-            found[name] = Choice(exact, "as told")
+            found[name] = ColumnChoice(exact, "as told")
         elif not told_elsewhere and column.lower() != "none":
             raise DataError(
                 f"{where}: no column {column!r}{did_you_mean(column, columns)}; it has: {_listed(columns)}"
@@ -168,7 +168,7 @@ def choose_names(
                 f"{where}: {name} could be {' or '.join(candidates)}; say which with --columns {name}={candidates[0]}"
             )
         if candidates:
-            found[name] = Choice(candidates[0], "our name" if candidates[0] == name else "a usual name")
+            found[name] = ColumnChoice(candidates[0], "our name" if candidates[0] == name else "a usual name")
     return found
 
 

@@ -28,8 +28,8 @@ from distillaw.runs.importing.log import (
     unfinished,
 )
 from distillaw.runs.importing.names import Names
-from distillaw.runs.importing.sources import LoneRuns, Source
-from distillaw.runs.importing.table import Array, Rows, numbers, objects, texts
+from distillaw.runs.importing.sources import LoneRuns, RunSource
+from distillaw.runs.importing.table import Array, ImportedRows, numbers, objects, texts
 from distillaw.runs.importing.units import Convention, Unit
 
 _NUMBERS = tuple(
@@ -79,7 +79,7 @@ class Rules:
 class Harvest:
     """Rows of a source, what was left out, and what was noticed on the way."""
 
-    rows: Rows
+    rows: ImportedRows
     left: list[Left]
     seen: Counter[str] = field(default_factory=Counter)
     """How many rows lie before the end of their run, by what is known of the learning rate there."""
@@ -89,7 +89,7 @@ class Harvest:
     """Runs that have more than one measurement."""
 
 
-def harvest(source: Source, rules: Rules) -> Harvest:
+def harvest(source: RunSource, rules: Rules) -> Harvest:
     """The rows of a source's runs, and those that cannot be used, in the order in which the source has them."""
     left: dict[int, Left] = {}
     chosen: dict[int, Moments] = {}
@@ -104,7 +104,9 @@ def harvest(source: Source, rules: Rules) -> Harvest:
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     several = sum(len(moments.line.loss) > 1 for moments in chosen.values())
     if not found or not len(found["place"]):
-        return Harvest(rows=Rows.of(0, {}), left=[left[place] for place in sorted(left)], several=several)
+        return Harvest(
+            rows=ImportedRows.of(0, {}), left=[left[place] for place in sorted(left)], several=several
+        )
     found = _taken(found, np.argsort(found["place"], kind="stable"))
     rows, refused = _converted(found, rules)
     for i, reason in sorted(refused.items()):
@@ -288,7 +290,7 @@ def _not_chosen(tokens: Array, loss: Array, at: At | None) -> dict[int, str]:
     return reasons
 
 
-def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
+def _converted(found: Found, rules: Rules) -> tuple[ImportedRows, dict[int, str]]:
     """Rows in our units and convention, and what cannot be brought there: {row: why}."""
     unit, convention, column = rules.unit, rules.convention, rules.names["params"].column
     params, total, refused = convention.counts(found["params"], found["total_params"], found["width"])
@@ -307,7 +309,7 @@ def _converted(found: Found, rules: Rules) -> tuple[Rows, dict[int, str]]:
         f"{_slug(name)}-{own}" for name, own in zip(found["source_run"], found["source_id"], strict=True)
     ]
     group = [told or own for told, own in zip(found["group"], run_id, strict=True)]
-    return Rows.of(
+    return ImportedRows.of(
         size,
         {
             **found,
@@ -330,7 +332,7 @@ def _slug(name: str) -> str:
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9.]+")
 
 
-def _named(rows: Rows, place: NDArray) -> Rows:
+def _named(rows: ImportedRows, place: NDArray) -> ImportedRows:
     """Rows of one run named by their tokens too; by every digit where these read alike."""
     run_id = rows["run_id"].copy()
     for run in np.flatnonzero(np.bincount(place) > 1):  # rows lie by place
@@ -343,7 +345,7 @@ def _named(rows: Rows, place: NDArray) -> Rows:
     return rows.with_columns(run_id=run_id)
 
 
-def number_repeats(rows: Rows) -> tuple[Rows, int]:
+def number_repeats(rows: ImportedRows) -> tuple[ImportedRows, int]:
     """Rows that lack a seed get one of their own within their cell; how many of these repeat a cell.
 
     Repeats of a cell must not look like one run. The numbers do not say that two arms shared a seed.
@@ -368,7 +370,7 @@ def number_repeats(rows: Rows) -> tuple[Rows, int]:
 _CELL = ("params", "tokens", "teacher_run", "teacher_loss", "lambda")
 
 
-def link_teachers(rows: Rows, others: Rows) -> tuple[Rows, list[Left]]:
+def link_teachers(rows: ImportedRows, others: ImportedRows) -> tuple[ImportedRows, list[Left]]:
     """Rows with their teacher's loss, size and tokens; distilled rows whose teacher's loss is not known are left out.
 
     A student without `teacher_loss` counts as trained on data alone in every fit: such a mistake would be silent.
@@ -380,7 +382,7 @@ def link_teachers(rows: Rows, others: Rows) -> tuple[Rows, list[Left]]:
     Raises:
         DataError: a teacher's name fits several runs.
     """
-    every = Rows.joined([rows, others])
+    every = ImportedRows.joined([rows, others])
     students = np.flatnonzero([bool(name) for name in rows["teacher_run"]])
     known = _by_name(every, {rows["teacher_run"][i] for i in students})
     linked = {
@@ -404,7 +406,7 @@ def link_teachers(rows: Rows, others: Rows) -> tuple[Rows, list[Left]]:
     return _marked(rows.take(np.setdiff1d(np.arange(len(rows)), list(reasons)))), left
 
 
-def _by_name(rows: Rows, wanted: set[str]) -> dict[str, list[int]]:
+def _by_name(rows: ImportedRows, wanted: set[str]) -> dict[str, list[int]]:
     """Rows by the names that may stand for them, of those names that are wanted."""
     known: dict[str, list[int]] = {}
     if wanted:
@@ -414,7 +416,7 @@ def _by_name(rows: Rows, wanted: set[str]) -> dict[str, list[int]]:
     return known
 
 
-def _teacher(rows: Rows, student: int, known: Mapping[str, Sequence[int]]) -> int | None:
+def _teacher(rows: ImportedRows, student: int, known: Mapping[str, Sequence[int]]) -> int | None:
     named, source = rows["teacher_run"][student], rows["source"]
     fits = [i for i in known.get(named, ()) if i != student]
     here = [i for i in fits if source[i] == source[student]] or fits
@@ -426,7 +428,7 @@ def _teacher(rows: Rows, student: int, known: Mapping[str, Sequence[int]]) -> in
     return max(here, key=lambda i: rows["tokens"][i], default=None)
 
 
-def _hidden_teachers(rows: Rows) -> dict[int, str]:
+def _hidden_teachers(rows: ImportedRows) -> dict[int, str]:
     """Rows that had a teacher whose loss nobody gives: {row: how one knows}."""
     weight, size = np.nan_to_num(rows["lambda"]), np.nan_to_num(rows["teacher_params"])
     is_named = np.array([bool(name) for name in rows["teacher_run"]], dtype=bool)
@@ -443,7 +445,7 @@ def _hidden_teachers(rows: Rows) -> dict[int, str]:
     return reasons
 
 
-def _marked(rows: Rows) -> Rows:
+def _marked(rows: ImportedRows) -> ImportedRows:
     """Roles, and the teacher's run of students that only know its loss: equal losses are one teacher."""
     named = rows["teacher_run"]
     teachers = set(filter(None, named))

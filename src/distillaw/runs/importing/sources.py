@@ -15,7 +15,7 @@ from distillaw.errors import ConfigError, DataError
 from distillaw.runs.files import content_hash, file_sha256
 from distillaw.runs.importing.log import Log, Series
 from distillaw.runs.importing.names import GROUP_NAMES, RUN_NAMES, STEP_NAMES, find_column, first_of, usual
-from distillaw.runs.importing.table import Array, Columns, Rows, numbers, rows_of
+from distillaw.runs.importing.table import Array, Columns, ImportedRows, numbers, rows_of
 from distillaw.runs.importing.trackers import PATTERN, is_export, read_tensorboard, read_trackio, read_wandb
 from distillaw.runs.table import read_columns, select
 
@@ -76,7 +76,7 @@ class LoneRuns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class RunSource:
     """One path and the runs in it, or the rows of a run table of this package."""
 
     path: Path
@@ -85,7 +85,7 @@ class Source:
     taken_for: str
     logs: tuple[Log, ...] = ()
     lone: LoneRuns | None = None
-    rows: Rows | None = None
+    rows: ImportedRows | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -112,7 +112,7 @@ class Source:
         return list(zip(np.flatnonzero(free).tolist(), self.logs, strict=True))
 
 
-def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str], layout: str) -> Source:
+def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str], layout: str) -> RunSource:
     """Read one path.
 
     Args:
@@ -134,7 +134,7 @@ def open_source(path: Path, *, told: Mapping[str, str], where: Mapping[str, str]
         if not told and set(columns) >= _OWN:
             return _own_table(path, columns, where)
         table = read_runs_table(path, columns, told=told, where=where, layout=layout)
-        return Source(
+        return RunSource(
             path=path, kind="table", taken_for=table.taken_for, logs=tuple(table.logs), lone=table.lone
         )
     if kind == "study":
@@ -189,14 +189,14 @@ def _kind_of_file(file: Path) -> str | None:
         return "trackio" if stream.read(15) == b"SQLite format 3" else None
 
 
-def _of_logs(path: Path, kind: str, logs: list[Log], where: Mapping[str, str]) -> Source:
+def _of_logs(path: Path, kind: str, logs: list[Log], where: Mapping[str, str]) -> RunSource:
     taken_for = f"{len(logs)} runs"
     if where:
         columns = dict.fromkeys(name for log in logs for name in log.constants)
         table = {name: _values([log.constants.get(name) for log in logs]) for name in columns}
         logs = [logs[i] for i in select(table, where)]
         taken_for = f"{len(logs)} of {taken_for}"
-    return Source(path=path, kind=kind, taken_for=taken_for, logs=tuple(logs))
+    return RunSource(path=path, kind=kind, taken_for=taken_for, logs=tuple(logs))
 
 
 def _values(values: list[object]) -> np.ndarray:
@@ -205,19 +205,19 @@ def _values(values: list[object]) -> np.ndarray:
     return np.array([str(v) for v in values], dtype=object)
 
 
-def _own_table(path: Path, columns: Columns, where: Mapping[str, str]) -> Source:
+def _own_table(path: Path, columns: Columns, where: Mapping[str, str]) -> RunSource:
     rows = rows_of(columns)
     if where:
         rows = rows.take(select({name: _values(list(values)) for name, values in columns.items()}, where))
     rows = rows.with_origin("study", str(path))
-    return Source(
+    return RunSource(
         path=path, kind="study", taken_for=f"{len(rows)} rows of a run table of this package", rows=rows
     )
 
 
 def with_details(
-    source: Source, details: Mapping[str, Mapping[str, object]], fixed: Mapping[str, object]
-) -> Source:
+    source: RunSource, details: Mapping[str, Mapping[str, object]], fixed: Mapping[str, object]
+) -> RunSource:
     """The source with settings by run name (`--details`) and settings of all runs (`--set`)."""
     if not details and not fixed:
         return source

@@ -75,13 +75,13 @@ def numbers(
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ImportedRows:
     """Rows of the run table."""
 
     columns: dict[str, NDArray]
 
     @classmethod
-    def of(cls, count: int, columns: Mapping[str, NDArray]) -> "Rows":
+    def of(cls, count: int, columns: Mapping[str, NDArray]) -> "ImportedRows":
         """So many rows with these columns, counts rounded; the others are missing."""
         found = {}
         for key in KEYS:
@@ -95,7 +95,7 @@ class Rows:
         return cls({**found, "aliases": columns.get("aliases", objects([()] * count))})
 
     @classmethod
-    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+    def joined(cls, parts: Sequence["ImportedRows"]) -> "ImportedRows":
         """All rows of the parts, in order."""
         if not parts:
             return cls.of(0, {})
@@ -121,16 +121,16 @@ class Rows:
         """Independent runs among the rows."""
         return len({group or run for group, run in zip(self["group"], self["run_id"], strict=True)})
 
-    def take(self, index: NDArray | Sequence[int]) -> "Rows":
+    def take(self, index: NDArray | Sequence[int]) -> "ImportedRows":
         """Some of the rows, by mask or indices."""
         index = np.asarray(index, dtype=None if len(index) else np.int64)
-        return Rows({name: column[index] for name, column in self.columns.items()})
+        return ImportedRows({name: column[index] for name, column in self.columns.items()})
 
-    def with_columns(self, **columns: NDArray) -> "Rows":
+    def with_columns(self, **columns: NDArray) -> "ImportedRows":
         """The same rows with other values."""
-        return Rows({**self.columns, **columns})
+        return ImportedRows({**self.columns, **columns})
 
-    def with_origin(self, kind: str, source: str) -> "Rows":
+    def with_origin(self, kind: str, source: str) -> "ImportedRows":
         """Rows of a run table, which keep their ids; those that were imported into it keep their origin."""
 
         def filled(name: str, values: Sequence[object]) -> NDArray:
@@ -180,10 +180,10 @@ class Rows:
         return pa.table(columns)
 
 
-def rows_of(table: Columns) -> Rows:
+def rows_of(table: Columns) -> ImportedRows:
     """The rows of a run table of this package, however its file writes numbers."""
     count = len(next(iter(table.values()), ()))
-    return Rows.of(
+    return ImportedRows.of(
         count,
         {
             key: texts(table[key]) if types()[key] == "string" else numbers(table[key])[0]
@@ -243,14 +243,14 @@ class Target:
 class Merged:
     """What an import did to the table."""
 
-    rows: Rows
+    rows: ImportedRows
     added: int
     updated: int
     unchanged: int
     removed: int
 
 
-def save(target: Target, rows: Rows, record: Mapping[str, object]) -> Merged:
+def save(target: Target, rows: ImportedRows, record: Mapping[str, object]) -> Merged:
     """Merge rows into the table at the target and append to its record.
 
     Raises:
@@ -260,7 +260,7 @@ def save(target: Target, rows: Rows, record: Mapping[str, object]) -> Merged:
     if target.record.name == RECORD:
         claim_folder(target.record.parent)
     with locked(target.table.with_name(f".{target.table.name}.lock"), str(target.table)):
-        before = read_rows(target.table) if target.table.exists() else Rows.of(0, {})
+        before = read_rows(target.table) if target.table.exists() else ImportedRows.of(0, {})
         merged = merge(before, rows)
         check_conventions(merged.rows)
         table = merged.rows.to_arrow()
@@ -273,7 +273,7 @@ def save(target: Target, rows: Rows, record: Mapping[str, object]) -> Merged:
     return merged
 
 
-def merge(before: Rows, rows: Rows) -> Merged:
+def merge(before: ImportedRows, rows: ImportedRows) -> Merged:
     """Earlier rows and new ones: of the same run the new ones count, of the same table too."""
     is_table = np.array([kind in ("table", "study") for kind in rows["source_kind"]], dtype=bool)
     tables, runs = set(rows["source"][is_table]), set(rows["source_id"])
@@ -288,7 +288,7 @@ def merge(before: Rows, rows: Rows) -> Merged:
     known = again >= 0
     same = _num_same(before.take(again[known]), rows.take(known))
     updated = int(known.sum()) - same
-    merged = Rows.joined([before.take(kept), rows])
+    merged = ImportedRows.joined([before.take(kept), rows])
     order = sorted(range(len(merged)), key=merged["run_id"].__getitem__)
     return Merged(
         rows=merged.take(order),
@@ -302,7 +302,7 @@ def merge(before: Rows, rows: Rows) -> Merged:
 _WHERE_FROM = ("run_id", "source_id", "source")
 
 
-def _num_same(old: Rows, new: Rows) -> int:
+def _num_same(old: ImportedRows, new: ImportedRows) -> int:
     """Rows that say the same but for the place they were read from: a file that moved or grew does not change a run."""
     same = np.ones(len(old), dtype=bool)
     for key in KEYS:
@@ -313,7 +313,7 @@ def _num_same(old: Rows, new: Rows) -> int:
     return int(same.sum())
 
 
-def check_conventions(rows: Rows) -> None:
+def check_conventions(rows: ImportedRows) -> None:
     """Refuse a table of two parameter conventions.
 
     Raises:
@@ -328,7 +328,7 @@ def check_conventions(rows: Rows) -> None:
         )
 
 
-def read_rows(table: Path) -> Rows:
+def read_rows(table: Path) -> ImportedRows:
     """The rows of an imported table.
 
     Raises:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distillaw.errors import ConfigError, UnitError
 from distillaw.quantities import did_you_mean, nats_per_token
 from distillaw.runs.importing.log import Array
-from distillaw.runs.importing.names import NON_EMBEDDING, TOTAL, Choice, plain
+from distillaw.runs.importing.names import NON_EMBEDDING, TOTAL, ColumnChoice, plain
 
 UNITS = ("nats", "bits", "bits-per-byte", "perplexity")
 _WORDS = {
@@ -164,7 +164,12 @@ class Convention:
 
 
 def find_convention(
-    chosen: Choice, names: Mapping[str, Choice], *, told: str | None, vocab: float | None, matrices: int
+    chosen: ColumnChoice,
+    names: Mapping[str, ColumnChoice],
+    *,
+    told: str | None,
+    vocab: float | None,
+    matrices: int,
 ) -> Convention:
     """The convention of a source's params column.
 
