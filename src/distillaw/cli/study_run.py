@@ -2,8 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,33 +16,14 @@ from distillaw.cli.output import Output, Settings, check_place, same_command
 from distillaw.cli.workers import count_workers
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
+from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor
+from distillaw.sweep.executor import LocalExecutor
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
     from distillaw.sweep.executor import Executor
     from distillaw.sweep.scheduler import StudyOutcome
     from distillaw.sweep.spec import StudySpec
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """Options of `--executor slurm` and `--executor ray`, per worker."""
-
-    partition: str = ""
-    """Slurm: where jobs go."""
-    time: str = "60"
-    """Slurm: time limit of a job, minutes or D-HH:MM:SS; a job that meets it saves and is submitted again."""
-    cpus: int = 1
-    """Cores of a worker."""
-    gpus: int = 0
-    """Devices of a worker."""
-    mem: str = ""
-    """Memory of a worker, e.g. 4G."""
-    sbatch: tuple[str, ...] = ()
-    """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
-    ray_address: str = ""
-    """Ray: `auto`, host:6379 or ray://host:10001; without one a cluster of this machine."""
 
 
 def run(
@@ -53,7 +33,7 @@ def run(
     out: Path | None = None,
     executor: Literal["local", "slurm", "ray"] = "local",
     workers: int = 0,
-    cluster: ClusterOptions | None = None,
+    cluster: Annotated[ClusterOptions | None, Parameter(name="*")] = None,
     again: tuple[str, ...] = (),
     settings: Settings = (),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -162,86 +142,17 @@ def _choose_place(
     Raises:
         ConfigError: options that do not fit the executor.
     """
-    _refuse_strangers(executor, options)
+    options.check(executor)
     if executor == "slurm":
-        return _slurm(workers, options), workers
+        if workers < 1:
+            raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
+        options.for_sbatch()
+        return lambda study: SlurmExecutor(study, workers, options), workers
     if executor == "ray":
-        return _ray(workers, options), workers or count_workers(0)
-    from distillaw.sweep.executor import LocalExecutor
-
+        options.for_ray()
+        return lambda study: RayExecutor(study, workers, options), workers or count_workers(0)
     count = count_workers(workers)
     return lambda study: LocalExecutor(study, count), count
-
-
-_OF_SLURM = ("partition", "time", "sbatch")
-_OF_CLUSTERS = ("cpus", "gpus", "mem")
-
-
-def _refuse_strangers(executor: str, options: ClusterOptions) -> None:
-    """An option that the executor does not know would be ignored in silence."""
-    known = {"local": (), "slurm": (*_OF_SLURM, *_OF_CLUSTERS), "ray": ("ray_address", *_OF_CLUSTERS)}[
-        executor
-    ]
-    for name in (*_OF_SLURM, *_OF_CLUSTERS, "ray_address"):
-        if name not in known and getattr(options, name) != getattr(ClusterOptions(), name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} means nothing to --executor {executor}; drop it or choose another executor"
-            )
-    for name, least in (("cpus", 1), ("gpus", 0)):
-        if getattr(options, name) < least:
-            raise ConfigError(f"--{name} {getattr(options, name)}: give {least} or more")
-
-
-def _slurm(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.clusters import SlurmExecutor, SlurmSettings
-
-    if workers < 1:
-        raise ConfigError(f"--workers {workers}: say how many Slurm jobs may run at once")
-    settings = SlurmSettings(
-        workers=workers,
-        partition=options.partition,
-        time=options.time,
-        cpus=options.cpus,
-        gpus=options.gpus,
-        mem=options.mem,
-        extra=_pairs(options.sbatch),
-    )
-    return lambda study: SlurmExecutor(study, settings)
-
-
-def _ray(workers: int, options: ClusterOptions) -> Callable[["StudyFolder"], "Executor"]:
-    from distillaw.sweep.clusters import RayExecutor, RaySettings
-
-    settings = RaySettings(
-        workers=workers,
-        address=options.ray_address,
-        cpus=options.cpus,
-        gpus=options.gpus,
-        memory_bytes=_memory_bytes(options.mem),
-    )
-    return lambda study: RayExecutor(study, settings)
-
-
-def _memory_bytes(text: str) -> float:
-    """Bytes of `4G` or `512M`, as sbatch writes memory: powers of 1024, megabytes without a suffix."""
-    if not text:
-        return 0.0
-    number, unit = (text[:-1], text[-1].upper()) if text[-1].isalpha() else (text, "M")
-    try:
-        return float(number) * 1024.0 ** ("KMGT".index(unit) + 1)
-    except ValueError:
-        raise ConfigError(f"--mem {text!r}: give a number with K, M, G or T, e.g. 4G") from None
-
-
-def _pairs(settings: tuple[str, ...]) -> Mapping[str, str | bool]:
-    """`account=x` and bare words such as `exclusive`, with or without their dashes."""
-    pairs: dict[str, str | bool] = {}
-    for setting in settings:
-        key, equals, value = setting.lstrip("-").partition("=")
-        if not key or (equals and not value):
-            raise ConfigError(f"--sbatch {setting!r}: give name=value, or the name alone for a switch")
-        pairs[key.replace("-", "_")] = value if equals else True
-    return pairs
 
 
 def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:

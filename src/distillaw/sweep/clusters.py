@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from distillaw.errors import ConfigError, RunError
@@ -37,32 +37,87 @@ FAULTS = frozenset({"FAILED", "OUT_OF_MEMORY"})
 """Ends that the job may have caused; TIMEOUT, PREEMPTED, NODE_FAIL, CANCELLED and their like came from outside."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlurmSettings:
-    """What to ask Slurm for, per job."""
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Options of `--executor slurm` and `--executor ray`, per worker."""
 
-    workers: int
     partition: str = ""
+    """Slurm: where jobs go."""
     time: str = "60"
-    """Minutes, or as sbatch writes it (`2:00:00`, `1-00:00:00`)."""
+    """Slurm: time limit of a job, minutes or D-HH:MM:SS; a job that meets it saves and is submitted again."""
     cpus: int = 1
+    """Cores of a worker."""
     gpus: int = 0
+    """Devices of a worker."""
     mem: str = ""
-    """As sbatch writes it: `4G`."""
-    extra: Mapping[str, str | bool] = field(default_factory=dict)
-    """Further sbatch settings without their dashes: {"account": "x", "qos": "low"}."""
+    """Memory of a worker, e.g. 4G."""
+    sbatch: tuple[str, ...] = ()
+    """Slurm: a further setting, e.g. --sbatch account=x; may be repeated."""
+    ray_address: str = ""
+    """Ray: `auto`, host:6379 or ray://host:10001; without one a cluster of this machine."""
 
-    def sbatch(self) -> dict[str, object]:
-        """As submitit wants it."""
+    def check(self, executor: str) -> None:
+        """Refuse what the executor would ignore.
+
+        Raises:
+            ConfigError: an option that means nothing to it, or a number out of range.
+        """
+        for name in (*OF_SLURM, *OF_RAY, *OF_BOTH):
+            if name not in KNOWN[executor] and getattr(self, name) != getattr(ClusterOptions(), name):
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option} means nothing to --executor {executor}; drop it or choose another executor"
+                )
+        for name, least in (("cpus", 1), ("gpus", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} {getattr(self, name)}: give {least} or more")
+
+    def for_sbatch(self) -> dict[str, object]:
+        """As submitit wants it.
+
+        Raises:
+            ConfigError: a setting of `sbatch` that is neither NAME=VALUE nor a switch.
+        """
         optional = {"partition": self.partition, "mem": self.mem, "gpus_per_node": self.gpus}
         return {
             "job_name": "distillaw",
             "time": self.time,
             "cpus_per_task": self.cpus,
             "signal_delay_s": WARNING_SECONDS,
-            "additional_parameters": {"no_requeue": True, **self.extra},
+            "additional_parameters": {"no_requeue": True, **dict(map(_sbatch_pair, self.sbatch))},
             **{key: value for key, value in optional.items() if value},
         }
+
+    def for_ray(self) -> dict[str, object]:
+        """As Ray wants it.
+
+        Raises:
+            ConfigError: memory that is no number.
+        """
+        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0}
+        return asked | ({"memory": int(_memory_bytes(self.mem))} if self.mem else {})
+
+
+OF_SLURM, OF_RAY, OF_BOTH = ("partition", "time", "sbatch"), ("ray_address",), ("cpus", "gpus", "mem")
+KNOWN = {"local": (), "slurm": (*OF_SLURM, *OF_BOTH), "ray": (*OF_RAY, *OF_BOTH)}
+"""Executor -> its options."""
+
+
+def _sbatch_pair(setting: str) -> tuple[str, str | bool]:
+    """`account=x` and bare words such as `exclusive`, with or without their dashes."""
+    key, equals, value = setting.lstrip("-").partition("=")
+    if not key or (equals and not value):
+        raise ConfigError(f"--sbatch {setting!r}: give name=value, or the name alone for a switch")
+    return key.replace("-", "_"), value if equals else True
+
+
+def _memory_bytes(text: str) -> float:
+    """Bytes of `4G` or `512M`, as sbatch writes memory: powers of 1024, megabytes without a suffix."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1].isalpha() else (text, "M")
+    try:
+        return float(number) * 1024.0 ** ("KMGT".index(unit) + 1)
+    except ValueError:
+        raise ConfigError(f"--mem {text!r}: give a number with K, M, G or T, e.g. 4G") from None
 
 
 class SlurmExecutor(Executor):
@@ -70,7 +125,7 @@ class SlurmExecutor(Executor):
 
     name = "slurm"
 
-    def __init__(self, study: StudyFolder, settings: SlurmSettings) -> None:
+    def __init__(self, study: StudyFolder, workers: int, options: ClusterOptions) -> None:
         """Open the way to the queue.
 
         Raises:
@@ -87,11 +142,11 @@ class SlurmExecutor(Executor):
                 f"--executor slurm needs {', '.join(missing)} on this machine: start it where you use sbatch, with "
                 "the study folder on a disk that the nodes share"
             )
-        super().__init__(study, settings.workers)
-        self.threads, self.has_devices = settings.cpus, settings.gpus > 0
+        super().__init__(study, workers)
+        self.threads, self.has_devices = options.cpus, options.gpus > 0
         self._submitit, self._submitting = submitit.SlurmExecutor(folder=study.workers), threading.Lock()
         try:
-            self._submitit.update_parameters(**settings.sbatch())
+            self._submitit.update_parameters(**options.for_sbatch())
         except Exception as error:
             raise ConfigError(f"Slurm settings that submitit refuses: {error}") from error
 
@@ -135,26 +190,12 @@ def ask_state(job_id: str) -> tuple[str, str] | None:
     return state, "" if reason == "None" else reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RaySettings:
-    """What to ask Ray for."""
-
-    workers: int = 0
-    """0: as many as the cluster has processors (or devices) for."""
-    address: str = ""
-    """`auto`, `host:6379` or `ray://host:10001`; empty: RAY_ADDRESS, else a cluster of this machine alone."""
-    cpus: int = 1
-    gpus: int = 0
-    memory_bytes: float = 0.0
-    """Per worker; 0 asks for none."""
-
-
 class RayExecutor(Executor):
     """A Ray cluster."""
 
     name = "ray"
 
-    def __init__(self, study: StudyFolder, settings: RaySettings) -> None:
+    def __init__(self, study: StudyFolder, workers: int, options: ClusterOptions) -> None:
         """Join the cluster, or start one of this machine alone.
 
         Raises:
@@ -164,23 +205,22 @@ class RayExecutor(Executor):
             import ray
         except ImportError as error:
             raise ConfigError('--executor ray needs Ray: pip install "distillaw[ray]"') from error
-        _check_answers(settings.address)
+        _check_answers(options.ray_address)
         self._ray, self._joined = ray, not ray.is_initialized()
         try:
             ray.init(
-                address=settings.address or None,
+                address=options.ray_address or None,
                 ignore_reinit_error=True,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
         except Exception as error:
-            raise ConfigError(f"no Ray cluster at {settings.address or 'this machine'}: {error}") from error
-        super().__init__(study, settings.workers or _room(ray.cluster_resources(), settings))
-        self.threads, self.has_devices = settings.cpus, settings.gpus > 0
-        asked = {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "max_retries": 0}
-        if settings.memory_bytes:
-            asked["memory"] = int(settings.memory_bytes)
-        self._work: Any = ray.remote(**asked)(train)
+            raise ConfigError(
+                f"no Ray cluster at {options.ray_address or 'this machine'}: {error}"
+            ) from error
+        super().__init__(study, workers or _room(ray.cluster_resources(), options))
+        self.threads, self.has_devices = options.cpus, options.gpus > 0
+        self._work: Any = ray.remote(**options.for_ray())(train)
 
     def _train(self, task: TrainingTask) -> dict[str, Any]:
         name = self._named(task)
@@ -215,20 +255,20 @@ class RayExecutor(Executor):
             self._ray.shutdown()
 
 
-def _room(has: Mapping[str, float], settings: RaySettings) -> int:
+def _room(has: Mapping[str, float], options: ClusterOptions) -> int:
     """How many workers a cluster has room for.
 
     Raises:
         ConfigError: not one.
     """
     cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
-    room = int(cpus // max(settings.cpus, 1))
-    if settings.gpus:
-        room = min(room, int(gpus // settings.gpus))
+    room = int(cpus // max(options.cpus, 1))
+    if options.gpus:
+        room = min(room, int(gpus // options.gpus))
     if room < 1:
         raise ConfigError(
             f"the Ray cluster has {cpus:g} processors and {gpus:g} devices: not enough for one worker of "
-            f"{settings.cpus} and {settings.gpus}"
+            f"{options.cpus} and {options.gpus}"
         )
     return room
 
