@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.evaluate.heldout import HeldoutLoss, make_heldout, score_heldout
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.scoring import make_heldout, score_heldout
+from distillaw.models.teacher import Teacher, head_of
+from distillaw.runs.paired import DocumentScores
 
 
 def test_scores_equal_a_plain_loop_over_documents():
@@ -32,7 +32,7 @@ def test_chunks_of_any_size_give_the_same_scores(monkeypatch):
     documents = [np.random.default_rng(size).integers(0, 50, size) for size in (5, 90, 400)]
     windows = make_heldout(documents, context=16)
     whole = score_heldout(model, windows)
-    monkeypatch.setattr("distillaw.evaluate.heldout.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("distillaw.models.scoring.LOGITS_AT_ONCE", 1)
     chunked = score_heldout(model, windows)
     np.testing.assert_allclose(chunked.loss_sum, whole.loss_sum, rtol=1e-6)
     assert np.array_equal(chunked.tokens, whole.tokens)
@@ -57,7 +57,7 @@ def test_the_standard_error_is_clustered_and_agrees_with_the_bootstrap():
     generator = np.random.default_rng(1)
     tokens = generator.integers(50, 500, 200)
     level = generator.normal(3.0, 0.3, 200)  # documents differ: naive errors would be far too small
-    scores = HeldoutLoss(tokens=tokens, loss_sum=level * tokens)
+    scores = DocumentScores.numbered(tokens=tokens, loss_sum=level * tokens)
     picks = generator.integers(0, 200, (4000, 200))
     replicates = scores.loss_sum[picks].sum(1) / tokens[picks].sum(1)
     assert scores.loss_se == pytest.approx(replicates.std(), rel=0.06)

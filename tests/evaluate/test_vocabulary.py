@@ -90,11 +90,25 @@ def test_losses_are_those_of_a_plain_loop(model, tmp_path):
     documents = [d[:1500] for d in list(read_documents("sotu"))[:6]]
     text.write_text("".join(json.dumps({"text": d}) + "\n" for d in documents), encoding="utf-8")
     out = tmp_path / "less"
-    done = distillaw("vocabulary", "trim", model, "--text", text, "--out", out, "--heldout-bytes", 4500,
-                     "--context", 64, "--multiple", 1, "--json")  # fmt: skip
+    done = distillaw(
+        "vocabulary",
+        "trim",
+        model,
+        "--text",
+        text,
+        "--out",
+        out,
+        "--heldout-bytes",
+        4500,
+        "--context",
+        64,
+        "--multiple",
+        1,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["texts"]["text"]
-    from distillaw.evaluate.excerpt import read_excerpt
+    from distillaw.data.corpus import read_excerpt
 
     scored = read_excerpt(text).documents[:3]
     assert facts["bytes"] == 4500

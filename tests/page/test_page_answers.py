@@ -109,8 +109,8 @@ def check_answer(page, question):
     assert done.returncode == 0, done.stderr
     theirs, ours = json.loads(done.stdout), page.evaluate("q => distillaw.plan(q)", question)
     assert ours["verdict"] == theirs["verdict"] and ours["sentence"] == theirs["sentence"]
-    # one draw in 20,000 may lie between the two roundings of a margin
-    assert ours["probability"] == pytest.approx(theirs["probability"], abs=1.01 / 20_001)
+    # one draw in 4,093 may lie between the two roundings of a margin
+    assert ours["probability"] == pytest.approx(theirs["probability"], abs=1.01 / 4_094)
     assert ours["margin"] == pytest.approx(theirs["margin"], rel=1e-9)
     assert ours["inside_range"] is theirs["inside_range"]
     for key in ("reasons", "assumptions", "warnings"):
@@ -199,8 +199,8 @@ def test_what_would_change_the_answer_is_what_the_command_says(name, open_page, 
     assert shown == [f"If {people(line)}." for line in theirs["flips_if"]] and len(shown) > 2
 
 
-def test_the_draws_are_numpys(page):
-    """The gain interval rests on 20,000 draws in numpy's order: equal to rounding only if every one of them is."""
+def test_the_draws_are_the_commands(page):
+    """The gain interval rests on 4,093 points: equal to rounding only if every one of them is."""
     ours = page.evaluate("q => distillaw.plan(q)", SCENARIOS["tokens"])
     words = page.evaluate("q => distillaw.arguments(q)", SCENARIOS["tokens"])
     theirs = json.loads(answer(*words, "--json").stdout)

@@ -158,7 +158,7 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
         folder: the study folder, finished or not.
     """
     from distillaw.controls.api import check_controls, summary
-    from distillaw.planning.record import read_study
+    from distillaw.runs.record import read_study
 
     record = read_study(folder)
     controls = check_controls(record)

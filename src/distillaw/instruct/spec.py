@@ -56,9 +56,14 @@ class TuneSpec:
         Raises:
             ConfigError: naming the setting, its value and what it may be.
         """
-        positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "micro_batch": self.micro_batch or 1,
-                    "max_tokens": 2 if self.max_tokens is None else self.max_tokens,
-                    "checkpoint_seconds": self.checkpoint_seconds}  # fmt: skip
+        positive = {
+            "lr": self.lr,
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "micro_batch": self.micro_batch or 1,
+            "max_tokens": 2 if self.max_tokens is None else self.max_tokens,
+            "checkpoint_seconds": self.checkpoint_seconds,
+        }
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} = {value}: must be positive")

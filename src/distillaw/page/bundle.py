@@ -26,7 +26,7 @@ from distillaw.planning import (
     caveats,
     consensus,
     decision,
-    gains,
+    draws,
     judging,
     law_crossover,
     law_evidence,
@@ -68,6 +68,12 @@ def planner_bundle(
         "hardware": [asdict(preset) for preset in hardware_presets().values()],
         "teachers": _teachers(),
         "constants": _constants(),
+        "draws": {
+            "points": draws.POINTS,
+            "multiplier": draws.MULTIPLIER,
+            "normal": draws.normal_levels().tolist(),
+            "tail": draws.tail_levels().tolist(),
+        },
         "study": study,
     }
 
@@ -158,7 +164,7 @@ def _constants() -> dict[str, object]:
         "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
         "smallest_student": situation.SMALLEST_STUDENT, "larger": options.LARGER, "most_pruned": options.MOST_PRUNED,
         "largest": situation.LARGEST, "ladder": judging.LADDER, "ladder_ratio": judging.LADDER_RATIO,
-        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM, "draws": gains.DRAWS,
+        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
         "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,
         "repeat_source": correction.record.source, "few_tokens": caveats.FEW_TOKENS,

@@ -90,7 +90,7 @@ def plan(
         vocab: vocabulary, for counting FLOP; by default the study's, else 32768.
         context: training context, for counting FLOP; by default the study's, else 4096.
         level: of all intervals.
-        seed: of the draws.
+        seed: of the draws behind what paired runs say; laws have fixed ones.
         with_flips: whether to search what would change the answer.
 
     Returns:

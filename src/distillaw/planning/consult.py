@@ -8,7 +8,6 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.planning.bills import training_tokens
 from distillaw.planning.evidence import Evidence
-from distillaw.planning.gains import DRAWS
 from distillaw.planning.law_evidence import law_evidence
 from distillaw.planning.options import SIZE_PRIOR, Option, find_options
 from distillaw.planning.situation import Situation
@@ -127,7 +126,6 @@ def consult(
     sources: Sources,
     options: Sequence[Option],
     *,
-    draws: int = DRAWS,
     with_runs: bool = True,
 ) -> list[Evidence]:
     """Every source in order of trust, silent ones included.
@@ -136,7 +134,6 @@ def consult(
         situation: the question.
         sources: who is asked.
         options: what could be done.
-        draws: of each source.
         with_runs: whether paired runs are read too.
     """
     found: list[Evidence] = []
@@ -147,15 +144,14 @@ def consult(
         found.append(
             paired_evidence(situation, sources.record, situation.teachers, level=sources.level, rng=rng)
         )
-    for k, voice in enumerate(sources.voices):
-        rng = np.random.default_rng([sources.seed, 1 + k])
+    for voice in sources.voices:
         known = next(
             (e.pretrain.loss.mean for e in found if _knows_the_text(e) and e.pretrain is not None), None
         )
-        found.append(law_evidence(
-            situation, voice, options, level=sources.level, rng=rng, draws=draws, own_loss=known,
-            scale=sources.scales.get(voice.source),
-        ))  # fmt: skip
+        scale = sources.scales.get(voice.source)
+        found.append(
+            law_evidence(situation, voice, options, level=sources.level, own_loss=known, scale=scale)
+        )
     return found
 
 

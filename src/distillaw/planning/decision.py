@@ -125,7 +125,7 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     assert lead.pretrain is not None and lead.posterior is not None
     by_source = [{(row.name, row.teacher): j for j, row in enumerate(e.alternatives)} for e in sources]
     keys = list(dict.fromkeys(key for rows in by_source for key in rows))
-    columns, rows, heard = [], [], {lead.source}
+    columns, rows, heard, count = [], [], {lead.source}, len(lead.posterior.draws)
     for key in keys:
         those = [(e, at[key]) for e, at in zip(sources, by_source, strict=True) if key in at]
         first, j = those[0]
@@ -136,7 +136,7 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
             draws = agreed_draws([e.beliefs[k] for e, k in those], draws, weights)
         if not (row.is_speculative or first.was_run(row)):
             heard |= {e.source for e, _ in those}
-        columns.append(draws)
+        columns.append(np.resize(draws, count))
         rows.append(row)
     draws = np.column_stack(columns)
     posterior = GainPosterior(draws=draws, estimate=draws.mean(0), se=draws.std(0))

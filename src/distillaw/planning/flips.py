@@ -18,7 +18,6 @@ from distillaw.planning.judging import judge
 from distillaw.planning.situation import SCENARIOS, Situation
 from distillaw.quantities import format_count, format_flop, parse_count
 
-_DRAWS = 2000
 _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 """Factors tried, both ways."""
 _NATS = (0.03, 0.1, 0.2, 0.4)
@@ -106,7 +105,7 @@ class _Search:
 
     def sketch(self, asked: Situation) -> str | None:
         """Roughly and fast; None where nobody may decide it or it is no question any more."""
-        return self._answer(asked, draws=_DRAWS, is_sketch=True, with_runs=False)
+        return self._answer(asked, is_sketch=True, with_runs=False)
 
     def other(self, asked: Situation, *, is_sketched: bool = False) -> str | None:
         """Another verdict than the one that was given: of the sketch, and then as the user's own command gives it."""

@@ -18,7 +18,6 @@ from distillaw.planning.bills import bill, shares_of
 from distillaw.planning.consult import Sources, consult, options_of
 from distillaw.planning.decision import Call, call, choose
 from distillaw.planning.evidence import Evidence, Strategy
-from distillaw.planning.gains import DRAWS
 from distillaw.planning.situation import Situation, Teacher, check_teacher_losses, student_text
 from distillaw.quantities import format_count, format_flop
 from distillaw.runs.record import StudyRecord
@@ -49,15 +48,18 @@ class Judged:
 
 
 def judge(
-    asked: Situation, sources: Sources, *, draws: int = DRAWS, is_sketch: bool = False, with_runs: bool = True,
+    asked: Situation,
+    sources: Sources,
+    *,
+    is_sketch: bool = False,
+    with_runs: bool = True,
     with_supposed: bool = False,
-) -> Judged:  # fmt: skip
+) -> Judged:
     """The call on a question.
 
     Args:
         asked: the question as the user put it; without teachers, a study's own are taken.
         sources: who is asked.
-        draws: of each source.
         is_sketch: free sizes roughly, and no strategies that no law describes.
         with_runs: whether paired runs are read too.
         with_supposed: whether to say what a teacher would be worth where none is named.
@@ -68,7 +70,7 @@ def judge(
 
     def judged(situation: Situation) -> Judged:
         options = options_of(situation, sources, is_sketch=is_sketch)
-        evidence = consult(situation, sources, options, draws=draws, with_runs=with_runs)
+        evidence = consult(situation, sources, options, with_runs=with_runs)
         headline = choose(evidence, level=sources.level)
         return Judged(
             asked=asked, situation=situation, evidence=evidence, headline=headline, call=call(headline)

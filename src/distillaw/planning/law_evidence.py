@@ -8,8 +8,9 @@ import numpy as np
 
 from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
+from distillaw.planning import draws
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief
+from distillaw.planning.consensus import Belief
 from distillaw.planning.evidence import (
     FAR_OUTSIDE,
     OUT_OF_RANGE,
@@ -37,9 +38,14 @@ teacher it gets wrong about the next."""
 
 
 def law_evidence(
-    situation: Situation, voice: Voice, options: Sequence[Option], *, level: float, rng: np.random.Generator,
-    draws: int, own_loss: float | None = None, scale: TextScale | None = None,
-) -> Evidence:  # fmt: skip
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    *,
+    level: float,
+    own_loss: float | None = None,
+    scale: TextScale | None = None,
+) -> Evidence:
     """A voice's evidence on all options, the first of which is pretraining.
 
     Args:
@@ -47,8 +53,6 @@ def law_evidence(
         voice: the law.
         options: what could be done.
         level: of the intervals.
-        rng: source of the draws.
-        draws: how many.
         own_loss: the student's loss without a teacher on the user's text, where something better than this law knows
             it. A published law is then asked at the user's ratio of teacher to student loss, since its own text is
             easier or harder, and its losses are scaled to the user's.
@@ -73,7 +77,7 @@ def law_evidence(
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
     predicted = [scale.on_user_text(p) for p in predicted]
-    sample = _draw(predicted, common, options, rng, draws)
+    sample = _draw(predicted, common, options)
     posterior = GainPosterior(draws=sample.gains, estimate=sample.centres.mean(0), se=sample.gains.std(0))
     rows = [
         _row(situation, o, p, sample.losses[:, j], level)
@@ -138,24 +142,19 @@ class _Sample:
     """(R, 1 + K), pretraining first."""
 
 
-def _draw(
-    predicted: Sequence[OptionLoss],
-    common: float,
-    options: Sequence[Option],
-    rng: np.random.Generator,
-    draws: int,
-) -> _Sample:
-    """Members at random, plus the doubt: in part common to all distilled students, in part each option's own."""
-    losses = np.stack([p.loss for p in predicted], axis=1)  # (m, K)
+def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Option]) -> _Sample:
+    """Members evenly, plus the doubt: in part common to all distilled students, in part each option's own."""
+    losses = np.stack([p.loss for p in predicted], axis=1)  # (m, 1 + K)
     centres = losses[:, :1] - losses[:, 1:]
-    pick = rng.integers(len(losses), size=draws)
-    tails = LAW_SCALE * np.sqrt(LAW_DOF / rng.chisquare(LAW_DOF, size=(draws, 1)))
-    shared, own = rng.normal(size=(draws, 1)), rng.normal(size=(draws, len(options) - 1))
-    is_taught = np.array([o.teacher is not None for o in options[1:]])
-    mixed = np.where(is_taught, np.sqrt(COMMON) * shared + np.sqrt(1 - COMMON) * own, own)
-    alone = np.array([p.doubt for p in predicted[1:]])
-    gains = centres[pick] + tails * (common * mixed + alone * rng.normal(size=own.shape))
-    first = losses[pick, 0] + common * tails[:, 0] * rng.normal(size=draws)
+    pick, tails = draws.members(len(losses)), draws.tails()
+    gains = np.empty((draws.POINTS, len(options) - 1))
+    for j, option in enumerate(options[1:]):
+        mixed = draws.normals(draws.OPTIONS + 2 * j)
+        if option.teacher is not None:
+            mixed = np.sqrt(COMMON) * draws.normals(draws.SHARED) + np.sqrt(1 - COMMON) * mixed
+        alone = predicted[j + 1].doubt * draws.normals(draws.OPTIONS + 2 * j + 1)
+        gains[:, j] = centres[pick, j] + tails * (common * mixed + alone)
+    first = losses[pick, 0] + common * tails * draws.normals(draws.PRETRAIN)
     return _Sample(centres=centres, gains=gains, losses=np.column_stack([first, first[:, None] - gains]))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec
-from distillaw.distill.rules import is_reverse_kl
+from distillaw.distill.rules import DIVERGENCES, is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.models.cut import check_cut
@@ -115,7 +115,7 @@ RECIPE_BOUNDS: Bounds = {
 }
 CHOICES = {
     "decay": ("linear", "sqrt", "cosine"),
-    "divergence": ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"),
+    "divergence": DIVERGENCES,
     "precision": ("fp32", "bf16"),
     "rate_rule": tuple(RATE_RULES),
     "beta_rule": BETA_RULES,

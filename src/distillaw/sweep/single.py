@@ -15,11 +15,10 @@ from distillaw.data.prepare import check_home, prepare_data
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError, RunError
-from distillaw.evaluate.pruned import RECORD as PRUNED
-from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_config
-from distillaw.models.source import check_config, locate
-from distillaw.models.vocabulary import check_vocabulary
+from distillaw.models.prune import RECORD as PRUNED
+from distillaw.models.source import check_config, fingerprint, locate
+from distillaw.models.teacher import check_vocabulary
 from distillaw.quantities import format_count
 from distillaw.runs.lock import held
 from distillaw.runs.process import available_cores
@@ -31,11 +30,9 @@ from distillaw.sweep.scheduler import Display
 from distillaw.sweep.single_spec import SingleSpec
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
-from distillaw.train.loop import Report, StopTraining
-from distillaw.train.memory import keep_freed_memory
-from distillaw.train.mirror import Mirror
-from distillaw.train.parallel import ALONE, Ranks, Sharding, join_ranks, launched
-from distillaw.train.stopping import StopRequest
+from distillaw.train.log import Mirror
+from distillaw.train.loop import Report, StopRequest, StopTraining
+from distillaw.train.parallel import ALONE, Ranks, Sharding, join_ranks, keep_freed_memory, launched
 from distillaw.train.trunk import train_trunks
 
 if TYPE_CHECKING:

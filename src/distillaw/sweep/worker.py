@@ -61,7 +61,7 @@ def _prepare(threads: int) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.train import trunk as _warm_up  # noqa: F401 - imported before the first job is timed
-    from distillaw.train.memory import keep_freed_memory
+    from distillaw.train.parallel import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads)

@@ -136,7 +136,6 @@ export interface Constants {
   ladder: number[];
   ladder_ratio: number;
   flat: number;
-  draws: number;
   /** Of the standard normal distribution, at which a crossing is looked for. */
   doubt_quantiles: number[];
   training_factor: number;
@@ -163,6 +162,7 @@ export interface Bundle {
   hardware: HardwareData[];
   teachers: NamedTeacherData[];
   constants: Constants;
+  draws: { points: number; multiplier: number; normal: number[]; tail: number[] };
   study: StudyData | null;
 }
 

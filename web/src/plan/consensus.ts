@@ -50,7 +50,7 @@ export function agreedDraws(beliefs: readonly Belief[], order: Float64Array, wei
   }
   const whole = mass[mass.length - 1]!;
   const at = mass.map((x) => x / whole);
-  const ranks = ascending(order);
+  const ranks = Array.from(order.keys()).sort((a, b) => order[a]! - order[b]!);
   const out = new Float64Array(order.length);
   let cell = 0;
   for (let k = 0; k < out.length; k++) {
@@ -75,30 +75,4 @@ function gridFor(beliefs: readonly Belief[]): Float64Array {
   both.set(linspace(middle - reach, middle + reach, POINTS), POINTS);
   both.sort();
   return both.filter((x, i) => i === 0 || x !== both[i - 1]);
-}
-
-/** Indices that sort values ascending: radix sort of their bits. */
-export function ascending(values: Float64Array): Uint32Array {
-  const n = values.length;
-  const words = new Uint32Array(Float64Array.from(values).buffer);
-  for (let i = 0; i < n; i++) {
-    const sign = words[2 * i + 1]! >>> 31;
-    words[2 * i + 1] = sign ? ~words[2 * i + 1]! : words[2 * i + 1]! | 0x80000000;
-    if (sign) words[2 * i] = ~words[2 * i]!;
-  }
-  let from = Uint32Array.from({ length: n }, (_, i) => i);
-  let to = new Uint32Array(n);
-  for (let pass = 0; pass < 4; pass++) {
-    const half = pass >> 1;
-    const shift = (pass & 1) * 16;
-    const starts = new Uint32Array(65537);
-    for (let i = 0; i < n; i++) starts[((words[2 * i + half]! >>> shift) & 0xffff) + 1]!++;
-    for (let v = 0; v < 65536; v++) starts[v + 1]! += starts[v]!;
-    for (let i = 0; i < n; i++) {
-      const index = from[i]!;
-      to[starts[(words[2 * index + half]! >>> shift) & 0xffff]!++] = index;
-    }
-    [from, to] = [to, from];
-  }
-  return from;
 }

@@ -70,14 +70,14 @@ export function optionsOf(s: Situation, sources: Sources, isSketch = false): Opt
 
 /** Every voice in order of trust, silent ones included. */
 export function consult(
-  s: Situation, sources: Sources, options: readonly Option[], draws = constants().draws,
+  s: Situation, sources: Sources, options: readonly Option[],
 ): Evidence[] {
   const found: Evidence[] = [];
-  sources.voices.forEach((voice, k) => {
+  for (const voice of sources.voices) {
     const knows = found.find((e) => e.kind === "fitted" && e.isDecisive);
     const scale = sources.scales.get(voice.source) ?? null;
-    const asked = { s, options, level: sources.level, draws };
-    found.push(lawEvidence(asked, voice, 1 + k, knows?.pretrain?.loss.mean ?? null, scale));
-  });
+    const asked = { s, options, level: sources.level };
+    found.push(lawEvidence(asked, voice, knows?.pretrain?.loss.mean ?? null, scale));
+  }
   return found;
 }

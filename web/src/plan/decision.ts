@@ -10,7 +10,7 @@ import { agreedDraws } from "./consensus";
 import {
   type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains,
 } from "./evidence";
-import { type Interval, intervalOf, movedBy } from "./intervals";
+import { type Interval, intervalOf } from "./draws";
 import type { Teacher } from "./situation";
 
 export type Answer = "distil" | "pretrain" | "too-close";
@@ -127,7 +127,7 @@ function agree(sources: readonly Evidence[], level: number): Evidence {
 /** A row with its loss shifted to fit the gain agreed on. */
 function moved(row: Strategy, pretrain: Strategy): Strategy {
   const shift = pretrain.loss.mean - row.gain!.mean - row.loss.mean;
-  return { ...row, loss: movedBy(row.loss, shift) };
+  return { ...row, loss: { mean: row.loss.mean + shift, lower: row.loss.lower + shift, upper: row.loss.upper + shift } };
 }
 
 /** A sentence where two sources that may decide put the gain into intervals that do not meet. */

@@ -2,7 +2,7 @@
 import { argMax } from "../laws/numerics";
 import type { Bill } from "./bills";
 import type { Belief } from "./consensus";
-import { type Interval, intervalOf } from "./intervals";
+import { type Interval, intervalOf } from "./draws";
 import type { Kind } from "./options";
 import type { Teacher } from "./situation";
 import { SAME_TEXT, type TextScale } from "./textScale";

@@ -4,7 +4,7 @@ import { mean, median } from "../laws/numerics";
 import { formatCount, formatFlop, general } from "../quantities";
 import { effectiveTokens, forwardFlop, sharesOf } from "./bills";
 import { type Evidence, best, deciding, gainDraws } from "./evidence";
-import { intervalOf } from "./intervals";
+import { intervalOf } from "./draws";
 import type { Verdict } from "./plan";
 import { teacherLosses } from "./predictions";
 import { type Teacher, called } from "./situation";

@@ -10,7 +10,6 @@ import type { Answer } from "./decision";
 import { judge } from "./judging";
 import { type Situation, called } from "./situation";
 
-const DRAWS = 2000;
 const STEPS = [1.25, 2, 4, 10, 30, 100];
 const NATS = [0.03, 0.1, 0.2, 0.4];
 const HALVINGS = 3;
@@ -96,7 +95,7 @@ class Search {
 
   private answer(asked: Situation, isSketch: boolean): Answer | null {
     try {
-      const judged = judge(asked, this.sources, isSketch ? { draws: DRAWS, isSketch } : {});
+      const judged = judge(asked, this.sources, { isSketch });
       return judged.headline.isDecisive ? judged.call.verdict : null;
     } catch (error) {
       if (error instanceof QuestionError) return null; // a budget too small, a loss below the floor

@@ -19,7 +19,6 @@ export interface Judged {
 }
 
 interface How {
-  readonly draws?: number;
   /** Free sizes roughly, and no strategies that no law describes. */
   readonly isSketch?: boolean;
   /** Whether to say what a teacher would be worth where none is named. */
@@ -29,7 +28,7 @@ interface How {
 /** The call on a question. */
 export function judge(asked: Situation, sources: Sources, how: How = {}): Judged {
   const judged = (s: Situation): Judged => {
-    const evidence = consult(s, sources, optionsOf(s, sources, how.isSketch), how.draws);
+    const evidence = consult(s, sources, optionsOf(s, sources, how.isSketch));
     const headline = choose(evidence, sources.level);
     return { situation: s, evidence, headline, call: call(headline), supposed: null };
   };

@@ -2,11 +2,10 @@
 import { constants } from "../data/bundle";
 import { argMin, mean } from "../laws/numerics";
 import { formatCount, general, times } from "../quantities";
-import { Draws } from "../random/draws";
 import { bill, effectiveTokens } from "./bills";
 import { beliefOfLaw } from "./consensus";
 import { type Evidence, type Strategy, silent, withGains } from "./evidence";
-import { type Interval, intervalOf, intervalOfDifference } from "./intervals";
+import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
 import { type Option, isSpeculative, optionName } from "./options";
 import { type OptionLoss, optionLoss } from "./predictions";
 import type { Situation } from "./situation";
@@ -24,11 +23,10 @@ export interface Asked {
   readonly s: Situation;
   readonly options: readonly Option[];
   readonly level: number;
-  readonly draws: number;
 }
 
 export function lawEvidence(
-  asked: Asked, voice: Voice, stream: number, ownLoss: number | null, given: TextScale | null,
+  asked: Asked, voice: Voice, ownLoss: number | null, given: TextScale | null,
 ): Evidence {
   const { s, options } = asked;
   if (voice.line !== null) return lineEvidence(s, voice, voice.line);
@@ -47,21 +45,10 @@ export function lawEvidence(
   const lines = complaints(s, voice, options, atHome, scale.ratio);
   const common = scale.ratio * doubtOf(asked, voice, atHome, outside, scale);
   const predicted = atHome.map((p) => onUserText(scale, p));
-  // only the sources that decide, and those that are shown, are drawn
-  let drawn: Sample | null = null;
-  const sample = () => (drawn ??= draw(asked, predicted, common, Draws.of(stream, ensemble.length, asked.draws)));
   const alone = predicted[0]!.loss;
   return {
     source: voice.source, kind: voice.kind, hasNumbers: true,
-    get pretrain() {
-      return sample().pretrain;
-    },
-    get alternatives() {
-      return sample().alternatives;
-    },
-    get gains() {
-      return sample().gains;
-    },
+    ...draw(asked, predicted, common),
     status: isApart ? "OTHER_TEXT" : statusOf(voice, outside, isFar),
     note: isApart ? APART : noteOf(voice, outside, isFar),
     isDecisive: voice.may_decide && !isFar && !isApart, insideRange: !Object.keys(outside).length,
@@ -91,42 +78,18 @@ function bestTaught(options: readonly Option[], predicted: readonly OptionLoss[]
   return taught.length ? taught[argMin(taught.map((j) => mean(predicted[j]!.loss)))]! : 0;
 }
 
-interface Sample {
-  pretrain: Strategy;
-  alternatives: Strategy[];
-  gains: Float64Array[];
-}
-
-/** Members at random, plus the doubt: in part common to all distilled students, in part each option's own. */
-function draw(asked: Asked, predicted: readonly OptionLoss[], common: number, drawn: Draws): Sample {
-  const others = asked.options.length - 1;
-  const { count, pick, tails, shared } = drawn;
-  const z = drawn.stream((2 * others + 1) * count);
-  const [together, apart] = [Math.sqrt(constants().common), Math.sqrt(1 - constants().common)];
+/** All options as draws: pretraining, and what each gains over it. */
+function draw(asked: Asked, predicted: readonly OptionLoss[], common: number) {
+  const { s, options, level } = asked;
   const alone = predicted[0]!.loss;
-  const first = new Float64Array(count);
-  for (let i = 0; i < count; i++) first[i] = alone[pick[i]!]! + common * tails[i]! * z[2 * others * count + i]!;
-  const own = intervalOf(first, asked.level);
-  const gains: Float64Array[] = [];
-  const rows: Strategy[] = [];
-  for (let j = 0; j < others; j++) {
-    const { loss, doubt } = predicted[j + 1]!;
-    const centre = alone.map((x, k) => x - loss[k]!);
-    const isTaught = asked.options[j + 1]!.teacher !== null;
-    const [ofShared, ofOwn] = isTaught ? [common * together, common * apart] : [0, common];
-    const gain = new Float64Array(count);
-    for (let i = 0; i < count; i++) {
-      const mixed = ofShared * shared[i]! + ofOwn * z[i * others + j]!;
-      gain[i] = centre[pick[i]!]! + tails[i]! * (mixed + doubt * z[(count + i) * others + j]!);
-    }
-    const gained = intervalOf(gain, asked.level);
-    const after = intervalOfDifference(first, own.mean, gain, gained.mean, asked.level);
-    gains.push(gain);
-    rows.push({ ...rowOf(asked.s, asked.options[j + 1]!, predicted[j + 1]!, after), gain: gained });
-  }
+  const first = drawnLosses(alone, common);
+  const gains = predicted.slice(1).map(({ loss, doubt }, j) =>
+    drawnGains(difference(alone, loss), common, doubt, j, options[j + 1]!.teacher !== null),
+  );
+  const rows = gains.map((gain, j) => rowOf(s, options[j + 1]!, predicted[j + 1]!, intervalOf(difference(first, gain), level)));
   return {
-    pretrain: rowOf(asked.s, asked.options[0]!, predicted[0]!, own),
-    alternatives: withGains(rows, gains, asked.level), gains,
+    pretrain: rowOf(s, options[0]!, predicted[0]!, intervalOf(first, level)), gains,
+    alternatives: withGains(rows, gains, level),
   };
 }
 

@@ -9,7 +9,7 @@ import { type Judged, judge } from "./judging";
 import {
   type Evidence, type Strategy, best, gainDraws, isInformative,
 } from "./evidence";
-import { type Interval, intervalOf } from "./intervals";
+import { type Interval, intervalOf } from "./draws";
 import type { Situation } from "./situation";
 import { type TeacherRange, teacherRange } from "./teacherRange";
 import { type Voice, findVoices } from "./voices";

@@ -7,7 +7,7 @@ import {
   type Evidence, type Strategy, best, bestPretrain, gainDraws, isInformative, speaks,
 } from "./evidence";
 import { type Flip, THEN } from "./flips";
-import { type Interval, intervalOf } from "./intervals";
+import { type Interval, intervalOf } from "./draws";
 import { mean } from "../laws/numerics";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
 import { type Situation, called, studentText } from "./situation";

@@ -1,19 +1,15 @@
 /** Losses along one input, with the intervals of the verdict: what the line plots draw. */
-import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
 import { linspace, mean } from "../laws/numerics";
 import { effectiveTokens } from "../plan/bills";
 import { best } from "../plan/evidence";
-import { type Interval, intervalOf } from "../plan/intervals";
+import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "../plan/draws";
 import type { Verdict } from "../plan/plan";
 import { teacherLosses } from "../plan/predictions";
 import { lawError } from "../plan/situation";
 import { SAME_TEXT, teacherOnLawText } from "../plan/textScale";
 import { type Voice, doubtAt, efoldsOutside } from "../plan/voices";
-import { Draws } from "../random/draws";
 
-/** Draws behind a band: a tenth of those behind the verdict, the same ones. */
-const BAND_DRAWS = 2000;
 const POINTS = 37;
 /** Token budgets drawn, in units of the present one. */
 const SPAN = [1 / 8, 64] as const;
@@ -26,13 +22,12 @@ export interface LossPoint {
   readonly isOutside: boolean;
 }
 
-/** The law behind the plots: the whole voice, its place in the order of trust, and its scale. */
-function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; drawn: Draws; scale: number; textSd: number } {
-  const k = v.sources.voices.findIndex((one) => one.source === v.lead.source);
-  const voice = v.sources.voices[k]!;
+/** The law behind the plots: the whole voice, and its scale. */
+function behind(v: Verdict): { voice: Voice; ensemble: Ensemble; scale: number; textSd: number } {
+  const voice = v.sources.voices.find((one) => one.source === v.lead.source)!;
   const ensemble = voice.ensemble!;
   const { ratio: scale, sd: textSd } = v.evidence.find((e) => e.source === voice.source)?.scale ?? SAME_TEXT;
-  return { voice, ensemble, drawn: Draws.of(1 + k, ensemble.length, constants().draws), scale, textSd };
+  return { voice, ensemble, scale, textSd };
 }
 
 interface At {
@@ -46,7 +41,7 @@ interface At {
 
 /** Both losses at one point, drawn as the verdict draws them. */
 function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
-  const { voice, ensemble, drawn, scale } = behind(v);
+  const { voice, ensemble, scale } = behind(v);
   const d = Math.log(effectiveTokens(v.situation, at.tokens));
   const own = Float64Array.from(ensemble, (law) => law.supervised(at.n, d));
   const taught = (by: number) =>
@@ -61,20 +56,10 @@ function lossesAt(v: Verdict, at: At): Omit<LossPoint, "at"> {
     teacher_loss: [mean(at.teacher.map(Math.exp))], tokens_per_param: [at.tokens / Math.exp(at.n)],
   });
   const common = scale * doubtAt(voice.doubt, outside) * mean(alone);
-  const { pick, tails, shared } = drawn;
-  const z = drawn.stream(3 * constants().draws);
-  const [together, apart] = [Math.sqrt(constants().common), Math.sqrt(1 - constants().common)];
-  const first = new Float64Array(BAND_DRAWS);
-  const after = new Float64Array(BAND_DRAWS);
-  for (let i = 0; i < BAND_DRAWS; i++) {
-    const k = pick[i]!;
-    first[i] = scale * alone[k]! + common * tails[i]! * z[3 * i]!;
-    const mixed = together * shared[i]! + apart * z[3 * i + 1]!;
-    const gain = scale * (alone[k]! - distilled[k]!) + tails[i]! * (common * mixed + doubt * z[3 * i + 2]!);
-    after[i] = first[i]! - gain;
-  }
+  const first = drawnLosses(alone.map((x) => scale * x), common);
+  const gain = drawnGains(alone.map((x, k) => scale * (x - distilled[k]!)), common, doubt, 0, true);
   return {
-    alone: intervalOf(first, v.level), distilled: intervalOf(after, v.level), isOutside: Object.keys(outside).length > 0,
+    alone: intervalOf(first, v.level), distilled: intervalOf(difference(first, gain), v.level), isOutside: Object.keys(outside).length > 0,
   };
 }
 

@@ -1,7 +1,7 @@
 /** Loss against training tokens: distilled and supervised with bands, and where supervised training catches up. */
 import * as Plot from "@observablehq/plot";
 import { best } from "../plan/evidence";
-import type { Interval } from "../plan/intervals";
+import type { Interval } from "../plan/draws";
 import type { Verdict } from "../plan/plan";
 import { type RunData, data } from "../data/bundle";
 import { formatCount } from "../quantities";
