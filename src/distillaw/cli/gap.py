@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count, optional_count
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
@@ -61,13 +62,14 @@ def gap(
     )
     own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
     question = GapQuestion(
-        student_params=params, student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
+        student_params=params,
+        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
         teacher_tokens=per_param[0],
         teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
         teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
         **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
         margin=margin / 100,
-    )  # fmt: skip
+    )
     answer = capacity_gap(question, laws=law or ())
     if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
@@ -130,14 +132,24 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    table = numbers_table("law", "student", ">best teacher", ">ratio", ">L_T", ">L_S", ">gain",
-                          f">within {100 * q.margin:g} %", ">if wrong", "range")  # fmt: skip
-    for opinion in answer.opinions:
-        table.add_row(*_row(opinion, q.student_params))
+    columns = [
+        text("law"),
+        text("student"),
+        number("best teacher"),
+        number("ratio"),
+        number("L_T"),
+        number("L_S"),
+        number("gain"),
+        number(f"within {100 * q.margin:g} %"),
+        number("if wrong"),
+        text("range"),
+    ]
     print()
-    print_table(table)
-    print("(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
-          "teacher costs if another law of losses that may be used here is right.")  # fmt: skip
+    print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
+    print(
+        "(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
+        "teacher costs if another law of losses that may be used here is right."
+    )
     for line in answer.disagreement:
         print(line)
     for law, note in _notes(answer):

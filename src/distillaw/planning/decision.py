@@ -312,7 +312,7 @@ class Verdict:
         return summary(self)
 
     def _repr_html_(self) -> str:
-        from distillaw.planning.notebook import verdict_html
+        from distillaw.planning.tables import verdict_html
 
         return verdict_html(self)
 
