@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from distillaw.errors import DataError
 from distillaw.figures.files import read_record_file
 from distillaw.figures.style import DASHED, INK, MUTED, PAPER, SERIES, Z90, in_style, new_figure, set_title
-from distillaw.planning.decision import Verdict
+from distillaw.planning.verdict import Verdict
 
 
 @in_style
