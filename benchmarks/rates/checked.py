@@ -48,7 +48,7 @@ def main() -> None:
     largest = max(spec.students.tokens)
     jobs = [
         (job.trunk, max(job.budgets))
-        for job in board.jobs
+        for job in ready.jobs
         if job.trunk.seed == seed
         and (
             job.trunk.purpose == "teacher"
