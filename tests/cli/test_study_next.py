@@ -6,7 +6,6 @@ A prediction from a table, a fitted law, a guess; a verdict from a table, a stud
 import csv
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
@@ -28,9 +27,7 @@ LAW = published("surrogate-s2")
 
 
 def distillaw(*args):
-    return subprocess.run(
-        ["distillaw", "study", "next", *map(str, args)], capture_output=True, text=True, timeout=120
-    )
+    return in_process("study", "next", *args)
 
 
 def write(path, names, *columns):
@@ -105,7 +102,6 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
     compare = (*STUDENT, "--teacher-loss", 2.0, "--against", "3B,2T,2.0", "--budget", "1e22")
     law = tmp_path / "law.json"
     fit = [
-        "distillaw",
         "fit",
         table,
         "--law",
@@ -116,7 +112,7 @@ def test_two_allocations_from_a_table_a_fitted_law_and_a_guess(table, tmp_path):
         "--out",
         law,
     ]
-    subprocess.run(list(map(str, fit)), check=True, capture_output=True)
+    assert in_process(*fit).returncode == 0
     for source, options in ((table, (*COLUMNS, "--bootstrap", 100)), (law, ()), ("surrogate-s2", ())):
         done = distillaw(source, *compare, *options, "--json")
         assert done.returncode == 0, done.stderr
@@ -176,9 +172,7 @@ def test_a_first_design_is_a_study_file_to_run(tmp_path):
         and "[[cells]]" in done.stdout
     )
     assert done.stdout.splitlines()[-1] == f"next: distillaw study run {out}"
-    shown = subprocess.run(
-        ["distillaw", "study", "show", out, "--json"], capture_output=True, text=True, timeout=60
-    )
+    shown = in_process("study", "show", out, "--json")
     assert shown.returncode == 0, shown.stderr
     trunks = [trunk for trunk in json.loads(shown.stdout)["trunks"] if trunk["purpose"] == "grid"]
     answer = json.loads(distillaw(file, "--budget", "1e13", "--json").stdout)
@@ -203,9 +197,7 @@ def test_from_a_folder_the_batch_stands_beside_what_is_there(tmp_path):
     assert extended["students"] == {"params": ["0.1M"], "tokens": [250_000, 500_000, 1_000_000]}
     (cells,) = extended["cells"]
     assert set(cells["teachers"]) >= {"none"} and "none" in answer["toml"]
-    assert (
-        subprocess.run(["distillaw", "study", "show", out], capture_output=True, timeout=60).returncode == 0
-    )
+    assert in_process("study", "show", out).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -213,12 +205,18 @@ def measured(tmp_path_factory):
     """A study whose target was run, with and without teachers, in seeds and by document."""
     folder = tmp_path_factory.mktemp("measured")
     world = write_study(folder)
-    spec = from_table(StudySpec, {
-        "name": "synthetic", "batch_tokens": 1024, "data": {"corpus": "sotu", "vocab_size": world.vocab},
-        "students": {"params": [f"{n / 1e6:g}M" for n in world.students], "tokens": list(world.budgets)},
-        "teachers": [{"params": f"{n / 1e6:g}M", "tokens": tokens} for n, tokens in world.teachers],
-        "target": {"params": f"{world.students[-1] / 1e6:g}M", "tokens": world.budgets[0]},
-    }, "")  # fmt: skip
+    spec = from_table(
+        StudySpec,
+        {
+            "name": "synthetic",
+            "batch_tokens": 1024,
+            "data": {"corpus": "sotu", "vocab_size": world.vocab},
+            "students": {"params": [f"{n / 1e6:g}M" for n in world.students], "tokens": list(world.budgets)},
+            "teachers": [{"params": f"{n / 1e6:g}M", "tokens": tokens} for n, tokens in world.teachers],
+            "target": {"params": f"{world.students[-1] / 1e6:g}M", "tokens": world.budgets[0]},
+        },
+        "",
+    )
     info = json.loads((folder / "study.json").read_text())
     write_json(folder / "study.json", info | {"spec": asdict(spec)})
     return folder
@@ -274,8 +272,10 @@ def test_where_nothing_is_to_run_nothing_is_written(tmp_path):
 def make_folder(folder):
     """A study of one size, three budgets and two teachers, without weights."""
     spec = from_table(StudySpec, tomllib.loads(STUDY.replace("[1000000]", "[250000, 500000, 1000000]")), "")
-    rows = [("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
-            ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3)]  # fmt: skip
+    rows = [
+        ("teacher-0.3M-alone-s0-a-2000000t", "teacher", 304_000, 2_000_000, None, 3.6),
+        ("teacher-1M-alone-s0-b-4000000t", "teacher", 1_060_000, 4_000_000, None, 3.3),
+    ]
     teachers = {row[0]: row[5] for row in rows}
     for name, worth in ((None, 0.0), *zip(teachers, (0.05, 0.02), strict=True)):
         for tokens in (250_000, 500_000, 1_000_000):
@@ -286,16 +286,33 @@ def make_folder(folder):
         path = folder / "runs" / run_id
         path.mkdir(parents=True)
         write_json(path / "spec.json", {"label": run_id.split("-")[1]})
-        write_json(path / "result.json", {
-            "run_id": run_id, "role": role, "purpose": "teacher" if role == "teacher" else "grid", "params": params,
-            "tokens": tokens // 256 * 256, "loss": loss, "loss_se": 0.01, "seed": 0, "batch_tokens": 256,
-            "teacher_run": teacher, "teacher_loss": teachers.get(teacher), "train_flops": 6 * params * tokens,
-            "split": "teacher" if role == "teacher" else "student",
-        })  # fmt: skip
-    write_json(folder / "study.json", {
-        "name": spec.name, "spec": asdict(spec), "data": {"vocab_size": 512},
-        "target": {"student_params": 600_000, "student_tokens": 10_000_000},
-    })  # fmt: skip
+        write_json(
+            path / "result.json",
+            {
+                "run_id": run_id,
+                "role": role,
+                "purpose": "teacher" if role == "teacher" else "grid",
+                "params": params,
+                "tokens": tokens // 256 * 256,
+                "loss": loss,
+                "loss_se": 0.01,
+                "seed": 0,
+                "batch_tokens": 256,
+                "teacher_run": teacher,
+                "teacher_loss": teachers.get(teacher),
+                "train_flops": 6 * params * tokens,
+                "split": "teacher" if role == "teacher" else "student",
+            },
+        )
+    write_json(
+        folder / "study.json",
+        {
+            "name": spec.name,
+            "spec": asdict(spec),
+            "data": {"vocab_size": 512},
+            "target": {"student_params": 600_000, "student_tokens": 10_000_000},
+        },
+    )
     return folder
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from in_process import answer
 from tiny import RUN
 
 SPEC = 'name = "one"' + RUN
@@ -42,6 +43,8 @@ def _command(launcher, file, folder, *more):
 
 
 def _call(launcher, file, folder, *more):
+    if launcher == ALONE:
+        return answer("train", file, "--out", folder, *more)
     return subprocess.run(
         _command(launcher, file, folder, *more), capture_output=True, text=True, timeout=500, check=False
     )
@@ -51,9 +54,13 @@ def _started(launcher, file, folder):
     """A run in a session of its own, which has saved a checkpoint just now."""
     before = set(folder.glob("trunks/*/state/step-*"))
     process = subprocess.Popen(
-        _command(launcher, file, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
-    )  # fmt: skip
+        _command(launcher, file, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "DISTILLAW_CHECKPOINT_SECONDS": "0.1"},
+    )
     while process.poll() is None and set(folder.glob("trunks/*/state/step-*")) <= before:
         time.sleep(0.01)
     return process

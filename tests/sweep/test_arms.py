@@ -30,8 +30,15 @@ def models(tmp_path_factory):
 
 
 def _command(models, out, *words):
-    options = {"--teacher": models / "teacher", "--corpus": models / "speeches.jsonl", "--tokens": 8192,
-               "--batch": 256, "--context": 64, "--rates": "3e-3", "--out": out}  # fmt: skip
+    options = {
+        "--teacher": models / "teacher",
+        "--corpus": models / "speeches.jsonl",
+        "--tokens": 8192,
+        "--batch": 256,
+        "--context": 64,
+        "--rates": "3e-3",
+        "--out": out,
+    }
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]
@@ -81,6 +88,7 @@ def test_each_arm_keeps_the_best_of_its_rates(models, tmp_path):
     )
 
 
+@pytest.mark.slow  # the study's engine and its checkpoints: test_scheduler.py kills them for every suite
 def test_a_kill_loses_nothing_finished_and_changes_nothing(models, tmp_path):
     environment = os.environ | {"DISTILLAW_CHECKPOINT_SECONDS": "0"}
     process = subprocess.Popen(

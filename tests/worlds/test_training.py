@@ -1,7 +1,6 @@
 """A world as a corpus and an oracle as a teacher, in the ordinary commands."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -16,11 +15,13 @@ from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.jobs import Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Progress
 from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
 from distillaw.train.student import OnlineTeacher
+from in_process import answer
 
 WORLD = """
 [data.world]
@@ -65,7 +66,7 @@ def store(tmp_path_factory):
 
 
 def distillaw(*arguments) -> dict:
-    done = subprocess.run(["distillaw", *map(str, arguments), "--json"], capture_output=True, text=True)
+    done = answer(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -155,8 +156,8 @@ def test_another_oracle_is_another_run(store, tmp_path):
     for name in ("oracle", "oracle:window=1", "oracle:loss=2.5,by=noise"):
         spec = load_single(write_run(tmp_path, "run", f'teacher = "{name}"')).as_study()
         facts = check_facts(spec, store, Quiet())
-        board = Planner(spec, facts, Progress(losses={}, failures={})).board()
-        ids |= {job.trunk.trunk_id for job in board.jobs if job.trunk.arm == "distilled"}
+        ready = Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs()
+        ids |= {job.trunk.trunk_id for job in ready.jobs if job.trunk.arm == "distilled"}
     assert len(ids) == 3
     with pytest.raises(ConfigError, match="it lies between"):
         check_facts(
