@@ -15,7 +15,7 @@ from pathlib import Path
 from distillaw.accounting.architecture import Architecture, Attention, Block, FeedForward
 from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
-from distillaw.runs.reading import parse_json, read_text
+from distillaw.runs.files import parse_json, read_text
 
 
 def read_architecture(path: Path | str) -> Architecture:

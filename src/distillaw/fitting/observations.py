@@ -17,8 +17,8 @@ from distillaw.errors import ConfigError, DataError, UnitError
 from distillaw.fitting.columns import as_column, match_columns, read_numbers, read_weights, unit_scale
 from distillaw.laws.base import Array, Box
 from distillaw.quantities import did_you_mean
-from distillaw.runs.select import select
 from distillaw.runs.spec import serves_laws
+from distillaw.runs.table import select
 
 CONVENTIONS = ("non-embedding", "total")
 """What a count of parameters may hold; total has one embedding matrix (vocabulary x width) more."""

@@ -25,9 +25,8 @@ from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.distillation import StudentLaw
 from distillaw.laws.published import PublishedLaw
 from distillaw.laws.supervised import SupervisedLaw
-from distillaw.runs.files import sealed, unsealed, write_text
+from distillaw.runs.files import parse_json, read_text, sealed, unsealed, write_text
 from distillaw.runs.places import check_file
-from distillaw.runs.reading import parse_json, read_text
 from distillaw.table import Table
 
 
