@@ -32,9 +32,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import Teacher, head_of
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
 from distillaw.train.loop import BatchFeed, Logs, StudentRun, Trainer, _step
 from distillaw.train.metering import RunSpeed

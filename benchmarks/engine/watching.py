@@ -26,9 +26,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec, TuningSpec
 from distillaw.train.checkpoint import TrainState, new_tracker
 from distillaw.train.loop import LOG_STEPS, BatchFeed, Trainer
 from distillaw.train.metering import StepMeter

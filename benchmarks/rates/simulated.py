@@ -29,9 +29,9 @@ import distillaw as dl
 from distillaw.runs.paired import DocumentScores
 from distillaw.runs.record import Run, StudyRecord
 from distillaw.runs.spec import TrunkSpec
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import ReplicateSpec, StudentsSpec, TargetSpec, TeacherSpec, TuningSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import ReplicateSpec, StudentsSpec, StudySpec, TargetSpec, TeacherSpec, TuningSpec
 
 BUDGETS = (60_000, 240_000, 960_000)
 SPEC = StudySpec(

@@ -36,8 +36,12 @@ tokens = "16k"
 def _call(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "distillaw", *map(str, arguments)],
-        capture_output=True, text=True, timeout=600, cwd=cwd, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=cwd,
+        check=False,
+    )
 
 
 def _tokens(folder):

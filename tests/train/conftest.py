@@ -8,9 +8,9 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.jobs import Facts, Planner, Progress
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import StudentsSpec
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Facts, Progress
+from distillaw.sweep.spec import StudentsSpec, StudySpec
 
 STUDY = StudySpec(
     name="tiny",

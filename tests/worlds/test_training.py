@@ -16,7 +16,8 @@ from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
-from distillaw.sweep.jobs import Planner, Progress
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import Progress
 from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts

@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -11,6 +12,11 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
+from distillaw.quantities import format_count, format_flop, format_seconds
+
+if TYPE_CHECKING:
+    from distillaw.sweep.branch_spec import BranchCost, BranchSpec
+
 
 CHECKPOINT = "checkpoint"
 
@@ -64,7 +70,6 @@ def branch(
         dry_run: show branches, tokens, FLOP and time, and stop.
     """
     check_place("--out", out, is_folder=True)
-    from distillaw.cli.branch_view import print_plan, print_test
     from distillaw.cli.display import make_display
     from distillaw.sweep.branch_spec import BranchSpec, branch_cost
     from distillaw.sweep.single_spec import load_single
@@ -73,11 +78,22 @@ def branch(
     single = load_single(spec)
     require_trainable()
     test = BranchSpec(
-        single=single, at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
-        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
-        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
-        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
-    )  # fmt: skip
+        single=single,
+        at=() if at in (None, CHECKPOINT) else _tokens(at),
+        at_checkpoint=at == CHECKPOINT,
+        multiples=_multiples(multiples),
+        orders=orders,
+        window=whole_count(window, name="--window", default=0),
+        anneal=anneal,
+        rate_rule=rate_rule or "",
+        beta_rule=beta_rule or "",
+        decay_rule=decay_rule or "",
+        trunks=_words(trunks),
+        losses=_words(losses),
+        tolerance=tolerance,
+        level=level,
+        noise_batches=noise_batches,
+    )
     test.check()
     cost = branch_cost(test)
     if dry_run:
@@ -107,3 +123,95 @@ def _multiples(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"--multiples {text!r}: numbers, e.g. 1,2,4,8 or 0.5,1,2") from None
+
+
+def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None:
+    """What the test would run and spend."""
+    forks = (
+        "the checkpoint" if spec.at_checkpoint else f"{', '.join(f'{t:,}' for t in spec.fork_tokens)} tokens"
+    )
+    table: dict[str, Any] = {
+        "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
+        "pairs": [list(pair) for pair in spec.pairs],
+        "batches": list(spec.batches),
+        "orders": spec.orders,
+        "window": spec.window_tokens,
+        "steps": [spec.window_tokens // batch for batch in spec.batches],
+        "anneal": spec.anneal,
+        "branches": cost.branches,
+        "trunk_tokens": cost.trunk_tokens,
+        "branch_tokens": cost.branch_tokens,
+        "noise_tokens": cost.noise_tokens,
+        "flops": cost.flops,
+        "seconds": cost.seconds,
+    }
+    if as_json:
+        print_json(table)
+        return
+    pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
+    print(f"forks at {forks}; branches {pairs}")
+    print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
+    print(
+        "batches "
+        + ", ".join(
+            f"{batch:,} ({steps:,} steps)"
+            for batch, steps in zip(table["batches"], table["steps"], strict=True)
+        )
+    )
+    print(
+        f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
+    )
+    print(
+        f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing"
+    )
+
+
+def print_test(record: Mapping[str, Any], page: Path) -> None:
+    """Everything that was found, the decisions first."""
+    from distillaw.report.branch_words import comparison_words, excess_words
+
+    test, run = record["test"], record["run"]
+    rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
+    print(
+        f"{run['name']}: {format_count(run['params'])} parameters, batch {run['batch_tokens']:,} tokens; windows of "
+        f"{test['window']:} tokens, {test['orders']} orders, rate {rate}, rule {test['rate_rule']}"
+    )
+    for fork in record["forks"]:
+        for arm in fork["arms"]:
+            print(
+                f"\nfork at {fork['tokens']:,} tokens of the {arm['trunk']} run (held-out loss {arm['before']:.4f}), "
+                f"branches {arm['loss']}"
+            )
+            _print_arm(arm, test["level"])
+        if fork["comparisons"]:
+            print(f"\ndoes distillation change the critical batch? at {fork['tokens']:,} tokens")
+        for comparison in fork["comparisons"]:
+            for line in comparison_words(comparison):
+                print(f"  {line}")
+            print(f"  {excess_words(comparison, test['level'])}")
+    print(f"\npicture: {page}")
+
+
+def _print_arm(arm: Mapping[str, Any], level: float) -> None:
+    from distillaw.report.branch_words import decision_words, noise_words
+
+    for decision in arm["decisions"]:
+        print(f"  {decision_words(decision)}")
+    if arm["noise_scale"]:
+        print(f"  {noise_words(arm['noise_scale'])}")
+    print(
+        f"  {'batch':>9} {'rate':>9} {'steps':>6} {'loss':>8} {f'excess [{level:.0%}]':>26} {'fails':>6} "
+        f"{'gain lost':>9}"
+    )
+    for row in arm["rows"]:
+        if row["excess"] is None:
+            excess, loss = "diverged", "-"
+        else:
+            low, high = row["excess_interval"]
+            excess, loss = f"{row['excess']:+.4f} [{low:+.4f}, {high:+.4f}]", f"{row['loss']:.4f}"
+        lost = "-" if row["gain_lost"] is None else f"{row['gain_lost']:.1%}"
+        print(
+            f"  {row['batch_tokens']:>9,} {row['rate']:>9.4g} {row['steps']:>6,} {loss:>8} {excess:>26} "
+            f"{row['fails']:>6.1%} {lost:>9}"
+        )

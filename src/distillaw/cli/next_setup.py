@@ -19,8 +19,7 @@ from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.settling.pricing import extra_flops, made_by
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import TeacherSpec
+from distillaw.sweep.spec import StudySpec, TeacherSpec
 
 HALVINGS = 7
 """Of the target, down to the smallest student that is proposed."""

@@ -6,13 +6,12 @@ from typing import Any
 
 from distillaw.runs.config import to_table, toml_value
 from distillaw.settling.question import Stage
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec, StudentsSpec
+from distillaw.sweep.spec import NONE, DesignSpec, StudentsSpec, StudySpec
 
 
-def cells_of(stage: Stage) -> CellsSpec:
+def cells_of(stage: Stage) -> DesignSpec:
     """A stage as an entry of [[cells]]; seeds that were run before are not run again."""
-    return CellsSpec(params=stage.labels, tokens=stage.tokens, teachers=(NONE, *stage.candidates),
+    return DesignSpec(params=stage.labels, tokens=stage.tokens, teachers=(NONE, *stage.candidates),
                      seeds=max(stage.seeds) + 1)  # fmt: skip
 
 

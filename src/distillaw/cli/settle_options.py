@@ -17,7 +17,7 @@ from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
-from distillaw.sweep.tables import TargetSpec, TeacherSpec
+from distillaw.sweep.spec import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
 

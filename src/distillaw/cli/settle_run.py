@@ -23,8 +23,8 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import next_stage
 from distillaw.settling.question import PilotRun, Question, Stage
 from distillaw.settling.standing import Standing, standing
+from distillaw.sweep.executor import LocalExecutor
 from distillaw.sweep.holding import hold_study
-from distillaw.sweep.local import LocalExecutor
 from distillaw.sweep.pilots import Pilots, Train, Tuned
 from distillaw.sweep.scheduler import Scheduler
 from distillaw.sweep.study import check_disk, clear_failures

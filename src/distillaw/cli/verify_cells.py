@@ -13,7 +13,7 @@ from distillaw.runs.files import read_json
 from distillaw.verifying.cells import SAME, Cell, TableRun, seen_runs
 
 if TYPE_CHECKING:
-    from distillaw.sweep.jobs import Board, Job
+    from distillaw.sweep.ready import ReadyJobs, TrunkJob
     from distillaw.sweep.spec import StudySpec
 
 _KEYS = ("params", "tokens", "teacher", "teacher_loss")
@@ -151,9 +151,9 @@ def study_cells(
     from distillaw.sweep.checks import load_study
 
     data = _data_of(folder)
-    board = _board(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
-    cells = [cell for cell in job_cells(board.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
-    for reason in board.waiting:
+    ready = _ready(load_study(study, corpus=corpus or str(data.get("corpus") or "") or None), folder)
+    cells = [cell for cell in job_cells(ready.jobs, runs, holdout=holdout) if not seen_runs(cell, runs)]
+    for reason in ready.waiting:
         output.say(f"not predicted: {reason}")
     if not cells:
         what = "held-out students" if holdout else "students that are not trained yet"
@@ -178,7 +178,7 @@ def freeze_holdout(spec: "StudySpec", folder: Path, output: Output = Output()) -
     from distillaw.verifying.api import freeze_study, known_runs, missing_cells
 
     runs = known_runs(folder)
-    missing = missing_cells(folder, job_cells(_board(spec, folder).jobs, runs, holdout=True))
+    missing = missing_cells(folder, job_cells(_ready(spec, folder).jobs, runs, holdout=True))
     left = [cell for cell in missing if not seen_runs(cell, runs)]
     if len(left) < len(missing):
         output.say(
@@ -201,16 +201,17 @@ def _data_of(folder: Path) -> Mapping[str, object]:
     return data
 
 
-def _board(spec: "StudySpec", folder: Path) -> "Board":
+def _ready(spec: "StudySpec", folder: Path) -> "ReadyJobs":
     """The study's jobs as far as what is on disk decides them."""
     from distillaw.runs.store import StudyFolder
-    from distillaw.sweep.jobs import Facts, Planner
+    from distillaw.sweep.jobs import Planner
+    from distillaw.sweep.ready import Facts
     from distillaw.sweep.study import read_progress
 
     data = _data_of(folder)
     facts = Facts(vocab_size=int(str(data["vocab_size"])), data_hash=str(data["data_hash"]),
                   fingerprints=_fingerprints(folder, spec.external_teachers()))  # fmt: skip
-    return Planner(spec, facts, read_progress(StudyFolder(folder))).board()
+    return Planner(spec, facts, read_progress(StudyFolder(folder))).ready_jobs()
 
 
 def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -223,11 +224,11 @@ def _fingerprints(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def job_cells(jobs: Iterable["Job"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
+def job_cells(jobs: Iterable["TrunkJob"], runs: Sequence[TableRun], *, holdout: bool) -> list[Cell]:
     """The cells that jobs will measure; controls and searches are none, and seeds share one.
 
     Args:
-        jobs: of a study's board.
+        jobs: of a study's ready.
         runs: of its table; they know the teachers' losses.
         holdout: only held-out students.
 

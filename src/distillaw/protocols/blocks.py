@@ -5,7 +5,7 @@ The names are those that the controls of a finished study look for.
 
 from distillaw.protocols.sheet import ALONE, Sheet, size_name
 from distillaw.quantities import format_count, parse_count
-from distillaw.sweep.tables import ReplicateSpec, TeacherSpec
+from distillaw.sweep.spec import ReplicateSpec, TeacherSpec
 
 SEEDS = 5
 

@@ -14,8 +14,7 @@ from distillaw.protocols.expectations import Prospect
 from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, embedding_share
 from distillaw.quantities import format_count, parse_count
 from distillaw.sweep.cost import StudyCost
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import NONE, CellsSpec
+from distillaw.sweep.spec import NONE, DesignSpec, StudySpec
 
 SEEDS = 5
 STRONG, WEAK = 0.65, 1.05
@@ -119,7 +118,7 @@ def _embedding(spec: StudySpec, cost: StudyCost) -> Planned:
     return Planned(name="embedding", is_there=share <= EMBEDDING_SHARE + 0.005, words=words)
 
 
-def _alone(cells: Iterable[CellsSpec]) -> list[CellsSpec]:
+def _alone(cells: Iterable[DesignSpec]) -> list[DesignSpec]:
     return [one for one in cells if NONE in one.teachers or not one.teachers]
 
 

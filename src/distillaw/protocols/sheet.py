@@ -17,12 +17,12 @@ from distillaw.fitting.prior_laws import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
 from distillaw.quantities import parse_count
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import (
+from distillaw.sweep.spec import (
     NONE,
-    CellsSpec,
+    DesignSpec,
     ReplicateSpec,
     StudentsSpec,
+    StudySpec,
     TargetSpec,
     TeacherSpec,
     TuningSpec,
@@ -54,7 +54,7 @@ class Sheet:
     teachers: list[tuple[str, TeacherSpec]] = field(default_factory=list)
     """Why, and the teacher."""
     replicates: list[tuple[str, ReplicateSpec]] = field(default_factory=list)
-    cells: list[tuple[str, CellsSpec]] = field(default_factory=list)
+    cells: list[tuple[str, DesignSpec]] = field(default_factory=list)
     target: TargetSpec | None = None
     batch_search: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Sheet:
         **settings: Any,
     ) -> None:
         """Adds a [[cells]] entry; `settings` are its further keys."""
-        cells = CellsSpec(
+        cells = DesignSpec(
             tokens=_once(tokens), params=_once(map(size_name, sizes)), teachers=_once(teachers), **settings
         )
         self.cells.append((why, cells))

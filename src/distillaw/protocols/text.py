@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import DataError
-from distillaw.runs.reading import require_file
+from distillaw.runs.files import require_file
 
 _CHARS_SMALL, _CHARS_LARGE = (512, 2.11), (32768, 4.4)
 """Vocabulary -> characters per token of English: measured on the books of the open study; usual for large ones."""

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from distillaw.protocols.sheet import YOURS, Sheet
 from distillaw.runs.config import to_table, toml_value
-from distillaw.sweep.spec import StudySpec
-from distillaw.sweep.tables import CellsSpec
+from distillaw.sweep.spec import DesignSpec, StudySpec
 
 _WIDTH = 110
 
@@ -78,7 +77,7 @@ _CELLS = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rat
 """In the order in which one reads them."""
 
 
-def _cells(one: CellsSpec) -> dict[str, object]:
+def _cells(one: DesignSpec) -> dict[str, object]:
     table = to_table(one)
     return {key: table[key] for key in _CELLS if key in table}
 
