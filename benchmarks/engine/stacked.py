@@ -117,7 +117,7 @@ def _loop(
     study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**6,)), batch_tokens=batch_tokens,
                       tuning=TuningSpec(enabled=False))  # fmt: skip
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
     runs = [_student_run(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)

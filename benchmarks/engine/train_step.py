@@ -96,7 +96,7 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
                       tuning=TuningSpec(enabled=False))  # fmt: skip
     facts = Facts(vocab_size=512, data_hash="b", fingerprints={})
     spec = replace(
-        Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk, peak_lr=1e-3
+        Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk, peak_lr=1e-3
     )
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))

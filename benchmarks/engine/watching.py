@@ -104,7 +104,7 @@ def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trai
     study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**8,)), batch_tokens=batch_tokens,
                       tuning=TuningSpec(enabled=False))  # fmt: skip
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
-    spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    spec = Planner(study, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
     spec = replace(spec, peak_lr=1e-4, recipe=replace(spec.recipe, micro_batch_tokens=batch_tokens // PARTS))
     model = build_model(spec.shape, seed=0).train()
     state = TrainState(

@@ -13,13 +13,13 @@ from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.pilots import Pilots, Tuned
 from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
-from distillaw.sweep.tuning import ArmRates, OneRate
+from distillaw.sweep.tuning import ArmRates
 
 BEST = {None: 4e-3, "oracle": 1.6e-2}
 STAGE = Stage(size="50k", tokens=(8192, 16384), candidates=("oracle:window=1",), seeds=(0, 2))
 TUNED = replace(
     Tuned.fixed(4e-3, 256),
-    rates={"supervised": ArmRates(others=OneRate(4e-3)), "distilled": ArmRates(others=OneRate(8e-3))},
+    rates={"supervised": ArmRates(start=4e-3), "distilled": ArmRates(start=8e-3)},
 )
 FALLS = {None: 0.4, "oracle": 0.0}
 """Exponent with which the best rate of each arm falls."""

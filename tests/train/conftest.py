@@ -42,7 +42,7 @@ def trunk(text) -> TrunkSpec:
     """A student of 25k parameters."""
     facts = Facts(vocab_size=300, data_hash=text.data_hash, fingerprints={})
     spec = replace(STUDY, tuning=replace(STUDY.tuning, enabled=False))
-    return Planner(spec, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
+    return Planner(spec, facts, Progress(losses={}, failures={})).ready_jobs().jobs[0].trunk
 
 
 @pytest.fixture
