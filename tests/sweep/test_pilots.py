@@ -81,7 +81,7 @@ def _bowl(trunk, tokens: int) -> float:
 
 def test_the_search_finds_the_rate_of_each_arm_and_counts_what_it_cost(pilots):
     tuned = pilots.search(_train_by(pilots, _bowl))
-    peaks = {arm: rates.smallest.peak for arm, rates in tuned.rates.items()}
+    peaks = {arm: rates.smallest[0] for arm, rates in tuned.rates.items()}
     assert peaks == {"supervised": pytest.approx(4e-3), "distilled": pytest.approx(1.6e-2)}
     assert tuned.batch_tokens == 256
     done = sorted(path.parent.name for path in pilots.study.path.glob("runs/*/result.json"))
