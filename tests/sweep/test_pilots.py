@@ -9,8 +9,8 @@ from rate_bounds import octaves_off
 
 from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
-from distillaw.sweep.pilots import Pilots, Tuned
 from distillaw.sweep.ready import Facts, TrunkJob
 from distillaw.sweep.spec import StudentsSpec, StudySpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import ArmRates

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.table import Table
 
 if TYPE_CHECKING:
     from distillaw.sweep.branch_spec import BranchCost, BranchSpec
@@ -78,22 +80,11 @@ def branch(
     single = load_single(spec)
     require_trainable()
     test = BranchSpec(
-        single=single,
-        at=() if at in (None, CHECKPOINT) else _tokens(at),
-        at_checkpoint=at == CHECKPOINT,
-        multiples=_multiples(multiples),
-        orders=orders,
-        window=whole_count(window, name="--window", default=0),
-        anneal=anneal,
-        rate_rule=rate_rule or "",
-        beta_rule=beta_rule or "",
-        decay_rule=decay_rule or "",
-        trunks=_words(trunks),
-        losses=_words(losses),
-        tolerance=tolerance,
-        level=level,
-        noise_batches=noise_batches,
-    )
+        single=single, at=() if at in (None, CHECKPOINT) else _tokens(at), at_checkpoint=at == CHECKPOINT,
+        multiples=_multiples(multiples), orders=orders, window=whole_count(window, name="--window", default=0),
+        anneal=anneal, rate_rule=rate_rule or "", beta_rule=beta_rule or "", decay_rule=decay_rule or "",
+        trunks=_words(trunks), losses=_words(losses), tolerance=tolerance, level=level, noise_batches=noise_batches,
+    )  # fmt: skip
     test.check()
     cost = branch_cost(test)
     if dry_run:
@@ -169,20 +160,20 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
 
 def print_test(record: Mapping[str, Any], page: Path) -> None:
     """Everything that was found, the decisions first."""
-    from distillaw.report.branch_words import comparison_words, excess_words
+    from distillaw.report.branch import comparison_words, excess_words
 
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
+    size, batch = format_count(run["params"]), f"{run['batch_tokens']:,}"
     print(
-        f"{run['name']}: {format_count(run['params'])} parameters, batch {run['batch_tokens']:,} tokens; windows of "
-        f"{test['window']:} tokens, {test['orders']} orders, rate {rate}, rule {test['rate_rule']}"
+        f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, ",
+        end="",
     )
+    print(f"{test['orders']} orders, rate {rate}, rule {test['rate_rule']}")
     for fork in record["forks"]:
         for arm in fork["arms"]:
-            print(
-                f"\nfork at {fork['tokens']:,} tokens of the {arm['trunk']} run (held-out loss {arm['before']:.4f}), "
-                f"branches {arm['loss']}"
-            )
+            trunk = f"the {arm['trunk']} run (held-out loss {arm['before']:.4f})"
+            print(f"\nfork at {fork['tokens']:,} tokens of {trunk}, branches {arm['loss']}")
             _print_arm(arm, test["level"])
         if fork["comparisons"]:
             print(f"\ndoes distillation change the critical batch? at {fork['tokens']:,} tokens")
@@ -194,24 +185,10 @@ def print_test(record: Mapping[str, Any], page: Path) -> None:
 
 
 def _print_arm(arm: Mapping[str, Any], level: float) -> None:
-    from distillaw.report.branch_words import decision_words, noise_words
+    from distillaw.report.branch import batch_columns, decision_words, noise_words
 
     for decision in arm["decisions"]:
         print(f"  {decision_words(decision)}")
     if arm["noise_scale"]:
         print(f"  {noise_words(arm['noise_scale'])}")
-    print(
-        f"  {'batch':>9} {'rate':>9} {'steps':>6} {'loss':>8} {f'excess [{level:.0%}]':>26} {'fails':>6} "
-        f"{'gain lost':>9}"
-    )
-    for row in arm["rows"]:
-        if row["excess"] is None:
-            excess, loss = "diverged", "-"
-        else:
-            low, high = row["excess_interval"]
-            excess, loss = f"{row['excess']:+.4f} [{low:+.4f}, {high:+.4f}]", f"{row['loss']:.4f}"
-        lost = "-" if row["gain_lost"] is None else f"{row['gain_lost']:.1%}"
-        print(
-            f"  {row['batch_tokens']:>9,} {row['rate']:>9.4g} {row['steps']:>6,} {loss:>8} {excess:>26} "
-            f"{row['fails']:>6.1%} {lost:>9}"
-        )
+    print_table(Table.of(batch_columns(level), arm["rows"]), indent=2)

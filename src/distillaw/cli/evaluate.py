@@ -1,16 +1,18 @@
 """`distillaw evaluate`: held-out loss, calibration, benchmarks and judged chat of a finished model."""
 
 import shlex
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.names import Device, MaxDocumentChars, Place, TextColumn
 from distillaw.cli.output import Output, as_typed, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 
 def evaluate(
@@ -213,11 +215,15 @@ def _preview(
     if output.json:
         print_json({"model": model, "tasks": plan, "absent": absent})
         return
-    table = numbers_table("benchmark", ">questions", ">of", ">subtasks", ">shots", "data")
-    for each in plan:
-        shown = (each[key] for key in ("task", "questions", "available", "subtasks", "shots", "data"))
-        table.add_row(*map(str, shown))
-    print_table(table)
+    columns = [
+        text("benchmark", of=itemgetter("task")),
+        number("questions", of=itemgetter("questions")),
+        number("of", of=itemgetter("available")),
+        number("subtasks", of=itemgetter("subtasks")),
+        number("shots", of=itemgetter("shots")),
+        text("data", of=itemgetter("data")),
+    ]
+    print_table(Table.of(columns, plan))
     if absent:
         print(f"left out, files missing: {', '.join(absent)}")
     output.suggest(same_command(without="--dry-run"))
@@ -257,17 +263,24 @@ def _print_text(heldout: dict, calibration: dict) -> None:
 
 def _print_scores(record: dict) -> None:
     print()
-    table = numbers_table("benchmark", ">score", ">95 %", ">guess", ">questions", ">shots", "metric", "")
+    columns = [
+        text("benchmark"),
+        number("score"),
+        number("95 %"),
+        number("guess", ".1f"),
+        number("questions"),
+        number("shots"),
+        text("metric"),
+        text(""),
+    ]
+    rows = []
     for task, score in record["scores"].items():
         low, high = score["interval"]
-        value, chance = (
-            f"{100 * score['score']:.2f} ± {100 * score['se']:.2f}",
-            f"{100 * score['chance']:.1f}",
-        )
-        asked, interval = f"{score['n']} of {score['available']}", f"{100 * low:.1f} to {100 * high:.1f}"
-        near = "at chance" if score["near_chance"] else ""
-        table.add_row(task, value, interval, chance, asked, str(score["shots"]), score["metric"], near)
-    print_table(table)
+        value = f"{100 * score['score']:.2f} ± {100 * score['se']:.2f}"
+        asked, near = f"{score['n']} of {score['available']}", "at chance" if score["near_chance"] else ""
+        interval, guess = f"{100 * low:.1f} to {100 * high:.1f}", 100 * score["chance"]
+        rows.append((task, value, interval, guess, asked, score["shots"], score["metric"], near))
+    print_table(Table(columns, rows))
     print("±: one standard error over questions, in points of 100; guess: what guessing scores")
     near = [task for task, score in record["scores"].items() if score["near_chance"]]
     if near:

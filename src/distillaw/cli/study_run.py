@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.display import make_display
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, Settings, check_place, same_command
@@ -18,6 +19,7 @@ from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
 from distillaw.sweep.clusters import ClusterOptions, RayExecutor, SlurmExecutor
 from distillaw.sweep.executor import LocalExecutor
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.runs.store import StudyFolder
@@ -124,10 +126,10 @@ def _with_holdout(
     output: Output,
 ) -> "StudyOutcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.cli.verify_cells import freeze_holdout
+    from distillaw.verifying.asked import freeze_holdout
 
     try:
-        freeze_holdout(spec, folder, output)
+        freeze_holdout(spec, folder, output.say)
     except ConfigError as error:
         outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
         return outcome
@@ -163,7 +165,7 @@ def _conclude(folder: Path, outcome: "StudyOutcome", output: Output) -> int:
         sys.stderr.write(f"not trained: {reason}\n")
     if not (folder / "runs.parquet").exists():
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
-    from distillaw.report.study import conclude_study
+    from distillaw.report.conclusion import conclude_study
 
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)
@@ -305,29 +307,24 @@ def target_note(spec: "StudySpec") -> str:
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
-    from distillaw.cli.console import numbers_table, print_table
-
-    table = numbers_table(
-        "purpose", "model", "arm", ">params", ">layers x width", "token budgets", ">trunks", ">core time"
-    )
     groups: dict[tuple, list[float]] = {}
     for job, cost in zip(jobs, seconds, strict=True):
         trunk = job.trunk
-        key = (
-            trunk.purpose,
-            trunk.label,
-            trunk.arm,
-            trunk.params,
-            f"{trunk.layers} x {trunk.width}",
-            job.budgets,
-        )
+        tokens = ", ".join(format_count(budget) for budget in job.budgets)
+        shape = f"{trunk.layers} x {trunk.width}"
+        key = (trunk.purpose, trunk.label, trunk.arm, trunk.params, shape, tokens)
         groups.setdefault(key, []).append(cost)
-    for (purpose, label, arm, params, shape, budgets), costs in groups.items():
-        tokens = ", ".join(format_count(t) for t in budgets)
-        table.add_row(
-            purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
-        )
-    print_table(table)
+    columns = [
+        text("purpose"),
+        text("model"),
+        text("arm"),
+        number("params", ","),
+        number("layers x width"),
+        text("token budgets"),
+        number("trunks"),
+        number("core time", format_seconds),
+    ]
+    print_table(Table(columns, [(*key, len(costs), sum(costs)) for key, costs in groups.items()]))
 
 
 def _copies(manifest: Path) -> str:

@@ -6,14 +6,17 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import coloured, print_table
 from distillaw.cli.output import Output, command_of
 from distillaw.quantities import format_count, format_flop, format_seconds
+from distillaw.table import Table, text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -74,9 +77,9 @@ def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.live import Live
 
-        from distillaw.cli.console import console
+        from distillaw.cli.console import live_console
 
-        with Live(console=console(), auto_refresh=False, transient=True) as live:
+        with Live(console=live_console(stderr=False), auto_refresh=False, transient=True) as live:
             yield lambda found: live.update(_text(found), refresh=True)
     else:
         said: list[str] = []
@@ -142,13 +145,8 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines[:20]), *more]
 
 
-_STYLES = {
-    "passed": "green",
-    "failed": "bold red",
-    "undecided": "yellow",
-    "not done": "yellow",
-    "not applicable": "dim",
-}
+_COLOURS = {"passed": "32", "failed": "1;31", "undecided": "33", "not done": "33", "not applicable": "2"}
+"""Of a terminal: green, bold red, yellow, dim (ECMA-48, Select Graphic Rendition)."""
 
 
 def study_check(folder: Path, *, output: Output = Output()) -> None:
@@ -184,20 +182,17 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
 
 
 def _print_controls(controls: "list[Control]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+    def found(control: "Control") -> str:
+        if not control.remedy:
+            return control.found
+        return f"{control.found}\nguards: {control.guards}\nto do: {control.remedy}"
 
-    from distillaw.cli.console import print_table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("control", "status", "found"):
-        table.add_column(name, no_wrap=name != "found")
-    for control in controls:
-        words = Text(control.found)
-        if control.remedy:
-            words.append(f"\nguards: {control.guards}\nto do: {control.remedy}", style="dim")
-        table.add_row(control.name, Text(control.status, style=_STYLES[control.status]), words)
-    print_table(table)
+    columns = [
+        text("control", of=attrgetter("name")),
+        text("status", of=lambda control: coloured(control.status, _COLOURS[control.status])),
+        text("found", of=found),
+    ]
+    print_table(Table.of(columns, controls))
 
 
 def _after_check(folder: Path, failed: list[str]) -> tuple[str, str]:

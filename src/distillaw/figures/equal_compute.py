@@ -14,22 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.bands import draw_band
-from distillaw.figures.losses import LINE, short_teacher
+from distillaw.figures.losses import LINE, NO_TEACHER, TeacherStyle, short_teacher
 from distillaw.figures.style import (
-    PAGE,
     PAPER,
     Z90,
-    Look,
     count_axis,
+    draw_band,
     in_style,
     label_ends,
     new_panels,
     set_title,
 )
-from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
-from distillaw.planning.measured import Arm, student_arms, study_seed_noise
+from distillaw.planning.arms import MeasuredArm, student_arms
+from distillaw.planning.measured import study_seed_noise
 from distillaw.quantities import flop_text
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import StudyRecord, budget_text
@@ -102,7 +100,7 @@ def iso_budgets(record: StudyRecord) -> list[IsoBudget]:
     return found
 
 
-def _flop(arm: Arm) -> float:
+def _flop(arm: MeasuredArm) -> float:
     """FLOP per token of a student and its teacher's forward pass."""
     return arm.student_flop_per_token + arm.logit_flop_per_token
 
@@ -123,8 +121,8 @@ def _levels(reach: Sequence[tuple[float, float]]) -> list[float]:
     return [kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOST_BUDGETS)]
 
 
-def _curves(record: StudyRecord, arms: Sequence[Sequence[Arm]], compute: float) -> list[IsoCurve]:
-    points: dict[str, list[tuple[Arm, IsoPoint]]] = {}
+def _curves(record: StudyRecord, arms: Sequence[Sequence[MeasuredArm]], compute: float) -> list[IsoCurve]:
+    points: dict[str, list[tuple[MeasuredArm, IsoPoint]]] = {}
     for own in arms:
         for arm in own:
             point = _point(record, arm, compute)
@@ -135,15 +133,18 @@ def _curves(record: StudyRecord, arms: Sequence[Sequence[Arm]], compute: float) 
     return [c for c in curves if not c.teacher_run] + sorted(taught, key=lambda c: -c.teacher_loss)
 
 
-def _curve(run: str, found: Sequence[tuple[Arm, IsoPoint]]) -> IsoCurve:
+def _curve(run: str, found: Sequence[tuple[MeasuredArm, IsoPoint]]) -> IsoCurve:
     arm = found[0][0]
     return IsoCurve(
-        name=arm.name, teacher_run=run, teacher_loss=arm.teacher.loss if arm.teacher else math.nan,
-        logit_flop=arm.logit_flop_per_token, points=[point for _, point in found],
-    )  # fmt: skip
+        name=arm.name,
+        teacher_run=run,
+        teacher_loss=arm.teacher.loss if arm.teacher else math.nan,
+        logit_flop=arm.logit_flop_per_token,
+        points=[point for _, point in found],
+    )
 
 
-def _point(record: StudyRecord, arm: Arm, compute: float) -> IsoPoint | None:
+def _point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoint | None:
     tokens = compute / _flop(arm)
     if not min(arm.runs) * 0.99 <= tokens <= BEYOND * max(arm.runs):
         return None
@@ -154,15 +155,22 @@ def _point(record: StudyRecord, arm: Arm, compute: float) -> IsoPoint | None:
     loss = point.mean_loss
     noise = study_seed_noise(record, student_params=params, tokens=tokens, loss=loss)
     seeds = t_quantile(0.5 + LEVEL / 2, noise.dof) * noise.sd / math.sqrt(len(point.seeds))
-    return IsoPoint(params=params, tokens=tokens, loss=loss, half=math.hypot(seeds, Z90 * point.doubt),
-                    is_beyond=point.basis == "extrapolated")  # fmt: skip
+    return IsoPoint(
+        params=params,
+        tokens=tokens,
+        loss=loss,
+        half=math.hypot(seeds, Z90 * point.doubt),
+        is_beyond=point.basis == "extrapolated",
+    )
 
 
 @in_style
 def draw_isoflop(
-    budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None,
-    look: Look = PAGE,
-) -> Figure:  # fmt: skip
+    budgets: Sequence[IsoBudget],
+    styles: Mapping[str, TeacherStyle],
+    *,
+    laws: Mapping[str, FitResult] | None = None,
+) -> Figure:
     """Loss against size, a panel for each budget.
 
     Args:
@@ -170,14 +178,13 @@ def draw_isoflop(
         styles: of the study's teachers.
         laws: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the
             range they were fitted in.
-        look: how large.
 
     Raises:
         DataError: there are none.
     """
     if not budgets:
         raise DataError(WHY_NONE)
-    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2, look=look)
+    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2)
     for place, (ax, budget) in enumerate(zip(panels, budgets, strict=True)):
         _panel(ax, budget, styles, laws or {})
         ax.set_xlabel("student parameters (non-embedding)")
@@ -206,16 +213,38 @@ def _panel(
             )
         else:
             at, predicted = law
-            draw_band(ax, at, mean=predicted.mean, lower=predicted.lower, upper=predicted.upper, color=color,
-                      inside=predicted.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
+            draw_band(
+                ax,
+                at,
+                mean=predicted.mean,
+                lower=predicted.lower,
+                upper=predicted.upper,
+                color=color,
+                inside=predicted.inside_range,
+                alpha=0.1,
+                linewidth=1.2,
+            )
         for p in curve.points:
             ax.plot([p.params] * 2, [p.loss - p.half, p.loss + p.half], color=color, linewidth=1.1)
-            ax.plot(p.params, p.loss, style.marker, color=color, markersize=4.5, markeredgewidth=1.2,
-                    markerfacecolor=PAPER if p.is_beyond else color)  # fmt: skip
+            ax.plot(
+                p.params,
+                p.loss,
+                style.marker,
+                color=color,
+                markersize=4.5,
+                markeredgewidth=1.2,
+                markerfacecolor=PAPER if p.is_beyond else color,
+            )
     count_axis(ax, [float(size) for size in sizes])
     set_title(ax, f"{flop_text(budget.compute)}: {_tokens_words(budget)}")
-    label_ends(ax, [(c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
-                    for c, style in zip(budget.curves, looks, strict=True)], gap=LINE)  # fmt: skip
+    label_ends(
+        ax,
+        [
+            (c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
+            for c, style in zip(budget.curves, looks, strict=True)
+        ],
+        gap=LINE,
+    )
 
 
 def _tokens_words(budget: IsoBudget) -> str:

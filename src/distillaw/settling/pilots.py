@@ -1,0 +1,274 @@
+"""Pilots of a settlement as ordinary runs of a study folder: the search for a rate, then one stage after another.
+
+Runs of one seed read one stream, so that every difference is paired; a trunk of an earlier stage goes on from its
+checkpoint. Nothing is remembered between calls: what was trained is on disk, and asking again gives the rest.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from distillaw.data.shards import TokenStore
+from distillaw.errors import RunError
+from distillaw.runs.files import read_json
+from distillaw.runs.paired import DocumentScores, paired_difference
+from distillaw.runs.spec import TrunkSpec
+from distillaw.runs.store import StudyFolder
+from distillaw.settling.noise import RateCheck
+from distillaw.settling.question import NONE, PilotRun, Stage
+from distillaw.sweep.cost import StudyCost, external_forward, jobs_cost
+from distillaw.sweep.jobs import Planner
+from distillaw.sweep.ready import NOTHING, Facts, Progress, ReadyJobs, TrunkJob, left_of, one_per_trunk
+from distillaw.sweep.spec import StudySpec
+from distillaw.sweep.study import read_progress, tuning_record
+from distillaw.sweep.tuning import ArmRates, Place, RateSearch
+from distillaw.worlds.oracle import find_oracle, is_oracle, parse_oracle
+from distillaw.worlds.world import open_world
+
+ARMS = ("supervised", "distilled")
+Train = Callable[[Callable[[], ReadyJobs]], object]
+"""Trains what a ready lacks: `Scheduler.run`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """The recipe of every pilot, as the search left it."""
+
+    rates: Mapping[str, ArmRates]
+    """By arm."""
+    batch_tokens: int
+    flops: float
+    """What the search has cost; 0 where there was none."""
+    tuning: Mapping[str, object]
+    """tuning.json: what was tried."""
+    checks: Mapping[str, RateCheck] = field(default_factory=lambda: dict.fromkeys(ARMS, RateCheck()))
+    """By arm: what is known of its rate."""
+    run_ids: tuple[str, ...] = ()
+
+    @classmethod
+    def fixed(
+        cls, rate: float, batch_tokens: int, *, flops: float = 0.0, tuning: Mapping[str, object] | None = None
+    ) -> "Tuned":
+        """One rate for both arms, which no search has found (yet)."""
+        rates = dict.fromkeys(ARMS, ArmRates(start=rate))
+        return cls(rates=rates, batch_tokens=batch_tokens, flops=flops, tuning=tuning or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pilots:
+    """Stages as runs of one study folder."""
+
+    spec: StudySpec
+    """Text, recipe, teachers (all of them exist) and the search; its one student size is where rates are searched."""
+    facts: Facts
+    study: StudyFolder
+    forward: Mapping[str, float]
+    """Teacher, as runs name it -> FLOP of one forward pass, per token."""
+
+    def search(self, train: Train) -> Tuned:
+        """Search the rate of both arms at the spec's one size; without a search, what the spec starts from.
+
+        Raises:
+            RunError: every rate diverged, or a run failed.
+        """
+        if self.spec.tuning.enabled:
+            train(self._ready_search)
+            self._refuse_failures(self._ready_search().jobs)
+        return self._tuned()
+
+    def searched(self) -> Tuned | None:
+        """What the search has found; None while something of it is still to be trained."""
+        return None if self.spec.tuning.enabled and self._ready_search().jobs else self._tuned()
+
+    def usual_search(self) -> StudyCost:
+        """What the search costs in all if it need not move far from its start; nothing is trained."""
+        return self.cost(self._search_jobs(NOTHING))
+
+    def search_left(self) -> StudyCost:
+        """What of it is still to be trained."""
+        progress = read_progress(self.study)
+        ended = progress.losses.keys() | progress.diverged
+        return self.cost(left_of(self._search_jobs(progress), ended))
+
+    def _search_jobs(self, progress: Progress) -> list[TrunkJob]:
+        """The search as far as it can be foreseen, a job per trunk."""
+        jobs = Planner(self.spec, self.facts, progress, guess=True).ready_jobs().jobs
+        return one_per_trunk([job for job in jobs if job.trunk.purpose == "tuning"])
+
+    def missing(self, jobs: list[TrunkJob]) -> list[TrunkJob]:
+        """Those that still have something to train."""
+        states = {run_id: self.study.run(run_id).state() for job in jobs for run_id in job.run_ids}
+        return [
+            job for job in jobs if any(states[run_id] in ("planned", "running") for run_id in job.run_ids)
+        ]
+
+    def _planner(self) -> Planner:
+        return Planner(self.spec, self.facts, read_progress(self.study))
+
+    def _ready_search(self) -> ReadyJobs:
+        """What the search still needs, until the rates of both arms are known."""
+        ready = self._planner().ready_jobs()
+        is_known = ready.distilled is not None and ready.distilled.rates_known
+        ready.jobs = [] if is_known else [job for job in ready.jobs if job.trunk.purpose == "tuning"]
+        return ready
+
+    def _tuned(self) -> Tuned:
+        if not self.spec.tuning.enabled:
+            tuning = self._tuning(ReadyJobs(jobs=[], waiting=[]))
+            return Tuned.fixed(self.spec.peak_lr, self.spec.batch_tokens, tuning=tuning)
+        ready, planner = self._ready_search(), self._planner()
+        assert ready.supervised is not None and ready.distilled is not None
+        searches = {"supervised": (ready.supervised, None), "distilled": (ready.distilled, ready.reference)}
+        jobs = one_per_trunk(
+            [planner.point(point, source) for search, source in searches.values() for point in search.points]
+        )
+        return Tuned(
+            rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
+            batch_tokens=planner.batch_tokens(ready.supervised.batch),
+            flops=self.cost(jobs).flops,
+            tuning=self._tuning(ready),
+            run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
+            checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
+        )
+
+    def _check(self, search: RateSearch, arm: str) -> RateCheck:
+        """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
+        near, far = (Place(arm, self.spec.students.params[0], is_far) for is_far in (False, True))
+        is_far = search.interior.get(far, False)
+        best = search.best(far if is_far else near)
+        points = [best._replace(rate=best.rate + octave) for octave in (-1, 0, 1)]
+        lower, here, higher = (search.points.get(point, math.inf) for point in points)
+        bend = (lower + higher) / 2 - here
+        return RateCheck(
+            searched=float(self.spec.tuning_tokens),
+            checked=float(max(self.spec.students.tokens)) if is_far else None,
+            steepness=bend if math.isfinite(bend) else None,
+        )
+
+    def _tuning(self, ready: ReadyJobs) -> Mapping[str, object]:
+        return tuning_record(self.spec, self._planner(), ready)
+
+    # --- stages ---------------------------------------------------------------------------------------------
+
+    def jobs(self, stage: Stage, tuned: Tuned) -> list[TrunkJob]:
+        """The trunks of a stage: no teacher and every candidate, each with every seed."""
+        names = (NONE, *stage.candidates)
+        trunks = [
+            self._trunk(label, name, seed, tuned)
+            for label in stage.labels
+            for name in names
+            for seed in stage.seeds
+        ]
+        jobs = [TrunkJob(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
+        return sorted(jobs, key=lambda job: job.urgency)
+
+    def _trunk(self, label: str, name: str, seed: int, tuned: Tuned) -> TrunkSpec:
+        planner = Planner(self.spec, self.facts, Progress(losses={}, failures={}))
+        rates = tuned.rates["supervised" if name == NONE else "distilled"]
+        source = None if name == NONE else self.source(name)
+        rate, power = rates.falling(planner.params(label))
+        trunk = planner.trunk("student", label, rate, tuned.batch_tokens, self.spec.seed + seed, source)
+        return replace(trunk, rate_power=power, rate_tokens=self.spec.tuning_tokens if power else 0)
+
+    def source(self, name: str) -> str:
+        """The teacher of a candidate's name, as runs name it."""
+        return next(t.source for t in self.spec.teachers if t.label == name)
+
+    def run(self, stage: Stage, tuned: Tuned, train: Train) -> None:
+        """Train whatever a stage still lacks; a trunk that diverges is a finding.
+
+        Raises:
+            RunError: a run failed for another reason, or training without a teacher diverged.
+        """
+        jobs = self.jobs(stage, tuned)
+        train(lambda: ReadyJobs(jobs=jobs, waiting=[]))
+        self._refuse_failures(jobs)
+
+    def _refuse_failures(self, jobs: list[TrunkJob]) -> None:
+        progress = read_progress(self.study)
+        wanted = [run_id for job in jobs for run_id in job.run_ids]
+        for run_id in wanted:
+            if run_id in progress.failures:
+                raise RunError(
+                    f"the pilot {run_id} failed: {progress.failures[run_id]}. Everything finished is kept; the same "
+                    "command tries it again"
+                )
+
+    def results(self, stage: Stage, tuned: Tuned) -> list[PilotRun]:
+        """The runs of a finished stage, each beside the one without a teacher.
+
+        Raises:
+            RunError: training without a teacher diverged.
+        """
+        return [
+            self._result(label, tokens, name, seed, tuned)
+            for label in stage.labels
+            for name in (NONE, *stage.candidates)
+            for seed in stage.seeds
+            for tokens in sorted(stage.tokens)
+        ]
+
+    def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
+        trunk = self._trunk(label, name, seed, tuned)
+        run_id = trunk.run_id(tokens)
+        result = self.study.run(run_id).result()
+        if result is None and name == NONE:
+            raise RunError(
+                f"training without a teacher diverged ({run_id}), so nothing can be compared with it: lower peak_lr "
+                f"(now {trunk.peak_lr:g}) and use another folder"
+            )
+        row = PilotRun(
+            candidate=name, params=trunk.params, tokens=tokens, seed=seed, loss=math.inf, run_id=run_id
+        )
+        if result is None:
+            return row
+        row = replace(row, tokens=float(str(result["tokens"])), loss=float(str(result["loss"])))
+        if name == NONE:
+            return row
+        alone = self._trunk(label, NONE, seed, tuned).run_id(tokens)
+        return replace(row, gain_se=paired_difference(self._scores(alone), self._scores(run_id)).se)
+
+    def _scores(self, run_id: str) -> DocumentScores:
+        return self.study.run(run_id).scores()
+
+    def cost(self, jobs: list[TrunkJob]) -> StudyCost:
+        """FLOP, time and disk of some jobs, teachers' forward passes included."""
+        return jobs_cost(jobs, self.forward)
+
+
+def teacher_costs(spec: StudySpec) -> dict[str, float]:
+    """FLOP of one forward pass of every external teacher, per token; an oracle of a wanted loss is found for it."""
+    return {name: _forward(spec, name) for name in spec.external_teachers()}
+
+
+def _forward(spec: StudySpec, name: str) -> float:
+    if not is_oracle(name):
+        return external_forward(name, spec.training.context)
+    assert spec.data.world is not None, "check_study refuses an oracle for a text that is no world's"
+    oracle = find_oracle(open_world(spec.data.world), parse_oracle(name), spec.training.context)
+    return oracle.flops_per_token
+
+
+def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> dict[str, float]:
+    """Held-out loss of every external teacher by its name, nats/token; measured once per set of weights."""
+    return {t.label: _loss(t.source, spec, store, facts, study) for t in spec.teachers}
+
+
+def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:
+    from distillaw.train.trunk import score_teacher, teacher_file
+
+    file: Path = teacher_file(study, facts.fingerprints[source])
+    if not file.exists():
+        from transformers.utils.logging import disable_progress_bar
+
+        from distillaw.data.tokenizer import load_tokenizer
+        from distillaw.models.oracle import load_any_teacher
+        from distillaw.models.scoring import make_heldout
+
+        disable_progress_bar()
+        context = spec.training.context
+        tokenizer = load_tokenizer(str(store.tokenizer_folder))
+        teacher = load_any_teacher(source, store, tokenizer, context=context)
+        score_teacher(teacher, make_heldout(store.heldout_documents(), context=context), file)
+    return float(str(read_json(file)["loss"]))

@@ -1,0 +1,195 @@
+"""What a settlement is asked: a TOML file, flags, or both; checked before anything is read or trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from distillaw.data.prepare import DataSpec, read_spec
+from distillaw.errors import ConfigError
+from distillaw.quantities import parse_count
+from distillaw.runs.config import from_table, read_toml
+from distillaw.runs.places import check_name
+from distillaw.runs.spec import Recipe
+from distillaw.runs.store import StudyFolder
+from distillaw.sweep.spec import TargetSpec, TeacherSpec
+from distillaw.worlds.spec import load_world
+
+TEACHER_SHARE = 0.001
+"""Of a world's text: the teachers exist, so hardly any is kept for training them; none at all cannot be split off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleTable:
+    """The [settle] table: what may be spent, and what is good enough."""
+
+    budget: str = "2%"
+    """Share of training the target once, or FLOP."""
+    margin: float = 0.0
+    """Regret that does not matter, nats/token; 0 takes 0.25 % of the best teacher's loss."""
+    level: float = 0.9
+    """Chance that the bounds hold, all of them, whenever one looks."""
+    least_params: str = ""
+    """Smallest pilot; empty takes 10k or the target over 128, whichever is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleSpec:
+    """The whole file: a study's text, recipe and teachers, and what is to be settled."""
+
+    name: str = "settle"
+    like: str = ""
+    """A study's folder whose text, splits and tokenizer are taken instead of [data]."""
+    data: DataSpec = field(default_factory=DataSpec)
+    training: Recipe = field(default_factory=Recipe)
+    teachers: tuple[TeacherSpec, ...] = ()
+    target: TargetSpec | None = None
+    settle: SettleTable = field(default_factory=SettleTable)
+    batch_tokens: int = 1024
+    """Batch of every pilot, tokens: that of the target."""
+    peak_lr: float = 8e-3
+    """Peak rate at width 64; the search starts here."""
+    seed: int = 0
+
+
+def read_settle(
+    path: Path | None = None,
+    *,
+    corpus: str | None = None,
+    world: str | None = None,
+    like: str | None = None,
+    student_params: str | None = None,
+    student_tokens: str | None = None,
+    teacher: Sequence[str] | None = None,
+    budget: str | None = None,
+    margin: float | None = None,
+    level: float | None = None,
+) -> SettleSpec:
+    """The question from a file, flags on top; the flags are those of `distillaw settle`.
+
+    Raises:
+        ConfigError: unknown keys, contradictions, or something without which nothing can be settled.
+    """
+    if margin is not None and not margin > 0:
+        raise ConfigError(f"--margin {margin:g}: it is a loss in nats/token and must be positive, e.g. 0.01")
+    table = {} if path is None else read_toml(path)
+    spec = SettleSpec() if path is None else _from_file(path, table)
+    given = {"budget": budget, "margin": margin, "level": level}
+    asked = {name: value for name, value in given.items() if value is not None}
+    teachers = (*spec.teachers, *(TeacherSpec(path=name) for name in teacher or ()))
+    target = _target(spec.target, student_params, student_tokens)
+    spec = replace(spec, teachers=teachers, settle=replace(spec.settle, **asked), target=target)
+    like = like or spec.like or None
+    texts = {"--world": world, "--corpus": corpus, "--like": like}
+    named = [f"{flag} {value}" for flag, value in texts.items() if value is not None]
+    if len(named) > 1 or (like and "data" in table):
+        named += ["[data]"] * ("data" in table)
+        raise ConfigError(f"{' and '.join(named)}: the text is one of them; drop one")
+    if not named and path is None:
+        raise ConfigError(
+            "settle: on which text? Give --like STUDY, --corpus PATH, --world NAME, or a file with [data]"
+        )
+    if like:
+        spec = replace(spec, like=str(like), data=_text_of(Path(like)))
+    elif corpus is not None:
+        spec = replace(spec, data=replace(spec.data, corpus=corpus, world=None))
+    elif world is not None:
+        spec = replace(spec, data=_text_of_world(world, target.tokens))
+    check_name(spec.name, "name =")
+    _check(spec)
+    return spec
+
+
+def _from_file(path: Path, table: dict[str, Any]) -> SettleSpec:
+    asked = table.get("settle")
+    if isinstance(asked, dict) and isinstance(asked.get("budget"), int | float):  # budget = 1e13
+        table = table | {"settle": asked | {"budget": repr(asked["budget"])}}
+    return from_table(SettleSpec, table, f"{path}:")
+
+
+def _target(known: TargetSpec | None, asked_params: str | None, asked_tokens: str | None) -> TargetSpec:
+    params = asked_params or (known.params if known else None)
+    tokens = asked_tokens or (known.tokens if known else None)
+    if not params or not tokens:
+        raise ConfigError(
+            "settle: the target is missing: which student is it about? Give --student 0.3M and --tokens "
+            "5M, or a [target] table with params and tokens"
+        )
+    parse_count(params, name="--student" if asked_params else "[target] params")
+    count = parse_count(tokens, name="--tokens" if asked_tokens else "[target] tokens")
+    return TargetSpec(params=params, tokens=round(count))
+
+
+def _text_of_world(name: str, target_tokens: float) -> DataSpec:
+    """Students' text, as much as the target will read."""
+    world = load_world(name)
+    return DataSpec(
+        world=world,
+        world_tokens=round(target_tokens / (1 - TEACHER_SHARE)),
+        teacher_share=TEACHER_SHARE,
+        validation_documents=200,
+        validation_tokens_per_document=min(512, world.document_tokens),
+    )
+
+
+def _text_of(study: Path) -> DataSpec:
+    """The text of a study."""
+    data = StudyFolder(study).data
+    if not (data / "manifest.json").is_file():
+        raise ConfigError(
+            f"--like {study}: no study's folder with prepared text ({data / 'manifest.json'} is missing); name the "
+            "folder that study run or train wrote"
+        )
+    return read_spec(data)
+
+
+def _check(spec: SettleSpec) -> None:
+    if not spec.teachers:
+        raise ConfigError(
+            "settle: no candidate teacher: give --teacher PATH for each (a model folder, a GGUF file, or an oracle "
+            "of the world), or [[teachers]] entries with path; without a teacher is a candidate in any case"
+        )
+    for teacher in spec.teachers:
+        if not teacher.path:
+            raise ConfigError(
+                f"[[teachers]] params = {teacher.params!r}: settle compares teachers that exist. Train it first "
+                "(distillaw train, or a study), then give path = its run's folder, e.g. out/NAME/runs/RUN"
+            )
+    _check_names([teacher.path for teacher in spec.teachers])
+    table = spec.settle
+    if table.margin < 0:
+        raise ConfigError(
+            f"[settle] margin = {table.margin:g}: it is a loss in nats/token and must be positive; 0 takes 0.25 % of "
+            "the best teacher's loss"
+        )
+    if not 0.5 <= table.level <= 0.999:
+        raise ConfigError(
+            f"level = {table.level:g} must lie in [0.5, 0.999]: the chance that the bounds hold"
+        )
+    budget_flops(table.budget, 1.0)
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    """A candidate is known by the last part of its path, which must tell it from the others and from none."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = Path(path).name
+        if name in ("", "..", "none"):
+            raise ConfigError(
+                f"teacher {path!r}: candidates are known by the last part of their path, and {name!r} is no name for "
+                "one; give the folder by a name of its own, e.g. ../teachers/mine"
+            )
+        if seen.setdefault(name, path) != path:
+            raise ConfigError(
+                f"teachers {seen[name]!r} and {path!r} are both called {name!r}: candidates are known by the last part "
+                "of their path; rename or link one of the folders"
+            )
+
+
+def budget_flops(text: str, target_flops: float) -> float:
+    """A budget in FLOP from `2%` (of training the target once) or `1e13`."""
+    name = f"budget {text!r} (a share such as 2%, or FLOP such as 1e13)"
+    share = text.strip().removesuffix("%")
+    if share == text.strip():
+        return parse_count(text, name=name)
+    return parse_count(share, name=name) / 100 * target_flops
