@@ -173,11 +173,11 @@ def test_where_no_large_budget_was_checked_all_have_the_rate_of_the_search():
 
 
 def test_one_trunk_of_all_budgets_falls_from_the_rate_of_the_first_to_that_of_the_last():
-    law = _law()
-    peak, power = ArmRates(start=2**-6, law=law, near=100_000, far=1_600_000, cooldown=0.2).falling(1e5)
-    assert math.log2(peak) == pytest.approx(law.chosen(1e5, 1e5), abs=1e-3)
-    far = branching(1_600_000, 100_000, 0.2)
-    assert math.log2(peak) - power * math.log2(far / 1e5) == pytest.approx(law.chosen(1e5, far), abs=0.01)
+    rates = ArmRates(start=2**-6, law=_law(), near=100_000, far=1_600_000, cooldown=0.2)
+    peak, power = rates.falling(1e5)
+    assert peak == rates.at(1e5, 100_000)
+    longer = branching(1_600_000, 100_000, 0.2) / 100_000
+    assert peak * longer**-power == pytest.approx(rates.at(1e5, 1_600_000), rel=1e-3)
     assert ArmRates(start=0.0123).falling(1e6) == (0.0123, 0.0)
 
 

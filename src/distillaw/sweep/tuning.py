@@ -284,13 +284,11 @@ class ArmRates:
 
     def falling(self, params: float) -> tuple[float, float]:
         """For one trunk of all budgets: its rate at the search's, and the exponent with which it falls from there."""
-        if self.law is None:
-            return self.start, 0.0
-        near, far = self._branching(self.near), self._branching(self.far)
-        peak, power = self.law.chosen(params, near), 0.0
-        if far > near:
-            power = (peak - self.law.chosen(params, far)) / math.log2(far / near)
-        return float(f"{2**peak:.4g}"), float(f"{power:.4g}")
+        peak, power = self.at(params, self.near), 0.0
+        if self.far > self.near:
+            longer = self._branching(self.far) / self.near
+            power = math.log(peak / self.at(params, self.far)) / math.log(longer)
+        return peak, float(f"{power:.4g}")
 
     @property
     def smallest(self) -> tuple[float, float]:
