@@ -163,7 +163,7 @@ def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):
         for worth in (1, PRUNED_WORTH)
     ]
     assert ends[1] < found.loss.mean() < ends[0]
-    assert found.doubt == pytest.approx((ends[0] - ends[1]) / 2)
+    assert found.sd == pytest.approx((ends[0] - ends[1]) / 2)
     wide = Situation(student_params=5e8, student_tokens=2e10, teachers=[EIGHT])
     assert "prune-and-distil" not in by_kind(wide, ensemble), "a cut to a sixteenth is not offered"
 
@@ -239,8 +239,10 @@ def test_bad_questions_are_refused_with_the_rule(call, error, match):
 
 
 def test_tokens_with_a_free_size_need_a_limit():
-    with pytest.raises(ConfigError, match="largest one you can serve"):
+    with pytest.raises(ConfigError, match="name the student"):
         plan(student_tokens=1e10)
+    with pytest.raises(ConfigError, match="largest one you can serve"):
+        Situation(student_params=None, student_tokens=1e10)
 
 
 @pytest.mark.parametrize(
