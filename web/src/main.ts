@@ -1,7 +1,7 @@
 /** Reads the embedded data and mounts the page; `window.distillaw` answers the same questions in the console. */
 import { mount } from "svelte";
 import App from "./App.svelte";
-import { DATA_ID, type Bundle, data, lawsOf, useBundle } from "./data/bundle";
+import { DATA_ID, type Bundle, type EnsembleData, lawsOf, useBundle } from "./data/bundle";
 import { argumentsOf, commandOf } from "./inputs/command";
 import { DEFAULTS, type Question, levelOf, situationOf } from "./inputs/question";
 import { verdictJson } from "./plan/json";
@@ -43,14 +43,12 @@ Object.assign(window, {
     },
     command: (q: Partial<Question>) => commandOf(complete(q)),
     arguments: (q: Partial<Question>) => argumentsOf(complete(q)),
-    /** Losses of a published law, nats/token. */
-    supervised: (name: string, params: number, tokens: number) =>
-      Math.exp(lawNamed(name).supervised(Math.log(params), Math.log(tokens))),
-    distillation: (name: string, params: number, tokens: number, teacherLoss: number) =>
-      Math.exp(lawNamed(name).distilled(Math.log(params), Math.log(tokens), Math.log(teacherLoss))),
+    /** Losses of a law given by its coefficients, nats/token. */
+    losses: (law: EnsembleData, params: number, tokens: number, teacherLoss: number) => {
+      const [n, d] = [Math.log(params), Math.log(tokens)];
+      const own = lawsOf(law)[0]!;
+      const taught = own.student && Math.exp(own.distilled(n, d, Math.log(teacherLoss)));
+      return [Math.exp(own.supervised(n, d)), taught];
+    },
   },
 });
-
-function lawNamed(name: string) {
-  return lawsOf(data().laws.find((law) => law.name === name)!.ensemble!)[0]!;
-}

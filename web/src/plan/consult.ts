@@ -2,7 +2,8 @@
 import { constants } from "../data/bundle";
 import { thinned } from "../laws/law";
 import { argMin } from "../laws/numerics";
-import { QuestionError, formatFlop } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { trainingTokens } from "./bills";
 import type { Evidence } from "./evidence";
 import { lawEvidence } from "./lawEvidence";
@@ -33,7 +34,7 @@ export function leadOf(s: Situation, sources: Sources): Voice {
   const able = sources.voices.filter((v) => v.ensemble !== null);
   const trusted = able.filter((v) => !v.is_refused);
   const speaking = trusted.length ? trusted : able;
-  if (!speaking.length) throw new QuestionError("no law to plan with: choose one that says something of losses");
+  if (!speaking.length) throw new QuestionError(say("no law", { said: sources.voices.map(({ source, note }) => `${source}: ${note}`).join("; ") }));
   const away = speaking.map((v) => distance(s, v));
   const within = speaking.find((v, i) => away[i]! <= v.doubt.reach && v.may_decide);
   const voice = within ?? speaking[argMin(away)]!;
@@ -60,10 +61,7 @@ export function optionsOf(s: Situation, sources: Sources, isSketch = false): Opt
     return j < 0 ? o : { ...o, teacher: s.teachers[j]! };
   });
   if (options.every((o) => o.teacher === null)) {
-    throw new QuestionError(
-      `compute ${formatFlop(s.compute!)} pays for no teacher considered. Raise it, name a teacher of known size that ` +
-        "exists, share its bill among more students, or let somebody else pay for it (best case)",
-    );
+    throw new QuestionError(say("pays for none", { compute: s.compute! }));
   }
   return options;
 }

@@ -1,6 +1,7 @@
 /** From a question as it was asked to the call, the one path of every answer. Mirrors `distillaw/planning/judging.py`. */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop, general } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { bill, sharesOf } from "./bills";
 import { type Sources, consult, floorOf, optionsOf } from "./consult";
 import { type Call, call, choose } from "./decision";
@@ -54,7 +55,7 @@ function suppose(s: Situation): Situation {
   const teachers = s.teachers.length
     ? s.teachers
     : ladder.map((k) =>
-        teacher({ name: `${formatCount(k * size)} teacher`, params: k * size, tokens: ladder_ratio * k * size }),
+        teacher({ name: say("sized teacher", { params: k * size }), params: k * size, tokens: ladder_ratio * k * size }),
       );
   return {
     ...s, teachers: teachers.map((t) => ({ ...t, exists: true, estimateError: lawError(t) })),
@@ -66,17 +67,12 @@ function suppose(s: Situation): Situation {
 function onTheBill(s: Situation, t: Teacher | null): Situation {
   const size = s.studentParams ?? s.maxParams!;
   if (t !== null && (t.params === null || t.tokens === null)) {
-    throw new QuestionError(
-      "a teacher must be trained at this student's cost, and without its size and tokens nobody can price that: give " +
-        "both, or choose who pays for it",
-    );
+    throw new QuestionError(say("teacher unpriced", { teacher: called(t) }));
   }
   const compute = bill(s, size, s.studentTokens!, t).total!;
   const fixed = { ...s, studentParams: size };
-  const budgetText =
-    t === null
-      ? `what ${studentText(fixed)} costs without a teacher, ${formatFlop(compute)}: no teacher is at hand`
-      : `what ${studentText(fixed)} costs with ${called(t)} and its training, ${formatFlop(compute)}`;
+  const teacher = t === null ? "" : called(t);
+  const budgetText = say(t === null ? "bill alone" : "bill with", { student: studentText(fixed), compute, teacher });
   return checkSituation({ ...fixed, studentTokens: null, compute, budgetText });
 }
 
@@ -84,16 +80,10 @@ function onTheBill(s: Situation, t: Teacher | null): Situation {
 function checkTeacherLosses(s: Situation, floor: number): void {
   for (const { loss } of s.teachers) {
     if (loss !== null && loss > Math.log(s.vocab)) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} nats/token is worse than guessing among ${s.vocab} tokens ` +
-          `(${Math.log(s.vocab).toFixed(3)}); give the loss in nats/token, or change the vocabulary`,
-      );
+      throw new QuestionError(say("worse than guessing", { loss, vocab: s.vocab, most: Math.log(s.vocab) }));
     }
     if (loss !== null && loss <= floor) {
-      throw new QuestionError(
-        `teacher loss ${general(loss)} is below the irreducible loss ${general(floor)} nats/token of every law here. ` +
-          "Is it in bits per byte, or on other text? Give nats/token",
-      );
+      throw new QuestionError(say("below the floor", { loss, floor }));
     }
   }
 }

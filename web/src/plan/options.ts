@@ -2,7 +2,8 @@
 import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
 import { argMin, linspace, mean } from "../laws/numerics";
-import { QuestionError, formatCount, formatFlop } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { effectiveTokens, forwardFlop, sharesOf, tokensBought, tokensFor } from "./bills";
 import { type Choice, GRID, cellOf, largestAffordable, pull } from "./choice";
 import { bestTeacher } from "./optimum";
@@ -31,15 +32,9 @@ export function isSpeculative(option: { kind: Kind }): boolean {
 }
 
 export function optionName(o: Option): string {
-  const name = o.teacher === null ? "" : called(o.teacher);
-  switch (o.kind) {
-    case "pretrain": return "pretrain";
-    case "pretrain-larger": return `pretrain a larger student (${formatCount(o.studentParams)})`;
-    case "distil": return `distil from ${name}`;
-    case "train-teacher": return `train a ${o.teacher!.name}, then distil`;
-    case "distil-then-pretrain": return `${(100 * o.taught).toFixed(0)} % of the tokens from ${name}, then pretrain`;
-    case "prune-and-distil": return `prune ${name}, then distil`;
-  }
+  const { name = "" } = o.teacher ?? {};
+  const teacher = o.teacher === null ? "" : called(o.teacher);
+  return say(`option ${o.kind}`, { name, teacher, params: o.studentParams, taught: 100 * o.taught });
 }
 
 /** All options, pretraining first; only that where no teacher can be paid for. */
@@ -73,11 +68,8 @@ function pretrain(choice: Choice): Option {
   const option = sized(choice, null, "pretrain");
   if (option !== null) return option;
   const { compute, inferenceTokens } = choice.s;
-  const serving = inferenceTokens ? ` after serving ${formatCount(inferenceTokens)} tokens` : "";
-  throw new QuestionError(
-    `compute ${formatFlop(compute ?? 0)} trains no student of any size${serving}: below ` +
-      `${constants().smallest_ratio} tokens per parameter nothing is learnt that a law describes. Raise it`,
-  );
+  const serving = inferenceTokens ? say("after serving", { tokens: inferenceTokens }) : "";
+  throw new QuestionError(say("trains none", { compute: compute ?? 0, serving, least: constants().smallest_ratio }));
 }
 
 /** A larger student on the same bill, where one can be served and the budget is FLOP. */
@@ -128,7 +120,7 @@ function trainTeacher(choice: Choice): Option[] {
   const best = bestTeacher(...cellOf(choice, size, size, size));
   if (best === null || best.isStarved) return [];
   const { teacherParams: params, teacherTokens: tokens } = best;
-  const name = `${formatCount(params)} teacher on ${formatCount(tokens)} tokens`;
+  const name = say("trained teacher", { params, tokens });
   const teacher = makeTeacher({ name, params, tokens, exists: false });
   return [{ kind: "train-teacher", teacher, studentParams: size, studentTokens: best.studentTokens, taught: 1 }];
 }

@@ -1,7 +1,7 @@
 /** One question, every law side by side, one verdict. Mirrors `distillaw/planning/api.py` without paired runs. */
-import { QuestionError, general } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 import { trainingTokens } from "./bills";
-import { assumptions, caveats } from "./caveats";
 import { type Sources, consult, leadOf, optionsOf } from "./consult";
 import { type Crossover, lawCrossovers } from "./crossover";
 import { type Call, call, choose, regret, witnesses } from "./decision";
@@ -13,7 +13,7 @@ import { type Interval, intervalOf } from "./draws";
 import type { Situation } from "./situation";
 import { type TeacherRange, teacherRange } from "./teacherRange";
 import { type Voice, findVoices } from "./voices";
-import { reasonsOf, sentenceOf } from "./wording";
+import { assumptions, caveats, reasonsOf, sentenceOf } from "./words";
 
 /** The same question at equal FLOP: pretraining may spend what the teacher's logits would have cost. */
 export interface EqualCompute {
@@ -62,7 +62,7 @@ export interface Verdict {
 /** The verdict on a question. */
 export function plan(asked: Situation, laws: readonly string[], level: number): Verdict {
   if (!(level >= 0.5 && level < 1)) {
-    throw new QuestionError(`level = ${general(level)}: intervals cover between 0.5 and 1, e.g. 0.9`);
+    throw new QuestionError(say("level", { level }));
   }
   const voices = findVoices(laws);
   const sources: Sources = {
@@ -108,8 +108,6 @@ function supposedOf(judged: Judged, level: number): Supposed | null {
   return { row: best(headline), call: answer, gain: intervalOf(gainDraws(headline), level) };
 }
 
-const UNREACHED = "no source reaches that far: train the student without a teacher on these tokens";
-
 /** The chosen distillation against pretraining on its whole bill; null where that was asked. */
 function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCompute | null {
   const { situation: s, headline } = judged;
@@ -119,7 +117,7 @@ function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCo
   if (asked.compute !== null || compute === null || row.teacher === null) return null;
   if (s.compute !== null) {
     const pretrainTokens = headline.pretrain!.studentTokens;
-    if (!headline.isDecisive) return { compute: s.compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
+    if (!headline.isDecisive) return { compute: s.compute, pretrainTokens, basis: say("unreached"), call: null, gain: null };
     const gain = intervalOf(gainDraws(headline), sources.level);
     return { compute: s.compute, pretrainTokens, basis: headline.source, call: judged.call, gain };
   }
@@ -130,7 +128,7 @@ function equalCompute(asked: Situation, judged: Judged, given: Sources): EqualCo
   const pretrainTokens = trainingTokens(question, row.studentParams);
   const evidence = consult(question, sources, optionsOf(question, sources, true));
   if (!witnesses(evidence).length) {
-    return { compute, pretrainTokens, basis: UNREACHED, call: null, gain: null };
+    return { compute, pretrainTokens, basis: say("unreached"), call: null, gain: null };
   }
   const source = choose(evidence, sources.level);
   const gain = intervalOf(gainDraws(source), sources.level);

@@ -4,7 +4,8 @@
  *     weights and the keys and values of one sequence fit the memory; reading the weights once a token keeps the latency
  */
 import { constants } from "../data/bundle";
-import { QuestionError, formatCount, general } from "../quantities";
+import { QuestionError } from "../quantities";
+import { say } from "../words";
 
 export interface Limit {
   readonly params: number;
@@ -25,26 +26,19 @@ export interface Serving {
 const STEPS = 60;
 
 export function largestServed(asked: Serving): Limit {
-  const { memory, latency, bandwidth, weightBytes, vocab } = asked;
-  const given = { "serving memory": memory, latency, bandwidth, "bytes per weight": weightBytes };
-  for (const [name, value] of Object.entries(given)) {
-    if (value !== null && !(value > 0 && value < Infinity)) {
-      throw new QuestionError(`${name} ${general(value)}: it must be positive and finite`);
-    }
+  const { memory, latency, bandwidth, weightBytes: bytes, vocab } = asked;
+  const given = { "serve-memory": memory, "serve-latency": latency, "serve-bandwidth": bandwidth, "weight-bytes": bytes };
+  for (const [option, value] of Object.entries(given)) {
+    if (value !== null && !(value > 0 && value < Infinity)) throw new QuestionError(say("limit positive", { option, value }));
   }
-  if (latency !== null && bandwidth === null) {
-    throw new QuestionError("a latency needs the bandwidth: the bytes per second that the serving device reads");
-  }
+  if (latency !== null && bandwidth === null) throw new QuestionError(say("needs bandwidth"));
   const limits: Limit[] = [];
   const add = (room: number, sequences: number, text: string) => limits.push({ params: largest(asked, room, sequences), text });
-  if (memory !== null) add(memory, 1, `${formatCount(memory)} bytes of memory`);
-  if (latency !== null) add(latency * bandwidth!, 0, `${general(1000 * latency)} ms per token`);
-  const { params, text } = limits.reduce((a, b) => (b.params < a.params ? b : a));
-  const held = `at ${general(weightBytes)} bytes a weight`;
-  if (params <= constants().served.smallest) {
-    throw new QuestionError(`${text} holds no student at all with a vocabulary of ${vocab} ${held}`);
-  }
-  return { params, text: `${text} ${held}` };
+  if (memory !== null) add(memory, 1, say("memory", { memory }));
+  if (latency !== null) add(latency * bandwidth!, 0, say("latency", { ms: 1000 * latency }));
+  const { params, text: why } = limits.reduce((a, b) => (b.params < a.params ? b : a));
+  if (params <= constants().served.smallest) throw new QuestionError(say("holds none", { why, vocab, bytes }));
+  return { params, text: say("limit", { why, bytes }) };
 }
 
 /** Bisection in ln N of the bytes that a model of the fixed-aspect family takes. */

@@ -6,6 +6,7 @@ import { constants } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
 import { geomspace, lastTrue, linspace, lowest, mean } from "../laws/numerics";
 import { formatCount } from "../quantities";
+import { say } from "../words";
 import { effectiveTokens } from "./bills";
 import type { Strategy } from "./evidence";
 import type { Situation } from "./situation";
@@ -66,11 +67,9 @@ function edgeOf(curve: (x: number) => number, at: number, end: number, bound: nu
 }
 
 export function rangeSentence(range: TeacherRange): string {
-  const low = range.isOpenBelow ? "the smallest searched" : formatCount(range.lower);
-  const high = range.isOpenAbove ? "the largest searched" : formatCount(range.upper);
-  return (
-    `Teacher size: of teachers trained on ${formatCount(range.tokensPerParam)} tokens per parameter the best has ` +
-    `${formatCount(range.best)}${range.atEdge ? " or beyond" : ""}; ${low} to ${high} are within ` +
-    `${(100 * constants().flat).toFixed(1)} % of the loss.`
-  );
+  const { tokensPerParam: ratio, best } = range;
+  const low = range.isOpenBelow ? say("smallest searched") : formatCount(range.lower);
+  const high = range.isOpenAbove ? say("largest searched") : formatCount(range.upper);
+  const edge = range.atEdge ? say("or beyond") : "";
+  return say("teacher size", { ratio, best, edge, low, high, flat: 100 * constants().flat });
 }
