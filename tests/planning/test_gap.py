@@ -6,8 +6,8 @@ import pytest
 from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.api import fit
 from distillaw.laws.published import published
+from distillaw.planning.explain import balance, derivation
 from distillaw.planning.gap import GapQuestion, capacity_gap
-from distillaw.planning.learning_capacity import balance, derivation
 from distillaw.planning.teacher_curve import teacher_loss_curve
 from distillaw.planning.voices import SURROGATES, published_voice
 

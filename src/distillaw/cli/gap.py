@@ -16,7 +16,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
+    from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
@@ -61,13 +61,14 @@ def gap(
     )
     own = _one_of("--tokens", tokens, "--tokens-per-param", tokens_per_param)
     question = GapQuestion(
-        student_params=params, student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
+        student_params=params,
+        student_tokens=own[0] if own[0] is not None else (own[1] or _TOKENS_PER_PARAM) * params,
         teacher_tokens=per_param[0],
         teacher_tokens_per_param=None if per_param[0] is not None else per_param[1] or _TOKENS_PER_PARAM,
         teacher_loss=None if teacher_loss is None else parse_count(teacher_loss, name="--teacher-loss"),
         **({} if teacher is None else _named(teacher, is_measured=teacher_loss is not None)),
         margin=margin / 100,
-    )  # fmt: skip
+    )
     answer = capacity_gap(question, laws=law or ())
     if output.json:
         print_json(answer.to_json() | ({"derivation": _derivation(answer)} if explain else {}))
@@ -90,7 +91,7 @@ def gap(
 def _named(name: str, *, is_measured: bool) -> dict[str, object]:
     """What the question holds of a real model."""
     from distillaw.accounting.families import model
-    from distillaw.planning.api import named_teacher
+    from distillaw.planning.question import named_teacher
 
     found = model(name)
     if is_measured:
@@ -109,7 +110,7 @@ def _one_of(
 
 
 def _derivation(answer: "GapAnswer") -> str:
-    from distillaw.planning.learning_capacity import derivation
+    from distillaw.planning.explain import derivation
 
     source = answer.voices[0].source if answer.lead is None else answer.lead.law
     ensemble = next(v.ensemble for v in answer.voices if v.source == source)
@@ -130,14 +131,26 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    table = numbers_table("law", "student", ">best teacher", ">ratio", ">L_T", ">L_S", ">gain",
-                          f">within {100 * q.margin:g} %", ">if wrong", "range")  # fmt: skip
+    table = numbers_table(
+        "law",
+        "student",
+        ">best teacher",
+        ">ratio",
+        ">L_T",
+        ">L_S",
+        ">gain",
+        f">within {100 * q.margin:g} %",
+        ">if wrong",
+        "range",
+    )
     for opinion in answer.opinions:
         table.add_row(*_row(opinion, q.student_params))
     print()
     print_table(table)
-    print("(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
-          "teacher costs if another law of losses that may be used here is right.")  # fmt: skip
+    print(
+        "(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
+        "teacher costs if another law of losses that may be used here is right."
+    )
     for line in answer.disagreement:
         print(line)
     for law, note in _notes(answer):
@@ -172,7 +185,7 @@ def _summary(answer: "GapAnswer") -> list[str]:
     return lines + _at_hand(lead, q, "")
 
 
-def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
+def _at_hand(opinion: "GapOpinion", q: "GapQuestion", of: str) -> list[str]:
     """What the teacher at hand costs against the best one."""
     if opinion.given_cost is None or opinion.by_loss is None:
         return []
@@ -184,7 +197,7 @@ def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
     ]
 
 
-def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
+def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
     if o.best_params is None:
         return o.law, start, *7 * ("-",), o.status
@@ -196,7 +209,7 @@ def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     return o.law, start, _size(o), f"{o.best_params / student_params:.3g}", *losses, flat, wrong, o.status
 
 
-def _size(o: "Opinion") -> str:
+def _size(o: "GapOpinion") -> str:
     """The best size; `>` at the end of the search, brackets where it is a guess."""
     text = format_count(o.best_params or 0.0)
     if o.curve is not None and o.curve.best.at_edge:

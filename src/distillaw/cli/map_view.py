@@ -39,12 +39,24 @@ _TABLES: dict[str, tuple[tuple[str, Show], ...]] = {
     ),
 }
 _LISTS: dict[str, tuple[tuple[str, Show], ...]] = {
-    "allocation": (("student_share", _percent), ("logits_share", _percent), ("teacher_share", _percent),
-                   ("teacher_params", _count), ("teacher_tokens", _count), ("student_tokens", _count),
-                   ("student_loss", _nats), ("gain", _signed)),
-    "teacher-size": (("teacher_loss", _nats), ("student_loss", _nats), ("student_loss_lowest", _nats),
-                     ("student_loss_highest", _nats), ("supervised_loss", _nats)),
-}  # fmt: skip
+    "allocation": (
+        ("student_share", _percent),
+        ("logits_share", _percent),
+        ("teacher_share", _percent),
+        ("teacher_params", _count),
+        ("teacher_tokens", _count),
+        ("student_tokens", _count),
+        ("student_loss", _nats),
+        ("gain", _signed),
+    ),
+    "teacher-size": (
+        ("teacher_loss", _nats),
+        ("student_loss", _nats),
+        ("student_loss_lowest", _nats),
+        ("student_loss_highest", _nats),
+        ("supervised_loss", _nats),
+    ),
+}
 
 
 def text_map(found: GridMap, *, whole: bool = False) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from distillaw.cli.next_setup import Setup
 from distillaw.errors import ConfigError
-from distillaw.planning.decision import Verdict, leads_distilling
+from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
-from distillaw.planning.wording import percent, title
+from distillaw.planning.verdict import Verdict
+from distillaw.planning.wording import percent
 from distillaw.quantities import format_count, parse_count
 from distillaw.settling.conclusion import conclude
 from distillaw.settling.expectation import gains_by_tokens
@@ -98,7 +99,7 @@ def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
         distils = leads_distilling(head, verdict.call)
     return Answer(
         by="plan", verdict=verdict.verdict, choice=best if distils else "none",
-        sentence=f"{title(verdict)}  {verdict.sentence}",
+        sentence=f"{verdict.title}  {verdict.sentence}",
         gains={label: row.gain for label, row in rows.items() if row.gain is not None},
         probability_best={
             label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()
@@ -111,7 +112,7 @@ def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
 def _unknown(verdict: Verdict, now: Standing) -> Answer:
     """Nobody knows; what the model draws on is shown as that, without a probability."""
     return Answer(
-        by="plan", verdict=verdict.verdict, choice="none", sentence=f"{title(verdict)}  {verdict.sentence}",
+        by="plan", verdict=verdict.verdict, choice="none", sentence=f"{verdict.title}  {verdict.sentence}",
         gains=now.gains, probability_best={}, inside_range=False, distil=verdict.call.distil,
         pretrain=verdict.call.pretrain, notes=(f"by a model of these runs, {BEYOND}",),
     )  # fmt: skip

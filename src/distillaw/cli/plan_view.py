@@ -9,8 +9,8 @@ from distillaw.quantities import format_count, format_flop
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from distillaw.planning.decision import Verdict
     from distillaw.planning.evidence import Strategy
+    from distillaw.planning.verdict import Verdict
 
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:

@@ -12,10 +12,10 @@ Answer = Mapping[str, Any]
 
 def show(answer: Answer) -> None:
     """Print a verdict, as `plan` prints its own."""
-    from distillaw.planning.wording import TITLES
+    from distillaw.planning.decision import WORDS
 
     console = standard_output(soft_wrap=True)
-    console.print(f"{TITLES[answer['verdict']]}  {answer['sentence']}", markup=False)
+    console.print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}", markup=False)
     console.print(
         f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, "
         f"{answer['share_of_target']:.2%} of training the target once.",

@@ -45,8 +45,14 @@ def _list(found: list[NamedModel]) -> None:
     _print_row("name", "N", "total", "tokens", "tokenizer", source="source of the tokens")
     for each in found:
         marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
-        _print_row(each.name, format_count(each.params), format_count(each.total_params), _tokens(each),
-                   each.tokenizer, source=each.tokens_source.text + marks)  # fmt: skip
+        _print_row(
+            each.name,
+            format_count(each.params),
+            format_count(each.total_params),
+            _tokens(each),
+            each.tokenizer,
+            source=each.tokens_source.text + marks,
+        )
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )
@@ -113,11 +119,27 @@ def _document(each: NamedModel) -> dict[str, object]:
         )
     }
     return {
-        "name": each.name, "family": each.family, "repo": each.repo, "params": each.params,
-        "total_params": each.total_params, "tokens": each.tokens, "tokens_bound": each.tokens_bound,
-        "tokenizer": each.tokenizer, "tokenizer_size": each.tokenizer_size, "vocab": each.vocab,
-        "layers": arch.layers, "width": arch.width, "ffn": block.ffn.width, "heads": block.attention.heads,
-        "kv_heads": block.attention.kv_heads, "head_dim": block.attention.head_dim, "context": arch.context,
-        "tied": arch.tied, "forward_flops_per_token": each.flops_per_token(), "distilled": each.distilled,
-        "post_trained": each.post_trained, "note": each.note, "sources": sources,
-    }  # fmt: skip
+        "name": each.name,
+        "family": each.family,
+        "repo": each.repo,
+        "params": each.params,
+        "total_params": each.total_params,
+        "tokens": each.tokens,
+        "tokens_bound": each.tokens_bound,
+        "tokenizer": each.tokenizer,
+        "tokenizer_size": each.tokenizer_size,
+        "vocab": each.vocab,
+        "layers": arch.layers,
+        "width": arch.width,
+        "ffn": block.ffn.width,
+        "heads": block.attention.heads,
+        "kv_heads": block.attention.kv_heads,
+        "head_dim": block.attention.head_dim,
+        "context": arch.context,
+        "tied": arch.tied,
+        "forward_flops_per_token": each.flops_per_token(),
+        "distilled": each.distilled,
+        "post_trained": each.post_trained,
+        "note": each.note,
+        "sources": sources,
+    }

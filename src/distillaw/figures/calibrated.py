@@ -23,7 +23,7 @@ from distillaw.figures.style import (
     new_panels,
     set_title,
 )
-from distillaw.planning.measured import teacher_name
+from distillaw.planning.arms import teacher_name
 from distillaw.runs.record import Run, StudyRecord, budget_text
 
 

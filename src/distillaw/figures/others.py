@@ -16,9 +16,9 @@ from distillaw.figures.style import INK, MUTED, PAGE, SERIES, Look, in_style, ne
 from distillaw.large_batch.images.results import read_record, read_walks, score_columns
 from distillaw.large_batch.images.spec import hoffer2017
 from distillaw.pareto.frontier import Point
-from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Strategy
 from distillaw.planning.maps import GridMap
+from distillaw.planning.verdict import Verdict
 from distillaw.runs.files import read_json
 
 
@@ -26,7 +26,7 @@ def plan_map(found: GridMap, *, width: float | str | None = None, font_size: flo
     """A map of `distillaw map`: where distilling pays, the best teachers, what the compute goes into.
 
     Args:
-        found: from `distillaw.planning.map_kinds`; its axes carry their units.
+        found: from `distillaw.planning.maps`; its axes carry their units.
         width: inches, `single` or `double` for one or two columns of a paper; by default what the panels need.
         font_size: points; 8 by default where a width is given.
     """

@@ -28,7 +28,7 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.pareto.frontier import Place, Point, place, staircase
-from distillaw.planning.cells import Cell
+from distillaw.planning.measured import DesignPoint
 from distillaw.runs.record import StudyRecord, budget_text
 
 SCENARIOS = {
@@ -62,7 +62,7 @@ class Paid:
         return self.student + shares.delta_lgt * self.logits + teacher
 
 
-def paid_cells(record: StudyRecord, cells: Sequence[Cell]) -> list[Paid]:
+def paid_cells(record: StudyRecord, cells: Sequence[DesignPoint]) -> list[Paid]:
     """Every cell with its bill, as if it were trained alone: no trunk is shared."""
     found = []
     for cell in cells:
@@ -79,7 +79,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[Cell]) -> list[Paid]:
     return [one for one in found if math.isfinite(one.compute(Scenario.INFERENCE))]
 
 
-def _run_flop(record: StudyRecord, cell: Cell, teacher_run: str | None) -> tuple[float, float]:
+def _run_flop(record: StudyRecord, cell: DesignPoint, teacher_run: str | None) -> tuple[float, float]:
     """FLOP of the training and of the teacher's forward passes of a cell's runs; seeds cost alike."""
     run = next(r for r in record.students
                if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run))  # fmt: skip

@@ -22,7 +22,7 @@ from distillaw.figures.spending import draw_searches, draw_spent, study_searches
 from distillaw.figures.style import Look
 from distillaw.figures.teachers import teacher_styles
 from distillaw.figures.walks import draw_walks, walks
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import score_places
@@ -54,7 +54,7 @@ def capacity_gap(study: Study, *, width: float | str | None = None, font_size: f
         >>> figure = dl.figures.capacity_gap("out/quickstart", width="double")  # doctest: +SKIP
         >>> figure.savefig("gap.pdf")  # doctest: +SKIP
     """
-    return draw_gap(measured_cells(_record(study)), look=Look.of(width, font_size))
+    return draw_gap(design_points(_record(study)), look=Look.of(width, font_size))
 
 
 def token_curves(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
@@ -75,7 +75,7 @@ def token_curves(study: Study, *, width: float | str | None = None, font_size: f
     """
     record = _record(study)
     return draw_tokens(
-        measured_cells(record),
+        design_points(record),
         teacher_styles(record),
         laws=study_laws(record),
         look=Look.of(width, font_size),
@@ -203,7 +203,7 @@ def pareto(study: Study, *, width: float | str | None = None, font_size: float |
         DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_paid(paid_cells(record, measured_cells(record)), look=Look.of(width, font_size))
+    return draw_paid(paid_cells(record, design_points(record)), look=Look.of(width, font_size))
 
 
 def compute_spent(

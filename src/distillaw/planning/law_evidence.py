@@ -10,7 +10,6 @@ from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.consensus import Belief
 from distillaw.planning.evidence import (
     FAR_OUTSIDE,
     OUT_OF_RANGE,
@@ -19,12 +18,11 @@ from distillaw.planning.evidence import (
     Strategy,
     with_gains,
 )
-from distillaw.planning.gains import GainPosterior
-from distillaw.planning.options import Option
-from distillaw.planning.predictions import OptionLoss, option_loss
+from distillaw.planning.gains import GainBelief, GainPosterior
+from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
-from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
+from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, Voice, efolds_outside
 from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
@@ -72,7 +70,7 @@ def law_evidence(
         scale = text_scale(voice, situation, own)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
-    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
+    is_far = max(outside.values(), default=0.0) > voice.discrepancy.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
@@ -85,27 +83,42 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     return Evidence(
-        source=voice.source, kind=voice.kind, pretrain=rows[0], alternatives=others,
+        source=voice.source,
+        kind=voice.kind,
+        pretrain=rows[0],
+        alternatives=others,
         status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
         note=_APART if is_apart else _note(voice, outside, is_far),
-        is_decisive=voice.may_decide and not is_far and not is_apart, inside_range=not outside,
-        posterior=posterior, beliefs=tuple(
-            Belief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
+        is_decisive=voice.may_decide and not is_far and not is_apart,
+        inside_range=not outside,
+        posterior=posterior,
+        beliefs=tuple(
+            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
             for j in range(len(others))
-        ), warnings=(*voice.warnings, *lines),
-        details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
-                 **scale.details, "laws": _by_member(voice, options, predicted)},
-    )  # fmt: skip
+        ),
+        warnings=(*voice.warnings, *lines),
+        details={
+            "efolds_outside": outside,
+            FAR_OUTSIDE: is_far,
+            "doubt": common,
+            **scale.details,
+            "laws": _by_member(voice, options, predicted),
+        },
+    )
 
 
 def _doubt(
-    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
-    outside: dict[str, float], scale: TextScale,
-) -> float:  # fmt: skip
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    predicted: Sequence[OptionLoss],
+    outside: dict[str, float],
+    scale: TextScale,
+) -> float:
     """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
-    share = voice.doubt.at(outside)
+    share = voice.discrepancy.at(outside)
     if scale.is_guess:
-        share = math.hypot(share, OTHER_TEXT_DOUBT)
+        share = math.hypot(share, TWO_TEXTS_SD)
     apart = text = 0.0
     best = _best_taught(options, predicted)
     if scale.sd and best:
@@ -143,7 +156,7 @@ class _Sample:
 
 
 def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Option]) -> _Sample:
-    """Members evenly, plus the doubt: in part common to all distilled students, in part each option's own."""
+    """Members evenly, plus the discrepancy: in part of all distilled students, in part each option's own."""
     losses = np.stack([p.loss for p in predicted], axis=1)  # (m, 1 + K)
     centres = losses[:, :1] - losses[:, 1:]
     pick, tails = draws.members(len(losses)), draws.tails()
@@ -163,11 +176,20 @@ def _row(
 ) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
     return Strategy(
-        name=option.name, kind=option.kind, teacher=option.teacher, student_params=option.student_params,
-        student_tokens=option.student_tokens, teacher_loss=teacher_loss, basis="law", taught=option.taught,
-        compute=bill(situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught),
-        loss=Interval.of(losses, level), is_speculative=option.is_speculative,
-    )  # fmt: skip
+        name=option.name,
+        kind=option.kind,
+        teacher=option.teacher,
+        student_params=option.student_params,
+        student_tokens=option.student_tokens,
+        teacher_loss=teacher_loss,
+        basis="law",
+        taught=option.taught,
+        compute=bill(
+            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
+        ),
+        loss=Interval.of(losses, level),
+        is_speculative=option.is_speculative,
+    )
 
 
 def _outside(
@@ -182,8 +204,12 @@ def _outside(
 def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
     D = float(effective_tokens(situation, option.student_tokens))
     losses = [] if predicted.teacher_loss is None else [float(predicted.teacher_loss.mean())]
-    return {"student_params": [option.student_params], "student_tokens": [D], "teacher_loss": losses,
-            "tokens_per_param": [option.student_tokens / option.student_params]}  # fmt: skip
+    return {
+        "student_params": [option.student_params],
+        "student_tokens": [D],
+        "teacher_loss": losses,
+        "tokens_per_param": [option.student_tokens / option.student_params],
+    }
 
 
 def _complaints(
@@ -209,9 +235,10 @@ def _complaints(
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
         next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
-        if line.startswith(taught) else line
+        if line.startswith(taught)
+        else line
         for line in lines
-    ]  # fmt: skip
+    ]
 
 
 def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:

@@ -9,7 +9,7 @@ from distillaw.planning.decision import MARGIN, SURE, Call
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
 from distillaw.planning.situation import Situation
-from distillaw.planning.voices import FITTED_DOUBT
+from distillaw.planning.voices import FITTED_DISCREPANCY
 from distillaw.quantities import format_count, format_flop, format_seconds, times
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import StudyRecord
@@ -120,7 +120,7 @@ def _would_settle(scale: float, gain: float, margin: float, loss: float) -> bool
     """Whether pairs at 1/scale of the size and tokens, extrapolated by a fitted law, would call this gain."""
     away = {"student_params": math.log(scale), "student_tokens": math.log(scale)}
     noise = ASSUMED_SEED_SD * math.sqrt(2 / PILOT_SEEDS)
-    se = loss * (math.hypot(noise, FITTED_DOUBT.at(away)) if scale > 1 else noise)
+    se = loss * (math.hypot(noise, FITTED_DISCREPANCY.at(away)) if scale > 1 else noise)
     return gain - max(margin, se if scale == 1 else 0.0) >= NormalDist().inv_cdf(SURE) * se
 
 
@@ -168,8 +168,11 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
             f"(standard error {documents:.4f} nats/token from them alone)"
         )
     extra = max(1, seeds - have)
-    flop = extra * ((own.compute["student_training"] or 0.0) + (best.compute["student_training"] or 0.0)
-                    + (best.compute["teacher_logits"] or 0.0))  # fmt: skip
+    flop = extra * (
+        (own.compute["student_training"] or 0.0)
+        + (best.compute["student_training"] or 0.0)
+        + (best.compute["teacher_logits"] or 0.0)
+    )
     seconds = _seconds(record, [*own.run_ids, *best.run_ids]) * extra
     time = f", about {format_seconds(seconds)} of one core" if seconds > 0 else ""
     return (

@@ -12,10 +12,11 @@ from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.spending import Spent
 from distillaw.fitting.study import kept_laws
 from distillaw.planning.api import plan
-from distillaw.planning.cells import Cell, Gap
-from distillaw.planning.decision import Verdict, call
+from distillaw.planning.arms import teacher_name
+from distillaw.planning.decision import call
 from distillaw.planning.evidence import Interval
-from distillaw.planning.measured import teacher_name
+from distillaw.planning.measured import DesignPoint, MeasuredGap
+from distillaw.planning.verdict import Verdict
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds, power_text
 from distillaw.runs.paired import sd_interval
@@ -280,7 +281,7 @@ def _run_row(record: StudyRecord, run: Run) -> list[Value]:
     ]  # fmt: skip
 
 
-def cell_table(cells: Sequence[Cell]) -> Table:
+def cell_table(cells: Sequence[DesignPoint]) -> Table:
     """Gains of every cell: the numbers of the first two pictures."""
     gain = "paired gain" if all(cell.is_paired for cell in cells) else "gain"
     columns = ["student", "tokens", "teacher", "teacher loss", "seeds", "loss", "no teacher", gain, "± 90 %",
@@ -297,7 +298,7 @@ def cell_table(cells: Sequence[Cell]) -> Table:
     return Table(columns=columns, rows=rows)
 
 
-def gap_sentences(cells: Sequence[Cell]) -> list[str]:
+def gap_sentences(cells: Sequence[DesignPoint]) -> list[str]:
     """Whether a capacity gap was seen: a stronger teacher that is worse by more than two standard deviations."""
     asked = [cell for cell in cells if len(cell.taught) >= 3]
     if not asked:
@@ -317,7 +318,7 @@ def gap_sentences(cells: Sequence[Cell]) -> list[str]:
     return [lead, " ".join(_gap_sentence(cell, cell.gap) for cell in found if cell.gap is not None)]
 
 
-def _gap_sentence(cell: Cell, gap: Gap) -> str:
+def _gap_sentence(cell: DesignPoint, gap: MeasuredGap) -> str:
     return (
         f"{cell.label} student on {budget_text(cell.tokens)} tokens: the {gap.strongest} costs {gap.depth:.3f} ± "
         f"{gap.sd:.3f} nats/token against the {gap.best}."

@@ -11,9 +11,8 @@ from pathlib import Path
 from distillaw.controls.api import check_controls, doubted_verdict
 from distillaw.figures.spending import compute_spent
 from distillaw.fitting.study import kept_laws
-from distillaw.planning.cells import Cell, measured_cells
-from distillaw.planning.decision import Verdict
-from distillaw.planning.wording import title
+from distillaw.planning.measured import DesignPoint, design_points
+from distillaw.planning.verdict import Verdict
 from distillaw.report import content
 from distillaw.report.page import FigureFiles, write_page
 from distillaw.report.sections import study_sections
@@ -40,7 +39,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     out = Path(out) if out is not None else record.folder / "report.html"
     check_report(out)
     shown = record.thinned(MOST_SHOWN)
-    every_cell = measured_cells(shown)
+    every_cell = design_points(shown)
     cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
     verdict, note = content.decide_target(record)
@@ -51,7 +50,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         out, "report.html.j2", figures=figures, title=f"distillaw: {record.name}", record=record, verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
-        call_name=title(verdict) if verdict else "NO VERDICT",
+        call_name=verdict.title if verdict else "NO VERDICT",
         numbers=content.key_numbers(verdict, spent, record),
         problems=[*_thinned(record, shown), *_undrawn(record, every_cell, cells), *_problems(record, verdict, note)],
         strategies=content.strategy_table(verdict) if verdict else None,
@@ -85,14 +84,14 @@ MOST_SIZES, MOST_CELLS = 12, 120
 """Each size of student is a panel of its own, and so is a cell that shows a capacity gap; half as many of a part."""
 
 
-def _drawable(cells: list[Cell], *, is_part: bool) -> list[Cell]:
+def _drawable(cells: list[DesignPoint], *, is_part: bool) -> list[DesignPoint]:
     """The cells of at most so many sizes, evenly spaced."""
     sizes, most = (MOST_SIZES // 2, MOST_CELLS // 2) if is_part else (MOST_SIZES, MOST_CELLS)
     kept = set(evenly(sorted({cell.params for cell in cells}), sizes))
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[Cell], drawn: list[Cell]) -> list[str]:
+def _undrawn(record: StudyRecord, cells: list[DesignPoint], drawn: list[DesignPoint]) -> list[str]:
     """What the pictures by cell leave out, of all that the record has."""
     if len(drawn) == len(cells):
         return []

@@ -6,12 +6,12 @@ from distillaw.figures.losses import draw_gap, draw_tokens
 from distillaw.figures.style import SERIES
 from distillaw.figures.teachers import TeacherStyle
 from distillaw.fitting.result import FitResult
-from distillaw.planning.cells import Cell
+from distillaw.planning.measured import DesignPoint
 from distillaw.report.picture import Picture
 from distillaw.runs.record import budget_text
 
 
-def gap_picture(cells: Sequence[Cell]) -> Picture:
+def gap_picture(cells: Sequence[DesignPoint]) -> Picture:
     """Student loss against teacher loss.
 
     Raises:
@@ -29,20 +29,23 @@ def gap_picture(cells: Sequence[Cell]) -> Picture:
     )  # fmt: skip
 
 
-def difference(cells: Sequence[Cell]) -> str:
+def difference(cells: Sequence[DesignPoint]) -> str:
     """What a gain's interval is of."""
     are_paired = all(cell.is_paired for cell in cells)
     return "paired difference" if are_paired else "difference (runs compared as if independent)"
 
 
-def _gap_words(cell: Cell) -> str:
+def _gap_words(cell: DesignPoint) -> str:
     pairs = ", ".join(f"{t.loss:.3f} from the {t.teacher} of loss {t.teacher_loss:.3f}" for t in cell.taught)
     said = f"{cell.label} on {budget_text(cell.tokens)} tokens: {cell.alone:.3f} without a teacher"
     return f"{said}, {pairs}." if pairs else f"{said}."
 
 
 def tokens_picture(
-    cells: Sequence[Cell], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None
+    cells: Sequence[DesignPoint],
+    styles: Mapping[str, TeacherStyle],
+    *,
+    laws: Mapping[str, FitResult] | None = None,
 ) -> Picture:
     """Student loss against tokens; arguments as of `draw_tokens`.
 

@@ -6,7 +6,7 @@ from distillaw.accounting.scenarios import Scenario
 from distillaw.figures.paid import SCENARIOS, Frontier, Paid, draw_paid, frontier
 from distillaw.figures.style import Z90
 from distillaw.pareto.frontier import Place
-from distillaw.planning.cells import Cell
+from distillaw.planning.measured import DesignPoint
 from distillaw.quantities import flop_text, plural
 from distillaw.report.content import Table, Value, number
 from distillaw.report.losses import difference
@@ -15,7 +15,7 @@ from distillaw.report.picture import Picture
 TITLE = "What the compute buys: loss against everything paid"
 
 
-def paid_picture(paid: Sequence[Paid], cells: Sequence[Cell]) -> Picture:
+def paid_picture(paid: Sequence[Paid], cells: Sequence[DesignPoint]) -> Picture:
     """Loss against compute; `cells` are those that the bills are of.
 
     Raises:

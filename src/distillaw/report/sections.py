@@ -13,7 +13,7 @@ from distillaw.figures.paid import paid_cells
 from distillaw.figures.spending import Spent, study_searches
 from distillaw.figures.teachers import TeacherStyle, teacher_styles
 from distillaw.figures.walks import walks
-from distillaw.planning.cells import Cell
+from distillaw.planning.measured import DesignPoint
 from distillaw.report import calibration, content, equal_compute, frozen, intervals, paid
 from distillaw.report import walks as walk_words
 from distillaw.report.controls import control_notes, control_table
@@ -26,7 +26,7 @@ from distillaw.runs.record import StudyRecord
 
 
 def study_sections(
-    record: StudyRecord, cells: Sequence[Cell], spent: Sequence[Spent], controls: Sequence[Control]
+    record: StudyRecord, cells: Sequence[DesignPoint], spent: Sequence[Spent], controls: Sequence[Control]
 ) -> list[Section]:
     """Every section, in the order of the page."""
     styles = teacher_styles(record)
@@ -56,7 +56,7 @@ def drawn(title: str, picture: Callable[[], Picture], notes: Sequence[str] = ())
         return Section(title=title, notes=(*notes, str(error)))
 
 
-def _gap_section(cells: Sequence[Cell]) -> Section:
+def _gap_section(cells: Sequence[DesignPoint]) -> Section:
     title = "Which teacher? Student loss against teacher loss"
     if not any(cell.taught for cell in cells):
         return drawn(title, lambda: gap_picture(cells))
@@ -72,7 +72,7 @@ def _isoflop_section(record: StudyRecord, styles: Mapping[str, TeacherStyle]) ->
                  equal_compute.isoflop_sentences(budgets))  # fmt: skip
 
 
-def _paid_section(record: StudyRecord, cells: Sequence[Cell]) -> Section:
+def _paid_section(record: StudyRecord, cells: Sequence[DesignPoint]) -> Section:
     """What the compute buys, with every bill."""
     bills = paid_cells(record, cells)
     section = drawn(paid.TITLE, lambda: paid.paid_picture(bills, cells), paid.paid_sentences(bills))

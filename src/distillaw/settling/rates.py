@@ -4,7 +4,7 @@
 
 s is the root mean square of c x^2 over the loss, where x is how far the arm's rate lies from its best one, in octaves:
 what the search's lattice leaves open at the budgets that it checked, growing beyond them with what is not known of how
-the best rate moves with tokens (planning/rate_doubt.py has the same for a finished study). What grows like that shows
+the best rate moves with tokens (planning/arms.py has the same for a finished study). What grows like that shows
 in the longer pilots too, so they narrow it; a rate that suits all pilots and suddenly no longer is not foreseen.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from distillaw.laws.base import Array
 from distillaw.laws.rates import FALL, LATTICE
-from distillaw.planning.rate_doubt import STEEPNESS
+from distillaw.planning.arms import STEEPNESS
 from distillaw.settling.noise import Cells
 
 UNSEARCHED = 1.0
