@@ -12,8 +12,8 @@ from distillaw.cli.next_setup import Setup
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
+from distillaw.planning.phrases import percent
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.wording import percent
 from distillaw.quantities import format_count, parse_count
 from distillaw.settling.conclusion import conclude
 from distillaw.settling.expectation import gains_by_tokens

@@ -37,7 +37,8 @@ def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
 
 def _consequences(verdict: "Verdict") -> list[str]:
     """From how many tokens on a teacher is not needed, where no line above says it; what a wrong answer costs."""
-    from distillaw.planning.wording import caught_up, interval
+    from distillaw.planning.phrases import interval
+    from distillaw.planning.wording import caught_up
 
     if not verdict.headline.is_decisive:
         return []
@@ -53,7 +54,7 @@ def _name(row: "Strategy") -> str:
 
 
 def _losses(verdict: "Verdict") -> "Table":
-    from distillaw.planning.wording import interval, nats, percent
+    from distillaw.planning.phrases import interval, nats, percent
 
     table = numbers_table("strategy", ">teacher loss", ">loss, nats/token", ">gain", ">best teacher?")
     known = verdict.headline.is_informative
@@ -90,7 +91,7 @@ def _costs(verdict: "Verdict") -> "Table":
 
 def _evidence(verdict: "Verdict") -> "Table":
     from distillaw.planning.decision import call
-    from distillaw.planning.wording import interval, percent
+    from distillaw.planning.phrases import interval, percent
 
     table = numbers_table("evidence", ">gain", ">P(distil)", ">P(pretrain)", "what it is")
     for source in verdict.evidence:

@@ -40,13 +40,13 @@ def _pilots(answer: Answer) -> str:
 
 def _interval(value: Answer | None) -> str:
     from distillaw.planning.evidence import Interval
-    from distillaw.planning.wording import interval
+    from distillaw.planning.phrases import interval
 
     return "" if value is None else interval(Interval(**value))
 
 
 def _strategies(answer: Answer):
-    from distillaw.planning.wording import nats, percent
+    from distillaw.planning.phrases import nats, percent
 
     table = numbers_table(
         "strategy", ">teacher loss", ">loss, nats/token", ">gain, any time", ">best?", ">target's FLOP"
@@ -62,7 +62,7 @@ def _strategies(answer: Answer):
 
 
 def _stages(answer: Answer):
-    from distillaw.planning.wording import nats
+    from distillaw.planning.phrases import nats
 
     table = numbers_table(
         "stage", ">sizes", ">tokens", ">seeds", ">teachers", "leads", ">its gain", ">at stake", ">spent"

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distillaw.planning.wording import interval, nats, stated
+from distillaw.planning.phrases import interval, nats
+from distillaw.planning.wording import stated
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.question import NONE, Question, Stage
 from distillaw.settling.standing import Standing

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from distillaw.errors import DistillawError
 from distillaw.planning.decision import WORDS
 from distillaw.planning.judging import Sources, judge
+from distillaw.planning.phrases import say
 from distillaw.planning.situation import SCENARIOS, Situation
 from distillaw.quantities import format_count, format_flop, parse_count
 
@@ -179,7 +180,7 @@ class _SwitchSearch:
         for name in SCENARIOS:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
-                text = f"the cost scenario was {name} instead of {situation.scenario}"
+                text = say("scenario was", then=name, now=situation.scenario)
                 found.append(
                     SwitchingValue(
                         input="scenario",
@@ -201,7 +202,7 @@ class _SwitchSearch:
         for teacher in situation.teachers:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
-                text = f"only {teacher.called} was at hand"
+                text = say("only", teacher=teacher.called)
                 found.append(
                     SwitchingValue(
                         input="teacher",
@@ -248,7 +249,7 @@ def _sizes(situation: Situation, sign: int) -> list[_Input]:
                 "tokens",
                 tokens,
                 lambda x: replace(situation, student_tokens=x),
-                lambda x: f"tokens were {format_count(x)} instead of {format_count(tokens)}",
+                lambda x: say("tokens were", then=x, now=tokens),
             )
         )
     elif (compute := situation.compute) is not None:
@@ -257,7 +258,7 @@ def _sizes(situation: Situation, sign: int) -> list[_Input]:
                 "compute",
                 compute,
                 lambda x: replace(situation, compute=x, budget_text=""),
-                lambda x: f"compute were {format_flop(x)} instead of {format_flop(compute)}",
+                lambda x: say("compute were", then=x, now=compute),
                 lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
             )
         )
@@ -267,7 +268,7 @@ def _sizes(situation: Situation, sign: int) -> list[_Input]:
                 "student_params",
                 params,
                 lambda x: replace(situation, student_params=x, label=""),
-                lambda x: f"the student had {format_count(x)} parameters",
+                lambda x: say("student had", then=x),
             )
         )
     now = situation.students_served
@@ -277,7 +278,7 @@ def _sizes(situation: Situation, sign: int) -> list[_Input]:
                 "students_served",
                 now,
                 lambda x: replace(situation, students_served=max(1, round(x))),
-                lambda x: f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {now}",
+                lambda x: say("students shared", then=x, now=now),
                 lambda x: float(max(1, round(x))),
             )
         )
@@ -296,7 +297,7 @@ def _losses(situation: Situation, sign: int) -> list[_Input]:
             return replace(situation, teachers=teachers)
 
         now = teacher.loss
-        whose = "the teacher's" if len(situation.teachers) == 1 else f"{teacher.called}'s"
+        whose = say("the teacher's") if len(situation.teachers) == 1 else f"{teacher.called}'s"
         found.append(
             _Input(
                 name="teacher_loss",
@@ -304,9 +305,7 @@ def _losses(situation: Situation, sign: int) -> list[_Input]:
                 asked=asked,
                 printed=lambda x: round(x, 3),
                 teacher=teacher.name,
-                text=lambda x, whose=whose, now=now: (
-                    f"{whose} loss was {x:.3f} instead of {now:.3f} nats/token"
-                ),
+                text=lambda x, whose=whose, now=now: say("teacher's loss was", whose=whose, then=x, now=now),
                 at=lambda x, now=now: now + x,
                 steps=[sign * nats for nats in _NATS],
                 distance=lambda then, now=now: math.exp(10 * abs(then - now)),
@@ -324,4 +323,4 @@ def _asked(moved: _Input, value: float) -> Situation | None:
 
 
 def _then(text: str, verdict: str) -> str:
-    return f"{text}: then {WORDS[verdict].then}"
+    return say("then", text=text, words=WORDS[verdict].then)

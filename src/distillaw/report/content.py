@@ -16,8 +16,8 @@ from distillaw.planning.arms import teacher_name
 from distillaw.planning.decision import call
 from distillaw.planning.evidence import Interval
 from distillaw.planning.measured import DesignPoint, MeasuredGap
+from distillaw.planning.phrases import interval, nats, percent
 from distillaw.planning.verdict import Verdict
-from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds, power_text
 from distillaw.runs.paired import sd_interval
 from distillaw.runs.record import Run, StudyRecord, budget_text

@@ -1,5 +1,6 @@
 /** A verdict under the names of `distillaw plan --json`, as far as laws can answer. */
 import { rangeSentence } from "./teacherRange";
+import { explanation } from "./explain";
 import type { Crossover } from "./crossover";
 import type { Strategy } from "./evidence";
 import type { Verdict } from "./plan";
@@ -9,7 +10,7 @@ export function verdictJson(v: Verdict): Record<string, unknown> {
     verdict: v.call.verdict, probability: v.call.probability, margin: v.call.margin, sentence: v.sentence,
     probability_distil: v.call.distil, probability_pretrain: v.call.pretrain, gain: v.gain,
     regret_if_wrong: v.regret, strategies: v.strategies.map(row), crossover_tokens: band(v.crossover),
-    crossover_compute: band(v.crossoverCompute), inside_range: v.headline.insideRange, reasons: v.reasons,
+    crossover_compute: band(v.crossoverCompute), inside_range: v.headline.insideRange, reasons: v.reasons, explanation: explanation(v),
     assumptions: v.assumptions, warnings: v.warnings,
     equal_compute: v.equal && {
       compute: v.equal.compute, pretrain_tokens: v.equal.pretrainTokens, verdict: v.equal.call?.verdict ?? null,
