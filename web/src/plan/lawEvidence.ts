@@ -1,6 +1,7 @@
 /** What one voice says of all options: losses, and gains with their doubt. Mirrors `distillaw/planning/law_evidence.py`. */
 import { constants, coordinateNames } from "../data/bundle";
 import { argMin, mean } from "../laws/numerics";
+import { times } from "../quantities";
 import { say } from "../words";
 import { bill, effectiveTokens } from "./bills";
 import { beliefOfLaw } from "./consensus";
@@ -129,7 +130,7 @@ function complaints(
     const [smallest, largest] = [Math.min(...values), Math.max(...values)];
     const found: string[] = [];
     const add = (side: string, value: number, off: number) => {
-      const line = say(`${side} range`, { what: coordinateNames()[name] ?? name, value, low, high, off });
+      const line = say(`${side} range`, { what: coordinateNames()[name] ?? name, value, low, high, off: times(off) });
       found.push(name === "teacher_loss" && ratio !== 1 ? say("on your text", { line, loss: value * ratio }) : line);
     };
     if (smallest < low * (1 - 1e-9)) add("below", smallest, low / smallest);
