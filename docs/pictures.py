@@ -28,7 +28,7 @@ from distillaw.figures.files import figure_bytes
 from distillaw.figures.style import INK, MUTED, SERIES, count_axis, in_style, new_figure, set_title
 from distillaw.large_batch.laws import steps_over_fewest, tokens_over_fewest
 from distillaw.runs.files import write_text
-from distillaw.train.schedule import schedule_for
+from distillaw.train.optim import schedule_for
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "src" / "distillaw" / "studies"

@@ -28,8 +28,8 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from distillaw.distill.heads import SparseTargets
 from distillaw.distill.losses import distillation_loss
-from distillaw.distill.targets import SparseTargets
 
 SIZES = {1_024: (1024, 128, 256), 32_768: (1024, 192, 384), 131_072: (512, 256, 512)}
 """Vocabulary -> tokens, student width, teacher width."""

@@ -19,10 +19,9 @@ import torch
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
 from distillaw.runs.spec import Recipe
-from distillaw.train.memory import keep_freed_memory
 from distillaw.train.optim import build_optimizer
-from distillaw.train.student import Student
-from distillaw.train.teaching import Signal
+from distillaw.train.parallel import keep_freed_memory
+from distillaw.train.student import Signal, Student
 from distillaw.worlds.oracle import Oracle, OracleSpec
 from distillaw.worlds.spec import PRESETS
 from distillaw.worlds.world import World

@@ -11,19 +11,16 @@ import numpy as np
 import torch
 
 from distillaw.accounting.shapes import Shape
-from distillaw.data.batches import BatchOrder
-from distillaw.data.shards import Split
+from distillaw.data.shards import BatchOrder, Split
 from distillaw.models.fresh import count_parameters, llama_config
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.targets.build import build_shards, opened_for_building
 from distillaw.targets.make import TargetMaker
-from distillaw.targets.manifest import StorePlan
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, StorePlan
 from distillaw.targets.store import TargetStore
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Feed, Trainer
+from distillaw.train.loop import BatchFeed, Trainer
 from distillaw.train.student import Student
 
 VOCAB, CONTEXT, SEQUENCES = 32_000, 256, 8
@@ -84,7 +81,7 @@ def open_store(folder: Path, estimator: str) -> TargetStore:
     return TargetStore.open(folder / estimator, context=CONTEXT)
 
 
-def engine(folder: Path, model, *, rate: float) -> tuple[Feed, Trainer]:
+def engine(folder: Path, model, *, rate: float) -> tuple[BatchFeed, Trainer]:
     """Feed and trainer with the benchmark's recipe: no z-loss, one rate for all matrices."""
     recipe = Recipe(context=CONTEXT, head_dim=STUDENT.head_dim, z_weight=0.0, weight_decay=0.0)
     params, total = count_parameters(model)
@@ -96,5 +93,5 @@ def engine(folder: Path, model, *, rate: float) -> tuple[Feed, Trainer]:
     groups = [{"params": list(model.parameters()), "lr_scale": 1.0}]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.0, fused=True)
     trainer = Trainer(spec=spec, student=Student(model, recipe), state=TrainState(model, optimizer))
-    feed = Feed(order=BatchOrder(split=_split(folder), seed=0), batch_tokens=BATCH_TOKENS)
+    feed = BatchFeed(order=BatchOrder(split=_split(folder), seed=0), batch_tokens=BATCH_TOKENS)
     return feed, trainer

@@ -310,16 +310,16 @@ def ours(folder: Path, meter: Meter, teaching: str) -> None:
     """The engine itself: `Feed` reads stream and teacher, `Trainer` steps. teaching: online, none, or a store."""
     import peers_task as task
 
-    from distillaw.train.memory import keep_freed_memory
-    from distillaw.train.teaching import Alone, OnlineTeacher, StoredTargets
+    from distillaw.train.parallel import keep_freed_memory
+    from distillaw.train.student import NoTeacher, OnlineTeacher, TargetsOnDisk
 
     keep_freed_memory()  # as `distillaw train` and the workers of a study do
     if teaching == "online":
         source = OnlineTeacher(task.as_teacher(teacher_of(folder)))
     elif teaching == "none":
-        source = Alone()
+        source = NoTeacher()
     else:
-        source = StoredTargets(task.open_store(folder, teaching), torch.device("cpu"))
+        source = TargetsOnDisk(task.open_store(folder, teaching), torch.device("cpu"))
     feed, trainer = task.engine(folder, load(folder / "student"), rate=RATE)
     meter.start()
     for step in range(len(np.load(folder / "batches.npy"))):

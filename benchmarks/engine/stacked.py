@@ -7,7 +7,7 @@ teachers between them: batch, teachers' forward passes, losses, clipping and opt
 alternate, so that a busy machine disturbs both alike; the time is the CPU's (on a GPU: the wall's). The ratio is
 stacked / side by side with the quartiles over rounds: above 1 stacking pays. `same_losses` says whether all training
 losses were the same bits, `largest_loss_difference` how far they are apart, relatively. On a GPU the stack is replayed
-from a captured graph (train/captured.py), which is checked against the students one by one before it is used: a
+from a captured graph (train/stacked.py), which is checked against the students one by one before it is used: a
 warning says if it is not.
 """
 
@@ -28,23 +28,20 @@ import numpy as np
 import torch
 
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
-from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Feed, Lane, Logs, Trainer, _step
-from distillaw.train.optim import build_optimizer
+from distillaw.train.loop import BatchFeed, Logs, StudentRun, Trainer, _step
+from distillaw.train.metering import RunSpeed
+from distillaw.train.optim import build_optimizer, schedule_for
 from distillaw.train.parallel import Ranks
-from distillaw.train.schedule import schedule_for
-from distillaw.train.speed import Speed
-from distillaw.train.student import Student
-from distillaw.train.teaching import OnlineTeacher
+from distillaw.train.stacked import HAVE_GRAPHS, CapturedStacks
+from distillaw.train.student import OnlineTeacher, Student
 
 ROUNDS, ROUND_TOKENS = 7, 4096
 CONTEXT = 128
@@ -122,23 +119,23 @@ def _loop(
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
     spec = Planner(study, facts, Progress(losses={}, failures={})).board().jobs[0].trunk
     teachers = [_teacher(seed, vocabulary, ranks) for seed in (100, 101)]
-    lanes = [_lane(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
+    runs = [_student_run(replace(spec, seed=s, peak_lr=1e-3), teachers[s % 2], ranks) for s in range(count)]
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=0)
-    feed = Feed(order=order, batch_tokens=batch_tokens, ranks=ranks)
-    logs = {id(lane): Logs(_drop, _drop) for lane in lanes}
+    feed = BatchFeed(order=order, batch_tokens=batch_tokens, ranks=ranks)
+    logs = {id(run): Logs(_drop, _drop) for run in runs}
     graphs = CapturedStacks() if stacked and ranks.device.type in HAVE_GRAPHS else None
-    return lambda: _step(lanes, feed, logs, stacked=stacked, graphs=graphs)
+    return lambda: _step(runs, feed, logs, stacked=stacked, graphs=graphs)
 
 
 def _drop(row: dict[str, object]) -> None:
     """Logs are not measured."""
 
 
-def _lane(spec, teacher: OnlineTeacher, ranks: Ranks) -> Lane:
+def _student_run(spec, teacher: OnlineTeacher, ranks: Ranks) -> StudentRun:
     model = build_model(spec.shape, seed=spec.seed).train().to(ranks.device)
     state = TrainState(model, build_optimizer(model, width=spec.width, weight_decay=1e-4))
-    speed = Speed(student_flops=0.0, teacher_flops=0.0, device=ranks.device, precision="fp32")
-    return Lane(
+    speed = RunSpeed(student_flops=0.0, teacher_flops=0.0, device=ranks.device, precision="fp32")
+    return StudentRun(
         trainer=Trainer(spec=spec, student=Student(model, spec.recipe), state=state, ranks=ranks), until=10**9,
         source=teacher,
         schedule=schedule_for(tokens=10**9, batch_tokens=spec.batch_tokens, warmup_tokens=10_000, cooldown=0.2),

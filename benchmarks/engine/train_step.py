@@ -25,19 +25,17 @@ import torch
 from torch.nn import functional
 
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.data.shards import BatchOrder
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Feed, Trainer
+from distillaw.train.loop import BatchFeed, Trainer
 from distillaw.train.optim import build_optimizer
-from distillaw.train.student import Student
-from distillaw.train.teaching import Alone, OnlineTeacher, Source
+from distillaw.train.student import NoTeacher, OnlineTeacher, SignalSource, Student
 
 ROUNDS, STEPS = 7, 12
 
@@ -102,7 +100,7 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     )
     optimizer = build_optimizer(model, width=shape.width, weight_decay=1e-4)
     trainer = Trainer(spec=spec, student=Student(model, spec.recipe), state=TrainState(model, optimizer))
-    feed = Feed(
+    feed = BatchFeed(
         order=BatchOrder(split=store.split("student", context=128), seed=0), batch_tokens=batch_tokens
     )
     source = _source(teacher)
@@ -115,9 +113,9 @@ def _our_step(size: str, batch_tokens: int, distilled: bool, store):
     return step
 
 
-def _source(model) -> Source:
+def _source(model) -> SignalSource:
     if model is None:
-        return Alone()
+        return NoTeacher()
     return OnlineTeacher(Teacher(
         name="teacher", model=model, head=head_of(model), vocab_size=512, trimmed_rows=0, fingerprint="",
     ))  # fmt: skip

@@ -22,20 +22,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
-from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
+from distillaw.data.shards import BatchOrder
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
 from distillaw.train.checkpoint import TrainState, new_tracker
-from distillaw.train.loop import LOG_STEPS, Feed, Trainer
-from distillaw.train.noise import StepMeter
+from distillaw.train.loop import LOG_STEPS, BatchFeed, Trainer
+from distillaw.train.metering import StepMeter
 from distillaw.train.optim import build_optimizer
 from distillaw.train.parallel import ALONE
-from distillaw.train.student import Student
-from distillaw.train.teaching import Alone
+from distillaw.train.student import NoTeacher, Student
 
 ROUNDS = 9
 PARTS = 4
@@ -69,7 +68,7 @@ def main() -> None:
 def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, object]:
     """CPU seconds of a step, of a measured step and of a distance (medians over rounds), and their shares of a run."""
     trainer, feed = _trainer(size, batch_tokens, vocabulary, store)
-    tracker, source = trainer.state.tracker, Alone()
+    tracker, source = trainer.state.tracker, NoTeacher()
     assert tracker is not None
 
     def step(*, measured: bool) -> None:
@@ -101,7 +100,7 @@ def measure(size: str, batch_tokens: int, vocabulary: int, store) -> dict[str, o
             **shares, "noise_share": round(noise, 6)}  # fmt: skip
 
 
-def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trainer, Feed]:
+def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trainer, BatchFeed]:
     study = StudySpec(name="b", students=StudentsSpec(params=(size,), tokens=(10**8,)), batch_tokens=batch_tokens,
                       tuning=TuningSpec(enabled=False))  # fmt: skip
     facts = Facts(vocab_size=vocabulary, data_hash="b", fingerprints={})
@@ -114,7 +113,7 @@ def _trainer(size: str, batch_tokens: int, vocabulary: int, store) -> tuple[Trai
     student = Student(model, spec.recipe)
     meter = StepMeter(student, ALONE, batch_tokens=batch_tokens)
     order = BatchOrder(split=store.split("student", context=spec.recipe.context), seed=0)
-    feed = Feed(order=order, batch_tokens=batch_tokens, micro_batch_tokens=batch_tokens // PARTS)
+    feed = BatchFeed(order=order, batch_tokens=batch_tokens, micro_batch_tokens=batch_tokens // PARTS)
     return Trainer(spec=spec, student=student, state=state, meter=meter), feed
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from distillaw.cli.verify_view import show_card
 from distillaw.errors import DistillawError
 from distillaw.verifying.api import freeze_study
-from distillaw.verifying.cells import read_runs
+from distillaw.verifying.design_points import read_runs
 from distillaw.verifying.scorecard import score_places
 
 
@@ -49,7 +49,7 @@ def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:
     """A study without its students on the most tokens; returns their cells."""
     rows = pq.read_table(table)
     students = [run for run in read_runs(table) if run.answers]
-    most = max(run.cell.tokens for run in students)
+    most = max(run.point.tokens for run in students)
     is_hidden = pc.and_(pc.equal(rows["role"], "student"), pc.greater(rows["tokens"], 0.99 * most))
     seen = rows.filter(pc.invert(is_hidden))
     pq.write_table(seen, folder / "runs.parquet")
@@ -57,7 +57,7 @@ def hide_largest_budget(table: Path, study: Path | None, folder: Path) -> list:
         for name in ("study.json", "tuning.json"):
             shutil.copy(study / name, folder / name)
         link_runs(study, folder, seen["run_id"].to_pylist())
-    return [run.cell for run in students if run.cell.tokens > 0.99 * most]
+    return [run.point for run in students if run.point.tokens > 0.99 * most]
 
 
 def link_runs(study: Path, folder: Path, names: list[str]) -> None:

@@ -30,21 +30,17 @@ import numpy as np
 import torch
 
 from distillaw.accounting.shapes import Shape, count_non_embedding, ffn_width
-from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.data.shards import TokenStore
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.data.shards import BatchOrder, TokenStore
 from distillaw.models.fresh import build_model
-from distillaw.models.parts import head_of
-from distillaw.models.teacher import Teacher
+from distillaw.models.scoring import make_heldout, score_heldout
+from distillaw.models.teacher import Teacher, head_of
 from distillaw.runs.files import write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.train.checkpoint import TrainState
-from distillaw.train.loop import Feed, Trainer
-from distillaw.train.optim import build_optimizer
-from distillaw.train.schedule import schedule_for
-from distillaw.train.student import Student
-from distillaw.train.teaching import Alone, OnlineTeacher, Source
+from distillaw.train.loop import BatchFeed, Trainer
+from distillaw.train.optim import build_optimizer, schedule_for
+from distillaw.train.student import NoTeacher, OnlineTeacher, SignalSource, Student
 
 WIDTHS, DEPTHS = (32, 64, 128, 256), (2, 4, 8)
 BASE = {"width": 64, "layers": 2}
@@ -214,14 +210,14 @@ def train(cell: Cell, exponents: list[int], seed: int, work: Path) -> list[float
     """Held-out losses of students that differ in their rate alone and read one stream together."""
     store = TokenStore.open(work / "data")
     trainers = [_trainer(cell, seed, 2.0**e) for e in exponents]
-    source = OnlineTeacher(_teacher(work)) if cell.arm == "distilled" else Alone()
+    source = OnlineTeacher(_teacher(work)) if cell.arm == "distilled" else NoTeacher()
     order = BatchOrder(split=store.split("student", context=CONTEXT), seed=seed)
-    _run(trainers, Feed(order=order, batch_tokens=BATCH_TOKENS), source, TOKENS)
+    _run(trainers, BatchFeed(order=order, batch_tokens=BATCH_TOKENS), source, TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     return [score_heldout(trainer.state.model, heldout).loss for trainer in trainers]
 
 
-def _run(trainers: list[Trainer], feed: Feed, source: Source, tokens: int) -> None:
+def _run(trainers: list[Trainer], feed: BatchFeed, source: SignalSource, tokens: int) -> None:
     schedule = schedule_for(
         tokens=tokens, batch_tokens=BATCH_TOKENS, warmup_tokens=RECIPE.warmup_tokens, cooldown=RECIPE.cooldown
     )
@@ -272,7 +268,7 @@ def _train_teacher(work: Path) -> None:
     store = TokenStore.open(work / "data")
     trainer = _trainer(Cell(width=128), seed=9, rate=2.0**START)
     order = BatchOrder(split=store.split("teacher", context=CONTEXT), seed=9)
-    _run([trainer], Feed(order=order, batch_tokens=BATCH_TOKENS), Alone(), 4 * TOKENS)
+    _run([trainer], BatchFeed(order=order, batch_tokens=BATCH_TOKENS), NoTeacher(), 4 * TOKENS)
     heldout = make_heldout(store.heldout_documents(), context=CONTEXT)
     print("teacher", score_heldout(trainer.state.model, heldout).loss, flush=True)
     torch.save(trainer.state.model.state_dict(), work / "teacher.pt")

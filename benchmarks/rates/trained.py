@@ -35,11 +35,12 @@ import torch
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.evaluate.heldout import score_heldout
+from distillaw.models.scoring import score_heldout
 from distillaw.quantities import parse_count
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.train.trunk import Group, train_trunk, train_trunks
+from distillaw.train.group import TrunkGroup
+from distillaw.train.trunk import train_trunk, train_trunks
 
 BUDGETS = (15_000, 60_000, 240_000, 960_000)
 RECIPE = Recipe(warmup_tokens=3_000)
@@ -162,7 +163,7 @@ def schedule_free(
     spec = replace(spec, peak_lr=float(f"{rate:.4g}"))
     kept = study.path / "schedule-free" / f"{spec.trunk_id}.json"
     if not kept.exists():
-        group = Group([spec], study)
+        group = TrunkGroup([spec], study)
         trainer = group.trainer(spec)
         groups = [{**g, "lr": rate * g["lr_scale"]} for g in trainer.state.optimizer.param_groups]
         wanted = [{k: g[k] for k in ("params", "lr", "weight_decay")} for g in groups]

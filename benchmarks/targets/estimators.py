@@ -31,16 +31,14 @@ import torch
 from distillaw.accounting.shapes import Shape
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import load_tokenizer
+from distillaw.distill.heads import keep_top
 from distillaw.distill.losses import distillation_loss
-from distillaw.distill.truncation import keep_top
 from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
-from distillaw.targets import blocks
-from distillaw.targets.estimators import sample_systematic
-from distillaw.targets.manifest import Manifest, ShardEntry, StorePlan, shard_name
-from distillaw.targets.scheme import Scheme
-from distillaw.targets.shard import Sums, write_shard
-from distillaw.targets.store import TargetStore
+from distillaw.targets import codec
+from distillaw.targets.make import sample_systematic
+from distillaw.targets.manifest import Manifest, Scheme, ShardEntry, StorePlan, shard_name
+from distillaw.targets.store import Sums, TargetStore, write_shard
 
 DRAWS = 8
 BLOCK = 256
@@ -180,7 +178,7 @@ def _errors(name: str, size: float, square: float, bias: float, mean_square: flo
 def _sampled_bytes(ids_PN: np.ndarray) -> float:
     zeros = np.zeros(BLOCK)
     return sum(
-        len(blocks.encode_sampled(part, zeros[: len(part)], zeros[: len(part)]))
+        len(codec.encode_sampled(part, zeros[: len(part)], zeros[: len(part)]))
         for part in np.array_split(ids_PN, max(1, len(ids_PN) // BLOCK))
     )
 
@@ -188,7 +186,7 @@ def _sampled_bytes(ids_PN: np.ndarray) -> float:
 def _top_bytes(ids_PK: torch.Tensor, kept_PK: torch.Tensor) -> float:
     ids, nats = ids_PK.sort(dim=-1).values.numpy(), -kept_PK.clamp(min=1e-14).log().numpy()
     counts, zeros = np.full(len(ids), ids.shape[1]), np.zeros(len(ids))
-    block = blocks.encode_top(ids.ravel(), nats.ravel(), counts, fixed=True, entropy_P=zeros, loss_P=zeros)
+    block = codec.encode_top(ids.ravel(), nats.ravel(), counts, fixed=True, entropy_P=zeros, loss_P=zeros)
     return len(block) / len(ids)
 
 
@@ -259,12 +257,12 @@ def synthetic_store(folder: Path, probs_PV: torch.Tensor, scheme: Scheme, *, win
     made = []
     for _ in range(windows):
         if scheme.estimator == "sampled":
-            made.append(blocks.encode_sampled(_systematic(probs_PV, scheme.samples).numpy(), zeros, zeros))
+            made.append(codec.encode_sampled(_systematic(probs_PV, scheme.samples).numpy(), zeros, zeros))
         else:
             ids = keep_top(probs_PV, scheme.k, 1.0)[0].sort(dim=-1).values
             nats = -probs_PV.gather(1, ids).log()
             counts = np.full(context, scheme.k)
-            made.append(blocks.encode_top(ids.numpy().ravel(), nats.numpy().ravel(), counts, fixed=True,
+            made.append(codec.encode_top(ids.numpy().ravel(), nats.numpy().ravel(), counts, fixed=True,
                                           entropy_P=zeros, loss_P=zeros))  # fmt: skip
     path = folder / shard_name(0)
     write_shard(path, plan.identity, np.arange(windows), made, Sums(loss=0, entropy=0, mass=0))

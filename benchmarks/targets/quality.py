@@ -31,22 +31,21 @@ from benchmarks.targets.quality_table import contrast, row, table
 from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.prepare import DataSpec, prepare_data
-from distillaw.distill.targets import SparseTargets
-from distillaw.evaluate.heldout import IGNORE, HeldoutSet, score_heldout
-from distillaw.models.parts import apply_head, head_of, hidden_states
-from distillaw.models.teacher import Teacher
+from distillaw.distill.heads import SparseTargets
+from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
+from distillaw.models.teacher import Teacher, apply_head, head_of, hidden_states
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.spec import Recipe, TrunkSpec
 from distillaw.runs.store import StudyFolder
-from distillaw.targets import blocks
+from distillaw.targets import codec
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
-from distillaw.targets.request import Request
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, TargetRequest
 from distillaw.targets.store import TargetStore
-from distillaw.train.schedule import schedule_for
-from distillaw.train.teaching import Signal, Source, StoredTargets
-from distillaw.train.trunk import Group, train_trunk
+from distillaw.train.group import TrunkGroup
+from distillaw.train.optim import schedule_for
+from distillaw.train.student import Signal, SignalSource, TargetsOnDisk
+from distillaw.train.trunk import train_trunk
 
 MARGIN = 0.05
 """Share of the gain that stored targets may cost (issue 4)."""
@@ -221,7 +220,7 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
     if arm.scheme:
         store = build_store(case, study, seed, arm.scheme, spec)
         spec, size = replace(spec, targets=str(store.folder)), store.manifest.bytes_per_position
-    group = Group([spec], study)
+    group = TrunkGroup([spec], study)
     source, teacher = group.teaching(spec).source, group.teaching(spec).teacher
     if arm.renormalise:
         source = Renormalised(source)
@@ -239,7 +238,7 @@ def train_arm(case: Case, study: StudyFolder, seed: int, arm: Arm) -> dict[str, 
     }  # fmt: skip
 
 
-def _trained(case: Case, spec: TrunkSpec, group: Group, source: Source):
+def _trained(case: Case, spec: TrunkSpec, group: TrunkGroup, source: SignalSource):
     trainer = group.trainer(spec)
     schedule = schedule_for(
         tokens=case.tokens, batch_tokens=case.batch_tokens, warmup_tokens=RECIPE.warmup_tokens,
@@ -254,10 +253,12 @@ def _trained(case: Case, spec: TrunkSpec, group: Group, source: Source):
 
 def build_store(case: Case, study: StudyFolder, seed: int, scheme: Scheme, spec: TrunkSpec) -> TargetStore:
     """The targets of what a student of this seed reads, with random offsets of their own."""
-    group = Group([spec], study)
+    group = TrunkGroup([spec], study)
     teacher = group.teaching(spec).teacher
     assert teacher is not None
-    request = Request(scheme=scheme, context=RECIPE.context, tokens=case.tokens, order_seed=seed, seed=seed)
+    request = TargetRequest(
+        scheme=scheme, context=RECIPE.context, tokens=case.tokens, order_seed=seed, seed=seed
+    )
     folder = (
         study.path / f"targets-{case.identity}" / f"seed-{seed}-{content_hash(scheme.record(), digits=8)}"
     )
@@ -277,8 +278,8 @@ def _hash(model: torch.nn.Module) -> str:
 class Renormalised:
     """Truncated targets scaled to sum to 1, the residual forgotten."""
 
-    def __init__(self, stored: Source) -> None:
-        assert isinstance(stored, StoredTargets)
+    def __init__(self, stored: SignalSource) -> None:
+        assert isinstance(stored, TargetsOnDisk)
         self._stored = stored
 
     def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
@@ -304,7 +305,7 @@ class Draws:
         ids_PN = torch.multinomial(probs_PV, self._samples, replacement=True, generator=self._generator)
         ids_PN = ids_PN.sort(dim=-1).values
         zeros_P = np.zeros(len(ids_PN))
-        self.bytes_per_position = len(blocks.encode_sampled(ids_PN.numpy(), zeros_P, zeros_P)) / len(ids_PN)
+        self.bytes_per_position = len(codec.encode_sampled(ids_PN.numpy(), zeros_P, zeros_P)) / len(ids_PN)
         count_PN = (ids_PN[:, :, None] == ids_PN[:, None, :]).sum(dim=-1)
         first_PN = torch.ones_like(ids_PN, dtype=torch.bool)
         first_PN[:, 1:] = ids_PN[:, 1:] != ids_PN[:, :-1]

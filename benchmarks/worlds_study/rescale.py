@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from distillaw.evaluate.heldout import IGNORE, HeldoutSet
 from distillaw.models.oracle import load_any_teacher
-from distillaw.train.trunk import open_text
+from distillaw.models.scoring import IGNORE, HeldoutSet
+from distillaw.train.group import open_text
 
 GRID = np.round(np.geomspace(0.25, 1.5, 60), 4)
 """Temperatures tried; the best is refined by a parabola in ln temperature."""

@@ -16,11 +16,12 @@ column says where its value comes from and `Table.of` builds the rows:
 
     Table.of([text("run", of=attrgetter("run_id")), number("loss", ".4f", of=lambda run: run.loss)], runs)
 
-A value that is None or not a number is shown as the column's `missing`; one that is text already is shown as it is.
+A value that is None or not finite is shown as the column's `missing`; one that is text already is shown as it is.
 This module imports nothing but the standard library: whoever has numbers to show may build tables.
 """
 
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +35,7 @@ NAME, SENTENCE = 14, 30
 """Characters that columns of names and of sentences get at least before words move above their numbers: names of
 our laws and arms, half a line of the narrowest terminal (80)."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 Show = str | Callable[[Any], str]
 
 
@@ -47,12 +49,12 @@ class Column:
     unit: str = ""
     is_number: bool = False
     """Right-aligned, never folded, sorted by value."""
-    of: Callable[[Any], Any] = str
-    """Takes the value from an object (`Table.of`)."""
+    of: Callable[[Any], Any] = lambda row: row
+    """Takes the value from an object (`Table.of`); by default the object is the value."""
     sort: Callable[[Any], float | str] | None = None
     """What pages sort by where the value itself has no order, e.g. the mean of an interval."""
     missing: str = ""
-    """Shown for None and NaN."""
+    """Shown for None and what is not finite."""
     is_facet: bool = False
     """Pages let readers filter rows by its values."""
     is_wrapped: bool = False
@@ -75,11 +77,11 @@ class Column:
         """What JavaScript compares; what is missing among numbers comes last."""
         if _is_missing(value):
             return "Infinity" if self.is_number else ""
-        return str(value if self.sort is None or isinstance(value, str) else self.sort(value))
+        return str(value if self.sort is None else self.sort(value))
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def number(title: str, show: Show = "", **more: Any) -> Column:
@@ -164,7 +166,7 @@ class Table:
             indent: of every line.
             mark: of lines of headings, e.g. bold.
         """
-        layout = _Layout.of(self)
+        layout = _TextLayout.of(self)
         room = math.inf if width is None else width - indent
         if not layout.fits(room):
             layout = layout.with_folded_headings()
@@ -186,7 +188,7 @@ def _html_cell(column: Column, kind: str, value: Any, text: str, write: Callable
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _TextLayout:
     """A table as text: cells in columns of characters."""
 
     heads: list[str]
@@ -194,7 +196,7 @@ class _Layout:
     is_number: list[bool]
 
     @classmethod
-    def of(cls, table: Table) -> "_Layout":
+    def of(cls, table: Table) -> "_TextLayout":
         heads = [column.heading for column in table.columns]
         return cls(heads, table.texts, [column.is_number for column in table.columns])
 
@@ -216,7 +218,7 @@ class _Layout:
     def fits(self, room: float) -> bool:
         return sum(self.least) + GAP * (len(self.heads) - 1) <= room
 
-    def with_folded_headings(self) -> "_Layout":
+    def with_folded_headings(self) -> "_TextLayout":
         """Headings longer than what stands beneath them go over several lines."""
         heads = []
         for i, head in enumerate(self.heads):
@@ -280,7 +282,8 @@ def _width(cells: Iterable[str]) -> int:
 
 
 def _cells(word: str) -> int:
-    """Columns of a terminal that a text takes: two for a wide character, none for an accent of its own."""
+    """Columns of a terminal that a text takes: two for a wide character, none for an accent of its own or a colour."""
+    word = _COLOUR.sub("", word)
     if word.isascii():
         return len(word)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in word)

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from distillaw.cli.folding import fold
+from distillaw.cli.console import fold
 from in_process import answer
 from in_terminal import in_terminal
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from distillaw.protocols.catalogue import KINDS, kind_named
-from distillaw.protocols.scale import Asked, scale_for
-from distillaw.protocols.toml import study_file
+from distillaw.protocols.scale import DesignWishes, scale_for
+from distillaw.protocols.sheet import study_file
 from distillaw.runs.table import read_table
 
 
@@ -89,7 +89,7 @@ def test_what_it_writes_trains(name, tmp_path):
     """A template at a scale of seconds: below the 800 steps that the command insists on, otherwise as it is written."""
     kind = kind_named(name)
     sizes = {"students": (0.02e6, 0.03e6, 0.05e6), "teachers": (0.03e6, 0.05e6)}
-    scale = scale_for(Asked(**sizes, tokens=(52e3, 56e3, 60e3), corpus="sotu"), kind.defaults)
+    scale = scale_for(DesignWishes(**sizes, tokens=(52e3, 56e3, 60e3), corpus="sotu"), kind.defaults)
     sheet = kind.build(replace(scale, tokens=(2048, 4096), teacher_tokens=8192))
     spec = sheet.spec(name)
     data = replace(spec.data, validation_documents=20, validation_tokens_per_document=96)

@@ -86,19 +86,38 @@ class MadeStudy:
         else:
             taught_by = self.rows[f"teacher-{teacher}"]
             mean = taught_loss(params, tokens, taught_by["mean"])
-            row |= {"teacher_run": f"teacher-{teacher}", "teacher_loss": taught_by["mean"],
-                    "teacher_flops": 0.1 * taught_by["params"] * tokens}  # fmt: skip
+            row |= {
+                "teacher_run": f"teacher-{teacher}",
+                "teacher_loss": taught_by["mean"],
+                "teacher_flops": 0.1 * taught_by["params"] * tokens,
+            }
         self._add(run_id, params, tokens, mean + above, **row)
 
     def _add(self, run_id, params, tokens, mean, **row):
         width = WIDTHS.get(params, 128)
         self.rows[run_id] = {
-            "run_id": run_id, "group": run_id.rsplit("-", 1)[0], "params": params,
-            "total_params": params + 2 * 512 * width, "width": width, "vocab_size": 512, "context": 128,
-            "tokens": tokens, "unique_tokens": tokens, "steps": tokens // 256, "batch_tokens": 256, "peak_lr": 0.01,
-            "lambda": 1.0, "temperature": 1.0, "init": "fresh", "train_flops": 6.0 * params * tokens,
-            "teacher_flops": 0.0, "teacher_run": None, "teacher_loss": None, "mean": mean, **row,
-        }  # fmt: skip
+            "run_id": run_id,
+            "group": run_id.rsplit("-", 1)[0],
+            "params": params,
+            "total_params": params + 2 * 512 * width,
+            "width": width,
+            "vocab_size": 512,
+            "context": 128,
+            "tokens": tokens,
+            "unique_tokens": tokens,
+            "steps": tokens // 256,
+            "batch_tokens": 256,
+            "peak_lr": 0.01,
+            "lambda": 1.0,
+            "temperature": 1.0,
+            "init": "fresh",
+            "train_flops": 6.0 * params * tokens,
+            "teacher_flops": 0.0,
+            "teacher_run": None,
+            "teacher_loss": None,
+            "mean": mean,
+            **row,
+        }
 
     def manifest(self, *files):
         """Write the manifest of the data; `files` are the hashes of the teacher's and the student's shards."""
@@ -157,8 +176,18 @@ def _tuning():
         ]
         return {"grid": grid, "best": centre, "interior": True}
 
-    return {"enabled": True, "batch_tokens": 256, "arms": [
-        {"arm": arm, "size": size, "params": params, "learning_rate": search("peak_lr", 0.01),
-         "batch": search("batch_tokens", 256)}
-        for arm in ("supervised", "distilled") for size, params in (("0.1M", SIZES[0]), ("0.4M", SIZES[-1]))
-    ]}  # fmt: skip
+    return {
+        "enabled": True,
+        "batch_tokens": 256,
+        "arms": [
+            {
+                "arm": arm,
+                "size": size,
+                "params": params,
+                "learning_rate": search("peak_lr", 0.01),
+                "batch": search("batch_tokens", 256),
+            }
+            for arm in ("supervised", "distilled")
+            for size, params in (("0.1M", SIZES[0]), ("0.4M", SIZES[-1]))
+        ],
+    }

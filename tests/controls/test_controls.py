@@ -5,18 +5,7 @@ import json
 import pytest
 from made_study import BUDGETS, SIZES, TEACHERS, MadeStudy
 
-from distillaw.controls import (
-    api,
-    counting,
-    extra,
-    horizon,
-    noise,
-    objective,
-    precision,
-    teachers,
-    text,
-    tuning,
-)
+from distillaw.controls import api, extra, law_checks, sampling, teachers, tuning
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.api import fit
 from distillaw.planning.api import plan
@@ -41,14 +30,24 @@ def is_control(name):
 ALL = {
     control.name: check
     for check, control in (
-        (tuning.check_rate, tuning.RATE), (tuning.check_batch, tuning.BATCH), (horizon.check_horizon, horizon.HORIZON),
-        (horizon.check_steps, horizon.STEPS), (text.check_disjoint, text.DISJOINT), (extra.check_union, extra.UNION),
-        (extra.check_seen, extra.SEEN), (extra.check_flop, extra.FLOP), (text.check_epoch, text.EPOCH),
-        (noise.check_seeds, noise.SEEDS), (noise.check_errors, noise.ERRORS), (teachers.check_range, teachers.RANGE),
-        (teachers.check_pairs, teachers.PAIRS), (counting.check_share, counting.SHARE),
-        (objective.check_lambda, objective.LAMBDA), (objective.check_temperature, objective.TEMPERATURE),
+        (tuning.check_rate, tuning.RATE),
+        (tuning.check_batch, tuning.BATCH),
+        (tuning.check_horizon, tuning.HORIZON),
+        (tuning.check_steps, tuning.STEPS),
+        (sampling.check_disjoint, sampling.DISJOINT),
+        (extra.check_union, extra.UNION),
+        (extra.check_seen, extra.SEEN),
+        (extra.check_flop, extra.FLOP),
+        (sampling.check_epoch, sampling.EPOCH),
+        (sampling.check_seeds, sampling.SEEDS),
+        (sampling.check_errors, sampling.ERRORS),
+        (teachers.check_range, teachers.RANGE),
+        (teachers.check_pairs, teachers.PAIRS),
+        (law_checks.check_share, law_checks.SHARE),
+        (teachers.check_lambda, teachers.LAMBDA),
+        (teachers.check_temperature, teachers.TEMPERATURE),
     )
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -70,8 +69,10 @@ def _other_batch(study):
 
 def _best_rate_falls(study):
     """At the largest token count half the rate is better by 0.1 nats: the branch is that much too bad."""
-    study.edit(lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] < 0.01,
-               mean=lambda r: r["mean"] - 0.13)  # fmt: skip
+    study.edit(
+        lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] < 0.01,
+        mean=lambda r: r["mean"] - 0.13,
+    )
 
 
 def _teacher_is_its_text(study):
@@ -95,8 +96,10 @@ def _loss_is_not_all(study):
 
 def _noisy(study):
     """Gains of about five hundredths against errors of two."""
-    study.edit(lambda r: r["teacher_run"] is None and r["role"] == "student",
-               mean=lambda r: r["mean"] - 0.29 + 0.02 * (-1) ** r["seed"])  # fmt: skip
+    study.edit(
+        lambda r: r["teacher_run"] is None and r["role"] == "student",
+        mean=lambda r: r["mean"] - 0.29 + 0.02 * (-1) ** r["seed"],
+    )
 
 
 BROKEN = {
@@ -104,19 +107,28 @@ BROKEN = {
     "interior-batch": (_other_batch, "0.1M distilled would take 128"),
     "horizon": (_best_rate_falls, "x0.5 the rate is better by 0."),
     "steps": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[0], steps=400), "400 steps"),
-    "disjoint-text": (lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"), "read their text"),
+    "disjoint-text": (
+        lambda s: s.edit(lambda r: r["run_id"] == "teacher-good", split="student"),
+        "read their text",
+    ),
     "union": (_teacher_is_its_text, "gains -0."),
     "seen-text": (_seen_teacher_is_useless, "gains -0."),
     "equal-flop": (_dear_teachers, "gains -0."),
-    "single-epoch": (lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]), "4 times"),
+    "single-epoch": (
+        lambda s: s.edit(lambda r: r["tokens"] == BUDGETS[-1], unique_tokens=BUDGETS[0]),
+        "4 times",
+    ),
     "seeds": (lambda s: s.drop(lambda r: r["seed"] > 2 and r["params"] == 400_000), "3 of 400k"),
     "paired-errors": (_noisy, "errors above a third"),
     "teacher-range": (lambda s: s.drop(lambda r: "strong" in r["run_id"]), "0.71 to"),
     "equal-loss-pairs": (_loss_is_not_all, "different in 9"),
     "embedding-share": (lambda s: s.edit(lambda r: r["params"] == 100_000, width=80), "41 %"),
     "lambda": (lambda s: s.edit(is_control("lambda"), mean=lambda r: r["mean"] - 0.1), "lambda 0.5 by +0."),
-    "temperature": (lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1), "temperature 2 by +"),
-}  # fmt: skip
+    "temperature": (
+        lambda s: s.edit(is_control("temperature"), mean=lambda r: r["mean"] - 0.1),
+        "temperature 2 by +",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -175,12 +187,12 @@ def test_runs_of_the_search_count_as_other_rates_at_its_budget(study):
     smallest = [r for r in study.rows.values() if is_control("horizon")(r) and r["tokens"] == BUDGETS[0]]
     for row in smallest:
         row["purpose"] = "tuning"
-    assert checked(horizon.check_horizon, study).status == "passed"
+    assert checked(tuning.check_horizon, study).status == "passed"
 
 
 def test_one_rate_too_few_is_no_bracket(study):
     study.drop(lambda r: is_control("horizon")(r) and r["tokens"] == BUDGETS[-1] and r["peak_lr"] < 0.01)
-    control = checked(horizon.check_horizon, study)
+    control = checked(tuning.check_horizon, study)
     assert control.status == "not done" and "largest tokens alone" in control.found
 
 
@@ -191,22 +203,23 @@ def test_runs_at_other_rates_fail_it_wherever_they_are(study):
         if is_control("horizon")(row) and row["tokens"] == BUDGETS[-1]:
             twin = row["run_id"].split("-peak_lr")[0].replace(str(BUDGETS[-1]), str(BUDGETS[1]))
             row |= {"tokens": BUDGETS[1], "mean": study.rows[twin]["mean"] - 0.1}
-    control = checked(horizon.check_horizon, study)
+    control = checked(tuning.check_horizon, study)
     assert control.status == "failed"
     assert {one["arm"] for one in control.numbers["excess"] if one["branch_minus_best"]["mean"] > 0} == {
-        "alone", "taught"
-    }  # fmt: skip
+        "alone",
+        "taught",
+    }
 
 
 def test_a_teacher_at_a_wrong_rate_fails_it(study):
     study.edit(lambda r: r["run_id"] == "teacher-weak-0.5", mean=lambda r: r["mean"] - 0.1)
-    control = checked(horizon.check_horizon, study)
+    control = checked(tuning.check_horizon, study)
     assert control.status == "failed" and "100k teacher" in control.found
 
 
 def test_a_gain_within_the_margin_of_a_verdict_is_none(study):
     study.edit(lambda r: is_control("horizon")(r) and r["peak_lr"] < 0.01, mean=lambda r: r["mean"] - 0.027)
-    control = checked(horizon.check_horizon, study)
+    control = checked(tuning.check_horizon, study)
     assert control.status == "passed" and "is better by 0.0" in control.found
 
 
@@ -224,7 +237,7 @@ def test_of_imported_runs_the_best_rate_speaks_and_the_others_check_it(tmp_path,
     assert answer("study", "import", tmp_path / "runs.csv", "--out", tmp_path / "out").returncode == 0
     record = read_study(tmp_path / "out")
     assert len(record.students) == 4
-    assert horizon.check_horizon(StudyRuns(record)).status == status
+    assert tuning.check_horizon(StudyRuns(record)).status == status
     verdict = plan(1e5, student_tokens=960_000, study=record, with_flips=False)
     assert verdict.gain.mean == pytest.approx(0.3)
     assert ("RATE_NOT_CHECKED" in verdict.headline.note) == (status != "passed")
@@ -236,7 +249,7 @@ def test_cells_at_other_rates_fail_it_where_an_arm_gains_more_than_the_margin(st
     for row in largest:
         row["purpose"] = "control:mine"
         row["mean"] -= 0.2 * (row["teacher_run"] is None and row["peak_lr"] < 0.01)
-    control = checked(horizon.check_horizon, study)
+    control = checked(tuning.check_horizon, study)
     assert control.status == "failed" and "alone" in control.found and "x0.5" in control.found
 
 
@@ -244,7 +257,7 @@ def test_a_rate_that_falls_is_told_apart_where_it_has_fallen(study):
     """Trunks of one peak whose rates fall differently differ in the rate at which their branches begin."""
     for row in study.rows.values():
         row |= {"branch_lr": row["peak_lr"], "peak_lr": 0.01}
-    assert checked(horizon.check_horizon, study).status == "passed"
+    assert checked(tuning.check_horizon, study).status == "passed"
 
 
 def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
@@ -269,19 +282,19 @@ def test_a_run_of_another_schedule_is_no_run_at_another_rate(study):
 
 def test_disjoint_needs_a_manifest_to_pass_and_fails_on_shared_shards(study):
     study.manifest("same", "same")
-    assert checked(text.check_disjoint, study).status == "failed"
+    assert checked(sampling.check_disjoint, study).status == "failed"
     (study.folder / "data" / "manifest.json").unlink()
-    assert checked(text.check_disjoint, study).status == "undecided"
+    assert checked(sampling.check_disjoint, study).status == "undecided"
 
 
 def test_disjoint_says_what_was_dropped_and_what_was_not_looked_for(study):
     study.manifest("one", "two")
-    assert "near ones not looked for" in checked(text.check_disjoint, study).found
+    assert "near ones not looked for" in checked(sampling.check_disjoint, study).found
     file = study.folder / "data" / "manifest.json"
     file.write_text(
         json.dumps(json.loads(file.read_text()) | {"duplicates": {"words": "copies dropped: 3 exact"}})
     )
-    assert "copies dropped: 3 exact" in checked(text.check_disjoint, study).found
+    assert "copies dropped: 3 exact" in checked(sampling.check_disjoint, study).found
 
 
 def test_too_noisy_for_an_answer_is_undecided_and_not_passed(study):
@@ -290,12 +303,12 @@ def test_too_noisy_for_an_answer_is_undecided_and_not_passed(study):
     control = checked(teachers.check_pairs, study)
     assert control.status == "undecided" and control.remedy
     study.edit(is_control("lambda"), mean=lambda r: r["mean"] - 0.026)
-    assert checked(objective.check_lambda, study).status == "undecided"
+    assert checked(teachers.check_lambda, study).status == "undecided"
 
 
 def test_without_losses_by_document_nothing_is_paired(study):
-    assert checked(noise.check_errors, study, scored=False).status == "not done"
-    control = checked(objective.check_lambda, study, scored=False)
+    assert checked(sampling.check_errors, study, scored=False).status == "not done"
+    control = checked(teachers.check_lambda, study, scored=False)
     assert control.status == "undecided"
     assert not control.numbers["swept"][0]["grid_minus_best"]["paired"]
 
@@ -312,7 +325,7 @@ def test_seeds_of_one_trunks_branches_are_one_cell(study):
         for teacher in (None, "good"):
             study.student(100_000, BUDGETS[1], teacher, seed=seed)
     study.drop(lambda r: r["seed"] > 0 and r["params"] == 400_000)
-    assert checked(noise.check_seeds, study).status == "failed"
+    assert checked(sampling.check_seeds, study).status == "failed"
 
 
 def test_the_smallest_batch_there_is_counts_as_interior(study):
@@ -324,31 +337,33 @@ def test_the_smallest_batch_there_is_counts_as_interior(study):
 
 
 def test_conventions_agree_where_a_law_holds_and_part_where_embeddings_lead(study):
-    control = checked(counting.check_conventions, study)
+    control = checked(law_checks.check_conventions, study)
     assert control.status == "passed", control.found
     assert {one["family"] for one in control.numbers["fits"]} == {"supervised", "distillation-kappa"}
     # vocabulary matrices of any size, unrelated to the model's: no power of the total is a power of the rest
     study.edit(lambda r: r["params"] == 200_000, total_params=4_000_000)
     study.edit(lambda r: r["params"] == 400_000, total_params=600_000)
-    assert checked(counting.check_conventions, study).status == "failed"
+    assert checked(law_checks.check_conventions, study).status == "failed"
 
 
 def test_a_table_without_totals_has_no_second_convention(study):
     study.edit(lambda r: True, total_params=None)
-    assert checked(counting.check_conventions, study).status == "not done"
+    assert checked(law_checks.check_conventions, study).status == "not done"
 
 
 def test_precision_compares_what_the_design_promised_with_what_the_fit_has(study):
     record = study.record()
-    before = precision.check_c0(StudyRuns(record))
+    before = law_checks.check_c0(StudyRuns(record))
     assert before.status == "not done" and before.numbers["expected"] > 0
-    table = {key: [run.row.get(key) for run in record.runs]
-             for key in ("params", "tokens", "loss", "teacher_loss", "group", "purpose")}  # fmt: skip
+    table = {
+        key: [run.row.get(key) for run in record.runs]
+        for key in ("params", "tokens", "loss", "teacher_loss", "group", "purpose")
+    }
     law = fit(table, family="distillation-reduced", bootstrap=40, check=False, calibrate=False)
     (study.folder / "laws").mkdir()
     law.save(study.folder / "laws" / "distillation-reduced.json")
     runs = StudyRuns(study.record())
-    c0, ratio = precision.check_c0(runs), precision.check_ratio(runs)
+    c0, ratio = law_checks.check_c0(runs), law_checks.check_ratio(runs)
     assert c0.status == ("passed" if c0.numbers["reached"] <= 0.3 else "failed")
     assert c0.numbers["reached"] == pytest.approx(
         law.curve.coefficients(replicates=True)["c0"].std(), rel=0.6

@@ -14,7 +14,7 @@ from distillaw.errors import CacheError
 from distillaw.fitting.api import fit
 from distillaw.fitting.result import FitResult
 from distillaw.planning.voices import fitted_voice
-from distillaw.report.study import conclude_study
+from distillaw.report.conclusion import conclude_study
 from distillaw.runs.record import read_study
 
 

@@ -10,8 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from distillaw.data.bpe import byte_alphabet, read_bpe, rebuilt
-from distillaw.data.bpe_extend import adopt_pieces, is_chinese, learn_pieces
-from distillaw.data.bpe_trim import count_pieces, trim_pieces
+from distillaw.data.bpe_change import adopt_pieces, count_pieces, is_chinese, learn_pieces, trim_pieces
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
 
@@ -50,9 +49,12 @@ def _llama3() -> PreTrainedTokenizerFast:
         for i, name in enumerate(("<|begin|>", "<|end|>"))
     ]
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(whole)), bos_token="<|begin|>", eos_token="<|end|>",
-        clean_up_tokenization_spaces=False, chat_template="{{ messages }}",
-    )  # fmt: skip
+        tokenizer_object=Tokenizer.from_str(json.dumps(whole)),
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        clean_up_tokenization_spaces=False,
+        chat_template="{{ messages }}",
+    )
 
 
 KINDS = {"gpt2": lambda: train_tokenizer(ENGLISH, vocab_size=330), "llama": _llama, "llama3": _llama3}

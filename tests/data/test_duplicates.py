@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from distillaw.data.duplicates import SLOTS, content_digest, drop_near_copies, sketch
+from distillaw.data.documents import SLOTS, content_digest, drop_near_copies, sketch
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.tokenizer import END_OF_TEXT, load_tokenizer
 
@@ -29,8 +29,15 @@ def edited(text, generator, words):
 def prepare(tmp_path, documents, name="corpus", **settings):
     file = tmp_path / f"{name}.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
-    spec = DataSpec(**{"corpus": str(file), "vocab_size": 300, "validation_documents": 10,
-                       "validation_tokens_per_document": 4096} | settings)  # fmt: skip
+    spec = DataSpec(
+        **{
+            "corpus": str(file),
+            "vocab_size": 300,
+            "validation_documents": 10,
+            "validation_tokens_per_document": 4096,
+        }
+        | settings
+    )
     said = []
     return prepare_data(spec, tmp_path / name, say=said.append), said
 
@@ -85,8 +92,9 @@ def test_near_copies_of_held_out_text_leave_the_training_text_and_are_counted(tm
     assert duplicates["version"] >= 1
     near = duplicates["near"]
     from_heldout = near["teacher"]["validation"] + near["student"]["validation"]
-    assert from_heldout == 10 - sum(similarity(a, b) > 0.7 for a in found["validation"] for b in found["validation"]
-                                    if a != b)  # fmt: skip
+    assert from_heldout == 10 - sum(
+        similarity(a, b) > 0.7 for a in found["validation"] for b in found["validation"] if a != b
+    )
     dropped = sum(sum(others.values()) for others in near.values())
     assert store.manifest["documents"] == 80 - dropped
     assert duplicates["words"] in said

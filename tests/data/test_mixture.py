@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from distillaw.data.corpus import read_documents
-from distillaw.data.mixture import parse_mixture
+from distillaw.data.corpus import parse_mixture, read_documents
 from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.errors import ConfigError, DataError
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.data.batches import BatchOrder
 from distillaw.data.prepare import DataSpec, assign_splits, prepare_data, require_tokens
-from distillaw.data.shards import Split, TokenStore
+from distillaw.data.shards import BatchOrder, Split, TokenStore
 from distillaw.errors import CacheError, ConfigError, DataError, RunError
 
 SPEC = DataSpec(

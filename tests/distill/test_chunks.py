@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 
 TOKENS, WIDTH, VOCAB = 512, 64, 8192
 
@@ -45,9 +45,11 @@ def test_no_tensor_of_tokens_by_vocabulary_exists(teacher, temperature, dtype):
     weight = normal(VOCAB, WIDTH, seed=1, dtype=dtype).requires_grad_()
     options = teachers()[teacher]
     if teacher == "stored":
-        options = {"targets": SparseTargets(
-            ids=options["targets"].ids, weights=options["targets"].weights, temperature=temperature
-        )}  # fmt: skip
+        options = {
+            "targets": SparseTargets(
+                ids=options["targets"].ids, weights=options["targets"].weights, temperature=temperature
+            )
+        }
     labels = torch.zeros(1, TOKENS, dtype=torch.int64)
     saved = []
     with (
@@ -86,9 +88,13 @@ def test_micro_batches_add_up_to_the_batch(dtype):
         total, leaves = 0.0, (hidden.clone().requires_grad_(), weight.clone().requires_grad_())
         for part in parts:
             loss = dl.distillation_loss(
-                leaves[0][part], leaves[1], labels[part], teacher_logits=teacher[part],
-                num_tokens=(labels != -100).sum(), **options,
-            )  # fmt: skip
+                leaves[0][part],
+                leaves[1],
+                labels[part],
+                teacher_logits=teacher[part],
+                num_tokens=(labels != -100).sum(),
+                **options,
+            )
             loss.backward()
             total += loss.item()
         return total, leaves[0].grad, leaves[1].grad

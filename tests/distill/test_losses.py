@@ -101,9 +101,13 @@ def value_and_gradients(loss, inputs):
 def test_value_and_gradients_equal_the_definition(divergence, temperature, distill_weight, z_weight):
     batch = Batch()
     options = {
-        "divergence": divergence, "temperature": temperature, "distill_weight": distill_weight,
-        "z_weight": z_weight, "beta": 0.3, "skew": 0.2,
-    }  # fmt: skip
+        "divergence": divergence,
+        "temperature": temperature,
+        "distill_weight": distill_weight,
+        "z_weight": z_weight,
+        "beta": 0.3,
+        "skew": 0.2,
+    }
     wanted = value_and_gradients(batch.plain(**options), batch.inputs)
     for dense in (False, True):
         got = value_and_gradients(batch.ours(dense=dense, **options), batch.inputs)
@@ -131,9 +135,14 @@ def test_scaled_and_capped_heads_have_exact_gradients(constants, options):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    seed=st.integers(0, 10**6), vocab=st.integers(1, 40), rows=st.integers(1, 4), length=st.integers(1, 9),
-    width=st.integers(1, 8), chunk_tokens=st.integers(1, 12), divergence=st.sampled_from(DIVERGENCES),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    vocab=st.integers(1, 40),
+    rows=st.integers(1, 4),
+    length=st.integers(1, 9),
+    width=st.integers(1, 8),
+    chunk_tokens=st.integers(1, 12),
+    divergence=st.sampled_from(DIVERGENCES),
+)
 def test_every_shape_and_chunk_gives_the_same(seed, vocab, rows, length, width, chunk_tokens, divergence):
     batch = Batch(seed=seed, vocab=vocab, shape=(rows, length), width=width)
     if (batch.labels == -100).all():
@@ -169,9 +178,13 @@ def test_the_parts_add_up_to_the_total():
     batch = Batch()
     options = {"distill_weight": 0.3, "temperature": 2.0, "z_weight": 0.1, "vocab_size": batch.vocab}
     parts = loss_parts(
-        batch.hidden, batch.head, batch.labels, teacher_hidden=batch.teacher_hidden,
-        teacher_head=batch.teacher_head, **options,
-    )  # fmt: skip
+        batch.hidden,
+        batch.head,
+        batch.labels,
+        teacher_hidden=batch.teacher_hidden,
+        teacher_head=batch.teacher_head,
+        **options,
+    )
     total = 0.3 * parts.distillation + 0.7 * parts.next_token + 0.1 * parts.z
     torch.testing.assert_close(parts.total.detach(), total)
     assert parts.total.requires_grad and not parts.distillation.requires_grad
@@ -245,9 +258,13 @@ def test_masked_tokens_of_a_student_head_count_as_absent():
 def refused(error, match, **changes):
     batch = Batch()
     arguments = {
-        "student_hidden_BTH": batch.hidden, "student_head": batch.head, "labels_BT": batch.labels,
-        "teacher_hidden": batch.teacher_hidden, "teacher_head": batch.teacher_head, "vocab_size": 7,
-    } | changes  # fmt: skip
+        "student_hidden_BTH": batch.hidden,
+        "student_head": batch.head,
+        "labels_BT": batch.labels,
+        "teacher_hidden": batch.teacher_hidden,
+        "teacher_head": batch.teacher_head,
+        "vocab_size": 7,
+    } | changes
     with pytest.raises(error, match=match):
         dl.distillation_loss(**arguments)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 from distillaw.errors import ConfigError, DataError, VocabularyError
 
 VOCAB = 9
@@ -176,9 +176,12 @@ def test_a_student_with_nothing_left_outside_stays_finite():
     student = torch.full((1, 1, VOCAB), -500.0)
     student[..., :2] = 500.0
     student.requires_grad_()
-    loss = fused(student, SparseTargets(
-        ids=torch.tensor([[[0, 1]]]), weights=torch.tensor([[[0.4, 0.4]]]), residual=torch.tensor([[0.2]])
-    ))  # fmt: skip
+    loss = fused(
+        student,
+        SparseTargets(
+            ids=torch.tensor([[[0, 1]]]), weights=torch.tensor([[[0.4, 0.4]]]), residual=torch.tensor([[0.2]])
+        ),
+    )
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(student.grad).all()
 

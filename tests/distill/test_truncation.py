@@ -7,11 +7,10 @@ import torch
 from torch.nn import functional
 
 import distillaw as dl
-from distillaw.distill.targets import SparseTargets
-from distillaw.distill.truncation import truncate_
+from distillaw.distill.heads import SparseTargets, truncate_
 from distillaw.errors import ConfigError
-from distillaw.targets.estimators import estimate
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.make import estimate
+from distillaw.targets.manifest import Scheme
 
 VOCAB = 23
 CUTS = [(4, 1.0), (0, 0.7), (5, 0.7), (2, 0.99), (1, 1.0), (0, 1e-6), (22, 1.0), (0, 1 - 1e-9)]
@@ -55,18 +54,30 @@ def _plain_loss(student, labels, teacher, *, divergence, temperature, weight, cu
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize(
     ("divergence", "temperature", "weight"),
-    [("forward-kl", 1.0, 1.0), ("forward-kl", 2.0, 0.4), ("jsd", 0.7, 0.5), ("skew-kl", 1.0, 1.0),
-     ("skew-reverse-kl", 1.5, 0.8)],
-)  # fmt: skip
+    [
+        ("forward-kl", 1.0, 1.0),
+        ("forward-kl", 2.0, 0.4),
+        ("jsd", 0.7, 0.5),
+        ("skew-kl", 1.0, 1.0),
+        ("skew-reverse-kl", 1.5, 0.8),
+    ],
+)
 def test_value_and_gradient_equal_the_definition(cut, divergence, temperature, weight):
     student, teacher = _logits(3, 5, seed=1).requires_grad_(), _logits(3, 5, seed=2)
     labels = torch.randint(VOCAB, (3, 5), generator=torch.Generator().manual_seed(3))
     options = {"divergence": divergence, "temperature": temperature}
     before = teacher.clone()
     got = dl.distillation_loss(
-        student, torch.eye(VOCAB, dtype=torch.float64), labels, teacher_logits=teacher, distill_weight=weight,
-        top_k=cut[0], top_p=cut[1], chunk_tokens=4, **options,
-    )  # fmt: skip
+        student,
+        torch.eye(VOCAB, dtype=torch.float64),
+        labels,
+        teacher_logits=teacher,
+        distill_weight=weight,
+        top_k=cut[0],
+        top_p=cut[1],
+        chunk_tokens=4,
+        **options,
+    )
     wanted = _plain_loss(student, labels, teacher, weight=weight, cut=cut, **options)
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
     gradients = [torch.autograd.grad(loss, student)[0] for loss in (got, wanted)]
@@ -103,11 +114,14 @@ def test_hidden_states_and_head_of_a_teacher_are_truncated_alike():
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("scheme", "cut"), [
-    (Scheme(estimator="top-k", k=5), (5, 1.0)),
-    (Scheme(estimator="top-p", k=9, p=0.6), (9, 0.6)),
-    (Scheme(estimator="top-k", k=5, temperature=2.0), (5, 1.0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheme", "cut"),
+    [
+        (Scheme(estimator="top-k", k=5), (5, 1.0)),
+        (Scheme(estimator="top-p", k=9, p=0.6), (9, 0.6)),
+        (Scheme(estimator="top-k", k=5, temperature=2.0), (5, 1.0)),
+    ],
+)
 def test_stored_truncations_renormalised_give_the_same_loss(scheme, cut):
     """The ids are those that a store keeps; its weights over their mass are these targets (float32)."""
     student, teacher = _logits(2, 6, seed=5).float(), _logits(2, 6, seed=6).float()
@@ -117,9 +131,12 @@ def test_stored_truncations_renormalised_give_the_same_loss(scheme, cut):
     kept = rows.ids < VOCAB
     weights = ((-rows.nats).exp() * kept) / rows.mass[:, None]
     stored = SparseTargets(
-        ids=torch.where(kept, rows.ids, 0).view(2, 6, -1), weights=weights.view(2, 6, -1), residual=None,
-        entropy=-torch.xlogy(weights, weights).sum(-1).view(2, 6), temperature=scheme.temperature,
-    )  # fmt: skip
+        ids=torch.where(kept, rows.ids, 0).view(2, 6, -1),
+        weights=weights.view(2, 6, -1),
+        residual=None,
+        entropy=-torch.xlogy(weights, weights).sum(-1).view(2, 6),
+        temperature=scheme.temperature,
+    )
     truncated = truncate_(teacher.flatten(0, 1) / scheme.temperature, *cut).softmax(-1)
     assert [row.nonzero().squeeze(1).tolist() for row in truncated] == [
         sorted(row[row < VOCAB].tolist()) for row in rows.ids
@@ -140,19 +157,23 @@ def test_keeping_all_is_the_untouched_loss_bit_for_bit():
     assert not torch.equal(dl.distillation_loss(student, eye, teacher_logits=teacher, top_k=22), plain)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"top_k": VOCAB}, r"top_k is 23; it must lie between 1 and 22"),
-    ({"top_k": -1}, "top_k is -1"),
-    ({"top_p": 0.0}, r"top_p is 0.0 and must lie in \(0, 1\]"),
-    ({"top_p": 1.5}, "top_p is 1.5"),
-    ({"top_k": 3, "divergence": "reverse-kl"}, "reverse-kl .* infinite"),
-    ({"top_p": 0.9, "divergence": "jsd", "beta": 1.0}, "jsd .*beta 1.0.* infinite"),
-    ({"top_p": 0.9, "divergence": "skew-reverse-kl", "skew": 0.0}, "skew 0.0.* infinite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": VOCAB}, r"top_k is 23; it must lie between 1 and 22"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 0.0}, r"top_p is 0.0 and must lie in \(0, 1\]"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"top_k": 3, "divergence": "reverse-kl"}, "reverse-kl .* infinite"),
+        ({"top_p": 0.9, "divergence": "jsd", "beta": 1.0}, "jsd .*beta 1.0.* infinite"),
+        ({"top_p": 0.9, "divergence": "skew-reverse-kl", "skew": 0.0}, "skew 0.0.* infinite"),
+    ],
+)
 def test_contradictions_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
-        dl.distillation_loss(_logits(1, 2, seed=0), torch.eye(VOCAB).double(), teacher_logits=_logits(1, 2, seed=1),
-                             **options)  # fmt: skip
+        dl.distillation_loss(
+            _logits(1, 2, seed=0), torch.eye(VOCAB).double(), teacher_logits=_logits(1, 2, seed=1), **options
+        )
 
 
 def test_stored_targets_are_not_truncated_again():

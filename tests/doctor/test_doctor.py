@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from distillaw.accounting.hardware import hardware_presets
-from distillaw.doctor.devices import cuda_device, read_machine
-from distillaw.doctor.disk import examine_disk
 from distillaw.doctor.examination import find_problems
-from distillaw.doctor.offline import read_offline
-from distillaw.doctor.software import read_software
+from distillaw.doctor.machine import cuda_device, examine_disk, read_machine, read_offline, read_software
 from in_process import answer
 
 NOWHERE = Path("/proc/nowhere")

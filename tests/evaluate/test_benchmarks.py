@@ -16,10 +16,9 @@ import torch
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import train_tokenizer
 from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.benchmarks import SUITE, choose_tasks, known_tasks, read_task, read_tasks
 from distillaw.evaluate.harness import Way, run_benchmark
 from distillaw.evaluate.scores import interval_of, mean_and_se, mean_of_suite
-from distillaw.evaluate.task_rows import read_task, read_tasks
-from distillaw.evaluate.task_specs import SUITE, choose_tasks, known_tasks
 from distillaw.models.fresh import build_model
 from distillaw.runs.places import claim_folder
 
@@ -38,11 +37,20 @@ def data(tmp_path_factory):
 
     words = "red blue green house tree river stone bird seven nine".split()
     sentence = lambda n: " ".join(generator.choice(words, n))  # noqa: E731
-    lines("openbookqa/test.jsonl", [
-        {"id": str(i), "question": {"stem": sentence(5), "choices": [
-            {"text": sentence(1 + j), "label": "ABCD"[j]} for j in range(4)]}, "answerKey": "ABCD"[i % 4]}
-        for i in range(30)
-    ])  # fmt: skip
+    lines(
+        "openbookqa/test.jsonl",
+        [
+            {
+                "id": str(i),
+                "question": {
+                    "stem": sentence(5),
+                    "choices": [{"text": sentence(1 + j), "label": "ABCD"[j]} for j in range(4)],
+                },
+                "answerKey": "ABCD"[i % 4],
+            }
+            for i in range(30)
+        ],
+    )
     lines("lambada_openai/lambada_test.jsonl", [{"text": sentence(8)} for _ in range(12)])
     for split, count in (("train", 9), ("test", 6)):
         lines(
@@ -56,11 +64,20 @@ def data(tmp_path_factory):
             file.write_text(
                 "".join(f'"{sentence(4)}, is it?",a,"b, c",d,e,{"ABCD"[i % 4]}\n' for i in range(count))
             )
-    passage = {"passage": "In 1999 the blue team won 7 games.", "qa_pairs": [
-        {"question": f"how many {word}?", "query_id": word, "validated_answers": [
-            {"number": "", "date": {"day": "", "month": "", "year": ""}, "spans": ["seven", "games"]}],
-         "answer": {"number": "7", "date": {"day": "", "month": "", "year": ""}, "spans": []}}
-        for word in words[:3]]}  # fmt: skip
+    passage = {
+        "passage": "In 1999 the blue team won 7 games.",
+        "qa_pairs": [
+            {
+                "question": f"how many {word}?",
+                "query_id": word,
+                "validated_answers": [
+                    {"number": "", "date": {"day": "", "month": "", "year": ""}, "spans": ["seven", "games"]}
+                ],
+                "answer": {"number": "7", "date": {"day": "", "month": "", "year": ""}, "spans": []},
+            }
+            for word in words[:3]
+        ],
+    }
     for split in ("dev", "train"):
         (root / "drop").mkdir(exist_ok=True)
         passages = {str(i): passage | {"passage": f"{passage['passage']} {i}"} for i in range(3)}
@@ -98,12 +115,18 @@ def test_equal_to_the_harness_on_its_own(model, data, tmp_path):
 
     file = str(data / "openbookqa" / "test.jsonl")
     theirs = {
-        "task": "theirs", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": file}},
-        "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{question.stem}}",
+        "task": "theirs",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": file}},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{question.stem}}",
         "doc_to_choice": "{{question.choices|map(attribute='text')|list}}",
         "doc_to_target": "{{['A','B','C','D'].index(answerKey)}}",
-        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")],
-    }  # fmt: skip
+        "metric_list": [
+            {"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")
+        ],
+    }
     lm = HFLM(pretrained=model[0], tokenizer=model[1], batch_size=4)
     tasks = TaskManager(include_defaults=False)
     found = simple_evaluate(lm, tasks=[theirs], bootstrap_iters=100, task_manager=tasks)["results"]["theirs"]
@@ -217,8 +240,17 @@ def test_unknown_tasks_are_refused_with_a_suggestion():
 
 def test_a_folder_of_own_tasks(tmp_path, data, model):
     harness = known_tasks()["lambada_openai"].harness
-    own = {"task": "mine", "sets": [], "files": {"test": "lambada_openai/*.jsonl"}, "layout": "any", "shots": 0,
-           "metric": "acc", "chance": 0.0, "merged": True, "harness": harness}  # fmt: skip
+    own = {
+        "task": "mine",
+        "sets": [],
+        "files": {"test": "lambada_openai/*.jsonl"},
+        "layout": "any",
+        "shots": 0,
+        "metric": "acc",
+        "chance": 0.0,
+        "merged": True,
+        "harness": harness,
+    }
     (tmp_path / "mine.yaml").write_text(json.dumps(own))
     spec = known_tasks(tmp_path)["mine"]
     assert read_task(spec, data).asked == 12
@@ -229,8 +261,16 @@ def test_a_folder_of_own_tasks(tmp_path, data, model):
 
 def own_task(folder, **changes):
     """A task file of a stranger, over the lambada questions."""
-    entries = {"task": "mine", "sets": [], "files": {"test": "lambada_openai/*.jsonl"}, "layout": "any", "shots": 0,
-               "metric": "acc", "chance": 0.0, "merged": True} | changes  # fmt: skip
+    entries = {
+        "task": "mine",
+        "sets": [],
+        "files": {"test": "lambada_openai/*.jsonl"},
+        "layout": "any",
+        "shots": 0,
+        "metric": "acc",
+        "chance": 0.0,
+        "merged": True,
+    } | changes
     entries["harness"] = known_tasks()["lambada_openai"].harness | changes.get("harness", {})
     (folder / "mine.yaml").write_text(json.dumps(entries))
     return known_tasks(folder)["mine"]
@@ -248,15 +288,18 @@ def test_templates_of_task_files_run_no_python(model, data, tmp_path, key):
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("changes", [
-    {"harness": {"use_prompt": "prompts.yaml:mine"}},
-    {"harness": {"dataset_path": "json"}},
-    {"harness": {"process_results": "os.system"}},
-    {"harness": {"metric_list": [{"metric": "acc", "hf_evaluate": True}]}},
-    {"files": {"test": "../secret.jsonl"}},
-    {"files": {"test": "/etc/passwd"}},
-    {"task": "../../escaped"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"harness": {"use_prompt": "prompts.yaml:mine"}},
+        {"harness": {"dataset_path": "json"}},
+        {"harness": {"process_results": "os.system"}},
+        {"harness": {"metric_list": [{"metric": "acc", "hf_evaluate": True}]}},
+        {"files": {"test": "../secret.jsonl"}},
+        {"files": {"test": "/etc/passwd"}},
+        {"task": "../../escaped"},
+    ],
+)
 def test_task_files_name_neither_code_nor_other_places(tmp_path, changes):
     with pytest.raises(ConfigError, match=r"mine\.yaml: "):
         own_task(tmp_path, **changes)
@@ -285,8 +328,18 @@ def test_yaml_that_includes_or_blows_up_is_refused(tmp_path, text):
 
 def test_the_published_files_are_read(shared_data):
     evals = shared_data / "evals"
-    sizes = {"agieval": 4903, "bbh": 6430, "blimp": 67_000, "gsm8k": 1319, "humaneval": 164, "lambada_openai": 5153,
-             "openbookqa": 500, "svamp": 996, "truthfulqa_mc1": 817, "truthfulqa_mc2": 817}  # fmt: skip
+    sizes = {
+        "agieval": 4903,
+        "bbh": 6430,
+        "blimp": 67_000,
+        "gsm8k": 1319,
+        "humaneval": 164,
+        "lambada_openai": 5153,
+        "openbookqa": 500,
+        "svamp": 996,
+        "truthfulqa_mc1": 817,
+        "truthfulqa_mc2": 817,
+    }
     for task, size in sizes.items():
         assert read_task(known_tasks()[task], evals, limit=20).available == size, task
 
@@ -301,8 +354,10 @@ def test_the_mean_of_six_needs_all_six():
     scores = {task: {"score": 0.1 * i, "se": 0.06, "near_chance": i == 0} for i, task in enumerate(SUITE)}
     mean = mean_of_suite(scores)
     assert (mean["score"], mean["se"], mean["near_chance"]) == (
-        pytest.approx(0.25), pytest.approx(0.06 / np.sqrt(6)), ["mmlu"]
-    )  # fmt: skip
+        pytest.approx(0.25),
+        pytest.approx(0.06 / np.sqrt(6)),
+        ["mmlu"],
+    )
     del scores["bbh"]
     assert mean_of_suite(scores) is None
 
@@ -312,8 +367,22 @@ def test_killed_in_the_middle_it_continues(model, data, tmp_path):
     network, tokenizer = model
     network.save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(str(tmp_path / "m"))
-    command = [sys.executable, "-m", "distillaw", "evaluate", str(tmp_path / "m"), "--out", str(tmp_path / "out"),
-               "--tasks", "gsm8k,openbookqa", "--data", str(data), "--shots", "0", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "distillaw",
+        "evaluate",
+        str(tmp_path / "m"),
+        "--out",
+        str(tmp_path / "out"),
+        "--tasks",
+        "gsm8k,openbookqa",
+        "--data",
+        str(data),
+        "--shots",
+        "0",
+        "--json",
+    ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     answers = tmp_path / "out" / "answers"
     deadline = time.monotonic() + 60

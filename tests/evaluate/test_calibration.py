@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from distillaw.data.tokenizer import encode_documents, start_token
-from distillaw.evaluate.calibration import score_calibration
-from distillaw.evaluate.ece import BinSums, calibration_error
-from distillaw.evaluate.windows import score_documents
+from distillaw.evaluate.calibration import BinSums, calibration_error, score_calibration
+from distillaw.models.scoring import score_documents
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_teacher
 
@@ -37,8 +36,17 @@ def plain_loop(student, teacher, ids):
             for t, label in enumerate(window[-new:]):
                 choice = int(p[t].argmax())
                 kl = float((q[t] * (q[t] / p[t]).log()).sum())
-                rows.append((document, float(p[t, choice]), choice == label, float(q[t, choice]),
-                             int(q[t].argmax()) == choice, float(q[t].max()), kl))  # fmt: skip
+                rows.append(
+                    (
+                        document,
+                        float(p[t, choice]),
+                        choice == label,
+                        float(q[t, choice]),
+                        int(q[t].argmax()) == choice,
+                        float(q[t].max()),
+                        kl,
+                    )
+                )
     return np.array(rows, dtype=float)
 
 
@@ -56,10 +64,11 @@ def test_every_kind_of_calibration_error_is_that_of_a_plain_loop(scored):
     student, teacher, ids, scores = scored
     _, said, came, theirs, agree, confident, kl = plain_loop(student, teacher, ids).T
     expected = {
-        "teacher": plain_ece(said, theirs), "teacher_top1": plain_ece(said, agree),
+        "teacher": plain_ece(said, theirs),
+        "teacher_top1": plain_ece(said, agree),
         "teacher_confidence": plain_ece(said, confident),
         "teacher_confidence_teacher_bins": plain_ece(said, confident, by=confident),
-    }  # fmt: skip
+    }
     assert calibration_error(scores.data).ece == pytest.approx(plain_ece(said, came), rel=1e-5)
     for name, value in expected.items():
         assert calibration_error(scores.against[name]).ece == pytest.approx(value, rel=1e-5), name

@@ -12,16 +12,30 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.evaluate.chat import sum_up_grades, sum_up_pairs
 from distillaw.evaluate.judges import UrlJudge, make_judge
-from distillaw.evaluate.judging import PAIR, JudgeLog, Verdict, judge_grades, judge_pairs, parse_verdict
-from distillaw.evaluate.questions import Question, prompt_name, read_prompts, read_questions
-from distillaw.evaluate.verdicts import sum_up_grades, sum_up_pairs
+from distillaw.evaluate.judging import (
+    PAIR,
+    ChatQuestion,
+    JudgeLog,
+    JudgeVerdict,
+    judge_grades,
+    judge_pairs,
+    parse_verdict,
+    prompt_name,
+    read_prompts,
+    read_questions,
+)
 
 QUESTIONS = [
-    Question(question_id=str(i), category="math" if i % 2 else "writing",
-             turns=(f"What is {{question}} {i}?", "And why?"), reference=("right 1", "right 2") if i % 2 else ())
+    ChatQuestion(
+        question_id=str(i),
+        category="math" if i % 2 else "writing",
+        turns=(f"What is {{question}} {i}?", "And why?"),
+        reference=("right 1", "right 2") if i % 2 else (),
+    )
     for i in range(6)
-]  # fmt: skip
+]
 SHORT = {q.question_id: ["no", "no"] for q in QUESTIONS}
 LONG = {q.question_id: ["yes indeed, [[A]]", "certainly so {answer_b}"] for q in QUESTIONS}
 
@@ -269,7 +283,7 @@ def test_nonsense_is_asked_once_more_then_counted_never_guessed(tmp_path):
             return "[[B]]" if "q2" in messages[1]["content"] else "no idea"
         return "[[A]] or [[B]], who knows" if "q1" in messages[1]["content"] else longer_wins(messages)
 
-    questions = [Question(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
+    questions = [ChatQuestion(question_id=str(i), category="", turns=(f"q{i}",)) for i in range(5)]
     first, second = ({q.question_id: [text] for q in questions} for text in ("longer", "short"))
     with Server(stubborn) as server:
         verdicts = judge_pairs(
@@ -330,9 +344,10 @@ def test_win_rate_and_its_errors_follow_from_questions_not_turns():
         for i in range(30):
             value = float(generator.choice([-1, 1], p=[0.3, 0.7]))
             verdicts += [
-                Verdict(question_id=str(i), category="", turn=turn, swapped=swapped, value=value)
-                for turn in (0, 1) for swapped in (False, True)
-            ]  # fmt: skip
+                JudgeVerdict(question_id=str(i), category="", turn=turn, swapped=swapped, value=value)
+                for turn in (0, 1)
+                for swapped in (False, True)
+            ]
         found = sum_up_pairs(verdicts)
         rates.append(found["win_rate"])
         errors.append(found["win_rate_se"])

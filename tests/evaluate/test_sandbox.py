@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.humaneval import check_all, check_samples, pass_at_k, program_of
-from distillaw.evaluate.sandbox import ALL_WALLS, Limits, run_program
+from distillaw.evaluate.sandbox import (
+    ALL_WALLS,
+    Limits,
+    check_all,
+    check_samples,
+    pass_at_k,
+    program_of,
+    run_program,
+)
 
 QUICK = Limits(seconds=1.0)
 PATIENT = Limits(seconds=20.0)
@@ -85,9 +92,17 @@ def test_no_file_beyond_its_folder_is_read_or_changed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     mode = victim.stat().st_mode
-    for act in ("open({0!r}, 'w')", "open({0!r}).read()", "os.remove({0!r})", "os.rename({0!r}, 'x')",
-                "os.symlink({0!r}, 'x'); open('x').read()", "os.chmod({0!r}, 0)", "os.truncate({0!r}, 0)",
-                "os.listdir(os.path.dirname({0!r}))", "os.mkdir({0!r} + '2')"):  # fmt: skip
+    for act in (
+        "open({0!r}, 'w')",
+        "open({0!r}).read()",
+        "os.remove({0!r})",
+        "os.rename({0!r}, 'x')",
+        "os.symlink({0!r}, 'x'); open('x').read()",
+        "os.chmod({0!r}, 0)",
+        "os.truncate({0!r}, 0)",
+        "os.listdir(os.path.dirname({0!r}))",
+        "os.mkdir({0!r} + '2')",
+    ):
         assert run_program("import os; " + act.format(str(victim)), limits=PATIENT).verdict == "failed", act
     home = str(Path.home() / ".distillaw-sandbox-test")
     assert run_program(f"open({home!r}, 'w').write('x')", limits=PATIENT).verdict == "failed"

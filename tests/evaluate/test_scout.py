@@ -9,11 +9,10 @@ import torch
 from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillaw.data.corpus import Reading
+from distillaw.data.corpus import Reading, read_excerpt
 from distillaw.data.tokenizer import start_token, train_tokenizer
 from distillaw.errors import CacheError, ConfigError, DataError, DistillawWarning
 from distillaw.evaluate import scout
-from distillaw.evaluate.excerpt import read_excerpt
 from distillaw.evaluate.scout import difference, scout_teachers
 
 
@@ -62,7 +61,7 @@ def test_a_uniform_model_costs_log_v_a_token_whatever_its_tokenizer(candidate, t
 
 def test_padding_and_batches_change_nothing(pair, text, monkeypatch):
     together = scout_teachers(pair[:1], text, context=16)[0]
-    monkeypatch.setattr("distillaw.evaluate.windows.BATCH_TOKENS", 1)
+    monkeypatch.setattr("distillaw.models.scoring.BATCH_TOKENS", 1)
     alone = scout_teachers(pair[:1], text, context=16)[0]
     np.testing.assert_allclose(together.scores.loss_sum, alone.scores.loss_sum, rtol=1e-5)
 

@@ -8,9 +8,9 @@ from pyarrow import parquet as pq
 
 from distillaw.cli.app import app, run
 from distillaw.errors import ConfigError
-from distillaw.evaluate.chat_part import ChatWishes
+from distillaw.evaluate.calibration import TextWishes
+from distillaw.evaluate.chat import ChatWishes
 from distillaw.evaluate.suite import evaluate_model
-from distillaw.evaluate.text_part import TextWishes
 from distillaw.models.source import locate
 from distillaw.runs.files import read_json
 from distillaw.runs.places import claim_folder
@@ -119,15 +119,17 @@ def test_chat_is_judged_by_a_local_model_pairwise_and_graded(student, teacher, d
 def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
     import torch
 
-    from distillaw.evaluate.judge_local import VERDICT, ChatModel
+    from distillaw.evaluate.judges import VERDICT, ChatModel
 
     chat = ChatModel.load(str(student), device="cpu")
     messages = [{"role": "user", "content": "which?"}]
     options = ["[[A]]", "[[B]]", "[[C]]"]
     scores = []
     for option in options:
-        ids = [chat.tokenizer(each, add_special_tokens=False)["input_ids"]
-               for each in ("<user>which?<assistant>", VERDICT, option)]  # fmt: skip
+        ids = [
+            chat.tokenizer(each, add_special_tokens=False)["input_ids"]
+            for each in ("<user>which?<assistant>", VERDICT, option)
+        ]
         whole = torch.tensor([ids[0] + ids[1] + ids[2]])
         logp = chat.model(input_ids=whole).logits[0].double().log_softmax(-1)
         start = len(ids[0]) + len(ids[1])
@@ -136,7 +138,7 @@ def test_a_local_judge_says_what_it_finds_likeliest(teacher, student):
 
 
 def test_an_answer_that_spells_a_special_token_does_not_end_its_turn(student):
-    from distillaw.evaluate.judge_local import ChatModel
+    from distillaw.evaluate.judges import ChatModel
 
     chat = ChatModel.load(str(student), device="cpu")
     end = chat.tokenizer.eos_token
@@ -196,8 +198,20 @@ def test_wrong_input_is_told_clearly(student, data, tmp_path, monkeypatch, capsy
 
 
 def test_a_dry_run_says_what_would_be_asked(student, data, tmp_path, capsys):
-    verb = ["evaluate", str(student), "--out", str(tmp_path / "o"), "--tasks", "blimp", "--data", str(data), "--limit",
-            "5", "--dry-run", "--json"]  # fmt: skip
+    verb = [
+        "evaluate",
+        str(student),
+        "--out",
+        str(tmp_path / "o"),
+        "--tasks",
+        "blimp",
+        "--data",
+        str(data),
+        "--limit",
+        "5",
+        "--dry-run",
+        "--json",
+    ]
     assert run(lambda: app(verb, exit_on_error=False, result_action="return_value")) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema_version"], answer["tasks"][0]["questions"], answer["tasks"][0]["available"]) == (

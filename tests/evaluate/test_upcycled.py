@@ -20,8 +20,21 @@ def distillaw(*words):
 
 
 def test_a_mixture_is_written_scored_and_made_once(pair, text, tmp_path):
-    words = ("upcycle", pair[0], "--experts", "2,3", "--pyramid", 0.5, "--text", text, "--tokens", 800,
-             "--out", tmp_path / "moe", "--json")  # fmt: skip
+    words = (
+        "upcycle",
+        pair[0],
+        "--experts",
+        "2,3",
+        "--pyramid",
+        0.5,
+        "--text",
+        text,
+        "--tokens",
+        800,
+        "--out",
+        tmp_path / "moe",
+        "--json",
+    )
     code, out, err = distillaw(*words)
     assert code == 0, err
     record = json.loads(out)
@@ -46,9 +59,14 @@ def test_a_dry_run_counts_and_writes_nothing(pair, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--experts", "two"), "whole numbers"), (("--experts", 1), "at least 2"), (("--noise", -1), "not negative"),
-     (("--text", "nowhere.txt"), "nowhere.txt"), (("--pyramid", 1.5), "--pyramid 1.5")],
-)  # fmt: skip
+    [
+        (("--experts", "two"), "whole numbers"),
+        (("--experts", 1), "at least 2"),
+        (("--noise", -1), "not negative"),
+        (("--text", "nowhere.txt"), "nowhere.txt"),
+        (("--pyramid", 1.5), "--pyramid 1.5"),
+    ],
+)
 def test_what_cannot_be_done_says_what_to_do(pair, tmp_path, words, said):
     code, _, err = distillaw("upcycle", pair[0], "--out", tmp_path / "moe", *words)
     assert code in (1, 2) and said in err, err

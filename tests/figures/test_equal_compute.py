@@ -9,8 +9,8 @@ from synthetic_study import supervised_loss
 from distillaw.errors import DataError
 from distillaw.figures.equal_compute import APART, BEYOND, draw_isoflop, iso_budgets
 from distillaw.figures.fits import study_laws
-from distillaw.figures.teachers import teacher_styles
-from distillaw.report.equal_compute import isoflop_sentences
+from distillaw.figures.losses import teacher_styles
+from distillaw.report.students import isoflop_sentences
 from distillaw.runs.record import read_study
 
 

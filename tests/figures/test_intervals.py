@@ -6,9 +6,9 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 from distillaw.errors import DataError
 from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
 from distillaw.fitting.study import kept_laws
-from distillaw.report.intervals import coverage_picture, hold_out_sentences, hold_out_table
+from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
 from distillaw.runs.record import read_study
-from distillaw.verifying.metrics import wilson
+from distillaw.verifying.scorecard import wilson
 from distillaw.verifying.scoring import score_study
 
 
@@ -39,9 +39,14 @@ def scored(tmp_path):
     """Three losses forecast by one law: two inside their 90 % interval, one of them inside its 50 % interval."""
     table = tmp_path / "runs.csv"
     write_table(table, OLD)
-    freeze_by_hand(table.with_suffix(".predictions"), [
-        predict(SMALL, 3.00, 0.10), predict(TAUGHT, 2.80, 0.10), predict(BETTER, 2.70, 0.10),
-    ])  # fmt: skip
+    freeze_by_hand(
+        table.with_suffix(".predictions"),
+        [
+            predict(SMALL, 3.00, 0.10),
+            predict(TAUGHT, 2.80, 0.10),
+            predict(BETTER, 2.70, 0.10),
+        ],
+    )
     write_table(table, [*OLD, row("a", SMALL, 3.01), row("b", TAUGHT, 2.88), row("c", BETTER, 2.95)])
     return score_study(table).predictions
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from distillaw.figures.labels import place_labels
+from distillaw.figures.frontiers import place_labels
 
 LETTER = (0.01, 0.036)
 

@@ -55,8 +55,13 @@ def test_unknown_laws_and_laws_without_a_teacher_are_refused():
 
 def test_the_flat_stretch_of_teacher_sizes_is_the_library_s():
     (ax,) = dl.figures.loss_over_teacher_size(student_params=1e9, student_tokens=2e10).axes
-    curve = teacher_curve(laws_for_map(()).ensemble, student_params=1e9, student_tokens=2e10,
-                          teacher_tokens_per_param=20, sizes=np.geomspace(1.25e8, 3e11, 200))  # fmt: skip
+    curve = teacher_curve(
+        laws_for_map(()).ensemble,
+        student_params=1e9,
+        student_tokens=2e10,
+        teacher_tokens_per_param=20,
+        sizes=np.geomspace(1.25e8, 3e11, 200),
+    )
     band = next(patch for patch in ax.patches if patch.get_alpha() == 0.18)
     assert band.get_x() == pytest.approx(curve.best.flat.lower, rel=1e-6)
     assert band.get_x() + band.get_width() == pytest.approx(curve.best.flat.upper, rel=1e-6)

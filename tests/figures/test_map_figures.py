@@ -21,21 +21,35 @@ MAPS = {
     "all wins": lambda: gain_map(LAWS, student_params=N, student_tokens=np.geomspace(1e9, 5e9, 20)),
     "all loses": lambda: gain_map(LAWS, student_params=N, student_tokens=D[10:], teacher_loss=4.0),
     "all inside": lambda: gain_map(
-        LAWS, student_params=np.geomspace(9e8, 1.1e9, 9), student_tokens=np.geomspace(4e10, 6e10, 9), teacher_loss=2.1
+        LAWS,
+        student_params=np.geomspace(9e8, 1.1e9, 9),
+        student_tokens=np.geomspace(4e10, 6e10, 9),
+        teacher_loss=2.1,
     ),
     "teacher": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("PRETRAINING_INFERENCE")),
     "tokens at their bound": lambda: teacher_map(LAWS, student_params=N, compute=C, terms=terms("INFERENCE")),
-    "partly unpaid": lambda: teacher_map(LAWS, student_params=N, compute=np.geomspace(1e18, 1e24, 20), terms=LARGE),
-    "nothing paid": lambda: teacher_map(LAWS, student_params=N, compute=np.geomspace(1e15, 1e16, 20), terms=LARGE),
+    "partly unpaid": lambda: teacher_map(
+        LAWS, student_params=N, compute=np.geomspace(1e18, 1e24, 20), terms=LARGE
+    ),
+    "nothing paid": lambda: teacher_map(
+        LAWS, student_params=N, compute=np.geomspace(1e15, 1e16, 20), terms=LARGE
+    ),
     "allocation": lambda: allocation_map(LAWS, student_params=1e9, compute=C, terms=terms("PRETRAINING")),
     "teacher-size": lambda: teacher_size_map(
-        LAWS, student_params=1e9, student_tokens=8e10, teacher_params=np.geomspace(1e8, 1e12, 60),
+        LAWS,
+        student_params=1e9,
+        student_tokens=8e10,
+        teacher_params=np.geomspace(1e8, 1e12, 60),
         teacher_tokens_per_param=20,
     ),
     "only too small teachers": lambda: teacher_size_map(
-        LAWS, student_params=1e9, student_tokens=8e10, teacher_params=np.geomspace(1e8, 1e9, 30), teacher_tokens=1e12
+        LAWS,
+        student_params=1e9,
+        student_tokens=8e10,
+        teacher_params=np.geomspace(1e8, 1e9, 30),
+        teacher_tokens=1e12,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -59,10 +73,10 @@ def test_the_same_map_gives_the_same_drawing(tmp_path):
 
 
 def test_where_laws_disagree_is_dotted():
-    from distillaw.figures.maps import draw_map
+    from distillaw.figures.maps import plan_map
 
-    figure = draw_map(MAPS["gain"]())
+    figure = plan_map(MAPS["gain"]())
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "laws disagree on the sign" in words
-    agreed = draw_map(MAPS["all inside"]())
+    agreed = plan_map(MAPS["all inside"]())
     assert "laws disagree on the sign" not in [text.get_text() for text in agreed.legends[0].get_texts()]

@@ -10,7 +10,7 @@ from distillaw.errors import DataError
 from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
 from distillaw.planning.api import plan
 from distillaw.planning.measured import design_points
-from distillaw.report.paid import paid_sentences, paid_table
+from distillaw.report.students import paid_sentences, paid_table
 from distillaw.runs.record import read_study
 
 
@@ -46,9 +46,10 @@ def test_the_frontier_holds_what_no_other_beats_for_less(paid, scenario):
     for taught, line in ((False, found.alone), (True, found.taught)):
         own = [p for p in paid if p.is_taught == taught]
         unbeaten = [
-            p for p in own
+            p
+            for p in own
             if not any(q.compute(scenario) <= p.compute(scenario) and q.loss < p.loss for q in own)
-        ]  # fmt: skip
+        ]
         assert {p.name for p in line} == {p.name for p in unbeaten}
 
 
@@ -90,8 +91,8 @@ def test_text_table_and_drawing_have_one_set_of_numbers(paid):
             assert (int(said[1]) if said else 0) == len(those)
         assert ax.get_xlabel() == "compute paid, FLOP"
     table = paid_table(paid)
-    assert {row[1].sort for row in table.rows} == {p.loss for p in paid}
-    computes = [row[6].sort for row in table.rows]
+    assert {row[1] for row in table.rows} == {p.loss for p in paid}
+    computes = [row[6] for row in table.rows]
     assert computes == sorted(computes) == sorted(p.compute(Scenario.INFERENCE) for p in paid)
 
 

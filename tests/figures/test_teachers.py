@@ -5,11 +5,10 @@ from dataclasses import replace
 from synthetic_study import World, write_study
 
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
-from distillaw.figures.losses import draw_tokens
+from distillaw.figures.losses import draw_tokens, teacher_styles
 from distillaw.figures.style import INK, SERIES
-from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.measured import design_points
-from distillaw.report.losses import repeated_colors
+from distillaw.report.students import repeated_colors
 from distillaw.runs.record import read_study
 
 
@@ -29,8 +28,16 @@ def test_a_teacher_has_one_colour_in_all_figures(grid_record):
 
 def test_worse_teachers_come_first_and_more_than_the_colours_have_other_markers(tmp_path):
     sizes = [1e5 * 1.5**i for i in range(len(SERIES) + 2)]
-    write_study(tmp_path, World(students=(5e4,), budgets=(150_000,), seeds=1, documents=5,
-                                teachers=tuple((size, 2e6) for size in sizes)))  # fmt: skip
+    write_study(
+        tmp_path,
+        World(
+            students=(5e4,),
+            budgets=(150_000,),
+            seeds=1,
+            documents=5,
+            teachers=tuple((size, 2e6) for size in sizes),
+        ),
+    )
     record = read_study(tmp_path)
     styles = teacher_styles(record)
     losses = [record.teachers[run].loss for run in styles]

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from distillaw.fitting.models import FREE, JointModel, Model, StudentModel, SupervisedModel, TiedModel
+from distillaw.fitting.models import (
+    FREE,
+    JointModel,
+    Model,
+    StudentModel,
+    SupervisedModel,
+    TiedModel,
+    along_valley,
+)
 from distillaw.fitting.second import _law, _to_standard
-from distillaw.fitting.valley import along_valley, along_valley_one
 
 H = np.finfo(float).eps ** (1 / 3)
 
@@ -98,21 +105,20 @@ def test_moments_equal_the_generic_path(delta):
 
 
 @pytest.mark.parametrize("delta", [1e-3, 0.1, 10.0])
-@pytest.mark.parametrize("gamma_free", [True, False])
-@pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("kind", [SupervisedModel, TiedModel])
-def test_one_vector_equals_the_batch(delta, gamma_free, which, kind):
+@pytest.mark.parametrize("held", [None, 0, 3])
+def test_the_fast_path_equals_the_generic_one_whatever_is_held(delta, kind, held):
     n, d, _, _ = rows()
-    model = kind(n, d, gamma_free=gamma_free)
+    model = kind(n, d, gamma_free=held != 3)
+    model = model if held is None else model.holding(held)
     rng = np.random.default_rng(2)
-    theta, weights = SUPERVISED[which : which + 1], rng.uniform(0, 2, (1, 20))
-    y = model.value(theta)[0] + 0.2 * rng.normal(size=20)
-    for held in (model, model.holding(0), model.holding(3)):
-        one = held.normal_one(theta[0], y, weights[0], delta)
-        many = Model.normal(held, theta, y, weights, delta)
-        for a, b in zip(one, many, strict=True):
-            assert np.shape(a) == b.shape[1:]
-            np.testing.assert_allclose(a, b[0], rtol=1e-11, atol=1e-12)
+    y, weights = model.value(SUPERVISED[:1])[0] + 0.2 * rng.normal(size=20), rng.uniform(0, 2, (2, 20))
+    for a, b in zip(
+        model.normal(SUPERVISED, y, weights, delta),
+        Model.normal(model, SUPERVISED, y, weights, delta),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
 def test_the_bent_step_is_the_straight_one_to_first_order():
@@ -121,8 +127,6 @@ def test_the_bent_step_is_the_straight_one_to_first_order():
     for size in (1e-3, 1e-5):
         bent = along_valley(SUPERVISED, size * step)
         np.testing.assert_allclose(bent, size * step, atol=10 * size**2)
-        for i in range(2):
-            np.testing.assert_allclose(along_valley_one(SUPERVISED[i], size * step[i]), bent[i], rtol=1e-12)
 
 
 def test_the_bent_step_keeps_what_the_runs_fix():
@@ -141,13 +145,11 @@ def test_the_bent_step_keeps_what_the_runs_fix():
         still[:, held] = 0
         bent = along_valley(SUPERVISED, still)
         assert (bent[:, held] == 0).all()
-        for i in range(2):
-            np.testing.assert_allclose(along_valley_one(SUPERVISED[i], still[i]), bent[i], rtol=1e-12)
 
 
 def test_many_rows_and_replicates_at_one_point_give_the_plain_sums():
     rng = np.random.default_rng(3)
-    n, d = rng.normal(size=(2, 40_000))  # several blocks of the kernel
+    n, d = rng.normal(size=(2, 40_000))  # several blocks of rows
     y, theta = 1.0 + 0.1 * rng.normal(size=40_000), np.array([0.5, 0.2, 0.3, 0.3, 0.35, 0.4])
     weights = rng.poisson(1.0, size=(3, 40_000)).astype(float)
     model = SupervisedModel(n, d, gamma_free=True)
@@ -155,10 +157,10 @@ def test_many_rows_and_replicates_at_one_point_give_the_plain_sums():
     together = model.normal(np.repeat(theta[None], 3, axis=0), y, weights, 0.05)
     apart, metric = model.normal(nearby, y, weights, 0.05), model.metric(nearby, weights)
     for i in range(2):
-        alone = model.normal_one(theta, y, weights[i], 0.05)
+        alone = model.normal(theta[None], y, weights[i : i + 1], 0.05)
         for a, b, c in zip(together, apart, alone, strict=True):
             np.testing.assert_allclose(a[i], b[i], rtol=1e-9, atol=1e-9)
-            np.testing.assert_allclose(c, b[i], rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(c[0], b[i], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(model.metric(theta[None], weights[i : i + 1])[0], metric[i], rtol=1e-12)
     shared = model.metric(np.repeat(theta[None], 3, axis=0), weights)
     np.testing.assert_allclose(shared[:2], metric[:2], rtol=1e-12)

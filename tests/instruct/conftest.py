@@ -24,7 +24,14 @@ def chats(tmp_path_factory):
 def pairs(tmp_path_factory):
     """A file of 48 preferences: a right sum against a wrong one."""
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [{"prompt": f"What is {a} and {b}?", "chosen": f"{a} and {b} are {a + b}.",
-             "rejected": f"It is {a + b + 1}, thank you"} for a in range(8) for b in range(6)]  # fmt: skip
+    rows = [
+        {
+            "prompt": f"What is {a} and {b}?",
+            "chosen": f"{a} and {b} are {a + b}.",
+            "rejected": f"It is {a + b + 1}, thank you",
+        }
+        for a in range(8)
+        for b in range(6)
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

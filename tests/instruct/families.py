@@ -21,10 +21,15 @@ def byte_level(specials, *, bos=None, eos):
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(TEXT, trainers.BpeTrainer(
-        vocab_size=420, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False))  # fmt: skip
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=bos, eos_token=eos,
-                                   clean_up_tokenization_spaces=False)  # fmt: skip
+    bpe.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=420, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=bos, eos_token=eos, clean_up_tokenization_spaces=False
+    )
 
 
 def sentencepiece_like():
@@ -32,14 +37,21 @@ def sentencepiece_like():
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     bpe = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    bpe.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
-    ])  # fmt: skip
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     ascii_only = [line.encode("ascii", "ignore").decode() for line in TEXT]
-    bpe.train_from_iterator(ascii_only, trainers.BpeTrainer(
-        vocab_size=420, special_tokens=pieces, show_progress=False, max_token_length=8))  # fmt: skip
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-                                   clean_up_tokenization_spaces=False)  # fmt: skip
+    bpe.train_from_iterator(
+        ascii_only,
+        trainers.BpeTrainer(vocab_size=420, special_tokens=pieces, show_progress=False, max_token_length=8),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def chatml_tokenizer():
@@ -79,8 +91,10 @@ def sums(count=48):
     rows = []
     for i in range(count):
         a, b = i % 8, i // 8
-        said = [{"role": "user", "content": f"What is {a} and {b}?"},
-                {"role": "assistant", "content": f"{a} and {b} are {a + b}."}]  # fmt: skip
+        said = [
+            {"role": "user", "content": f"What is {a} and {b}?"},
+            {"role": "assistant", "content": f"{a} and {b} are {a + b}."},
+        ]
         more = [{"role": "user", "content": "thank you"}, {"role": "assistant", "content": "Hello!"}]
         rows.append({"messages": said + more * (i % 3 == 0)})
     return rows

@@ -6,10 +6,8 @@ import json
 import pytest
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.pairs import read_pairs
-from distillaw.instruct.prompts import read_prompts
-from distillaw.instruct.split import held_out
+from distillaw.instruct.conversations import read_conversations, read_prompts
+from distillaw.instruct.prepare import held_out, read_pairs
 
 SAID = ({"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."})
 

@@ -9,12 +9,11 @@ from families import chatml_tokenizer, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.instruct.contrast import contrast_answers
 from distillaw.instruct.conversations import read_conversations
-from distillaw.instruct.generate import about_answers, about_file, generate_answers
-from distillaw.instruct.pairs import read_pairs
-from distillaw.instruct.sft import run_sft
+from distillaw.instruct.generate import about_answers, about_file, contrast_answers, generate_answers
+from distillaw.instruct.prepare import read_pairs
 from distillaw.instruct.spec import SftSpec
+from distillaw.instruct.stages import run_sft
 from distillaw.runs.files import read_json
 
 
@@ -22,8 +21,19 @@ from distillaw.runs.files import read_json
 def teacher(model, chats, tmp_path_factory):
     """A model that has learnt to answer, and to stop."""
     out = tmp_path_factory.mktemp("teacher") / "run"
-    run_sft(SftSpec(model=str(model), data=str(chats), template="chatml", lr=1e-2, epochs=20, patience=20, batch=8,
-                    max_tokens=96), out)  # fmt: skip
+    run_sft(
+        SftSpec(
+            model=str(model),
+            data=str(chats),
+            template="chatml",
+            lr=1e-2,
+            epochs=20,
+            patience=20,
+            batch=8,
+            max_tokens=96,
+        ),
+        out,
+    )
     return out / "model"
 
 
@@ -44,8 +54,9 @@ def test_answers_are_those_of_each_prompt_alone(teacher, prompts, tmp_path):
     assert sorted(found) == list(range(12)) and any(not row["truncated"] for row in found.values())
     tokenizer, model = AutoTokenizer.from_pretrained(teacher), AutoModelForCausalLM.from_pretrained(teacher)
     for row in found.values():
-        ids = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True, return_tensors="pt",
-                                            return_dict=True)["input_ids"]  # fmt: skip
+        ids = tokenizer.apply_chat_template(
+            row["messages"][:1], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
         alone = model.generate(ids, max_new_tokens=16, do_sample=False)[0, ids.shape[1] :]
         assert tokenizer.decode(alone, skip_special_tokens=True).strip() == row["messages"][1]["content"]
         assert row["truncated"] == (tokenizer.eos_token_id not in alone)
@@ -93,8 +104,12 @@ def test_a_student_learns_from_answers_and_the_run_names_the_teacher(teacher, mo
     asked.write_text("".join(f"What is {a} and {b}?\n" for a in range(8) for b in range(4)))
     answers = generate_answers(teacher, asked, tmp_path / "answers.jsonl", max_new_tokens=24, batch=16)
     cut = sum(each.truncated for each in read_conversations(answers))
-    result = run_sft(SftSpec(model=str(model), data=str(answers), template="chatml", lr=5e-3, epochs=2, batch=8,
-                             validation=0.2), tmp_path / "run")  # fmt: skip
+    result = run_sft(
+        SftSpec(
+            model=str(model), data=str(answers), template="chatml", lr=5e-3, epochs=2, batch=8, validation=0.2
+        ),
+        tmp_path / "run",
+    )
     assert (
         result["teacher_run"] == str(teacher)
         and result["teacher_flops"] > 0
@@ -107,8 +122,10 @@ def test_pairs_of_two_models_say_who_wrote_what_and_that_nobody_judged(teacher, 
     with torch.no_grad():
         student = save_model(tmp_path / "student", chatml_tokenizer(), seed=5)
         shutil.copy(teacher / "chat_template.jinja", student)
-    files = [generate_answers(who, prompts, tmp_path / f"{i}.jsonl", max_new_tokens=16) for i, who in
-             enumerate((teacher, student))]  # fmt: skip
+    files = [
+        generate_answers(who, prompts, tmp_path / f"{i}.jsonl", max_new_tokens=16)
+        for i, who in enumerate((teacher, student))
+    ]
     cut = [{i for i, row in rows(file).items() if row["truncated"]} for file in files]
     found = contrast_answers(*files, tmp_path / "pairs.jsonl")
     assert found.cut_off == len(cut[0] | cut[1]) and found.pairs + found.cut_off + found.alike == 12

@@ -5,8 +5,7 @@ from families import byte_level, chatml_tokenizer, llama3_tokenizer, sentencepie
 
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation
-from distillaw.instruct.masks import Masker
-from distillaw.instruct.templates import choose_template, template_names
+from distillaw.instruct.masks import Masker, choose_template, template_names
 
 TALK = (
     {"role": "system", "content": "Be brief."},
@@ -26,10 +25,13 @@ LLAMA2 = (
     "{%- endif -%}{%- endfor -%}"
 )
 FAMILIES = {
-    "chatml": (chatml_tokenizer, "chatml"), "llama3": (llama3_tokenizer, "llama3"),
-    "minichat": (sentencepiece_like, "minichat"), "zephyr": (sentencepiece_like, "zephyr"),
-    "zephyr-bytes": (llama3_tokenizer, "zephyr"), "minichat-bytes": (llama3_tokenizer, "minichat"),
-}  # fmt: skip
+    "chatml": (chatml_tokenizer, "chatml"),
+    "llama3": (llama3_tokenizer, "llama3"),
+    "minichat": (sentencepiece_like, "minichat"),
+    "zephyr": (sentencepiece_like, "zephyr"),
+    "zephyr-bytes": (llama3_tokenizer, "zephyr"),
+    "minichat-bytes": (llama3_tokenizer, "minichat"),
+}
 
 
 def masker(family):
@@ -52,8 +54,28 @@ def test_chatml_token_by_token():
     tokenizer, masks = masker("chatml")
     found = mask(masks, TALK[1:3])
     tokens = tokenizer.convert_ids_to_tokens(found.ids)
-    assert tokens == ["<|im_start|>", "user", "Ċ", "Hello", "!", "ĠHow", "Ġare", "Ġyou", "?", "<|im_end|>", "Ċ",
-                      "<|im_start|>", "assistant", "Ċ", "I", "Ġam", "Ġfine", ".", "<|im_end|>", "Ċ"]  # fmt: skip
+    assert tokens == [
+        "<|im_start|>",
+        "user",
+        "Ċ",
+        "Hello",
+        "!",
+        "ĠHow",
+        "Ġare",
+        "Ġyou",
+        "?",
+        "<|im_end|>",
+        "Ċ",
+        "<|im_start|>",
+        "assistant",
+        "Ċ",
+        "I",
+        "Ġam",
+        "Ġfine",
+        ".",
+        "<|im_end|>",
+        "Ċ",
+    ]
     assert found.mask == [False] * 14 + [True] * 5 + [False]
 
 
@@ -62,8 +84,31 @@ def test_llama3_token_by_token():
     found = mask(masks, TALK[1:3])
     tokens = tokenizer.convert_ids_to_tokens(found.ids)
     start, end, stop = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
-    assert tokens == ["<|begin_of_text|>", start, "user", end, "Ċ", "Ċ", "Hello", "!", "ĠHow", "Ġare", "Ġyou", "?",
-                      stop, start, "assistant", end, "Ċ", "Ċ", "I", "Ġam", "Ġfine", ".", stop]  # fmt: skip
+    assert tokens == [
+        "<|begin_of_text|>",
+        start,
+        "user",
+        end,
+        "Ċ",
+        "Ċ",
+        "Hello",
+        "!",
+        "ĠHow",
+        "Ġare",
+        "Ġyou",
+        "?",
+        stop,
+        start,
+        "assistant",
+        end,
+        "Ċ",
+        "Ċ",
+        "I",
+        "Ġam",
+        "Ġfine",
+        ".",
+        stop,
+    ]
     assert found.mask == [False] * 18 + [True] * 5
 
 

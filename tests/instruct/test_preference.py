@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from distillaw.instruct.preference import run_dpo
 from distillaw.instruct.spec import DpoSpec
+from distillaw.instruct.stages import run_dpo
 from distillaw.runs.store import RunFolder
 
 

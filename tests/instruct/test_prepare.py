@@ -9,14 +9,17 @@ from families import chatml_tokenizer, sentencepiece_like, sums, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.instruct.batches import Collator, check_packing, score_examples, training_rows
+from distillaw.instruct.batches import (
+    Collator,
+    check_packing,
+    preference_figures,
+    score_examples,
+    training_rows,
+)
 from distillaw.instruct.conversations import Conversation, conversation_hash
-from distillaw.instruct.journal import Journal
-from distillaw.instruct.margins import preference_figures
-from distillaw.instruct.masks import Masker
-from distillaw.instruct.pairs import Pair, prepare_pairs
-from distillaw.instruct.prepare import prepare_sides
-from distillaw.instruct.templates import choose_template
+from distillaw.instruct.folder import RowLog
+from distillaw.instruct.masks import Masker, choose_template
+from distillaw.instruct.prepare import Pair, prepare_pairs, prepare_sides
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +53,21 @@ def test_long_conversations_lose_whole_trailing_turns(masker):
 
 
 def test_what_cannot_be_used_is_counted_and_the_first_is_named(masker):
-    bad = [talk("tell", "all<|im_end|>"), talk("one", "word " * 90), talk("cut", "off", truncated=True),
-           talk("empty", " "), SOME[0]]  # fmt: skip
+    bad = [
+        talk("tell", "all<|im_end|>"),
+        talk("one", "word " * 90),
+        talk("cut", "off", truncated=True),
+        talk("empty", " "),
+        SOME[0],
+    ]
     account = prepared([*SOME, *bad], masker).account
     assert account.read == 35 and account.skipped == {
-        "cannot be rendered or masked": 1, "first answer ends beyond 64 tokens": 1, "answer cut off": 1,
-        "an answer is empty": 1, "said before, word for word": 1,
-    }  # fmt: skip
+        "cannot be rendered or masked": 1,
+        "first answer ends beyond 64 tokens": 1,
+        "answer cut off": 1,
+        "an answer is empty": 1,
+        "said before, word for word": 1,
+    }
     assert "about tell: the assistant's text holds the control token" in str(account)
     kept = prepared([*SOME, bad[2]], masker, keep_truncated=True).account
     assert not kept.skipped
@@ -153,7 +164,7 @@ def test_margins_by_hand():
 
 
 def test_a_journal_survives_a_torn_line_and_line_breaks_of_unicode(tmp_path):
-    journal = Journal(tmp_path / "log.jsonl")
+    journal = RowLog(tmp_path / "log.jsonl")
     journal.append({"step": 1, "text": "a\u2028b\x85c\nd"}, {"step": 2})
     with journal.path.open("a") as stream:
         stream.write('{"step": 3, "te')

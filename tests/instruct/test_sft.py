@@ -15,9 +15,9 @@ from families import save_model, sums
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import ConfigError, DivergedError
-from distillaw.instruct.journal import Journal
-from distillaw.instruct.sft import run_sft
+from distillaw.instruct.folder import RowLog
 from distillaw.instruct.spec import SftSpec
+from distillaw.instruct.stages import run_sft
 from distillaw.runs.paired import read_scores
 from distillaw.runs.store import RunFolder
 
@@ -79,7 +79,7 @@ def test_the_loss_trl_descends_is_that_of_the_assistants_tokens(plain, model, ch
     """The first logged loss, before any step, is our own score of the batch: here one batch of everything."""
     result = run_sft(spec(model, chats, epochs=1, batch=64, micro_batch=4), tmp_path / "one")
     from distillaw.instruct.batches import score_examples
-    from distillaw.instruct.sft import read_sides
+    from distillaw.instruct.stages import read_sides
     from distillaw.instruct.start import open_model
 
     start = open_model(spec(model, chats))
@@ -123,7 +123,7 @@ def test_packing_noise_and_adapters(model, chats, tmp_path):
 
 def _heldout_loss(tuned, model, chats):
     from distillaw.instruct.batches import score_examples
-    from distillaw.instruct.sft import read_sides
+    from distillaw.instruct.stages import read_sides
     from distillaw.instruct.start import open_model
 
     return score_examples(tuned, read_sides(spec(model, chats), open_model(spec(model, chats))).heldout).loss
@@ -132,8 +132,11 @@ def _heldout_loss(tuned, model, chats):
 def test_patience_ends_a_run_and_the_best_epoch_is_kept(model, chats, tmp_path):
     short = spec(model, chats, **WILD)
     result = run_sft(short, tmp_path / "wild")
-    losses = [row["heldout"]["loss"] for line in (tmp_path / "wild" / "metrics.jsonl").read_text().splitlines()
-              if "heldout" in (row := json.loads(line))]  # fmt: skip
+    losses = [
+        row["heldout"]["loss"]
+        for line in (tmp_path / "wild" / "metrics.jsonl").read_text().splitlines()
+        if "heldout" in (row := json.loads(line))
+    ]
     assert result["epochs_run"] == len(losses) < 40 and result["best_epoch"] == losses.index(min(losses)) + 1
     assert len(losses) - result["best_epoch"] == 2 and result["loss"] == pytest.approx(min(losses))
 
@@ -160,14 +163,14 @@ def test_an_interrupt_keeps_what_was_done(model, chats, tmp_path):
 
 def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_path, monkeypatch):
     from distillaw.errors import RunError
-    from distillaw.instruct import sft
+    from distillaw.instruct import stages
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
     out, said = tmp_path / "run", []
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "export_chat_model", full)
+        patch.setattr(stages, "export_chat_model", full)
         with pytest.raises(RunError, match="No space left"):
             run_sft(spec(model, chats, **WILD), out)
     logged = (out / "metrics.jsonl").read_text()
@@ -181,7 +184,7 @@ def test_a_disk_that_fills_at_the_export_costs_no_training(model, chats, tmp_pat
 VICTIM = """
 import sys
 from pathlib import Path
-from distillaw.instruct.sft import run_sft
+from distillaw.instruct.stages import run_sft
 from distillaw.instruct.spec import SftSpec
 run_sft(SftSpec(model=sys.argv[1], data=sys.argv[2], checkpoint_seconds=1e-6, {settings}), Path(sys.argv[3]))
 """
@@ -216,8 +219,10 @@ def test_a_killed_run_goes_on_to_the_same_end(model, chats, tmp_path, more):
     assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5) and resumed["before"] == whole["before"]
     for name, tensor in weights(tmp_path / "whole" / "model").items():
         torch.testing.assert_close(weights(out / "model")[name], tensor, rtol=1e-5, atol=1e-7)
-    logged = [[row["loss"] for row in Journal(folder / "metrics.jsonl").rows() if "loss" in row]
-              for folder in (out, tmp_path / "whole")]  # fmt: skip
+    logged = [
+        [row["loss"] for row in RowLog(folder / "metrics.jsonl").rows() if "loss" in row]
+        for folder in (out, tmp_path / "whole")
+    ]
     assert logged[0] == pytest.approx(logged[1], rel=1e-5)
 
 

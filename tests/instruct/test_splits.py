@@ -6,13 +6,12 @@ import torch
 from families import chatml_tokenizer, tiny_model
 from transformers import TrainerCallback
 
-from distillaw.evaluate.heldout import HeldoutLoss
-from distillaw.instruct import preference, sft
+from distillaw.instruct import stages
 from distillaw.instruct.batches import training_rows
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.pairs import MaskedPair
-from distillaw.instruct.prepare import Example
+from distillaw.instruct.prepare import Example, MaskedPair
 from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.runs.paired import DocumentScores
 
 BATCH, EXAMPLES = 40, 26
 """An epoch of one step whose last micro-batch is short: 26 = 3 x 8 + 2 = 5 x 5 + 1."""
@@ -60,7 +59,7 @@ def some(draw, count):
 def dpo_gradient(pairs, reference, micro_batch, folder):
     spec = DpoSpec(model="m", data="d", lr=1e-3, epochs=1, batch=BATCH, micro_batch=micro_batch)
     model = tiny_model(Start.tokenizer).double()
-    return gradient(preference._trainer(spec, Start(), model, pairs, reference, TuneFolder(folder), "cpu"))
+    return gradient(stages._dpo_trainer(spec, Start(), model, pairs, reference, TuneFolder(folder), "cpu"))
 
 
 def sft_gradient(examples, packing, micro_batch, folder):
@@ -69,7 +68,7 @@ def sft_gradient(examples, packing, micro_batch, folder):
     )
     rows = training_rows(examples, packing=packing, max_tokens=24)
     model = tiny_model(Start.tokenizer).double()
-    return gradient(sft._trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
+    return gradient(stages._sft_trainer(spec, Start(), model, rows, TuneFolder(folder), "cpu"))
 
 
 def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
@@ -80,7 +79,7 @@ def test_every_pair_counts_alike_however_dpo_is_split(tmp_path):
         )
         for i in range(EXAMPLES)
     )
-    reference = HeldoutLoss(
+    reference = DocumentScores.numbered(
         tokens=np.ones(2 * EXAMPLES, np.int64), loss_sum=draw.normal(30, 20, 2 * EXAMPLES)
     )
     whole = dpo_gradient(pairs, reference, BATCH, tmp_path)

@@ -29,7 +29,7 @@ from distillaw.large_batch.rules import (
     sqrt_rate,
     steps_of,
 )
-from distillaw.train.schedule import schedule_for
+from distillaw.train.optim import schedule_for
 
 BATCHES = st.floats(1.0, 1000.0)
 

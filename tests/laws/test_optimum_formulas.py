@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillaw.accounting.family import FixedAspect
+from distillaw.laws import equation
 from distillaw.laws.published import published
 from distillaw.laws.supervised import SupervisedLaw
 
@@ -35,8 +36,8 @@ class TestSupervisedOptimum:
         ln_c = np.log(10**decade / 6)
 
         def slope(n: float) -> float:
-            by_n, by_d = law.log_slopes(np.array(n), np.array(ln_c - n))
-            return float(by_d - by_n)
+            by = equation.supervised_gradient(law.standard, np.array(n), np.array(ln_c - n))
+            return float(by["d"] - by["n"])
 
         best = law.compute_optimal(compute=10**decade)
         assert float(best.params) == pytest.approx(

@@ -38,6 +38,15 @@ def test_rates_on_one_side_or_diverged_ones_are_no_bracket():
     )
 
 
+@pytest.mark.parametrize("between", np.linspace(-0.5, 0.5, 21).round(3))
+def test_a_trunk_between_two_rates_of_a_lattice_is_bracketed_by_them(between):
+    """Half a step of halves is less than half an octave away where it is not the middle."""
+    tried = (*HALVES, between)
+    found = lowest(tried, [3.0 + 0.1 * (x - between) ** 2 for x in tried])
+    assert found.octaves == pytest.approx(between, abs=0.02)
+    assert found.steepness == pytest.approx(0.1, abs=0.03)
+
+
 def test_the_error_of_a_lowest_point_is_that_of_repeated_searches():
     """Best rates uniform within half a step, as the best of a lattice has them; the noise that is assumed."""
     rng, missed = np.random.default_rng(0), []

@@ -8,9 +8,16 @@ from distillaw.data.tokenizer import train_tokenizer
 
 TEXT = ["the teacher speaks and the student listens; then the student speaks and the teacher sleeps " * 4]
 SIZES = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
 GPT2_SIZES = {
     "n_embd": 32,
     "n_layer": 2,

@@ -9,18 +9,37 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import RunError
 from distillaw.models import export
-from distillaw.models.card import ModelCard, Prediction
+from distillaw.models.card import ModelCard
 from distillaw.models.export import export_model
 from distillaw.runs.places import MARK, claim_folder
 
 RESULT = {
-    "run_id": "student-0.1M-from-0.3M-s0-2e3cdcad-240000t", "params": 111024, "total_params": 160176, "tokens": 240128,
-    "teacher_run": "teacher-0.3M-alone-s0-08796c69-300000t", "teacher_loss": 3.2826, "teacher_params": 310480,
-    "teacher_tokens": 300032, "lambda": 1.0, "temperature": 1.0, "init": "fresh", "seed": 0, "loss": 3.374968509,
-    "loss_se": 0.0306159, "peak_lr": 0.011, "batch_tokens": 256, "steps": 938, "split": "student",
-    "unique_tokens": 240128, "train_flops": 230776455168.0, "teacher_flops": 188452454400.0, "seconds": 37.3,
-    "device": "cpu", "vocab_size": 270, "context": 64,
-}  # fmt: skip
+    "run_id": "student-0.1M-from-0.3M-s0-2e3cdcad-240000t",
+    "params": 111024,
+    "total_params": 160176,
+    "tokens": 240128,
+    "teacher_run": "teacher-0.3M-alone-s0-08796c69-300000t",
+    "teacher_loss": 3.2826,
+    "teacher_params": 310480,
+    "teacher_tokens": 300032,
+    "lambda": 1.0,
+    "temperature": 1.0,
+    "init": "fresh",
+    "seed": 0,
+    "loss": 3.374968509,
+    "loss_se": 0.0306159,
+    "peak_lr": 0.011,
+    "batch_tokens": 256,
+    "steps": 938,
+    "split": "student",
+    "unique_tokens": 240128,
+    "train_flops": 230776455168.0,
+    "teacher_flops": 188452454400.0,
+    "seconds": 37.3,
+    "device": "cpu",
+    "vocab_size": 270,
+    "context": 64,
+}
 SPEC = {
     "recipe": {
         "context": 64,
@@ -67,9 +86,13 @@ def test_an_export_gives_identical_logits_and_generates_text(family, random_mode
 def test_the_folder_holds_what_the_hub_expects_and_nothing_else(random_model, tokenizer, tmp_path):
     export_model(random_model("llama"), tokenizer, tmp_path, card())
     assert {file.name for file in tmp_path.iterdir()} - {MARK} == {
-        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
         "tokenizer_config.json",
-    }  # fmt: skip
+    }
     generation = json.loads((tmp_path / "generation_config.json").read_text())
     end = tokenizer.eos_token_id
     assert (generation["eos_token_id"], generation["pad_token_id"], generation["bos_token_id"]) == (
@@ -95,14 +118,19 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path):
     assert (score.metric_type, score.metric_value) == ("loss", RESULT["loss"])
 
 
-def test_the_text_states_figures_prediction_and_limits():
-    text = card(prediction=Prediction(law="busbridge2025", loss=3.4, interval=(3.3, 3.5))).text()
+def test_the_text_states_figures_and_limits():
+    text = card().text()
     for said in (
-        "3.3750 ± 0.0306 nats/token", "predicted by `busbridge2025` | 3.4000 (3.3000 to 3.5000)", "2.31e11 FLOP",
-        "distilled from `teacher-0.3M-alone-s0-08796c69-300000t`", "240k tokens of `hub:owner/corpus`",
+        "3.3750 ± 0.0306 nats/token",
+        "2.31e11 FLOP",
+        "distilled from `teacher-0.3M-alone-s0-08796c69-300000t`",
+        "240k tokens of `hub:owner/corpus`",
         "| cooldown | 0.2 |",
-        "distillaw study run study.toml", "050b92de84", "not trained to follow instructions", "No licence is stated",
-    ):  # fmt: skip
+        "distillaw study run study.toml",
+        "050b92de84",
+        "not trained to follow instructions",
+        "No licence is stated",
+    ):
         assert said in text, said
 
 

@@ -53,9 +53,18 @@ def test_a_saved_model_loads_and_gives_identical_logits(tmp_path):
 @pytest.mark.parametrize("kind", ["cohere", "olmo", "stablelm"])
 def test_flops_by_weights_are_near_those_counted_at_a_short_context(kind):
     config = AutoConfig.for_model(
-        kind, vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, bos_token_id=0, eos_token_id=0, pad_token_id=0, attn_implementation="eager",
-    )  # fmt: skip
+        kind,
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        attn_implementation="eager",
+    )
     model = AutoModelForCausalLM.from_config(config)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=torch.zeros(1, 4, dtype=torch.long))

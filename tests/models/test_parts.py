@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distillaw.models.parts import apply_head, head_of, hidden_states, reproduces_logits
+from distillaw.models.teacher import apply_head, head_of, hidden_states, reproduces_logits
 
 
 def test_hidden_states_and_head_give_the_models_logits(family, random_model):

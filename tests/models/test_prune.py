@@ -46,9 +46,11 @@ def test_the_cut_of_the_reference_recipe():
 
 def test_every_weight_is_the_slice_that_the_indices_name(teacher):
     cut = Cut(
-        layers=(1, 4), width=tuple(range(31, 7, -1)), heads=((2, 0, 3), (1, 3, 0)),
+        layers=(1, 4),
+        width=tuple(range(31, 7, -1)),
+        heads=((2, 0, 3), (1, 3, 0)),
         ffn=(tuple(range(0, 40)), tuple(range(47, 7, -1))),
-    )  # fmt: skip
+    )
     student = dict(prune(teacher, STUDENT, cut).named_parameters())
     theirs = teacher.state_dict()
     width = list(cut.width)
@@ -86,9 +88,11 @@ def test_a_cut_at_full_size_is_the_identity(teacher):
 def test_a_cut_in_another_order_is_the_same_model(teacher):
     """Units are unordered: permuting hidden dimensions, heads and neurons changes no logit beyond rounding."""
     flip = Cut(
-        layers=tuple(range(5)), width=tuple(reversed(range(32))), heads=((3, 1, 0, 2),) * 5,
+        layers=tuple(range(5)),
+        width=tuple(reversed(range(32))),
+        heads=((3, 1, 0, 2),) * 5,
         ffn=(tuple(reversed(range(48))),) * 5,
-    )  # fmt: skip
+    )
     torch.testing.assert_close(_logits(prune(teacher, TEACHER, flip)), _logits(teacher), rtol=1e-4, atol=1e-5)
 
 
@@ -111,9 +115,17 @@ def test_what_is_cut_away_was_what_the_others_did_not_use(teacher):
 def _grouped(**options):
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=8,
-        num_key_value_heads=4, head_dim=8, max_position_embeddings=64, initializer_range=0.3, **options,
-    )  # fmt: skip
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=8,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        **options,
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -156,9 +168,15 @@ def test_a_tied_teacher_gives_an_untied_student_and_padding_rows_go():
 def test_mistral_without_a_window_is_of_the_family(tmp_path):
     torch.manual_seed(0)
     config = MistralConfig(
-        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=None, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=None,
+        max_position_embeddings=64,
+    )
     model = MistralForCausalLM(config).eval()
     shape = shape_of(config, "it")
     torch.testing.assert_close(_logits(prune(model, shape)), _logits(model), rtol=1e-5, atol=1e-5)

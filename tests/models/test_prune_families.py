@@ -19,14 +19,22 @@ from transformers import (
 )
 
 from distillaw.errors import ConfigError
-from distillaw.models.axes import axes_of, family_shape
-from distillaw.models.cut import ranked_cut, uniform_cut
+from distillaw.models.cut import axes_of, family_shape, ranked_cut, uniform_cut
 from distillaw.models.importance import Importance, measure_importance
 from distillaw.models.prune import prune
 
-SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-         "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2,
-         "pad_token_id": 0, "initializer_range": 0.3}  # fmt: skip
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+}
 STEP = 2e-3
 GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
 CONFIGS = {
@@ -38,7 +46,7 @@ CONFIGS = {
     "gemma2": Gemma2Config(**GROUPED, sliding_window=8),
     "gemma3": Gemma3TextConfig(**GROUPED, sliding_window=8),
     "gpt_neox": GPTNeoXConfig(**SIZES, rotary_pct=0.5, tie_word_embeddings=False),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=CONFIGS, scope="module")
@@ -67,9 +75,13 @@ def _student(shape):
 def _random_scores(shape):
     rng = np.random.default_rng(0)
     return Importance(
-        by="gradient", windows=1, layers=rng.random(shape.layers), width=rng.random(shape.width),
-        heads=rng.random((shape.layers, shape.heads)), ffn=rng.random((shape.layers, shape.ffn)),
-    )  # fmt: skip
+        by="gradient",
+        windows=1,
+        layers=rng.random(shape.layers),
+        width=rng.random(shape.width),
+        heads=rng.random((shape.layers, shape.heads)),
+        ffn=rng.random((shape.layers, shape.ffn)),
+    )
 
 
 def test_a_cut_at_full_size_is_the_identity(teacher):
@@ -120,9 +132,15 @@ def test_every_weight_is_kept_slices_of_one_weight(teacher):
         ]
         for dim, axis in enumerate(axes):
             heads = () if layer is None else cut.heads[layer]
-            units = {"width": cut.width, "vocab": range(60), "head_dim": range(8), "heads": heads, "qkv": heads,
-                     "ffn": () if layer is None else cut.ffn[layer],
-                     "kv_heads": sorted({h * shape.kv_heads // shape.heads for h in heads})}[axis]  # fmt: skip
+            units = {
+                "width": cut.width,
+                "vocab": range(60),
+                "head_dim": range(8),
+                "heads": heads,
+                "qkv": heads,
+                "ffn": () if layer is None else cut.ffn[layer],
+                "kv_heads": sorted({h * shape.kv_heads // shape.heads for h in heads}),
+            }[axis]
             size = {"heads": 8, "kv_heads": 8, "qkv": 24}.get(axis, 1)
             rows = [size * unit + d for unit in units for d in range(size)]
             whole = whole.index_select(dim, torch.tensor(rows))

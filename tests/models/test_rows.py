@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distillaw.errors import ConfigError
-from distillaw.models.rows import give_rows, renumber_tokens
+from distillaw.models.vocabulary import give_rows, renumber_tokens
 
 KEPT = [0, 1, 2, 5, 7, *range(40, 200), 269]
 IDS = torch.tensor([[7, 41, 199, 269, 2, 88, 120, 5]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.models.source import locate
 from distillaw.models.teacher import load_teacher
 

@@ -12,9 +12,8 @@ from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models import teacher as teacher_module
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.parts import apply_head
-from distillaw.models.teacher import load_teacher
+from distillaw.models.source import fingerprint
+from distillaw.models.teacher import apply_head, load_teacher
 
 
 def probe() -> torch.Tensor:

@@ -67,11 +67,22 @@ def test_the_published_mixture_has_its_counts():
     """MiniMix-2/4x3B: 7.55B in all, 7.25B without embeddings, 3B active (spec recipe section 6)."""
     experts = layout(24, (2, 4), bottom=0.25)
     assert sum(experts) == 84 and experts[5:7] == (2, 4)
-    count = count_params(architecture_from_config({
-        "model_type": "pyramid_mixtral", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 24,
-        "num_attention_heads": 24, "num_key_value_heads": 24, "vocab_size": 49216, "num_experts_per_tok": 1,
-        "num_local_experts": 4, "experts_per_layer": list(experts),
-    }))  # fmt: skip
+    count = count_params(
+        architecture_from_config(
+            {
+                "model_type": "pyramid_mixtral",
+                "hidden_size": 3072,
+                "intermediate_size": 8192,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 24,
+                "num_key_value_heads": 24,
+                "vocab_size": 49216,
+                "num_experts_per_tok": 1,
+                "num_local_experts": 4,
+                "experts_per_layer": list(experts),
+            }
+        )
+    )
     assert round(count.total / 1e9, 2) == 7.55 and round(count.non_embedding / 1e9, 2) == 7.25
     assert round(count.active_total / 1e9, 1) == 3.0 and round(count.active_non_embedding / 1e9, 2) == 2.72
     attention, norms, routers = 24 * 4 * 3072**2, (2 * 24 + 1) * 3072, 84 * 3072
@@ -123,8 +134,9 @@ def test_layouts_that_cannot_be_say_so(random_model):
         with pytest.raises(ConfigError, match="model type"):
             mixture_config(random_model(kind).config, (2, 4))
     with pytest.raises(ConfigError, match="experts_per_layer"):
-        architecture_from_config(mixture_config(random_model("llama").config, (2, 4)).to_dict() | {
-            "experts_per_layer": [2]})  # fmt: skip
+        architecture_from_config(
+            mixture_config(random_model("llama").config, (2, 4)).to_dict() | {"experts_per_layer": [2]}
+        )
 
 
 def test_a_pyramid_loads_without_distillaw(random_model, tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from distillaw.errors import ConfigError, DataError
 from distillaw.evaluate.scores import mean_of_suite
 from distillaw.pareto.frontier import hull
-from distillaw.pareto.own import axis_compute, own_points
-from distillaw.pareto.published import SCORES, published_points
+from distillaw.pareto.points import SCORES, axis_compute, own_points, published_points
 
 
 def distillaw(*words):

@@ -10,19 +10,21 @@ from hypothesis import strategies as st
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.pareto import distillation_axis
 from distillaw.errors import DataError
-from distillaw.pareto.frontier import Point, hull, place, staircase
-from distillaw.pareto.published import SCORES, published_points
+from distillaw.pareto.frontier import ScorePoint, hull, place, staircase
+from distillaw.pareto.points import SCORES, published_points
 
 POINTS = st.lists(
     st.tuples(st.floats(1, 1e6), st.floats(0, 100)).map(lambda t: t), min_size=1, max_size=12
-).map(lambda rows: [Point(name=str(i), compute=c, score=s) for i, (c, s) in enumerate(rows)])
+).map(lambda rows: [ScorePoint(name=str(i), compute=c, score=s) for i, (c, s) in enumerate(rows)])
 
 
 @given(POINTS)
 def test_the_staircase_is_what_nobody_beats(points):
     def beaten(p):
-        return any((q.compute <= p.compute and q.score > p.score) or (q.compute < p.compute and q.score >= p.score)
-                   for q in points)  # fmt: skip
+        return any(
+            (q.compute <= p.compute and q.score > p.score) or (q.compute < p.compute and q.score >= p.score)
+            for q in points
+        )
 
     wanted = {(p.compute, p.score) for p in points if not beaten(p)}
     assert {(p.compute, p.score) for p in staircase(points)} == wanted
@@ -41,22 +43,27 @@ def test_the_hull_is_concave_and_above_all(points):
 
 
 def test_a_place_by_hand():
-    others = [Point(name="cheap", compute=1, score=20, se=0.3), Point(name="dear", compute=9, score=30)]
-    own = Point(name="ours", compute=2, score=20.5, se=0.4, is_own=True)
+    others = [
+        ScorePoint(name="cheap", compute=1, score=20, se=0.3),
+        ScorePoint(name="dear", compute=9, score=30),
+    ]
+    own = ScorePoint(name="ours", compute=2, score=20.5, se=0.4, is_own=True)
     found = place(own, others)
     assert found.best == others[0] and found.cheapest == others[1] and found.is_on_frontier
     assert found.ahead == pytest.approx(0.5) and found.ahead_se == pytest.approx(0.5)
     assert found.probability == pytest.approx(0.8413447, abs=1e-6)  # one standard error ahead
     alone = place(own, [others[1]])
     assert alone.best is None and alone.probability is None and alone.is_on_frontier
-    behind = place(Point(name="x", compute=3, score=19, se=None), [Point(name="y", compute=1, score=20)])
+    behind = place(
+        ScorePoint(name="x", compute=3, score=19, se=None), [ScorePoint(name="y", compute=1, score=20)]
+    )
     assert not behind.is_on_frontier and behind.probability is None
 
 
 def test_nonsense_is_refused():
     for compute, score in ((0.0, 1.0), (1.0, math.nan), (math.inf, 1.0)):
         with pytest.raises(DataError, match="finite"):
-            staircase([Point(name="bad", compute=compute, score=score)])
+            staircase([ScorePoint(name="bad", compute=compute, score=score)])
 
 
 def test_the_published_means_are_those_printed():

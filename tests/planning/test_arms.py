@@ -47,7 +47,7 @@ def _doubt(runs, *, teacher=None, rates=(0.0, 0.0)):
     record = StudyRecord(
         folder=Path("made"), info={}, runs=[*grid, *runs], unfinished=(), tuning={}, problems=()
     )
-    return rate_uncertainty(record, own, is_taught=teacher is not None)
+    return rate_uncertainty(record, own, has_teacher=teacher is not None)
 
 
 def test_where_both_sides_were_tried_the_parabola_says_where_the_best_rate_is():
@@ -111,11 +111,11 @@ def test_points_far_from_the_best_rate_do_not_bend_the_parabola():
 def test_nothing_is_said_of_runs_that_do_not_say_their_rate():
     run = _run(SMALL, peak_lr=None, branch_lr=None)
     record = StudyRecord(folder=Path("made"), info={}, runs=[run], unfinished=(), tuning={}, problems=())
-    assert rate_uncertainty(record, {SMALL: {0: run}}, is_taught=False) is None
+    assert rate_uncertainty(record, {SMALL: {0: run}}, has_teacher=False) is None
 
 
-@pytest.mark.parametrize("is_taught", [False, True], ids=["alone", "taught"])
-def test_searches_of_the_open_study_foresee_the_best_rates_at_four_times_their_budget(is_taught):
+@pytest.mark.parametrize("has_teacher", [False, True], ids=["alone", "taught"])
+def test_searches_of_the_open_study_foresee_the_best_rates_at_four_times_their_budget(has_teacher):
     file = Path(distillaw.__file__).parent / "studies" / "open_runs.parquet"
     runs = [Run(row=row, folder=None) for row in pq.read_table(file).to_pylist()]
     record = StudyRecord(folder=Path("open"), info={}, runs=runs, unfinished=(), tuning={}, problems=())
@@ -130,9 +130,9 @@ def test_searches_of_the_open_study_foresee_the_best_rates_at_four_times_their_b
     for size in (83_280, 310_480):
         own = {}
         for run in record.students_by_size[size]:
-            if bool(run.teacher_run) == is_taught:
+            if bool(run.teacher_run) == has_teacher:
                 own.setdefault(run.tokens, {})[run.seed] = run
-        said, seen = (rate_uncertainty(r, own, is_taught=is_taught) for r in (searched, record))
+        said, seen = (rate_uncertainty(r, own, has_teacher=has_teacher) for r in (searched, record))
         (off, variance), (true_off, true_variance) = said.octaves(819_968), seen.octaves(819_968)
         assert abs(off - true_off) < 2 * np.sqrt(variance + true_variance)
         assert true_variance < 0.5 * variance

@@ -44,7 +44,11 @@ def test_every_option_costs_the_budget(ensemble, scenario, shares):
     assert {"pretrain", "pretrain-larger", "distil", "train-teacher"} <= {option.kind for option in options}
     for option in options:
         paid = bill(
-            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
+            situation,
+            option.student_params,
+            option.student_tokens,
+            option.teacher,
+            distilled_share=option.distilled_share,
         )
         assert paid["total"] == pytest.approx(1e23, rel=1e-6), option.name
 
@@ -94,7 +98,11 @@ def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
     )
     mixed = [
         Option(
-            kind="distil-then-pretrain", teacher=EIGHT, student_params=1e9, student_tokens=2e10, taught=share
+            kind="distil-then-pretrain",
+            teacher=EIGHT,
+            student_params=1e9,
+            student_tokens=2e10,
+            distilled_share=share,
         )
         for share in (1e-6, 1 - 1e-9)
     ]
@@ -116,7 +124,7 @@ def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
     )
     for share in (0.1, 0.7, 1.0):
         tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-        assert bill(situation, 1e9, tokens, EIGHT, taught=share)["total"] == pytest.approx(1e23)
+        assert bill(situation, 1e9, tokens, EIGHT, distilled_share=share)["total"] == pytest.approx(1e23)
 
 
 def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():

@@ -43,7 +43,7 @@ def test_what_is_chosen_does_not_depend_on_how_hard_the_text_is(question, at_han
         same = rows[row.kind]
         assert same.student_params == pytest.approx(row.student_params)
         assert same.student_tokens == pytest.approx(row.student_tokens)
-        assert same.taught == pytest.approx(row.taught)
+        assert same.distilled_share == pytest.approx(row.distilled_share)
         assert same.loss.mean == pytest.approx(HARDER * row.loss.mean)
         if row.kind != "train-teacher" and row.teacher is not None:
             assert same.teacher.loss == pytest.approx(HARDER * row.teacher.loss), "the user's own number"

@@ -7,13 +7,10 @@ from itertools import pairwise
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.protocols.budget import Limit, within
-from distillaw.protocols.catalogue import KINDS, kind_named
-from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, Asked, embedding_share
-from distillaw.protocols.sheet import YOURS
+from distillaw.protocols.catalogue import KINDS, Limit, kind_named, within
+from distillaw.protocols.scale import EMBEDDING_SHARE, STEPS, DesignWishes, TextSize, embedding_share
+from distillaw.protocols.sheet import YOURS, study_file
 from distillaw.protocols.statement import state
-from distillaw.protocols.text import TextSize
-from distillaw.protocols.toml import study_file
 from distillaw.quantities import format_flop, parse_count
 from distillaw.runs.config import from_table
 from distillaw.sweep.checks import check_study
@@ -21,9 +18,9 @@ from distillaw.sweep.cost import study_cost
 from distillaw.sweep.spec import StudySpec
 
 SCALES = {
-    "defaults": Asked(),
-    "small text": Asked(corpus="sotu", text=TextSize(chars=10.7e6, documents=233)),
-    "one GPU": Asked(
+    "defaults": DesignWishes(),
+    "small text": DesignWishes(corpus="sotu", text=TextSize(chars=10.7e6, documents=233)),
+    "one GPU": DesignWishes(
         students=(0.3e6, 1e6, 3e6), teachers=(1e6, 3e6, 10e6, 30e6), tokens=(3.5e6, 7e6, 14e6, 28e6)
     ),
 }
@@ -73,12 +70,17 @@ def test_rules_of_a_small_study_are_kept(name, scale):
         assert longest.get("union", 0) <= 2 * text
     target = spec.target
     assert target is not None
-    served = {(size, tokens) for block in spec.blocks() if block.purpose == "grid" for size in block.params
-              for tokens in block.cells.tokens}  # fmt: skip
+    served = {
+        (size, tokens)
+        for block in spec.blocks()
+        if block.purpose == "grid"
+        for size in block.params
+        for tokens in block.cells.tokens
+    }
     assert (target.params, target.tokens) in served
 
 
-NAMED = Asked(
+NAMED = DesignWishes(
     students=(0.15e6, 0.2e6, 0.345678e6),
     teachers=(0.3e6, 0.5e6, 0.6e6, 0.9e6),
     tokens=(150e3, 3e5, 6e5, 1.2e6),
@@ -112,7 +114,7 @@ def test_what_the_user_names_is_what_is_written(name):
 
 def test_two_named_teachers_and_one_budget_are_just_that():
     sheet = kind_named("teacher-choice").sheet(
-        Asked(students=(0.2e6,), teachers=(0.3e6, 0.6e6), tokens=(150e3,))
+        DesignWishes(students=(0.2e6,), teachers=(0.3e6, 0.6e6), tokens=(150e3,))
     )
     spec = sheet.spec("x")
     assert [t.params for t in spec.teachers if not t.is_control] == ["0.3M", "0.6M"]
@@ -123,7 +125,7 @@ def test_two_named_teachers_and_one_budget_are_just_that():
 
 def test_teachers_of_a_kind_without_any_are_refused():
     with pytest.raises(ConfigError, match="without a teacher"):
-        kind_named("supervised").sheet(Asked(teachers=(0.3e6,)))
+        kind_named("supervised").sheet(DesignWishes(teachers=(0.3e6,)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,7 +182,7 @@ def test_pruned_students_are_cut_from_larger_teachers_only():
 @pytest.mark.parametrize("name", ["l-shaped", "supervised", "long-run"])
 def test_a_budget_is_nearly_spent_and_never_exceeded(name):
     limit = Limit(amount=2e15, price=lambda cost: cost.flops, show=format_flop)
-    spec = within(kind_named(name), Asked(), limit).spec(name)
+    spec = within(kind_named(name), DesignWishes(), limit).spec(name)
     spent = study_cost(spec, spec.data.vocab_size).flops
     assert 0.5 * limit.amount < spent <= limit.amount
 
@@ -189,22 +191,26 @@ def test_a_budget_too_small_names_the_smallest_that_works():
     kind = kind_named("capacity-gap")
     limit = Limit(amount=1e12, price=lambda cost: cost.flops, show=format_flop)
     with pytest.raises(ConfigError, match=r"the smallest that works costs \d") as raised:
-        within(kind, Asked(), limit)
+        within(kind, DesignWishes(), limit)
     least = float(str(raised.value).split("costs ")[1].split(" ")[0])
     enough = Limit(amount=1.01 * least, price=lambda cost: cost.flops, show=format_flop)
-    assert within(kind, Asked(), enough).scale.tokens[0] > 0
+    assert within(kind, DesignWishes(), enough).scale.tokens[0] > 0
 
 
 def test_what_leaves_no_choice_or_no_text_is_refused():
     limit = Limit(amount=1e15, price=lambda cost: cost.flops, show=format_flop)
     with pytest.raises(ConfigError, match="leave nothing to choose"):
-        within(kind_named("supervised"), Asked(students=(1e5, 2e5, 4e5), tokens=(2e5, 4e5, 8e5)), limit)
+        within(
+            kind_named("supervised"), DesignWishes(students=(1e5, 2e5, 4e5), tokens=(2e5, 4e5, 8e5)), limit
+        )
     with pytest.raises(ConfigError, match="needs at least 3"):
-        kind_named("supervised").sheet(Asked(students=(1e5,)))
+        kind_named("supervised").sheet(DesignWishes(students=(1e5,)))
     with pytest.raises(ConfigError, match="800 steps of the smallest batch"):
-        kind_named("supervised").sheet(Asked(tokens=(1e3, 2e3, 4e3)))
+        kind_named("supervised").sheet(DesignWishes(tokens=(1e3, 2e3, 4e3)))
     with pytest.raises(ConfigError, match=r"one half of tiny\.txt holds about"):
-        kind_named("supervised").sheet(Asked(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None)))
+        kind_named("supervised").sheet(
+            DesignWishes(corpus="tiny.txt", text=TextSize(chars=1e6, documents=None))
+        )
     with pytest.raises(ConfigError, match="did you mean 'l-shaped'"):
         kind_named("l-shapd")
 

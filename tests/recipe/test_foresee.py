@@ -6,9 +6,8 @@ import pytest
 
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError, DataError, DistillawError
-from distillaw.recipe.foresee import foresee
 from distillaw.recipe.minima import cook
-from distillaw.recipe.spec import MinimaSpec
+from distillaw.recipe.spec import MinimaSpec, foresee
 from distillaw.runs.spec import Recipe
 from small_teacher import write_teacher
 
@@ -25,9 +24,16 @@ def wish(teacher, tmp_path):
     chats.write_text(2 * (json.dumps({"messages": turns}) + "\n"))
 
     def make(**changes):
-        usual = {"teacher": str(teacher), "data": DataSpec(corpus="sotu", tokenizer=str(teacher)), "tokens": 4096,
-                 "keep": 0.5, "batch_tokens": 256, "chats": chats, "template": "zephyr",
-                 "training": Recipe(context=64)}  # fmt: skip
+        usual = {
+            "teacher": str(teacher),
+            "data": DataSpec(corpus="sotu", tokenizer=str(teacher)),
+            "tokens": 4096,
+            "keep": 0.5,
+            "batch_tokens": 256,
+            "chats": chats,
+            "template": "zephyr",
+            "training": Recipe(context=64),
+        }
         return MinimaSpec(**usual | changes)
 
     return make

@@ -13,8 +13,20 @@ from distillaw.runs.files import read_json
 from in_process import answer
 from small_teacher import write_speeches, write_teacher
 
-ASKED = ("Hello", "Peace?", "And war?", "Gold?", "A river", "A tariff", "Friends", "Who?", "Where?", "Why?", "Now?",
-         "Laws?")  # fmt: skip
+ASKED = (
+    "Hello",
+    "Peace?",
+    "And war?",
+    "Gold?",
+    "A river",
+    "A tariff",
+    "Friends",
+    "Who?",
+    "Where?",
+    "Why?",
+    "Now?",
+    "Laws?",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +48,20 @@ def home(tmp_path_factory):
 
 def command(home, *words, out="out"):
     options = {
-        "--teacher": home / "teacher", "--corpus": home / "speeches.jsonl", "--tokens": 4096, "--batch": 256,
+        "--teacher": home / "teacher",
+        "--corpus": home / "speeches.jsonl",
+        "--tokens": 4096,
+        "--batch": 256,
         "--context": 128,
-        "--keep": 0.5, "--calibration-tokens": 4096, "--chats": home / "chats.jsonl", "--template": "zephyr",
-        "--rates": "3e-3", "--validation-documents": 16, "--validation-tokens": 64,
+        "--keep": 0.5,
+        "--calibration-tokens": 4096,
+        "--chats": home / "chats.jsonl",
+        "--template": "zephyr",
+        "--rates": "3e-3",
+        "--validation-documents": 16,
+        "--validation-tokens": 64,
         "--out": home / out,
-    }  # fmt: skip
+    }
     usual = [
         str(word) for option, value in options.items() if option not in words for word in (option, value)
     ]
@@ -70,8 +90,12 @@ def test_every_stage_is_there_and_the_chat_model_speaks(home):
     folder = stages["instruct"]["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], return_tensors="pt",
-                                        add_generation_prompt=True, return_dict=True)  # fmt: skip
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}],
+        return_tensors="pt",
+        add_generation_prompt=True,
+        return_dict=True,
+    )
     assert AutoModelForCausalLM.from_pretrained(folder).generate(**ids, max_new_tokens=3).shape[1] > 3
     kept = read_json(home / "out" / "instruct" / "samples.json")
     assert kept == stages["instruct"]["samples"] and len(kept["samples"]) == 3

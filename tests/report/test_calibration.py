@@ -8,7 +8,7 @@ from synthetic_study import write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.calibrated import calibrated_groups
-from distillaw.report.calibration import calibration_notes, calibration_picture, calibration_table
+from distillaw.report.trust import calibration_notes, calibration_picture, calibration_table
 from distillaw.runs.record import read_study
 from distillaw.runs.store import CALIBRATION_KEYS
 
@@ -25,8 +25,12 @@ def measured(tmp_path):
         row |= dict.fromkeys(CALIBRATION_KEYS)
         row |= {"ece": float(rng.uniform(0.01, 0.03)), "ece_se": 0.002}
         if taught:
-            row |= {"ece_teacher": float(rng.uniform(0.001, 0.01)), "ece_teacher_se": 0.001,
-                    "kl_from_teacher": 5.0 - row["teacher_loss"], "kl_from_teacher_se": 0.01}  # fmt: skip
+            row |= {
+                "ece_teacher": float(rng.uniform(0.001, 0.01)),
+                "ece_teacher_se": 0.001,
+                "kl_from_teacher": 5.0 - row["teacher_loss"],
+                "kl_from_teacher_se": 0.01,
+            }
         file.write_text(json.dumps(row))
     return read_study(tmp_path)
 
@@ -36,8 +40,12 @@ def test_groups_are_means_over_seeds_of_the_runs_own_numbers(measured):
     repeated = [group for group in groups if group.seeds > 1]
     assert repeated
     for group in repeated:
-        runs = [run for run in measured.students if (run.params, run.tokens) == (group.params, group.tokens)
-                and run.number("teacher_loss") == pytest.approx(group.teacher_loss, nan_ok=True)]  # fmt: skip
+        runs = [
+            run
+            for run in measured.students
+            if (run.params, run.tokens) == (group.params, group.tokens)
+            and run.number("teacher_loss") == pytest.approx(group.teacher_loss, nan_ok=True)
+        ]
         assert len(runs) == group.seeds
         assert group.against_data.value == pytest.approx(np.mean([run.row["ece"] for run in runs]))
     assert len(groups) == len(calibration_table(groups).rows)

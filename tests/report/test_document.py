@@ -9,8 +9,8 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import CacheError
 from distillaw.planning.api import plan
-from distillaw.report.content import key_numbers
 from distillaw.report.document import write_report
+from distillaw.report.verdict import key_numbers
 from distillaw.runs.record import read_study
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -81,8 +81,13 @@ def test_losses_on_the_page_equal_the_results(reported, html):
         assert f">{result['loss']:.4f}<" in row
         assert f'data-sort="{result["loss"]}"' in row
         assert f">{result['loss_se']:.4f}<" in row
-    alone = np.mean([r["loss"] for r in results if "0.1M-alone" in r["run_id"] and "student" in r["run_id"]
-                     and r["run_id"].endswith("150kt")])  # fmt: skip
+    alone = np.mean(
+        [
+            r["loss"]
+            for r in results
+            if "0.1M-alone" in r["run_id"] and "student" in r["run_id"] and r["run_id"].endswith("150kt")
+        ]
+    )
     assert f"{alone:.3f} without a teacher" in text
 
 

@@ -6,17 +6,15 @@ from synthetic_study import World, write_study
 
 from distillaw.errors import DataError
 from distillaw.figures.fits import fitted_law
-from distillaw.figures.losses import draw_gap
+from distillaw.figures.losses import draw_gap, teacher_styles
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
-from distillaw.figures.teachers import teacher_styles
 from distillaw.planning.measured import design_points
 from distillaw.quantities import flop_text, power_text
-from distillaw.report.content import gap_sentences, typeset
-from distillaw.report.fits import fits_picture
-from distillaw.report.losses import gap_picture, tokens_picture
-from distillaw.report.picture import to_svg
-from distillaw.report.spending import searches_picture
+from distillaw.report.document import searches_picture
+from distillaw.report.page import to_svg, typeset
+from distillaw.report.students import gap_picture, gap_sentences, tokens_picture
+from distillaw.report.trust import fits_picture
 from distillaw.runs.record import budget_text, read_study
 
 
@@ -97,8 +95,9 @@ def test_the_search_marks_the_chosen_value_and_says_when_it_lies_at_the_edge():
         for i in (-1, 0, 1)
     ]
     grid.append({"peak_lr": 0.04, "loss": None, "multiplier": 4.0, "run_id": "diverged"})
-    arm = {"arm": "supervised", "params": 20_000, "batch": {"grid": [], "best": 1024, "interior": False},
-           "learning_rate": {"grid": grid, "best": 0.02, "interior": False}}  # fmt: skip
+    batch = {"grid": [], "best": 1024, "interior": False}
+    rate = {"grid": grid, "best": 0.02, "interior": False}
+    arm = {"arm": "supervised", "params": 20_000, "batch": batch, "learning_rate": rate}
     picture = searches_picture(searches({"arms": [arm]}))
     assert "at the edge" in picture.svg
     assert (
@@ -124,11 +123,11 @@ def test_predicted_against_measured_uses_the_fit_s_own_residuals():
     result = fit({"params": N, "tokens": D, "loss": L}, family="chinchilla", bootstrap=0, check=False)
     law = fitted_law("supervised law", result, L)
     assert law.predicted == pytest.approx(result.law.supervised(params=N, tokens=D), rel=1e-9)
-    picture = fits_picture([law], name="fit", title="t", caption="c")
+    picture = fits_picture([law])
     typical = 100 * math.sqrt(np.mean(np.log(law.predicted / L) ** 2))
     assert f"{typical:.2f} %" in picture.alt
     with pytest.raises(DataError, match="No law is drawn"):
-        fits_picture([], name="fit", title="t", caption="c")
+        fits_picture([])
 
 
 def test_powers_of_ten_are_written_as_people_write_them():

@@ -113,7 +113,7 @@ def test_axe_finds_nothing_serious(width, theme, open_file, report):
 def test_a_narrow_screen_shows_what_a_strategy_gives_and_that_there_is_more(open_file, report):
     page = open_file(report, viewport={"width": 390, "height": 900})
     table = page.get_by_role("region", name="Strategies")
-    assert table.get_by_text("student loss").bounding_box()["x"] < 390
+    assert table.get_by_text("loss, nats/token").bounding_box()["x"] < 390
     style = "e => getComputedStyle(e).backgroundAttachment"
     assert table.evaluate(style) == "local, local, scroll, scroll"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from distillaw.evaluate.pruned import Wishes, prune_to
+from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
 from in_process import answer
 from small_teacher import write_speeches, write_teacher

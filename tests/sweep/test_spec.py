@@ -103,7 +103,7 @@ def test_what_cannot_be_run_is_refused_with_value_and_rule(tiny, old, new, words
 def test_every_named_choice_is_one_the_engine_knows():
     from distillaw.distill.divergences import divergence_named
     from distillaw.sweep.checks import CHOICES
-    from distillaw.train.schedule import DECAYS
+    from distillaw.train.optim import DECAYS
 
     assert set(CHOICES["decay"]) == set(DECAYS)
     for name in CHOICES["divergence"]:

@@ -12,8 +12,7 @@ from distillaw.models.fresh import build_model
 from distillaw.models.teacher import load_teacher
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
-from distillaw.targets.request import Request
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, TargetRequest
 
 CONTEXT = 32
 DEFAULT = Scheme()
@@ -54,7 +53,7 @@ def build(tmp_path, text, teacher):
 
     def call(name: str = "cache", *, scheme: Scheme = DEFAULT, shard_bytes: int = 20_000, **options):
         folder = tmp_path / name
-        request = Request(scheme=scheme, context=CONTEXT, shard_bytes=shard_bytes, **options)
+        request = TargetRequest(scheme=scheme, context=CONTEXT, shard_bytes=shard_bytes, **options)
         split = text.split("student", context=CONTEXT)
         maker = TargetMaker(teacher=teacher, split=split, scheme=scheme, seed=request.seed)
         with opened_for_building(folder, make_plan(request, teacher, text)) as plan:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillaw.targets import blocks, codec
-from distillaw.targets.scheme import Scheme
+from distillaw.targets import codec
+from distillaw.targets.manifest import Scheme
 
 VOCABULARIES = st.sampled_from([1, 2, 300, 1024, 49_152, 128_256, 1 << 24])
 
@@ -47,15 +47,15 @@ def test_sampled_blocks(samples, positions, vocab, seed):
     rng = np.random.default_rng(seed)
     drawn = np.sort((vocab * rng.random((positions, samples)) ** 4).astype(np.int64), axis=1)
     entropy, loss = rng.random(positions) * 9, rng.random(positions) * 30
-    block = np.frombuffer(blocks.encode_sampled(drawn, entropy, loss), np.uint8)
-    targets = blocks.decode_targets(block, positions, Scheme(samples=samples))
+    block = np.frombuffer(codec.encode_sampled(drawn, entropy, loss), np.uint8)
+    targets = codec.decode_targets(block, positions, Scheme(samples=samples))
     first = np.cumsum(targets.counts) - targets.counts
     for position, start in enumerate(first):
         mine = slice(start, start + targets.counts[position])
         ids, counts = np.unique(drawn[position], return_counts=True)
         np.testing.assert_array_equal(targets.ids[mine], ids)
         np.testing.assert_array_equal(targets.weights[mine], counts.astype(np.float32) / np.float32(samples))
-    scores = blocks.decode_scores(block, positions)
+    scores = codec.decode_scores(block, positions)
     np.testing.assert_allclose(scores.entropy, entropy, atol=codec.NATS_PER_STEP * 0.51)
     np.testing.assert_allclose(scores.loss, loss, atol=codec.NATS_PER_STEP * 0.51)
 
@@ -70,8 +70,8 @@ def test_top_blocks(rows, equal):
     scheme = (
         Scheme(estimator="top-k", k=len(rows[0])) if equal else Scheme(estimator="top-p", k=len(ids), p=0.9)
     )
-    block = blocks.encode_top(ids, nats, counts, fixed=equal, entropy_P=zeros, loss_P=zeros)
-    targets = blocks.decode_targets(np.frombuffer(block, np.uint8), len(rows), scheme)
+    block = codec.encode_top(ids, nats, counts, fixed=equal, entropy_P=zeros, loss_P=zeros)
+    targets = codec.decode_targets(np.frombuffer(block, np.uint8), len(rows), scheme)
     np.testing.assert_array_equal(targets.ids, ids)
     np.testing.assert_array_equal(targets.counts, counts)
     np.testing.assert_allclose(targets.weights, np.exp(-nats), rtol=2.6e-4)

@@ -7,11 +7,9 @@ import pytest
 
 from distillaw.errors import CacheError, ConfigError, RunError
 from distillaw.runs.lock import locked
-from distillaw.targets.build import build_shards, opened_for_building
-from distillaw.targets.manifest import read_manifest
-from distillaw.targets.scheme import Scheme
-from distillaw.targets.store import TargetStore
-from distillaw.targets.verify import ask_again, check_files
+from distillaw.targets.build import ask_again, build_shards, opened_for_building
+from distillaw.targets.manifest import Scheme, read_manifest
+from distillaw.targets.store import TargetStore, check_files
 from left_over import of_a_dead_process
 
 SMALL = Scheme(samples=8)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.targets.estimators import estimate, sample_systematic
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.make import estimate, sample_systematic
+from distillaw.targets.manifest import Scheme
 
 torch.set_num_threads(1)
 DRAWS = 20_000

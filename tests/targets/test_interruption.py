@@ -14,8 +14,7 @@ from ranked import CONTEXT as SERVER
 import store_in_child
 from distillaw.errors import RunError
 from distillaw.targets.build import make_plan, require_space
-from distillaw.targets.request import Request
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, TargetRequest
 
 CONTEXT, DEFAULT = 32, Scheme()
 TOKENS = 800 * CONTEXT
@@ -34,7 +33,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def plan(text, teacher):
     """A store of thirteen shards."""
     plan = make_plan(
-        Request(scheme=DEFAULT, context=CONTEXT, shard_bytes=80_000, tokens=TOKENS), teacher, text
+        TargetRequest(scheme=DEFAULT, context=CONTEXT, shard_bytes=80_000, tokens=TOKENS), teacher, text
     )
     assert plan.num_shards >= 12
     return plan
@@ -103,10 +102,30 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(start, finish, tmp_p
 def test_an_interrupt_says_that_work_is_kept(text, teacher_folder, tmp_path):
     folder = tmp_path / "cache"
     process = subprocess.Popen(
-        [sys.executable, "-m", "distillaw", "cache", "build", "--teacher", str(teacher_folder), "--data",
-         str(text.folder), "--out", str(folder), "--context", "32", "--shard-mb", "0.02", "--device", "cpu", "--quiet"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "distillaw",
+            "cache",
+            "build",
+            "--teacher",
+            str(teacher_folder),
+            "--data",
+            str(text.folder),
+            "--out",
+            str(folder),
+            "--context",
+            "32",
+            "--shard-mb",
+            "0.02",
+            "--device",
+            "cpu",
+            "--quiet",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while process.poll() is None and not (folder / "build.json").exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)

@@ -29,7 +29,7 @@ from distillaw.runs.record import CONCLUSION, read_study
 from distillaw.runs.seals import FILES, digests
 from distillaw.runs.store import RESULT_KEYS, RunFolder, StudyFolder
 from distillaw.runs.table import read_table
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import TargetStore
 
 FAST, ALL = 40, 200
@@ -263,14 +263,28 @@ def roots(study, corpus, teacher_run, build):
 
     runs = ["runs/*/result.json", "runs/*/heldout.parquet", "runs/*/spec.json"]
     return [
-        (plan_of, study, ["study.json", "runs.parquet", *runs, "laws/*.json", *runs, "runs/*/status.json",
-                          "runs/*/metrics.jsonl", "tuning.json", "verdict.json", CONCLUSION]),
+        (
+            plan_of,
+            study,
+            [
+                "study.json",
+                "runs.parquet",
+                *runs,
+                "laws/*.json",
+                *runs,
+                "runs/*/status.json",
+                "runs/*/metrics.jsonl",
+                "tuning.json",
+                "verdict.json",
+                CONCLUSION,
+            ],
+        ),
         (table_of, study, ["runs.parquet"]),
         (resumed, study, runs),
         (text_of, data, ["manifest.json", "*.bin", "*.npy", "tokenizer/*"]),
         (weights_of, teacher_run, ["*.safetensors", "config.json", "tokenizer.json", "*.safetensors"]),
         (signal_of, store, ["manifest.json", "*.bin"]),
-    ]  # fmt: skip
+    ]
 
 
 def test_no_damage_is_believed(roots):

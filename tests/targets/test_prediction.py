@@ -2,8 +2,8 @@
 
 import pytest
 
-from distillaw.targets.predict import predict
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.build import predict_cost
+from distillaw.targets.manifest import Scheme
 from distillaw.targets.store import TargetStore
 
 
@@ -19,7 +19,7 @@ from distillaw.targets.store import TargetStore
 )
 def test_the_size_is_predicted_within_two_per_cent(build, scheme):
     folder, maker, plan = build(scheme=scheme, shard_bytes=10**6)
-    prediction = predict(maker, plan)
+    prediction = predict_cost(maker, plan)
     built = TargetStore.open(folder).manifest.total_bytes
     assert prediction.probe_windows < plan.num_windows / 5
     assert prediction.bytes == pytest.approx(built, rel=0.02)
@@ -31,4 +31,6 @@ def test_the_size_is_predicted_within_two_per_cent(build, scheme):
 
 def test_a_store_smaller_than_the_probe(build):
     folder, maker, plan = build(tokens=5 * 32)
-    assert predict(maker, plan).bytes == pytest.approx(TargetStore.open(folder).manifest.total_bytes, rel=0.1)
+    assert predict_cost(maker, plan).bytes == pytest.approx(
+        TargetStore.open(folder).manifest.total_bytes, rel=0.1
+    )

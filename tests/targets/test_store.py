@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.data.batches import BatchOrder
+from distillaw.data.shards import BatchOrder
 from distillaw.errors import CacheError, ConfigError, DataError
 from distillaw.targets.build import make_plan
 from distillaw.targets.make import window_offsets
-from distillaw.targets.request import Request
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, TargetRequest
 from distillaw.targets.store import TargetStore
 
 SCHEMES = {
@@ -171,7 +170,7 @@ def test_a_store_of_something_else_is_refused_with_both_values(build, wanted, me
 )
 def test_what_cannot_be_stored_is_refused_before_the_teacher_reads(teacher, text, options, error, message):
     with pytest.raises(error, match=message):
-        make_plan(Request(**{"scheme": Scheme(), **options}), teacher, text)
+        make_plan(TargetRequest(**{"scheme": Scheme(), **options}), teacher, text)
 
 
 def test_offsets_depend_on_seed_and_window_alone():

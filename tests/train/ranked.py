@@ -14,10 +14,14 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = (
-    "distillaw.sweep.single", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto",
-    "transformers.models.auto.modeling_auto", "pyarrow.parquet", "torch.distributed.checkpoint.state_dict",
+    "distillaw.sweep.single",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.auto.modeling_auto",
+    "pyarrow.parquet",
+    "torch.distributed.checkpoint.state_dict",
     "scipy.optimize",
-)  # fmt: skip
+)
 CONTEXT.set_forkserver_preload(list(PRELOAD))
 FINISH_SECONDS = 300
 
@@ -54,8 +58,14 @@ def start(
         here, there = CONTEXT.Pipe(duplex=False)
         variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
         if world > 1:
-            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-                          "LOCAL_WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}  # fmt: skip
+            variables |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": str(world),
+                "LOCAL_WORLD_SIZE": str(world),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            }
         process = CONTEXT.Process(target=_work, args=(there, variables, sharding, act, arguments))
         process.start()
         there.close()
@@ -175,7 +185,7 @@ def wait_for(fact: Callable[[], object], seconds: float = 120) -> None:
 
 def prune(ranks, teacher: Path, out: Path, wishes: dict, text: str) -> dict:
     """`distillaw prune` without the command line; the record as this rank has it."""
-    from distillaw.evaluate.pruned import Wishes, prune_to
+    from distillaw.models.prune import Wishes, prune_to
     from distillaw.models.source import locate
 
     group = ranks if ranks.world > 1 else None
@@ -186,7 +196,7 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
     """The scores of a teacher's units on calibration windows that the ranks share."""
     import torch
 
-    from distillaw.evaluate.pruned import Wishes, _importance
+    from distillaw.models.prune import Wishes, _importance
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 
@@ -197,7 +207,7 @@ def importance(ranks, teacher: Path, windows: list, wishes: dict):
 def fail_on_the_second(ranks) -> None:
     """What one rank cannot do, all say."""
     from distillaw.errors import DataError
-    from distillaw.evaluate.sharing import together
+    from distillaw.models.scoring import together
 
     def act() -> int:
         if ranks.rank == 1:

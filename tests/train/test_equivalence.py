@@ -16,13 +16,11 @@ from distillaw.accounting.params import count_params
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import locate
+from distillaw.models.source import fingerprint, locate
 from distillaw.models.teacher import load_teacher
 from distillaw.targets.build import build_shards, make_plan, opened_for_building
 from distillaw.targets.make import TargetMaker
-from distillaw.targets.request import Request
-from distillaw.targets.scheme import Scheme
+from distillaw.targets.manifest import Scheme, TargetRequest
 from distillaw.train.loop import StopTraining
 from distillaw.train.trunk import train_trunk, train_trunks
 
@@ -66,7 +64,7 @@ def distilled(trunk, teacher):
 def _store(folder, text, teacher, scheme):
     """Targets of the first tokens that a student reads; returns the identity of the store."""
     model = load_teacher(teacher, load_tokenizer(str(text.tokenizer_folder)), context=32)
-    request = Request(scheme=scheme, context=32, tokens=TOKENS)
+    request = TargetRequest(scheme=scheme, context=32, tokens=TOKENS)
     maker = TargetMaker(teacher=model, split=text.split("student", context=32), scheme=scheme, seed=0)
     with opened_for_building(folder, make_plan(request, model, text)) as plan:
         build_shards(folder, plan, maker)
@@ -120,9 +118,15 @@ def _companions(spec, text):
     shape = shape_for_params(5e4, vocab=300, context=32, head_dim=16, aspect=16)
     counts = count_params(shape)
     larger = replace(
-        spec, label="0.05M", layers=shape.layers, width=shape.width, ffn=shape.ffn, heads=shape.heads,
-        params=counts.non_embedding, total_params=counts.total,
-    )  # fmt: skip
+        spec,
+        label="0.05M",
+        layers=shape.layers,
+        width=shape.width,
+        ffn=shape.ffn,
+        heads=shape.heads,
+        params=counts.non_embedding,
+        total_params=counts.total,
+    )
     mixed = replace(spec, recipe=replace(spec.recipe, distill_weight=0.5), peak_lr=0.004)
     return [spec, larger, replace(spec, peak_lr=1e18), mixed]
 
@@ -178,7 +182,7 @@ def test_the_rate_follows_the_shape_of_the_cooldown(study, trunk, monkeypatch, d
         "linear": lambda x: 1 - x,
         "sqrt": lambda x: 1 - math.sqrt(x),
         "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
-    }[decay]  # fmt: skip
+    }[decay]
     expected = [
         peak
         * min(1, (t + 1) / 4)

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from distillaw.data.batches import BatchOrder, ForkedOrder
+from distillaw.data.shards import BatchOrder, ForkedOrder
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json_lines
 from distillaw.train import fork as engine
 from distillaw.train.checkpoint import TrainState, load_state
-from distillaw.train.fork import at_fork, forked_order, reach_fork, run_branch, step_losses
-from distillaw.train.fork_noise import fork_noise
+from distillaw.train.fork import at_fork, fork_noise, forked_order, reach_fork, run_branch, step_losses
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining, silent
-from distillaw.train.trunk import Group, train_trunk
+from distillaw.train.trunk import train_trunk
 
 
 @pytest.fixture
 def group(study, trunk):
-    return Group([trunk], study)
+    return TrunkGroup([trunk], study)
 
 
 def branch(trunk, *, step=8, k=1.0, window=1024, **settings):
@@ -44,7 +44,7 @@ def equal(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def ended(one: Branch, group: Group, monkeypatch) -> dict[str, torch.Tensor]:
+def ended(one: Branch, group: TrunkGroup, monkeypatch) -> dict[str, torch.Tensor]:
     """Weights and moments at the end of a branch, which the engine itself does not keep."""
     kept = {}
 
@@ -79,11 +79,11 @@ def test_the_trunk_of_a_fork_is_the_trunk_that_train_makes(study, trunk):
     train_trunk(trunk, [2560], study)
     taken, fresh = [], []
     fork = Fork(trunk=trunk, step=16)
-    known = reach_fork(fork, Group([trunk], study), report=lambda tokens, loss: taken.append(tokens))
+    known = reach_fork(fork, TrunkGroup([trunk], study), report=lambda tokens, loss: taken.append(tokens))
     assert taken == []
     (study.path / "trunks").rename(study.path / "gone")
     (study.path / "branches").rename(study.path / "kept")
-    again = reach_fork(fork, Group([trunk], study), report=lambda tokens, loss: fresh.append(tokens))
+    again = reach_fork(fork, TrunkGroup([trunk], study), report=lambda tokens, loss: fresh.append(tokens))
     assert len(fresh) == 16 and again == known
 
 

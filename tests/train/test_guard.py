@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.errors import DivergedError
 from distillaw.runs.spec import Recipe
-from distillaw.train.guard import FEW_STEPS, SpikeGuard
 from distillaw.train.loop import StopTraining, Trainer
+from distillaw.train.metering import FEW_STEPS, SpikeGuard
 from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048  # 16 steps, cooldown from 13
@@ -68,10 +68,10 @@ def test_more_in_a_row_than_the_patience_is_divergence(study, trunk, spoil):
 
 def test_a_skipped_step_leaves_weights_and_moments_as_they_were(study, trunk, spoil):
     """The run whose step 0 is bad has, after step 0, the fresh weights and empty moments."""
-    from distillaw.train.trunk import Group
+    from distillaw.train.group import TrunkGroup
 
     spec = _with(trunk, patience=1)
-    group = Group([spec], study)
+    group = TrunkGroup([spec], study)
     trainer = group.trainer(spec)
     before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
     for parameter in trainer.state.model.parameters():

@@ -30,9 +30,14 @@ def _file(folder: Path, tokens: int) -> Path:
 
 def _start(file, folder, world, sharding):
     return ranked.start(
-        world, ranked.run_file, file, folder, sharding, sharding=None,
+        world,
+        ranked.run_file,
+        file,
+        folder,
+        sharding,
+        sharding=None,
         environment={"DISTILLAW_CHECKPOINT_SECONDS": "0.05"},
-    )  # fmt: skip
+    )
 
 
 def _finish(file, folder, world, sharding) -> float:

@@ -12,7 +12,7 @@ from distillaw.runs.spec import Recipe
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec
-from distillaw.train.large_batch import own_settings
+from distillaw.train.optim import own_settings
 from distillaw.train.trunk import train_trunk
 
 
@@ -74,7 +74,11 @@ def test_runs_made_before_there_was_a_choice_keep_their_names(trunk):
     ],
 )
 def test_a_study_with_rules_that_cannot_be_is_refused(changes, says):
-    spec = StudySpec(name="x", students=StudentsSpec(params=("0.03M",), tokens=(4096,)), batch_tokens=128,
-                     training=Recipe(context=32, warmup_tokens=512, **changes))  # fmt: skip
+    spec = StudySpec(
+        name="x",
+        students=StudentsSpec(params=("0.03M",), tokens=(4096,)),
+        batch_tokens=128,
+        training=Recipe(context=32, warmup_tokens=512, **changes),
+    )
     with pytest.raises(ConfigError, match=says):
         check_study(spec)

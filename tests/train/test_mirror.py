@@ -11,8 +11,8 @@ import threading
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.train import mirror as mirrors
-from distillaw.train.mirror import Mirror
+from distillaw.train import log as mirrors
+from distillaw.train.log import Mirror
 from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048

@@ -7,15 +7,13 @@ import torch
 from distillaw.accounting.shapes import Shape
 from distillaw.data.corpus import read_documents
 from distillaw.data.tokenizer import encode_documents, train_tokenizer
-from distillaw.evaluate.routed import measure_routing
 from distillaw.models.fresh import build_model
-from distillaw.models.routing import balance_loss, router_z_loss
+from distillaw.models.routing import balance_loss, measure_routing, router_z_loss
 from distillaw.models.upcycle import upcycle
 from distillaw.runs.spec import Recipe
 from distillaw.train.optim import build_optimizer, set_learning_rate
 from distillaw.train.stacked import can_stack
-from distillaw.train.student import Student
-from distillaw.train.teaching import Signal
+from distillaw.train.student import Signal, Student
 
 SHAPE = Shape(layers=2, width=32, ffn=64, heads=2, kv_heads=2, head_dim=16, vocab=300, context=64)
 RECIPE = Recipe(context=64, distill_weight=0.0, z_weight=0.0)

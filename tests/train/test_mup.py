@@ -21,9 +21,16 @@ STEPS, RATE, SEEDS, VOCAB = 5, 2e-3, (0, 1, 2), 256
 
 def _shape(width: int, layers: int, *, tied: bool = False) -> Shape:
     return Shape(
-        layers=layers, width=width, ffn=ffn_width(width), heads=width // 16, kv_heads=width // 16, head_dim=16,
-        vocab=VOCAB, context=32, tied=tied,
-    )  # fmt: skip
+        layers=layers,
+        width=width,
+        ffn=ffn_width(width),
+        heads=width // 16,
+        kv_heads=width // 16,
+        head_dim=16,
+        vocab=VOCAB,
+        context=32,
+        tied=tied,
+    )
 
 
 def _activations(model, tokens_BT) -> dict[str, torch.Tensor]:
@@ -36,8 +43,9 @@ def _activations(model, tokens_BT) -> dict[str, torch.Tensor]:
     names = {"embed_tokens": "embedding", "lm_head": "logits", **{name: name for name in PROJECTIONS}}
     hooks = [
         module.register_forward_hook(keep(names[name.rsplit(".", 1)[-1]]))
-        for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in names
-    ]  # fmt: skip
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in names
+    ]
     hooks.append(
         model.model.norm.register_forward_pre_hook(
             lambda m, inputs: found["stream"].append(inputs[0].detach())

@@ -5,14 +5,15 @@ from hypothesis import strategies as st
 
 from distillaw.accounting.shapes import shape_for_params
 from distillaw.models.fresh import build_model
-from distillaw.train.optim import BASE_WIDTH, build_optimizer, set_learning_rate
-from distillaw.train.schedule import schedule_for
+from distillaw.train.optim import BASE_WIDTH, build_optimizer, schedule_for, set_learning_rate
 
 
 @given(
-    tokens=st.integers(2000, 10**6), batch=st.sampled_from([128, 512, 1024]), cooldown=st.floats(0.05, 0.5),
+    tokens=st.integers(2000, 10**6),
+    batch=st.sampled_from([128, 512, 1024]),
+    cooldown=st.floats(0.05, 0.5),
     power=st.sampled_from([0.0, 0.3]),
-)  # fmt: skip
+)
 def test_every_branch_follows_one_trunk_and_ends_near_zero(tokens, batch, cooldown, power):
     settings = {"batch_tokens": batch, "warmup_tokens": 1000, "cooldown": cooldown, "power": power}
     run = schedule_for(tokens=tokens, power_tokens=3000, **settings)

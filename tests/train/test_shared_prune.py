@@ -63,7 +63,7 @@ def test_scores_are_equal_to_rounding(teacher, text):
     import torch
 
     from distillaw.data.corpus import WHOLE
-    from distillaw.evaluate.pruned import Wishes, _importance, _read
+    from distillaw.models.prune import Wishes, _importance, _read
     from distillaw.models.source import locate
     from distillaw.models.teacher import load_weights
 
@@ -86,9 +86,32 @@ def test_a_rank_that_fails_stops_all(teacher, text, tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_it_and_one_process_speaks(teacher, text, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "distillaw", "prune",
-         str(teacher), "--out", str(tmp_path / "cut"), "--keep", "0.6", "--text", text, "--tokens", "1500",
-         "--heldout-tokens", "700", "--context", "64", "--json"], capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "distillaw",
+            "prune",
+            str(teacher),
+            "--out",
+            str(tmp_path / "cut"),
+            "--keep",
+            "0.6",
+            "--text",
+            text,
+            "--tokens",
+            "1500",
+            "--heldout-tokens",
+            "700",
+            "--context",
+            "64",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["calibration_windows"] == 23

@@ -12,14 +12,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError, DistillawWarning
-from distillaw.models.parts import hidden_states
+from distillaw.models.teacher import hidden_states
 from distillaw.runs.places import claim_folder
 from distillaw.runs.spec import shared_stream
 from distillaw.runs.store import StudyFolder
-from distillaw.train import captured, loop
+from distillaw.train import loop, stacked
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.stacked import can_stack, stacked_hidden, stacked_losses
-from distillaw.train.trunk import Group, train_trunk, train_trunks
+from distillaw.train.trunk import train_trunk, train_trunks
 
 TOKENS = 2048
 
@@ -78,8 +79,12 @@ def stacking(monkeypatch):
 
 def _trajectory(folder, spec):
     text = (folder.run(spec.run_id(TOKENS)).path / "metrics.jsonl").read_text()
-    return np.array([[row[key] for key in ("step", "loss", "next_token", "grad_norm")]
-                     for row in map(json.loads, text.splitlines())])  # fmt: skip
+    return np.array(
+        [
+            [row[key] for key in ("step", "loss", "next_token", "grad_norm")]
+            for row in map(json.loads, text.splitlines())
+        ]
+    )
 
 
 def _weights(folder, spec):
@@ -167,7 +172,7 @@ def test_bfloat16_students_stack(students, study):
     specs = [replace(s, recipe=replace(s.recipe, precision="bf16")) for s in students[:3]]
 
     def losses(stacked):
-        group = Group(specs, study)
+        group = TrunkGroup(specs, study)
         trainers = [group.trainer(spec) for spec in specs]
         sources = [group.teaching(spec).source for spec in specs]
         rows = []
@@ -194,9 +199,15 @@ def test_bfloat16_students_stack(students, study):
 def test_stacked_hidden_states_and_gradients_are_those_of_each_model(kv_heads):
     """Grouped heads as well; attention goes through its kernel once for all, so torch has no slow path to warn of."""
     config = LlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=kv_heads, max_position_embeddings=16, use_cache=False,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=16,
+        use_cache=False,
+    )
     torch.manual_seed(0)
     models = [LlamaForCausalLM(config).train() for _ in range(3)]
     ids = torch.randint(50, (2, 16))
@@ -219,7 +230,7 @@ def test_stacked_hidden_states_and_gradients_are_those_of_each_model(kv_heads):
 
 def test_what_cannot_stack_trains_beside(study, trunk, stacking):
     recomputing = replace(trunk, recipe=replace(trunk.recipe, checkpoint_activations=True))
-    group = Group([recomputing], study)
+    group = TrunkGroup([recomputing], study)
     assert not can_stack(group.trainer(recomputing).student)
     assert not can_stack(torch.nn.Linear(1, 1))
     train_trunks({recomputing: [TOKENS], replace(trunk, peak_lr=trunk.peak_lr / 2): [TOKENS]}, study)
@@ -235,7 +246,7 @@ def test_nothing_is_stacked_on_a_cpu_unasked(study, trunk, monkeypatch):
 def graphs(monkeypatch):
     """What a GPU does, on the CPU and without a graph: the same buffers, the same order; counts the recordings."""
     made = []
-    original = captured._Recording
+    original = stacked._Recording
 
     def counted(*arguments):
         made.append(original(*arguments))
@@ -243,7 +254,7 @@ def graphs(monkeypatch):
 
     monkeypatch.setenv("DISTILLAW_STACK", "always")
     monkeypatch.setattr(loop, "HAVE_GRAPHS", {"cpu"})
-    monkeypatch.setattr(captured, "_Recording", counted)
+    monkeypatch.setattr(stacked, "_Recording", counted)
     return made
 
 
@@ -274,7 +285,7 @@ def test_a_graph_that_is_not_the_plain_computation_is_not_used(
         every = stacked_losses(members, *arguments, **options)
         return [every[0]._replace(total=every[0].total * 1.01), *every[1:]]
 
-    monkeypatch.setattr(captured, "stacked_losses", broken)
+    monkeypatch.setattr(stacked, "stacked_losses", broken)
     words = "differ by" if fault == "wrong" else "not permitted when"
     with pytest.warns(DistillawWarning, match=f"stack of [12]: no captured graph.*{words}"):
         train_trunks({spec: [TOKENS] for spec in students[:2]}, study)
@@ -296,5 +307,5 @@ def test_a_wrong_wish_for_stacking_is_refused(study, trunk, monkeypatch):
 
 def test_trunks_of_two_streams_are_no_group(study, trunk):
     with pytest.raises(AssertionError, match="one stream"):
-        Group([trunk, replace(trunk, seed=1)], study)
+        TrunkGroup([trunk, replace(trunk, seed=1)], study)
     assert shared_stream(trunk) != shared_stream(replace(trunk, teacher_run="other"))

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.models.prune import prune
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.places import claim_folder
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
 from distillaw.train.optim import BASE_WIDTH
-from distillaw.train.trunk import Group, train_trunk, train_trunks
+from distillaw.train.trunk import train_trunk, train_trunks
 
 TOKENS = 2048
 
@@ -79,7 +80,7 @@ def test_a_pruned_trunk_starts_as_the_cut_and_says_what_it_lost(taught, pruned, 
     (run,) = train_trunk(pruned, [TOKENS], study)
     result, record = run.result(), json.loads((study.trunk(pruned.trunk_id) / "start.json").read_text())
     student = prune(AutoModelForCausalLM.from_pretrained(teacher.path), pruned.shape)
-    assert _same(Group([pruned], study).trainer(pruned).state.model.state_dict(), student.state_dict())
+    assert _same(TrunkGroup([pruned], study).trainer(pruned).state.model.state_dict(), student.state_dict())
     scores = score_heldout(student, make_heldout(text.heldout_documents(), context=32))
     assert result["start_loss"] == record["loss"] == scores.loss
     assert result["init"] == "pruned" and result["loss"] < result["start_loss"]
@@ -117,7 +118,7 @@ def test_a_stopped_pruned_trunk_resumes_bit_for_bit_without_its_teachers_weights
     (wanted,) = train_trunk(pruned, [TOKENS], whole)
     with pytest.raises(StopTraining):
         train_trunk(pruned, [TOKENS], stopped, report=stop_after(stop_at))
-    monkeypatch.setattr("distillaw.train.start.open_for_pruning", None)  # would raise
+    monkeypatch.setattr("distillaw.train.group.open_for_pruning", None)  # would raise
     (got,) = train_trunk(pruned, [TOKENS], stopped)
     assert _same(_weights(got), _weights(wanted))
     assert (got.path / "config.json").read_bytes() == (wanted.path / "config.json").read_bytes()
@@ -158,7 +159,7 @@ def test_the_rotary_base_and_norms_of_the_teacher_reach_the_finished_run(taught,
 
 
 def test_the_rates_of_a_pruned_start_are_those_of_its_own_width(taught, pruned):
-    optimizer = Group([pruned], taught("rates")).trainer(pruned).state.optimizer
+    optimizer = TrunkGroup([pruned], taught("rates")).trainer(pruned).state.optimizer
     assert [group["lr_scale"] for group in optimizer.param_groups] == [BASE_WIDTH / pruned.width, 1.0]
     assert all(not state["exp_avg"].any() for state in optimizer.state.values())
 

@@ -10,16 +10,24 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qw
 
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError, VocabularyError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.files import write_json
 from distillaw.sweep.started import started
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import Group, train_trunk
+from distillaw.train.trunk import train_trunk
 
 TOKENS = 1024
-SIZES = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-         "tie_word_embeddings": True}  # fmt: skip
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def _same(a, b):
 
 def test_it_starts_with_the_models_weights_and_its_loss_is_recorded(study, trunk, folder, tokenizer, text):
     spec = replace(started(trunk, str(folder), tokenizer), peak_lr=1e-3)
-    assert _same(Group([spec], study).trainer(spec).state.model.state_dict(), _weights(folder))
+    assert _same(TrunkGroup([spec], study).trainer(spec).state.model.state_dict(), _weights(folder))
     (run,) = train_trunk(spec, [TOKENS], study)
     result = run.result()
     scores = score_heldout(
@@ -73,7 +81,7 @@ def test_fresh_takes_the_architecture_and_draws_by_the_seed(study, trunk, folder
     spec = started(trunk, str(folder), tokenizer, draws_weights=True)
     other = replace(spec, seed=spec.seed + 1)
     first, again, second = (
-        Group([s], study).trainer(s).state.model.state_dict() for s in (spec, spec, other)
+        TrunkGroup([s], study).trainer(s).state.model.state_dict() for s in (spec, spec, other)
     )
     assert _same(first, again) and not _same(first, second) and not _same(first, _weights(folder))
     (run,) = train_trunk(replace(spec, peak_lr=1e-3), [TOKENS], study)
@@ -82,7 +90,7 @@ def test_fresh_takes_the_architecture_and_draws_by_the_seed(study, trunk, folder
 
 def test_all_weights_have_one_rate(study, trunk, folder, tokenizer):
     spec = started(trunk, str(folder), tokenizer)
-    groups = Group([spec], study).trainer(spec).state.optimizer.param_groups
+    groups = TrunkGroup([spec], study).trainer(spec).state.optimizer.param_groups
     assert {group["lr_scale"] for group in groups} == {1.0}
 
 

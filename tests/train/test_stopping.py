@@ -5,8 +5,7 @@ import signal
 
 import pytest
 
-from distillaw.train.loop import StopTraining, silent
-from distillaw.train.stopping import StopRequest
+from distillaw.train.loop import StopRequest, StopTraining, silent
 
 
 def test_a_rank_whose_torchrun_is_gone_stops(monkeypatch):

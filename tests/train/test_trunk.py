@@ -9,12 +9,13 @@ from stops import stop_after
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillaw.errors import CacheError, RunError, VocabularyError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.places import claim_folder
 from distillaw.runs.store import RESULT_KEYS
 from distillaw.train.checkpoint import save_state
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import Group, train_trunk
+from distillaw.train.trunk import train_trunk
 
 
 def _weights(folder):
@@ -89,7 +90,7 @@ def test_nothing_finished_is_repeated(study, trunk):
 
 
 def test_the_checkpoint_of_a_step_is_written_once_and_gives_way_to_any_other_step(study, trunk, tmp_path):
-    state, folder = Group([trunk], study).trainer(trunk).state, tmp_path / "state"
+    state, folder = TrunkGroup([trunk], study).trainer(trunk).state, tmp_path / "state"
 
     def saved(step):
         state.step = step
@@ -107,7 +108,7 @@ def test_the_checkpoint_of_a_step_is_written_once_and_gives_way_to_any_other_ste
 def _losses(trunk, study, micro, dtype):
     """Training losses of 12 steps with gradients accumulated over micro-batches, computed in `dtype`."""
     spec = replace(trunk, recipe=replace(trunk.recipe, micro_batch_tokens=micro))
-    group = Group([spec], study)
+    group = TrunkGroup([spec], study)
     trainer = group.trainer(spec)
     trainer.state.model.to(dtype)
     for moments in trainer.state.optimizer.state.values():

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from distillaw.errors import ConfigError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.models.fresh import build_model
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import StopTraining
-from distillaw.train.trunk import Group, train_trunk
+from distillaw.train.trunk import train_trunk
 
 TOKENS = 2048
 STEPS = TOKENS // 128
@@ -81,7 +82,7 @@ def test_accumulation_gives_the_noise_scale_and_leaves_the_run_as_it_is(study, f
 
 
 def _norms_of_the_first_batch(spec, study) -> tuple[float, float]:
-    group = Group([spec], study)
+    group = TrunkGroup([spec], study)
     model = build_model(spec.shape, seed=spec.seed)
     whole, squares = None, []
     for tokens, _, _ in group.feed.batches(0):

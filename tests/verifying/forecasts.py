@@ -2,8 +2,8 @@
 
 import csv
 
-from distillaw.verifying.cells import Cell
-from distillaw.verifying.frozen import KIND, Choice, Prediction, write_frozen
+from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.frozen import KIND, FrozenChoice, FrozenPrediction, write_frozen
 
 COLUMNS = (
     "run_id",
@@ -17,14 +17,30 @@ COLUMNS = (
     "lambda",
     "loss",
 )
-SMALL = Cell(params=1e5, tokens=1e6)
-TAUGHT = Cell(params=1e5, tokens=1e6, teacher="t1", teacher_loss=2.5)
-BETTER = Cell(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)
+SMALL = DesignPoint(params=1e5, tokens=1e6)
+TAUGHT = DesignPoint(params=1e5, tokens=1e6, teacher="t1", teacher_loss=2.5)
+BETTER = DesignPoint(params=1e5, tokens=1e6, teacher="t2", teacher_loss=2.4)
 
 
-def row(run_id, cell, loss, *, seed=0, role="student", purpose="grid", weight=1.0):
-    return dict(zip(COLUMNS, (run_id, role, purpose, cell.params, cell.tokens, cell.teacher,
-                              cell.teacher_loss or "", seed, weight, loss), strict=True))  # fmt: skip
+def row(run_id, point, loss, *, seed=0, role="student", purpose="grid", weight=1.0):
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                run_id,
+                role,
+                purpose,
+                point.params,
+                point.tokens,
+                point.teacher,
+                point.teacher_loss or "",
+                seed,
+                weight,
+                loss,
+            ),
+            strict=True,
+        )
+    )
 
 
 def write_table(path, rows):
@@ -35,20 +51,43 @@ def write_table(path, rows):
     return path
 
 
-OLD = [row("old-1", Cell(params=1e5, tokens=1e5), 4.0), row("old-2", Cell(params=1e5, tokens=3e5), 3.5)]
+OLD = [
+    row("old-1", DesignPoint(params=1e5, tokens=1e5), 4.0),
+    row("old-2", DesignPoint(params=1e5, tokens=3e5), 3.5),
+]
 
 
-def predict(cell, mean, half, *, by="law", quantity="loss", outside=None, probability=None, after=False):
+def predict(point, mean, half, *, by="law", quantity="loss", outside=None, probability=None, after=False):
     """A forecast with a 90 % interval of this half width and a 50 % one of half of it."""
     intervals = {0.9: (mean - half, mean + half), 0.5: (mean - half / 2, mean + half / 2)} if half else {}
-    return Prediction(by=by, quantity=quantity, cell=cell, mean=mean, intervals=intervals, inside_range=not outside,
-                      outside=outside or {}, probability=probability, after_the_fact=after)  # fmt: skip
+    return FrozenPrediction(
+        by=by,
+        quantity=quantity,
+        point=point,
+        mean=mean,
+        intervals=intervals,
+        inside_range=not outside,
+        outside=outside or {},
+        probability=probability,
+        after_the_fact=after,
+    )
 
 
 def freeze_by_hand(folder, predictions, *, choices=(), known=OLD):
     """Freeze given forecasts of a table, as `freeze_study` would those of laws."""
-    return write_frozen(folder, {
-        "schema_version": 1, "kind": KIND, "study": "by hand", "table": "runs.csv", "level": 0.9, "columns": {},
-        "known_runs": {r["run_id"]: r["loss"] for r in known}, "predictions": [p.to_json() for p in predictions],
-        "choices": [Choice(by="law", cells=cells, probabilities=p).to_json() for cells, p in choices],
-    })  # fmt: skip
+    return write_frozen(
+        folder,
+        {
+            "schema_version": 1,
+            "kind": KIND,
+            "study": "by hand",
+            "table": "runs.csv",
+            "level": 0.9,
+            "columns": {},
+            "known_runs": {r["run_id"]: r["loss"] for r in known},
+            "predictions": [p.to_json() for p in predictions],
+            "choices": [
+                FrozenChoice(by="law", points=points, probabilities=p).to_json() for points, p in choices
+            ],
+        },
+    )

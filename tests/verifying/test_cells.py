@@ -5,7 +5,7 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, row, write_table
 
 from distillaw.errors import UnitError
-from distillaw.verifying.cells import Cell, measure, read_runs, seen_runs
+from distillaw.verifying.design_points import DesignPoint, measure, read_runs, seen_runs
 
 
 def runs_of(tmp_path, *rows):
@@ -16,7 +16,7 @@ def test_a_cell_is_its_size_tokens_and_teacher():
     rounded = replace(SMALL, tokens=1_000_448)
     assert SMALL.is_same(rounded) and not SMALL.is_same(replace(SMALL, tokens=1.02e6))
     assert not SMALL.is_same(TAUGHT) and not TAUGHT.is_same(BETTER)
-    nameless = Cell(params=1e5, tokens=1e6, teacher_loss=2.5001)
+    nameless = DesignPoint(params=1e5, tokens=1e6, teacher_loss=2.5001)
     assert TAUGHT.is_same(nameless) and not BETTER.is_same(nameless)
     assert TAUGHT.is_same(
         replace(TAUGHT, teacher_loss=2.6)
@@ -30,9 +30,11 @@ def test_the_measurement_is_the_mean_over_seeds(tmp_path):
 
 def test_searches_controls_and_teachers_measure_nothing(tmp_path):
     runs = runs_of(
-        tmp_path, row("a", SMALL, 3.0, purpose="tuning"), row("b", SMALL, 3.0, purpose="control:lambda"),
+        tmp_path,
+        row("a", SMALL, 3.0, purpose="tuning"),
+        row("b", SMALL, 3.0, purpose="control:lambda"),
         row("c", SMALL, 3.0, role="teacher", purpose="teacher"),
-    )  # fmt: skip
+    )
     assert measure(SMALL, runs) is None
     assert seen_runs(SMALL, runs) == ["a"]  # a search's run gives the cell away all the same
 

@@ -10,16 +10,16 @@ import pytest
 from forecasts import row, write_table
 from synthetic_study import World, write_study
 
-from distillaw.cli.verify_cells import job_cells, typed_cells
 from distillaw.errors import ConfigError, DataError
 from distillaw.fitting.api import fit
 from distillaw.report.document import write_report
-from distillaw.report.frozen import frozen_part
+from distillaw.report.trust import frozen_section
 from distillaw.sweep.jobs import Facts, Planner, Progress
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import CellsSpec, StudentsSpec, TeacherSpec, TuningSpec
-from distillaw.verifying.api import freeze_study, is_frozen, missing_cells
-from distillaw.verifying.cells import Cell, read_runs
+from distillaw.verifying.api import freeze_study, is_frozen, missing_points
+from distillaw.verifying.asked import job_points, typed_points
+from distillaw.verifying.design_points import DesignPoint, read_runs
 from distillaw.verifying.scoring import score_study
 
 WORLD = World(students=(2e4, 3.5e4, 6e4, 1e5, 1.6e5, 2.5e5), budgets=(150_000, 400_000, 1_200_000), seeds=2)
@@ -43,7 +43,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frozen") / "study"
     write_study(folder, WORLD, skip=("-1200kt",))
     write_study(folder.parent / "whole", WORLD)
-    hidden = [r.cell for r in read_runs(folder.parent / "whole") if r.answers and r.cell.tokens == LARGEST]
+    hidden = [r.point for r in read_runs(folder.parent / "whole") if r.answers and r.point.tokens == LARGEST]
     return folder, hidden, freeze_study(folder, hidden)
 
 
@@ -82,11 +82,11 @@ def test_every_prediction_meets_its_measurement(scored):
     score = score_study(scored)
     assert score.is_sound and not score.problems
     assert {p.status for p in score.predictions} == {"scored"}
-    ran = [r for r in read_runs(scored) if r.answers and r.cell.tokens == LARGEST]
-    table = {(r.cell.params, r.cell.teacher): r.loss for r in ran}
+    ran = [r for r in read_runs(scored) if r.answers and r.point.tokens == LARGEST]
+    table = {(r.point.params, r.point.teacher): r.loss for r in ran}
     for p in score.predictions:
-        cell = p.prediction.cell
-        alone, own = table[cell.params, ""], table[cell.params, cell.teacher]
+        point = p.prediction.point
+        alone, own = table[point.params, ""], table[point.params, point.teacher]
         assert p.measured == pytest.approx(own if p.prediction.quantity == "loss" else alone - own)
     assert {c.choice.by for c in score.choices if c.counts} >= {"consensus"}
 
@@ -97,7 +97,7 @@ def test_the_report_shows_what_was_frozen_and_what_came(scored, study):
     assert "Losses inside their intervals" in html and "Every prediction" in html
     path = next((scored / "predictions").glob("[0-9]*.json"))
     path.write_text(path.read_text().replace('"level": 0.9', '"level": 0.8'))
-    assert any("TAMPERED" in note for note in frozen_part(scored).notes)
+    assert any("TAMPERED" in note for note in frozen_section(scored).notes)
 
 
 def test_the_command_scores_a_study(scored):
@@ -121,7 +121,7 @@ def test_the_command_scores_a_study(scored):
 def law(tmp_path_factory):
     """A supervised law fitted on a table, as a file, and the rows behind it."""
     folder = tmp_path_factory.mktemp("law")
-    rows = [row(f"r{k}", Cell(params=N, tokens=D), loss_of(N, D)) for k, (N, D) in enumerate(GRID)]
+    rows = [row(f"r{k}", DesignPoint(params=N, tokens=D), loss_of(N, D)) for k, (N, D) in enumerate(GRID)]
     path = write_table(folder / "runs.csv", rows)
     file = folder / "own.json"
     fit(path, family="supervised", bootstrap=60, check=False).save(file)
@@ -134,7 +134,7 @@ def table(law, tmp_path):
     return write_table(tmp_path / "runs.csv", law[1])
 
 
-NEW = Cell(params=2e5, tokens=1.6e6)
+NEW = DesignPoint(params=2e5, tokens=1.6e6)
 
 
 def test_a_table_is_frozen_and_scored(table, law):
@@ -155,12 +155,12 @@ def test_freezing_twice_gives_the_same_file(table, law):
 
 
 def test_a_measured_cell_is_refused_or_marked(table, law):
-    known = Cell(params=2e5, tokens=8e5)
+    known = DesignPoint(params=2e5, tokens=8e5)
     with pytest.raises(ConfigError, match=r"have been run already.*r15"):
         freeze_study(table, [NEW, known], laws=[str(law[0])])
     found = freeze_study(table, [NEW, known], laws=[str(law[0])], after_the_fact=True)
     assert [p.after_the_fact for p in found.frozen.predictions] == [False, True]
-    assert missing_cells(table, [NEW, known]) == [known]
+    assert missing_points(table, [NEW, known]) == [known]
     assert [p.status for p in score_study(table).predictions] == ["pending", "after the fact"]
 
 
@@ -169,19 +169,19 @@ def test_a_run_that_the_table_does_not_have_yet_is_known(study, tmp_path):
     write_study(folder, WORLD, skip=("-1200kt",))
     before = pq.read_table(folder / "runs.parquet")
     pq.write_table(before.filter(pc.less(before["tokens"], 400_000)), folder / "runs.parquet")
-    cell = next(r.cell for r in read_runs(study[0]) if r.answers and r.cell.tokens == 400_000)
+    point = next(r.point for r in read_runs(study[0]) if r.answers and r.point.tokens == 400_000)
     with pytest.raises(ConfigError, match="have been run already"):
-        freeze_study(folder, [cell])
+        freeze_study(folder, [point])
 
 
 def test_a_law_that_is_not_made_for_the_cells_is_named(table, law):
-    taught = Cell(params=2e5, tokens=1.6e6, teacher="t", teacher_loss=2.5)
+    taught = DesignPoint(params=2e5, tokens=1.6e6, teacher="t", teacher_loss=2.5)
     with pytest.raises(ConfigError, match="own: none of the cells is of its kind"):
         freeze_study(table, [taught], laws=[str(law[0])])
 
 
 def test_a_table_with_a_nan_names_the_row(table, law):
-    write_table(table, [*law[1], row("bad", Cell(params=3e5, tokens=1e5), "nan")])
+    write_table(table, [*law[1], row("bad", DesignPoint(params=3e5, tokens=1e5), "nan")])
     with pytest.raises((DataError, ConfigError), match="nan"):
         freeze_study(table, [NEW])
 
@@ -197,56 +197,68 @@ def test_a_law_of_a_paper_is_scored_without_intervals(table):
 
 def test_cells_as_typed(tmp_path):
     teachers = [
-        row("teacher-a", Cell(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
-        row("teacher-b", Cell(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
+        row("teacher-a", DesignPoint(params=388_080, tokens=1e6), 3.2, role="teacher", purpose="teacher"),
+        row("teacher-b", DesignPoint(params=775_584, tokens=4e6), 2.9, role="teacher", purpose="teacher"),
     ]
-    table = write_table(tmp_path / "runs.csv", [row("s", Cell(params=111_024, tokens=2e5), 3.8), *teachers])
+    table = write_table(
+        tmp_path / "runs.csv", [row("s", DesignPoint(params=111_024, tokens=2e5), 3.8), *teachers]
+    )
     runs = read_runs(table)
 
-    def cells(text):
-        return typed_cells([text], table, runs)
+    def points(text):
+        return typed_points([dict(part.split("=") for part in text.split(","))], table, runs)
 
-    assert cells("params=111k,tokens=1.8M") == [
-        Cell(params=111_024, tokens=1.8e6)
+    assert points("params=111k,tokens=1.8M") == [
+        DesignPoint(params=111_024, tokens=1.8e6)
     ]  # an existing size, exactly
-    (one,) = cells("params=111024,tokens=1.8M,teacher=0.8M@4M")
+    (one,) = points("params=111024,tokens=1.8M,teacher=0.8M@4M")
     assert one.teacher == "teacher-b" and one.teacher_loss == 2.9
-    assert len(cells("params=111024,tokens=1.8M,teacher=all")) == 3
-    assert cells("params=111024,tokens=1.8M,teacher_loss=2.7")[0].teacher_loss == 2.7
+    assert len(points("params=111024,tokens=1.8M,teacher=all")) == 3
+    assert points("params=111024,tokens=1.8M,teacher_loss=2.7")[0].teacher_loss == 2.7
     with pytest.raises(ConfigError, match="no trained teachers are meant; there are: 388k@1M, 776k@4M"):
-        cells("params=111024,tokens=1.8M,teacher=3M@9M")
+        points("params=111024,tokens=1.8M,teacher=3M@9M")
     with pytest.raises(ConfigError, match=r"unknown 'parms'.*params"):
-        cells("parms=111024,tokens=1.8M")
+        points("parms=111024,tokens=1.8M")
     with pytest.raises(ConfigError, match=r"give params=\.\.,tokens="):
-        cells("params=111024")
+        points("params=111024")
 
 
 def test_jobs_give_the_cells_of_held_out_students():
     spec = StudySpec(
-        name="held", students=StudentsSpec(params=("0.03M",), tokens=(10_000,)), batch_tokens=256,
-        teachers=(TeacherSpec(params="0.05M", tokens=20_000),), tuning=TuningSpec(enabled=False),
+        name="held",
+        students=StudentsSpec(params=("0.03M",), tokens=(10_000,)),
+        batch_tokens=256,
+        teachers=(TeacherSpec(params="0.05M", tokens=20_000),),
+        tuning=TuningSpec(enabled=False),
         cells=(CellsSpec(params=("0.1M",), tokens=(80_000,), seeds=2, holdout=True),),
-    )  # fmt: skip
+    )
     facts = Facts(vocab_size=512, data_hash="d", fingerprints={})
     first = Planner(spec, facts, Progress(losses={}, failures={})).board().jobs
     (teacher,) = [job.trunk.run_id(20_000) for job in first if job.trunk.role == "teacher"]
     jobs = Planner(spec, facts, Progress(losses={teacher: 5.0}, failures={})).board().jobs
     with pytest.raises(ConfigError, match="its loss is not known yet"):
-        job_cells(jobs, [], holdout=True)
+        job_points(jobs, [], holdout=True)
     runs = [r for r in [_teacher_run(teacher)]]
-    held = job_cells(jobs, runs, holdout=True)
-    assert [(cell.tokens, cell.teacher_loss) for cell in held] == [
+    held = job_points(jobs, runs, holdout=True)
+    assert [(point.tokens, point.teacher_loss) for point in held] == [
         (80_000, None),
         (80_000, 5.0),
     ]  # seeds share a cell
-    assert len(job_cells(jobs, runs, holdout=False)) == 4
+    assert len(job_points(jobs, runs, holdout=False)) == 4
 
 
 def _teacher_run(run_id):
-    from distillaw.verifying.cells import TableRun
+    from distillaw.verifying.design_points import TableRun
 
-    return TableRun(run_id=run_id, cell=Cell(params=5e4, tokens=2e4), loss=5.0, seed="0", role="teacher",
-                    purpose="teacher", conditions=("", "", "", ""))  # fmt: skip
+    return TableRun(
+        run_id=run_id,
+        point=DesignPoint(params=5e4, tokens=2e4),
+        loss=5.0,
+        seed="0",
+        role="teacher",
+        purpose="teacher",
+        conditions=("", "", "", ""),
+    )
 
 
 # --- the command ----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, write_table
 
 from distillaw.errors import CacheError
-from distillaw.verifying import tally
-from distillaw.verifying.cells import Cell
+from distillaw.verifying import scorecard
+from distillaw.verifying.design_points import DesignPoint
 from distillaw.verifying.scorecard import score_places
 from distillaw.verifying.scoring import find_sources, score_study
 
@@ -37,16 +37,16 @@ def test_a_hit_and_a_miss(table):
     assert good.error == pytest.approx(0.05) and good.share == pytest.approx(0.05 / 3.05)
     assert good.is_hit() and good.is_hit(0.5) and good.z == pytest.approx(-0.05 / (0.2 / 1.6448536))
     assert bad.is_hit() is False and bad.interval_score == pytest.approx((0.2 + 20 * 0.35) / 3.05)
-    sums = {t.by: t for t in tally.by_forecaster(score.predictions)}
+    sums = {t.by: t for t in scorecard.by_forecaster(score.predictions)}
     assert (sums["good"].hits, sums["bad"].hits) == (1, 0) and sums["bad"].rms == pytest.approx(0.45)
-    assert [t.by for t in tally.by_forecaster(score.predictions)] == ["good", "bad"]
+    assert [t.by for t in scorecard.by_forecaster(score.predictions)] == ["good", "bad"]
 
 
 def test_cells_that_are_not_run_stay_pending(table):
     freeze(table, [predict(SMALL, 3.1, 0.2), predict(TAUGHT, 3.0, 0.2)])
     score = ran(table, row("n1", SMALL, 3.0))
     assert [p.status for p in score.predictions] == ["scored", "pending"]
-    assert [t.num for t in tally.by_forecaster(score.predictions)] == [1]
+    assert [t.num for t in scorecard.by_forecaster(score.predictions)] == [1]
     assert json.loads(json.dumps(score.predictions[1].to_json(), allow_nan=False))["measured"] is None
 
 
@@ -54,14 +54,14 @@ def test_a_gain_that_is_not_measured_is_no_decision(table):
     freeze(table, [predict(TAUGHT, 0.2, 0.05, quantity="gain", probability=0.95)])
     score = score_study(table)
     assert [p.status for p in score.predictions] == ["pending"]
-    assert tally.decisions(score.predictions, score.choices) == []
+    assert scorecard.decisions(score.predictions, score.choices) == []
 
 
 def test_a_diverged_run_is_unusable_and_says_so(table):
     freeze(table, [predict(SMALL, 3.1, 0.2)])
     (one,) = ran(table, row("n1", SMALL, "nan")).predictions
     assert one.status == "unusable" and "n1: its loss is nan" in one.problem
-    assert tally.by_forecaster([one]) == []
+    assert scorecard.by_forecaster([one]) == []
 
 
 def test_what_was_known_never_counts(table):
@@ -70,7 +70,7 @@ def test_what_was_known_never_counts(table):
     freeze(table, [predict(SMALL, 3.0, 0.2, after=True)], known=known)
     score = ran(table, row("n1", SMALL, 3.0))
     assert [p.status for p in score.predictions] == ["after the fact"] * 2
-    assert not tally.by_forecaster(score.predictions) and score.is_sound
+    assert not scorecard.by_forecaster(score.predictions) and score.is_sound
 
 
 def test_a_tampered_file_counts_nothing_and_the_card_is_not_sound(table):
@@ -96,11 +96,15 @@ def test_an_altered_table_is_named(table):
 def test_gains_are_paired_over_the_seeds_of_both_arms(table):
     freeze(table, [predict(TAUGHT, 0.2, 0.05, quantity="gain", probability=0.95)])
     (one,) = ran(
-        table, row("a0", SMALL, 3.0), row("a1", SMALL, 3.4, seed=1), row("a2", SMALL, 9.0, seed=2),
-        row("t0", TAUGHT, 2.9), row("t1", TAUGHT, 3.1, seed=1),
-    ).predictions  # fmt: skip
+        table,
+        row("a0", SMALL, 3.0),
+        row("a1", SMALL, 3.4, seed=1),
+        row("a2", SMALL, 9.0, seed=2),
+        row("t0", TAUGHT, 2.9),
+        row("t1", TAUGHT, 3.1, seed=1),
+    ).predictions
     assert one.measured == pytest.approx(0.2) and one.num_seeds == 2 and one.counts
-    (sign,) = tally.decisions([one], [])
+    (sign,) = scorecard.decisions([one], [])
     assert sign["right"] == 1 and sign["brier"] == pytest.approx(0.05**2)
 
 
@@ -115,34 +119,40 @@ def test_the_wrong_teacher_costs_its_regret(table):
     score = ran(table, row("a", TAUGHT, 2.95), row("b", BETTER, 2.9))
     (choice,) = score.choices
     assert choice.counts and not choice.is_hit and choice.regret == pytest.approx(0.05)
-    (entry,) = tally.decisions([], score.choices)
+    (entry,) = scorecard.decisions([], score.choices)
     assert entry["right"] == 0 and entry["brier"] == pytest.approx(0.49)
 
 
 def test_errors_are_shown_by_distance(table):
-    far = Cell(params=1e5, tokens=9e6)
+    far = DesignPoint(params=1e5, tokens=9e6)
     freeze(table, [predict(SMALL, 3.0, 0.1), predict(far, 2.9, 0.1, outside={"student_tokens": np.log(9.0)})])
     score = ran(table, row("a", SMALL, 3.0), row("b", far, 2.5))
-    inside, beyond = tally.by_distance(score.predictions)
+    inside, beyond = scorecard.by_distance(score.predictions)
     assert (inside["to"], inside["coverage"]) == (1.0, 1.0)
     assert (beyond["from"], beyond["to"], beyond["coverage"]) == (4.0, 10.0, 0.0)
 
 
 def test_forecasters_are_ranked_on_cells_that_all_of_them_predicted(table):
-    easy = Cell(params=1e5, tokens=2e6)
-    freeze(table, [predict(SMALL, 3.0, 0.1, by="one"), predict(SMALL, 3.1, 0.1, by="two"),
-                   predict(easy, 2.8, 0.001, by="two")])  # fmt: skip
-    (entry,) = tally.head_to_head(ran(table, row("a", SMALL, 3.0), row("b", easy, 2.8)).predictions)
+    easy = DesignPoint(params=1e5, tokens=2e6)
+    freeze(
+        table,
+        [
+            predict(SMALL, 3.0, 0.1, by="one"),
+            predict(SMALL, 3.1, 0.1, by="two"),
+            predict(easy, 2.8, 0.001, by="two"),
+        ],
+    )
+    (entry,) = scorecard.head_to_head(ran(table, row("a", SMALL, 3.0), row("b", easy, 2.8)).predictions)
     assert entry["num"] == 1 and [r["by"] for r in entry["ranking"]] == ["one", "two"]
 
 
 def test_a_calibrated_forecaster_comes_out_calibrated(table):
     """200 cells at the quantiles of what was stated: every level is obtained as often as it says."""
-    cells, sd = [Cell(params=1e5 * 1.1**k, tokens=1e6) for k in range(200)], 0.1
+    points, sd = [DesignPoint(params=1e5 * 1.1**k, tokens=1e6) for k in range(200)], 0.1
     z = [NormalDist().inv_cdf((k + 0.5) / 200) for k in range(200)]
-    freeze(table, [predict(cell, 3.0, 1.6448536 * sd) for cell in cells])
-    score = ran(table, *(row(f"n{k}", cell, 3.0 + sd * z[k]) for k, cell in enumerate(cells)))
-    found = {entry["level"]: entry["obtained"] for entry in tally.calibration(score.predictions)}
+    freeze(table, [predict(point, 3.0, 1.6448536 * sd) for point in points])
+    score = ran(table, *(row(f"n{k}", point, 3.0 + sd * z[k]) for k, point in enumerate(points)))
+    found = {entry["level"]: entry["obtained"] for entry in scorecard.calibration(score.predictions)}
     assert found[0.9] == pytest.approx(0.9, abs=0.005)
     inner = 2 * NormalDist().cdf(1.6448536 / 2) - 1  # that interval is half as wide, whatever it is called
     assert found[0.5] == pytest.approx(inner, abs=0.005)
@@ -163,7 +173,7 @@ def test_a_folder_of_studies_is_summed_and_copies_count_once(tmp_path):
     assert len(find_sources([tmp_path, tmp_path / "a"])) == 3
     card = score_places([tmp_path])
     assert len(card.studies) == 2 and len(card.copies) == 1 and card.is_sound
-    (sums,) = tally.by_forecaster(card.predictions)
+    (sums,) = scorecard.by_forecaster(card.predictions)
     assert (sums.num, sums.hits) == (2, 1)
 
 

@@ -9,13 +9,24 @@ import pytest
 from distillaw.worlds.spec import GrammarSpec, HmmSpec, NgramSpec, WorldSpec
 from distillaw.worlds.world import World
 
-HMM = WorldSpec(seed=3, vocab=4, document_tokens=4,
-                hmm=HmmSpec(states=3, branching=2, transition_nats=0.5, emission_nats=0.8))  # fmt: skip
-GRAMMAR = WorldSpec(seed=1, vocab=11, document_tokens=5,
-                    grammar=GrammarSpec(kinds=2, depth=2, phases=1, bracket_words=2, word_nats=0.5))  # fmt: skip
-NGRAM = WorldSpec(seed=2, vocab=9, document_tokens=4,
-                  ngram=NgramSpec(topics=2, switch=0.3, successors=2,
-                                  word_nats=0.6, keys=2, values=2, noise=0.2))  # fmt: skip
+HMM = WorldSpec(
+    seed=3,
+    vocab=4,
+    document_tokens=4,
+    hmm=HmmSpec(states=3, branching=2, transition_nats=0.5, emission_nats=0.8),
+)
+GRAMMAR = WorldSpec(
+    seed=1,
+    vocab=11,
+    document_tokens=5,
+    grammar=GrammarSpec(kinds=2, depth=2, phases=1, bracket_words=2, word_nats=0.5),
+)
+NGRAM = WorldSpec(
+    seed=2,
+    vocab=9,
+    document_tokens=4,
+    ngram=NgramSpec(topics=2, switch=0.3, successors=2, word_nats=0.6, keys=2, values=2, noise=0.2),
+)
 
 
 @functools.cache
@@ -136,17 +147,30 @@ def test_text_that_no_world_says_starts_the_reader_afresh():
 @pytest.mark.parametrize(
     "spec",
     [
-        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=1, successors=2, word_nats=0.5, keys=0, values=1)),
-        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=2, switch=1, successors=2, word_nats=0.5, keys=1,
-                                                              values=3, noise=0)),
-        WorldSpec(vocab=9, document_tokens=8, ngram=NgramSpec(topics=2, successors=3, word_nats=0.5, keys=1, values=3,
-                                                              noise=1)),
+        WorldSpec(
+            vocab=9,
+            document_tokens=8,
+            ngram=NgramSpec(topics=1, successors=2, word_nats=0.5, keys=0, values=1),
+        ),
+        WorldSpec(
+            vocab=9,
+            document_tokens=8,
+            ngram=NgramSpec(topics=2, switch=1, successors=2, word_nats=0.5, keys=1, values=3, noise=0),
+        ),
+        WorldSpec(
+            vocab=9,
+            document_tokens=8,
+            ngram=NgramSpec(topics=2, successors=3, word_nats=0.5, keys=1, values=3, noise=1),
+        ),
         WorldSpec(vocab=9, document_tokens=8, hmm=HmmSpec(states=1, branching=1, emission_nats=1.0)),
         WorldSpec(vocab=9, document_tokens=8, hmm=HmmSpec(states=5, branching=1, emission_nats=0.01)),
-        WorldSpec(vocab=9, document_tokens=8, grammar=GrammarSpec(kinds=1, depth=1, phases=1, bracket_words=1,
-                                                                  nest=0, word_nats=1.0)),
+        WorldSpec(
+            vocab=9,
+            document_tokens=8,
+            grammar=GrammarSpec(kinds=1, depth=1, phases=1, bracket_words=1, nest=0, word_nats=1.0),
+        ),
     ],
-)  # fmt: skip
+)
 def test_worlds_at_their_limits_agree_with_their_own_text(spec):
     """Nothing hidden, nothing random, everything noise: the oracle never gives what comes probability 0."""
     world = World(spec)

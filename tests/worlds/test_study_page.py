@@ -84,9 +84,15 @@ def test_the_numbers_in_the_text_are_the_stored_ones(stored):
     "key", ["students", "equal_loss", "rescaled", "best", "rate", "one_token", "weight", "catchup"]
 )
 def test_the_stored_results_follow_from_the_runs(key, stored, study):
-    fresh = json.loads(json.dumps({
-        "one_token": lambda s: [answers.crossing(s, size, "oracle", "oracle:window=1") for size in answers.SIZES],
-    }.get(key, getattr(answers, key, None))(study)))  # fmt: skip
+    fresh = json.loads(
+        json.dumps(
+            {
+                "one_token": lambda s: [
+                    answers.crossing(s, size, "oracle", "oracle:window=1") for size in answers.SIZES
+                ]
+            }.get(key, getattr(answers, key, None))(study)
+        )
+    )
     assert_same(fresh, stored[key], key)
 
 
@@ -127,11 +133,23 @@ def simulated(
         for seed in range(seeds):
             loss = 3.8 - gains[k] + common[seed] + seed_sd * rng.standard_normal()
             sums.append(tokens * (loss + by_document))
-            rows.append({
-                "world": "one", "role": "student", "size": size, "budget": 300_000, "teacher": f"oracle:window={k + 1}",
-                "teacher_loss": 3.9 - 0.1 * k, "lambda": 1.0, "temperature": 1.0, "seed": seed, "peak_lr": 0.0055,
-                "batch_tokens": 512, "set": "windows", "loss": float(sums[-1].sum() / tokens.sum()),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "world": "one",
+                    "role": "student",
+                    "size": size,
+                    "budget": 300_000,
+                    "teacher": f"oracle:window={k + 1}",
+                    "teacher_loss": 3.9 - 0.1 * k,
+                    "lambda": 1.0,
+                    "temperature": 1.0,
+                    "seed": seed,
+                    "peak_lr": 0.0055,
+                    "batch_tokens": 512,
+                    "set": "windows",
+                    "loss": float(sums[-1].sum() / tokens.sum()),
+                }
+            )
     return Study(rows=rows, sums=np.array(sums), tokens=tokens)
 
 

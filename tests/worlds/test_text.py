@@ -11,13 +11,19 @@ from distillaw.worlds import world as world_module
 from distillaw.worlds.spec import GrammarSpec, HmmSpec, NgramSpec, WorldSpec
 from distillaw.worlds.world import World
 
-HMM = WorldSpec(vocab=17, document_tokens=40,
-                hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2))  # fmt: skip
-GRAMMAR = WorldSpec(vocab=30, document_tokens=40,
-                    grammar=GrammarSpec(kinds=2, depth=2, phases=2, bracket_words=2, word_nats=1.5))  # fmt: skip
-NGRAM = WorldSpec(vocab=24, document_tokens=40,
-                  ngram=NgramSpec(topics=2, switch=0.1, successors=4,
-                                  word_nats=1.0, keys=3, values=3, noise=0.1))  # fmt: skip
+HMM = WorldSpec(
+    vocab=17, document_tokens=40, hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2)
+)
+GRAMMAR = WorldSpec(
+    vocab=30,
+    document_tokens=40,
+    grammar=GrammarSpec(kinds=2, depth=2, phases=2, bracket_words=2, word_nats=1.5),
+)
+NGRAM = WorldSpec(
+    vocab=24,
+    document_tokens=40,
+    ngram=NgramSpec(topics=2, switch=0.1, successors=4, word_nats=1.0, keys=3, values=3, noise=0.1),
+)
 ALL = pytest.mark.parametrize("spec", [HMM, GRAMMAR, NGRAM], ids=["hmm", "grammar", "ngram"])
 
 

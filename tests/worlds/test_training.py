@@ -11,8 +11,8 @@ from distillaw.data.prepare import DataSpec, prepare_data
 from distillaw.data.synthetic import world_of
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import CacheError, ConfigError
-from distillaw.evaluate.heldout import make_heldout, score_heldout
 from distillaw.models.oracle import load_any_teacher
+from distillaw.models.scoring import make_heldout, score_heldout
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json
 from distillaw.sweep.checks import check_study
@@ -20,7 +20,7 @@ from distillaw.sweep.jobs import Planner, Progress
 from distillaw.sweep.single_spec import load_single
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts
-from distillaw.train.teaching import OnlineTeacher
+from distillaw.train.student import OnlineTeacher
 
 WORLD = """
 [data.world]
@@ -92,8 +92,10 @@ def test_the_tokenizer_is_the_identity_on_words(store):
 
 def test_more_text_does_not_change_what_was_there(store, tmp_path):
     spec = from_table(DataSpec, without_none(store.manifest["spec"]), "spec")
-    more = prepare_data(DataSpec(**{name: getattr(spec, name) for name in spec.__slots__} | {"world_tokens": 90_000}),
-                        tmp_path / "more")  # fmt: skip
+    more = prepare_data(
+        DataSpec(**{name: getattr(spec, name) for name in spec.__slots__} | {"world_tokens": 90_000}),
+        tmp_path / "more",
+    )
     short, long = (np.concatenate(s.split("student", context=1).shards) for s in (store, more))
     np.testing.assert_array_equal(long[: len(short)], short)
     np.testing.assert_array_equal(np.stack(more.heldout_documents()), np.stack(store.heldout_documents()))
@@ -190,9 +192,11 @@ def test_an_oracle_of_a_text_that_is_no_world_is_refused(tmp_path):
 
 def test_a_study_names_oracles_as_teachers(tmp_path):
     table = {
-        "name": "s", "students": {"params": ["0.03M"], "tokens": [32768]},
-        "teachers": [{"path": "oracle"}, {"path": "oracle:window=1"}], "data": {"world": {"hmm": {}}},
-    }  # fmt: skip
+        "name": "s",
+        "students": {"params": ["0.03M"], "tokens": [32768]},
+        "teachers": [{"path": "oracle"}, {"path": "oracle:window=1"}],
+        "data": {"world": {"hmm": {}}},
+    }
     spec = from_table(StudySpec, table, "study")
     check_study(spec)
     assert spec.external_teachers() == ["oracle", "oracle:window=1"]

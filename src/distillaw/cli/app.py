@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
-from distillaw.cli.folding import plain_line, write_for_people, write_whole
+from distillaw.cli.console import plain_line, write_for_people, write_whole
 from distillaw.cli.plan_file import question_from_file
 from distillaw.cli.typed import in_typed_words, remember_words, say_old_names
 from distillaw.cli.usage import usage_error

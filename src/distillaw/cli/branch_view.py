@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.quantities import format_count, format_flop, format_seconds
-from distillaw.report.branch_words import comparison_words, decision_words, excess_words, noise_words
+from distillaw.table import Table
 
 if TYPE_CHECKING:
     from distillaw.sweep.branch_spec import BranchCost, BranchSpec
@@ -19,37 +20,57 @@ def print_plan(spec: "BranchSpec", cost: "BranchCost", *, as_json: bool) -> None
     )
     table: dict[str, Any] = {
         "forks": "checkpoint" if spec.at_checkpoint else list(spec.fork_tokens),
-        "pairs": [list(pair) for pair in spec.pairs], "batches": list(spec.batches), "orders": spec.orders,
-        "window": spec.window_tokens, "steps": [spec.window_tokens // batch for batch in spec.batches],
-        "anneal": spec.anneal, "branches": cost.branches, "trunk_tokens": cost.trunk_tokens,
-        "branch_tokens": cost.branch_tokens, "noise_tokens": cost.noise_tokens, "flops": cost.flops,
+        "pairs": [list(pair) for pair in spec.pairs],
+        "batches": list(spec.batches),
+        "orders": spec.orders,
+        "window": spec.window_tokens,
+        "steps": [spec.window_tokens // batch for batch in spec.batches],
+        "anneal": spec.anneal,
+        "branches": cost.branches,
+        "trunk_tokens": cost.trunk_tokens,
+        "branch_tokens": cost.branch_tokens,
+        "noise_tokens": cost.noise_tokens,
+        "flops": cost.flops,
         "seconds": cost.seconds,
-    }  # fmt: skip
+    }
     if as_json:
         print_json(table)
         return
     pairs = ", ".join(f"{loss} from the {trunk} run" for trunk, loss in spec.pairs)
     print(f"forks at {forks}; branches {pairs}")
     print(f"{cost.branches} branches of {spec.window_tokens:,} tokens, {spec.orders} orders of the text each")
-    print("batches " + ", ".join(f"{batch:,} ({steps:,} steps)"
-                                 for batch, steps in zip(table["batches"], table["steps"], strict=True)))  # fmt: skip
+    print(
+        "batches "
+        + ", ".join(
+            f"{batch:,} ({steps:,} steps)"
+            for batch, steps in zip(table["batches"], table["steps"], strict=True)
+        )
+    )
     print(
         f"rate: {'constant' if not spec.anneal else f'decaying over the last {spec.anneal:.0%} of the window'}"
     )
-    print(f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
-          f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing")  # fmt: skip
+    print(
+        f"{format_count(cost.tokens)} tokens ({format_count(cost.trunk_tokens)} to the forks), "
+        f"{format_flop(cost.flops)}, about {format_seconds(cost.seconds)} on one core from nothing"
+    )
 
 
 def print_test(record: Mapping[str, Any], page: Path) -> None:
     """Everything that was found, the decisions first."""
+    from distillaw.report.branch import comparison_words, excess_words
+
     test, run = record["test"], record["run"]
     rate = f"decaying over the last {test['anneal']:.0%}" if test["anneal"] else "constant"
-    print(f"{run['name']}: {format_count(run['params'])} parameters, batch {run['batch_tokens']:,} tokens; windows of "
-          f"{test['window']:,} tokens, {test['orders']} orders, rate {rate}, rule {test['rate_rule']}")  # fmt: skip
+    size, batch = format_count(run["params"]), f"{run['batch_tokens']:,}"
+    print(
+        f"{run['name']}: {size} parameters, batch {batch} tokens; windows of {test['window']:,} tokens, ",
+        end="",
+    )
+    print(f"{test['orders']} orders, rate {rate}, rule {test['rate_rule']}")
     for fork in record["forks"]:
         for arm in fork["arms"]:
-            print(f"\nfork at {fork['tokens']:,} tokens of the {arm['trunk']} run (held-out loss {arm['before']:.4f}), "
-                  f"branches {arm['loss']}")  # fmt: skip
+            trunk = f"the {arm['trunk']} run (held-out loss {arm['before']:.4f})"
+            print(f"\nfork at {fork['tokens']:,} tokens of {trunk}, branches {arm['loss']}")
             _print_arm(arm, test["level"])
         if fork["comparisons"]:
             print(f"\ndoes distillation change the critical batch? at {fork['tokens']:,} tokens")
@@ -61,18 +82,10 @@ def print_test(record: Mapping[str, Any], page: Path) -> None:
 
 
 def _print_arm(arm: Mapping[str, Any], level: float) -> None:
+    from distillaw.report.branch import batch_columns, decision_words, noise_words
+
     for decision in arm["decisions"]:
         print(f"  {decision_words(decision)}")
     if arm["noise_scale"]:
         print(f"  {noise_words(arm['noise_scale'])}")
-    print(f"  {'batch':>9} {'rate':>9} {'steps':>6} {'loss':>8} {f'excess [{level:.0%}]':>26} {'fails':>6} "
-          f"{'gain lost':>9}")  # fmt: skip
-    for row in arm["rows"]:
-        if row["excess"] is None:
-            excess, loss = "diverged", "-"
-        else:
-            low, high = row["excess_interval"]
-            excess, loss = f"{row['excess']:+.4f} [{low:+.4f}, {high:+.4f}]", f"{row['loss']:.4f}"
-        lost = "-" if row["gain_lost"] is None else f"{row['gain_lost']:.1%}"
-        print(f"  {row['batch_tokens']:>9,} {row['rate']:>9.4g} {row['steps']:>6,} {loss:>8} {excess:>26} "
-              f"{row['fails']:>6.1%} {lost:>9}")  # fmt: skip
+    print_table(Table.of(batch_columns(level), arm["rows"]), indent=2)

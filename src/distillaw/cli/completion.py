@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from distillaw.cli.folding import write_whole
+from distillaw.cli.console import write_whole
 from distillaw.cli.output import Output, check_place
 from distillaw.errors import ConfigError
 

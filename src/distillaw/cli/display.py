@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from distillaw.cli.output import say
+from distillaw.cli.console import say
 from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
 from distillaw.sweep.jobs import Job

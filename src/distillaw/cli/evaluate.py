@@ -1,15 +1,18 @@
 """`distillaw evaluate`: held-out loss, calibration, benchmarks and judged chat of a finished model."""
 
 import shlex
-import sys
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, MaxDocumentChars, Place, TextColumn
 from distillaw.cli.output import Output, as_typed, check_place, same_command
 from distillaw.errors import ConfigError
-from distillaw.quantities import parse_count
+from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 
 def evaluate(
@@ -36,10 +39,10 @@ def evaluate(
     max_bytes: str = "2M",
     context: int | None = None,
     bins: int = 21,
-    text_column: str = "text",
-    max_document_chars: int = 0,
+    text_column: TextColumn = "text",
+    max_document_chars: MaxDocumentChars = 0,
     batch: int = 8,
-    device: str = "auto",
+    device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -68,10 +71,7 @@ def evaluate(
         max_bytes: text read at most.
         context: tokens a window of text sees; default 1024 or what the models allow.
         bins: of the calibration error, of equal width.
-        text_column: the field that holds the text.
-        max_document_chars: read only the first characters of each document.
         batch: sequences of a forward pass.
-        device: cpu, cuda or auto.
         dry_run: say what would be asked, and stop.
     """
     out = _out(model, out)
@@ -87,49 +87,77 @@ def evaluate(
             "judged chat needs both: --questions FILE and --judge URL or FOLDER; --against MODEL makes it pairwise"
         )
     if dry_run:
-        from distillaw.cli.evaluate_view import preview
-
-        preview(model, names, data, most, shots, task_folder, skip_missing=skip_missing, as_json=output.json)
-        output.suggest(same_command(without="--dry-run"))
+        asked = {"limit": most, "shots": shots, "skip_missing": skip_missing}
+        _preview(model, names, data, task_folder, asked, output)
         return
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
-    from distillaw.cli.evaluate_view import print_evaluation
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.chat_part import ChatWishes
+    from distillaw.evaluate.calibration import TextWishes
+    from distillaw.evaluate.chat import ChatWishes
     from distillaw.evaluate.harness import Way
     from distillaw.evaluate.suite import evaluate_model
-    from distillaw.evaluate.text_part import TextWishes
 
     disable_progress_bar()
-    wishes = None if text is None else TextWishes(
-        text=text, reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-        max_bytes=parse_count(max_bytes, name="--max-bytes"), context=context, bins=bins,
-    )  # fmt: skip
-    judged = None if questions is None or judge is None else ChatWishes(
-        questions=questions, judge=judge, judge_model=judge_model, judge_prompts=judge_prompts, against=against,
-        max_tokens=answer_tokens, limit=most,
-    )  # fmt: skip
+    on_text = judged = None
+    if text is not None:
+        on_text = TextWishes(
+            text=text,
+            reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
+            max_bytes=parse_count(max_bytes, name="--max-bytes"),
+            context=context,
+            bins=bins,
+        )
+    if questions is not None and judge is not None:
+        judged = ChatWishes(
+            questions=questions,
+            judge=judge,
+            judge_model=judge_model,
+            judge_prompts=judge_prompts,
+            against=against,
+            max_tokens=answer_tokens,
+            limit=most,
+        )
     with output.working("evaluating") as step:
         record = evaluate_model(
-            model, out=out, text=wishes, teacher=teacher, tasks=names, data=data, limit=most, shots=shots,
-            chat=judged, way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
+            model,
+            out=out,
+            text=on_text,
+            teacher=teacher,
+            tasks=names,
+            data=data,
+            limit=most,
+            shots=shots,
+            way=Way(chat=chat, batch=batch, samples=samples, temperature=temperature),
+            chat=judged,
             task_folder=task_folder,
-            skip_missing=skip_missing, device=torch_device(device, model),
-            command=shlex.join(["distillaw", *sys.argv[1:]]),
+            skip_missing=skip_missing,
+            device=torch_device(device, model),
+            command=same_command(),
             say=step,
-        )  # fmt: skip
-    print_json(record) if output.json else print_evaluation(record, out)
-    output.suggest(*_next(record, out, as_typed({
-        "--text": text, "--tasks": tasks, "--data": data, "--limit": limit, "--shots": shots, "--chat": chat,
-        "--questions": questions, "--judge": judge, "--judge-model": judge_model, "--judge-prompts": judge_prompts,
-        "--task-folder": task_folder, "--skip-missing": skip_missing, "--context": context,
-    })))  # fmt: skip
+        )
+    print_json(record) if output.json else _print(record, out)
+    measured = {
+        "--text": text,
+        "--tasks": tasks,
+        "--data": data,
+        "--limit": limit,
+        "--shots": shots,
+        "--chat": chat,
+        "--questions": questions,
+        "--judge": judge,
+        "--judge-model": judge_model,
+        "--judge-prompts": judge_prompts,
+        "--task-folder": task_folder,
+        "--skip-missing": skip_missing,
+        "--context": context,
+    }
+    output.suggest(*_next(record, out, as_typed(measured)))
 
 
 def _next(record: dict, out: Path, measured: str) -> tuple[str, str]:
@@ -151,3 +179,142 @@ def _out(model: str, out: Path | None) -> Path:
     if out is None:
         raise ConfigError("--out DIR: where the results of this model go, e.g. --out out/evaluation")
     return out
+
+
+def _preview(
+    model: str,
+    names: list[str],
+    data: Path | None,
+    task_folder: Path | None,
+    asked: dict[str, Any],
+    output: Output,
+) -> None:
+    """Which questions would be asked; no model is loaded.
+
+    Raises:
+        ConfigError: no such model or task.
+        DataError: evaluation data missing.
+    """
+    from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
+    from distillaw.models.source import check_config, locate
+
+    check_config(locate(model), context=None)
+    chosen = choose_tasks(names, known_tasks(task_folder)) if names else []
+    rows, absent = read_tasks(chosen, data, **asked)
+    plan = [
+        {
+            "task": task,
+            "questions": each.asked,
+            "available": each.available,
+            "shots": each.num_shots,
+            "subtasks": len(each.test),
+            "data": each.data_hash,
+        }
+        for task, each in rows.items()
+    ]
+    if output.json:
+        print_json({"model": model, "tasks": plan, "absent": absent})
+        return
+    columns = [
+        text("benchmark", of=itemgetter("task")),
+        number("questions", of=itemgetter("questions")),
+        number("of", of=itemgetter("available")),
+        number("subtasks", of=itemgetter("subtasks")),
+        number("shots", of=itemgetter("shots")),
+        text("data", of=itemgetter("data")),
+    ]
+    print_table(Table.of(columns, plan))
+    if absent:
+        print(f"left out, files missing: {', '.join(absent)}")
+    output.suggest(same_command(without="--dry-run"))
+
+
+def _print(record: dict, out: Path) -> None:
+    """The summary: each number with its error and what guessing would give."""
+    print(f"{record['model']} ({record['model_fingerprint']})")
+    if "heldout" in record:
+        _print_text(record["heldout"], record["calibration"])
+    if record["scores"]:
+        _print_scores(record)
+    for name, chat in record.get("chat", {}).items():
+        _print_chat(name, chat)
+    print(f"\n{out / 'evaluation.json'}")
+
+
+def _print_text(heldout: dict, calibration: dict) -> None:
+    print(f"\nheld-out text: {heldout['documents']} documents, {format_count(heldout['tokens'])} tokens")
+    rows = [("loss", "loss", "nats/token"), ("bits_per_byte", "bits per byte", "")]
+    if "teacher_loss" in heldout:
+        rows += [
+            ("teacher_loss", "loss of the teacher", "nats/token"),
+            ("behind_teacher", "behind it, paired", "nats/token"),
+            ("kl_from_teacher", "KL(teacher || model)", "nats/token"),
+        ]
+    for key, name, unit in rows:
+        print(f"  {name:36} {heldout[key]:.4f} ± {heldout[f'{key}_se']:.4f} {unit}".rstrip())
+    print(
+        f"calibration error of the first choice, {calibration['bins']} bins (perfect calibration would show):"
+    )
+    for name, meaning in calibration["meaning"].items():
+        value, se, floor = (calibration[f"ece_{name}{suffix}"] for suffix in ("", "_se", "_floor"))
+        against = "" if name == "of_teacher" else "against "
+        print(f"  {value:7.2%} ± {se:.2%} ({floor:.2%})  {against}{meaning}")
+
+
+def _print_scores(record: dict) -> None:
+    print()
+    columns = [
+        text("benchmark"),
+        number("score"),
+        number("95 %"),
+        number("guess", ".1f"),
+        number("questions"),
+        number("shots"),
+        text("metric"),
+        text(""),
+    ]
+    rows = []
+    for task, score in record["scores"].items():
+        low, high = score["interval"]
+        value = f"{100 * score['score']:.2f} ± {100 * score['se']:.2f}"
+        asked, near = f"{score['n']} of {score['available']}", "at chance" if score["near_chance"] else ""
+        interval, guess = f"{100 * low:.1f} to {100 * high:.1f}", 100 * score["chance"]
+        rows.append((task, value, interval, guess, asked, score["shots"], score["metric"], near))
+    print_table(Table(columns, rows))
+    print("±: one standard error over questions, in points of 100; guess: what guessing scores")
+    near = [task for task, score in record["scores"].items() if score["near_chance"]]
+    if near:
+        print(f"WARNING: at chance: {', '.join(near)}; differences between such scores mean nothing")
+    for task, score in record["scores"].items():
+        for note in score["notes"]:
+            print(f"{task}: {note}")
+    if (mean := record.get("mean_of_six")) is not None:
+        print(f"mean of six {100 * mean['score']:.2f} ± {100 * mean['se']:.2f} ({', '.join(mean['tasks'])})")
+
+
+def _print_chat(name: str, chat: dict) -> None:
+    print(
+        f"\nchat, {name}, judged by {chat['judge']['name']}: {chat['questions']} questions, {chat['turns']} turns"
+    )
+    if chat["kind"] == "single":
+        low, high = chat["grade_interval"]
+        print(f"  grade {chat['grade']:.2f} ± {chat['grade_se']:.2f} of 10 (95 % {low:.2f} to {high:.2f})")
+        for turn, each in chat["by_turn"].items():
+            print(f"    {turn}: {each['grade']:.2f} of {each['n']:.0f}")
+    else:
+        low, high = chat["win_rate_interval"]
+        rate = f"{chat['win_rate']:.1%} ± {chat['win_rate_se']:.1%} (95 % {low:.1%} to {high:.1%})"
+        print(f"  win rate {rate}: {chat['wins']} won, {chat['ties']} tied, {chat['losses']} lost")
+        low, high = chat["agreement_interval"]
+        print(
+            f"  the two orders agree on {chat['agreement']:.1%} (95 % {low:.1%} to {high:.1%}); a flip counts as a tie"
+        )
+        if "first_place" in chat:
+            share, se = chat["first_place"], chat["first_place_se"]
+            print(
+                f"  decisive verdicts for the answer shown first: {share:.1%} ± {se:.1%} (50 % without a bias of place)"
+            )
+    if chat["unparseable"]:
+        print(
+            f"  {chat['unparseable']} of {chat['verdicts']} verdicts could not be read; they count for nobody"
+        )

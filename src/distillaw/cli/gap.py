@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, count, optional_count
 from distillaw.cli.names import LawNames, TeacherName
 from distillaw.cli.output import Output
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.planning.gap import GapAnswer, GapOpinion, GapQuestion
+    from distillaw.planning.gap import GapAnswer, GapQuestion, Opinion
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
+"""About compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
 def gap(
@@ -131,22 +133,20 @@ def _print(answer: "GapAnswer", output: Output) -> None:
         f"teachers trained on {trained}; their cost not counted"
     )
     print("\n".join(_summary(answer)))
-    table = numbers_table(
-        "law",
-        "student",
-        ">best teacher",
-        ">ratio",
-        ">L_T",
-        ">L_S",
-        ">gain",
-        f">within {100 * q.margin:g} %",
-        ">if wrong",
-        "range",
-    )
-    for opinion in answer.opinions:
-        table.add_row(*_row(opinion, q.student_params))
+    columns = [
+        text("law"),
+        text("student"),
+        number("best teacher"),
+        number("ratio"),
+        number("L_T"),
+        number("L_S"),
+        number("gain"),
+        number(f"within {100 * q.margin:g} %"),
+        number("if wrong"),
+        text("range"),
+    ]
     print()
-    print_table(table)
+    print_table(Table(columns, [_row(opinion, q.student_params) for opinion in answer.opinions]))
     print(
         "(in brackets): a guess, or not to be planned with. gain: over no teacher, nats/token. if wrong: what this "
         "teacher costs if another law of losses that may be used here is right."
@@ -170,48 +170,59 @@ def _summary(answer: "GapAnswer") -> list[str]:
     best = lead.curve.best
     span = (
         ""
-        if lead.lower is None
-        else f" ({format_count(lead.lower)} to {format_count(lead.upper or 0.0)} by member)"
+        if lead.best_teacher_interval is None
+        else f" ({' to '.join(map(format_count, lead.best_teacher_interval))} by member)"
     )
     costs = "; ".join(
         f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %"
         for c in lead.curve.costs
     )
     lines = [
-        f"{_size(lead)}{span}, of loss {lead.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's own: "
-        f"the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says {lead.law}.",
+        f"{_size(lead)}{span}, of loss {lead.curve.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's "
+        f"own: the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says "
+        f"{lead.law}.",
         f"Flat: {costs}. Within {100 * q.margin:g} %: {_flat(best.within_margin)}.",
     ]
     return lines + _at_hand(lead, q, "")
 
 
-def _at_hand(opinion: "GapOpinion", q: "GapQuestion", of: str) -> list[str]:
+def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
     """What the teacher at hand costs against the best one."""
-    if opinion.given_cost is None or opinion.by_loss is None:
+    if opinion.teacher_at_hand_cost is None or opinion.by_loss is None:
         return []
-    loss = f"loss {opinion.given_loss:.4g}"
+    loss = f"loss {opinion.teacher_at_hand_loss:.4g}"
     estimated = "" if q.teacher_loss is not None else ", what the law makes of its size and tokens alone"
     who = f"A teacher of {loss}" if q.teacher_name is None else f"{q.teacher_name} ({loss}{estimated})"
     return [
-        f"{who} costs {opinion.given_cost:.4f} nats against the best one (loss {opinion.by_loss.best.at:.4f}){of}."
+        f"{who} costs {opinion.teacher_at_hand_cost:.4f} nats against the best one "
+        f"(loss {opinion.by_loss.best.at:.4f}){of}."
     ]
 
 
-def _row(o: "GapOpinion", student_params: float) -> tuple[str, ...]:
+def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
-    if o.best_params is None:
+    if o.best_teacher_params is None:
         return o.law, start, *7 * ("-",), o.status
     losses = ("-", "-", "-")
-    if o.best_loss is not None and o.gain is not None:
-        losses = f"{o.best_teacher_loss:.3f}", f"{o.best_loss:.4f}", f"{o.gain:+.4f}"
+    if o.curve is not None:
+        losses = f"{o.curve.best_teacher_loss:.3f}", f"{o.student_loss:.4f}", f"{o.curve.gain:+.4f}"
     flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
-    wrong = "-" if o.if_wrong is None else f"{o.if_wrong:.2f} %"
-    return o.law, start, _size(o), f"{o.best_params / student_params:.3g}", *losses, flat, wrong, o.status
+    wrong = "-" if o.per_cent_if_wrong is None else f"{o.per_cent_if_wrong:.2f} %"
+    return (
+        o.law,
+        start,
+        _size(o),
+        f"{o.best_teacher_params / student_params:.3g}",
+        *losses,
+        flat,
+        wrong,
+        o.status,
+    )
 
 
-def _size(o: "GapOpinion") -> str:
+def _size(o: "Opinion") -> str:
     """The best size; `>` at the end of the search, brackets where it is a guess."""
-    text = format_count(o.best_params or 0.0)
+    text = format_count(o.best_teacher_params or 0.0)
     if o.curve is not None and o.curve.best.at_edge:
         text = (">" if o.curve.best.at > o.curve.student_params else "<") + text
     return text if o.is_usable else f"({text})"
@@ -240,7 +251,8 @@ def _next(answer: "GapAnswer", options: str, *, explained: bool) -> str:
     student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
     if not explained:
         return " ".join(f"distillaw gap {student} {options} --explain".split())
-    if best is None or best.best_params is None:
+    if best is None or best.best_teacher_params is None:
         return "distillaw study --help"
-    tokens = format_count(q.tokens_of(best.best_params))
-    return f"distillaw plan {student} --teacher-params {format_count(best.best_params)} --teacher-tokens {tokens}"
+    tokens = format_count(q.tokens_of(best.best_teacher_params))
+    size = format_count(best.best_teacher_params)
+    return f"distillaw plan {student} --teacher-params {size} --teacher-tokens {tokens}"

@@ -1,27 +1,38 @@
 """`distillaw instruct sft | dpo | generate`: a chat model from a language model, and what it may learn from."""
 
 import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.instruct_view import preview, print_dpo, print_generated, print_sft
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, Model, Place
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
+from distillaw.quantities import format_flop
+
+if TYPE_CHECKING:
+    from distillaw.instruct.prepare import Account
+    from distillaw.instruct.spec import TuneSpec
+    from distillaw.instruct.start import TuneStart
 
 app = App(
     name="instruct",
     help="Make chat models: conversations, preferences, a teacher's answers to learn from.",
 )
 
+MicroBatch: TypeAlias = Annotated[int | None, Parameter(help="of one forward pass; default: up to 8.")]
+Lora: TypeAlias = Annotated[int, Parameter(help="rank of adapters, merged at the end; 0 trains all weights.")]
+Result: TypeAlias = Mapping[str, Any]
+"""What result.json holds."""
+
 
 @app.command
 def sft(
-    model: Place,
+    model: Model,
     *,
     data: Path,
     out: Path,
@@ -30,22 +41,21 @@ def sft(
     epochs: int = 3,
     patience: int = 2,
     batch: int = 16,
-    micro_batch: int | None = None,
+    micro_batch: MicroBatch = None,
     max_tokens: Count | None = None,
     neftune: float = 0.0,
     packing: bool = False,
-    lora: int = 0,
+    lora: Lora = 0,
     validation: float = 0.05,
     keep_truncated: bool = False,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
     """Fine-tune a model on conversations: only the assistant's tokens are learnt, its end token included.
 
     Args:
-        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
         data: conversations, .jsonl: `messages`, MiniChat's list of turns, ShareGPT, Alpaca or self-instruct.
         out: the run's folder; the chat model is OUT/model.
         template: chatml, llama3, minichat, zephyr or a .jinja file; default: the model's own.
@@ -53,28 +63,37 @@ def sft(
         epochs: passes over the data, at most.
         patience: stop after so many epochs without a lower held-out loss; the best epoch is kept.
         batch: conversations (packed: rows) of a step.
-        micro_batch: of one forward pass; default: up to 8.
         max_tokens: longest conversation; longer ones lose trailing turns. Default 1024.
         neftune: alpha of the noise on embeddings, usually 5; 0 is none.
         packing: several conversations in a row, blind to each other.
-        lora: rank of adapters, merged at the end; 0 trains all weights.
         validation: share of openings that is held out.
         keep_truncated: learn generated answers that were cut off.
         seed: of the order, the adapters and the noise.
-        device: cpu, cuda or auto.
         dry_run: read and mask the data, say what the run would cost, and stop.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.instruct.spec import SftSpec
 
     spec = SftSpec(
-        model=model, data=str(data), template=template, lr=lr, epochs=epochs, patience=patience, batch=batch,
-        micro_batch=micro_batch, max_tokens=_tokens(max_tokens), neftune=neftune, packing=packing, lora=lora,
-        validation=validation, keep_truncated=keep_truncated, seed=seed,
-    )  # fmt: skip
+        model=model,
+        data=str(data),
+        template=template,
+        lr=lr,
+        epochs=epochs,
+        patience=patience,
+        batch=batch,
+        micro_batch=micro_batch,
+        max_tokens=_tokens(max_tokens),
+        neftune=neftune,
+        packing=packing,
+        lora=lora,
+        validation=validation,
+        keep_truncated=keep_truncated,
+        seed=seed,
+    )
     _require()
     from distillaw.cli.torch_device import torch_device
-    from distillaw.instruct.sft import read_sides, run_sft
+    from distillaw.instruct.stages import read_sides, run_sft
     from distillaw.instruct.start import open_model
 
     where = torch_device(device, model)
@@ -83,13 +102,11 @@ def sft(
         sides = read_sides(spec, start)
         tokens = sum(len(each.ids) for each in sides.train)
         learnt = sum(each.answer_tokens for each in sides.train)
-        preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
-                learnt=learnt, as_json=output.json)  # fmt: skip
-        output.suggest(same_command(without="--dry-run"))
+        _preview(spec, start, sides, tokens, learnt, output)
         return
     with output.working("fine-tuning") as step:
-        result = run_sft(spec, out, device=where, say=step, command=_command())
-    print_json(result) if output.json else print_sft(result, out)
+        result = run_sft(spec, out, device=where, say=step, command=same_command())
+    print_json(result) if output.json else _print_sft(result, out)
     _suggest_scores(output, out)
 
 
@@ -104,12 +121,12 @@ def dpo(
     beta: float = 0.1,
     epochs: int = 1,
     batch: int = 16,
-    micro_batch: int | None = None,
+    micro_batch: MicroBatch = None,
     max_tokens: Count | None = None,
-    lora: int = 0,
+    lora: Lora = 0,
     validation: float = 0.1,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -124,24 +141,31 @@ def dpo(
         beta: how far the model may leave its reference: small is far.
         epochs: passes over the pairs.
         batch: pairs of a step.
-        micro_batch: of one forward pass; default: up to 8.
         max_tokens: longest prompt with answer; longer pairs are left out. Default 1024.
-        lora: rank of adapters, merged at the end; 0 trains all weights.
         validation: share of prompts that is held out.
         seed: of the order and the adapters.
-        device: cpu, cuda or auto.
         dry_run: read and mask the pairs, say what the run would cost, and stop.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.instruct.spec import DpoSpec
 
     spec = DpoSpec(
-        model=model, data=str(pairs), template=template, lr=lr, beta=beta, epochs=epochs, batch=batch,
-        micro_batch=micro_batch, max_tokens=_tokens(max_tokens), lora=lora, validation=validation, seed=seed,
-    )  # fmt: skip
+        model=model,
+        data=str(pairs),
+        template=template,
+        lr=lr,
+        beta=beta,
+        epochs=epochs,
+        batch=batch,
+        micro_batch=micro_batch,
+        max_tokens=_tokens(max_tokens),
+        lora=lora,
+        validation=validation,
+        seed=seed,
+    )
     _require()
     from distillaw.cli.torch_device import torch_device
-    from distillaw.instruct.preference import read_pair_sides, run_dpo
+    from distillaw.instruct.stages import read_pair_sides, run_dpo
     from distillaw.instruct.start import open_model
 
     where = torch_device(device, model)
@@ -150,13 +174,11 @@ def dpo(
         sides = read_pair_sides(spec, start)
         learnt = sum(len(each.chosen) + len(each.rejected) for each in sides.train)
         tokens = learnt + sum(2 * len(each.prompt) for each in sides.train)
-        preview(spec, start, sides.account, train=len(sides.train), heldout=len(sides.heldout), tokens=tokens,
-                learnt=learnt, as_json=output.json)  # fmt: skip
-        output.suggest(same_command(without="--dry-run"))
+        _preview(spec, start, sides, tokens, learnt, output)
         return
     with output.working("tuning") as step:
-        result = run_dpo(spec, out, device=where, say=step, command=_command())
-    print_json(result) if output.json else print_dpo(result, out)
+        result = run_dpo(spec, out, device=where, say=step, command=same_command())
+    print_json(result) if output.json else _print_dpo(result, out)
     _suggest_scores(output, out)
 
 
@@ -174,7 +196,7 @@ def generate(
     template: str | None = None,
     student: str | None = None,
     student_template: str | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     output: Output = Output(),
 ) -> None:
     """Have a chat model answer prompts: what a student learns from at the level of sequences.
@@ -194,30 +216,28 @@ def generate(
         template: chat template of a teacher without one.
         student: answer by this model, too, and write pairs.
         student_template: chat template of a student without one.
-        device: cpu, cuda or auto.
     """
     _require()
     from distillaw.cli.torch_device import torch_device
     from distillaw.instruct.generate import about_file, generate_answers
     from distillaw.runs.files import read_json
 
-    settings = {
-        "max_new_tokens": whole_count(max_new_tokens, name="--max-new-tokens"), "batch": batch, "temperature":
-        temperature, "top_p": top_p, "seed": seed, "device": torch_device(device, teacher), "say": output.step,
-    }  # fmt: skip
+    drawn = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch": batch}
+    settings: dict[str, Any] = drawn | {"device": torch_device(device, teacher), "say": output.step}
+    settings["max_new_tokens"] = whole_count(max_new_tokens, name="--max-new-tokens")
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {out}: answers are written to a .jsonl file")
     if student is None:
-        generate_answers(teacher, prompts, out, template=template, **settings)  # type: ignore[arg-type]
+        generate_answers(teacher, prompts, out, template=template, **settings)
     else:
-        from distillaw.instruct.contrast import contrast_answers
+        from distillaw.instruct.generate import contrast_answers
 
         files = [out.with_name(f"{out.stem}.{who}.jsonl") for who in ("teacher", "student")]
         for model, style, file in ((teacher, template, files[0]), (student, student_template, files[1])):
-            generate_answers(model, prompts, file, template=style, **settings)  # type: ignore[arg-type]
+            generate_answers(model, prompts, file, template=style, **settings)
         contrast_answers(files[0], files[1], out)
     about = read_json(about_file(out))
-    print_json(about) if output.json else print_generated(about, out)
+    print_json(about) if output.json else _print_generated(about, out)
     output.suggest(*_learn(about, shlex.quote(str(out)), are_pairs=student is not None))
 
 
@@ -240,7 +260,7 @@ def _suggest_scores(output: Output, out: Path) -> None:
 
 
 def _require() -> None:
-    from distillaw.instruct.packages import require_instruct
+    from distillaw.instruct.start import require_instruct
 
     require_instruct()
 
@@ -249,5 +269,87 @@ def _tokens(text: str | None) -> int | None:
     return None if text is None else whole_count(text, name="--max-tokens")
 
 
-def _command() -> str:
-    return shlex.join(["distillaw", *sys.argv[1:]])
+def _preview(
+    spec: "TuneSpec", start: "TuneStart", sides: Any, tokens: int, learnt: int, output: Output
+) -> None:
+    """What a run would learn from and cost, before anything is spent.
+
+    Args:
+        spec: its settings.
+        start: model and template.
+        sides: the data, to train on and held out.
+        tokens: read in an epoch.
+        learnt: of these, the answers'.
+        output: how it answers.
+    """
+    from distillaw.instruct.finish import step_flops, training_forwards
+    from distillaw.instruct.spec import DpoSpec
+
+    account: Account = sides.account
+    train, heldout = len(sides.train), len(sides.heldout)
+    pairs = isinstance(spec, DpoSpec)  # two sequences each, and one reading by the reference
+    forwards = training_forwards(spec.lora) * spec.epochs + pairs
+    length = tokens / (train * (1 + pairs))
+    flops = step_flops(start.source.config(), tokens=tokens, mean_length=length, forwards=forwards)
+    end = start.tokenizer.convert_ids_to_tokens(start.end_token)
+    if output.json:
+        known = {"template": start.template, "end_token": end, "data": account.as_record()}
+        counted = {"train": train, "heldout": heldout, "tokens_per_epoch": learnt}
+        cost = {"all_tokens_per_epoch": tokens, "train_flops": flops, "max_tokens": start.max_tokens}
+        print_json({**known, **counted, **cost})
+        return
+    print(f"{start.source.name}, template {start.template}, answers end with {end}\n{account}")
+    print(
+        f"{train:,} to train on, {heldout:,} held out; {learnt:,} tokens of answers among {tokens:,} an epoch"
+    )
+    print(f"at most {spec.epochs} epochs: {format_flop(flops)}")
+    output.suggest(same_command(without="--dry-run"))
+
+
+def _print_sft(result: Result, out: Path) -> None:
+    """Losses before and after, the paired change, what was learnt."""
+    before, after, change = result["before"], result["after"], result["change"]
+    low, high = change["interval"]
+    print(f"{result['base']}, template {result['template']}, answers end with {result['end_token']}\n")
+    print(f"  held-out loss  {_loss(before)} -> {_loss(after)} nats/token, clustered by conversation")
+    print(f"  perplexity     {before['perplexity']:.4g} -> {after['perplexity']:.4g}")
+    between = f"{low:+.4f} to {high:+.4f} at {change['level']:.0%}"
+    print(
+        f"  change         {change['mean']:+.4f}, {between}, paired over {change['documents']} conversations"
+    )
+    epochs = f"{result['epochs_run']} epochs, epoch {result['best_epoch']} kept"
+    print(f"  learnt         {result['tokens']:,} tokens of answers among {result['all_tokens']:,}, {epochs}")
+    print(f"\n{out / 'model'}")
+
+
+def _print_dpo(result: Result, out: Path) -> None:
+    """Margins and accuracies on held-out pairs."""
+    before, after = result["preference"]["before"], result["preference"]["after"]
+    print(f"{result['base']}, template {result['template']}, beta {result['beta']:g}\n")
+    shown = {"loss": "loss", "margin": "margin", "margin above 0": "accuracy", "chosen likelier": "likelier"}
+    for name, key in shown.items():
+        style = ".4f" if key in ("loss", "margin") else ".1%"
+        was = f"{before[key]['mean']:{style}} -> " if key == "likelier" else ""
+        low, high = after[key]["interval"]
+        level = f"{after[key]['level']:.0%}"
+        print(f"  {name:16} {was}{after[key]['mean']:{style}}, {low:{style}} to {high:{style}} at {level}")
+    print(f"  {'chosen answers':16} {_loss(result['before'])} -> {_loss(result['after'])} nats/token")
+    print(f"  {after['pairs']} held-out pairs; at the start the loss is ln 2 = 0.6931 and every margin 0")
+    print(f"\n{out / 'model'}")
+
+
+def _print_generated(about: Result, out: Path) -> None:
+    """How many answers or pairs, and what was left out."""
+    if "pairs" in about:
+        print(
+            f"{about['pairs']} pairs: chosen by {about['teacher']}, rejected by {about['student']}; not judged"
+        )
+        print(f"  left out: {about['cut_off']} cut off, {about['alike']} alike")
+    else:
+        cut = f"{about['truncated']} cut off at {about['sampling']['max_new_tokens']} tokens (marked, not learnt)"
+        print(f"{about['answers']} answers by {about['teacher']}, {about['tokens']:,} tokens; {cut}")
+    print(f"\n{out}")
+
+
+def _loss(figures: Result) -> str:
+    return f"{figures['loss']:.4f} ± {figures['loss_se']:.4f}"

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
-from distillaw.cli.console import console, numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.progress import Meter
 from distillaw.large_batch.images.columns import Cell, notes
 from distillaw.large_batch.images.study import Forecast, Plan, wall_seconds
 from distillaw.quantities import format_count, format_seconds
+from distillaw.table import Table, number, text
 
 STEP_IMAGES = 100
 """A step costs about as much as so many images besides its own; for the time that is left."""
@@ -53,32 +55,30 @@ def _work(cell: Cell) -> float:
 
 def print_dry(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device: str) -> None:
     """The cells of one seed, and what all will take."""
-    output, study = console(), plan.study
+    study = plan.study
     assert plan.data is not None
-    output.print(f"{study.name}: {study.network.kind}, {format_count(forecasts[0].params)} parameters, "
+    print(f"{study.name}: {study.network.kind}, {format_count(forecasts[0].params)} parameters, "
                  f"{len(plan.data.train):,} training and {len(plan.data.test):,} test images "
-                 f"({plan.data.format})", markup=False)  # fmt: skip
-    table = numbers_table(
-        "column", ">batch", ">ghost", ">peak rate", ">steps", ">at the peak", ">epochs", ">s/cell"
-    )
-    for forecast in forecasts:
-        cell = forecast.cell
-        seconds = f"{'~' if forecast.is_scaled else ''}{forecast.seconds:.0f}"
-        table.add_row(
-            cell.column, str(cell.batch), str(cell.ghost or "-"), f"{cell.peak_lr:.4g}", f"{cell.steps:,}",
-            f"{cell.first_phase:,}", f"{forecast.epochs:.4g}", seconds,
-        )  # fmt: skip
-    print_table(table)
+                 f"({plan.data.format})")  # fmt: skip
+    columns = [
+        text("column", of=attrgetter("cell.column")),
+        number("batch", of=attrgetter("cell.batch")),
+        number("ghost", of=lambda forecast: forecast.cell.ghost or None, missing="-"),
+        number("peak rate", ".4g", of=attrgetter("cell.peak_lr")),
+        number("steps", ",", of=attrgetter("cell.steps")),
+        number("at the peak", ",", of=attrgetter("cell.first_phase")),
+        number("epochs", ".4g", of=attrgetter("epochs")),
+        number("s/cell", of=lambda forecast: f"{'~' if forecast.is_scaled else ''}{forecast.seconds:.0f}"),
+    ]
+    print_table(Table.of(columns, forecasts))
     todo = [cell for cell in plan.cells if not plan.is_done(cell)]
     seconds = wall_seconds(todo, forecasts, workers=workers)
-    output.print(f"{len(todo)} of {len(plan.cells)} cells to train, {study.seeds} seeds: about "
-                 f"{format_seconds(seconds)} with {workers} at once on {device}", markup=False)  # fmt: skip
+    print(f"{len(todo)} of {len(plan.cells)} cells to train, {study.seeds} seeds: about "
+                 f"{format_seconds(seconds)} with {workers} at once on {device}")  # fmt: skip
     if any(forecast.is_scaled for forecast in forecasts):
-        output.print(
-            "~ not timed: the small batch's time, scaled by the images; likely too much", markup=False
-        )
+        print("~ not timed: the small batch's time, scaled by the images; likely too much")
     for note in notes(study, list(plan.cells), images=len(plan.data.train)):
-        output.print(f"note: {note}", markup=False)
+        print(f"note: {note}")
 
 
 def dry_json(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device: str) -> dict[str, object]:
@@ -100,25 +100,23 @@ def dry_json(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device:
 
 def print_summary(summary: Mapping[str, Any], report: Path) -> None:
     """Columns with intervals, comparisons, what reproduces."""
-    output = console()
-    output.print(summary["headline"], markup=False)
-    table = numbers_table(
-        "column", ">seeds", ">accuracy %", ">95 % interval", ">paper", ">gap closed", ">training %"
-    )
-    for score in summary["columns"]:
-        closed = score["closed"]
-        table.add_row(
-            score["column"], str(len(score["accuracy"])), f"{score['mean']:.2f}", _range(score["interval"], 2),
-            "-" if score["paper"] is None else f"{score['paper']:.2f}",
-            "-" if closed is None else f"{100 * closed:.0f} %", f"{score['train']:.2f}",
-        )  # fmt: skip
-    print_table(table)
+    print(summary["headline"])
+    columns = [
+        text("column", of=itemgetter("column")),
+        number("seeds", of=lambda score: len(score["accuracy"])),
+        number("accuracy %", ".2f", of=itemgetter("mean")),
+        number("95 % interval", _range, of=itemgetter("interval"), missing="-"),
+        number("paper", ".2f", of=itemgetter("paper"), missing="-"),
+        number("gap closed", lambda closed: f"{100 * closed:.0f} %", of=itemgetter("closed"), missing="-"),
+        number("training %", ".2f", of=itemgetter("train")),
+    ]
+    print_table(Table.of(columns, summary["columns"]))
     for line in (*summary["sentences"], *summary["verdicts"], *summary["walk_sentences"]):
-        output.print(f"- {line}", markup=False)
+        print(f"- {line}")
     for line in summary["problems"]:
-        output.print(f"mind: {line}", markup=False)
-    output.print(f"report: {report}", markup=False)
+        print(f"mind: {line}")
+    print(f"report: {report}")
 
 
-def _range(interval: Sequence[float] | None, digits: int) -> str:
-    return "-" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+def _range(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"

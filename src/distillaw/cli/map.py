@@ -24,6 +24,7 @@ Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
 _STUDENTS, _TOKENS, _COMPUTE, _TEACHERS = "100M..100B", "1B..10T", "1e19..1e25", "100M..1T"
 _DRAWN, _PRINTED = (200, 200), (25, 25)
 _MOST_CELLS = 4_000_000
+"""32 MB for each layer."""
 _OPTIONS = {
     "gain": {"student", "tokens", "teacher_loss", "teacher_params", "teacher_tokens"},
     "teacher": {"student", "compute", "scenario", "max_teacher_tokens", "vocab", "context"},

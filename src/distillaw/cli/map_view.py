@@ -8,6 +8,7 @@ from distillaw.planning.maps import Axis, GridMap
 from distillaw.quantities import format_count
 
 _ROWS, _COLUMNS, _LINES = 9, 8, 13
+"""What 80 columns and half a screen hold."""
 _WIDEST = 25
 """Cells along an axis that are printed where a size was asked for."""
 Show = Callable[[float], str]

@@ -1,4 +1,4 @@
-"""What a shell completes beyond verbs and options: names of laws, teachers, devices, studies and worlds; places.
+"""Types of options that several verbs share, with what a shell completes: names, places; and their lines of help.
 
 Each list comes from where the names are defined; a shell asks for it when Tab is pressed; nothing heavy is imported.
 """
@@ -66,3 +66,13 @@ WorldName: TypeAlias = Annotated[str, Parameter(completer=_worlds)]
 """A synthetic language by name, or its TOML file."""
 Place: TypeAlias = str | Path
 """A file, a folder or a name (of a text, a model): always a str, since that comes first; the shell completes paths."""
+Model: TypeAlias = Annotated[
+    Place, Parameter(help="Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.")
+]
+"""A model, wherever it is."""
+Device: TypeAlias = Annotated[str, Parameter(help="cpu, cuda or auto.")]
+"""Where models run; torch_device.py reads it."""
+TextColumn: TypeAlias = Annotated[str, Parameter(help="the field that holds the text.")]
+MaxDocumentChars: TypeAlias = Annotated[
+    int, Parameter(help="read only the first characters of each document.")
+]

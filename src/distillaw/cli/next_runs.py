@@ -5,12 +5,14 @@ one loss, or the difference of two allocations, it is a law's prediction (fittin
 """
 
 import shlex
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
@@ -18,6 +20,7 @@ from distillaw.cli.output import Output, check_place, command_of
 from distillaw.cli.typed import STUDENT, formerly
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.accounting.hardware import Hardware
@@ -173,10 +176,10 @@ def _setup(
 def _losses(given: list[str] | None) -> dict[str, float]:
     """{label: loss} from LABEL=LOSS."""
     found = {}
-    for text in given or []:
-        label, sign, loss = text.rpartition("=")
+    for pair in given or []:
+        label, sign, loss = pair.rpartition("=")
         if not sign or not label:
-            raise ConfigError(f"--teacher {text!r}: write LABEL=LOSS, e.g. 0.3M@4M=3.9")
+            raise ConfigError(f"--teacher {pair!r}: write LABEL=LOSS, e.g. 0.3M@4M=3.9")
         found[label] = parse_count(loss, name=f"--teacher {label}")
     return found
 
@@ -277,18 +280,21 @@ def _print(
 
 
 def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
-    from distillaw.cli.console import numbers_table, print_table
-
-    decides = design.gain is not None
-    names = ["run", "params", "tokens", "teacher loss", "FLOP", "FLOP in all", "then +-"]
-    names += ["probability"] * decides + ["hours, price in all"] * (device is not None)
-    table = numbers_table(*(f">{name}" for name in names))
-    for number, run in enumerate(design.runs[:SHOWN], 1):
-        cells = [str(number), format_count(run.params), format_count(run.tokens),
-                 "-" if run.teacher_loss is None else f"{run.teacher_loss:.4g}", f"{run.cost:.2g}",
-                 f"{run.total_cost:.2g}", f"{run.after.half_width:.4f}"]  # fmt: skip
-        cells += [_chance(run.after)] * decides
-        table.add_row(*cells, *([] if device is None else [_bill(run.total_cost, device, price)]))
+    columns = [
+        number("run", of=itemgetter(0)),
+        number("params", format_count, of=lambda row: row[1].params),
+        number("tokens", format_count, of=lambda row: row[1].tokens),
+        number("teacher loss", ".4g", of=lambda row: row[1].teacher_loss, missing="-"),
+        number("FLOP", ".2g", of=lambda row: row[1].cost),
+        number("FLOP in all", ".2g", of=lambda row: row[1].total_cost),
+        number("then +-", ".4f", of=lambda row: row[1].after.half_width),
+    ]
+    if design.gain is not None:
+        columns.append(number("probability", of=lambda row: _chance(row[1].after)))
+    if device is not None:
+        bill = number("hours, price in all", of=lambda row: _bill(row[1].total_cost, device, price))
+        columns.append(bill)
+    table = Table.of(columns, enumerate(design.runs[:SHOWN], 1))
     print()
     print_table(table)
     if len(design.runs) > SHOWN:
@@ -296,10 +302,15 @@ def _print_runs(design: "Design", device: "Hardware | None", price: float | None
 
 
 def _print_budgets(design: "Design") -> None:
-    print("\nwith a budget of      runs   interval" + ("   probability" if design.gain is not None else ""))
-    for step in design.by_budget:
-        chance = f"   {_chance(step.after)}" if design.gain is not None else ""
-        print(f"{format_flop(step.budget):<20}{step.num_runs:>6}   +- {step.after.half_width:.4f}{chance}")
+    columns = [
+        text("with a budget of", format_flop, of=lambda step: step.budget),
+        number("runs", of=lambda step: step.num_runs),
+        text("interval", lambda half: f"+- {half:.4f}", of=lambda step: step.after.half_width),
+    ]
+    if design.gain is not None:
+        columns.append(text("probability", of=lambda step: _chance(step.after)))
+    print()
+    print_table(Table.of(columns, design.by_budget))
 
 
 def _chance(expected) -> str:

@@ -15,6 +15,11 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from distillaw.cli.console import say
+from distillaw.cli.progress import waiting
+from distillaw.runs.files import read_json
+from distillaw.runs.places import check_file, check_folder
+
 Settings = Annotated[tuple[str, ...], Parameter(name="--set")]
 """KEY=VALUE over those of a TOML file, each checked as if the file said it; a verb documents it as `settings`."""
 _GROUP = Group("Output", sort_key=1000)
@@ -42,8 +47,6 @@ class Output:
 
     def working(self, what: str) -> AbstractContextManager[Callable[[str], None]]:
         """Signs of life while something takes long; gives what takes the lines that the work says of itself."""
-        from distillaw.cli.progress import waiting
-
         return waiting(what, quiet=self.quiet)
 
     def suggest(self, command: str, first: str = "") -> None:
@@ -76,19 +79,10 @@ def as_typed(options: Mapping[str, object]) -> str:
 
 def command_of(folder: Path) -> str:
     """How a study was started, to be copied; its status where the folder does not say."""
-    from distillaw.runs.files import read_json
-
     command = str(read_json(folder / "study.json").get("command") or "")
     if command.startswith("distillaw "):
         return command
     return f"distillaw study status {shlex.quote(str(folder))}"
-
-
-def say(message: str, *, quiet: bool = False) -> None:
-    """One line on stderr."""
-    if not quiet:
-        sys.stderr.write(message + "\n")
-        sys.stderr.flush()
 
 
 def check_place(option: str, path: Path | None, *, is_folder: bool = False) -> None:
@@ -99,6 +93,4 @@ def check_place(option: str, path: Path | None, *, is_folder: bool = False) -> N
     """
     if path is None:
         return
-    from distillaw.runs.places import check_file, check_folder
-
     (check_folder if is_folder else check_file)(path, option)

@@ -2,13 +2,16 @@
 
 import shlex
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, optional_count
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.quantities import did_you_mean, format_flop
+from distillaw.table import Table, number, text
 
 
 def pareto(
@@ -38,9 +41,8 @@ def pareto(
         out: write pareto.svg and pareto.png into this folder.
     """
     from distillaw.errors import ConfigError, DataError
-    from distillaw.pareto.frontier import FRONTIERS, place
-    from distillaw.pareto.own import own_points
-    from distillaw.pareto.published import SCORES, published_points
+    from distillaw.pareto.frontier import FRONTIERS, place, place_words
+    from distillaw.pareto.points import SCORES, own_points, published_points
 
     check_place("--out", out, is_folder=True)
     tokens = optional_count(teacher_tokens, name="--teacher-tokens") or 0.0
@@ -61,27 +63,30 @@ def pareto(
     axis = AXES[teacher_cost]
     if out is not None:
         from distillaw.figures.files import save_all
-        from distillaw.figures.frontiers import draw_models
+        from distillaw.figures.frontiers import models as draw_models
 
-        save_all(
-            draw_models(points, score=label(score), axis=axis, frontier=frontier), out, "pareto", dpi=120
-        )
+        figure = draw_models(points, score=label(score), axis=axis, frontier=frontier)
+        save_all(figure, out, "pareto", dpi=120)
     if output.json:
-        print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": [
-            asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]})  # fmt: skip
+        places = [asdict(p) | ({"place": asdict(place(p, points))} if p.is_own else {}) for p in points]
+        print_json({"score": score, "axis": axis, "frontier": sorted(best), "points": places})
         return
-    from distillaw.pareto.words import place_words
-
     print(f"{label(score)} against training compute: {axis}\n")
-    for point in sorted(points, key=lambda p: p.compute):
-        mark = "*" if point.name in best else " "
-        se = "" if point.se is None else f" ± {point.se:.2g}"
-        own = "  <- yours" if point.is_own else "  chat model" if point.is_chat else ""
-        print(f"  {mark} {point.name:28} {format_flop(point.compute):>14}  {point.score:7.2f}{se}{own}")
+    columns = [
+        text("", of=lambda point: "*" if point.name in best else ""),
+        text("model", of=attrgetter("name")),
+        number("compute", format_flop, of=attrgetter("compute")),
+        number("score", ".2f", of=attrgetter("score")),
+        text("", of=lambda point: "" if point.se is None else f"± {point.se:.2g}"),
+        text("", of=lambda point: "<- yours" if point.is_own else "chat model" if point.is_chat else ""),
+    ]
+    print_table(Table.of(columns, sorted(points, key=attrgetter("compute"))), indent=2)
     print(f"\n* {MARKS[frontier]}.")
     if any(not point.is_own for point in points):
-        print("Errors of published scores are those of the number of questions and, where a score was read off a "
-              "figure, of the reading; prompts and harnesses differ by more.")  # fmt: skip
+        print(
+            "Errors of published scores are those of the number of questions and, where a score was read off a "
+            "figure, of the reading; prompts and harnesses differ by more."
+        )
     for point in points:
         if point.is_own:
             print(f"\n{place_words(point, points)}")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from distillaw.cli.output import say
+from distillaw.cli.console import live_console, say
 from distillaw.quantities import format_count, format_seconds
 from distillaw.runs.pace import LOG_SECONDS, Pace, Telling
 
@@ -71,10 +71,8 @@ def waiting(what: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]
     elif is_live():
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        from distillaw.cli.console import error_console
-
         columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-        with Progress(*columns, console=error_console(), transient=True) as progress:
+        with Progress(*columns, console=live_console(), transient=True) as progress:
             progress.add_task(what, total=None)
             yield lambda message: progress.console.print(f"  {message}", markup=False, soft_wrap=True)
     else:
@@ -119,8 +117,6 @@ def live_progress() -> "Progress":
     from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    from distillaw.cli.console import error_console
-
     class LeftColumn(TimeRemainingColumn):
         """The task's own word for the time left, where it has one."""
 
@@ -128,11 +124,14 @@ def live_progress() -> "Progress":
             own = task.fields.get("left")
             return super().render(task) if own is None else Text(own, style="progress.remaining")
 
-    return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"),
-        TextColumn("{task.fields[note]}", markup=False), LeftColumn(compact=True),
-        console=error_console(), transient=True, speed_estimate_period=60,
-    )  # fmt: skip
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[note]}", markup=False),
+        LeftColumn(compact=True),
+    ]
+    return Progress(*columns, console=live_console(), transient=True, speed_estimate_period=60)
 
 
 class QuietMeter:

@@ -1,28 +1,27 @@
 """`distillaw prune`: a student cut out of its teacher, written in Hugging Face format, with what the cut cost."""
 
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, whole_count
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, MaxDocumentChars, Model, Place, TextColumn
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.cli.typed import STUDENT
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 
-RATIO = "zhang2023-constant-ratio"
 BY_LAW = (
     "size by the law of capacity gap: the teacher over 2.5 (arXiv 2311.07052; no interval is published; all weights, "
     "students pruned from their teacher), taken here of the non-embedding ones"
 )
+AXES = {"layers": "layers", "width": "width", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN"}
 
 
 def prune(
-    teacher: Place,
+    teacher: Model,
     *,
     out: Path,
     student_params: Annotated[Count | None, STUDENT] = None,
@@ -39,16 +38,15 @@ def prune(
     heldout_tokens: Count = "16k",
     context: int = 512,
     multiple: int = 8,
-    text_column: str = "text",
-    max_document_chars: int = 0,
-    device: str = "auto",
+    text_column: TextColumn = "text",
+    max_document_chars: MaxDocumentChars = 0,
+    device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
     """Cut a student out of a teacher: whole heads, FFN neurons, hidden dimensions, layers.
 
     Args:
-        teacher: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
         out: folder of the student.
         student_params: non-embedding parameters wanted, e.g. 50M.
         keep: share of the teacher's non-embedding parameters to keep instead, e.g. 0.4.
@@ -64,9 +62,6 @@ def prune(
         heldout_tokens: tokens on which teacher and student are scored.
         context: tokens of a window.
         multiple: width and FFN are multiples of it.
-        text_column: the field that holds the text.
-        max_document_chars: read only the first characters of each document.
-        device: cpu, cuda or auto.
         dry_run: say the student's shape and what is known of such a cut, and stop.
     """
     check_place("--out", out, is_folder=True)
@@ -83,39 +78,54 @@ def prune(
             f"--keep {keep}: a share of the teacher's parameters, above 0 and at most 1, e.g. 0.4"
         )
     wanted = optional_count(student_params, name="--student") if plan is None else _planned(plan)
-    numbers = {"tokens": whole_count(tokens, name="--tokens"),
-               "heldout_tokens": whole_count(heldout_tokens, name="--heldout-tokens")}  # fmt: skip
+    read, scored = whole_count(tokens, name="--tokens"), whole_count(heldout_tokens, name="--heldout-tokens")
     from distillaw.models.source import locate
 
     source = locate(teacher)
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.pruned import Wishes, prune_to, student_shape
+    from distillaw.models.cut import keep_by_law
+    from distillaw.models.prune import Wishes, prune_to, size_student
 
-    by = importance or ("uniform" if text is None else "gradient")
     disable_progress_bar()
-    wishes = Wishes(params=wanted, keep=_ratio() if by_law else share, shape=shape or None, by=by, context=context,
-                    multiple=multiple, **numbers)  # fmt: skip
+    wishes = Wishes(
+        params=wanted,
+        keep=keep_by_law() if by_law else share,
+        shape=shape or None,
+        by=importance or ("uniform" if text is None else "gradient"),
+        tokens=read,
+        heldout_tokens=scored,
+        context=context,
+        multiple=multiple,
+    )
     if dry_run:
-        record = _preview(source.name, *student_shape(source.config(), wishes, source.name))
+        record = {"teacher": source.name, **size_student(source, wishes).record()}
     else:
         from distillaw.train.parallel import join_ranks, launched
 
+        reading = Reading(text_column=text_column, max_document_chars=max_document_chars)
         with join_ranks("ddp") as ranks:
             output = output if ranks.is_first else replace(output, quiet=True)
+            shared = launched()
+            place = str(ranks.device) if shared and device == "auto" else torch_device(device, teacher)
             with output.working("cutting") as step:
                 record = prune_to(
-                    source, out, wishes, text=text, group=ranks if launched() else None,
-                    device=str(ranks.device) if launched() and device == "auto" else torch_device(device, teacher),
-                    reading=Reading(text_column=text_column, max_document_chars=max_document_chars),
-                    command=shlex.join(["distillaw", *sys.argv[1:]]), say=step,
-                )  # fmt: skip
+                    source,
+                    out,
+                    wishes,
+                    text=text,
+                    reading=reading,
+                    device=place,
+                    command=same_command(),
+                    say=step,
+                    group=ranks if shared else None,
+                )
             if not ranks.is_first:
                 return
     if by_law:
@@ -124,9 +134,9 @@ def prune(
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
         return
-    start = shlex.quote(str(out))
+    start, taught_by = shlex.quote(str(out)), shlex.quote(teacher)
     output.suggest(
-        f"distillaw distil {start} --teacher {shlex.quote(teacher)} --corpus YOUR_TEXT --tokens 20M --out DIR"
+        f"distillaw distil {start} --teacher {taught_by} --corpus YOUR_TEXT --tokens 20M --out DIR"
     )
 
 
@@ -143,44 +153,21 @@ def _planned(plan: Path) -> float:
     return float(taught[0]["student_params"])
 
 
-def _ratio() -> float:
-    """The share that the law of capacity gap keeps: one over its slope."""
-    from distillaw.laws.published import published
-
-    line = published(RATIO).capacity_gap
-    assert line is not None
-    return 1.0 / line.slope
-
-
-def _preview(name: str, whole, student, teacher_params: int, params: int) -> dict[str, object]:
-    from dataclasses import asdict
-
-    from distillaw.models.shrink import advice
-
-    keep = params / teacher_params
-    return {"teacher": name, "teacher_params": teacher_params, "params": params, "keep": keep,
-            "teacher_shape": asdict(whole), "shape": asdict(student), "advice": advice(keep)}  # fmt: skip
-
-
 def _print(record: dict, out: Path) -> None:
     whole, student = record["teacher_shape"], record["shape"]
     print(f"{record['teacher']}: {format_count(record['teacher_params'])} non-embedding parameters")
     print(f"{'student':8} {format_count(record['params'])}, {record['keep']:.1%} of them\n")
-    for axis, words in (
-        ("layers", "layers"),
-        ("width", "width"),
-        ("heads", "heads"),
-        ("kv_heads", "KV heads"),
-        ("ffn", "FFN"),
-    ):
+    for axis, words in AXES.items():
         print(f"  {words:9} {whole[axis]:>6} -> {student[axis]:<6} {student[axis] / whole[axis]:>6.0%}")
     print()
     if "loss" in record:
         loss, teacher = f"{record['loss']:.3f} ± {record['loss_se']:.3f}", f"{record['teacher_loss']:.3f}"
-        print(f"right after the cut, units ranked by {record['importance']}: {loss} nats/token; the teacher {teacher}, "
-              f"a uniform guess {record['uniform_guess']:.2f}")  # fmt: skip
-        print(f"  {record['heldout_tokens']:,} tokens of {record['heldout_documents']} documents; lost "
-              f"{record['lost']:.3f} ± {record['lost_se']:.3f}, paired")  # fmt: skip
+        print(
+            f"right after the cut, units ranked by {record['importance']}: {loss} nats/token; the teacher {teacher}, "
+            f"a uniform guess {record['uniform_guess']:.2f}\n"
+            f"  {record['heldout_tokens']:,} tokens of {record['heldout_documents']} documents; lost "
+            f"{record['lost']:.3f} ± {record['lost_se']:.3f}, paired"
+        )
     elif "identity" in record:
         print("not scored: no text was given")
     print(f"note: {record['advice']}")

@@ -1,7 +1,6 @@
 """`distillaw recipe minima`: from a teacher to a small chat model in one command."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +8,7 @@ from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, optional_count, peak_rates, whole_count
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, Place, TextColumn
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.cli.typed import STUDENT
 from distillaw.quantities import format_count, format_flop, parse_count
@@ -44,12 +43,12 @@ def minima(
     evaluation_data: Path | None = None,
     limit: int | None = None,
     teacher_tokens: Count | None = None,
-    text_column: str = "text",
+    text_column: TextColumn = "text",
     section_chars: int = 0,
     validation_documents: int = 64,
     validation_tokens: int = 512,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     until: Literal["text", "law", "prune", "distil", "instruct", "evaluate", "report"] = "report",
     dry_run: bool = False,
     output: Output = Output(),
@@ -84,12 +83,10 @@ def minima(
         evaluation_data: folder of their files.
         limit: questions of each benchmark at most.
         teacher_tokens: tokens the teacher was trained on, e.g. 2T.
-        text_column: the field that holds the text.
         section_chars: cut documents at line ends into sections of about so many characters; 0 does not cut.
         validation_documents: documents held out.
         validation_tokens: tokens of each that are scored.
         seed: of batches, fresh weights and answers.
-        device: cpu, cuda or auto.
         until: stop after this stage.
         dry_run: say the sizes, what the laws think of them and what it will cost, and stop.
     """
@@ -104,28 +101,48 @@ def minima(
     from distillaw.cli.display import make_display
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.prepare import DataSpec
-    from distillaw.recipe.foresee import foresee
-    from distillaw.recipe.law import consult_laws
     from distillaw.recipe.minima import cook
-    from distillaw.recipe.spec import MinimaSpec
+    from distillaw.recipe.spec import MinimaSpec, consult_laws, foresee
     from distillaw.runs.spec import Recipe
 
     disable_progress_bar()
     size = whole_count(tokens, name="--tokens")
     spec = MinimaSpec(
-        teacher=teacher, tokens=size, params=optional_count(student_params, name="--student"),
-        keep=None if keep is None else parse_count(keep, name="--keep"), steps=steps, smaller=smaller, alone=alone,
-        data=DataSpec(corpus=corpus, tokenizer=teacher, teacher_share=0.05, text_column=text_column,
-                      section_chars=section_chars, validation_documents=validation_documents,
-                      validation_tokens_per_document=validation_tokens),
-        rates=peak_rates(rates), importance=importance,
-        batch_tokens=whole_count(batch, name="--batch"), seed=seed, device=torch_device(device, teacher),
-        training=Recipe(context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0),
-        calibration_tokens=whole_count(calibration_tokens, name="--calibration-tokens"), chats=chats, prompts=prompts,
-        template=template, answer_tokens=answer_tokens, pairs=pairs, limit=limit,
-        tasks=tuple(filter(None, tasks.split(","))), evaluation_data=evaluation_data,
+        teacher=teacher,
+        tokens=size,
+        params=optional_count(student_params, name="--student"),
+        keep=None if keep is None else parse_count(keep, name="--keep"),
+        steps=steps,
+        smaller=smaller,
+        alone=alone,
+        data=DataSpec(
+            corpus=corpus,
+            tokenizer=teacher,
+            teacher_share=0.05,
+            text_column=text_column,
+            section_chars=section_chars,
+            validation_documents=validation_documents,
+            validation_tokens_per_document=validation_tokens,
+        ),
+        rates=peak_rates(rates),
+        importance=importance,
+        batch_tokens=whole_count(batch, name="--batch"),
+        seed=seed,
+        device=torch_device(device, teacher),
+        training=Recipe(
+            context=context, distill_weight=distill_weight, warmup_tokens=size // 20, z_weight=0.0
+        ),
+        calibration_tokens=whole_count(calibration_tokens, name="--calibration-tokens"),
+        chats=chats,
+        prompts=prompts,
+        template=template,
+        answer_tokens=answer_tokens,
+        pairs=pairs,
+        limit=limit,
+        tasks=tuple(filter(None, tasks.split(","))),
+        evaluation_data=evaluation_data,
         teacher_tokens=optional_count(teacher_tokens, name="--teacher-tokens") or 0.0,
-    )  # fmt: skip
+    )
     if dry_run:
         spec.check()
         foresee(spec, until)
@@ -133,10 +150,9 @@ def minima(
         print_json(law) if output.json else _print_law(law)
         output.suggest(same_command(without="--dry-run"))
         return
-    command = shlex.join(["distillaw", *sys.argv[1:]])
     arms = (2 + bool(smaller)) * (1 + alone)
     with make_display(arms * size, quiet=output.quiet) as display:
-        record = cook(spec, out, display=display, say=output.say, command=command, until=until)
+        record = cook(spec, out, display=display, say=output.say, command=same_command(), until=until)
     print_json(record) if output.json else _print(record, out)
     output.suggest(f"distillaw report {shlex.quote(str(out))}")
 
@@ -151,8 +167,9 @@ def _print_law(law: dict[str, Any]) -> None:
         print(f"  {line}")
     print(f"note: {law['advice']}")
     cost = law["cost"]
-    print(f"cost: {cost['arms']} arms of {format_count(cost['tokens'])} tokens: {format_flop(cost['student_flop'])}, "
-          f"the teacher reading along {format_flop(cost['teacher_flop'])}")  # fmt: skip
+    student, teacher = format_flop(cost["student_flop"]), format_flop(cost["teacher_flop"])
+    arms = f"{cost['arms']} arms of {format_count(cost['tokens'])} tokens"
+    print(f"cost: {arms}: {student}, the teacher reading along {teacher}")
 
 
 def _print(record: dict[str, Any], out: Path) -> None:
@@ -163,17 +180,20 @@ def _print(record: dict[str, Any], out: Path) -> None:
         _print_law(stages["law"])
     if "prune" in stages:
         cut = stages["prune"]["cuts"][-1]
-        print(f"\nright after the cut: {cut['loss']:.3f} ± {cut['loss_se']:.3f} nats/token; "
-              f"the teacher {cut['teacher_loss']:.3f}\n")  # fmt: skip
+        loss = f"{cut['loss']:.3f} ± {cut['loss_se']:.3f} nats/token"
+        print(f"\nright after the cut: {loss}; the teacher {cut['teacher_loss']:.3f}\n")
     if "distil" in stages:
         print_arms(stages["distil"], out / "distil")
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
-        print(f"\nfine-tuned: {sft['before']['loss']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token on "
-              f"held-out answers\nchat model: {stages['instruct']['folder']}")  # fmt: skip
+        loss = f"{sft['before']['loss']:.3f} -> {sft['loss']:.3f} ± {sft['loss_se']:.3f} nats/token"
+        print(f"\nfine-tuned: {loss} on held-out answers\nchat model: {stages['instruct']['folder']}")
     if "evaluate" in stages:
-        print("\nbits per byte on held-out text: " + ", ".join(
-            f"{name} {model['heldout']['bits_per_byte']:.3f} ± {model['heldout']['bits_per_byte_se']:.3f}"
-            for name, model in stages["evaluate"]["models"].items()))  # fmt: skip
+        scored = {name: model["heldout"] for name, model in stages["evaluate"]["models"].items()}
+        bits = (
+            f"{name} {each['bits_per_byte']:.3f} ± {each['bits_per_byte_se']:.3f}"
+            for name, each in scored.items()
+        )
+        print(f"\nbits per byte on held-out text: {', '.join(bits)}")
     if "report" in stages:
         print(f"\nreport: {stages['report']['report']}")

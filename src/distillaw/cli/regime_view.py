@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import attrgetter
 
-from distillaw.cli.console import console, numbers_table, print_sections, print_table
+from distillaw.cli.console import print_sections, print_table
 from distillaw.large_batch.advice import Advice
 from distillaw.large_batch.question import Answer, Opinion
-from distillaw.quantities import format_count, format_seconds
+from distillaw.quantities import format_count, format_seconds, plural
+from distillaw.table import Table, number, text
 
 
 def _answer(answer: Answer) -> dict[str, object]:
@@ -41,80 +43,75 @@ def as_json(advice: Advice) -> dict[str, object]:
 def print_text(advice: Advice) -> None:
     """The settings first, what they are from after them, then waste, warnings and statements."""
     question, batch = advice.question, advice.batch.value or 0.0
-    output = console(soft_wrap=True)
-    output.print(
-        f"{format_count(question.params)} parameters, {format_count(question.tokens)} tokens, {question.devices} "
-        f"device{'s' if question.devices > 1 else ''}: {advice.steps:,} steps", markup=False,
-    )  # fmt: skip
-    output.print(
+    size, tokens = format_count(question.params), format_count(question.tokens)
+    devices = plural(question.devices, "device")
+    print(f"{size} parameters, {tokens} tokens, {devices}: {advice.steps:,} steps")
+    print(
         f"batch {batch:,.0f} tokens = {batch / question.context:,.4g} sequences of {question.context:,}; "
-        f"{question.devices} x {question.micro_batch} sequences at once, {advice.accumulation} times\n",
-        markup=False,
+        f"{question.devices} x {question.micro_batch} sequences at once, {advice.accumulation} times\n"
     )
-    _print_settings(advice, output)
-    _print_opinions([advice.batch, *advice.settings], output)
-    _print_waste(advice, output)
-    print_sections(output, (("warnings", advice.warnings), ("note", advice.statements)))
+    _print_settings(advice)
+    _print_opinions([advice.batch, *advice.settings])
+    _print_waste(advice)
+    print_sections({"warnings": advice.warnings, "note": advice.statements})
 
 
-def _print_settings(advice: Advice, output) -> None:
-    table = numbers_table("setting", ">advised", ">least", ">most", "taken from")
-    for answer in (advice.batch, *advice.settings):
-        table.add_row(
-            _name(answer), _number(answer.value, answer), _number(answer.low, answer),
-            _number(answer.high, answer), answer.chosen,
-        )  # fmt: skip
-    print_table(table)
+def _print_settings(advice: Advice) -> None:
+    columns = [
+        text("setting", of=_name),
+        number("advised", of=lambda answer: _number(answer.value, answer)),
+        number("least", of=lambda answer: _number(answer.low, answer)),
+        number("most", of=lambda answer: _number(answer.high, answer)),
+        text("taken from", of=lambda answer: answer.chosen),
+    ]
+    print_table(Table.of(columns, (advice.batch, *advice.settings)))
 
 
-def _print_opinions(answers: Sequence[Answer], output) -> None:
-    output.print("\nrule by rule:", markup=False)
-    table = numbers_table("setting", "rule", ">value", "formula; source; certainty")
-    notes: dict[str, list[str]] = {}
+def _print_opinions(answers: Sequence[Answer]) -> None:
+    rows, opinions = [], []
     for answer in answers:
         for opinion in answer.opinions:
             words = f"{opinion.formula}; {opinion.source}; {opinion.certainty}"
-            table.add_row(_name(answer), opinion.name, _number(opinion.value, answer), words)
-            _collect(opinion, notes)
-    print_table(table)
-    print_sections(output, [("doubts", [f"{', '.join(who)}: {note}" for note, who in notes.items()])])
+            rows.append((_name(answer), opinion.name, _number(opinion.value, answer), words))
+            opinions.append(opinion)
+    columns = [text("setting"), text("rule"), number("value"), text("formula; source; certainty")]
+    print("\nrule by rule:")
+    print_table(Table(columns, rows))
+    print_sections({"doubts": _doubts(opinions)})
 
 
-def _print_waste(advice: Advice, output) -> None:
-    output.print(
+def _print_waste(advice: Advice) -> None:
+    print(
         f"\nwhat this batch costs (E/E_min = 1 + B/B_crit, S/S_min = 1 + B_crit/B); "
-        f"20 % more tokens from {advice.cap_tokens:,.0f} on:", markup=False,
-    )  # fmt: skip
-    timed = advice.hours is not None
-    columns = ["law of B_crit", ">B_crit", ">tokens/least", ">steps/least", ">extra tokens"]
-    table = numbers_table(*columns, *((">extra time", ">extra USD") if timed else ()))
-    for waste in advice.waste:
-        row = [waste.law, f"{waste.critical_tokens:.3g}", f"{waste.tokens_over_fewest:.3f}",
-               f"{waste.steps_over_fewest:.2f}", format_count(waste.extra_tokens)]  # fmt: skip
-        if timed:
-            row.append(format_seconds(3600 * (waste.extra_hours or 0.0)))
-            row.append("-" if waste.extra_price is None else f"{waste.extra_price:,.2f}")
-        table.add_row(*row)
-    print_table(table)
+        f"20 % more tokens from {advice.cap_tokens:,.0f} on:"
+    )
+    columns = [
+        text("law of B_crit", of=attrgetter("law")),
+        number("B_crit", ".3g", of=attrgetter("critical_tokens")),
+        number("tokens/least", ".3f", of=attrgetter("tokens_over_fewest")),
+        number("steps/least", ".2f", of=attrgetter("steps_over_fewest")),
+        number("extra tokens", format_count, of=attrgetter("extra_tokens")),
+    ]
+    if advice.hours is not None:
+        time = number("extra time", format_seconds, of=lambda waste: 3600 * (waste.extra_hours or 0.0))
+        columns += [time, number("extra USD", ",.2f", of=attrgetter("extra_price"), missing="-")]
+    print_table(Table.of(columns, advice.waste))
     for opinion in advice.measured:
-        output.print(
-            f"measured: {opinion.value:.3g} tokens, {opinion.formula}; {opinion.source}", markup=False
-        )
+        print(f"measured: {opinion.value:.3g} tokens, {opinion.formula}; {opinion.source}")
     if advice.hours is not None:
         price = "" if advice.price is None else f", {advice.price:,.2f} USD"
-        output.print(f"the whole run: {format_seconds(3600 * advice.hours)}{price} (6 N D of the student alone, the "
-                     "preset's utilisation at every batch)", markup=False)  # fmt: skip
-    doubts: dict[str, list[str]] = {}
-    for opinion in advice.critical:
-        _collect(opinion, doubts)
-    print_sections(output, [("doubts", [f"{', '.join(who)}: {note}" for note, who in doubts.items()])])
+        how = "(6 N D of the student alone, the preset's utilisation at every batch)"
+        print(f"the whole run: {format_seconds(3600 * advice.hours)}{price} {how}")
+    print_sections({"doubts": _doubts(advice.critical)})
 
 
-def _collect(opinion: Opinion, notes: dict[str, list[str]]) -> None:
-    for note in opinion.notes:
-        who = notes.setdefault(note, [])
-        if opinion.name not in who:
-            who.append(opinion.name)
+def _doubts(opinions: Sequence[Opinion]) -> list[str]:
+    """Each doubt once, with whom it is of."""
+    notes: dict[str, dict[str, None]] = {}
+    for opinion in opinions:
+        for note in opinion.notes:
+            notes.setdefault(note, {})[opinion.name] = None
+    return [f"{', '.join(who)}: {note}" for note, who in notes.items()]
 
 
 def _name(answer: Answer) -> str:

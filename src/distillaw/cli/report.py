@@ -1,7 +1,6 @@
 """`distillaw report DIR`: one HTML file from a study folder."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,14 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Path, *, out: Path | None = None, figures: Path | None = None, format: str | None = None, open: bool = False,
+    study: Path,
+    *,
+    out: Path | None = None,
+    figures: Path | None = None,
+    format: str | None = None,
+    open: bool = False,
     output: Output = Output(),
-) -> None:  # fmt: skip
+) -> None:
     """Write the report of a study folder, a recipe's or a large-batch study's, finished or not, or of a branch test.
 
     Args:
@@ -29,15 +33,12 @@ def report(
     """
     check_place("--out", out)
     check_place("--figures", figures, is_folder=True)
-    from distillaw.report.document import verdict_file
-    from distillaw.runs.files import read_json
+    from distillaw.report.api import write_any
 
     wanted = _figure_files(figures, format)
-    write = _writer(study)
     with output.working("writing the report"):
-        path = write(study, out, wanted)
+        path, verdict = write_any(study, out, figures=wanted)
     places = {"report": str(path)} | ({"figures": str(figures)} if figures else {})
-    verdict = read_json(verdict_file(path)) if write is _write_study_report else None
     if output.json:
         print_json(places | ({"verdict": verdict} if verdict else {}))
     else:
@@ -47,8 +48,8 @@ def report(
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
-    output.suggest(f"distillaw plan --study {shlex.quote(str(study))}" if verdict
-                   else f"distillaw report {shlex.quote(str(study))} --open")  # fmt: skip
+    folder = shlex.quote(str(study))
+    output.suggest(f"distillaw plan --study {folder}" if verdict else f"distillaw report {folder} --open")
 
 
 def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | None":
@@ -62,41 +63,3 @@ def _figure_files(folder: Path | None, formats: str | None) -> "FigureFiles | No
         return None
     kinds = [kind.strip() for kind in formats.split(",")] if formats is not None else FORMATS
     return FigureFiles(folder=folder, formats=kinds)
-
-
-def _writer(folder: Path) -> Callable[[Path, Path | None, "FigureFiles | None"], Path]:
-    """What writes the report of a folder; a study's where it is nothing else."""
-    if (folder / "recipe.json").exists():
-        return _write_recipe_report
-    if (folder / "large_batch.json").exists():
-        return _write_large_batch_report
-    if (folder / "branch.json").exists() and not (folder / "runs").exists():
-        return _write_branch_page
-    return _write_study_report
-
-
-def _write_study_report(folder: Path, out: Path | None, figures: "FigureFiles | None") -> Path:
-    from distillaw.report.document import write_report
-
-    return write_report(folder, out, figures=figures)
-
-
-def _write_recipe_report(folder: Path, out: Path | None, figures: "FigureFiles | None") -> Path:
-    from distillaw.report.recipe import write_recipe_report
-
-    return write_recipe_report(folder, out, figures=figures)
-
-
-def _write_large_batch_report(folder: Path, out: Path | None, figures: "FigureFiles | None") -> Path:
-    from distillaw.report.large_batch import write_large_batch_report
-
-    return write_large_batch_report(folder, out, figures=figures)
-
-
-def _write_branch_page(folder: Path, out: Path | None, figures: "FigureFiles | None") -> Path:
-    from distillaw.report.branch import write_branch_page
-    from distillaw.runs.files import read_json
-
-    return write_branch_page(
-        read_json(folder / "branch.json"), out or folder / "branch.html", figures=figures
-    )

@@ -1,17 +1,20 @@
 """`distillaw scout`: candidate teachers measured on the user's own text, compared in bits per byte."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count
+from distillaw.cli.counts import Count, count
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, as_typed, check_place
+from distillaw.data.corpus import WHOLE, Reading
 from distillaw.quantities import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from distillaw.evaluate.scout import ScoutedTeacher
-    from distillaw.runs.paired import PairedDifference
+    from distillaw.models.source import ModelSource
 
 MODEST_DOCUMENTS = 30
 """Below this many documents the clustered error is itself too uncertain to lean on."""
@@ -45,25 +48,36 @@ def scout(
         device: cpu, cuda or auto (cuda where there is one).
     """
     check_place("--out", out, is_folder=True)
-    from distillaw.cli.measure import measure
-    from distillaw.data.corpus import Reading
-
     reading = Reading(
         text_column=text_column, max_document_chars=max_document_chars, section_chars=section_chars
     )
     found = measure(
-        models, text, reading, max_bytes=max_bytes, context=context, stride=stride, out=out, device=device,
+        models,
+        text,
+        reading,
+        max_bytes=max_bytes,
+        context=context,
+        stride=stride,
+        out=out,
+        device=device,
         output=output,
-    )  # fmt: skip
+    )
+    from distillaw.evaluate.scout import scout_record
+
     best_first = sorted(found, key=lambda each: each.bits_per_byte)
-    print_json(_document(best_first)) if output.json else _print(best_first)
-    output.suggest("distillaw plan --student 300M --tokens 6B" + as_typed({
-        # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
-        "--scout": [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer],
-        "--text": text, "--max-bytes": max_bytes, "--max-document-chars": max_document_chars or None,
-        "--section-chars": section_chars or None, "--text-column": None if text_column == "text" else text_column,
+    print_json(scout_record(best_first)) if output.json else _print(best_first)
+    # the best teacher's tokenizer: the losses of others are of other tokens, and a plan refuses them
+    alike = [each.name for each in best_first if each.tokenizer == best_first[0].tokenizer]
+    same_text = {
+        "--scout": alike,
+        "--text": text,
+        "--max-bytes": max_bytes,
+        "--max-document-chars": max_document_chars or None,
+        "--section-chars": section_chars or None,
+        "--text-column": None if text_column == "text" else text_column,
         "--scout-out": out,
-    }))  # fmt: skip
+    }
+    output.suggest("distillaw plan --student 300M --tokens 6B" + as_typed(same_text))
 
 
 def _print(found: "list[ScoutedTeacher]") -> None:
@@ -76,20 +90,16 @@ def _print(found: "list[ScoutedTeacher]") -> None:
     print(f"{best.documents} documents, {format_bytes(best.bytes)} ({best.text_hash}), {windows}\n")
     width = max(len(each.name) for each in found)
     row = f"{{:<{width}}} {{:>7}} {{:>7}}  {{:<15}}  {{:<15}}  {{:>10}} {{:>10}}  {{}}"
-    print(
-        row.format(
-            "model", "N", "total", "bits/byte", "behind the best", "nats/token", "bytes/token", "tokenizer"
-        )
-    )
+    head = ("model", "N", "total", "bits/byte", "behind the best", "nats/token", "bytes/token", "tokenizer")
+    print(row.format(*head))
     for each in found:
         gap = None if each is best else difference(each, best)
-        print(row.format(
-            each.name, format_count(each.params), format_count(each.total_params),
-            f"{each.bits_per_byte:.4f} ± {each.bits_per_byte_se:.4f}",
-            "" if gap is None else f"{gap.mean:.4f} ± {gap.se:.4f}",
-            f"{each.nats_per_token:.4f}", f"{each.bytes_per_token:.3f}",
-            f"{groups[each.tokenizer]} ({format_count(each.vocab)})",
-        ))  # fmt: skip
+        sizes = format_count(each.params), format_count(each.total_params)
+        bits = f"{each.bits_per_byte:.4f} ± {each.bits_per_byte_se:.4f}"
+        behind = "" if gap is None else f"{gap.mean:.4f} ± {gap.se:.4f}"
+        tokens = f"{each.nats_per_token:.4f}", f"{each.bytes_per_token:.3f}"
+        kind = f"{groups[each.tokenizer]} ({format_count(each.vocab)})"
+        print(row.format(each.name, *sizes, bits, behind, *tokens, kind))
     print(
         "\n±: one standard error over documents; differences are paired, so they are known better than either value."
     )
@@ -112,33 +122,64 @@ def _groups(found: "list[ScoutedTeacher]") -> dict[str, str]:
     return {tokenizer: chr(ord("A") + index % 26) for index, tokenizer in enumerate(tokenizers)}
 
 
-def _document(found: "list[ScoutedTeacher]") -> dict[str, object]:
-    from distillaw.evaluate.scout import difference
+def measure(
+    models: Sequence[str],
+    text: str,
+    reading: Reading = WHOLE,
+    *,
+    max_bytes: str | None = None,
+    context: int | None = None,
+    stride: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    output: Output = Output(),
+) -> "list[ScoutedTeacher]":
+    """One result per model, in the order given; progress goes to stderr.
 
-    best = found[0]
-    return {
-        "text": {"documents": best.documents, "bytes": best.bytes, "hash": best.text_hash,
-                 "context": best.context, "stride": best.stride},
-        "teachers": [
-            {
-                "name": each.name, "fingerprint": each.fingerprint, "params": each.params,
-                "total_params": each.total_params, "bits_per_byte": each.bits_per_byte,
-                "bits_per_byte_se": each.bits_per_byte_se, "nats_per_token": each.nats_per_token,
-                "nats_per_token_se": each.nats_per_token_se, "bytes_per_token": each.bytes_per_token,
-                "tokens": each.tokens, "vocab": each.vocab, "tokenizer": each.tokenizer,
-                "same_tokenizer_as": list(each.same_tokenizer_as), "seconds": each.seconds, "cached": each.is_cached,
-            }
-            for each in found
-        ],
-        "differences": [
-            _difference(first.name, second.name, difference(first, second))
-            for index, second in enumerate(found) for first in found[index + 1 :]
-        ],
-    }  # fmt: skip
+    Args:
+        models: as `scout_teachers` takes them.
+        text: as `read_documents` takes it.
+        reading: the field, and how much of each document.
+        max_bytes: as typed, e.g. `2M`; None reads all.
+        context: as in `scout_teachers`.
+        stride: as in `scout_teachers`.
+        out: folder that keeps results.
+        device: cpu, cuda or auto.
+        output: takes notes.
+
+    Raises:
+        ConfigError: an option that cannot be, in the words of the command line.
+        CacheError: no model at a path.
+        DataError: a text that cannot be read.
+    """
+    budget = None if max_bytes is None else count(max_bytes, name="--max-bytes")
+    sources = check_inputs(models, text, reading)
+    from transformers.utils.logging import disable_progress_bar
+
+    from distillaw.cli.torch_device import torch_device
+    from distillaw.evaluate.scout import scout_teachers
+    from distillaw.train.parallel import keep_freed_memory
+
+    disable_progress_bar()
+    keep_freed_memory()
+    with output.working("measuring") as step:
+        return scout_teachers(
+            sources,
+            text,
+            max_bytes=budget,
+            context=context,
+            stride=stride,
+            out=out,
+            device=torch_device(device, *models),
+            say=step,
+            **asdict(reading),
+        )
 
 
-def _difference(first: str, second: str, gap: "PairedDifference") -> dict[str, object]:
-    return {
-        "first": first, "second": second, "bits_per_byte": gap.mean, "se": gap.se, "level": 0.9,
-        "interval": list(gap.interval(0.9)),
-    }  # fmt: skip
+def check_inputs(models: Sequence[str], text: str, reading: Reading) -> "list[ModelSource]":
+    """The models, and a text that can be read, without torch; arguments and errors as in `measure`."""
+    from distillaw.data.corpus import check_text
+    from distillaw.models.source import locate
+
+    check_text(text, reading)
+    return [locate(model) for model in models]

@@ -1,11 +1,12 @@
 """A settlement in the terminal: the answer, three tables, what it assumes; or what a dry run says."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-from distillaw.cli.console import console as standard_output
-from distillaw.cli.console import numbers_table, print_sections, print_table
+from distillaw.cli.console import print_sections, print_table
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds
+from distillaw.table import Table, number, text
 
 Answer = Mapping[str, Any]
 
@@ -14,22 +15,21 @@ def show(answer: Answer) -> None:
     """Print a verdict, as `plan` prints its own."""
     from distillaw.planning.decision import WORDS
 
-    console = standard_output(soft_wrap=True)
-    console.print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}", markup=False)
-    console.print(
-        f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, "
-        f"{answer['share_of_target']:.2%} of training the target once.",
-        markup=False,
-    )
+    print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}")
+    share = f"{answer['share_of_target']:.2%} of training the target once"
+    print(f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, {share}.")
     for table in (_strategies(answer), _stages(answer)):
-        if table.row_count:
-            console.print()
+        if table.rows:
+            print()
             print_table(table)
-    dropped = [f"{name}: {why}" for name, why in answer["dropped"].items()]
-    sections = [("Dropped", dropped), ("Changes if", answer["flips_if"]), ("Assumes", answer["assumptions"]),
-                ("Warnings", answer["warnings"])]  # fmt: skip
-    print_sections(console, sections)
-    console.print(f"\nruns, tables and verdict.json: {answer['folder']}", markup=False)
+    sections = {
+        "Dropped": [f"{name}: {why}" for name, why in answer["dropped"].items()],
+        "Changes if": answer["flips_if"],
+        "Assumes": answer["assumptions"],
+        "Warnings": answer["warnings"],
+    }
+    print_sections(sections)
+    print(f"\nruns, tables and verdict.json: {answer['folder']}")
 
 
 def _pilots(answer: Answer) -> str:
@@ -38,44 +38,51 @@ def _pilots(answer: Answer) -> str:
     return f"{runs} pilots in {stages} stage{'s' if stages != 1 else ''}"
 
 
-def _interval(value: Answer | None) -> str:
+def _interval(value: Answer) -> str:
     from distillaw.planning.evidence import Interval
     from distillaw.planning.phrases import interval
 
-    return "" if value is None else interval(Interval(**value))
+    return interval(Interval(**value))
 
 
-def _strategies(answer: Answer):
+def _flop(value: float) -> str:
+    return format_flop(value).removesuffix(" FLOP")
+
+
+def _strategies(answer: Answer) -> Table:
     from distillaw.planning.phrases import nats, percent
 
-    table = numbers_table(
-        "strategy", ">teacher loss", ">loss, nats/token", ">gain, any time", ">best?", ">target's FLOP"
-    )
-    for row in answer["strategies"]:
-        mark = " (dropped)" if row["dropped"] else ""
-        table.add_row(
-            f"{row['name']}{mark}", "" if row["teacher_loss"] is None else nats(row["teacher_loss"]),
-            _interval(row["loss"]), _interval(row["gain"]), percent(row["probability_best"]),
-            format_flop(row["compute"]["total"]).removesuffix(" FLOP"),
-        )  # fmt: skip
-    return table
+    columns = [
+        text("strategy", of=lambda row: row["name"] + (" (dropped)" if row["dropped"] else "")),
+        number("teacher loss", nats, of=itemgetter("teacher_loss")),
+        number("loss", _interval, unit="nats/token", of=itemgetter("loss")),
+        number("gain, any time", _interval, of=itemgetter("gain")),
+        number("best?", percent, of=itemgetter("probability_best")),
+        number("target's FLOP", _flop, of=lambda row: row["compute"]["total"]),
+    ]
+    return Table.of(columns, answer["strategies"])
 
 
-def _stages(answer: Answer):
+def _stages(answer: Answer) -> Table:
     from distillaw.planning.phrases import nats
 
-    table = numbers_table(
-        "stage", ">sizes", ">tokens", ">seeds", ">teachers", "leads", ">its gain", ">at stake", ">spent"
-    )
-    for number, stage in enumerate(answer["stages"], start=1):
-        at_stake = stage["regret_bound"]
-        table.add_row(
-            str(number), ", ".join(stage["sizes"]), ", ".join(format_count(t) for t in stage["tokens"]),
-            str(len(stage["seeds"])), str(len(stage["teachers"])), stage["leader"],
-            _interval(stage["gains"].get(stage["leader"])), "unknown" if at_stake is None else nats(at_stake),
-            format_flop(stage["compute_spent"]).removesuffix(" FLOP"),
-        )  # fmt: skip
-    return table
+    columns = [
+        text("stage"),
+        number("sizes", ", ".join),
+        number("tokens", _counts),
+        number("seeds", lambda seeds: str(len(seeds))),
+        number("teachers", lambda teachers: str(len(teachers))),
+        text("leads"),
+        number("its gain", _interval),
+        number("at stake", nats, missing="unknown"),
+        number("spent", _flop),
+    ]
+    rows = []
+    for place, stage in enumerate(answer["stages"], start=1):
+        pilots = (place, stage["sizes"], stage["tokens"], stage["seeds"], stage["teachers"])
+        leader = (stage["leader"], stage["gains"].get(stage["leader"]))
+        rows.append((*pilots, *leader, stage["regret_bound"], stage["compute_spent"]))
+    return Table(columns, rows)
 
 
 def show_preview(answer: Answer) -> None:
@@ -88,8 +95,10 @@ def show_preview(answer: Answer) -> None:
         f"margin: {answer['margin']:.4f} nats/token; bounds hold with probability {answer['level']:g}, at any time"
     )
     for teacher in answer["teachers"]:
-        print(f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
-              f"{teacher['flops_per_token']:.3g} FLOP per token")  # fmt: skip
+        print(
+            f"teacher: {teacher['name']}, loss {teacher['loss']:.4f} nats/token on the held-out text, "
+            f"{teacher['flops_per_token']:.3g} FLOP per token"
+        )
     print(f"sizes of pilots: {', '.join(size['size'] for size in answer['sizes'])}")
     search, stage, later = answer["search"], answer["next_stage"], answer["later_stages"]
     if answer["compute_spent"]:
@@ -114,8 +123,10 @@ def show_preview(answer: Answer) -> None:
     if later["largest_size"] is None:
         print("later stages: none, this one takes what there is")
     else:
-        print(f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
-              f"{later['largest_size']} parameters")  # fmt: skip
+        print(
+            f"later stages, until it is settled: at most {_costs(later)}; the largest pilot that could be paid has "
+            f"{later['largest_size']} parameters"
+        )
     print("nothing was trained; the text and the teachers' losses are kept in " + answer["folder"])
 
 
@@ -134,5 +145,7 @@ def _counts(values: Sequence[float]) -> str:
 
 
 def _costs(part: Answer) -> str:
-    return (f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
-            f"{format_bytes(part['disk_bytes'])}")  # fmt: skip
+    return (
+        f"{format_flop(part['compute'])}, about {format_seconds(part['seconds'])}, "
+        f"{format_bytes(part['disk_bytes'])}"
+    )

@@ -1,22 +1,20 @@
 """`distillaw study check`: the controls of a study, with the numbers that decided each."""
 
 import shlex
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import coloured, print_table
 from distillaw.cli.output import Output, command_of
+from distillaw.table import Table, text
 
 if TYPE_CHECKING:
     from distillaw.controls.control import Control
 
-_STYLES = {
-    "passed": "green",
-    "failed": "bold red",
-    "undecided": "yellow",
-    "not done": "yellow",
-    "not applicable": "dim",
-}
+_COLOURS = {"passed": "32", "failed": "1;31", "undecided": "33", "not done": "33", "not applicable": "2"}
+"""Of a terminal: green, bold red, yellow, dim (ECMA-48, Select Graphic Rendition)."""
 
 
 def study_check(folder: Path, *, output: Output = Output()) -> None:
@@ -31,10 +29,15 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
     record = read_study(folder)
     controls = check_controls(record)
     if output.json:
-        print_json({
-            "study": record.name, "folder": str(folder), "summary": summary(controls),
-            "controls": [control.to_json() for control in controls], "problems": list(record.problems),
-        })  # fmt: skip
+        print_json(
+            {
+                "study": record.name,
+                "folder": str(folder),
+                "summary": summary(controls),
+                "controls": [control.to_json() for control in controls],
+                "problems": list(record.problems),
+            }
+        )
         return
     for problem in record.problems:
         print(f"mind: {problem}")
@@ -47,20 +50,17 @@ def study_check(folder: Path, *, output: Output = Output()) -> None:
 
 
 def _print(controls: "list[Control]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+    def found(control: "Control") -> str:
+        if not control.remedy:
+            return control.found
+        return f"{control.found}\nguards: {control.guards}\nto do: {control.remedy}"
 
-    from distillaw.cli.console import print_table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("control", "status", "found"):
-        table.add_column(name, no_wrap=name != "found")
-    for control in controls:
-        words = Text(control.found)
-        if control.remedy:
-            words.append(f"\nguards: {control.guards}\nto do: {control.remedy}", style="dim")
-        table.add_row(control.name, Text(control.status, style=_STYLES[control.status]), words)
-    print_table(table)
+    columns = [
+        text("control", of=attrgetter("name")),
+        text("status", of=lambda control: coloured(control.status, _COLOURS[control.status])),
+        text("found", of=found),
+    ]
+    print_table(Table.of(columns, controls))
 
 
 def _next(folder: Path, failed: list[str]) -> tuple[str, str]:

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, KindName, Place
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.protocols.budget import Limit
-    from distillaw.protocols.catalogue import Kind
-    from distillaw.protocols.scale import Asked
+    from distillaw.protocols.catalogue import Kind, Limit
+    from distillaw.protocols.scale import DesignWishes
     from distillaw.sweep.cost import StudyCost
 
 
@@ -74,8 +75,8 @@ def new(
             "machine's cores; give one of the two"
         )
     from distillaw.cli.workers import count_workers
+    from distillaw.protocols.sheet import study_file
     from distillaw.protocols.statement import state
-    from distillaw.protocols.toml import study_file
     from distillaw.runs.places import check_name
     from distillaw.sweep.checks import check_study
     from distillaw.sweep.cost import study_cost
@@ -92,7 +93,7 @@ def new(
     if limit is None:
         sheet = template.sheet(asked)
     else:
-        from distillaw.protocols.budget import within
+        from distillaw.protocols.catalogue import within
 
         sheet = within(template, asked, limit)
     spec = sheet.spec(name or kind)
@@ -124,10 +125,9 @@ def new(
 
 def _asked(
     students: str | None, teachers: str | None, tokens: str | None, vocab: int | None, corpus: str
-) -> "Asked":
+) -> "DesignWishes":
     from distillaw.data.corpus import SHIPPED
-    from distillaw.protocols.scale import Asked
-    from distillaw.protocols.text import text_size
+    from distillaw.protocols.scale import DesignWishes, text_size
 
     if vocab is not None and vocab < 257:
         raise ConfigError(f"--vocab {vocab}: at least 257, the bytes and a mark for the end of a document")
@@ -138,7 +138,7 @@ def _asked(
         and not Path(corpus).expanduser().exists()
     ):
         raise ConfigError(f"--corpus {corpus!r}: no such file or folder")
-    return Asked(
+    return DesignWishes(
         students=_counts("--students", students), teachers=_counts("--teachers", teachers),
         tokens=_counts("--tokens", tokens), vocab=vocab, corpus=corpus,
         text=text_size(corpus) if corpus else None,
@@ -151,7 +151,7 @@ def _counts(name: str, text: str | None) -> tuple[float, ...]:
 
 def _limit(budget: str | None, hours: float | None, workers: int, hardware: str | None) -> "Limit | None":
     """What may be spent, from --budget or --hours; None without either."""
-    from distillaw.protocols.budget import Limit
+    from distillaw.protocols.catalogue import Limit
 
     if budget is not None and hours is not None:
         raise ConfigError("give either --budget FLOP or --hours, not both")
@@ -205,9 +205,9 @@ def _write(file: Path, text: str) -> None:
 def _list_kinds(output: Output) -> None:
     """One line each: what question, at what cost at the defaults."""
     from distillaw.protocols.catalogue import KINDS
-    from distillaw.protocols.scale import Asked
+    from distillaw.protocols.scale import DesignWishes
 
-    costs = [(kind, _default_cost(kind, Asked())) for kind in KINDS]
+    costs = [(kind, _default_cost(kind, DesignWishes())) for kind in KINDS]
     if output.json:
         rows = [
             {"kind": kind.name, "question": kind.question, "num_runs": cost.num_runs, "flops": cost.flops,
@@ -215,25 +215,21 @@ def _list_kinds(output: Output) -> None:
         ]  # fmt: skip
         print_json({"kinds": rows})
         return
-    from distillaw.cli.console import numbers_table, print_table
-
-    table = numbers_table("kind", "question", ">runs", ">FLOP", ">core time")
-    for kind, cost in costs:
-        table.add_row(
-            kind.name,
-            kind.question,
-            str(cost.num_runs),
-            f"{cost.flops:.1e}",
-            format_seconds(sum(cost.seconds)),
-        )
-    print_table(table)
+    columns = [
+        text("kind", of=lambda row: row[0].name),
+        text("question", of=lambda row: row[0].question),
+        number("runs", of=lambda row: row[1].num_runs),
+        number("FLOP", ".1e", of=lambda row: row[1].flops),
+        number("core time", format_seconds, of=lambda row: sum(row[1].seconds)),
+    ]
+    print_table(Table.of(columns, costs))
     print(
         "\ncosts are at the defaults; scale them with --students, --teachers, --tokens, --budget or --hours"
     )
     output.suggest("distillaw study new --kind isoflop-students")
 
 
-def _default_cost(kind: "Kind", asked: "Asked") -> "StudyCost":
+def _default_cost(kind: "Kind", asked: "DesignWishes") -> "StudyCost":
     from distillaw.sweep.cost import study_cost
 
     spec = kind.sheet(asked).spec(kind.name)

@@ -145,10 +145,10 @@ def _with_holdout(
     spec: "StudySpec", folder: Path, outcome: "Outcome", train: Callable[[], "Outcome"], output: Output
 ) -> "Outcome":
     """Freeze predictions of the held-out students, then train them; without predictions they are left."""
-    from distillaw.cli.verify_cells import freeze_holdout
+    from distillaw.verifying.asked import freeze_holdout
 
     try:
-        freeze_holdout(spec, folder, output)
+        freeze_holdout(spec, folder, output.say)
     except ConfigError as error:
         outcome.waiting.append(f"held-out students wait until they are predicted: {error}")
         return outcome
@@ -246,7 +246,7 @@ def _conclude(folder: Path, outcome: "Outcome", output: Output) -> int:
         sys.stderr.write(f"not trained: {reason}\n")
     if not (folder / "runs.parquet").exists():
         raise RunError(f"{folder}: no run has finished, so there is nothing to conclude from")
-    from distillaw.report.study import conclude_study
+    from distillaw.report.conclusion import conclude_study
 
     with output.working("fitting, deciding, drawing") as say:
         conclusion = conclude_study(folder, say=say)

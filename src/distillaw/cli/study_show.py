@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
+from distillaw.cli.console import print_table
 from distillaw.cli.names import Place
 from distillaw.cli.output import Output, Settings
 from distillaw.cli.workers import count_workers
 from distillaw.quantities import format_bytes, format_count, format_flop, format_seconds, parse_count, plural
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.sweep.spec import StudySpec
@@ -103,29 +105,24 @@ def target_note(spec: "StudySpec") -> str:
 
 
 def _print_trunks(jobs: list, seconds: list[float]) -> None:
-    from distillaw.cli.console import numbers_table, print_table
-
-    table = numbers_table(
-        "purpose", "model", "arm", ">params", ">layers x width", "token budgets", ">trunks", ">core time"
-    )
     groups: dict[tuple, list[float]] = {}
     for job, cost in zip(jobs, seconds, strict=True):
         trunk = job.trunk
-        key = (
-            trunk.purpose,
-            trunk.label,
-            trunk.arm,
-            trunk.params,
-            f"{trunk.layers} x {trunk.width}",
-            job.budgets,
-        )
+        tokens = ", ".join(format_count(budget) for budget in job.budgets)
+        shape = f"{trunk.layers} x {trunk.width}"
+        key = (trunk.purpose, trunk.label, trunk.arm, trunk.params, shape, tokens)
         groups.setdefault(key, []).append(cost)
-    for (purpose, label, arm, params, shape, budgets), costs in groups.items():
-        tokens = ", ".join(format_count(t) for t in budgets)
-        table.add_row(
-            purpose, label, arm, f"{params:,}", shape, tokens, str(len(costs)), format_seconds(sum(costs))
-        )
-    print_table(table)
+    columns = [
+        text("purpose"),
+        text("model"),
+        text("arm"),
+        number("params", ","),
+        number("layers x width"),
+        text("token budgets"),
+        number("trunks"),
+        number("core time", format_seconds),
+    ]
+    print_table(Table(columns, [(*key, len(costs), sum(costs)) for key, costs in groups.items()]))
 
 
 def _copies(manifest: Path) -> str:

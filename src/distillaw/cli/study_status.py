@@ -73,9 +73,9 @@ def _screen(output: Output) -> "Iterator[Callable[[StudyStatus], None]]":
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.live import Live
 
-        from distillaw.cli.console import console
+        from distillaw.cli.console import live_console
 
-        with Live(console=console(), auto_refresh=False, transient=True) as live:
+        with Live(console=live_console(stderr=False), auto_refresh=False, transient=True) as live:
             yield lambda found: live.update(_text(found), refresh=True)
     else:
         said: list[str] = []

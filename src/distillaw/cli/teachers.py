@@ -1,16 +1,15 @@
 """`distillaw teachers`: the models that can be named as teachers, with size, training tokens and sources."""
 
-import textwrap
+from operator import attrgetter
 
 from distillaw.accounting.families import NamedModel, Source, families, model, named_models
 from distillaw.cli.app import print_json
-from distillaw.cli.folding import columns
+from distillaw.cli.console import print_table
 from distillaw.cli.names import TeacherName
 from distillaw.cli.output import Output
 from distillaw.quantities import format_count
+from distillaw.table import Table, number, text
 
-_LEAST = 40
-"""Columns that the source needs beside the rest of a row; with fewer it stands below."""
 _BOUNDS = {"exact": "", "about": "", "at least": "> ", "at most": "< "}
 
 
@@ -42,31 +41,26 @@ def _searched(each: NamedModel) -> str:
 
 
 def _list(found: list[NamedModel]) -> None:
-    _print_row("name", "N", "total", "tokens", "tokenizer", source="source of the tokens")
-    for each in found:
-        marks = "  [distilled]" * each.distilled + "  [instruction-tuned]" * each.post_trained
-        _print_row(
-            each.name,
-            format_count(each.params),
-            format_count(each.total_params),
-            _tokens(each),
-            each.tokenizer,
-            source=each.tokens_source.text + marks,
-        )
+    columns = [
+        text("name", of=attrgetter("name")),
+        number("N", format_count, of=attrgetter("params")),
+        number("total", format_count, of=attrgetter("total_params")),
+        number("tokens", of=_tokens),
+        text("tokenizer", of=attrgetter("tokenizer")),
+        text("source of the tokens", of=_tokens_source),
+    ]
+    print_table(Table.of(columns, found))
     print(
         "\nN: non-embedding parameters, counted from the shape. < and >: the makers say `up to` or `more than`."
     )
 
 
-def _print_row(*cells: str, source: str) -> None:
-    """The source beside the rest where it has room, else below."""
-    row, width = "{:<17} {:>8} {:>8} {:>7}  {:<11} ".format(*cells), columns()
-    is_beside = width >= len(row) + _LEAST
-    indent = " " * (len(row) if is_beside else 4)
-    text = textwrap.fill(
-        source, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+def _tokens_source(each: NamedModel) -> str:
+    return (
+        each.tokens_source.text
+        + "  [distilled]" * each.distilled
+        + "  [instruction-tuned]" * each.post_trained
     )
-    print(row + text[len(row) :] if is_beside else f"{row.rstrip()}\n{text}")
 
 
 def _tokens(each: NamedModel) -> str:

@@ -1,18 +1,20 @@
 """`distillaw toys kernel | mapping`: the capacity gap in its simplest form, drawn."""
 
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import numbers_table, print_table
+from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count, whole_count
 from distillaw.cli.output import Output, check_place
 from distillaw.cli.progress import metered
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_seconds
+from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
     from distillaw.toys.grid import Change, Curve, Grid, Outcome
@@ -93,14 +95,18 @@ def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
 
 def _print_kernel(curves: "Curves") -> None:
     last = len(curves.m)
-    table = numbers_table(">student n", ">flat n to m*", ">m*/n", ">error at m=1", ">at m=n", f">at m={last}", ">rise",
-                          ">teacher's at m=n", f">at m={last}")  # fmt: skip
-    for row in _kernel_document(curves, 0)["students"]:
-        table.add_row(
-            str(row["n"]), f"{row['n']} to {row['flat_until']}", f"{row['flat_ratio']:.3f}",
-            *(f"{row[key]:.3f}" for key in ("error_at_one", "error_at_n", "error_at_last", "rise",
-                                            "teacher_error_at_n", "teacher_error_at_last")),
-        )  # fmt: skip
+    columns = [
+        number("student n", of=itemgetter("n")),
+        number("flat n to m*", of=lambda row: f"{row['n']} to {row['flat_until']}"),
+        number("m*/n", ".3f", of=itemgetter("flat_ratio")),
+        number("error at m=1", ".3f", of=itemgetter("error_at_one")),
+        number("at m=n", ".3f", of=itemgetter("error_at_n")),
+        number(f"at m={last}", ".3f", of=itemgetter("error_at_last")),
+        number("rise", ".3f", of=itemgetter("rise")),
+        number("teacher's at m=n", ".3f", of=itemgetter("teacher_error_at_n")),
+        number(f"at m={last}", ".3f", of=itemgetter("teacher_error_at_last")),
+    ]
+    table = Table.of(columns, _kernel_document(curves, 0)["students"])
     ratio = (curves.teacher_budget / curves.student_budget) ** 2
     print(f"target of {last} coefficients, T = {curves.teacher_budget:g}, D = {curves.student_budget:g}\n")
     print_table(table)
@@ -236,20 +242,17 @@ def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]
 
 def _print_axis(curves: "list[Curve]") -> None:
     axis, teachers = curves[0].axis, curves[0].teachers
-    widths = [f">{getattr(teacher, axis)}" for teacher in teachers]
-    table = numbers_table(f"teacher's {axis}", *widths, "gain", "cost", "minimum", "shape")
-    table.add_row("teacher's loss", *(f"{loss:.4f} " for loss in curves[0].teacher_loss))
+    widths = [number(str(getattr(teacher, axis))) for teacher in teachers]
+    columns = [text(f"teacher's {axis}"), *widths, *map(text, ("gain", "cost", "minimum", "shape"))]
+    rows = [["teacher's loss", *(f"{loss:.4f} " for loss in curves[0].teacher_loss), "", "", "", ""]]
     for curve in curves:
-        cells = [
-            f"{loss:.4f}{'*' if place == curve.best else ' '}"
-            for place, loss in enumerate(curve.student_loss)
-        ]
+        losses = enumerate(curve.student_loss)
+        cells = [f"{loss:.4f}{'*' if place == curve.best else ' '}" for place, loss in losses]
         where = "interior" if curve.is_interior else "at the end"
-        table.add_row(
-            f"student of {curve.student_width}", *cells, _change(curve.fall), _change(curve.rise), where, curve.shape
-        )  # fmt: skip
+        changes = (_change(curve.fall), _change(curve.rise))
+        rows.append([f"student of {curve.student_width}", *cells, *changes, where, curve.shape])
     print()
-    print_table(table)
+    print_table(Table(columns, rows))
 
 
 def _change(change: "Change") -> str:

@@ -11,12 +11,17 @@ from contextvars import ContextVar
 from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
 
-from distillaw.cli.output import say
+from distillaw.cli.console import say
 
 _CONTRACT = {"predict": {"--student-params", "--student-tokens"}, "cost": {"--params"}}
 """Second names that scripts may rely on for good: no note."""
-_ELSEWHERE = {"student_params": "--student", "student_tokens": "--tokens", "price_per_hour": "--price",
-              "max_params": "--max-student", "corpus": "--corpus"}  # fmt: skip
+_ELSEWHERE = {
+    "student_params": "--student",
+    "student_tokens": "--tokens",
+    "price_per_hour": "--price",
+    "max_params": "--max-student",
+    "corpus": "--corpus",
+}
 """Python's name -> the option, where they differ."""
 _OPTION = re.compile(r"`[^`]*`|(?<![\w-])--[a-z][a-z0-9-]*")
 _ARGUMENT = re.compile(r"`[^`]*`|(?<![\w.-])[a-z]+(?:_[a-z0-9]+)+\b(?!\()")

@@ -1,12 +1,10 @@
 """`distillaw upcycle`: a mixture of experts that starts as copies of a dense model's FFNs."""
 
-import shlex
-import sys
 from pathlib import Path
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, Place, TextColumn
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, format_flop
@@ -24,8 +22,8 @@ def upcycle(
     seed: int = 0,
     text: Place | None = None,
     tokens: Count = "8k",
-    text_column: str = "text",
-    device: str = "auto",
+    text_column: TextColumn = "text",
+    device: Device = "auto",
     dry_run: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -42,8 +40,6 @@ def upcycle(
         seed: of routers and noise.
         text: scored by both models, and shared out among the experts: .txt, .jsonl, .parquet, a folder, `sotu`.
         tokens: of the text, scored.
-        text_column: the field that holds the text.
-        device: cpu, cuda or auto.
         dry_run: only the counts; no weights are read, nothing is written.
     """
     check_place("--out", out, is_folder=True)
@@ -56,24 +52,31 @@ def upcycle(
 
     source = locate(model)
     if text is not None:
-        from distillaw.evaluate.excerpt import check_text
+        from distillaw.data.corpus import check_text
 
         check_text(text)
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
     from distillaw.data.corpus import Reading
-    from distillaw.evaluate.upcycled import Layout, upcycle_to
+    from distillaw.models.upcycle import Layout, upcycle_to
 
     disable_progress_bar()
+    wishes = Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed)
+    where, reading = torch_device(device), Reading(text_column=text_column)
     with output.working("upcycling") as step:
         record = upcycle_to(
-            source, out,
-            Layout(experts=numbers, bottom=pyramid, noise=noise, balance=balance, z_weight=z_loss, seed=seed),
-            text=text, reading=Reading(text_column=text_column), tokens=scored, device=torch_device(device),
-            dry_run=dry_run, command=shlex.join(["distillaw", *sys.argv[1:]]),
+            source,
+            out,
+            wishes,
+            text=text,
+            reading=reading,
+            tokens=scored,
+            device=where,
+            dry_run=dry_run,
+            command=same_command(),
             say=step,
-        )  # fmt: skip
+        )
     print_json(record) if output.json else _print(record, out)
     if dry_run:
         output.suggest(same_command(without="--dry-run"))
@@ -94,16 +97,17 @@ def _print(record: dict, out: Path) -> None:
         print(
             f"{words:26}" + "".join(f"{format_count(n):>{w}}" for n, w in zip(row, (10, 10, 12), strict=True))
         )
-    print(f"forward pass, per token   {format_flop(dense['forward_flops'])} -> {format_flop(mixture['forward_flops'])} "
-          f"at {mixture['context']} tokens")  # fmt: skip
+    dense_flop, mixture_flop = (format_flop(each["forward_flops"]) for each in (dense, mixture))
+    print(f"forward pass, per token   {dense_flop} -> {mixture_flop} at {mixture['context']} tokens")
     if "logit_difference" not in record:
         print("\ndry run: no weights were read, nothing was written")
         return
     print(f"\nlogits differ by {record['logit_difference']:.2g} at most, of {record['largest_logit']:.3g}")
     if "loss" in record:
-        print(f"loss {record['dense_loss']:.4f} -> {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token; change "
-              f"{record['change']:+.2g} ± {record['change_se']:.1g}, paired, {record['tokens']:,} tokens of "
-              f"{record['documents']} documents")  # fmt: skip
+        loss = f"{record['dense_loss']:.4f} -> {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token"
+        change = f"{record['change']:+.2g} ± {record['change_se']:.1g}"
+        read = f"{record['tokens']:,} tokens of {record['documents']} documents"
+        print(f"loss {loss}; change {change}, paired, {read}")
         _print_routing(record["routing"])
     print(f"\n{out}")
 

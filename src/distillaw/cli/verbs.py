@@ -112,11 +112,20 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Decide": ("plan", "page", "gap", "map", "teachers", "scout", "settle"),
     "Run studies": ("study", "verify", "report"),
     "Train and measure models": (
-        "train", "cache", "prune", "distil", "vocabulary", "upcycle", "instruct", "evaluate", "pareto", "recipe",
+        "train",
+        "cache",
+        "prune",
+        "distil",
+        "vocabulary",
+        "upcycle",
+        "instruct",
+        "evaluate",
+        "pareto",
+        "recipe",
     ),
     "Laws and costs": ("fit", "laws", "predict", "cost", "regime", "branch", "large-batch"),
     "Learn and look around": ("toys", "worlds", "doctor", "completion"),
-}  # fmt: skip
+}
 """The verbs as `--help` and the README list them; options of `distillaw` itself stand apart."""
 
 

@@ -49,8 +49,8 @@ def freeze(
         corpus: the text of the study file, where it names none.
     """
     from distillaw.cli.fit import parse_columns
-    from distillaw.cli.verify_cells import study_cells, typed_cells
     from distillaw.verifying.api import freeze_study, known_runs
+    from distillaw.verifying.asked import study_points, typed_points
 
     if not cells and from_ is None:
         raise ConfigError(
@@ -60,9 +60,9 @@ def freeze(
         raise ConfigError("--hold-out: it takes the held-out students of a study file; add --from STUDY.toml")
     mapped = parse_columns(columns)
     runs = known_runs(source, mapped)
-    asked = typed_cells(cells or (), source, runs, output)
+    asked = typed_points([parse_columns(text) for text in cells or ()], source, runs, output.say)
     if from_ is not None:
-        asked += study_cells(from_, source, runs, holdout=hold_out, corpus=corpus, output=output)
+        asked += study_points(from_, source, runs, holdout=hold_out, corpus=corpus, say=output.say)
     with output.working("fitting and predicting"):
         found = freeze_study(
             source, asked, laws=law or (), level=level, after_the_fact=after_the_fact, columns=mapped

@@ -1,168 +1,143 @@
 """Frozen predictions and their scores in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import exp, isnan
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
-from distillaw.cli.console import console as standard_output
-from distillaw.cli.console import numbers_table, print_sections, print_table
+from distillaw.cli.console import print_sections, print_table
 from distillaw.quantities import format_count
+from distillaw.table import Column, Table, number, text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from distillaw.verifying.api import Freeze
-    from distillaw.verifying.cells import Cell
+    from distillaw.verifying.design_points import DesignPoint
+    from distillaw.verifying.frozen import FrozenPrediction
     from distillaw.verifying.scorecard import Scorecard
     from distillaw.verifying.scoring import Scored
 
 
 def show_frozen(found: "Freeze") -> None:
     """What was frozen, and its hash."""
-    console, one = standard_output(soft_wrap=True), found.frozen
-    table = numbers_table("by", "of", ">params", ">tokens", "teacher", ">predicted", ">interval", "range")
-    for p in one.predictions:
-        mark = (
-            "after the fact"
-            if p.after_the_fact
-            else "inside"
-            if p.inside_range
-            else f"beyond: {_beyond(p.outside)}"
-        )
-        table.add_row(p.by, p.quantity, *_cell(p.cell), f"{p.mean:+.4f}" if p.quantity == "gain" else f"{p.mean:.4f}",
-                      _ends(p.intervals.get(one.level)), mark)  # fmt: skip
-    print_table(table)
-    print_sections(console, [("Best teacher", _choices(one.choices)),
-                             ("Silent", [f"{name}: {why}" for name, why in found.silent.items()])])  # fmt: skip
+    one = found.frozen
+    columns = [
+        *_what_columns(lambda p: p),
+        number("predicted", of=lambda p: f"{p.mean:+.4f}" if p.quantity == "gain" else f"{p.mean:.4f}"),
+        number("interval", _ends, of=lambda p: p.intervals.get(one.level), missing="none"),
+        text("range", of=_range),
+    ]
+    print_table(Table.of(columns, one.predictions))
+    choices = []
+    for choice in one.choices:
+        first, best = choice.points[0], _teacher(choice.points[choice.best])
+        student = f"{format_count(first.params)} parameters, {format_count(first.tokens)} tokens"
+        choices.append(f"{choice.by}, {student}: {best} ({choice.probabilities[choice.best]:.0%})")
+    silent = [f"{name}: {why}" for name, why in found.silent.items()]
+    print_sections({"Best teacher": choices, "Silent": silent})
     state = "frozen" if found.is_new else "the same predictions were frozen before"
-    console.print(f"\n{state}: {one.path}\nhash    {one.hash}", markup=False)
-    console.print(f"follows {one.document['previous'] or 'nothing: the first file'}", markup=False)
-    console.print("The hash shows a change, not a date: put it into a commit or an e-mail now.", markup=False)
+    print(f"\n{state}: {one.path}\nhash    {one.hash}")
+    print(f"follows {one.document['previous'] or 'nothing: the first file'}")
+    print("The hash shows a change, not a date: put it into a commit or an e-mail now.")
 
 
-def _choices(choices: Sequence[Any]) -> list[str]:
+def _what_columns(prediction: Callable[[Any], "FrozenPrediction"]) -> list[Column]:
+    """Who says something, of what; `prediction` of a row."""
     return [
-        f"{c.by}, {' parameters, '.join(_cell(c.cells[0])[:2])} tokens: {_cell(c.cells[c.best])[2]} "
-        f"({c.probabilities[c.best]:.0%})" for c in choices
-    ]  # fmt: skip
+        text("by", of=lambda row: prediction(row).by),
+        text("of", of=lambda row: prediction(row).quantity),
+        number("params", format_count, of=lambda row: prediction(row).point.params),
+        number("tokens", format_count, of=lambda row: prediction(row).point.tokens),
+        text("teacher", of=lambda row: _teacher(prediction(row).point)),
+    ]
 
 
-def _cell(cell: "Cell") -> tuple[str, str, str]:
-    teacher = "none" if not cell.is_taught else f"loss {cell.teacher_loss:.4f}"
-    return format_count(cell.params), format_count(cell.tokens), teacher
+def _teacher(point: "DesignPoint") -> str:
+    return f"loss {point.teacher_loss:.4f}" if point.is_distilled else "none"
 
 
-def _ends(ends: tuple[float, float] | None) -> str:
-    return "none" if ends is None else f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+def _ends(ends: tuple[float, float]) -> str:
+    return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
 
-def _beyond(outside: dict[str, float]) -> str:
-    from math import exp
-
+def _range(prediction: "FrozenPrediction") -> str:
+    if prediction.after_the_fact:
+        return "after the fact"
+    if prediction.inside_range:
+        return "inside"
     sizes = {"student_params": "params", "student_tokens": "tokens"}
+    outside = prediction.outside
     found = [f"{name} x{exp(outside[key]):.2g}" for key, name in sizes.items() if key in outside]
-    return (
-        ", ".join(found + (["teacher loss"] if "teacher_loss" in outside else [])) or "tokens per parameter"
-    )
+    found += ["teacher loss"] if "teacher_loss" in outside else []
+    return f"beyond: {', '.join(found) or 'tokens per parameter'}"
 
 
 def show_card(card: "Scorecard") -> None:
     """Every prediction, then the sums."""
-    from distillaw.verifying import tally
-    from distillaw.verifying.scorecard import CAVEATS
+    from distillaw.verifying import scorecard
 
-    console = standard_output(soft_wrap=True)
     for study in card.studies:
-        files = ", ".join(
-            f"{one.path.name} ({'intact' if one.is_intact else 'TAMPERED'})" for one in study.files
-        )
-        console.print(f"{study.name}: {files}", markup=False)
+        files = [f"{one.path.name} ({'intact' if one.is_intact else 'TAMPERED'})" for one in study.files]
+        print(f"{study.name}: {', '.join(files)}")
         if len(card.studies) == 1:
-            print_table(_rows(study.predictions))
-        print_sections(console, [("Mind", study.problems)])
+            print_table(_predictions(study.predictions))
+        print_sections({"Mind": study.problems})
     rows, choices = card.predictions, card.choices
     counts = ", ".join(f"{n} {state}" for state, n in card.counts.items() if n)
-    num = len(card.studies)
-    console.print(
-        f"\n{num} {'study' if num == 1 else 'studies'}: {counts or 'nothing predicted'}", markup=False
-    )
+    studies = f"{len(card.studies)} {'study' if len(card.studies) == 1 else 'studies'}"
+    print(f"\n{studies}: {counts or 'nothing predicted'}")
     tables = {
-        "By forecaster": _forecasters(tally.by_forecaster(rows)),
-        "By distance": _distances(tally.by_distance(rows)),
-        "Calibration": _calibration(tally.calibration(rows)),
-        "Decisions": _decisions(tally.decisions(rows, choices)),
+        "By forecaster": Table.of(FORECASTERS, scorecard.by_forecaster(rows)),
+        "By distance": Table.of(DISTANCES, scorecard.by_distance(rows)),
+        "Calibration": Table.of(CALIBRATION, scorecard.calibration(rows)),
+        "Decisions": Table.of(DECISIONS, scorecard.decisions(rows, choices)),
     }
     for title, table in tables.items():
-        if table.row_count:
-            console.print(f"\n{title}:", markup=False)
+        if table.rows:
+            print(f"\n{title}:")
             print_table(table)
-    best = [best_sentence(entry) for entry in tally.head_to_head(rows)]
-    caveats = CAVEATS if card.counts["scored"] else ()
-    print_sections(
-        console, [("Best", best), ("Not scored", [*card.unreadable, *card.copies]), ("Read as", caveats)]
-    )
+    sections = {
+        "Best": [best_sentence(entry) for entry in scorecard.head_to_head(rows)],
+        "Not scored": [*card.unreadable, *card.copies],
+        "Read as": scorecard.CAVEATS if card.counts["scored"] else (),
+    }
+    print_sections(sections)
 
 
 def best_sentence(entry: dict[str, Any]) -> str:
-    """Who predicted best on common cells."""
-    kind = (
-        "gains"
-        if entry["quantity"] == "gain"
-        else f"losses {'from a teacher' if entry['is_taught'] else 'alone'}"
-    )
+    """Who predicted best on common design points."""
+    losses = f"losses {'from a teacher' if entry['is_taught'] else 'alone'}"
+    kind = "gains" if entry["quantity"] == "gain" else losses
     ranks = ", ".join(f"{r['by']} ({100 * r['rms_share']:.2f} % off)" for r in entry["ranking"])
     return f"{kind}, {entry['num']} cells that all predicted, best interval score first: {ranks}"
 
 
-def _rows(predictions: Sequence["Scored"]) -> "Table":
-    table = numbers_table("by", "of", ">params", ">tokens", "teacher", ">predicted", ">interval", ">measured", ">seeds",
-                          ">error", ">%", ">z", "")  # fmt: skip
-    for row in sorted(predictions, key=_order):
-        p, known = row.prediction, row.measured == row.measured
-        z = row.z if known else None
-        came = (
-            (f"{row.measured:.4f}", f"{row.error:+.4f}", f"{100 * row.share:+.2f}") if known else ("", "", "")
-        )
-        table.add_row(
-            p.by, p.quantity, *_cell(p.cell), f"{p.mean:.4f}", _ends(row.interval), came[0], str(row.num_seeds or ""),
-            came[1], came[2], "" if z is None else f"{z:+.1f}", _mark(row),
-        )  # fmt: skip
-    return table
+def _predictions(predictions: Sequence["Scored"]) -> Table:
+    def known(value: Callable[["Scored"], float | None]) -> Callable[["Scored"], float | None]:
+        return lambda row: None if isnan(row.measured) else value(row)
+
+    columns = [
+        *_what_columns(attrgetter("prediction")),
+        number("predicted", ".4f", of=attrgetter("prediction.mean")),
+        number("interval", _ends, of=attrgetter("interval"), missing="none"),
+        number("measured", ".4f", of=attrgetter("measured")),
+        number("seeds", of=lambda row: row.num_seeds or None),
+        number("error", "+.4f", of=known(attrgetter("error"))),
+        number("%", "+.2f", of=known(lambda row: 100 * row.share)),
+        number("z", "+.1f", of=known(attrgetter("z"))),
+        text("", of=_outcome),
+    ]
+    return Table.of(columns, sorted(predictions, key=_order))
 
 
 def _order(row: "Scored") -> tuple[object, ...]:
-    cell = row.prediction.cell
-    return (
-        row.prediction.quantity != "loss",
-        row.prediction.by,
-        cell.params,
-        cell.tokens,
-        cell.teacher_loss or 99.0,
-    )
+    p, point = row.prediction, row.prediction.point
+    return p.quantity != "loss", p.by, point.params, point.tokens, point.teacher_loss or 99.0
 
 
-def _mark(row: "Scored") -> str:
+def _outcome(row: "Scored") -> str:
     if not row.counts:
         return f"{row.status}{': ' + row.problem if row.problem else ''}"
-    hit = row.is_hit()
-    return "no interval" if hit is None else "hit" if hit else "MISS"
-
-
-def _forecasters(tallies: Sequence[Any]) -> "Table":
-    table = numbers_table("by", "of", ">cells", ">rms error", ">rms %", ">bias %", ">hits", ">coverage", ">90 % Wilson",
-                          ">width %", ">interval score %")  # fmt: skip
-    for t in tallies:
-        table.add_row(t.by, t.quantity, str(t.num), f"{t.rms:.4f}", _share(t.rms_share), f"{100 * t.bias_share:+.2f}",
-                      f"{t.hits}/{t.num_intervals}", _percent(t.coverage), _wilson(t.coverage_interval),
-                      _share(t.width_share), _share(t.interval_score))  # fmt: skip
-    return table
-
-
-def _distances(entries: Sequence[dict[str, Any]]) -> "Table":
-    table = numbers_table("by", "beyond the runs fitted", ">losses", ">rms %", ">bias %", ">coverage")
-    for e in entries:
-        table.add_row(e["by"], distance_text(e), str(e["num"]), _share(e["rms_share"]), f"{100 * e['bias_share']:+.2f}",
-                      _percent(e["coverage"]))  # fmt: skip
-    return table
+    return {None: "no interval", True: "hit", False: "MISS"}[row.is_hit()]
 
 
 def distance_text(entry: dict[str, Any]) -> str:
@@ -172,30 +147,60 @@ def distance_text(entry: dict[str, Any]) -> str:
     return f"x{entry['from']:g} to x{entry['to']:g}" if entry["to"] else f"more than x{entry['from']:g}"
 
 
-def _calibration(entries: Sequence[dict[str, Any]]) -> "Table":
-    table = numbers_table("by", "of", ">nominal", ">obtained", ">90 % Wilson", ">predictions")
-    for e in entries:
-        table.add_row(e["by"], e["quantity"], _percent(e["level"]), _percent(e["obtained"]), _wilson(e["interval"]),
-                      str(e["num"]))  # fmt: skip
-    return table
+def _share(value: float) -> str:
+    return f"{100 * value:.2f}"
 
 
-def _decisions(entries: Sequence[dict[str, Any]]) -> "Table":
-    table = numbers_table("question", "by", ">right", ">Brier", ">regret, nats", "said: came")
-    for e in entries:
-        bins = ", ".join(f"{b['said']:.0%}: {b['came']:.0%} of {b['num']}" for b in e["calibration"])
-        right = f"{e['right']}/{e['num']}"
-        table.add_row(e["question"], e["by"], right, f"{e['brier']:.3f}", f"{e['regret']:.4f}", bins)
-    return table
+def _bias(value: float) -> str:
+    return f"{100 * value:+.2f}"
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
+def _wilson(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
 
 
-def _wilson(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
+def _bins(entry: dict[str, Any]) -> str:
+    return ", ".join(f"{b['said']:.0%}: {b['came']:.0%} of {b['num']}" for b in entry["calibration"])
+
+
+FORECASTERS = [
+    text("by", of=attrgetter("by")),
+    text("of", of=attrgetter("quantity")),
+    number("cells", of=attrgetter("num")),
+    number("rms error", ".4f", of=attrgetter("rms")),
+    number("rms %", _share, of=attrgetter("rms_share")),
+    number("bias %", _bias, of=attrgetter("bias_share")),
+    number("hits", of=lambda one: f"{one.hits}/{one.num_intervals}"),
+    number("coverage", _percent, of=attrgetter("coverage")),
+    number("90 % Wilson", _wilson, of=attrgetter("coverage_interval")),
+    number("width %", _share, of=attrgetter("width_share")),
+    number("interval score %", _share, of=attrgetter("interval_score")),
+]
+DISTANCES = [
+    text("by", of=itemgetter("by")),
+    text("beyond the runs fitted", of=distance_text),
+    number("losses", of=itemgetter("num")),
+    number("rms %", _share, of=itemgetter("rms_share")),
+    number("bias %", _bias, of=itemgetter("bias_share")),
+    number("coverage", _percent, of=itemgetter("coverage")),
+]
+CALIBRATION = [
+    text("by", of=itemgetter("by")),
+    text("of", of=itemgetter("quantity")),
+    number("nominal", _percent, of=itemgetter("level")),
+    number("obtained", _percent, of=itemgetter("obtained")),
+    number("90 % Wilson", _wilson, of=itemgetter("interval")),
+    number("predictions", of=itemgetter("num")),
+]
+DECISIONS = [
+    text("question", of=itemgetter("question")),
+    text("by", of=itemgetter("by")),
+    number("right", of=lambda entry: f"{entry['right']}/{entry['num']}"),
+    number("Brier", ".3f", of=itemgetter("brier")),
+    number("regret, nats", ".4f", of=itemgetter("regret")),
+    text("said: came", of=_bins),
+]

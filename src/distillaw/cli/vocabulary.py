@@ -1,67 +1,73 @@
 """`distillaw vocabulary extend | trim`: more tokens for another language, fewer for one's own; rows follow."""
 
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
 from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, whole_count
-from distillaw.cli.names import Place
+from distillaw.cli.names import Device, Model, Place, TextColumn
 from distillaw.cli.output import Output, check_place, same_command
 from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
+
+if TYPE_CHECKING:
+    from distillaw.models.vocabulary import Making, Texts
 
 app = App(
     name="vocabulary", help="Give a model more tokens, or fewer: tokenizer, embedding and head together."
 )
 
 
+Out: TypeAlias = Annotated[Path, Parameter(help="folder of the new model.")]
+Multiple: TypeAlias = Annotated[int, Parameter(help="the size becomes a multiple of it; 1 leaves it.")]
+MaxBytes: TypeAlias = Annotated[Count, Parameter(help="text read at most.")]
+HeldoutBytes: TypeAlias = Annotated[Count, Parameter(help="bytes of each text that are scored.")]
+Context: TypeAlias = Annotated[
+    int | None, Parameter(help="tokens of a window in scoring; 512, or what the model allows.")
+]
+SectionChars: TypeAlias = Annotated[
+    int, Parameter(help="cut documents at line ends into sections of about so many characters.")
+]
+DryRun: TypeAlias = Annotated[
+    bool, Parameter(help="pieces and tokens per byte only; no weights are read, nothing is written.")
+]
+
+
 @app.command
 def extend(
-    model: Place,
+    model: Model,
     *,
     text: Place,
-    out: Path,
+    out: Out,
     pieces: Count | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     chinese: bool = False,
     rows: Literal["mean", "random"] = "mean",
     seed: int = 0,
     other: Place | None = None,
-    multiple: int = 64,
-    max_bytes: Count = "100M",
-    heldout_bytes: Count = "64k",
-    context: int | None = None,
-    text_column: str = "text",
-    section_chars: int = 0,
-    device: str = "auto",
-    dry_run: bool = False,
+    multiple: Multiple = 64,
+    max_bytes: MaxBytes = "100M",
+    heldout_bytes: HeldoutBytes = "64k",
+    context: Context = None,
+    text_column: TextColumn = "text",
+    section_chars: SectionChars = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
     output: Output = Output(),
 ) -> None:
     """Add pieces for a text that the tokenizer cuts small: learnt on it, or another tokenizer's.
 
     Args:
-        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
         text: the foreign text: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `mix:...`.
-        out: folder of the new model.
         pieces: new pieces, e.g. 8k; the size is rounded up with further ones.
         from_: take the pieces of this tokenizer (a folder or name) instead of learning.
         chinese: of those only pieces with a Chinese character or mark; others pad the size.
         rows: new rows start at the mean of the rows that stood for their text, or at random (for comparison).
         seed: of random rows.
         other: a text in the language that the model knows, measured before and after too.
-        multiple: the size becomes a multiple of it; 1 leaves it.
-        max_bytes: text read at most.
-        heldout_bytes: bytes of each text that are scored.
-        context: tokens of a window in scoring; 512, or what the model allows.
-        text_column: the field that holds the text.
-        section_chars: cut documents at line ends into sections of about so many characters.
-        device: cpu, cuda or auto.
-        dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
@@ -69,53 +75,51 @@ def extend(
     wanted = None if pieces is None else whole_count(pieces, name="--pieces")
     source, donor = locate(model), None if from_ is None else locate(from_)
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
-    from distillaw.evaluate.vocabulary import extend_vocabulary
+    from distillaw.models.vocabulary import extend_vocabulary
 
     with output.working("extending") as step:
         record = extend_vocabulary(
-            source, out, texts, pieces=wanted, donor=donor, chinese=chinese, rows=rows, multiple=multiple, seed=seed,
-            **_running(device, dry_run, step),
-        )  # fmt: skip
+            source,
+            out,
+            texts,
+            pieces=wanted,
+            donor=donor,
+            chinese=chinese,
+            rows=rows,
+            multiple=multiple,
+            seed=seed,
+            making=_making(device, dry_run, step),
+        )
     print_json(record) if output.json else _print(record, out)
     output.suggest(*_next(out, dry=dry_run))
 
 
 @app.command
 def trim(
-    model: Place,
+    model: Model,
     *,
     text: Place,
-    out: Path,
+    out: Out,
     keep: Count | None = None,
     min_count: int = 1,
     other: Place | None = None,
-    multiple: int = 64,
-    max_bytes: Count = "100M",
-    heldout_bytes: Count = "64k",
-    context: int | None = None,
-    text_column: str = "text",
-    section_chars: int = 0,
-    device: str = "auto",
-    dry_run: bool = False,
+    multiple: Multiple = 64,
+    max_bytes: MaxBytes = "100M",
+    heldout_bytes: HeldoutBytes = "64k",
+    context: Context = None,
+    text_column: TextColumn = "text",
+    section_chars: SectionChars = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
     output: Output = Output(),
 ) -> None:
     """Drop the pieces that a text does not use. Any text can still be said; bytes and special tokens stay.
 
     Args:
-        model: Hugging Face folder, FOLDER/FILE.gguf, or name on the hub.
         text: what the model is for: .txt, .jsonl or .parquet, a folder, `hub:owner/name`, `mix:...`.
-        out: folder of the new model.
         keep: tokens to keep, the most used ones.
         min_count: without --keep: pieces stay that the text uses so often.
         other: another text, measured before and after too.
-        multiple: the size becomes a multiple of it by pieces used less; 1 leaves it.
-        max_bytes: text read at most.
-        heldout_bytes: bytes of each text that are scored.
-        context: tokens of a window in scoring; 512, or what the model allows.
-        text_column: the field that holds the text.
-        section_chars: cut documents at line ends into sections of about so many characters.
-        device: cpu, cuda or auto.
-        dry_run: pieces and tokens per byte only; no weights are read, nothing is written.
     """
     check_place("--out", out, is_folder=True)
     from distillaw.models.source import locate
@@ -123,29 +127,29 @@ def trim(
     wanted = None if keep is None else whole_count(keep, name="--keep")
     source = locate(model)
     texts = _texts(text, other, max_bytes, heldout_bytes, context, text_column, section_chars, multiple)
-    from distillaw.evaluate.vocabulary import trim_vocabulary
+    from distillaw.models.vocabulary import trim_vocabulary
 
     with output.working("trimming") as step:
+        making = _making(device, dry_run, step)
         record = trim_vocabulary(
-            source,
-            out,
-            texts,
-            keep=wanted,
-            min_count=min_count,
-            multiple=multiple,
-            **_running(device, dry_run, step),
+            source, out, texts, keep=wanted, min_count=min_count, multiple=multiple, making=making
         )
     print_json(record) if output.json else _print(record, out)
     output.suggest(*_next(out, dry=dry_run))
 
 
 def _texts(
-    text: str, other: str | None, max_bytes: str, heldout_bytes: str, context: int | None, text_column: str,
-    section_chars: int, multiple: int,
-):  # fmt: skip
+    text: str,
+    other: str | None,
+    max_bytes: str,
+    heldout_bytes: str,
+    context: int | None,
+    text_column: str,
+    section_chars: int,
+    multiple: int,
+) -> "Texts":
     """What is read, refused before a model is loaded."""
-    from distillaw.data.corpus import Reading
-    from distillaw.evaluate.excerpt import check_text
+    from distillaw.data.corpus import Reading, check_text
 
     reading = Reading(text_column=text_column, section_chars=section_chars)
     for each in (text, other):
@@ -158,7 +162,7 @@ def _texts(
         raise ConfigError(
             f"--heldout-bytes {heldout_bytes}: at least 1000, or nothing is known of the change"
         )
-    from distillaw.evaluate.vocabulary import Texts
+    from distillaw.models.vocabulary import Texts
 
     most = parse_count(max_bytes, name="--max-bytes")
     return Texts(
@@ -166,14 +170,14 @@ def _texts(
     )
 
 
-def _running(device: str, dry_run: bool, step: Callable[[str], None]) -> dict:
+def _making(device: str, dry_run: bool, step: Callable[[str], None]) -> "Making":
     from transformers.utils.logging import disable_progress_bar
 
     from distillaw.cli.torch_device import torch_device
+    from distillaw.models.vocabulary import Making
 
     disable_progress_bar()
-    return {"device": torch_device(device), "dry_run": dry_run, "command": shlex.join(["distillaw", *sys.argv[1:]]),
-            "say": step}  # fmt: skip
+    return Making(device=torch_device(device), dry_run=dry_run, command=same_command(), say=step)
 
 
 def _print(record: dict, out: Path) -> None:

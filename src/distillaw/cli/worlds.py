@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cyclopts import App
 
@@ -10,22 +9,13 @@ from distillaw.cli.app import print_json
 from distillaw.cli.names import WorldName
 from distillaw.cli.output import Output, check_place
 from distillaw.cli.progress import metered
-from distillaw.errors import ConfigError
 from distillaw.quantities import format_count, parse_count
 from distillaw.worlds.spec import PRESETS, WorldSpec, load_world
-
-if TYPE_CHECKING:
-    from distillaw.worlds.world import World
 
 app = App(
     name="worlds",
     help="Make synthetic languages with an exact next-token oracle: text, entropy, teachers of any loss.",
 )
-
-SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
-SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
-_MOST_PROBABILITIES = 1 << 27
-"""Of documents x words x vocabulary: a GiB of them, of which a few are held."""
 
 
 @app.command(name="list")
@@ -66,20 +56,16 @@ def show(
         documents: how many are read for it; errors shrink with their root.
         loss: nats/token; also the teachers of this loss, one for each way to make the oracle worse that can reach it.
     """
-    spec, opened = _open(world)
-    if documents < 2 or not 1 <= context:
-        raise ConfigError(
-            f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
-        )
-    most = _MOST_PROBABILITIES // (spec.document_tokens * spec.vocab)
-    if documents > max(most, 2):
-        raise ConfigError(
-            f"--documents {documents}: at most {max(most, 2)} of this world, whose probabilities are held in memory "
-            "all at once"
-        )
+    from distillaw.worlds.oracle import check_counts, describe_world, teachers_of_loss
+    from distillaw.worlds.world import World
+
+    spec = load_world(world)
+    opened = World(spec)
+    check_counts(spec, context=context, documents=documents)
     # before the tables, which take far longer than to see that no teacher can have that loss
-    teachers = {} if loss is None else {"teachers": _teachers(opened, loss, context)}
-    answer = {**_describe(opened, context, documents), **teachers}
+    teachers = [] if loss is None else teachers_of_loss(opened, loss, context)
+    described = describe_world(opened, context=context, documents=documents)
+    answer = described if loss is None else {**described, "teachers": teachers}
     if output.json:
         print_json(answer)
         return
@@ -89,16 +75,14 @@ def show(
     print(f"{spec.kind}: {_settings(spec)}; seed {spec.seed}")
     entropy = answer["entropy"]
     assert isinstance(entropy, dict)
-    print(f"\nentropy {entropy['value']:.4f} +- {entropy['error']:.4f} nats/token in windows of {context}: no model's "
-          "loss is lower")  # fmt: skip
+    value = f"{entropy['value']:.4f} +- {entropy['error']:.4f} nats/token"
+    print(f"\nentropy {value} in windows of {context}: no model's loss is lower")
     for title, key in (("window", "loss_by_window"), ("temperature", "loss_by_temperature")):
         rows = answer[key]
         assert isinstance(rows, list)
         print(f"\nloss of the oracle by {title}")
         for row in rows:
             print(f"  {row[title]:>6}  {row['value']:.4f} +- {row['error']:.4f}")
-    teachers = answer.get("teachers", [])
-    assert isinstance(teachers, list)
     if teachers:
         print(f"\nteachers of {loss:g} nats")
     for teacher in teachers:
@@ -108,54 +92,6 @@ def show(
         if teacher["refusal"]:
             print(f"    {teacher['refusal']}")
     output.suggest(f"distillaw worlds make {shlex.quote(world)} --out {spec.kind}-world")
-
-
-def _open(name: str) -> "tuple[WorldSpec, World]":
-    from distillaw.worlds.world import World
-
-    spec = load_world(name)
-    return spec, World(spec)
-
-
-def _describe(world: "World", context: int, documents: int) -> dict[str, object]:
-    """What `show` says, for JSON."""
-    from dataclasses import asdict
-
-    from distillaw.worlds.oracle import Oracle, OracleSpec
-
-    def loss(**settings) -> dict[str, float]:
-        return asdict(Oracle(world, OracleSpec(**settings)).loss(documents=documents, context=context))
-
-    exact = loss()
-    return {
-        "world": world.spec.table, "hash": world.spec.spec_hash, "kind": world.spec.kind, "vocab": world.vocab,
-        "context": context, "documents": documents, "entropy": exact,
-        "loss_by_window": [{"window": w, **loss(window=w)} for w in SHOWN_WINDOWS if w < context],
-        "loss_by_temperature": [{"temperature": t, **loss(temperature=t)} for t in SHOWN_TEMPERATURES],
-    }  # fmt: skip
-
-
-def _teachers(world: "World", loss: float, context: int) -> list[dict[str, str | None]]:
-    """For each way a teacher of that loss: its name, and the settings that it comes to, or why there is none.
-
-    Raises:
-        ConfigError: no way reaches that loss, or nothing can have it.
-    """
-    from distillaw.worlds.oracle import WAYS, OracleSpec, check_loss, find_oracle
-
-    check_loss("--loss", loss)
-    rows: list[dict[str, str | None]] = []
-    for by in WAYS:
-        spec = OracleSpec(loss=loss, by=by)
-        try:
-            rows.append(
-                {"name": spec.name, "settings": find_oracle(world, spec, context).spec.name, "refusal": None}
-            )
-        except ConfigError as error:
-            rows.append({"name": spec.name, "settings": None, "refusal": str(error)})
-    if all(row["settings"] is None for row in rows):
-        raise ConfigError(str(next(row["refusal"] for row in rows if "by=noise" in str(row["name"]))))
-    return rows
 
 
 @app.command

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from distillaw.controls import counting, extra, horizon, noise, objective, precision, teachers, text, tuning
+from distillaw.controls import extra, law_checks, sampling, teachers, tuning
 from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.result import FitResult
@@ -11,12 +11,25 @@ from distillaw.planning.verdict import Verdict
 from distillaw.runs.record import StudyRecord
 
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (
-    tuning.check_rate, tuning.check_batch, horizon.check_horizon, horizon.check_steps,
-    text.check_disjoint, extra.check_union, extra.check_seen, extra.check_flop, text.check_epoch,
-    noise.check_seeds, noise.check_errors, teachers.check_range, teachers.check_pairs,
-    counting.check_share, counting.check_conventions, objective.check_lambda, objective.check_temperature,
-)  # fmt: skip
-_LAWS = (precision.check_c0, precision.check_ratio)
+    tuning.check_rate,
+    tuning.check_batch,
+    tuning.check_horizon,
+    tuning.check_steps,
+    sampling.check_disjoint,
+    extra.check_union,
+    extra.check_seen,
+    extra.check_flop,
+    sampling.check_epoch,
+    sampling.check_seeds,
+    sampling.check_errors,
+    teachers.check_range,
+    teachers.check_pairs,
+    law_checks.check_share,
+    law_checks.check_conventions,
+    teachers.check_lambda,
+    teachers.check_temperature,
+)
+_LAWS = (law_checks.check_c0, law_checks.check_ratio)
 
 
 def check_design(record: StudyRecord) -> list[Control]:
@@ -59,8 +72,10 @@ def summary(controls: Sequence[Control]) -> str:
 
 def doubts(controls: Sequence[Control], concern: str) -> dict[str, list[str]]:
     """Status -> names of the controls of laws or gains that did not pass, worst first; what a law's file carries."""
-    found = {status: [c.name for c in controls if c.status == status and concern in c.concerns]
-             for status in STATUSES[:3]}  # fmt: skip
+    found = {
+        status: [c.name for c in controls if c.status == status and concern in c.concerns]
+        for status in STATUSES[:3]
+    }
     return {status: names for status, names in found.items() if names}
 
 

@@ -48,8 +48,15 @@ class About:
     def control(self, status: Status, found: str, **numbers: object) -> Control:
         """The control of one study, its remedy only where there is something to do."""
         remedy = "" if status in ("passed", "not applicable") else self.remedy
-        return Control(name=self.name, guards=self.guards, status=status, found=found, remedy=remedy,
-                       concerns=self.concerns, numbers=numbers)  # fmt: skip
+        return Control(
+            name=self.name,
+            guards=self.guards,
+            status=status,
+            found=found,
+            remedy=remedy,
+            concerns=self.concerns,
+            numbers=numbers,
+        )
 
 
 def below(low: float, high: float, limit: float) -> Status:

@@ -245,5 +245,10 @@ def _gain_over_alone(
     if gain is None:
         return None
     posterior = gain.posterior
-    return Difference(mean=float(posterior.estimate[0]), se=float(posterior.se[0]), dof=posterior.dof,
-                      seeds=len(alone.seeds & point.seeds), is_paired=gain.is_paired)  # fmt: skip
+    return Difference(
+        mean=float(posterior.estimate[0]),
+        se=float(posterior.se[0]),
+        dof=posterior.dof,
+        seeds=len(alone.seeds & point.seeds),
+        is_paired=gain.is_paired,
+    )

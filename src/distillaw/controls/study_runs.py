@@ -18,8 +18,19 @@ from distillaw.runs.record import Run, StudyRecord, budget_text
 
 RATES = {"peak_lr", "branch_lr"}
 """The rate a run is searched at, and the one its cooldown begins at: lower where the rate falls with tokens."""
-SETTINGS = ("peak_lr", "branch_lr", "batch_tokens", "cooldown", "lambda", "temperature", "divergence", "top_k",
-            "top_p", "init", "split")  # fmt: skip
+SETTINGS = (
+    "peak_lr",
+    "branch_lr",
+    "batch_tokens",
+    "cooldown",
+    "lambda",
+    "temperature",
+    "divergence",
+    "top_k",
+    "top_p",
+    "init",
+    "split",
+)
 """What a run may differ in from the grid's run of its size, tokens, teacher and seed."""
 _OTHERWISE_NAMED = ("distill_weight", "temperature")
 """Of a recipe: the table has lambda, and neither for runs without a teacher."""
@@ -50,8 +61,13 @@ class Difference:
 
     def to_json(self) -> dict[str, object]:
         """Mean, standard error and interval."""
-        return {"mean": self.mean, "se": self.se, "interval": list(self.interval()), "seeds": self.seeds,
-                "paired": self.is_paired}  # fmt: skip
+        return {
+            "mean": self.mean,
+            "se": self.se,
+            "interval": list(self.interval()),
+            "seeds": self.seeds,
+            "paired": self.is_paired,
+        }
 
 
 class StudyRuns:
@@ -170,9 +186,12 @@ class StudyRuns:
         documents, dof, kept = _document_variance(pairs)
         seeds = 2 * noise.sd**2 / len(pairs)
         return Difference(
-            mean=float(np.mean([a.loss - b.loss for a, b in pairs])), se=float(np.sqrt(documents + seeds)),
-            dof=effective_dof((documents, dof), (seeds, noise.dof)), seeds=len(pairs), is_paired=kept,
-        )  # fmt: skip
+            mean=float(np.mean([a.loss - b.loss for a, b in pairs])),
+            se=float(np.sqrt(documents + seeds)),
+            dof=effective_dof((documents, dof), (seeds, noise.dof)),
+            seeds=len(pairs),
+            is_paired=kept,
+        )
 
     def arm_name(self, teacher: str) -> str:
         """`alone`, or `from the 0.3M teacher`."""

@@ -1,9 +1,9 @@
-"""Do the teachers span the optimum, and does a teacher count only through its loss?"""
+"""Do the teachers span the optimum, and count through their loss alone? Are lambda and temperature right?"""
 
 from dataclasses import dataclass
 from itertools import combinations
 
-from distillaw.controls.control import LEVEL, About, Control, Status, worst
+from distillaw.controls.control import LEVEL, About, Control, Status, below, worst
 from distillaw.controls.study_runs import Difference, StudyRuns
 from distillaw.planning.measured import DesignPoint, DistilledPoint
 from distillaw.runs.record import budget_text
@@ -40,8 +40,9 @@ def check_range(runs: StudyRuns) -> Control:
     short = [label for label, (low, high) in spans.items() if round(low, 2) > LOW or round(high, 2) < HIGH]
     words = ", ".join(f"{label} {low:.2f} to {high:.2f}" for label, (low, high) in spans.items())
     words = f"L_T over the student's own loss: {words}; wanted {LOW} to {HIGH}"
-    return RANGE.control("failed" if short else "passed", words,
-                         ranges={label: list(span) for label, span in spans.items()})  # fmt: skip
+    return RANGE.control(
+        "failed" if short else "passed", words, ranges={label: list(span) for label, span in spans.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,14 @@ class _Pair:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"where": self.where, "teachers": list(self.teachers), "teacher_losses": list(self.losses),
-                "difference": self.difference.to_json(), "margin": self.margin, "status": self.status}  # fmt: skip
+        return {
+            "where": self.where,
+            "teachers": list(self.teachers),
+            "teacher_losses": list(self.losses),
+            "difference": self.difference.to_json(),
+            "margin": self.margin,
+            "status": self.status,
+        }
 
 
 def check_pairs(runs: StudyRuns) -> Control:
@@ -120,23 +127,33 @@ def _matched(runs: StudyRuns) -> set[frozenset[str]]:
 def _pairs(runs: StudyRuns, cell: DesignPoint, matched: set[frozenset[str]]) -> list[_Pair]:
     if cell.best is None or cell.best.gain < 2 * cell.best.se:
         return []
-    return [_pair(runs, cell, a, b) for a, b in combinations(cell.taught, 2)
-            if frozenset((a.teacher_run, b.teacher_run)) in matched]  # fmt: skip
+    return [
+        _pair(runs, cell, a, b)
+        for a, b in combinations(cell.taught, 2)
+        if frozenset((a.teacher_run, b.teacher_run)) in matched
+    ]
 
 
 def _pair(runs: StudyRuns, cell: DesignPoint, first: DistilledPoint, second: DistilledPoint) -> _Pair:
     seeds = [runs.grid[cell.params, cell.tokens, t.teacher_run] for t in (first, second)]
     difference = runs.difference(*seeds)
     assert difference is not None and cell.best is not None  # both have the study's first seed
-    return _Pair(where=f"{cell.label} on {budget_text(cell.tokens)} tokens", teachers=(first.teacher, second.teacher),
-                 losses=(first.teacher_loss, second.teacher_loss), difference=difference,
-                 margin=MARGIN * cell.best.gain)  # fmt: skip
+    return _Pair(
+        where=f"{cell.label} on {budget_text(cell.tokens)} tokens",
+        teachers=(first.teacher, second.teacher),
+        losses=(first.teacher_loss, second.teacher_loss),
+        difference=difference,
+        margin=MARGIN * cell.best.gain,
+    )
 
 
 def _nearest(runs: StudyRuns) -> str:
     """How far the nearest two teachers of different size are apart."""
-    apart = [(abs(a[1] / b[1] - 1), a[0], b[0]) for a, b in combinations(_sized(runs), 2)
-             if max(a[2], b[2]) >= OTHER_SIZE * min(a[2], b[2])]  # fmt: skip
+    apart = [
+        (abs(a[1] / b[1] - 1), a[0], b[0])
+        for a, b in combinations(_sized(runs), 2)
+        if max(a[2], b[2]) >= OTHER_SIZE * min(a[2], b[2])
+    ]
     if not apart:
         return f"no two teachers of sizes {OTHER_SIZE} apart"
     gap, first, second = min(apart)
@@ -145,3 +162,95 @@ def _nearest(runs: StudyRuns) -> str:
         f"no two teachers of different size within {100 * SAME_LOSS:g} % of one loss; nearest {' and '.join(names)}, "
         f"{100 * gap:.1f} %"
     )
+
+
+# --- the objective: swept on two design points, the study's own values against others -----------------------
+
+
+TOLERANCE = 0.005
+"""Share of the loss by which another value may be better; the search for the batch moves by as much."""
+LEAST_CELLS = 2
+LAMBDA = About(
+    name="lambda",
+    guards="part of the loss on the data can rescue students of weak teachers: at one lambda alone a U may be lambda's",
+    remedy='add [[cells]] name = "lambda", training = { distill_weight = 0.5 } on two sizes or budgets, from a weak '
+    "and a strong teacher",
+)
+TEMPERATURE = About(
+    name="temperature",
+    guards="a strong teacher is sharper: at one temperature alone a capacity gap may be the temperature's",
+    remedy="add [[cells]] with training = { temperature = 2.0 } and 0.5 on two sizes or budgets, from a strong teacher",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Swept:
+    """The best other value of a setting at one place."""
+
+    where: str
+    value: float
+    difference: Difference
+    """The grid's run minus the other: positive where the other value is better."""
+    loss: float
+
+    @property
+    def status(self) -> Status:
+        """Whether the grid's value is within the tolerance of the best."""
+        low, high = self.difference.interval()
+        return below(low, high, TOLERANCE * self.loss)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "where": self.where,
+            "value": self.value,
+            "grid_minus_best": self.difference.to_json(),
+            "loss": self.loss,
+            "status": self.status,
+        }
+
+
+def check_lambda(runs: StudyRuns) -> Control:
+    """The study's lambda is within 0.5 % of the best one tried, on two cells."""
+    return _check(runs, LAMBDA, "lambda")
+
+
+def check_temperature(runs: StudyRuns) -> Control:
+    """The study's temperature is within 0.5 % of the best one tried, on two cells."""
+    return _check(runs, TEMPERATURE, "temperature")
+
+
+def _check(runs: StudyRuns, about: About, setting: str) -> Control:
+    if not runs.taught_by:
+        return about.control("not applicable", "no student has a teacher")
+    swept = _sweep(runs, setting)
+    cells = {where.rsplit(" from ", 1)[0] + where.rsplit(" on ", 1)[1] for where in (s.where for s in swept)}
+    if not swept:
+        return about.control("not done", f"every student has one {setting}")
+    extreme = max(swept, key=lambda s: s.difference.mean / s.loss)
+    low, high = extreme.difference.interval()
+    own = next(run.number(setting) for run in runs.record.students if run.teacher_run)
+    words = (
+        f"{setting} {own:g} against others in {len(swept)} places of {len(cells)} cells; most to gain: "
+        f"{extreme.where}, {setting} {extreme.value:g} by {extreme.difference.mean:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] nats (allowed {TOLERANCE * extreme.loss:.3f})"
+    )
+    status = worst(s.status for s in swept)
+    if len(cells) < LEAST_CELLS and status != "failed":
+        status, words = "not done", f"on {len(cells)} cell of {LEAST_CELLS}: {words}"
+    return about.control(status, words, swept=[s.to_json() for s in swept])
+
+
+def _sweep(runs: StudyRuns, setting: str) -> list[_Swept]:
+    found = []
+    for place, by_value in runs.variants(setting).items():
+        known = {
+            v: d
+            for v, seeds in by_value.items()
+            if (d := runs.difference(runs.grid[place], seeds)) is not None
+        }
+        if place[2] and known:
+            best = max(known, key=lambda value: known[value].mean)
+            loss = min(run.loss for run in runs.grid[place].values())
+            found.append(_Swept(where=runs.place_name(place), value=best, difference=known[best], loss=loss))
+    return found

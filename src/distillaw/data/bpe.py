@@ -118,8 +118,12 @@ def read_bpe(name: str, tokenizer: "PreTrainedTokenizerBase") -> Bpe:
         )
     byte_level = '"ByteLevel"' in json.dumps(whole["decoder"])
     added = {token["content"]: token["id"] for token in whole["added_tokens"]}
-    bpe = Bpe(pieces=model["vocab"] | added, merges=tuple((a, b) for a, b in model["merges"]),
-              added=frozenset(added), byte_level=byte_level)  # fmt: skip
+    bpe = Bpe(
+        pieces=model["vocab"] | added,
+        merges=tuple((a, b) for a, b in model["merges"]),
+        added=frozenset(added),
+        byte_level=byte_level,
+    )
     if not byte_level and (not model["byte_fallback"] or len(bpe.always_kept - bpe.added) < 256):
         raise ConfigError(
             f"{name}: its tokenizer has neither byte-level pieces nor all 256 of byte fallback, so text beyond its "

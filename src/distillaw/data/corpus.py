@@ -1,19 +1,73 @@
 """Where text comes from: local files, the shipped speeches, or a Hugging Face dataset; one document at a time.
 
-A document is the unit of everything later: splits never cut one, held-out errors are clustered by it.
-Text must be UTF-8; a file that is not is refused with the byte that is wrong.
+A document is the unit of everything later: splits never cut one, held-out errors are clustered by it. Text must be
+UTF-8; a file that is not is refused with the byte that is wrong. Several corpora can be one, each with a share of the
+bytes (`mix:0.7*books.parquet + 0.3*zh.jsonl`). A measurement reads an excerpt: whole documents in the order of their
+hashes, which is random with respect to everything else, within a budget of bytes. The same text and budget give the
+same excerpt on any machine, a larger budget only adds to it, and repeats of a document count once. Torch-free.
 """
 
+import bisect
+import hashlib
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from distillaw.data.mixture import PREFIX, interleave, parse_mixture
 from distillaw.errors import ConfigError, DataError
-from distillaw.quantities import did_you_mean
+from distillaw.quantities import did_you_mean, format_bytes
 from distillaw.runs.reading import parse_json, read_bytes, require_file
+
+MIXTURE = "mix:"
+
+
+def parse_mixture(corpus: str) -> list[tuple[float, str]]:
+    """The (share, corpus) pairs of a mixture, shares of sum 1; of any other corpus it alone.
+
+    Raises:
+        ConfigError: a part without a positive weight or without a corpus, or a mixture of one.
+    """
+    if not corpus.startswith(MIXTURE):
+        return [(1.0, corpus)]
+    parts = []
+    for part in corpus.removeprefix(MIXTURE).split(" + "):
+        weight, star, name = (each.strip() for each in part.partition("*"))
+        try:
+            share = float(weight)
+        except ValueError:
+            share = math.nan
+        if not star or not name or name.startswith(MIXTURE) or not 0 < share < math.inf:
+            raise ConfigError(
+                f"corpus {corpus!r}: {part.strip()!r} is no part of a mixture; write WEIGHT*CORPUS, joined by ' + ', "
+                "e.g. 'mix:0.7*books.parquet + 0.3*zh.jsonl'"
+            )
+        parts.append((share, name))
+    if len(parts) < 2:
+        raise ConfigError(f"corpus {corpus!r}: a mixture has at least two parts, joined by ' + '")
+    total = sum(share for share, _ in parts)
+    return [(share / total, name) for share, name in parts]
+
+
+def interleave(sources: Sequence[tuple[float, Iterator[str]]]) -> Iterator[str]:
+    """Documents of several sources in turn, so that every prefix has the shares to within a document.
+
+    The next document is always of the source that is furthest behind its share of UTF-8 bytes; the first source that
+    ends ends the mixture, so nothing is repeated, and of the others the first documents are taken.
+
+    Args:
+        sources: (share, documents) of each.
+    """
+    read = [0.0] * len(sources)
+    while True:
+        behind = min(range(len(sources)), key=lambda i: read[i] / sources[i][0])
+        text = next(sources[behind][1], None)
+        if text is None:
+            return
+        read[behind] += len(text.encode())
+        yield text
+
 
 SHIPPED = {"sotu": "sotu.parquet"}
 """Corpora inside the package: the State of the Union addresses 1790-2018 (CC0, 233 documents, 10.7 MB)."""
@@ -48,14 +102,14 @@ def read_documents(corpus: str, reading: Reading = WHOLE) -> Iterator[str]:
         corpus: `sotu`; a .txt file (one document), .jsonl or .parquet file (one document a row); a folder of
             such files; or a Hugging Face dataset: a folder written by `save_to_disk`, or a hub name
             (`hub:owner/name`, `hub:owner/name:split`), which needs `pip install "distillaw[hub]"`; or several of
-            these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/mixture.py).
+            these with shares of the bytes (`mix:0.7*A + 0.3*B`, data/corpus.py).
         reading: the field, and how much of each document.
 
     Raises:
         DataError: a file is unreadable, not UTF-8, or lacks the column.
         ConfigError: the corpus does not exist or has no known format.
     """
-    if corpus.startswith(PREFIX):
+    if corpus.startswith(MIXTURE):
         yield from interleave(
             [(share, read_documents(each, reading)) for share, each in parse_mixture(corpus)]
         )
@@ -228,3 +282,104 @@ def _sections(text: str, size: int) -> Iterator[str]:
         end = len(text) if end < 0 else end + 1
         yield text[start:end]
         start = end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """The documents to score."""
+
+    documents: list[str]
+    text_hash: str
+    """Of the documents and their order, 16 hex digits."""
+
+    @property
+    def bytes_per_document(self) -> list[int]:
+        """UTF-8 bytes of each document."""
+        return [len(text.encode()) for text in self.documents]
+
+
+def check_text(text: str | Path, reading: Reading = WHOLE) -> None:
+    """Refuse what `read_excerpt` would refuse at once: before models are loaded, and for that without torch.
+
+    Args:
+        text: as in `read_excerpt`; what lies on the hub is not fetched, only its name is read.
+        reading: its lengths are not negative; the first document is read for the field.
+
+    Raises:
+        ConfigError: no such text, no such format, or a length below zero.
+        DataError: the first document cannot be read.
+    """
+    lengths = {"--max-document-chars": reading.max_document_chars, "--section-chars": reading.section_chars}
+    for name, chars in lengths.items():
+        if chars < 0:
+            raise ConfigError(f"{name} {chars}: a number of characters, e.g. 4000; 0 leaves documents whole")
+    for _, corpus in parse_mixture(str(text)):
+        if not corpus.startswith("hub:"):
+            next(iter(read_documents(corpus, Reading(text_column=reading.text_column))), None)
+        elif not re.fullmatch(r"hub:[\w.-]+(/[\w.-]+)?(:[^:]+)?", corpus):
+            raise ConfigError(
+                f"--text {corpus}: a dataset on the hub is hub:owner/name or hub:owner/name:split"
+            )
+
+
+def read_excerpt(text: str | Path, reading: Reading = WHOLE, *, max_bytes: float | None = None) -> Excerpt:
+    """Choose whole documents of a text.
+
+    Args:
+        text: a file, a folder or a corpus, as `data.corpus.read_documents` takes it.
+        reading: the field, and how much of each document: many short beginnings say more than few whole documents of
+            the same bytes.
+        max_bytes: UTF-8 bytes at most; None: all.
+
+    Raises:
+        ConfigError: no such text, or fewer than two documents within the budget.
+        DataError: unreadable, or fewer than two documents at all.
+    """
+    chosen, documents, available = _lowest_hashes(read_documents(str(text), reading), max_bytes)
+    if documents < 2:
+        raise DataError(
+            f"{text}: {documents} document{'' if documents == 1 else 's'} with text in it; an error bar needs at "
+            "least two different ones, and a good one thirty. Give more text, or cut it at line ends into sections: "
+            "--section-chars 4000"
+        )
+    if len(chosen) < 2:
+        mean = available / documents
+        uncut = (
+            f"; --section-chars {reading.section_chars} cuts at line ends, and few are there"
+            if reading.section_chars and mean > 2 * reading.section_chars
+            else ""
+        )
+        raise ConfigError(
+            f"--max-bytes {max_bytes:g}: fewer than two whole documents of {text} fit ({documents} documents, "
+            f"{format_bytes(available)} in all, {format_bytes(mean)} each on average{uncut}). Raise it, or "
+            "read only the beginning of each document: --max-document-chars 4000"
+        )
+    whole = hashlib.sha256(b"".join(digest for digest, _ in chosen))
+    return Excerpt(documents=[document for _, document in chosen], text_hash=whole.hexdigest()[:16])
+
+
+def _lowest_hashes(
+    documents: Iterable[str], max_bytes: float | None
+) -> tuple[list[tuple[bytes, str]], int, int]:
+    """Documents by hash until the next would exceed the budget; how many different ones there are, and their bytes.
+
+    No more than the budget and one document is held, whatever the size of the corpus.
+    """
+    kept: list[tuple[bytes, str]] = []
+    seen: set[bytes] = set()
+    held = total = 0
+    for text in documents:
+        raw = text.encode()
+        digest = hashlib.sha256(raw).digest()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        total += len(raw)
+        bisect.insort(kept, (digest, text))
+        held += len(raw)
+        # what follows the first document that exceeds the budget can never come back into it
+        while max_bytes is not None and held - len(kept[-1][1].encode()) > max_bytes:
+            held -= len(kept.pop()[1].encode())
+    if max_bytes is not None and held > max_bytes:
+        kept.pop()
+    return kept, len(seen), total

@@ -2,7 +2,7 @@
 
 Splits are disjoint by document: a teacher is over-confident on its own training text, so students read other
 documents (arXiv 2502.08606v2 halves its corpus likewise), and nobody reads the held-out ones. Copies are dropped
-before splitting, near copies across splits after it (duplicates.py), so that one text cannot stand on two sides;
+before splitting, near copies across splits after it (documents.py), so that one text cannot stand on two sides;
 the manifest counts them. Which documents each split holds is kept beside it (documents.py).
 """
 
@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.data import duplicates
 from distillaw.data.corpus import Reading, check_apart, read_documents
-from distillaw.data.documents import document_names, write_names
+from distillaw.data.documents import (
+    COPY_RULE,
+    COPY_VERSION,
+    content_digest,
+    copies_in_words,
+    document_names,
+    drop_near_copies,
+    sketch,
+    write_names,
+)
 from distillaw.data.shards import BESIDE, FORMAT, HELDOUT_BOUNDS, ShardWriter, TokenStore, manifest_hash
-from distillaw.data.synthetic import without_none, world_tokenizer, write_world
+from distillaw.data.synthetic import documents_for, without_none, world_tokenizer, write_world
 from distillaw.data.tokenizer import encode_documents, load_tokenizer, tokenizer_hash, train_tokenizer
 from distillaw.errors import CacheError, DataError
 from distillaw.quantities import format_count
@@ -44,7 +52,7 @@ class DataSpec:
 
     corpus: str = "sotu"
     """`sotu` (shipped), a path to .txt / .jsonl / .parquet files, a saved dataset, `hub:owner/name`, or several with
-    shares: `mix:0.7*A + 0.3*B` (data/mixture.py)."""
+    shares: `mix:0.7*A + 0.3*B` (data/corpus.py)."""
     text_column: str = "text"
     """The field that holds the text in .jsonl, Parquet and datasets."""
     tokenizer: str = ""
@@ -179,7 +187,7 @@ class _Sorted:
     @property
     def words(self) -> str:
         """What was dropped."""
-        return duplicates.in_words(self.exact, self.near)
+        return copies_in_words(self.exact, self.near)
 
     def to_json(self) -> dict[str, object]:
         """The manifest's `duplicates`."""
@@ -188,15 +196,22 @@ class _Sorted:
             for side in ("teacher", "student")
         }
         return {
-            "version": duplicates.VERSION, "rule": duplicates.RULE, "exact": self.exact, "near": near,
-            "characters": int(self.sizes[self.sides == ""].sum()), "words": self.words,
-        }  # fmt: skip
+            "version": COPY_VERSION,
+            "rule": COPY_RULE,
+            "exact": self.exact,
+            "near": near,
+            "characters": int(self.sizes[self.sides == ""].sum()),
+            "words": self.words,
+        }
 
 
 def _all_documents(spec: DataSpec) -> Iterator[str]:
     """The corpus; the same order at every call."""
-    reading = Reading(text_column=spec.text_column, max_document_chars=spec.max_document_chars,
-                      section_chars=spec.section_chars)  # fmt: skip
+    reading = Reading(
+        text_column=spec.text_column,
+        max_document_chars=spec.max_document_chars,
+        section_chars=spec.section_chars,
+    )
     return read_documents(spec.corpus, reading)
 
 
@@ -216,30 +231,28 @@ def _sort(spec: DataSpec) -> _Sorted:
     seen: set[bytes] = set()
     sizes, is_copy, sketches, digests = [], [], [], []
     for text in _all_documents(spec):
-        digest = duplicates.content_digest(text)
+        digest = content_digest(text)
         digests.append(digest)
         sizes.append(len(text))
         is_copy.append(digest in seen)
         if digest not in seen:
             seen.add(digest)
-            sketches.append(duplicates.sketch(text))
+            sketches.append(sketch(text))
     every = np.array(sizes, dtype=np.int64)
     originals = np.flatnonzero(~np.array(is_copy, dtype=bool))
     sides = assign_splits(every[originals], spec)
-    gone = duplicates.drop_near_copies(np.stack(sketches), sides, "validation")
+    gone = drop_near_copies(np.stack(sketches), sides, "validation")
     near = Counter((str(sides[goes]), str(sides[stays])) for goes, stays in gone.items())
     sides[list(gone)] = ""
     for side in ("teacher", "student"):
         if not (sides == side).any():
             raise DataError(
                 f"the corpus {spec.corpus!r}: every document of the {side} split nearly repeats one of another split "
-                f"({duplicates.RULE}); add text"
+                f"({COPY_RULE}); add text"
             )
     whole = np.full(len(every), "", dtype=sides.dtype)
     whole[originals] = sides
-    return _Sorted(
-        sides=whole, names=document_names(digests), sizes=every, exact=sum(is_copy), near=near,
-    )  # fmt: skip
+    return _Sorted(sides=whole, names=document_names(digests), sizes=every, exact=sum(is_copy), near=near)
 
 
 def _build(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
@@ -267,10 +280,17 @@ def _build_corpus(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> N
 def _build_world(spec: DataSpec, folder: Path, say: Callable[[str], None]) -> None:
     assert spec.world is not None
     say(f"drawing {format_count(spec.world_tokens)} tokens of {spec.source}")
-    tokenizer = world_tokenizer(open_world(spec.world))
+    world = open_world(spec.world)
+    shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
+    counts = {
+        split: documents_for(round(spec.world_tokens * share), spec.world) for split, share in shares.items()
+    }
+    counts["validation"] = spec.validation_documents
+    tokenizer = world_tokenizer(world)
     with saving(folder):
         tokenizer.save_pretrained(str(folder / "tokenizer"))
-        splits = write_world(spec, folder, _dtype(tokenizer))
+        scored = spec.validation_tokens_per_document
+        splits = write_world(world, folder, _dtype(tokenizer), counts=counts, scored_tokens=scored)
     _write_manifest(spec, folder, tokenizer, splits, characters=0)
 
 
@@ -287,12 +307,23 @@ def _write_manifest(
     with saving(folder):
         others = {path.name: file_sha256(path) for path in sorted((folder / "tokenizer").iterdir())}
         others |= {name: file_sha256(folder / name) for name in BESIDE if (folder / name).exists()}
-    write_json(folder / "manifest.json", {
-        "format": FORMAT, "spec": asdict(spec), "source": spec.source,
-        "tokenizer_hash": name, "vocab_size": len(tokenizer), "dtype": _dtype(tokenizer).name,
-        "documents": sum(split["documents"] for split in splits.values()), "characters": characters, "splits": splits,
-        "data_hash": manifest_hash(name, splits), "files": others, **({"duplicates": copies} if copies else {}),
-    })  # fmt: skip
+    write_json(
+        folder / "manifest.json",
+        {
+            "format": FORMAT,
+            "spec": asdict(spec),
+            "source": spec.source,
+            "tokenizer_hash": name,
+            "vocab_size": len(tokenizer),
+            "dtype": _dtype(tokenizer).name,
+            "documents": sum(split["documents"] for split in splits.values()),
+            "characters": characters,
+            "splits": splits,
+            "data_hash": manifest_hash(name, splits),
+            "files": others,
+            **({"duplicates": copies} if copies else {}),
+        },
+    )
 
 
 def _dtype(tokenizer: "PreTrainedTokenizerBase") -> np.dtype:
@@ -300,9 +331,13 @@ def _dtype(tokenizer: "PreTrainedTokenizerBase") -> np.dtype:
 
 
 def _encode(
-    spec: DataSpec, sides: np.ndarray, tokenizer: "PreTrainedTokenizerBase", folder: Path, *,
+    spec: DataSpec,
+    sides: np.ndarray,
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    *,
     seen: Callable[[float], None],
-) -> dict[str, dict]:  # fmt: skip
+) -> dict[str, dict]:
     """Write the shards of every split; returns the manifest's `splits`; `seen` is told of characters."""
     end = tokenizer.eos_token_id
     writers = {split: ShardWriter(folder, split, _dtype(tokenizer)) for split in SPLITS}

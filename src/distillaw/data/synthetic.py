@@ -4,6 +4,7 @@ Nothing is read, trained or encoded: tokens are the world's own, and each split 
 shares a document with another and more text never changes what was there before.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from distillaw.worlds.world import World, open_world
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distillaw.data.prepare import DataSpec
 
 SPARE_TOKENS = 4096
 """Beyond what is asked for, since the ragged end of a split makes no window."""
@@ -30,12 +30,19 @@ def world_tokenizer(world: World) -> "PreTrainedTokenizerBase":
     return word_tokenizer(world.spelling)
 
 
-def write_world(spec: "DataSpec", folder: Path, dtype: np.dtype) -> dict[str, dict]:
-    """Write the shards of every split and the held-out bounds; returns the manifest's `splits`."""
-    assert spec.world is not None
-    world = open_world(spec.world)
-    end, kept = world.end_of_text, min(spec.validation_tokens_per_document, spec.world.document_tokens)
-    counts = document_counts(spec)
+def write_world(
+    world: World, folder: Path, dtype: np.dtype, *, counts: Mapping[str, int], scored_tokens: int
+) -> dict[str, dict]:
+    """Write the shards of every split and the held-out bounds; returns the manifest's `splits`.
+
+    Args:
+        world: the language.
+        folder: where the shards go.
+        dtype: of a token.
+        counts: documents of each split.
+        scored_tokens: of each held-out document, its first ones.
+    """
+    end, kept = world.end_of_text, min(scored_tokens, world.spec.document_tokens)
     writers = {split: ShardWriter(folder, split, dtype) for split in counts}
     for split, writer in writers.items():
         for words_NL in world.blocks(split, counts[split]):
@@ -51,16 +58,9 @@ def write_world(spec: "DataSpec", folder: Path, dtype: np.dtype) -> dict[str, di
     }
 
 
-def document_counts(spec: "DataSpec") -> dict[str, int]:
-    """Documents of each split."""
-    assert spec.world is not None
-    size = spec.world.document_tokens + 1
-    shares = {"teacher": spec.teacher_share, "student": 1 - spec.teacher_share}
-    training = {
-        split: -(-(round(spec.world_tokens * share) + SPARE_TOKENS) // size)
-        for split, share in shares.items()
-    }
-    return {**training, "validation": spec.validation_documents}
+def documents_for(tokens: int, world: WorldSpec) -> int:
+    """Documents of a split that is to give so many tokens."""
+    return -(-(tokens + SPARE_TOKENS) // (world.document_tokens + 1))
 
 
 def world_of(store: TokenStore) -> World:
@@ -81,5 +81,8 @@ def world_of(store: TokenStore) -> World:
 
 def without_none(table: dict) -> dict:
     """A table as TOML would have it: JSON writes what is not set as null."""
-    return {name: without_none(value) if isinstance(value, dict) else value
-            for name, value in table.items() if value is not None}  # fmt: skip
+    return {
+        name: without_none(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+        if value is not None
+    }

@@ -2,9 +2,8 @@
 
 import torch
 
-from distillaw.distill.heads import Head
+from distillaw.distill.heads import Head, SparseTargets
 from distillaw.distill.rules import is_reverse_kl
-from distillaw.distill.targets import SparseTargets
 from distillaw.errors import ConfigError, DataError, VocabularyError
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.heads import SparseTargets
 from distillaw.errors import ConfigError
 
 

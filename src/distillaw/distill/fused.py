@@ -15,13 +15,11 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from distillaw.distill.divergences import Divergence, Shift, Softmax, softmax_into, sparse_forward_kl
-from distillaw.distill.heads import LOWEST_LOGIT, Head
-from distillaw.distill.targets import SparseTargets
-from distillaw.distill.truncation import truncate_
+from distillaw.distill.heads import LOWEST_LOGIT, Head, SparseTargets, truncate_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
+class LossObjective:
     """The three terms: (1 - distill_weight) NTP + distill_weight tau^2 divergence + z_weight Z."""
 
     distill_weight: float
@@ -74,7 +72,7 @@ class Work:
     teacher: DenseTeacher | SparseTargets | None
     index: torch.Tensor
     """Flat positions that count, at most N of them."""
-    objective: Objective
+    objective: LossObjective
     scale: float
     """1 over the number of tokens that the loss is a mean of."""
     chunk_tokens: int
@@ -217,7 +215,7 @@ def _towards_teacher(
     student: Softmax,
     teacher: torch.Tensor | SparseTargets,
     index_N: torch.Tensor,
-    objective: Objective,
+    objective: LossObjective,
     shift: Shift,
     space: list[torch.Tensor],
 ) -> torch.Tensor:

@@ -17,9 +17,8 @@ import torch
 
 from distillaw.distill import checks
 from distillaw.distill.divergences import divergence_named
-from distillaw.distill.fused import DenseTeacher, FusedLoss, Objective, Work
-from distillaw.distill.heads import Head, as_head
-from distillaw.distill.targets import SparseTargets
+from distillaw.distill.fused import DenseTeacher, FusedLoss, LossObjective, Work
+from distillaw.distill.heads import Head, SparseTargets, as_head
 
 AnyHead = torch.nn.Linear | torch.Tensor | Head
 
@@ -76,9 +75,13 @@ def loss_parts(
     head = as_head(student_head)
     given = as_head(teacher_head) if teacher_head is not None else None
     checks.check_numbers(
-        distill_weight=distill_weight, temperature=temperature, z_weight=z_weight, beta=beta, skew=skew,
+        distill_weight=distill_weight,
+        temperature=temperature,
+        z_weight=z_weight,
+        beta=beta,
+        skew=skew,
         chunk_tokens=chunk_tokens,
-    )  # fmt: skip
+    )
     checks.check_sources(teacher_hidden, given, teacher_logits, targets)
     checks.check_shapes(student_hidden_BTH, head, labels_BT, teacher_hidden, given, teacher_logits, targets)
     vocab = checks.common_vocabulary(vocab_size, head, given, teacher_logits)
@@ -103,16 +106,23 @@ def loss_parts(
     hidden_NH = student_hidden_BTH.flatten(0, -2)
     dtype = _product_dtype(hidden_NH, head.weight)
     work = Work(
-        head=head.trimmed(vocab, dtype), labels=labels_N, teacher=teacher, index=index_N,
-        objective=Objective(
-            distill_weight=distill_weight if teacher is not None else 0.0, temperature=temperature,
-            z_weight=z_weight, divergence=divergence_named(divergence, beta=beta, skew=skew), top_k=top_k, top_p=top_p,
+        head=head.trimmed(vocab, dtype),
+        labels=labels_N,
+        teacher=teacher,
+        index=index_N,
+        objective=LossObjective(
+            distill_weight=distill_weight if teacher is not None else 0.0,
+            temperature=temperature,
+            z_weight=z_weight,
+            divergence=divergence_named(divergence, beta=beta, skew=skew),
+            top_k=top_k,
+            top_p=top_p,
         ),
         scale=1 / checks.token_count(num_tokens, len(index_N)),
         chunk_tokens=chunk_tokens or max(MIN_CHUNK_TOKENS, _entries(CHUNK_ENTRIES, hidden_NH) // vocab),
         block_tokens=max(1, _entries(BLOCK_ENTRIES, hidden_NH) // vocab),
         wide=torch.promote_types(dtype, torch.float32),
-    )  # fmt: skip
+    )
     inputs = (hidden_NH, head.weight, head.bias)
     wanted = tuple(torch.is_grad_enabled() and x is not None and x.requires_grad for x in inputs)
     total, parts = FusedLoss.apply(*inputs, work, wanted)
@@ -185,7 +195,7 @@ def distillation_loss(*arguments, **options) -> torch.Tensor:
 
     Source:
         Busbridge et al. 2025, arXiv 2502.08606v2, Eq. 2-6 (forms), section D.1 (defaults lambda = tau = 1);
-        divergences, sparse targets, truncation: distill/divergences.py, distill/targets.py, distill/truncation.py.
+        divergences, sparse targets, truncation: distill/divergences.py, distill/heads.py, distill/heads.py.
 
     Example:
         >>> hidden, head = torch.zeros(1, 3, 4), torch.nn.Linear(4, 8, bias=False)

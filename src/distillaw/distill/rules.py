@@ -1,4 +1,6 @@
-"""What a divergence needs of a teacher; torch-free, so that a study file can be checked without it."""
+"""The divergences by name, and what each needs of a teacher; torch-free, so that study files are checked without it."""
+
+DIVERGENCES = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl")
 
 
 def is_reverse_kl(divergence: str, *, beta: float, skew: float) -> bool:
@@ -6,7 +8,5 @@ def is_reverse_kl(divergence: str, *, beta: float, skew: float) -> bool:
 
     It is infinite where the student has mass and a truncated teacher none; all others are defined there.
     """
-    return (
-        divergence == "reverse-kl" or (divergence == "jsd" and beta == 1)
-        or (divergence == "skew-reverse-kl" and skew == 0)
-    )  # fmt: skip
+    ends = {"reverse-kl": True, "jsd": beta == 1, "skew-reverse-kl": skew == 0}
+    return ends.get(divergence, False)

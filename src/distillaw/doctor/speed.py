@@ -16,13 +16,14 @@ from distillaw.accounting.shapes import Shape, count_non_embedding, shape_for_pa
 from distillaw.models.fresh import build_model
 from distillaw.runs.spec import Recipe
 from distillaw.train.optim import build_optimizer
-from distillaw.train.student import Student
-from distillaw.train.teaching import Signal
+from distillaw.train.student import Signal, Student
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 REPEATS = 5
+"""The median of five is not moved by one disturbance."""
 SECONDS = 0.15
 """Each repeat lasts at least so long."""
 
@@ -64,7 +65,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
+class MeasuredSpeed:
     """What was measured."""
 
     device: str
@@ -83,7 +84,7 @@ class Speed:
     """Whether the loss stayed a number."""
 
 
-def measure_speed() -> Speed:
+def measure_speed() -> MeasuredSpeed:
     """Measure for a few seconds."""
     device = _device()
     load = ON_CPU if device == "cpu" else ON_DEVICE
@@ -102,7 +103,7 @@ def _device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _measure(device: torch.device, load: Load) -> Speed:
+def _measure(device: torch.device, load: Load) -> MeasuredSpeed:
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     products = {name: _matmul_rate(device, dtype, load.square) for name, dtype in types.items()}
     shape = shape_for_params(
@@ -112,11 +113,18 @@ def _measure(device: torch.device, load: Load) -> Speed:
     precision = "bf16" if device.type == "cuda" else "fp32"
     steps, is_finite = _training(device, shape, load.sequences, precision)
     tokens = steps.times(batch)
-    return Speed(
-        device=device.type, threads=torch.get_num_threads(), matmul=products, matmul_size=load.square,
-        params=count_non_embedding(shape), batch_tokens=batch, precision=precision, tokens_per_second=tokens,
-        train_flop_per_second=tokens.times(3 * forward_flops(shape).total), is_finite=is_finite,
-    )  # fmt: skip
+    return MeasuredSpeed(
+        device=device.type,
+        threads=torch.get_num_threads(),
+        matmul=products,
+        matmul_size=load.square,
+        params=count_non_embedding(shape),
+        batch_tokens=batch,
+        precision=precision,
+        tokens_per_second=tokens,
+        train_flop_per_second=tokens.times(3 * forward_flops(shape).total),
+        is_finite=is_finite,
+    )
 
 
 def _matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> Rate:

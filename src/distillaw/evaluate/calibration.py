@@ -1,35 +1,143 @@
-"""Loss and calibration of a model, against data and against its teacher, in the same forward passes.
+"""Held-out loss, bits per byte and calibration of a model on a text, against data and against its teacher.
 
-Against data a model is calibrated if what it says with probability p comes true p of the time. Against a teacher there
-are several questions, and Busbridge et al. 2025 (arXiv:2502.08606v2, calibration section)
-answer three of them; `Against` names ours and theirs. No more logits exist at a time than in heldout.py.
-Shape suffixes: N scored token, V vocabulary.
+Against data a model is calibrated if what it says with probability p comes true p of the time:
+
+    ECE = sum_m |S_m| / T,   S_m = sum of (outcome - confidence) over the tokens of bin m,   T tokens in all
+
+which is sum_m |B_m|/T |mean outcome - mean confidence| with equal-width bins of the confidence (Guo et al. 2017,
+arXiv:1706.04599, Eq. 3; Busbridge et al. 2025, arXiv:2502.08606v2, calibration section: 21 bins). Tokens of one
+document are correlated, so everything is summed by document. Against a teacher there are several questions, of which
+Busbridge et al. answer three; AGAINST_TEACHER names ours and theirs. Loss and calibration come from the same forward
+passes, and no more logits exist at a time than in models/scoring.py. Shape suffixes: N scored token, V vocabulary,
+D document, M bin.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from distillaw.evaluate.ece import BINS, BinSums, calibration_error
-from distillaw.evaluate.heldout import (
+from distillaw.data.corpus import WHOLE, Excerpt, Reading, read_excerpt
+from distillaw.data.tokenizer import encode_documents, start_token
+from distillaw.errors import ConfigError, DataError
+from distillaw.models.oracle import AnyTeacher
+from distillaw.models.scoring import (
     BATCH_WINDOWS,
     IGNORE,
-    HeldoutLoss,
     HeldoutSet,
     logits_rows,
     scored_logits,
     scoring,
+    window_batches,
 )
-from distillaw.evaluate.windows import window_batches
-from distillaw.models.oracle import AnyTeacher
-from distillaw.models.teacher import Teacher
-from distillaw.runs.paired import clustered_cov
+from distillaw.models.source import ModelSource, check_config, context_of
+from distillaw.models.teacher import Teacher, load_teacher
+from distillaw.quantities import bits_per_byte, format_count
+from distillaw.runs.pace import Telling
+from distillaw.runs.paired import DocumentScores, clustered_cov, clustered_se
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+BINS = 21
+"""Of equal width on [0, 1], as in Busbridge et al. 2025."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinSums:
+    """Sums over the tokens of each document and bin, float64, shape (documents, bins)."""
+
+    count: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    outcome: NDArray[np.float64]
+
+    @classmethod
+    def zeros(cls, documents: int, bins: int = BINS) -> "BinSums":
+        """Nothing counted yet."""
+        return cls(
+            count=np.zeros((documents, bins)),
+            confidence=np.zeros((documents, bins)),
+            outcome=np.zeros((documents, bins)),
+        )
+
+    def add(
+        self,
+        document: NDArray[np.int64],
+        by: NDArray[np.float64],
+        confidence: NDArray[np.float64],
+        outcome: NDArray[np.float64],
+    ) -> None:
+        """Count tokens.
+
+        Args:
+            document: of each token, shape (n,).
+            by: what puts it into a bin, in [0, 1], shape (n,).
+            confidence: what was said, shape (n,).
+            outcome: what came true: 0 or 1, or a probability, shape (n,).
+        """
+        bins = self.count.shape[1]
+        cell = document, np.minimum((by * bins).astype(np.int64), bins - 1)
+        np.add.at(self.count, cell, 1.0)
+        np.add.at(self.confidence, cell, confidence)
+        np.add.at(self.outcome, cell, outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationError:
+    """An ECE with what it takes to read it; all in shares of 1."""
+
+    ece: float
+    se: float
+    """Standard error, clustered by document (delta method at the signs of the bins' gaps)."""
+    floor: float
+    """ECE expected of perfect calibration with so few tokens: bins that differ by chance alone add up."""
+    gap: float
+    """Mean outcome minus mean confidence; negative: overconfident."""
+    bins: list[dict[str, float]]
+    """The reliability diagram: tokens, mean confidence and mean outcome of each bin that has tokens."""
+
+
+def calibration_error(sums: BinSums) -> CalibrationError:
+    """ECE of counted tokens.
+
+        se^2 = clustered variance of sum_d v_d / sum_d t_d,  v_d = sum_m sign(S_m) S_dm
+        floor = sum_m sqrt(2 / pi) se(S_m / T)               (mean of |x| for a normal x around 0)
+
+    Raises:
+        DataError: fewer than two documents.
+    """
+    tokens_D = sums.count.sum(1)
+    gap_DM = sums.outcome - sums.confidence
+    gap_M = gap_DM.sum(0)
+    value_D = gap_DM @ np.sign(gap_M)
+    total = tokens_D.sum()
+    cov = clustered_cov(gap_DM, tokens_D)  # type: ignore[arg-type]  # whole numbers in floats
+    return CalibrationError(
+        ece=float(value_D.sum() / total),
+        se=clustered_se(value_D, tokens_D),  # type: ignore[arg-type]
+        floor=float(np.sqrt(2 / np.pi) * np.sqrt(np.diag(cov)).sum()),
+        gap=float(gap_M.sum() / total),
+        bins=_diagram(sums),
+    )
+
+
+def _diagram(sums: BinSums) -> list[dict[str, float]]:
+    count, confidence, outcome = sums.count.sum(0), sums.confidence.sum(0), sums.outcome.sum(0)
+    return [
+        {
+            "bin": float(m),
+            "tokens": float(count[m]),
+            "confidence": float(confidence[m] / count[m]),
+            "outcome": float(outcome[m] / count[m]),
+        }
+        for m in np.flatnonzero(count)
+    ]
+
 
 AGAINST_TEACHER = {
     "teacher": "the teacher's probability of the student's choice",
@@ -44,12 +152,12 @@ AGAINST_TEACHER = {
 class CalibratedScores:
     """What one pass over a text gives of a model, by document."""
 
-    heldout: HeldoutLoss
+    heldout: DocumentScores
     data: BinSums
     """Confidence of the model's first choice, and whether it came."""
     against: dict[str, BinSums]
     """By key of AGAINST_TEACHER; empty without a teacher."""
-    teacher: HeldoutLoss | None
+    teacher: DocumentScores | None
     teacher_data: BinSums | None
     """The teacher's own calibration against data."""
     kl_sum: np.ndarray | None
@@ -62,7 +170,7 @@ class CalibratedScores:
         tokens = self.heldout.tokens
         return {
             "kl_from_teacher": float(self.kl_sum.sum() / tokens.sum()),
-            "kl_from_teacher_se": float(np.sqrt(clustered_cov(self.kl_sum[:, None], tokens)[0, 0])),
+            "kl_from_teacher_se": clustered_se(self.kl_sum, tokens),
         }
 
     def record(self) -> dict[str, object]:
@@ -76,8 +184,12 @@ class CalibratedScores:
             for name, error in errors.items()
             for suffix, key in (("", "ece"), ("_se", "se"), ("_floor", "floor"), ("_gap", "gap"))
         }
-        return {**flat, "bins": self.data.count.shape[1], "meaning": {name: _MEANING[name] for name in errors},
-                "diagrams": {name: error["bins"] for name, error in errors.items()}}  # fmt: skip
+        return {
+            **flat,
+            "bins": self.data.count.shape[1],
+            "meaning": {name: _MEANING[name] for name in errors},
+            "diagrams": {name: error["bins"] for name, error in errors.items()},
+        }
 
 
 _MEANING = {
@@ -191,10 +303,15 @@ class _Tally:
     def result(self) -> CalibratedScores:
         taught = self.with_teacher
         return CalibratedScores(
-            heldout=HeldoutLoss(tokens=self.tokens, loss_sum=self.loss), data=self.data, against=self.against,
-            teacher=HeldoutLoss(tokens=self.tokens, loss_sum=self.teacher_loss) if taught else None,
-            teacher_data=self.teacher_data if taught else None, kl_sum=self.kl if taught else None,
-        )  # fmt: skip
+            heldout=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.loss),
+            data=self.data,
+            against=self.against,
+            teacher=DocumentScores.numbered(tokens=self.tokens, loss_sum=self.teacher_loss)
+            if taught
+            else None,
+            teacher_data=self.teacher_data if taught else None,
+            kl_sum=self.kl if taught else None,
+        )
 
 
 def _of(logp_NV: torch.Tensor, ids_N: torch.Tensor) -> torch.Tensor:
@@ -203,3 +320,120 @@ def _of(logp_NV: torch.Tensor, ids_N: torch.Tensor) -> torch.Tensor:
 
 def _numbers(values: torch.Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
+
+
+CONTEXT = 1024
+"""Tokens a window sees unless said otherwise, or what the shortest model allows."""
+MAX_BYTES = 2e6
+"""Of text unless said otherwise, some half a million tokens: minutes of a small model on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextWishes:
+    """On what text a model is scored, and how."""
+
+    text: str | Path
+    """A file, a folder or a corpus, as `read_documents` takes it."""
+    reading: Reading = WHOLE
+    max_bytes: float | None = MAX_BYTES
+    """UTF-8 bytes read at most, by whole documents chosen by hash; None: all."""
+    context: int | None = None
+    """None: CONTEXT, or what the shortest model allows."""
+    bins: int = BINS
+
+    def excerpt(self) -> Excerpt:
+        """The documents that are scored."""
+        if self.bins < 1:
+            raise ConfigError(f"--bins {self.bins}: at least one; 21 is usual")
+        return read_excerpt(self.text, self.reading, max_bytes=self.max_bytes)
+
+
+def settle_context(wishes: TextWishes, models: list[ModelSource]) -> int:
+    """One context for model and teacher.
+
+    Raises:
+        ConfigError: longer than one of them allows.
+    """
+    if wishes.context is not None and wishes.context < 1:
+        raise ConfigError(f"--context {wishes.context}: a window sees at least one token; 1024 is usual")
+    for source in models:
+        check_config(source, context=wishes.context)
+    limits = [limit for source in models if (limit := context_of(source.config())) is not None]
+    return wishes.context or min([CONTEXT, *limits])
+
+
+def score_text(
+    model: Teacher,
+    tokenizer,
+    teacher: ModelSource | None,
+    excerpt: Excerpt,
+    *,
+    context: int,
+    bins: int,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, object]:
+    """Score a model, and its teacher beside it, on the documents of an excerpt.
+
+    Returns:
+        `heldout` and `calibration` of evaluation.json, and the sums of each document.
+
+    Raises:
+        DataError: a loss is not finite.
+        VocabularyError: the teacher has another vocabulary.
+    """
+    encoded = encode_documents(tokenizer, excerpt.documents)
+    start = start_token(model.name, tokenizer)
+    ids = [np.array([start, *each], dtype=np.int64) for each in encoded]
+    taught = None if teacher is None else load_teacher(teacher, tokenizer, context=context, device=device)
+    total = sum(map(len, encoded))
+    beside = f", {teacher.name} beside it" if teacher is not None else ""
+    say(f"{model.name}: {len(ids)} documents, {format_count(total)} tokens in windows of {context}{beside}")
+    scores = score_calibration(
+        model,
+        ids,
+        context=context,
+        stride=context,
+        teacher=taught,
+        bins=bins,
+        seen=Telling(model.name, total, "tokens", say).add,
+    )
+    if not np.isfinite(scores.heldout.loss_sum).all():
+        raise DataError(f"{model.name}: its loss is not finite on {excerpt.text_hash}: damaged weights?")
+    sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
+    return {
+        "heldout": _heldout(scores, sizes, context),
+        "calibration": scores.record(),
+        "per_document": {
+            "tokens": scores.heldout.tokens.tolist(),
+            "bytes": sizes.tolist(),
+            "loss_sum": scores.heldout.loss_sum.tolist(),
+        },
+    }
+
+
+def _heldout(scores: CalibratedScores, sizes: np.ndarray, context: int) -> dict[str, object]:
+    heldout = scores.heldout
+    per_byte = np.sqrt(clustered_cov(heldout.loss_sum[:, None], sizes)[0, 0])
+    found: dict[str, object] = {
+        "loss": heldout.loss,
+        "loss_se": heldout.loss_se,
+        "bits_per_byte": bits_per_byte(
+            heldout.loss, bytes_per_token=float(sizes.sum() / heldout.tokens.sum())
+        ),
+        "bits_per_byte_se": float(per_byte / np.log(2)),
+        "tokens": int(heldout.tokens.sum()),
+        "bytes": int(sizes.sum()),
+        "documents": len(sizes),
+        "context": context,
+    }
+    if scores.teacher is not None:
+        lost = (heldout.loss_sum - scores.teacher.loss_sum)[:, None]
+        found |= {
+            "teacher_loss": scores.teacher.loss,
+            "teacher_loss_se": scores.teacher.loss_se,
+            "behind_teacher": heldout.loss - scores.teacher.loss,
+            "behind_teacher_se": float(np.sqrt(clustered_cov(lost, heldout.tokens)[0, 0])),
+            **scores.from_teacher(),
+        }
+    return found

@@ -1,6 +1,6 @@
 """Benchmarks through lm-evaluation-harness, on local files alone.
 
-The harness builds the prompts, asks the model and judges each answer; which questions are asked (task_rows.py), what a
+The harness builds the prompts, asks the model and judges each answer; which questions are asked (benchmarks.py), what a
 score means (scores.py) and running generated code (sandbox.py) are ours. Nothing is fetched. Beside every score lie the
 exact prompts and the raw answers.
 
@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.humaneval import check_all, pass_at_k
-from distillaw.evaluate.scores import Score, interval_of, mean_and_se
-from distillaw.evaluate.task_rows import Row, TaskRows
-from distillaw.evaluate.task_specs import JUDGES, TaskSpec
+from distillaw.evaluate.benchmarks import JUDGES, Row, TaskRows, TaskSpec
+from distillaw.evaluate.sandbox import check_all, pass_at_k
+from distillaw.evaluate.scores import BenchmarkScore, interval_of, mean_and_se
 from distillaw.runs.files import write_with
 from distillaw.runs.pace import Telling
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 8
+"""Prompts of a forward pass unless said otherwise: a choice for memory, answers do not depend on it."""
 TRUNCATED_NOTE = "{} of {} prompts are longer than the model's context; their beginning was cut off"
 
 
@@ -71,7 +71,7 @@ def run_benchmark(
     memory: Path,
     samples: Path,
     say: Callable[[str], None] = lambda message: None,
-) -> Score:
+) -> BenchmarkScore:
     """Ask a model the questions of a benchmark.
 
     Args:
@@ -120,9 +120,13 @@ def _ask(
         with sandboxed(spec.task):
             tasks = {name: _task(spec, name, rows, way) for name in rows.test}
             found = evaluate(
-                lm, {"tasks": tasks, "groups": {}, "group_map": {}}, bootstrap_iters=0, log_samples=True,
-                apply_chat_template=way.chat, fewshot_as_multiturn=way.chat,
-            )  # fmt: skip
+                lm,
+                {"tasks": tasks, "groups": {}, "group_map": {}},
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=way.chat,
+                fewshot_as_multiturn=way.chat,
+            )
     assert found is not None, "one process"
     answered = [
         each
@@ -141,10 +145,17 @@ def _task(spec: TaskSpec, name: str, rows: TaskRows, way: Way):
 
     test, shots = rows.test[name], rows.shots[name]
     config: dict[str, Any] = {
-        **json.loads(json.dumps(spec.harness)), "task": name, "test_split": "test", "num_fewshot": len(shots),
-        "custom_dataset": lambda **_: {"test": Dataset.from_list(test), "shots": Dataset.from_list(shots or test[:1])},
-        "fewshot_split": "shots", "fewshot_config": {"sampler": "first_n"},
-    }  # fmt: skip
+        **json.loads(json.dumps(spec.harness)),
+        "task": name,
+        "test_split": "test",
+        "num_fewshot": len(shots),
+        "custom_dataset": lambda **_: {
+            "test": Dataset.from_list(test),
+            "shots": Dataset.from_list(shots or test[:1]),
+        },
+        "fewshot_split": "shots",
+        "fewshot_config": {"sampler": "first_n"},
+    }
     if "process_results" in config:
         config["process_results"] = _JUDGES[config["process_results"]]
     if spec.executed and way.samples > 1:
@@ -174,10 +185,15 @@ def _answered(sample: dict[str, Any], row: Row, further: dict[str, float]) -> An
     arguments = [list(each) for each in sample["arguments"]]
     responses = [each[0] if len(each) == 1 else list(each) for each in sample["resps"]]
     return Answered(
-        subtask=row["subtask"], row=row, prompt=str(arguments[0][0]), continuations=[each[1] for each in arguments],
-        answers=responses, target=sample["target"], metrics=_metrics(sample) | further,
+        subtask=row["subtask"],
+        row=row,
+        prompt=str(arguments[0][0]),
+        continuations=[each[1] for each in arguments],
+        answers=responses,
+        target=sample["target"],
+        metrics=_metrics(sample) | further,
         filtered=sample["filtered_resps"],
-    )  # fmt: skip
+    )
 
 
 def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answered], list[str]]:
@@ -192,16 +208,24 @@ def _execute(spec: TaskSpec, answered: list[Answered], say) -> tuple[list[Answer
         metrics = {f"pass@{k}": pass_at_k(count, verdict.correct, k) for k in (1, 10, 100) if k <= count}
         outcomes = [{"verdict": o.verdict, "output": o.output} for o in verdict.outcomes]
         judged.append(
-            Answered(subtask=each.subtask, row=each.row, prompt=each.prompt, continuations=each.continuations,
-                     answers=each.answers, target=each.target, metrics=metrics, filtered=outcomes)
-        )  # fmt: skip
+            Answered(
+                subtask=each.subtask,
+                row=each.row,
+                prompt=each.prompt,
+                continuations=each.continuations,
+                answers=each.answers,
+                target=each.target,
+                metrics=metrics,
+                filtered=outcomes,
+            )
+        )
     walls = sorted({wall for verdict in verdicts for outcome in verdict.outcomes for wall in outcome.walls})
     return judged, [f"programs ran behind: {', '.join(walls)}"]
 
 
 def _score(
     spec: TaskSpec, rows: TaskRows, answered: list[Answered], truncated: int, notes: list[str]
-) -> Score:
+) -> BenchmarkScore:
     values = [each.metrics[spec.metric] for each in answered]
     groups = [_group(spec, each, i) for i, each in enumerate(answered)]
     clusters = len(set(groups))
@@ -211,12 +235,22 @@ def _score(
         notes = [*notes, TRUNCATED_NOTE.format(truncated, len({each.prompt for each in answered}))]
     metrics = sorted({key for each in answered for key in each.metrics} - {spec.metric})
     names = list(dict.fromkeys(each.subtask for each in answered))
-    return Score(
-        score=score, se=se, interval=interval, n=len(answered), available=rows.available, shots=rows.num_shots,
-        metric=spec.metric, chance=chance, near_chance=interval[0] <= chance, clusters=clusters, truncated=truncated,
+    return BenchmarkScore(
+        score=score,
+        se=se,
+        interval=interval,
+        n=len(answered),
+        available=rows.available,
+        shots=rows.num_shots,
+        metric=spec.metric,
+        chance=chance,
+        near_chance=interval[0] <= chance,
+        clusters=clusters,
+        truncated=truncated,
         other={key: _aggregate(key, [each.metrics[key] for each in answered]) for key in metrics},
-        subtasks={name: _subtask(spec, name, answered) for name in names} if len(names) > 1 else {}, notes=tuple(notes),
-    )  # fmt: skip
+        subtasks={name: _subtask(spec, name, answered) for name in names} if len(names) > 1 else {},
+        notes=tuple(notes),
+    )
 
 
 def _aggregate(metric: str, values: list[float]) -> float:
@@ -250,9 +284,15 @@ def _write_samples(file: Path, answered: list[Answered]) -> None:
     def write(path: Path) -> None:
         with gzip.open(path, "wt", encoding="utf-8") as stream:
             for each in answered:
-                line = {"id": each.row["id"], "prompt": each.prompt, "continuations": each.continuations,
-                        "answers": each.answers, "judged": each.filtered, "target": each.target,
-                        "metrics": each.metrics}  # fmt: skip
+                line = {
+                    "id": each.row["id"],
+                    "prompt": each.prompt,
+                    "continuations": each.continuations,
+                    "answers": each.answers,
+                    "judged": each.filtered,
+                    "target": each.target,
+                    "metrics": each.metrics,
+                }
                 stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
     write_with(file, write)

@@ -1,4 +1,4 @@
-"""A program that a model wrote, run where it can do no harm: not in this process, not for long, not to our files.
+"""Programs that a model wrote, run where they can do no harm: not in this process, not for long, not to our files.
 
     run_program("assert 1 + 1 == 2", limits=Limits()).verdict        # "passed"
 
@@ -6,6 +6,12 @@ Its own process group in an empty temporary folder, no environment, no input, a 
 output; sandbox_child.py adds the walls that the platform has (limits, namespaces, landlock, seccomp), and `walls` says
 which stood. A program passes if it ran to its end: leaving early, by sys.exit(0) or os._exit(0), does not count. What
 is not prevented: a program that searches the memory of its own process for the password could claim to have ended.
+
+What a model writes for a problem of HumanEval is completed to a program and counted as pass@k:
+
+    pass@k = 1 - C(n - c, k) / C(n, k)         n samples of a problem, c of them correct; its mean over problems
+
+the unbiased estimator of Chen et al. 2021, arXiv:2107.03374, Eq. 1, evaluated as a product as they do.
 """
 
 import json
@@ -19,8 +25,13 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+from distillaw.errors import ConfigError
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
 STARTING_SECONDS = 10.0
@@ -44,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ProgramOutcome:
     """How a program ended."""
 
     verdict: str
@@ -61,7 +72,7 @@ class Outcome:
         return self.verdict == "passed"
 
 
-def run_program(program: str, *, limits: Limits) -> Outcome:
+def run_program(program: str, *, limits: Limits) -> ProgramOutcome:
     """Run Python source in a sandboxed process.
 
     Args:
@@ -80,11 +91,12 @@ def run_program(program: str, *, limits: Limits) -> Outcome:
             finally:
                 _end(child)
     walls, _, said = watched.report.partition(b"\n")
-    return Outcome(
+    return ProgramOutcome(
         verdict=_verdict(watched, said == password.encode(), child.returncode, bool(walls)),
         output=watched.output[-2000:].decode(errors="replace"),
-        walls=tuple(json.loads(walls)) if walls else (), seconds=time.monotonic() - began,
-    )  # fmt: skip
+        walls=tuple(json.loads(walls)) if walls else (),
+        seconds=time.monotonic() - began,
+    )
 
 
 @dataclass(slots=True)
@@ -99,21 +111,42 @@ def _start(report: int, folder: str) -> subprocess.Popen:
     command = [sys.executable, "-I", "-S", "-B", str(CHILD), str(report)]
     try:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder, env={},
-            pass_fds=(report,), start_new_session=True, bufsize=0,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={},
+            pass_fds=(report,),
+            start_new_session=True,
+            bufsize=0,
+        )
     finally:
         os.close(report)
 
 
 def _orders(limits: Limits, password: str) -> bytes:
     paths = sysconfig.get_paths()
-    readable = [paths["stdlib"], paths["platstdlib"], "/usr/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null",
-                "/dev/urandom", "/usr/share/zoneinfo"]  # fmt: skip
-    return json.dumps({
-        "seconds": math.ceil(limits.seconds) + 1, "memory": limits.memory_bytes, "file": limits.file_bytes,
-        "read": sorted({each for each in readable if os.path.exists(each)}), "password": password,
-    }).encode()  # fmt: skip
+    readable = [
+        paths["stdlib"],
+        paths["platstdlib"],
+        "/usr/lib",
+        "/lib",
+        "/lib64",
+        "/etc/ld.so.cache",
+        "/dev/null",
+        "/dev/urandom",
+        "/usr/share/zoneinfo",
+    ]
+    return json.dumps(
+        {
+            "seconds": math.ceil(limits.seconds) + 1,
+            "memory": limits.memory_bytes,
+            "file": limits.file_bytes,
+            "read": sorted({each for each in readable if os.path.exists(each)}),
+            "password": password,
+        }
+    ).encode()
 
 
 def _send(child: subprocess.Popen, orders: bytes, program: str) -> None:
@@ -176,3 +209,72 @@ def _verdict(seen: _Watched, ran_to_its_end: bool, code: int, started: bool) -> 
     if code == 1:
         return "failed"
     return "killed" if code < 0 or code > 128 else "exited"
+
+
+LIMITS = Limits()
+"""Of one program: the original harness gives 3 s; ours starts an interpreter of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOutcomes:
+    """What became of the samples of one problem."""
+
+    task_id: str
+    outcomes: tuple[ProgramOutcome, ...]
+
+    @property
+    def correct(self) -> int:
+        """Samples that passed."""
+        return sum(each.passed for each in self.outcomes)
+
+
+def check_samples(
+    problem: Mapping[str, str], completions: Sequence[str], *, limits: Limits = LIMITS
+) -> SampleOutcomes:
+    """Run the completions of one problem against its tests, each in a process of its own.
+
+    Args:
+        problem: task_id, prompt, test, entry_point, as in HumanEval.jsonl.
+        completions: what follows the prompt.
+        limits: of each program.
+    """
+    outcomes = [run_program(program_of(problem, each), limits=limits) for each in completions]
+    return SampleOutcomes(task_id=problem["task_id"], outcomes=tuple(outcomes))
+
+
+def program_of(problem: Mapping[str, str], completion: str) -> str:
+    """Prompt, completion, tests, and the call of the tests."""
+    return f"{problem['prompt']}{completion}\n{problem['test']}\ncheck({problem['entry_point']})\n"
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Chance that one of k samples of a problem passes, from n samples of which c passed.
+
+    Args:
+        samples: n.
+        correct: c, at most n.
+        k: at most n.
+
+    Raises:
+        ConfigError: more asked of than there are.
+    """
+    if not 1 <= k <= samples:
+        raise ConfigError(f"pass@{k} of {samples} samples: k lies between 1 and the samples of a problem")
+    if samples - correct < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(samples - correct + 1, samples + 1)))
+
+
+def check_all(
+    problems: Sequence[Mapping[str, str]],
+    completions: Sequence[Sequence[str]],
+    *,
+    limits: Limits = LIMITS,
+    seen: Callable[[int], None] = lambda done: None,
+) -> list[SampleOutcomes]:
+    """`check_samples` of many problems, one after the other; `seen` is told how many are done."""
+    verdicts = []
+    for problem, written in zip(problems, completions, strict=True):
+        verdicts.append(check_samples(problem, written, limits=limits))
+        seen(len(verdicts))
+    return verdicts

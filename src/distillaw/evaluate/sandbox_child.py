@@ -41,21 +41,41 @@ _NEWUSER, _NEWNET, _NEWPID, _NEWIPC, _NEWNS = 0x10000000, 0x40000000, 0x20000000
 _PRIVATE, _NO_SUID_OR_DEVICES = 1 << 18 | 1 << 14, 2 | 4  # mount(2)
 
 _DENIED = {
-    "x86_64": (0xC000003E, (
-        *(41, 42, 43, 49, 50, 53), *(56, 57, 58, 59, 322, 435), *(62, 200, 234, 129, 297, 424, 434, 438),
-        *(101, 310, 311, 312, 440), *(109, 112, 141, 160, 203, 302), *(90, 91, 92, 93, 94, 260, 268, 452),
-        *(188, 189, 190, 197, 198, 199), *(132, 235, 261, 280),
-        *(155, 161, 165, 166, 272, 308, 428, 429, 430, 432, 442), *(164, 167, 168, 169, 170, 171, 172, 173, 227),
-        *(175, 176, 246, 313, 320), *(248, 249, 250, 298, 317, 321, 323, 425, 426, 427),
-    )),
-    "aarch64": (0xC00000B7, (
-        *(198, 199, 200, 201, 202, 203, 242), *(220, 221, 281, 435), *(129, 130, 131, 138, 240, 424, 434, 438),
-        *(117, 270, 271, 272, 440), *(122, 140, 154, 157, 164, 261), *(52, 53, 54, 55, 452),
-        *(5, 6, 7, 14, 15, 16), *(88,),
-        *(39, 40, 41, 51, 97, 268, 428, 429, 430, 432, 442), *(112, 142, 161, 162, 170, 224, 225),
-        *(104, 105, 106, 273, 294), *(217, 218, 219, 241, 277, 280, 282, 425, 426, 427),
-    )),
-}  # fmt: skip
+    "x86_64": (
+        0xC000003E,
+        (
+            *(41, 42, 43, 49, 50, 53),
+            *(56, 57, 58, 59, 322, 435),
+            *(62, 200, 234, 129, 297, 424, 434, 438),
+            *(101, 310, 311, 312, 440),
+            *(109, 112, 141, 160, 203, 302),
+            *(90, 91, 92, 93, 94, 260, 268, 452),
+            *(188, 189, 190, 197, 198, 199),
+            *(132, 235, 261, 280),
+            *(155, 161, 165, 166, 272, 308, 428, 429, 430, 432, 442),
+            *(164, 167, 168, 169, 170, 171, 172, 173, 227),
+            *(175, 176, 246, 313, 320),
+            *(248, 249, 250, 298, 317, 321, 323, 425, 426, 427),
+        ),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (
+            *(198, 199, 200, 201, 202, 203, 242),
+            *(220, 221, 281, 435),
+            *(129, 130, 131, 138, 240, 424, 434, 438),
+            *(117, 270, 271, 272, 440),
+            *(122, 140, 154, 157, 164, 261),
+            *(52, 53, 54, 55, 452),
+            *(5, 6, 7, 14, 15, 16),
+            *(88,),
+            *(39, 40, 41, 51, 97, 268, 428, 429, 430, 432, 442),
+            *(112, 142, 161, 162, 170, 224, 225),
+            *(104, 105, 106, 273, 294),
+            *(217, 218, 219, 241, 277, 280, 282, 425, 426, 427),
+        ),
+    ),
+}
 """Kernel numbers (audit architecture, system calls), from Linux's tables, see syscalls(2). Line by line: sockets, new
 processes and exec, signals; tracing, sessions, limits and priorities, modes and owners; attributes, times; mounts and
 namespaces, clocks and the machine; modules; keys, bpf, io_uring."""
@@ -84,10 +104,13 @@ def main() -> None:
 def _limit(orders: dict) -> None:
     """Limits of this process and all that it makes."""
     limits = {
-        resource.RLIMIT_CPU: orders["seconds"], resource.RLIMIT_AS: orders["memory"],
-        resource.RLIMIT_FSIZE: orders["file"], resource.RLIMIT_NOFILE: 32, resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: orders["seconds"],
+        resource.RLIMIT_AS: orders["memory"],
+        resource.RLIMIT_FSIZE: orders["file"],
+        resource.RLIMIT_NOFILE: 32,
+        resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: 1,
-    }  # fmt: skip
+    }
     for which, most in limits.items():
         with contextlib.suppress(OSError, ValueError):  # a system that lacks one, or has a lower one
             resource.setrlimit(which, (most, most))
@@ -100,8 +123,11 @@ def _namespaces(libc: ctypes.CDLL, report: int) -> list[str]:
         return ["network"] if libc.unshare(_NEWUSER | _NEWNET) == 0 else []
     walls = ["network", "processes"]
     with contextlib.suppress(OSError):
-        for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"),
-                           ("gid_map", f"{group} {group} 1")):  # fmt: skip
+        for name, line in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(line)
         walls += _small_disk(libc)

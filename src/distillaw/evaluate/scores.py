@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from distillaw.evaluate.task_specs import SUITE
-from distillaw.runs.paired import clustered_cov
+from distillaw.evaluate.benchmarks import SUITE
+from distillaw.runs.paired import clustered_se
 
 Z = 1.959963984540054
 """Of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class BenchmarkScore:
     """One benchmark's result; `evaluation.json` holds these keys."""
 
     score: float
@@ -66,7 +66,7 @@ def mean_and_se(values: Sequence[float], clusters: Sequence[object]) -> tuple[fl
     where = [places[each] for each in clusters]
     np.add.at(sums, where, values)
     np.add.at(sizes, where, 1)
-    return float(sums.sum() / sizes.sum()), float(np.sqrt(clustered_cov(sums[:, None], sizes)[0, 0]))
+    return float(sums.sum() / sizes.sum()), clustered_se(sums, sizes)
 
 
 def interval_of(score: float, se: float, values: Sequence[float], clusters: int) -> tuple[float, float]:
@@ -93,6 +93,8 @@ def mean_of_suite(scores: Mapping[str, Mapping[str, object]]) -> dict[str, objec
     six = [scores[task] for task in SUITE]
     values, errors = ([float(each[key]) for each in six] for key in ("score", "se"))  # type: ignore[arg-type]
     return {
-        "score": float(np.mean(values)), "se": float(np.sqrt(np.sum(np.square(errors))) / len(six)),
-        "tasks": list(SUITE), "near_chance": [task for task in SUITE if scores[task]["near_chance"]],
-    }  # fmt: skip
+        "score": float(np.mean(values)),
+        "se": float(np.sqrt(np.sum(np.square(errors))) / len(six)),
+        "tasks": list(SUITE),
+        "near_chance": [task for task in SUITE if scores[task]["near_chance"]],
+    }

@@ -2,9 +2,9 @@
 
     distillaw scout models/A models/B --text corpus.jsonl --max-bytes 2M --out scout
 
-Every candidate reads the same whole documents (excerpt.py) in windows of the same context (windows.py), each document
-from its first token on: that one follows the model's start token, which is the one its tokenizer puts first, or else
-its end-of-text token. All bytes of a document are scored once, and the unit of errors is the document
+Every candidate reads the same whole documents (data/corpus.py) in windows of the same context (models/scoring.py),
+each document from its first token on: that one follows the model's start token, which is the one its tokenizer puts
+first, or else its end-of-text token. All bytes of a document are scored once, and the unit of errors is the document
 (runs/paired.py): sums of -ln p over bytes of UTF-8. Candidates are compared in pairs on the same documents.
 """
 
@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.params import count_params
-from distillaw.data.corpus import Reading
-from distillaw.data.tokenizer import encode_documents, start_token, tokenizer_hash
+from distillaw.data.corpus import Excerpt, Reading, read_excerpt
+from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning
-from distillaw.evaluate.excerpt import Excerpt, read_excerpt
-from distillaw.evaluate.windows import score_documents
-from distillaw.models.fingerprint import fingerprint
+from distillaw.evaluate.calibration import CONTEXT
 from distillaw.models.fresh import count_parameters
-from distillaw.models.source import ModelSource, check_config, context_of, locate
+from distillaw.models.scoring import score_documents
+from distillaw.models.source import ModelSource, check_config, context_of, fingerprint, locate
 from distillaw.models.teacher import Teacher, architecture_of, load_teacher
 from distillaw.quantities import bits_per_byte, format_bytes, format_count
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.pace import Telling
-from distillaw.runs.paired import DocumentScores, PairedDifference, clustered_cov, in_bits, paired_difference
+from distillaw.runs.paired import (
+    DocumentScores,
+    PairedDifference,
+    clustered_se,
+    in_bits,
+    paired_difference,
+)
 from distillaw.runs.places import check_folder, claim_folder
 
 if TYPE_CHECKING:
@@ -39,8 +44,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the stored results; part of their name."""
-CONTEXT = 1024
-"""Tokens a window sees unless said otherwise, or what the shortest candidate allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ class ScoutedTeacher:
     @property
     def nats_per_token_se(self) -> float:
         """Standard error, clustered by document."""
-        return _se(self.scores.loss_sum, self.tokens_per_document)
+        return clustered_se(self.scores.loss_sum, self.tokens_per_document)
 
     @property
     def bits_per_byte(self) -> float:
@@ -110,7 +113,7 @@ class ScoutedTeacher:
     @property
     def bits_per_byte_se(self) -> float:
         """Standard error, clustered by document."""
-        return _se(self.scores.loss_sum, self.scores.tokens) / math.log(2)
+        return self.scores.loss_se / math.log(2)
 
 
 def scout_teachers(
@@ -163,8 +166,14 @@ def scout_teachers(
     say(f"{text}: {len(excerpt.documents)} documents, {format_bytes(size)}, hash {excerpt.text_hash}")
     results = []
     for source in sources:
-        key = {"model": fingerprint(source), "text": excerpt.text_hash, "context": context, "stride": stride,
-               "device": device.partition(":")[0], "format": FORMAT}  # fmt: skip
+        key = {
+            "model": fingerprint(source),
+            "text": excerpt.text_hash,
+            "context": context,
+            "stride": stride,
+            "device": device.partition(":")[0],
+            "format": FORMAT,
+        }
         file = None if out is None else out / f"{key['model']}-{content_hash(key)}.json"
         if file is None or not file.exists():
             record = key | _measure(source, excerpt, context, stride, device, say)
@@ -185,6 +194,36 @@ def difference(first: ScoutedTeacher, second: ScoutedTeacher) -> PairedDifferenc
         DataError: measured on different documents.
     """
     return in_bits(paired_difference(first.scores, second.scores))
+
+
+def scout_record(found: Sequence[ScoutedTeacher]) -> dict[str, object]:
+    """What `distillaw scout --json` says: the text, every candidate, every pair."""
+    one = found[0]
+    text = {"documents": one.documents, "bytes": one.bytes, "hash": one.text_hash}
+    pairs = [(first, second) for index, second in enumerate(found) for first in found[index + 1 :]]
+    return {
+        "text": text | {"context": one.context, "stride": one.stride},
+        "teachers": [_teacher_record(each) for each in found],
+        "differences": [_difference_record(first, second) for first, second in pairs],
+    }
+
+
+_TOLD = (
+    "name fingerprint params total_params bits_per_byte bits_per_byte_se nats_per_token nats_per_token_se "
+    "bytes_per_token tokens vocab tokenizer"
+).split()
+
+
+def _teacher_record(each: ScoutedTeacher) -> dict[str, object]:
+    told = {name: getattr(each, name) for name in _TOLD}
+    others = list(each.same_tokenizer_as)
+    return told | {"same_tokenizer_as": others, "seconds": each.seconds, "cached": each.is_cached}
+
+
+def _difference_record(first: ScoutedTeacher, second: ScoutedTeacher) -> dict[str, object]:
+    gap = difference(first, second)
+    told = {"first": first.name, "second": second.name, "bits_per_byte": gap.mean, "se": gap.se}
+    return told | {"level": 0.9, "interval": list(gap.interval(0.9))}
 
 
 def _settle_windows(
@@ -229,12 +268,10 @@ def _measure(
     """What is stored of one candidate: sums over the tokens of each document, and its sizes."""
     began = time.monotonic()
     tokenizer = source.tokenizer()
-    start = start_token(source.name, tokenizer)
-    encoded = encode_documents(tokenizer, excerpt.documents)
-    _check_round_trip(source.name, tokenizer, excerpt.documents, encoded)
+    ids = encode_to_score(source.name, tokenizer, excerpt.documents)
+    _check_round_trip(source.name, tokenizer, excerpt.documents, [each[1:].tolist() for each in ids])
     teacher = load_teacher(source, tokenizer, context=context, device=device)
-    tokens = np.array([len(ids) for ids in encoded], dtype=np.int64)
-    ids = [np.array([start, *ids], dtype=np.int64) for ids in encoded]
+    tokens = np.array([len(each) - 1 for each in ids], dtype=np.int64)
     total = int(tokens.sum())
     say(f"{source.name}: {format_count(total)} tokens")
     progress = Telling(source.name, total, "tokens", say)
@@ -242,10 +279,15 @@ def _measure(
     assert progress.done == total
     params, total_params = _sizes(teacher)
     return {
-        "params": params, "total_params": total_params, "vocab": len(tokenizer),
-        "tokenizer": tokenizer_hash(tokenizer), "start_token": start, "seconds": time.monotonic() - began,
-        "tokens_per_document": tokens.tolist(), "loss_sum": scored.loss_sum.tolist(),
-    }  # fmt: skip
+        "params": params,
+        "total_params": total_params,
+        "vocab": len(tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "start_token": int(ids[0][0]),
+        "seconds": time.monotonic() - began,
+        "tokens_per_document": tokens.tolist(),
+        "loss_sum": scored.loss_sum.tolist(),
+    }
 
 
 def _check_round_trip(
@@ -258,8 +300,9 @@ def _check_round_trip(
         warnings.warn(
             f"{name}: its tokenizer does not give back {lossy} of {len(documents)} documents as they were; what it "
             "drops costs nothing, so that its bits per byte are too low",
-            DistillawWarning, stacklevel=4,
-        )  # fmt: skip
+            DistillawWarning,
+            stacklevel=4,
+        )
 
 
 def _sizes(teacher: Teacher) -> tuple[int, int]:
@@ -273,20 +316,18 @@ def _sizes(teacher: Teacher) -> tuple[int, int]:
 
 def _restored(name: str, record: dict, excerpt: Excerpt, *, is_cached: bool) -> ScoutedTeacher:
     sizes = np.array(excerpt.bytes_per_document, dtype=np.int64)
-    scores = DocumentScores(
-        document=np.arange(len(sizes)), tokens=sizes, loss_sum=np.array(record["loss_sum"], dtype=np.float64)
-    )
+    same = ("params", "total_params", "vocab", "tokenizer", "context", "stride", "seconds")
     return ScoutedTeacher(
-        name=name, fingerprint=record["model"], params=record["params"], total_params=record["total_params"],
-        vocab=record["vocab"], tokenizer=record["tokenizer"], same_tokenizer_as=(), context=record["context"],
-        stride=record["stride"], text_hash=record["text"], scores=scores, seconds=record["seconds"],
-        tokens_per_document=np.array(record["tokens_per_document"], dtype=np.int64), is_cached=is_cached,
-    )  # fmt: skip
+        name=name,
+        fingerprint=record["model"],
+        same_tokenizer_as=(),
+        text_hash=record["text"],
+        scores=DocumentScores.numbered(tokens=sizes, loss_sum=np.array(record["loss_sum"], dtype=np.float64)),
+        tokens_per_document=np.array(record["tokens_per_document"], dtype=np.int64),
+        is_cached=is_cached,
+        **{key: record[key] for key in same},
+    )
 
 
 def _sharing(one: ScoutedTeacher, all_: Sequence[ScoutedTeacher]) -> tuple[str, ...]:
     return tuple(each.name for each in all_ if each is not one and each.tokenizer == one.tokenizer)
-
-
-def _se(loss_sum: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.sqrt(clustered_cov(loss_sum[:, None], weights)[0, 0]))

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.chat_part import ChatWishes, judge_chat
+from distillaw.evaluate.benchmarks import TaskRows, TaskSpec, choose_tasks, known_tasks, read_tasks
+from distillaw.evaluate.calibration import TextWishes, score_text, settle_context
+from distillaw.evaluate.chat import ChatWishes, judge_chat
 from distillaw.evaluate.harness import Way, run_benchmark
 from distillaw.evaluate.scores import mean_of_suite
-from distillaw.evaluate.task_rows import TaskRows, read_tasks
-from distillaw.evaluate.task_specs import TaskSpec, choose_tasks, known_tasks
-from distillaw.evaluate.text_part import TextWishes, score_text, settle_context
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import ModelSource, check_config, locate
+from distillaw.models.source import ModelSource, check_config, fingerprint, locate
 from distillaw.models.teacher import Teacher, load_teacher
 from distillaw.runs.evaluations import RECORD, put_into_study
 from distillaw.runs.files import content_hash, read_json, write_json
@@ -66,7 +64,7 @@ def evaluate_model(
         out: folder of the results of this one model.
         text: on what held-out loss and calibration are measured; None: not.
         teacher: model of the same vocabulary against which calibration is measured too.
-        tasks: benchmarks and sets of them: mmlu, suite, zero-shot (task_specs.py).
+        tasks: benchmarks and sets of them: mmlu, suite, zero-shot (benchmarks.py).
         data: folder of the evaluation data.
         limit: questions of each benchmark at most, the same for every model.
         shots: examples before each question, instead of each benchmark's own number.
@@ -162,9 +160,16 @@ def _begin(session: _Session, command: str) -> dict:
             "or delete it"
         )
     versions = {name: _version(name) for name in ("distillaw", "torch", "transformers", "lm_eval")}
-    return {"scores": {}, **before, "generator": GENERATOR,
-            "model": session.source.name, "model_fingerprint": mine, "command": command,
-            "device": session.device, "versions": versions}  # fmt: skip
+    return {
+        "scores": {},
+        **before,
+        "generator": GENERATOR,
+        "model": session.source.name,
+        "model_fingerprint": mine,
+        "command": command,
+        "device": session.device,
+        "versions": versions,
+    }
 
 
 def _version(name: str) -> str | None:
@@ -183,8 +188,12 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
     """Held-out loss and calibration."""
     models = [session.source, *([] if teacher is None else [teacher])]
     context, excerpt = settle_context(wishes, models), wishes.excerpt()
-    identity = {"text": excerpt.text_hash, "context": context, "bins": wishes.bins,
-                "teacher": None if teacher is None else fingerprint(teacher)}  # fmt: skip
+    identity = {
+        "text": excerpt.text_hash,
+        "context": context,
+        "bins": wishes.bins,
+        "teacher": None if teacher is None else fingerprint(teacher),
+    }
     file, label = session.part("heldout", identity)
     if file.exists():
         session.say(f"{label}: measured before")
@@ -192,9 +201,15 @@ def _text(session: _Session, wishes: TextWishes, teacher: ModelSource | None) ->
     else:
         model, tokenizer = session.model()
         found = {"identity": identity} | score_text(
-            model, tokenizer, teacher, excerpt, context=context, bins=wishes.bins, device=session.device,
+            model,
+            tokenizer,
+            teacher,
+            excerpt,
+            context=context,
+            bins=wishes.bins,
+            device=session.device,
             say=session.say,
-        )  # fmt: skip
+        )
         write_json(file, found)
     about = {"text": str(wishes.text), "text_hash": excerpt.text_hash, "part": label}
     heldout, calibration = found["heldout"], found["calibration"]

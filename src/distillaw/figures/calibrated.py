@@ -12,23 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.style import (
-    DASHED,
-    PAGE,
-    SERIES,
-    Z90,
-    Look,
-    in_style,
-    label_ends,
-    new_panels,
-    set_title,
-)
+from distillaw.figures.style import DASHED, SERIES, Z90, in_style, label_ends, new_panels, set_title
 from distillaw.planning.arms import teacher_name
 from distillaw.runs.record import Run, StudyRecord, budget_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ErrorEstimate:
     """One kind of error of one group of runs: its mean over seeds, with the standard error over documents."""
 
     value: float
@@ -48,11 +38,11 @@ class Calibrated:
     teacher_loss: float
     """Nats per token; NaN without a teacher."""
     seeds: int
-    against_data: Measured
+    against_data: ErrorEstimate
     """Expected calibration error, share of 1."""
-    against_teacher: Measured | None
+    against_teacher: ErrorEstimate | None
     """The same against the teacher's probability of the student's choice; None where the teacher was not at hand."""
-    kl: Measured | None
+    kl: ErrorEstimate | None
     """KL(teacher || student), nats per token."""
 
 
@@ -77,19 +67,25 @@ def _group(record: StudyRecord, runs: Sequence[Run]) -> Calibrated:
     data = _mean(runs, "ece")
     assert data is not None, "only runs with the columns are grouped"
     return Calibrated(
-        role=str(first.row.get("role")), label=first.label, params=first.params, tokens=first.tokens,
+        role=str(first.row.get("role")),
+        label=first.label,
+        params=first.params,
+        tokens=first.tokens,
         teacher=teacher_name(record, first.teacher_run) if first.teacher_run else "",
-        teacher_loss=first.number("teacher_loss"), seeds=len(runs), against_data=data,
-        against_teacher=_mean(runs, "ece_teacher"), kl=_mean(runs, "kl_from_teacher"),
-    )  # fmt: skip
+        teacher_loss=first.number("teacher_loss"),
+        seeds=len(runs),
+        against_data=data,
+        against_teacher=_mean(runs, "ece_teacher"),
+        kl=_mean(runs, "kl_from_teacher"),
+    )
 
 
-def _mean(runs: Sequence[Run], key: str) -> Measured | None:
+def _mean(runs: Sequence[Run], key: str) -> ErrorEstimate | None:
     """Over seeds; all are scored on the same documents, so their standard errors are averaged, not combined."""
     values = [run.number(key) for run in runs]
     if not all(map(math.isfinite, values)):
         return None
-    return Measured(
+    return ErrorEstimate(
         value=float(np.mean(values)), se=float(np.mean([run.number(f"{key}_se") for run in runs]))
     )
 
@@ -103,7 +99,7 @@ PANELS = (
 
 
 @in_style
-def draw_calibration(groups: Sequence[Calibrated], *, look: Look = PAGE) -> Figure:
+def draw_calibration(groups: Sequence[Calibrated]) -> Figure:
     """Calibration errors and distance of taught students against their teacher's loss.
 
     Raises:
@@ -116,7 +112,7 @@ def draw_calibration(groups: Sequence[Calibrated], *, look: Look = PAGE) -> Figu
             "`distillaw evaluate RUN --teacher TEACHER` does."
         )
     panels = [panel for panel in PANELS if any(getattr(group, panel[2]) for group in taught)]
-    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0), look=look)
+    figure, axes, _ = new_panels(len(panels), panel=(3.0, 3.0))
     for ax, (title, axis, name, factor) in zip(axes, panels, strict=True):
         set_title(ax, title)
         ax.set_ylabel(axis)
@@ -138,8 +134,16 @@ def _panel(ax: Axes, groups: Sequence[Calibrated], name: str, factor: float) -> 
         color = SERIES[k % len(SERIES)]
         x = [loss - aside * (k - (len(cells) - 1) / 2) for loss, _ in line]
         y = [factor * measured.value for _, measured in line]
-        ax.errorbar(x, y, yerr=[factor * Z90 * measured.se for _, measured in line], color=color, marker="o",
-                    markersize=4, elinewidth=1.0, linewidth=1.3)  # fmt: skip
+        ax.errorbar(
+            x,
+            y,
+            yerr=[factor * Z90 * measured.se for _, measured in line],
+            color=color,
+            marker="o",
+            markersize=4,
+            elinewidth=1.0,
+            linewidth=1.3,
+        )
         ends.append((f"{own[0].label}, {budget_text(own[0].tokens)}", color, x[-1], y[-1]))
         for alone in (group for group in own if not group.teacher):
             measured = getattr(alone, name)

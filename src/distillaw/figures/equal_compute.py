@@ -14,20 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.bands import draw_band
-from distillaw.figures.losses import LINE, short_teacher
+from distillaw.figures.losses import LINE, NO_TEACHER, TeacherStyle, short_teacher
 from distillaw.figures.style import (
-    PAGE,
     PAPER,
     Z90,
-    Look,
     count_axis,
+    draw_band,
     in_style,
     label_ends,
     new_panels,
     set_title,
 )
-from distillaw.figures.teachers import NO_TEACHER, TeacherStyle
 from distillaw.fitting.result import FitResult, Prediction
 from distillaw.planning.arms import MeasuredArm, student_arms
 from distillaw.planning.measured import study_seed_noise
@@ -139,9 +136,12 @@ def _curves(record: StudyRecord, arms: Sequence[Sequence[MeasuredArm]], compute:
 def _curve(run: str, found: Sequence[tuple[MeasuredArm, IsoPoint]]) -> IsoCurve:
     arm = found[0][0]
     return IsoCurve(
-        name=arm.name, teacher_run=run, teacher_loss=arm.teacher.loss if arm.teacher else math.nan,
-        logit_flop=arm.logit_flop_per_token, points=[point for _, point in found],
-    )  # fmt: skip
+        name=arm.name,
+        teacher_run=run,
+        teacher_loss=arm.teacher.loss if arm.teacher else math.nan,
+        logit_flop=arm.logit_flop_per_token,
+        points=[point for _, point in found],
+    )
 
 
 def _point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoint | None:
@@ -155,15 +155,22 @@ def _point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoint | 
     loss = point.mean_loss
     noise = study_seed_noise(record, student_params=params, tokens=tokens, loss=loss)
     seeds = t_quantile(0.5 + LEVEL / 2, noise.dof) * noise.sd / math.sqrt(len(point.seeds))
-    return IsoPoint(params=params, tokens=tokens, loss=loss, half=math.hypot(seeds, Z90 * point.doubt),
-                    is_beyond=point.basis == "extrapolated")  # fmt: skip
+    return IsoPoint(
+        params=params,
+        tokens=tokens,
+        loss=loss,
+        half=math.hypot(seeds, Z90 * point.doubt),
+        is_beyond=point.basis == "extrapolated",
+    )
 
 
 @in_style
 def draw_isoflop(
-    budgets: Sequence[IsoBudget], styles: Mapping[str, TeacherStyle], *, laws: Mapping[str, FitResult] | None = None,
-    look: Look = PAGE,
-) -> Figure:  # fmt: skip
+    budgets: Sequence[IsoBudget],
+    styles: Mapping[str, TeacherStyle],
+    *,
+    laws: Mapping[str, FitResult] | None = None,
+) -> Figure:
     """Loss against size, a panel for each budget.
 
     Args:
@@ -171,14 +178,13 @@ def draw_isoflop(
         styles: of the study's teachers.
         laws: of the study, by family: their curves with the interval of a new run, dashed and hatched outside the
             range they were fitted in.
-        look: how large.
 
     Raises:
         DataError: there are none.
     """
     if not budgets:
         raise DataError(WHY_NONE)
-    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2, look=look)
+    figure, panels, columns = new_panels(len(budgets), panel=(3.5, 2.9), margin=(0.6, 0.3), most=2)
     for place, (ax, budget) in enumerate(zip(panels, budgets, strict=True)):
         _panel(ax, budget, styles, laws or {})
         ax.set_xlabel("student parameters (non-embedding)")
@@ -207,16 +213,38 @@ def _panel(
             )
         else:
             at, predicted = law
-            draw_band(ax, at, mean=predicted.mean, lower=predicted.lower, upper=predicted.upper, color=color,
-                      inside=predicted.inside_range, alpha=0.1, linewidth=1.2)  # fmt: skip
+            draw_band(
+                ax,
+                at,
+                mean=predicted.mean,
+                lower=predicted.lower,
+                upper=predicted.upper,
+                color=color,
+                inside=predicted.inside_range,
+                alpha=0.1,
+                linewidth=1.2,
+            )
         for p in curve.points:
             ax.plot([p.params] * 2, [p.loss - p.half, p.loss + p.half], color=color, linewidth=1.1)
-            ax.plot(p.params, p.loss, style.marker, color=color, markersize=4.5, markeredgewidth=1.2,
-                    markerfacecolor=PAPER if p.is_beyond else color)  # fmt: skip
+            ax.plot(
+                p.params,
+                p.loss,
+                style.marker,
+                color=color,
+                markersize=4.5,
+                markeredgewidth=1.2,
+                markerfacecolor=PAPER if p.is_beyond else color,
+            )
     count_axis(ax, [float(size) for size in sizes])
     set_title(ax, f"{flop_text(budget.compute)}: {_tokens_words(budget)}")
-    label_ends(ax, [(c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
-                    for c, style in zip(budget.curves, looks, strict=True)], gap=LINE)  # fmt: skip
+    label_ends(
+        ax,
+        [
+            (c.short_name, style.color, c.points[-1].params, c.points[-1].loss)
+            for c, style in zip(budget.curves, looks, strict=True)
+        ],
+        gap=LINE,
+    )
 
 
 def _tokens_words(budget: IsoBudget) -> str:

@@ -4,22 +4,26 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from distillaw.errors import ConfigError
+from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.style import PAGE
 from distillaw.quantities import did_you_mean
-from distillaw.runs.files import write_with
+from distillaw.runs.files import read_json, write_with
 from distillaw.runs.places import claim_folder
 
 FORMATS = ("svg", "png", "pdf")
 DPI = 200
 """Of a PNG."""
 # matplotlib writes the date otherwise
-_METADATA = {"svg": {"Date": None, "Creator": "distillaw"}, "png": {"Software": "distillaw"},
-             "pdf": {"CreationDate": None, "Creator": "distillaw"}}  # fmt: skip
+_METADATA = {
+    "svg": {"Date": None, "Creator": "distillaw"},
+    "png": {"Software": "distillaw"},
+    "pdf": {"CreationDate": None, "Creator": "distillaw"},
+}
 """By it runs/places.py knows a figure of ours, too."""
 
 
@@ -107,3 +111,14 @@ def laid_out(figure: Figure) -> Iterator[None]:
             ax.set_in_layout(is_laid_out)  # a position set by hand takes it out
         if engine is not None:
             figure.set_layout_engine(engine)
+
+
+def read_record_file(path: Path, command: str) -> dict[str, Any]:
+    """What a command wrote into its folder.
+
+    Raises:
+        CacheError: it is not there.
+    """
+    if not path.exists():
+        raise CacheError(f"{path}: no such file; `{command}` writes it")
+    return read_json(path)

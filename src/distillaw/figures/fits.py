@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
-from distillaw.figures.style import DASHED, INK, PAGE, SERIES, Look, in_style, new_figure, set_title
+from distillaw.figures.style import DASHED, INK, SERIES, current_look, in_style, new_figure, set_title
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.runs.record import StudyRecord
@@ -72,27 +72,26 @@ def fitted_laws(record: StudyRecord) -> list[FittedLaw]:
 
 
 @in_style
-def draw_fits(laws: Sequence[FittedLaw], *, of: str = "", look: Look = PAGE) -> Figure:
+def draw_fits(laws: Sequence[FittedLaw], *, of: str = "") -> Figure:
     """Predicted against measured (left) and the residuals in per cent (right), one row per law.
 
     Args:
         laws: to draw.
         of: first line of the titles: which study they are of, where it is not the one at hand.
-        look: how large.
 
     Raises:
         DataError: there is no law.
     """
     if not laws:
         raise DataError("No law is drawn through this study.")
-    figure, axes = new_figure(len(laws), 2, width=7.4, height=2.9 * len(laws), look=look)
+    figure, axes = new_figure(len(laws), 2, width=7.4, height=2.9 * len(laws))
     for row, law in enumerate(laws):
         left, right = axes[row]
         color = SERIES[row % len(SERIES)]
         ends = [min(law.measured.min(), law.predicted.min()), max(law.measured.max(), law.predicted.max())]
         left.plot(ends, ends, color=INK, linewidth=0.8, linestyle=DASHED)
         left.plot(law.measured, law.predicted, "o", color=color, markersize=4, alpha=0.75)
-        status = f", {law.fit.status.name}" * (look.width is None)
+        status = f", {law.fit.status.name}" * (current_look().width is None)
         set_title(left, f"{of}\n{law.label}: {len(law.measured)} runs{status}".strip())
         left.set_ylabel("predicted, nats/token")
         right.axhline(0, color=INK, linewidth=0.8, linestyle=DASHED)

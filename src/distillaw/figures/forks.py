@@ -7,28 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from distillaw.figures.style import (
-    DASHED,
-    INK,
-    MUTED,
-    PAGE,
-    SERIES,
-    Look,
-    count_axis,
-    in_style,
-    new_figure,
-    set_title,
-)
+from distillaw.figures.style import DASHED, INK, MUTED, SERIES, count_axis, in_style, new_figure, set_title
 
 STYLES = {"distilled": (SERIES[0], "o"), "supervised": (SERIES[1], "s")}
 
 
 @in_style
-def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any], *, look: Look = PAGE) -> Figure:
+def draw_excess(record: Mapping[str, Any], fork: Mapping[str, Any]) -> Figure:
     """A panel per checkpoint; one for all where each loss is branched from its own checkpoint only."""
     panels = _panels(fork)
     figure, axes = new_figure(
-        1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2, look=look
+        1, len(panels), width=4.8 if len(panels) == 1 else 3.4 * len(panels), height=3.2
     )
     for ax, (title, arms) in zip(axes[0], panels.items(), strict=True):
         for shift, arm in enumerate(arms):

@@ -1,27 +1,32 @@
 """Score against training compute: published models, your own with their error bars, and the frontier."""
 
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distillaw.figures.labels import Spot, place_labels
 from distillaw.figures.style import (
     DASHED,
     INK,
     MUTED,
-    PAGE,
     SERIES,
     Z90,
-    Look,
+    current_look,
     in_style,
     new_figure,
     power_axis,
 )
-from distillaw.pareto.frontier import FRONTIERS, Point
+from distillaw.pareto.frontier import FRONTIERS, ScorePoint
 
+Spot = tuple[float, float]
+NAME_GAP = 0.014
+"""Between a point and its name."""
+POINT_SIZE = 0.009
+"""Half the size of a point."""
 NATURAL_WIDTH = 6.6
 """Inches."""
 LABEL_CHARS = 18
@@ -33,19 +38,21 @@ LINES = {"staircase": "staircase of unbeaten models", "hull": "concave hull over
 
 
 @in_style
-def draw_models(
-    points: Sequence[Point], *, score: str, axis: str, frontier: str = "staircase", look: Look = PAGE
-) -> Figure:
-    """The drawing; own models filled with a 90 % bar, others as rings, chat models as squares.
+def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str = "staircase") -> Figure:
+    """Score against training compute, your own models among published ones, with the frontier of all.
+
+    Own models are filled, with a 90 % bar, others rings, chat models squares.
 
     Args:
-        points: on one axis.
+        points: from `distillaw.pareto.own_points` and `distillaw.pareto.published_points`.
         score: what the ordinate is, with its unit.
-        axis: what the abscissa counts, in words.
+        axis: what the abscissa counts, in words; FLOP, logarithmic.
         frontier: `staircase` or `hull`, drawn through all points.
-        look: how large.
+
+    Raises:
+        DataError: a point without a finite compute and score.
     """
-    figure, axes = new_figure(1, 1, width=NATURAL_WIDTH, height=4.3, look=look)
+    figure, axes = new_figure(1, 1, width=NATURAL_WIDTH, height=4.3)
     ax = axes[0][0]
     corners = FRONTIERS[frontier](points)
     line = _corners(corners, stepped=frontier == "staircase")
@@ -62,7 +69,7 @@ def draw_models(
     ax.margins(x=0.12, y=0.1)
     power_axis(ax)
     share = (
-        NATURAL_WIDTH * look.scale / figure.get_figwidth()
+        NATURAL_WIDTH * current_look().scale / figure.get_figwidth()
     )  # of the natural width that there is, in letters
     columns, room = (2, 0.14) if share < 1.3 else (1, 0.24)
     low, high = ax.get_ylim()
@@ -81,10 +88,14 @@ def draw_models(
     return figure
 
 
-def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
+def _draw_points(ax: Axes, points: Sequence[ScorePoint]) -> None:
     """One series for each kind, so that the legend tells them apart."""
-    kinds = {(True, False): "your models", (True, True): "your chat models",
-             (False, False): "published base models", (False, True): "published chat models"}  # fmt: skip
+    kinds = {
+        (True, False): "your models",
+        (True, True): "your chat models",
+        (False, False): "published base models",
+        (False, True): "published chat models",
+    }
     for (is_own, is_chat), words in kinds.items():
         chosen = [point for point in points if (point.is_own, point.is_chat) == (is_own, is_chat)]
         color = SERIES[1] if is_own else MUTED
@@ -95,12 +106,19 @@ def _draw_points(ax: Axes, points: Sequence[Point]) -> None:
                     [point.compute] * 2, [point.score - half, point.score + half], color=color, linewidth=1.2
                 )
         if chosen:
-            ax.plot([p.compute for p in chosen], [p.score for p in chosen], "s" if is_chat else "o", color=color,
-                    markersize=6.5 if is_own else 4.5, markerfacecolor=color if is_own else "none", zorder=3,
-                    label=words)  # fmt: skip
+            ax.plot(
+                [p.compute for p in chosen],
+                [p.score for p in chosen],
+                "s" if is_chat else "o",
+                color=color,
+                markersize=6.5 if is_own else 4.5,
+                markerfacecolor=color if is_own else "none",
+                zorder=3,
+                label=words,
+            )
 
 
-def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
+def _corners(points: Sequence[ScorePoint], *, stepped: bool) -> list[Spot]:
     """(compute, score) along the frontier; a step rises where the better model is paid for."""
     corners: list[Spot] = []
     for point in points:
@@ -111,9 +129,14 @@ def _corners(points: Sequence[Point], *, stepped: bool) -> list[Spot]:
 
 
 def _write_names(
-    ax: Axes, points: Sequence[Point], corners: Sequence[Point], line: Sequence[Spot], *, letter: Spot,
+    ax: Axes,
+    points: Sequence[ScorePoint],
+    corners: Sequence[ScorePoint],
+    line: Sequence[Spot],
+    *,
+    letter: Spot,
     keep_off: Sequence[Spot],
-) -> None:  # fmt: skip
+) -> None:
     """Own models first, then those of the frontier, then the others from the best down."""
     (left, right), (low, high) = map(math.log10, ax.get_xlim()), ax.get_ylim()
 
@@ -122,10 +145,107 @@ def _write_names(
 
     order = sorted(points, key=lambda p: (not p.is_own, p not in corners, -p.score))
     labels = place_labels(
-        [p.name.split(" (")[0][:LABEL_CHARS] for p in order], [inside(p.compute, p.score) for p in order],
-        line=[inside(*spot) for spot in line], letter=letter, keep_off=keep_off,
-    )  # fmt: skip
+        [p.name.split(" (")[0][:LABEL_CHARS] for p in order],
+        [inside(p.compute, p.score) for p in order],
+        line=[inside(*spot) for spot in line],
+        letter=letter,
+        keep_off=keep_off,
+    )
     for point, label in zip(order, labels, strict=True):
         if label is not None:
-            ax.text(label.x, label.y, label.text, transform=ax.transAxes, ha=label.side, va="center", fontsize="small",
-                    color=INK if point.is_own else MUTED)  # fmt: skip
+            ax.text(
+                label.x,
+                label.y,
+                label.text,
+                transform=ax.transAxes,
+                ha=label.side,
+                va="center",
+                fontsize="small",
+                color=INK if point.is_own else MUTED,
+            )
+
+
+# --- names that lie on no other name, no point and no line; all in fractions of the axes ----------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A name with its place."""
+
+    text: str
+    x: float
+    y: float
+    side: str
+    """Which of its sides lies at x: left, right or center."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def meets(self, other: "_Box") -> bool:
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
+
+    def holds(self, spot: Spot) -> bool:
+        return self.left < spot[0] < self.right and self.bottom < spot[1] < self.top
+
+
+def place_labels(
+    names: Sequence[str],
+    spots: Sequence[Spot],
+    *,
+    line: Sequence[Spot],
+    letter: Spot,
+    keep_off: Sequence[Spot] = (),
+) -> list[Label | None]:
+    """A place for each name, the first names first; None where there is none.
+
+    Args:
+        names: in order of importance.
+        spots: the points they belong to.
+        line: corners of a line that no name may lie on.
+        letter: (width of a letter, height of a line of text).
+        keep_off: lower left and upper right corner of a rectangle that is taken, e.g. by the legend.
+    """
+    points = [_Box(x - POINT_SIZE, y - POINT_SIZE, x + POINT_SIZE, y + POINT_SIZE) for x, y in spots]
+    taken = [_Box(*keep_off[0], *keep_off[1])] if keep_off else []
+    inked = list(_along(line))
+    found: list[Label | None] = []
+    for name, (x, y) in zip(names, spots, strict=True):
+        for label, box in _places(name, x, y, letter):
+            if not (any(map(box.meets, points)) or any(map(box.meets, taken)) or any(map(box.holds, inked))):
+                taken.append(box)
+                found.append(label)
+                break
+        else:
+            found.append(None)
+    return found
+
+
+def _places(name: str, x: float, y: float, letter: Spot) -> Iterator[tuple[Label, _Box]]:
+    """Right, left, above, below and the corners between, as far as they are inside the axes."""
+    width, height = len(name) * letter[0], letter[1]
+    for dy in (0.0, height, -height):
+        for side, left in (
+            ("left", x + NAME_GAP),
+            ("right", x - NAME_GAP - width),
+            ("center", x - width / 2),
+        ):
+            box = _Box(left, y + dy - height / 2, left + width, y + dy + height / 2)
+            if box.left >= 0 and box.right <= 1.02 and box.bottom >= 0 and box.top <= 1:
+                at = {"left": left, "right": left + width, "center": x}[side]
+                yield Label(text=name, x=at, y=y + dy, side=side), box
+
+
+def _along(line: Sequence[Spot], steps: int = 60) -> Iterator[Spot]:
+    for (x0, y0), (x1, y1) in itertools.pairwise(line):
+        for i in range(steps + 1):
+            yield x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps

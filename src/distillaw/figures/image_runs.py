@@ -8,30 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from distillaw.figures.style import (
-    DASHED,
-    DOTTED,
-    INK,
-    MUTED,
-    PAGE,
-    PAPER,
-    SERIES,
-    Look,
-    in_style,
-    new_figure,
-    set_title,
-)
+from distillaw.figures.style import DASHED, DOTTED, INK, MUTED, PAPER, SERIES, in_style, new_figure, set_title
 from distillaw.large_batch.images.results import ColumnScore, Walk
 from distillaw.large_batch.images.spec import PaperRow
 from distillaw.quantities import format_count
 
 
 @in_style
-def draw_columns(scores: Sequence[ColumnScore], row: PaperRow | None, *, look: Look = PAGE) -> Figure:
+def draw_columns(scores: Sequence[ColumnScore], row: PaperRow | None) -> Figure:
     """Accuracy of each column: ours with seeds and interval, the paper's single numbers beside it."""
-    figure, axes = new_figure(
-        1, 1 if row is None else 2, width=4.6 if row is None else 7.4, height=3.2, look=look
-    )
+    figure, axes = new_figure(1, 1 if row is None else 2, width=4.6 if row is None else 7.4, height=3.2)
     _own_panel(axes[0][0], scores)
     if row is not None:
         _paper_panel(axes[0][1], row)
@@ -67,10 +53,10 @@ def _small_batch_line(ax: Axes, level: float | None) -> None:
 
 
 @in_style
-def draw_image_walks(walks: Sequence[Walk], *, look: Look = PAGE) -> Figure:
+def draw_image_walks(walks: Sequence[Walk]) -> Figure:
     """||w_t - w_0|| against log t, a panel before and one after LR + GBN."""
     kinds = [kind for kind in (False, True) if any(walk.is_corrected == kind for walk in walks)]
-    figure, axes = new_figure(1, len(kinds), width=3.9 * len(kinds) + 0.6, height=3.4, look=look)
+    figure, axes = new_figure(1, len(kinds), width=3.9 * len(kinds) + 0.6, height=3.4)
     top = max(distance for walk in walks for curve in walk.curves.values() for _, distance in curve)
     sizes = sorted({walk.batch for walk in walks})
     for ax, kind in zip(axes[0], kinds, strict=True):

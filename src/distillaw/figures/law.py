@@ -14,16 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from distillaw.errors import ConfigError
-from distillaw.figures.bands import draw_band
 from distillaw.figures.losses import LINE
-from distillaw.figures.maps import draw_map, mark_flat
+from distillaw.figures.maps import mark_flat, plan_map
 from distillaw.figures.style import (
     DASHED,
     INK,
-    PAGE,
     SERIES,
     Z90,
-    Look,
+    draw_band,
     in_style,
     label_ends,
     new_figure,
@@ -45,10 +43,14 @@ _TOKENS_PER_PARAM = (2.0, 2000.0)
 """Range of tokens drawn where none is given."""
 
 
+@in_style
 def loss_over_tokens(
-    law: LawLike, *, student_params: float, teacher_loss: float | Sequence[float],
-    tokens: tuple[float, float] | None = None, width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    law: LawLike,
+    *,
+    student_params: float,
+    teacher_loss: float | Sequence[float],
+    tokens: tuple[float, float] | None = None,
+) -> Figure:
     """A student's loss against its training tokens, without a teacher and distilled.
 
     Abscissa: tokens, logarithmic; ordinate: loss, nats/token. Black: supervised; colours: distilled from a teacher of
@@ -60,8 +62,6 @@ def loss_over_tokens(
         student_params: N_S, in the law's own convention (non-embedding unless it says otherwise).
         teacher_loss: L_T, nats/token; several give a curve each.
         tokens: first and last; by default 2 to 2,000 tokens per parameter.
-        width: inches, `single` or `double` for one or two columns of a paper; by default what the panels need.
-        font_size: points; 8 by default where a width is given.
 
     Raises:
         ConfigError: an unknown law, or one that lacks a half.
@@ -83,9 +83,7 @@ def loss_over_tokens(
             found, "distillation", student_params=student_params, student_tokens=at, teacher_loss=loss
         )
         curves.append((f"teacher {loss:.4g}", SERIES[place % len(SERIES)], curve))
-    return _draw_over_tokens(
-        at, curves, title=f"{format_count(student_params)} student", look=Look.of(width, font_size)
-    )
+    return _draw_over_tokens(at, curves, title=f"{format_count(student_params)} student")
 
 
 _Curve = tuple[Array, Array, Array, Mask]
@@ -93,10 +91,8 @@ _Curve = tuple[Array, Array, Array, Mask]
 
 
 @in_style
-def _draw_over_tokens(
-    at: Array, curves: Sequence[tuple[str, str, _Curve]], *, title: str, look: Look = PAGE
-) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6, look=look)
+def _draw_over_tokens(at: Array, curves: Sequence[tuple[str, str, _Curve]], *, title: str) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
     for _, color, (mean, lower, upper, inside) in curves:
         draw_band(ax, at, mean=mean, lower=lower, upper=upper, inside=inside, color=color)
     _count_decades(ax)
@@ -154,11 +150,15 @@ def _band(
     return interval or (math.nan, math.nan)
 
 
+@in_style
 def loss_over_teacher_size(
-    laws: str | Sequence[str] = (), *, student_params: float, student_tokens: float,
-    teacher_tokens_per_param: float = 20.0, sizes: tuple[float, float] | None = None,
-    width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    laws: str | Sequence[str] = (),
+    *,
+    student_params: float,
+    student_tokens: float,
+    teacher_tokens_per_param: float = 20.0,
+    sizes: tuple[float, float] | None = None,
+) -> Figure:
     """A student's loss against the size of its teacher, with the stretch of teachers that are as good as the best.
 
     Abscissa: teacher parameters, logarithmic; ordinate: student loss, nats/token. Blue: mean of the laws, band from the
@@ -171,8 +171,6 @@ def loss_over_teacher_size(
         student_tokens: D_S.
         teacher_tokens_per_param: of every teacher.
         sizes: first and last teacher size; by default 1/8 to 300 times the student's.
-        width: as in `loss_over_tokens`.
-        font_size: likewise.
 
     Raises:
         ConfigError: an unknown law, or one without a distillation half.
@@ -185,16 +183,23 @@ def loss_over_teacher_size(
     """
     low, high = sizes or (student_params / 8, 300 * student_params)
     found = teacher_size_map(
-        _laws(laws), student_params=student_params, student_tokens=student_tokens,
-        teacher_params=np.geomspace(low, high, 200), teacher_tokens_per_param=teacher_tokens_per_param,
-    )  # fmt: skip
-    return draw_map(found, look=Look.of(width, font_size))
+        _laws(laws),
+        student_params=student_params,
+        student_tokens=student_tokens,
+        teacher_params=np.geomspace(low, high, 200),
+        teacher_tokens_per_param=teacher_tokens_per_param,
+    )
+    return plan_map(found)
 
 
+@in_style
 def loss_over_teacher_loss(
-    laws: str | Sequence[str] = (), *, student_params: float, student_tokens: float,
-    losses: tuple[float, float] | None = None, width: float | str | None = None, font_size: float | None = None,
-) -> Figure:  # fmt: skip
+    laws: str | Sequence[str] = (),
+    *,
+    student_params: float,
+    student_tokens: float,
+    losses: tuple[float, float] | None = None,
+) -> Figure:
     """A student's loss against the loss of its teacher: the capacity gap as the laws have it.
 
     Abscissa: teacher loss, nats/token, better to the right; ordinate: student loss, nats/token. Blue: mean of the laws,
@@ -206,8 +211,6 @@ def loss_over_teacher_loss(
         student_params: N_S, non-embedding.
         student_tokens: D_S.
         losses: lowest and highest teacher loss; by default up to half again the student's own.
-        width: as in `loss_over_tokens`.
-        font_size: likewise.
 
     Raises:
         ConfigError: as of `loss_over_teacher_size`, or losses below the irreducible one.
@@ -225,20 +228,34 @@ def loss_over_teacher_loss(
     )
     inside = found.inside(np.asarray(student_params), np.asarray(student_tokens), curve.teacher_loss)
     title = f"{format_count(student_params)} student, {format_count(student_tokens)} tokens"
-    return _draw_over_loss(curve, inside, title=title, look=Look.of(width, font_size))
+    return _draw_over_loss(curve, inside, title=title)
 
 
 @in_style
-def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str, look: Look = PAGE) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6, look=look)
-    draw_band(ax, curve.teacher_loss, mean=curve.mean, lower=curve.student_loss.min(0), upper=curve.student_loss.max(0),
-              inside=inside, color=SERIES[0])  # fmt: skip
+def _draw_over_loss(curve: TeacherLossCurve, inside: Mask, *, title: str) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=5.4, height=3.6)
+    draw_band(
+        ax,
+        curve.teacher_loss,
+        mean=curve.mean,
+        lower=curve.student_loss.min(0),
+        upper=curve.student_loss.max(0),
+        inside=inside,
+        color=SERIES[0],
+    )
     own = curve.supervised_loss
     alone = float(own.mean())
     ax.axhline(alone, color=INK, linestyle=DASHED, linewidth=1.0)
     ax.axhspan(float(own.min()), float(own.max()), color=INK, alpha=0.06, linewidth=0)
-    ax.annotate("no teacher", (0.01, alone), xycoords=("axes fraction", "data"), xytext=(0, 3), fontsize="small",
-                textcoords="offset points", color=INK)  # fmt: skip
+    ax.annotate(
+        "no teacher",
+        (0.01, alone),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        fontsize="small",
+        textcoords="offset points",
+        color=INK,
+    )
     mark_flat(
         ax,
         best=curve.best.at,

@@ -18,18 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from distillaw.figures.files import save_all
-from distillaw.figures.style import (
-    DASHED,
-    HATCH,
-    INK,
-    MUTED,
-    PAGE,
-    SERIES,
-    Look,
-    in_style,
-    new_figure,
-    set_title,
-)
+from distillaw.figures.style import DASHED, HATCH, INK, MUTED, SERIES, in_style, new_figure, set_title
 from distillaw.planning.maps import Axis, GridMap
 from distillaw.planning.teacher_curve import FLAT
 from distillaw.quantities import format_count, power_text
@@ -52,20 +41,20 @@ _BOXED = {"facecolor": "white", "edgecolor": "none"}
 
 
 @in_style
-def draw_map(found: GridMap, *, look: Look = PAGE) -> Figure:
+def plan_map(found: GridMap) -> Figure:
     """The figure of a map."""
-    figure = _FIGURES[found.kind](found, look)
+    figure = _FIGURES[found.kind](found)
     figure.suptitle(_heading(found), x=0.01, ha="left", fontsize="small", color=MUTED)
     return figure
 
 
 def save_map(found: GridMap, folder: Path) -> list[Path]:
     """Draw a map and write it as SVG and PNG, each atomically; returns the files."""
-    return save_all(draw_map(found), folder, found.name, dpi=120)
+    return save_all(plan_map(found), folder, found.name, dpi=120)
 
 
-def _gain_figure(found: GridMap, look: Look) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.9, look=look)
+def _gain_figure(found: GridMap) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.9)
     _gain_panel(figure, ax, found)
     set_title(ax, found.title)
     handles = [
@@ -80,8 +69,8 @@ def _gain_figure(found: GridMap, look: Look) -> Figure:
     return figure
 
 
-def _teacher_figure(found: GridMap, look: Look) -> Figure:
-    figure, axes = new_figure(2, 2, width=9.6, height=7.4, look=look)
+def _teacher_figure(found: GridMap) -> Figure:
+    figure, axes = new_figure(2, 2, width=9.6, height=7.4)
     panels = [("teacher_loss", axes[0][0]), ("teacher_params", axes[0][1]), ("teacher_tokens", axes[1][0])]
     for name, ax in panels:
         _quantity_panel(figure, ax, found, name)
@@ -95,8 +84,8 @@ def _teacher_figure(found: GridMap, look: Look) -> Figure:
     return figure
 
 
-def _allocation_figure(found: GridMap, look: Look) -> Figure:
-    figure, [[shares, sizes, gain]] = new_figure(1, 3, width=10.6, height=3.6, look=look)
+def _allocation_figure(found: GridMap) -> Figure:
+    figure, [[shares, sizes, gain]] = new_figure(1, 3, width=10.6, height=3.6)
     C = found.x.values
     _stack(shares, found)
     for name, color in (
@@ -126,8 +115,8 @@ def _allocation_figure(found: GridMap, look: Look) -> Figure:
     return figure
 
 
-def _teacher_size_figure(found: GridMap, look: Look) -> Figure:
-    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3, look=look)
+def _teacher_size_figure(found: GridMap) -> Figure:
+    figure, [[ax]] = new_figure(1, 1, width=7.2, height=4.3)
     N, loss = found.x.values, found["student_loss"]
     ax.fill_between(
         N,
@@ -154,10 +143,13 @@ def _teacher_size_figure(found: GridMap, look: Look) -> Figure:
     ax.set_ylabel("student loss, nats/token")
     set_title(ax, found.title)
     ax.legend(fontsize="small", loc="upper left", framealpha=0.9, **_BOXED)
-    _legend(figure, [
-        Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
-        _key(_OUTSIDE, _OUTSIDE_SAID),
-    ])  # fmt: skip
+    _legend(
+        figure,
+        [
+            Patch(facecolor=SERIES[4], alpha=0.3, label=f"within {100 * FLAT:g} % of the best"),
+            _key(_OUTSIDE, _OUTSIDE_SAID),
+        ],
+    )
     return figure
 
 
@@ -218,8 +210,13 @@ def _say(ax: Axes, text: str) -> None:
 def _stack(ax: Axes, found: GridMap) -> None:
     names = ("student_share", "logits_share", "teacher_share")
     colors = (SERIES[0], SERIES[5], SERIES[2])
-    ax.stackplot(found.x.values, *[np.nan_to_num(found[name]) for name in names], colors=colors, alpha=0.75,
-                 linewidth=0)  # fmt: skip
+    ax.stackplot(
+        found.x.values,
+        *[np.nan_to_num(found[name]) for name in names],
+        colors=colors,
+        alpha=0.75,
+        linewidth=0,
+    )
     base = np.zeros(len(found.x.values))
     for name in names:
         share = np.nan_to_num(found[name])
@@ -227,8 +224,16 @@ def _stack(ax: Axes, found: GridMap) -> None:
         if share[widest] > 0.08:
             place = float(np.clip(widest / (len(share) - 1), 0.2, 0.8))
             at = round(place * (len(share) - 1))
-            ax.text(found.x.values[at], base[at] + share[at] / 2, found.layers[name].label, ha="center", va="center",
-                    fontsize="small", color="white", fontweight="bold")  # fmt: skip
+            ax.text(
+                found.x.values[at],
+                base[at] + share[at] / 2,
+                found.layers[name].label,
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white",
+                fontweight="bold",
+            )
         base = base + share
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
@@ -254,8 +259,10 @@ def mark_flat(
     """
     ax.axvspan(flat["lower"], flat["upper"], color=SERIES[4], alpha=0.18, linewidth=0)
     ax.plot([best], [lowest], "o", color=SERIES[0], markersize=6, clip_on=False, zorder=5)
-    ends = ["the smallest here" if flat["is_open_below"] else show(flat["lower"]),
-            "the largest here" if flat["is_open_above"] else show(flat["upper"])]  # fmt: skip
+    ends = [
+        "the smallest here" if flat["is_open_below"] else show(flat["lower"]),
+        "the largest here" if flat["is_open_above"] else show(flat["upper"]),
+    ]
     said = f"best {show(best)}\n{ends[0]} to {ends[1]} within {100 * FLAT:g} %"
     place = float(ax.transAxes.inverted().transform(ax.transData.transform((best, lowest)))[0])
     side = "left" if place < 0.2 else "right" if place > 0.8 else "center"
@@ -404,7 +411,7 @@ def _heading(found: GridMap) -> str:
     return " · ".join(words)
 
 
-_FIGURES: Mapping[str, Callable[[GridMap, Look], Figure]] = {
+_FIGURES: Mapping[str, Callable[[GridMap], Figure]] = {
     "gain": _gain_figure,
     "teacher": _teacher_figure,
     "allocation": _allocation_figure,

@@ -15,19 +15,8 @@ from matplotlib.figure import Figure
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.style import (
-    INK,
-    PAGE,
-    PAPER,
-    SERIES,
-    Z90,
-    Look,
-    in_style,
-    new_panels,
-    power_axis,
-    set_title,
-)
-from distillaw.pareto.frontier import Place, Point, place, staircase
+from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
+from distillaw.pareto.frontier import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.measured import DesignPoint
 from distillaw.runs.record import StudyRecord, budget_text
 
@@ -68,21 +57,41 @@ def paid_cells(record: StudyRecord, cells: Sequence[DesignPoint]) -> list[Paid]:
     for cell in cells:
         name = f"{cell.label} on {budget_text(cell.tokens)} tokens"
         student, _ = _run_flop(record, cell, None)
-        found.append(Paid(name=f"{name}, no teacher", is_taught=False, loss=cell.alone, half=float(cell.seed_half),
-                          student=student, logits=0.0, teacher=0.0))  # fmt: skip
+        found.append(
+            Paid(
+                name=f"{name}, no teacher",
+                is_taught=False,
+                loss=cell.alone,
+                half=float(cell.seed_half),
+                student=student,
+                logits=0.0,
+                teacher=0.0,
+            )
+        )
         for t in cell.taught:
             student, logits = _run_flop(record, cell, t.teacher_run)
             own = record.every_teacher.get(t.teacher_run)
-            found.append(Paid(name=f"{name} from the {t.teacher}", is_taught=True, loss=t.loss, half=float(t.half),
-                              student=student, logits=logits,
-                              teacher=own.number("train_flops") if own else math.nan))  # fmt: skip
+            found.append(
+                Paid(
+                    name=f"{name} from the {t.teacher}",
+                    is_taught=True,
+                    loss=t.loss,
+                    half=float(t.half),
+                    student=student,
+                    logits=logits,
+                    teacher=own.number("train_flops") if own else math.nan,
+                )
+            )
     return [one for one in found if math.isfinite(one.compute(Scenario.INFERENCE))]
 
 
 def _run_flop(record: StudyRecord, cell: DesignPoint, teacher_run: str | None) -> tuple[float, float]:
     """FLOP of the training and of the teacher's forward passes of a cell's runs; seeds cost alike."""
-    run = next(r for r in record.students
-               if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run))  # fmt: skip
+    run = next(
+        r
+        for r in record.students
+        if (r.params, r.tokens, r.teacher_run) == (cell.params, cell.tokens, teacher_run)
+    )
     return run.number("train_flops"), run.number("teacher_flops") if teacher_run else 0.0
 
 
@@ -97,14 +106,14 @@ class Frontier:
     """Unbeaten without a teacher, ascending in compute."""
     taught: Sequence[Paid]
     """Unbeaten among those with one."""
-    among_cheaper: Sequence[Place]
+    among_cheaper: Sequence[FrontierPlace]
     """Each of `taught` among the students without a teacher that cost no more."""
-    among_next: Sequence[Place | None]
+    among_next: Sequence[FrontierPlace | None]
     """The same with the next dearer student without a teacher among them; None where there is no dearer one: what no
     teacher gives for as much is then not known."""
 
     @property
-    def better(self) -> list[tuple[Paid, Place]]:
+    def better(self) -> list[tuple[Paid, FrontierPlace]]:
         """Those of `taught` ahead of every cheaper student without a teacher and of the next dearer one, beyond the
         90 % interval of the difference: so also ahead of what no teacher gives for as much.
         """  # noqa: D205
@@ -123,7 +132,7 @@ class Frontier:
         return [p for p, q in found if q is None and p not in self.worse]
 
 
-def _ahead(where: Place) -> int:
+def _ahead(where: FrontierPlace) -> int:
     """1 ahead, -1 behind, 0 within the 90 % interval of the difference."""
     if where.ahead is None or abs(where.ahead) <= Z90 * (where.ahead_se or 0.0):
         return 0
@@ -132,32 +141,37 @@ def _ahead(where: Place) -> int:
 
 def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     """The frontiers of one scenario."""
-    known = {taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
-             for taught in (False, True)}  # fmt: skip
+    known = {
+        taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
+        for taught in (False, True)
+    }
     named = {p.name: p for p in paid}
     points = {taught: [_point(p, scenario) for p in those] for taught, those in known.items()}
     alone, taught = ([named[p.name] for p in staircase(points[key])] for key in (False, True))
     mine = [_point(p, scenario) for p in taught]
     return Frontier(
-        scenario=scenario, points=known, alone=alone, taught=taught,
+        scenario=scenario,
+        points=known,
+        alone=alone,
+        taught=taught,
         among_cheaper=[place(point, points[False]) for point in mine],
         among_next=[_among_next(point, points[False]) for point in mine],
-    )  # fmt: skip
+    )
 
 
-def _among_next(point: Point, others: Sequence[Point]) -> Place | None:
+def _among_next(point: ScorePoint, others: Sequence[ScorePoint]) -> FrontierPlace | None:
     dearer = [other.compute for other in others if other.compute >= point.compute]
     return place(replace(point, compute=min(dearer)), others) if dearer else None
 
 
-def _point(paid: Paid, scenario: Scenario) -> Point:
-    return Point(
+def _point(paid: Paid, scenario: Scenario) -> ScorePoint:
+    return ScorePoint(
         name=paid.name, compute=paid.compute(scenario), score=-paid.loss, se=paid.half / Z90, is_own=True
     )
 
 
 @in_style
-def draw_paid(paid: Sequence[Paid], *, look: Look = PAGE) -> Figure:
+def draw_paid(paid: Sequence[Paid]) -> Figure:
     """Loss against what was paid, a panel for each scenario that the study knows the bills of.
 
     Raises:
@@ -169,7 +183,7 @@ def draw_paid(paid: Sequence[Paid], *, look: Look = PAGE) -> Figure:
         raise DataError(
             "No student has been run both with and without a teacher and counted its compute yet."
         )
-    figure, panels, columns = new_panels(len(frontiers), panel=(3.6, 3.2), margin=(0.4, 0.3), look=look)
+    figure, panels, columns = new_panels(len(frontiers), panel=(3.6, 3.2), margin=(0.4, 0.3))
     for place_, (ax, one) in enumerate(zip(panels, frontiers, strict=True)):
         _panel(ax, one)
         if place_ % columns == 0:
@@ -192,8 +206,15 @@ def _panel(ax: Axes, found: Frontier) -> None:
                 linewidth=1.1,
                 alpha=1.0 if best else 0.35,
             )
-            ax.plot(x, p.loss, "o", color=color, markersize=4.5 if best else 3.2,
-                    markerfacecolor=color if best else PAPER, alpha=1.0 if best else 0.55)  # fmt: skip
+            ax.plot(
+                x,
+                p.loss,
+                "o",
+                color=color,
+                markersize=4.5 if best else 3.2,
+                markerfacecolor=color if best else PAPER,
+                alpha=1.0 if best else 0.55,
+            )
     last = max(p.compute(found.scenario) for those in found.points.values() for p in those)
     for color, line, name in ((INK, found.alone, "no teacher"), (SERIES[0], found.taught, "distilled")):
         x = [p.compute(found.scenario) for p in line]
@@ -204,8 +225,16 @@ def _panel(ax: Axes, found: Frontier) -> None:
             color=color,
             linewidth=1.3,
         )
-        ax.annotate(name, (last * 1.08, line[-1].loss), xytext=(3, 0), textcoords="offset points", va="center",
-                    fontsize="small", color=color, annotation_clip=False)  # fmt: skip
+        ax.annotate(
+            name,
+            (last * 1.08, line[-1].loss),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+            color=color,
+            annotation_clip=False,
+        )
     ax.set_xscale("log")
     ax.margins(x=0.06, y=0.06)
     power_axis(ax)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from distillaw.errors import DataError
-from distillaw.figures.style import INK, MUTED, PAGE, PAPER, SERIES, Look, in_style, new_figure, set_title
+from distillaw.figures.style import INK, MUTED, PAPER, SERIES, current_look, in_style, new_figure, set_title
 from distillaw.quantities import format_count, power_text
 from distillaw.runs.record import Run, StudyRecord
 
@@ -80,7 +80,7 @@ _NAMES, _NUMBERS = 1.75, 1.15
 
 
 @in_style
-def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
+def draw_spent(spent: Sequence[Spent]) -> Figure:
     """FLOP by part as plain bars with their numbers written on.
 
     Raises:
@@ -89,27 +89,34 @@ def draw_spent(spent: Sequence[Spent], *, look: Look = PAGE) -> Figure:
     if not spent:
         raise DataError("No run has finished yet.")
     total = sum(s.flop for s in spent)
-    figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75, look=look)
-    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * look.scale
+    figure, axes = new_figure(1, 1, width=7.0, height=0.36 * len(spent) + 0.75)
+    room = figure.get_figwidth() - (_NAMES + _NUMBERS) * current_look().scale
     ax = axes[0][0]
     ax.grid(False)
     rows = range(len(spent), 0, -1)
     ax.barh(list(rows), [s.flop for s in spent], height=0.62, color=SERIES[0], alpha=0.85)
     for y, s in zip(rows, spent, strict=True):
         number = f"{power_text(float(f'{s.flop:.3g}'))} ({100 * s.flop / total:.0f} %)"
-        ax.annotate(number, (s.flop, y), xytext=(5, 0), va="center", textcoords="offset points", fontsize="small",
-                    color=INK)  # fmt: skip
+        ax.annotate(
+            number,
+            (s.flop, y),
+            xytext=(5, 0),
+            va="center",
+            textcoords="offset points",
+            fontsize="small",
+            color=INK,
+        )
     ax.set_yticks(list(rows), [s.part for s in spent])
     ax.tick_params(axis="y", length=0)
-    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * look.scale / max(room, 0.3)))
-    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / look.scale)))))
+    ax.set_xlim(0, max(s.flop for s in spent) * (1 + _NUMBERS * current_look().scale / max(room, 0.3)))
+    ax.xaxis.set_major_locator(MaxNLocator(max(1, min(4, int(room / current_look().scale)))))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_text(value)))
     ax.set_xlabel("FLOP executed")
     return figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class DrawnSearch:
     """One search of one arm: what was tried, what was chosen, and how that stands among the others."""
 
     arm: str
@@ -138,7 +145,7 @@ QUANTITIES = {
 """Searches by their key in tuning.json: the key of the value, and what it is called."""
 
 
-def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
+def searches(tuning: Mapping[str, object]) -> list[dict[str, DrawnSearch]]:
     """The searches of each arm and size, from tuning.json; arms without any are left out."""
     arms = tuning.get("arms")
     given = [a for a in arms if isinstance(a, Mapping)] if isinstance(arms, Sequence) else []
@@ -146,7 +153,7 @@ def searches(tuning: Mapping[str, object]) -> list[dict[str, Search]]:
     return [one for one in found if one]
 
 
-def study_searches(record: StudyRecord) -> list[dict[str, Search]]:
+def study_searches(record: StudyRecord) -> list[dict[str, DrawnSearch]]:
     """The searches of a study; none where it ran none.
 
     Raises:
@@ -160,7 +167,7 @@ def study_searches(record: StudyRecord) -> list[dict[str, Search]]:
     return searches(record.tuning)
 
 
-def _search(arm: Mapping, key: str) -> Search | None:
+def _search(arm: Mapping, key: str) -> DrawnSearch | None:
     found = arm.get(key)
     name, quantity = QUANTITIES[key]
     grid = found.get("grid", []) if isinstance(found, Mapping) else []
@@ -171,8 +178,15 @@ def _search(arm: Mapping, key: str) -> Search | None:
     best = arm[key].get("best")
     chosen = float(best) if isinstance(best, int | float) else None
     where, is_fine = _where(points, chosen, interior=bool(arm[key].get("interior")))
-    return Search(arm=str(arm.get("arm")), size=_size(arm), quantity=quantity, points=points, chosen=chosen,
-                  where=where, is_fine=is_fine)  # fmt: skip
+    return DrawnSearch(
+        arm=str(arm.get("arm")),
+        size=_size(arm),
+        quantity=quantity,
+        points=points,
+        chosen=chosen,
+        where=where,
+        is_fine=is_fine,
+    )
 
 
 def _size(arm: Mapping) -> str:
@@ -192,7 +206,7 @@ def _where(
 
 
 @in_style
-def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -> Figure:
+def draw_searches(found: Sequence[Mapping[str, DrawnSearch]]) -> Figure:
     """Loss against learning rate, rate at the largest budget and batch, a column for each arm and size.
 
     Raises:
@@ -201,11 +215,9 @@ def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -
     if not found:
         raise DataError("This study ran no search: its rates are as the study file gives them.")
     keys = [key for key in QUANTITIES if any(key in arm for arm in found)]
-    columns = look.columns(len(found), panel=2.35)
+    columns = current_look().columns(len(found), panel=2.35)
     lines, rows = -(-len(found) // columns), len(keys)
-    figure, axes = new_figure(
-        rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines, look=look
-    )
+    figure, axes = new_figure(rows * lines, columns, width=2.35 * columns + 0.5, height=2.15 * rows * lines)
     for place in range(columns * lines):
         line, column = divmod(place, columns)
         arm = found[place] if place < len(found) else {}
@@ -217,7 +229,7 @@ def draw_searches(found: Sequence[Mapping[str, Search]], *, look: Look = PAGE) -
     return figure
 
 
-def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
+def _draw_search(ax: Axes, search: DrawnSearch, *, is_first: bool) -> None:
     ax.set_xlabel(search.quantity)
     if is_first:
         ax.set_ylabel("loss, nats/token")
@@ -225,8 +237,15 @@ def _draw_search(ax: Axes, search: Search, *, is_first: bool) -> None:
     ax.plot(x, y, color=SERIES[0])
     for px, py in search.points:
         is_chosen = search.chosen is not None and math.isclose(px, search.chosen, rel_tol=1e-6)
-        ax.plot(px, py, "o", markersize=6, markeredgecolor=SERIES[0], markeredgewidth=1.3,
-                markerfacecolor=SERIES[0] if is_chosen else PAPER)  # fmt: skip
+        ax.plot(
+            px,
+            py,
+            "o",
+            markersize=6,
+            markeredgecolor=SERIES[0],
+            markeredgewidth=1.3,
+            markerfacecolor=SERIES[0] if is_chosen else PAPER,
+        )
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(FixedLocator(list(x)))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -1,7 +1,7 @@
 """Figures of a study folder: those of its report, for papers and slides.
 
-Every function takes the folder that `study run` wrote (or a record of it), a width and a font size, and returns a
-`matplotlib.figure.Figure`. What a study cannot show is a `DataError` with the reason.
+Every function takes the folder that `study run` wrote (or a record of it), a width and a font size (`in_style` adds
+both), and returns a `matplotlib.figure.Figure`. What a study cannot show is a `DataError` with the reason.
 """
 
 from pathlib import Path
@@ -12,15 +12,13 @@ from distillaw.errors import DataError
 from distillaw.figures.calibrated import calibrated_groups, draw_calibration
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.fits import draw_fits, fitted_laws, study_laws
-from distillaw.figures.frozen import NONE_SCORED, draw_frozen
-from distillaw.figures.intervals import draw_coverage, draw_hold_outs
+from distillaw.figures.intervals import NONE_SCORED, draw_coverage, draw_frozen, draw_hold_outs
 from distillaw.figures.intervals import hold_outs as hold_outs_of
-from distillaw.figures.losses import draw_gap, draw_tokens
+from distillaw.figures.losses import draw_gap, draw_tokens, teacher_styles
 from distillaw.figures.paid import draw_paid, paid_cells
 from distillaw.figures.spending import compute_spent as spent_by_part
 from distillaw.figures.spending import draw_searches, draw_spent, study_searches
-from distillaw.figures.style import Look
-from distillaw.figures.teachers import teacher_styles
+from distillaw.figures.style import in_style
 from distillaw.figures.walks import draw_walks, walks
 from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study
@@ -31,7 +29,8 @@ from distillaw.verifying.scoring import Scored
 Study = str | Path | StudyRecord
 
 
-def capacity_gap(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def capacity_gap(study: Study) -> Figure:
     """Student loss against teacher loss: is a stronger teacher ever worse?
 
     A panel for each student size (column) and token budget (row). Abscissa: held-out loss of the teacher, nats/token,
@@ -41,8 +40,6 @@ def capacity_gap(study: Study, *, width: float | str | None = None, font_size: f
 
     Args:
         study: the folder, or a record of it.
-        width: inches, or `single` or `double` for one or two columns of a paper; by default what the panels need.
-        font_size: points; 8 by default where a width is given.
 
     Raises:
         CacheError: no such folder, or no study.
@@ -54,10 +51,11 @@ def capacity_gap(study: Study, *, width: float | str | None = None, font_size: f
         >>> figure = dl.figures.capacity_gap("out/quickstart", width="double")  # doctest: +SKIP
         >>> figure.savefig("gap.pdf")  # doctest: +SKIP
     """
-    return draw_gap(design_points(_record(study)), look=Look.of(width, font_size))
+    return draw_gap(design_points(_record(study)))
 
 
-def token_curves(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def token_curves(study: Study) -> Figure:
     """Student loss against training tokens, with and without teachers, a panel for each student size.
 
     Abscissa: tokens, logarithmic; ordinate: held-out loss, nats/token. Black: no teacher, bars the 90 % interval over
@@ -67,24 +65,16 @@ def token_curves(study: Study, *, width: float | str | None = None, font_size: f
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no student has been run without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_tokens(
-        design_points(record),
-        teacher_styles(record),
-        laws=study_laws(record),
-        look=Look.of(width, font_size),
-    )
+    return draw_tokens(design_points(record), teacher_styles(record), laws=study_laws(record))
 
 
-def predicted_measured(
-    study: Study, *, width: float | str | None = None, font_size: float | None = None
-) -> Figure:
+@in_style
+def predicted_measured(study: Study) -> Figure:
     """What the laws fitted on a study reproduce of its runs, and what they miss.
 
     A row for each law. Left: predicted against measured loss, nats/token, with the diagonal; right: predicted minus
@@ -92,8 +82,6 @@ def predicted_measured(
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no law of this study may be drawn; others as of `capacity_gap`.
@@ -106,12 +94,11 @@ def predicted_measured(
             f"it. `distillaw fit {record.folder} --law supervised` says why; `distillaw study new --kind supervised` "
             "writes a design that identifies one"
         )
-    return draw_fits(laws, look=Look.of(width, font_size))
+    return draw_fits(laws)
 
 
-def frozen_predictions(
-    study: Study, *, width: float | str | None = None, font_size: float | None = None
-) -> Figure:
+@in_style
+def frozen_predictions(study: Study) -> Figure:
     """Predictions frozen before the runs against what was then measured.
 
     Ordinate: predicted minus measured, per cent of the loss, with the frozen 90 % interval; a bar across zero held
@@ -120,16 +107,15 @@ def frozen_predictions(
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
     """
-    return draw_frozen(_scored(_record(study)), look=Look.of(width, font_size))
+    return draw_frozen(_scored(_record(study)))
 
 
-def coverage(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def coverage(study: Study) -> Figure:
     """How often intervals frozen before the runs held, against how often they promised to.
 
     Abscissa: the level of the interval, per cent; ordinate: measured values inside, per cent, with Wilson's 90 %
@@ -138,16 +124,15 @@ def coverage(study: Study, *, width: float | str | None = None, font_size: float
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: nothing was frozen, or nothing is scored yet; others as of `capacity_gap`.
     """
-    return draw_coverage(_scored(_record(study)), look=Look.of(width, font_size))
+    return draw_coverage(_scored(_record(study)))
 
 
-def hold_outs(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def hold_outs(study: Study) -> Figure:
     """How well a study's laws predicted the larger runs that were held out from them.
 
     The smallest 40 to 80 % of the runs are fitted, the others predicted. Bars: mean half width of the 90 % interval;
@@ -156,16 +141,15 @@ def hold_outs(study: Study, *, width: float | str | None = None, font_size: floa
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no law of this study had runs enough; others as of `capacity_gap`.
     """
-    return draw_hold_outs(hold_outs_of(_record(study)), look=Look.of(width, font_size))
+    return draw_hold_outs(hold_outs_of(_record(study)))
 
 
-def isoflop(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def isoflop(study: Study) -> Figure:
     """Loss against student size at equal compute, without a teacher and from the best ones.
 
     A panel for each compute: training of the student and forward passes of its teacher, FLOP. Abscissa: non-embedding
@@ -175,19 +159,16 @@ def isoflop(study: Study, *, width: float | str | None = None, font_size: float 
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no three sizes meet at one compute; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_isoflop(
-        iso_budgets(record), teacher_styles(record), laws=study_laws(record), look=Look.of(width, font_size)
-    )
+    return draw_isoflop(iso_budgets(record), teacher_styles(record), laws=study_laws(record))
 
 
-def pareto(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def pareto(study: Study) -> Figure:
     """Loss against the compute that was paid, and what nobody beats for less, with and without a teacher.
 
     Abscissa: FLOP, logarithmic: training of the student and forward passes of its teacher (left), and the training of
@@ -196,35 +177,31 @@ def pareto(study: Study, *, width: float | str | None = None, font_size: float |
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_paid(paid_cells(record, design_points(record)), look=Look.of(width, font_size))
+    return draw_paid(paid_cells(record, design_points(record)))
 
 
-def compute_spent(
-    study: Study, *, width: float | str | None = None, font_size: float | None = None
-) -> Figure:
+@in_style
+def compute_spent(study: Study) -> Figure:
     """FLOP executed by part: teachers, students, the teachers' forward passes, searches.
 
     Bars with their numbers written on, model FLOP; token budgets of one trunk share its training, which counts once.
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no run has finished; others as of `capacity_gap`.
     """
-    return draw_spent(spent_by_part(_record(study)), look=Look.of(width, font_size))
+    return draw_spent(spent_by_part(_record(study)))
 
 
-def searches(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def searches(study: Study) -> Figure:
     """The searches for learning rate (above) and batch (below), a column for each arm and size.
 
     Ordinate: held-out loss, nats/token; the chosen value is filled and said to be interior, at the edge or above the
@@ -232,18 +209,15 @@ def searches(study: Study, *, width: float | str | None = None, font_size: float
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: the study ran no search, or its record is missing; others as of `capacity_gap`.
     """
-    return draw_searches(study_searches(_record(study)), look=Look.of(width, font_size))
+    return draw_searches(study_searches(_record(study)))
 
 
-def weight_distances(
-    study: Study, *, width: float | str | None = None, font_size: float | None = None
-) -> Figure:
+@in_style
+def weight_distances(study: Study) -> Figure:
     """How far the weights went from where they began, against the logarithm of the step, a panel for each size.
 
     Euclidean distance over all weights; black without a teacher, blue with one; dotted in warm-up and decay; dashed,
@@ -251,16 +225,15 @@ def weight_distances(
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no run kept its distances; others as of `capacity_gap`.
     """
-    return draw_walks(walks(_record(study)), look=Look.of(width, font_size))
+    return draw_walks(walks(_record(study)))
 
 
-def calibration(study: Study, *, width: float | str | None = None, font_size: float | None = None) -> Figure:
+@in_style
+def calibration(study: Study) -> Figure:
     """Calibration errors against the text and against the teacher, and KL(teacher || student), over the teacher's loss.
 
     A line for each student size and token budget; better teachers to the right; dashed, the same student without a
@@ -268,13 +241,11 @@ def calibration(study: Study, *, width: float | str | None = None, font_size: fl
 
     Args:
         study: as in `capacity_gap`.
-        width: likewise.
-        font_size: likewise.
 
     Raises:
         DataError: no taught student has measured it; others as of `capacity_gap`.
     """
-    return draw_calibration(calibrated_groups(_record(study)), look=Look.of(width, font_size))
+    return draw_calibration(calibrated_groups(_record(study)))
 
 
 def _record(study: Study) -> StudyRecord:

@@ -1,16 +1,20 @@
 """House style of every figure: palette, sizes, panels, and axes of counts.
 
-Figures are made without pyplot: nothing is left behind but the figure. A drawing function is decorated with `in_style`
-and takes a `Look`; inside it sizes of text are relative ("small"), so that they follow the font size asked for.
+Figures are made without pyplot: nothing is left behind but the figure. A drawing function is decorated with `in_style`,
+which gives it a width and a font size; inside it sizes of text are relative ("small"), so that they follow.
 """
 
 import functools
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,11 +28,13 @@ from matplotlib.ticker import (
 )
 
 from distillaw.errors import ConfigError
+from distillaw.laws.base import Array, Mask
 from distillaw.quantities import power_text
 from distillaw.runs.outgoing import plain
 from distillaw.runs.record import budget_text
 
-P = ParamSpec("P")
+Width: TypeAlias = float | str | None
+"""Inches, `single`, `double`, or what the panels need."""
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#6b6b6b", "#dcdcdc", "#fdfdfc"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
 """Okabe and Ito's colour-blind-safe palette, in the order used here; black is kept for "no teacher"."""
@@ -79,7 +85,7 @@ class Look:
     """Points of axis labels; names inside are a sixth smaller."""
 
     @classmethod
-    def of(cls, width: float | str | None, font_size: float | None) -> "Look":
+    def of(cls, width: Width, font_size: float | None) -> "Look":
         """From what a user asks for.
 
         Args:
@@ -126,21 +132,57 @@ class Look:
 
 PAGE = Look()
 """As on the pages that we write."""
+_look: ContextVar[Look] = ContextVar("look", default=PAGE)
 
 
-def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw with the house style and the size of text of the keyword `look` (by default `PAGE`)."""
+def current_look() -> Look:
+    """How large the figure is to be that is drawn at present."""
+    return _look.get()
+
+
+_SIZES = """\
+    width: inches, or `single` or `double` for one or two columns of a paper; by default what the panels need.
+    font_size: points; 8 by default where a width is given.
+"""
+_SIZE_PARAMETERS = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    for name, annotation in (("width", Width), ("font_size", float | None))
+]
+
+
+def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A drawing function in the house style that takes two keywords more, `width` and `font_size` (`Look.of`).
+
+    What it calls is drawn at the same size; `new_figure` and `new_panels` make figures of that size.
+    """
 
     @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        look = kwargs.get("look", PAGE)
-        assert isinstance(look, Look)
-        with mpl.rc_context(look.settings):
-            figure = draw(*args, **kwargs)
-            _make_plain(figure)
-            return figure
+    def drawn(*args: Any, width: Width = None, font_size: float | None = None, **kwargs: Any) -> Figure:
+        is_asked = width is not None or font_size is not None
+        look = Look.of(width, font_size) if is_asked else current_look()
+        token = _look.set(look)
+        try:
+            with mpl.rc_context(look.settings):
+                figure = draw(*args, **kwargs)
+                _make_plain(figure)
+        finally:
+            _look.reset(token)
+        return figure
 
+    own = inspect.signature(draw)
+    parameters = [*own.parameters.values(), *_SIZE_PARAMETERS]
+    drawn.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    drawn.__doc__ = _with_sizes(inspect.getdoc(draw))
     return drawn
+
+
+def _with_sizes(doc: str | None) -> str | None:
+    """A docstring whose section of arguments ends with the two that `in_style` adds."""
+    if doc is None or "Args:" not in doc:
+        return doc
+    before, section = doc.split("Args:\n", 1)
+    own, blank, after = section.partition("\n\n")
+    return f"{before}Args:\n{own}\n{_SIZES}{blank[1:]}{after}"
 
 
 def _make_plain(figure: Figure) -> None:
@@ -156,18 +198,16 @@ def _plainly(formatter: FuncFormatter) -> Callable[[float, int], str]:
     return lambda value, place: plain(formatter(value, place))
 
 
-def new_figure(
-    rows: int, columns: int, *, width: float, height: float, look: Look = PAGE
-) -> tuple[Figure, list[list[Axes]]]:
+def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
     """A figure of small panels in house style.
 
     Args:
         rows: of panels.
         columns: of panels.
-        width: inches at the natural size; `look` may ask for another width.
+        width: inches at the natural size; whoever calls the drawing function may ask for another width.
         height: likewise.
-        look: how large it is to be.
     """
+    look = current_look()
     with mpl.rc_context(look.settings):
         figure = Figure(figsize=look.size(width=width, height=height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -183,7 +223,6 @@ def new_panels(
     count: int,
     *,
     panel: tuple[float, float],
-    look: Look,
     margin: tuple[float, float] = (0.6, 0.3),
     most: int = 12,
 ) -> tuple[Figure, list[Axes], int]:
@@ -192,17 +231,16 @@ def new_panels(
     Args:
         count: of panels.
         panel: inches of one, at the natural size.
-        look: how large the figure is to be.
         margin: inches around all of them.
         most: panels in a row.
 
     Returns:
         The figure, its panels row by row, and how many stand in a row.
     """
-    columns = min(most, look.columns(count, panel=panel[0]))
+    columns = min(most, current_look().columns(count, panel=panel[0]))
     rows = -(-count // columns)
-    figure, axes = new_figure(rows, columns, width=columns * panel[0] + margin[0], height=rows * panel[1] + margin[1],
-                              look=look)  # fmt: skip
+    width, height = columns * panel[0] + margin[0], rows * panel[1] + margin[1]
+    figure, axes = new_figure(rows, columns, width=width, height=height)
     panels = [ax for line in axes for ax in line]
     for ax in panels[count:]:
         ax.set_axis_off()
@@ -268,10 +306,17 @@ def label_ends(ax: Axes, ends: Sequence[tuple[str, str, float, float]], *, gap: 
     low, high = ax.get_ylim()
     placed = spread([y for *_, y in ends], (high - low) * gap)
     for (name, color, x, end), y in zip(ends, placed, strict=True):
-        ax.annotate(name, (x, end), xytext=(1.03, (y - low) / (high - low)), textcoords="axes fraction", va="center",
-                    fontsize="small", color=color, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0,
-                                "shrinkB": 3})  # fmt: skip
+        ax.annotate(
+            name,
+            (x, end),
+            xytext=(1.03, (y - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize="small",
+            color=color,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
@@ -293,3 +338,47 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
             placed[index] = base + rank * gap
             rank += 1
     return placed
+
+
+def draw_band(
+    ax: Axes,
+    x: Array,
+    *,
+    mean: Array,
+    inside: Mask,
+    color: str,
+    lower: Array | None = None,
+    upper: Array | None = None,
+    alpha: float = 0.16,
+    linewidth: float = 1.5,
+) -> None:
+    """A curve over x with its band, shapes (p,).
+
+    Args:
+        ax: where.
+        x: ascending.
+        mean: the curve.
+        inside: True where the law was fitted; elsewhere the curve is dashed and the band hatched.
+        color: of both.
+        lower: of the band; None, or nan where there is none.
+        upper: likewise.
+        alpha: of the band's colour.
+        linewidth: of the curve.
+    """
+    for part, is_inside in stretches(inside):
+        if lower is not None and upper is not None:
+            band = ax.fill_between(x[part], lower[part], upper[part], linewidth=0)
+            band.set(
+                facecolor=color if is_inside else "none",
+                alpha=alpha if is_inside else 0.5,
+                edgecolor=color,
+                hatch=None if is_inside else HATCH,
+            )
+        ax.plot(x[part], mean[part], color=color, linewidth=linewidth, linestyle="-" if is_inside else DASHED)
+
+
+def stretches(flags: Mask) -> Iterator[tuple[slice, bool]]:
+    """Runs of equal flags; each goes on to the first point of the next, so that a curve has no gaps."""
+    changes = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1), len(flags)]
+    for first, last in pairwise(changes):
+        yield slice(int(first), int(min(last + 1, len(flags)))), bool(flags[first])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from distillaw.errors import DataError
-from distillaw.figures.style import DOTTED, INK, PAGE, SERIES, Look, in_style, new_panels, set_title
+from distillaw.figures.style import DOTTED, INK, SERIES, in_style, new_panels, set_title
 from distillaw.large_batch.diffusion import DiffusionFit, fit_diffusion
 from distillaw.large_batch.noise import FEWEST_STEPS, NoiseScale, noise_scale
 from distillaw.planning.arms import teacher_name
@@ -89,7 +89,7 @@ def _noise(run: Run, window: tuple[int, int] | None) -> NoiseScale | None:
 
 
 @in_style
-def draw_walks(found: Sequence[Walk], *, look: Look = PAGE) -> Figure:
+def draw_walks(found: Sequence[Walk]) -> Figure:
     """Distance against step, one panel for each size.
 
     Raises:
@@ -98,7 +98,7 @@ def draw_walks(found: Sequence[Walk], *, look: Look = PAGE) -> Figure:
     if not found:
         raise DataError("No run kept its distances (older ones, or DISTILLAW_DISTANCES=never).")
     sizes = sorted({walk.run.params for walk in found})
-    figure, panels, columns = new_panels(len(sizes), panel=(2.6, 2.5), most=3, look=look)
+    figure, panels, columns = new_panels(len(sizes), panel=(2.6, 2.5), most=3)
     for place, (ax, size) in enumerate(zip(panels, sizes, strict=True)):
         group = [walk for walk in found if walk.run.params == size]
         for walk in group:

@@ -8,9 +8,8 @@ from distillaw.errors import ConfigError
 from distillaw.fitting.curve import Curve
 from distillaw.fitting.uncertainty import Cells
 from distillaw.laws.base import Array
-from distillaw.laws.distillation import ReducedDistillationLaw
+from distillaw.laws.distillation import ReducedDistillationLaw, StudentLaw
 from distillaw.laws.published import PublishedLaw
-from distillaw.laws.student import StudentLaw
 from distillaw.laws.supervised import SupervisedLaw
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from distillaw.laws.base import Array
 
 _ONE, _N, _D, _NN, _ND, _DD = range(6)
+_BLOCK = 16_384
+"""Replicates x rows whose arrays stay in the cache; a million at once wait for memory."""
 
 
 def powers(n: Array, d: Array) -> Array:
@@ -76,6 +78,18 @@ def supervised_normal(
         weights: (R, n).
         delta: Huber threshold.
     """
+    if len(theta) > 1 or len(n) <= _BLOCK:
+        return _sums(theta, n, d, basis, y, weights, delta)
+    cuts = (slice(first, first + _BLOCK) for first in range(0, len(n), _BLOCK))
+    parts = [_sums(theta, n[i], d[i], basis[i], y[i], weights[:, i], delta) for i in cuts]
+    objective, gradient, hessian = (sum(part[1:], start=part[0]) for part in zip(*parts, strict=True))
+    return objective, gradient, hessian
+
+
+def _sums(
+    theta: Array, n: Array, d: Array, basis: Array, y: Array, weights: Array, delta: float
+) -> tuple[Array, Array, Array]:
+    """As `supervised_normal`, over rows that are worked on at once."""
     R, replicates = len(theta), weights
     is_one_point = R > 1 and bool((theta == theta[0]).all())
     if is_one_point:
@@ -85,11 +99,11 @@ def supervised_normal(
     log_v = -np.logaddexp(0.0, lw)
     gap = lw - (eta * p) * n
     gap += (eta * q) * d
-    Z, s = softplus_and_share(gap, np.empty_like(gap), np.empty_like(gap))
+    Z, s = _softplus_and_share(gap)
     Z += log_v - (eta * q) * d
     lift = Z / eta
     lift += s0 - e
-    r, P = softplus_and_share(lift, gap, np.empty_like(lift))
+    r, P = _softplus_and_share(lift)
     r += e - y
     psi = np.minimum(np.maximum(r, -delta), delta)
     c = weights * psi
@@ -146,11 +160,11 @@ def _weighted(rows: Array, basis: Array, weights: Array) -> Array:
     )
 
 
-def softplus_and_share(x: Array, softplus: Array, share: Array) -> tuple[Array, Array]:
-    """ln(1 + e^x) and e^x / (1 + e^x) into the two arrays given, which are returned."""
-    np.minimum(x, 700.0, out=share)  # e^709 is the largest double
+def _softplus_and_share(x: Array) -> tuple[Array, Array]:
+    """ln(1 + e^x) and e^x / (1 + e^x)."""
+    share = np.minimum(x, 700.0)  # e^709 is the largest double
     np.exp(share, out=share)
-    np.add(share, 1.0, out=softplus)
+    softplus = share + 1.0
     share /= softplus
     np.log(softplus, out=softplus)  # exact to 1e-16 absolute, which is what a residual needs
     np.maximum(softplus, x, out=softplus)

@@ -5,13 +5,11 @@ prior where one is given. A batch of R problems (starts, bootstrap weights, hold
 finished ones leave the batch. Starts come from `starts.py`; the independent check is `second.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distillaw.fitting.models import Model
-from distillaw.fitting.single import Prior, Stage, minimise_one
 from distillaw.laws.base import Array, Indices, Mask
 
 EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
@@ -19,6 +17,16 @@ EXACT, TIGHT, LOOSE = 1e-13, 1e-9, 1e-3
 
 _FIRST_PASS = 16
 """Iterations before the unfinished replicates of all chunks are pooled, so that a few do not hold up many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """Gaussian prior on the free parameters, added as sigma^2/2 sum ((theta - mean) / sd)^2."""
+
+    mean: Array
+    """(k,)."""
+    precision: Array
+    """sigma^2 / sd^2, shape (k,); 0 where there is no prior."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +65,6 @@ class Solutions:
         return int(np.argmin(self.penalised))
 
 
-def huber(r: Array, delta: float) -> Array:
-    """r^2/2 inside delta, delta (|r| - delta/2) outside."""
-    clipped = np.clip(r, -delta, delta)
-    return clipped * (r - 0.5 * clipped)
-
-
 def minimise(
     objective: Objective, start: Array, *, iterations: int = 200, tolerance: float = TIGHT
 ) -> Solutions:
@@ -74,8 +76,6 @@ def minimise(
         iterations: most Newton steps.
         tolerance: stop when the expected relative decrease falls below it.
     """
-    if len(start) <= objective.model.one_by_one:
-        return _singly(objective, start, [Stage(objective.delta, tolerance, iterations)])
     objective = replace(objective, weights=np.broadcast_to(objective.weights, (len(start), len(objective.y))))
     first = min(iterations, _FIRST_PASS)
     with np.errstate(all="ignore"):  # far points of a trial step may overflow; they count as worse
@@ -86,16 +86,6 @@ def minimise(
             for name in Solutions.__slots__:
                 getattr(found, name)[late] = getattr(rest, name)
     return found
-
-
-def _singly(objective: Objective, start: Array, stages: Sequence[Stage]) -> Solutions:
-    weights = np.broadcast_to(objective.weights, (len(start), len(objective.y)))
-    with np.errstate(all="ignore"):
-        found = [
-            minimise_one(objective.model, objective.y, weights[i], start[i], stages, objective.prior)
-            for i in range(len(start))
-        ]
-    return Solutions(*(np.array(values) for values in zip(*found, strict=True)))
 
 
 def _in_chunks(objective: Objective, start: Array, iterations: int, tolerance: float) -> Solutions:
@@ -131,17 +121,14 @@ def graduated(
         within: drop starts whose objective after a stage is more than this many times the best.
         passing: most iterations of a stage before the last.
     """
-    theta, last = start, Stage(objective.delta, tolerance, 200)
-    ladder = [Stage(stage, LOOSE, passing) for stage in stages if stage > 2 * objective.delta]
-    while ladder and len(theta) > 1:
-        easier = replace(objective, delta=ladder.pop(0).delta)
+    theta = start
+    for stage in (delta for delta in stages if delta > 2 * objective.delta):
+        easier = replace(objective, delta=stage)
         found = minimise(easier, theta, iterations=passing, tolerance=LOOSE)
         theta = found.theta
         if keep is not None:
             left = distinct(found.penalised)[:keep]
             theta = theta[left[found.penalised[left] <= within * found.penalised[left[0]]]]
-    if len(theta) == 1:
-        return _singly(objective, theta, [*ladder, last])
     return minimise(objective, theta, tolerance=tolerance)
 
 

@@ -1,13 +1,15 @@
 """The independent solver: SciPy L-BFGS-B on the papers' own parameters, from several starts.
 
-It shares no equation, no parameterisation and no optimiser with `models.py` and `newton.py`, so that an
-agreement means something. Its relative difference in the objective is `solver_disagreement`.
+It minimises the equation of `laws/equation.py`, and shares no equation, parameterisation or optimiser with `models.py`
+and `newton.py`, so that an agreement means something. The relative difference in the objective is
+`solver_disagreement`.
 """
 
 import numpy as np
 
 from distillaw.fitting.estimate import Estimate, Problem
 from distillaw.fitting.models import JointModel, StudentModel, SupervisedModel, TiedModel, tied
+from distillaw.laws import equation
 from distillaw.laws.base import Array
 
 _OPTIONS = {"ftol": 1e-15, "gtol": 1e-11, "maxiter": 3000, "maxfun": 5000, "maxcor": 30}
@@ -132,36 +134,28 @@ def _law(model: object, z: Array) -> tuple[Array, Array]:
     return np.concatenate([own, value]), full
 
 
-def _term(n: Array, d: Array, z: Array) -> tuple[Array, Array]:
-    """Gamma ln(A e^(-alpha n) + B e^(-beta d)) by (ln A, ln B, alpha, beta, ln gamma)."""
-    a, b, alpha, beta, lg = z
-    gamma = np.exp(lg)
-    size, data = a - alpha * n, b - beta * d
-    inner = np.logaddexp(size, data)
-    u, v = gamma * np.exp(size - inner), gamma * np.exp(data - inner)
-    return gamma * inner, np.stack([u, v, -n * u, -d * v, gamma * inner])
-
-
 def _supervised(n: Array, d: Array, z: Array) -> tuple[Array, Array]:
-    term, J = _term(n, d, z[1:])
-    value = np.logaddexp(z[0], term)
-    return value, np.concatenate([np.exp(z[0] - value)[None], J * np.exp(term - value)])
+    c = dict(zip(equation.SUPERVISED, (*z[:5], np.exp(z[5])), strict=True))
+    by = equation.supervised_gradient(c, n, d)
+    J = np.stack([by[name] for name in equation.SUPERVISED])
+    J[5] *= c["gamma"]
+    return equation.log_supervised(c, n, d), J
 
 
 def _student(model: StudentModel, s: Array, z: Array) -> tuple[Array, Array, Array]:
-    n, d, t = model.n, model.d, model.t
-    if model.form in ("reduced", "reduced-q"):
-        term, J = z[0] - z[2] * n - z[3] * d, np.stack([np.ones_like(n), 0 * n, -n, -d, 0 * n])
-    else:
-        term, J = _term(n, d, z[:5])
-    c0, kappa, f1, eps = z[5], np.exp(z[6]), np.exp(z[7]), z[8] if model.form == "full" else 0.0
-    x = t - s
-    u = kappa * np.exp(np.minimum(x / f1, 50.0))
-    h = np.log1p(eps * u) / eps if eps > 0 else u
-    v = u / (1 + eps * u)
-    g = term - c0 * t - h
-    value = np.logaddexp(t, g)
-    P = np.exp(g - value)
-    by_eps = (h - v) / eps if eps > 0 else 0 * v
-    rows = np.concatenate([J, np.stack([-t, -v, v * x / f1, by_eps])])
-    return value, rows * P, P * v / f1
+    """ln L_S, its Jacobian (9, n), and its derivative by ln Ltilde_S."""
+    zero = np.float64(0.0)
+    is_power = model.form in ("kappa", "full")
+    names = ("log_A", "log_B", "alpha", "beta", "gamma", "c0", "log_kappa", "f1", "eps")
+    c = dict(zip(names, (*z[:4], np.exp(z[4]), *z[5:7], np.exp(z[7]), z[8]), strict=True)) | {"q": zero}
+    if not is_power:
+        c |= {"log_B": zero - np.inf, "beta": zero, "gamma": zero + 1, "q": z[3]}
+    has_eps = model.form == "full" and z[8] > 0
+    c["eps"] = z[8] if has_eps else zero
+    at = model.n, model.d, model.t, s
+    by = equation.student_gradient(c, *at)
+    by["eps"] *= has_eps
+    by |= {"gamma": by["gamma"] * c["gamma"], "f1": by["f1"] * c["f1"]}  # of their logarithms
+    if not is_power:
+        by |= {"log_B": 0 * s, "beta": by["q"], "gamma": 0 * s}
+    return equation.log_student(c, *at), np.stack([by[name] for name in names]), by["s"]

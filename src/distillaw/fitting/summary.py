@@ -2,10 +2,12 @@
 
 import html
 import math
+from operator import itemgetter
 
 from distillaw.fitting.result import FitResult
 from distillaw.fitting.status import FitStatus
 from distillaw.quantities import format_count, plural
+from distillaw.table import Table, number, text
 
 
 def rounded(value: float, low: float | None = None, high: float | None = None) -> str:
@@ -26,8 +28,8 @@ def summarise(result: FitResult) -> str:
         lines.append(f"  {result.remedy}")
     lines.append(f"  {_size(result)}")
     lines += [f"  {line}" for line in _evidence(result)]
-    values = _coefficients(result)
-    lines += ["", *values] if values else []
+    if result.params:
+        lines += ["", *coefficient_table(result).lines(indent=2)]
     lines += _comparison(result)
     ranges = _ranges(result)
     lines += ["", "fitted range: " + ", ".join(ranges)] if ranges else []
@@ -75,30 +77,37 @@ def _comparison(result: FitResult) -> list[str]:
     table = result.details.get("comparison") or result.details.get("ladder")
     if not table:
         return []
-    lines = ["", f"  {'':<24}{'held-out error':>15}{'AIC':>10}{'parameters':>12}"]
     best = min(row["aic"] for row in table)
-    for row in table:
-        error = "-" if row["held_out_error"] is None else f"{100 * row['held_out_error']:.2f} %"
-        lines.append(f"  {row['form']:<24}{error:>15}{row['aic'] - best:>+10.1f}{row['num_params']:>12}")
-    return lines
+    columns = [
+        text("", of=itemgetter("form")),
+        number(
+            "held-out error",
+            lambda error: f"{100 * error:.2f} %",
+            of=itemgetter("held_out_error"),
+            missing="-",
+        ),
+        number("AIC", "+.1f", of=lambda row: row["aic"] - best),
+        number("parameters", of=itemgetter("num_params")),
+    ]
+    return ["", *Table.of(columns, table).lines(indent=2)]
 
 
-def _coefficients(result: FitResult) -> list[str]:
+def coefficient_table(result: FitResult) -> Table:
+    """Estimates with their intervals, rounded to the error."""
     intervals = result.conf_int()
-    lines = []
+    head = f"{100 * result.level:.0f} % interval" if intervals else "no interval"
+    rows = []
     for name, value in result.params.items():
-        if name in intervals:
-            low, high = intervals[name]
-            assert low is not None and high is not None  # a bootstrap interval has both ends
-            text = rounded(value, low, high)
-            lines.append(f"  {name:<10}{text:>14}   [{rounded(low, low, high)}, {rounded(high, low, high)}]")
-        else:
-            lines.append(f"  {name:<10}{rounded(value):>14}")
-    if lines:
-        head = f"{100 * result.level:.0f} % interval" if intervals else "no interval"
-        head = head if result.is_usable else "not a law: only to compare objectives"
-        lines.insert(0, f"  {'':<10}{'estimate':>14}   {head}")
-    return lines
+        low, high = intervals.get(name, (None, None))
+        span = (
+            "" if low is None or high is None else f"[{rounded(low, low, high)}, {rounded(high, low, high)}]"
+        )
+        rows.append((name, rounded(value, low, high), span))
+    is_law = result.is_usable
+    return Table(
+        [text(""), number("estimate"), text(head if is_law else "not a law: only to compare objectives")],
+        rows,
+    )
 
 
 def _ranges(result: FitResult) -> list[str]:
@@ -110,22 +119,11 @@ def _ranges(result: FitResult) -> list[str]:
 
 def summarise_html(result: FitResult) -> str:
     """The same as a small table, for notebooks and reports."""
-    intervals = result.conf_int()
-    rows = []
-    for name, value in result.params.items():
-        low, high = intervals.get(name, (None, None))
-        text = (
-            "" if low is None or high is None else f"{rounded(low, low, high)} to {rounded(high, low, high)}"
-        )
-        rows.append(
-            f"<tr><td>{html.escape(name)}</td><td>{rounded(value, low, high)}</td><td>{text}</td></tr>"
-        )
     remedy = "" if result.status is FitStatus.CONVERGED else f"<p>{html.escape(result.remedy)}</p>"
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in [*_evidence(result), *result.notes])
     return (
         f"<div class='distillaw-fit'><p><b>{html.escape(result.family)}: {result.status.name}</b>, "
         f"{_size(result)}</p>{remedy}"
-        f"<table><thead><tr><th></th><th>estimate</th><th>{100 * result.level:.0f} % interval</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table><ul>{lines}</ul>"
+        f"{coefficient_table(result).notebook()}<ul>{lines}</ul>"
         f"<p>fitted range: {html.escape(', '.join(_ranges(result)))}</p></div>"
     )

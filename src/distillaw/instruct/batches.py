@@ -1,4 +1,4 @@
-"""Examples as tensors: packed or one a row, for training; by length, for scoring.
+"""Examples as tensors, packed or one a row, for training; by length, for scoring; and the margins of preferences.
 
 Packed rows hold several conversations that do not see each other: positions begin anew with each and no attention mask
 is given, from which transformers makes masks of blocks. `check_packing` proves it for the model at hand.
@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distillaw.errors import ConfigError
-from distillaw.evaluate.heldout import IGNORE, HeldoutLoss, HeldoutSet, score_heldout
 from distillaw.instruct.prepare import Example
+from distillaw.models.scoring import IGNORE, HeldoutSet, score_heldout
+from distillaw.runs.paired import DocumentScores, t_quantile
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
+
 
 SCORED_POSITIONS = 4096
 """Positions of one forward pass when scoring."""
@@ -39,8 +42,10 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Tensors of shape (B, T): input_ids, labels, and position_ids (packed) or attention_mask."""
         width = max(len(row["input_ids"]) for row in rows)
-        batch = {"input_ids": _padded([row["input_ids"] for row in rows], width, self.pad),
-                 "labels": _padded([row["labels"] for row in rows], width, IGNORE)}  # fmt: skip
+        batch = {
+            "input_ids": _padded([row["input_ids"] for row in rows], width, self.pad),
+            "labels": _padded([row["labels"] for row in rows], width, IGNORE),
+        }
         if not self.packed:
             ones = [[1] * len(row["input_ids"]) for row in rows]
             return batch | {"attention_mask": _padded(ones, width, 0)}
@@ -58,10 +63,14 @@ def training_rows(examples: Sequence[Example], *, packing: bool, max_tokens: int
     from datasets import Dataset
     from trl import pack_dataset
 
-    rows = Dataset.from_dict({
-        "input_ids": [list(each.ids) for each in examples],
-        "labels": [[i if m else IGNORE for i, m in zip(each.ids, each.mask, strict=True)] for each in examples],
-    })  # fmt: skip
+    rows = Dataset.from_dict(
+        {
+            "input_ids": [list(each.ids) for each in examples],
+            "labels": [
+                [i if m else IGNORE for i, m in zip(each.ids, each.mask, strict=True)] for each in examples
+            ],
+        }
+    )
     return pack_dataset(rows, max_tokens, "bfd") if packing else rows
 
 
@@ -88,13 +97,13 @@ def check_packing(model: "PreTrainedModel") -> None:
         )
 
 
-def score_examples(model: "PreTrainedModel", examples: Sequence[Example]) -> HeldoutLoss:
+def score_examples(model: "PreTrainedModel", examples: Sequence[Example]) -> DocumentScores:
     """Loss sums of the assistant's tokens, one row for each example, in the order given."""
     loss_sum, tokens = np.zeros(len(examples)), np.zeros(len(examples), np.int64)
     for batch in _scoring_batches(examples):
         found = score_heldout(model, batch, batch_windows=len(batch.inputs))
         loss_sum, tokens = loss_sum + found.loss_sum, tokens + found.tokens
-    return HeldoutLoss(tokens=tokens, loss_sum=loss_sum)
+    return DocumentScores.numbered(tokens=tokens, loss_sum=loss_sum)
 
 
 def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
@@ -104,11 +113,106 @@ def _scoring_batches(examples: Sequence[Example]) -> Iterator[HeldoutSet]:
         width = len(examples[order[0]].ids) - 1
         some, order = order[: max(1, SCORED_POSITIONS // width)], order[max(1, SCORED_POSITIONS // width) :]
         inputs = [examples[i].ids[:-1] for i in some]
-        labels = [[t if m else IGNORE for t, m in zip(examples[i].ids[1:], examples[i].mask[1:], strict=True)]
-                  for i in some]  # fmt: skip
-        yield HeldoutSet(inputs=_padded(inputs, width, 0), labels=_padded(labels, width, IGNORE),
-                         document=np.array(some), num_documents=len(examples))  # fmt: skip
+        labels = [
+            [t if m else IGNORE for t, m in zip(examples[i].ids[1:], examples[i].mask[1:], strict=True)]
+            for i in some
+        ]
+        yield HeldoutSet(
+            inputs=_padded(inputs, width, 0),
+            labels=_padded(labels, width, IGNORE),
+            document=np.array(some),
+            num_documents=len(examples),
+        )
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=torch.long)
+
+
+LEVEL = 0.9
+"""Of intervals, as everywhere in reports of runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedMean:
+    """A mean over pairs."""
+
+    mean: float
+    se: float
+    interval: tuple[float, float]
+    """Two-sided, at `LEVEL`: Student's t for means, Wilson's for shares."""
+
+    def as_record(self) -> dict[str, object]:
+        """For result.json."""
+        return {"mean": self.mean, "se": self.se, "interval": list(self.interval), "level": LEVEL}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """Held-out figures of a policy against its reference."""
+
+    loss: PairedMean
+    """-log sigmoid(margin), nats per pair; ln 2 where nothing changed."""
+    margin: PairedMean
+    accuracy: PairedMean
+    """Share of pairs with a positive margin; a margin of 0 counts half."""
+    likelier: PairedMean
+    """Share of pairs whose chosen answer the policy itself finds likelier, tokens summed."""
+    pairs: int
+
+    def as_record(self) -> dict[str, object]:
+        """For result.json."""
+        return {
+            "loss": self.loss.as_record(),
+            "margin": self.margin.as_record(),
+            "accuracy": self.accuracy.as_record(),
+            "likelier": self.likelier.as_record(),
+            "pairs": self.pairs,
+        }
+
+
+def preference_figures(
+    policy: NDArray[np.float64], reference: NDArray[np.float64], *, beta: float
+) -> Preference:
+    """Margins, accuracy and loss of DPO (arXiv 2305.18290, equation 7).
+
+    Args:
+        policy: -ln p of answers, nats: chosen ones, then rejected ones, shape (2 pairs,).
+        reference: of the same answers under the reference.
+        beta: b of the margin.
+    """
+    log_ratio = reference - policy
+    pairs = len(log_ratio) // 2
+    margins = beta * (log_ratio[:pairs] - log_ratio[pairs:])
+    likelier = policy[pairs:] - policy[:pairs]
+    return Preference(
+        loss=_mean(np.logaddexp(0.0, -margins)),
+        margin=_mean(margins),
+        accuracy=_share(_positive(margins)),
+        likelier=_share(_positive(likelier)),
+        pairs=pairs,
+    )
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (np.sign(values) + 1) / 2
+
+
+def _mean(values: NDArray[np.float64]) -> PairedMean:
+    count, mean = len(values), float(values.mean())
+    se = float(values.std(ddof=1) / np.sqrt(count))
+    half = t_quantile(0.5 + LEVEL / 2, count - 1) * se
+    return PairedMean(mean=mean, se=se, interval=(mean - half, mean + half))
+
+
+def _share(values: NDArray[np.float64]) -> PairedMean:
+    """A share with Wilson's score interval (1927), which stays within 0 and 1 for few pairs."""
+    from scipy.special import ndtri
+
+    count, share, z = len(values), float(values.mean()), float(ndtri(0.5 + LEVEL / 2))
+    shrink = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / shrink
+    half = z / shrink * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    return PairedMean(
+        mean=share, se=float(np.sqrt(share * (1 - share) / count)), interval=(centre - half, centre + half)
+    )

@@ -1,4 +1,4 @@
-"""Conversations as data: five file formats read into one shape, every error with its file and line.
+"""Conversations and prompts as data: five file formats read into one shape, every error with its file and line.
 
     {"messages": [{"role": "user", "content": ".."}, {"role": "assistant", "content": ".."}]}     chat
     [{"User": "..", "Assistant": ".."}, ...]                                                      MiniChat, one a line
@@ -6,25 +6,37 @@
     {"instruction": "..", "input": "..", "output": ".."}                                          Alpaca
     {"instruction": "..", "instances": [{"input": "..", "output": ".."}]}                         self-instruct seeds
 
-A line is one conversation (self-instruct: one for each instance). Torch-free.
+A line is one conversation (self-instruct: one for each instance). What a teacher is asked is a text file with one
+prompt a line, a .jsonl file, or the prompts inside the package. Torch-free.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
 from distillaw.errors import ConfigError, DataError
-from distillaw.runs.reading import parse_json
+from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import parse_json, read_text
 
 Message: TypeAlias = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
 
 ROLES = ("system", "user", "assistant")
-_SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-             "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"}  # fmt: skip
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
 """What ShareGPT files call the roles."""
 _FORMATS = (
     '{"messages": [..]}, [{"User": .., "Assistant": ..}], {"conversations": [..]}, '
@@ -193,3 +205,66 @@ def conversation_hash(messages: Sequence[Message]) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+SHIPPED = {"general": "general.txt"}
+"""Prompts inside the package: general, 135 short ones of many kinds (CC0, written for this project)."""
+
+Prompt = tuple[Message, ...]
+"""Messages that wait for an answer."""
+
+
+def read_prompts(prompts: str | Path) -> list[Prompt]:
+    """Prompts in their order, each once.
+
+    Args:
+        prompts: `general`; a .txt file, one prompt a line; or a .jsonl file with `prompt`, `instruction` (and `input`)
+            or `messages` in each line, of which what stands before the first answer is asked.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: a line that is no prompt, or none at all.
+    """
+    name = str(prompts)
+    if name in SHIPPED:
+        text = (resources.files("distillaw.data") / "prompts" / SHIPPED[name]).read_text(encoding="utf-8")
+        found = _prompt_lines(text)
+    elif (path := Path(name).expanduser()).suffix == ".txt" and path.is_file():
+        try:
+            found = _prompt_lines(read_text(path))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); convert it"
+            ) from None
+    elif path.suffix == ".jsonl":
+        found = [_asked(value, where) for where, value in json_lines(path)]
+    else:
+        raise ConfigError(
+            f"prompts {name!r}: no such file{did_you_mean(name, SHIPPED)}; give a .txt file (one a line), a .jsonl "
+            f"file, or one of {', '.join(SHIPPED)}"
+        )
+    once = {tuple((m["role"], m["content"]) for m in prompt): prompt for prompt in found}
+    if not once:
+        raise DataError(f"{name}: no prompt in it")
+    return list(once.values())
+
+
+def _prompt_lines(text: str) -> list[Prompt]:
+    return [({"role": "user", "content": line.strip()},) for line in text.splitlines() if line.strip()]
+
+
+def _asked(value: object, where: str) -> Prompt:
+    if isinstance(value, Mapping) and isinstance(asked := value.get("prompt", value.get("instruction")), str):
+        given = value.get("input")
+        return ({"role": "user", "content": f"{asked}\n\n{given}" if given else asked},)
+    if isinstance(value, Mapping) and isinstance(messages := value.get("messages"), list):
+        answer = [{"role": "assistant", "content": "-"}] if _waits(messages) else []
+        answered = checked_messages([*messages, *answer], where)
+        first = next(i for i, each in enumerate(answered) if each["role"] == "assistant")
+        return answered[:first]
+    raise DataError(f"{where}: a prompt is a `prompt`, an `instruction` or `messages`")
+
+
+def _waits(messages: list[object]) -> bool:
+    last = messages[-1] if messages else None
+    return isinstance(last, Mapping) and last.get("role") == "user"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
-from distillaw.evaluate.heldout import HeldoutLoss
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.start import Start
+from distillaw.instruct.start import TuneStart
 from distillaw.models.export import generation_config, staged
 from distillaw.models.fresh import weight_flops
 from distillaw.models.teacher import architecture_of
@@ -25,7 +24,7 @@ LORA_FACTOR = 2
 """FLOP of a step over a forward pass where base weights are frozen: forward and gradients of activations."""
 
 
-def export_chat_model(model: "PreTrainedModel", start: Start, folder: Path, readme: str) -> None:
+def export_chat_model(model: "PreTrainedModel", start: TuneStart, folder: Path, readme: str) -> None:
     """Write a tuned model that stops where its template says.
 
     Raises:
@@ -60,24 +59,19 @@ def training_forwards(lora: int) -> int:
     return LORA_FACTOR if lora else TRAINING_FACTOR
 
 
-def as_scores(found: HeldoutLoss) -> DocumentScores:
-    """Numbered in the order scored, so that two models can be paired."""
-    return DocumentScores(document=np.arange(len(found.tokens)), tokens=found.tokens, loss_sum=found.loss_sum)
-
-
-def figures(found: HeldoutLoss) -> dict[str, float]:
+def figures(found: DocumentScores) -> dict[str, float]:
     """Loss in nats/token, its standard error clustered by conversation, and e^loss."""
     return {"loss": found.loss, "loss_se": found.loss_se, "perplexity": math.exp(min(found.loss, 700.0))}
 
 
-def change(after: HeldoutLoss, before: HeldoutLoss, *, level: float = 0.9) -> dict[str, object]:
+def change(after: DocumentScores, before: DocumentScores, *, level: float = 0.9) -> dict[str, object]:
     """Paired difference of two scores of the same conversations."""
-    found = paired_difference(as_scores(after), as_scores(before))
-    return {"mean": found.mean, "se": found.se, "interval": list(found.interval(level)), "level": level,
-            "documents": found.documents}  # fmt: skip
+    found = paired_difference(after, before)
+    told: dict[str, object] = {"mean": found.mean, "se": found.se, "interval": list(found.interval(level))}
+    return told | {"level": level, "documents": found.documents}
 
 
-def kept_scores(file: Path, found: HeldoutLoss | None = None) -> HeldoutLoss | None:
+def kept_scores(file: Path, found: DocumentScores | None = None) -> DocumentScores | None:
     """Write scores, or read those that an earlier start wrote; None where there are none."""
     if found is not None:
         write_json(file, {"tokens": found.tokens.tolist(), "loss_sum": found.loss_sum.tolist()})
@@ -85,12 +79,12 @@ def kept_scores(file: Path, found: HeldoutLoss | None = None) -> HeldoutLoss | N
     if not file.exists():
         return None
     record = read_json(file)
-    return HeldoutLoss(
+    return DocumentScores.numbered(
         tokens=np.array(record["tokens"], np.int64), loss_sum=np.array(record["loss_sum"], float)
     )
 
 
-def write_scores(folder: TuneFolder, found: HeldoutLoss) -> None:
+def write_scores(folder: TuneFolder, found: DocumentScores) -> None:
     """heldout.parquet: one row for each held-out conversation or pair."""
     folder.run.write_heldout(list(range(len(found.tokens))), found.tokens.tolist(), found.loss_sum.tolist())
 

@@ -6,18 +6,68 @@
     best/epoch-N.safetensors   trained weights after the best epoch so far
 
 A checkpoint counts if every listed file has its size: one that a kill cut short is removed. What was logged after the
-checkpoint that is resumed is dropped, so that a resumed run logs what an uninterrupted one does.
+checkpoint that is resumed is dropped, so that a resumed run logs what an uninterrupted one does; a torn last line is
+cut off before the next is written.
 """
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from distillaw.errors import CacheError, ConfigError
-from distillaw.instruct.journal import Journal
-from distillaw.runs.files import read_json, write_json
-from distillaw.runs.places import MARK, claim_folder, remove_file, remove_folder
+from distillaw.runs.files import disk_error, read_json, read_json_lines, write_json, write_text
+from distillaw.runs.places import MARK, appending, claim_folder, remove_file, remove_folder
 from distillaw.runs.store import RESULT_KEYS, RunFolder
+
+_BREAKS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
+"""Line breaks of Unicode that JSON leaves as they are; a row is one line by every count."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowLog:
+    """Rows on disk, in the order they were written."""
+
+    path: Path
+
+    def rows(self) -> list[dict[str, object]]:
+        """What is there, without a torn last line."""
+        return read_json_lines(self.path)
+
+    def keep(
+        self, wanted: Callable[[Mapping[str, object]], bool] = lambda row: True
+    ) -> list[dict[str, object]]:
+        """Drop a torn last line and the rows that are not wanted; returns those that stay.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        rows = [row for row in self.rows() if wanted(row)]
+        text = "".join(_line(row) for row in rows)
+        if self.path.exists() and self.path.read_text(encoding="utf-8", errors="replace") != text:
+            write_text(self.path, text, known=True)
+        return rows
+
+    def append(self, *rows: Mapping[str, object]) -> None:
+        """Add rows and flush them to the disk.
+
+        Raises:
+            RunError: the disk is full; earlier rows are intact.
+        """
+        try:
+            with appending(self.path) as stream:
+                stream.writelines(_line(row) for row in rows)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+
+def _line(row: Mapping[str, object]) -> str:
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return text.translate(_BREAKS) + "\n"
+
 
 _COMPLETE = "complete.json"
 _OURS = {MARK, ".lock", ".lock.json", "spec.json", "status.json"}
@@ -35,9 +85,9 @@ class TuneFolder:
         return RunFolder(self.path)
 
     @property
-    def metrics(self) -> Journal:
+    def metrics(self) -> RowLog:
         """metrics.jsonl."""
-        return Journal(self.path / "metrics.jsonl")
+        return RowLog(self.path / "metrics.jsonl")
 
     @property
     def model(self) -> Path:
@@ -104,6 +154,24 @@ class TuneFolder:
         for weights in (self.path / "best").glob("epoch-*.safetensors"):
             if best_epoch is None or weights != self.best(best_epoch):
                 remove_file(weights)
+
+    def epochs(self) -> list[dict[str, float]]:
+        """Held-out figures after each epoch, with `epoch`; the start (epoch 0) left out."""
+        rows = []
+        for row in self.metrics.rows():
+            if isinstance(figures := row.get("heldout"), dict) and (epoch := int(str(row["epoch"]))):
+                rows.append({"epoch": epoch, **figures})
+        return rows
+
+    def best_epoch(self) -> int | None:
+        """The epoch of the lowest held-out loss; None before the first has ended."""
+        scored = self.epochs()
+        return int(min(scored, key=lambda row: row["loss"])["epoch"]) if scored else None
+
+    def is_over(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought nothing."""
+        scored, best = self.epochs(), self.best_epoch()
+        return best is not None and scored[-1]["epoch"] - best >= patience
 
     def finish(self, result: Mapping[str, object]) -> dict[str, object]:
         """Write result.json, the mark of a finished run, and drop what was for going on.

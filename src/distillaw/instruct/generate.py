@@ -7,6 +7,10 @@ marked `truncated`.
 
     answers.jsonl         {"prompt": 3, "messages": [.., {"role": "assistant", ..}], "tokens": 41, "truncated": false}
     answers.about.json    teacher, prompts, settings and their hash; totals when it is done
+
+Pairs from two models have a teacher's answer as the chosen one, a student's as the rejected one. Nobody judged them:
+`judged` is false in every line, and the names of both models stand beside. That the teacher's answer is the better one
+is an assumption, fair for a strong teacher and a weak student, false for single prompts.
 """
 
 import time
@@ -18,18 +22,15 @@ from typing import Any
 import torch
 
 from distillaw.errors import ConfigError, DataError, RunError
+from distillaw.instruct.conversations import Prompt, read_prompts
 from distillaw.instruct.finish import step_flops
-from distillaw.instruct.hush import hushed
-from distillaw.instruct.journal import Journal
-from distillaw.instruct.masks import Masker
-from distillaw.instruct.prompts import Prompt, read_prompts
-from distillaw.instruct.start import Say, silent
-from distillaw.instruct.templates import choose_template
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import ModelSource, context_of, locate
+from distillaw.instruct.folder import RowLog
+from distillaw.instruct.masks import Masker, choose_template
+from distillaw.instruct.start import Say, hushed, silent
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_seconds
-from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.runs.files import content_hash, read_json, write_json, write_text
 from distillaw.runs.lock import locked
 from distillaw.runs.pace import LOG_SECONDS
 from distillaw.runs.places import GENERATOR, check_file
@@ -130,15 +131,23 @@ def generate_answers(
             say(f"{out}: answered before, nothing to do")
             return out
         with hushed():
-            spent = _answer_all(answerer, asked, ids, Journal(out), device, say)
-        rows = Journal(out).rows()
+            spent = _answer_all(answerer, asked, ids, RowLog(out), device, say)
+        rows = RowLog(out).rows()
         tokens = sum(int(str(row["tokens"])) for row in rows)
         read = tokens + sum(map(len, ids))
         flops = step_flops(source.config(), tokens=read, mean_length=read / len(rows), forwards=1)
-        write_json(about_file(out), about | {
-            "answers": len(rows), "truncated": sum(row["truncated"] is True for row in rows), "tokens": tokens,
-            "flops": flops, "seconds": spent, "device": device,
-        })  # fmt: skip
+        write_json(
+            about_file(out),
+            about
+            | {
+                "answers": len(rows),
+                "truncated": sum(row["truncated"] is True for row in rows),
+                "tokens": tokens,
+                "flops": flops,
+                "seconds": spent,
+                "device": device,
+            },
+        )
     return out
 
 
@@ -210,15 +219,23 @@ class Answerer:
             sampling = self.sampling
             drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
             self._model.generation_config = GenerationConfig(  # the model's own defaults would be mixed in
-                max_new_tokens=sampling.max_new_tokens, do_sample=sampling.temperature > 0, eos_token_id=self.ends,
-                pad_token_id=self.ends[0], **(drawn if sampling.temperature else {}),
-            )  # fmt: skip
+                max_new_tokens=sampling.max_new_tokens,
+                do_sample=sampling.temperature > 0,
+                eos_token_id=self.ends,
+                pad_token_id=self.ends[0],
+                **(drawn if sampling.temperature else {}),
+            )
         return self._model
 
 
 def _opened(
-    out: Path, source: ModelSource, prompts: str | Path, asked: Sequence[Prompt], answerer: Answerer, sampling: Sampling
-) -> dict[str, object]:  # fmt: skip
+    out: Path,
+    source: ModelSource,
+    prompts: str | Path,
+    asked: Sequence[Prompt],
+    answerer: Answerer,
+    sampling: Sampling,
+) -> dict[str, object]:
     """The record of the file, new or as it stands.
 
     Raises:
@@ -241,10 +258,15 @@ def _opened(
     if out.exists() and out.stat().st_size:
         raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
     about: dict[str, object] = {
-        "generator": GENERATOR, "identity": identity, "teacher": source.name, "teacher_fingerprint": weights,
+        "generator": GENERATOR,
+        "identity": identity,
+        "teacher": source.name,
+        "teacher_fingerprint": weights,
         "prompts": str(prompts),
-        "asked": len(asked), "template": answerer.template, "sampling": asdict(sampling),
-    }  # fmt: skip
+        "asked": len(asked),
+        "template": answerer.template,
+        "sampling": asdict(sampling),
+    }
     write_json(file, about)
     return about
 
@@ -253,7 +275,7 @@ def _answer_all(
     answerer: Answerer,
     asked: Sequence[Prompt],
     ids: Sequence[list[int]],
-    journal: Journal,
+    journal: RowLog,
     device: str,
     say: Say,
 ) -> float:
@@ -283,8 +305,10 @@ def _answer_all(
         tokens += sum(len(answer) for answer, _ in made)
         if (now := time.monotonic()) - said > LOG_SECONDS or len(done) == len(asked):
             said, rate = now, (len(done) - before) / (now - began)
-            say(f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about "
-                f"{format_seconds((len(asked) - len(done)) / rate)} left")  # fmt: skip
+            say(
+                f"{len(done):,} of {len(asked):,} answers, {tokens / (now - began):.3g} tokens/s, about "
+                f"{format_seconds((len(asked) - len(done)) / rate)} left"
+            )
     return time.monotonic() - began
 
 
@@ -293,9 +317,94 @@ def _row(
 ) -> Mapping[str, object]:
     decode = answerer.tokenizer.decode
     text = str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
-    return {"prompt": index, "messages": [*prompt, {"role": "assistant", "content": text}], "tokens": len(tokens),
-            "truncated": truncated}  # fmt: skip
+    return {
+        "prompt": index,
+        "messages": [*prompt, {"role": "assistant", "content": text}],
+        "tokens": len(tokens),
+        "truncated": truncated,
+    }
 
 
 def _batch_seed(seed: int, first: int) -> int:
     return int(content_hash({"seed": seed, "first": first}, digits=12), 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """What became of the answers."""
+
+    pairs: int
+    cut_off: int
+    """Prompts left out because an answer met the limit of tokens."""
+    alike: int
+    """Left out because both said the same."""
+
+
+def contrast_answers(chosen: Path, rejected: Path, out: Path) -> Contrast:
+    """Join two files of answers to the same prompts into pairs for `distillaw instruct dpo`.
+
+    Args:
+        chosen: the teacher's answers, by `generate_answers`.
+        rejected: the student's.
+        out: a .jsonl file, written whole.
+
+    Raises:
+        DataError: the two did not answer the same prompts.
+    """
+    import json
+
+    about = [read_json(about_file(file)) for file in (chosen, rejected)]
+    theirs, ours = ({str(row["prompt"]): row for row in RowLog(file).rows()} for file in (chosen, rejected))
+    if theirs.keys() != ours.keys() or any(_asked_of(theirs[i]) != _asked_of(ours[i]) for i in theirs):
+        raise DataError(
+            f"{chosen} and {rejected} do not answer the same prompts; generate both from one file"
+        )
+    rows, cut_off, alike = [], 0, 0
+    for index in sorted(theirs, key=int):
+        better, worse = _said(theirs[index]), _said(ours[index])
+        if theirs[index]["truncated"] or ours[index]["truncated"]:
+            cut_off += 1
+        elif better == worse:
+            alike += 1
+        else:
+            rows.append(
+                {
+                    "prompt": _asked_of(theirs[index]),
+                    "chosen": better,
+                    "rejected": worse,
+                    "chosen_by": about[0]["teacher"],
+                    "rejected_by": about[1]["teacher"],
+                    "judged": False,
+                }
+            )
+    check_file(about_file(out))
+    if out.exists() and out.stat().st_size and not about_file(out).exists():
+        raise ConfigError(f"{out} exists and was not written by this command; choose another --out")
+    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), known=True)
+    write_json(
+        about_file(out),
+        {
+            "generator": GENERATOR,
+            "teacher": about[0]["teacher"],
+            "student": about[1]["teacher"],
+            "judged": False,
+            "pairs": len(rows),
+            "cut_off": cut_off,
+            "alike": alike,
+        },
+    )
+    return Contrast(pairs=len(rows), cut_off=cut_off, alike=alike)
+
+
+def _messages(row: dict[str, object]) -> list[dict[str, str]]:
+    messages = row["messages"]
+    assert isinstance(messages, list)
+    return messages
+
+
+def _asked_of(row: dict[str, object]) -> list[dict[str, str]]:
+    return _messages(row)[:-1]
+
+
+def _said(row: dict[str, object]) -> str:
+    return _messages(row)[-1]["content"]

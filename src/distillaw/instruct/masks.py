@@ -1,11 +1,13 @@
-"""Which tokens of a rendered conversation are the assistant's: its text and the end token after it, nothing else.
+"""Chat templates, and which tokens of a rendered conversation are the assistant's: its text and its end token.
 
-Works for any template, without `{% generation %}` marks. Each message is replaced by a sign that no text contains and
-rendered: what stands between the signs is the template's. The true rendering must then be those pieces with the texts
-(or, for templates that strip, the stripped texts) between them, so each answer's place is known by character. It begins
-where the prompt for generation ends, since white space after that is the model's to write, and ends with the first
-special token after it. A token is the assistant's if it begins within that span. At last the masked tokens are decoded:
-they must say the answer and then the end token.
+A template is the model's own, one of those in templates/, or a file; it is rendered by the tokenizer's own
+`apply_chat_template` and saved with the tuned model, so that what is trained is what any chat program renders later.
+Masks work for any template, without `{% generation %}` marks. Each message is replaced by a sign that no text contains
+and rendered: what stands between the signs is the template's. The true rendering must then be those pieces with the
+texts (or, for templates that strip, the stripped texts) between them, so each answer's place is known by character. It
+begins where the prompt for generation ends, since white space after that is the model's to write, and ends with the
+first special token after it. A token is the assistant's if it begins within that span. At last the masked tokens are
+decoded: they must say the answer and then the end token.
 """
 
 import contextlib
@@ -15,14 +17,88 @@ import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.data.chat_text import Rendered, encode_chat, render_chat, special_pattern, special_tokens
+from distillaw.data.tokenizer import Rendered, encode_chat, render_chat, special_pattern, special_tokens
 from distillaw.errors import ConfigError, DataError
 from distillaw.instruct.conversations import Conversation, Message
+from distillaw.quantities import did_you_mean
+from distillaw.runs.reading import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_NEEDED = re.compile(r"<\|[a-z_]+\|>")
+_PLAIN = ("minichat", "zephyr")
+"""Templates whose role markers are plain text: they need nothing of a tokenizer but its end-of-text token."""
+
+
+def template_names() -> list[str]:
+    """The templates inside the package."""
+    folder = resources.files("distillaw.instruct") / "templates"
+    return sorted(
+        each.name.removesuffix(".jinja") for each in folder.iterdir() if each.name.endswith(".jinja")
+    )
+
+
+def choose_template(tokenizer: "PreTrainedTokenizerBase", name: str | None, *, model: str) -> str:
+    """Give a tokenizer its chat template.
+
+    Args:
+        tokenizer: its `chat_template` is set to the one chosen.
+        name: one of `template_names()`, a .jinja file, or None for the tokenizer's own.
+        model: its name, for messages.
+
+    Returns:
+        The template's name: as given, or `own`.
+
+    Raises:
+        ConfigError: no template anywhere, none of that name, or one whose tokens the tokenizer lacks.
+    """
+    if name is None:
+        if tokenizer.chat_template is None:
+            raise ConfigError(
+                f"{model}: its tokenizer has no chat template, so nobody knows how it marks who speaks. Give "
+                f"--template: {', '.join(template_names())}, or a .jinja file ({' and '.join(_PLAIN)} need no special "
+                "tokens)"
+            )
+        return "own"
+    tokenizer.chat_template = _read(name)
+    if name in template_names():
+        _check_tokens(tokenizer, name, model)
+    return name
+
+
+def _read(name: str) -> str:
+    if name in template_names():
+        file = resources.files("distillaw.instruct") / "templates" / f"{name}.jinja"
+        return file.read_text(encoding="utf-8").strip()
+    path = Path(name).expanduser()
+    if path.suffix != ".jinja":
+        raise ConfigError(
+            f"--template {name}: no such template{did_you_mean(name, template_names())}; one of "
+            f"{', '.join(template_names())}, or a .jinja file"
+        )
+    try:
+        return read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--template {name}: cannot be read ({error})") from None
+
+
+def _check_tokens(tokenizer: "PreTrainedTokenizerBase", name: str, model: str) -> None:
+    """Refuse a template whose markers would be spelt out letter by letter."""
+    if name in _PLAIN:
+        needed = [] if tokenizer.eos_token else ["an end-of-text token"]
+    else:
+        text = str(tokenizer.chat_template)
+        needed = sorted(token for token in set(_NEEDED.findall(text)) if token not in tokenizer.get_vocab())
+    if needed:
+        other = f"; {' and '.join(_PLAIN)} need only an end-of-text token" if name not in _PLAIN else ""
+        raise ConfigError(f"--template {name}: the tokenizer of {model} lacks {', '.join(needed)}{other}")
+
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _SIGN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
@@ -69,8 +145,9 @@ def refuse_powers(template: str) -> None:
         return
     repeated = any(
         isinstance(side, nodes.Const) and isinstance(side.value, str)
-        for product in tree.find_all(nodes.Mul) for side in (product.left, product.right)
-    )  # fmt: skip
+        for product in tree.find_all(nodes.Mul)
+        for side in (product.left, product.right)
+    )
     if repeated or next(tree.find_all(nodes.Pow), None) is not None:
         raise DataError(
             "the chat template raises to a power or repeats a text; no chat needs that, so it is not run"

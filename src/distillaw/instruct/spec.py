@@ -15,6 +15,7 @@ BETAS = (0.9, 0.95)
 CLIP = 1.0
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
 LARGEST_MICRO_BATCH = 8
+"""Of a forward pass unless said otherwise: a choice for memory, the gradient of a step does not depend on it."""
 _PASSING = ("model", "data", "template", "checkpoint_seconds")
 """Fields that do not change what is learnt: weights and texts count, not where they lie."""
 
@@ -56,9 +57,14 @@ class TuneSpec:
         Raises:
             ConfigError: naming the setting, its value and what it may be.
         """
-        positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "micro_batch": self.micro_batch or 1,
-                    "max_tokens": 2 if self.max_tokens is None else self.max_tokens,
-                    "checkpoint_seconds": self.checkpoint_seconds}  # fmt: skip
+        positive = {
+            "lr": self.lr,
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "micro_batch": self.micro_batch or 1,
+            "max_tokens": 2 if self.max_tokens is None else self.max_tokens,
+            "checkpoint_seconds": self.checkpoint_seconds,
+        }
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} = {value}: must be positive")

@@ -1,9 +1,11 @@
-"""What every stage begins with: the model found, its template chosen, its lengths known, the run's record written."""
+"""What every stage begins with: the packages there, the model found, its template chosen, the run's record written."""
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,9 @@ import torch
 from distillaw.errors import ConfigError, DistillawError, RunError
 from distillaw.instruct.conversations import data_file
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.hush import hushed
-from distillaw.instruct.masks import Masker
-from distillaw.instruct.packages import require_instruct
+from distillaw.instruct.masks import Masker, choose_template
 from distillaw.instruct.spec import TuneSpec
-from distillaw.instruct.templates import choose_template
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import ModelSource, context_of, locate
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import file_sha256, saving
 from distillaw.runs.lock import held
@@ -26,7 +24,46 @@ from distillaw.runs.lock import held
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+
+NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+def require_instruct() -> None:
+    """Check that everything is there, without importing it.
+
+    Raises:
+        ConfigError: naming what is missing and how to get it.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ConfigError(f'chat models need {", ".join(missing)}: pip install "distillaw[train,instruct]"')
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Transformers and datasets say nothing but errors."""
+    import datasets
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    data_bars = datasets.are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            # PEFT 0.21 asks transformers 5.23 for a property under its old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()
+
+
 MAX_TOKENS = 1024
+"""Longest example unless said otherwise: a choice for memory, which grows with it."""
 Say = Callable[[str], None]
 """Takes a line of progress."""
 
@@ -36,7 +73,7 @@ def silent(line: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class TuneStart:
     """A model that can be tuned, not loaded yet."""
 
     source: ModelSource
@@ -53,7 +90,7 @@ class Start:
         return load_weights(self.source, torch.device(device), torch.float32).requires_grad_(True).train()
 
 
-def open_model(spec: TuneSpec) -> Start:
+def open_model(spec: TuneSpec) -> TuneStart:
     """Find a model and everything about its chats, without reading a weight.
 
     Raises:
@@ -67,8 +104,14 @@ def open_model(spec: TuneSpec) -> Start:
     config, tokenizer = source.config(), source.tokenizer()
     template = choose_template(tokenizer, spec.template, model=source.name)
     masker = Masker(tokenizer)
-    return Start(source=source, tokenizer=tokenizer, template=template, masker=masker, end_token=masker.end_token(),
-                 max_tokens=_length(spec.max_tokens, context_of(config), source.name))  # fmt: skip
+    return TuneStart(
+        source=source,
+        tokenizer=tokenizer,
+        template=template,
+        masker=masker,
+        end_token=masker.end_token(),
+        max_tokens=_length(spec.max_tokens, context_of(config), source.name),
+    )
 
 
 def _length(wanted: int | None, context: int | None, name: str) -> int:
@@ -78,7 +121,7 @@ def _length(wanted: int | None, context: int | None, name: str) -> int:
     return wanted or min(MAX_TOKENS, longest)
 
 
-def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str) -> dict[str, object]:
+def run_record(spec: TuneSpec, start: TuneStart, stage: str, out: Path, command: str) -> dict[str, object]:
     """What spec.json holds: the settings, and the identity of everything that decides the outcome."""
     template = hashlib.sha256(str(start.tokenizer.chat_template).encode()).hexdigest()
     identity = spec.identity(
@@ -86,14 +129,42 @@ def run_record(spec: TuneSpec, start: Start, stage: str, out: Path, command: str
         text=file_sha256(data_file(spec.data)),
         chat_template=template,
     )
-    return {"run_id": out.resolve().name, "stage": stage, "identity": identity, "command": command,
-            **asdict(spec), "template": start.template, "max_tokens": start.max_tokens}  # fmt: skip
+    return {
+        "run_id": out.resolve().name,
+        "stage": stage,
+        "identity": identity,
+        "command": command,
+        **asdict(spec),
+        "template": start.template,
+        "max_tokens": start.max_tokens,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A stage at work: what it begins with, its data, its folder."""
+
+    start: TuneStart
+    sides: Any
+    """Examples to train on and to score, with their `account`."""
+    folder: TuneFolder
+    record: dict[str, object]
+    """What spec.json holds."""
+    device: str
+    say: Say
 
 
 def run_stage(
-    spec: TuneSpec, stage: str, out: Path, read: Callable[[Start], Any], tune: Callable[..., dict[str, object]], *,
-    say: Say, command: str,
-) -> dict[str, object]:  # fmt: skip
+    spec: TuneSpec,
+    stage: str,
+    out: Path,
+    read: Callable[[TuneStart], Any],
+    tune: Callable[[Tuning], dict[str, object]],
+    *,
+    device: str,
+    say: Say,
+    command: str,
+) -> dict[str, object]:
     """A stage in its folder, held by its lock: found finished, or its data read and the model tuned.
 
     Args:
@@ -101,7 +172,8 @@ def run_stage(
         stage: sft or dpo.
         out: the run's folder.
         read: makes of a start the examples of both sides, with their `account`.
-        tune: takes start, sides, folder and record; returns what result.json holds.
+        tune: returns what result.json holds.
+        device: cpu or cuda.
         say: takes a line of progress now and then.
         command: for the record.
 
@@ -118,7 +190,8 @@ def run_stage(
         say(str(sides.account))
         folder.begin(record)
         with running(folder):
-            return tune(start, sides, folder, record)
+            at = Tuning(start=start, sides=sides, folder=folder, record=record, device=device, say=say)
+            return tune(at)
 
 
 def base_model(trained: Any, spec: TuneSpec) -> "PreTrainedModel":

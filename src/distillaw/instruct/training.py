@@ -1,21 +1,267 @@
-"""A TRL trainer run to its end under watch: from the last checkpoint, to the best epoch's weights."""
+"""TRL's trainers with our data, without their noise, run under watch to the best epoch's weights.
 
+TRL does the steps: loss over the assistant's tokens of a whole batch, NEFTune, accumulation, DPO's loss, checkpoints
+with optimiser, schedule and random states. Around them: the log, held-out scores after epochs, the best weights,
+checkpoints that survive a kill, progress. Nothing is printed, sent, or written beside the checkpoints.
+"""
+
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from distillaw.errors import ConfigError, DivergedError
 from distillaw.instruct.folder import TuneFolder
-from distillaw.instruct.spec import TuneSpec
+from distillaw.instruct.spec import BETAS, CLIP, LORA_ALPHA_PER_RANK, LORA_DROPOUT, DpoSpec, SftSpec, TuneSpec
 from distillaw.instruct.start import Say
-from distillaw.instruct.trainers import steps_per_epoch
-from distillaw.instruct.watch import Watch, best_epoch, history, is_over
+from distillaw.quantities import format_seconds
 from distillaw.runs.files import write_with
+from distillaw.runs.pace import LOG_SECONDS
 
 if TYPE_CHECKING:
     import torch
     from transformers import Trainer
+
+
+LOG_ROWS = 200
+"""Lines of metrics.jsonl, about."""
+_MEANS_OF_PAIRS = ("rewards/accuracies", "rewards/margins")
+"""What TRL notes of each micro-batch and we log."""
+
+
+class QuietSFT(SFTTrainer):
+    """SFTTrainer that reports to nobody."""
+
+    def _send_telemetry(self) -> None:
+        """No ping."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card per checkpoint: the run has its own."""
+
+
+class QuietDPO(DPOTrainer):
+    """DPOTrainer on token ids and reference log-probabilities that are already there."""
+
+    def _send_telemetry(self) -> None:
+        """No ping."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No card per checkpoint: the run has its own."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Rows have prompt_ids, chosen_ids and rejected_ids."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Rows have ref_chosen_logps and ref_rejected_logps, by the code that scores held-out pairs."""
+        return dataset
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int:
+        """Pairs of an optimiser step, over all its micro-batches."""
+        return sum(map(_pairs, batch_samples))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's mean over a micro-batch, weighted by its pairs: the last one of an epoch may have fewer.
+
+        The trainer divides what comes back by the number of micro-batches, so that a step's loss, gradient and margins
+        are means over its pairs.
+        """
+        found = super().compute_loss(model, inputs, return_outputs)
+        if num_items_in_batch is None:
+            return found
+        weight = _pairs(inputs) * self.current_gradient_accumulation_steps / num_items_in_batch
+        for key in _MEANS_OF_PAIRS:
+            self._metrics["train"][key][-1] *= weight
+        return (weight * found[0], found[1]) if return_outputs else weight * found
+
+
+def _pairs(batch: dict[str, Any]) -> int:
+    return len(batch["input_ids"]) // 2  # chosen answers, then rejected ones
+
+
+def steps_per_epoch(spec: TuneSpec, rows: int) -> int:
+    """Optimiser steps of one pass over the data."""
+    return -(-rows // spec.batch)
+
+
+def sft_config(spec: SftSpec, folder: Path, *, rows: int, device: str) -> SFTConfig:
+    """TRL's settings of a supervised run."""
+    return SFTConfig(
+        **_common(spec, folder, rows=rows, device=device),
+        neftune_noise_alpha=spec.neftune or None,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def dpo_config(spec: DpoSpec, folder: Path, *, rows: int, device: str) -> DPOConfig:
+    """TRL's settings of a preference run."""
+    common = _common(spec, folder, rows=rows, device=device)
+    common["bf16"] = False  # margins are small differences against a reference that was scored in float32
+    return DPOConfig(**common, beta=spec.beta, max_length=None, precompute_ref_log_probs=True)
+
+
+def lora_config(rank: int) -> Any:
+    """PEFT's settings of adapters on every linear layer but the head; None for rank 0."""
+    from peft import LoraConfig
+
+    if not rank:
+        return None
+    return LoraConfig(
+        r=rank,
+        lora_alpha=LORA_ALPHA_PER_RANK * rank,
+        lora_dropout=LORA_DROPOUT,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _common(spec: TuneSpec, folder: Path, *, rows: int, device: str) -> dict[str, Any]:
+    steps = steps_per_epoch(spec, rows) * spec.epochs
+    on_cpu = device == "cpu"
+    if not on_cpu and (count := torch.cuda.device_count()) > 1:
+        raise ConfigError(
+            f"{count} GPUs are visible and one is used; choose it: CUDA_VISIBLE_DEVICES=0 distillaw ..."
+        )
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": spec.rows_at_once,
+        "gradient_accumulation_steps": spec.batch // spec.rows_at_once,
+        "num_train_epochs": spec.epochs,
+        "learning_rate": spec.lr,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(spec.warmup * steps),
+        "weight_decay": spec.weight_decay,
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "max_grad_norm": CLIP,
+        "optim": "adamw_torch_fused",
+        "seed": spec.seed,
+        "data_seed": spec.seed,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "fp16": False,
+        "activation_checkpointing": False,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+        "logging_steps": max(1, steps // LOG_ROWS),
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+
+
+_LOGGED = ("loss", "learning_rate", "grad_norm", "rewards/accuracies", "rewards/margins")
+
+
+class TuningWatch(TrainerCallback):
+    """One run's ears and hands."""
+
+    def __init__(
+        self,
+        *,
+        folder: TuneFolder,
+        score: Callable[[], dict[str, float]],
+        keep_weights: Callable[[int], None],
+        patience: int,
+        checkpoint_seconds: float,
+        spent: float,
+        say: Callable[[str], None],
+        unit: str,
+    ) -> None:
+        """Watch a run.
+
+        Args:
+            folder: of the run.
+            score: held-out figures of the model as it is; `loss` decides which epoch is best.
+            keep_weights: writes the trained weights under an epoch's number.
+            patience: epochs without a lower loss before stopping.
+            checkpoint_seconds: time between checkpoints.
+            spent: seconds trained before this start.
+            say: takes a line of progress.
+            unit: of the held-out loss, for people.
+        """
+        self._folder, self._score, self._keep_weights = folder, score, keep_weights
+        self._patience, self._every, self._spent = patience, checkpoint_seconds, spent
+        self._say, self._unit = say, unit
+        self._began = self._saved = self._said = time.monotonic()
+        self._first_step: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Trained so far, earlier starts included."""
+        return self._spent + time.monotonic() - self._began
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The first step of this start sets the clock of the rate."""
+        if self._first_step is None:
+            self._first_step, self._began, self._saved = state.global_step, time.monotonic(), time.monotonic()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint and a line of progress now and then."""
+        now = time.monotonic()
+        control.should_save = control.should_save or now - self._saved >= self._every
+        if now - self._said >= LOG_SECONDS:
+            self._said = now
+            done = state.global_step - (self._first_step or 0)
+            left = (now - self._began) / done * (state.max_steps - state.global_step)
+            rate = f"{60 * done / (now - self._began):.3g} steps/min, about {format_seconds(left)} left"
+            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {rate}")
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """A line of metrics.jsonl.
+
+        Raises:
+            DivergedError: the loss or the gradient is not finite.
+        """
+        if logs is None or "loss" not in logs:
+            return
+        row = {key: float(logs[key]) for key in _LOGGED if key in logs}
+        if not all(math.isfinite(value) for value in row.values()):
+            raise DivergedError(
+                f"step {state.global_step}: loss {row['loss']:g}, gradient {row.get('grad_norm', 0.0):g}; the run "
+                "diverged. Lower --lr, or look for damaged weights"
+            )
+        self._folder.metrics.append(
+            {"step": state.global_step, "epoch": state.epoch, **row, "seconds": self.seconds}
+        )
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Score; keep the weights if they are the best so far; stop when patience is at its end."""
+        epoch = round(state.epoch or 0)
+        figures = self._score()
+        if not math.isfinite(figures["loss"]):
+            raise DivergedError(f"epoch {epoch}: the held-out loss is {figures['loss']:g}; lower --lr")
+        before = self._folder.epochs()
+        if all(figures["loss"] < row["loss"] for row in before):
+            self._keep_weights(epoch)
+        self._folder.metrics.append(
+            {"step": state.global_step, "epoch": epoch, "heldout": figures, "seconds": self.seconds}
+        )
+        self._say(
+            f"epoch {epoch}: held-out loss {figures['loss']:.4f} ± {figures['loss_se']:.4f} {self._unit}"
+        )
+        control.should_training_stop = control.should_training_stop or self._folder.is_over(self._patience)
+        control.should_save = True
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The checkpoint is there: say so in its folder, and drop the older one."""
+        self._saved = time.monotonic()
+        self._folder.checkpointed(state.global_step, self.seconds, best_epoch=self._folder.best_epoch())
 
 
 def train_to_best(
@@ -55,28 +301,28 @@ def train_to_best(
     checkpoint, spent = last or (None, 0.0)
     step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     folder.metrics.keep(lambda row: int(str(row["step"])) <= step)
-    watch = Watch(
-        folder=folder, score=score, keep_weights=lambda epoch: _save_weights(model, folder.best(epoch)),
-        patience=patience, checkpoint_seconds=spec.checkpoint_seconds, spent=spent, say=say,
+    watch = TuningWatch(
+        folder=folder,
+        score=score,
+        keep_weights=lambda epoch: _save_weights(model, folder.best(epoch)),
+        patience=patience,
+        checkpoint_seconds=spec.checkpoint_seconds,
+        spent=spent,
+        say=say,
         unit=unit,
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     total = steps_per_epoch(spec, rows) * spec.epochs
     if step:
         say(f"going on from step {step:,} of {total:,}")
-    if step < total and not is_over(folder, patience):
+    if step < total and not folder.is_over(patience):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         spent = watch.seconds
-    best = best_epoch(folder)
+    best = folder.best_epoch()
     assert best is not None, "every epoch ends with a score"
     model.load_state_dict(load_file(folder.best(best)), strict=False)
     return spent
-
-
-def epochs_run(folder: TuneFolder) -> int:
-    """Whole passes over the data."""
-    return len(history(folder))
 
 
 def _save_weights(model: "torch.nn.Module", file: Path) -> None:

@@ -19,9 +19,16 @@ Array: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
 
-COORDINATES = {"params": "size", "student_params": "student size", "student_tokens": "tokens",
-               "teacher_params": "teacher size", "teacher_tokens": "teacher tokens", "teacher_loss": "teacher loss",
-               "tokens_per_param": "tokens per parameter", "unique_tokens": "distinct tokens"}  # fmt: skip
+COORDINATES = {
+    "params": "size",
+    "student_params": "student size",
+    "student_tokens": "tokens",
+    "teacher_params": "teacher size",
+    "teacher_tokens": "teacher tokens",
+    "teacher_loss": "teacher loss",
+    "tokens_per_param": "tokens per parameter",
+    "unique_tokens": "distinct tokens",
+}
 """Coordinate -> what people call it; the others are called by their names."""
 OUTSIDE = {
     "below range": "{what} {value:.4g} is below the fitted range [{low:.4g}, {high:.4g}], {off}x",
@@ -54,8 +61,8 @@ def log_positive(name: str, value: ArrayLike) -> Array:
 
 
 def log_or_unlimited(name: str, value: ArrayLike | None) -> Array:
-    """ln(value), checked; +inf for None, which stands for as much as one likes."""
-    return np.asarray(np.inf) if value is None else log_positive(name, value)
+    """ln(value), checked; for None, which stands for as much as one likes, 1e9: any power of it is 0 to rounding."""
+    return np.asarray(1e9) if value is None else log_positive(name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,261 @@
-"""The distillation law L_S(N_S, D_S, L_T): the full form and its two identifiable reductions.
+"""The distillation law L_S(N_S, D_S, L_T): prediction, gradient, inversion, limits, and its three forms.
 
-Busbridge et al. 2025, arXiv:2502.08606v2, Eq. 8 (primes restored). What the forms share, the sum with the
-teacher's loss and its inversion, is `laws/student.py`; here are the student's term T(N_S, D_S) and the break
-h(L_T / Ltilde_S), with their derivatives. No coefficients here: `laws/published.py`.
+Busbridge et al. 2025, arXiv:2502.08606v2, Eq. 8 (primes restored), and two identifiable reductions of it. A teacher
+enters only through its loss L_T, the student's own supervised loss Ltilde_S only inside the break. A form says how
+its numbers are those of `laws/equation.py`, which evaluates all of them; a target out of reach gives inf or nan,
+never an error in the middle of an array. No coefficients here: `laws/published.py`.
 """
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from distillaw.laws.base import Array, log_positive
-from distillaw.laws.student import StudentLaw
+from distillaw.errors import DataError
+from distillaw.laws import equation
+from distillaw.laws.base import Array, Box, Mask, log_or_unlimited, log_positive
+from distillaw.laws.search import LOG_TOKENS, last_true, lowest
+from distillaw.laws.supervised import SupervisedLaw
+
+_EDGE = 1e-3
+"""Share of the range of ln L_T within which an optimum counts as lying at its end: finer than any teacher is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimalTeacher:
+    """The teacher loss that gives the best student."""
+
+    teacher_loss: Array
+    student_loss: Array
+    at_edge: Mask
+    """True where the best teacher is at an end of the range searched: a better one may lie beyond."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentLaw(ABC):
+    """L_S(N_S, D_S, L_T): a student's loss after distillation."""
+
+    supervised: SupervisedLaw | None = None
+    """Law of the student's own supervised loss; None asks the caller for `supervised_loss`."""
+    range: Box = field(default_factory=Box)
+    """Where it was fitted: `student_params`, `student_tokens`, `teacher_loss`, derived coordinates."""
+
+    @property
+    @abstractmethod
+    def coefficients(self) -> dict[str, float]:
+        """The fitted numbers by name."""
+
+    @property
+    @abstractmethod
+    def derived(self) -> dict[str, float]:
+        """Better identified combinations; always the effective `break`."""
+
+    @abstractmethod
+    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
+        """Derivatives by the fitted numbers, from those by the coefficients of the equation."""
+
+    @property
+    def standard(self) -> dict[str, Array]:
+        """The coefficients as `laws/equation.py` takes them."""
+        return equation.student_coefficients(self.coefficients)
+
+    def distillation(
+        self,
+        *,
+        student_params: ArrayLike,
+        student_tokens: ArrayLike,
+        teacher_loss: ArrayLike,
+        supervised_loss: ArrayLike | None = None,
+    ) -> Array:
+        """L_S, the student's cross-entropy against data after distillation, nats per token.
+
+        Args:
+            student_params: N_S, non-embedding parameters, > 0; all arguments broadcast.
+            student_tokens: D_S, tokens the student is distilled on, > 0.
+            teacher_loss: L_T, the teacher's cross-entropy against data, nats per token, > 0.
+            supervised_loss: Ltilde_S; by default from the law's own supervised law.
+
+        Raises:
+            DataError: an argument is not positive or not finite, or Ltilde_S is not known.
+        """
+        at = self._logs(student_params, student_tokens, teacher_loss, supervised_loss)
+        return np.exp(equation.log_student(self.standard, *at))
+
+    __call__ = distillation
+
+    def gradient(
+        self,
+        *,
+        student_params: ArrayLike,
+        student_tokens: ArrayLike,
+        teacher_loss: ArrayLike,
+        supervised_loss: ArrayLike | None = None,
+    ) -> dict[str, Array]:
+        """Derivatives of L_S by its four coordinates and by each fitted coefficient of this law.
+
+        By `supervised_loss` with all else held. By `student_params` and `student_tokens` with Ltilde_S following
+        the law's own supervised law, or held where it was given. The coefficients of the supervised law are held;
+        `kappa` of the full form is derived and has no entry.
+
+        Args:
+            student_params: as in `distillation`, like the others.
+            student_tokens: D_S.
+            teacher_loss: L_T.
+            supervised_loss: Ltilde_S.
+        """
+        n, d, t, s = self._logs(student_params, student_tokens, teacher_loss, supervised_loss)
+        c = self.standard
+        loss = np.exp(equation.log_student(c, n, d, t, s))
+        by = {name: loss * value for name, value in equation.student_gradient(c, n, d, t, s).items()}
+        if supervised_loss is None:
+            own = equation.supervised_gradient(_supervised(self).standard, n, d)
+            by |= {axis: by[axis] + by["s"] * own[axis] for axis in ("n", "d")}
+        logs = {"student_params": n, "student_tokens": d, "teacher_loss": t, "supervised_loss": s}
+        coordinates = {name: by[axis] * np.exp(-logs[name]) for name, axis in zip(logs, "ndts", strict=True)}
+        return coordinates | self._own_gradient(by)
+
+    def limit(
+        self,
+        *,
+        teacher_loss: ArrayLike,
+        student_params: ArrayLike | None = None,
+        student_tokens: ArrayLike | None = None,
+    ) -> Array:
+        """L_S where what is not given is unlimited: L_T itself for a student of any size on any data.
+
+        Args:
+            teacher_loss: L_T.
+            student_params: N_S; None for a student of any size.
+            student_tokens: D_S; None for any number of tokens.
+        """
+        t = log_positive("teacher_loss", teacher_loss)
+        n = log_or_unlimited("student_params", student_params)
+        d = log_or_unlimited("student_tokens", student_tokens)
+        return np.exp(self._log_loss(n, d)(t))
+
+    def optimal_teacher_loss(
+        self,
+        *,
+        student_params: ArrayLike,
+        student_tokens: ArrayLike,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> OptimalTeacher:
+        """L_T* that minimises the student's loss, over the range of teachers that the runs span.
+
+        Args:
+            student_params: N_S.
+            student_tokens: D_S.
+            low: best teacher loss considered; by default the lower end of the law's fitted range.
+            high: worst teacher loss considered; by default the upper end.
+
+        Raises:
+            DataError: no range given and the law states none.
+        """
+        first, last = np.log(self._teacher_range(low, high))
+        n, d = _student(student_params, student_tokens)
+        log_loss = self._log_loss(n, d)
+        t = lowest(log_loss, low=first, high=last, ndim=n.ndim)
+        near = _EDGE * (last - first)
+        return OptimalTeacher(
+            teacher_loss=np.exp(t),
+            student_loss=np.exp(log_loss(t)),
+            at_edge=(t - first < near) | (last - t < near),
+        )
+
+    def teacher_loss_for(
+        self,
+        *,
+        student_params: ArrayLike,
+        student_tokens: ArrayLike,
+        student_loss: ArrayLike,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> Array:
+        """The worst (cheapest) teacher that brings a student to a loss; nan where none in the range does.
+
+        The student's loss falls and then rises as the teacher improves, so up to two teachers give the same
+        student; this is the weaker one.
+        """
+        low, high = self._teacher_range(low, high)
+        best = self.optimal_teacher_loss(
+            student_params=student_params, student_tokens=student_tokens, low=low, high=high
+        )
+        n, d = _student(student_params, student_tokens)
+        target, strongest = log_positive("student_loss", student_loss), np.log(best.teacher_loss)
+        n, d, target, strongest = np.broadcast_arrays(n, d, target, strongest)
+        weakest, log_loss = np.full(n.shape, np.log(high)), self._log_loss(n, d)
+        good_enough = log_loss(weakest) <= target
+        found = last_true(lambda x: log_loss(x) <= target, low=strongest, high=weakest)
+        found = np.exp(np.where(good_enough, weakest, found))
+        return np.where(np.log(best.student_loss) <= target, found, np.nan)
+
+    def tokens_for_loss(
+        self, *, student_params: ArrayLike, teacher_loss: ArrayLike, student_loss: ArrayLike
+    ) -> Array:
+        """D_S at which distillation from a given teacher reaches a loss; inf where it never does.
+
+        A student's loss falls with its tokens and ends at the teacher's or at the size's own limit.
+        """
+        n, t = log_positive("student_params", student_params), log_positive("teacher_loss", teacher_loss)
+        n, t, target = np.broadcast_arrays(n, t, log_positive("student_loss", student_loss))
+
+        def above(d: Array) -> Mask:
+            return self._log_loss(n, d)(t) > target
+
+        few, many = (np.full(n.shape, end) for end in LOG_TOKENS)
+        return np.where(above(many), np.inf, np.exp(last_true(above, low=few, high=many)))
+
+    def break_factor(self, ratio: ArrayLike) -> Array:
+        """The factor exp(-h) in front of the student's term at r = L_T / Ltilde_S."""
+        return np.exp(-equation.break_of(self.standard, log_positive("ratio", ratio)))
+
+    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
+        """Share of B/D_S^beta in the inner sum; below about 0.02 the tokens do not inform the answer.
+
+        0 where the data term is left out; nan for a product of powers, which has no sum.
+        """
+        share = equation.data_share(self.standard, *_student(student_params, student_tokens))
+        return np.where(self.standard["q"] != 0, np.nan, share)
+
+    def inside(
+        self, *, student_params: ArrayLike, student_tokens: ArrayLike, teacher_loss: ArrayLike
+    ) -> NDArray[np.bool_]:
+        """True where the point lies in the fitted range."""
+        return self.range.inside(
+            {"student_params": student_params, "student_tokens": student_tokens, "teacher_loss": teacher_loss}
+        )
+
+    def _log_loss(self, n: Array, d: Array) -> Callable[[Array], Array]:
+        """The logarithm of L_S by that of L_T, where Ltilde_S is that of the law's own supervised law."""
+        own, c = equation.log_supervised(_supervised(self).standard, n, d), self.standard
+        return lambda t: equation.log_student(c, n, d, t, own)
+
+    def _logs(
+        self, params: ArrayLike, tokens: ArrayLike, teacher_loss: ArrayLike, supervised_loss: ArrayLike | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Checked ln N_S, ln D_S, ln L_T, ln Ltilde_S."""
+        n, d = log_positive("student_params", params), log_positive("student_tokens", tokens)
+        t = log_positive("teacher_loss", teacher_loss)
+        if supervised_loss is not None:
+            return n, d, t, log_positive("supervised_loss", supervised_loss)
+        return n, d, t, equation.log_supervised(_supervised(self).standard, n, d)
+
+    def _teacher_range(self, low: float | None, high: float | None) -> tuple[float, float]:
+        """The teacher losses to search, never below the irreducible loss."""
+        stated = self.range.as_dict().get("teacher_loss")
+        if stated is None and (low is None or high is None):
+            raise DataError("this law states no range of teacher losses; pass low=... and high=...")
+        if stated is not None:
+            low, high = (stated[0] if low is None else low), (stated[1] if high is None else high)
+        assert low is not None and high is not None
+        floor = self.supervised.E if self.supervised is not None else 0.0
+        low = max(low, floor * (1 + 1e-9))
+        if not 0 < low < high:
+            raise DataError(f"teacher losses from {low:.4g} to {high:.4g}: the range is empty")
+        return low, high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,34 +268,15 @@ class PowerTermLaw(StudentLaw):
     beta: float
     gamma: float
     c0: float
+    f1: float
 
-    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
-        """Share of B/D_S^beta in the inner sum; below about 0.02 the tokens do not inform the answer."""
-        size, data = self._log_parts(
-            log_positive("student_params", student_params), log_positive("student_tokens", student_tokens)
-        )
-        return np.exp(data - np.logaddexp(size, data))
+    @property
+    def _slopes(self) -> dict[str, float]:
+        return {"p": self.gamma * self.alpha, "q": self.gamma * self.beta}
 
-    def _log_parts(self, n: Array, d: Array) -> tuple[Array, Array]:
-        return np.log(self.A) - self.alpha * n, np.log(self.B) - self.beta * d
-
-    def _log_term(self, n: Array, d: Array) -> Array:
-        return self.gamma * np.logaddexp(*self._log_parts(n, d))
-
-    def _c0(self) -> float:
-        return self.c0
-
-    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
-        size, data = self._log_parts(n, d)
-        inner = np.logaddexp(size, data)
-        u, v = self.gamma * np.exp(size - inner), self.gamma * np.exp(data - inner)
-        return {"A": u / self.A, "B": v / self.B, "alpha": -n * u, "beta": -d * v, "gamma": inner}
-
-    def _term_slopes(self, n: Array, d: Array) -> tuple[Array, Array]:
-        size, data = self._log_parts(n, d)
-        inner = np.logaddexp(size, data)
-        p, q = self.gamma * self.alpha, self.gamma * self.beta
-        return -p * np.exp(size - inner), -q * np.exp(data - inner)
+    def _term_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
+        same = {name: by[name] for name in ("alpha", "beta", "gamma", "c0")}
+        return same | {"A": by["log_A"] / self.A, "B": by["log_B"] / self.B}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +287,6 @@ class DistillationLaw(PowerTermLaw):
     """
 
     c1: float
-    f1: float
     d1: float
 
     @property
@@ -79,22 +303,16 @@ class DistillationLaw(PowerTermLaw):
     @property
     def derived(self) -> dict[str, float]:
         """Slopes p, q of the student's term, the effective break in L_T / Ltilde_S, and eps = 1/(c1 f1)."""
-        slopes = {"p": self.gamma * self.alpha, "q": self.gamma * self.beta}
-        return slopes | {"break": self.kappa**-self.f1, "eps": 1 / (self.c1 * self.f1)}
+        return self._slopes | {"break": self.kappa**-self.f1, "eps": 1 / (self.c1 * self.f1)}
 
-    def _break(self, x: Array) -> Array:
-        return self.c1 * self.f1 * np.logaddexp(0.0, (x - np.log(self.d1)) / self.f1)
-
-    def _break_slope(self, x: Array) -> Array:
-        return self.c1 * np.exp(-np.logaddexp(0.0, -(x - np.log(self.d1)) / self.f1))
-
-    def _break_gradient(self, x: Array) -> dict[str, Array]:
-        z = (x - np.log(self.d1)) / self.f1
-        soft, share = np.logaddexp(0.0, z), np.exp(-np.logaddexp(0.0, -z))
-        return {
-            "c1": self.f1 * soft,
-            "f1": self.c1 * (soft - share * z),
-            "d1": -self.c1 * share / self.d1,
+    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
+        """Through ln kappa = ln c1 + ln f1 - ln d1 / f1 and eps = 1 / (c1 f1)."""
+        kappa, scaled = by["log_kappa"], by["eps"] / (self.c1 * self.f1)
+        in_kappa = kappa * (1 + np.log(self.d1) / self.f1) / self.f1
+        return self._term_gradient(by) | {
+            "c1": (kappa - scaled) / self.c1,
+            "f1": by["f1"] + in_kappa - scaled / self.f1,
+            "d1": -kappa / (self.d1 * self.f1),
         }
 
 
@@ -106,28 +324,20 @@ class KappaDistillationLaw(PowerTermLaw):
     """
 
     kappa: float
-    f1: float
 
     @property
     def coefficients(self) -> dict[str, float]:
         """A B alpha beta gamma c0 kappa f1."""
-        return {
-            name: getattr(self, name) for name in ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")
-        }
+        names = ("A", "B", "alpha", "beta", "gamma", "c0", "kappa", "f1")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def derived(self) -> dict[str, float]:
         """Slopes p, q of the student's term and the effective break in L_T / Ltilde_S."""
-        return {"p": self.gamma * self.alpha, "q": self.gamma * self.beta, "break": self.kappa**-self.f1}
+        return self._slopes | {"break": self.kappa**-self.f1}
 
-    def _break(self, x: Array) -> Array:
-        return _exponential_break(self.kappa, self.f1, x)
-
-    def _break_slope(self, x: Array) -> Array:
-        return _exponential_break(self.kappa, self.f1, x) / self.f1
-
-    def _break_gradient(self, x: Array) -> dict[str, Array]:
-        return _exponential_break_gradient(self.kappa, self.f1, x)
+    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
+        return self._term_gradient(by) | {"kappa": by["log_kappa"] / self.kappa, "f1": by["f1"]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,40 +367,22 @@ class ReducedDistillationLaw(StudentLaw):
         """The effective break in L_T / Ltilde_S."""
         return {"break": self.kappa**-self.f1}
 
-    def data_share(self, *, student_params: ArrayLike, student_tokens: ArrayLike) -> Array:
-        """0 where the data term is left out (q = 0); nan for a product of powers, which has no sum."""
-        n, d = log_positive("student_params", student_params), log_positive("student_tokens", student_tokens)
-        return np.zeros(np.broadcast_shapes(n.shape, d.shape)) + (np.nan if self.q else 0.0)
-
-    def _log_term(self, n: Array, d: Array) -> Array:
-        # without a data term, unlimited tokens (d = inf) must not turn 0 x inf into nan
-        return self.s0 - self.p * n - (self.q * d if self.q else np.zeros_like(d))
-
-    def _c0(self) -> float:
-        return self.c0
-
-    def _break(self, x: Array) -> Array:
-        return _exponential_break(self.kappa, self.f1, x)
-
-    def _term_gradient(self, n: Array, d: Array) -> dict[str, Array]:
-        n, d = np.broadcast_arrays(n, d)
-        return {"s0": np.ones_like(n), "p": -n} | ({"q": -d} if self.q else {})
-
-    def _term_slopes(self, n: Array, d: Array) -> tuple[Array, Array]:
-        return np.full_like(n, -self.p), np.full_like(d, -self.q)
-
-    def _break_slope(self, x: Array) -> Array:
-        return _exponential_break(self.kappa, self.f1, x) / self.f1
-
-    def _break_gradient(self, x: Array) -> dict[str, Array]:
-        return _exponential_break_gradient(self.kappa, self.f1, x)
+    def _own_gradient(self, by: Mapping[str, Array]) -> dict[str, Array]:
+        own = {"s0": by["log_A"], "p": by["alpha"], "kappa": by["log_kappa"] / self.kappa}
+        return own | {name: by[name] for name in (("c0", "f1", "q") if self.q else ("c0", "f1"))}
 
 
-def _exponential_break(kappa: float, f1: float, x: Array) -> Array:
-    """Kappa r^(1/f1) at x = ln r, capped where exp(-h) is zero to rounding anyway."""
-    return np.exp(np.minimum(np.log(kappa) + x / f1, 50.0))
+def _student(params: ArrayLike, tokens: ArrayLike) -> tuple[Array, Array]:
+    """Checked ln N_S, ln D_S of one shape."""
+    n, d = log_positive("student_params", params), log_positive("student_tokens", tokens)
+    n, d = np.broadcast_arrays(n, d)
+    return n, d
 
 
-def _exponential_break_gradient(kappa: float, f1: float, x: Array) -> dict[str, Array]:
-    u = _exponential_break(kappa, f1, x)
-    return {"kappa": u / kappa, "f1": -u * x / f1**2}
+def _supervised(law: StudentLaw) -> SupervisedLaw:
+    if law.supervised is None:
+        raise DataError(
+            "this distillation law has no supervised law for the student's own loss; "
+            "pass supervised_loss=..., or give the law one"
+        )
+    return law.supervised

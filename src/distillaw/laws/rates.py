@@ -26,6 +26,9 @@ LATTICE = 12**-0.5
 """Standard deviation, octaves, of the best rate around the best of halves and doubles: uniform within half a step."""
 UNKNOWN = 1.0
 """Octaves, of an optimum that lies at an end of what was tried."""
+LEAST = 0.25
+"""Octaves from the lowest loss that rates on either side must lie away to bracket it: a trunk between two rates of a
+lattice of halves is bracketed by them wherever it lies."""
 NEAR = 1.3
 """Octaves from the lowest loss within which a parabola is drawn: the next point of a lattice of halves, not a cliff."""
 SIZE = (-0.08, 0.12)
@@ -66,12 +69,12 @@ class _Parabola(NamedTuple):
 
 
 def _parabola(octaves: ArrayLike, losses: ArrayLike) -> _Parabola | None:
-    """Through the lowest loss and its neighbours; None unless some lie half an octave away or more on either side."""
+    """Through the lowest loss and its neighbours; None unless some lie `LEAST` away or more on either side."""
     x, y = np.asarray(octaves, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     best = int(np.argmin(y))
     near = np.isfinite(y) & (np.abs(x - x[best]) < NEAR)
     off = (x - x[best])[near]
-    if not math.isfinite(y[best]) or off.min() > -0.5 or off.max() < 0.5:
+    if not math.isfinite(y[best]) or off.min() > -LEAST or off.max() < LEAST:
         return None
     design = np.stack([off**2, off, np.ones_like(off)], axis=1)
     inverse = np.linalg.inv(design.T @ design)
@@ -113,7 +116,7 @@ def lowest(octaves: ArrayLike, losses: ArrayLike) -> Lowest | None:
         losses: at each, nats/token; inf where training diverged.
 
     Returns:
-        None unless rates half an octave away or more lie on either side of the best.
+        None unless rates `LEAST` octaves away or more lie on either side of the best.
     """
     found = _parabola(octaves, losses)
     if found is None:

@@ -1,7 +1,7 @@
 """The supervised law L(N, D): free outer exponent, with the Chinchilla form as gamma = 1.
 
 Busbridge et al. 2025, arXiv:2502.08606v2, Eq. 1 and Hoffmann et al. 2022, arXiv:2203.15556, Eq. 2.
-E = 0 and beta = 1 is the form of Kaplan et al. 2020, arXiv:2001.08361, Eq. 1.5. Evaluated in log space only,
+E = 0 and beta = 1 is the form of Kaplan et al. 2020, arXiv:2001.08361, Eq. 1.5. Evaluated in `laws/equation.py`,
 inverted in closed form. Repeated data is `laws/repetition.py`; coefficients live in `laws/published.py`.
 
     python -c "import distillaw as dl; print(dl.published('busbridge2025').supervised(params=1e9, tokens=2e10))"
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distillaw.laws import equation
 from distillaw.laws.base import Array, Box, log_or_unlimited, log_positive
 
 
@@ -57,52 +58,35 @@ class SupervisedLaw:
         Raises:
             DataError: an argument is not positive or not finite (names the first offending entry).
         """
-        return np.exp(self.log_loss(log_positive("params", params), log_positive("tokens", tokens)))
+        return equation.supervised(
+            self.standard, log_positive("params", params), log_positive("tokens", tokens)
+        )
 
     __call__ = supervised
 
-    def log_loss(self, log_params: Array, log_tokens: Array) -> Array:
-        """Ln L from ln N and ln D, unchecked: the inner loop of searches and of the other laws."""
-        reducible = self.log_reducible(log_params, log_tokens)
-        return np.logaddexp(np.log(self.E), reducible) if self.E else reducible
-
-    def log_reducible(self, log_params: Array, log_tokens: Array) -> Array:
-        """Ln (L - E) from ln N and ln D."""
-        return self.gamma * np.logaddexp(*self._log_parts(log_params, log_tokens))
-
-    def log_slopes(self, log_params: Array, log_tokens: Array) -> tuple[Array, Array]:
-        """Derivatives of ln L by ln N and by ln D, from ln N and ln D, unchecked."""
-        size, data = self._log_parts(log_params, log_tokens)
-        inner = np.logaddexp(size, data)
-        share = self.gamma * np.exp(self.gamma * inner - self.log_loss(log_params, log_tokens) - inner)
-        return -self.alpha * share * np.exp(size), -self.beta * share * np.exp(data)
-
-    def _log_parts(self, n: Array, d: Array) -> tuple[Array, Array]:
-        return np.log(self.A) - self.alpha * n, np.log(self.B) - self.beta * d
+    @property
+    def standard(self) -> dict[str, Array]:
+        """The coefficients as `laws/equation.py` takes them."""
+        return equation.supervised_coefficients(self.coefficients)
 
     def data_share(self, *, params: ArrayLike, tokens: ArrayLike) -> Array:
         """Share of the data term B/D^beta in the inner sum; near 0 the tokens do not inform the answer."""
-        size, data = self._log_parts(log_positive("params", params), log_positive("tokens", tokens))
-        return np.exp(data - np.logaddexp(size, data))
+        return equation.data_share(
+            self.standard, log_positive("params", params), log_positive("tokens", tokens)
+        )
 
     def gradient(self, *, params: ArrayLike, tokens: ArrayLike) -> dict[str, Array]:
         """Partial derivatives of L: by `params`, by `tokens`, and by each coefficient."""
         n, d = log_positive("params", params), log_positive("tokens", tokens)
-        size, data = self._log_parts(n, d)
-        inner = np.logaddexp(size, data)
-        S = np.exp(self.gamma * inner)
-        by_size = self.gamma * S * np.exp(size - inner)  # dL / d(size)
-        by_data = self.gamma * S * np.exp(data - inner)
+        loss = equation.supervised(self.standard, n, d)
+        by = {name: loss * v for name, v in equation.supervised_gradient(self.standard, n, d).items()}
         return {
-            "params": -self.alpha * by_size * np.exp(-n),
-            "tokens": -self.beta * by_data * np.exp(-d),
-            "E": np.ones_like(S),
-            "A": by_size / self.A,
-            "B": by_data / self.B,
-            "alpha": -n * by_size,
-            "beta": -d * by_data,
-            "gamma": inner * S,
-        }
+            "params": by["n"] * np.exp(-n),
+            "tokens": by["d"] * np.exp(-d),
+            "E": np.ones_like(loss),
+            "A": by["log_A"] / self.A,
+            "B": by["log_B"] / self.B,
+        } | {name: by[name] for name in ("alpha", "beta", "gamma")}
 
     def limit(self, *, params: ArrayLike | None = None, tokens: ArrayLike | None = None) -> Array:
         """The loss where what is not given is unlimited: E of nothing, E + (A/N^alpha)^gamma of a size alone.
@@ -112,7 +96,7 @@ class SupervisedLaw:
             tokens: D; None for any number of tokens.
         """
         n, d = log_or_unlimited("params", params), log_or_unlimited("tokens", tokens)
-        return self.E + np.exp(self.log_reducible(n, d))
+        return equation.supervised(self.standard, n, d)
 
     def tokens_for_loss(self, *, params: ArrayLike, loss: ArrayLike) -> Array:
         """D at which ordinary training reaches a loss; inf where the size alone keeps it above.
@@ -123,20 +107,13 @@ class SupervisedLaw:
             params: N, > 0.
             loss: L to reach, nats per token.
         """
-        size, _ = self._log_parts(log_positive("params", params), np.asarray(0.0))
-        return self._other_term(loss, size, self.B, self.beta)
+        n, target = log_positive("params", params), log_positive("loss", loss)
+        return np.exp(equation.log_tokens_for(self.standard, n, target))
 
     def params_for_loss(self, *, tokens: ArrayLike, loss: ArrayLike) -> Array:
         """N at which a model trained on D tokens reaches a loss; inf where the data alone keep it above."""
-        _, data = self._log_parts(np.asarray(0.0), log_positive("tokens", tokens))
-        return self._other_term(loss, data, self.A, self.alpha)
-
-    def _other_term(self, loss: ArrayLike, log_known: Array, coefficient: float, exponent: float) -> Array:
-        """The argument of one power, given the loss and the logarithm of the other power."""
-        gap = np.exp(log_positive("loss", loss)) - self.E
-        rest = np.where(gap > 0, np.abs(gap) ** (1 / self.gamma), 0.0) - np.exp(log_known)
-        reachable = rest > 0
-        return np.where(reachable, (coefficient / np.where(reachable, rest, 1.0)) ** (1 / exponent), np.inf)
+        d, target = log_positive("tokens", tokens), log_positive("loss", loss)
+        return np.exp(equation.log_params_for(self.standard, d, target))
 
     def compute_optimal(self, *, compute: ArrayLike, flop_per_param_token: float = 6.0) -> Allocation:
         """N*, D* and the loss at a budget, under C = 6 N D.
@@ -149,7 +126,8 @@ class SupervisedLaw:
         """
         c = log_positive("compute", compute) - np.log(flop_per_param_token)
         n = self._log_balance + self.beta * c / (self.alpha + self.beta)
-        return Allocation(params=np.exp(n), tokens=np.exp(c - n), loss=np.exp(self.log_loss(n, c - n)))
+        loss = equation.supervised(self.standard, n, c - n)
+        return Allocation(params=np.exp(n), tokens=np.exp(c - n), loss=loss)
 
     def params_for_tokens(self, *, tokens: ArrayLike) -> Array:
         """N for which D tokens are the compute-optimal number, under C = 6 N D."""
@@ -169,14 +147,7 @@ class SupervisedLaw:
     @property
     def coefficients(self) -> dict[str, float]:
         """E A B alpha beta gamma."""
-        return {
-            "E": self.E,
-            "A": self.A,
-            "B": self.B,
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "gamma": self.gamma,
-        }
+        return {name: getattr(self, name) for name in ("E", "A", "B", "alpha", "beta", "gamma")}
 
     @property
     def derived(self) -> dict[str, float]:

@@ -9,20 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import PurePath
 
-from distillaw.data.mixture import parse_mixture
+from distillaw.data.corpus import parse_mixture
 from distillaw.quantities import format_count, format_flop, format_seconds
 from distillaw.version import __version__
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What a law said of the run."""
-
-    law: str
-    """Its name (`busbridge2025`) or its file."""
-    loss: float
-    """Nats per token."""
-    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +26,6 @@ class ModelCard:
     """manifest.json of the data folder."""
     command: str
     """What repeats the run, e.g. `distillaw study run studies/quickstart.toml`."""
-    prediction: Prediction | None = None
-    """None: no law was fitted or chosen."""
     license: str | None = None
     """An identifier of the hub, e.g. `apache-2.0`; None leaves it out: it depends on data and teacher."""
     languages: tuple[str, ...] = ()
@@ -59,15 +46,24 @@ def _front_matter(card: ModelCard) -> str:
     result, corpus = card.result, _corpus(card)
     dataset = corpus.removeprefix("hub:") if corpus.startswith("hub:") else None
     score = EvalResult(
-        task_type="text-generation", dataset_type=dataset or "text", dataset_name=f"held-out documents of {corpus}",
-        metric_type="loss", metric_name="loss (nats/token)", metric_value=result["loss"],
-    )  # fmt: skip
+        task_type="text-generation",
+        dataset_type=dataset or "text",
+        dataset_name=f"held-out documents of {corpus}",
+        metric_type="loss",
+        metric_name="loss (nats/token)",
+        metric_value=result["loss"],
+    )
     tags = ["distillaw", *(["knowledge-distillation"] if result["teacher_run"] else [])]
     data = ModelCardData(
-        library_name="transformers", pipeline_tag="text-generation", tags=tags, license=card.license,
-        language=list(card.languages) or None, datasets=[dataset] if dataset else None,
-        model_name=str(result["run_id"]), eval_results=[score],
-    )  # fmt: skip
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=tags,
+        license=card.license,
+        language=list(card.languages) or None,
+        datasets=[dataset] if dataset else None,
+        model_name=str(result["run_id"]),
+        eval_results=[score],
+    )
     return data.to_yaml()
 
 
@@ -117,26 +113,26 @@ def _summary(card: ModelCard) -> str:
 
 
 def _figures(card: ModelCard) -> str:
-    result, prediction = card.result, card.prediction
+    result = card.result
     rows = [
         (
             "held-out loss, measured",
             f"{_number(result['loss']):.4f} ± {_number(result['loss_se']):.4f} nats/token",
         )
     ]
-    if prediction is not None:
-        low_high = prediction.interval
-        span = f" ({low_high[0]:.4f} to {low_high[1]:.4f})" if low_high else ""
-        rows.append(
-            (f"held-out loss, predicted by `{prediction.law}`", f"{prediction.loss:.4f}{span} nats/token")
-        )
     if result["teacher_run"]:
         rows += [
-            ("teacher", f"`{_teacher(card)}`, {_count(result['teacher_params'])} non-embedding parameters, "
-                        f"{_count(result['teacher_tokens'])} tokens"),
-            ("teacher's loss on the same documents", _known(result["teacher_loss"], "{:.4f} nats/token".format)),
+            (
+                "teacher",
+                f"`{_teacher(card)}`, {_count(result['teacher_params'])} non-embedding parameters, "
+                f"{_count(result['teacher_tokens'])} tokens",
+            ),
+            (
+                "teacher's loss on the same documents",
+                _known(result["teacher_loss"], "{:.4f} nats/token".format),
+            ),
             ("forward passes of the teacher", _known(result["teacher_flops"], format_flop)),
-        ]  # fmt: skip
+        ]
     rows += [
         ("training of this model", format_flop(_number(result["train_flops"]))),
         ("time", f"{format_seconds(_number(result['seconds']))} on {result['device']}"),
@@ -165,15 +161,22 @@ def _training(card: ModelCard) -> str:
     assert isinstance(recipe, Mapping)
     rows = [
         ("start", str(result["init"])),
-        ("tokens", f"{_count(result['tokens'])} ({_count(result['unique_tokens'])} of them different), "
-                   f"split `{result['split']}`"),
+        (
+            "tokens",
+            f"{_count(result['tokens'])} ({_count(result['unique_tokens'])} of them different), "
+            f"split `{result['split']}`",
+        ),
         ("batch", f"{_count(result['batch_tokens'])} tokens, {_count(result['steps'])} steps"),
         ("peak learning rate", f"{_number(result['peak_lr']):g}"),
         ("lambda (weight of the teacher)", f"{_number(result['lambda']):g}"),
         ("temperature", f"{_number(result['temperature']):g}"),
         ("seed", str(result["seed"])),
-        *((name, str(value)) for name, value in recipe.items() if name not in ("temperature", "distill_weight")),
-    ]  # fmt: skip
+        *(
+            (name, str(value))
+            for name, value in recipe.items()
+            if name not in ("temperature", "distill_weight")
+        ),
+    ]
     return f"## Training\n\n{_table(rows)}"
 
 
@@ -196,8 +199,9 @@ def _limits(card: ModelCard) -> str:
         f"It continues text; it was not trained to follow instructions. It sees {result['context']} tokens.",
         f"Its loss was measured on held-out documents of `{_corpus(card)}`; on other text it is another number.",
         "Nothing was done about bias, toxicity or private data: what stands in the text"
-        + (" or speaks through the teacher" if result["teacher_run"] else "") + " may come out.",
-    ]  # fmt: skip
+        + (" or speaks through the teacher" if result["teacher_run"] else "")
+        + " may come out.",
+    ]
     if card.license is None:
         lines.append("No licence is stated: it depends on those of the text and of the teacher.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)

@@ -1,24 +1,141 @@
-"""Which units of a teacher a student keeps that is cut out of it: plain indices, chosen without looking at a weight.
+"""Which units of a teacher a student keeps that is cut out of it: sizes and plain indices, no weight is looked at.
 
 The uniform cut is that of MiniMA (arXiv 2311.07052, reference repository GeneZC/MiniMA): every layer loses the same
-share of heads and FFN neurons, all layers the same hidden dimensions, and whole layers go from both ends. Which
-units of an axis go is a matter of importance; without a ranking the first ones stay, as in a teacher whose weights
-were sorted before. `models/prune.py` applies a cut to weights. Torch-free.
+share of heads and FFN neurons, all layers the same hidden dimensions, and whole layers go from both ends. Which units
+of an axis go is a matter of importance; without a ranking the first ones stay, as in a teacher whose weights were
+sorted before. For a wanted size, depth costs more than width (Minitron, arXiv 2407.14679), so depth stays whole up to a
+cut of a third and takes a quarter of what goes, in logarithms, beyond; width, heads and FFN are cut by one share each,
+which leaves a matrix with the square of it. `models/prune.py` applies a cut to weights. Torch-free.
 """
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distillaw.accounting.shapes import Shape
 from distillaw.errors import ConfigError
-from distillaw.models.axes import family_shape
+from distillaw.laws.published import published
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedConfig
 
-    from distillaw.models.importance import Importance
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt_neox")
+"""Model types whose cuts are tested weight by weight."""
+GATED = ("self_attn.o_proj", "mlp.down_proj")
+NEOX = ("attention.dense", "mlp.dense_4h_to_h")
+"""The two projections of a layer that write into the residual stream: what they read are heads and FFN neurons."""
+
+_OUTSIDE: Mapping[str, tuple[str, ...]] = {
+    "model.embed_tokens.weight": ("vocab", "width"),
+    "model.norm.weight": ("width",),
+    "lm_head.weight": ("vocab", "width"),
+    "gpt_neox.embed_in.weight": ("vocab", "width"),
+    "gpt_neox.final_layer_norm.weight": ("width",),
+    "gpt_neox.final_layer_norm.bias": ("width",),
+    "embed_out.weight": ("vocab", "width"),
+}
+_INSIDE: Mapping[str, tuple[str, ...]] = {
+    "self_attn.q_proj": ("heads", "width"),
+    "self_attn.k_proj": ("kv_heads", "width"),
+    "self_attn.v_proj": ("kv_heads", "width"),
+    "self_attn.o_proj": ("width", "heads"),
+    "self_attn.q_norm": ("head_dim",),
+    "self_attn.k_norm": ("head_dim",),
+    "mlp.gate_proj": ("ffn", "width"),
+    "mlp.up_proj": ("ffn", "width"),
+    "mlp.down_proj": ("width", "ffn"),
+    "input_layernorm": ("width",),
+    "post_attention_layernorm": ("width",),
+    "pre_feedforward_layernorm": ("width",),
+    "post_feedforward_layernorm": ("width",),
+    "attention.query_key_value": ("qkv", "width"),
+    "attention.dense": ("width", "heads"),
+    "mlp.dense_h_to_4h": ("ffn", "width"),
+    "mlp.dense_4h_to_h": ("width", "ffn"),
+}
+_LAYER = re.compile(r"(?:model|gpt_neox)\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def axes_of(name: str) -> tuple[int | None, tuple[str, ...]]:
+    """(layer, axes) of a weight: width, heads, kv_heads, qkv (of each head query, key and value), ffn, vocab, head_dim.
+
+    Raises:
+        ConfigError: a weight of no known kind.
+    """
+    if name in _OUTSIDE:
+        return None, _OUTSIDE[name]
+    match = _LAYER.fullmatch(name)
+    if match is None or match[2] not in _INSIDE:
+        raise ConfigError(
+            f"nothing is known of the weight {name!r}, so it cannot be cut. Models of these types can: "
+            f"{', '.join(FAMILIES)}"
+        )
+    axes = _INSIDE[match[2]]
+    return int(match[1]), axes if match[3] == "weight" else axes[:1]
+
+
+def family_shape(config: "PreTrainedConfig", name: str) -> Shape:
+    """The sizes of a model of one of the families.
+
+    Raises:
+        ConfigError: another family, or quantised weights.
+    """
+    text = config.get_text_config()
+    reason = ""
+    if text.model_type not in FAMILIES:
+        reason = f"its model type is {config.model_type!r}; what can be cut are {', '.join(FAMILIES)}"
+    elif getattr(config, "quantization_config", None):
+        reason = "its weights are quantised: save it unquantised first, or take the model it was made from"
+    if reason:
+        raise ConfigError(f"{name} cannot be pruned: {reason}")
+    heads = text.num_attention_heads
+    return Shape(
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        ffn=text.intermediate_size,
+        heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        vocab=text.vocab_size,
+        context=text.max_position_embeddings,
+        tied=text.tie_word_embeddings,
+    )
+
+
+def sized_config(teacher: "PreTrainedConfig", student: Shape, layers: tuple[int, ...]) -> "PreTrainedConfig":
+    """The teacher's configuration with the student's sizes; kinds of attention go with the layers that stay.
+
+    Raises:
+        ConfigError: the family ties the width to the heads, and the student's differ.
+    """
+    if teacher.model_type == "gpt_neox" and student.width != student.heads * student.head_dim:
+        raise ConfigError(
+            f"a GPT-NeoX model's width is its heads times their size; {student.width} is not {student.heads} x "
+            f"{student.head_dim}. Cut width and heads alike"
+        )
+    values = teacher.to_dict()
+    sizes = {
+        "num_hidden_layers": student.layers,
+        "hidden_size": student.width,
+        "intermediate_size": student.ffn,
+        "num_attention_heads": student.heads,
+        "num_key_value_heads": student.kv_heads,
+        "head_dim": student.head_dim,
+        "vocab_size": student.vocab,
+        "tie_word_embeddings": student.tied,
+    }
+    if teacher.model_type == "gpt_neox":
+        del sizes["num_key_value_heads"], sizes["head_dim"]
+    values |= sizes | {"max_position_embeddings": student.context}
+    if values.get("layer_types"):
+        values["layer_types"] = [values["layer_types"][i] for i in layers]
+    return type(teacher).from_dict(values)
+
 
 MODEL_TYPES = ("llama", "mistral")
 """Whose weights have our names and our meaning: gated FFN, RMSNorm, rotary positions."""
@@ -41,6 +158,22 @@ class Cut:
     """Per student layer, neurons."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """Scores of all units; larger matters more, comparable within one axis of one layer."""
+
+    by: str
+    windows: int
+    layers: "NDArray[np.float64]"
+    """Shape (layers,)."""
+    width: "NDArray[np.float64]"
+    """Shape (D,)."""
+    heads: "NDArray[np.float64]"
+    """Shape (layers, H)."""
+    ffn: "NDArray[np.float64]"
+    """Shape (layers, F)."""
+
+
 def uniform_cut(teacher: Shape, student: Shape) -> Cut:
     """The cut that keeps the first units of every axis and the middle layers.
 
@@ -55,12 +188,14 @@ def uniform_cut(teacher: Shape, student: Shape) -> Cut:
     check_cut(teacher, student)
     first = (teacher.layers - student.layers) // 2
     return Cut(
-        layers=tuple(range(first, first + student.layers)), width=tuple(range(student.width)),
-        heads=(tuple(range(student.heads)),) * student.layers, ffn=(tuple(range(student.ffn)),) * student.layers,
-    )  # fmt: skip
+        layers=tuple(range(first, first + student.layers)),
+        width=tuple(range(student.width)),
+        heads=(tuple(range(student.heads)),) * student.layers,
+        ffn=(tuple(range(student.ffn)),) * student.layers,
+    )
 
 
-def ranked_cut(teacher: Shape, student: Shape, scores: "Importance") -> Cut:
+def ranked_cut(teacher: Shape, student: Shape, scores: Importance) -> Cut:
     """The cut that keeps the units that matter most, in the teacher's order.
 
     Heads are ranked by whole groups of those that share keys and values, by the mean over the group; where the
@@ -88,9 +223,11 @@ def ranked_cut(teacher: Shape, student: Shape, scores: "Importance") -> Cut:
         groups = scores.heads[layer].reshape(-1, group).mean(axis=1)
         heads.append(tuple(group * g + h for g in _top(groups, student.heads // group) for h in range(group)))
     return Cut(
-        layers=layers, width=_top(scores.width, student.width), heads=tuple(heads),
+        layers=layers,
+        width=_top(scores.width, student.width),
+        heads=tuple(heads),
         ffn=tuple(_top(scores.ffn[layer], student.ffn) for layer in layers),
-    )  # fmt: skip
+    )
 
 
 def _top(scores: "NDArray[np.float64]", count: int) -> Indices:
@@ -132,8 +269,10 @@ def check_cut(
             f"{label} cannot be cut out of {name}: {group} of its query heads share keys and values, {theirs} of its "
             f"teacher's. Groups are cut whole: {theirs}, or 1 (a copy of keys and values for every head)"
         )
-    for what, ours, theirs in (("context", student.context, teacher.context),
-                               ("tokens of vocabulary", student.vocab, teacher.vocab)):  # fmt: skip
+    for what, ours, theirs in (
+        ("context", student.context, teacher.context),
+        ("tokens of vocabulary", student.vocab, teacher.vocab),
+    ):
         if ours > theirs:
             raise ConfigError(
                 f"{label} cannot be cut out of {name}: {ours} {what}, but the teacher has {theirs}"
@@ -205,3 +344,124 @@ def shape_of(config: "PreTrainedConfig", name: str) -> Shape:
             f"no student can be cut out of {name}: {reason}. Choose another teacher, or init = 'fresh'"
         )
     return family_shape(config, name)
+
+
+MULTIPLE = 8
+"""Widths and FFNs are multiples of it: tensor cores want 8 in half precision, tensor parallelism more."""
+DEPTH_SHARE = 0.25
+"""Of the logarithm of a cut beyond a third, what comes off the depth: our choice, after Minitron (see above)."""
+WITHIN = 0.02
+"""How far from the wanted size a shape may be, if any rounding allows."""
+
+Count = Callable[[Shape], int]
+
+
+def shrink(
+    teacher: Shape, params: float, count: Count, *, multiple: int = MULTIPLE, square: bool = False
+) -> Shape:
+    """The shape nearest to a number of non-embedding parameters.
+
+    Args:
+        teacher: what it is cut out of.
+        params: wanted N, at most the teacher's.
+        count: N of a shape of the teacher's family.
+        multiple: width and FFN are multiples of it.
+        square: whether the family needs width = heads x head size (GPT-NeoX).
+
+    Raises:
+        ConfigError: larger than the teacher, or no shape within a factor 1.5.
+    """
+    whole = count(teacher)
+    if not 0 < params <= whole * (1 + 1e-9):
+        raise ConfigError(
+            f"{params:g} non-embedding parameters are not between 0 and the teacher's {whole:,}"
+        )
+    if params >= whole * (1 - 1e-9):
+        return teacher
+    keep = params / whole
+    if keep >= 2 / 3:
+        layers, depths = teacher.layers, {teacher.layers}
+    else:
+        layers = max(1, round(teacher.layers * keep**DEPTH_SHARE))
+        depths = {layers, min(layers + 1, teacher.layers), max(layers - 1, 1)}
+    found = [
+        shape for depth in depths for shape in _of_depth(teacher, depth, params, count, multiple, square)
+    ]
+    best = min(found, key=lambda shape: _misfit(teacher, shape, params, count, layers), default=None)
+    if best is None or not 1 / 1.5 < count(best) / params < 1.5:
+        nearest = "none" if best is None else f"the nearest has {count(best):,}"
+        raise ConfigError(
+            f"no shape of {params:,.0f} non-embedding parameters can be cut out of {teacher.layers} layers of width "
+            f"{teacher.width} in multiples of {multiple} ({nearest}). Choose another size or a smaller multiple"
+        )
+    return best
+
+
+def _of_depth(
+    teacher: Shape, layers: int, params: float, count: Count, multiple: int, square: bool
+) -> Iterator[Shape]:
+    """Shapes of a depth: every number of whole head groups, widths around the same share, the FFN that fits."""
+    group = teacher.heads // teacher.kv_heads
+    for groups in range(1, teacher.kv_heads + 1):
+        heads = groups * group
+        share = heads / teacher.heads
+        step = math.lcm(multiple, heads)
+        near = math.floor(share * teacher.width / step)
+        around = {min(k * step, teacher.width) for k in (near, near + 1) if k}
+        widths = {heads * teacher.head_dim} if square else around
+        for width in widths:
+            if width % heads or width > teacher.width:
+                continue
+            shape = replace(teacher, layers=layers, heads=heads, kv_heads=groups, width=width)
+            per = (count(replace(shape, ffn=2 * multiple)) - count(replace(shape, ffn=multiple))) / multiple
+            room = (params - count(replace(shape, ffn=multiple))) / per + multiple
+            for ffn in {
+                multiple * math.floor(room / multiple),
+                multiple * math.ceil(room / multiple),
+                teacher.ffn,
+            }:
+                if multiple <= ffn <= teacher.ffn:
+                    yield replace(shape, ffn=ffn)
+
+
+def _misfit(teacher: Shape, shape: Shape, params: float, count: Count, layers: int) -> float:
+    """Size first, beyond what rounding explains; then equal shares on the three axes, and the depth meant."""
+    miss = abs(math.log(count(shape) / params))
+    shares = [math.log(getattr(shape, axis) / getattr(teacher, axis)) for axis in ("width", "heads", "ffn")]
+    return (
+        20 * max(0.0, miss - WITHIN) + miss + max(shares) - min(shares) + abs(math.log(shape.layers / layers))
+    )
+
+
+LAW_OF_GAP = "zhang2023-constant-ratio"
+
+
+def keep_by_law() -> float:
+    """The share of a teacher's non-embedding parameters that the law of capacity gap keeps: one over its slope.
+
+    Source:
+        Zhang et al. 2023, arXiv 2311.07052: the teacher over 2.5, for students pruned from it.
+    """
+    line = published(LAW_OF_GAP).capacity_gap
+    assert line is not None
+    return 1.0 / line.slope
+
+
+def advice(keep: float) -> str:
+    """What is known of cuts of this size: keep is the share of non-embedding parameters that stays.
+
+    Source:
+        NVIDIA Model-Optimizer guide, Minitron, Sheared-LLaMA.
+    """
+    cut = 1 - keep
+    if cut <= 1 / 3:
+        return "up to a third in one shot recovers well; about 1e11 tokens were used at 4B (arXiv 2408.11796)"
+    if cut <= 1 / 2:
+        return "a third to a half in one shot recovers with more tokens than a smaller cut"
+    steps = max(2, math.ceil(math.log(keep) / math.log(0.7)))
+    sizes = " -> ".join(f"{keep ** (i / steps):.0%}" for i in range(1, steps + 1))
+    text = (
+        "more than half in one shot is beyond what is known to recover well; a cascade would cut to "
+        f"{sizes}, distilling between"
+    )
+    return text + ("; compare with a fresh student first" if cut > 3 / 4 else "")

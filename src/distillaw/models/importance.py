@@ -15,7 +15,6 @@ Shape suffixes: B window, T position, D hidden width, H head, F FFN neuron.
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,30 +23,13 @@ from torch.nn import functional
 
 from distillaw.distill.losses import distillation_loss
 from distillaw.errors import DataError
-from distillaw.models.axes import GATED, NEOX
-from distillaw.models.parts import decoder_blocks, head_of, hidden_states
+from distillaw.models.cut import GATED, NEOX, Importance
+from distillaw.models.teacher import decoder_blocks, head_of, hidden_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 By = Literal["gradient", "activation"]
-Array = np.ndarray
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Importance:
-    """Scores of all units; larger matters more, comparable within one axis of one layer."""
-
-    by: str
-    windows: int
-    layers: Array
-    """Shape (layers,)."""
-    width: Array
-    """Shape (D,)."""
-    heads: Array
-    """Shape (layers, H)."""
-    ffn: Array
-    """Shape (layers, F)."""
 
 
 def measure_importance(
@@ -56,7 +38,7 @@ def measure_importance(
     """Score every unit of a model.
 
     Args:
-        model: of a family of models/axes.py, in a float type; its parameters need no gradients afterwards.
+        model: of a family of models/cut.py, in a float type; its parameters need no gradients afterwards.
         batches: token ids, shape (B, T), all of one T at least 2; every window counts alike.
         by: how heads, neurons and hidden dimensions are scored.
 
@@ -90,8 +72,12 @@ class _Probe:
         self.heads, ffn, width = config.num_attention_heads, config.intermediate_size, config.hidden_size
         names = dict(self.blocks[0].named_modules())
         self.reads = GATED if GATED[0] in names else NEOX
-        sizes = {"layers": (len(self.blocks),), "width": (width,), "heads": (len(self.blocks), self.heads),
-                 "ffn": (len(self.blocks), ffn)}  # fmt: skip
+        sizes = {
+            "layers": (len(self.blocks),),
+            "width": (width,),
+            "heads": (len(self.blocks), self.heads),
+            "ffn": (len(self.blocks), ffn),
+        }
         self.totals = {name: torch.zeros(size, device=model.device) for name, size in sizes.items()}
 
     @contextmanager
@@ -127,8 +113,11 @@ class _Gradient(_Probe):
 
     def add(self, batch_BT: torch.Tensor) -> None:
         size = len(batch_BT)
-        self._masks = {name: torch.ones((size, *total.shape), device=batch_BT.device, requires_grad=True)
-                       for name, total in self.totals.items() if name != "layers"}  # fmt: skip
+        self._masks = {
+            name: torch.ones((size, *total.shape), device=batch_BT.device, requires_grad=True)
+            for name, total in self.totals.items()
+            if name != "layers"
+        }
         hidden_BTD = hidden_states(self.model, batch_BT[:, :-1])
         # the sum of the windows' own means, since all have as many tokens
         loss = size * distillation_loss(hidden_BTD, head_of(self.model), batch_BT[:, 1:])

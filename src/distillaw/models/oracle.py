@@ -88,6 +88,8 @@ def load_any_teacher(
         return load_teacher(name, tokenizer, context=context, device=device)
     world, spec = world_of(store), parse_oracle(name)
     return OracleTeacher(
-        name=name, oracle=find_oracle(world, spec, context), fingerprint=oracle_hash(world, spec, context),
+        name=name,
+        oracle=find_oracle(world, spec, context),
+        fingerprint=oracle_hash(world, spec, context),
         device=torch.device(device),
-    )  # fmt: skip
+    )

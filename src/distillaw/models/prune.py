@@ -1,27 +1,66 @@
-"""A student cut out of a teacher's weights: width, heads, FFN and depth, without any retraining in between.
+"""A student cut out of a teacher, in memory and as a model on disk, with what it lost by the cut.
 
     model = prune(load_weights("teacher"), shape)          # the uniform cut of models/cut.py
-    model = prune(teacher, shape, cut)                     # any other
+    prune_to(locate("models/SmolLM2-135M"), Path("out/cut"), Wishes(params=5e7, by="gradient"), text="books.parquet")
 
-Every weight of the student is a slice of one weight of the teacher, in float32, along the axes that models/axes.py
-gives its name. Norms keep their gains, and everything but the sizes is the teacher's; nothing is rescaled (nor does the
-reference recipe).
+Every weight of the student is a slice of one weight of the teacher, in float32, along the axes that models/cut.py gives
+its name. Norms keep their gains, and everything but the sizes is the teacher's; nothing is rescaled (nor does the
+reference recipe), and nothing is retrained in between. The text serves twice: some of its documents are scored by
+teacher and student, the others say what matters. prune.json in the student's folder is the record; a second call with
+the same wishes reads it and computes nothing.
 """
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from distillaw.accounting.shapes import Shape
-from distillaw.models.axes import axes_of, family_shape, sized_config
-from distillaw.models.cut import Cut, check_indices, kv_heads, shape_of, uniform_cut
-from distillaw.models.source import ModelSource, locate
+from distillaw.data.corpus import WHOLE, Reading, read_excerpt
+from distillaw.data.tokenizer import encode_to_score
+from distillaw.errors import ConfigError, DataError
+from distillaw.models.cut import (
+    MULTIPLE,
+    Cut,
+    advice,
+    axes_of,
+    check_cut,
+    check_indices,
+    family_shape,
+    kv_heads,
+    ranked_cut,
+    shape_of,
+    shrink,
+    sized_config,
+    uniform_cut,
+)
+from distillaw.models.export import made_before, staged
+from distillaw.models.fresh import count_config, count_parameters
+from distillaw.models.importance import Importance, measure_importance
+from distillaw.models.scoring import (
+    BYTES_PER_TOKEN,
+    SCORED_CONTEXT,
+    SCORED_DOCUMENTS,
+    Processes,
+    part,
+    score_documents,
+    summed,
+    together,
+)
+from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
+from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.pace import Telling
+from distillaw.runs.paired import DocumentScores, paired_difference
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 
 Read = Callable[[str], torch.Tensor]
 
@@ -30,7 +69,7 @@ def prune(teacher: "PreTrainedModel", student: Shape, cut: Cut | None = None) ->
     """The student that a cut leaves of a teacher, on the CPU in float32, of the teacher's own kind.
 
     Args:
-        teacher: of a family of models/axes.py, any float type.
+        teacher: of a family of models/cut.py, any float type.
         student: its shape; an untied head becomes a copy of a tied teacher's embedding. Of a vocabulary padded in the
             teacher the first `student.vocab` rows are taken.
         cut: the units that stay; None takes the uniform cut.
@@ -106,3 +145,270 @@ def _kept(axis: str, layer: int, cut: Cut, teacher: Shape, student: Shape) -> to
 def _dimensions(heads: "tuple[int, ...] | list[int]", head_dim: int) -> torch.Tensor:
     """Rows (or columns) of whole heads, in their order."""
     return (torch.tensor(heads)[:, None] * head_dim + torch.arange(head_dim)).flatten()
+
+
+RECORD = "prune.json"
+TOKENS, HELDOUT_TOKENS = 131_072, 16_384
+"""Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
+BATCH_WINDOWS = 4
+"""Windows of a pass: a choice for memory, scores do not depend on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a student should be; exactly one of `params`, `keep` and `shape`."""
+
+    params: float | None = None
+    """Non-embedding parameters."""
+    keep: float | None = None
+    """Share of the teacher's non-embedding parameters that stays."""
+    shape: dict[str, int] | None = None
+    """Sizes by axis: layers, width, heads, ffn; what is missing stays whole."""
+    by: str = "gradient"
+    """uniform, gradient or activation."""
+    tokens: int = TOKENS
+    heldout_tokens: int = HELDOUT_TOKENS
+    context: int = SCORED_CONTEXT
+    multiple: int = MULTIPLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentSize:
+    """A student that can be cut out of its teacher, without any weight."""
+
+    teacher_params: int
+    """N, non-embedding."""
+    params: int
+    teacher_shape: Shape
+    shape: Shape
+
+    @property
+    def keep(self) -> float:
+        """Share of the teacher's non-embedding parameters that stays."""
+        return self.params / self.teacher_params
+
+    def record(self) -> dict[str, object]:
+        """For JSON, with what is known of cuts of this size."""
+        return asdict(self) | {"keep": self.keep, "advice": advice(self.keep)}
+
+
+def size_student(source: ModelSource, wishes: Wishes) -> StudentSize:
+    """The student's size, from the teacher's configuration alone.
+
+    Raises:
+        ConfigError: an unknown family, or a size that cannot be cut out of it.
+    """
+    config, name = source.config(), source.name
+    whole = family_shape(config, name)
+    teacher_params = _params(config, whole)
+    if wishes.multiple < 1:
+        raise ConfigError(f"--multiple {wishes.multiple}: at least 1; 8 suits tensor cores")
+    if wishes.shape:
+        student = _given_shape(whole, wishes.shape, name)
+    else:
+        params = wishes.params if wishes.params is not None else (wishes.keep or 0.0) * teacher_params
+        is_square = config.model_type == "gpt_neox"
+        count = functools.partial(_params, config)
+        student = shrink(whole, params, count, multiple=wishes.multiple, square=is_square)
+    params = _params(config, student)
+    return StudentSize(teacher_params=teacher_params, params=params, teacher_shape=whole, shape=student)
+
+
+def _given_shape(whole: Shape, sizes: Mapping[str, int], name: str) -> Shape:
+    """The teacher's shape with the sizes given, whole groups of heads."""
+    for axis, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{axis} = {size}: at least 1 stays, and {name} has {getattr(whole, axis)}")
+    group, heads = whole.heads // whole.kv_heads, sizes.get("heads", whole.heads)
+    if heads % group:
+        raise ConfigError(
+            f"heads = {heads}: {group} of {name}'s query heads share keys and values, and groups are "
+            f"cut whole; choose a multiple of {group}"
+        )
+    student = replace(whole, **sizes, kv_heads=heads // group)  # type: ignore[arg-type]
+    check_cut(whole, student, name=name)
+    return student
+
+
+def _params(config: "PreTrainedConfig", shape: Shape) -> int:
+    """N of a model of the family, counted on the module itself without making weights.
+
+    Layers are alike, so that one and two of them say it all.
+    """
+    counts = []
+    for layers in (1, 2):
+        sized = sized_config(config, replace(shape, layers=layers), tuple(range(layers)))
+        counts.append(count_config(sized)[0])
+    return counts[0] + (shape.layers - 1) * (counts[1] - counts[0])
+
+
+def prune_to(
+    source: ModelSource,
+    out: Path,
+    wishes: Wishes,
+    *,
+    text: str | None = None,
+    reading: Reading = WHOLE,
+    device: str = "cpu",
+    command: str = "",
+    say: Callable[[str], None] = lambda message: None,
+    group: Processes | None = None,
+) -> dict[str, object]:
+    """Cut a student out of a model and write it as a Hugging Face folder.
+
+    Args:
+        source: the teacher.
+        out: folder of the student; made.
+        wishes: its size, and how units are ranked.
+        text: calibration and held-out text, as `read_documents` takes it; without it only a uniform cut, unscored.
+        reading: the text's field, and how much of each document.
+        device: where importance and losses are computed.
+        command: for the record.
+        say: takes a line of progress now and then.
+        group: processes that share the calibration windows and the documents to score; the first one writes.
+
+    Returns:
+        What prune.json holds.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: it cannot be cut so, or `out` holds something else.
+        DataError: too little text.
+        RunError: the disk is full.
+    """
+    size = size_student(source, wishes)
+    if wishes.by != "uniform" and text is None:
+        raise ConfigError(f"ranking units by {wishes.by} needs text: give --text, or --importance uniform")
+    most = context_of(source.config())
+    if text is not None and not 2 <= wishes.context <= (most or wishes.context):
+        raise ConfigError(
+            f"--context {wishes.context}: a window has 2 to {most or 'any number of'} tokens here"
+        )
+    identity = _identity(source, size.shape, wishes, text, reading)
+    if (done := made_before(out, RECORD, identity)) is not None:
+        say(f"{out}: cut before, nothing to do")
+        return done
+    if group is not None:
+        group.wait()  # until all have looked
+    tokenizer = source.tokenizer()
+    calibration, heldout = (None, None) if text is None else _read(text, reading, tokenizer, wishes)
+    teacher = load_weights(source, torch.device(device), torch.float32)
+    if bad := next((key for key, weight in teacher.named_parameters() if not weight.isfinite().all()), None):
+        raise DataError(
+            f"{source.name}: {bad} holds values that are not finite; the weights are damaged, fetch them again"
+        )
+    cut, windows = uniform_cut(size.teacher_shape, size.shape), 0
+    if calibration is not None and wishes.by != "uniform":
+        say(f"{source.name}: {wishes.by} importance on {len(calibration)} windows of {wishes.context} tokens")
+        scores = _importance(teacher, calibration, wishes, group, say)
+        cut, windows = ranked_cut(size.teacher_shape, size.shape, scores), scores.windows
+    student = prune(teacher, size.shape, cut).to(teacher.device).eval()  # type: ignore[arg-type]
+    losses = {} if heldout is None else _losses(teacher, student, heldout, wishes.context, group)
+    made: dict[str, object] = {"identity": identity, "command": command, "teacher": source.name}
+    ranked = {"importance": wishes.by, "calibration_windows": windows, "context": wishes.context}
+    counted = {"teacher_fingerprint": fingerprint(source), "total_params": count_parameters(student)[1]}
+    record = made | counted | size.record() | ranked | losses | {"cut": asdict(cut)}
+
+    def write() -> None:
+        with staged(out) as stage:  # config.json goes last: a folder that was not finished does not load
+            student.cpu().save_pretrained(stage)
+            tokenizer.save_pretrained(str(stage))
+            write_json(stage / RECORD, record)
+
+    write() if group is None else group.first(write)
+    return record
+
+
+def _identity(source: ModelSource, shape: Shape, wishes: Wishes, text: str | None, reading: Reading) -> str:
+    """What makes two cuts the same: teacher, shape, ranking, text."""
+    ranked = {"by": wishes.by, "tokens": wishes.tokens, "context": wishes.context}
+    read = {"heldout": wishes.heldout_tokens, "text": text or "", "reading": asdict(reading)}
+    cut = {"teacher": fingerprint(source), "shape": asdict(shape)}
+    return content_hash(cut | ranked | read, digits=16)
+
+
+def _read(
+    text: str, reading: Reading, tokenizer: "PreTrainedTokenizerBase", wishes: Wishes
+) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Calibration windows, shape (windows, context), and the documents to score, each after an end of text."""
+    wanted = wishes.tokens + wishes.heldout_tokens  # the same documents are scored however units are ranked
+    documents = read_excerpt(text, reading, max_bytes=BYTES_PER_TOKEN * wanted + 200_000).documents
+    encoded = encode_to_score(tokenizer.name_or_path, tokenizer, documents)
+    scored = max(2, min(SCORED_DOCUMENTS, len(encoded) // 2))
+    most = 1 + math.ceil(wishes.heldout_tokens / scored)
+    heldout = [ids[:most] for ids in encoded[:scored]]
+    size = wishes.context
+    windows = [ids[i : i + size] for ids in encoded[scored:] for i in range(1, len(ids) - size + 1, size)]
+    windows = windows[: max(1, wishes.tokens // size)]
+    if wishes.by != "uniform" and not windows:
+        raise DataError(
+            f"{text}: no document beyond the {len(heldout)} that are scored has {wishes.context} tokens; give more or "
+            "longer text, or a smaller --context"
+        )
+    return torch.from_numpy(np.array(windows, dtype=np.int64).reshape(len(windows), size)), heldout
+
+
+def _importance(
+    teacher, calibration: torch.Tensor, wishes: Wishes, group: Processes | None, say: Callable[[str], None]
+) -> Importance:
+    """Scores over all windows, each process having measured its part; every window counts alike.
+
+    Raises:
+        ConfigError: fewer windows than processes.
+        DataError: a score is not finite.
+    """
+    if group is not None and len(calibration) < group.world:
+        raise ConfigError(
+            f"{len(calibration)} calibration windows cannot be shared by {group.world} processes; raise --tokens, "
+            "lower --context or start fewer"
+        )
+    windows = part(calibration, group)  # type: ignore[type-var]
+    progress = Telling("importance", len(windows), "windows", say)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for batch in windows.split(BATCH_WINDOWS):  # type: ignore[union-attr]
+            yield batch
+            progress.add(len(batch))
+
+    found = together(lambda: measure_importance(teacher, batches(), by=wishes.by), group)  # type: ignore
+    if group is None:
+        return found
+    means = {
+        axis: summed(getattr(found, axis) * found.windows, group) / len(calibration)
+        for axis in ("layers", "width", "heads", "ffn")
+    }
+    return Importance(by=found.by, windows=len(calibration), **means)
+
+
+def _losses(
+    teacher, student, heldout: list[np.ndarray], context: int, group: Processes | None
+) -> dict[str, object]:
+    """Of both on the same documents, with the paired difference."""
+    theirs, ours = (_shared_scores(model, heldout, context, group) for model in (teacher, student))
+    if not np.isfinite([theirs.loss_sum, ours.loss_sum]).all():
+        raise DataError("a loss is not finite: the teacher's weights are damaged, or its type is too narrow")
+    lost = paired_difference(ours, theirs)
+    return {
+        "heldout_documents": len(heldout),
+        "heldout_tokens": int(theirs.tokens.sum()),
+        "teacher_loss": theirs.loss,
+        "teacher_loss_se": theirs.loss_se,
+        "loss": ours.loss,
+        "loss_se": ours.loss_se,
+        "lost": lost.mean,
+        "lost_se": lost.se,
+        "uniform_guess": math.log(student.config.get_text_config().vocab_size),
+    }
+
+
+def _shared_scores(
+    model, documents: list[np.ndarray], context: int, group: Processes | None
+) -> DocumentScores:
+    """Loss sums of all documents, each process having scored its part."""
+    mine = score_documents(model, part(documents, group), context=context, stride=context)
+    if group is None:
+        return mine
+    whole = np.zeros((2, len(documents)))
+    whole[:, group.rank :: group.world] = mine.tokens, mine.loss_sum
+    tokens, loss_sum = summed(whole, group)
+    return DocumentScores.numbered(tokens=tokens.astype(np.int64), loss_sum=loss_sum)

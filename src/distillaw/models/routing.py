@@ -1,4 +1,4 @@
-"""The routers of a mixture of experts in training: losses that keep the experts busy, and a gradient from the text.
+"""The routers of a mixture of experts: losses that keep experts busy, a gradient from the text, use on a text.
 
     balance  E sum_e f_e P_e    f_e: share of tokens sent to expert e, P_e: mean probability of it; 1 if balanced
     z        mean (log sum exp z)^2
@@ -8,18 +8,26 @@ summed over layers (Switch, arXiv 2101.03961, equations 4 to 6; z-loss: ST-MoE, 
 A router that sends each token to one expert has no gradient from the text where weights are normalised over the
 chosen ones, since p / p = 1. Weighting by p itself, as Switch does, has one but shrinks what a dense model's copy says
 by p. So the forward pass has p / p and the backward pass the gradient of log p: the weight is p / stop_gradient(p),
-which is 1.
+which is 1. A mixture here drops no token; what systems that give each expert room for capacity x tokens / experts
+would drop (Switch, equation 3) is reported.
 Shape suffixes: N token, E expert, K chosen experts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from distillaw.errors import ConfigError
+from distillaw.models.scoring import window_batches
+from distillaw.models.teacher import hidden_states
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
 
 MIXTURES = ("mixtral", "pyramid_mixtral")
 """Model types whose routers are known here."""
@@ -100,3 +108,64 @@ class Routers:
             return logits_NE, (p_NK / p_NK.detach()).to(weights_NK.dtype), chosen_NK
 
         return hook
+
+
+CAPACITIES = (1.0, 1.25, 2.0)
+"""Capacity factors that Switch compares (arXiv 2101.03961, table 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerUse:
+    """One layer's router on a text."""
+
+    shares: tuple[float, ...]
+    """Of the tokens, by expert; they sum to 1."""
+    balance: float
+    """E sum f P over the whole text: 1 if balanced, E if one expert gets all."""
+    dropped: dict[str, float]
+    """Share of tokens above each capacity factor's room, batch by batch."""
+
+
+@torch.no_grad()
+def measure_routing(
+    model: "PreTrainedModel", documents: Sequence[np.ndarray], *, context: int
+) -> list[LayerUse]:
+    """Follow every token of some documents through the routers.
+
+    Args:
+        model: a mixture, in eval mode.
+        documents: token ids, as `window_batches` takes them.
+        context: tokens of a window.
+
+    Raises:
+        ConfigError: a dense model.
+    """
+    routers = Routers.of(model)
+    if routers is None:
+        raise ConfigError(f"a model of the kind {model.config.model_type} has no routers that are known here")
+    used, probable, above, tokens = [], [], [], 0
+    try:
+        for batch in window_batches(documents, context=context, stride=context):
+            hidden_states(model, batch.inputs.to(model.device))
+            real = (batch.labels != -100).flatten().to(model.device)
+            for i, one in enumerate(routers.said):
+                p_E = one.logits[real].float().softmax(-1).double().sum(0)
+                n_E = torch.bincount(one.chosen[real].flatten(), minlength=len(p_E)).double()
+                room = n_E.sum() / len(n_E)
+                over = torch.stack([(n_E - c * room).clamp_min(0).sum() for c in CAPACITIES])
+                if tokens == 0:
+                    used.append(n_E), probable.append(p_E), above.append(over)
+                else:
+                    used[i], probable[i], above[i] = used[i] + n_E, probable[i] + p_E, above[i] + over
+            tokens += int(real.sum())
+    finally:
+        routers.release()
+    chosen = [float(n_E.sum()) for n_E in used]
+    return [
+        LayerUse(
+            shares=tuple((n_E / total).tolist()),
+            balance=float(len(n_E) * (n_E / total * p_E / tokens).sum()),
+            dropped={f"{c:g}": float(x / total) for c, x in zip(CAPACITIES, over, strict=True)},
+        )
+        for n_E, p_E, over, total in zip(used, probable, above, chosen, strict=True)
+    ]

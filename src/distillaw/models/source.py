@@ -1,11 +1,12 @@
-"""Where a model lies: a folder, a GGUF file, or a name on the Hugging Face hub; its configuration and tokenizer.
+"""Where a model lies, its configuration and tokenizer, and the fingerprint of its weights.
 
-No weight is read here, so that a dry run can check a teacher in a second. Code that lies in a folder is never run, nor
-is the user asked whether it may. Names on the hub are downloaded where there is a network and taken from the local
-cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
+A model is a folder, a GGUF file, or a name on the Hugging Face hub. Nothing is loaded here, so that a dry run can check
+a teacher in a second. Code that lies in a folder is never run, nor is the user asked whether it may. Names on the hub
+are downloaded where there is a network and taken from the local cache otherwise; `HF_HUB_OFFLINE=1` keeps to the cache.
 """
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillaw.errors import CacheError, ConfigError
+from distillaw.runs.files import content_hash, file_sha256, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What is fetched from the hub: weights as safetensors, configs and tokenizers; no pickles, no code."""
@@ -170,3 +173,35 @@ def _missing_package(name: str, error: Exception) -> ConfigError:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+VOLATILE_KEYS = (
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+)
+"""Entries of a config.json that do not change a single logit of the float32 model."""
+
+
+def fingerprint(name: str | Path | ModelSource) -> str:
+    """SHA-256 over the checksums of a model's weights and its configuration, 16 hex digits.
+
+    Args:
+        name: a Hugging Face folder, a GGUF file or a name on the hub.
+
+    Raises:
+        CacheError: no weights there.
+    """
+    source = locate(name)
+    if source.gguf_file is not None:
+        return file_sha256(source.folder / source.gguf_file)[:16]
+    files = sorted(source.folder.glob("*.safetensors")) or sorted(source.folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise CacheError(f"{source.name}: no *.safetensors in {source.folder}, so no teacher")
+    config = read_json(source.folder / "config.json")
+    kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    parts = [*(file_sha256(file) for file in files), content_hash(kept, digits=64)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

@@ -2,12 +2,17 @@
 
     python -c "from distillaw.models.teacher import load_teacher; ..."      docs/teachers.md has the whole example
 
-What is checked: that it reads from left to right, shares the study's vocabulary, sees the study's context, has all its
-weights, and that its head can be applied apart from its body. Shape suffixes: B sequence, T position, D hidden width,
-V vocabulary.
+What is checked: that it reads from left to right, shares the study's vocabulary token by token (docs/teachers.md says
+why nothing else is offered), sees the study's context, has all its weights, and comes apart into two parts: the hidden
+states, and the head that turns them into logits. Losses and scores go through the two parts, so that no tensor of the
+vocabulary's width has to exist for a whole batch. The heads in `transformers` are one matrix, an optional bias, a
+constant factor (Granite, Cohere, Falcon-H1) and an optional soft cap (Gemma 2, RecurrentGemma). What a config says is
+not trusted: `reproduces_logits` compares the parts with the model itself on a few tokens.
+Shape suffixes: B sequence, T position, D hidden width, V vocabulary.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,24 +23,143 @@ from distillaw.accounting.architecture import Architecture
 from distillaw.accounting.config import architecture_from_config
 from distillaw.accounting.flops import forward_flops
 from distillaw.accounting.params import count_params
-from distillaw.errors import CacheError, ConfigError, DistillawWarning
-from distillaw.models.fingerprint import fingerprint
+from distillaw.distill.heads import Head
+from distillaw.errors import CacheError, ConfigError, DistillawWarning, VocabularyError
 from distillaw.models.fresh import count_parameters
-from distillaw.models.parts import (
-    Head,
-    apply_head,
-    equal_to_rounding,
-    head_of,
-    hidden_states,
-    probe_tokens,
-    reproduces_logits,
-)
-from distillaw.models.source import ModelSource, check_config, loading, locate
-from distillaw.models.vocabulary import check_rows, check_vocabulary
+from distillaw.models.source import ModelSource, check_config, fingerprint, loading, locate
 from distillaw.runs.seals import check_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+PROBE_TOKENS = 16
+"""Length of the random sequences on which a head is compared with its model."""
+
+
+def hidden_states(model: "PreTrainedModel", input_ids_BT: torch.Tensor) -> torch.Tensor:
+    """Last hidden states as the head gets them, shape (B, T, D); differentiable."""
+    return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+
+
+def head_of(model: "PreTrainedModel") -> Head:
+    """The head of a model: its parameters themselves, so that gradients reach them, and its constants.
+
+    A quantised weight is given as a floating-point copy.
+    """
+    module = model.get_output_embeddings()
+    is_plain = "quantization_config" not in vars(model.config) or type(module.weight) is torch.nn.Parameter
+    weight = module.weight if is_plain else module.weight.dequantize()
+    scale, softcap = _constants(vars(model.config.get_text_config()))
+    return Head(weight, module.bias, scale, softcap)
+
+
+def _constants(config: Mapping[str, object]) -> tuple[float, float | None]:
+    """(scale, softcap) under the names that the configs of transformers 5.23 use for them."""
+    scale = 1.0
+    for key, power in (("logits_scaling", -1), ("logit_scale", 1), ("lm_head_multiplier", 1)):
+        if isinstance(value := config.get(key), int | float):
+            scale *= float(value) ** power
+    softcap = config.get("final_logit_softcapping", config.get("logits_soft_cap"))
+    return scale, float(softcap) if isinstance(softcap, int | float) and softcap else None
+
+
+@torch.no_grad()
+def apply_head(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits, shape (..., V), of hidden states of shape (..., D); without gradients."""
+    hidden_ND = hidden.flatten(0, -2)
+    logits_NV = hidden_ND.new_empty(len(hidden_ND), len(head.weight))
+    return head.logits_into(hidden_ND, logits_NV).view(*hidden.shape[:-1], -1)
+
+
+@torch.no_grad()
+def reproduces_logits(model: "PreTrainedModel", head: Head) -> bool:
+    """Do the parts equal the model's own logits, to rounding, on a few random tokens?"""
+    probe = probe_tokens(model)
+    wanted = model(input_ids=probe, use_cache=False).logits
+    got = apply_head(head, hidden_states(model, probe))
+    return got.shape == wanted.shape and equal_to_rounding(got, wanted)
+
+
+def equal_to_rounding(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Do two results of one calculation, done in another order, agree as well as their dtype lets them?"""
+    tolerance = max(1e-5, 4 * torch.finfo(first.dtype).eps)
+    return bool((first - second).abs().max() <= tolerance * second.abs().max())
+
+
+def probe_tokens(model: "PreTrainedModel") -> torch.Tensor:
+    """Two random sequences, int64, shape (2, PROBE_TOKENS), that differ in their last token only."""
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(vocab_size, (1, PROBE_TOKENS), generator=generator)
+    second = first.clone()
+    second[0, -1] = (second[0, -1] + 1) % vocab_size
+    return torch.cat([first, second]).to(model.device)
+
+
+def decoder_blocks(model: "PreTrainedModel") -> list[torch.nn.Module]:
+    """The repeated layers of a model: the longest list of modules in its body."""
+    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return list(max(lists, key=len))
+
+
+def check_vocabulary(
+    teacher: str | Path | ModelSource,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    teacher_tokenizer: str | Path | None = None,
+) -> None:
+    """Refuse a teacher whose token-to-id map, added and special tokens included, differs from the study's.
+
+    Args:
+        teacher: a folder, a GGUF file or a name on the hub.
+        tokenizer: the study's.
+        teacher_tokenizer: where the teacher's own tokenizer lies, if not beside its weights.
+
+    Raises:
+        CacheError: the teacher has no tokenizer.
+        VocabularyError: naming up to three differing tokens and what to do.
+    """
+    source = locate(teacher)
+    theirs = (locate(teacher_tokenizer) if teacher_tokenizer else source).tokenizer().get_vocab()
+    ours = tokenizer.get_vocab()
+    if theirs != ours:
+        raise VocabularyError(
+            f"{source.name}: the teacher has another vocabulary ({len(theirs)} entries against {len(ours)}; "
+            f"{_differences(theirs, ours)}). Set data.tokenizer to the teacher's folder so that both share one "
+            "tokenizer, or choose another teacher; distilling across tokenizers is not done (docs/teachers.md)"
+        )
+    if max(ours.values()) >= len(tokenizer):
+        raise VocabularyError(
+            f"{source.name}: the shared tokenizer has ids up to {max(ours.values())} for {len(tokenizer)} entries; "
+            "students have one row per entry, so ids must run without gaps from 0. Choose another teacher"
+        )
+
+
+def _differences(theirs: dict[str, int], ours: dict[str, int]) -> str:
+    different = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
+    different.sort(key=lambda token: (theirs.get(token, ours.get(token)), token))
+    shown = ", ".join(
+        f"{token!r} is {theirs.get(token, 'absent')} there, {ours.get(token, 'absent')} here"
+        for token in different[:3]
+    )
+    return f"{len(different)} tokens differ, e.g. {shown}"
+
+
+def check_rows(name: str, rows: int, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Rows of the teacher's head that no token of the (shared, gapless) vocabulary owns, to be trimmed.
+
+    Raises:
+        VocabularyError: fewer rows than tokens.
+    """
+    if rows < len(tokenizer):
+        last = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])[rows : rows + 3]
+        shown = ", ".join(f"{token!r} ({index})" for token, index in last)
+        raise VocabularyError(
+            f"{name}: the teacher's head has {rows} rows for {len(tokenizer)} tokens; {len(tokenizer) - rows} have "
+            f"no row, e.g. {shown}. It was trained with another tokenizer: give that one, or choose another teacher"
+        )
+    return rows - len(tokenizer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +250,13 @@ def load_teacher(
     trimmed = check_rows(source.name, model.get_output_embeddings().weight.shape[0], tokenizer)
     _check_causal(source.name, model)
     return Teacher(
-        name=source.name, model=model, head=_verified_head(source.name, model, len(tokenizer)),
-        vocab_size=len(tokenizer), trimmed_rows=trimmed, fingerprint=fingerprint(source),
-    )  # fmt: skip
+        name=source.name,
+        model=model,
+        head=_verified_head(source.name, model, len(tokenizer)),
+        vocab_size=len(tokenizer),
+        trimmed_rows=trimmed,
+        fingerprint=fingerprint(source),
+    )
 
 
 def model_flops(model: "PreTrainedModel", context: int) -> float:
@@ -201,8 +329,9 @@ def _verified_head(name: str, model: "PreTrainedModel", vocab_size: int) -> Head
     warnings.warn(
         f"{name}: the head of this model ({model.config.model_type}) is more than matrix, bias, factor and soft "
         "cap; its full logits are used, at the cost of memory for all of them",
-        DistillawWarning, stacklevel=3,
-    )  # fmt: skip
+        DistillawWarning,
+        stacklevel=3,
+    )
     return None
 
 

@@ -1,23 +1,41 @@
 """A mixture of experts that begins as a dense model: every expert a copy of its layer's FFN.
 
     mixture = upcycle(dense, layout(24, (2, 4), bottom=0.25), generator=torch.Generator())
+    upcycle_to(locate("models/A"), Path("out"), Layout(experts=(2, 4)), text="books.parquet")
 
 Each token visits one expert with weight 1, so whatever the new routers choose, the mixture says what the dense model
 said (sparse upcycling, arXiv 2212.05055; its weights are normalised likewise to keep the function). Where all layers
-have as many experts it is a plain Mixtral; else models/pyramid.py.
+have as many experts it is a plain Mixtral; else models/pyramid.py. upcycle.json in the folder is the record, with what
+the mixture counts and how it routes; the same wishes again compute nothing.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from distillaw.accounting.config import architecture_from_config
+from distillaw.accounting.flops import forward_flops
+from distillaw.accounting.params import count_params
+from distillaw.data.corpus import WHOLE, Reading, read_excerpt
+from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
-from distillaw.models.routing import Z_KEY
+from distillaw.models.export import made_before, staged
+from distillaw.models.routing import Z_KEY, measure_routing
+from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
+from distillaw.models.source import ModelSource, context_of, fingerprint
+from distillaw.models.teacher import load_weights, probe_tokens
+from distillaw.runs.files import content_hash, write_json
+from distillaw.runs.paired import paired_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
 
 BALANCE = 0.01
 """Weight of the load balancing loss (Switch, arXiv 2101.03961, section 2.2)."""
@@ -68,11 +86,25 @@ def mixture_config(
     shape_of(dense, dense.name_or_path or "the model")
     if len(experts) != dense.num_hidden_layers:
         raise ConfigError(f"{len(experts)} numbers of experts for {dense.num_hidden_layers} layers")
-    dropped = ("model_type", "architectures", "transformers_version", "layer_types", "pretraining_tp", "mlp_bias",
-               "attention_bias", "_name_or_path", "auto_map")  # fmt: skip
+    dropped = (
+        "model_type",
+        "architectures",
+        "transformers_version",
+        "layer_types",
+        "pretraining_tp",
+        "mlp_bias",
+        "attention_bias",
+        "_name_or_path",
+        "auto_map",
+    )
     values = {key: value for key, value in dense.to_dict().items() if key not in dropped}
-    values |= {"num_local_experts": max(experts), "num_experts_per_tok": 1, "router_aux_loss_coef": balance,
-               "output_router_logits": False, Z_KEY: z_weight}  # fmt: skip
+    values |= {
+        "num_local_experts": max(experts),
+        "num_experts_per_tok": 1,
+        "router_aux_loss_coef": balance,
+        "output_router_logits": False,
+        Z_KEY: z_weight,
+    }
     if len(set(experts)) == 1:
         return MixtralConfig(**values)
     return PyramidMixtralConfig(**values, experts_per_layer=list(experts))
@@ -132,3 +164,144 @@ def _source(name: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if name.endswith("mlp.experts.down_proj"):
         return weights[name.replace("experts.down_proj", "down_proj.weight")]
     return weights[name]
+
+
+RECORD = "upcycle.json"
+SCORED_TOKENS = 8192
+"""Of a text unless said otherwise, as much of the beginning of each document: a check, since nothing should change."""
+MOST_CONTEXT = 4096
+"""At which FLOP are counted: a longer context than most text is read in would count attention that nobody pays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What the mixture should be."""
+
+    experts: tuple[int, ...]
+    bottom: float = 0.25
+    """Share of the layers that has the first of two numbers."""
+    noise: float = 0.0
+    balance: float = BALANCE
+    z_weight: float = 0.0
+    seed: int = 0
+
+
+def upcycle_to(
+    source: ModelSource,
+    out: Path,
+    wishes: Layout,
+    *,
+    text: str | None = None,
+    reading: Reading = WHOLE,
+    tokens: int = SCORED_TOKENS,
+    device: str = "cpu",
+    dry_run: bool = False,
+    command: str = "",
+    say: Callable[[str], None] = lambda message: None,
+) -> dict[str, object]:
+    """Make a mixture of experts out of a dense model and write it as a Hugging Face folder.
+
+    Args:
+        source: the dense model, of the Llama family.
+        out: folder of the mixture.
+        wishes: its experts.
+        text: scored by both, and shared out among the experts; None: only the logits of a few tokens are compared.
+        reading: the text's field, and how much of each document.
+        tokens: of the text, scored.
+        device: where losses are computed.
+        dry_run: only counts; no weights are read.
+        command: for the record.
+        say: takes a line of progress now and then.
+
+    Returns:
+        What upcycle.json holds.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: not of the Llama family, an impossible layout, or `out` holds something else.
+        DataError: too little text.
+        RunError: the disk is full.
+    """
+    if min(wishes.noise, wishes.balance, wishes.z_weight) < 0:
+        raise ConfigError("--noise, --balance and --z-loss are not negative")
+    config = source.config()
+    read = {"text": text, "tokens": tokens, **asdict(reading)}
+    identity = content_hash({"model": fingerprint(source), **asdict(wishes), **read}, digits=16)
+    if not dry_run and (done := made_before(out, RECORD, identity)) is not None:
+        say(f"{out}: made before, nothing to do")
+        return done
+    experts = layout(config.num_hidden_layers, wishes.experts, bottom=wishes.bottom)
+    mixed = mixture_config(config, experts, balance=wishes.balance, z_weight=wishes.z_weight)
+    made: dict[str, object] = {"identity": identity, "command": command, "model": source.name}
+    weights = {"noise": wishes.noise, "balance_weight": wishes.balance, "z_weight": wishes.z_weight}
+    counts = {"dense": _counts(config), "mixture": _counts(mixed)}
+    record = made | weights | counts
+    record |= {"kind": mixed.model_type, "experts": list(experts), "seed": wishes.seed}
+    if dry_run:
+        return record
+    tokenizer = source.tokenizer()
+    documents = []
+    if text is not None:
+        most = BYTES_PER_TOKEN * tokens + 200_000
+        chosen = read_excerpt(text, reading, max_bytes=most).documents[:SCORED_DOCUMENTS]
+        per = math.ceil(tokens / len(chosen))
+        documents = encode_to_score(source.name, tokenizer, chosen, most=per)
+    dense = load_weights(source, torch.device("cpu"), torch.float32)
+    say(f"{source.name}: copying {sum(experts)} experts")
+    generator = torch.Generator().manual_seed(wishes.seed)
+    losses = {"balance": wishes.balance, "z_weight": wishes.z_weight}
+    mixture = upcycle(dense, experts, generator=generator, noise=wishes.noise, **losses)
+    for model in (dense, mixture):
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    record |= _compared(dense, mixture)
+    if documents:
+        say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
+        record |= _scored(
+            dense, mixture, documents, min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
+        )
+    with staged(out) as stage:
+        mixture.cpu().save_pretrained(stage)
+        tokenizer.save_pretrained(str(stage))
+        write_json(stage / RECORD, record)
+    return record
+
+
+def _counts(config) -> dict[str, float]:
+    """Parameters in all and per token, forward FLOP per token at the model's own context."""
+    architecture = architecture_from_config(config.to_dict(), source=config.model_type)
+    count = count_params(architecture)
+    context = min(architecture.context, MOST_CONTEXT)
+    return {
+        "params": count.non_embedding,
+        "active_params": count.active_non_embedding,
+        "total_params": count.total,
+        "active_total_params": count.active_total,
+        "context": context,
+        "forward_flops": forward_flops(architecture, context=context).total,
+    }
+
+
+@torch.no_grad()
+def _compared(dense, mixture) -> dict[str, object]:
+    """The largest difference of logits at step 0, and the size of what is compared."""
+    probe = probe_tokens(dense)
+    wanted = dense(input_ids=probe, use_cache=False).logits
+    got = mixture(input_ids=probe, use_cache=False).logits
+    return {"logit_difference": float((got - wanted).abs().max()), "largest_logit": float(wanted.abs().max())}
+
+
+def _scored(dense, mixture, documents: list[np.ndarray], context: int) -> dict[str, object]:
+    before, after = (
+        score_documents(model, documents, context=context, stride=context) for model in (dense, mixture)
+    )
+    change = paired_difference(after, before)
+    return {
+        "documents": len(documents),
+        "tokens": int(after.tokens.sum()),
+        "dense_loss": before.loss,
+        "loss": after.loss,
+        "loss_se": after.loss_se,
+        "change": change.mean,
+        "change_se": change.se,
+        "routing": [asdict(layer) for layer in measure_routing(mixture, documents, context=context)],
+    }

@@ -11,10 +11,11 @@
 Nothing here trains or fits.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from distillaw.errors import CacheError
 from distillaw.fitting.result import FitResult
@@ -61,6 +62,19 @@ def plan(student_params: Count | None = None, **asked: Any) -> Verdict:
     question = PlanQuestion(student_params=student_params, **asked)
     record = question.record
     return answer(question, situation_of(question, record), record)
+
+
+def _signature() -> inspect.Signature:
+    """The fields of a question as parameters of `plan`, which is what notebooks complete."""
+    kinds, types = {"student_params": inspect.Parameter.POSITIONAL_OR_KEYWORD}, get_type_hints(PlanQuestion)
+    found = [
+        p.replace(kind=kinds.get(p.name, p.kind), annotation=types[p.name])
+        for p in inspect.signature(PlanQuestion).parameters.values()
+    ]
+    return inspect.Signature(found, return_annotation=Verdict)
+
+
+plan.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def answer(question: PlanQuestion, situation: Situation, record: StudyRecord | None) -> Verdict:

@@ -101,19 +101,19 @@ class RateUncertainty:
 
 
 def rate_uncertainty(
-    record: StudyRecord, budgets: Mapping[int, Mapping[int, Run]], *, is_taught: bool
+    record: StudyRecord, budgets: Mapping[int, Mapping[int, Run]], *, has_teacher: bool
 ) -> RateUncertainty | None:
     """What is not known of the rates of an arm; None where its runs do not say their rates.
 
     Args:
         record: all runs, those of searches and controls included.
         budgets: the arm's own runs: tokens -> seed -> run.
-        is_taught: whether it has a teacher; students of any teacher then speak for it.
+        has_teacher: whether it has a teacher; students of any teacher then speak for it.
     """
     own = [run for seeds in budgets.values() for run in seeds.values()]
     if not all(run.branch_lr > 0 for run in own):
         return None
-    kind, found = "taught" if is_taught else "alone", _curves(record, is_taught=is_taught)
+    kind, found = "taught" if has_teacher else "alone", _curves(record, has_teacher=has_teacher)
     curves: dict[int, list[tuple[list[float], list[float]]]] = {}
     for runs in found:
         if runs[0].params == own[0].params:
@@ -128,11 +128,11 @@ def rate_uncertainty(
     )
 
 
-def _curves(record: StudyRecord, *, is_taught: bool) -> list[list[Run]]:
+def _curves(record: StudyRecord, *, has_teacher: bool) -> list[list[Run]]:
     """Runs that differ in nothing but their rate, one of the grid among them, one seed each."""
     groups: dict[tuple[object, ...], list[Run]] = {}
     for run in record.runs:
-        if run.row.get("role") == "student" and bool(run.teacher_run) == is_taught and run.branch_lr > 0:
+        if run.row.get("role") == "student" and bool(run.teacher_run) == has_teacher and run.branch_lr > 0:
             key = run.params, run.tokens, run.teacher_run, run.seed, *run.recipe
             groups.setdefault(key, []).append(run)
     grid = {run.run_id for run in record.students}
@@ -329,7 +329,7 @@ def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm
             name=teacher_name(record, t) if t else ALONE,
             teacher=_teacher(record, t, found[t]),
             runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])},
-            rate=rate_uncertainty(record, found[t], is_taught=bool(t)),
+            rate=rate_uncertainty(record, found[t], has_teacher=bool(t)),
         )
         for t in order
     ]

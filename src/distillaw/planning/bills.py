@@ -78,7 +78,12 @@ def tokens_on(
 
 
 def bill(
-    situation: Situation, params: float, tokens: float, teacher: Teacher | None, *, taught: float = 1.0
+    situation: Situation,
+    params: float,
+    tokens: float,
+    teacher: Teacher | None,
+    *,
+    distilled_share: float = 1.0,
 ) -> dict[str, float | None]:
     """FLOP by part of training a student of this size on these tokens.
 
@@ -87,7 +92,7 @@ def bill(
         params: N_S.
         tokens: D_S in all.
         teacher: or None.
-        taught: share of the tokens that come with the teacher's targets.
+        distilled_share: share of the tokens that come with the teacher's targets.
 
     Returns:
         Parts at full cost; `total` counts the shares that this student pays. None where an unknown teacher size
@@ -108,7 +113,7 @@ def bill(
         total = None if _hides_cost(situation, teacher) else own
         return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
     forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
-    logits, training = forward * tokens * taught, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
+    logits, training = forward * tokens * distilled_share, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
     total = (
         None
         if _hides_cost(situation, teacher)

@@ -21,6 +21,8 @@ from distillaw.planning.voices import Voice
 _SPAN = (0.1, 1000.0)
 """Budgets searched, in units of the present one."""
 _POINTS, QUANTILES, _MEMBERS = 81, 21, 40
+"""Budgets on the grid, 20 a decade and so far closer than any band is wide; quantiles of the discrepancy; members of an
+ensemble: each crossing is a draw, of which a band has at least 840."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +68,9 @@ def law_crossovers(
         return by_tokens, None
     compute = total * np.geomspace(*_SPAN, _POINTS)
     student = forward_flop(situation, row.student_params)
-    own, taught = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
-    pays = (own > 0) & (taught > 0)
-    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], taught[pays]), source, level)
+    own, distilled = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
+    pays = (own > 0) & (distilled > 0)
+    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], distilled[pays]), source, level)
 
 
 def _band(

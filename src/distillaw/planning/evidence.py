@@ -14,7 +14,7 @@ import numpy as np
 
 from distillaw.planning.draws import Interval
 from distillaw.planning.gains import GainBelief, GainPosterior
-from distillaw.planning.situation import Teacher
+from distillaw.planning.options import Option
 
 Array = np.ndarray
 
@@ -93,15 +93,9 @@ SOURCES = "sources"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
-    """One way to the student: alone, or with a teacher."""
+class Strategy(Option):
+    """An option as one source sees it: its bill, its loss and its gain."""
 
-    name: str
-    kind: str
-    """As in options.py: pretrain, pretrain-larger, distil, train-teacher, ..."""
-    teacher: Teacher | None
-    student_params: float
-    student_tokens: float
     compute: Mapping[str, float | None]
     """FLOP by part; `total` is what the cost scenario counts."""
     loss: Interval
@@ -113,30 +107,30 @@ class Strategy:
     """Over pretraining alone; None for pretraining."""
     share_best: float | None = None
     """Probability that this teacher is the best of those considered."""
-    taught: float = 1.0
-    """Share of the tokens that come with the teacher's targets."""
-    is_speculative: bool = False
-    """True where no law and no run describes this strategy, only an estimate."""
     run_ids: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
         """The row of `distillaw plan --json`, with what it rests on."""
+        plain = (
+            "name",
+            "kind",
+            "student_params",
+            "student_tokens",
+            "teacher_loss",
+            "basis",
+            "is_speculative",
+        )
+        teacher = self.teacher
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "teacher": None if self.teacher is None else self.teacher.to_json(),
-            "student_params": self.student_params,
-            "student_tokens": self.student_tokens,
-            "teacher_params": None if self.teacher is None else self.teacher.params,
-            "teacher_tokens": None if self.teacher is None else self.teacher.tokens,
-            "teacher_loss": self.teacher_loss,
+            **{name: getattr(self, name) for name in plain},
+            "teacher": None if teacher is None else teacher.to_json(),
+            "teacher_params": None if teacher is None else teacher.params,
+            "teacher_tokens": None if teacher is None else teacher.tokens,
             "compute": dict(self.compute),
             "loss": self.loss.to_json(),
             "gain": None if self.gain is None else self.gain.to_json(),
             "probability_best_teacher": self.share_best,
-            "basis": self.basis,
-            "taught_share": None if self.teacher is None else self.taught,
-            "is_speculative": self.is_speculative,
+            "taught_share": None if teacher is None else self.distilled_share,
             "run_ids": list(self.run_ids),
         }
 
@@ -199,10 +193,10 @@ class Evidence:
         """Column of the distillation with the highest mean gain that is more than an estimate."""
         assert self.posterior is not None
         mean = self.posterior.mean
-        taught = [
+        distilled = [
             j for j, row in enumerate(self.alternatives) if row.teacher is not None and not row.is_speculative
         ]
-        return max(taught, key=lambda j: mean[j])
+        return max(distilled, key=lambda j: mean[j])
 
     @property
     def best(self) -> Strategy:

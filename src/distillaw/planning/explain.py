@@ -79,7 +79,7 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
     lines.append(say("step alone", params=own.student_params, tokens=d_own, loss=_span(alone)))
     loss, ratio = _on_both_texts(row.teacher, teacher, scale.ratio), float(np.mean(teacher / same))
     lines.append(say("step teacher", loss=loss, ratio=ratio))
-    lines.append(_taught(ensemble, s, row, d, same, teacher))
+    lines.append(_distilled(ensemble, s, row, d, same, teacher))
     if _is_other(scale.ratio):
         lines.append(say("step text", ratio=scale.ratio))
     return lines
@@ -101,7 +101,7 @@ def _on_both_texts(teacher: Teacher, losses: Array, ratio: float) -> str:
     return say("step estimated elsewhere", found=found, loss=ratio * float(losses.mean()))
 
 
-def _taught(
+def _distilled(
     ensemble: LawEnsemble, s: dict[str, float], row: Strategy, d: float, same: Array, teacher: Array
 ) -> str:
     """L_S = L_T + what the student lacks of its teacher."""

@@ -10,7 +10,7 @@ right. Why a stronger teacher can hurt: `planning/explain.py`. No cost of a teac
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ USABLE = ("IN_RANGE", "NEAR_RANGE")
 _NEAR = math.log(3)
 """E-folds outside its runs up to which a law may still recommend a teacher."""
 _LEVEL = 0.9
+"""Of intervals, as everywhere unless something else is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class GapQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapOpinion:
-    """What one law says is the best teacher."""
+    """What one law says is the best teacher; fields are called as in the answer of `distillaw gap --json`."""
 
     law: str
     kind: str
@@ -103,78 +104,70 @@ class GapOpinion:
     """The student it holds for: random, pruned-same, or as in the runs that were fitted."""
     status: str
     """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
-    best_params: float | None
+    best_teacher_params: float | None = None
+    best_teacher_interval: tuple[float, float] | None = None
+    """90 % of a fit's replicates, or the span of several laws; None for a single set."""
     outside: float = 0.0
     """E-folds outside the runs behind the law, in the worst coordinate, the best teacher included."""
-    lower: float | None = None
-    upper: float | None = None
-    """90 % of a fit's replicates, or the span of several laws; None for a single set."""
-    best_teacher_loss: float | None = None
-    best_loss: float | None = None
-    """The student's, nats/token; a line knows no loss."""
-    gain: float | None = None
-    """Over no teacher at all, nats/token."""
     curve: TeacherCurve | None = None
+    """Over teacher sizes; a line knows no loss."""
     by_loss: TeacherLossCurve | None = None
-    given_loss: float | None = None
-    """Of the teacher at hand, nats/token: as given, or the mean of what the law makes of its size and tokens."""
-    given_cost: float | None = None
+    teacher_at_hand_loss: float | None = None
+    """Nats/token: as given, or the mean of what the law makes of its size and tokens."""
+    teacher_at_hand_cost: float | None = None
     """Nats above the best with the teacher at hand."""
     data_share: float | None = None
     """Of the data term in the student's sum, the smallest of the members."""
-    elsewhere: Mapping[str, float] | None = None
-    """Per cent of loss that this teacher costs under each other law that knows losses."""
-    if_wrong: float | None = None
+    per_cent_elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """Of loss that this teacher costs under each other law that knows losses."""
+    per_cent_if_wrong: float | None = None
     """The largest of them among the laws that may be planned with here."""
     notes: tuple[str, ...] = ()
 
     @property
+    def student_loss(self) -> float | None:
+        """With the best teacher, nats/token."""
+        return None if self.curve is None else self.curve.best.student_loss
+
+    @property
     def is_a_group(self) -> bool:
         """Several laws speaking as one, each of which also speaks by itself."""
-        return self.kind == "surrogate" and self.lower is not None
+        return self.kind == "surrogate" and self.best_teacher_interval is not None
 
     @property
     def is_usable(self) -> bool:
         """Whether the number may be recommended."""
-        return self.status in USABLE and self.best_params is not None
+        return self.status in USABLE and self.best_teacher_params is not None
 
     def to_json(self, student_params: float) -> dict[str, object]:
         """Numbers and flags; the curve only as its flat range and costs."""
-        best = self.curve.best if self.curve else None
-        loss = self.by_loss
-        return {
-            "law": self.law,
-            "kind": self.kind,
-            "start": self.start,
-            "status": self.status,
+        curve, size = self.curve, self.best_teacher_params
+        best = None if curve is None else curve.best
+        return {name: getattr(self, name) for name in _PLAIN} | {
             "inside_range": self.outside == 0,
             "efolds_outside": self.outside if math.isfinite(self.outside) else None,
-            "best_teacher_params": self.best_params,
-            "best_teacher_interval": None if self.lower is None else [self.lower, self.upper],
-            "ratio": None if self.best_params is None else self.best_params / student_params,
-            "best_teacher_loss": self.best_teacher_loss,
-            "student_loss": self.best_loss,
-            "gain": self.gain,
+            "ratio": None if size is None else size / student_params,
+            "best_teacher_loss": None if curve is None else curve.best_teacher_loss,
+            "gain": None if curve is None else curve.gain,
             "at_edge": bool(best and best.at_edge),
             "flat": best.flat.to_json() if best else None,
             "within_margin": best.within_margin.to_json() if best else None,
-            "costs": [cost.to_json() for cost in self.curve.costs] if self.curve else [],
-            "by_loss": None
-            if loss is None
-            else {
-                "best_teacher_loss": loss.best.at,
-                "ratio_to_supervised": loss.ratio,
-                "supervised_loss": float(loss.supervised_loss.mean()),
-                "break": float(loss.break_ratio.mean()),
-                "flat": loss.best.flat.to_json(),
-            },
-            "teacher_at_hand_loss": self.given_loss,
-            "teacher_at_hand_cost": self.given_cost,
-            "data_share": self.data_share,
-            "per_cent_elsewhere": dict(self.elsewhere or {}),
-            "per_cent_if_wrong": self.if_wrong,
-            "notes": list(self.notes),
+            "costs": [cost.to_json() for cost in curve.costs] if curve else [],
+            "by_loss": None if self.by_loss is None else self.by_loss.to_json(),
         }
+
+
+_PLAIN = (
+    *("law", "kind", "start", "status", "best_teacher_params", "best_teacher_interval", "student_loss"),
+    *(
+        "teacher_at_hand_loss",
+        "teacher_at_hand_cost",
+        "data_share",
+        "per_cent_elsewhere",
+        "per_cent_if_wrong",
+    ),
+    "notes",
+)
 
 
 def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
@@ -183,7 +176,6 @@ def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
     at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
     curve = teacher_curve(voice.ensemble, **at, **q.schedule, margin=q.margin)
     by_loss = teacher_loss_curve(voice.ensemble, **at, margin=q.margin)
-    lower, upper = _span(curve.best.at_by_member, voice.kind)
     outside, complaints = _range(q, voice, curve)
     share = _data_share(voice.ensemble, q)
     given, cost = _at_hand(q, voice.ensemble), None
@@ -197,16 +189,12 @@ def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
         start="as in the runs fitted" if voice.kind == "fitted" else "random",
         status="REFUSED" if voice.is_refused else _status(outside),
         outside=outside,
-        best_params=curve.best.at,
-        lower=lower,
-        upper=upper,
-        best_teacher_loss=curve.best_teacher_loss,
-        best_loss=curve.best.student_loss,
-        gain=curve.gain,
+        best_teacher_params=curve.best.at,
+        best_teacher_interval=_span(curve.best.at_by_member, voice.kind),
         curve=curve,
         by_loss=by_loss,
-        given_loss=given,
-        given_cost=cost,
+        teacher_at_hand_loss=given,
+        teacher_at_hand_cost=cost,
         data_share=share,
         notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
     )
@@ -277,7 +265,6 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
         kind="line",
         start=start,
         status="NOT_APPLICABLE",
-        best_params=None,
         notes=tuple(voice.warnings[:1]),
     )
     if q.student_params < line.smallest_student:
@@ -289,18 +276,17 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
             raise ConfigError(why + "; leave this law out, or ask for a larger student")
         return replace(base, notes=(why, *base.notes))
     at = {"student_params": q.student_params}
-    lower = upper = None
+    interval = None
     if fit is not None:
         predicted = fit.predict(level=_LEVEL, **at)
-        lower, upper = float(predicted.lower), float(predicted.upper)
+        interval = float(predicted.lower), float(predicted.upper)
     outside = _outside(line.range, at) if line.range.bounds else math.inf
     return replace(
         base,
         status=_status(outside),
         outside=outside,
-        best_params=float(line.best_teacher(**at)),
-        lower=lower,
-        upper=upper,
+        best_teacher_params=float(line.best_teacher(**at)),
+        best_teacher_interval=interval,
         notes=(*base.notes, *line.range.complaints(at)),
     )
 
@@ -314,9 +300,9 @@ def _outside(box: Box, coords: Mapping[str, float]) -> float:
     return max(efolds_outside(box, {k: (v,) for k, v in coords.items()}).values(), default=0.0)
 
 
-def _span(at: Array, kind: str) -> tuple[float | None, float | None]:
+def _span(at: Array, kind: str) -> tuple[float, float] | None:
     if len(at) == 1:
-        return None, None
+        return None
     tail = 50 * (1 - _LEVEL) if kind == "fitted" else 0.0
     low, high = np.percentile(at, [tail, 100 - tail])
     return float(low), float(high)
@@ -336,13 +322,10 @@ class GapAnswer:
     def to_json(self) -> dict[str, Any]:
         """The answer of `distillaw gap --json`."""
         q = self.question
-        return {
-            "student_params": q.student_params,
-            "student_tokens": q.student_tokens,
+        asked = ("student_params", "student_tokens", "teacher_loss", "margin")
+        return {name: getattr(q, name) for name in asked} | {
             **q.schedule,
             "teacher": q.teacher_name,
-            "teacher_loss": q.teacher_loss,
-            "margin": q.margin,
             "recommended": None if self.lead is None else self.lead.law,
             "opinions": [o.to_json(q.student_params) for o in self.opinions],
             "disagreement": list(self.disagreement),
@@ -433,16 +416,16 @@ def _set_against(
     q: GapQuestion, opinion: GapOpinion, voices: Sequence[Voice], opinions: Sequence[GapOpinion]
 ) -> GapOpinion:
     """The opinion with what its teacher costs, in per cent above each other voice's own best."""
-    if opinion.best_params is None:
+    if opinion.best_teacher_params is None:
         return opinion
-    others = {o.law: o for o in opinions if o.best_loss is not None and o.law != opinion.law}
+    others = {o.law: o for o in opinions if o.student_loss is not None and o.law != opinion.law}
     costs = {}
     for voice in voices:
         if voice.source in others:
-            loss = _loss_with(q, voice.ensemble, opinion.best_params)
-            costs[voice.source] = 100 * (loss / (others[voice.source].best_loss or loss) - 1)
+            loss = _loss_with(q, voice.ensemble, opinion.best_teacher_params)
+            costs[voice.source] = 100 * (loss / (others[voice.source].student_loss or loss) - 1)
     worst = max((cost for law, cost in costs.items() if others[law].is_usable), default=None)
-    return replace(opinion, elsewhere=costs, if_wrong=worst)
+    return replace(opinion, per_cent_elsewhere=costs, per_cent_if_wrong=worst)
 
 
 def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> float:
@@ -457,21 +440,21 @@ def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> flo
 def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> list[str]:
     """How far the laws are apart, in size and in what it costs."""
     single = {o.law: o for o in opinions if o.is_usable and o.curve is not None and not o.is_a_group}
-    sizes = {law: o.best_params or 0.0 for law, o in single.items()}
+    sizes = {law: o.best_teacher_params or 0.0 for law, o in single.items()}
     found = []
     if len(sizes) > 1:
         low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        worst = max(o.if_wrong or 0.0 for o in single.values())
+        worst = max(o.per_cent_if_wrong or 0.0 for o in single.values())
         found.append(
             f"The laws of losses put the best teacher between {format_count(sizes[low])} ({low}) and "
             f"{format_count(sizes[high])} ({high}), a factor {sizes[high] / sizes[low]:.2g}. Following one of them "
             f"when another is right costs at most {worst:.2g} % of the loss."
         )
     for o in opinions:
-        if o.kind == "line" and o.best_params is not None and lead is not None:
+        if o.kind == "line" and o.best_teacher_params is not None and lead is not None:
             found.append(
-                f"{o.law} says {format_count(o.best_params)}, for students {_START[o.start]}. Under {lead.law} "
-                f"that teacher costs {(o.elsewhere or {})[lead.law]:.2g} % of the loss."
+                f"{o.law} says {format_count(o.best_teacher_params)}, for students {_START[o.start]}. Under {lead.law} "
+                f"that teacher costs {o.per_cent_elsewhere[lead.law]:.2g} % of the loss."
             )
     return found
 

@@ -167,7 +167,7 @@ def _knows_the_text(evidence: Evidence) -> bool:
 LADDER = (1, 2, 4, 8, 16)
 """Teacher sizes in units of the student's, supposed to be at hand where the user names none."""
 LADDER_RATIO = 20.0
-"""Tokens per parameter of such teachers: about compute-optimal."""
+"""Tokens per parameter of such teachers: about compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

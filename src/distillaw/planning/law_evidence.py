@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -10,14 +10,7 @@ from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.evidence import (
-    FAR_OUTSIDE,
-    OUT_OF_RANGE,
-    Evidence,
-    Interval,
-    Strategy,
-    with_gains,
-)
+from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
 from distillaw.planning.gains import GainBelief, GainPosterior
 from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.phrases import say
@@ -27,8 +20,8 @@ from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, V
 
 OTHER_TEXT = "OTHER_TEXT"
 COMMON = 0.8
-"""Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
-teacher it gets wrong about the next."""
+"""Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
+teacher it gets wrong about the next. Judged, not measured."""
 
 
 def law_evidence(
@@ -116,9 +109,9 @@ def _doubt(
     if scale.is_guess:
         share = math.hypot(share, TWO_TEXTS_SD)
     apart = text = 0.0
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     if scale.sd and best:
-        ends = [_taught(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        ends = [_distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
         text = abs(ends[0] - ends[1]) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
@@ -127,16 +120,16 @@ def _doubt(
     return math.hypot(share * float(predicted[0].loss.mean()), apart, text)
 
 
-def _taught(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
+def _distilled(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
     """Mean loss of a distilled student, nats/token of the law's text."""
     assert voice.ensemble is not None
     return float(option_loss(voice.ensemble, situation, scale.on_law_text(option)).loss.mean())
 
 
-def _best_taught(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
+def _best_distilled(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
     """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
-    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
-    return min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
+    distilled = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    return min(distilled, key=lambda j: float(predicted[j].loss.mean()), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,20 +164,14 @@ def _row(
     situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float
 ) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
+    size, tokens = option.student_params, option.student_tokens
+    of_option = {field.name: getattr(option, field.name) for field in fields(Option)}
     return Strategy(
-        name=option.name,
-        kind=option.kind,
-        teacher=option.teacher,
-        student_params=option.student_params,
-        student_tokens=option.student_tokens,
+        **of_option,
         teacher_loss=teacher_loss,
         basis="law",
-        taught=option.taught,
-        compute=bill(
-            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
-        ),
+        compute=bill(situation, size, tokens, option.teacher, distilled_share=option.distilled_share),
         loss=Interval.of(losses, level),
-        is_speculative=option.is_speculative,
     )
 
 
@@ -192,7 +179,7 @@ def _outside(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, float]:
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
     return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
 
@@ -225,13 +212,13 @@ def _complaints(
             for name, values in _coords(situation, option, p).items():
                 merged.setdefault(name, []).extend(values)
     lines = voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
-    taught, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
+    distilled, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
     if ratio == 1 or not losses:
         return lines
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
         next((say("on your text", line=line, loss=loss) for way, loss in yours.items() if way in line), line)
-        if line.startswith(taught)
+        if line.startswith(distilled)
         else line
         for line in lines
     ]
@@ -266,7 +253,7 @@ def _by_member(
     voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, dict[str, float]]:
     """Losses of pretraining and of the best distillation under each law that has a name."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = zip(voice.members, predicted[0].loss, predicted[best].loss, strict=False)
     return {name: {"pretrain": float(a), "distil": float(b)} for name, a, b in both}
 

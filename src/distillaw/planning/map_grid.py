@@ -111,6 +111,7 @@ def _common(boxes: Sequence[Box]) -> Box:
 
 
 SAMPLED = 64
+"""Cells of meshes not interpolated that are checked: were one in twenty off, that would be seen with 96 %."""
 TOLERANCE = 1e-5
 """Relative excess of the loss above which a mesh is not interpolated."""
 

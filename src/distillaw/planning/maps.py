@@ -165,7 +165,44 @@ def _span(values: Array) -> dict[str, float | None]:
     }
 
 
-NATS = "nats/token"
+_NATS, _PARAMS, _SHARE = "nats/token", "non-embedding parameters", "share of compute"
+_QUANTITIES = {
+    "student_params": ("student parameters", _PARAMS),
+    "student_tokens": ("student tokens", "tokens"),
+    "compute": ("compute", "FLOP"),
+    "teacher_params": ("teacher parameters", _PARAMS),
+    "teacher_tokens": ("teacher tokens", "tokens"),
+    "teacher_loss": ("teacher loss", _NATS),
+    "supervised_loss": ("loss without a teacher", _NATS),
+    "student_loss": ("distilled loss", _NATS),
+    "student_loss_lowest": ("student loss, lowest law", _NATS),
+    "student_loss_highest": ("student loss, highest law", _NATS),
+    "gain": ("gain of distilling", _NATS),
+    "gain_lowest": ("gain under the lowest law", _NATS),
+    "gain_highest": ("gain under the highest law", _NATS),
+    "student_share": ("student training", _SHARE),
+    "logits_share": ("teacher logits", _SHARE),
+    "teacher_share": ("teacher training", _SHARE),
+    "is_flat": (f"within {100 * FLAT:g} % of the best", "0 or 1"),
+}
+"""Name of an axis or a layer -> label and unit."""
+_PLAN = ("teacher_loss", "teacher_params", "teacher_tokens", "student_tokens")
+_SHARES = ("student_share", "logits_share", "teacher_share")
+
+
+def _axis(name: str, values: Array) -> Axis:
+    label, unit = _QUANTITIES[name]
+    return Axis(name=name, label=label, unit=unit, values=values)
+
+
+def _layers(values: Mapping[str, Array]) -> dict[str, Layer]:
+    found = {}
+    for name, array in values.items():
+        label, unit = _QUANTITIES[name]
+        found[name] = Layer(label=label, unit=unit, values=array)
+    return found
+
+
 _FREE = Terms(scenario=Scenario.BEST_CASE)
 _NODES_FREE, _NODES_PAID = 33, 19
 """Optima solved along each axis of a map: searches along a path are five times as fast as those of the plane."""
@@ -201,7 +238,7 @@ def gain_map(
             f"teacher loss {teacher_loss:.4g} is at or below {floor:.4g}, the irreducible loss of these laws: no "
             "teacher gets there. Give nats per token on the student's text, or a law fitted on that text (--law)"
         )
-    n, d = _axis("student_params", student_params), _axis("student_tokens", student_tokens)
+    n, d = _log_axis("student_params", student_params), _log_axis("student_tokens", student_tokens)
     if teacher_loss is None and teacher is None:
         budget = replace(terms, scenario=Scenario.BEST_CASE).budget(laws.ensemble, float(np.exp(n[0])))
         best = _best_case_field(replace(budget, min_student_tokens=float(np.exp(d[0])) / 2), n, d)
@@ -212,19 +249,14 @@ def gain_map(
     cells = {"n": n[:, None], "d": d[None], **chosen}
     losses = grid_losses(laws.ensemble, GridCells(**cells))
     teacher_layer = np.broadcast_to(losses.teacher, losses.student.shape)
-    layers = _gain_layers(losses) | {
-        "teacher_loss": Layer(label="teacher loss", unit=NATS, values=teacher_layer)
-    }
     N, D = np.exp(n)[:, None], np.exp(d)[None]
     return GridMap(
         kind="gain",
         title=f"Gain of distilling from {words}",
-        layers=layers,
+        layers=_layers(_gains(losses) | {"teacher_loss": teacher_layer}),
         meta=laws.meta | meta | {"comparison": "equal tokens", "teacher": words},
-        x=Axis(name="student_tokens", label="student tokens", unit="tokens", values=D[0]),
-        y=Axis(
-            name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]
-        ),
+        x=_axis("student_tokens", D[0]),
+        y=_axis("student_params", N[:, 0]),
         inside_range=laws.inside(N, D, teacher_layer),
     )
 
@@ -232,16 +264,13 @@ def gain_map(
 def _given_teacher(loss: float | None, teacher: tuple[float, float] | None) -> tuple[dict[str, Array], str]:
     """One teacher for all cells, and what to call it."""
     if loss is not None:
-        return {
-            "teacher_loss": log_positive("teacher_loss", loss).reshape(1, 1)
-        }, f"a teacher of {loss:g} nats/token"
+        log_loss = log_positive("teacher_loss", loss).reshape(1, 1)
+        return {"teacher_loss": log_loss}, f"a teacher of {loss:g} nats/token"
     assert teacher is not None
-    size, tokens = (
-        log_positive(name, value)
-        for name, value in zip(("teacher_params", "teacher_tokens"), teacher, strict=True)
-    )
+    n = log_positive("teacher_params", teacher[0]).reshape(1, 1)
+    d = log_positive("teacher_tokens", teacher[1]).reshape(1, 1)
     words = f"a {format_count(teacher[0])} teacher of {format_count(teacher[1])} tokens"
-    return {"teacher_n": size.reshape(1, 1), "teacher_d": tokens.reshape(1, 1)}, words
+    return {"teacher_n": n, "teacher_d": d}, words
 
 
 def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, terms: Terms) -> GridMap:
@@ -253,7 +282,7 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
         compute: C of the columns, FLOP, ascending.
         terms: who pays for what, and which teachers are allowed.
     """
-    n, c = _axis("student_params", student_params), _axis("compute", compute)
+    n, c = _log_axis("student_params", student_params), _log_axis("compute", compute)
     N, C = np.exp(n)[:, None], np.exp(c)[None]
     budget = terms.budget(laws.ensemble, float(N[0, 0]))
     nodes = _NODES_PAID if terms.shares.delta_pre else _NODES_FREE
@@ -268,26 +297,15 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
         teacher_d=best.d,
     )
     losses = grid_losses(laws.ensemble, cells)
-    values = {
-        "teacher_loss": losses.teacher,
-        "teacher_params": np.exp(best.n),
-        "teacher_tokens": np.exp(best.d),
-        "student_tokens": tokens,
-        **parts,
-    }
-    layers = {
-        name: replace(layer, values=np.where(is_paid, layer.values, np.nan))
-        for name, layer in (_plan_layers(values) | _gain_layers(losses)).items()
-    }
+    plan = dict(zip(_PLAN, (losses.teacher, np.exp(best.n), np.exp(best.d), tokens), strict=True))
+    values = plan | parts | _gains(losses)
     return GridMap(
         kind="teacher",
         title="The best teacher at a compute budget",
-        layers=layers,
+        layers=_layers({name: np.where(is_paid, layer, np.nan) for name, layer in values.items()}),
         meta=laws.meta | terms.meta | {"comparison": "equal compute"} | _how(best),
-        x=Axis(name="compute", label="compute", unit="FLOP", values=C[0]),
-        y=Axis(
-            name="student_params", label="student parameters", unit="non-embedding parameters", values=N[:, 0]
-        ),
+        x=_axis("compute", C[0]),
+        y=_axis("student_params", N[:, 0]),
         inside_range=laws.inside(N, np.where(is_paid, tokens, 1.0), losses.teacher) & is_paid,
     )
 
@@ -301,7 +319,7 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
         compute: C, FLOP, ascending.
         terms: who pays for what, and which teachers are allowed.
     """
-    C = np.exp(_axis("compute", compute))
+    C = np.exp(_log_axis("compute", compute))
     plan = terms.budget(laws.ensemble, student_params).solve(np.asarray(student_params), C, by_law=True)
     assert plan.student_loss_by_law is not None and plan.supervised_loss_by_law is not None
     gain = plan.supervised_loss_by_law - plan.student_loss_by_law
@@ -312,16 +330,15 @@ def allocation_map(laws: Laws, *, student_params: float, compute: ArrayLike, ter
         lowest_gain=gain.min(0),
         highest_gain=gain.max(0),
     )
+    asked = {"student_params": float(student_params), "comparison": "equal compute"}
     tokens, teacher = (np.where(plan.is_feasible, v, 1.0) for v in (plan.student_tokens, plan.teacher_loss))
     return GridMap(
         kind="allocation",
         title="What the compute goes into",
-        layers=_plan_layers({name: getattr(plan, name) for name in _PLAN_LAYERS}) | _gain_layers(losses),
+        layers=_layers({name: getattr(plan, name) for name in (*_PLAN, *_SHARES)} | _gains(losses)),
         inside_range=laws.inside(plan.student_params, tokens, teacher) & plan.is_feasible,
-        meta=laws.meta
-        | terms.meta
-        | {"student_params": float(student_params), "comparison": "equal compute"},
-        x=Axis(name="compute", label="compute", unit="FLOP", values=C),
+        meta=laws.meta | terms.meta | asked,
+        x=_axis("compute", C),
     )
 
 
@@ -352,49 +369,40 @@ def teacher_size_map(
         teacher_tokens=teacher_tokens,
         teacher_tokens_per_param=teacher_tokens_per_param,
     )
-    alone = np.broadcast_to(curve.supervised_loss[:, None], curve.student_loss.shape)
-    is_flat = np.where(curve.mean <= (1 + FLAT) * curve.best.student_loss, 1.0, 0.0)
-    values: dict[str, tuple[str, str, Array]] = {
-        "student_loss": ("student loss", NATS, curve.mean),
-        "student_loss_lowest": ("student loss, lowest law", NATS, curve.student_loss.min(0)),
-        "student_loss_highest": ("student loss, highest law", NATS, curve.student_loss.max(0)),
-        "supervised_loss": ("loss without a teacher", NATS, alone.mean(0)),
-        "teacher_loss": ("teacher loss", NATS, curve.teacher_loss.mean(0)),
-        "teacher_tokens": ("teacher tokens", "tokens", curve.teacher_tokens),
-        "is_flat": (f"within {100 * FLAT:g} % of the best", "0 or 1", is_flat),
+    are_named = laws.ensemble.size == len(laws.names)
+    values = {
+        "student_loss": curve.mean,
+        "student_loss_lowest": curve.student_loss.min(0),
+        "student_loss_highest": curve.student_loss.max(0),
+        "supervised_loss": np.full(len(curve.sizes), curve.supervised_loss.mean()),
+        "teacher_loss": curve.teacher_loss.mean(0),
+        "teacher_tokens": curve.teacher_tokens,
+        "is_flat": np.where(curve.mean <= (1 + FLAT) * curve.best.student_loss, 1.0, 0.0),
     }
-    if laws.ensemble.size == len(laws.names):
-        values |= {
-            f"student_loss[{name}]": (name, NATS, loss)
-            for name, loss in zip(laws.names, curve.student_loss, strict=True)
-        }
+    layers = _layers(values)
+    layers["student_loss"] = replace(layers["student_loss"], label="student loss")
+    for name, loss in zip(laws.names, curve.student_loss, strict=True) if are_named else ():
+        layers[f"student_loss[{name}]"] = Layer(label=name, unit=_NATS, values=loss)
     N, D = np.asarray(curve.student_params), np.asarray(curve.student_tokens)
+    found = {
+        "student_params": curve.student_params,
+        "student_tokens": curve.student_tokens,
+        "teacher_tokens": teacher_tokens,
+        "teacher_tokens_per_param": teacher_tokens_per_param,
+        "best_teacher_params": curve.best.at,
+        "best_student_loss": curve.best.student_loss,
+        "best_at_edge": curve.best.at_edge,
+        "flat": curve.best.flat.to_json(),
+        "best_by_law": curve.best.at_by_member.tolist() if are_named else None,
+        "costs": [cost.to_json() for cost in curve.costs],
+    }
     return GridMap(
         kind="teacher-size",
         title="Loss of a student over the size of its teacher",
-        x=Axis(
-            name="teacher_params",
-            label="teacher parameters",
-            unit="non-embedding parameters",
-            values=curve.sizes,
-        ),
-        layers={name: Layer(label=label, unit=unit, values=v) for name, (label, unit, v) in values.items()},
-        inside_range=laws.inside(N, D, curve.teacher_loss.mean(0)),
-        meta=laws.meta
-        | {
-            "student_params": curve.student_params,
-            "student_tokens": curve.student_tokens,
-            "teacher_tokens": teacher_tokens,
-            "teacher_tokens_per_param": teacher_tokens_per_param,
-            "best_teacher_params": curve.best.at,
-            "best_student_loss": curve.best.student_loss,
-            "best_at_edge": curve.best.at_edge,
-            "flat": curve.best.flat.to_json(),
-            "best_by_law": curve.best.at_by_member.tolist()
-            if laws.ensemble.size == len(laws.names)
-            else None,
-            "costs": [cost.to_json() for cost in curve.costs],
-        },
+        x=_axis("teacher_params", curve.sizes),
+        layers=layers,
+        inside_range=laws.inside(N, D, values["teacher_loss"]),
+        meta=laws.meta | found,
     )
 
 
@@ -410,33 +418,13 @@ def _best_case_field(budget: Budget, n: Array, d: Array) -> TeacherField:
     return teacher_field(solve, loss, n, d, nodes=_NODES_FREE)
 
 
-def _gain_layers(losses: GridLosses) -> dict[str, Layer]:
-    gain = losses.alone - losses.student
+def _gains(losses: GridLosses) -> dict[str, Array]:
     return {
-        "gain": Layer(label="gain of distilling", unit=NATS, values=gain),
-        "gain_lowest": Layer(label="gain under the lowest law", unit=NATS, values=losses.lowest_gain),
-        "gain_highest": Layer(label="gain under the highest law", unit=NATS, values=losses.highest_gain),
-        "student_loss": Layer(label="distilled loss", unit=NATS, values=losses.student),
-        "supervised_loss": Layer(label="loss without a teacher", unit=NATS, values=losses.alone),
-    }
-
-
-_PARAMS, _SHARE = "non-embedding parameters", "share of compute"
-_PLAN_LAYERS = {
-    "teacher_loss": ("teacher loss", NATS),
-    "teacher_params": ("teacher parameters", _PARAMS),
-    "teacher_tokens": ("teacher tokens", "tokens"),
-    "student_tokens": ("student tokens", "tokens"),
-    "student_share": ("student training", _SHARE),
-    "logits_share": ("teacher logits", _SHARE),
-    "teacher_share": ("teacher training", _SHARE),
-}
-
-
-def _plan_layers(values: Mapping[str, Array]) -> dict[str, Layer]:
-    return {
-        name: Layer(label=_PLAN_LAYERS[name][0], unit=_PLAN_LAYERS[name][1], values=v)
-        for name, v in values.items()
+        "gain": losses.alone - losses.student,
+        "gain_lowest": losses.lowest_gain,
+        "gain_highest": losses.highest_gain,
+        "student_loss": losses.student,
+        "supervised_loss": losses.alone,
     }
 
 
@@ -458,7 +446,7 @@ def _how(best: TeacherField) -> dict[str, object]:
     }
 
 
-def _axis(name: str, values: ArrayLike) -> Array:
+def _log_axis(name: str, values: ArrayLike) -> Array:
     """Logs of ascending values.
 
     Raises:

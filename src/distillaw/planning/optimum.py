@@ -29,6 +29,7 @@ PAPER_BOUNDS = (1e6, 1e17)
 SHORT_OF_STUDENT = "the compute does not pay for the fewest student tokens"
 SHORT_OF_TEACHER = "no teacher within the bounds leaves compute for the fewest student tokens"
 _AT_BOUND = 1e-6
+"""E-folds from a bound within which an optimum lies at it: nobody builds a model to a millionth."""
 _WORK = 1_000_000
 """Evaluations at a time: enough that numpy is busy, in arrays of a few megabytes."""
 

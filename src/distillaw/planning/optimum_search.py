@@ -24,7 +24,7 @@ from distillaw.laws.search import deepest_valleys, last_true, lowest, newton
 
 Transform = Callable[[Array], Array]
 
-_SPACING = 0.25
+_PATH_SPACING = 0.25
 """Distance of the vertices of a path in e-folds."""
 
 
@@ -143,14 +143,15 @@ def _repeated_tokens(d: Array, effective: Transform, beta: float, limits: tuple[
 
 def _steps(low: float, high: float) -> Array:
     """Points from low to high; one if they are the same."""
-    return np.linspace(low, high, int(np.ceil((high - low) / _SPACING)) + 1)
+    return np.linspace(low, high, int(np.ceil((high - low) / _PATH_SPACING)) + 1)
 
 
-_SPACING = 0.7
+_GRID_SPACING = 0.7
 """E-folds between teacher sizes of the grid."""
 _ODDS = 28
 """Divisions of the budget on the grid."""
 _VALLEYS = 3
+"""Valleys that are followed: weak and strong teachers are two, and one is to spare."""
 _SCOUTS = 16
 """Laws of a large ensemble that look for valleys; all of them then decide."""
 _EDGE_POINTS = 41
@@ -393,7 +394,7 @@ def _starts(cells: StudentBudgets, bounds: Bounds) -> tuple[Array, Array] | None
     cells = _scouts(cells)
     low, high = bounds.params
     highest = np.clip(_largest_paid(cells, bounds), low, high)
-    points = max(6, int(np.ceil((highest.max() - low) / _SPACING)))
+    points = max(6, int(np.ceil((highest.max() - low) / _GRID_SPACING)))
     at = ((np.arange(points) + 0.5) / points)[:, None, None]
     n = low + at * (highest - low)
     first, last, is_open = _range_of_division(cells, bounds, cells.price(n))

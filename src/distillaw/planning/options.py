@@ -44,7 +44,8 @@ LARGER = 1.05
 MOST_PRUNED = 10.0
 """Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
 USUAL_RATIO = 20.0
-"""Tokens per parameter that public fits find compute-optimal, within a factor of three or four."""
+"""Tokens per parameter that public fits find compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556), within a factor
+of three or four."""
 SIZE_PRIOR = 0.01
 """Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
 parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7
@@ -63,7 +64,7 @@ class Option:
     student_params: float
     student_tokens: float
     teacher: Teacher | None = None
-    taught: float = 1.0
+    distilled_share: float = 1.0
     """Share of the tokens that come with the teacher's targets."""
 
     @property
@@ -76,7 +77,7 @@ class Option:
         """What people call it."""
         teacher = "" if self.teacher is None else self.teacher.called
         name = "" if self.teacher is None else self.teacher.name
-        taught, params = 100 * self.taught, self.student_params
+        taught, params = 100 * self.distilled_share, self.student_params
         return say(f"option {self.kind}", teacher=teacher, name=name, taught=taught, params=params)
 
 
@@ -198,7 +199,7 @@ def _train_teacher(choice: _Choice) -> list[Option]:
         high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
 
         def losses(log_sizes: Array) -> Array:
-            found = _taught_by_best(choice, np.exp(log_sizes), shares)
+            found = _distilled_by_best(choice, np.exp(log_sizes), shares)
             pull = (
                 1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
             )
@@ -207,7 +208,7 @@ def _train_teacher(choice: _Choice) -> list[Option]:
         size = float(
             np.exp(lowest_on_grids(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms))
         )
-    best = _taught_by_best(choice, np.array([size]), shares)
+    best = _distilled_by_best(choice, np.array([size]), shares)
     if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
     params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
@@ -227,7 +228,7 @@ def _train_teacher(choice: _Choice) -> list[Option]:
     ]
 
 
-def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> OptimalPlan:
+def _distilled_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> OptimalPlan:
     """The best teacher to train for students of these sizes; nan where the budget is too small."""
     situation = choice.situation
 
@@ -261,20 +262,20 @@ def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Opt
     if not 0.03 < share < 0.97:
         return []
     tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, taught=share)]
+    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, distilled_share=share)]
 
 
-def _tokens_at_shares(situation: Situation, pure: Option, taught: Array) -> Array:
+def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> Array:
     """Tokens in all when only a share of them needs the teacher, on the bill of `pure`."""
     if situation.student_tokens is not None:
-        return np.full(len(taught), situation.student_tokens)
+        return np.full(len(distilled), situation.student_tokens)
     if (
         pure.teacher is None or pure.teacher.params is None
     ):  # of unknown size: allowed where its logits are free
-        return np.full(len(taught), pure.student_tokens)
+        return np.full(len(distilled), pure.student_tokens)
     own = TRAINING_FACTOR * forward_flop(situation, pure.student_params)
     logits = shares_of(situation, pure.teacher).delta_lgt * forward_flop(situation, pure.teacher.params)
-    return pure.student_tokens * (own + logits) / (own + taught * logits)
+    return pure.student_tokens * (own + logits) / (own + distilled * logits)
 
 
 def _can_prune(option: Option) -> bool:
@@ -313,7 +314,7 @@ def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -
     spread = option.teacher.loss_se if known else option.teacher.law_error * float(np.exp(t).mean())
     if option.kind == "distil-then-pretrain":
         after, pure = handed_over(
-            ensemble, situation, option, np.array([option.student_tokens]), np.array([option.taught])
+            ensemble, situation, option, np.array([option.student_tokens]), np.array([option.distilled_share])
         )
         claim = float(np.abs(after - pure).mean())
         return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), doubt=claim)
@@ -337,7 +338,7 @@ def teacher_losses(ensemble: LawEnsemble, situation: Situation, teacher: Teacher
 
 
 def handed_over(
-    ensemble: LawEnsemble, situation: Situation, option: "Option", tokens: Array, taught: Array
+    ensemble: LawEnsemble, situation: Situation, option: "Option", tokens: Array, distilled: Array
 ) -> tuple[Array, Array]:
     """Losses (m, k) after distilling on a share of the tokens and going on alone, and of the better pure strategy.
 
@@ -352,9 +353,9 @@ def handed_over(
     n = np.full((1, 1), np.log(option.student_params))
     t = teacher_losses(ensemble, situation, option.teacher)[:, None]
     whole = effective_tokens(situation, tokens)
-    first = ensemble.log_distilled(n, np.log(effective_tokens(situation, taught * tokens))[None], t)
+    first = ensemble.log_distilled(n, np.log(effective_tokens(situation, distilled * tokens))[None], t)
     stands = ensemble.log_tokens_for(n, first)
-    onwards = ensemble.log_supervised(n, np.logaddexp(stands, np.log(whole * (1 - taught))[None]))
+    onwards = ensemble.log_supervised(n, np.logaddexp(stands, np.log(whole * (1 - distilled))[None]))
     after = np.where(np.isfinite(stands), onwards, first)
     d = np.log(whole)[None]
     pure = np.minimum(ensemble.log_distilled(n, d, t), ensemble.log_supervised(n, d))

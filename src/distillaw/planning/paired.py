@@ -10,7 +10,6 @@ from distillaw.planning.bills import bill, tokens_for
 from distillaw.planning.evidence import IS_PAIRED, Crossover, Evidence, Interval, Strategy, band_of, crossings
 from distillaw.planning.gains import GainBelief
 from distillaw.planning.measured import MeasuredGain, loss_interval, measure_gain
-from distillaw.planning.options import Option
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
 from distillaw.runs.record import Run, StudyRecord, budget_text
@@ -220,20 +219,14 @@ def _row(
     share: float | None = None,
 ) -> Strategy:
     mean, lower, upper = loss_interval(point, measured.noise, level=level)
-    assert situation.student_params is not None
-    option = Option(
+    size = situation.student_params
+    assert size is not None
+    return Strategy(
         kind="pretrain" if teacher is None else "distil",
         teacher=teacher,
-        student_params=situation.student_params,
+        student_params=size,
         student_tokens=point.tokens,
-    )
-    return Strategy(
-        name=option.name,
-        kind=option.kind,
-        teacher=teacher,
-        student_params=option.student_params,
-        student_tokens=point.tokens,
-        compute=bill(situation, option.student_params, point.tokens, teacher),
+        compute=bill(situation, size, point.tokens, teacher),
         loss=Interval(mean=mean, lower=lower, upper=upper),
         basis=point.basis,
         teacher_loss=None if teacher is None else teacher.loss,

@@ -17,6 +17,7 @@ from distillaw.runs.record import StudyRecord
 SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
 """Pilots considered: the target's size and tokens divided by these."""
 PILOT_SEEDS = 3
+"""The fewest whose spread has more than one degree of freedom."""
 WORTH_A_PILOT = 3.0
 """A pilot that costs more than this part of the target is none."""
 MOST_SEEDS = 12
@@ -64,7 +65,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     scale = min(settle, key=lambda s: _pilot_flop(situation, best, s)[0], default=None)
     down = scale or 1.0
     size, tokens = best.student_params / down, best.student_tokens / down
-    flop, taught = _pilot_flop(situation, best, down)
+    flop, remark = _pilot_flop(situation, best, down)
     where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
     ratio = (
         "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
@@ -73,7 +74,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     bill_of_target = best.compute["total"]
     if bill_of_target and flop > bill_of_target / WORTH_A_PILOT:
         return (
-            f"no pilot: the smallest that would settle it costs {format_flop(flop)}{taught}, "
+            f"no pilot: the smallest that would settle it costs {format_flop(flop)}{remark}, "
             f"{times(flop / bill_of_target)} times the bill of the distillation. "
             "Run the target itself with and without the teacher, or let `distillaw settle` choose runs"
         )
@@ -83,7 +84,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
         ending = f"The gain thought of ({gain:.3f}) is hardly more than the noise of pairs: more seeds may be needed"
     return (
         f"a paired pilot {where}: {format_count(size)} on {format_count(tokens)} tokens without a teacher and from one"
-        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{taught}{share}. {ending} (distillaw study run)"
+        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{remark}{share}. {ending} (distillaw study run)"
     )
 
 

@@ -11,6 +11,7 @@ Where runs decided against the laws, nothing is searched: the sketch asks laws o
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from distillaw.errors import DistillawError
 from distillaw.planning.decision import WORDS
@@ -24,6 +25,7 @@ _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 _NATS = (0.03, 0.1, 0.2, 0.4)
 """Changes of a teacher's loss tried."""
 _HALVINGS = 3
+"""Of the step at whose end the sketch has another answer: to an eighth of it."""
 _ONWARDS = (0.0, 0.25, 0.5, 1.0)
 """Where the question is asked in full: shares of the way from the edge that the sketch found to the step beyond it."""
 
@@ -33,7 +35,7 @@ class SwitchingValue:
     """One change of input that changes the verdict: asked with `then` instead of `now`, the answer is `verdict`."""
 
     input: str
-    """As in the interface: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
+    """As in the JSON: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
     now: float | str
     then: float | str
     """The nearest value at which the verdict is another one, with the digits that are printed."""
@@ -49,10 +51,11 @@ class SwitchingValue:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Input:
-    """One number of the question that can be moved."""
+    """One number of the question that can be moved, one way: sizes by factors, the loss of a teacher by nats."""
 
+    sign: int
     name: str
     now: float
     asked: Callable[[float], Situation]
@@ -61,11 +64,24 @@ class _Input:
     """That value in words: `tokens were 67.3B instead of 20B`."""
     printed: Callable[[float], float]
     """The value with the digits that are printed."""
-    at: Callable[[float], float]
-    """The value so many steps away."""
-    steps: Sequence[float]
-    distance: Callable[[float], float]
     teacher: str | None = None
+    """Whose loss."""
+
+    @property
+    def steps(self) -> list[float]:
+        """Away from now, nats or e-folds."""
+        sizes = _NATS if self.teacher is not None else map(math.log, _STEPS)
+        return [self.sign * size for size in sizes]
+
+    def at(self, step: float) -> float:
+        """The value so many steps away."""
+        return self.now + step if self.teacher is not None else self.now * math.exp(step)
+
+    def distance(self, then: float) -> float:
+        """As `SwitchingValue.distance`."""
+        if self.teacher is not None:
+            return math.exp(10 * abs(then - self.now))
+        return max(then / self.now, self.now / then)
 
 
 def switching_values(
@@ -181,16 +197,7 @@ class _SwitchSearch:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
                 text = say("scenario was", then=name, now=situation.scenario)
-                found.append(
-                    SwitchingValue(
-                        input="scenario",
-                        now=situation.scenario,
-                        then=name,
-                        verdict=then,
-                        distance=math.e,
-                        sentence=_then(text, then),
-                    )
-                )
+                found.append(_other("scenario", situation.scenario, name, then, text))
         return found
 
     def single_teachers(self, situation: Situation) -> list[SwitchingValue]:
@@ -203,115 +210,68 @@ class _SwitchSearch:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
                 text = say("only", teacher=teacher.called)
-                found.append(
-                    SwitchingValue(
-                        input="teacher",
-                        now=", ".join(names),
-                        then=teacher.name,
-                        verdict=then,
-                        distance=math.e,
-                        sentence=_then(text, then),
-                    )
-                )
+                found.append(_other("teacher", ", ".join(names), teacher.name, then, text))
         return found
 
 
-def _inputs(situation: Situation) -> list[_Input]:
-    """Everything that is moved, in both directions."""
-    return [one for sign in (-1, 1) for one in (*_sizes(situation, sign), *_losses(situation, sign))]
-
-
-def _sizes(situation: Situation, sign: int) -> list[_Input]:
-    """Budget, student and students served: by factors."""
-
-    def moved(
-        name: str,
-        now: float,
-        asked: Callable[[float], Situation],
-        text: Callable[[float], str],
-        printed: Callable[[float], float] = lambda x: parse_count(format_count(x)),
-    ) -> _Input:
-        return _Input(
-            name=name,
-            now=now,
-            asked=asked,
-            text=text,
-            printed=printed,
-            at=lambda x: now * math.exp(x),
-            steps=[sign * math.log(step) for step in _STEPS],
-            distance=lambda then: max(then / now, now / then),
-        )
-
-    found = []
-    if (tokens := situation.student_tokens) is not None:
-        found.append(
-            moved(
+def _inputs(q: Situation) -> Iterator[_Input]:
+    """Everything that is moved, both ways: budget, student, students served, and each teacher's loss that was given."""
+    for sign in (-1, 1):
+        moved = partial(_Input, sign)
+        if (tokens := q.student_tokens) is not None:
+            yield moved(
                 "tokens",
                 tokens,
-                lambda x: replace(situation, student_tokens=x),
-                lambda x: say("tokens were", then=x, now=tokens),
+                lambda x: replace(q, student_tokens=x),
+                lambda x, now=tokens: say("tokens were", then=x, now=now),
+                _as_count,
             )
-        )
-    elif (compute := situation.compute) is not None:
-        found.append(
-            moved(
+        elif (compute := q.compute) is not None:
+            yield moved(
                 "compute",
                 compute,
-                lambda x: replace(situation, compute=x, budget_text=""),
-                lambda x: say("compute were", then=x, now=compute),
+                lambda x: replace(q, compute=x, budget_text=""),
+                lambda x, now=compute: say("compute were", then=x, now=now),
                 lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
             )
-        )
-    if (params := situation.student_params) is not None:
-        found.append(
-            moved(
+        if (params := q.student_params) is not None:
+            yield moved(
                 "student_params",
                 params,
-                lambda x: replace(situation, student_params=x, label=""),
+                lambda x: replace(q, student_params=x, label=""),
                 lambda x: say("student had", then=x),
+                _as_count,
             )
-        )
-    now = situation.students_served
-    if sign > 0 or now > 1:
-        found.append(
-            moved(
+        if sign > 0 or q.students_served > 1:
+            yield moved(
                 "students_served",
-                now,
-                lambda x: replace(situation, students_served=max(1, round(x))),
-                lambda x: say("students shared", then=x, now=now),
+                q.students_served,
+                lambda x: replace(q, students_served=max(1, round(x))),
+                lambda x: say("students shared", then=x, now=q.students_served),
                 lambda x: float(max(1, round(x))),
             )
-        )
-    return found
+        for j, teacher in enumerate(q.teachers):
+            if teacher.loss is not None:
+                whose = say("the teacher's") if len(q.teachers) == 1 else f"{teacher.called}'s"
+                said = partial(say, "teacher's loss was", whose=whose, now=teacher.loss)
+                yield moved(
+                    "teacher_loss",
+                    teacher.loss,
+                    partial(_with_loss, q, j),
+                    lambda x, said=said: said(then=x),
+                    lambda x: round(x, 3),
+                    teacher.name,
+                )
 
 
-def _losses(situation: Situation, sign: int) -> list[_Input]:
-    """The loss of each teacher for which one was given: what a wrong measurement would do."""
-    found = []
-    for j, teacher in enumerate(situation.teachers):
-        if teacher.loss is None:
-            continue
+def _as_count(value: float) -> float:
+    return parse_count(format_count(value))
 
-        def asked(loss: float, j: int = j) -> Situation:
-            teachers = [replace(t, loss=loss) if k == j else t for k, t in enumerate(situation.teachers)]
-            return replace(situation, teachers=teachers)
 
-        now = teacher.loss
-        whose = say("the teacher's") if len(situation.teachers) == 1 else f"{teacher.called}'s"
-        found.append(
-            _Input(
-                name="teacher_loss",
-                now=now,
-                asked=asked,
-                printed=lambda x: round(x, 3),
-                teacher=teacher.name,
-                text=lambda x, whose=whose, now=now: say("teacher's loss was", whose=whose, then=x, now=now),
-                at=lambda x, now=now: now + x,
-                steps=[sign * nats for nats in _NATS],
-                distance=lambda then, now=now: math.exp(10 * abs(then - now)),
-            )
-        )
-    return found
+def _with_loss(situation: Situation, which: int, loss: float) -> Situation:
+    teachers = list(situation.teachers)
+    teachers[which] = replace(teachers[which], loss=loss)
+    return replace(situation, teachers=teachers)
 
 
 def _asked(moved: _Input, value: float) -> Situation | None:
@@ -320,6 +280,13 @@ def _asked(moved: _Input, value: float) -> Situation | None:
         return moved.asked(value)
     except DistillawError:
         return None
+
+
+def _other(moved: str, now: str, then: str, verdict: str, text: str) -> SwitchingValue:
+    """A change that is no number: as far away as a factor e."""
+    return SwitchingValue(
+        input=moved, now=now, then=then, verdict=verdict, distance=math.e, sentence=_then(text, verdict)
+    )
 
 
 def _then(text: str, verdict: str) -> str:

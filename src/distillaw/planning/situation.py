@@ -29,6 +29,7 @@ BETWEEN = (1e7, 1e8)
 """Parameters. Below, the package's own family of small models; above, that of arXiv 2502.08606v2 (width / layers =
 128; its smallest model has 143M); between, a blend. The package's own studies are far below 10M."""
 FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
+"""The package's own (accounting/shapes.py), and that of the paper."""
 
 LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 14.0}
 """Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among a

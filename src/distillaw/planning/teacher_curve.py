@@ -29,8 +29,9 @@ from distillaw.quantities import format_count
 FLAT = 0.005
 """Share of the loss within which teachers count as equally good."""
 RATIOS = (1.0, 2.5, 100.0)
-"""Teacher over student sizes whose cost is always told."""
+"""Teacher over student sizes whose cost is always told; 2.5 is the rule of Zhang et al. (2023, arXiv:2311.07052)."""
 _POINTS = 257
+"""Of the grid: 25 to an e-fold of the teacher's size over the whole span."""
 _SPAN = (1 / 8, 4096.0)
 """Teacher over student sizes searched by default."""
 _WORST = 1.5
@@ -156,6 +157,16 @@ class TeacherLossCurve:
     """Best L_T over the mean Ltilde_S."""
     break_ratio: Array
     """(m,), kappa^(-f1): L_T / Ltilde_S at which a student takes up 1/e of what it could."""
+
+    def to_json(self) -> dict[str, object]:
+        """The best loss and its standing."""
+        return {
+            "best_teacher_loss": self.best.at,
+            "ratio_to_supervised": self.ratio,
+            "supervised_loss": float(self.supervised_loss.mean()),
+            "break": float(self.break_ratio.mean()),
+            "flat": self.best.flat.to_json(),
+        }
 
 
 def teacher_curve(

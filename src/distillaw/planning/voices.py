@@ -21,7 +21,8 @@ from distillaw.fitting.result import FitResult
 from distillaw.fitting.study import kept_laws
 from distillaw.laws.base import Box
 from distillaw.laws.capacity import CapacityGapLine
-from distillaw.laws.ensemble import STUDENT, SUPERVISED, LawEnsemble, plain_coefficients, student_coefficients
+from distillaw.laws.ensemble import LawEnsemble
+from distillaw.laws.equation import STUDENT, SUPERVISED, student_coefficients, supervised_coefficients
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.runs.record import StudyRecord
 
@@ -213,7 +214,9 @@ def _replicates(fit: FitResult) -> LawEnsemble:
     has_replicates = len(fit.curve.replicates) > 0
     student = student_coefficients(fit.curve.coefficients(replicates=has_replicates))
     behind = fit.curve.behind
-    plain = plain_coefficients(behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0))
+    plain = supervised_coefficients(
+        behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0)
+    )
     size = len(student["c0"])
     whole = LawEnsemble(
         plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},

@@ -30,7 +30,7 @@ FORM_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class ExpectedErrors:
     """What one form would know of a study, under every guess."""
 
     form: str
@@ -61,19 +61,19 @@ class Outlook:
 class Prospect:
     """All that is expected of a study's laws."""
 
-    outlooks: tuple[Outlook, ...]
+    outlooks: tuple[ExpectedErrors, ...]
     """Of the supervised law, and of both forms of the distillation law where there are teachers of known loss."""
     ratios: tuple[float, float] | None
     """Lowest and highest L_T / Ltilde_S among the runs, by the guess; None without teachers."""
     add: str
     """What would sharpen c0 most where it misses its goal; empty where nothing is missing."""
 
-    def outlook(self, form: str) -> Outlook | None:
+    def outlook(self, form: str) -> ExpectedErrors | None:
         """The one of a form."""
         return next((one for one in self.outlooks if one.form == form), None)
 
     @property
-    def fitted(self) -> Outlook | None:
+    def fitted(self) -> ExpectedErrors | None:
         """The form of the distillation law that so many runs support."""
         few, many = self.outlook("reduced"), self.outlook("kappa")
         return many if many is not None and many.num_runs >= MANY_RUNS else few
@@ -118,8 +118,10 @@ def _rows(jobs: Sequence[Job]) -> list[_Row]:
     """Runs that laws are fitted on: the grid, and teachers as models trained alone; what is held out comes too late."""
     trained = {
         run_id: (float(job.trunk.params), float(tokens))
-        for job in jobs if job.trunk.role == "teacher" for run_id, tokens in zip(job.run_ids, job.budgets, strict=True)
-    }  # fmt: skip
+        for job in jobs
+        if job.trunk.role == "teacher"
+        for run_id, tokens in zip(job.run_ids, job.budgets, strict=True)
+    }
     rows, seen = [], set()
     for job in jobs:
         trunk = job.trunk
@@ -145,18 +147,23 @@ def _planned(rows: Sequence[_Row], law: PublishedLaw) -> PlannedRuns:
     known = np.isfinite(size)
     if known.any():
         loss[known] = law.supervised(params=size[known], tokens=read[known])
-    table = {"params": np.array([row.params for row in rows]), "tokens": np.array([row.tokens for row in rows]),
-             "teacher_loss": loss}  # fmt: skip
+    table = {
+        "params": np.array([row.params for row in rows]),
+        "tokens": np.array([row.tokens for row in rows]),
+        "teacher_loss": loss,
+    }
     return PlannedRuns(cells=Cells.of(table, what="study"), trunk=trunk)
 
 
-def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> Outlook:
+def _outlook(form: str, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> ExpectedErrors:
     some = next(iter(plans.values()))
     counted = ~some.cells.taught if form == "supervised" else some.cells.taught
-    return Outlook(
-        form=form, num_runs=int(counted.sum()), num_trunks=len(np.unique(some.trunk[counted])),
+    return ExpectedErrors(
+        form=form,
+        num_runs=int(counted.sum()),
+        num_trunks=len(np.unique(some.trunk[counted])),
         by_guess={name: expect(law, plans[name], form=form) for name, law in laws.items()},
-    )  # fmt: skip
+    )
 
 
 def _ratios(cells: Cells, law: PublishedLaw) -> tuple[float, float]:
@@ -170,7 +177,9 @@ def _ratios(cells: Cells, law: PublishedLaw) -> tuple[float, float]:
 # --- what to add ------------------------------------------------------------------------------------------------------
 
 
-def _what_to_add(fitted: Outlook, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]) -> str:
+def _what_to_add(
+    fitted: ExpectedErrors, laws: Mapping[str, PublishedLaw], plans: Mapping[str, PlannedRuns]
+) -> str:
     """The addition after which the worst guess knows c0 best, in words with the error it leaves."""
     found: dict[str, float] = {}
     for name, law in laws.items():

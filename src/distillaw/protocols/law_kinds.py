@@ -4,9 +4,8 @@ Source of the protocols: arXiv 2502.08606v2; of the L: ours (docs/protocols.md).
 share: at least one axis moves L_T at fixed (N_S, D_S), one moves D_S, one moves N_S.
 """
 
-from distillaw.protocols import blocks
 from distillaw.protocols.scale import Scale
-from distillaw.protocols.sheet import ALONE, AS_NAMED, Sheet, size_name
+from distillaw.protocols.sheet import ALONE, AS_NAMED, Sheet, all_controls, holdout, seeds, size_name
 
 
 def isoflop_students(scale: Scale) -> Sheet:
@@ -22,8 +21,8 @@ def isoflop_students(scale: Scale) -> Sheet:
         )
         _within_text(sheet, why, budgets, size)
     sheet.aim(largest, scale.tokens[-1])
-    blocks.all_controls(sheet)
-    blocks.holdout(sheet, largest, scale.whole(2 * scale.tokens[-1]))
+    all_controls(sheet)
+    holdout(sheet, largest, scale.whole(2 * scale.tokens[-1]))
     return sheet
 
 
@@ -36,8 +35,13 @@ def isoflop_teachers(scale: Scale) -> Sheet:
         for size in scale.teachers:
             tokens = share * scale.teacher_tokens * middle / size
             if scale.tokens[0] <= tokens <= scale.teacher_tokens * 1.001:
-                sheet.teacher(size, tokens, "lines of equal compute; either side of the best size has equal losses"
-                              if not sheet.teachers else "")  # fmt: skip
+                sheet.teacher(
+                    size,
+                    tokens,
+                    "lines of equal compute; either side of the best size has equal losses"
+                    if not sheet.teachers
+                    else "",
+                )
     why = "students of one ratio of tokens to size"
     for size in scale.students:
         budgets = [scale.whole(t * size / scale.students[0]) for t in scale.tokens]
@@ -47,8 +51,8 @@ def isoflop_teachers(scale: Scale) -> Sheet:
     largest = scale.students[-1]
     tokens = scale.whole(scale.tokens[-1] * largest / scale.students[0])
     sheet.aim(largest, tokens if scale.fits(tokens) else scale.tokens[0])
-    blocks.all_controls(sheet)
-    blocks.holdout(sheet, largest, scale.whole(2 * tokens))
+    all_controls(sheet)
+    holdout(sheet, largest, scale.whole(2 * tokens))
     return sheet
 
 
@@ -62,8 +66,8 @@ def fixed_ratio(scale: Scale) -> Sheet:
         why = f"ratios of tokens to size of {_ratios(scale)}" if size == scale.students[0] else ""
         _within_text(sheet, why, budgets, size)
     sheet.aim(scale.students[0], scale.tokens[-1])
-    blocks.all_controls(sheet)
-    blocks.holdout(
+    all_controls(sheet)
+    holdout(
         sheet,
         scale.students[-1],
         scale.whole(1.5 * scale.tokens[-1] * scale.students[-1] / scale.students[0]),
@@ -76,8 +80,8 @@ def supervised(scale: Scale) -> Sheet:
     sheet = Sheet(scale=scale)
     sheet.grid(scale.students, scale.tokens)
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.seeds(sheet)
-    blocks.holdout(sheet, scale.students[-1], scale.whole(4 * scale.tokens[-1]))
+    seeds(sheet)
+    holdout(sheet, scale.students[-1], scale.whole(4 * scale.tokens[-1]))
     return sheet
 
 
@@ -90,15 +94,27 @@ def l_shaped(scale: Scale) -> Sheet:
     sheet.pairs(1)
     labels = sheet.labels()
     middle, strong = labels[len(labels) // 2], labels[-1]
-    sheet.add("the arm of sizes: one middle teacher, few tokens", scale.tokens[:1], sizes=scale.students[1:-1],
-              teachers=[ALONE, middle])  # fmt: skip
-    sheet.add("the arm of tokens: the smallest size, two teachers", scale.tokens[2:], sizes=[small],
-              teachers=[ALONE, middle, strong])  # fmt: skip
-    sheet.add("two points inside, to see whether the arms add up", scale.tokens[2:3], sizes=[scale.students[1]],
-              teachers=[ALONE, middle, strong])  # fmt: skip
+    sheet.add(
+        "the arm of sizes: one middle teacher, few tokens",
+        scale.tokens[:1],
+        sizes=scale.students[1:-1],
+        teachers=[ALONE, middle],
+    )
+    sheet.add(
+        "the arm of tokens: the smallest size, two teachers",
+        scale.tokens[2:],
+        sizes=[small],
+        teachers=[ALONE, middle, strong],
+    )
+    sheet.add(
+        "two points inside, to see whether the arms add up",
+        scale.tokens[2:3],
+        sizes=[scale.students[1]],
+        teachers=[ALONE, middle, strong],
+    )
     sheet.aim(large, scale.tokens[1])
-    blocks.seeds(sheet)
-    blocks.holdout(sheet, large, scale.tokens[3])
+    seeds(sheet)
+    holdout(sheet, large, scale.tokens[3])
     sheet.left_out |= {
         "union": "cheap: use it where the teacher's text is your own",
         "seen-text": "cheap: one more teacher",

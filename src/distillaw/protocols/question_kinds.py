@@ -4,9 +4,8 @@ They fit no law of their own (though their plain runs serve one); seeds, streams
 compared, so that differences are far sharper than losses.
 """
 
-from distillaw.protocols import blocks
 from distillaw.protocols.scale import Scale
-from distillaw.protocols.sheet import Sheet, size_name
+from distillaw.protocols.sheet import SEEDS, Sheet, knobs, more_than_text, seeds, size_name
 from distillaw.sweep.tables import ReplicateSpec
 
 ABLATION_SEEDS = 3
@@ -30,11 +29,18 @@ def capacity_gap(scale: Scale) -> Sheet:
         cuttable = [f"{size_name(t)}" for t in scale.teachers if t > 1.2 * size]
         labels = [label for label in sheet.labels() if label.split("@")[0] in cuttable]
         if labels:
-            sheet.add("the published arm: each student is cut out of the very teacher it learns from"
-                      if size == scale.students[0] else "",
-                      scale.tokens, sizes=[size], teachers=labels, name="pruned", init="pruned")  # fmt: skip
+            sheet.add(
+                "the published arm: each student is cut out of the very teacher it learns from"
+                if size == scale.students[0]
+                else "",
+                scale.tokens,
+                sizes=[size],
+                teachers=labels,
+                name="pruned",
+                init="pruned",
+            )
     sheet.aim(scale.students[0], scale.tokens[0])
-    blocks.seeds(sheet)
+    seeds(sheet)
     sheet.left_out |= {
         "union": "teachers are compared with each other; their text is the same",
         "seen-text": "teachers are compared with each other; their text is the same",
@@ -54,9 +60,9 @@ def teacher_choice(scale: Scale) -> Sheet:
     sheet.ladder(6)
     sheet.pairs(2)
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.more_than_text(sheet)
-    blocks.seeds(sheet)
-    blocks.knobs(sheet)
+    more_than_text(sheet)
+    seeds(sheet)
+    knobs(sheet)
     sheet.left_out["hold-out"] = "the choice is among teachers that are measured"
     return sheet
 
@@ -94,8 +100,14 @@ def _ablation(scale: Scale, settings: dict[str, dict[str, object]], why: str) ->
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(2, worst=0.98)
     for number, (name, training) in enumerate(settings.items()):
-        sheet.add(why if not number else "", scale.tokens, teachers=sheet.labels(), name=name, training=training,
-                  seeds=ABLATION_SEEDS)  # fmt: skip
+        sheet.add(
+            why if not number else "",
+            scale.tokens,
+            teachers=sheet.labels(),
+            name=name,
+            training=training,
+            seeds=ABLATION_SEEDS,
+        )
     sheet.aim(scale.students[-1], scale.tokens[-1])
     _grid_seeds(sheet)
     sheet.left_out |= _ABLATION
@@ -113,7 +125,7 @@ def _grid_seeds(sheet: Sheet) -> None:
                 ReplicateSpec(params=size, seeds=ABLATION_SEEDS),
             )
         )
-    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {blocks.SEEDS} of two cells"
+    sheet.left_out["seeds"] = f"{ABLATION_SEEDS} seeds of everything instead of {SEEDS} of two cells"
 
 
 def long_run(scale: Scale) -> Sheet:
@@ -122,8 +134,8 @@ def long_run(scale: Scale) -> Sheet:
     sheet.grid(scale.students, scale.tokens)
     sheet.ladder(3, worst=0.98)
     sheet.aim(scale.students[0], scale.tokens[-1])
-    blocks.more_than_text(sheet, bill=False)
-    blocks.seeds(sheet)
+    more_than_text(sheet, bill=False)
+    seeds(sheet)
     sheet.left_out |= {
         "equal-flop": "the curve of the student alone is the answer: read it at any bill",
         "lambda": "a second question: whether a lower lambda late keeps up (lambda-temperature asks it)",
@@ -142,11 +154,16 @@ def weak_to_strong(scale: Scale) -> Sheet:
         sheet.teacher(size, min(2 * scale.tokens[-1], scale.teacher_tokens), why)
     labels = sheet.labels()
     sheet.aim(scale.students[-1], scale.tokens[-1])
-    blocks.more_than_text(sheet)
-    blocks.seeds(sheet)
-    sheet.add("is a weak teacher better mixed with the data?", (scale.tokens[0], scale.tokens[-1]),
-              sizes=[scale.students[-1]], teachers=labels[:1], name="lambda 0.5",
-              training={"distill_weight": 0.5})  # fmt: skip
+    more_than_text(sheet)
+    seeds(sheet)
+    sheet.add(
+        "is a weak teacher better mixed with the data?",
+        (scale.tokens[0], scale.tokens[-1]),
+        sizes=[scale.students[-1]],
+        teachers=labels[:1],
+        name="lambda 0.5",
+        training={"distill_weight": 0.5},
+    )
     sheet.left_out |= {
         "pairs": "no teacher is strong here",
         "lambda": "a lower lambda is tried, the temperature stays",

@@ -1,10 +1,12 @@
 """What a template fills in: teachers, cells and replicates of one study, each with the reason it is there.
 
-A sheet knows the guessed law of its scale, so that templates can ask for teachers by their loss. It writes no file
-(`toml.py`) and judges nothing (`checklist.py`).
+A sheet knows the guessed law of its scale, so that templates can ask for teachers by their loss. It judges nothing
+(`statement.py`). Blocks add controls under the names that the controls of a finished study look for; `study_file`
+writes it all down.
 """
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,8 @@ from distillaw.data.prepare import DataSpec
 from distillaw.fitting.prior_laws import prior_laws
 from distillaw.laws.supervised import SupervisedLaw
 from distillaw.protocols.scale import Scale
-from distillaw.quantities import parse_count
+from distillaw.quantities import format_count, parse_count
+from distillaw.runs.config import to_table, toml_value
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import (
     NONE,
@@ -195,14 +198,25 @@ class Sheet:
         """The study as its file will describe it."""
         scale = self.scale
         tuned = self.middle_teacher().label if self.labels() else ""
-        data = DataSpec(corpus=scale.corpus or YOURS, vocab_size=scale.vocab, validation_documents=scale.held_out,
-                        validation_tokens_per_document=TOKENS_SCORED)  # fmt: skip
+        data = DataSpec(
+            corpus=scale.corpus or YOURS,
+            vocab_size=scale.vocab,
+            validation_documents=scale.held_out,
+            validation_tokens_per_document=TOKENS_SCORED,
+        )
         return StudySpec(
-            name=name, students=self.students, teachers=tuple(t for _, t in self.teachers),
-            replicates=tuple(r for _, r in self.replicates), cells=tuple(c for _, c in self.cells), data=data,
-            training=scale.recipe, tuning=TuningSpec(teacher=tuned, batch=self.batch_search), target=self.target,
-            batch_tokens=scale.batch, peak_lr=PEAK_LR,
-        )  # fmt: skip
+            name=name,
+            students=self.students,
+            teachers=tuple(t for _, t in self.teachers),
+            replicates=tuple(r for _, r in self.replicates),
+            cells=tuple(c for _, c in self.cells),
+            data=data,
+            training=scale.recipe,
+            tuning=TuningSpec(teacher=tuned, batch=self.batch_search),
+            target=self.target,
+            batch_tokens=scale.batch,
+            peak_lr=PEAK_LR,
+        )
 
     def tokens_for_bill(self, size: float, tokens: int, teacher: TeacherSpec) -> float:
         """Tokens of a student alone that cost what distilling it and training its teacher cost together."""
@@ -211,11 +225,225 @@ class Sheet:
 
     def _forward(self, size: float) -> float:
         recipe = self.scale.recipe
-        shape = shape_for_params(size, vocab=self.scale.vocab, context=recipe.context, head_dim=recipe.head_dim,
-                                 aspect=recipe.aspect)  # fmt: skip
+        shape = shape_for_params(
+            size,
+            vocab=self.scale.vocab,
+            context=recipe.context,
+            head_dim=recipe.head_dim,
+            aspect=recipe.aspect,
+        )
         return forward_flops(shape).total
 
 
 def _once(values: Iterable[Any]) -> tuple[Any, ...]:
     """In their order, none twice."""
     return tuple(dict.fromkeys(values))
+
+
+# --- controls as blocks: each function adds one, with the reason as its comment -----------------------------
+
+
+SEEDS = 5
+
+
+def more_than_text(sheet: Sheet, *, bill: bool = True) -> None:
+    """The arms without which a teacher may be no more than extra text: union, seen, and (`bill`) equal FLOP."""
+    assert sheet.target is not None
+    size, tokens, teacher = parse_count(sheet.target.params), sheet.target.tokens, sheet.middle_teacher()
+    sheet.add(
+        f"is the teacher more than its text? The student's tokens and {teacher.label}'s, without a teacher",
+        (tokens + teacher.tokens,),
+        sizes=[size],
+        teachers=[ALONE],
+        name="union",
+        split="union",
+    )
+    if sheet.scale.fits(teacher.tokens):
+        seen = sheet.teacher(
+            parse_count(teacher.params),
+            teacher.tokens,
+            f"{teacher.label} once more, on the students' own text",
+            split="student",
+        )
+        sheet.add(
+            "the same student from a teacher that has read the student's own text",
+            (sheet.scale.tokens[0], tokens),
+            sizes=[size],
+            teachers=[seen],
+            name="seen",
+        )
+    if bill:
+        _equal_flop(sheet, size, tokens, teacher)
+
+
+def _equal_flop(sheet: Sheet, size: float, tokens: int, teacher: TeacherSpec) -> None:
+    """The student alone for the FLOP of its distillation and its teacher's training, if the text has so many tokens."""
+    bill = sheet.scale.whole(sheet.tokens_for_bill(size, tokens, teacher))
+    if sheet.scale.fits(bill):
+        sheet.add(
+            f"equal total FLOP: distilling {size_name(size)} from {teacher.label} and training that teacher cost "
+            f"as much as {format_count(bill)} tokens alone",
+            (bill,),
+            sizes=[size],
+            teachers=[ALONE],
+        )
+    else:
+        sheet.left_out["equal-flop"] = (
+            f"it takes {format_count(bill)} tokens of the students' text, which has fewer"
+        )
+
+
+def seeds(sheet: Sheet, *, count: int = SEEDS) -> None:
+    """Further seeds at the smallest and the largest size on the shortest budget; of one size at both ends."""
+    teachers = (sheet.middle_teacher().label,) if sheet.labels() else ()
+    first, last = sheet.students.tokens[0], sheet.students.tokens[-1]
+    sizes = sheet.students.params
+    places = dict.fromkeys([(sizes[0], first), (sizes[-1], last if len(sizes) == 1 else first)])
+    why = "the noise floor: initialisation and data order"
+    for params, tokens in places:
+        sheet.replicates.append(
+            (why, ReplicateSpec(params=params, seeds=count, tokens=(tokens,), teachers=teachers))
+        )
+
+
+def knobs(sheet: Sheet) -> None:
+    """Settings lambda and temperature beside 1 on two cells: they may move what the grid calls the best teacher."""
+    sizes, strongest = _ends(sheet), sheet.labels()[-1]
+    tokens = (
+        (sheet.students.tokens[0],)
+        if len(sizes) > 1
+        else (sheet.students.tokens[0], sheet.students.tokens[-1])
+    )
+    for name, training in (
+        ("lambda 0.5", {"distill_weight": 0.5}),
+        ("temperature 2", {"temperature": 2.0}),
+        ("temperature 0.5", {"temperature": 0.5}),
+    ):
+        sheet.add(
+            "lambda and temperature on two cells" if name.startswith("lambda") else "",
+            tokens,
+            sizes=sizes,
+            teachers=[strongest],
+            name=name,
+            training=training,
+        )
+
+
+def holdout(sheet: Sheet, size: float, tokens: int) -> None:
+    """One expensive corner, trained last, against predictions frozen before."""
+    labels = sheet.labels()
+    arms = [ALONE, labels[len(labels) // 2], labels[-1]] if labels else [ALONE]
+    if not sheet.scale.fits(tokens):
+        sheet.left_out["hold-out"] = (
+            f"it takes {format_count(tokens)} tokens of the students' text, which has fewer"
+        )
+        return
+    sheet.add(
+        "held out: trained when predictions of it are frozen (distillaw verify freeze)",
+        (tokens,),
+        sizes=[size],
+        teachers=list(dict.fromkeys(arms)),
+        holdout=True,
+    )
+
+
+def all_controls(sheet: Sheet) -> None:
+    """Everything that a study needs before a law of it means something."""
+    more_than_text(sheet)
+    seeds(sheet)
+    knobs(sheet)
+
+
+def _ends(sheet: Sheet) -> list[float]:
+    sizes = [parse_count(name) for name in sheet.students.params]
+    return [sizes[0], sizes[-1]] if len(sizes) > 1 else sizes
+
+
+# --- the commented file: only what differs from the defaults, each table with its reason --------------------
+
+
+_WIDTH = 110
+
+
+def study_file(sheet: Sheet, spec: StudySpec, heading: Iterable[str]) -> str:
+    """The TOML text of a study.
+
+    Args:
+        sheet: the study with its reasons.
+        spec: what it comes to; reading the text gives it back.
+        heading: lines of the comment at the top.
+    """
+    parts = ["".join(_comment(line) for line in heading), _top(spec), _data(spec), _students(spec)]
+    parts += [_entry("teachers", why, to_table(one)) for why, one in sheet.teachers]
+    parts.append(_tuning(spec))
+    parts += [_entry("replicates", why, to_table(one)) for why, one in sheet.replicates]
+    parts += [_entry("cells", why, _cells(one)) for why, one in sheet.cells]
+    if spec.target is not None:
+        table = {"params": spec.target.params, "tokens": spec.target.tokens}
+        parts.append("# the student that the verdict is about\n" + _table("[target]", table))
+    parts.append(_training(spec))
+    return "\n".join(part for part in parts if part)
+
+
+def _top(spec: StudySpec) -> str:
+    return (
+        f"name = {toml_value(spec.name)}\n"
+        f"batch_tokens = {toml_value(spec.batch_tokens)}   # the search for the batch starts here\n"
+        f"peak_lr = {spec.peak_lr:g}   # at width 64; the search for the rate starts here\n"
+    )
+
+
+def _data(spec: StudySpec) -> str:
+    data = spec.data
+    named = data.corpus != YOURS
+    lines = ["[data]"]
+    lines.append(
+        f"corpus = {toml_value(data.corpus)}" if named else 'corpus = ""   # yours: give it with --corpus'
+    )
+    lines.append(f"vocab_size = {data.vocab_size}   # its matrix is a modest share of the smallest student")
+    lines.append(f"validation_documents = {data.validation_documents}   # errors are clustered by document")
+    lines.append(f"validation_tokens_per_document = {data.validation_tokens_per_document}")
+    lines.append("teacher_share = 0.5   # teachers and students read different documents")
+    return "\n".join(lines) + "\n"
+
+
+def _students(spec: StudySpec) -> str:
+    students = {"params": spec.students.params, "tokens": spec.students.tokens}
+    return "# the grid: every size to every budget, alone and from every teacher\n" + _table(
+        "[students]", students
+    )
+
+
+def _tuning(spec: StudySpec) -> str:
+    table: dict[str, object] = {"teacher": spec.tuning.teacher} if spec.tuning.teacher else {}
+    if not spec.tuning.batch:
+        table["batch"] = False
+    why = "the rate is searched for both arms at the end sizes"
+    why += ", the batch too" if spec.tuning.batch else "; the batch stays, so that all runs are paired"
+    return _comment(why) + _table("[tuning]", table)
+
+
+def _training(spec: StudySpec) -> str:
+    changed = to_table(spec.training)
+    return _table("[training]", changed) if changed else ""
+
+
+_CELLS = ("name", "params", "tokens", "teachers", "seeds", "split", "init", "rates", "training", "holdout")
+"""In the order in which one reads them."""
+
+
+def _cells(one: CellsSpec) -> dict[str, object]:
+    table = to_table(one)
+    return {key: table[key] for key in _CELLS if key in table}
+
+
+def _entry(name: str, why: str, table: Mapping[str, object]) -> str:
+    return (_comment(why) if why else "") + _table(f"[[{name}]]", table)
+
+
+def _table(head: str, table: Mapping[str, object]) -> str:
+    return head + "\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH - 2, subsequent_indent="  ")) or "#\n"

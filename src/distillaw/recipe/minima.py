@@ -9,30 +9,143 @@
     OUT/report.html
 
 Every stage is an ordinary call of the library that can be resumed on its own, so the recipe remembers nothing but what
-they wrote: a killed recipe goes on where it was.
+they wrote: a killed recipe goes on where it was. The samples are raw generations, kept beside the scores for reading:
+a score can be wrong where its answers were never read (MiniChat-3B's AlpacaEval was published as 76.94 and later
+corrected to 48.82).
 """
 
+import json
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distillaw.data.corpus import check_apart
-from distillaw.data.prepare import require_tokens
-from distillaw.errors import ConfigError
-from distillaw.evaluate.pruned import Wishes, prune_to
+from distillaw.data.prepare import DataSpec, prepare_data, require_tokens
+from distillaw.data.shards import TokenStore
+from distillaw.data.tokenizer import load_tokenizer
+from distillaw.errors import ConfigError, DataError
+from distillaw.evaluate.calibration import TextWishes
+from distillaw.evaluate.suite import evaluate_model
+from distillaw.instruct.generate import generate_answers
+from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.stages import run_dpo, run_sft
+from distillaw.models.prune import Wishes, prune_to
 from distillaw.models.source import locate
-from distillaw.recipe.foresee import foresee
-from distillaw.recipe.law import consult_laws
-from distillaw.recipe.samples import write_samples
-from distillaw.recipe.spec import STAGES, MinimaSpec
-from distillaw.recipe.text import CALIBRATION, HELDOUT, divide_text
-from distillaw.runs.files import content_hash, read_json, write_json
+from distillaw.recipe.spec import STAGES, MinimaSpec, consult_laws, foresee
+from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json, write_text
 from distillaw.runs.lock import held
 from distillaw.runs.places import check_folder, claim_folder
 from distillaw.sweep.arms import ArmsSpec, train_arms
 from distillaw.sweep.outcome import Display
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+CALIBRATION_DOCUMENTS = 100
+"""At most; of each the beginning, as much of all."""
+SPARE = 3
+"""So many times the tokens asked for: some are scored, and windows do not cross documents."""
+CALIBRATION, HELDOUT = "calibration.jsonl", "heldout.jsonl"
+
+
+def divide_text(spec: DataSpec, data: Path, folder: Path, *, calibration_tokens: int, say) -> TokenStore:
+    """Tokenise the corpus and write its calibration and held-out documents as text.
+
+    Calibration documents are those of the teachers' split, which students do not read; held-out ones nobody reads.
+
+    Args:
+        spec: the corpus and how it is split.
+        data: folder of the tokens.
+        folder: where the two files go.
+        calibration_tokens: tokens of calibration text.
+        say: told now and then how far it is.
+    """
+    store = prepare_data(spec, data, say=say)
+    tokenizer = load_tokenizer(str(store.tokenizer_folder))
+    if not (folder / HELDOUT).exists():
+        read = np.concatenate(store.split("teacher", context=1).shards)
+        documents = np.split(read, np.flatnonzero(read == tokenizer.eos_token_id) + 1)[:CALIBRATION_DOCUMENTS]
+        each = math.ceil(SPARE * calibration_tokens / len(documents))
+        _write_documents(folder / CALIBRATION, [document[:each] for document in documents], tokenizer)
+        _write_documents(folder / HELDOUT, store.heldout_documents(), tokenizer)
+    return store
+
+
+def _write_documents(
+    path: Path, documents: Iterable[np.ndarray], tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    end = tokenizer.eos_token_id
+    texts = (tokenizer.decode([int(i) for i in ids if i != end]) for ids in documents)
+    write_text(
+        path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts if text.strip())
+    )
+
+
+QUESTIONS = (
+    "What is the capital of France?",
+    "Give three tips for staying healthy.",
+    "Write two sentences about a river in winter.",
+)
+"""None of them is among the prompts inside the package, so no chat model learnt an answer to it there."""
+MOST_TOKENS = 48
+"""Of an answer: enough to read whether it answers."""
+SAMPLES, PROMPTS = "samples.json", "samples.prompts.txt"
+Say = Callable[[str], None]
+
+
+def write_samples(
+    models: Mapping[str, tuple[str, Path]], folder: Path, *, template: str | None, device: str, say: Say
+) -> dict[str, Any]:
+    """Have each model answer the questions, greedily, and write samples.json; answers that are there are read.
+
+    Args:
+        models: name -> (model, the .jsonl file of its answers).
+        folder: where samples.json goes.
+        template: for a model that has none.
+        device: cpu or cuda.
+        say: takes a line of progress.
+
+    Returns:
+        What samples.json holds; no samples, and why, where a model has no room for a question and its answer.
+
+    Raises:
+        CacheError, ConfigError, RunError: as `generate_answers`.
+    """
+    write_text(folder / PROMPTS, "".join(f"{question}\n" for question in QUESTIONS))
+    found: dict[str, Any] = {"max_new_tokens": MOST_TOKENS, "temperature": 0.0, "samples": []}
+    answers: dict[str, dict[int, Mapping[str, Any]]] = {}
+    try:
+        for name, (model, file) in models.items():
+            generate_answers(
+                model,
+                folder / PROMPTS,
+                file,
+                max_new_tokens=MOST_TOKENS,
+                template=template,
+                device=device,
+                say=say,
+            )
+            answers[name] = {int(str(row["prompt"])): row for row in read_json_lines(file)}
+        found["samples"] = [
+            {"prompt": question, "answers": {name: _answer(rows[i]) for name, rows in answers.items()}}
+            for i, question in enumerate(QUESTIONS)
+        ]
+    except DataError as error:  # a short context or a long template: nothing else depends on these answers
+        found["note"] = str(error)
+        say(f"no sample answers: {error}")
+    write_json(folder / SAMPLES, found)
+    return found
+
+
+def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text": row["messages"][-1]["content"], "tokens": row["tokens"], "truncated": row["truncated"]}
+
 
 RECORD = "recipe.json"
 TEACHER, CUT, BASE, CHAT = "teacher", "cut", "base", "chat"
@@ -58,6 +171,11 @@ class Kitchen:
     def distil(self) -> Path:
         """The arms' study folder."""
         return self.out / "distil"
+
+    @property
+    def running(self) -> dict[str, Any]:
+        """What stages that compute are told of how."""
+        return {"device": self.spec.device, "command": self.command, "say": self.say}
 
 
 def cook(
@@ -115,17 +233,11 @@ def _open_record(kitchen: Kitchen) -> dict[str, Any]:
     Raises:
         ConfigError: it is of another recipe.
     """
-    wanted = _plain(asdict(kitchen.spec))
-    identity = content_hash(wanted, digits=16)
+    wanted = json.loads(json.dumps(asdict(kitchen.spec), default=str))  # as JSON gives it back
     file = kitchen.out / RECORD
     if not file.exists():
-        return {
-            "recipe": "minima",
-            "identity": identity,
-            "command": kitchen.command,
-            "spec": wanted,
-            "stages": {},
-        }
+        identity = {"recipe": "minima", "identity": content_hash(wanted, digits=16)}
+        return {**identity, "command": kitchen.command, "spec": wanted, "stages": {}}
     record: dict[str, Any] = read_json(file)
     if changed := [name for name in _changed(record["spec"], wanted) if name != "device"]:
         raise ConfigError(
@@ -145,20 +257,16 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             yield key
 
 
-def _plain(value: Any) -> Any:
-    """As JSON would give it back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _text(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     spec = kitchen.spec
     claim_folder(kitchen.distil)
-    store = divide_text(spec.data, kitchen.distil / "data", kitchen.out / "text", say=kitchen.say,
-                        calibration_tokens=spec.calibration_tokens)  # fmt: skip
+    store = divide_text(
+        spec.data,
+        kitchen.distil / "data",
+        kitchen.out / "text",
+        say=kitchen.say,
+        calibration_tokens=spec.calibration_tokens,
+    )
     require_tokens(store, {"student": spec.tokens}, context=spec.training.context)
     splits = store.manifest["splits"]
     return {"source": spec.data.source, "tokens": {name: split["tokens"] for name, split in splits.items()}}
@@ -179,11 +287,15 @@ def _prune(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
     for step in range(1, spec.steps + 1):
         last = step == spec.steps
         folder = kitchen.cut if last else kitchen.out / f"cut-{step}"
-        wishes = Wishes(params=record["stages"]["law"]["params"] if last else None,
-                        keep=None if last else keep ** (1 / spec.steps), by=spec.importance,
-                        tokens=spec.calibration_tokens, context=min(512, spec.training.context))  # fmt: skip
-        cut = prune_to(locate(source), folder, wishes, text=str(kitchen.out / "text" / CALIBRATION),
-                       device=spec.device, command=kitchen.command, say=kitchen.say)  # fmt: skip
+        wishes = Wishes(
+            params=record["stages"]["law"]["params"] if last else None,
+            keep=None if last else keep ** (1 / spec.steps),
+            by=spec.importance,
+            tokens=spec.calibration_tokens,
+            context=min(512, spec.training.context),
+        )
+        text = str(kitchen.out / "text" / CALIBRATION)
+        cut = prune_to(locate(source), folder, wishes, text=text, **kitchen.running)
         cuts.append({key: value for key, value in cut.items() if key != "cut"} | {"folder": str(folder)})
         if not last:
             between = _arms(kitchen, folder, kitchen.out / f"distil-{step}", alone=False, fresh=False)
@@ -198,10 +310,18 @@ def _arms(kitchen: Kitchen, start: Path, folder: Path, *, alone: bool, fresh: bo
 
 def _arms_spec(spec: MinimaSpec, start: Path, *, alone: bool, fresh: bool) -> ArmsSpec:
     return ArmsSpec(
-        teacher=spec.teacher, start=str(start), smaller=spec.smaller if fresh else "", tokens=spec.tokens,
-        rates=spec.rates, alone=alone, fresh=fresh, batch_tokens=spec.batch_tokens, seed=spec.seed, data=spec.data,
+        teacher=spec.teacher,
+        start=str(start),
+        smaller=spec.smaller if fresh else "",
+        tokens=spec.tokens,
+        rates=spec.rates,
+        alone=alone,
+        fresh=fresh,
+        batch_tokens=spec.batch_tokens,
+        seed=spec.seed,
+        data=spec.data,
         training=spec.training,
-    )  # fmt: skip
+    )
 
 
 def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
@@ -212,33 +332,44 @@ def _distil(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    from distillaw.instruct.generate import generate_answers
-    from distillaw.instruct.preference import run_dpo
-    from distillaw.instruct.sft import run_sft
-    from distillaw.instruct.spec import DpoSpec, SftSpec
-
     spec, folder = kitchen.spec, kitchen.out / "instruct"
     chats = spec.chats
     if chats is None:
         chats = generate_answers(
-            spec.teacher, spec.prompts, folder / "answers.jsonl", max_new_tokens=spec.answer_tokens, batch=16,
-            seed=spec.seed, template=spec.template, device=spec.device, say=kitchen.say,
-        )  # fmt: skip
+            spec.teacher,
+            spec.prompts,
+            folder / "answers.jsonl",
+            max_new_tokens=spec.answer_tokens,
+            batch=16,
+            seed=spec.seed,
+            template=spec.template,
+            device=spec.device,
+            say=kitchen.say,
+        )
     base = record["stages"]["distil"]["folder"]
-    sft = SftSpec(model=base, data=str(chats), lr=spec.sft_lr, epochs=spec.sft_epochs, batch=8, seed=spec.seed,
-                  template=spec.template, max_tokens=spec.training.context, validation=0.1)  # fmt: skip
+    sft = SftSpec(
+        model=base,
+        data=str(chats),
+        lr=spec.sft_lr,
+        epochs=spec.sft_epochs,
+        batch=8,
+        seed=spec.seed,
+        template=spec.template,
+        max_tokens=spec.training.context,
+        validation=0.1,
+    )
     result: dict[str, Any] = {"chats": str(chats), "generated": spec.chats is None}
-    result["sft"] = run_sft(sft, folder / "sft", device=spec.device, say=kitchen.say, command=kitchen.command)
+    result["sft"] = run_sft(sft, folder / "sft", **kitchen.running)
     result["folder"] = str(folder / "sft" / "model")
     if spec.pairs is not None:
         dpo = DpoSpec(model=result["folder"], data=str(spec.pairs), seed=spec.seed, batch=8)
-        result["dpo"] = run_dpo(
-            dpo, folder / "dpo", device=spec.device, say=kitchen.say, command=kitchen.command
-        )
+        result["dpo"] = run_dpo(dpo, folder / "dpo", **kitchen.running)
         result["folder"] = str(folder / "dpo" / "model")
     chat = Path(result["folder"])
-    asked = {TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
-             CHAT: (str(chat), chat.with_name("samples.jsonl"))}  # fmt: skip
+    asked = {
+        TEACHER: (spec.teacher, folder / "samples.teacher.jsonl"),
+        CHAT: (str(chat), chat.with_name("samples.jsonl")),
+    }
     result["samples"] = write_samples(
         asked, folder, template=spec.template, device=spec.device, say=kitchen.say
     )
@@ -246,21 +377,28 @@ def _instruct(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
-    from distillaw.evaluate.suite import evaluate_model
-    from distillaw.evaluate.text_part import TextWishes
-
     spec, stages = kitchen.spec, record["stages"]
-    models = {TEACHER: spec.teacher, CUT: str(kitchen.cut), BASE: stages["distil"]["folder"],
-              CHAT: stages["instruct"]["folder"]}  # fmt: skip
+    models = {
+        TEACHER: spec.teacher,
+        CUT: str(kitchen.cut),
+        BASE: stages["distil"]["folder"],
+        CHAT: stages["instruct"]["folder"],
+    }
     text = TextWishes(text=str(kitchen.out / "text" / HELDOUT), context=min(512, spec.training.context))
     found = {}
     for name, folder in models.items():
         kitchen.say(f"  {name}: {folder}")
         found[name] = evaluate_model(
-            folder, out=kitchen.out / "evaluate" / name, text=text, tasks=spec.tasks, data=spec.evaluation_data,
-            teacher=None if name == TEACHER else spec.teacher, limit=spec.limit, device=spec.device,
-            command=kitchen.command, skip_missing=True, say=kitchen.say,
-        )  # fmt: skip
+            folder,
+            out=kitchen.out / "evaluate" / name,
+            text=text,
+            tasks=spec.tasks,
+            data=spec.evaluation_data,
+            teacher=None if name == TEACHER else spec.teacher,
+            limit=spec.limit,
+            skip_missing=True,
+            **kitchen.running,
+        )
     return {"models": found}
 
 
@@ -272,6 +410,11 @@ def _report(kitchen: Kitchen, record: dict[str, Any]) -> dict[str, Any]:
 
 
 _RUN: dict[str, Callable[[Kitchen, dict[str, Any]], dict[str, Any]]] = {
-    "text": _text, "law": _law, "prune": _prune, "distil": _distil, "instruct": _instruct, "evaluate": _evaluate,
+    "text": _text,
+    "law": _law,
+    "prune": _prune,
+    "distil": _distil,
+    "instruct": _instruct,
+    "evaluate": _evaluate,
     "report": _report,
-}  # fmt: skip
+}

@@ -1,10 +1,25 @@
-"""What a recipe is asked for. Torch-free."""
+"""What a recipe is asked for, what its later stages would refuse, and what is known before anything is spent.
+
+The law of capacity gap is consulted for students cut from their teacher; the distillation laws know fresh students
+only, and say by how much the case lies outside the runs behind them. What a later stage would refuse is refused before
+the first, not after a week of training.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from distillaw.accounting.flops import forward_flops
 from distillaw.data.prepare import DataSpec
 from distillaw.errors import ConfigError
+from distillaw.evaluate.benchmarks import choose_tasks, known_tasks, read_tasks
+from distillaw.instruct.conversations import read_conversations, read_prompts
+from distillaw.instruct.masks import choose_template
+from distillaw.instruct.prepare import read_pairs
+from distillaw.models.cut import keep_by_law
+from distillaw.models.prune import Wishes, size_student
+from distillaw.models.source import check_config, locate
+from distillaw.planning.gap import GapQuestion, capacity_gap
 from distillaw.runs.spec import Recipe
 
 STAGES = ("text", "law", "prune", "distil", "instruct", "evaluate", "report")
@@ -80,3 +95,101 @@ class MinimaSpec:
         for what in (self.chats, self.pairs, self.evaluation_data):
             if what is not None and not what.exists():
                 raise ConfigError(f"{what}: no such file or folder")
+
+
+def foresee(spec: MinimaSpec, until: str = "report") -> None:
+    """Read what the later stages will read: models, chat template, prompts, conversations, preferences, benchmarks.
+
+    Args:
+        spec: what is wanted.
+        until: the last stage that is run; what only later ones read is not looked at.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: no chat template, an unknown benchmark, no such file.
+        DataError: a file that is not in its format, or no benchmark's data there.
+    """
+    teacher = locate(spec.teacher)
+    check_config(teacher, context=spec.training.context)
+    if spec.smaller:
+        check_config(locate(spec.smaller), context=spec.training.context)
+    if STAGES.index(until) < STAGES.index("instruct"):
+        return
+    choose_template(teacher.tokenizer(), spec.template, model=teacher.name)
+    _foresee_files(spec)
+    if spec.tasks and until != "instruct":
+        read_tasks(
+            choose_tasks(spec.tasks, known_tasks(None)),
+            spec.evaluation_data,
+            limit=spec.limit,
+            skip_missing=True,
+        )
+
+
+def _foresee_files(spec: MinimaSpec) -> None:
+    """Every line of the conversations and preferences is read once; that takes seconds for a million of them."""
+    if spec.chats is None:
+        read_prompts(spec.prompts)
+    else:
+        _require_some(sum(1 for _ in read_conversations(spec.chats)), spec.chats, "conversations")
+    if spec.pairs is not None:
+        _require_some(sum(1 for _ in read_pairs(spec.pairs)), spec.pairs, "pairs")
+
+
+def _require_some(found: int, file: Path, what: str) -> None:
+    if found < 2:
+        raise ConfigError(
+            f"{file}: {found} {what}; some are learnt and some held out, so at least 2 are needed"
+        )
+
+
+def consult_laws(spec: MinimaSpec) -> dict[str, Any]:
+    """The law stage's record.
+
+    Raises:
+        CacheError: no teacher there.
+        ConfigError: it cannot be cut so.
+    """
+    source, law = locate(spec.teacher), keep_by_law()
+    keep = law if spec.params is None and spec.keep is None else spec.keep
+    size = size_student(source, Wishes(params=spec.params, keep=keep))
+    opinions, disagreement = _opinions(spec, size.params)
+    arms, context = (2 + bool(spec.smaller)) * (2 if spec.alone else 1), spec.training.context
+    student_flop = 3 * forward_flops(size.shape, context=context).total * spec.tokens * arms
+    teacher_flop = forward_flops(size.teacher_shape, context=context).total * spec.tokens
+    slope = 1 / law
+    return size.record() | {
+        "teacher": source.name,
+        "ratio": size.teacher_params / size.params,
+        "rule": f"teacher = {slope:g} x student for students cut from their teacher (arXiv 2311.07052; no "
+        "interval is published; its parameters are all weights, here non-embedding ones)",
+        "best_teacher_by_rule": slope * size.params,
+        "opinions": opinions,
+        "disagreement": disagreement,
+        "cost": {
+            "arms": arms,
+            "tokens": spec.tokens,
+            "student_flop": student_flop,
+            "teacher_flop": teacher_flop,
+        },
+    }
+
+
+def _opinions(spec: MinimaSpec, params: float) -> tuple[list[object], list[str]]:
+    """What the laws say of the teacher's size, and where they disagree; or why none of them was asked.
+
+    A recipe may be tried on fewer tokens than any law speaks of; that stops no recipe.
+    """
+    try:
+        answer = capacity_gap(
+            GapQuestion(
+                student_params=params,
+                student_tokens=float(spec.tokens),
+                margin=0.005,
+                teacher_tokens=spec.teacher_tokens or None,
+                teacher_tokens_per_param=None if spec.teacher_tokens else 20.0,
+            )
+        )
+    except ConfigError as error:
+        return [], [f"no law was asked: {error}"]
+    return [opinion.to_json(params) for opinion in answer.opinions], list(answer.disagreement)

@@ -6,19 +6,41 @@ Works on studies that are unfinished or in part failed: what is missing is said,
 """
 
 import json
+import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from distillaw.controls.api import check_controls, doubted_verdict
-from distillaw.figures.spending import compute_spent
+from distillaw.controls.control import Control
+from distillaw.figures.spending import (
+    DrawnSearch,
+    Spent,
+    compute_spent,
+    draw_searches,
+    draw_spent,
+    study_searches,
+)
+from distillaw.figures.walks import Walk, walks
 from distillaw.fitting.study import kept_laws
+from distillaw.planning.arms import teacher_name
 from distillaw.planning.measured import DesignPoint, design_points
-from distillaw.planning.verdict import Verdict
-from distillaw.report import content
-from distillaw.report.page import FigureFiles, write_page
-from distillaw.report.sections import study_sections
+from distillaw.planning.verdict import Verdict, cost_table, evidence_table, strategy_table
+from distillaw.quantities import flop_text
+from distillaw.report import trust
+from distillaw.report import walks as weights
+from distillaw.report.page import FigureFiles, Picture, Section, write_page
+from distillaw.report.students import bare_flop, drawn, student_sections
+from distillaw.report.verdict import decide_target, key_numbers
 from distillaw.runs.files import write_json
 from distillaw.runs.places import GENERATOR, check_file
-from distillaw.runs.record import StudyRecord, evenly, read_study
+from distillaw.runs.record import Run, StudyRecord, evenly, read_study
+from distillaw.table import Table, number, text
+
+MOST_SHOWN = 1000
+"""Runs in pictures and tables: more can be neither read nor drawn."""
+MOST_SIZES, MOST_CELLS = 12, 120
+"""Each size of student is a panel of its own, and so is a cell that shows a capacity gap; half as many of a part."""
 
 
 def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFiles | None = None) -> Path:
@@ -42,27 +64,36 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     every_cell = design_points(shown)
     cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
-    verdict, note = content.decide_target(record)
+    verdict, note = decide_target(record)
     verdict = doubted_verdict(verdict, controls) if verdict is not None else None
     write_json(verdict_file(out), verdict_json(record, verdict, note))
     spent = compute_spent(record)
+    left_out = [*_thinned(record, shown), *_undrawn(record, every_cell, cells)]
     write_page(
-        out, "report.html.j2", figures=figures, title=f"distillaw: {record.name}", record=record, verdict=verdict,
+        out,
+        "report.html.j2",
+        figures=figures,
+        title=f"distillaw: {record.name}",
+        record=record,
+        verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
         call_name=verdict.title if verdict else "NO VERDICT",
-        numbers=content.key_numbers(verdict, spent, record),
-        problems=[*_thinned(record, shown), *_undrawn(record, every_cell, cells), *_problems(record, verdict, note)],
-        strategies=content.strategy_table(verdict) if verdict else None,
-        costs=content.cost_table(verdict) if verdict else None,
-        evidence=content.evidence_table(verdict) if verdict else None,
+        numbers=key_numbers(verdict, spent, record),
+        problems=[*left_out, *_problems(record, verdict, note)],
+        strategies=strategy_table(verdict) if verdict else None,
+        costs=cost_table(verdict) if verdict else None,
+        evidence=evidence_table(verdict) if verdict else None,
         gains_are=_gains_are(verdict) if verdict else "",
         level=f"{100 * verdict.level:.0f} %" if verdict else "",
-        sections=study_sections(shown, cells, spent, controls), fits=content.fit_notes(record),
-        runs=content.run_table(shown), unfinished=record.unfinished, provenance=content.provenance(record),
+        sections=_sections(shown, cells, spent, controls),
+        fits=trust.fit_notes(record),
+        runs=run_table(shown),
+        unfinished=record.unfinished,
+        provenance=provenance(record),
         verdict_file=verdict_file(out).name,
         specification=json.dumps(record.info.get("spec", {}), indent=2, sort_keys=True),
-    )  # fmt: skip
+    )
     return out
 
 
@@ -76,12 +107,49 @@ def check_report(out: Path) -> None:
         check_file(file)
 
 
-MOST_SHOWN = 1000
-"""Runs in pictures and tables: more can be neither read nor drawn."""
+def verdict_file(report: Path) -> Path:
+    """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html."""
+    return report.with_name("verdict.json" if report.name == "report.html" else f"{report.stem}.verdict.json")
 
 
-MOST_SIZES, MOST_CELLS = 12, 120
-"""Each size of student is a panel of its own, and so is a cell that shows a capacity gap; half as many of a part."""
+def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
+    """The keys of `distillaw plan --json`; without a verdict, the sentence that says why."""
+    head: dict[str, object] = {"schema_version": 1, "generator": GENERATOR, "study": record.name}
+    if verdict is None:
+        return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
+    return {**head, **verdict.to_json(), "note": note}
+
+
+def _sections(
+    record: StudyRecord, cells: Sequence[DesignPoint], spent: Sequence[Spent], controls: Sequence[Control]
+) -> list[Section]:
+    """Every section between the verdict and the laws, in the order of the page."""
+    searches_title = "Search for learning rate and batch"
+    return [
+        *student_sections(record, cells),
+        trust.control_section(controls),
+        trust.fit_section(record),
+        trust.frozen_section(record.folder),
+        trust.hold_out_section(record),
+        _walk_section(walks(record)),
+        trust.calibration_section(record),
+        drawn("Where the compute went", lambda: spent_picture(spent)),
+        drawn(searches_title, lambda: searches_picture(study_searches(record))),
+    ]
+
+
+def _walk_section(found: Sequence[Walk]) -> Section:
+    """How far weights went from where they began."""
+    return drawn(
+        weights.TITLE,
+        lambda: weights.walks_picture(found),
+        notes=weights.walk_notes(found) if found else (),
+        table=lambda: weights.walk_table(found),
+        table_title="Both fits of every run, and its noise scale",
+    )
+
+
+# --- what a part of the runs leaves out ---------------------------------------------------------------------
 
 
 def _drawable(cells: list[DesignPoint], *, is_part: bool) -> list[DesignPoint]:
@@ -91,16 +159,14 @@ def _drawable(cells: list[DesignPoint], *, is_part: bool) -> list[DesignPoint]:
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[DesignPoint], drawn: list[DesignPoint]) -> list[str]:
+def _undrawn(record: StudyRecord, cells: list[DesignPoint], drawn_cells: list[DesignPoint]) -> list[str]:
     """What the pictures by cell leave out, of all that the record has."""
-    if len(drawn) == len(cells):
+    if len(drawn_cells) == len(cells):
         return []
-    every = sum(
-        any(not teacher for teacher, _ in cell)
-        for budgets in record.student_cells.values() for cell in budgets.values()
-    )  # fmt: skip
+    every = [cell for budgets in record.student_cells.values() for cell in budgets.values()]
+    total = sum(any(not teacher for teacher, _ in cell) for cell in every)
     return [
-        f"Pictures by size and budget show {len(drawn)} of {every:,} cells, evenly over the sizes of students"
+        f"Pictures by size and budget show {len(drawn_cells)} of {total:,} cells, evenly over the sizes of students"
     ]
 
 
@@ -115,17 +181,7 @@ def _thinned(record: StudyRecord, shown: StudyRecord) -> list[str]:
     ]
 
 
-def verdict_file(report: Path) -> Path:
-    """The verdict of a report: verdict.json beside report.html, NAME.verdict.json beside NAME.html."""
-    return report.with_name("verdict.json" if report.name == "report.html" else f"{report.stem}.verdict.json")
-
-
-def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dict[str, object]:
-    """The keys of `distillaw plan --json`; without a verdict, the sentence that says why."""
-    head: dict[str, object] = {"schema_version": 1, "generator": GENERATOR, "study": record.name}
-    if verdict is None:
-        return {**head, "verdict": None, "sentence": f"No verdict yet: {note}"}
-    return {**head, **verdict.to_json(), "note": note}
+# --- words around the verdict -------------------------------------------------------------------------------
 
 
 def _gains_are(verdict: Verdict) -> str:
@@ -149,3 +205,125 @@ def _problems(record: StudyRecord, verdict: Verdict | None, note: str) -> list[s
         found.append(f"{others} runs are not finished; this report is of what was there.")
     found += [*record.problems, *kept_laws(record).problems, *(verdict.warnings if verdict else ())]
     return list(dict.fromkeys(found))
+
+
+# --- compute and searches -----------------------------------------------------------------------------------
+
+
+def spent_picture(spent: Sequence[Spent]) -> Picture:
+    """FLOP by part.
+
+    Raises:
+        DataError: nothing has been spent.
+    """
+    total = flop_text(sum(s.flop for s in spent))
+    parts = ", ".join(f"{s.part} {flop_text(s.flop)}" for s in spent)
+    return Picture(
+        name="flop",
+        title="Where the compute went",
+        alt=f"FLOP executed, {total} in all: {parts}",
+        figure=draw_spent(spent),
+        caption=f"Model FLOP, {total} in all. Token budgets of one trunk share its training, which is "
+        "counted once. Forward passes of the teachers (their logits) are counted where students were distilled.",
+    )
+
+
+def searches_picture(found: Sequence[Mapping[str, DrawnSearch]]) -> Picture:
+    """The searches for learning rate and batch.
+
+    Raises:
+        DataError: there are none.
+    """
+    figure = draw_searches(found)
+    every = [search for arm in found for search in arm.values()]
+    doubts = [search.words for search in every if not search.is_fine]
+    fine = "Every chosen value is the lowest tried and lies inside its search range."
+    verdict = f"Not at an interior lowest value: {'; '.join(doubts)}." if doubts else fine
+    return Picture(
+        name="tuning",
+        title="Search for learning rate and batch",
+        figure=figure,
+        alt="Search for learning rate and batch. " + " ".join(f"{search.words}." for search in every),
+        caption=f"{verdict} An untuned rate fakes a capacity gap or a gain, so every arm is tuned alike: its rate at "
+        "the smallest budget, how it falls towards the largest, and one batch for the whole study. The chosen value is "
+        "filled; missing points diverged.",
+    )
+
+
+# --- every run, and how the study was made ------------------------------------------------------------------
+
+
+def run_table(record: StudyRecord) -> Table:
+    """Every finished run."""
+
+    def row_text(key: str):
+        return lambda run: str(run.row.get(key) or "")
+
+    def row_number(key: str):
+        return lambda run: run.number(key)
+
+    def teacher(run: Run) -> str:
+        name = teacher_name(record, run.teacher_run) if run.teacher_run else ""
+        return name.replace(" teacher", "")
+
+    def flop(run: Run) -> float | None:
+        total = run.number("train_flops") + (run.number("teacher_flops") if run.teacher_run else 0.0)
+        return total if math.isfinite(total) else None
+
+    return Table.of(
+        [
+            text("run", of=attrgetter("run_id")),
+            text("role", of=row_text("role"), is_facet=True),
+            text("for", of=attrgetter("purpose"), is_facet=True),
+            number("params", ",", of=attrgetter("params"), is_facet=True),
+            number("tokens", ",", of=attrgetter("tokens"), is_facet=True),
+            number("loss", ".4f", of=attrgetter("loss")),
+            number("± s.e.", ".4f", of=attrgetter("loss_se")),
+            text("teacher", of=teacher, is_facet=True),
+            text("init", of=row_text("init"), is_facet=True),
+            number("seed", of=attrgetter("seed"), is_facet=True),
+            number("peak rate", ".3g", of=row_number("peak_lr")),
+            number("batch", ",.0f", of=row_number("batch_tokens")),
+            number("FLOP", bare_flop, of=flop),
+            number("seconds", ",.0f", of=row_number("seconds")),
+        ],
+        record.runs,
+    )
+
+
+def provenance(record: StudyRecord) -> list[tuple[str, str]]:
+    """How the study was made, as (what, value) lines."""
+    info = record.info
+    data = info.get("data") if isinstance(info.get("data"), Mapping) else {}
+    assert isinstance(data, Mapping)
+    tokens = data.get("tokens")
+    split = {k: _count(v) for k, v in tokens.items()} if isinstance(tokens, Mapping) else None
+    documents, tokens_scored = (_count(data.get(f"heldout_{what}")) for what in ("documents", "tokens"))
+    return [
+        ("study", record.name),
+        ("specification", f"hash {info.get('spec_hash', 'unknown')}"),
+        ("created", str(info.get("created", "unknown"))),
+        ("corpus", f"{data.get('corpus', 'unknown')}, {_count(data.get('documents'))} documents"),
+        ("copies", _copies(data.get("duplicates"))),
+        ("tokens", _pairs(split)),
+        ("tokenizer", f"{data.get('tokenizer', 'unknown')}, {data.get('vocab_size', '?')} pieces"),
+        ("held out", f"{documents} documents, {tokens_scored} tokens scored"),
+        ("versions", _pairs(info.get("versions"))),
+        ("machine", _pairs(info.get("machine"))),
+    ]
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "unknown")
+
+
+def _copies(found: object) -> str:
+    return str(found.get("words")) if isinstance(found, Mapping) else "near ones not looked for"
+
+
+def _pairs(value: object) -> str:
+    return (
+        ", ".join(f"{k} {v}" for k, v in value.items())
+        if isinstance(value, Mapping)
+        else str(value or "unknown")
+    )

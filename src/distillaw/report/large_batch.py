@@ -34,10 +34,9 @@ from distillaw.large_batch.images.words import (
     walk_sentences,
 )
 from distillaw.quantities import format_seconds
-from distillaw.report.content import Figure
 from distillaw.report.large_batch_pictures import columns_picture, walks_picture
 from distillaw.report.large_batch_tables import cell_table, column_table, gain_table, walk_table
-from distillaw.report.page import FigureFiles, Section, write_page
+from distillaw.report.page import FigureFiles, KeyNumber, Section, write_page
 
 INTERVALS = (
     "Intervals are 95 % and hold for other seeds and other test images: both kinds of noise are added up, paired. "
@@ -122,13 +121,13 @@ def _walk_json(walk: Walk) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(gains: Sequence[Gain], walks: Sequence[Walk]) -> list[Figure]:
+def _numbers(gains: Sequence[Gain], walks: Sequence[Walk]) -> list[KeyNumber]:
     """The tiles on top."""
     labels = {("SB", "LB"): "large against small batch", ("LB", "+LR"): "scaled rate adds",
               ("+LR", "+GBN"): "ghost batch norm adds", ("+GBN", "+RA"): "as many updates add",
               ("SB", "+RA"): "all three against the small batch"}  # fmt: skip
     found = [
-        Figure(label=labels[gain.before, gain.after], value=f"{gain.mean:+.2f} points", note=_range(gain))
+        KeyNumber(label=labels[gain.before, gain.after], value=f"{gain.mean:+.2f} points", note=_range(gain))
         for gain in gains if (gain.before, gain.after) in labels
     ]  # fmt: skip
     for corrected, when in ((False, "before"), (True, "after")):
@@ -139,7 +138,7 @@ def _numbers(gains: Sequence[Gain], walks: Sequence[Walk]) -> list[Figure]:
                 if ratio.interval is None
                 else f"{ratio.interval[0]:.2f} to {ratio.interval[1]:.2f}"
             )
-            found.append(Figure(label=f"slope of the walk, largest over smallest batch, {when}",
+            found.append(KeyNumber(label=f"slope of the walk, largest over smallest batch, {when}",
                                 value=f"{ratio.value:.2f}", note=note))  # fmt: skip
     return found
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from distillaw.figures.image_runs import draw_columns, draw_image_walks
 from distillaw.large_batch.images.results import ColumnScore, Walk
 from distillaw.large_batch.images.spec import PaperRow
-from distillaw.report.picture import Picture
+from distillaw.report.page import Picture
 
 
 def columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Picture:

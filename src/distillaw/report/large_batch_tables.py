@@ -1,83 +1,134 @@
 """The tables of a large-batch report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from distillaw.large_batch.images.results import ColumnScore, Gain, Mean, Walk
+from distillaw.large_batch.images.results import ColumnScore, Gain, Walk
 from distillaw.large_batch.images.spec import Paper, PaperRow
 from distillaw.large_batch.images.words import gain_name, outcome
-from distillaw.report.content import Table, Value, number
+from distillaw.table import Column, Table, number, text
 
 
 def column_table(scores: Sequence[ColumnScore], row: PaperRow | None) -> Table:
     """Ours beside the paper's, one row per column."""
-    paper = [] if row is None else [f"paper, {row.network}, %"]
-    columns = ["column", "ours, %", *paper, "gap closed", *["paper"] * len(paper), "training, %",
-               "fresh statistics, %", "s.d. of seeds"]  # fmt: skip
-    return Table(columns=columns, rows=[_column_row(score, row) for score in scores])
 
+    def paper(score: ColumnScore) -> float | None:
+        return row.accuracy.get(score.column) if row else None
 
-def _column_row(score: ColumnScore, row: PaperRow | None) -> list[Value]:
-    printed = [] if row is None else [number(row.accuracy.get(score.column), 2)]
-    closed = [] if row is None else [_share(_paper_share(row, score.column))]
-    own = f"{score.mean:.2f}{_bracket(_range(score.interval, 2))}"
-    return [
-        _text(score.column), Value(text=own, sort=score.mean), *printed, _share(score.closed, _share_range(score)),
-        *closed, number(score.train, 2), number(score.fresh, 2), number(score.seed_spread, 2),
-    ]  # fmt: skip
+    def paper_share(score: ColumnScore) -> float | None:
+        return _paper_share(row, score.column) if row else None
+
+    printed = [number(f"paper, {row.network}", ".2f", unit="%", of=paper)] if row else []
+    printed_share = [number("paper", _share, of=paper_share)] if row else []
+    return Table.of(
+        [
+            text("column", of=attrgetter("column")),
+            number("ours", _own, unit="%", sort=attrgetter("mean")),
+            *printed,
+            number("gap closed", _closed, sort=lambda score: score.closed or 0.0),
+            *printed_share,
+            number("training", ".2f", unit="%", of=attrgetter("train")),
+            number("fresh statistics", ".2f", unit="%", of=attrgetter("fresh")),
+            number("s.d. of seeds", ".2f", of=attrgetter("seed_spread")),
+        ],
+        scores,
+    )
 
 
 def gain_table(gains: Sequence[Gain]) -> Table:
     """Every comparison."""
-    rows = [
-        [_text(gain_name(gain)), number(gain.mean, 2), _text(_range(gain.interval, 2)), number(gain.se_seeds, 3),
-         number(gain.se_images, 3), Value(text="" if gain.p is None else _p(gain.p), sort=gain.p or 0.0),
-         _text("yes" if gain.is_significant else "no"), number(gain.paper, 2), _text(outcome(gain))]
-        for gain in gains
-    ]  # fmt: skip
-    return Table(columns=["comparison", "points", "95 % interval", "s.e. of seeds", "s.e. of images", "p",
-                          "significant", "paper", ""], rows=rows)  # fmt: skip
+    return Table.of(
+        [
+            text("comparison", of=gain_name),
+            number("points", ".2f", of=attrgetter("mean")),
+            text("95 % interval", of=lambda gain: _range(gain.interval, 2)),
+            number("s.e. of seeds", ".3f", of=attrgetter("se_seeds")),
+            number("s.e. of images", ".3f", of=attrgetter("se_images")),
+            number("p", lambda p: "< 0.0001" if p < 1e-4 else f"{p:.4f}", of=attrgetter("p")),
+            text("significant", of=lambda gain: "yes" if gain.is_significant else "no"),
+            number("paper", ".2f", of=attrgetter("paper")),
+            text("", of=outcome),
+        ],
+        gains,
+    )
 
 
 def walk_table(walks: Sequence[Walk], paper: Paper) -> Table:
     """Both fits, means over seeds."""
     printed = {entry.batch: entry for entry in paper.distances}
-    rows = []
-    for walk in walks:
-        fits = list(walk.fits.values())
+
+    def printed_end(walk: Walk) -> float | None:
         entry = printed.get(walk.batch)
-        end = None if entry is None else entry.after if walk.is_corrected else entry.before
-        rows.append([
-            _text(str(walk.batch)), _text("after" if walk.is_corrected else "before"), _text(walk.column),
-            Value(text=f"{walk.last_step:,}", sort=walk.last_step), number(_average([f.a for f in fits]), 3),
-            *_mean(walk.slope, 3), number(_average([f.log_r2 for f in fits]), 4), *_mean(walk.power, 3),
-            number(_average([f.power_r2 for f in fits]), 4),
-            Value(text=f"{walk.log_wins} of {len(fits)}", sort=walk.log_wins),
-            number(walk.end.value, 2), number(walk.first_tensor_slope.value, 3), number(end, 1),
-        ])  # fmt: skip
-    columns = ["batch", "correction", "cells", "last step", "a", "b", "95 % interval", "R² of a + b ln t", "p",
-               "95 % interval", "R² of c t^p", "log better", "distance at the end", "b, first tensor",
-               "paper's Figure 2: end (Resnet44)"]  # fmt: skip
-    return Table(columns=columns, rows=rows)
+        return None if entry is None else entry.after if walk.is_corrected else entry.before
+
+    def mean_of_fits(name: str) -> Callable[[Walk], float]:
+        return lambda walk: sum(getattr(fit, name) for fit in walk.fits.values()) / len(walk.fits)
+
+    def interval(name: str) -> Column:
+        return text("95 % interval", of=lambda walk: _range(getattr(walk, name).interval, 3))
+
+    return Table.of(
+        [
+            text("batch", of=lambda walk: str(walk.batch)),
+            text("correction", of=lambda walk: "after" if walk.is_corrected else "before"),
+            text("cells", of=attrgetter("column")),
+            number("last step", ",", of=attrgetter("last_step")),
+            number("a", ".3f", of=mean_of_fits("a")),
+            number("b", ".3f", of=attrgetter("slope.value")),
+            interval("slope"),
+            number("R² of a + b ln t", ".4f", of=mean_of_fits("log_r2")),
+            number("p", ".3f", of=attrgetter("power.value")),
+            interval("power"),
+            number("R² of c t^p", ".4f", of=mean_of_fits("power_r2")),
+            number("log better", _log_wins, sort=attrgetter("log_wins")),
+            number("distance at the end", ".2f", of=attrgetter("end.value")),
+            number("b, first tensor", ".3f", of=attrgetter("first_tensor_slope.value")),
+            number("paper's Figure 2: end (Resnet44)", ".1f", of=printed_end),
+        ],
+        walks,
+    )
 
 
 def cell_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """Every cell that ended."""
-    rows = [
-        [_text(r["column"]), Value(text=str(r["seed"]), sort=r["seed"]), Value(text=str(r["batch"]), sort=r["batch"]),
-         Value(text=str(r["ghost"] or ""), sort=r["ghost"]), Value(text=f"{r['peak_lr']:.4g}", sort=r["peak_lr"]),
-         Value(text=f"{r['steps']:,}", sort=r["steps"]), number(r.get("accuracy"), 2), number(r.get("loss"), 4),
-         number(r.get("train_accuracy"), 2), number(r.get("fresh_accuracy"), 2), number(r["cpu_seconds"], 0),
-         _text(r["state"])]
-        for r in results
-    ]  # fmt: skip
-    return Table(columns=["column", "seed", "batch", "ghost", "peak rate", "steps", "test accuracy, %", "test loss",
-                          "training accuracy, %", "statistics re-estimated, %", "CPU seconds", "state"],
-                 rows=rows)  # fmt: skip
+
+    def key(name: str) -> Callable[[Mapping[str, Any]], Any]:
+        return lambda result: result.get(name)
+
+    return Table.of(
+        [
+            text("column", of=key("column")),
+            number("seed", of=key("seed")),
+            number("batch", of=key("batch")),
+            number("ghost", lambda ghost: str(ghost or ""), of=key("ghost")),
+            number("peak rate", ".4g", of=key("peak_lr")),
+            number("steps", ",", of=key("steps")),
+            number("test accuracy", ".2f", unit="%", of=key("accuracy")),
+            number("test loss", ".4f", of=key("loss")),
+            number("training accuracy", ".2f", unit="%", of=key("train_accuracy")),
+            number("statistics re-estimated", ".2f", unit="%", of=key("fresh_accuracy")),
+            number("CPU seconds", ".0f", of=key("cpu_seconds")),
+            text("state", of=key("state")),
+        ],
+        results,
+    )
 
 
-def _text(text: str) -> Value:
-    return Value(text=text, kind="text")
+def _own(score: ColumnScore) -> str:
+    return f"{score.mean:.2f}{_bracket(_range(score.interval, 2))}"
+
+
+def _closed(score: ColumnScore) -> str:
+    return "" if score.closed is None else _share(score.closed) + _bracket(_share_range(score))
+
+
+def _log_wins(walk: Walk) -> str:
+    return f"{walk.log_wins} of {len(walk.fits)}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _range(interval: tuple[float, float] | None, digits: int) -> str:
@@ -86,11 +137,6 @@ def _range(interval: tuple[float, float] | None, digits: int) -> str:
 
 def _bracket(text: str) -> str:
     return f" ({text})" if text else ""
-
-
-def _share(share: float | None, interval: str = "") -> Value:
-    text = "" if share is None else f"{100 * share:.0f} %{_bracket(interval)}"
-    return Value(text=text, sort=share or 0.0)
 
 
 def _share_range(score: ColumnScore) -> str:
@@ -104,15 +150,3 @@ def _share_range(score: ColumnScore) -> str:
 
 def _paper_share(row: PaperRow, column: str) -> float | None:
     return row.gap_closed(column) if column in row.accuracy and column not in ("SB", "LB") else None
-
-
-def _mean(mean: Mean, digits: int) -> tuple[Value, Value]:
-    return number(mean.value, digits), _text(_range(mean.interval, digits))
-
-
-def _average(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

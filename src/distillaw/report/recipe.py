@@ -6,21 +6,21 @@ Reads recipe.json alone; a stage that was not run is left out.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillaw.errors import CacheError
-from distillaw.pareto.frontier import Point, place
-from distillaw.pareto.own import axis_compute
-from distillaw.pareto.words import place_words
+from distillaw.figures.frontiers import models
+from distillaw.figures.rows import arm_name, draw_arms
+from distillaw.pareto.frontier import ScorePoint, place, place_words
+from distillaw.pareto.points import axis_compute
 from distillaw.quantities import format_count, format_seconds
-from distillaw.report.arms import arm_name, arm_table, arms_picture, pair_sentences
-from distillaw.report.content import Figure, Table, Value, number
-from distillaw.report.page import FigureFiles, Section, write_page
-from distillaw.report.pareto import models_picture
-from distillaw.report.scores import own_frontier, score_notes, score_table
+from distillaw.report.page import FigureFiles, KeyNumber, Picture, Section, write_page
 from distillaw.runs.files import read_json
+from distillaw.table import Table, number, text
 
 RECORD = "recipe.json"
 AXES = (
@@ -51,12 +51,20 @@ def write_recipe_report(folder: Path, out: Path | None = None, *, figures: Figur
     out = out or folder / "report.html"
     stages = record["stages"]
     write_page(
-        out, "recipe.html.j2", figures=figures,
-        title=f"distillaw recipe: {folder.name}", name=record["recipe"], command=record["command"],
-        sentence=_sentence(stages), numbers=_numbers(stages), problems=_problems(record), sections=_sections(record),
+        out,
+        "recipe.html.j2",
+        figures=figures,
+        title=f"distillaw recipe: {folder.name}",
+        name=record["recipe"],
+        command=record["command"],
+        sentence=_sentence(stages),
+        numbers=_numbers(stages),
+        problems=_problems(record),
+        sections=_sections(record),
         samples=stages.get("instruct", {}).get("samples"),
-        stages=_stage_table(stages), specification=json.dumps(record["spec"], indent=2),
-    )  # fmt: skip
+        stages=_stage_table(stages),
+        specification=json.dumps(record["spec"], indent=2),
+    )
     return out
 
 
@@ -70,23 +78,22 @@ def _sentence(stages: Mapping[str, Any]) -> str:
     return f"{said}: best of {len(found['arms'])} arms is “{arm_name(best['arm'])}” at {best['loss']:.3f} nats/token."
 
 
-def _numbers(stages: Mapping[str, Any]) -> list[Figure]:
-    law = stages["law"]
-    found = [Figure(label="teacher : student", value=f"{law['ratio']:.2f}",
-                    note="non-embedding parameters; the law of capacity gap says 2.5 for pruned students")]  # fmt: skip
+def _numbers(stages: Mapping[str, Any]) -> list[KeyNumber]:
+    rule = "non-embedding parameters; the law of capacity gap says 2.5 for pruned students"
+    found = [("teacher : student", f"{stages['law']['ratio']:.2f}", rule)]
     if "prune" in stages and "loss" in (cut := stages["prune"]["cuts"][-1]):
-        found.append(Figure(label="lost by the cut", value=f"{cut['lost']:.3f} nats/token",
-                            note=f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"))  # fmt: skip
+        note = f"± {cut['lost_se']:.3f}, paired, {cut['heldout_tokens']:,} tokens"
+        found.append(("lost by the cut", f"{cut['lost']:.3f} nats/token", note))
     if "distil" in stages:
         for pair in stages["distil"]["pairs"][:2]:
             low, high = pair["interval"]
-            found.append(Figure(label=pair["what"], value=f"{pair['gain']:+.3f} nats/token",
-                                note=f"{low:+.3f} to {high:+.3f}, 90 %, one seed"))  # fmt: skip
+            note = f"{low:+.3f} to {high:+.3f}, 90 %, one seed"
+            found.append((pair["what"], f"{pair['gain']:+.3f} nats/token", note))
     if "instruct" in stages:
         sft = stages["instruct"]["sft"]
-        found.append(Figure(label="loss on held-out answers", value=f"{sft['loss']:.3f} nats/token",
-                            note=f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"))  # fmt: skip
-    return found
+        note = f"before fine-tuning {sft['before']['loss']:.3f}; assistant tokens only"
+        found.append(("loss on held-out answers", f"{sft['loss']:.3f} nats/token", note))
+    return [KeyNumber(label=label, value=value, note=note) for label, value, note in found]
 
 
 def _problems(record: Mapping[str, Any]) -> list[str]:
@@ -106,26 +113,49 @@ def _problems(record: Mapping[str, Any]) -> list[str]:
 
 def _sections(record: Mapping[str, Any]) -> list[Section]:
     stages = record["stages"]
-    found = [Section(title="What the laws say of this student", notes=_law_notes(stages["law"]),
-                     table=_opinion_table(stages["law"]), table_title="Every opinion on the best teacher")]  # fmt: skip
+    found = [
+        Section(
+            title="What the laws say of this student",
+            notes=_law_notes(stages["law"]),
+            table=_opinion_table(stages["law"]),
+            table_title="Every opinion on the best teacher",
+        )
+    ]
     if "prune" in stages:
-        found.append(Section(title="What was cut", notes=_cut_notes(stages["prune"]["cuts"]), open=True,
-                             table=_cut_table(stages["prune"]["cuts"]), table_title="Sizes"))  # fmt: skip
+        cuts = stages["prune"]["cuts"]
+        notes, table = _cut_notes(cuts), _cut_table(cuts)
+        found.append(Section(title="What was cut", notes=notes, table=table, table_title="Sizes", open=True))
     if "distil" in stages:
-        found.append(Section(title="Pruned, fresh, with and without the teacher: equal tokens", open=True,
-                             pictures=[arms_picture(stages["distil"])], notes=pair_sentences(stages["distil"]),
-                             table=arm_table(stages["distil"]), table_title="Every arm"))  # fmt: skip
+        found.append(
+            Section(
+                title="Pruned, fresh, with and without the teacher: equal tokens",
+                pictures=[arms_picture(stages["distil"])],
+                notes=pair_sentences(stages["distil"]),
+                table=arm_table(stages["distil"]),
+                table_title="Every arm",
+                open=True,
+            )
+        )
     if "evaluate" in stages:
-        models = stages["evaluate"]["models"]
-        found.append(Section(title="What each model is worth", notes=score_notes(models), open=True,
-                             table=score_table(models), table_title="Scores with standard errors"))  # fmt: skip
-        points, label = own_frontier(_costs(record), models)
-        if points:
-            axis = "6 N D of all weights, with the teacher's forward passes"
-            found.append(Section(title="Compute against score",
-                                 pictures=[models_picture(points, score=label, axis=axis)],
-                                 notes=[_axis_note(stages), *_places(points)]))  # fmt: skip
+        found += _worth_sections(record, stages["evaluate"]["models"])
     return found
+
+
+def _worth_sections(record: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> list[Section]:
+    scores = Section(
+        title="What each model is worth",
+        notes=score_notes(models),
+        table=score_table(models),
+        table_title="Scores with standard errors",
+        open=True,
+    )
+    points, label = own_frontier(_costs(record), models)
+    if not points:
+        return [scores]
+    axis = "6 N D of all weights, with the teacher's forward passes"
+    picture = models_picture(points, score=label, axis=axis)
+    notes = [_axis_note(record["stages"]), *_places(points)]
+    return [scores, Section(title="Compute against score", pictures=[picture], notes=notes)]
 
 
 def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
@@ -138,8 +168,11 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     best = stages["distil"]["arms"][0]
     taught = next(row for row in stages["distil"]["arms"] if row["taught"])
     teacher_params = taught["teacher_total_params"]
-    row = {"total_params": best["total_params"], "tokens": best["tokens"],
-           "teacher_total_params": teacher_params if best["taught"] else None}  # fmt: skip
+    row = {
+        "total_params": best["total_params"],
+        "tokens": best["tokens"],
+        "teacher_total_params": teacher_params if best["taught"] else None,
+    }
     base = axis_compute(row, teacher_cost="forward")
     tuned = 6.0 * best["total_params"] * stages["instruct"]["sft"]["all_tokens"]
     costs = {"base": ("base", base), "chat": ("chat", base + tuned)}
@@ -152,7 +185,7 @@ def _costs(record: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     return costs
 
 
-def _places(points: Sequence[Point]) -> list[str]:
+def _places(points: Sequence[ScorePoint]) -> list[str]:
     """Where each model stands; the cheapest has nobody to be compared with."""
     return [f"{place_words(point, points)}." for point in points if place(point, points).best is not None]
 
@@ -167,21 +200,20 @@ def _axis_note(stages: Mapping[str, Any]) -> str:
 
 
 def _law_notes(law: Mapping[str, Any]) -> list[str]:
-    return [f"{law['rule']}: the best teacher of this student would have "
-            f"{format_count(law['best_teacher_by_rule'])} parameters, this one has "
-            f"{format_count(law['teacher_params'])}.",
-            *law["disagreement"]]  # fmt: skip
+    best, own = format_count(law["best_teacher_by_rule"]), format_count(law["teacher_params"])
+    said = (
+        f"{law['rule']}: the best teacher of this student would have {best} parameters, this one has {own}."
+    )
+    return [said, *law["disagreement"]]
 
 
 def _opinion_table(law: Mapping[str, Any]) -> Table:
-    rows = []
-    for opinion in law["opinions"]:
-        best = opinion.get("best_params")
-        size = Value(text="-" if best is None else format_count(best), sort=best or 0.0)
-        rows.append(
-            [Value(text=opinion["law"], kind="text"), Value(text=opinion["status"], kind="text"), size]
-        )
-    return Table(columns=["law", "status", "best teacher, parameters"], rows=rows)
+    columns = [
+        text("law", of=itemgetter("law")),
+        text("status", of=itemgetter("status")),
+        number("best teacher, parameters", format_count, of=lambda row: row.get("best_params"), missing="-"),
+    ]
+    return Table.of(columns, law["opinions"])
 
 
 def _cut_notes(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -192,19 +224,165 @@ def _cut_notes(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{cut['teacher_loss']:.3f}, a uniform guess {cut['uniform_guess']:.2f}, on {cut['heldout_tokens']:,} "
         "tokens of the calibration documents that ranked nothing."
         for cut in cuts
-    ]  # fmt: skip
+    ]
 
 
 def _cut_table(cuts: Sequence[Mapping[str, Any]]) -> Table:
     shapes = [cuts[0]["teacher_shape"], *(cut["shape"] for cut in cuts)]
-    rows = [[Value(text=words, kind="text"), *(number(float(shape[axis]), 0) for shape in shapes)]
-            for axis, words in AXES]  # fmt: skip
     names = ["student"] if len(cuts) == 1 else [f"step {i + 1}" for i in range(len(cuts))]
-    return Table(columns=["", "teacher", *names], rows=rows)
+    columns = [text(""), *(number(name) for name in ("teacher", *names))]
+    return Table(columns, [[words, *(shape[axis] for shape in shapes)] for axis, words in AXES])
 
 
 def _stage_table(stages: Mapping[str, Any]) -> Table:
-    return Table(columns=["stage", "time"], rows=[
-        [Value(text=name, kind="text"), Value(text=format_seconds(stage["seconds"]), sort=stage["seconds"])]
-        for name, stage in stages.items()
-    ])  # fmt: skip
+    rows = [(name, stage["seconds"]) for name, stage in stages.items()]
+    return Table([text("stage"), number("time", format_seconds)], rows)
+
+
+# --- the arms of one student: where each began, where it ended, how far it is behind the best ---------------
+
+
+def arms_picture(record: Mapping[str, Any]) -> Picture:
+    """The arms of a recipe, best on top."""
+    alt = "; ".join(f"{arm_name(row['arm'])} {row['loss']:.3f}" for row in record["arms"])
+    return Picture(
+        name="arms",
+        title="Arms at equal tokens",
+        alt=f"Held-out loss of each arm: {alt}",
+        figure=draw_arms(record),
+        caption=f"Every arm read the same {format_count(record['tokens'])} tokens. Rings: before the first step; dots: "
+        "after the last, with the 90 % interval of the held-out documents; blue: taught, grey: from the text alone. "
+        "Differences between arms are known better than these intervals: they are paired.",
+    )
+
+
+def pair_sentences(record: Mapping[str, Any]) -> list[str]:
+    """What start and teacher were worth."""
+    return [
+        f"{pair['what'][0].upper()}{pair['what'][1:]}: {pair['gain']:+.3f} nats/token ({pair['interval'][0]:+.3f} to "
+        f"{pair['interval'][1]:+.3f}, 90 %, paired over {pair['documents']} documents, one seed)."
+        for pair in record["pairs"]
+    ]
+
+
+def arm_table(record: Mapping[str, Any]) -> Table:
+    """Every arm with its numbers."""
+    return Table.of(
+        [
+            text("arm", of=lambda row: arm_name(row["arm"])),
+            number("parameters", format_count, of=itemgetter("params")),
+            number("loss before", ".3f", unit="nats/token", of=itemgetter("start_loss")),
+            number("loss after", ".4f", of=itemgetter("loss")),
+            number("se", ".4f", of=itemgetter("loss_se")),
+            number("behind the best", ".4f", of=itemgetter("behind_best")),
+            number("learning rate", "g", of=itemgetter("peak_lr")),
+            number("seconds", ".0f", of=itemgetter("seconds")),
+        ],
+        record["arms"],
+    )
+
+
+# --- what the models scored, and at what compute ------------------------------------------------------------
+
+
+def score_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row per measure, a column per model; what a model was not asked is a dash."""
+    measures = [
+        ("held-out loss, nats/token", "heldout", "loss", 1.0, 3),
+        ("bits per byte", "heldout", "bits_per_byte", 1.0, 3),
+        ("calibration error against the text, %", "calibration", "ece_data", 100.0, 2),
+        ("calibration error against the teacher, %", "calibration", "ece_teacher", 100.0, 2),
+    ]
+    rows: list[list[object]] = []
+    for words, part, key, factor, digits in measures:
+        found = [model[part] if key in model.get(part, ()) else None for model in models.values()]
+        scores = [None if each is None else (each[key], each[f"{key}_se"]) for each in found]
+        rows.append([words, *(_with_error(score, factor, digits) for score in scores)])
+    for task in _tasks(models):
+        found = [model["scores"][task] for model in models.values()]
+        rows.append([f"{task}, %", *(_with_error((each["score"], each["se"]), 100.0, 1) for each in found)])
+    columns = [
+        number(name, lambda score: score.words, sort=attrgetter("value"), missing="-") for name in models
+    ]
+    return Table([text(""), *columns], rows)
+
+
+class _ScoreText(NamedTuple):
+    value: float
+    words: str
+
+
+def _with_error(score: tuple[float, float | None] | None, factor: float, digits: int) -> _ScoreText | None:
+    if score is None or score[0] is None:
+        return None
+    value, se = factor * score[0], score[1]
+    known = se is not None and math.isfinite(se)
+    error = f" ± {factor * se:.{digits}f}" if se is not None and known else ""
+    return _ScoreText(value, f"{value:.{digits}f}{error}")
+
+
+def score_notes(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which scores say nothing: their interval holds what guessing gives."""
+    found = [
+        "Losses on documents that no model was trained on here, each scored from its beginning; questions are the "
+        "same for every model."
+    ]
+    for task in _tasks(models):
+        at_chance = [
+            name for name, m in models.items() if task in m["scores"] and m["scores"][task]["near_chance"]
+        ]
+        if at_chance:
+            found.append(
+                f"{task}: {', '.join(at_chance)} cannot be told from guessing; read no difference there."
+            )
+    return found
+
+
+def own_frontier(
+    costs: Mapping[str, tuple[str, float]], models: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[ScorePoint], str]:
+    """Points of the recipe's own models: the mean of the tasks they all have, else minus the bits per byte.
+
+    Args:
+        costs: point -> (model, FLOP).
+        models: model -> its evaluation.
+    """
+    tasks = _tasks(models)
+    points = []
+    for label, (name, compute) in costs.items():
+        scores = [models[name]["scores"][task] for task in tasks if task in models[name]["scores"]]
+        if tasks and len(scores) == len(tasks):
+            score = 100 * sum(s["score"] for s in scores) / len(scores)
+            se = 100 * math.hypot(*(s["se"] or 0.0 for s in scores)) / len(scores)
+        else:
+            heldout = models[name]["heldout"]
+            score, se = -heldout["bits_per_byte"], heldout["bits_per_byte_se"]
+        is_chat = name == "chat"
+        points.append(
+            ScorePoint(name=label, compute=compute, score=score, se=se, is_own=True, is_chat=is_chat)
+        )
+    return points, f"mean of {', '.join(tasks)}, %" if tasks else "minus bits per byte (higher is better)"
+
+
+def _tasks(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return sorted(set.intersection(*(set(m["scores"]) for m in models.values()))) if models else []
+
+
+def models_picture(
+    points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str = "staircase"
+) -> Picture:
+    """The drawing for a page; arguments as of `distillaw.figures.models`."""
+    words = "; ".join(place_words(point, points) for point in points if point.is_own)
+    meanings = {
+        "staircase": ": what nobody beats at equal or less compute.",
+        "hull": ": the concave hull over the logarithm of compute.",
+    }
+    others = "" if all(point.is_own for point in points) else " Open: published ones."
+    return Picture(
+        name="pareto",
+        title="Score against training compute",
+        alt=f"{score} against training compute for {len(points)} models. {words}",
+        figure=models(points, score=score, axis=axis, frontier=frontier),
+        caption=f"Filled: your models, with the 90 % interval of the score; squares are chat models.{others} The line "
+        f"is the {frontier} of all points" + meanings[frontier],
+    )

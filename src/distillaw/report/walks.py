@@ -1,12 +1,14 @@
 """How far the weights went, in words: caption, table and sentences around figures/walks.py."""
 
+import math
 from collections.abc import Sequence
+from operator import itemgetter
 
 from distillaw.figures.walks import Walk, draw_walks
 from distillaw.large_batch.noise import NoiseScale
-from distillaw.report.content import Table, Value, number
-from distillaw.report.picture import Picture
+from distillaw.report.page import Picture
 from distillaw.runs.record import budget_text
+from distillaw.table import Table, number, text
 
 TITLE = "How far the weights went"
 _CLOSER = {"log": "log t", "power": "power"}
@@ -33,36 +35,42 @@ def _words(walk: Walk) -> str:
 
 def walk_table(found: Sequence[Walk]) -> Table:
     """Both fits of every run, with their window, and the noise scale where it was free."""
-    columns = ["run", "teacher", "at the end", "peak rate, steps", "points", "b of a + b ln t", "R²", "p of c tᵖ", "R²",
-               "closer", "noise scale, tokens"]  # fmt: skip
-    return Table(columns=columns, rows=[_row(walk) for walk in found])
+    columns = [
+        text("run"),
+        text("teacher"),
+        number("at the end", ".2f"),
+        number("peak rate, steps", lambda window: f"{window[0]:,} to {window[1]:,}", sort=itemgetter(0)),
+        number("points"),
+        number("b of a + b ln t", _with_error, sort=itemgetter(0)),
+        number("R²", ".3f"),
+        number("p of c tᵖ", _with_error, sort=itemgetter(0)),
+        number("R²", ".3f"),
+        text("closer"),
+        number("noise scale, tokens", _noise_words, sort=_noise_order, missing="one batch size seen"),
+    ]
+    rows = []
+    for walk in found:
+        fit, teacher = walk.fit, walk.teacher.replace(" teacher", "")
+        fits = [None] * 6
+        if fit is not None:
+            slope, power = (fit.b, fit.b_se), (fit.p, fit.p_se)
+            fits = [fit.points, slope, fit.log_r2, power, fit.power_r2, _CLOSER[fit.better]]
+        rows.append([walk.run.run_id, teacher, walk.distances[-1], walk.constant, *fits, walk.noise])
+    return Table(columns, rows)
 
 
-def _row(walk: Walk) -> list[Value]:
-    fit, empty = walk.fit, Value(text="", sort=float("-inf"))
-    window = "" if walk.constant is None else f"{walk.constant[0]:,} to {walk.constant[1]:,}"
-    cells = [
-        _with_error(fit.b, fit.b_se), number(fit.log_r2, 3), _with_error(fit.p, fit.p_se), number(fit.power_r2, 3),
-        Value(text=_CLOSER[fit.better], sort=fit.better, kind="text"),
-    ] if fit else [empty] * 5  # fmt: skip
-    return [
-        Value(text=walk.run.run_id, sort=walk.run.run_id, kind="text"),
-        Value(text=walk.teacher.replace(" teacher", ""), sort=walk.teacher, kind="text"),
-        number(walk.distances[-1], 2), Value(text=window, sort=walk.constant[0] if walk.constant else 0),
-        Value(text=str(fit.points) if fit else "", sort=fit.points if fit else 0), *cells, _noise_value(walk.noise),
-    ]  # fmt: skip
+def _with_error(found: tuple[float, float]) -> str:
+    return f"{found[0]:.3g} ± {found[1]:.2g}"
 
 
-def _with_error(value: float, se: float) -> Value:
-    return Value(text=f"{value:.3g} ± {se:.2g}", sort=value)
-
-
-def _noise_value(noise: NoiseScale | None) -> Value:
-    if noise is None:
-        return Value(text="one batch size seen", sort=float("-inf"), kind="text")
+def _noise_words(noise: NoiseScale) -> str:
     middle = budget_text(noise.value) if noise.value else "not told from infinite"
     high = "∞" if noise.high is None else budget_text(noise.high)
-    return Value(text=f"{middle} [{budget_text(noise.low)}, {high}]", sort=noise.value or float("inf"))
+    return f"{middle} [{budget_text(noise.low)}, {high}]"
+
+
+def _noise_order(noise: NoiseScale) -> float:
+    return noise.value or math.inf
 
 
 def walk_notes(found: Sequence[Walk]) -> list[str]:

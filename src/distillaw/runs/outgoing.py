@@ -1,7 +1,7 @@
 """Text on its way to eyes and spreadsheets: names of studies, runs and teachers are other people's.
 
 A terminal obeys control characters, an editor turns writing round at others, a spreadsheet computes what begins with =.
-What leaves passes here once: the terminal's streams (cli/folding.py), pages (report/page.py), figures
+What leaves passes here once: the terminal's streams (cli/console.py), pages (report/page.py), figures
 (figures/style.py), tables (`csv_text`). JSON escapes what it must by itself.
 """
 

@@ -30,10 +30,20 @@ class DocumentScores:
     loss_sum: NDArray[np.float64]
     """Sum of -ln p over the tokens of each document, nats, shape (n,)."""
 
+    @classmethod
+    def numbered(cls, *, tokens: NDArray[np.int64], loss_sum: NDArray[np.float64]) -> "DocumentScores":
+        """Of documents in an order that all who score them share: 0, 1, ..."""
+        return cls(document=np.arange(len(tokens)), tokens=tokens, loss_sum=loss_sum)
+
     @property
     def loss(self) -> float:
         """Nats per token over all documents."""
         return float(self.loss_sum.sum() / self.tokens.sum())
+
+    @property
+    def loss_se(self) -> float:
+        """Standard error of `loss`, clustered by document."""
+        return clustered_se(self.loss_sum, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +130,11 @@ def clustered_cov(sums: NDArray[np.float64], tokens: NDArray[np.int64]) -> NDArr
     total = tokens.sum()
     residual = sums - np.outer(tokens, sums.sum(0) / total)
     return count / (count - 1) * residual.T @ residual / float(total) ** 2
+
+
+def clustered_se(sums: NDArray[np.float64], tokens: NDArray[np.int64]) -> float:
+    """Standard error of one ratio sum_i x_i / sum_i t_i; arguments of shape (n,), errors as in `clustered_cov`."""
+    return math.sqrt(clustered_cov(sums[:, None], tokens)[0, 0])
 
 
 def check_same_documents(runs: Sequence[DocumentScores]) -> None:

@@ -9,8 +9,8 @@ With one, two forms, since nobody knows which holds at the scale at hand:
     law    L_a   = L_T + (L0 - E) r (w' (N0/N)^.. + (1 - w') (D0/D)^..)^gamma (L_T/L_0)^-c0 exp(-kappa (L_T/L)^(1/f1))
     soft   L_a   = ( (soft strain)^k + (b L_T)^k )^(1/k)
 
-`law` is the distillation law (arXiv:2502.08606v2, Eq. 8, in the kappa form of laws/distillation.py). In `soft` a
-student learns from soft targets as from data with less left to learn of each kind, ln strain =
+`law` is the distillation law (arXiv:2502.08606v2, Eq. 8, in its kappa form; laws/equation.py). In `soft` a student
+learns from soft targets as from data with less left to learn of each kind, ln strain =
 S softplus(ln(soft/L_T) - gap) is what a teacher too far ahead costs, and a student hardly beats its teacher (k, b).
 In both, e_a (ln loss) is what is peculiar to a teacher beside its loss. Every coefficient has a scale that is known
 in advance, which those of a law on another text have not, and pilots do the rest.
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distillaw.laws import equation
 from distillaw.laws.base import Array
 
 OWN = {
@@ -110,17 +111,16 @@ class Family:
         Returns:
             (M, C, A).
         """
-        c = {name: (centre + spread * z_MZ[:, i])[:, None]
-             for i, (name, (centre, spread)) in enumerate(self.priors.items())}  # fmt: skip
+        priors = enumerate(self.priors.items())
+        c = {name: (centre + spread * z_MZ[:, [i]]) for i, (name, (centre, spread)) in priors}
         c |= {name: np.exp(c[name]) for name in POSITIVE if name in c}
         n = np.log(np.divide(params, self.anchor.params))
         d = np.log(np.divide(tokens, self.anchor.tokens))
         lowest = min(self.anchor.loss * 0.98, *self.teacher_losses)
         c["E"] = lowest / (1 + np.exp(-c["floor"]))
         c["beyond"] = np.maximum(self.anchor.loss * np.exp(c["level"]) - c["E"], 1e-3 * self.anchor.loss)
-        own_MC = np.log(c["E"] + c["beyond"] * _left(c, c["share"], -c["alpha"] * n, -c["beta"] * d))
-        slower = -c["alpha"] * c["alpha_shift"] * n, -c["beta"] * c["beta_shift"] * d
-        taught_MCA = _FORMS[self.form](c, np.log(self.teacher_losses), own_MC, *slower)
+        own_MC = equation.log_supervised(_power(c, c["share"], (0.0, 0.0), (1.0, 1.0)), n, d)
+        taught_MCA = _FORMS[self.form](c, n, d, np.log(self.teacher_losses), own_MC)
         peculiar_MA = PECULIAR * z_MZ[:, len(self.priors) :]
         return np.concatenate([own_MC[:, :, None], taught_MCA + peculiar_MA[:, None, :]], axis=2)
 
@@ -128,27 +128,49 @@ class Family:
 Terms = dict[str, Array]
 
 
-def _left(c: Terms, share: Array, log_size: Array, log_data: Array) -> Array:
-    """What size and data leave to learn, as a share of that at the anchor, (M, C)."""
+def _power(
+    c: Terms, share: Array, left: tuple[Array | float, ...], shift: tuple[Array | float, ...]
+) -> Terms:
+    """What there is to learn, in the coefficients of laws/equation.py, with sizes and tokens counted from the anchor.
+
+    Args:
+        c: coefficients.
+        share: logit of w.
+        left: ln of what size and of what data leave, over their part of L0 - E.
+        shift: factors on alpha and beta.
+    """
     g = c["gamma"]
-    return np.exp(g * np.logaddexp(log_size / g - _softplus(-share), log_data / g - _softplus(share)))
+    whole = np.log(c["beyond"])
+    return {
+        "log_E": np.log(c["E"]),
+        "log_A": (whole + left[0]) / g - _softplus(-share),
+        "log_B": (whole + left[1]) / g - _softplus(share),
+        "alpha": c["alpha"] * shift[0] / g,
+        "beta": c["beta"] * shift[1] / g,
+        "gamma": g,
+    }
 
 
-def _soft(c: Terms, t: Array, own_MC: Array, log_size: Array, log_data: Array) -> Array:
+def _soft(c: Terms, n: Array, d: Array, t: Array, own_MC: Array) -> Array:
     """(M, C, A - 1); t is ln L_T."""
-    left = _left(c, c["share"], c["size_left"] + log_size, c["data_left"] + log_data)
-    soft_MCA = np.log(c["E"] + c["beyond"] * left)[:, :, None]
+    shift = c["alpha_shift"], c["beta_shift"]
+    power = _power(c, c["share"], (c["size_left"], c["data_left"]), shift)
+    soft_MCA = equation.log_supervised(power, n, d)[:, :, None]
     strain, gap, sharp, beat = (c[name][:, :, None] for name in ("strain", "gap", "sharp", "beat"))
     strained = soft_MCA + strain * WIDTH * _softplus((soft_MCA - t - gap) / WIDTH)
     return np.logaddexp(sharp * strained, sharp * (t + np.log1p(-beat))) / sharp
 
 
-def _law(c: Terms, t: Array, own_MC: Array, log_size: Array, log_data: Array) -> Array:
+def _law(c: Terms, n: Array, d: Array, t: Array, own_MC: Array) -> Array:
     """(M, C, A - 1); t is ln L_T."""
-    left = np.log(c["beyond"] * _left(c, c["share"] + c["tilt"], log_size, log_data)) + c["left"]
-    c0, kappa, f1 = (c[name][:, :, None] for name in ("c0", "kappa", "f1"))
-    bend = kappa * np.exp(np.minimum((t - own_MC[:, :, None]) / f1, 50.0))
-    return np.logaddexp(t, left[:, :, None] - c0 * (t - t.mean()) - bend)
+    shift = c["alpha_shift"], c["beta_shift"]
+    power = _power(c, c["share"] + c["tilt"], (c["left"], c["left"]), shift)
+    breaks = {"c0": c["c0"], "log_kappa": np.log(c["kappa"]), "f1": c["f1"], "eps": np.zeros_like(c["f1"])}
+    law = {name: value[:, :, None] for name, value in (power | breaks).items()}
+    # (L_T / mean L_T)^-c0: the mean of ln L_T goes into the coefficients
+    level = law["c0"] * t.mean() / law["gamma"]
+    law |= {name: law[name] + level for name in ("log_A", "log_B")}
+    return equation.log_student(law, n[:, None], d[:, None], t, own_MC[:, :, None])
 
 
 _FORMS: dict[str, Callable[[Terms, Array, Array, Array, Array], Array]] = {"soft": _soft, "law": _law}

@@ -14,9 +14,8 @@ from distillaw.data.prepare import DataSpec, check_home, prepare_data, require_t
 from distillaw.data.shards import TokenStore
 from distillaw.data.tokenizer import load_tokenizer
 from distillaw.errors import ConfigError
-from distillaw.models.fingerprint import fingerprint
-from distillaw.models.source import check_config, locate
-from distillaw.models.vocabulary import check_vocabulary
+from distillaw.models.source import check_config, fingerprint, locate
+from distillaw.models.teacher import check_vocabulary
 from distillaw.runs.files import write_json
 from distillaw.runs.lock import held
 from distillaw.runs.paired import DocumentScores, paired_difference

@@ -31,12 +31,10 @@ from distillaw.sweep.jobs import Job
 from distillaw.sweep.outcome import Display
 from distillaw.sweep.single import single_job
 from distillaw.train.checkpoint import saved_step
-from distillaw.train.fork import RESULT, fork_reached, reach_fork, run_branch
-from distillaw.train.fork_noise import fork_noise, noise_file
+from distillaw.train.fork import RESULT, fork_noise, fork_reached, noise_file, reach_fork, run_branch
+from distillaw.train.group import TrunkGroup
 from distillaw.train.loop import Report
-from distillaw.train.memory import keep_freed_memory
-from distillaw.train.parallel import Ranks, join_ranks, launched
-from distillaw.train.trunk import Group
+from distillaw.train.parallel import Ranks, join_ranks, keep_freed_memory, launched
 from distillaw.version import __version__
 
 RECORD = "branch.json"
@@ -136,9 +134,9 @@ class _Test:
         )
 
     @cached_property
-    def _group(self) -> Group:
+    def _group(self) -> TrunkGroup:
         """Text and teacher, opened when something has to be trained."""
-        return Group(list(self._trunks.values()), self._study, self._ranks)
+        return TrunkGroup(list(self._trunks.values()), self._study, self._ranks)
 
     def run(self) -> list[dict[str, object]]:
         """The record of every fork."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillaw.data.prepare import DataSpec
-from distillaw.distill.rules import is_reverse_kl
+from distillaw.distill.rules import DIVERGENCES, is_reverse_kl
 from distillaw.errors import ConfigError
 from distillaw.large_batch.rules import BETA_RULES, DECAY_RULES, RATE_RULES
 from distillaw.quantities import did_you_mean, parse_count
@@ -143,7 +143,7 @@ def _check_ranges(rules: Sequence[tuple[str, float, float, float]]) -> None:
 
 CHOICES = {
     "decay": ("linear", "sqrt", "cosine"),
-    "divergence": ("forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl"),
+    "divergence": DIVERGENCES,
     "precision": ("fp32", "bf16"),
     "rate_rule": tuple(RATE_RULES),
     "beta_rule": BETA_RULES,

@@ -12,10 +12,9 @@ from distillaw.runs.process import available_cores
 from distillaw.runs.store import StudyFolder
 from distillaw.sweep.jobs import Job
 from distillaw.sweep.outcome import Display
-from distillaw.train.loop import Report, StopTraining
-from distillaw.train.mirror import Mirror
+from distillaw.train.log import Mirror
+from distillaw.train.loop import Report, StopRequest, StopTraining
 from distillaw.train.parallel import ALONE, Ranks
-from distillaw.train.stopping import StopRequest
 from distillaw.train.trunk import train_trunks
 
 SMALL_PARAMS = 5_000_000

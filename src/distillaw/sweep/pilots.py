@@ -258,15 +258,15 @@ def teacher_losses(spec: StudySpec, store: TokenStore, facts: Facts, study: Stud
 
 
 def _loss(source: str, spec: StudySpec, store: TokenStore, facts: Facts, study: StudyFolder) -> float:
-    from distillaw.train.finish import score_teacher, teacher_file
+    from distillaw.train.trunk import score_teacher, teacher_file
 
     file: Path = teacher_file(study, facts.fingerprints[source])
     if not file.exists():
         from transformers.utils.logging import disable_progress_bar
 
         from distillaw.data.tokenizer import load_tokenizer
-        from distillaw.evaluate.heldout import make_heldout
         from distillaw.models.oracle import load_any_teacher
+        from distillaw.models.scoring import make_heldout
 
         disable_progress_bar()
         context = spec.training.context

@@ -22,9 +22,8 @@ from distillaw.sweep.single_spec import SingleSpec
 from distillaw.sweep.started import started
 from distillaw.sweep.study import check_facts, read_progress, write_study
 from distillaw.targets.store import TargetStore
-from distillaw.train.memory import keep_freed_memory
-from distillaw.train.mirror import Mirror
-from distillaw.train.parallel import Ranks, Sharding, join_ranks, launched
+from distillaw.train.log import Mirror
+from distillaw.train.parallel import Ranks, Sharding, join_ranks, keep_freed_memory, launched
 
 T = TypeVar("T")
 

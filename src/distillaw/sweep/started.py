@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.evaluate.pruned import RECORD as PRUNED
-from distillaw.models.fingerprint import fingerprint
 from distillaw.models.fresh import count_config
-from distillaw.models.source import check_config, locate
-from distillaw.models.vocabulary import check_vocabulary
+from distillaw.models.prune import RECORD as PRUNED
+from distillaw.models.source import check_config, fingerprint, locate
+from distillaw.models.teacher import check_vocabulary
 from distillaw.quantities import format_count
 from distillaw.runs.spec import Start, TrunkSpec
 

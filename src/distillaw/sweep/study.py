@@ -162,9 +162,8 @@ def _check_teacher(name: str, spec: StudySpec, store: TokenStore) -> str:
         find_oracle(world, oracle, spec.training.context)
         return oracle_hash(world, oracle, spec.training.context)
     from distillaw.data.tokenizer import load_tokenizer
-    from distillaw.models.fingerprint import fingerprint
-    from distillaw.models.source import check_config, locate
-    from distillaw.models.vocabulary import check_vocabulary
+    from distillaw.models.source import check_config, fingerprint, locate
+    from distillaw.models.teacher import check_vocabulary
 
     source = locate(name)
     check_config(source, context=spec.training.context)

@@ -27,7 +27,7 @@ from distillaw.runs.store import StudyFolder
 from distillaw.sweep.channel import KEY_FILE, call, receive, send
 from distillaw.sweep.jobs import Job
 from distillaw.train.loop import StopTraining
-from distillaw.train.memory import keep_freed_memory
+from distillaw.train.parallel import keep_freed_memory
 
 REPORT_SECONDS = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)

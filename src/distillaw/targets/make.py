@@ -1,8 +1,14 @@
 """The teacher's targets of some windows, as blocks of bytes: the one place where a target is made.
 
+Systematic resampling (Madow 1949; Douc, Cappe & Moulines 2005, arXiv cs/0507025) puts N equally spaced points with
+one random offset through the cumulative distribution. An id of probability p gets floor or ceil of N p points, N p on
+average: unbiased like the independent draws of RS-KD (arXiv 2503.16870), but the variance of its weight is
+f (1 - f) / N^2, f the fraction of N p, where draws have p (1 - p) / N. The order of the ids changes no variance, so
+it is that of the vocabulary, which needs no sort.
+
 The same windows in the same group give the same bytes on one machine: offsets depend on seed and window alone, and a
 shard is always cut into the same groups. The teacher's logits exist for a few rows at a time.
-Shape suffixes: B window, T position, P position of all windows, D hidden width, V vocabulary.
+Shape suffixes: B window, T position, P position of all windows, N sample, K kept id, D hidden width, V vocabulary.
 """
 
 import time
@@ -14,13 +20,84 @@ import torch
 from numpy.typing import NDArray
 
 from distillaw.data.shards import Split
-from distillaw.distill.heads import LOWEST_LOGIT
+from distillaw.distill.heads import LOWEST_LOGIT, keep_top
 from distillaw.models.oracle import AnyTeacher
 from distillaw.models.teacher import Teacher
-from distillaw.targets import blocks
-from distillaw.targets.estimators import Rows, estimate
-from distillaw.targets.scheme import Scheme
-from distillaw.targets.shard import Sums
+from distillaw.targets import codec
+from distillaw.targets.manifest import Scheme
+from distillaw.targets.store import Sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRows:
+    """Targets of some positions; which fields are set depends on the estimator."""
+
+    entropy: torch.Tensor
+    """Entropy of softmax(logits / temperature), nats."""
+    loss: torch.Tensor
+    """-log softmax(logits)[label], nats, at temperature 1."""
+    mass: torch.Tensor
+    """Probability of the ids kept."""
+    ids: torch.Tensor | None = None
+    """`sampled`: (P, N) ascending with repeats. `top-*`: (P, K) ascending, dropped slots are V."""
+    nats: torch.Tensor | None = None
+    """`top-*`: negative log-probabilities of the ids."""
+    logits: torch.Tensor | None = None
+    """`full`."""
+
+
+def estimate(
+    logits_PV: torch.Tensor, labels_P: torch.Tensor, offsets_P: torch.Tensor, scheme: Scheme
+) -> KeptRows:
+    """What a scheme keeps of some positions.
+
+    Args:
+        logits_PV: the teacher's logits, finite (a masked token: -1e30), any float type; computed in float32.
+        labels_P: the tokens that follow, int64.
+        offsets_P: random offsets in [0, 1), float64; used by `sampled`.
+        scheme: the estimator.
+    """
+    logits_PV = logits_PV.float()
+    scaled_PV = logits_PV if scheme.temperature == 1 else logits_PV / scheme.temperature
+    logsumexp_P = scaled_PV.logsumexp(dim=-1)
+    probs_PV = (scaled_PV - logsumexp_P[:, None]).exp_()
+    entropy_P = logsumexp_P - torch.einsum("pv,pv->p", probs_PV, scaled_PV)
+    normaliser_P = logsumexp_P if scheme.temperature == 1 else logits_PV.logsumexp(dim=-1)
+    scores = {"entropy": entropy_P, "loss": normaliser_P - logits_PV.gather(1, labels_P[:, None])[:, 0]}
+    if scheme.estimator == "full":
+        return KeptRows(logits=logits_PV, mass=torch.ones_like(entropy_P), **scores)
+    if scheme.estimator == "sampled":
+        ids_PN = sample_systematic(probs_PV, offsets_P, scheme.samples)
+        first_PN = torch.ones_like(ids_PN, dtype=torch.bool)
+        first_PN[:, 1:] = ids_PN[:, 1:] != ids_PN[:, :-1]
+        mass_P = (probs_PV.gather(1, ids_PN) * first_PN).sum(dim=-1)
+        return KeptRows(ids=ids_PN, mass=mass_P, **scores)
+    ids_PK, kept_PK = keep_top(probs_PV, scheme.k, scheme.p if scheme.estimator == "top-p" else 1.0)
+    ids_PK, order_PK = torch.where(kept_PK, ids_PK, probs_PV.shape[1]).sort(dim=-1)
+    kept_PK = kept_PK.gather(1, order_PK)
+    nats_PK = logsumexp_P[:, None] - scaled_PV.gather(1, torch.where(kept_PK, ids_PK, 0))
+    return KeptRows(ids=ids_PK, nats=nats_PK, mass=((-nats_PK).exp() * kept_PK).sum(dim=-1), **scores)
+
+
+def sample_systematic(probs_PV: torch.Tensor, offsets_P: torch.Tensor, samples: int) -> torch.Tensor:
+    """Systematic samples of each row.
+
+    Args:
+        probs_PV: probabilities, float; rows need not sum to exactly 1.
+        offsets_P: uniform in [0, 1), float64.
+        samples: N.
+
+    Returns:
+        Ids, ascending, int64, shape (P, N); E[share of id v] = p(v).
+    """
+    cumulative_PV = probs_PV.cumsum(dim=-1, dtype=torch.float64)
+    points_PN = (torch.arange(samples, device=probs_PV.device) + offsets_P[:, None]) / samples
+    total_P1 = cumulative_PV[:, -1:]
+    points_PN = torch.minimum(
+        points_PN * total_P1, total_P1 * (1 - 2**-52)
+    )  # (N - 1 + offset) / N may round to 1
+    return torch.searchsorted(cumulative_PV, points_PN, right=True)
+
 
 HEAD_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Logits that exist at once."""
@@ -61,9 +138,10 @@ class TargetMaker:
             done = rows.stop
         rows = _join(parts)
         sums = Sums(
-            loss=float(rows["loss"].sum(dtype=np.float64)), entropy=float(rows["entropy"].sum(dtype=np.float64)),
+            loss=float(rows["loss"].sum(dtype=np.float64)),
+            entropy=float(rows["entropy"].sum(dtype=np.float64)),
             mass=float(rows["mass"].sum(dtype=np.float64)),
-        )  # fmt: skip
+        )
         context = self.split.context
         spans = [slice(i * context, (i + 1) * context) for i in range(len(tokens_BU))]
         cut = [{name: value[span] for name, value in rows.items()} for span in spans]
@@ -104,20 +182,24 @@ def window_offsets(seed: int, window: int, context: int) -> NDArray[np.float64]:
     return np.random.Generator(np.random.Philox(key=[seed, window])).random(context)
 
 
-def _join(parts: list[Rows]) -> dict[str, NDArray]:
+def _join(parts: list[KeptRows]) -> dict[str, NDArray]:
     """All chunks, one array per field, on the host."""
-    names = [f.name for f in fields(Rows) if getattr(parts[0], f.name) is not None]
+    names = [f.name for f in fields(KeptRows) if getattr(parts[0], f.name) is not None]
     return {name: torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in names}
 
 
 def _encode(rows: dict[str, NDArray], scheme: Scheme, vocab_size: int) -> bytes:
     entropy, loss = rows["entropy"], rows["loss"]
     if scheme.estimator == "full":
-        return blocks.encode_full(rows["logits"], entropy, loss)
+        return codec.encode_full(rows["logits"], entropy, loss)
     if scheme.estimator == "sampled":
-        return blocks.encode_sampled(rows["ids"], entropy, loss)
+        return codec.encode_sampled(rows["ids"], entropy, loss)
     kept = rows["ids"] < vocab_size
-    return blocks.encode_top(
-        rows["ids"][kept], rows["nats"][kept], kept.sum(axis=1), fixed=scheme.estimator == "top-k",
-        entropy_P=entropy, loss_P=loss,
-    )  # fmt: skip
+    return codec.encode_top(
+        rows["ids"][kept],
+        rows["nats"][kept],
+        kept.sum(axis=1),
+        fixed=scheme.estimator == "top-k",
+        entropy_P=entropy,
+        loss_P=loss,
+    )

@@ -1,13 +1,23 @@
-"""What a target store is: the teacher, tokens, estimator and layout that determine every byte of it.
+"""What a target store is: the estimator, the request checked before anything heavy is loaded, the plan, the manifest.
+
+    sampled   N equally spaced points with one random offset through the cumulative distribution; each id's weight is
+              its share of the points. E[weight] = p exactly, weights sum to 1: the gradient is unbiased.
+    top-k     the k most likely ids and their probabilities; the rest of the mass is one residual.
+    top-p     the fewest ids that hold probability p (at most k of them), and the residual.
+    full      the logits as they are, float32: for tiny vocabularies and tests of equivalence.
+
+There is no renormalised top-k: its fixed point is the truncated distribution, over-confident by 1 / mass
+(benchmarks/targets/estimators.py measures it). On disk a store is
 
     build.json       the plan, written before the first shard; a build that was killed goes on from it
     build.jsonl      how long each shard took
     targets-00000.bin ...
     manifest.json    the plan, the shards with their checksums, and what was found; written last: the store is complete
 
-The identity is the hash of the plan (but for where teacher and tokens lie) and stands in every shard.
+The identity is the hash of the plan (but for where teacher and tokens lie) and stands in every shard. Torch-free.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +25,109 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.data.batches import BatchOrder
-from distillaw.data.shards import Split
-from distillaw.errors import CacheError, ConfigError
+from distillaw.data.shards import BatchOrder, Split, TokenStore
+from distillaw.errors import CacheError, ConfigError, DataError
 from distillaw.runs.config import from_table
-from distillaw.runs.files import content_hash, read_json, write_json
-from distillaw.targets.scheme import Scheme
+from distillaw.runs.files import content_hash, read_json, read_json_lines, write_json
+
+KINDS = ("sampled", "top-k", "top-p", "full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """An estimator of the teacher's distribution, and the temperature it is taken at."""
+
+    estimator: str = "sampled"
+    samples: int = 32
+    """N, points of `sampled`: 32 are more exact than 50 independent draws at every vocabulary measured."""
+    k: int = 64
+    """Ids of `top-k`, and the most ids of `top-p`."""
+    p: float = 0.95
+    """Probability that `top-p` keeps."""
+    temperature: float = 1.0
+    """The distribution stored is softmax(logits / temperature); `full` stores logits and ignores it."""
+
+    def check(self, vocab_size: int) -> None:
+        """Refuse what cannot be stored.
+
+        Raises:
+            ConfigError: an unknown estimator, or a number out of its range.
+        """
+        if self.estimator not in KINDS:
+            raise ConfigError(f"--estimator {self.estimator!r} is not known; choose from {', '.join(KINDS)}")
+        if not 1 <= self.samples <= 4096:
+            raise ConfigError(f"--samples {self.samples}: give 1 to 4096 (32 is a good number)")
+        if self.estimator in ("top-k", "top-p") and not 1 <= self.k <= min(vocab_size, 65535):
+            raise ConfigError(f"--k {self.k}: give 1 to {vocab_size}, the vocabulary of the teacher")
+        if not 0 < self.p <= 1:
+            raise ConfigError(f"--p {self.p}: a probability above 0 and at most 1 is needed, e.g. 0.95")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"--temperature {self.temperature}: it must be positive and finite")
+        if self.estimator == "full" and self.temperature != 1:
+            raise ConfigError(
+                "--estimator full stores logits, to which any temperature can be applied: leave --temperature at 1"
+            )
+
+    def record(self) -> dict[str, object]:
+        """What the manifest says of it: only the numbers that this estimator uses."""
+        used = {"sampled": ("samples",), "top-k": ("k",), "top-p": ("k", "p"), "full": ()}[self.estimator]
+        return {
+            key: value for key, value in asdict(self).items() if key in ("estimator", "temperature", *used)
+        }
+
+    def describe(self) -> str:
+        """In words, for people."""
+        words = {
+            "sampled": f"{self.samples} systematic samples (unbiased)",
+            "top-k": f"top-{self.k} with residual mass",
+            "top-p": f"top-p {self.p:g} of at most {self.k} ids, with residual mass",
+            "full": "full logits, float32",
+        }[self.estimator]
+        return words if self.temperature == 1 else f"{words} at temperature {self.temperature:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRequest:
+    """A store that is wanted."""
+
+    scheme: Scheme
+    split: str = "student"
+    context: int = 128
+    tokens: int | None = None
+    """Cover the first tokens of a data order only; None covers the split."""
+    order_seed: int = 0
+    seed: int = 0
+    shard_bytes: int = 64_000_000
+
+    def open_split(self, data: TokenStore) -> Split:
+        """The text it is about, as windows.
+
+        Raises:
+            ConfigError: no such split, or a number out of its range.
+            DataError: the split has no window of that context, or fewer tokens than asked for.
+        """
+        self.scheme.check(int(str(data.manifest["vocab_size"])))
+        splits = data.manifest["splits"]
+        assert isinstance(splits, dict)
+        if self.split not in splits:
+            raise ConfigError(f"--split {self.split!r}: {data.folder} has {', '.join(sorted(splits))}")
+        if self.context < 1 or self.shard_bytes < 1 or self.seed < 0 or self.order_seed < 0:
+            raise ConfigError(
+                "--context and --shard-mb must be positive, --seed and --order-seed not negative"
+            )
+        split = data.split(self.split, context=self.context)
+        wanted, available = self.num_windows(split), split.num_windows
+        if not 1 <= wanted <= available:
+            raise DataError(
+                f"{data.folder}: the {self.split} split has {available} windows of {self.context} tokens "
+                f"({split.num_tokens} tokens), {wanted} are asked for. Lower --tokens or --context, or add text"
+            )
+        return split
+
+    def num_windows(self, split: Split) -> int:
+        """Windows it covers."""
+        return split.num_windows if self.tokens is None else -(-self.tokens // self.context)
+
 
 T = TypeVar("T")
 
@@ -128,13 +235,59 @@ class Manifest:
         """Bytes of the store per position covered."""
         return self.total_bytes / self.plan.num_positions
 
+    @property
+    def caution(self) -> str:
+        """A warning where our study found that a student loses more than a twentieth of what distilling gains."""
+        scheme, spread = self.plan.scheme, math.exp(self.mean_entropy)
+        if scheme.estimator == "full":
+            return ""
+        if scheme.estimator != "sampled":
+            return (
+                "what these targets leave out is a bias; fresh students in short runs lost a third of the gain of "
+                "distilling and more with it (docs/targets.md). --estimator sampled has none"
+            )
+        if spread <= 2 * scheme.samples:
+            return ""
+        return (
+            f"the teacher spreads over about {spread:.0f} tokens; {scheme.samples} samples are noisy for it, and "
+            "short runs lose part of the gain of distilling (docs/targets.md). "
+            f"--samples {round(spread, -1):.0f} loses less"
+        )
+
+    def facts(self, folder: Path) -> dict[str, object]:
+        """What `distillaw cache` says of the store in a folder, for JSON."""
+        return {
+            **self.plan.record(),
+            "identity": self.plan.identity,
+            "positions": self.plan.num_positions,
+            "bytes": self.total_bytes,
+            "bytes_per_position": self.bytes_per_position,
+            "shards": len(self.shards),
+            "teacher_loss": self.teacher_loss,
+            "mean_entropy": self.mean_entropy,
+            "mean_mass": self.mean_mass,
+            "build_seconds": build_seconds(folder),
+        }
+
     def write(self, folder: Path) -> None:
         """Write manifest.json."""
         table = asdict(self)
         del table["plan"]
-        write_json(folder / MANIFEST, {
-            "format": FORMAT, "identity": self.plan.identity, **self.plan.record(), "bytes": self.total_bytes, **table
-        })  # fmt: skip
+        write_json(
+            folder / MANIFEST,
+            {
+                "format": FORMAT,
+                "identity": self.plan.identity,
+                **self.plan.record(),
+                "bytes": self.total_bytes,
+                **table,
+            },
+        )
+
+
+def build_seconds(folder: Path) -> float:
+    """Time spent on the shards, over all attempts."""
+    return sum(float(str(line["seconds"])) for line in read_json_lines(folder / LOG))
 
 
 def write_plan(folder: Path, plan: StorePlan) -> None:

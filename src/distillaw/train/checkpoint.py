@@ -87,9 +87,14 @@ def save_state(state: TrainState, folder: Path, *, identity: str, ranks: Ranks =
         if ranks.is_first:
             hashes = {f.name: file_sha256(f) for f in sorted(partial.iterdir()) if f.name != MARK}
             record = {
-                "identity": identity, "step": state.step, "seconds": state.seconds, "notes": state.notes,
-                "ranks": ranks.world, "tracks": state.tracker is not None, "files": hashes,
-            }  # fmt: skip
+                "identity": identity,
+                "step": state.step,
+                "seconds": state.seconds,
+                "notes": state.notes,
+                "ranks": ranks.world,
+                "tracks": state.tracker is not None,
+                "files": hashes,
+            }
             write_json(partial / RECORD, record)
             _publish(partial, target)
     except OSError as error:

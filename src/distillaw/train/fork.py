@@ -3,34 +3,42 @@
 Every branch starts from the same weights, the same optimiser state and the same place in the text; its batch, its rate
 and, where asked, its loss are its own. The branch with the trunk's batch, loss and order is the trunk itself, going on
 bit for bit. A kill costs the steps since the last checkpoint. What is branched, and what follows, is decided in
-sweep/branching.py and large_batch/branch_test.py.
+sweep/branching.py and large_batch/branch_test.py. Beside the test stands a diagnostic, the gradient noise scale of a
+loss at a fork: at fixed weights, so its batches are independent; tr(Sigma) and |G|^2 of two losses at the same weights,
+on the same text, say whether the one's gradient is less noisy.
 """
 
 import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from distillaw.data.batches import BatchOrder, ForkedOrder
+import numpy as np
+import torch
+
+from distillaw.data.shards import BatchOrder, ForkedOrder
 from distillaw.errors import DivergedError
-from distillaw.evaluate.heldout import HeldoutLoss, score_heldout
+from distillaw.large_batch.instruments import AccumulationMeter
+from distillaw.large_batch.noise import NoiseLog
+from distillaw.models.scoring import score_heldout
 from distillaw.models.teacher import model_flops
 from distillaw.runs.branch import Branch, Fork
 from distillaw.runs.files import read_json, read_json_lines, write_json, write_text
+from distillaw.runs.paired import DocumentScores
 from distillaw.runs.places import appending
 from distillaw.runs.seals import check_files, vouched
 from distillaw.runs.store import RunFolder
 from distillaw.train.checkpoint import load_state, remove_states, save_state, saved_step
-from distillaw.train.large_batch import own_settings
-from distillaw.train.loop import Feed, Lane, Report, Trainer, advance
-from distillaw.train.schedule import Schedule
-from distillaw.train.trunk import Group
+from distillaw.train.group import TrunkGroup
+from distillaw.train.loop import BatchFeed, Report, StudentRun, Trainer, advance
+from distillaw.train.optim import RateSchedule, own_settings
 
 FORK, RESULT, STEPS = "fork.json", "result.json", "steps.jsonl"
 
 
-def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]:
+def reach_fork(fork: Fork, group: TrunkGroup, *, report: Report) -> dict[str, object]:
     """Train the trunk to the fork, from the furthest checkpoint before it, and score it there; or find it done.
 
     Returns:
@@ -48,20 +56,27 @@ def reach_fork(fork: Fork, group: Group, *, report: Report) -> dict[str, object]
     if source is not None:
         load_state(trainer.state, source, identity=trunk.trunk_id)
     home = group.study.path / "branches" / trunk.trunk_id
-    schedule = Schedule(
-        warmup_steps=max(1, round(trunk.recipe.warmup_tokens / trunk.batch_tokens)), branch_step=fork.step,
+    schedule = RateSchedule(
+        warmup_steps=max(1, round(trunk.recipe.warmup_tokens / trunk.batch_tokens)),
+        branch_step=fork.step,
         total_steps=fork.step + 1,
-    )  # fmt: skip
-    lane = group.lane(trainer, schedule, until=fork.step, home=home, identity=trunk.trunk_id)
-    advance([lane], group.feed, report=report)
-    if lane.error is not None:
-        raise lane.error
+    )
+    run = group.student_run(trainer, schedule, until=fork.step, home=home, identity=trunk.trunk_id)
+    advance([run], group.feed, report=report)
+    if run.error is not None:
+        raise run.error
     save_state(trainer.state, folder / "state", identity=trunk.trunk_id)
     remove_states(home / "state")
     scores = score_heldout(trainer.state.model, group.text.heldout)
     _write_scores(folder, scores)
-    record: dict[str, object] = {"trunk": trunk.trunk_id, "arm": trunk.arm, "step": fork.step, "tokens": fork.tokens,
-                                 "loss": scores.loss, "loss_se": scores.loss_se}  # fmt: skip
+    record: dict[str, object] = {
+        "trunk": trunk.trunk_id,
+        "arm": trunk.arm,
+        "step": fork.step,
+        "tokens": fork.tokens,
+        "loss": scores.loss,
+        "loss_se": scores.loss_se,
+    }
     write_json(folder / FORK, record)
     return record
 
@@ -76,13 +91,16 @@ def fork_reached(fork: Fork, study: Path) -> dict[str, object] | None:
 def _furthest(fork: Fork, study: Path, trunk_home: Path) -> Path | None:
     """The trunk's latest checkpoint not past the fork: of an earlier fork, of the way here, of `distillaw train`."""
     name = fork.trunk.trunk_id
-    places = [trunk_home / "state", study / "branches" / name / "state",
-              *sorted((study / "branches").glob(f"{name}-at*/state"))]  # fmt: skip
+    places = [
+        trunk_home / "state",
+        study / "branches" / name / "state",
+        *sorted((study / "branches").glob(f"{name}-at*/state")),
+    ]
     usable = [place for place in places if 0 <= saved_step(place) <= fork.step]
     return max(usable, key=saved_step, default=None)
 
 
-def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, object]:
+def run_branch(branch: Branch, group: TrunkGroup, *, report: Report) -> dict[str, object]:
     """Train one branch and score it, or find it finished; one that diverges is a result too.
 
     Raises:
@@ -97,15 +115,15 @@ def run_branch(branch: Branch, group: Group, *, report: Report) -> dict[str, obj
     if not resumed:
         trainer.state.seconds = 0.0
     until = branch.fork.step + branch.steps
-    lane = group.lane(trainer, _schedule(branch), until=until, home=folder, identity=branch.name)
-    with _step_losses(folder / STEPS, lane, report) as counted:
-        advance([lane], _feed(branch, group), report=counted)
-    scores = None if lane.error else score_heldout(trainer.state.model, group.text.heldout)
+    run = group.student_run(trainer, _schedule(branch), until=until, home=folder, identity=branch.name)
+    with _step_losses(folder / STEPS, run, report) as counted:
+        advance([run], _feed(branch, group), report=counted)
+    scores = None if run.error else score_heldout(trainer.state.model, group.text.heldout)
     if scores is not None and math.isfinite(scores.loss):
         _write_scores(folder, scores)
         outcome = {"loss": scores.loss, "loss_se": scores.loss_se, "diverged": None}
     else:
-        error = lane.error or DivergedError("its held-out loss is not finite")
+        error = run.error or DivergedError("its held-out loss is not finite")
         outcome = {"loss": None, "loss_se": None, "diverged": str(error)}
     result = _facts(branch, trainer, group) | outcome | RunFolder(folder).seal()
     write_json(folder / RESULT, result)
@@ -125,7 +143,7 @@ def finished_branch(folder: Path) -> dict[str, object]:
     return result
 
 
-def at_fork(branch: Branch, group: Group) -> Trainer:
+def at_fork(branch: Branch, group: TrunkGroup) -> Trainer:
     """The student of a branch as the trunk left it, its optimiser state included."""
     fork = branch.fork
     trainer = group.trainer(branch.spec, resumed=True, home=group.study.trunk(fork.trunk.trunk_id))
@@ -136,8 +154,12 @@ def at_fork(branch: Branch, group: Group) -> Trainer:
 def forked_order(branch: Branch, base: BatchOrder) -> ForkedOrder:
     """The text from the fork on, for a reader that counts in the branch's batches."""
     fork, context = branch.fork, branch.spec.recipe.context
-    return ForkedOrder(base=base, origin=fork.tokens // context, order=branch.order,
-                       counted=fork.step * (branch.spec.batch_tokens // context))  # fmt: skip
+    return ForkedOrder(
+        base=base,
+        origin=fork.tokens // context,
+        order=branch.order,
+        counted=fork.step * (branch.spec.batch_tokens // context),
+    )
 
 
 def step_losses(branch: Branch, study: Path) -> list[float]:
@@ -145,49 +167,117 @@ def step_losses(branch: Branch, study: Path) -> list[float]:
     return [float(str(row["loss"])) for row in read_json_lines(branch.folder(study) / STEPS)]
 
 
-def _feed(branch: Branch, group: Group) -> Feed:
+def _feed(branch: Branch, group: TrunkGroup) -> BatchFeed:
     base = BatchOrder(split=group.feed.order.split, seed=branch.fork.trunk.seed)
-    return Feed(order=forked_order(branch, base), batch_tokens=branch.spec.batch_tokens,
-                micro_batch_tokens=branch.spec.recipe.micro_batch_tokens, ranks=group.ranks)  # fmt: skip
+    return BatchFeed(
+        order=forked_order(branch, base),
+        batch_tokens=branch.spec.batch_tokens,
+        micro_batch_tokens=branch.spec.recipe.micro_batch_tokens,
+        ranks=group.ranks,
+    )
 
 
-def _schedule(branch: Branch) -> Schedule:
+def _schedule(branch: Branch) -> RateSchedule:
     """Constant from the fork on (which lies past the warm-up), and the decay at the end where one is wanted."""
     end = branch.fork.step + branch.steps
     decaying = max(1, round(branch.anneal * branch.steps)) if branch.anneal else 0
-    return Schedule(warmup_steps=0, branch_step=end - decaying, total_steps=end + (decaying == 0),
-                    decay=branch.spec.recipe.decay)  # fmt: skip
+    return RateSchedule(
+        warmup_steps=0,
+        branch_step=end - decaying,
+        total_steps=end + (decaying == 0),
+        decay=branch.spec.recipe.decay,
+    )
 
 
 @contextmanager
-def _step_losses(path: Path, lane: Lane, report: Report) -> Iterator[Report]:
-    """A report that also writes every step's loss down; those past the lane's checkpoint are written again."""
-    kept = [row for row in read_json_lines(path) if int(str(row["step"])) < lane.step]
+def _step_losses(path: Path, run: StudentRun, report: Report) -> Iterator[Report]:
+    """A report that also writes every step's loss down; those past the run's checkpoint are written again."""
+    kept = [row for row in read_json_lines(path) if int(str(row["step"])) < run.step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     with appending(path, buffering=1) as stream:
 
         def counted(tokens: int, loss: float) -> None:
             if math.isfinite(loss):
-                stream.write(json.dumps({"step": lane.step - 1, "loss": loss}) + "\n")
+                stream.write(json.dumps({"step": run.step - 1, "loss": loss}) + "\n")
             report(tokens, loss)
 
         yield counted
 
 
-def _facts(branch: Branch, trainer: Trainer, group: Group) -> dict[str, object]:
+def _facts(branch: Branch, trainer: Trainer, group: TrunkGroup) -> dict[str, object]:
     spec, flops = branch.spec, model_flops(trainer.state.model, branch.spec.recipe.context)
     return {
-        "name": branch.name, "multiple": branch.multiple, "order": branch.order, "arm": spec.arm,
-        "batch_tokens": spec.batch_tokens, "rate": own_settings(spec).peak_lr, "steps": branch.steps,
-        "tokens": branch.window, "anneal": branch.anneal, "train_flops": 3 * flops * branch.window,
-        "teacher_flops": _or_none(group.teaching(spec).flops * branch.window), "seconds": trainer.state.seconds,
-    }  # fmt: skip
+        "name": branch.name,
+        "multiple": branch.multiple,
+        "order": branch.order,
+        "arm": spec.arm,
+        "batch_tokens": spec.batch_tokens,
+        "rate": own_settings(spec).peak_lr,
+        "steps": branch.steps,
+        "tokens": branch.window,
+        "anneal": branch.anneal,
+        "train_flops": 3 * flops * branch.window,
+        "teacher_flops": _or_none(group.teaching(spec).flops * branch.window),
+        "seconds": trainer.state.seconds,
+    }
 
 
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write_scores(folder: Path, scores: HeldoutLoss) -> None:
+def _write_scores(folder: Path, scores: DocumentScores) -> None:
     numbers = list(range(len(scores.tokens)))
     RunFolder(folder).write_heldout(numbers, scores.tokens.tolist(), scores.loss_sum.tolist())
+
+
+MICRO_BATCHES = 8
+"""Small batches per large one: the estimator needs two unlike sizes (arXiv 1812.06162, appendix A.1)."""
+
+
+def noise_file(branch: Branch, study: Path, batches: int) -> Path:
+    """Where the noise scale of a branch's loss lies, measured on so many batches."""
+    return branch.fork.folder(study) / f"noise-{branch.spec.arm}-{batches}.json"
+
+
+def fork_noise(branch: Branch, group: TrunkGroup, *, batches: int, report: Report) -> dict[str, object]:
+    """Measure, or find measured, the noise scale of a branch's loss at the fork's weights.
+
+    Args:
+        branch: of the trunk's own batch; only its loss and its text count.
+        group: text and teachers.
+        batches: how many are measured; each is the trunk's batch, or `MICRO_BATCHES` sequences if that is more.
+        report: called after every batch.
+
+    Returns:
+        `NoiseScale` as a table with small and big batch in tokens.
+    """
+    file = noise_file(branch, group.study.path, batches)
+    if file.exists():
+        return read_json(file)
+    spec, trainer = branch.spec, at_fork(branch, group)
+    context = spec.recipe.context
+    sequences = max(1, spec.batch_tokens // context // MICRO_BATCHES) * MICRO_BATCHES
+    base = BatchOrder(split=group.feed.order.split, seed=branch.fork.trunk.seed)
+    order, source = forked_order(branch, base), group.teaching(spec).source
+    meter = AccumulationMeter(trainer.state.model.parameters(), micro_batches=MICRO_BATCHES)
+    big = sequences * context
+    log = NoiseLog(small=big / MICRO_BATCHES, big=big)
+    for batch in range(batches):
+        windows = order.window_ids(order.counted + batch * sequences, sequences)
+        for chosen in np.split(windows, MICRO_BATCHES):
+            tokens = torch.from_numpy(order.split.windows(chosen)).to(group.ranks.device)
+            trainer.student(tokens, source.signal(tokens, chosen), big).total.backward()
+            meter.after_backward()
+        small_sq, big_sq = meter.norms()
+        log.add(small_sq=small_sq, big_sq=big_sq)
+        trainer.state.optimizer.zero_grad(set_to_none=True)
+        report(big, float("nan"))
+    record: dict[str, object] = {
+        "arm": spec.arm,
+        "small": log.small,
+        "big": log.big,
+        **asdict(log.estimate(level=0.9)),
+    }
+    write_json(file, record)
+    return record

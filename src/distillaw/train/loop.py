@@ -1,45 +1,51 @@
 """The training loop: students that read one stream advance in step; those of one teacher share each of its forwards.
 
-A lane is one student on its way to a step. Lanes that lag (after a kill) catch up first, then all go together; each
-trains exactly as if it were alone. Checkpoints are replaced every half minute (or as
-DISTILLAW_CHECKPOINT_SECONDS says) and the data order is a function of
-the step, so a kill at any moment costs seconds and the resumed trajectory is the uninterrupted one bit for bit. What
-to train, and where the budgets branch off, is decided in train/trunk.py.
+A student run is one student on its way to a step. Runs that lag (after a kill) catch up first, then all go together;
+each trains exactly as if it were the only one. Checkpoints are replaced every half minute (or as
+DISTILLAW_CHECKPOINT_SECONDS says) and the data order is a function of the step, so a kill at any moment costs seconds
+and the resumed trajectory is the uninterrupted one bit for bit. At Ctrl-C and SIGTERM the step is finished, checkpoints
+are saved, then the process ends; so it does when torchrun is killed, which cannot tell its ranks: they would train on,
+unseen, and hold the folder. What to train, and where the budgets branch off, is decided in train/trunk.py.
 """
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from distillaw.data.batches import WindowOrder
+from distillaw.data.shards import WindowOrder
 from distillaw.distill.losses import LossParts
 from distillaw.errors import ConfigError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.rules import clip_at
 from distillaw.runs.spec import TrunkSpec
-from distillaw.train.captured import HAVE_GRAPHS, CapturedStacks, can_capture
 from distillaw.train.checkpoint import TrainState, save_state
-from distillaw.train.guard import SpikeGuard
-from distillaw.train.large_batch import own_settings
 from distillaw.train.log import Write, open_log
-from distillaw.train.noise import GradientNorms, StepMeter, noise_row
-from distillaw.train.optim import set_learning_rate
-from distillaw.train.parallel import ALONE, Ranks
-from distillaw.train.schedule import Schedule
-from distillaw.train.speed import Clock, Speed
-from distillaw.train.stacked import STACKING_PAYS, can_stack, stacked_losses
-from distillaw.train.teaching import Signal, Source
+from distillaw.train.metering import Clock, GradientNorms, RunSpeed, SpikeGuard, StepMeter, noise_row
+from distillaw.train.optim import RateSchedule, own_settings, set_learning_rate
+from distillaw.train.parallel import ALONE, Ranks, launched
+from distillaw.train.stacked import (
+    HAVE_GRAPHS,
+    STACKING_PAYS,
+    CapturedStacks,
+    can_capture,
+    can_stack,
+    stacked_losses,
+)
+from distillaw.train.student import Signal, SignalSource
 
 METRICS, DISTANCES, STATE = "metrics.jsonl", "distances.jsonl", "state"
 LOG_STEPS = 20
+"""Steps between rows of the log: the norms measured on them cost two parts in a thousand of a run."""
 CHECKPOINT_SECONDS = "DISTILLAW_CHECKPOINT_SECONDS"
 """Environment variable: seconds of training between checkpoints, 30 unless set. No part of what a run is."""
 SAVING_SHARE = 0.05
@@ -70,7 +76,7 @@ class StepFacts(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Feed:
+class BatchFeed:
     """The stream that a group of students reads."""
 
     order: WindowOrder
@@ -125,10 +131,14 @@ class Trainer:
     def note(self, parts: LossParts) -> None:
         """Remember what a micro-batch measured, for the facts of the step."""
         zero = torch.zeros((), dtype=torch.float64, device=parts.total.device)
-        self._sums.append(torch.stack([
-            value.detach().double() if value is not None else zero
-            for value in (parts.total, parts.distillation, parts.next_token)
-        ]))  # fmt: skip
+        self._sums.append(
+            torch.stack(
+                [
+                    value.detach().double() if value is not None else zero
+                    for value in (parts.total, parts.distillation, parts.next_token)
+                ]
+            )
+        )
         if self.meter is not None:
             self.meter.after_backward()
 
@@ -164,17 +174,17 @@ class Trainer:
 
 
 @dataclass(slots=True, kw_only=True)
-class Lane:
+class StudentRun:
     """A student on its way to step `until`."""
 
     trainer: Trainer
-    schedule: Schedule
+    schedule: RateSchedule
     until: int
     home: Path
     """Where metrics.jsonl, distances.jsonl and the checkpoints in state/ lie."""
     identity: str
-    speed: Speed
-    source: Source
+    speed: RunSpeed
+    source: SignalSource
     """Its teacher's signal."""
     mirror: Callable[[dict[str, object]], None] | None = None
     """Given every row of the log as well."""
@@ -228,11 +238,17 @@ class Lane:
         if (state.step - 1) % LOG_STEPS == 0 or state.step == self.until:
             parts = {} if trainer.spec.teacher_run is None else {"distillation": facts.distillation}
             row = {
-                "step": state.step - 1, "tokens": state.step * tokens, "loss": facts.loss, **parts,
-                "next_token": facts.next_token, "grad_norm": facts.grad_norm, "lr": rate,
-                "skipped": int(state.notes.get("skipped", 0)), **noise_row(facts.norms, state.notes),
+                "step": state.step - 1,
+                "tokens": state.step * tokens,
+                "loss": facts.loss,
+                **parts,
+                "next_token": facts.next_token,
+                "grad_norm": facts.grad_norm,
+                "lr": rate,
+                "skipped": int(state.notes.get("skipped", 0)),
+                **noise_row(facts.norms, state.notes),
                 **self.speed.take(),
-            }  # fmt: skip
+            }
             logs.metrics(row)
             if self.mirror is not None and trainer.ranks.is_first:
                 self.mirror(row)
@@ -240,36 +256,36 @@ class Lane:
 
 
 class Logs(NamedTuple):
-    """Where the rows of a lane go."""
+    """Where the rows of a run go."""
 
     metrics: Write
     distances: Write
 
 
 def advance(
-    lanes: Sequence[Lane], feed: Feed, *, report: Report = silent, stacked: bool | None = None
+    runs: Sequence[StudentRun], feed: BatchFeed, *, report: Report = silent, stacked: bool | None = None
 ) -> None:
-    """Train every lane to its step; a lane that diverges stops with its `error` set, the others go on.
+    """Train every run to its step; a run that diverges stops with its `error` set, the others go on.
 
     The states at the end are not saved here.
 
     Args:
-        lanes: students that read `feed`, each with its own teacher.
+        runs: students that read `feed`, each with its own teacher.
         feed: what they read.
         report: progress callback.
         stacked: compute students of one shape as one model (train/stacked.py); None does as DISTILLAW_STACK says. On
-            CUDA it is replayed from a captured graph (train/captured.py).
+            CUDA it is replayed from a captured graph (train/stacked.py).
 
     Raises:
-        StopTraining: the report asked for it; all lanes are saved.
+        StopTraining: the report asked for it; all runs are saved.
     """
     stacked = _stacks(feed.ranks) if stacked is None else stacked
     graphs = CapturedStacks() if stacked and feed.ranks.device.type in HAVE_GRAPHS else None
     saved, least = time.monotonic(), _checkpoint_seconds()
     every = least
     with contextlib.ExitStack() as stack:
-        logs = {id(lane): stack.enter_context(lane.opened(feed.ranks)) for lane in lanes if lane.is_open}
-        while due := _due(lanes):
+        logs = {id(run): stack.enter_context(run.opened(feed.ranks)) for run in runs if run.is_open}
+        while due := _due(runs):
             losses = _step(due, feed, logs, stacked=stacked, graphs=graphs)
             stop, save = feed.ranks.sum(
                 _asks_to_stop(report, feed.batch_tokens * len(due), losses),
@@ -277,9 +293,9 @@ def advance(
             )
             if stop or save:
                 began = time.monotonic()
-                for lane in lanes:
-                    if lane.error is None:
-                        lane.save()
+                for run in runs:
+                    if run.error is None:
+                        run.save()
                 saved = time.monotonic()
                 every = max(least, (saved - began) / SAVING_SHARE)
             if stop:
@@ -304,76 +320,76 @@ def _checkpoint_seconds() -> float:
     return seconds
 
 
-def _due(lanes: Sequence[Lane]) -> list[Lane]:
-    """The open lanes that are furthest behind."""
-    open_lanes = [lane for lane in lanes if lane.is_open]
-    step = min((lane.step for lane in open_lanes), default=0)
-    return [lane for lane in open_lanes if lane.step == step]
+def _due(runs: Sequence[StudentRun]) -> list[StudentRun]:
+    """The open runs that are furthest behind."""
+    open_runs = [run for run in runs if run.is_open]
+    step = min((run.step for run in open_runs), default=0)
+    return [run for run in open_runs if run.step == step]
 
 
 def _step(
-    due: list[Lane],
-    feed: Feed,
+    due: list[StudentRun],
+    feed: BatchFeed,
     logs: dict[int, Logs],
     *,
     stacked: bool,
     graphs: CapturedStacks | None = None,
 ) -> list[float]:
-    """One optimiser step of every due lane on the same batch; each teacher reads it once."""
-    pupils = _gathered(due, lambda lane: id(lane.source))
-    shapes = _gathered(due, _stack_key) if stacked else [[lane] for lane in due]
+    """One optimiser step of every due run on the same batch; each teacher reads it once."""
+    by_teacher = _gathered(due, lambda run: id(run.source))
+    shapes = _gathered(due, _stack_key) if stacked else [[run] for run in due]
     clock = Clock(due)
-    for lane in due:
-        lane.trainer.begin(feed.micro_batches)
+    for run in due:
+        run.trainer.begin(feed.micro_batches)
     for tokens, windows, last in feed.batches(due[0].step):
         clock.charge(due)
         signals: dict[int, Signal] = {}
-        for lanes in pupils:
-            signal = lanes[0].source.signal(tokens, windows)
-            signals |= {id(lane): signal for lane in lanes}
-            clock.charge(lanes)
-        for lanes in shapes:
-            taught = [signals[id(lane)] for lane in lanes]
+        for runs in by_teacher:
+            signal = runs[0].source.signal(tokens, windows)
+            signals |= {id(run): signal for run in runs}
+            clock.charge(runs)
+        for runs in shapes:
+            given = [signals[id(run)] for run in runs]
             is_whole = last and len(tokens) * feed.order.split.context == feed.batch_tokens
-            _accumulate(lanes, tokens, taught, last=last, graphs=graphs if is_whole else None)
-            clock.charge(lanes)
-    sharing = {id(lane): len(lanes) for lanes in pupils for lane in lanes}
+            _accumulate(runs, tokens, given, last=last, graphs=graphs if is_whole else None)
+            clock.charge(runs)
+    sharing = {id(run): len(runs) for runs in by_teacher for run in runs}
     losses = []
-    for lane in due:
+    for run in due:
         try:
-            losses.append(lane.finish_step(clock.of(lane), sharing[id(lane)], logs[id(lane)]))
+            losses.append(run.finish_step(clock.of(run), sharing[id(run)], logs[id(run)]))
         except DivergedError as error:
-            lane.error = error
+            run.error = error
     return losses
 
 
-def _gathered(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> list[list[Lane]]:
-    """The lanes in groups of one key, in their order."""
-    groups: dict[object, list[Lane]] = {}
-    for lane in lanes:
-        groups.setdefault(key(lane), []).append(lane)
+def _gathered(runs: Sequence[StudentRun], key: Callable[[StudentRun], object]) -> list[list[StudentRun]]:
+    """The runs in groups of one key, in their order."""
+    groups: dict[object, list[StudentRun]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
     return list(groups.values())
 
 
-def _stack_key(lane: Lane) -> object:
-    """Lanes of one key can be one stacked model; others are alone."""
-    spec = lane.trainer.spec
-    return (spec.shape, spec.start, spec.recipe.precision) if can_stack(lane.trainer.student) else id(lane)
+def _stack_key(run: StudentRun) -> object:
+    """Runs of one key can be one stacked model; others are alone."""
+    spec = run.trainer.spec
+    return (spec.shape, spec.start, spec.recipe.precision) if can_stack(run.trainer.student) else id(run)
 
 
 def _accumulate(
-    lanes: list[Lane],
+    runs: list[StudentRun],
     tokens: torch.Tensor,
     signals: list[Signal],
     *,
     last: bool,
     graphs: CapturedStacks | None,
 ) -> None:
-    """Add the gradients of one micro-batch to lanes that are computed together; graphs only of whole batches."""
-    trainers = [lane.trainer for lane in lanes]
+    """Add the gradients of one micro-batch to runs that are computed together; graphs only of whole batches."""
+    trainers = [run.trainer for run in runs]
     students = [student for student in (trainer.student for trainer in trainers) if can_stack(student)]
     captured = graphs is not None and bool(students) and all(map(can_capture, signals))
-    if len(lanes) == 1 and not captured:
+    if len(runs) == 1 and not captured:
         trainers[0].accumulate(tokens, signals[0], last=last)
         return
     num_tokens = trainers[0].spec.batch_tokens
@@ -392,3 +408,36 @@ def _asks_to_stop(report: Report, tokens: int, losses: list[float]) -> float:
     except StopTraining:
         return 1.0
     return 0.0
+
+
+class StopRequest:
+    """A `Report` that passes progress on and stops training when the process is asked to end."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._previous: dict[int, object] = {}
+        self.received: int | None = None
+        """The signal that asked, if one did."""
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        # the second Ctrl-C means now; a launcher may pass on one that its ranks have had from the terminal already
+        if self.received == number == signal.SIGINT and not launched():
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __call__(self, tokens: int, loss: float) -> None:
+        """Progress after a step."""
+        self._report(tokens, loss)
+        orphaned = self._launcher is not None and os.getppid() != self._launcher
+        if self.received is not None or orphaned:
+            raise StopTraining

@@ -1,22 +1,80 @@
-"""The module that is trained: a causal language model together with its loss, so that wrappers see one forward pass.
+"""The module that is trained, a causal language model with its loss; and where its teacher's signal comes from.
 
-Tokens and the teacher's signal go in, the loss comes out; logits of a whole batch never exist (distill/losses.py).
-Precision and activation checkpointing are applied from here, from outside the model.
+Tokens and the teacher's signal go in, the loss comes out; logits of a whole batch never exist (distill/losses.py), and
+wrappers see one forward pass. Precision and activation checkpointing are applied from here, from outside the model. The
+signal is that of the model beside the student, or of targets stored before; one serves every student that reads the
+same batch, so several students share each teacher forward.
 """
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
+from distillaw.distill.heads import Head, SparseTargets
 from distillaw.distill.losses import LossParts, loss_parts
-from distillaw.models.parts import head_of, hidden_states
+from distillaw.models.oracle import AnyTeacher
 from distillaw.models.routing import Routers
+from distillaw.models.teacher import head_of, hidden_states
 from distillaw.runs.spec import Recipe
-from distillaw.train.teaching import Signal
+from distillaw.targets.store import TargetStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Signal(NamedTuple):
+    """What `loss_parts` takes of a teacher; all None without one."""
+
+    teacher_hidden: torch.Tensor | None = None
+    teacher_head: Head | None = None
+    teacher_logits: torch.Tensor | None = None
+    targets: SparseTargets | None = None
+
+
+class SignalSource(Protocol):
+    """Gives the signal of a batch."""
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+        """The signal for sequences of context + 1 tokens, which are these windows of the split."""
+        ...
+
+
+class NoTeacher:
+    """No teacher."""
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+        """Nothing."""
+        return Signal()
+
+
+class OnlineTeacher:
+    """The teacher reads each batch just before its students do."""
+
+    def __init__(self, teacher: AnyTeacher) -> None:
+        self._teacher = teacher
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+        """Its hidden states and head, or its logits where its head cannot be taken apart."""
+        inputs = tokens_BT[:, :-1]
+        if self._teacher.head is None:
+            return Signal(teacher_logits=self._teacher.logits(inputs))
+        return Signal(teacher_hidden=self._teacher.hidden(inputs), teacher_head=self._teacher.head)
+
+
+class TargetsOnDisk:
+    """Targets that the teacher left on disk; it need not be in memory, or even exist any more."""
+
+    def __init__(self, store: TargetStore, device: torch.device) -> None:
+        self._store, self._device = store, device
+
+    def signal(self, tokens_BT: torch.Tensor, windows: np.ndarray) -> Signal:
+        """The targets of the windows, sparse or whole."""
+        targets = self._store.read(windows)
+        if isinstance(targets, SparseTargets):
+            return Signal(targets=targets.to(self._device))
+        return Signal(teacher_logits=targets.to(self._device))
 
 
 class Student(torch.nn.Module):
@@ -63,11 +121,21 @@ class Student(torch.nn.Module):
         recipe = self.recipe
         with self.precision(tokens_BT.device.type):
             return loss_parts(
-                hidden_BTH, head_of(self.model), tokens_BT[:, 1:], **signal._asdict(), divergence=recipe.divergence,
-                beta=recipe.beta, skew=recipe.skew, top_k=recipe.top_k, top_p=recipe.top_p,
-                distill_weight=recipe.distill_weight, temperature=recipe.temperature, z_weight=recipe.z_weight,
-                num_tokens=num_tokens, ignore_index=None if trusted else -100,
-            )  # fmt: skip
+                hidden_BTH,
+                head_of(self.model),
+                tokens_BT[:, 1:],
+                **signal._asdict(),
+                divergence=recipe.divergence,
+                beta=recipe.beta,
+                skew=recipe.skew,
+                top_k=recipe.top_k,
+                top_p=recipe.top_p,
+                distill_weight=recipe.distill_weight,
+                temperature=recipe.temperature,
+                z_weight=recipe.z_weight,
+                num_tokens=num_tokens,
+                ignore_index=None if trusted else -100,
+            )
 
     def precision(self, device: str) -> contextlib.AbstractContextManager:
         """The type of matrix products on a kind of device: autocast to bfloat16, or as the weights are."""

@@ -1,56 +1,225 @@
 """From trunks' specs to finished runs at every token budget.
 
-A trunk advances; at each budget's branch point its state is saved, cooled down, scored on the held-out
-documents and written as a run, a Hugging Face folder with result.json; then the saved state goes on. Trunks that read
-one stream advance together, those of one teacher on one forward pass of it (train/loop.py).
+A trunk advances; at each budget's branch point its state is saved, cooled down, scored on the held-out documents and
+written as a run, a Hugging Face folder with result.json last; then the saved state goes on. Trunks that read one stream
+advance together, those of one teacher on one forward pass of it (train/loop.py).
 """
 
 import functools
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillaw.accounting.flops import forward_flops
-from distillaw.data.batches import BatchOrder
-from distillaw.data.shards import TokenStore
-from distillaw.data.tokenizer import load_tokenizer
-from distillaw.errors import ConfigError, DistillawError, DivergedError
-from distillaw.evaluate.heldout import HeldoutSet, make_heldout
-from distillaw.models.oracle import AnyTeacher, load_any_teacher
-from distillaw.models.parts import decoder_blocks
-from distillaw.models.source import locate
-from distillaw.models.teacher import architecture_of, model_flops
-from distillaw.runs.files import write_with
-from distillaw.runs.spec import TrunkSpec, shared_batches, shared_teacher, spec_record
-from distillaw.runs.store import RunFolder, StudyFolder
-from distillaw.targets.store import TargetStore
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from distillaw.errors import DataError, DistillawError, DivergedError
+from distillaw.evaluate.calibration import CalibratedScores, score_calibrated
+from distillaw.models.export import ModelCard, export_model
+from distillaw.models.fresh import count_parameters
+from distillaw.models.oracle import AnyTeacher
+from distillaw.models.scoring import HeldoutSet, score_heldout
+from distillaw.models.teacher import model_flops
+from distillaw.runs.files import read_json, write_json, write_with
+from distillaw.runs.paired import DocumentScores
+from distillaw.runs.spec import TrunkSpec, spec_record
+from distillaw.runs.store import CALIBRATION, CALIBRATION_KEYS, RunFolder, StudyFolder
 from distillaw.train.checkpoint import (
-    TrainState,
     load_state,
-    new_tracker,
     remove_states,
     save_state,
     saved_step,
 )
-from distillaw.train.finish import finish_run
-from distillaw.train.large_batch import own_settings
-from distillaw.train.loop import DISTANCES, METRICS, Feed, Lane, Report, Trainer, advance, silent
-from distillaw.train.mirror import Mirror
-from distillaw.train.noise import StepMeter
-from distillaw.train.optim import build_optimizer
+from distillaw.train.group import TrunkGroup, start_loss
+from distillaw.train.log import Mirror
+from distillaw.train.loop import DISTANCES, METRICS, Report, StudentRun, Trainer, silent
+from distillaw.train.optim import RateSchedule, schedule_for
 from distillaw.train.parallel import ALONE, Ranks
-from distillaw.train.schedule import Schedule, schedule_for
-from distillaw.train.speed import Speed
-from distillaw.train.start import blank_model, record_start, start_model
-from distillaw.train.student import Student
-from distillaw.train.teaching import Alone, OnlineTeacher, Source, StoredTargets
-from distillaw.worlds.oracle import is_oracle
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+
+def finish_run(trainer: Trainer, folder: RunFolder, group: TrunkGroup) -> None:
+    """Score the cooled model and write the run; the first rank does, the others wait."""
+    model = _whole_model(trainer)
+    trainer.ranks.first(lambda: _write_run(trainer, model, folder, group))
+
+
+def _write_run(trainer: Trainer, model: "PreTrainedModel", folder: RunFolder, group: TrunkGroup) -> None:
+    text = group.text
+    teaching = group.teaching(trainer.spec)
+    # a search compares losses only: the teacher's pass over the held-out text is saved there
+    beside = None if trainer.spec.purpose == "tuning" else teaching.teacher
+    found = score_calibrated(model, text.heldout, teacher=beside)
+    scores = found.heldout
+    folder.write_heldout(list(range(len(scores.tokens))), scores.tokens.tolist(), scores.loss_sum.tolist())
+    facts = _teacher_facts(trainer.spec, group)
+    unique = text.store.split(trainer.spec.split, context=trainer.spec.recipe.context).num_tokens
+    result = _result(trainer, model, scores, folder, facts, teaching.flops, unique)
+    result |= _calibration(found, folder)
+    result["start_loss"] = start_loss(trainer.spec, group.study.trunk(trainer.spec.trunk_id))
+    card = ModelCard(
+        result=result,
+        spec=read_json(folder.path / "spec.json"),
+        manifest=text.store.manifest,
+        command=_command(group.study.path / "study.json"),
+    )
+    export_model(model, text.tokenizer, folder.path, card)
+    folder.finish(result)
+
+
+def _calibration(scores: CalibratedScores, folder: RunFolder) -> dict[str, object]:
+    """Write calibration.json, every error and diagram; return those of result.json and the run table.
+
+    Errors against the teacher exist only where it was at hand: stored targets do not hold it.
+    """
+    record = scores.record() | scores.from_teacher()
+    write_json(folder.path / CALIBRATION, record)
+    keys = {"ece": "ece_data", "ece_se": "ece_data_se"}
+    return {column: record.get(keys.get(column, column)) for column in CALIBRATION_KEYS}
+
+
+def _whole_model(trainer: Trainer) -> "PreTrainedModel":
+    """The trained model with all its weights, on the first rank; a sharded one is gathered there."""
+    from transformers import AutoModelForCausalLM
+
+    ranks, model = trainer.ranks, trainer.state.model
+    if ranks.world == 1 or ranks.sharding == "ddp":
+        return model
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = AutoModelForCausalLM.from_config(model.config)
+    if ranks.is_first:
+        whole.load_state_dict(weights)
+    return whole
+
+
+def _result(
+    trainer: Trainer,
+    model: "PreTrainedModel",
+    scores: DocumentScores,
+    folder: RunFolder,
+    teacher: dict[str, object],
+    teacher_flops: float,
+    unique_tokens: int,
+) -> dict[str, object]:
+    spec, state, ranks = trainer.spec, trainer.state, trainer.ranks
+    params, total_params = count_parameters(model)
+    assert (params, total_params) == (spec.params, spec.total_params), "the shape was counted wrongly"
+    trained = state.step * spec.batch_tokens
+    return {
+        "run_id": folder.path.name,
+        "group": spec.trunk_id,
+        "role": spec.role,
+        "purpose": spec.purpose,
+        "arm": spec.arm,
+        "params": params,
+        "total_params": total_params,
+        "layers": spec.layers,
+        "width": spec.width,
+        "tokens": trained,
+        "teacher_run": spec.teacher_run,
+        "teacher_loss": teacher.get("loss"),
+        "teacher_params": teacher.get("params"),
+        "teacher_total_params": teacher.get("total_params"),
+        "teacher_tokens": teacher.get("tokens"),
+        "lambda": spec.recipe.distill_weight if spec.teacher_run else 0.0,
+        "temperature": spec.recipe.temperature,
+        "divergence": spec.recipe.divergence,
+        "top_k": spec.recipe.top_k,
+        "top_p": spec.recipe.top_p,
+        "cooldown": spec.recipe.cooldown,
+        "init": spec.init,
+        "seed": spec.seed,
+        "loss": scores.loss,
+        "loss_se": scores.loss_se,
+        "peak_lr": spec.peak_lr,
+        "branch_lr": spec.branch_lr(trained),
+        "batch_tokens": spec.batch_tokens,
+        "steps": state.step,
+        "split": spec.split,
+        "unique_tokens": min(trained, unique_tokens),
+        "train_flops": 3 * model_flops(model, spec.recipe.context) * trained,
+        "teacher_flops": None if math.isnan(teacher_flops) else teacher_flops * trained,
+        "teacher_flops_spent": 0.0
+        if spec.targets
+        else teacher_flops * state.notes.get("teacher_tokens", 0.0),
+        "seconds": state.seconds,
+        "device": _device_name(ranks),
+        "vocab_size": spec.vocab_size,
+        "context": spec.recipe.context,
+    }
+
+
+def _teacher_facts(spec: TrunkSpec, group: TrunkGroup) -> dict[str, object]:
+    """Loss, size and tokens of the teacher.
+
+    A teacher of the study has its own result; an external one is scored on this study's held-out documents, once
+    per set of weights, since a loss measured on other text would be another quantity. With stored targets it is
+    loaded for that, if it is still there.
+    """
+    if spec.teacher_run is None:
+        return {}
+    if spec.teacher_fingerprint is None:
+        return read_json(group.study.run(spec.teacher_run).path / "result.json")
+    file = teacher_file(group.study, spec.teacher_fingerprint)
+    if not file.exists():
+        try:
+            teacher = group.teaching(spec).teacher or group.load_teacher(spec)
+        except DistillawError:
+            return {}
+        score_teacher(teacher, group.text.heldout, file)
+    return read_json(file)
+
+
+def teacher_file(study: StudyFolder, fingerprint: str) -> Path:
+    """Where the facts of an external teacher lie, once they are known."""
+    return study.path / "teachers" / f"{fingerprint}.json"
+
+
+def score_teacher(teacher: AnyTeacher, heldout: HeldoutSet, file: Path) -> None:
+    """Score an external teacher on a study's held-out documents and write what is known of it.
+
+    Raises:
+        DataError: its loss is not finite.
+    """
+    scores = score_heldout(teacher, heldout)
+    if not math.isfinite(scores.loss):
+        raise DataError(
+            f"the teacher {teacher.name} has a loss of {scores.loss} on the held-out text: its weights or logits are "
+            "not finite. Nobody can learn from it; check the file, or leave it out"
+        )
+    write_json(
+        file,
+        {
+            "folder": teacher.name,
+            "loss": scores.loss,
+            "loss_se": scores.loss_se,
+            "params": teacher.params,
+            "total_params": teacher.total_params,
+            "tokens": _trained_tokens(Path(teacher.name)),
+            "settings": teacher.settings,
+        },
+    )
+
+
+def _command(study_file: Path) -> str:
+    """What the user called to make this study or run."""
+    return str(read_json(study_file).get("command", "")) if study_file.exists() else ""
+
+
+def _trained_tokens(path: Path) -> object:
+    """Tokens an external teacher was trained on, if it is a run of ours; else unknown."""
+    file = path / "result.json"
+    return read_json(file).get("tokens") if file.exists() else None
+
+
+def _device_name(ranks) -> str:
+    import torch
+
+    name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu"
+    return name if ranks.world == 1 else f"{ranks.world} x {name}"
 
 
 def train_trunk(
@@ -106,7 +275,7 @@ def train_trunks(
     missing = {spec: budgets for spec, budgets in missing.items() if budgets}
     if not missing:
         return {}
-    group = Group(list(missing), study, ranks, report, mirror)
+    group = TrunkGroup(list(missing), study, ranks, report, mirror)
     trunks = [_Trunk(group, spec, budgets) for spec, budgets in missing.items()]
     for tokens in sorted({t for budgets in missing.values() for t in budgets}):
         group.advance([trunk.to_branch(tokens) for trunk in trunks if trunk.goes_to(tokens)])
@@ -121,165 +290,14 @@ def _missing(spec: TrunkSpec, budgets: Sequence[int], study: StudyFolder) -> lis
     return [t for t in sorted(set(budgets)) if study.run(spec.run_id(t)).state() != "done"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """What every trunk of a study reads: tokens, tokenizer, held-out windows."""
-
-    store: TokenStore
-    tokenizer: "PreTrainedTokenizerBase"
-    heldout: HeldoutSet
-
-
-@functools.lru_cache(maxsize=1)
-def open_text(folder: Path, context: int) -> Text:
-    """Open a data folder once per process: a worker trains many small trunks on the same text."""
-    store = TokenStore.open(folder)
-    tokenizer = load_tokenizer(str(store.tokenizer_folder))
-    return Text(
-        store=store, tokenizer=tokenizer, heldout=make_heldout(store.heldout_documents(), context=context)
-    )
-
-
-def teacher_source(spec: TrunkSpec, study: StudyFolder) -> str | Path:
-    """Where a teacher lies: a run of the study, or what the study file names (then its fingerprint is known)."""
-    assert spec.teacher_run is not None
-    return study.run(spec.teacher_run).path if spec.teacher_fingerprint is None else spec.teacher_run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Teaching:
-    """Where one teacher's signal comes from, and what it costs."""
-
-    source: Source
-    teacher: AnyTeacher | None
-    """None if it is not in memory: there is none, or its targets stand for it."""
-    flops: float
-    """Its forward pass, per token; NaN if no longer known."""
-
-
-class Group:
-    """What trunks that advance together share: text, ranks, teachers."""
-
-    def __init__(
-        self,
-        specs: list[TrunkSpec],
-        study: StudyFolder,
-        ranks: Ranks = ALONE,
-        report: Report = silent,
-        mirror: Mirror | None = None,
-    ) -> None:
-        spec = specs[0]
-        assert len(set(map(shared_batches, specs))) == 1, "these trunks do not read one stream"
-        self.study, self.ranks, self.report, self.mirror = study, ranks, report, mirror
-        self.text = open_text(study.data, spec.recipe.context)
-        distinct = {shared_teacher(s): s for s in specs}
-        self._teachings = {key: self._start_teaching(s) for key, s in distinct.items()}
-        self.feed = Feed(
-            order=BatchOrder(split=self.text.store.split(spec.split, context=spec.recipe.context), seed=spec.seed),
-            batch_tokens=spec.batch_tokens, micro_batch_tokens=spec.recipe.micro_batch_tokens, ranks=ranks,
-        )  # fmt: skip
-
-    def teaching(self, spec: TrunkSpec) -> Teaching:
-        """What teaches a trunk of the group."""
-        return self._teachings[shared_teacher(spec)]
-
-    def _start_teaching(self, spec: TrunkSpec) -> Teaching:
-        if spec.targets is not None:
-            _check_targets(spec)
-            source = StoredTargets(TargetStore.open(spec.targets), self.ranks.device)
-            oracle = self.load_teacher(spec) if is_oracle(spec.teacher_run or "") else None
-            return Teaching(source=source, teacher=None, flops=_teacher_flops(spec, oracle))
-        if spec.teacher_run is None:
-            return Teaching(source=Alone(), teacher=None, flops=0.0)
-        teacher = self.load_teacher(spec)
-        return Teaching(source=OnlineTeacher(teacher), teacher=teacher, flops=_teacher_flops(spec, teacher))
-
-    def load_teacher(self, spec: TrunkSpec) -> AnyTeacher:
-        """The teacher of a trunk, checked against the group's text."""
-        return load_any_teacher(
-            teacher_source(spec, self.study), self.text.store, self.text.tokenizer, context=spec.recipe.context,
-            device=self.ranks.device,
-        )  # fmt: skip
-
-    def trainer(self, spec: TrunkSpec, *, resumed: bool = False, home: Path | None = None) -> Trainer:
-        """A student at step 0, or one whose checkpoint is still to be loaded.
-
-        Args:
-            spec: the trunk.
-            resumed: whether a checkpoint will replace its weights.
-            home: the folder of the trunk that it is a branch of; None: it is a trunk itself.
-
-        Raises:
-            ConfigError: rules of the recipe that do not hold at this batch.
-        """
-        home = home or self.study.trunk(spec.trunk_id)
-        end_of_text = self.text.tokenizer.eos_token_id
-        if resumed:
-            model = blank_model(spec, home, end_of_text=end_of_text)
-        else:
-            teacher = None if spec.teacher_run is None else teacher_source(spec, self.study)
-            model = start_model(spec, teacher, end_of_text=end_of_text)
-            self.ranks.first(lambda: record_start(model, spec, teacher, home, self.text.heldout))
-        model.train()
-        student = Student(model, spec.recipe).to(self.ranks.device)
-        wrapped = self.ranks.wrap(student, decoder_blocks(model), half=spec.recipe.precision == "bf16")
-        width = None if spec.start is not None else spec.width
-        settings = own_settings(spec)
-        optimizer = build_optimizer(
-            model, width=width, weight_decay=settings.weight_decay, betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-        )  # fmt: skip
-        state = TrainState(model=model, optimizer=optimizer, tracker=new_tracker(model))
-        meter = StepMeter(wrapped, self.ranks, batch_tokens=spec.batch_tokens)
-        return Trainer(spec=spec, student=wrapped, state=state, ranks=self.ranks, meter=meter)
-
-    def lane(self, trainer: Trainer, schedule: Schedule, *, until: int, home: Path, identity: str) -> Lane:
-        """A student of the group on its way to step `until`, with its logs and checkpoints in `home`."""
-        teaching, recipe = self.teaching(trainer.spec), trainer.spec.recipe
-        speed = Speed(
-            student_flops=3 * model_flops(trainer.state.model, recipe.context),
-            teacher_flops=teaching.flops if teaching.teacher else 0.0,
-            device=self.ranks.device, precision=recipe.precision, world=self.ranks.world,
-        )  # fmt: skip
-        return Lane(
-            trainer=trainer, schedule=schedule, until=until, home=home, identity=identity, speed=speed,
-            source=teaching.source, mirror=self.mirror,
-        )  # fmt: skip
-
-    def advance(self, lanes: list[Lane]) -> None:
-        """Train the lanes to where they are going."""
-        advance(lanes, self.feed, report=self.report)
-
-
-def _check_targets(spec: TrunkSpec) -> None:
-    if spec.recipe.truncates:
-        raise ConfigError(
-            f"{spec.trunk_id}: training.top_k = {spec.recipe.top_k}, top_p = {spec.recipe.top_p} with stored targets: "
-            "these were reduced when they were stored. Name the teacher instead of targets, or drop top_k and top_p"
-        )
-
-
-def _teacher_flops(spec: TrunkSpec, teacher: AnyTeacher | None) -> float:
-    """Forward FLOP per token of the teacher, also of one that left its targets on disk, if it is still known."""
-    if teacher is not None:
-        return teacher.flops_per_token(spec.recipe.context)
-    if spec.targets is None or spec.teacher_run is None:
-        return 0.0
-    try:
-        architecture = architecture_of(locate(spec.teacher_run).config())
-    except DistillawError:
-        return math.nan
-    return forward_flops(architecture, context=spec.recipe.context).total if architecture else math.nan
-
-
 class _Trunk:
     """One trunk on its way through its budgets."""
 
-    def __init__(self, group: Group, spec: TrunkSpec, budgets: list[int]) -> None:
+    def __init__(self, group: TrunkGroup, spec: TrunkSpec, budgets: list[int]) -> None:
         self.spec, self._group, self._budgets = spec, group, budgets
         self._home = group.study.trunk(spec.trunk_id)
         self.error: DivergedError | None = None
-        self._lane: Lane | None = None
+        self._student_run: StudentRun | None = None
         # a checkpoint past a budget that was asked for later is of no use: the trunk starts over, the same bit for bit
         resumes = 0 <= saved_step(self._home / "state") <= self._schedule(budgets[0]).branch_step
         self._trainer = group.trainer(spec, resumed=resumes)
@@ -295,12 +313,12 @@ class _Trunk:
         self._note_error()
         return self.error is None and tokens in self._budgets
 
-    def to_branch(self, tokens: int) -> Lane:
+    def to_branch(self, tokens: int) -> StudentRun:
         """The way to the branch point of a budget."""
         schedule = self._schedule(tokens)
         return self._start(schedule, schedule.branch_step, self._home, self.spec.trunk_id)
 
-    def begin_cooldown(self, tokens: int) -> Lane:
+    def begin_cooldown(self, tokens: int) -> StudentRun:
         """Save the trunk, then the way through the cooldown of a budget, resumed if it was begun before."""
         save_state(
             self._trainer.state, self._home / "state", identity=self.spec.trunk_id, ranks=self._group.ranks
@@ -329,9 +347,11 @@ class _Trunk:
             for log in filter(Path.exists, (self._home / METRICS, self._home / DISTANCES)):
                 write_with(folder.path / log.name, functools.partial(shutil.copyfile, log))
 
-    def _start(self, schedule: Schedule, until: int, home: Path, identity: str) -> Lane:
-        self._lane = self._group.lane(self._trainer, schedule, until=until, home=home, identity=identity)
-        return self._lane
+    def _start(self, schedule: RateSchedule, until: int, home: Path, identity: str) -> StudentRun:
+        self._student_run = self._group.student_run(
+            self._trainer, schedule, until=until, home=home, identity=identity
+        )
+        return self._student_run
 
     def _load(self, home: Path, identity: str) -> None:
         load_state(self._trainer.state, home / "state", identity=identity, ranks=self._group.ranks)
@@ -340,12 +360,16 @@ class _Trunk:
         return self._group.study.run(self.spec.run_id(tokens))
 
     def _note_error(self) -> None:
-        self.error = self.error or (self._lane.error if self._lane else None)
+        self.error = self.error or (self._student_run.error if self._student_run else None)
 
-    def _schedule(self, tokens: int) -> Schedule:
+    def _schedule(self, tokens: int) -> RateSchedule:
         recipe = self.spec.recipe
         return schedule_for(
-            tokens=tokens, batch_tokens=self.spec.batch_tokens, warmup_tokens=recipe.warmup_tokens,
-            cooldown=recipe.cooldown, decay=recipe.decay, power=self.spec.rate_power,
+            tokens=tokens,
+            batch_tokens=self.spec.batch_tokens,
+            warmup_tokens=recipe.warmup_tokens,
+            cooldown=recipe.cooldown,
+            decay=recipe.decay,
+            power=self.spec.rate_power,
             power_tokens=self.spec.rate_tokens,
-        )  # fmt: skip
+        )

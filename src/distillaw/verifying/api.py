@@ -1,7 +1,7 @@
-"""Freeze predictions of cells that nobody has run, and ask whether cells are frozen.
+"""Freeze predictions of design points that nobody has run, and ask whether design points are frozen.
 
-    freeze_study(folder, cells)      what every law and `plan` say of them, in a file with a hash
-    is_frozen(folder, cells)         whether an intact file has predicted all of them before they were run
+    freeze_study(folder, design points)      what every law and `plan` say of them, in a file with a hash
+    is_frozen(folder, design points)         whether an intact file has predicted all of them before they were run
 
 How they are scored is in scoring.py. Nothing here trains; a study fits its laws again, on the runs it has now.
 """
@@ -19,17 +19,17 @@ from distillaw.fitting.study import fit_families, fit_laws
 from distillaw.laws.published import PublishedLaw
 from distillaw.runs.files import content_hash
 from distillaw.runs.record import read_study
-from distillaw.verifying.cells import Cell, TableRun, read_runs, seen_runs
+from distillaw.verifying.design_points import DesignPoint, TableRun, read_runs, seen_runs
 from distillaw.verifying.forecast import LEVELS, law_losses, plan_forecasts
 from distillaw.verifying.frozen import (
     KIND,
     SCHEMA_VERSION,
-    Choice,
     Frozen,
-    Prediction,
-    cell_json,
+    FrozenChoice,
+    FrozenPrediction,
     finite_or_none,
-    frozen_cells,
+    frozen_points,
+    point_json,
     predictions_folder,
     read_frozen,
     write_frozen,
@@ -50,25 +50,25 @@ class Freeze:
 
 def freeze_study(
     source: str | Path,
-    cells: Sequence[Cell],
+    points: Sequence[DesignPoint],
     *,
     laws: Sequence[str] = (),
     level: float = 0.9,
     after_the_fact: bool = False,
     columns: Mapping[str, str] | None = None,
 ) -> Freeze:
-    """Freeze what every law says of cells that have not been run.
+    """Freeze what every law says of design points that have not been run.
 
     Args:
         source: a study folder, or a table of runs (then by laws alone: `plan` needs a study).
-        cells: what to predict. Teachers must be trained: their losses are part of the question.
+        points: what to predict. Teachers must be trained: their losses are part of the question.
         laws: files of `distillaw fit --out` or names of published laws, instead of all laws of the study.
         level: of the intervals that hits are counted with.
-        after_the_fact: predict cells that have been measured, too; they are marked and never counted.
+        after_the_fact: predict design points that have been measured, too; they are marked and never counted.
         columns: {our name: column of the table}.
 
     Raises:
-        ConfigError: nothing to predict, a cell that is measured already, or no law that could predict.
+        ConfigError: nothing to predict, a design point that is measured already, or no law that could predict.
         DataError, CacheError: the runs cannot be read.
         RunError: the predictions that are there were tampered with, or cannot be written.
     """
@@ -76,8 +76,8 @@ def freeze_study(
     if not 0.5 <= level < 1:
         raise ConfigError(f"level = {level}: intervals cover between 0.5 and 1, e.g. 0.9")
     runs = known_runs(source, columns)
-    asked = _distinct(cells)
-    seen = [cell for cell in asked if seen_runs(cell, runs)]
+    asked = _distinct(points)
+    seen = [point for point in asked if seen_runs(point, runs)]
     if seen and not after_the_fact:
         raise ConfigError(
             f"{len(seen)} of {len(asked)} cells have been run already, e.g. {describe(seen[0])} "
@@ -90,35 +90,45 @@ def freeze_study(
         said = "; ".join(f"{name}: {why}" for name, why in forecasts.silent.items())
         raise ConfigError(f"{source}: no law predicts any of the {len(asked)} cells ({said})")
     content = {
-        "schema_version": SCHEMA_VERSION, "kind": KIND, "study": source.resolve().name,
-        "table": source.name if source.is_file() else None, "version": __version__, "level": level,
-        "columns": dict(columns or {}), "known_runs": {r.run_id: finite_or_none(r.loss) for r in runs},
-        "forecasters": forecasts.described, "silent": forecasts.silent,
-        "cells": [{**cell_json(cell), "after_the_fact": cell in seen} for cell in asked],
-        "predictions": [replace(p, after_the_fact=p.cell in seen).to_json() for p in forecasts.predictions],
-        "choices": [replace(c, after_the_fact=any(x in seen for x in c.cells)).to_json() for c in forecasts.choices],
-    }  # fmt: skip
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "study": source.resolve().name,
+        "table": source.name if source.is_file() else None,
+        "version": __version__,
+        "level": level,
+        "columns": dict(columns or {}),
+        "known_runs": {r.run_id: finite_or_none(r.loss) for r in runs},
+        "forecasters": forecasts.described,
+        "silent": forecasts.silent,
+        "cells": [{**point_json(point), "after_the_fact": point in seen} for point in asked],
+        "predictions": [replace(p, after_the_fact=p.point in seen).to_json() for p in forecasts.predictions],
+        "choices": [
+            replace(c, after_the_fact=any(x in seen for x in c.points)).to_json() for c in forecasts.choices
+        ],
+    }
     frozen, is_new = write_frozen(predictions_folder(source), content)
     return Freeze(frozen=frozen, is_new=is_new, silent=forecasts.silent)
 
 
-def missing_cells(source: str | Path, cells: Sequence[Cell]) -> list[Cell]:
-    """Those of the cells that no intact file has predicted before they were run."""
-    done = frozen_cells(read_frozen(predictions_folder(Path(source))))
-    return [cell for cell in cells if not any(cell.is_same(other) for other in done)]
+def missing_points(source: str | Path, points: Sequence[DesignPoint]) -> list[DesignPoint]:
+    """Those of the design points that no intact file has predicted before they were run."""
+    done = frozen_points(read_frozen(predictions_folder(Path(source))))
+    return [point for point in points if not any(point.is_same(other) for other in done)]
 
 
-def is_frozen(source: str | Path, cells: Sequence[Cell]) -> bool:
-    """Whether every cell has been predicted before it was run, in a file that is intact."""
-    return not missing_cells(source, cells)
+def is_frozen(source: str | Path, points: Sequence[DesignPoint]) -> bool:
+    """Whether every design point has been predicted before it was run, in a file that is intact."""
+    return not missing_points(source, points)
 
 
-def describe(cell: Cell) -> str:
-    """A cell in words."""
+def describe(point: DesignPoint) -> str:
+    """A design point in words."""
     teacher = (
-        f"from {cell.teacher or f'a teacher of loss {cell.teacher_loss:.4f}'}" if cell.is_taught else "alone"
+        f"from {point.teacher or f'a teacher of loss {point.teacher_loss:.4f}'}"
+        if point.is_distilled
+        else "alone"
     )
-    return f"{cell.params:,.0f} parameters on {cell.tokens:,.0f} tokens {teacher}"
+    return f"{point.params:,.0f} parameters on {point.tokens:,.0f} tokens {teacher}"
 
 
 def known_runs(source: Path, columns: Mapping[str, str] | None = None) -> list[TableRun]:
@@ -131,29 +141,37 @@ def known_runs(source: Path, columns: Mapping[str, str] | None = None) -> list[T
     return runs
 
 
-def _distinct(cells: Sequence[Cell]) -> list[Cell]:
-    found: list[Cell] = []
-    for cell in cells:
-        numbers = {"params": cell.params, "tokens": cell.tokens, "teacher_loss": cell.teacher_loss}
+def _distinct(points: Sequence[DesignPoint]) -> list[DesignPoint]:
+    found: list[DesignPoint] = []
+    for point in points:
+        numbers = {"params": point.params, "tokens": point.tokens, "teacher_loss": point.teacher_loss}
         for name, value in numbers.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"cell {name} = {value}: it must be positive and finite")
-        if not any(cell.is_same(other) for other in found):
-            found.append(cell)
+        if min(point.params, point.tokens) < 1:
+            raise ConfigError(
+                f"{describe(point)}: parameters and tokens are counted, so there is at least one"
+            )
+        if not any(point.is_same(other) for other in found):
+            found.append(point)
     if not found:
         raise ConfigError("no cell to predict: name some with --cells params=..,tokens=..[,teacher=..]")
     return found
 
 
 class _Forecasts:
-    """Everything that is said of the cells, by whom, and who is silent."""
+    """Everything that is said of the design points, by whom, and who is silent."""
 
     def __init__(
-        self, source: Path, cells: Sequence[Cell], levels: Sequence[float], laws: Sequence[str],
+        self,
+        source: Path,
+        points: Sequence[DesignPoint],
+        levels: Sequence[float],
+        laws: Sequence[str],
         columns: Mapping[str, str] | None,
-    ) -> None:  # fmt: skip
-        self.predictions: list[Prediction] = []
-        self.choices: list[Choice] = []
+    ) -> None:
+        self.predictions: list[FrozenPrediction] = []
+        self.choices: list[FrozenChoice] = []
         self.described: list[dict[str, object]] = []
         self.silent: dict[str, str] = {}
         fitted: Mapping[str, FitResult | PublishedLaw]
@@ -161,16 +179,16 @@ class _Forecasts:
             fitted = {Path(name).stem if Path(name).is_file() else name: load_law(name) for name in laws}
         else:
             fitted = self._fit(source, columns)
-        ids = _row_ids(source, columns)
+        ids = [run.run_id for run in read_runs(source, columns=columns)]
         for name, law in fitted.items():
-            found, why = law_losses(name, law, cells, levels)
+            found, why = law_losses(name, law, points, levels)
             if why:
                 self.silent[name] = why
             else:
                 self.predictions += found
                 self.described.append(_describe_law(name, law, None if laws else ids))
         if source.is_dir() and not laws:
-            self._ask_plan(source, cells, levels)
+            self._ask_plan(source, points, levels)
 
     def _fit(self, source: Path, columns: Mapping[str, str] | None) -> dict[str, FitResult]:
         """The laws on the runs there are now; a study keeps them in laws/, where `plan` finds them."""
@@ -182,19 +200,15 @@ class _Forecasts:
         self.silent |= errors
         return fits
 
-    def _ask_plan(self, source: Path, cells: Sequence[Cell], levels: Sequence[float]) -> None:
+    def _ask_plan(self, source: Path, points: Sequence[DesignPoint], levels: Sequence[float]) -> None:
         try:
             record = read_study(source)
         except CacheError as error:
             self.silent["consensus"] = str(error)
             return
-        predictions, self.choices, silent = plan_forecasts(record, cells, levels)
+        predictions, self.choices, silent = plan_forecasts(record, points, levels)
         self.predictions += predictions
         self.silent |= silent
-
-
-def _row_ids(source: Path, columns: Mapping[str, str] | None) -> list[str]:
-    return [run.run_id for run in read_runs(source, columns=columns)]
 
 
 def _describe_law(name: str, law: FitResult | PublishedLaw, ids: Sequence[str] | None) -> dict[str, object]:
@@ -203,9 +217,14 @@ def _describe_law(name: str, law: FitResult | PublishedLaw, ids: Sequence[str] |
         return {"name": name, "family": "published", "status": "PUBLISHED", "runs": None}
     document = {k: v for k, v in law.to_json().items() if k != "seconds"}
     return {
-        "name": name, "family": law.family, "status": law.status.name, "coefficients": law.params,
-        "range": {k: list(v) for k, v in law.fitted_range.as_dict().items()}, "num_rows": law.nobs,
-        "num_groups": law.ngroups, "law_sha256": content_hash(document, digits=64),
+        "name": name,
+        "family": law.family,
+        "status": law.status.name,
+        "coefficients": law.params,
+        "range": {k: list(v) for k, v in law.fitted_range.as_dict().items()},
+        "num_rows": law.nobs,
+        "num_groups": law.ngroups,
+        "law_sha256": content_hash(document, digits=64),
         "intervals": law.calibration.label,
         "runs": None if ids is None else [ids[int(i)] for i in law.fitted_rows],
-    }  # fmt: skip
+    }

@@ -1,4 +1,4 @@
-"""What each forecaster says of cells that nobody has run: laws by themselves, and `plan` with all it knows.
+"""What each forecaster says of design points that nobody has run: laws by themselves, and `plan` with all it knows.
 
 Intervals are of a single new run: `FitResult.predict` has parameters, misfit and noise; the gains of `plan` have the
 doubt of their sources, to which the seed noise of the two runs is added here. Losses by law, gains and choices by plan.
@@ -23,8 +23,8 @@ from distillaw.planning.situation import Teacher
 from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import efolds_outside
 from distillaw.runs.record import StudyRecord
-from distillaw.verifying.cells import Cell
-from distillaw.verifying.frozen import Choice, Prediction
+from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.frozen import FrozenChoice, FrozenPrediction
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Levels at which every interval is frozen, for the calibration."""
@@ -35,15 +35,15 @@ _SEED = 7
 
 
 def law_losses(
-    name: str, law: FitResult | PublishedLaw, cells: Sequence[Cell], levels: Sequence[float]
-) -> tuple[list[Prediction], str]:
-    """The losses that a law predicts for the cells it is made for.
+    name: str, law: FitResult | PublishedLaw, points: Sequence[DesignPoint], levels: Sequence[float]
+) -> tuple[list[FrozenPrediction], str]:
+    """The losses that a law predicts for the design points it is made for.
 
     Args:
         name: what to call it.
-        law: a fitted supervised law speaks of cells without a teacher, a fitted distillation law of those with one, a
-            published one of both as far as it has both halves.
-        cells: what is asked.
+        law: a fitted supervised law speaks of design points without a teacher, a fitted distillation law of those with
+            one, a published one of both as far as it has both halves.
+        points: what is asked.
         levels: of the intervals.
 
     Returns:
@@ -54,75 +54,94 @@ def law_losses(
             return [], f"{law.status.name}: {law.remedy or law.status.value}"
         if law.curve.form == "capacity-gap":
             return [], "a capacity-gap line says nothing of losses"
-        cells = [cell for cell in cells if cell.is_taught == law.curve.is_student]
+        points = [point for point in points if point.is_distilled == law.curve.is_student]
     found = []
-    for cell in cells:
+    for point in points:
         try:
-            found.append(_law_loss(name, law, cell, levels))
+            found.append(_law_loss(name, law, point, levels))
         except DistillawError as error:
             return [], str(error)
     return found, "" if found else "none of the cells is of its kind"
 
 
-def _law_loss(name: str, law: FitResult | PublishedLaw, cell: Cell, levels: Sequence[float]) -> Prediction:
+def _law_loss(
+    name: str, law: FitResult | PublishedLaw, point: DesignPoint, levels: Sequence[float]
+) -> FrozenPrediction:
     answers = {
-        level: predict_student(name, law, student_params=cell.params, student_tokens=cell.tokens,
-                               teacher_loss=cell.teacher_loss, level=level)
+        level: predict_student(
+            name,
+            law,
+            student_params=point.params,
+            student_tokens=point.tokens,
+            teacher_loss=point.teacher_loss,
+            level=level,
+        )
         for level in levels
-    }  # fmt: skip
+    }
     first = next(iter(answers.values()))
     intervals = {level: tuple(a["interval"]) for level, a in answers.items() if a["interval"] is not None}  # type: ignore[arg-type]
-    return Prediction(
-        by=name, quantity="loss", cell=cell, mean=float(first["student_loss"]), intervals=intervals,  # type: ignore[arg-type]
-        inside_range=bool(first["inside_range"]), outside=efolds_outside(law_range(law, cell), _coords(cell)),
-    )  # fmt: skip
+    return FrozenPrediction(
+        by=name,
+        quantity="loss",
+        point=point,
+        mean=float(first["student_loss"]),
+        intervals=intervals,  # type: ignore[arg-type]
+        inside_range=bool(first["inside_range"]),
+        outside=efolds_outside(law_range(law, point), _coords(point)),
+    )
 
 
-def law_range(law: FitResult | PublishedLaw, cell: Cell) -> Box:
-    """The box of the runs behind the half of a law that speaks of this cell, in a student's coordinates."""
+def law_range(law: FitResult | PublishedLaw, point: DesignPoint) -> Box:
+    """The box of the runs behind the half of a law that speaks of this design point, in a student's coordinates."""
     if isinstance(law, FitResult):
         box = law.fitted_range
     else:
-        half = law.distillation if cell.is_taught else law.supervised
+        half = law.distillation if point.is_distilled else law.supervised
         box = Box() if half is None else half.range
     names = {"params": "student_params", "tokens": "student_tokens"}
     return Box.of({names.get(name, name): (low, high) for name, low, high in box.bounds})
 
 
-def _coords(cell: Cell) -> dict[str, list[float]]:
-    known = {"student_params": [cell.params], "student_tokens": [cell.tokens]}
-    return known | ({} if cell.teacher_loss is None else {"teacher_loss": [cell.teacher_loss]})
+def _coords(point: DesignPoint) -> dict[str, list[float]]:
+    known = {"student_params": [point.params], "student_tokens": [point.tokens]}
+    return known | ({} if point.teacher_loss is None else {"teacher_loss": [point.teacher_loss]})
 
 
 def plan_forecasts(
-    record: StudyRecord, cells: Sequence[Cell], levels: Sequence[float]
-) -> tuple[list[Prediction], list[Choice], dict[str, str]]:
+    record: StudyRecord, points: Sequence[DesignPoint], levels: Sequence[float]
+) -> tuple[list[FrozenPrediction], list[FrozenChoice], dict[str, str]]:
     """Gains, best teachers and losses as `plan` sees them, from the study's runs and fitted laws.
 
     Args:
         record: the study, its laws fitted.
-        cells: what is asked.
+        points: what is asked.
         levels: of the intervals; the first is the one of the losses.
 
     Returns:
         Predictions, choices, and by student why there are none.
     """
-    predictions: list[Prediction] = []
-    choices: list[Choice] = []
+    predictions: list[FrozenPrediction] = []
+    choices: list[FrozenChoice] = []
     silent: dict[str, str] = {}
-    for group in _students(cells):
-        taught = [cell for cell in group if cell.is_taught and cell.teacher]
-        if not taught:
+    for group in _students(points):
+        distilled = [point for point in group if point.is_distilled and point.teacher]
+        if not distilled:
             continue
         name = f"{CONSENSUS} at {group[0].params:.6g} parameters, {group[0].tokens:.6g} tokens"
         try:
-            verdict = plan(group[0].params, student_tokens=group[0].tokens, study=record, level=levels[0],
-                           teachers=[_teacher(record, cell) for cell in taught], with_flips=False)  # fmt: skip
+            verdict = plan(
+                group[0].params,
+                student_tokens=group[0].tokens,
+                study=record,
+                level=levels[0],
+                teachers=[_teacher(record, point) for point in distilled],
+                with_flips=False,
+            )
         except DistillawError as error:
             silent[name] = str(error)
             continue
         size = verdict.situation.student_params
-        if size is None or not Cell(params=size, tokens=group[0].tokens).is_same(group[0].alone):
+        if size is None or not DesignPoint(params=size, tokens=group[0].tokens).is_same(group[0].supervised):
             silent[name] = f"plan takes {size:.6g} parameters for the same size; ask it for other sizes"
         elif not verdict.headline.is_decisive:
             silent[name] = f"no source may decide there: {verdict.headline.status}: {verdict.headline.note}"
@@ -133,60 +152,66 @@ def plan_forecasts(
     return predictions, choices, silent
 
 
-def _students(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells by student size and tokens."""
-    groups: list[list[Cell]] = []
-    for cell in cells:
-        same = next((group for group in groups if group[0].alone.is_same(cell.alone)), None)
+def _students(points: Sequence[DesignPoint]) -> list[list[DesignPoint]]:
+    """Design points by student size and tokens."""
+    groups: list[list[DesignPoint]] = []
+    for point in points:
+        same = next((group for group in groups if group[0].supervised.is_same(point.supervised)), None)
         if same is None:
-            groups.append([cell])
+            groups.append([point])
         else:
-            same.append(cell)
+            same.append(point)
     return groups
 
 
-def _teacher(record: StudyRecord, cell: Cell) -> Teacher:
-    if cell.teacher in record.teachers:
-        return study_teacher(record, cell.teacher)
-    return Teacher(name=cell.teacher, loss=cell.teacher_loss, run_id=cell.teacher)
+def _teacher(record: StudyRecord, point: DesignPoint) -> Teacher:
+    if point.teacher in record.teachers:
+        return study_teacher(record, point.teacher)
+    return Teacher(name=point.teacher, loss=point.teacher_loss, run_id=point.teacher)
 
 
 class _Plan:
     """One verdict of `plan`, read as forecasts of single runs."""
 
     def __init__(
-        self, record: StudyRecord, verdict: Verdict, group: Sequence[Cell], levels: Sequence[float]
+        self, record: StudyRecord, verdict: Verdict, group: Sequence[DesignPoint], levels: Sequence[float]
     ) -> None:
         self._verdict, self._levels = verdict, levels
-        self._cells = {cell.teacher: cell for cell in group}
+        self._cells = {point.teacher: point for point in group}
         first = group[0]
         assert verdict.headline.pretrain is not None
-        noise = study_seed_noise(record, student_params=first.params, tokens=first.tokens,
-                                 loss=verdict.headline.pretrain.loss.mean)  # fmt: skip
+        noise = study_seed_noise(
+            record, student_params=first.params, tokens=first.tokens, loss=verdict.headline.pretrain.loss.mean
+        )
         self._seed_sd = noise.sd
         students = record.students
-        self._range = Box.of({
-            name: (min(values), max(values))
-            for name, values in (("student_params", [float(r.params) for r in students]),
-                                 ("student_tokens", [float(r.tokens) for r in students])) if values
-        })  # fmt: skip
+        self._range = Box.of(
+            {
+                name: (min(values), max(values))
+                for name, values in (
+                    ("student_params", [float(r.params) for r in students]),
+                    ("student_tokens", [float(r.tokens) for r in students]),
+                )
+                if values
+            }
+        )
 
-    def losses(self) -> Iterator[Prediction]:
+    def losses(self) -> Iterator[FrozenPrediction]:
         """Of the consensus, at the first level: its interval widened by the seed noise of one run."""
         level = self._levels[0]
         spread = NormalDist().inv_cdf(0.5 + level / 2) * self._seed_sd
         for row in self._verdict.strategies:
-            cell = self._cells.get((row.teacher.run_id or "") if row.teacher else "")
-            if cell is None or row.kind not in ("pretrain", "distil"):
+            point = self._cells.get((row.teacher.run_id or "") if row.teacher else "")
+            if point is None or row.kind not in ("pretrain", "distil"):
                 continue
             mean, low, high = row.loss.mean, row.loss.lower, row.loss.upper
             ends = (mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread))
-            yield self._prediction(CONSENSUS, "loss", cell, mean, {level: ends})
+            yield self._prediction(CONSENSUS, "loss", point, mean, {level: ends})
 
-    def gains(self) -> Iterator[Prediction]:
+    def gains(self) -> Iterator[FrozenPrediction]:
         """Of the consensus and of the sources behind it."""
-        for name, cells, draws in self._sources():
-            for j, cell in enumerate(cells):
+        for name, points, draws in self._sources():
+            for j, point in enumerate(points):
                 own = draws[:, j]
                 tails = {level: 50 * (1 - level) for level in self._levels}
                 intervals = {
@@ -194,37 +219,51 @@ class _Plan:
                     for level, tail in tails.items()
                 }
                 positive = (np.count_nonzero(own > 0) + 0.5) / (len(own) + 1)
-                yield self._prediction(name, "gain", cell, float(own.mean()), intervals, float(positive))
+                yield self._prediction(name, "gain", point, float(own.mean()), intervals, float(positive))
 
-    def choices(self) -> Iterator[Choice]:
+    def choices(self) -> Iterator[FrozenChoice]:
         """The best of two or more teachers."""
-        for name, cells, draws in self._sources():
-            if len(cells) > 1:
-                share = np.bincount(draws.argmax(1), minlength=len(cells)) / len(draws)
-                yield Choice(by=name, cells=cells, probabilities=[float(p) for p in share])
+        for name, points, draws in self._sources():
+            if len(points) > 1:
+                share = np.bincount(draws.argmax(1), minlength=len(points)) / len(draws)
+                yield FrozenChoice(by=name, points=points, probabilities=[float(p) for p in share])
 
-    def _sources(self) -> Iterator[tuple[str, list[Cell], np.ndarray]]:
-        """Name, cells, and draws of the measured gain of one pair of runs, shape (R, cells)."""
+    def _sources(self) -> Iterator[tuple[str, list[DesignPoint], np.ndarray]]:
+        """Name, design points, and draws of the measured gain of one pair of runs, shape (R, design points)."""
         yield (CONSENSUS, *self._drawn(self._verdict.headline))
         for evidence in self._verdict.evidence:
             if evidence.kind in _NAMES and evidence.is_informative:
                 yield (_NAMES[evidence.kind], *self._drawn(evidence))
 
-    def _drawn(self, evidence: Evidence) -> tuple[list[Cell], np.ndarray]:
+    def _drawn(self, evidence: Evidence) -> tuple[list[DesignPoint], np.ndarray]:
         assert evidence.posterior is not None
         own = [
-            (j, self._cells[row.teacher.run_id]) for j, row in enumerate(evidence.alternatives)
+            (j, self._cells[row.teacher.run_id])
+            for j, row in enumerate(evidence.alternatives)
             if row.kind == "distil" and row.teacher is not None and row.teacher.run_id in self._cells
-        ]  # fmt: skip
+        ]
         draws = evidence.posterior.draws[:, [j for j, _ in own]]
         rng = np.random.default_rng(_SEED)  # the run without a teacher is one for all of them
         noise = rng.normal(size=(len(draws), 1)) - rng.normal(size=draws.shape)
-        return [cell for _, cell in own], draws + self._seed_sd * noise
+        return [point for _, point in own], draws + self._seed_sd * noise
 
     def _prediction(
-        self, by: str, quantity: str, cell: Cell, mean: float, intervals: Mapping[float, tuple[float, float]],
+        self,
+        by: str,
+        quantity: str,
+        point: DesignPoint,
+        mean: float,
+        intervals: Mapping[float, tuple[float, float]],
         probability: float | None = None,
-    ) -> Prediction:  # fmt: skip
-        outside = efolds_outside(self._range, _coords(cell))
-        return Prediction(by=by, quantity=quantity, cell=cell, mean=mean, intervals=intervals,
-                          inside_range=not outside, outside=outside, probability=probability)  # fmt: skip
+    ) -> FrozenPrediction:
+        outside = efolds_outside(self._range, _coords(point))
+        return FrozenPrediction(
+            by=by,
+            quantity=quantity,
+            point=point,
+            mean=mean,
+            intervals=intervals,
+            inside_range=not outside,
+            outside=outside,
+            probability=probability,
+        )

@@ -17,7 +17,7 @@ from typing import Any
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
-from distillaw.verifying.cells import Cell
+from distillaw.verifying.design_points import DesignPoint
 
 KIND = "distillaw frozen predictions"
 SCHEMA_VERSION = 1
@@ -26,53 +26,63 @@ _STAMPS = ("frozen_at", "number", "previous", "hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What one forecaster says of one cell: the loss of one run, or its gain over no teacher."""
+class FrozenPrediction:
+    """What one forecaster says of one design point: the loss of one run, or its gain over no teacher."""
 
     by: str
     """The law, or `consensus`, `paired runs`, `laws of the study` as `plan` weighs them."""
     quantity: str
     """`loss`, or `gain`: the loss of the same student without a teacher minus this one's."""
-    cell: Cell
+    point: DesignPoint
     mean: float
     """Nats/token."""
     intervals: Mapping[float, tuple[float, float]]
     """Level -> (lower, upper) of a single new run; empty where the forecaster states no error."""
     inside_range: bool
-    """Whether the cell lies in the range of the runs behind the forecaster."""
+    """Whether the design point lies in the range of the runs behind the forecaster."""
     outside: Mapping[str, float]
     """Coordinate -> e-folds beyond that range: ln(N / N_max), ln(D / D_max), ten times that of the teacher's loss."""
     probability: float | None = None
     """Of a positive gain."""
     after_the_fact: bool = False
-    """The cell had been measured already: shown, never counted."""
+    """The design point had been measured already: shown, never counted."""
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values; levels become text."""
         return {
-            "by": self.by, "quantity": self.quantity, **cell_json(self.cell), "mean": self.mean,
+            "by": self.by,
+            "quantity": self.quantity,
+            **point_json(self.point),
+            "mean": self.mean,
             "intervals": {f"{level:g}": list(ends) for level, ends in self.intervals.items()},
-            "inside_range": self.inside_range, "efolds_outside": dict(self.outside),
-            "probability_positive": self.probability, "after_the_fact": self.after_the_fact,
-        }  # fmt: skip
+            "inside_range": self.inside_range,
+            "efolds_outside": dict(self.outside),
+            "probability_positive": self.probability,
+            "after_the_fact": self.after_the_fact,
+        }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
+    def from_json(cls, row: Mapping[str, Any]) -> "FrozenPrediction":
         """The prediction that `to_json` wrote."""
         return cls(
-            by=row["by"], quantity=row["quantity"], cell=cell_from_json(row), mean=row["mean"],
+            by=row["by"],
+            quantity=row["quantity"],
+            point=point_from_json(row),
+            mean=row["mean"],
             intervals={float(level): (low, high) for level, (low, high) in row["intervals"].items()},
-            inside_range=row["inside_range"], outside=row["efolds_outside"], probability=row["probability_positive"],
+            inside_range=row["inside_range"],
+            outside=row["efolds_outside"],
+            probability=row["probability_positive"],
             after_the_fact=row["after_the_fact"],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class FrozenChoice:
     """Which of several teachers will be the best for one student and token budget."""
 
     by: str
-    cells: Sequence[Cell]
+    points: Sequence[DesignPoint]
     """One per teacher."""
     probabilities: Sequence[float]
     """Of each to have the lowest loss."""
@@ -81,30 +91,46 @@ class Choice:
     @property
     def best(self) -> int:
         """The likeliest."""
-        return max(range(len(self.cells)), key=lambda j: self.probabilities[j])
+        return max(range(len(self.points)), key=lambda j: self.probabilities[j])
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"by": self.by, "cells": [cell_json(cell) for cell in self.cells],
-                "probabilities": list(self.probabilities), "after_the_fact": self.after_the_fact}  # fmt: skip
+        return {
+            "by": self.by,
+            "cells": [point_json(point) for point in self.points],
+            "probabilities": list(self.probabilities),
+            "after_the_fact": self.after_the_fact,
+        }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Choice":
+    def from_json(cls, row: Mapping[str, Any]) -> "FrozenChoice":
         """The choice that `to_json` wrote."""
-        return cls(by=row["by"], cells=[cell_from_json(cell) for cell in row["cells"]],
-                   probabilities=row["probabilities"], after_the_fact=row["after_the_fact"])  # fmt: skip
+        return cls(
+            by=row["by"],
+            points=[point_from_json(point) for point in row["cells"]],
+            probabilities=row["probabilities"],
+            after_the_fact=row["after_the_fact"],
+        )
 
 
-def cell_json(cell: Cell) -> dict[str, object]:
-    """A cell as plain JSON values."""
-    return {"params": cell.params, "tokens": cell.tokens, "teacher": cell.teacher or None,
-            "teacher_loss": cell.teacher_loss}  # fmt: skip
+def point_json(point: DesignPoint) -> dict[str, object]:
+    """A design point as plain JSON values."""
+    return {
+        "params": point.params,
+        "tokens": point.tokens,
+        "teacher": point.teacher or None,
+        "teacher_loss": point.teacher_loss,
+    }
 
 
-def cell_from_json(row: Mapping[str, Any]) -> Cell:
-    """The cell that `cell_json` wrote."""
-    return Cell(params=row["params"], tokens=row["tokens"], teacher=row["teacher"] or "",
-                teacher_loss=row["teacher_loss"])  # fmt: skip
+def point_from_json(row: Mapping[str, Any]) -> DesignPoint:
+    """The design point that `point_json` wrote."""
+    return DesignPoint(
+        params=row["params"],
+        tokens=row["tokens"],
+        teacher=row["teacher"] or "",
+        teacher_loss=row["teacher_loss"],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,14 +161,14 @@ class Frozen:
         return dict(self.document["known_runs"])
 
     @property
-    def predictions(self) -> list[Prediction]:
+    def predictions(self) -> list[FrozenPrediction]:
         """All of them."""
-        return [Prediction.from_json(row) for row in self.document["predictions"]]
+        return [FrozenPrediction.from_json(row) for row in self.document["predictions"]]
 
     @property
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[FrozenChoice]:
         """All of them."""
-        return [Choice.from_json(row) for row in self.document["choices"]]
+        return [FrozenChoice.from_json(row) for row in self.document["choices"]]
 
 
 def document_hash(document: Mapping[str, object]) -> str:
@@ -184,8 +210,9 @@ def chain_problems(files: Sequence[Frozen]) -> list[str]:
     found = [
         f"TAMPERED: {one.path.name} states hash {one.hash[:10]}, its content has "
         f"{document_hash(one.document)[:10]}; none of its predictions count"
-        for one in files if not one.is_intact
-    ]  # fmt: skip
+        for one in files
+        if not one.is_intact
+    ]
     for before, one in zip([None, *files], files, strict=False):
         asked = one.document.get("previous")
         there = None if before is None else before.hash
@@ -220,9 +247,11 @@ def write_frozen(folder: Path, content: Mapping[str, object]) -> tuple[Frozen, b
             if content_hash(_undated(one.document)) == content_hash(dict(content)):
                 return one, False
         document: dict[str, object] = {
-            **content, "number": len(files) + 1, "previous": files[-1].hash if files else None,
+            **content,
+            "number": len(files) + 1,
+            "previous": files[-1].hash if files else None,
             "frozen_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }  # fmt: skip
+        }
         document["hash"] = document_hash(document)
         path = folder / f"{str(document['frozen_at'])[:10]}-{str(document['hash'])[:10]}.json"
         write_json(path, document, is_ours=False)  # it has a hash of its own, that the next file names
@@ -234,10 +263,15 @@ def _undated(document: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if key not in _STAMPS}
 
 
-def frozen_cells(files: Iterable[Frozen]) -> list[Cell]:
-    """The cells whose losses were predicted before they were measured, in intact files."""
-    return [p.cell for one in files if one.is_intact for p in one.predictions
-            if p.quantity == "loss" and not p.after_the_fact]  # fmt: skip
+def frozen_points(files: Iterable[Frozen]) -> list[DesignPoint]:
+    """The design points whose losses were predicted before they were measured, in intact files."""
+    return [
+        p.point
+        for one in files
+        if one.is_intact
+        for p in one.predictions
+        if p.quantity == "loss" and not p.after_the_fact
+    ]
 
 
 def finite_or_none(loss: float) -> float | None:

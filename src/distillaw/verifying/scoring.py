@@ -1,30 +1,30 @@
 """Frozen predictions against what was measured: hit or miss, error, and whether the files can be trusted.
 
-The measurement of a cell is the mean over its seeds, compared with the interval of a single run: with several seeds
-the intervals are a little too wide, never too narrow. A gain is paired over the seeds that both arms have. Sums over
-predictions are in tally.py.
+The measurement of a design point is the mean over its seeds, compared with the interval of a single run: with several
+seeds the intervals are a little too wide, never too narrow. A gain is paired over the seeds that both arms have. Sums
+over predictions are in scorecard.py.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 from distillaw.errors import CacheError
-from distillaw.verifying.cells import Measured, TableRun, measure, read_runs
+from distillaw.verifying.design_points import Measurement, TableRun, measure, read_runs
 from distillaw.verifying.frozen import (
-    Choice,
     Frozen,
-    Prediction,
-    cell_json,
+    FrozenChoice,
+    FrozenPrediction,
     chain_problems,
     frozen_files,
+    point_json,
     predictions_folder,
     read_frozen,
 )
-from distillaw.verifying.metrics import interval_score, surprise
 
 SCORED, PENDING, AFTER, UNUSABLE = "scored", "pending", "after the fact", "unusable"
 _CHANGED = 1e-9
@@ -38,7 +38,7 @@ class Scored:
     study: str
     frozen: str
     """First digits of the file's hash."""
-    prediction: Prediction
+    prediction: FrozenPrediction
     level: float
     status: str
     """`scored`; or `pending`, `after the fact`, `unusable`, which never count."""
@@ -98,13 +98,21 @@ class Scored:
         """Plain JSON values; null for what is not known yet."""
         known = math.isfinite(self.measured)
         return {
-            "study": self.study, "frozen": self.frozen, **self.prediction.to_json(), "level": self.level,
-            "status": self.status, "problem": self.problem or None, "num_seeds": self.num_seeds,
-            "measured": self.measured if known else None, "error": self.error if known else None,
-            "error_share": self.share if known else None, "is_hit": self.is_hit() if known else None,
-            "z": self.z if known else None, "interval_score": self.interval_score if known else None,
+            "study": self.study,
+            "frozen": self.frozen,
+            **self.prediction.to_json(),
+            "level": self.level,
+            "status": self.status,
+            "problem": self.problem or None,
+            "num_seeds": self.num_seeds,
+            "measured": self.measured if known else None,
+            "error": self.error if known else None,
+            "error_share": self.share if known else None,
+            "is_hit": self.is_hit() if known else None,
+            "z": self.z if known else None,
+            "interval_score": self.interval_score if known else None,
             "factor_beyond": self.factor_beyond,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +120,7 @@ class ScoredChoice:
     """One choice of a teacher with what came of it."""
 
     study: str
-    choice: Choice
+    choice: FrozenChoice
     status: str
     losses: Sequence[float] = ()
     """Measured, by teacher."""
@@ -140,10 +148,15 @@ class ScoredChoice:
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
         return {
-            "study": self.study, **self.choice.to_json(), "status": self.status, "measured": list(self.losses) or None,
-            "is_hit": self.is_hit if self.counts else None, "regret": self.regret if self.counts else None,
-            "chosen": cell_json(self.choice.cells[self.choice.best]), "probability": self.probability,
-        }  # fmt: skip
+            "study": self.study,
+            **self.choice.to_json(),
+            "status": self.status,
+            "measured": list(self.losses) or None,
+            "is_hit": self.is_hit if self.counts else None,
+            "regret": self.regret if self.counts else None,
+            "chosen": point_json(self.choice.points[self.choice.best]),
+            "probability": self.probability,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +198,9 @@ def score_study(source: str | Path) -> StudyScore:
             predictions += [_score(name, one, p, runs) for p in one.predictions]
             choices += [_score_choice(name, c, runs, one.known) for c in one.choices]
     problems = [*chain_problems(files), *_changed_runs(files, runs)]
-    return StudyScore(name=name, source=source, files=files, problems=problems, predictions=predictions,
-                      choices=choices)  # fmt: skip
+    return StudyScore(
+        name=name, source=source, files=files, problems=problems, predictions=predictions, choices=choices
+    )
 
 
 def find_sources(places: Sequence[str | Path]) -> list[Path]:
@@ -213,15 +227,22 @@ def find_sources(places: Sequence[str | Path]) -> list[Path]:
 def _sources_below(place: Path) -> list[Path]:
     if frozen_files(predictions_folder(place)):
         return [place]
-    studies = [folder.parent for depth in ("*", "*/*") for folder in sorted(place.glob(f"{depth}/predictions"))
-               if frozen_files(folder)]  # fmt: skip
-    tables = [folder.parent / str(read_frozen(folder)[0].document["table"])
-              for pattern in ("*.predictions", "*/*.predictions") for folder in sorted(place.glob(pattern))
-              if frozen_files(folder)]  # fmt: skip
+    studies = [
+        folder.parent
+        for depth in ("*", "*/*")
+        for folder in sorted(place.glob(f"{depth}/predictions"))
+        if frozen_files(folder)
+    ]
+    tables = [
+        folder.parent / str(read_frozen(folder)[0].document["table"])
+        for pattern in ("*.predictions", "*/*.predictions")
+        for folder in sorted(place.glob(pattern))
+        if frozen_files(folder)
+    ]
     return studies + tables
 
 
-def _score(study: str, one: Frozen, prediction: Prediction, runs: Sequence[TableRun]) -> Scored:
+def _score(study: str, one: Frozen, prediction: FrozenPrediction, runs: Sequence[TableRun]) -> Scored:
     found = _measured(prediction, runs)
     status, problem = _status(found, one.known)
     if prediction.after_the_fact:
@@ -231,18 +252,31 @@ def _score(study: str, one: Frozen, prediction: Prediction, runs: Sequence[Table
         status, problem = UNUSABLE, "the arms with and without a teacher share no seed"
     seeds = 0 if not found else min(len(m.by_seed) for m in found)
     scale = found[-1].loss if found else math.nan
-    return Scored(study=study, frozen=one.hash[:10], prediction=prediction, level=one.level, status=status,
-                  measured=loss, num_seeds=seeds, scale=scale, problem=problem)  # fmt: skip
+    return Scored(
+        study=study,
+        frozen=one.hash[:10],
+        prediction=prediction,
+        level=one.level,
+        status=status,
+        measured=loss,
+        num_seeds=seeds,
+        scale=scale,
+        problem=problem,
+    )
 
 
-def _measured(prediction: Prediction, runs: Sequence[TableRun]) -> list[Measured] | None:
-    """The measurement of the cell, followed by that without a teacher for a gain; None while one is missing."""
-    cells = [prediction.cell] if prediction.quantity == "loss" else [prediction.cell, prediction.cell.alone]
-    found = [measure(cell, runs) for cell in cells]
+def _measured(prediction: FrozenPrediction, runs: Sequence[TableRun]) -> list[Measurement] | None:
+    """The measurement of the design point, followed by that without a teacher for a gain; None while one is missing."""
+    points = (
+        [prediction.point]
+        if prediction.quantity == "loss"
+        else [prediction.point, prediction.point.supervised]
+    )
+    found = [measure(point, runs) for point in points]
     return None if any(m is None for m in found) else [m for m in found if m is not None]
 
 
-def _status(found: Sequence[Measured] | None, before: Mapping[str, object]) -> tuple[str, str]:
+def _status(found: Sequence[Measurement] | None, before: Mapping[str, object]) -> tuple[str, str]:
     if found is None:
         return PENDING, ""
     if problem := next((m.problem for m in found if m.problem), ""):
@@ -252,18 +286,18 @@ def _status(found: Sequence[Measured] | None, before: Mapping[str, object]) -> t
     return SCORED, ""
 
 
-def _value(prediction: Prediction, found: Sequence[Measured]) -> float:
+def _value(prediction: FrozenPrediction, found: Sequence[Measurement]) -> float:
     if prediction.quantity == "loss":
         return found[0].loss
-    own, alone = (m.by_seed for m in found)
-    common = sorted(own.keys() & alone.keys())
-    return float(np.mean([alone[s] - own[s] for s in common])) if common else math.nan
+    own, supervised = (m.by_seed for m in found)
+    common = sorted(own.keys() & supervised.keys())
+    return float(np.mean([supervised[s] - own[s] for s in common])) if common else math.nan
 
 
 def _score_choice(
-    study: str, choice: Choice, runs: Sequence[TableRun], before: Mapping[str, object]
+    study: str, choice: FrozenChoice, runs: Sequence[TableRun], before: Mapping[str, object]
 ) -> ScoredChoice:
-    found = [measure(cell, runs) for cell in choice.cells]
+    found = [measure(point, runs) for point in choice.points]
     there = None if any(m is None for m in found) else [m for m in found if m is not None]
     states = [_status([m], before)[0] for m in there or ()]
     if choice.after_the_fact or AFTER in states:
@@ -279,9 +313,10 @@ def _changed_runs(files: Sequence[Frozen], runs: Iterable[TableRun]) -> list[str
     now = {run.run_id: run.loss for run in runs}
     then = {run_id: loss for one in files if one.is_intact for run_id, loss in one.known.items()}
     changed = [
-        (run_id, loss, now[run_id]) for run_id, loss in then.items()
+        (run_id, loss, now[run_id])
+        for run_id, loss in then.items()
         if run_id in now and loss is not None and not abs(now[run_id] - loss) <= _CHANGED * abs(loss)
-    ]  # fmt: skip
+    ]
     found = []
     if changed:
         run_id, old, new = changed[0]
@@ -294,3 +329,20 @@ def _changed_runs(files: Sequence[Frozen], runs: Iterable[TableRun]) -> list[str
             f"ALTERED TABLE: {len(gone)} runs that predictions were made from are gone, e.g. {gone[0]}"
         )
     return found
+
+
+def interval_score(lower: float, upper: float, value: float, *, level: float) -> float:
+    """Width plus a penalty of 2 / (1 - level) for every unit that the value lies outside (Winkler 1972).
+
+    Example:
+        >>> round(interval_score(2.0, 3.0, 3.1, level=0.9), 6)
+        3.0
+    """
+    return (upper - lower) + 2 / (1 - level) * (max(lower - value, 0.0) + max(value - upper, 0.0))
+
+
+def surprise(mean: float, lower: float, upper: float, value: float, *, level: float) -> float:
+    """Z: distance of the value from the mean in standard deviations of the side of the interval it lies on."""
+    half = upper - mean if value >= mean else mean - lower
+    sd = half / NormalDist().inv_cdf(0.5 + level / 2)
+    return (value - mean) / sd if sd > 0 else math.copysign(math.inf, value - mean) if value != mean else 0.0

@@ -84,9 +84,14 @@ def export_world(
     spec, name = world.spec, f"{world.spec.kind}-{world.spec.spec_hash[:8]}"
     count = -(-tokens // (spec.document_tokens + 1))
     facts: dict[str, object] = {
-        "world": spec.table, "hash": spec.spec_hash, "section": "student", "first_document": 0, "documents": count,
-        "tokens": count * (spec.document_tokens + 1), "end_of_text": world.end_of_text,
-    }  # fmt: skip
+        "world": spec.table,
+        "hash": spec.spec_hash,
+        "section": "student",
+        "first_document": 0,
+        "documents": count,
+        "tokens": count * (spec.document_tokens + 1),
+        "end_of_text": world.end_of_text,
+    }
     entropy = world.entropy()
     facts |= {"entropy": entropy.value, "entropy_error": entropy.error}
     write_with(folder / "tokens.npy", lambda path: _save_tokens(path, world, count, seen))

@@ -121,9 +121,11 @@ class TopicalBigrams:
         """Knowledge of readers who have read nothing."""
         spec = self._spec
         return Knowledge(
-            np.zeros((rows, spec.topics)), np.full(rows, -1), np.full(rows, -1),
+            np.zeros((rows, spec.topics)),
+            np.full(rows, -1),
+            np.full(rows, -1),
             np.full((rows, spec.keys, spec.values), 1 / spec.values),
-        )  # fmt: skip
+        )
 
     def observe(self, knowledge: Knowledge, words_N: Ints) -> Knowledge:
         """Knowledge after one more word each; no word, or an impossible one, starts afresh."""

@@ -14,7 +14,7 @@ Shape suffixes: B sequence, T position, V token, R table row.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -23,7 +23,8 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean
 from distillaw.runs.files import content_hash
 from distillaw.worlds.language import Floats, Ints, bisect
-from distillaw.worlds.world import Measured, World, mean_loss
+from distillaw.worlds.spec import WorldSpec
+from distillaw.worlds.world import MeanLoss, World, mean_loss
 
 PREFIX = "oracle"
 NOISE_ROWS = 4096
@@ -81,8 +82,14 @@ def parse_oracle(name: str) -> OracleSpec:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "window": int, "blend": float, "temperature": float, "noise": float, "uniform": float, "loss": float, "by": str,
-}  # fmt: skip
+    "window": int,
+    "blend": float,
+    "temperature": float,
+    "noise": float,
+    "uniform": float,
+    "loss": float,
+    "by": str,
+}
 
 
 def _read(name: str, key: str, text: str) -> object:
@@ -178,7 +185,7 @@ class Oracle:
         hashed_BT = (pair_BT + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         return (hashed_BT >> np.uint64(52)).astype(np.int64)
 
-    def loss(self, *, documents: int = 64, context: int | None = None, first: int = 0) -> Measured:
+    def loss(self, *, documents: int = 64, context: int | None = None, first: int = 0) -> MeanLoss:
         """Its loss on held-out text, expected under the exact distribution of every next word.
 
         Args:
@@ -232,7 +239,7 @@ def oracle_with_loss(world: World, target: float, *, by: str, context: int | Non
     Raises:
         ConfigError: no such teacher has that loss (the possible range is named).
     """
-    search = _Search(world, context)
+    search = _LossSearch(world, context)
     best = search.loss(OracleSpec())
     worst = search.loss(_set(by, 0 if by == "window" else WAYS[by]))
     if not best <= target <= worst:
@@ -248,7 +255,7 @@ def _set(by: str, value: float | None) -> OracleSpec:
     return OracleSpec(**{by: value})  # pyrefly: ignore - `by` names a field
 
 
-class _Search:
+class _LossSearch:
     """Losses of teachers on one text, with what is dear computed once."""
 
     def __init__(self, world: World, context: int | None) -> None:
@@ -291,3 +298,69 @@ class _Search:
         wide_BTV = self._world.next_probs(self._sequences, low + 1)
         blend = bisect(lambda share: self._of(_mix(narrow_BTV, wide_BTV, share)) - target, 0.0, 1.0, steps=24)
         return OracleSpec(window=low, blend=float(f"{blend:.6g}"))
+
+
+SHOWN_WINDOWS = (0, 1, 2, 3, 4, 6, 8, 16)
+"""Tokens seen: from none to more than the default worlds remember."""
+SHOWN_TEMPERATURES = (1.25, 1.5, 2.0, 3.0)
+"""Teachers whose loss is shown of a world: from knowing nothing to more than most worlds' memory; mild to flat."""
+MOST_PROBABILITIES = 1 << 27
+"""Of documents x words x vocabulary: a GiB of them, of which a few are held."""
+
+
+def check_counts(spec: WorldSpec, *, context: int, documents: int) -> None:
+    """Refuse what `describe_world` cannot read.
+
+    Raises:
+        ConfigError: too few documents or tokens, or more than fit in memory.
+    """
+    if documents < 2 or not 1 <= context:
+        raise ConfigError(
+            f"--documents {documents} --context {context}: at least 2 documents and 1 token are needed"
+        )
+    most = max(MOST_PROBABILITIES // (spec.document_tokens * spec.vocab), 2)
+    if documents > most:
+        raise ConfigError(
+            f"--documents {documents}: at most {most} of this world, whose probabilities are held in memory all at once"
+        )
+
+
+def describe_world(world: World, *, context: int, documents: int) -> dict[str, object]:
+    """The entropy of a world, and the loss of its oracle by window and temperature: which teachers there can be.
+
+    Args:
+        world: the language.
+        context: tokens of a window, as held-out text is scored.
+        documents: how many are read; errors shrink with their root.
+    """
+    spec = world.spec
+
+    def loss(**settings) -> dict[str, float]:
+        return asdict(Oracle(world, OracleSpec(**settings)).loss(documents=documents, context=context))
+
+    language = {"world": spec.table, "hash": spec.spec_hash, "kind": spec.kind, "vocab": world.vocab}
+    read = {"context": context, "documents": documents, "entropy": loss()}
+    windows = [{"window": w, **loss(window=w)} for w in SHOWN_WINDOWS if w < context]
+    temperatures = [{"temperature": t, **loss(temperature=t)} for t in SHOWN_TEMPERATURES]
+    return {**language, **read, "loss_by_window": windows, "loss_by_temperature": temperatures}
+
+
+def teachers_of_loss(world: World, loss: float, context: int) -> list[dict[str, str | None]]:
+    """For each way a teacher of that loss: its name, and the settings that it comes to, or why there is none.
+
+    Raises:
+        ConfigError: no way reaches that loss, or nothing can have it.
+    """
+    check_loss("--loss", loss)
+    rows: list[dict[str, str | None]] = []
+    for by in WAYS:
+        spec = OracleSpec(loss=loss, by=by)
+        row: dict[str, str | None] = {"name": spec.name, "settings": None, "refusal": None}
+        try:
+            row["settings"] = find_oracle(world, spec, context).spec.name
+        except ConfigError as error:
+            row["refusal"] = str(error)
+        rows.append(row)
+    if all(row["settings"] is None for row in rows):
+        raise ConfigError(str(next(row["refusal"] for row in rows if "by=noise" in str(row["name"]))))
+    return rows

@@ -22,7 +22,7 @@ from distillaw.runs.files import content_hash
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HmmSpec:
-    """A hidden Markov model (hmm.py)."""
+    """A hidden Markov model."""
 
     states: int = 256
     branching: int = 8
@@ -35,7 +35,7 @@ class HmmSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrammarSpec:
-    """Nested clauses of several kinds, whose words, opening and closing agree (grammar.py)."""
+    """Nested clauses of several kinds, whose words, opening and closing agree."""
 
     kinds: int = 4
     """Kinds of clause."""
@@ -126,9 +126,12 @@ PRESETS = {
     "hmm-slow": WorldSpec(hmm=HmmSpec(branching=4, transition_nats=0.5, emission_nats=3.8)),
     "grammar": WorldSpec(grammar=GrammarSpec()),
     "ngram": WorldSpec(ngram=NgramSpec()),
-    "tiny": WorldSpec(vocab=17, document_tokens=64,
-                      hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2)),
-}  # fmt: skip
+    "tiny": WorldSpec(
+        vocab=17,
+        document_tokens=64,
+        hmm=HmmSpec(states=8, branching=3, transition_nats=0.7, emission_nats=1.2),
+    ),
+}
 """Worlds by name, for a start; a file can say anything else."""
 
 
@@ -204,8 +207,14 @@ def _check_hmm(spec: HmmSpec, words: int) -> None:
 
 
 def _check_grammar(spec: GrammarSpec, words: int) -> None:
-    limits = {"kinds": (1, 64), "depth": (1, 12), "phases": (1, 64), "nest": (0, 0.9), "close": (0.01, 0.9),
-              "bracket_words": (1, 1024)}  # fmt: skip
+    limits = {
+        "kinds": (1, 64),
+        "depth": (1, 12),
+        "phases": (1, 64),
+        "nest": (0, 0.9),
+        "close": (0.01, 0.9),
+        "bracket_words": (1, 1024),
+    }
     _in_range("grammar", spec, limits)
     if spec.nest + spec.close >= 1:
         raise ConfigError(

@@ -19,9 +19,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from distillaw.worlds.grammar import random_grammar
-from distillaw.worlds.hmm import random_hmm
-from distillaw.worlds.language import Floats, Ints, Language
+from distillaw.worlds.language import Floats, Ints, Language, random_grammar, random_hmm
 from distillaw.worlds.ngram import TopicalBigrams
 from distillaw.worlds.spec import WorldSpec, check_world
 
@@ -34,7 +32,7 @@ POSITIONS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeanLoss:
     """A mean over documents with its standard error, nats per token."""
 
     value: float
@@ -161,7 +159,7 @@ class World:
             probs_NW[rows] = language.predict(knowledge)
         return probs_NW.reshape(count, length, -1)
 
-    def entropy(self, *, documents: int = 64, context: int | None = None) -> Measured:
+    def entropy(self, *, documents: int = 64, context: int | None = None) -> MeanLoss:
         """Entropy of the next word given what is seen: the least loss that any model can have on held-out text.
 
         Mean over held-out positions of the exact conditional entropy; the error is that of the choice of documents.
@@ -186,7 +184,7 @@ class World:
         return begun_NL[:, :whole].reshape(-1, context)
 
 
-def mean_loss(truth_BTV: Floats, probs_BTV: Floats, documents: int) -> Measured:
+def mean_loss(truth_BTV: Floats, probs_BTV: Floats, documents: int) -> MeanLoss:
     """Loss of predictions on words, nats: expected under the truth, so that no sampling of labels adds noise.
 
     Args:
@@ -202,7 +200,7 @@ def mean_loss(truth_BTV: Floats, probs_BTV: Floats, documents: int) -> Measured:
     keep_BT = going_on_BT > 0
     loss_BT = np.where(keep_BT, loss_BT / np.where(keep_BT, going_on_BT, 1), 0)
     by_document_N = loss_BT.reshape(documents, -1).sum(1) / keep_BT.reshape(documents, -1).sum(1)
-    return Measured(float(by_document_N.mean()), float(by_document_N.std(ddof=1) / np.sqrt(documents)))
+    return MeanLoss(float(by_document_N.mean()), float(by_document_N.std(ddof=1) / np.sqrt(documents)))
 
 
 def _slices(total: int, size: int) -> list[slice]:

@@ -1,0 +1,324 @@
+"""What a law's constants hold for: one way of counting parameters or both, and with which errors.
+
+Expected errors: the information of the runs at guessed laws (`fitting/expected.py`), the middle one of the guesses.
+Reached: the covariance of the fit's bootstrap replicates, resampled by trunk. Both are linearised in the same way.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillaw.controls.control import About, Control, worst
+from distillaw.controls.study_runs import StudyRuns
+from distillaw.errors import DistillawError
+from distillaw.fitting.api import fit
+from distillaw.fitting.expected import BestRatio, PlannedRuns, best_ratios, expect
+from distillaw.fitting.prior_laws import prior_laws
+from distillaw.fitting.result import FitResult
+from distillaw.fitting.study import kept_laws
+from distillaw.fitting.uncertainty import Cells, fitted_belief
+from distillaw.runs.record import Run, StudyRecord
+
+# --- how parameters are counted -----------------------------------------------------------------------------
+
+
+SHARE = About(
+    name="embedding-share",
+    guards="where embeddings are most of a model, its loss follows them and not the parameters that the law counts",
+    remedy="a smaller vocabulary or larger students",
+    concerns=("laws",),
+)
+CONVENTIONS = About(
+    name="conventions",
+    guards="constants may hold in one way of counting parameters only, and predictions with them",
+    remedy="quote the convention with every constant, do not extrapolate in size, and add larger students",
+    concerns=("laws",),
+)
+MOST = 0.30
+"""Of the non-embedding parameters, for one embedding matrix."""
+FAMILIES = ("supervised", "distillation-kappa")
+BEYOND = 10.0
+"""Times the largest size: where the two predictions are compared as well."""
+
+
+def check_share(runs: StudyRuns) -> Control:
+    """One embedding matrix is at most 30 % of the non-embedding parameters of every model that a law is fitted on."""
+    shares = {run.params: share for run in runs.main if (share := _embedding(run) / run.params) > 0}
+    if not shares:
+        return SHARE.control("not done", "the table has neither vocabulary and width nor total parameters")
+    smallest = min(shares)
+    largest = max(shares.values())
+    words = (
+        f"one embedding matrix is {100 * shares[smallest]:.0f} % of the smallest model ({smallest:,} parameters); "
+        f"at most {100 * MOST:.0f} % wanted"
+    )
+    return SHARE.control(
+        "passed" if round(largest, 2) <= MOST else "failed",
+        words,
+        shares={str(n): share for n, share in sorted(shares.items())},
+    )
+
+
+def _embedding(run: Run) -> float:
+    """Parameters of one vocabulary matrix; NaN where the table does not say."""
+    direct = run.number("vocab_size") * run.number("width")
+    return direct if np.isfinite(direct) else (run.number("total_params") - run.params) / 2  # untied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """One family fitted in both conventions."""
+
+    family: str
+    fits: tuple[FitResult, FitResult]
+    apart: float
+    """Root mean square difference of ln L over the fitted rows."""
+    beyond: float
+    """Difference of ln L at ten times the largest size, its most tokens and the middle teacher."""
+    half: float
+    """Half width of the prediction interval there, in ln L, without the uncertainty of parameters."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the two predict the same: on the rows within their noise, beyond within the interval."""
+        noise = max(fit.noise for fit in self.fits)
+        return self.apart <= noise and abs(self.beyond) <= self.half
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "family": self.family,
+            "non_embedding": self.fits[0].params,
+            "total": self.fits[1].params,
+            "rms_ln_loss": self.apart,
+            "beyond_ln_loss": self.beyond,
+            "half_width": self.half,
+            "noise": [fit.noise for fit in self.fits],
+        }
+
+
+def check_conventions(runs: StudyRuns) -> Control:
+    """The laws fitted on non-embedding and on total parameters predict the same, in the range and ten times beyond."""
+    table = _table(runs.main)
+    if not np.isfinite(table["total_params"]).all():
+        return CONVENTIONS.control("not done", "the table has no total parameters (total_params)")
+    compared, why = [], []
+    for family in FAMILIES:
+        try:
+            fits = tuple(_fit(table, family, name) for name in ("params", "total_params"))
+        except DistillawError as error:
+            why.append(f"{family}: {error}")
+            continue
+        unusable = [fit for fit in fits if not fit.is_usable]
+        if unusable:
+            why.append(f"{family}: {unusable[0].status.name}")
+        else:
+            compared.append(_compare(family, (fits[0], fits[1]), table))
+    if not compared:
+        return CONVENTIONS.control(
+            "not done", f"no law could be fitted; {why[0]}" if why else "no law could be fitted"
+        )
+    numbers = [one.to_json() for one in compared]
+    status = worst("passed" if one.is_same else "failed" for one in compared)
+    return CONVENTIONS.control(
+        status, "; ".join(_words(one) for one in compared), fits=numbers, not_fitted=why
+    )
+
+
+def _words(one: _Compared) -> str:
+    alphas = [fit.params["alpha"] for fit in one.fits]
+    return (
+        f"{one.family}: alpha {alphas[0]:.2f} non-embedding, {alphas[1]:.2f} total; predictions "
+        f"{100 * one.apart:.2f} % apart on the runs (noise {100 * one.fits[0].noise:.2f} %), "
+        f"{100 * one.beyond:+.1f} % at {BEYOND:g} times the largest size"
+    )
+
+
+def _table(main: Sequence[Run]) -> dict[str, np.ndarray]:
+    numbers = ("params", "total_params", "tokens", "loss", "teacher_loss")
+    table = {name: np.array([run.number(name) for run in main]) for name in numbers}
+    return table | {
+        "group": np.array([str(run.row.get("group") or run.run_id) for run in main], dtype=object)
+    }
+
+
+def _fit(table: Mapping[str, np.ndarray], family: str, params: str) -> FitResult:
+    """The estimate alone: neither bootstrap nor checks are needed to compare two predictions."""
+    convention = "non-embedding" if params == "params" else "total"
+    return fit(
+        table,
+        family=family,
+        columns={"params": params},
+        params_convention=convention,
+        bootstrap=0,
+        check=False,
+        calibrate=False,
+    )
+
+
+def _compare(family: str, fits: tuple[FitResult, FitResult], table: Mapping[str, np.ndarray]) -> _Compared:
+    apart = fits[1].resid - fits[0].resid  # of the same rows
+    there = [
+        fit.predict(**_beyond(fit, table, total=name == "total_params"))
+        for fit, name in zip(fits, ("params", "total_params"), strict=True)
+    ]
+    means = [float(np.log(one.mean)) for one in there]
+    half = max(float(np.log(one.upper / one.lower)) / 2 for one in there)
+    return _Compared(
+        family=family,
+        fits=fits,
+        apart=float(np.sqrt(np.mean(apart**2))),
+        beyond=means[1] - means[0],
+        half=half,
+    )
+
+
+def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> dict[str, float]:
+    """Coordinates at ten times the largest size, on the most tokens, from the middle teacher."""
+    largest = int(np.argmax(table["params"]))
+    size = BEYOND * float(table["params"][largest])
+    if total:  # width, and with it the embeddings, grows with the cube root of size
+        size += BEYOND ** (1 / 3) * float((table["total_params"] - table["params"])[largest])
+    tokens = float(table["tokens"].max())
+    assert fit.curve is not None
+    if not fit.curve.is_student:
+        return {"params": size, "tokens": tokens}
+    found = {
+        "student_params": size,
+        "student_tokens": tokens,
+        "teacher_loss": float(np.nanmedian(table["teacher_loss"])),
+    }
+    if (
+        fit.curve.behind is None
+    ):  # fitted on measured losses of students alone: the best of them stands for its own
+        found["supervised_loss"] = float(table["loss"][np.isnan(table["teacher_loss"])].min())
+    return found
+
+
+# --- errors of c0 and of the best teacher's loss ------------------------------------------------------------
+
+
+C0 = About(
+    name="c0-error",
+    guards="c0, how much a stronger teacher helps, is the constant that small studies know least",
+    remedy="`distillaw study next FOLDER` proposes runs; strong teachers at large token counts inform c0 most",
+    concerns=("laws",),
+)
+RATIO = About(
+    name="best-ratio-error",
+    guards="the best teacher's loss is read off a flat bottom: without its error any teacher can be called the best",
+    remedy="teachers on both sides of the optimum, for the smallest and the largest student",
+    concerns=("laws",),
+)
+MOST_C0, MOST_RATIO = 0.3, 0.03
+FORMS = {"distillation-kappa": "kappa", "distillation-reduced": "reduced"}
+_C0_INDEX = 5
+"""Of c0 among the parameters of a distillation curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConstantErrors:
+    """Standard errors of the two constants."""
+
+    c0: float
+    ratio: float
+    """Of L_T* / Ltilde_S, the middle one over student cells whose best teacher is between others; infinite if none."""
+    bracketed: int
+    """How many such cells."""
+
+
+def check_c0(runs: StudyRuns) -> Control:
+    """The standard error of c0 is at most 0.3."""
+    return _check(runs, C0, lambda found: found.c0, MOST_C0)
+
+
+def check_ratio(runs: StudyRuns) -> Control:
+    """The standard error of the best L_T over the student's own loss is at most 0.03, where teachers bracket it."""
+    return _check(runs, RATIO, lambda found: found.ratio, MOST_RATIO)
+
+
+def _check(runs: StudyRuns, about: About, error: Callable[[ConstantErrors], float], limit: float) -> Control:
+    if not runs.taught_by:
+        return about.control("not applicable", "no student has a teacher")
+    fit = best_fit(runs.record)
+    form = "kappa" if fit is None else FORMS[fit.family]
+    expected = error(_expected(runs.record, form))
+    numbers: dict[str, object] = {"expected": _finite(expected), "limit": limit, "form": form}
+    words = f"expected: {_said(expected)}; wanted {limit}"
+    if fit is None:
+        return about.control(
+            "not done", f"no usable distillation law with replicates yet; {words}", **numbers
+        )
+    found = _reached(runs.record, fit)
+    reached = error(found)
+    numbers |= {
+        "reached": _finite(reached),
+        "family": fit.family,
+        "fit_status": fit.status.name,
+        "bracketed_cells": found.bracketed,
+    }
+    words = f"{_said(reached)} in the {fit.family} law ({fit.status.name}); {words}"
+    return about.control("passed" if reached <= limit else "failed", words, **numbers)
+
+
+def best_fit(record: StudyRecord) -> FitResult | None:
+    """The study's distillation law: the first family that is usable, with replicates and a law of the student's own."""
+    kept = kept_laws(record).fits
+    fits = [kept[family] for family in FORMS if family in kept]
+    return next(
+        (
+            fit
+            for fit in fits
+            if fit.is_usable
+            and fit.curve is not None
+            and fit.curve.behind is not None
+            and len(fit.curve.replicates) > 1
+        ),
+        None,
+    )
+
+
+def _expected(record: StudyRecord, form: str) -> ConstantErrors:
+    """The middle of the guesses."""
+    students = record.students
+    codes = {group: i for i, group in enumerate(sorted({_group(run) for run in students}))}
+    planned = PlannedRuns(cells=_cells(students), trunk=np.array([codes[_group(run)] for run in students]))
+    guesses = prior_laws(np.array([float(run.params) for run in students])).values()
+    found = [
+        _precision(one.errors["c0"], one.best) for one in (expect(law, planned, form=form) for law in guesses)
+    ]
+    c0, ratio = (float(np.median([getattr(one, name) for one in found])) for name in ("c0", "ratio"))
+    return ConstantErrors(c0=c0, ratio=ratio, bracketed=min(one.bracketed for one in found))
+
+
+def _reached(record: StudyRecord, fit: FitResult) -> ConstantErrors:
+    belief = fitted_belief(fit)
+    taught = _cells([run for run in record.students if run.teacher_run])
+    return _precision(float(np.sqrt(belief.covariance[_C0_INDEX, _C0_INDEX])), best_ratios(belief, taught))
+
+
+def _precision(c0: float, best: Sequence[BestRatio]) -> ConstantErrors:
+    errors = [one.error for one in best if one.is_bracketed]
+    return ConstantErrors(
+        c0=c0, ratio=float(np.median(errors)) if errors else float("inf"), bracketed=len(errors)
+    )
+
+
+def _cells(runs: list[Run]) -> Cells:
+    columns = {
+        name: np.array([run.number(name) for run in runs]) for name in ("params", "tokens", "teacher_loss")
+    }
+    return Cells(**columns)
+
+
+def _group(run: Run) -> str:
+    return str(run.row.get("group") or run.run_id)
+
+
+def _said(error: float) -> str:
+    return f"standard error {error:.2g}" if np.isfinite(error) else "no cell whose best teacher is bracketed"
+
+
+def _finite(error: float) -> float | None:
+    return error if np.isfinite(error) else None

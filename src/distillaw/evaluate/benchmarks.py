@@ -1,0 +1,450 @@
+"""Which benchmarks there are, and which of their questions are asked: task files, and local data in published formats.
+
+A task file is one of the YAML files in tasks/, or a user's own. It has our few keys (files and their layout, shots,
+metric, chance) and under `harness` what lm-evaluation-harness calls a task: prompt, choices, filters, metrics. It is
+data: no key of it names code or another file, and its templates are rendered in a sandbox (lm_eval_parts.py). With a
+limit, the questions asked are those with the lowest hashes of their content: the same for every model and on every
+machine, and a larger limit only adds to them. Torch-free.
+"""
+
+import csv
+import difflib
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from distillaw.errors import ConfigError, DataError
+from distillaw.runs.files import content_hash
+from distillaw.runs.places import check_name
+from distillaw.runs.reading import parse_json, read_bytes, read_text
+
+FOLDER = Path(__file__).with_name("tasks")
+SUITE = ("mmlu", "ceval", "drop", "bbh", "humaneval", "gsm8k")
+"""The six benchmarks whose plain mean the reference recipe plots (arXiv 2311.07052)."""
+CHANCES = ("choices", "majority", "mass")
+READERS = ("rows", "drop", "truthfulqa", "agieval")
+HARNESS_KEYS = (
+    "output_type",
+    "description",
+    "doc_to_text",
+    "doc_to_choice",
+    "doc_to_target",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "gen_prefix",
+    "generation_kwargs",
+    "filter_list",
+    "metric_list",
+    "process_results",
+)
+"""Of a task of lm-evaluation-harness; its others load data sets, prompts and code from places of their own."""
+JUDGES = ("mass", "drop")
+"""What process_results may say: functions of harness.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One benchmark."""
+
+    task: str
+    sets: list[str]
+    """Names under which it is asked for together with others: suite, zero-shot."""
+    files: dict[str, str]
+    """`test` and, where there are any, `shots`: patterns below the data folder."""
+    layout: str
+    """The files that are expected, in words, for the message when they are missing."""
+    shots: int
+    """Examples before each question unless the user says otherwise."""
+    metric: str
+    chance: float | str
+    """What guessing scores: a number; `choices`, one over the options of each question; `majority`, the most frequent
+    answer of each subtask (`chance_target` names the field); `mass`, the share of true answers among all."""
+    harness: dict[str, Any]
+    """A task of lm-evaluation-harness without its data set."""
+    filter: str | None = None
+    """Which filter's answers count; None: the only one."""
+    shots_from_test: int = 0
+    """So many first rows of each test file are the shots and are not tested."""
+    columns: list[str] | None = None
+    """Names for a .csv that has none."""
+    reader: str = "rows"
+    """How a file becomes questions: one of READERS."""
+    chance_target: str | None = None
+    cluster: str | None = None
+    """Field that questions share which are not independent, a passage for one."""
+    executed: bool = False
+    """Answers are programs, run in the sandbox."""
+    merged: bool = False
+    """Several files are one set of questions, not subtasks."""
+
+
+def known_tasks(folder: Path | None = None) -> dict[str, TaskSpec]:
+    """Our tasks by name, and those of a user's folder, which come first.
+
+    Raises:
+        ConfigError: PyYAML is missing, or a file is no task.
+    """
+    files = [*sorted(FOLDER.glob("*.yaml"))]
+    if folder is not None:
+        own = sorted(folder.glob("*.yaml"))
+        if not own:
+            raise ConfigError(f"--task-folder {folder}: no *.yaml in it; docs/evaluate.md shows one")
+        files += own
+    specs = [_read_spec(file) for file in files]
+    return {spec.task: spec for spec in specs}
+
+
+def choose_tasks(names: Sequence[str], known: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+    """Tasks by name or by set, each once, in the order asked for.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    sets = sorted({name for spec in known.values() for name in spec.sets})
+    chosen: dict[str, TaskSpec] = {}
+    for name in names:
+        if name in sets:
+            chosen |= {task: spec for task, spec in known.items() if name in spec.sets}
+        elif name in known:
+            chosen[name] = known[name]
+        else:
+            near = difflib.get_close_matches(name, [*known, *sets], 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"task {name!r} is unknown; {hint}known are {', '.join(sorted(known))}; sets: {', '.join(sets)}"
+            )
+    return list(chosen.values())
+
+
+def _read_spec(file: Path) -> TaskSpec:
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(
+            'benchmarks need lm-evaluation-harness; pip install "distillaw[evaluate]"'
+        ) from None
+    try:
+        text = read_text(file)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{file}: an alias (*name), which a few lines can blow up; write it out")
+        entries = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"{file}: {error.problem}; a task file is data, so nothing that it includes is run"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(entries, dict):
+        raise ConfigError(
+            f"{file}: not a task; it holds a {type(entries).__name__}, docs/evaluate.md shows one"
+        )
+    names = {field.name for field in fields(TaskSpec)}
+    needed = {"task", "sets", "files", "layout", "shots", "metric", "chance", "harness"}
+    if (unknown := sorted(entries.keys() - names)) or (missing := sorted(needed - entries.keys())):
+        what = f"unknown keys {unknown}" if unknown else f"keys missing: {missing}"
+        raise ConfigError(f"{file}: {what}; a task has {', '.join(sorted(names))} (docs/evaluate.md)")
+    spec = TaskSpec(**entries)
+    _check(spec, file)
+    return spec
+
+
+def _check(spec: TaskSpec, file: Path) -> None:
+    check_name(str(spec.task), f"{file}: task")
+    if spec.reader not in READERS:
+        raise ConfigError(f"{file}: reader {spec.reader!r}; known: {', '.join(READERS)}")
+    if isinstance(spec.chance, str) and spec.chance not in CHANCES:
+        raise ConfigError(f"{file}: chance {spec.chance!r}; a number, or one of {', '.join(CHANCES)}")
+    if spec.chance == "majority" and spec.chance_target is None:
+        raise ConfigError(f"{file}: chance majority needs chance_target, the field that holds the answer")
+    if "test" not in spec.files:
+        raise ConfigError(f"{file}: files needs `test`, a pattern below the data folder, e.g. mine/*.jsonl")
+    if spec.shots and not ("shots" in spec.files or spec.shots_from_test):
+        raise ConfigError(
+            f"{file}: {spec.shots} shots, and nowhere to take them from: files.shots or shots_from_test"
+        )
+    if outside := [name for name in spec.files.values() if {"..", "/"} & set(Path(name).parts)]:
+        raise ConfigError(f"{file}: files {outside}; patterns lie below the data folder")
+    _check_harness(spec.harness, file)
+
+
+def _check_harness(harness: object, file: Path) -> None:
+    if not isinstance(harness, dict) or (unknown := sorted(map(str, harness.keys() - set(HARNESS_KEYS)))):
+        what = "not a table" if not isinstance(harness, dict) else f"unknown keys {unknown}"
+        raise ConfigError(f"{file}: harness: {what}; it may have {', '.join(HARNESS_KEYS)}")
+    if harness.get("process_results", JUDGES[0]) not in JUDGES:
+        raise ConfigError(
+            f"{file}: process_results {harness['process_results']!r}; it names one of {', '.join(JUDGES)}"
+        )
+    metrics = harness.get("metric_list", [])
+    if not isinstance(metrics, list) or not all(
+        isinstance(each, dict) and "metric" in each for each in metrics
+    ):
+        raise ConfigError(f"{file}: metric_list: a list of tables with a metric each")
+    if any("hf_evaluate" in each for each in metrics):
+        raise ConfigError(f"{file}: hf_evaluate loads a program; take a metric of lm-evaluation-harness")
+
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRows:
+    """The questions of one benchmark that are asked, by subtask."""
+
+    test: dict[str, list[Row]]
+    shots: dict[str, list[Row]]
+    """Examples of each subtask, as many as are shown, in order."""
+    num_shots: int
+    available: int
+    """Questions in the files, asked or not."""
+    majority: float | None
+    """What always giving each subtask's most frequent answer scores, where that is the chance."""
+
+    @property
+    def asked(self) -> int:
+        """Questions asked."""
+        return sum(len(rows) for rows in self.test.values())
+
+    @property
+    def data_hash(self) -> str:
+        """Of questions and examples, 16 hex digits."""
+        return content_hash([self.test, self.shots], digits=16)
+
+
+def read_task(
+    spec: TaskSpec, data: Path | None, *, limit: int | None = None, shots: int | None = None
+) -> TaskRows:
+    """Read what is asked of one benchmark.
+
+    Args:
+        spec: the benchmark.
+        data: folder of the evaluation data.
+        limit: questions at most; None: all.
+        shots: examples before each question; None: as the task has it.
+
+    Raises:
+        ConfigError: no folder, a limit or shots out of range.
+        DataError: files missing, or not of the expected format.
+    """
+    if data is None:
+        raise ConfigError(
+            f"{spec.task}: give --data DIR, the folder of the evaluation data. Expected: {spec.layout}"
+        )
+    num_shots = spec.shots if shots is None else shots
+    if num_shots < 0 or (limit is not None and limit < 2):
+        raise ConfigError(
+            f"{spec.task}: limit {limit}, shots {num_shots}; at least 2 questions (an error bar needs them) and 0 shots"
+        )
+    everything = _read_files(spec, data, spec.files["test"])
+    reserved = max(num_shots, spec.shots_from_test) if spec.shots_from_test else 0
+    examples = (
+        {name: rows[:num_shots] for name, rows in everything.items()}
+        if spec.shots_from_test
+        else _examples(spec, data, num_shots, everything)
+    )
+    rest = {name: rows[reserved:] for name, rows in everything.items()}
+    available = sum(len(rows) for rows in rest.values())
+    if available < 2:
+        raise DataError(
+            f"{spec.task}: {available} questions in {data}/{spec.files['test']}; it takes at least two"
+        )
+    asked = _lowest_hashes(rest, limit)
+    return TaskRows(
+        test=asked,
+        shots={name: examples.get(name, []) for name in asked},
+        num_shots=num_shots,
+        available=available,
+        majority=_majority(everything, asked, spec.chance_target) if spec.chance == "majority" else None,
+    )
+
+
+def read_tasks(
+    chosen: Sequence[TaskSpec],
+    data: Path | None,
+    *,
+    limit: int | None = None,
+    shots: int | None = None,
+    skip_missing: bool = False,
+) -> tuple[dict[str, TaskRows], list[str]]:
+    """What is asked of several benchmarks, and the names of those left out.
+
+    Args:
+        chosen: the benchmarks.
+        data: as in `read_task`.
+        limit: as there.
+        shots: as there.
+        skip_missing: leave out benchmarks whose files are missing or damaged, as long as one is there.
+
+    Raises:
+        ConfigError: as there.
+        DataError: files missing; all of them are named.
+    """
+    rows: dict[str, TaskRows] = {}
+    problems: dict[str, str] = {}
+    for spec in chosen:
+        try:
+            rows[spec.task] = read_task(spec, data, limit=limit, shots=shots)
+        except DataError as error:
+            problems[spec.task] = str(error)
+    if problems and not (skip_missing and rows):
+        hint = ". The others can be had with --skip-missing" if rows else ""
+        raise DataError("evaluation data missing:\n  " + "\n  ".join(problems.values()) + hint)
+    return rows, list(problems)
+
+
+def _examples(
+    spec: TaskSpec, data: Path, num_shots: int, everything: Mapping[str, list[Row]]
+) -> dict[str, list[Row]]:
+    """The first rows of the files of examples: those of the subtask where there are several files."""
+    if num_shots == 0:
+        return {}
+    if "shots" not in spec.files:
+        raise ConfigError(f"{spec.task}: {num_shots} shots, but it has no examples; leave --shots out, or 0")
+    found = _read_files(spec, data, spec.files["shots"])
+    if len(found) == 1:
+        found = dict.fromkeys(everything, next(iter(found.values())))
+    for name in everything:
+        if len(found.get(name, [])) < num_shots:
+            raise DataError(
+                f"{spec.task}: {num_shots} shots of {name}, and {len(found.get(name, []))} examples of it in "
+                f"{data}/{spec.files['shots']}; lower --shots, or complete the files: {spec.layout}"
+            )
+    return {name: found[name][:num_shots] for name in everything}
+
+
+def _read_files(spec: TaskSpec, data: Path, pattern: str) -> dict[str, list[Row]]:
+    """Rows of each subtask: of each file, named by what its pattern's star stands for."""
+    if not data.is_dir():
+        raise ConfigError(f"--data {data}: no such folder; it holds one folder per benchmark")
+    files = sorted(data.glob(pattern))
+    if not files:
+        raise DataError(f"{spec.task}: nothing at {data}/{pattern}. Expected: {spec.layout}")
+    found: dict[str, list[Row]] = {}
+    for file in files:
+        name = spec.task if spec.merged or "*" not in pattern else _star(file.name, Path(pattern).name)
+        try:
+            rows = [row | {"subtask": name} for row in _READERS[spec.reader](spec, file)]
+        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            what = f"{type(error).__name__} {error}"
+            raise DataError(
+                f"{file}: not the expected format of {spec.task} ({what}). Expected: {spec.layout}"
+            ) from None
+        if rows:
+            start = len(found.get(name, []))
+            found.setdefault(name, []).extend(
+                row | {"id": f"{name}/{start + i}"} for i, row in enumerate(rows)
+            )
+    return found
+
+
+def _star(name: str, pattern: str) -> str:
+    before, _, after = pattern.partition("*")
+    return name.removeprefix(before).removesuffix(after)
+
+
+def _lowest_hashes(rows: Mapping[str, list[Row]], limit: int | None) -> dict[str, list[Row]]:
+    if limit is None:
+        return {name: list(each) for name, each in rows.items() if each}
+    hashed = sorted(
+        (hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest(), name, i)
+        for name, each in rows.items()
+        for i, row in enumerate(each)
+    )
+    chosen = {(name, i) for _, name, i in hashed[:limit]}
+    kept = {name: [row for i, row in enumerate(each) if (name, i) in chosen] for name, each in rows.items()}
+    return {name: each for name, each in kept.items() if each}
+
+
+def _majority(
+    everything: Mapping[str, list[Row]], asked: Mapping[str, list[Row]], field: str | None
+) -> float:
+    """Mean over what is asked of the share that the most frequent answer has in its subtask's file."""
+    assert field is not None
+    share = {
+        name: Counter(str(row[field]) for row in everything[name]).most_common(1)[0][1]
+        / len(everything[name])
+        for name in asked
+    }
+    return sum(share[name] * len(rows) for name, rows in asked.items()) / sum(map(len, asked.values()))
+
+
+def _rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """Rows of .jsonl, .json (a list, or an object with `examples`) and .csv, packed by gzip or not."""
+    raw = gzip.decompress(read_bytes(file)) if file.suffix == ".gz" else read_bytes(file)
+    text = raw.decode("utf-8-sig")
+    kind = Path(file.name.removesuffix(".gz")).suffix
+    if kind == ".csv":
+        yield from csv.DictReader(io.StringIO(text, newline=""), fieldnames=spec.columns, strict=True)
+    elif kind == ".json":
+        whole = parse_json(text)
+        yield from whole["examples"] if isinstance(whole, dict) else whole
+    else:
+        yield from (parse_json(line) for line in text.splitlines() if line.strip())
+
+
+def _drop_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """Questions of DROP with every accepted answer as a list of spans, the first one first."""
+    for passage in parse_json(read_text(file)).values():
+        for pair in passage["qa_pairs"]:
+            given = [pair["answer"], *pair.get("validated_answers", [])]
+            spans = [each for answer in given if (each := _drop_answer(answer))]
+            answers = [list(each) for each in dict.fromkeys(tuple(each) for each in spans)]
+            if answers:
+                yield {"passage": passage["passage"], "question": pair["question"], "answers": answers}
+
+
+def _drop_answer(answer: Mapping[str, Any]) -> list[str]:
+    if str(answer["number"]).strip():
+        return [str(answer["number"]).strip()]
+    if answer["spans"]:
+        return [str(span) for span in answer["spans"]]
+    date = " ".join(str(answer["date"].get(part, "")) for part in ("day", "month", "year")).strip()
+    return [date] if date else []
+
+
+def _truthfulqa_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """The best answer, all true ones and all false ones, which are divided by semicolons in the file."""
+    for row in _rows(spec, file):
+        right, wrong = (
+            [each.strip() for each in row[name].split(";") if each.strip()]
+            for name in ("Correct Answers", "Incorrect Answers")
+        )
+        best = row["Best Answer"].strip()
+        yield {
+            "Question": row["Question"].strip(),
+            "best": best,
+            "wrong": wrong,
+            "right": list(dict.fromkeys([best, *right])),
+        }
+
+
+_NOT_AGIEVAL = ("math", "gaokao-mathcloze", "jec-qa-ca", "jec-qa-kd", "sat-en-without-passage")
+"""Answered in words, with several right options, or the questions of sat-en once more."""
+
+
+def _agieval_rows(spec: TaskSpec, file: Path) -> Iterator[Row]:
+    """Questions with one right option."""
+    if file.stem in _NOT_AGIEVAL:
+        return
+    chinese = (file.stem.startswith("gaokao") and file.stem != "gaokao-english") or file.stem == "logiqa-zh"
+    for row in _rows(spec, file):
+        options, label = row["options"], row["label"]
+        if not isinstance(label, str) or len(label) != 1 or not 0 <= ord(label) - 65 < len(options):
+            continue
+        yield {
+            "passage": row["passage"] or "",
+            "question": row["question"],
+            "options": options,
+            "gold": ord(label) - 65,
+            "last": chr(64 + len(options)),
+            "chinese": chinese,
+        }
+
+
+_READERS = {"rows": _rows, "drop": _drop_rows, "truthfulqa": _truthfulqa_rows, "agieval": _agieval_rows}

@@ -1,0 +1,373 @@
+"""Supervised fine-tuning on conversations, and direct preference optimisation on pairs of answers.
+
+    run_sft(SftSpec(model="out/student", data="chats.jsonl", template="zephyr"), Path("out/chat"))
+    run_dpo(DpoSpec(model="out/chat/model", data="pairs.jsonl"), Path("out/dpo"))
+
+Masked, split and scored by us, stepped by TRL; resumable, and a second call does nothing. DPO (Rafailov et al. 2023,
+arXiv 2305.18290) holds chosen answers against rejected ones:
+
+    margin = b [ ln(pi/pi_ref)(chosen) - ln(pi/pi_ref)(rejected) ],   loss = -log sigmoid(margin)
+
+Its reference is the model at the start, whose log-probabilities are computed once. At the start every margin is 0 and
+the loss ln 2, so what is reported before is how often the model already finds the chosen answer likelier.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distillaw.instruct.batches import (
+    Collator,
+    Preference,
+    check_packing,
+    preference_figures,
+    score_examples,
+    training_rows,
+)
+from distillaw.instruct.conversations import read_conversations
+from distillaw.instruct.finish import (
+    change,
+    export_chat_model,
+    figures,
+    kept_scores,
+    readme,
+    step_flops,
+    training_forwards,
+    write_scores,
+)
+from distillaw.instruct.folder import TuneFolder
+from distillaw.instruct.generate import about_answers
+from distillaw.instruct.prepare import MaskedPair, PairSides, Sides, prepare_pairs, prepare_sides, read_pairs
+from distillaw.instruct.spec import DpoSpec, SftSpec
+from distillaw.instruct.start import Say, TuneStart, Tuning, base_model, merged_model, run_stage, silent
+from distillaw.models.fresh import count_parameters
+from distillaw.runs.paired import DocumentScores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
+
+def run_sft(
+    spec: SftSpec, out: Path, *, device: str = "cpu", say: Say = silent, command: str = ""
+) -> dict[str, object]:
+    """Fine-tune a model on conversations.
+
+    Args:
+        spec: the settings.
+        out: the run's folder; made. The tuned model is `out/model`.
+        device: cpu or cuda.
+        say: takes a line of progress now and then.
+        command: for the record.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        CacheError: no model there.
+        ConfigError: settings that cannot be, no chat template, or `out` holds another run.
+        DataError: conversations that cannot be used.
+        RunError: out of memory or disk, diverged, or another process works there.
+    """
+
+    def read(start: TuneStart) -> Sides:
+        return read_sides(spec, start)
+
+    def tune(at: Tuning) -> dict[str, object]:
+        return _tune_sft(spec, at)
+
+    return run_stage(spec, "sft", out, read, tune, device=device, say=say, command=command)
+
+
+def run_dpo(
+    spec: DpoSpec, out: Path, *, device: str = "cpu", say: Say = silent, command: str = ""
+) -> dict[str, object]:
+    """Tune a chat model on preferences; arguments and errors as of `run_sft`.
+
+    Returns:
+        What result.json holds; `loss` is that of the chosen answers in nats/token, `preference` has margins and
+        accuracies with their intervals.
+    """
+
+    def read(start: TuneStart) -> PairSides:
+        return read_pair_sides(spec, start)
+
+    def tune(at: Tuning) -> dict[str, object]:
+        return _tune_dpo(spec, at)
+
+    return run_stage(spec, "dpo", out, read, tune, device=device, say=say, command=command)
+
+
+def read_sides(spec: SftSpec, start: TuneStart) -> Sides:
+    """The conversations as examples to train on and to score.
+
+    Raises:
+        ConfigError: no such file.
+        DataError: nothing usable, or too much that is not.
+    """
+    return prepare_sides(
+        read_conversations(spec.data),
+        start.masker,
+        max_tokens=start.max_tokens,
+        validation=spec.validation,
+        keep_truncated=spec.keep_truncated,
+    )
+
+
+def read_pair_sides(spec: DpoSpec, start: TuneStart) -> PairSides:
+    """The pairs to train on and to score; errors as of `read_sides`."""
+    pairs = read_pairs(spec.data)
+    return prepare_pairs(pairs, start.masker, max_tokens=start.max_tokens, validation=spec.validation)
+
+
+def score_pairs(model: "PreTrainedModel", pairs: tuple[MaskedPair, ...]) -> DocumentScores:
+    """-ln p of every answer given its prompt, in nats: first the chosen ones, then the rejected ones."""
+    chosen = [pair.example(pair.chosen) for pair in pairs]
+    return score_examples(model, [*chosen, *(pair.example(pair.rejected) for pair in pairs)])
+
+
+def _tune_sft(spec: SftSpec, at: Tuning) -> dict[str, object]:
+    from distillaw.instruct.training import train_to_best
+
+    start, sides, folder = at.start, at.sides, at.folder
+    model = start.load(at.device)
+    counts = count_parameters(model)
+    if spec.packing:
+        check_packing(model)
+    rows = training_rows(sides.train, packing=spec.packing, max_tokens=start.max_tokens)
+    file = folder.path / "before.json"
+    before = kept_scores(file) or kept_scores(file, score_examples(model, sides.heldout))
+    at.say(f"before: held-out loss {before.loss:.4f} ± {before.loss_se:.4f} nats/token")
+    trainer = _sft_trainer(spec, start, model, rows, folder, at.device)
+    base = base_model(trainer.model, spec)
+    seconds = train_to_best(
+        trainer,
+        folder,
+        spec,
+        rows=len(rows),
+        score=lambda: figures(score_examples(base, sides.heldout)),
+        patience=spec.patience,
+        say=at.say,
+        unit="nats/token",
+    )
+    after, epochs = score_examples(base, sides.heldout), len(folder.epochs())
+    read = epochs * sum(len(each.ids) for each in sides.train)
+    result = _result(spec, at, counts, before, after, seconds) | {
+        "tokens": epochs * sum(each.answer_tokens for each in sides.train),
+        "all_tokens": read,
+        "conversations": len(sides.train),
+        "heldout_conversations": len(sides.heldout),
+        "heldout_tokens": int(after.tokens.sum()),
+        "rows": len(rows),
+        "train_flops": step_flops(
+            start.source.config(),
+            tokens=read,
+            mean_length=read / (epochs * len(sides.train)),
+            forwards=training_forwards(spec.lora),
+        ),
+    }
+    losses = {"before": before, "after": after}
+    card = {
+        f"held-out loss {when}": f"{each.loss:.4f} ± {each.loss_se:.4f} nats/token"
+        for when, each in losses.items()
+    }
+    kept = f"{epochs} epochs (epoch {result['best_epoch']} kept)"
+    card["assistant tokens learnt"] = f"{result['tokens']:,} in {kept}"
+    card["learning rate, seed"] = f"{spec.lr:g}, {spec.seed}"
+    return _finish(spec, at, trainer, result, after, card)
+
+
+def _tune_dpo(spec: DpoSpec, at: Tuning) -> dict[str, object]:
+    from distillaw.instruct.training import train_to_best
+
+    start, sides, folder = at.start, at.sides, at.folder
+    model = start.load(at.device)
+    counts = count_parameters(model)
+    everything = _reference(model, (*sides.train, *sides.heldout), folder, at.say)
+    ours = len(sides.train)
+    reference = _part(everything, ours, ours + len(sides.heldout))
+    trainer = _dpo_trainer(spec, start, model, sides.train, _part(everything, 0, ours), folder, at.device)
+    base = base_model(trainer.model, spec)
+
+    def preferred(scores: DocumentScores) -> Preference:
+        return preference_figures(scores.loss_sum, reference.loss_sum, beta=spec.beta)
+
+    def score() -> dict[str, float]:
+        found = preferred(score_pairs(base, sides.heldout))
+        losses = {"loss": found.loss.mean, "loss_se": found.loss.se}
+        return losses | {"margin": found.margin.mean, "accuracy": found.accuracy.mean}
+
+    seconds = train_to_best(
+        trainer,
+        folder,
+        spec,
+        rows=ours,
+        score=score,
+        patience=spec.epochs,
+        say=at.say,
+        unit="(-log sigmoid of the margin)",
+    )
+    scores, epochs = score_pairs(base, sides.heldout), len(folder.epochs())
+    answers = epochs * sum(len(p.chosen) + len(p.rejected) for p in sides.train)
+    read = answers + epochs * sum(2 * len(p.prompt) for p in sides.train)
+    before, after, chosen = preferred(reference), preferred(scores), _chosen(scores)
+    result = _result(spec, at, counts, _chosen(reference), chosen, seconds) | {
+        "tokens": answers,
+        "all_tokens": read,
+        "beta": spec.beta,
+        "preference": {"before": before.as_record(), "after": after.as_record()},
+        "pairs": ours,
+        "heldout_pairs": len(sides.heldout),
+        "train_flops": step_flops(
+            start.source.config(),
+            tokens=read,
+            mean_length=read / (2 * epochs * ours),
+            forwards=training_forwards(spec.lora) + 1 / epochs,  # the reference reads every pair once
+        ),
+    }
+    card = {
+        "chosen answer likelier, before": f"{before.likelier.mean:.1%}",
+        "chosen answer likelier, after": f"{after.likelier.mean:.1%}",
+        "margin after": f"{after.margin.mean:.4f} ± {after.margin.se:.4f}",
+        "pairs, held out": f"{ours}, {len(sides.heldout)}",
+        "learning rate, beta, seed": f"{spec.lr:g}, {spec.beta:g}, {spec.seed}",
+    }
+    return _finish(spec, at, trainer, result, chosen, card)
+
+
+def _sft_trainer(
+    spec: SftSpec, start: TuneStart, model: "PreTrainedModel", rows, folder: TuneFolder, device: str
+) -> "Trainer":
+    from transformers import set_seed
+
+    from distillaw.instruct.training import QuietSFT, lora_config, sft_config
+
+    set_seed(spec.seed)  # adapters are drawn before the trainer sets its own
+    pad = start.tokenizer.pad_token_id
+    return QuietSFT(
+        model=model,
+        args=sft_config(spec, folder.checkpoints, rows=len(rows), device=device),
+        train_dataset=rows,
+        processing_class=start.tokenizer,
+        peft_config=lora_config(spec.lora),
+        data_collator=Collator(pad=start.end_token if pad is None else pad, packed=spec.packing),
+    )
+
+
+def _dpo_trainer(
+    spec: DpoSpec,
+    start: TuneStart,
+    model: "PreTrainedModel",
+    pairs: tuple[MaskedPair, ...],
+    reference: DocumentScores,
+    folder: TuneFolder,
+    device: str,
+) -> "Trainer":
+    from datasets import Dataset
+    from transformers import set_seed
+
+    from distillaw.instruct.training import QuietDPO, dpo_config, lora_config
+
+    count = len(pairs)
+    columns = {
+        f"{name}_ids": [list(getattr(p, name)) for p in pairs] for name in ("prompt", "chosen", "rejected")
+    }
+    columns["ref_chosen_logps"] = (-reference.loss_sum[:count]).tolist()
+    columns["ref_rejected_logps"] = (-reference.loss_sum[count:]).tolist()
+    set_seed(spec.seed)  # adapters are drawn before the trainer sets its own
+    if start.tokenizer.pad_token is None:
+        start.tokenizer.pad_token = start.tokenizer.convert_ids_to_tokens(start.end_token)
+    return QuietDPO(
+        model=model,
+        args=dpo_config(spec, folder.checkpoints, rows=count, device=device),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=start.tokenizer,
+        peft_config=lora_config(spec.lora),
+    )
+
+
+def _reference(
+    model: "PreTrainedModel", pairs: tuple[MaskedPair, ...], folder: TuneFolder, say: Say
+) -> DocumentScores:
+    """What the model at the start makes of all pairs, from disk if an earlier start wrote it."""
+    file = folder.path / "reference.json"
+    if (found := kept_scores(file)) is None:
+        say(f"reference log-probabilities of {len(pairs):,} pairs")
+        found = kept_scores(file, score_pairs(model, pairs))
+        assert found is not None
+    return found
+
+
+def _part(scores: DocumentScores, first: int, last: int) -> DocumentScores:
+    """Some pairs' scores, chosen before rejected as before."""
+    half = len(scores.tokens) // 2
+    rows = np.r_[first:last, half + first : half + last]
+    return DocumentScores.numbered(tokens=scores.tokens[rows], loss_sum=scores.loss_sum[rows])
+
+
+def _chosen(scores: DocumentScores) -> DocumentScores:
+    half = len(scores.tokens) // 2
+    return DocumentScores.numbered(tokens=scores.tokens[:half], loss_sum=scores.loss_sum[:half])
+
+
+def _result(
+    spec: SftSpec | DpoSpec,
+    at: Tuning,
+    counts: tuple[int, int],
+    before: DocumentScores,
+    after: DocumentScores,
+    seconds: float,
+) -> dict[str, object]:
+    """What result.json says of either stage; `before` and `after` are of the answers that are to be learnt."""
+    start, stage = at.start, at.record["stage"]
+    answered = about_answers(Path(spec.data))
+    return {
+        "run_id": at.record["run_id"],
+        "stage": stage,
+        "role": "student",
+        "purpose": stage,
+        "arm": stage,
+        "params": counts[0],
+        "total_params": counts[1],
+        "teacher_run": answered.get("teacher"),
+        "teacher_flops": answered.get("flops"),
+        "teacher_loss": None,
+        "lambda": None,
+        "temperature": None,
+        "init": "pretrained",
+        "base": start.source.name,
+        "template": start.template,
+        "end_token": start.tokenizer.convert_ids_to_tokens(start.end_token),
+        "seed": spec.seed,
+        "loss": after.loss,
+        "loss_se": after.loss_se,
+        "start_loss": before.loss,
+        "before": figures(before),
+        "after": figures(after),
+        "change": change(after, before),
+        "epochs_run": len(at.folder.epochs()),
+        "best_epoch": at.folder.best_epoch(),
+        "data": at.sides.account.as_record(),
+        "peak_lr": spec.lr,
+        "context": start.max_tokens,
+        "vocab_size": start.source.config().get_text_config().vocab_size,
+        "recipe": asdict(spec),
+        "seconds": seconds,
+        "device": at.device,
+    }
+
+
+def _finish(
+    spec: SftSpec | DpoSpec,
+    at: Tuning,
+    trainer: "Trainer",
+    result: dict[str, object],
+    scores: DocumentScores,
+    card: dict[str, str],
+) -> dict[str, object]:
+    """Write scores, model and card; result.json last."""
+    write_scores(at.folder, scores)
+    model = merged_model(trainer.model, spec)
+    export_chat_model(model, at.start, at.folder.model, readme(result, at.record, card))
+    return at.folder.finish(result)
