@@ -98,10 +98,7 @@ def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
 
 @pytest.mark.parametrize(
     ("asked", "name", "rises"),
-    [
-        (("300M", "6B"), "pythia-1.4b", False),
-        (("1B", "100B"), "llama-3.1-8b", True),
-    ],
+    [(("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True)],
     ids=["near the student", "beyond the capacity gap"],
 )
 def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(asked, name, rises):

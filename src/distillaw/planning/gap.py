@@ -261,11 +261,7 @@ def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_na
     assert isinstance(line, CapacityGapLine)
     start = "pruned-same" if fit is None else "as in the runs fitted"
     base = GapOpinion(
-        law=voice.source,
-        kind="line",
-        start=start,
-        status="NOT_APPLICABLE",
-        notes=tuple(voice.warnings[:1]),
+        law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", notes=tuple(voice.warnings[:1])
     )
     if q.student_params < line.smallest_student:
         why = (

@@ -128,11 +128,7 @@ def _own_loss(situation: Situation, sources: Sources) -> tuple[Option, float] | 
 
 
 def consult(
-    situation: Situation,
-    sources: Sources,
-    options: Sequence[Option],
-    *,
-    with_runs: bool = True,
+    situation: Situation, sources: Sources, options: Sequence[Option], *, with_runs: bool = True
 ) -> list[Evidence]:
     """Every source in order of trust, silent ones included.
 

@@ -298,7 +298,7 @@ def teacher_map(laws: Laws, *, student_params: ArrayLike, compute: ArrayLike, te
     )
     losses = grid_losses(laws.ensemble, cells)
     plan = dict(zip(_PLAN, (losses.teacher, np.exp(best.n), np.exp(best.d), tokens), strict=True))
-    values = plan | parts | _gains(losses)
+    values = {**plan, **parts, **_gains(losses)}
     return GridMap(
         kind="teacher",
         title="The best teacher at a compute budget",

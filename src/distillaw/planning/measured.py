@@ -294,7 +294,7 @@ class DesignPoint:
     @property
     def best(self) -> DistilledPoint | None:
         """The teacher with the highest posterior gain."""
-        return next((t for t in self.distilled_share if t.is_best), None)
+        return next((t for t in self.taught if t.is_best), None)
 
     @property
     def seed_half(self) -> float:

@@ -211,9 +211,9 @@ def situation_of(
     compute, how = _compute(q)
     limit = _limit(q)
     scenario = q.scenario or "inference"
-    sizes = _sizes(q, record)
+    sizes: dict[str, Any] = _sizes(q, record)
     if more_to_come and record is None:
-        sizes = {"vocab": q.vocab or 1, "context": q.context or 1}
+        sizes |= {"vocab": q.vocab or 1, "context": q.context or 1}
     return Situation(
         student_params=params,
         student_tokens=tokens,

@@ -155,10 +155,7 @@ def equal_sentence(equal: EqualCompute) -> str:
 
 
 def _flips(
-    headline: Evidence,
-    answer: Call,
-    equal: EqualCompute | None,
-    searched: Sequence[SwitchingValue],
+    headline: Evidence, answer: Call, equal: EqualCompute | None, searched: Sequence[SwitchingValue]
 ) -> list[str]:
     """The nearest changes of input that change the answer."""
     if not headline.is_decisive:
