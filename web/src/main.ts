@@ -1,13 +1,12 @@
 /** Reads the embedded data and mounts the page; `window.distillaw` answers the same questions in the console. */
 import { mount } from "svelte";
 import App from "./App.svelte";
-import { DATA_ID, type Bundle, type EnsembleData, lawsOf, useBundle } from "./data/bundle";
+import { type Bundle, type EnsembleData, DATA_ID, lawsOf, useBundle } from "./data/bundle";
 import { argumentsOf, commandOf } from "./inputs/command";
-import { DEFAULTS, type Question, levelOf, situationOf } from "./inputs/question";
-import { verdictJson } from "./plan/json";
+import { type Question, levelOf, situationOf, usualQuestion } from "./inputs/question";
 import { best } from "./plan/evidence";
 import { findFlips } from "./plan/flips";
-import { plan } from "./plan/plan";
+import { plan, verdictJson } from "./plan/plan";
 import "./page.css";
 
 const found = JSON.parse(document.getElementById(DATA_ID)!.textContent!) as Bundle | null;
@@ -19,7 +18,7 @@ else {
 
 /** With the defaults for what is not given; an empty student is free, as in an address. */
 function complete(given: Partial<Question>): Question {
-  const q = { ...structuredClone(DEFAULTS as Question), ...given };
+  const q = { ...usualQuestion(), ...given };
   return { ...q, student: q.student || null };
 }
 

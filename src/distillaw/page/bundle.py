@@ -20,6 +20,7 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import Coefficient, published
+from distillaw.page.fields import BUDGETS, question_fields
 from distillaw.planning import (
     budget,
     caveats,
@@ -67,6 +68,8 @@ def planner_bundle(
         "coordinates": COORDINATES,
         "hardware": [asdict(preset) for preset in hardware_presets().values()],
         "teachers": _teachers(),
+        "fields": question_fields([name for name, _, _ in asked]),
+        "budgets": BUDGETS,
         "constants": _constants(),
         "draws": {
             "points": draws.POINTS,

@@ -16,7 +16,7 @@ from distillaw.large_batch.images.results import (
     ColumnScore,
     Gain,
     ImageRecord,
-    Walk,
+    ImageWalk,
     read_record,
     read_walks,
     score_columns,
@@ -102,7 +102,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _findings(record: ImageRecord) -> tuple[PaperRow | None, list[ColumnScore], list[Gain], list[Walk]]:
+def _findings(record: ImageRecord) -> tuple[PaperRow | None, list[ColumnScore], list[Gain], list[ImageWalk]]:
     if not record.results:
         raise DataError(
             f"{record.folder}: no cell has finished yet; the command in large_batch.json continues"
@@ -112,7 +112,7 @@ def _findings(record: ImageRecord) -> tuple[PaperRow | None, list[ColumnScore], 
     return row, score_columns(record, printed), score_gains(record, printed), read_walks(record)
 
 
-def _walk_json(walk: Walk) -> dict[str, Any]:
+def _walk_json(walk: ImageWalk) -> dict[str, Any]:
     return {
         "batch": walk.batch, "is_corrected": walk.is_corrected, "column": walk.column, "last_step": walk.last_step,
         "slope": asdict(walk.slope), "power": asdict(walk.power), "end": asdict(walk.end),
@@ -121,7 +121,7 @@ def _walk_json(walk: Walk) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(gains: Sequence[Gain], walks: Sequence[Walk]) -> list[KeyNumber]:
+def _numbers(gains: Sequence[Gain], walks: Sequence[ImageWalk]) -> list[KeyNumber]:
     """The tiles on top."""
     labels = {("SB", "LB"): "large against small batch", ("LB", "+LR"): "scaled rate adds",
               ("+LR", "+GBN"): "ghost batch norm adds", ("+GBN", "+RA"): "as many updates add",
@@ -175,7 +175,7 @@ def _problems(record: ImageRecord, row: PaperRow | None) -> list[str]:
 
 def _sections(
     record: ImageRecord, row: PaperRow | None, scores: Sequence[ColumnScore], gains: Sequence[Gain],
-    walks: Sequence[Walk],
+    walks: Sequence[ImageWalk],
 ) -> list[Section]:  # fmt: skip
     paper = hoffer2017()
     return [

@@ -103,6 +103,18 @@ export interface StudyData {
   problems: string[];
 }
 
+export interface FieldData {
+  option: string;
+  kind: "count" | "positive" | "fraction" | "whole" | "choice" | "flag";
+  /** What is taken where nothing is given. */
+  usual: string | boolean;
+  choices: string[] | null;
+  between: [number, number] | null;
+  help: string;
+}
+
+export type BudgetKind = "tokens" | "compute" | "device-hours" | "money";
+
 export interface Constants {
   margin: number;
   sure: number;
@@ -156,6 +168,9 @@ export interface Bundle {
   teachers: NamedTeacherData[];
   constants: Constants;
   draws: { points: number; multiplier: number; normal: number[]; tail: number[] };
+  /** What the page asks, as the command's question has it. */
+  fields: FieldData[];
+  budgets: Record<BudgetKind, { usual: string; low: number; high: number; unit: string; name: string }>;
   /** The words of a verdict, with slots (`words.ts`). */
   phrases: Record<string, string>;
   /** Coordinates of a law's range, in words. */

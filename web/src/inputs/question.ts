@@ -1,14 +1,9 @@
 /** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/planning/question.py`. */
-import { type HardwareData, data } from "../data/bundle";
-import { type Limit, largestServed } from "../plan/serving";
+import { type BudgetKind, type CellData, type HardwareData, data } from "../data/bundle";
+import { type Limit, largestServed } from "../plan/bills";
 import { type Situation, type Teacher, teacher } from "../plan/situation";
-import { QuestionError, parseCount } from "../quantities";
+import { parseCount, QuestionError } from "../quantities";
 import { say } from "../words";
-
-export const BUDGETS = ["tokens", "compute", "device-hours", "money"] as const;
-export type BudgetKind = (typeof BUDGETS)[number];
-/** What a budget of a kind is where nobody has said how much. */
-export const USUAL_BUDGET: Record<BudgetKind, string> = { tokens: "20B", compute: "1e21", "device-hours": "500", money: "2000" };
 
 /** A teacher given by numbers. */
 export interface OwnTeacher {
@@ -51,16 +46,21 @@ export interface Question {
   law: string;
 }
 
-export const DEFAULTS: Readonly<Question> = {
-  student: "1B", maxStudent: "", serveMemory: "", serveLatency: "", serveBandwidth: "", weightBytes: "2", budgetKind: "tokens", budget: "20B", device: "h100-sxm", mfu: "", price: "",
-  uniqueTokens: "", inferenceTokens: "", named: [], own: [{ params: "8B", tokens: "2T", loss: "" }], trainOwn: false,
-  onlyExisting: false, scenario: "inference", logits: "online", studentsServed: "1", vocab: "32768", context: "4096",
-  level: "0.9", law: "",
-};
+/** Key of the page's question for an option of the command: `max-student` is `maxStudent`. */
+export function keyOf(option: string): keyof Question {
+  return option.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()) as keyof Question;
+}
+
+/** The usual values of all fields, and an example of a budget and a teacher. */
+export function usualQuestion(): Question {
+  const usual = Object.fromEntries(data().fields.map((field) => [keyOf(field.option), field.usual]));
+  const example = { budgetKind: "tokens", budget: data().budgets.tokens.usual, named: [], trainOwn: false };
+  return { ...example, own: [{ params: "8B", tokens: "2T", loss: "" }], ...usual } as unknown as Question;
+}
 
 /** What the page asks when it is opened: the defaults, or what the embedded study was made for. */
 export function firstQuestion(): Question {
-  return { ...structuredClone(DEFAULTS as Question), ...structuredClone(data().study?.question ?? {}) };
+  return { ...usualQuestion(), ...structuredClone(data().study?.question ?? {}) };
 }
 
 function optional(text: string, name: string): number | null {
@@ -183,4 +183,30 @@ function computeOf(q: Question): { flop: number; text: string } {
   const flop = hours * 3600 * preset.peak_flop_per_second * mfu;
   const span = given !== null ? "" : say("utilisation seen", { low: preset.mfu_low, high: preset.mfu_high });
   return { flop, text: say("budget buys", { how, device: preset.name, share: 100 * mfu, span, flop }) };
+}
+
+/** Inputs that may differ from the study's own question: the cell is about these, or they change no verdict of runs. */
+const FREE: readonly (keyof Question)[] = ["student", "budget", "law", "device"];
+
+function isNear(a: number, b: number, within: number): boolean {
+  return Math.abs(Math.log(a / b)) < Math.log1p(within);
+}
+
+/** The question that a cell answers: the study's own, but for what changes no verdict of runs. */
+export function questionOf(cell: CellData, now: Question): Question {
+  return { ...firstQuestion(), law: now.law, device: now.device, student: String(cell.params), budget: String(cell.tokens) };
+}
+
+/** The cell of this student and these tokens; null where there is none, or where the question is another in other ways. */
+export function measuredCell(q: Question, s: Situation): CellData | null {
+  const { study } = data();
+  if (!study || s.studentParams === null || s.studentTokens === null) return null;
+  const usual = firstQuestion();
+  const differs = (Object.keys(usual) as (keyof Question)[]).some(
+    (key) => !FREE.includes(key) && JSON.stringify(q[key]) !== JSON.stringify(usual[key]),
+  );
+  if (differs) return null;
+  const found = study.cells.filter((c) => isNear(c.tokens, s.studentTokens!, 0.01) && isNear(c.params, s.studentParams!, 0.25));
+  const away = (c: CellData) => Math.abs(Math.log(c.params / s.studentParams!));
+  return found.sort((a, b) => away(a) - away(b))[0] ?? null;
 }

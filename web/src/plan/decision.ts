@@ -7,11 +7,8 @@
 import { type Answer, constants } from "../data/bundle";
 import { mean } from "../laws/numerics";
 import { say } from "../words";
-import { agreedDraws } from "./consensus";
-import {
-  type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains,
-} from "./evidence";
-import { type Interval, intervalOf } from "./draws";
+import { type Interval, agreedDraws, intervalOf } from "./draws";
+import { type Evidence, type Strategy, bestIndex, gainDraws, speaks, withGains } from "./evidence";
 import type { Teacher } from "./situation";
 
 export interface Call {

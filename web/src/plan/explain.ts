@@ -4,12 +4,10 @@ import { mean, median } from "../laws/numerics";
 import { say } from "../words";
 import { effectiveTokens, forwardFlop, sharesOf } from "./bills";
 import { intervalOf } from "./draws";
-import { best, deciding, gainDraws } from "./evidence";
+import { type Voice, best, deciding, gainDraws } from "./evidence";
 import type { Verdict } from "./plan";
-import { teacherLosses } from "./predictions";
+import { teacherLosses, teacherOnLawText } from "./predictions";
 import { type Teacher, called } from "./situation";
-import { teacherOnLawText } from "./textScale";
-import type { Voice } from "./voices";
 
 /** One step a line: cost, supervised loss, teacher, distilled loss, gain, doubt, margin, call. */
 export function explanation(v: Verdict): string[] {

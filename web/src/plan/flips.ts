@@ -4,10 +4,9 @@
  * A generator: every answer is a small plan of its own, and the page stays responsive between two of them.
  */
 import { type Answer, constants, data } from "../data/bundle";
-import { QuestionError, formatCount, formatFlop, parseCount } from "../quantities";
-import type { Sources } from "./consult";
-import { judge } from "./judging";
+import { formatCount, formatFlop, parseCount, QuestionError } from "../quantities";
 import { say } from "../words";
+import { type Sources, judge } from "./judging";
 import { type Situation, called } from "./situation";
 
 const STEPS = [1.25, 2, 4, 10, 30, 100];

@@ -4,14 +4,13 @@ import { argMin, mean } from "../laws/numerics";
 import { times } from "../quantities";
 import { say } from "../words";
 import { bill, effectiveTokens } from "./bills";
-import { beliefOfLaw } from "./consensus";
-import { type Evidence, type Strategy, silent, withGains } from "./evidence";
-import { type Interval, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
+import { type Interval, beliefOfLaw, difference, drawnGains, drawnLosses, intervalOf } from "./draws";
+import { type Evidence, type Strategy, type Voice, doubtAt, efoldsOutside, silent, withGains } from "./evidence";
 import { type Option, isSpeculative, optionName } from "./options";
-import { type OptionLoss, optionLoss } from "./predictions";
+import {
+  type OptionLoss, type TextScale, isImplausible, movedScale, onLawText, onUserText, optionLoss, textScale,
+} from "./predictions";
 import type { Situation } from "./situation";
-import { type TextScale, isImplausible, movedScale, onLawText, onUserText, textScale } from "./textScale";
-import { type Voice, doubtAt, efoldsOutside } from "./voices";
 
 type Coords = Record<string, number[]>;
 

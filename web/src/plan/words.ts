@@ -1,23 +1,20 @@
 /** What is said of a verdict: its sentence, reasons, what it takes for granted and what to be careful of. */
-import { type CellData, type Answer, constants, data } from "../data/bundle";
+import { type Answer, type CellData, constants, data } from "../data/bundle";
 import type { Ensemble } from "../laws/law";
 import { mean } from "../laws/numerics";
 import { formatCount } from "../quantities";
 import { intervalText, percent, say } from "../words";
 import { effectiveTokens, sharesOf } from "./bills";
-import type { Sources } from "./consult";
 import type { Crossover } from "./crossover";
 import { type Call, disagreement, leadsDistilling } from "./decision";
 import { type Interval, intervalOf } from "./draws";
-import {
-  type Evidence, type Strategy, best, bestPretrain, deciding, gainDraws, isInformative, speaks,
-} from "./evidence";
+import { type Evidence, type Strategy, best, bestPretrain, deciding, gainDraws, isInformative, speaks } from "./evidence";
 import type { Flip } from "./flips";
+import type { Sources } from "./judging";
 import type { Option } from "./options";
 import type { EqualCompute, Supposed, Verdict } from "./plan";
-import { optionLoss } from "./predictions";
+import { type TextScale, deviation, optionLoss, teacherOnLawText } from "./predictions";
 import { type Situation, type Teacher, called, comparison, studentText } from "./situation";
-import { type TextScale, deviation, teacherOnLawText } from "./textScale";
 
 /** The verdict in a word or two; where no law reaches there is nothing to call. */
 export function titleOf(verdict: Verdict, measured: CellData | null): string {
