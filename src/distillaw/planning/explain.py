@@ -32,7 +32,7 @@ from distillaw.quantities import format_count
 
 
 def explanation(verdict: Verdict) -> list[str]:
-    """One step a line: cost, supervised loss, teacher, distilled loss, gain, doubt, margin, call."""
+    """One step a line: cost, supervised loss, teacher, distilled loss, gain, discrepancy, margin, call."""
     lines = _costs(verdict)
     row = verdict.headline.best
     deciding = [
@@ -73,10 +73,10 @@ def _law(verdict: Verdict, voice: Voice, row: Strategy, scale: TextScale) -> lis
     powers = {name: p[name] for name in ("alpha", "beta", "gamma")}
     lines = [say("step law", source=voice.source, of=of, **values, **powers)]
     d_own, d = (float(effective_tokens(situation, r.student_tokens)) for r in (own, row))
-    alone = ensemble.supervised(params=own.student_params, tokens=d_own)
+    supervised = ensemble.supervised(params=own.student_params, tokens=d_own)
     same = ensemble.supervised(params=row.student_params, tokens=d)
     teacher = np.exp(teacher_losses(ensemble, situation, scale.teacher_on_law_text(row.teacher)))
-    lines.append(say("step alone", params=own.student_params, tokens=d_own, loss=_span(alone)))
+    lines.append(say("step alone", params=own.student_params, tokens=d_own, loss=_span(supervised)))
     loss, ratio = _on_both_texts(row.teacher, teacher, scale.ratio), float(np.mean(teacher / same))
     lines.append(say("step teacher", loss=loss, ratio=ratio))
     lines.append(_distilled(ensemble, s, row, d, same, teacher))
@@ -142,7 +142,7 @@ def _decision(verdict: Verdict) -> list[str]:
     for source in verdict.evidence:
         if source.source in headline.deciding and source.speaks:
             gain = source.gain(verdict.level)
-            lines.append(say("step gain", source=source.source, gain=gain, doubt=_form_doubt(source)))
+            lines.append(say("step gain", source=source.source, gain=gain, doubt=_form_discrepancy(source)))
     if len(headline.deciding) > 1:
         lines.append(say("step together", gain=verdict.gain))
     floor = MARGIN * headline.pretrain.loss.mean
@@ -160,11 +160,11 @@ def _called(verdict: Verdict) -> str:
     return say("step called", **chances, sure=SURE, verdict=verdict.verdict)
 
 
-def _form_doubt(source: Evidence) -> str:
-    doubt = source.details.get("doubt")
-    if not isinstance(doubt, float):
+def _form_discrepancy(source: Evidence) -> str:
+    sd = source.details.get("doubt")
+    if not isinstance(sd, float):
         return ""
-    return say("step doubt", doubt=doubt, dof=LAW_DOF)
+    return say("step doubt", doubt=sd, dof=LAW_DOF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,10 +236,11 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
     """
     at = {"student_params": student_params, "student_tokens": student_tokens}
     curve = teacher_loss_curve(ensemble, **at)
-    best, alone = curve.best.at, float(curve.supervised_loss.mean())
+    best, supervised = curve.best.at, float(curve.supervised_loss.mean())
     floor = float(curve.teacher_loss[0])
     losses = sorted(
-        {alone * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)}, reverse=True
+        {supervised * r for r in (1.1, 1.0)} | {best * s for s in (1.1, 1.05, 1.0, 0.95, 0.9, 0.8)},
+        reverse=True,
     )
     rows = balance(ensemble, **at, teacher_loss=[loss for loss in losses if loss > floor])
     c0, kappa, f1, eps = (
@@ -258,7 +259,7 @@ def derivation(ensemble: LawEnsemble, *, name: str, student_params: float, stude
         [
             *_EQUATIONS,
             f"  {numbers}, kappa^(-f1) = {float(curve.break_ratio.mean()):.3g}",
-            f"  the student alone, {student}: Ltilde_S = {alone:.4f}",
+            f"  the student alone, {student}: Ltilde_S = {supervised:.4f}",
             *_table(rows, best),
             *_sign(best, here, is_edge=curve.best.at_edge),
         ]
