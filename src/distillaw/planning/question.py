@@ -262,7 +262,7 @@ def _student(q: PlanQuestion, record: StudyRecord | None) -> tuple[float | None,
     if record is not None and record.target:
         params, target = record.target
         return params, target if tokens is None and buys == (None,) * 3 else tokens
-    if buys == (None,) * 3 and (tokens is None or record is not None):
+    if buys == (None,) * 3:
         unread = ""
         if record is not None and not record.info and record.problems:
             unread = f"{record.problems[0]}. Else "

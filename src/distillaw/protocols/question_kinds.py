@@ -6,7 +6,7 @@ compared, so that differences are far sharper than losses.
 
 from distillaw.protocols.scale import Scale
 from distillaw.protocols.sheet import SEEDS, Sheet, knobs, more_than_text, seeds, size_name
-from distillaw.sweep.tables import ReplicateSpec
+from distillaw.sweep.spec import ReplicateSpec
 
 ABLATION_SEEDS = 3
 _ABLATION = {

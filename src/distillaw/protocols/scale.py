@@ -11,7 +11,7 @@ from pathlib import Path
 from distillaw.accounting.shapes import count_non_embedding, shape_for_params
 from distillaw.errors import ConfigError, DataError
 from distillaw.quantities import format_count
-from distillaw.runs.reading import require_file
+from distillaw.runs.files import require_file
 from distillaw.runs.spec import Recipe
 
 # --- how much text there is ---------------------------------------------------------------------------------
