@@ -32,7 +32,7 @@ class Paid:
     """One cell of a study: its loss, and what it took."""
 
     name: str
-    is_taught: bool
+    is_distilled: bool
     loss: float
     """Mean over seeds, nats/token."""
     half: float
@@ -60,7 +60,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[Cell]) -> list[Paid]:
         found.append(
             Paid(
                 name=f"{name}, no teacher",
-                is_taught=False,
+                is_distilled=False,
                 loss=cell.alone,
                 half=float(cell.seed_half),
                 student=student,
@@ -74,7 +74,7 @@ def paid_cells(record: StudyRecord, cells: Sequence[Cell]) -> list[Paid]:
             found.append(
                 Paid(
                     name=f"{name} from the {t.teacher}",
-                    is_taught=True,
+                    is_distilled=True,
                     loss=t.loss,
                     half=float(t.half),
                     student=student,
@@ -142,7 +142,7 @@ def _ahead(where: FrontierPlace) -> int:
 def frontier(paid: Sequence[Paid], scenario: Scenario) -> Frontier:
     """The frontiers of one scenario."""
     known = {
-        taught: [p for p in paid if p.is_taught == taught and math.isfinite(p.compute(scenario))]
+        taught: [p for p in paid if p.is_distilled == taught and math.isfinite(p.compute(scenario))]
         for taught in (False, True)
     }
     named = {p.name: p for p in paid}
