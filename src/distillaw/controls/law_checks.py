@@ -187,9 +187,8 @@ def _beyond(fit: FitResult, table: Mapping[str, np.ndarray], *, total: bool) -> 
         "student_tokens": tokens,
         "teacher_loss": float(np.nanmedian(table["teacher_loss"])),
     }
-    if (
-        fit.curve.behind is None
-    ):  # fitted on measured losses of students alone: the best of them stands for its own
+    if fit.curve.behind is None:
+        # fitted on measured losses of supervised students: the best of them stands for its own
         found["supervised_loss"] = float(table["loss"][np.isnan(table["teacher_loss"])].min())
     return found
 

@@ -62,9 +62,8 @@ class _Pair:
         low, high = self.difference.interval()
         if -self.margin <= low and high <= self.margin:
             return "passed"
-        explained = self.margin + abs(
-            self.losses[0] - self.losses[1]
-        )  # a student follows its teacher's loss at most one to one
+        apart = abs(self.losses[0] - self.losses[1])  # which a student follows at most one to one
+        explained = self.margin + apart
         return "failed" if low > explained or high < -explained else "undecided"
 
     def to_json(self) -> dict[str, object]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
-from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, power_axis, set_title
+from distillaw.figures.style import INK, PAPER, SERIES, Z90, in_style, new_panels, note, power_axis, set_title
 from distillaw.pareto.frontier import FrontierPlace, ScorePoint, place, staircase
 from distillaw.planning.cells import Cell
 from distillaw.runs.record import StudyRecord, budget_text
@@ -225,16 +225,7 @@ def _panel(ax: Axes, found: Frontier) -> None:
             color=color,
             linewidth=1.3,
         )
-        ax.annotate(
-            name,
-            (last * 1.08, line[-1].loss),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-            color=color,
-            annotation_clip=False,
-        )
+        note(ax, name, (last * 1.08, line[-1].loss), (3, 0), color=color, va="center", clip=False)
     ax.set_xscale("log")
     ax.margins(x=0.06, y=0.06)
     power_axis(ax)
