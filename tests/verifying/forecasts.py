@@ -67,8 +67,8 @@ def predict(point, mean, half, *, by="law", quantity="loss", outside=None, proba
         mean=mean,
         intervals=intervals,
         inside_range=not outside,
-        outside=outside or {},
-        probability=probability,
+        efolds_outside=outside or {},
+        probability_positive=probability,
         after_the_fact=after,
     )
 

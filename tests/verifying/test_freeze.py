@@ -142,7 +142,7 @@ def test_a_table_is_frozen_and_scored(table, law):
     assert found.frozen.path.parent.name == "runs.predictions"
     (p,) = found.frozen.predictions
     assert p.mean == pytest.approx(loss_of(2e5, 1.6e6), rel=0.01)
-    assert p.outside["student_tokens"] == pytest.approx(0.693, abs=0.001) and not p.inside_range
+    assert p.efolds_outside["student_tokens"] == pytest.approx(0.693, abs=0.001) and not p.inside_range
     write_table(table, [*law[1], row("new", NEW, loss_of(2e5, 1.6e6))])
     (one,) = score_study(table).predictions
     assert one.is_hit() and one.counts and one.factor_beyond == pytest.approx(2.0)

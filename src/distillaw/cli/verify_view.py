@@ -65,7 +65,7 @@ def _range(prediction: "FrozenPrediction") -> str:
     if prediction.inside_range:
         return "inside"
     sizes = {"student_params": "params", "student_tokens": "tokens"}
-    outside = prediction.outside
+    outside = prediction.efolds_outside
     found = [f"{name} x{exp(outside[key]):.2g}" for key, name in sizes.items() if key in outside]
     found += ["teacher loss"] if "teacher_loss" in outside else []
     return f"beyond: {', '.join(found) or 'tokens per parameter'}"

@@ -87,7 +87,7 @@ def _law_loss(
         mean=float(first["student_loss"]),
         intervals=intervals,  # type: ignore[arg-type]
         inside_range=bool(first["inside_range"]),
-        outside=efolds_outside(law_range(law, point), _coords(point)),
+        efolds_outside=efolds_outside(law_range(law, point), _coords(point)),
     )
 
 
@@ -264,6 +264,6 @@ class _Plan:
             mean=mean,
             intervals=intervals,
             inside_range=not outside,
-            outside=outside,
-            probability=probability,
+            efolds_outside=outside,
+            probability_positive=probability,
         )
