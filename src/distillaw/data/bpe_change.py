@@ -31,6 +31,7 @@ LONGEST = 16
 """Old pieces in a learnt one at most; without spaces between words whole sentences would be learnt."""
 _FIRST_LETTER = 0x10000
 _BATCH = 256
+"""Documents tokenised at once: enough for all cores, few enough for memory."""
 CHINESE_MARKS = frozenset("，。、；：？！“”‘’（）《》【】…—「」『』〈〉·～￥")
 """Punctuation that counts as Chinese besides the characters U+4E00 to U+9FA5 (as in MiniMA's script)."""
 
@@ -269,9 +270,6 @@ def _learn(lines: list[str], count: int) -> list[Merge]:
     return [(a, b) for a, b in json.loads(learner.to_str())["model"]["merges"]]
 
 
-_DOCUMENTS_AT_ONCE = 256
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trimmed:
     """A tokenizer's pieces without some."""
@@ -284,8 +282,8 @@ class Trimmed:
 def count_pieces(tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str]) -> Counter[int]:
     """How often a text uses each id."""
     counts: Counter[int] = Counter()
-    for first in range(0, len(documents), _DOCUMENTS_AT_ONCE):
-        for ids in encode_documents(tokenizer, list(documents[first : first + _DOCUMENTS_AT_ONCE])):
+    for first in range(0, len(documents), _BATCH):
+        for ids in encode_documents(tokenizer, list(documents[first : first + _BATCH])):
             counts.update(ids)
     return counts
 

@@ -92,14 +92,17 @@ def _spec(store: TokenStore) -> Mapping[str, Any]:
 COPY_VERSION = 1
 """Of what counts as a copy; in the manifest of the data."""
 SIMILAR = 0.8
+"""From which two documents are near copies, as in Lee et al. 2021."""
 RUN = 24
 """Characters of a run, about five English words."""
 SLOTS = 128
+"""Standard error of an estimated similarity s: sqrt(s (1 - s) / SLOTS), 0.035 at the threshold."""
 _BANDS = 16
 """Of 8 slots: copies at the threshold share a whole band with probability 0.95, at similarity 0.9 with 0.9999."""
 _MOST = 1 << 21
 """Characters of a document that are compared, about two novels: bounds the memory of a document to some 100 MB."""
 _PIECE = 1 << 20
+"""Characters or similarities computed at once: a few MB."""
 COPY_RULE = (
     f"documents that differ by white space alone are read once; of two on different sides whose runs of {RUN} letters "
     f"and digits agree by {SIMILAR:.0%} (MinHash of {SLOTS} slots) the held-out one stays, else the earlier one"

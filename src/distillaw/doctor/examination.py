@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 FREE_BYTES = 2e9
 """A study of the size of studies/pocket.toml fits."""
 MEMORY_BYTES = 1.5e9
+"""Two workers of a study, of about 0.7 GB each."""
 SLOW_WRITE = 20e6
+"""Bytes per second."""
 SLOW_SYNC = 0.1
 """Bytes per second and seconds beyond which checkpoints take a visible share of a run."""
 TO_TRAIN = ("torch", "transformers", "tokenizers", "pyarrow")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 REPEATS = 5
+"""The median of five is not moved by one disturbance."""
 SECONDS = 0.15
 """Each repeat lasts at least so long."""
 

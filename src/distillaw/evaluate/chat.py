@@ -28,6 +28,7 @@ from distillaw.runs.files import append_json_lines, content_hash, file_sha256, r
 from distillaw.runs.pace import Telling
 
 DRAWS = 10_000
+"""Of the bootstrap; Efron and Tibshirani (1993, section 13.3) want a thousand, and more cost nothing here."""
 
 
 def sum_up_pairs(verdicts: Sequence[JudgeVerdict], *, seed: int = 0) -> dict[str, object]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 8
+"""Prompts of a forward pass unless said otherwise: a choice for memory, answers do not depend on it."""
 TRUNCATED_NOTE = "{} of {} prompts are longer than the model's context; their beginning was cut off"
 
 

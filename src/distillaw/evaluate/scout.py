@@ -22,6 +22,7 @@ from distillaw.accounting.params import count_params
 from distillaw.data.corpus import Excerpt, Reading, read_excerpt
 from distillaw.data.tokenizer import encode_to_score, tokenizer_hash
 from distillaw.errors import ConfigError, DistillawWarning
+from distillaw.evaluate.calibration import CONTEXT
 from distillaw.models.fresh import count_parameters
 from distillaw.models.scoring import score_documents
 from distillaw.models.source import ModelSource, check_config, context_of, fingerprint, locate
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the stored results; part of their name."""
-CONTEXT = 1024
-"""Tokens a window sees unless said otherwise, or what the shortest candidate allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

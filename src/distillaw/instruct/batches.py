@@ -130,6 +130,7 @@ def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> torch.Tens
 
 
 LEVEL = 0.9
+"""Of intervals, as everywhere in reports of runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ BETAS = (0.9, 0.95)
 CLIP = 1.0
 LORA_ALPHA_PER_RANK, LORA_DROPOUT = 2, 0.05
 LARGEST_MICRO_BATCH = 8
+"""Of a forward pass unless said otherwise: a choice for memory, the gradient of a step does not depend on it."""
 _PASSING = ("model", "data", "template", "checkpoint_seconds")
 """Fields that do not change what is learnt: weights and texts count, not where they lie."""
 

@@ -63,6 +63,7 @@ def hushed() -> Iterator[None]:
 
 
 MAX_TOKENS = 1024
+"""Longest example unless said otherwise: a choice for memory, which grows with it."""
 Say = Callable[[str], None]
 """Takes a line of progress."""
 

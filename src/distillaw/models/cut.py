@@ -349,6 +349,7 @@ def shape_of(config: "PreTrainedConfig", name: str) -> Shape:
 MULTIPLE = 8
 """Widths and FFNs are multiples of it: tensor cores want 8 in half precision, tensor parallelism more."""
 DEPTH_SHARE = 0.25
+"""Of the logarithm of a cut beyond a third, what comes off the depth: our choice, after Minitron (see above)."""
 WITHIN = 0.02
 """How far from the wanted size a shape may be, if any rounding allows."""
 

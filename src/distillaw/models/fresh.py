@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EMBEDDING_STD = 0.5
 """Initial standard deviation of token embeddings: 0.1 to 1 do alike, 0.02 costs 0.2 nats (dev/LOG.md, 2026-11-21)."""
 ROPE_BASE = 10_000.0
+"""That of Llama and Llama 2, made for contexts up to 4,096."""
 
 
 def llama_config(shape: Shape, *, end_of_text: int = 0) -> "LlamaConfig":

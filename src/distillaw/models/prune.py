@@ -42,7 +42,16 @@ from distillaw.models.cut import (
 from distillaw.models.export import made_before, staged
 from distillaw.models.fresh import count_config, count_parameters
 from distillaw.models.importance import Importance, measure_importance
-from distillaw.models.scoring import Processes, part, score_documents, summed, together
+from distillaw.models.scoring import (
+    BYTES_PER_TOKEN,
+    SCORED_CONTEXT,
+    SCORED_DOCUMENTS,
+    Processes,
+    part,
+    score_documents,
+    summed,
+    together,
+)
 from distillaw.models.source import ModelSource, context_of, fingerprint, locate
 from distillaw.models.teacher import load_weights
 from distillaw.runs.files import content_hash, write_json
@@ -139,15 +148,10 @@ def _dimensions(heads: "tuple[int, ...] | list[int]", head_dim: int) -> torch.Te
 
 
 RECORD = "prune.json"
-CONTEXT = 512
-"""Tokens of a window: that of the reference recipe."""
 TOKENS, HELDOUT_TOKENS = 131_072, 16_384
 """Calibration text, 256 windows, and scored text unless said otherwise (Minitron: 512 to 1024 samples)."""
-SCORED_DOCUMENTS = 40
-"""At most, and never more than half of what is read; of each the beginning, as much of all."""
-BYTES_PER_TOKEN = 8.0
-"""Generous: text that is read for so many tokens."""
 BATCH_WINDOWS = 4
+"""Windows of a pass: a choice for memory, scores do not depend on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +168,7 @@ class Wishes:
     """uniform, gradient or activation."""
     tokens: int = TOKENS
     heldout_tokens: int = HELDOUT_TOKENS
-    context: int = CONTEXT
+    context: int = SCORED_CONTEXT
     multiple: int = MULTIPLE
 
 

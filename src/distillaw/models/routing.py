@@ -111,6 +111,7 @@ class Routers:
 
 
 CAPACITIES = (1.0, 1.25, 2.0)
+"""Capacity factors that Switch compares (arXiv 2101.03961, table 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

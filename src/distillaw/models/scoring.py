@@ -87,6 +87,13 @@ def together(act: Callable[[], T], group: Processes | None) -> T:
 
 
 IGNORE = -100
+"""The label that torch's cross-entropy leaves out."""
+SCORED_DOCUMENTS = 40
+"""Of a text that measures a changed model, at most: over fewer than thirty an error is itself uncertain."""
+SCORED_CONTEXT = 512
+"""Tokens of a window there: that of the reference recipe (MiniMA, arXiv 2311.07052)."""
+BYTES_PER_TOKEN = 8.0
+"""Generous: text that is read for so many tokens."""
 LOGITS_AT_ONCE = 1 << 20
 """Largest number of logits held while scoring: 4 MiB of float32, whatever the vocabulary; larger is not faster."""
 

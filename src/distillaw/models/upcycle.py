@@ -27,7 +27,7 @@ from distillaw.errors import ConfigError
 from distillaw.models.cut import shape_of
 from distillaw.models.export import made_before, staged
 from distillaw.models.routing import Z_KEY, measure_routing
-from distillaw.models.scoring import score_documents
+from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import load_weights, probe_tokens
 from distillaw.runs.files import content_hash, write_json
@@ -167,10 +167,8 @@ def _source(name: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 RECORD = "upcycle.json"
-SCORED_DOCUMENTS, SCORED_TOKENS, CONTEXT = 40, 8192, 512
-"""What is scored of a text unless said otherwise: as much of the beginning of each document."""
-BYTES_PER_TOKEN = 8.0
-"""Generous: text that is read for so many tokens."""
+SCORED_TOKENS = 8192
+"""Of a text unless said otherwise, as much of the beginning of each document: a check, since nothing should change."""
 MOST_CONTEXT = 4096
 """At which FLOP are counted: a longer context than most text is read in would count attention that nobody pays."""
 
@@ -258,7 +256,9 @@ def upcycle_to(
     record |= _compared(dense, mixture)
     if documents:
         say(f"scoring both on {sum(len(ids) - 1 for ids in documents):,} tokens")
-        record |= _scored(dense, mixture, documents, min(CONTEXT, context_of(config) or CONTEXT))
+        record |= _scored(
+            dense, mixture, documents, min(SCORED_CONTEXT, context_of(config) or SCORED_CONTEXT)
+        )
     with staged(out) as stage:
         mixture.cpu().save_pretrained(stage)
         tokenizer.save_pretrained(str(stage))

@@ -27,7 +27,7 @@ from distillaw.data.tokenizer import encode_to_score
 from distillaw.errors import ConfigError, DataError
 from distillaw.models.export import made_before, staged
 from distillaw.models.fresh import count_parameters
-from distillaw.models.scoring import score_documents
+from distillaw.models.scoring import BYTES_PER_TOKEN, SCORED_CONTEXT, SCORED_DOCUMENTS, score_documents
 from distillaw.models.source import ModelSource, context_of, fingerprint
 from distillaw.models.teacher import load_weights
 from distillaw.quantities import format_bytes
@@ -112,9 +112,6 @@ def renumber_tokens(model: "PreTrainedModel", new_ids: Mapping[int, int]) -> Non
 RECORD = "vocabulary.json"
 MAX_BYTES, HELDOUT_BYTES = 100e6, 65_536
 """Text read, and bytes scored of each text, unless said otherwise."""
-SCORED_DOCUMENTS = 40
-"""At most, and never more than half of what is read; of each the beginning, as much of all."""
-CONTEXT = 512
 MULTIPLE = 64
 """Sizes of vocabularies are multiples of it, filled with real pieces: matrix products want that."""
 
@@ -133,7 +130,7 @@ class Texts:
     max_bytes: float = MAX_BYTES
     heldout_bytes: int = HELDOUT_BYTES
     context: int | None = None
-    """Tokens of a window in scoring; None: CONTEXT, or what the model allows."""
+    """Tokens of a window in scoring; None: SCORED_CONTEXT, or what the model allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,9 +312,9 @@ def _change_model(
 
 def _context(source: ModelSource, wanted: int | None) -> int:
     """Tokens of a window, within what the model sees."""
-    most = context_of(source.config()) or CONTEXT
+    most = context_of(source.config()) or SCORED_CONTEXT
     if wanted is None:
-        return min(CONTEXT, most)
+        return min(SCORED_CONTEXT, most)
     if not 1 <= wanted <= most:
         raise ConfigError(f"--context {wanted}: {source.name} sees 1 to {most} tokens")
     return wanted
@@ -338,7 +335,7 @@ def _read(texts: Texts) -> tuple[dict[str, list[str]], list[str]]:
     for name, corpus in (("text", texts.text), ("other", texts.other)):
         if corpus is None:
             continue
-        budget = texts.max_bytes if name == "text" else 8.0 * texts.heldout_bytes + 1e6
+        budget = texts.max_bytes if name == "text" else BYTES_PER_TOKEN * texts.heldout_bytes + 1e6
         documents = read_excerpt(corpus, texts.reading, max_bytes=budget).documents
         scored = max(2, min(SCORED_DOCUMENTS, len(documents) // 2))
         share = max(1, texts.heldout_bytes // scored)

@@ -94,6 +94,7 @@ QUESTIONS = (
 )
 """None of them is among the prompts inside the package, so no chat model learnt an answer to it there."""
 MOST_TOKENS = 48
+"""Of an answer: enough to read whether it answers."""
 SAMPLES, PROMPTS = "samples.json", "samples.prompts.txt"
 Say = Callable[[str], None]
 

@@ -232,6 +232,7 @@ def _write_scores(folder: Path, scores: DocumentScores) -> None:
 
 
 MICRO_BATCHES = 8
+"""Small batches per large one: the estimator needs two unlike sizes (arXiv 1812.06162, appendix A.1)."""
 
 
 def noise_file(branch: Branch, study: Path, batches: int) -> Path:

@@ -50,6 +50,7 @@ def open_log(path: Path, step: int, ranks: Ranks) -> Iterator[Write]:
 
 
 PENDING_ROWS = 1000
+"""More than a tracker that is only slow falls behind by; further rows are dropped for it, never for the file."""
 CLOSE_SECONDS = 10.0
 """How long the end of a run waits for the tracker to take what is pending."""
 

@@ -86,7 +86,9 @@ def schedule_for(
 
 
 BASE_WIDTH = 64
+"""Width at which the rates of docs/mup.md were tuned; another one only renames the rate."""
 BETAS = (0.9, 0.95)
+"""Of GPT-3 (Brown et al. 2020, appendix B) and most language models since."""
 EPS = 1e-8
 
 
