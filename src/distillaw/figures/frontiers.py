@@ -44,7 +44,7 @@ def models(points: Sequence[ScorePoint], *, score: str, axis: str, frontier: str
     Own models are filled, with a 90 % bar, others rings, chat models squares.
 
     Args:
-        points: from `distillaw.pareto.own_points` and `distillaw.pareto.published_points`.
+        points: from `own_points` and `published_points` of `distillaw.pareto.points`.
         score: what the ordinate is, with its unit.
         axis: what the abscissa counts, in words; FLOP, logarithmic.
         frontier: `staircase` or `hull`, drawn through all points.
