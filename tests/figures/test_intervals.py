@@ -5,6 +5,7 @@ from forecasts import BETTER, OLD, SMALL, TAUGHT, freeze_by_hand, predict, row, 
 
 from distillaw.errors import DataError
 from distillaw.figures.intervals import draw_coverage, draw_hold_outs, hold_outs
+from distillaw.fitting.study import kept_laws
 from distillaw.report.trust import coverage_picture, hold_out_sentences, hold_out_table
 from distillaw.runs.record import read_study
 from distillaw.verifying.scorecard import wilson
@@ -14,7 +15,7 @@ from distillaw.verifying.scoring import score_study
 def test_hold_outs_are_those_of_the_fit(fitted):
     record = read_study(fitted)
     (found,) = hold_outs(record)
-    calibration = record.laws["supervised"].calibration
+    calibration = kept_laws(record).fits["supervised"].calibration
     assert found.num == calibration.num_held_out == sum(row.num for row in found.rows)
     assert found.share == pytest.approx(calibration.obtained)
     assert found.hits == round(sum(row.inside * row.num for row in found.rows))
