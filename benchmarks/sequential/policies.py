@@ -11,12 +11,10 @@ import numpy as np
 from benchmarks.settle.peers import planned, simulated_study
 from benchmarks.settle.scores import is_false, regret
 from distillaw.errors import ConfigError
-from distillaw.settling.conclusion import conclude
 from distillaw.settling.design import BRANCHES, RATIO, next_stage
-from distillaw.settling.pricing import extra_flops, joined, wanted_by
 from distillaw.settling.propose import FIRST, GROWTH, affordable, propose
-from distillaw.settling.question import Stage
-from distillaw.settling.standing import standing
+from distillaw.settling.question import Stage, extra_flops, joined, wanted_by
+from distillaw.settling.standing import conclude, standing
 
 BUDGET = 0.03
 """What stages may cost together, as a share of the target's training."""

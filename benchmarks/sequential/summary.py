@@ -13,7 +13,7 @@ GRIDS = {"plan": (0.03, 0.1, 0.3), "grid": (0.03, 0.1, 0.3)}
 """Budgets of full grids whose decisions `study next` is to match."""
 DRAWS = 1000
 FRESH = 3200
-"""Decisions below this number were seen when the rule of settling/pool.py was chosen."""
+"""Decisions below this number were seen when the rule of settling/design.py was chosen."""
 WAYS = {
     "plan": "full grid, `plan`", "grid": "full grid, belief", "random": "random stages, belief",
     "ladder": "ladder of `settle`", "next": "`study next`", "stopped": "`study next`, stopped when not worth it",

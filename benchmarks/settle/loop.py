@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from distillaw.errors import ConfigError
-from distillaw.settling.conclusion import Conclusion, conclude
 from distillaw.settling.design import next_stage
 from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
-from distillaw.settling.standing import Standing, standing
+from distillaw.settling.standing import Conclusion, Standing, conclude, standing
 
 MOST_STAGES = 60
 """More than any budget here buys: a loop that does not stop by itself is a fault."""

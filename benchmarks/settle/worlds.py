@@ -12,8 +12,8 @@ import numpy as np
 from distillaw.planning.situation import Teacher
 from distillaw.runs.paired import paired_difference, seed_noise
 from distillaw.runs.record import Run, StudyRecord, budget_text, read_study
+from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage, stage_flops
-from distillaw.settling.rates import RateCheck, Rates
 
 MARGIN = 0.0025
 """Regret that does not matter, as a share of the loss, as in decisions.py."""

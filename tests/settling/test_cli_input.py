@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from distillaw.cli.output import Output
-from distillaw.cli.settle import settle
-from distillaw.cli.settle_options import QuestionOptions, budget_flops, read_settle
+from distillaw.cli.settle import QuestionOptions, settle
 from distillaw.errors import ConfigError, DataError, DistillawError
+from distillaw.settling.spec import budget_flops, read_settle
 
 WORLD = {
     "world": "tiny",
@@ -72,7 +72,7 @@ def test_a_teacher_of_another_vocabulary_is_refused(tmp_path):
 def _read(tmp_path: Path, text: str, **options: object):
     path = tmp_path / "settle.toml"
     path.write_text(text)
-    return read_settle(path, QuestionOptions(**options))
+    return read_settle(path, **options)
 
 
 GOOD = """
@@ -152,7 +152,7 @@ def test_the_shipped_questions_can_be_read():
     files = sorted((Path(__file__).parents[2] / "studies" / "settle").glob("*.toml"))
     assert files
     for path in files:
-        spec = read_settle(path, QuestionOptions())
+        spec = read_settle(path)
         assert spec.target is not None
         assert len(spec.teachers) > 1
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distillaw.settling.confidence import look_alpha, quantile
+from distillaw.settling.standing import look_alpha, quantile
 
 
 def test_looks_never_use_more_than_there_is():

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from distillaw.settling.noise import MISFIT, SEED, SHARED_SEED, Cells, misfit_cov, seed_cov, seed_sd
+from distillaw.settling.noise import MISFIT, SEED, SHARED_SEED, DesignPoints, misfit_cov, seed_cov, seed_sd
 
 
 def grid(seeds):
     rows = [(n, d, a, s) for n in (1e6, 4e6) for d in (2e7, 8e7) for a in range(4) for s in range(seeds)]
     n, d, a, s = (np.array(column) for column in zip(*rows, strict=True))
-    return Cells(log_params=np.log(n), log_tokens=np.log(d), arm=a.astype(int), seed=s.astype(int))
+    return DesignPoints(log_params=np.log(n), log_tokens=np.log(d), arm=a.astype(int), seed=s.astype(int))
 
 
 def test_seed_noise_is_recovered_from_repeats():
@@ -45,7 +45,7 @@ def test_covariances_are_positive_and_scaled():
 
 
 def test_alike_teachers_err_alike():
-    cells = Cells(
+    cells = DesignPoints(
         log_params=np.zeros(3), log_tokens=np.zeros(3), arm=np.array([1, 2, 3]), seed=np.zeros(3, dtype=int)
     )
     cov = misfit_cov(cells, cells, np.log([2.0, 2.02, 3.0]))

@@ -4,8 +4,16 @@ from itertools import pairwise
 
 import pytest
 
-from distillaw.settling.pricing import extra_flops, joined, made_by, wanted_by
-from distillaw.settling.question import NONE, PilotRun, Stage, stage_flops
+from distillaw.settling.question import (
+    NONE,
+    PilotRun,
+    Stage,
+    extra_flops,
+    joined,
+    made_by,
+    stage_flops,
+    wanted_by,
+)
 from tests.settling.questions import make_question
 
 QUESTION = make_question()

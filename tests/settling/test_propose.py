@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from distillaw.errors import ConfigError
-from distillaw.settling.expectation import expect, gains_by_tokens
-from distillaw.settling.pool import nearest_of, stage_pool
-from distillaw.settling.pricing import extra_flops, made_by, wanted_by
-from distillaw.settling.propose import CHECKED, FIRST, GROWTH, LEAST, propose, stages_of
-from distillaw.settling.question import NONE, Stage, runs_of
-from distillaw.settling.value import Outlook
+from distillaw.settling.design import nearest_of, stage_pool
+from distillaw.settling.propose import (
+    CHECKED,
+    FIRST,
+    GROWTH,
+    LEAST,
+    Outlook,
+    expect,
+    gains_by_tokens,
+    propose,
+    stages_of,
+)
+from distillaw.settling.question import NONE, Stage, extra_flops, made_by, runs_of, wanted_by
 from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 QUESTION = make_question(share=0.02)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from distillaw.settling.noise import RateCheck, Rates
 from distillaw.settling.question import NONE
-from distillaw.settling.rates import RateCheck, Rates
 from distillaw.settling.standing import standing
 from tests.settling.questions import make_question, settle
 

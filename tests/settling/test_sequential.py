@@ -13,7 +13,7 @@ from benchmarks.sequential.real import sequential as sequential_in_table
 from benchmarks.sequential.summary import one_ratio, stopped, summarise
 from benchmarks.settle.decisions import draw_decision
 from benchmarks.settle.worlds import world_decisions_of
-from distillaw.settling.pricing import extra_flops, wanted_by
+from distillaw.settling.question import extra_flops, wanted_by
 
 
 def look(spent, regret, **more):

@@ -10,13 +10,10 @@ import pytest
 from distillaw import published
 from distillaw.errors import ConfigError
 from distillaw.settling.belief import _believe, believe
-from distillaw.settling.conclusion import conclude
-from distillaw.settling.contrasts import target_cells
 from distillaw.settling.design import GROWTH, RUNGS, is_hopeless, next_stage
 from distillaw.settling.prior import Anchor, Family
 from distillaw.settling.question import NONE, stage_flops
-from distillaw.settling.selfcheck import Prediction, widened
-from distillaw.settling.standing import standing
+from distillaw.settling.standing import Prediction, conclude, standing, target_points, widened
 from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 
@@ -254,7 +251,7 @@ def test_relatives_say_where_pretraining_goes():
     for question in (known, stranger):
         first = next_stage(question, [], [])
         runs = run_stage(question, first, law_truth(question))
-        draws = believe(question, runs).ask(target_cells(question), np.random.default_rng(0))[:, 0]
+        draws = believe(question, runs).ask(target_points(question), np.random.default_rng(0))[:, 0]
         spreads.append(draws.std())
         assert abs(draws.mean() - np.log(law.supervised(params=1e9, tokens=2e10))) < 3 * draws.std()
     assert spreads[0] < 0.5 * spreads[1]

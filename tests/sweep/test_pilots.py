@@ -8,9 +8,9 @@ import pytest
 
 from distillaw.errors import RunError
 from distillaw.runs.store import RESULT_KEYS, StudyFolder
+from distillaw.settling.pilots import Pilots, Tuned
 from distillaw.settling.question import NONE, Stage
 from distillaw.sweep.jobs import Facts, Job
-from distillaw.sweep.pilots import Pilots, Tuned
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import StudentsSpec, TeacherSpec, TuningSpec
 from distillaw.sweep.tuning import ArmRates

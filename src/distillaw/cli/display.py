@@ -2,23 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from distillaw.cli.console import say
 from distillaw.cli.progress import Left, LiveMeter, LogMeter, is_live, live_progress
 from distillaw.quantities import format_count
 from distillaw.sweep.jobs import Job
-from distillaw.sweep.outcome import Display
+from distillaw.sweep.outcome import GrowingDisplay
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-
-class GrowingDisplay(Display, Protocol):
-    """A display for work whose extent shows as it goes."""
-
-    def expect(self, tokens: float) -> None:
-        """So many tokens more than was known."""
 
 
 @contextlib.contextmanager

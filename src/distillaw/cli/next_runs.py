@@ -1,34 +1,27 @@
 """`distillaw study next`: which runs would improve a decision most per FLOP, or sharpen a law's prediction.
 
-Where there are teachers to choose from, the question is the verdict (next_verdict.py, settling/propose.py). Where it is
+Where there are teachers to choose from, the question is the verdict (sequential/, settling/propose.py). Where it is
 one loss, or the difference of two allocations, it is a law's prediction (fitting/next_runs.py).
 """
 
 import shlex
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from distillaw.cli.app import print_json
-from distillaw.cli.console import print_table
 from distillaw.cli.counts import Count
 from distillaw.cli.fit import Family, parse_columns, parse_where
 from distillaw.cli.names import HardwareName, LawName, Place
 from distillaw.cli.output import Output, check_place, command_of
 from distillaw.cli.typed import STUDENT, formerly
 from distillaw.errors import ConfigError
-from distillaw.quantities import format_count, format_flop, format_seconds, parse_count
-from distillaw.table import Table, number, text
+from distillaw.quantities import parse_count
 
 if TYPE_CHECKING:
     from distillaw.accounting.hardware import Hardware
-    from distillaw.cli.next_setup import Setup
-    from distillaw.fitting.design import Design
-
-SHOWN = 12
-"""Runs in the printed table; --json has all."""
+    from distillaw.sequential.question import Setup
 
 
 def next_runs(
@@ -106,18 +99,20 @@ def next_runs(
         "params_convention": params_convention,
     }
     if not is_prediction:
-        losses = _losses(teacher)
-        setup = _setup(source, student_params, student_tokens, margin, losses, parse_where(where), read)
-        if setup is not None:
-            from distillaw.cli.next_verdict import next_for_verdict
+        from distillaw.sequential.question import Asked, pose
 
+        asked = Asked(params=student_params, tokens=student_tokens, margin=margin, losses=_losses(teacher))
+        setup = pose(source, asked, where=parse_where(where), **read)
+        if setup is not None:
             flops = _budget(budget, money, _device(device), price)
-            next_for_verdict(source, setup, budget=flops, out=out, output=output)
+            _for_verdict(source, setup, budget=flops, out=out, output=output)
             return
     for name, given in (("--teacher", teacher), ("--margin", margin), ("--out", out)):
         if given is not None:
-            raise ConfigError(f"{name} belongs to a verdict; this is a prediction. Leave it out, or the options of a "
-                              "prediction (--help marks them)")  # fmt: skip
+            raise ConfigError(
+                f"{name} belongs to a verdict; this is a prediction. Leave it out, or the options of a "
+                "prediction (--help marks them)"
+            )
     from distillaw.fitting.next_runs import next_runs as propose_runs
     from distillaw.runs.table import read_table
 
@@ -125,52 +120,52 @@ def next_runs(
     target = _target(source, student_params, student_tokens, teacher_loss, teacher_params)
     with output.working("fitting and designing"):
         design = propose_runs(
-            source, target=target, against=_against(against, target), budget=_budget(budget, money, preset, price),
-            candidates=None if candidates is None else read_table(candidates), guess=guess, noise=noise, family=law,
-            where=parse_where(where), bootstrap=bootstrap, level=level, **read,
-        )  # fmt: skip
+            source,
+            target=target,
+            against=_against(against, target),
+            budget=_budget(budget, money, preset, price),
+            candidates=None if candidates is None else read_table(candidates),
+            guess=guess,
+            noise=noise,
+            family=law,
+            where=parse_where(where),
+            bootstrap=bootstrap,
+            level=level,
+            **read,
+        )
     if output.json:
         print_json(
             {"source": source, "target": target, "against": _against(against, target), **design.to_json()}
         )
         return
-    _print(design, target, against, preset, price)
+    from distillaw.cli.next_view import print_design
+
+    print_design(design, target, against, preset, price)
     output.suggest(*_next(source, law, taught="teacher_loss" in target))
 
 
-def _setup(
-    source: str,
-    params: str | None,
-    tokens: str | None,
-    margin: float | None,
-    losses: dict[str, float],
-    where: dict[str, str] | None,
-    read: dict,
-) -> "Setup | None":
-    """The decision that a source poses; None where it poses none: a law, or runs without teachers."""
-    from distillaw.cli.next_setup import Asked, setup_of_study
-    from distillaw.cli.next_table import setup_of_table
-    from distillaw.laws.published import laws_available
+def _for_verdict(source: str, setup: "Setup", *, budget: float, out: Path | None, output: Output) -> None:
+    """Propose, print, write; `budget` is what may be spent from now on, FLOP."""
+    from distillaw.cli.next_view import next_command, print_proposal
+    from distillaw.runs.files import write_text
+    from distillaw.sequential.answer import answer_json, answer_now, batch_file
+    from distillaw.sequential.question import with_budget
+    from distillaw.settling.propose import propose, stages_of
 
-    path = Path(source)
-    asked = Asked(params=params, tokens=tokens, margin=margin, losses=losses)
-    if source in laws_available() or path.suffix == ".json":
-        return None
-    if path.suffix == ".toml" or (path / "study.json").is_file():
-        return setup_of_study(path, asked)
-    from distillaw.fitting.problem import observe
-    from distillaw.fitting.selection import observe_where
-    from distillaw.runs.table import read_table
-
-    table = read_table(path)
-    rows = (
-        observe_where(table, None, where, lambda part, _: observe(part, **read))
-        if where
-        else observe(table, **read)
-    )
-    if not (rows.teacher_loss > 0).any():
-        return None
-    return setup_of_table(rows, asked)
+    setup = with_budget(setup, budget)
+    history = stages_of(setup.question, setup.runs)
+    with output.working("designing"):
+        said = propose(setup.question, history, setup.runs, spent=setup.spent, budget=budget)
+        answer = answer_now(setup, said.now)
+    if out is not None and said.stage is not None:
+        write_text(out, batch_file(setup, said.stage))
+    elif out is not None:
+        output.say(f"{out} is not written: there is nothing to run ({said.why})")
+    if output.json:
+        print_json(answer_json(source, setup, said, answer))
+        return
+    print_proposal(setup, said, answer, budget)
+    output.suggest(*next_command(source, setup, said, out))
 
 
 def _losses(given: list[str] | None) -> dict[str, float]:
@@ -199,8 +194,7 @@ def _target(
         params, tokens = (None, None) if known is None else (str(known[0]), str(known[1]))
     if params is None or tokens is None:
         raise ConfigError("name the student in question: --student 7B --tokens 1T")
-    target = {"params": parse_count(params, name="--student"),
-              "tokens": parse_count(tokens, name="--tokens")}  # fmt: skip
+    target = {"params": parse_count(params, name="--student"), "tokens": parse_count(tokens, name="--tokens")}
     if teacher_loss is not None:
         target["teacher_loss"] = parse_count(teacher_loss, name="--teacher-loss")
     if teacher_params is not None:
@@ -250,79 +244,6 @@ def _budget(text: str | None, money: float | None, device: "Hardware | None", pr
     if not per_flop:
         raise ConfigError(f"{device.name} has no price per hour; give one with --price")
     return parse_count(money or 0.0, name="--money") / per_flop
-
-
-def _print(
-    design: "Design",
-    target: dict[str, float],
-    against: str | None,
-    device: "Hardware | None",
-    price: float | None,
-) -> None:
-    print(design.basis)
-    what = f"{format_count(target['params'])} on {format_count(target['tokens'])} tokens"
-    what += f", teacher loss {target['teacher_loss']:g}" if "teacher_loss" in target else ""
-    percent = f"{100 * design.level:.0f} %"
-    if design.gain is None:
-        print(
-            f"target: loss of {what}: {design.loss:.4f} +- {design.before.half_width:.4f} nats/token ({percent})"
-        )
-    else:
-        print(f"target: {what}, against {against}")
-        print(f"  better by {design.gain:+.4f} +- {design.before.half_width:.4f} nats/token ({percent}), probability "
-              f"{_chance(design.before)}")  # fmt: skip
-    if not design.runs:
-        print("\nno run within the budget shrinks this noticeably")
-    else:
-        _print_runs(design, device, price)
-    _print_budgets(design)
-    print("\nExpected values are linearised at the present law; fit again after every few runs.")
-
-
-def _print_runs(design: "Design", device: "Hardware | None", price: float | None) -> None:
-    columns = [
-        number("run", of=itemgetter(0)),
-        number("params", format_count, of=lambda row: row[1].params),
-        number("tokens", format_count, of=lambda row: row[1].tokens),
-        number("teacher loss", ".4g", of=lambda row: row[1].teacher_loss, missing="-"),
-        number("FLOP", ".2g", of=lambda row: row[1].cost),
-        number("FLOP in all", ".2g", of=lambda row: row[1].total_cost),
-        number("then +-", ".4f", of=lambda row: row[1].after.half_width),
-    ]
-    if design.gain is not None:
-        columns.append(number("probability", of=lambda row: _chance(row[1].after)))
-    if device is not None:
-        bill = number("hours, price in all", of=lambda row: _bill(row[1].total_cost, device, price))
-        columns.append(bill)
-    table = Table.of(columns, enumerate(design.runs[:SHOWN], 1))
-    print()
-    print_table(table)
-    if len(design.runs) > SHOWN:
-        print(f"... and {len(design.runs) - SHOWN} more (--json lists all)")
-
-
-def _print_budgets(design: "Design") -> None:
-    columns = [
-        text("with a budget of", format_flop, of=lambda step: step.budget),
-        number("runs", of=lambda step: step.num_runs),
-        text("interval", lambda half: f"+- {half:.4f}", of=lambda step: step.after.half_width),
-    ]
-    if design.gain is not None:
-        columns.append(text("probability", of=lambda step: _chance(step.after)))
-    print()
-    print_table(Table.of(columns, design.by_budget))
-
-
-def _chance(expected) -> str:
-    return "" if expected.probability is None else f"{expected.probability:.2f}"
-
-
-def _bill(flop: float, device: "Hardware", price: float | None) -> str:
-    from distillaw.accounting.hardware import SECONDS_PER_HOUR, estimate_cost
-
-    cost = estimate_cost(flop, device, price_per_hour=price)
-    money = "" if cost.price is None else f", ${cost.price:,.0f}"
-    return f"{format_seconds(cost.device_hours * SECONDS_PER_HOUR)}{money}"
 
 
 def _next(source: str, law: str | None, *, taught: bool) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """`distillaw regime`: batch, learning rate and the rest of a run's settings, with their sources and their spread."""
 
 import shlex
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -9,9 +10,54 @@ from distillaw.cli.app import print_json
 from distillaw.cli.counts import Count, count, optional_count, whole_count
 from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
-from distillaw.cli.regime_options import ReferenceOptions
 from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
+from distillaw.large_batch.question import Question, Reference
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceOptions:
+    """A run whose settings were tuned; it needs at least its batch and its rate."""
+
+    reference_batch: Count | None = None
+    """Its batch in tokens, e.g. 524288."""
+    reference_lr: float | None = None
+    """Its peak rate."""
+    reference_tokens: Count | None = None
+    """Its tokens."""
+    reference_width: Count | None = None
+    """Its width; with --width the rate is moved by muP."""
+    reference_weight_decay: float | None = None
+    """Its weight decay, PyTorch's."""
+    reference_beta1: float | None = None
+    """Its beta1; 0.9 is assumed."""
+    reference_beta2: float | None = None
+    """Its beta2; 0.95 is assumed."""
+    reference_warmup: Count | None = None
+    """Its warm-up in tokens."""
+
+    def read(self) -> Reference | None:
+        """The reference, or None where nothing was given.
+
+        Raises:
+            ConfigError: part of a reference without its batch or its rate, or numbers that cannot be.
+        """
+        if all(getattr(self, field.name) is None for field in fields(self)):
+            return None
+        batch = optional_count(self.reference_batch, name="--reference-batch")
+        if batch is None or self.reference_lr is None:
+            raise ConfigError("a reference run needs both --reference-batch and --reference-lr")
+        return Reference(
+            batch_tokens=batch,
+            peak_lr=self.reference_lr,
+            tokens=optional_count(self.reference_tokens, name="--reference-tokens"),
+            width=optional_count(self.reference_width, name="--reference-width"),
+            weight_decay=self.reference_weight_decay,
+            beta1=self.reference_beta1,
+            beta2=self.reference_beta2,
+            warmup_tokens=optional_count(self.reference_warmup, name="--reference-warmup"),
+        )
 
 
 def regime(
@@ -60,16 +106,23 @@ def regime(
     """
     from distillaw.accounting.hardware import hardware as preset
     from distillaw.large_batch.advice import advise
-    from distillaw.large_batch.question import Question
 
     question = Question(
-        params=count(params, name="--student"), tokens=count(tokens, name="--tokens"),
-        context=_one_or_more(context, name="--context"), devices=_one_or_more(devices, name="--devices"),
-        micro_batch=_one_or_more(micro_batch, name="--micro-batch"), optimizer=optimizer, norm=norm,
-        distils=distil, batch_tokens=optional_count(batch, name="--batch"),
-        steps=optional_count(steps, name="--steps"), width=optional_count(width, name="--width"), loss=loss,
-        cooldown=cooldown, reference=None if reference is None else reference.read(),
-    )  # fmt: skip
+        params=count(params, name="--student"),
+        tokens=count(tokens, name="--tokens"),
+        context=_one_or_more(context, name="--context"),
+        devices=_one_or_more(devices, name="--devices"),
+        micro_batch=_one_or_more(micro_batch, name="--micro-batch"),
+        optimizer=optimizer,
+        norm=norm,
+        distils=distil,
+        batch_tokens=optional_count(batch, name="--batch"),
+        steps=optional_count(steps, name="--steps"),
+        width=optional_count(width, name="--width"),
+        loss=loss,
+        cooldown=cooldown,
+        reference=None if reference is None else reference.read(),
+    )
     advice = advise(
         question, device=None if device is None else preset(device), mfu=mfu, price_per_hour=price
     )

@@ -88,13 +88,21 @@ def advise(
     hours, price = _cost(question, device, mfu, price_per_hour)
     critical = critical_batches(question)
     return Advice(
-        question=question, batch=batch, steps=steps, high_rate_steps=high, cap_tokens=cap_tokens(question),
-        accumulation=max(1, round(batch.value / question.quantum)), settings=(rate, *betas, decay, warmup),
-        critical=tuple(critical), measured=tuple(measured_levels(question)), hours=hours, price=price,
+        question=question,
+        batch=batch,
+        steps=steps,
+        high_rate_steps=high,
+        cap_tokens=cap_tokens(question),
+        accumulation=max(1, round(batch.value / question.quantum)),
+        settings=(rate, *betas, decay, warmup),
+        critical=tuple(critical),
+        measured=tuple(measured_levels(question)),
+        hours=hours,
+        price=price,
         waste=tuple(_waste(law, question, batch.value, hours, price) for law in critical),
         warnings=(*warnings, *_warnings(question, batch.value, high, steps, warmup.value)),
         statements=tuple(_statements(question, batch.value)),
-    )  # fmt: skip
+    )
 
 
 def _cost(
@@ -111,10 +119,14 @@ def _waste(law: Opinion, question: Question, batch: float, hours: float | None, 
     over = tokens_over_fewest(batch, law.value)
     share = 1 - 1 / over
     return Waste(
-        law=law.name, critical_tokens=law.value, tokens_over_fewest=over,
-        steps_over_fewest=steps_over_fewest(batch, law.value), extra_tokens=share * question.tokens,
-        extra_hours=None if hours is None else share * hours, extra_price=None if price is None else share * price,
-    )  # fmt: skip
+        law=law.name,
+        critical_tokens=law.value,
+        tokens_over_fewest=over,
+        steps_over_fewest=steps_over_fewest(batch, law.value),
+        extra_tokens=share * question.tokens,
+        extra_hours=None if hours is None else share * hours,
+        extra_price=None if price is None else share * price,
+    )
 
 
 def _warnings(question: Question, batch: float, high: int, steps: int, warmup: float | None) -> list[str]:
@@ -146,9 +158,12 @@ def _warnings(question: Question, batch: float, high: int, steps: int, warmup: f
 def _statements(question: Question, batch: float) -> list[str]:
     said = [
         "all laws here were fitted on next-token cross-entropy"
-        + ("; none is known for a distillation loss, whose soft targets lower the noise: prefer the branch test"
-           if question.distils else "")
-    ]  # fmt: skip
+        + (
+            "; none is known for a distillation loss, whose soft targets lower the noise: prefer the branch test"
+            if question.distils
+            else ""
+        )
+    ]
     if (reference := question.reference) is not None:
         ratio = batch / reference.batch_tokens
         said.append(

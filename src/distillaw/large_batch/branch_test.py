@@ -191,16 +191,23 @@ def decide(
     passes, count = excess <= wanted, len(branches.multiples)
     top = None if place < 0 else branches.multiples[place]
     return BranchVerdict(
-        status=_status(branches, int(place)), largest=top,
+        status=_status(branches, int(place)),
+        largest=top,
         fails_from=branches.multiples[place + 1] if -1 < place < count - 1 else None,
         between=None if top is None else float(2 ** _between(np.log2(branches.multiples), excess, wanted)),
         interval=_interval(met, np.log2(branches.multiples[-1]), level),
         probability=tuple(float((places == i).mean()) for i in range(count)),
-        excess=tuple(map(float, excess)), excess_interval=_bounds(drawn, level),
+        excess=tuple(map(float, excess)),
+        excess_interval=_bounds(drawn, level),
         fails=tuple(map(float, (drawn > limits[:, None]).mean(0))),
-        passes_after_failing=tuple(k for i, k in enumerate(branches.multiples) if i < place and not passes[i]),
-        tolerance=wanted, is_measured=tolerance is None, noise=noise, level=level,
-    )  # fmt: skip
+        passes_after_failing=tuple(
+            k for i, k in enumerate(branches.multiples) if i < place and not passes[i]
+        ),
+        tolerance=wanted,
+        is_measured=tolerance is None,
+        noise=noise,
+        level=level,
+    )
 
 
 def compare(
@@ -242,15 +249,23 @@ def compare(
         limit = noise_drawn if own is None else np.full(DRAWS, own)
         met.append(_between(x, excess_over_smaller(draws.mu), limit))
     steps, tail = met[1] - met[0], (1 - level) / 2
-    below, above = ([(m < x[1]).mean() > tail for m, x in zip(met, grids, strict=True)],
-                    [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)])  # fmt: skip
+    below, above = (
+        [(m < x[1]).mean() > tail for m, x in zip(met, grids, strict=True)],
+        [(m >= x[-1]).mean() > tail for m, x in zip(met, grids, strict=True)],
+    )
     low, high = np.quantile(steps, [tail, 1 - tail])
     return Comparison(
-        between=(float(2 ** at[0]), float(2 ** at[1])), doublings=float(at[1] - at[0]),
-        interval=(None if above[0] or below[1] else float(low), None if above[1] or below[0] else float(high)),
-        larger=float((steps >= 0.5).mean()), smaller=float((steps <= -0.5).mean()),
-        tolerance=noise if tolerance is None else tolerance, level=level,
-    )  # fmt: skip
+        between=(float(2 ** at[0]), float(2 ** at[1])),
+        doublings=float(at[1] - at[0]),
+        interval=(
+            None if above[0] or below[1] else float(low),
+            None if above[1] or below[0] else float(high),
+        ),
+        larger=float((steps >= 0.5).mean()),
+        smaller=float((steps <= -0.5).mean()),
+        tolerance=noise if tolerance is None else tolerance,
+        level=level,
+    )
 
 
 def excess_over_smaller(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -324,8 +339,10 @@ def _interval(met: NDArray[np.float64], top: float, level: float) -> tuple[float
 
 def _bounds(drawn: NDArray[np.float64], level: float) -> tuple[tuple[float, float], ...]:
     tail = (1 - level) / 2
-    ends = [np.quantile(column, [tail, 1 - tail]) if np.isfinite(column).all() else (np.inf, np.inf)
-            for column in drawn.T]  # fmt: skip
+    ends = [
+        np.quantile(column, [tail, 1 - tail]) if np.isfinite(column).all() else (np.inf, np.inf)
+        for column in drawn.T
+    ]
     return tuple((float(low), float(high)) for low, high in ends)
 
 

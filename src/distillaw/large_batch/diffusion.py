@@ -99,9 +99,18 @@ def fit_diffusion(
     if total == 0:
         raise DataError("all distances in the window are equal: the weights do not move there")
     return DiffusionFit(
-        a=a, b=b, b_se=log_se, log_r2=1 - log_rss / total, c=c, p=p, p_se=p_se, power_r2=1 - power_rss / total,
-        points=len(t), first_step=int(t.min()), last_step=int(t.max()),
-    )  # fmt: skip
+        a=a,
+        b=b,
+        b_se=log_se,
+        log_r2=1 - log_rss / total,
+        c=c,
+        p=p,
+        p_se=p_se,
+        power_r2=1 - power_rss / total,
+        points=len(t),
+        first_step=int(t.min()),
+        last_step=int(t.max()),
+    )
 
 
 def _linear(design: np.ndarray, d: np.ndarray) -> tuple[tuple[float, float], float, float]:
@@ -121,8 +130,12 @@ def _power(t: np.ndarray, d: np.ndarray) -> tuple[float, float, float, float]:
     middle = np.exp(np.log(t).mean())
     (start, slope), _, _ = _linear(np.stack([np.ones_like(t), np.log(t / middle)], axis=1), np.log(d))
     solved = least_squares(
-        lambda x: np.exp(x[0] + x[1] * np.log(t / middle)) - d, x0=(start, slope), method="lm", xtol=1e-14, ftol=1e-14
-    )  # fmt: skip
+        lambda x: np.exp(x[0] + x[1] * np.log(t / middle)) - d,
+        x0=(start, slope),
+        method="lm",
+        xtol=1e-14,
+        ftol=1e-14,
+    )
     rss = float((solved.fun**2).sum())
     log_c = solved.x[0] - solved.x[1] * math.log(middle)
     return math.exp(log_c), float(solved.x[1]), _error(solved.jac, rss), rss

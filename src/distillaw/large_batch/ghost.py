@@ -55,10 +55,10 @@ def ghost_sizes(batch: int, *, ghost: int, remainder: Remainder = "keep", values
         return [ghost] * full
     if remainder == "error":
         raise DataError(
-            f'ghost batch norm: a batch of {batch} is no multiple of ghost_batch_size={ghost} ({left} left over) and '
+            f"ghost batch norm: a batch of {batch} is no multiple of ghost_batch_size={ghost} ({left} left over) and "
             'remainder="error"; drop the last batch (DataLoader(drop_last=True)) or choose remainder="keep", "merge" '
             'or "balanced"'
-        )  # fmt: skip
+        )
     return _with_company(_cut(batch, full, ghost, remainder), values)
 
 
@@ -230,9 +230,7 @@ class _GhostBatchNorm(_BatchNorm):
         ghost = GhostSettings(
             ghost_batch_size=ghost_batch_size, stats_update=stats_update, remainder=remainder
         )
-        super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
-        )  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.ghost = ghost
 
     @property
@@ -317,9 +315,13 @@ class _GhostBatchNorm(_BatchNorm):
         if statistics_2KC is not None:
             assert self.running_mean is not None and self.running_var is not None
             take_in(
-                (self.running_mean, self.running_var), self.num_batches_tracked, statistics_2KC,
-                sizes=sizes, stats_update=self.stats_update, momentum=self.momentum,
-            )  # fmt: skip
+                (self.running_mean, self.running_var),
+                self.num_batches_tracked,
+                statistics_2KC,
+                sizes=sizes,
+                stats_update=self.stats_update,
+                momentum=self.momentum,
+            )
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _block(self, part: Tensor, ghosts: int, statistics_2KC: Tensor | None) -> Tensor:
@@ -350,9 +352,14 @@ class _GhostBatchNorm(_BatchNorm):
 
 
 def _normalise(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
-    momentum: float, eps: float,
-) -> Tensor:  # fmt: skip
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
     """`functional.batch_norm` in training, less its check for single values, which `ghost_sizes` leaves none of."""
     return torch.batch_norm(input, weight, bias, mean, var, True, momentum, eps, torch.backends.cudnn.enabled)
 

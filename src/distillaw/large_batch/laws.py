@@ -105,11 +105,20 @@ def _all_laws() -> tuple[BatchLaw, ...]:
 
 def _law(record: dict, table: dict) -> BatchLaw:
     return BatchLaw(
-        name=table["name"], gives=table["gives"], formula=table["formula"],
-        coefficient=float(table["coefficient"]), exponents=tuple(table["exponents"].items()),
-        units=tuple(table.get("units", {}).items()), tokens_per_unit=table["tokens_per_unit"],
-        overhead=table.get("overhead"), only_if=table.get("only_if", ""), golden=table["golden"],
+        name=table["name"],
+        gives=table["gives"],
+        formula=table["formula"],
+        coefficient=float(table["coefficient"]),
+        exponents=tuple(table["exponents"].items()),
+        units=tuple(table.get("units", {}).items()),
+        tokens_per_unit=table["tokens_per_unit"],
+        overhead=table.get("overhead"),
+        only_if=table.get("only_if", ""),
+        golden=table["golden"],
         range=Box.of({name: (low, high) for name, (low, high) in table.get("range", {}).items()}),
-        title=record["title"], source=record["source"], certainty=record["certainty"],
-        fitted_on=record["fitted_on"], known_problems=(*record["known_problems"], *table.get("known_problems", ())),
-    )  # fmt: skip
+        title=record["title"],
+        source=record["source"],
+        certainty=record["certainty"],
+        fitted_on=record["fitted_on"],
+        known_problems=(*record["known_problems"], *table.get("known_problems", ())),
+    )

@@ -99,9 +99,16 @@ def noise_scale(
     low, high = _fieller(trace, grad_sq, cov, t)
     return NoiseScale(
         value=float(trace / grad_sq) if grad_sq > 0 and trace > 0 else (0.0 if grad_sq > 0 else None),
-        low=low, high=high, level=level, grad_sq=float(grad_sq), grad_sq_se=math.sqrt(cov[0, 0]),
-        trace=float(trace), trace_se=math.sqrt(cov[1, 1]), steps=len(pairs), blocks=len(blocks),
-    )  # fmt: skip
+        low=low,
+        high=high,
+        level=level,
+        grad_sq=float(grad_sq),
+        grad_sq_se=math.sqrt(cov[0, 0]),
+        trace=float(trace),
+        trace_se=math.sqrt(cov[1, 1]),
+        steps=len(pairs),
+        blocks=len(blocks),
+    )
 
 
 def _fieller(top: float, bottom: float, cov: np.ndarray, t: float) -> tuple[float, float | None]:

@@ -87,8 +87,12 @@ class Question:
     @property
     def coords(self) -> dict[str, float]:
         """Inputs of the laws."""
-        known = {"params": self.params, "tokens": self.tokens, "compute": 6 * self.params * self.tokens,
-                 "tokens_per_param": self.tokens / self.params}  # fmt: skip
+        known = {
+            "params": self.params,
+            "tokens": self.tokens,
+            "compute": 6 * self.params * self.tokens,
+            "tokens_per_param": self.tokens / self.params,
+        }
         return known if self.loss is None else known | {"loss": self.loss}
 
 

@@ -173,10 +173,13 @@ def sde_betas(settings: Settings, *, batch: float) -> Settings:
                 "(beta2 only)"
             )
     return Settings(
-        batch=batch, peak_lr=sqrt_rate(settings.peak_lr, batch=batch, reference=settings.batch),
-        weight_decay=settings.weight_decay, eps=settings.eps / math.sqrt(ratio),
-        beta1=scaled["beta1"] if settings.beta1 else 0.0, beta2=scaled["beta2"] if settings.beta2 else 0.0,
-    )  # fmt: skip
+        batch=batch,
+        peak_lr=sqrt_rate(settings.peak_lr, batch=batch, reference=settings.batch),
+        weight_decay=settings.weight_decay,
+        eps=settings.eps / math.sqrt(ratio),
+        beta1=scaled["beta1"] if settings.beta1 else 0.0,
+        beta2=scaled["beta2"] if settings.beta2 else 0.0,
+    )
 
 
 def half_life_beta2(beta2: float, *, batch: float, reference: float) -> float:
@@ -272,8 +275,11 @@ def scale_settings(
         >>> (new.peak_lr, round(new.beta2, 4), new.weight_decay)
         (0.02, 0.8145, 0.2)
     """
-    for what, rule, known in (("rate", rate, tuple(RATE_RULES)), ("beta", betas, BETA_RULES),
-                              ("decay", decay, DECAY_RULES)):  # fmt: skip
+    for what, rule, known in (
+        ("rate", rate, tuple(RATE_RULES)),
+        ("beta", betas, BETA_RULES),
+        ("decay", decay, DECAY_RULES),
+    ):
         if rule not in known:
             raise ConfigError(f"{what} rule {rule!r}{did_you_mean(rule, known)}: one of {', '.join(known)}")
     peak_lr = RATE_RULES[rate](settings.peak_lr, batch=batch, reference=settings.batch)

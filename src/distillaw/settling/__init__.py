@@ -1,15 +1,21 @@
 """Settle a choice by paired pilots: what to run next, what it says of the target, and when to stop.
 
-    question.py    what is asked: target, candidates, budget, margin; stages and runs
-    prior.py       losses at every scale as laws allow them, before anything is run
-    noise.py       how far runs may lie from that: misfit, seeds, held-out text
-    belief.py      the same after pilots: draws of the losses at the target
-    confidence.py  bounds that hold at every look
-    contrasts.py   how much one choice can lose against another
-    selfcheck.py   every stage predicted before it runs; surprises widen what is said
-    standing.py    where things stand: who leads, who is out, whether it is settled
-    design.py      the next stage
-    conclusion.py  what it ends with
+Pure functions of the question and the runs so far:
 
-Pure functions of the question and the runs so far; who runs the pilots is not known here.
+    question.py    what is asked: target, candidates, budget, margin; stages, runs and what they cost
+    prior.py       losses at every scale as laws allow them, before anything is run
+    noise.py       how far runs may lie from that: misfit, seeds, held-out text, learning rates
+    belief.py      the same after pilots: draws of the losses at the target
+    standing.py    where things stand: bounds that hold at every look, who leads, who is out, what it ends with
+    design.py      the next stage
+    propose.py     the next batch of `study next`: what runs are worth before they are made
+
+The machinery that runs them in a study folder:
+
+    spec.py        the question as typed: a TOML file with flags on top, checked
+    setting.py     the same with numbers: text prepared, teachers scored
+    record.py      settle.json: the question, the search, every stage before it runs
+    pilots.py      a stage as trunks of the study
+    loop.py        decide, write down, run, look; and what a dry run says
+    verdict.py     the answer for machines and in words
 """

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from distillaw.laws.base import Array
-from distillaw.settling.noise import Cells, misfit_cov, seed_cov, seed_sd
+from distillaw.settling.noise import DesignPoints, misfit_cov, rate_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
 from distillaw.settling.question import NONE, PilotRun, Question
-from distillaw.settling.rates import rate_cov
 
 SEED = 0
 """Of the draws: the same runs always say the same."""
@@ -51,7 +50,7 @@ class Belief:
     """Members of each form before any run, (M, Z)."""
     members: tuple[Array, ...]
     """Members of each form now, as many as its weight gives it."""
-    measured: Cells
+    measured: DesignPoints
     log_losses_R: Array  # noqa: N815
     noise_RR: Array  # noqa: N815
     sd: float
@@ -59,7 +58,7 @@ class Belief:
     scale: float
     """By how much the misfit was widened, because stages came out other than predicted."""
 
-    def ask(self, places: Cells, rng: np.random.Generator, *, before: bool = False) -> Array:
+    def ask(self, places: DesignPoints, rng: np.random.Generator, *, before: bool = False) -> Array:
         """Draws of the ln loss at some places, jointly, without the noise of seeds, (M, Q).
 
         Args:
@@ -70,12 +69,16 @@ class Belief:
         misfit_QQ = self.misfit(places, places)
         if before or not len(self.measured.arm):
             draws_MQ = self._at(self.prior, places)
-            return draws_MQ + _normal(misfit_QQ, len(draws_MQ), rng)
+            return draws_MQ + normal_draws(misfit_QQ, len(draws_MQ), rng)
         draws_MQ = self._at(self.members, places)
         left_MR = self.log_losses_R - self._at(self.members, self.measured)
         across_QR = self.misfit(places, self.measured)
         gain_QR = np.linalg.solve(self.misfit(self.measured, self.measured) + self.noise_RR, across_QR.T).T
-        return draws_MQ + left_MR @ gain_QR.T + _normal(misfit_QQ - gain_QR @ across_QR.T, len(draws_MQ), rng)
+        return (
+            draws_MQ
+            + left_MR @ gain_QR.T
+            + normal_draws(misfit_QQ - gain_QR @ across_QR.T, len(draws_MQ), rng)
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -83,10 +86,10 @@ class Belief:
         total = sum(len(m) for m in self.members)
         return {f.form: len(m) / total for f, m in zip(self.families, self.members, strict=True)}
 
-    def _at(self, members: Sequence[Array], cells: Cells) -> Array:
-        return np.concatenate([_at(f, z_MZ, cells) for f, z_MZ in zip(self.families, members, strict=True)])
+    def _at(self, members: Sequence[Array], points: DesignPoints) -> Array:
+        return np.concatenate([_at(f, z_MZ, points) for f, z_MZ in zip(self.families, members, strict=True)])
 
-    def misfit(self, one: Cells, other: Cells) -> Array:
+    def misfit(self, one: DesignPoints, other: DesignPoints) -> Array:
         """Covariance, ln loss, of how far runs of two lists lie from the family's laws, rates included, (R, R')."""
         family, question = self.families[0], self.question
         smooth = misfit_cov(one, other, np.log(family.teacher_losses), scale=self.scale)
@@ -123,32 +126,40 @@ def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Be
         Family(form=form, anchor=_anchor(question, pilots), teacher_losses=losses) for form in TAUGHT
     )
     prior = tuple(rng.standard_normal((MEMBERS // 2, family.num_coefficients)) for family in families)
-    own = _cells(names, pilots)
+    own = _points(names, pilots)
     sd = seed_sd(np.log([run.loss for run in pilots]), own)
     noise_RR = (
         RECIPE**2 / 2 * (1 + np.eye(len(pilots) + len(relatives)))
     )  # half of it is common to all relatives
     noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
     noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(names, pilots))
-    belief = Belief(question=question, families=families, prior=prior, members=prior,
-                    measured=_cells(names, [*pilots, *relatives]),
-                    log_losses_R=np.log([run.loss for run in (*pilots, *relatives)]),
-                    noise_RR=noise_RR, sd=sd, scale=scale)  # fmt: skip
+    belief = Belief(
+        question=question,
+        families=families,
+        prior=prior,
+        members=prior,
+        measured=_points(names, [*pilots, *relatives]),
+        log_losses_R=np.log([run.loss for run in (*pilots, *relatives)]),
+        noise_RR=noise_RR,
+        sd=sd,
+        scale=scale,
+    )
     return replace(belief, members=_members(belief, rng)) if pilots else belief
 
 
 def _relatives(question: Question) -> list[PilotRun]:
     """Candidates that are of the target's kind, as the runs without a teacher that they once were."""
-    return [PilotRun(candidate=NONE, params=c.params, tokens=c.tokens, seed=-1 - i, loss=c.loss)
-            for i, c in enumerate(question.candidates) if c.params and c.tokens]  # fmt: skip
+    return [
+        PilotRun(candidate=NONE, params=c.params, tokens=c.tokens, seed=-1 - i, loss=c.loss)
+        for i, c in enumerate(question.candidates)
+        if c.params and c.tokens
+    ]
 
 
-def _cells(names: Sequence[str], runs: Sequence[PilotRun]) -> Cells:
-    return Cells(
-        log_params=np.log([run.params for run in runs]), log_tokens=np.log([run.tokens for run in runs]),
-        arm=np.array([names.index(run.candidate) for run in runs], dtype=np.int64),
-        seed=np.array([run.seed for run in runs], dtype=np.int64),
-    )  # fmt: skip
+def _points(names: Sequence[str], runs: Sequence[PilotRun]) -> DesignPoints:
+    arms = [names.index(run.candidate) for run in runs]
+    params, tokens = [run.params for run in runs], [run.tokens for run in runs]
+    return DesignPoints.at(params, tokens, arms, [run.seed for run in runs])
 
 
 def _members(belief: Belief, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -170,7 +181,7 @@ def _thin(length: int, count: int) -> np.ndarray:
 
 
 def _posterior(
-    family: Family, cells: Cells, y_R: Array, wide_RR: Array, rng: np.random.Generator
+    family: Family, points: DesignPoints, y_R: Array, wide_RR: Array, rng: np.random.Generator
 ) -> tuple[Array, float]:
     """Members drawn from the posterior, (MEMBERS, Z), and the ln evidence of the form, but for what forms share."""
     whiten_RR = np.linalg.inv(np.linalg.cholesky(wide_RR))
@@ -178,7 +189,7 @@ def _posterior(
 
     def rest(z_MZ: Array) -> Array:
         """What the sum of squares is made of: data in units of their noise, and the coefficients, (M, R + Z)."""
-        off_MR = (y_R - _at(family, z_MZ, cells)) @ whiten_RR.T
+        off_MR = (y_R - _at(family, z_MZ, points)) @ whiten_RR.T
         return np.concatenate([off_MR, z_MZ], axis=1)
 
     starts = np.concatenate([np.zeros((1, num)), rng.standard_normal((STARTS - 1, num))])
@@ -244,11 +255,11 @@ def _resample(weights: Array, count: int, rng: np.random.Generator) -> np.ndarra
     return np.searchsorted(edges, (np.arange(count) + rng.random()) / count).clip(0, len(weights) - 1)
 
 
-def _at(family: Family, z_MZ: Array, cells: Cells) -> Array:
+def _at(family: Family, z_MZ: Array, points: DesignPoints) -> Array:
     """Ln loss of every member at every run of a list, (M, R)."""
-    where, index = np.unique(np.stack([cells.log_params, cells.log_tokens]), axis=1, return_inverse=True)
+    where, index = np.unique(np.stack([points.log_params, points.log_tokens]), axis=1, return_inverse=True)
     table_MCA = family.log_losses(z_MZ, np.exp(where[0]), np.exp(where[1]))
-    return table_MCA[:, index.reshape(-1), cells.arm]
+    return table_MCA[:, index.reshape(-1), points.arm]
 
 
 def _anchor(question: Question, runs: Sequence[PilotRun]) -> Anchor:
@@ -270,7 +281,7 @@ def _text_errors(names: Sequence[str], runs: Sequence[PilotRun]) -> Array:
     return found
 
 
-def _normal(cov: NDArray[np.float64], draws: int, rng: np.random.Generator) -> Array:
+def normal_draws(cov: NDArray[np.float64], draws: int, rng: np.random.Generator) -> Array:
     """Gaussian draws of a covariance that may be singular, (draws, n)."""
     values, vectors = np.linalg.eigh(cov)
     return rng.standard_normal((draws, len(cov))) @ (vectors * np.sqrt(np.maximum(values, 0))).T

@@ -1,10 +1,12 @@
-"""The next stage: a ladder of pilots towards the target, each rung four times the cost of the last.
+"""The next stage: a ladder of pilots towards the target, each four times the cost of the last; or the nearest place.
 
-What is left of the budget is divided over the rungs that are left as 1 : 4 : 16 : 64, so whatever is decided early has
-cost little, and candidates that are dropped make the later rungs larger. A rung is the size and tokens nearest to the
-target that its share buys, and a quarter of that size beside it, with branches at a half and a quarter of the tokens.
-It stops before a rung where nothing could be settled any more even if all the rest went as well as it may.
-Shape suffix: A arm (0: no teacher).
+What is left of the budget is divided over the rungs that are left as 1 : 4 : 16 : 64, so whatever is decided early
+has cost little, and candidates that are dropped make the later rungs larger. A rung is the size and tokens nearest to
+the target (ln N and ln D together) that its share buys, and a quarter of that size beside it, branched at a half and
+a quarter of the tokens. It stops before a rung where nothing could be settled any more even if all the rest went as
+well as it may. `study next` has no ladder: it looks at the nearest place for every choice of teachers and seeds,
+since what a belief says of pilots far from the target is what it is most often wrong about. Shape suffix: A arm (0:
+no teacher).
 """
 
 import math
@@ -16,10 +18,20 @@ import numpy as np
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.quantities import format_count, format_flop
-from distillaw.settling.contrasts import target_cells
-from distillaw.settling.noise import Cells
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, stage_flops, trunk_tokens
-from distillaw.settling.standing import Standing, standing
+from distillaw.settling.noise import DesignPoints
+from distillaw.settling.question import (
+    NONE,
+    Made,
+    PilotRun,
+    Question,
+    Size,
+    Stage,
+    extra_flops,
+    stage_flops,
+    trunk_tokens,
+    wanted_by,
+)
+from distillaw.settling.standing import Standing, standing, target_points
 
 RUNGS = 4
 """Stages that a budget is divided over, if it is large enough."""
@@ -118,8 +130,17 @@ def nearest_stage(question: Question, names: tuple[str, ...], flops: float, seed
     found: list[tuple[float, Stage]] = []
     for i, size in enumerate(question.sizes):
         also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
-        stage = _affordable(question, Stage(size=size.label, also=also, tokens=(question.batch_tokens,),
-                                            candidates=names, seeds=tuple(range(seeds))), flops)  # fmt: skip
+        stage = _affordable(
+            question,
+            Stage(
+                size=size.label,
+                also=also,
+                tokens=(question.batch_tokens,),
+                candidates=names,
+                seeds=tuple(range(seeds)),
+            ),
+            flops,
+        )
         if stage is not None:
             smaller = math.log(question.target.params / size.params)
             shorter = math.log(question.tokens / stage.tokens[-1])
@@ -180,8 +201,8 @@ def is_hopeless(question: Question, now: Standing, last: Stage) -> bool:
 
 def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
     """Standard deviations of differences at the target, nats/token, that the misfit alone leaves after a stage."""
-    belief, target = now.belief, target_cells(question)
-    seen = belief.measured.join(stage_cells(question, last))
+    belief, target = now.belief, target_points(question)
+    seen = belief.measured.join(stage_points(question, last))
     across = belief.misfit(target, seen)
     inside = belief.misfit(seen, seen) + 1e-8 * np.eye(len(seen.arm))
     left = belief.misfit(target, target) - across @ np.linalg.solve(inside, across.T)
@@ -190,10 +211,81 @@ def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
     return float(now.losses[NONE].mean) * spread
 
 
-def stage_cells(question: Question, stage: Stage) -> Cells:
+def stage_points(question: Question, stage: Stage) -> DesignPoints:
     """The runs of a stage, one seed: by size, then budget, then no teacher and the candidates."""
     arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
-    cells = [(question.size(label).params, tokens, arm)
-             for label in stage.labels for tokens in stage.tokens for arm in arms]  # fmt: skip
-    params, tokens, arm = (np.array(column) for column in zip(*cells, strict=True))
-    return Cells(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=np.zeros_like(arm))
+    points = [
+        (question.size(label).params, tokens, arm)
+        for label in stage.labels
+        for tokens in stage.tokens
+        for arm in arms
+    ]
+    return DesignPoints.at(*zip(*points, strict=True))
+
+
+STEPS = 24
+"""Token budgets that are looked at, each over the next by 2^(1/2)."""
+SAME_TOKENS = 0.03
+"""Budgets that differ by less than this share are one: it is the one that has runs."""
+SEEDS = ((0,), (0, 1))
+"""Of a batch."""
+
+
+def stage_pool(question: Question, made: Made, groups: Sequence[tuple[str, ...]], cap: float) -> list[Stage]:
+    """The stage nearest to the target that so many FLOP buy, for each group of teachers, with one seed and with two.
+
+    Args:
+        question: knows sizes and tokens.
+        made: runs that exist; they are free.
+        groups: candidates that are run together.
+        cap: FLOP.
+    """
+    found = [_nearest(question, made, group, seeds, cap) for group in groups for seeds in SEEDS]
+    return list(dict.fromkeys(stage for stage in found if stage is not None))
+
+
+def nearest_of(question: Question, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
+    """The same among stages that are offered, e.g. the cells of a table: the nearest for each group and its seeds."""
+    found: dict[tuple[tuple[str, ...], tuple[int, ...]], Stage] = {}
+    for stage in sorted(offered, key=lambda one: _distance(question, one)):
+        if 0 < extra_flops(question, made, wanted_by([stage])) <= cap:
+            found.setdefault((stage.candidates, stage.seeds), stage)
+    return list(found.values())
+
+
+def _distance(question: Question, stage: Stage) -> float:
+    smaller = math.log(question.target.params / question.size(stage.size).params)
+    return math.hypot(smaller, math.log(question.tokens / stage.tokens[-1]))
+
+
+def _nearest(
+    question: Question, made: Made, group: tuple[str, ...], seeds: tuple[int, ...], cap: float
+) -> Stage | None:
+    """Of the stages with something new."""
+    found: list[Stage] = []
+    for i, size in enumerate(question.sizes):
+        also = (question.sizes[i - BESIDE].label,) if i >= BESIDE else ()
+        for k in range(STEPS):
+            tokens = _branches(question, size, made, question.tokens / 2 ** (k / 2))
+            smaller, shorter = math.log(question.target.params / size.params), k / 2 * math.log(2)
+            if not tokens or abs(smaller - shorter) > math.log(RATIO):
+                continue
+            stage = Stage(size=size.label, also=also, tokens=tokens, candidates=group, seeds=seeds)
+            if 0 < extra_flops(question, made, wanted_by([stage])) <= cap:
+                found.append(stage)
+                break
+    return min(found, key=lambda stage: _distance(question, stage), default=None)
+
+
+def _branches(question: Question, size: Size, made: Made, longest: float) -> tuple[int, ...]:
+    """Budgets of a trunk; empty where there are too few tokens."""
+    unit = question.batch_tokens
+    known = sorted({tokens for (label, _, _), have in made.items() if label == size.label for tokens in have})
+    found = {unit * int(longest * part / unit) for part in BRANCHES}
+    return tuple(sorted({_snapped(tokens, known) for tokens in found if tokens >= question.least_tokens}))
+
+
+def _snapped(tokens: int, known: Sequence[int]) -> int:
+    """The budget that is as good as this one and has runs, if there is one."""
+    nearest = min(known, key=lambda t: abs(math.log(t / tokens)), default=tokens)
+    return nearest if abs(math.log(nearest / tokens)) < SAME_TOKENS else tokens

@@ -1,17 +1,25 @@
-"""How far runs may lie from the laws' family: misfit that is smooth in scale, and noise of seeds and held-out text.
+"""How far runs may lie from the laws' family: smooth misfit, noise of seeds and held-out text, and what rates may cost.
 
-    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk(N, seed, arm) + run + text(arm)
+    ln loss = family + misfit(arm, N, D) + seed(N, seed) + trunk(N, seed, arm) + run + text(arm) + e_kind s_kind(D)
 
-Misfit is a Gaussian process, the same for every run of a cell; it is what extrapolation is uncertain by even without
-noise. Shape suffixes: R run, A arm.
+Misfit is a Gaussian process, the same for every run of a design point; it is what extrapolation is uncertain by even
+without noise. e_kind ~ N(0, 1) is one for all supervised runs and one for all distilled ones: no arm is known to be
+at its best rate, and the arms not alike. s is the root mean square of c x^2 over the loss, where x is how far the
+arm's rate lies from its best one, in octaves: what the search's lattice leaves open at the budgets that it checked,
+growing beyond them with what is not known of how the best rate moves with tokens (planning/ has the same for a
+finished study). What grows like that shows in the longer pilots too, so they narrow it; a rate that suits all pilots
+and suddenly no longer is not foreseen. Shape suffixes: R run, A arm.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from distillaw.laws.base import Array
+from distillaw.laws.rates import FALL, LATTICE
+from distillaw.planning.rate_doubt import STEEPNESS
 
 MISFIT = 0.008
 """Standard deviation of the misfit of one arm, ln loss."""
@@ -31,7 +39,7 @@ SHARED_SEED, TRUNK = 0.5, 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cells:
+class DesignPoints:
     """Where runs were or will be, one entry per run; arm 0 has no teacher."""
 
     log_params: Array
@@ -39,13 +47,23 @@ class Cells:
     arm: np.ndarray
     seed: np.ndarray
 
-    def join(self, other: "Cells") -> "Cells":
+    @classmethod
+    def at(cls, params: ArrayLike, tokens: ArrayLike, arm: ArrayLike, seed: ArrayLike = 0) -> "DesignPoints":
+        """Runs of N parameters on D tokens; one number stands for all."""
+        params, tokens, arm, seed = np.broadcast_arrays(params, tokens, arm, seed)
+        arm, seed = arm.astype(np.int64), seed.astype(np.int64)
+        return cls(log_params=np.log(params), log_tokens=np.log(tokens), arm=arm, seed=seed)
+
+    def join(self, other: "DesignPoints") -> "DesignPoints":
         """These, then the others."""
-        return Cells(**{name: np.concatenate([getattr(self, name), getattr(other, name)])
-                        for name in ("log_params", "log_tokens", "arm", "seed")})  # fmt: skip
+        names = ("log_params", "log_tokens", "arm", "seed")
+        parts = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return DesignPoints(**{name: np.concatenate(part) for name, part in parts.items()})
 
 
-def misfit_cov(one: Cells, other: Cells, log_teacher_losses: Array, *, scale: float = 1.0) -> Array:
+def misfit_cov(
+    one: DesignPoints, other: DesignPoints, log_teacher_losses: Array, *, scale: float = 1.0
+) -> Array:
     """Covariance of the misfit between runs of two lists, (R, R').
 
     Args:
@@ -67,31 +85,33 @@ def misfit_cov(one: Cells, other: Cells, log_teacher_losses: Array, *, scale: fl
     return (scale * MISFIT) ** 2 * smooth * (SHARED_MISFIT + (1 - SHARED_MISFIT) * alike)
 
 
-def seed_cov(cells: Cells, sd: float, text_se: Array) -> Array:
+def seed_cov(points: DesignPoints, sd: float, text_se: Array) -> Array:
     """Covariance of the noise of runs, (R, R).
 
     Args:
-        cells: the runs.
+        points: the runs.
         sd: seed noise of one run, ln loss.
         text_se: by arm, error of its gain from the choice of held-out documents, ln loss.
     """
-    pair = (cells.log_params[:, None] == cells.log_params) & (cells.seed[:, None] == cells.seed)
-    arm = cells.arm[:, None] == cells.arm
-    own = (1 - SHARED_SEED - TRUNK) * np.eye(len(cells.arm))
+    pair = (points.log_params[:, None] == points.log_params) & (points.seed[:, None] == points.seed)
+    arm = points.arm[:, None] == points.arm
+    own = (1 - SHARED_SEED - TRUNK) * np.eye(len(points.arm))
     seeds = sd**2 * (SHARED_SEED * pair + TRUNK * (pair & arm) + own)
-    return seeds + np.where(arm, text_se[cells.arm][:, None] ** 2, 0.0)
+    return seeds + np.where(arm, text_se[points.arm][:, None] ** 2, 0.0)
 
 
-def seed_sd(log_losses: Array, cells: Cells) -> float:
+def seed_sd(log_losses: Array, points: DesignPoints) -> float:
     """Seed noise of one run, from what was repeated with other seeds; the assumed one where nothing was.
 
     What all arms of a seed share drops out of the gains, and out of this, so the rest is scaled up to the whole.
     Branches of one trunk repeat each other: a size counts once, with the mean over its budgets.
     """
     squares, dof = SEED_WEIGHT * SEED**2 * (1 - SHARED_SEED), SEED_WEIGHT
-    for params in np.unique(cells.log_params):
-        found = [_rest(log_losses, cells, (cells.log_params == params) & (cells.log_tokens == tokens))
-                 for tokens in np.unique(cells.log_tokens[cells.log_params == params])]  # fmt: skip
+    for params in np.unique(points.log_params):
+        found = [
+            _rest(log_losses, points, (points.log_params == params) & (points.log_tokens == tokens))
+            for tokens in np.unique(points.log_tokens[points.log_params == params])
+        ]
         seen = [(square, n) for square, n in found if n > 0]
         if seen:
             n = float(np.mean([n for _, n in seen]))
@@ -100,11 +120,94 @@ def seed_sd(log_losses: Array, cells: Cells) -> float:
     return float(np.sqrt(squares / dof / (1 - SHARED_SEED)))
 
 
-def _rest(log_losses: Array, cells: Cells, here: np.ndarray) -> tuple[float, int]:
-    """Sum of squares of a cell's runs beside the means of its arms and of its seeds, and its degrees of freedom."""
-    arms, seeds = np.unique(cells.arm[here]), np.unique(cells.seed[here])
+def _rest(log_losses: Array, points: DesignPoints, here: np.ndarray) -> tuple[float, int]:
+    """Sum of squares of a design point's runs beside the means of its arms and seeds, and its degrees of freedom."""
+    arms, seeds = np.unique(points.arm[here]), np.unique(points.seed[here])
     table = np.full((len(arms), len(seeds)), np.nan)
-    table[np.searchsorted(arms, cells.arm[here]), np.searchsorted(seeds, cells.seed[here])] = log_losses[here]
+    table[np.searchsorted(arms, points.arm[here]), np.searchsorted(seeds, points.seed[here])] = log_losses[
+        here
+    ]
     full = table[:, ~np.isnan(table).any(axis=0)]
     rest = full - full.mean(0) - full.mean(1, keepdims=True) + full.mean() if full.size else full
     return float((rest**2).sum()), max(len(arms) - 1, 0) * max(full.shape[1] - 1, 0)
+
+
+UNSEARCHED = 1.0
+"""Octaves: standard deviation of the best rate around one that nobody searched for this text."""
+WORST = 0.1
+"""Of the ln loss: beyond it a rate is known to be wrong, not how wrong, and nothing can be decided by either arm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCheck:
+    """What was done for the rate of one kind of arm."""
+
+    searched: float | None = None
+    """Tokens of the runs that the rate was searched with; None: nobody searched."""
+    checked: float | None = None
+    """Tokens up to which the rate's fall was searched too; None: the rate does not fall, and nobody looked."""
+    steepness: float | None = None
+    """Nats per squared octave off the best rate, as the search shows it."""
+
+    def octaves(self, kind: str, tokens: float, *, first: float) -> tuple[float, float]:
+        """Mean and variance of the octaves from the best rate up to the arm's own.
+
+        Args:
+            kind: `alone` or `taught`.
+            tokens: of the run.
+            first: tokens of the shortest pilot, that an unsearched rate is taken to be meant for.
+        """
+        mean, sd = FALL["taught" if kind == "taught" else "text"]
+        away = math.log2(tokens / (self.searched or first))
+        if self.searched is None or self.checked is None or self.checked <= self.searched:
+            around = UNSEARCHED if self.searched is None else LATTICE
+            return mean * away, around**2 + (sd * away) ** 2
+        # two places with an error each; beyond the second the line through them, held by what is known of exponents
+        span = math.log2(self.checked / self.searched)
+        if away <= span:
+            return 0.0, LATTICE**2
+        slope = 1 / (sd**-2 + span**2 / (2 * LATTICE**2))
+        return 0.0, LATTICE**2 + slope * (away - span) ** 2
+
+    def cost(self, kind: str, tokens: float, *, first: float) -> float:
+        """Root mean square of what the rate may cost a run, nats/token."""
+        mean, var = self.octaves(kind, tokens, first=first)
+        c = STEEPNESS[kind] if self.steepness is None else self.steepness
+        if self.checked is None or tokens > self.checked:
+            c = max(c, STEEPNESS[kind])
+        return c * math.sqrt(mean**4 + 6 * mean**2 * var + 3 * var**2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What was done for the rates of both kinds of arms."""
+
+    alone: RateCheck
+    taught: RateCheck
+
+    def cost(self, arm: int, tokens: float, *, first: float) -> float:
+        """Root mean square of what the rate may cost a run of an arm (0: no teacher), nats/token."""
+        if arm == 0:
+            return self.alone.cost("alone", tokens, first=first)
+        return self.taught.cost("taught", tokens, first=first)
+
+
+def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, first: float, loss: float) -> Array:
+    """Covariance of what rates cost, ln loss, between runs of two lists, (R, R').
+
+    Args:
+        rates: what was searched.
+        one: runs.
+        other: runs.
+        first: tokens of the shortest pilot.
+        loss: that costs are shares of, nats/token.
+    """
+    sd_one, sd_other = (_sd(rates, points, first, loss) for points in (one, other))
+    is_same = (one.arm > 0)[:, None] == (other.arm > 0)
+    return np.where(is_same, sd_one[:, None] * sd_other, 0.0)
+
+
+def _sd(rates: Rates, points: DesignPoints, first: float, loss: float) -> Array:
+    runs = zip(points.arm, points.log_tokens, strict=True)
+    costs = [rates.cost(int(arm), math.exp(t), first=first) for arm, t in runs]
+    return np.minimum(np.array(costs) / loss, WORST)

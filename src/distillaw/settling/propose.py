@@ -1,27 +1,226 @@
 """The next runs for the verdict: near the target, the teachers that are worth it, batches that grow; and when to stop.
 
 A batch may cost three times what was spent before, so most of a budget is spent with what cheaper runs taught. Where it
-lies is not left to the belief (pool.py); which teachers and how many seeds is: those whose runs should save most regret
-per FLOP. It is worth its cost if the regret that it saves is worth more FLOP of the target's own training (longer
-training would save it too) than it costs itself.
+lies is not left to the belief (design.py); which teachers and how many seeds is: those whose runs should save most
+regret per FLOP. Losses at the target and at every point that could be run are taken as jointly Gaussian, with the
+covariance of the belief's draws. Runs then move the target's means by a Gaussian amount of known covariance, and
+
+    worth = min_a E[L_a] - E[min_a E[L_a | runs]]
+
+is the knowledge gradient of the choice (Frazier, Powell and Dayanik 2009, for correlated beliefs). A batch is worth its
+cost if the regret that it saves is worth more FLOP of the target's own training (longer training would save it too)
+than it costs itself. Shape suffixes: M member, A arm (0: no teacher), Q point, J point of a stage or draw of what stays
+unknown, K outcome of the stage, T token budget.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
+from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_flop
-from distillaw.settling.belief import Belief
-from distillaw.settling.noise import Cells
-from distillaw.settling.pool import nearest_of, stage_pool
-from distillaw.settling.pricing import Made, extra_flops, made_by, wanted_by
-from distillaw.settling.question import PilotRun, Question, Stage
-from distillaw.settling.standing import Standing, standing
-from distillaw.settling.value import Outlook
+from distillaw.settling.belief import Belief, normal_draws
+from distillaw.settling.design import nearest_of, stage_pool
+from distillaw.settling.noise import DesignPoints, seed_cov
+from distillaw.settling.question import NONE, Made, PilotRun, Question, Stage, extra_flops, made_by, wanted_by
+from distillaw.settling.standing import Standing, standing, target_points
+
+OUTLOOK_SEED = 2
+"""Of the draws: all stages are judged by the same ones."""
+DRAWS = 400
+TEXT = 4e-4
+"""Error of a gain from the choice of held-out documents, ln loss, where runs do not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Losses at the target and at points, before or after some stages that are not run yet."""
+
+    belief: Belief
+    points: DesignPoints
+    mean_A: Array  # noqa: N815 - an array
+    """Of the loss at the target, nats/token."""
+    cov: Array
+    """Of the losses at the target, then of the ln losses at the points, (A + Q, A + Q)."""
+    moved_AA: Array  # noqa: N815 - an array
+    """Covariance of what the stages so far will have moved the means at the target by."""
+    arms: tuple[int, ...]
+    """Those that may still be chosen."""
+
+    @classmethod
+    def of(cls, belief: Belief, stages: Sequence[Stage], arms: Sequence[int]) -> "Outlook":
+        """The outlook of a belief on every point of some stages."""
+        keys = sorted({key for stage in stages for key in _keys(belief, stage)})
+        points = DesignPoints.at(*zip(*keys, strict=True))
+        target = target_points(belief.question)
+        draws = belief.ask(target.join(points), np.random.default_rng(OUTLOOK_SEED))
+        count = len(target.arm)
+        draws[:, :count] = np.exp(draws[:, :count])
+        return cls(
+            belief=belief,
+            points=points,
+            mean_A=draws[:, :count].mean(0),
+            cov=np.cov(draws.T),
+            moved_AA=np.zeros((count, count)),
+            arms=tuple(arms),
+        )
+
+    def after(self, stage: Stage) -> "Outlook":
+        """The outlook once a stage has been run."""
+        index_J, noise_JJ = self._measured(stage)
+        across = self.cov[:, index_J]
+        told = across @ np.linalg.solve(across[index_J] + noise_JJ, across.T)
+        count = len(self.mean_A)
+        return replace(self, cov=self.cov - told, moved_AA=self.moved_AA + told[:count, :count])
+
+    def worth(self, stage: Stage) -> float:
+        """Regret, nats/token, that the stages so far and this one are expected to save."""
+        index_J, noise_JJ = self._measured(stage)
+        across_AJ = self.cov[: len(self.mean_A)][:, index_J]
+        told_AA = across_AJ @ np.linalg.solve(self.cov[np.ix_(index_J, index_J)] + noise_JJ, across_AJ.T)
+        return self._saved(self.moved_AA + told_AA)
+
+    @property
+    def worth_so_far(self) -> float:
+        """The same of the stages so far."""
+        return self._saved(self.moved_AA)
+
+    @property
+    def stake(self) -> float:
+        """Expected regret of the leader if nothing further is run, nats/token: what knowing all would save."""
+        count = len(self.mean_A)
+        return self._saved(self.cov[:count, :count] + self.moved_AA)
+
+    def _saved(self, moved_AA: Array) -> float:
+        arms = list(self.arms)
+        values, vectors = np.linalg.eigh(moved_AA[np.ix_(arms, arms)])
+        moved_MA = self._normals[:, : len(arms)] @ (vectors * np.sqrt(np.maximum(values, 0))).T
+        means_A = self.mean_A[arms]
+        return float(means_A.min() - (means_A + moved_MA).min(axis=1).mean())
+
+    @cached_property
+    def _normals(self) -> Array:
+        half_MA = np.random.default_rng(OUTLOOK_SEED).standard_normal((DRAWS // 2, len(self.mean_A)))
+        return np.concatenate([half_MA, -half_MA])
+
+    @cached_property
+    def _index(self) -> dict[tuple[float, float, int], int]:
+        c = self.points
+        keys = zip(np.exp(c.log_params), np.exp(c.log_tokens), c.arm, strict=True)
+        count = len(self.mean_A)
+        return {(round(n), round(d), int(a)): count + i for i, (n, d, a) in enumerate(keys)}
+
+    def _measured(self, stage: Stage) -> tuple[Array, Array]:
+        """Where the runs of a stage lie in `cov`, one seed, and the noise of their mean over seeds."""
+        keys = _keys(self.belief, stage)
+        index_J = np.array([self._index[round(n), round(d), a] for n, d, a in keys])
+        points = DesignPoints.at(*zip(*keys, strict=True))
+        text_se = np.full(len(self.mean_A), TEXT)
+        text_se[0] = 0.0
+        return index_J, seed_cov(points, self.belief.sd, text_se) / len(stage.seeds)
+
+
+def _keys(belief: Belief, stage: Stage) -> list[tuple[float, float, int]]:
+    """Size, tokens and arm of every run of a stage, one seed."""
+    question = belief.question
+    arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
+    return [
+        (question.size(label).params, float(tokens), arm)
+        for label in stage.labels
+        for tokens in stage.tokens
+        for arm in arms
+    ]
+
+
+EXPECT_SEED = 3
+"""Of the draws."""
+OUTCOMES, REST = 300, 300
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Of the target's tokens, at which the gain is looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The choice that leads, as it is or as it should be after a stage."""
+
+    regret: float
+    """Expected, nats/token."""
+    probability: float
+    """That it is the best choice."""
+    settled: float
+    """Chance that bounds on all other choices are within the margin."""
+
+    def to_json(self) -> dict[str, float]:
+        """A row."""
+        return {
+            "expected_regret": self.regret,
+            "probability_best": self.probability,
+            "probability_settled": self.settled,
+        }
+
+
+def expect(outlook: Outlook, now: Standing) -> Expected:
+    """The verdict after the stages of an outlook, averaged over what they may show.
+
+    Args:
+        outlook: before any stage (`Outlook.of`) for the present, or after some.
+        now: knows the margin, and how many standard deviations a bound has.
+    """
+    arms = np.array(outlook.arms)
+    count, rng = len(outlook.mean_A), np.random.default_rng(EXPECT_SEED)
+    means_KA = outlook.mean_A[arms] + normal_draws(outlook.moved_AA[np.ix_(arms, arms)], OUTCOMES, rng)
+    left_AA = outlook.cov[:count, :count][np.ix_(arms, arms)]
+    rest_JA = normal_draws(left_AA, REST, rng)
+    leader_K = means_KA.argmin(1)
+    losses_KJA = means_KA[:, None, :] + rest_JA
+    right_KJ = losses_KJA.argmin(2) == leader_K[:, None]
+    variance_A = np.diag(left_AA)
+    sd_AA = np.sqrt(np.maximum(variance_A[:, None] + variance_A - 2 * left_AA, 0.0))
+    behind_KA = np.take_along_axis(means_KA, leader_K[:, None], axis=1) - means_KA
+    bound_K = (behind_KA + now.bounds.reach * sd_AA[leader_K]).max(1)
+    return Expected(
+        regret=outlook.stake - outlook.worth_so_far,
+        probability=float(right_KJ.mean()),
+        settled=float((bound_K <= now.belief.question.margin).mean()),
+    )
+
+
+def gains_by_tokens(now: Standing, name: str, factors: Sequence[float] = FACTORS) -> list[dict[str, float]]:
+    """The gain of a candidate over no teacher at the target's size, by token budget, each with its interval.
+
+    Only among the budgets that were run, and at the target: outside them the forms give numbers that no run holds back.
+
+    Args:
+        now: what is believed, from some runs.
+        name: of the candidate.
+        factors: of the target's tokens.
+    """
+    question = now.belief.question
+    run_T = np.exp(now.belief.measured.log_tokens)
+    near = [
+        f
+        for f in factors
+        if f == 1 or run_T.min() <= f * question.tokens * (1 + 1e-9) <= run_T.max() * (1 + 2e-9)
+    ]
+    tokens_T = question.tokens * np.array(near)
+    arm = np.repeat([0, question.arms.index(name)], len(near))
+    points = DesignPoints.at(question.target.params, np.tile(tokens_T, 2), arm)
+    losses = np.exp(now.belief.ask(points, np.random.default_rng(EXPECT_SEED)))
+    gains_MT = losses[:, : len(near)] - losses[:, len(near) :]
+    return [
+        _gain_row(tokens, Interval.of(gain, question.level))
+        for tokens, gain in zip(tokens_T, gains_MT.T, strict=True)
+    ]
+
+
+def _gain_row(tokens: float, gain: Interval) -> dict[str, float]:
+    return {"tokens": float(tokens), "gain": gain.mean, "lower": gain.lower, "upper": gain.upper}
+
 
 FIRST = 1 / 64
 """Share of the budget that the first batch may cost."""
@@ -108,9 +307,15 @@ def propose(
     value = flops_of_regret(question, now, worth)
     why = "" if (value >= cost).any() else "whatever the budget buys should save less than it costs"
     return Proposal(
-        now=now, stage=priced[i][0], flops=float(cost[i]), outlook=outlook, after=outlook.after(priced[i][0]),
-        worth=float(worth[i]), worth_flops=float(value[i]), why=why,
-    )  # fmt: skip
+        now=now,
+        stage=priced[i][0],
+        flops=float(cost[i]),
+        outlook=outlook,
+        after=outlook.after(priced[i][0]),
+        worth=float(worth[i]),
+        worth_flops=float(value[i]),
+        why=why,
+    )
 
 
 def _near(near: Callable[[float], list[Stage]], spent: float, budget: float) -> tuple[float, list[Stage]]:
@@ -135,12 +340,17 @@ def stages_of(question: Question, runs: Sequence[PilotRun]) -> list[Stage]:
     for part in parts:
         mine = [run for run in runs if run.params in part]
         if mine:
-            found.append(Stage(
-                size=labels[part[-1]], also=tuple(labels[n] for n in part[:-1]),
-                tokens=tuple(sorted({round(run.tokens) for run in mine})),
-                candidates=tuple(name for name in question.arms[1:] if any(run.candidate == name for run in mine)),
-                seeds=tuple(sorted({run.seed for run in mine})),
-            ))  # fmt: skip
+            found.append(
+                Stage(
+                    size=labels[part[-1]],
+                    also=tuple(labels[n] for n in part[:-1]),
+                    tokens=tuple(sorted({round(run.tokens) for run in mine})),
+                    candidates=tuple(
+                        name for name in question.arms[1:] if any(run.candidate == name for run in mine)
+                    ),
+                    seeds=tuple(sorted({run.seed for run in mine})),
+                )
+            )
     return found
 
 
@@ -177,11 +387,9 @@ def flops_of_regret(question: Question, now: Standing, regret: Array) -> Array:
 
 def _slope(question: Question, belief: Belief, leader: str) -> float:
     """Nats/token that the target gains per e-fold of its tokens."""
-    tokens = np.array([question.tokens, LONGER * question.tokens])
-    arm = np.full(2, question.arms.index(leader))
-    cells = Cells(log_params=np.full(2, np.log(question.target.params)), log_tokens=np.log(tokens), arm=arm,
-                  seed=np.zeros_like(arm))  # fmt: skip
-    losses = np.exp(belief.ask(cells, np.random.default_rng(0))).mean(0)
+    tokens = [question.tokens, LONGER * question.tokens]
+    points = DesignPoints.at(question.target.params, tokens, question.arms.index(leader))
+    losses = np.exp(belief.ask(points, np.random.default_rng(0))).mean(0)
     return max(float(losses[0] - losses[1]), 1e-4 * float(losses[0])) / math.log(LONGER)
 
 

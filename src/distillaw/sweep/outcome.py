@@ -25,6 +25,13 @@ class Display(Protocol):
         """Something the person who watches should know."""
 
 
+class GrowingDisplay(Display, Protocol):
+    """A display for work whose extent shows as it goes."""
+
+    def expect(self, tokens: float) -> None:
+        """So many tokens more than was known."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """What one call of the scheduler did."""

@@ -29,13 +29,18 @@ def write_kernel(folder: Path, curves: "Curves") -> list[Path]:
         RunError: the folder cannot be written.
     """
     rows = (
-        {"student_size": n, "teacher_size": m, "teacher_error": teacher, "student_error": student,
-         "is_flat": n <= m <= until}
+        {
+            "student_size": n,
+            "teacher_size": m,
+            "teacher_error": teacher,
+            "student_error": student,
+            "is_flat": n <= m <= until,
+        }
         for n, until, errors in zip(
-            curves.n.tolist(), curves.flat_until.tolist(), curves.student_error.tolist(), strict=True)
-        for m, teacher, student in zip(
-            curves.m.tolist(), curves.teacher_error.tolist(), errors, strict=True)
-    )  # fmt: skip
+            curves.n.tolist(), curves.flat_until.tolist(), curves.student_error.tolist(), strict=True
+        )
+        for m, teacher, student in zip(curves.m.tolist(), curves.teacher_error.tolist(), errors, strict=True)
+    )
     drawn = _save(draw_kernel(curves), folder, "kernel")
     return [*drawn, _write_csv(folder / "kernel.csv", rows)]
 

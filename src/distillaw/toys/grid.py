@@ -106,14 +106,20 @@ class Grid:
 
 
 PUBLISHED = Grid(
-    num_classes=8, students=(128, 256, 362), teacher_widths=(128, 181, 256, 362, 512), long_width=512,
+    num_classes=8,
+    students=(128, 256, 362),
+    teacher_widths=(128, 181, 256, 362, 512),
+    long_width=512,
     teacher_steps=tuple(2**k for k in range(6, 15)),
-)  # fmt: skip
+)
 """The paper's widths and steps; its widths between 128 and 512 and its number of classes are not printed."""
 REDUCED = Grid(
-    num_classes=4, students=(16, 32, 128), teacher_widths=(32, 64, 128, 192), long_width=128,
+    num_classes=4,
+    students=(16, 32, 128),
+    teacher_widths=(32, 64, 128, 192),
+    long_width=128,
     teacher_steps=(128, 256, 512, 1024, 2048),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +169,15 @@ def run_trial(grid: Grid, trial: int) -> list[Outcome]:
     """One trial: its teachers, then for each width the students of all of them and one of the labels."""
     task = mapping.make_task(grid.num_classes, sampler=grid.sampler)
     answers = [
-        mapping.train(task, task.truth[None], width=teacher.width, steps=teacher.steps,
-                      seed=_seed(grid, trial, _TEACHER, teacher.width, teacher.steps))
+        mapping.train(
+            task,
+            task.truth[None],
+            width=teacher.width,
+            steps=teacher.steps,
+            seed=_seed(grid, trial, _TEACHER, teacher.width, teacher.steps),
+        )
         for teacher in grid.teachers
-    ]  # fmt: skip
+    ]
     teacher_losses = [*mapping.true_loss(task, torch.cat(answers)).tolist(), 0.0]
     sources = [*grid.teachers, LABELS]
     targets_SQC = torch.cat([*answers, task.truth[None].log()]).exp()
@@ -178,10 +189,17 @@ def run_trial(grid: Grid, trial: int) -> list[Outcome]:
             task, mapping.train(task, targets_SQC, width=width, steps=steps, seed=seed)
         )
         found += [
-            Outcome(trial=trial, student_width=width, axis=teacher.axis, teacher_width=teacher.width,
-                    teacher_steps=teacher.steps, teacher_loss=teacher_loss, student_loss=loss)
+            Outcome(
+                trial=trial,
+                student_width=width,
+                axis=teacher.axis,
+                teacher_width=teacher.width,
+                teacher_steps=teacher.steps,
+                teacher_loss=teacher_loss,
+                student_loss=loss,
+            )
             for teacher, teacher_loss, loss in zip(sources, teacher_losses, losses.tolist(), strict=True)
-        ]  # fmt: skip
+        ]
     return found
 
 
@@ -236,8 +254,11 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Curve]:
     chosen on the same numbers would lie low by luck and make every curve look like a U.
     """
     students = sorted({o.student_width for o in outcomes})
-    return [_curve([o for o in outcomes if (o.student_width, o.axis) == (width, axis)])
-            for axis in AXES for width in students]  # fmt: skip
+    return [
+        _curve([o for o in outcomes if (o.student_width, o.axis) == (width, axis)])
+        for axis in AXES
+        for width in students
+    ]
 
 
 def labels_loss(outcomes: Sequence[Outcome], student_width: int) -> float:
@@ -258,12 +279,18 @@ def _curve(outcomes: Sequence[Outcome]) -> Curve:
     mean = student.mean(0)
     fall, rise = _change(student[:, 0] - at_best), _change(student[:, -1] - at_best)
     return Curve(
-        student_width=first[0].student_width, axis=first[0].axis,
+        student_width=first[0].student_width,
+        axis=first[0].axis,
         teachers=tuple(Teacher(axis=o.axis, width=o.teacher_width, steps=o.teacher_steps) for o in first),
-        teacher_loss=tuple(teacher.mean(0).tolist()), student_loss=tuple(mean.tolist()),
-        low=tuple(low.tolist()), high=tuple(high.tolist()), best=int(mean.argmin()),
-        fall=fall, rise=rise, shape=_shape(fall, rise, is_best_last=int(mean.argmin()) == len(mean) - 1),
-    )  # fmt: skip
+        teacher_loss=tuple(teacher.mean(0).tolist()),
+        student_loss=tuple(mean.tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        best=int(mean.argmin()),
+        fall=fall,
+        rise=rise,
+        shape=_shape(fall, rise, is_best_last=int(mean.argmin()) == len(mean) - 1),
+    )
 
 
 def _best_elsewhere(losses: np.ndarray) -> np.ndarray:

@@ -169,10 +169,14 @@ def make_curves(
     m = np.arange(1, len(target) + 1)
     budgets = {"teacher_budget": teacher_budget, "student_budget": student_budget}
     return Curves(
-        alpha=target, **budgets, m=m, n=sizes, flat_until=flat_until(target, n=sizes, **budgets),
+        alpha=target,
+        **budgets,
+        m=m,
+        n=sizes,
+        flat_until=flat_until(target, n=sizes, **budgets),
         teacher_error=teacher_error(target, m=m, teacher_budget=teacher_budget),
         student_error=student_error(target, m=m, n=sizes[:, None], **budgets),
-    )  # fmt: skip
+    )
 
 
 def _energies(alpha: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -79,9 +79,11 @@ def make_task(num_classes: int, *, sampler: Sampler = "balanced") -> Task:
     x_QC, pointers_Q, labels_Q = x_QC[is_valid_Q], pointers_Q[is_valid_Q], labels_Q[is_valid_Q]
     one_hot_QC = torch.nn.functional.one_hot(pointers_Q, num_classes)
     return Task(
-        num_classes=num_classes, inputs=torch.cat([x_QC, one_hot_QC], 1).float(), labels=labels_Q,
+        num_classes=num_classes,
+        inputs=torch.cat([x_QC, one_hot_QC], 1).float(),
+        labels=labels_Q,
         weights=_weights(points_at_zero_Q=labels_Q == pointers_Q, sampler=sampler),
-    )  # fmt: skip
+    )
 
 
 def answer(x_QC: torch.Tensor, pointers_Q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -64,9 +64,10 @@ class Cell:
     def folder(self, study: ImageStudy, fingerprint: str) -> str:
         """Name of its folder: other settings or other data give another name."""
         settings = {
-            "network": asdict(study.network), "data": asdict(study.data),
+            "network": asdict(study.network),
+            "data": asdict(study.data),
             "optimizer": {k: v for k, v in asdict(study.optimizer).items() if k not in _RESOLVED},
-        }  # fmt: skip
+        }
         own = [self.batch, self.ghost, self.peak_lr, self.steps, list(self.drops), self.seed, self.is_walk]
         key = content_hash([VERSION, settings, own, fingerprint])
         word = self.column.lower().replace("+", "").replace(" ", "-")
@@ -111,9 +112,14 @@ def plan_cells(study: ImageStudy, *, images: int) -> list[Cell]:
 def _column(study: ImageStudy, column: str, images: int) -> Cell:
     batch = study.batches.small if column == "SB" else study.batches.large
     return _cell(
-        study, column, batch, images, scaled=column in ("+LR", "+GBN", "+RA"), ghosts=column in ("+GBN", "+RA"),
+        study,
+        column,
+        batch,
+        images,
+        scaled=column in ("+LR", "+GBN", "+RA"),
+        ghosts=column in ("+GBN", "+RA"),
         adapted=column in ("+RA", "RA alone"),
-    )  # fmt: skip
+    )
 
 
 def _walks(study: ImageStudy, batch: int, images: int) -> list[Cell]:
@@ -150,9 +156,16 @@ def column_of(study: ImageStudy, batch: int, *, corrected: bool) -> str | None:
 
 
 def _cell(
-    study: ImageStudy, column: str, batch: int, images: int, *, scaled: bool, ghosts: bool, adapted: bool,
+    study: ImageStudy,
+    column: str,
+    batch: int,
+    images: int,
+    *,
+    scaled: bool,
+    ghosts: bool,
+    adapted: bool,
     walk: bool = False,
-) -> Cell:  # fmt: skip
+) -> Cell:
     own = _per_epoch(images, batch)
     marks = [study.schedule.epochs, *(drop.epoch for drop in study.schedule.drops)]
     if adapted and study.schedule.adaptation == "steps":
@@ -176,10 +189,16 @@ def _cell(
     if walk and drops:
         steps, drops = drops[0][0], ()
     return Cell(
-        column=column, seed=0, batch=batch, ghost=study.ghost if ghosts and study.ghost < batch else 0,
+        column=column,
+        seed=0,
+        batch=batch,
+        ghost=study.ghost if ghosts and study.ghost < batch else 0,
         peak_lr=_scaled_rate(study, batch, images) if scaled else study.optimizer.peak_lr,
-        steps=steps, drops=drops, steps_per_epoch=own, is_walk=walk,
-    )  # fmt: skip
+        steps=steps,
+        drops=drops,
+        steps_per_epoch=own,
+        is_walk=walk,
+    )
 
 
 def _per_epoch(images: int, batch: int) -> int:

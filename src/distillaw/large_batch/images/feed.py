@@ -67,8 +67,9 @@ class Feed:
         order = torch.randperm(count, generator=generator)
         row, column = torch.randint(0, 2 * self._pad + 1, (2, count), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
-        return Draws(order=order.to(device), rows=row.to(device), columns=column.to(device),
-                     flips=flip.to(device))  # fmt: skip
+        return Draws(
+            order=order.to(device), rows=row.to(device), columns=column.to(device), flips=flip.to(device)
+        )
 
     def batch(self, draws: Draws, start: int, size: int) -> tuple[Tensor, Tensor]:
         """Images B..., normalised float32 (B, C, H, W), and labels (B,), as they are trained on."""

@@ -166,13 +166,23 @@ class _Layout:
 
 
 LAYOUTS = (
-    _Layout(format="CIFAR-10 pickles", classes=10, train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-            test="test_batch", label_key=b"labels"),
-    _Layout(format="CIFAR-10 binary", classes=10, train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-            test="test_batch.bin", label_bytes=1),
+    _Layout(
+        format="CIFAR-10 pickles",
+        classes=10,
+        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test="test_batch",
+        label_key=b"labels",
+    ),
+    _Layout(
+        format="CIFAR-10 binary",
+        classes=10,
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test="test_batch.bin",
+        label_bytes=1,
+    ),
     _Layout(format="CIFAR-100 pickles", classes=100, train=("train",), test="test", label_key=b"fine_labels"),
     _Layout(format="CIFAR-100 binary", classes=100, train=("train.bin",), test="test.bin", label_bytes=2),
-)  # fmt: skip
+)
 
 
 def _cifar(folder: Path) -> ImageData | None:
@@ -195,8 +205,10 @@ def _cifar(folder: Path) -> ImageData | None:
 
 
 def _joined(parts: Sequence[ImageSet]) -> ImageSet:
-    return ImageSet(images=np.concatenate([part.images for part in parts]),
-                    labels=np.concatenate([part.labels for part in parts]))  # fmt: skip
+    return ImageSet(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+    )
 
 
 def _batch(path: Path, layout: _Layout) -> ImageSet:

@@ -82,9 +82,12 @@ def read_record(folder: Path) -> ImageRecord:
         else:
             missing.append(f"{cell['column']} seed {cell['seed']}")
     return ImageRecord(
-        folder=folder, study=from_table(ImageStudy, info["spec"], RECORD), info=info,
-        results=tuple(results), missing=tuple(missing),
-    )  # fmt: skip
+        folder=folder,
+        study=from_table(ImageStudy, info["spec"], RECORD),
+        info=info,
+        results=tuple(results),
+        missing=tuple(missing),
+    )
 
 
 LEVEL = 0.95
@@ -173,9 +176,11 @@ def scores_of(result: Mapping[str, Any]) -> DocumentScores:
 
 
 def _score(
-    column: str, results: Mapping[int, Mapping[str, Any]], found: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    column: str,
+    results: Mapping[int, Mapping[str, Any]],
+    found: Mapping[str, Mapping[int, Mapping[str, Any]]],
     paper: Mapping[str, float],
-) -> ColumnScore:  # fmt: skip
+) -> ColumnScore:
     accuracy = tuple(float(result["accuracy"]) for result in results.values())
     perfect = [
         replace(scores_of(result), loss_sum=np.zeros(int(result["test_images"])))
@@ -184,11 +189,18 @@ def _score(
     error = paired_over_seeds(list(zip(map(scores_of, results.values()), perfect, strict=True)))
     closed, closed_interval = _closed(results, found.get("SB", {}), found.get("LB", {}))
     return ColumnScore(
-        column=column, accuracy=accuracy, mean=float(np.mean(accuracy)),
-        interval=_flipped(_interval(error)), seed_spread=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
-        train=_mean(results, "train_accuracy"), fresh=_mean(results, "fresh_accuracy"),
-        seconds=_mean(results, "cpu_seconds"), paper=paper.get(column), closed=closed, closed_interval=closed_interval,
-    )  # fmt: skip
+        column=column,
+        accuracy=accuracy,
+        mean=float(np.mean(accuracy)),
+        interval=_flipped(_interval(error)),
+        seed_spread=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
+        train=_mean(results, "train_accuracy"),
+        fresh=_mean(results, "fresh_accuracy"),
+        seconds=_mean(results, "cpu_seconds"),
+        paper=paper.get(column),
+        closed=closed,
+        closed_interval=closed_interval,
+    )
 
 
 def _mean(results: Mapping[int, Mapping[str, Any]], key: str) -> float:
@@ -215,10 +227,17 @@ def _gain(record: ImageRecord, before: str, after: str, paper: Mapping[str, floa
     found = paired_over_seeds([(scores_of(old[seed]), scores_of(new[seed])) for seed in seeds])
     printed = paper[after] - paper[before] if before in paper and after in paper else None
     return Gain(
-        before=before, after=after, mean=100 * found.mean, interval=_interval(found),
-        se_seeds=None if found.se_seeds is None else 100 * found.se_seeds, se_images=100 * found.se_documents,
-        p=_p_value(found), is_significant=False, seeds=len(seeds), paper=printed,
-    )  # fmt: skip
+        before=before,
+        after=after,
+        mean=100 * found.mean,
+        interval=_interval(found),
+        se_seeds=None if found.se_seeds is None else 100 * found.se_seeds,
+        se_images=100 * found.se_documents,
+        p=_p_value(found),
+        is_significant=False,
+        seeds=len(seeds),
+        paper=printed,
+    )
 
 
 def _p_value(found: PairedDifference) -> float | None:
@@ -362,12 +381,17 @@ def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> Walk
     if not fits:
         return None
     return Walk(
-        batch=batch, is_corrected=corrected, column=column, curves=curves, fits=fits,
-        slope=_mean_over_seeds([fit.b for fit in fits.values()]), 
+        batch=batch,
+        is_corrected=corrected,
+        column=column,
+        curves=curves,
+        fits=fits,
+        slope=_mean_over_seeds([fit.b for fit in fits.values()]),
         power=_mean_over_seeds([fit.p for fit in fits.values()]),
-        end=_mean_over_seeds([curve[-1][1] for curve in curves.values()]), first_tensor_slope=_mean_over_seeds(firsts),
+        end=_mean_over_seeds([curve[-1][1] for curve in curves.values()]),
+        first_tensor_slope=_mean_over_seeds(firsts),
         last_step=max(fit.last_step for fit in fits.values()),
-    )  # fmt: skip
+    )
 
 
 def too_short(record: ImageRecord) -> list[str]:

@@ -82,17 +82,22 @@ def hoffer2017() -> Paper:
     table = tomllib.loads(text)
     rows = tuple(
         PaperRow(
-            network=row["network"], data=row["data"], settings=row.get("settings", {}),
+            network=row["network"],
+            data=row["data"],
+            settings=row.get("settings", {}),
             accuracy={column: float(row[key]) for column, key in KEYS.items()},
             known_problems=tuple(row.get("known_problems", ())),
         )
         for row in table["row"]
-    )  # fmt: skip
+    )
     return Paper(
-        title=table["title"], source=table["source"], certainty=table["certainty"],
-        known_problems=tuple(table["known_problems"]), rows=rows,
+        title=table["title"],
+        source=table["source"],
+        certainty=table["certainty"],
+        known_problems=tuple(table["known_problems"]),
+        rows=rows,
         distances=tuple(PaperDistance(**entry) for entry in table["distance"]),
-    )  # fmt: skip
+    )
 
 
 NETWORKS = ("f1", "shallow", "resnet", "wide-resnet")

@@ -45,9 +45,13 @@ class Start(Protocol):
 
 
 def run_all(
-    jobs: Sequence[J], start: Start, *, workers: int, done: Callable[[J, Any], None],
+    jobs: Sequence[J],
+    start: Start,
+    *,
+    workers: int,
+    done: Callable[[J, Any], None],
     progressed: Callable[[J, Any], None],
-) -> None:  # fmt: skip
+) -> None:
     """Do every job, in order, as processes come free.
 
     Args:
@@ -276,10 +280,12 @@ def _train_all(plan: Plan, todo: Sequence[Cell], *, device: str, workers: int, w
             watch.finished(job.cell, train(job, lambda step, cell=job.cell: watch.progressed(cell, step)))
         return
     run_all(
-        jobs, Starter(plan=bare, device=device), workers=min(workers, len(jobs)),
+        jobs,
+        Starter(plan=bare, device=device),
+        workers=min(workers, len(jobs)),
         done=lambda job, result: watch.finished(job.cell, result),
         progressed=lambda job, step: watch.progressed(job.cell, step),
-    )  # fmt: skip
+    )
 
 
 def _train(job: Job, feeds: Feeds, beat: Beat) -> Mapping[str, Any]:
@@ -301,20 +307,31 @@ def _describe(plan: Plan, *, command: str, device: str, workers: int) -> dict[st
     data = plan.data
     assert data is not None
     return {
-        "schema_version": 1, "kind": "large-batch", "name": plan.study.name, "version": __version__,
-        "command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), "spec": plan.study.to_json(),
+        "schema_version": 1,
+        "kind": "large-batch",
+        "name": plan.study.name,
+        "version": __version__,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "spec": plan.study.to_json(),
         "data": {
-            "path": str(plan.path), "format": data.format, "train_images": len(data.train),
-            "test_images": len(data.test), "classes": data.classes, "shape": list(data.shape),
+            "path": str(plan.path),
+            "format": data.format,
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "classes": data.classes,
+            "shape": list(data.shape),
             "fingerprint": plan.fingerprint,
         },
-        "device": device, "workers": workers, "machine": machine(),
+        "device": device,
+        "workers": workers,
+        "machine": machine(),
         "notes": notes(plan.study, list(plan.cells), images=len(data.train)),
         "cells": [
             {"column": cell.column, "seed": cell.seed, "folder": cell.folder(plan.study, plan.fingerprint)}
             for cell in plan.cells
         ],
-    }  # fmt: skip
+    }
 
 
 def machine() -> str:
@@ -369,9 +386,12 @@ def _forecast(plan: Plan, cell: Cell, feeds: Feeds, seconds_per_image: float) ->
     is_scaled = scaled > LONGEST_STEP
     timed, params = _time_step(plan, cell, feeds, only_build=is_scaled)
     return Forecast(
-        cell=cell, epochs=cell.steps / cell.steps_per_epoch, seconds_per_step=scaled if is_scaled else timed,
-        is_scaled=is_scaled, params=params,
-    )  # fmt: skip
+        cell=cell,
+        epochs=cell.steps / cell.steps_per_epoch,
+        seconds_per_step=scaled if is_scaled else timed,
+        is_scaled=is_scaled,
+        params=params,
+    )
 
 
 def _time_step(plan: Plan, cell: Cell, feeds: Feeds, *, only_build: bool = False) -> tuple[float, int]:

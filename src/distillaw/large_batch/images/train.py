@@ -51,9 +51,11 @@ class Feeds:
 def make_feeds(data: ImageData, study: ImageStudy, device: str) -> Feeds:
     """Both sets on the device."""
     return Feeds(
-        train=Feed(data.train, study.data, device=device), test=Feed(data.test, study.data, device=device),
-        shape=Shape(*data.shape, data.classes), device=device,
-    )  # fmt: skip
+        train=Feed(data.train, study.data, device=device),
+        test=Feed(data.test, study.data, device=device),
+        shape=Shape(*data.shape, data.classes),
+        device=device,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,11 +151,16 @@ class CellRun:
     def state(self) -> dict[str, Any]:
         """All that a later process needs."""
         return {
-            "version": VERSION, "step": self.step, "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(), "start": self._tracker.state(),
-            "dropout": self._dropout.get_state(), "curves": _as_dict(self.curves),
-            "seconds": self.seconds, "cpu_seconds": self.cpu_seconds,
-        }  # fmt: skip
+            "version": VERSION,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "start": self._tracker.state(),
+            "dropout": self._dropout.get_state(),
+            "curves": _as_dict(self.curves),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
@@ -171,10 +178,14 @@ class CellRun:
             fresh = with_fresh_statistics(self.model, self.feeds.train, seed=self.cell.seed)
             test, train = score(self.model, self.feeds.test), score(self.model, self.feeds.train)
             found |= {
-                "accuracy": test.accuracy, "loss": test.loss, "wrong": list(test.wrong), "test_images": test.images,
-                "train_accuracy": train.accuracy, "train_loss": train.loss,
+                "accuracy": test.accuracy,
+                "loss": test.loss,
+                "wrong": list(test.wrong),
+                "test_images": test.images,
+                "train_accuracy": train.accuracy,
+                "train_loss": train.loss,
                 "fresh_accuracy": score(fresh, self.feeds.test).accuracy,
-            }  # fmt: skip
+            }
         return found | {"curves": _as_dict(self.curves)}
 
 
@@ -185,8 +196,9 @@ def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch
     groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in names]}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=peak_lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay,
-                           fused=True)  # fmt: skip
+    return torch.optim.SGD(
+        groups, lr=peak_lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay, fused=True
+    )
 
 
 def train_cell(
@@ -227,10 +239,21 @@ def train_cell(
                 saved = time.monotonic()
         found = run.result()
     except DivergedError as error:
-        found = {"state": "diverged", "params": run.params, "error": str(error), "step": run.step,
-                 "curves": _as_dict(run.curves)}  # fmt: skip
-    found = {**describe(cell), **found, "device": feeds.device, "torch": torch.__version__,
-             "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}  # fmt: skip
+        found = {
+            "state": "diverged",
+            "params": run.params,
+            "error": str(error),
+            "step": run.step,
+            "curves": _as_dict(run.curves),
+        }
+    found = {
+        **describe(cell),
+        **found,
+        "device": feeds.device,
+        "torch": torch.__version__,
+        "seconds": time.monotonic() - began,
+        "cpu_seconds": time.process_time() - cpu_began,
+    }
     write_json(folder / "result.json", found)
     remove_file(checkpoint)
     return found
@@ -239,10 +262,18 @@ def train_cell(
 def describe(cell: Cell) -> dict[str, Any]:
     """The settings of a cell as its result states them."""
     return {
-        "version": VERSION, "column": cell.column, "seed": cell.seed, "batch": cell.batch, "ghost": cell.ghost,
-        "peak_lr": cell.peak_lr, "steps": cell.steps, "drops": [list(drop) for drop in cell.drops],
-        "steps_per_epoch": cell.steps_per_epoch, "first_phase": cell.first_phase, "is_walk": cell.is_walk,
-    }  # fmt: skip
+        "version": VERSION,
+        "column": cell.column,
+        "seed": cell.seed,
+        "batch": cell.batch,
+        "ghost": cell.ghost,
+        "peak_lr": cell.peak_lr,
+        "steps": cell.steps,
+        "drops": [list(drop) for drop in cell.drops],
+        "steps_per_epoch": cell.steps_per_epoch,
+        "first_phase": cell.first_phase,
+        "is_walk": cell.is_walk,
+    }
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -154,19 +154,39 @@ def differences(record: ImageRecord, row: PaperRow) -> list[str]:
     if not theirs:
         return [f"The settings of the paper's {row.network} are not known."]
     ours: dict[str, Any] = {
-        **asdict(study.optimizer), "kind": study.network.kind, "width": study.network.width or theirs["width"],
-        "images": record.info["data"]["train_images"], "small": study.batches.small, "large": study.batches.large,
-        "ghost": study.ghost, "epochs": study.schedule.epochs, "pad": study.data.pad, "flip": study.data.flip,
-    }  # fmt: skip
-    return [f"{_WORDS[key]} {_say(ours[key])} (paper {_say(value)})" for key, value in theirs.items()
-            if ours[key] != value]  # fmt: skip
+        **asdict(study.optimizer),
+        "kind": study.network.kind,
+        "width": study.network.width or theirs["width"],
+        "images": record.info["data"]["train_images"],
+        "small": study.batches.small,
+        "large": study.batches.large,
+        "ghost": study.ghost,
+        "epochs": study.schedule.epochs,
+        "pad": study.data.pad,
+        "flip": study.data.flip,
+    }
+    return [
+        f"{_WORDS[key]} {_say(ours[key])} (paper {_say(value)})"
+        for key, value in theirs.items()
+        if ours[key] != value
+    ]
 
 
 _WORDS: Mapping[str, str] = {
-    "kind": "network", "width": "width", "images": "training images", "small": "small batch", "large": "large batch",
-    "ghost": "ghost", "peak_lr": "rate", "momentum": "momentum", "weight_decay": "weight decay", "epochs": "epochs",
-    "pad": "padding for random crops", "flip": "mirrored images", "wipe_momentum": "momentum forgotten at every epoch",
-}  # fmt: skip
+    "kind": "network",
+    "width": "width",
+    "images": "training images",
+    "small": "small batch",
+    "large": "large batch",
+    "ghost": "ghost",
+    "peak_lr": "rate",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "epochs": "epochs",
+    "pad": "padding for random crops",
+    "flip": "mirrored images",
+    "wipe_momentum": "momentum forgotten at every epoch",
+}
 
 
 def _say(value: object) -> str:

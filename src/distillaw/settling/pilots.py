@@ -15,8 +15,8 @@ from distillaw.runs.files import read_json
 from distillaw.runs.paired import DocumentScores, paired_difference
 from distillaw.runs.spec import TrunkSpec
 from distillaw.runs.store import StudyFolder
+from distillaw.settling.noise import RateCheck
 from distillaw.settling.question import NONE, PilotRun, Stage
-from distillaw.settling.rates import RateCheck
 from distillaw.sweep.cost import NOTHING, StudyCost, external_forward, jobs_cost, left_of, one_per_trunk
 from distillaw.sweep.jobs import Board, Facts, Job, Planner, Progress
 from distillaw.sweep.record import tuning_record
@@ -120,15 +120,17 @@ class Pilots:
         board, planner = self._search_board(), self._planner()
         assert board.supervised is not None and board.distilled is not None
         searches = {"supervised": (board.supervised, None), "distilled": (board.distilled, board.reference)}
-        jobs = one_per_trunk([
-            planner.point(point, source) for search, source in searches.values() for point in search.points
-        ])  # fmt: skip
+        jobs = one_per_trunk(
+            [planner.point(point, source) for search, source in searches.values() for point in search.points]
+        )
         return Tuned(
             rates={arm: planner.tuned_rates(search, arm) for arm, (search, _) in searches.items()},
-            batch_tokens=planner.batch_tokens(board.supervised.batch), flops=self.cost(jobs).flops,
-            tuning=self._tuning(board), run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
+            batch_tokens=planner.batch_tokens(board.supervised.batch),
+            flops=self.cost(jobs).flops,
+            tuning=self._tuning(board),
+            run_ids=tuple(run_id for job in jobs for run_id in job.run_ids),
             checks={arm: self._check(search, arm) for arm, (search, _) in searches.items()},
-        )  # fmt: skip
+        )
 
     def _check(self, search: Search, arm: str) -> RateCheck:
         """What a search says of the rate of an arm: up to where, and how steep the loss is around the best one."""
@@ -144,9 +146,10 @@ class Pilots:
         bend = (lower + higher) / 2 - here
         near, far = (self._branch_lr(planner, point) for point in points[:2])
         return RateCheck(
-            searched=float(self.spec.tuning_tokens), checked=float(max(self.spec.students.tokens)) if is_far else None,
+            searched=float(self.spec.tuning_tokens),
+            checked=float(max(self.spec.students.tokens)) if is_far else None,
             steepness=bend / math.log2(near / far) ** 2 if math.isfinite(bend) else None,
-        )  # fmt: skip
+        )
 
     @staticmethod
     def _branch_lr(planner: Planner, point: Point) -> float:
@@ -164,8 +167,10 @@ class Pilots:
         names = (NONE, *stage.candidates)
         trunks = [
             self._trunk(label, name, seed, tuned)
-            for label in stage.labels for name in names for seed in stage.seeds
-        ]  # fmt: skip
+            for label in stage.labels
+            for name in names
+            for seed in stage.seeds
+        ]
         jobs = [Job(trunk=trunk, budgets=tuple(sorted(stage.tokens))) for trunk in trunks]
         return sorted(jobs, key=lambda job: job.urgency)
 
@@ -207,9 +212,11 @@ class Pilots:
         """
         return [
             self._result(label, tokens, name, seed, tuned)
-            for label in stage.labels for name in (NONE, *stage.candidates) for seed in stage.seeds
+            for label in stage.labels
+            for name in (NONE, *stage.candidates)
+            for seed in stage.seeds
             for tokens in sorted(stage.tokens)
-        ]  # fmt: skip
+        ]
 
     def _result(self, label: str, tokens: int, name: str, seed: int, tuned: Tuned) -> PilotRun:
         trunk = self._trunk(label, name, seed, tuned)

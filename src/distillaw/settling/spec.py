@@ -1,15 +1,10 @@
-"""What `distillaw settle` is asked: a TOML file, flags, or both; checked before anything is read or trained."""
+"""What a settlement is asked: a TOML file, flags, or both; checked before anything is read or trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from distillaw.cli.counts import Count
-from distillaw.cli.names import Place
-from distillaw.cli.typed import STUDENT
 from distillaw.data.prepare import DataSpec, read_spec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -20,30 +15,8 @@ from distillaw.runs.store import StudyFolder
 from distillaw.sweep.tables import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuestionOptions:
-    """The question, instead of or on top of the file's."""
-
-    corpus: Place | None = None
-    """The text: `sotu` (shipped), files, a folder; see docs/studies.md."""
-    world: str | None = None
-    """A synthetic language as the text: a name of `distillaw worlds list`, or a TOML file."""
-    like: Place | None = None
-    """A finished study's folder: its text, splits and tokenizer, so that its teachers can teach."""
-    student_params: Annotated[Count | None, STUDENT] = None
-    """Non-embedding parameters of the target, e.g. 0.3M."""
-    student_tokens: Annotated[Count | None, Parameter(name="--tokens", alias="--student-tokens")] = None
-    """Tokens the target will be trained on, e.g. 5M; the same with every teacher and with none."""
-    teacher: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None
-    """A teacher that exists: a model folder, a GGUF file, or an oracle of the world; once for each."""
-    budget: Count | None = None
-    """What pilots may cost: a share of training the target, e.g. 2%, or FLOP, e.g. 1e13."""
-    margin: Annotated[float | None, Parameter(allow_leading_hyphen=True)] = None
-    """Regret that does not matter, nats/token; by default 0.25 % of the best teacher's loss."""
-    level: float | None = None
-    """Chance that what is said holds, whenever one looks; 0.9 by default."""
+TEACHER_SHARE = 0.001
+"""Of a world's text: the teachers exist, so hardly any is kept for training them; none at all cannot be split off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +52,49 @@ class SettleSpec:
     seed: int = 0
 
 
-def read_settle(path: Path | None, options: QuestionOptions) -> SettleSpec:
-    """The question from a file, flags on top.
+def read_settle(
+    path: Path | None = None,
+    *,
+    corpus: str | None = None,
+    world: str | None = None,
+    like: str | None = None,
+    student_params: str | None = None,
+    student_tokens: str | None = None,
+    teacher: Sequence[str] | None = None,
+    budget: str | None = None,
+    margin: float | None = None,
+    level: float | None = None,
+) -> SettleSpec:
+    """The question from a file, flags on top; the flags are those of `distillaw settle`.
 
     Raises:
         ConfigError: unknown keys, contradictions, or something without which nothing can be settled.
     """
+    if margin is not None and not margin > 0:
+        raise ConfigError(f"--margin {margin:g}: it is a loss in nats/token and must be positive, e.g. 0.01")
     table = {} if path is None else read_toml(path)
     spec = SettleSpec() if path is None else _from_file(path, table)
-    spec = _with_target(_with_settle(_with_teachers(spec, options.teacher or ()), options), options)
-    spec = _with_text(spec, options, has_data="data" in table, is_bare=path is None)
+    given = {"budget": budget, "margin": margin, "level": level}
+    asked = {name: value for name, value in given.items() if value is not None}
+    teachers = (*spec.teachers, *(TeacherSpec(path=name) for name in teacher or ()))
+    target = _target(spec.target, student_params, student_tokens)
+    spec = replace(spec, teachers=teachers, settle=replace(spec.settle, **asked), target=target)
+    like = like or spec.like or None
+    texts = {"--world": world, "--corpus": corpus, "--like": like}
+    named = [f"{flag} {value}" for flag, value in texts.items() if value is not None]
+    if len(named) > 1 or (like and "data" in table):
+        named += ["[data]"] * ("data" in table)
+        raise ConfigError(f"{' and '.join(named)}: the text is one of them; drop one")
+    if not named and path is None:
+        raise ConfigError(
+            "settle: on which text? Give --like STUDY, --corpus PATH, --world NAME, or a file with [data]"
+        )
+    if like:
+        spec = replace(spec, like=str(like), data=_text_of(Path(like)))
+    elif corpus is not None:
+        spec = replace(spec, data=replace(spec.data, corpus=corpus, world=None))
+    elif world is not None:
+        spec = replace(spec, data=_text_of_world(world, target.tokens))
     check_name(spec.name, "name =")
     _check(spec)
     return spec
@@ -101,63 +107,29 @@ def _from_file(path: Path, table: dict[str, Any]) -> SettleSpec:
     return from_table(SettleSpec, table, f"{path}:")
 
 
-def _with_teachers(spec: SettleSpec, names: Sequence[str]) -> SettleSpec:
-    added = tuple(TeacherSpec(path=name) for name in names)
-    return replace(spec, teachers=(*spec.teachers, *added))
-
-
-def _with_settle(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
-    if options.margin is not None and not options.margin > 0:
-        raise ConfigError(
-            f"--margin {options.margin:g}: it is a loss in nats/token and must be positive, e.g. 0.01"
-        )
-    given = {"budget": options.budget, "margin": options.margin, "level": options.level}
-    changed = {name: value for name, value in given.items() if value is not None}
-    return replace(spec, settle=replace(spec.settle, **changed))
-
-
-def _with_target(spec: SettleSpec, options: QuestionOptions) -> SettleSpec:
-    params = options.student_params or (spec.target.params if spec.target else None)
-    tokens = options.student_tokens or (spec.target.tokens if spec.target else None)
+def _target(known: TargetSpec | None, asked_params: str | None, asked_tokens: str | None) -> TargetSpec:
+    params = asked_params or (known.params if known else None)
+    tokens = asked_tokens or (known.tokens if known else None)
     if not params or not tokens:
         raise ConfigError(
             "settle: the target is missing: which student is it about? Give --student 0.3M and --tokens "
             "5M, or a [target] table with params and tokens"
         )
-    parse_count(params, name="--student" if options.student_params else "[target] params")
-    count = parse_count(tokens, name="--tokens" if options.student_tokens else "[target] tokens")
-    return replace(spec, target=TargetSpec(params=params, tokens=round(count)))
+    parse_count(params, name="--student" if asked_params else "[target] params")
+    count = parse_count(tokens, name="--tokens" if asked_tokens else "[target] tokens")
+    return TargetSpec(params=params, tokens=round(count))
 
 
-def _with_text(spec: SettleSpec, options: QuestionOptions, *, has_data: bool, is_bare: bool) -> SettleSpec:
-    like = options.like or spec.like or None
-    given = {"--world": options.world, "--corpus": options.corpus, "--like": like, "[data]": has_data or None}
-    named = [
-        f"{name} {value}" if value is not True else name for name, value in given.items() if value is not None
-    ]
-    flags = [name for name in named if name.startswith("--")]
-    if len(flags) > 1 or (like and len(named) > 1):
-        raise ConfigError(f"{' and '.join(named)}: the text is one of them; drop one")
-    if like:
-        return replace(spec, like=str(like), data=_text_of(Path(like)))
-    if options.corpus is not None:
-        return replace(spec, data=replace(spec.data, corpus=options.corpus, world=None))
-    if options.world is None:
-        if is_bare:
-            raise ConfigError(
-                "settle: on which text? Give --like STUDY, --corpus PATH, --world NAME, or a file with [data]"
-            )
-        return spec
-    assert spec.target is not None
-    world = load_world(options.world)
-    # students' text alone (the teachers exist), as much as the target will read
-    tokens = round(spec.target.tokens / (1 - _TEACHER_SHARE))
-    data = DataSpec(world=world, world_tokens=tokens, teacher_share=_TEACHER_SHARE, validation_documents=200,
-                    validation_tokens_per_document=min(512, world.document_tokens))  # fmt: skip
-    return replace(spec, data=data)
-
-
-_TEACHER_SHARE = 0.001
+def _text_of_world(name: str, target_tokens: float) -> DataSpec:
+    """Students' text, as much as the target will read."""
+    world = load_world(name)
+    return DataSpec(
+        world=world,
+        world_tokens=round(target_tokens / (1 - TEACHER_SHARE)),
+        teacher_share=TEACHER_SHARE,
+        validation_documents=200,
+        validation_tokens_per_document=min(512, world.document_tokens),
+    )
 
 
 def _text_of(study: Path) -> DataSpec:

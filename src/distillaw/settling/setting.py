@@ -6,7 +6,6 @@ from pathlib import Path
 
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.accounting.params import count_params
-from distillaw.cli.settle_options import SettleSpec, budget_flops
 from distillaw.data.prepare import copy_data, prepare_data
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import MARGIN
@@ -14,13 +13,14 @@ from distillaw.quantities import format_count, format_flop, parse_count
 from distillaw.runs.files import read_json
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
+from distillaw.settling.noise import Rates
+from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.settling.question import Candidate, Question, Size
-from distillaw.settling.rates import Rates
+from distillaw.settling.spec import SettleSpec, budget_flops
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
 from distillaw.sweep.outcome import Display
-from distillaw.sweep.pilots import Pilots, Tuned, teacher_costs, teacher_losses
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.study import check_facts, write_study
 from distillaw.sweep.tables import StudentsSpec, TuningSpec
@@ -72,8 +72,12 @@ class Setting:
         spec = self.pilots.spec
         if search.horizon:
             spec = replace(spec, students=replace(spec.students, tokens=(search.horizon,)))
-        tuning = TuningSpec(enabled=search.tokens > 0, tokens=search.tokens or self.question.least_tokens, batch=False,
-                              horizon="smallest" if search.horizon else "none")  # fmt: skip
+        tuning = TuningSpec(
+            enabled=search.tokens > 0,
+            tokens=search.tokens or self.question.least_tokens,
+            batch=False,
+            horizon="smallest" if search.horizon else "none",
+        )
         return replace(self.pilots, spec=replace(spec, tuning=tuning))
 
     def tuned_question(self, tuned: Tuned) -> Question:
@@ -114,14 +118,21 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
         _candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers
     )
     question = Question(
-        target=target, tokens=_target(spec).tokens, candidates=candidates, budget=budget,
-        margin=spec.settle.margin or MARGIN * min(losses.values()), sizes=sizes,
-        least_tokens=least_tokens(spec, spec.batch_tokens), batch_tokens=spec.batch_tokens, level=spec.settle.level,
+        target=target,
+        tokens=_target(spec).tokens,
+        candidates=candidates,
+        budget=budget,
+        margin=spec.settle.margin or MARGIN * min(losses.values()),
+        sizes=sizes,
+        least_tokens=least_tokens(spec, spec.batch_tokens),
+        batch_tokens=spec.batch_tokens,
+        level=spec.settle.level,
         cooldown=spec.training.cooldown,
-    )  # fmt: skip
+    )
     pilots = Pilots(spec=engine, facts=facts, study=study, forward=forward)
-    return Setting(spec=spec, pilots=pilots, question=question, store_hash=store.data_hash,
-                   exposures=exposures)  # fmt: skip
+    return Setting(
+        spec=spec, pilots=pilots, question=question, store_hash=store.data_hash, exposures=exposures
+    )
 
 
 def _candidate(name: str, loss: float, source: str, flops: float) -> Candidate:
@@ -148,16 +159,26 @@ def _study(spec: SettleSpec) -> StudySpec:
     """The study that pilots are runs of; its students are filled in once the sizes are known."""
     target = _target(spec)
     return StudySpec(
-        name=spec.name, students=StudentsSpec(params=(target.params,), tokens=(target.tokens,)),
-        teachers=spec.teachers, data=spec.data, training=spec.training, target=target,
-        tuning=TuningSpec(enabled=False), batch_tokens=spec.batch_tokens, peak_lr=spec.peak_lr, seed=spec.seed,
-    )  # fmt: skip
+        name=spec.name,
+        students=StudentsSpec(params=(target.params,), tokens=(target.tokens,)),
+        teachers=spec.teachers,
+        data=spec.data,
+        training=spec.training,
+        target=target,
+        tuning=TuningSpec(enabled=False),
+        batch_tokens=spec.batch_tokens,
+        peak_lr=spec.peak_lr,
+        seed=spec.seed,
+    )
 
 
 def _size(engine: StudySpec, label: str, vocab: int) -> Size:
     shape = engine.shape(label, vocab)
-    return Size(label=label, params=float(count_params(shape).non_embedding),
-                flops=TRAINING_FACTOR * forward_flops(shape).total)  # fmt: skip
+    return Size(
+        label=label,
+        params=float(count_params(shape).non_embedding),
+        flops=TRAINING_FACTOR * forward_flops(shape).total,
+    )
 
 
 def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tuple[Size, ...]:

@@ -5,20 +5,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
 from distillaw.accounting.params import count_params
 from distillaw.errors import ConfigError
-from distillaw.laws.published import published
+from distillaw.fitting.problem import Observations, observe
+from distillaw.fitting.selection import observe_where
+from distillaw.laws.published import laws_available, published
 from distillaw.planning.decision import MARGIN
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
-from distillaw.settling.pricing import extra_flops, made_by
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size
+from distillaw.runs.table import read_table
+from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, extra_flops, made_by
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import TeacherSpec
 
@@ -64,6 +67,28 @@ class Asked:
     """Teacher's label -> loss, where the user knows it."""
 
 
+def pose(source: str, asked: Asked, *, where: Mapping[str, str] | None = None, **read: Any) -> Setup | None:
+    """The decision that a source poses; None where it poses none: a law, or runs without teachers.
+
+    Args:
+        source: a study file or folder, a table of runs, or a law.
+        asked: what flags say.
+        where: columns and values of the rows of a table to learn from; all by default.
+        read: how a table's columns are read, as `fitting.problem.observe` takes it.
+    """
+    path = Path(source)
+    if source in laws_available() or path.suffix == ".json":
+        return None
+    if path.suffix == ".toml" or (path / "study.json").is_file():
+        return setup_of_study(path, asked)
+    table = read_table(path)
+    if where:
+        rows = observe_where(table, None, where, lambda part, _: observe(part, **read))
+    else:
+        rows = observe(table, **read)
+    return setup_of_table(rows, asked) if (rows.teacher_loss > 0).any() else None
+
+
 def setup_of_study(source: Path, asked: Asked) -> Setup:
     """The question of a study file or folder.
 
@@ -73,8 +98,11 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
     """
     spec, record, vocab = _opened(source)
     target_params = asked.params or (spec.target.params if spec.target else None)
-    target_tokens = parse_count(asked.tokens, name="--tokens") if asked.tokens else (
-        spec.target.tokens if spec.target else None)  # fmt: skip
+    target_tokens = (
+        parse_count(asked.tokens, name="--tokens")
+        if asked.tokens
+        else (spec.target.tokens if spec.target else None)
+    )
     if target_params is None or target_tokens is None:
         raise ConfigError(f"{source} names no target: give --student 1M --tokens 20M, or a [target] table")
     target = _size(spec, target_params, vocab)
@@ -87,15 +115,24 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
         )
     batch = int(students[0].number("batch_tokens")) if students else spec.batch_tokens
     question = Question(
-        target=target, tokens=float(target_tokens), candidates=candidates, budget=math.inf,
-        margin=asked.margin or MARGIN * min(c.loss for c in candidates), sizes=_sizes(spec, target, students, vocab),
-        least_tokens=whole(max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens), batch), batch_tokens=batch,
+        target=target,
+        tokens=float(target_tokens),
+        candidates=candidates,
+        budget=math.inf,
+        margin=asked.margin or MARGIN * min(c.loss for c in candidates),
+        sizes=_sizes(spec, target, students, vocab),
+        least_tokens=whole(max(LEAST_BATCHES * batch, 2 * spec.training.warmup_tokens), batch),
+        batch_tokens=batch,
         cooldown=spec.training.cooldown,
-    )  # fmt: skip
+    )
     return Setup(
-        question=question, runs=tuple(_pilots(students, names, spec.seed)), spec=spec, untrained=untrained,
-        record=record, labels=names,
-    )  # fmt: skip
+        question=question,
+        runs=tuple(_pilots(students, names, spec.seed)),
+        spec=spec,
+        untrained=untrained,
+        record=record,
+        labels=names,
+    )
 
 
 def _opened(source: Path) -> tuple[StudySpec, StudyRecord | None, int]:
@@ -126,8 +163,11 @@ def _as_toml(value: object) -> object:
 
 def _size(spec: StudySpec, label: str, vocab: int) -> Size:
     shape = spec.shape(label, vocab)
-    return Size(label=label, params=float(count_params(shape).non_embedding),
-                flops=TRAINING_FACTOR * forward_flops(shape).total)  # fmt: skip
+    return Size(
+        label=label,
+        params=float(count_params(shape).non_embedding),
+        flops=TRAINING_FACTOR * forward_flops(shape).total,
+    )
 
 
 def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -> tuple[Size, ...]:
@@ -189,9 +229,12 @@ def _teachers(
 def _own(teacher: TeacherSpec, size: Size, loss: float, *, is_measured: bool) -> Candidate:
     """A teacher that the study trains; once it is trained it also says what a student of its size reaches alone."""
     return Candidate(
-        name=teacher.label, loss=loss, flops=size.flops / TRAINING_FACTOR,
-        params=size.params if is_measured else None, tokens=float(teacher.tokens) if is_measured else None,
-    )  # fmt: skip
+        name=teacher.label,
+        loss=loss,
+        flops=size.flops / TRAINING_FACTOR,
+        params=size.params if is_measured else None,
+        tokens=float(teacher.tokens) if is_measured else None,
+    )
 
 
 def _external(spec: StudySpec, teacher: TeacherSpec, taught: Run | None, loss: float | None) -> Candidate:
@@ -207,7 +250,7 @@ def _external(spec: StudySpec, teacher: TeacherSpec, taught: Run | None, loss: f
 
 
 def _external_flops(spec: StudySpec, teacher: TeacherSpec) -> float:
-    from distillaw.sweep.pilots import teacher_costs
+    from distillaw.settling.pilots import teacher_costs
 
     return teacher_costs(spec)[teacher.source]
 
@@ -248,8 +291,15 @@ def _pilots(students: Sequence[Run], names: Mapping[str, str], first_seed: int) 
         se = math.nan
         if name and pair is not None and pair.scores is not None and run.scores is not None:
             se = paired_difference(pair.scores, run.scores).se_documents
-        yield PilotRun(candidate=name, params=float(run.params), tokens=float(nominal_tokens(run)),
-                       seed=run.seed - first_seed, loss=run.loss, gain_se=se, run_id=run.run_id)  # fmt: skip
+        yield PilotRun(
+            candidate=name,
+            params=float(run.params),
+            tokens=float(nominal_tokens(run)),
+            seed=run.seed - first_seed,
+            loss=run.loss,
+            gain_se=se,
+            run_id=run.run_id,
+        )
 
 
 def whole(tokens: float, batch: int) -> int:
@@ -260,3 +310,66 @@ def whole(tokens: float, batch: int) -> int:
 def with_budget(setup: Setup, budget: float) -> Setup:
     """The same question with a budget beside what was spent."""
     return replace(setup, question=replace(setup.question, budget=setup.spent + budget, spent=setup.spent))
+
+
+FLOPS = 6.0
+"""Of training, per parameter and token; a teacher's forward pass takes a third."""
+UNPRICED = "teachers' forward passes are not counted: teacher_params is missing in some rows"
+
+
+def setup_of_table(rows: Observations, asked: Asked) -> Setup:
+    """The question of a table of runs (`fitting.problem.Observations`): every teacher in it is a candidate.
+
+    FLOP are 6 N D, and 2 N_T D for a teacher of known size.
+
+    Raises:
+        ConfigError: no target, no teacher.
+    """
+    if asked.params is None or asked.tokens is None:
+        raise ConfigError("name the student in question: --student 7B --tokens 1T")
+    params, tokens = (
+        parse_count(asked.params, name="--student"),
+        parse_count(asked.tokens, name="--tokens"),
+    )
+    taught = np.isfinite(rows.teacher_loss)
+    pairs = zip(rows.teacher_loss[taught], np.nan_to_num(rows.teacher_params[taught]), strict=True)
+    known = sorted({(float(loss), float(size)) for loss, size in pairs})
+    named = {(loss, size): _teacher_name(loss, size) for loss, size in known}
+    candidates = tuple(Candidate(name=named[key], loss=key[0], flops=FLOPS / 3 * key[1]) for key in known)
+    sizes = sorted(
+        {params / 2**k for k in range(HALVINGS + 1)} | {float(n) for n in rows.params if n <= params}
+    )
+    unit = 10 ** max(0, math.floor(math.log10(min(tokens, float(rows.tokens.min())))) - 2)
+    question = Question(
+        target=_plain(params),
+        tokens=tokens,
+        candidates=candidates,
+        budget=math.inf,
+        margin=asked.margin or MARGIN * min(c.loss for c in candidates),
+        sizes=tuple(_plain(n) for n in sizes),
+        least_tokens=whole(min(float(rows.tokens.min()), tokens / 1000), unit),
+        batch_tokens=unit,
+    )
+    notes = () if all(size for _, size in known) else (UNPRICED,)
+    return Setup(question=question, runs=tuple(_table_runs(rows, named)), spec=None, notes=notes)
+
+
+def _plain(params: float) -> Size:
+    return Size(label=format_count(params, digits=4), params=params, flops=FLOPS * params)
+
+
+def _teacher_name(loss: float, size: float) -> str:
+    return f"{format_count(size)} teacher of {loss:.4g}" if size else f"teacher of {loss:.4g}"
+
+
+def _table_runs(rows: Observations, named: Mapping[tuple[float, float], str]) -> Iterator[PilotRun]:
+    """The rows, repeats of a cell counted as seeds."""
+    seen: dict[tuple[float, float, str], int] = {}
+    sizes = np.nan_to_num(rows.teacher_params)
+    for N, D, loss, teacher, size in zip(
+        rows.params, rows.tokens, rows.loss, rows.teacher_loss, sizes, strict=True
+    ):
+        name = named[float(teacher), float(size)] if np.isfinite(teacher) else NONE
+        cell = (float(N), float(D), name)
+        seen[cell] = seen.get(cell, -1) + 1
+        yield PilotRun(candidate=name, params=float(N), tokens=float(D), seed=seen[cell], loss=float(loss))

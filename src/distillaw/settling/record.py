@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from distillaw.cli.settle_options import SettleSpec
-from distillaw.cli.settle_setup import SearchPlan, Setting
 from distillaw.errors import CacheError, ConfigError
 from distillaw.quantities import format_flop
 from distillaw.runs.config import from_table
 from distillaw.runs.files import read_json, write_json
 from distillaw.settling.question import Stage
+from distillaw.settling.setting import SearchPlan, Setting
+from distillaw.settling.spec import SettleSpec
 
 FILE = "settle.json"
 
@@ -52,10 +52,14 @@ def identity(setting: Setting) -> dict[str, object]:
 def _settings(spec: SettleSpec) -> dict[str, object]:
     assert spec.target is not None
     return {
-        "target": asdict(spec.target), "level": spec.settle.level, "least_params": spec.settle.least_params,
-        "training": asdict(spec.training), "batch_tokens": spec.batch_tokens, "peak_lr": spec.peak_lr,
+        "target": asdict(spec.target),
+        "level": spec.settle.level,
+        "least_params": spec.settle.least_params,
+        "training": asdict(spec.training),
+        "batch_tokens": spec.batch_tokens,
+        "peak_lr": spec.peak_lr,
         "seed": spec.seed,
-    }  # fmt: skip
+    }
 
 
 def check_folder(folder: Path, spec: SettleSpec) -> None:
@@ -125,8 +129,12 @@ def read_record(folder: Path) -> Record | None:
     try:
         planned = [_planned(row) for row in list(table["stages"])]  # type: ignore[call-overload]
         question = dict(table["question"])  # type: ignore[call-overload]
-        return Record(question=question, budget=float(str(table["budget"])), stages=tuple(planned),
-                      search=_search(table))  # fmt: skip
+        return Record(
+            question=question,
+            budget=float(str(table["budget"])),
+            stages=tuple(planned),
+            search=_search(table),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CacheError(f"{file}: damaged ({error}); choose another folder with --out") from error
 

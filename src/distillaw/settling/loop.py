@@ -1,0 +1,302 @@
+"""The loop of a settlement: decide a stage, write it down, run it, look; until it is settled or nothing is left.
+
+Everything is recomputed from settle.json and the runs, so a call after a kill or an interrupt goes on where it was. A
+dry run says what would come next and could come at most; it trains nothing.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distillaw.data.prepare import check_home
+from distillaw.errors import ConfigError
+from distillaw.quantities import format_flop
+from distillaw.runs.files import write_json
+from distillaw.runs.lock import held
+from distillaw.runs.places import GENERATOR
+from distillaw.runs.store import StudyFolder
+from distillaw.settling.design import nearest_stage, next_stage, rungs_ahead
+from distillaw.settling.pilots import Pilots, Train, Tuned
+from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
+from distillaw.settling.record import Record, check_folder, continue_record, stages_of
+from distillaw.settling.setting import SearchPlan, Setting, affordable_searches, open_setting, search_flops
+from distillaw.settling.spec import SettleSpec
+from distillaw.settling.standing import Standing, standing
+from distillaw.settling.verdict import Settled, belief_json, look, rate_words, verdict_json
+from distillaw.sweep.cost import StudyCost
+from distillaw.sweep.holding import hold_study
+from distillaw.sweep.local import LocalExecutor
+from distillaw.sweep.outcome import GrowingDisplay
+from distillaw.sweep.scheduler import Scheduler
+from distillaw.sweep.study import check_disk, clear_failures
+
+
+def settle_in(
+    spec: SettleSpec, folder: Path, *, workers: int, display: GrowingDisplay, command: str
+) -> Settled:
+    """Run pilots until the question is settled, or no affordable stage would settle it.
+
+    Args:
+        spec: the question.
+        folder: an ordinary study folder; created if need be.
+        workers: processes, one core each.
+        display: told about every job and every look.
+        command: how the user called, for the record.
+
+    Raises:
+        ConfigError, DataError, CacheError, VocabularyError: before anything is trained.
+        RunError: a pilot failed, training without a teacher diverged, or another process works on the folder.
+    """
+    check_home(spec.data, folder)
+    study = StudyFolder(folder.resolve())
+    with hold_study(study, display.note) as claim:
+        check_folder(folder, spec)
+        clear_failures(study)
+        with Scheduler(study, LocalExecutor(study, workers), display=display, claim=claim) as scheduler:
+            setting = open_setting(spec, study, display, command)
+            record = continue_record(folder, setting, choose_search)
+            record.save(folder)
+            return _Loop(setting, record, folder, scheduler.run, display).run()
+
+
+def choose_search(setting: Setting) -> SearchPlan:
+    """The best search that leaves the budget a pilot.
+
+    Raises:
+        ConfigError: the budget buys no pilot even without a search.
+    """
+    for plan in affordable_searches(setting)[:-1]:
+        with contextlib.suppress(
+            ConfigError
+        ):  # no pilot is left after the search: without it there may be one
+            if first_stage(setting, plan) is not None:
+                return plan
+    first_stage(setting, SearchPlan())
+    return SearchPlan()
+
+
+def first_stage(setting: Setting, search: SearchPlan) -> Stage | None:
+    """The first stage if the search takes what it usually does.
+
+    Raises:
+        ConfigError: the budget buys no pilot.
+    """
+    return next_stage(replace(setting.question, spent=search_flops(setting, search)), [], [])
+
+
+class _Loop:
+    """One call of `settle`."""
+
+    def __init__(
+        self, setting: Setting, record: Record, folder: Path, train: Train, display: GrowingDisplay
+    ) -> None:
+        self._setting, self._record, self._folder = setting, record, folder
+        self._train, self._display = train, display
+        self._pilots: Pilots = setting.with_search(record.search)
+        self._runs: list[PilotRun] = []
+        self._history: list[Standing] = []
+
+    def run(self) -> Settled:
+        """Go on until there is nothing more to do."""
+        tuned = self._tune()
+        question = self._setting.tuned_question(tuned)
+        for stage in stages_of(self._record):
+            self._run_stage(stage, question, tuned)
+        while (stage := next_stage(question, stages_of(self._record), self._runs)) is not None:
+            believed = belief_json(self._history[-1]) if self._history else {}
+            self._record = self._record.with_stage(stage, believed)
+            self._record.save(self._folder)
+            self._run_stage(stage, question, tuned)
+        return self._settled(question, tuned, is_final=True)
+
+    def _settled(self, question: Question, tuned: Tuned, *, is_final: bool) -> Settled:
+        """Where it stands, also written to verdict.json: what is said is valid whenever one stops."""
+        history = self._history or [standing(question, [], [])]
+        settled = Settled(
+            setting=self._setting,
+            question=question,
+            tuned=tuned,
+            history=history,
+            runs=tuple(self._runs),
+            stages=stages_of(self._record)[: len(self._history)],
+            is_final=is_final,
+        )
+        write_json(self._folder / "verdict.json", {"generator": GENERATOR, **verdict_json(settled)})
+        return settled
+
+    def _tune(self) -> Tuned:
+        has_search = self._record.search.tokens > 0
+        if has_search:
+            self._display.expect(self._pilots.search_left().tokens)
+        else:
+            self._display.note(
+                f"no search for a learning rate: it would cost more than the budget has to spare; "
+                f"{self._pilots.spec.peak_lr:g} is used with and without a teacher"
+            )
+        tuned = self._pilots.search(self._train)
+        write_json(self._folder / "tuning.json", tuned.tuning)
+        if has_search:
+            self._display.note(
+                f"rates: {rate_words(tuned, 'supervised')} without a teacher, {rate_words(tuned, 'distilled')} with "
+                f"one; batch {tuned.batch_tokens} tokens; {format_flop(tuned.flops)}"
+            )
+        return tuned
+
+    def _run_stage(self, stage: Stage, question: Question, tuned: Tuned) -> None:
+        """Train what a stage lacks, read it, look, and say so."""
+        cost = self._pilots.cost(self._pilots.missing(self._pilots.jobs(stage, tuned)))
+        check_disk(self._folder, cost.disk_bytes)
+        self._display.expect(cost.tokens)
+        self._pilots.run(stage, tuned, self._train)
+        known = {run.run_id for run in self._runs}
+        self._runs += [run for run in self._pilots.results(stage, tuned) if run.run_id not in known]
+        done = stages_of(self._record)[: len(self._history) + 1]
+        now = standing(question, done, self._runs)
+        self._history.append(now)
+        self._write_table(tuned)
+        self._settled(question, tuned, is_final=False)
+        self._display.note(look(question, stage, now, number=len(self._history)))
+
+    def _write_table(self, tuned: Tuned) -> None:
+        purposes = dict.fromkeys(tuned.run_ids, "tuning") | {run.run_id: "grid" for run in self._runs}
+        self._pilots.study.write_table(purposes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ahead:
+    """What is still to be run."""
+
+    pilots: Pilots
+    tuned: Tuned
+    question: Question
+    """What the search costs is spent."""
+    search: StudyCost | None
+    """What is left of it; None where there is none, or it is over."""
+    done: Sequence[Stage]
+    stage: Stage | None
+    """The next, or the one that was interrupted; None: nothing more would be run."""
+    cost: StudyCost | None
+    """Of what is left of it."""
+
+    @property
+    def spent(self) -> float:
+        """FLOP, a search that is still to come included."""
+        return self.question.spent + sum(stage_flops(self.question, stage) for stage in self.done)
+
+
+def preview(
+    spec: SettleSpec, folder: Path, *, workers: int, display: GrowingDisplay, command: str
+) -> dict[str, object]:
+    """Prepare the text, score the teachers (both are kept in the folder), and say what would follow.
+
+    Raises:
+        DistillawError: whatever `settle` would refuse before it trains.
+    """
+    check_home(spec.data, folder)
+    with held(folder, f"the folder {folder}"):
+        check_folder(folder, spec)
+        clear_failures(StudyFolder(folder))  # they would be tried again
+        setting = open_setting(spec, StudyFolder(folder), display, command)
+        record = continue_record(folder, setting, choose_search)
+        ahead = _look_ahead(setting, record)
+    question, search = ahead.question, record.search
+    return {
+        "folder": str(folder),
+        "target_compute": question.target_flops,
+        "budget": question.budget,
+        "share_of_target": question.budget / question.target_flops,
+        "margin": question.margin,
+        "level": question.level,
+        "teachers": [
+            {"name": c.name, "loss": c.loss, "flops_per_token": c.flops} for c in question.candidates
+        ],
+        "sizes": [
+            {"size": s.label, "params": s.params, "training_flops_per_token": s.flops} for s in question.sizes
+        ],
+        "has_search": bool(search.tokens),
+        "search": None
+        if ahead.search is None
+        else {
+            "tokens": search.tokens,
+            "horizon_tokens": search.horizon or None,
+            **_cost(ahead.search, workers),
+        },
+        "stages_done": len(ahead.done),
+        "compute_spent": ahead.spent - (ahead.search.flops if ahead.search else 0.0),
+        "next_stage": _stage(ahead, len(record.stages), workers),
+        "later_stages": _later(ahead, workers),
+    }
+
+
+def _look_ahead(setting: Setting, record: Record) -> _Ahead:
+    """Where the folder stands: a search that is still to be run takes what it usually does."""
+    pilots, spec = setting.with_search(record.search), setting.spec
+    tuned, search = pilots.searched(), None
+    if tuned is None:
+        search, whole = pilots.search_left(), pilots.usual_search()
+        tuned = Tuned.fixed(spec.peak_lr, spec.batch_tokens, flops=whole.flops)
+    question = setting.tuned_question(tuned)
+    done, stage = _next(pilots, question, tuned, stages_of(record))
+    cost = None if stage is None else pilots.cost(pilots.missing(pilots.jobs(stage, tuned)))
+    return _Ahead(
+        pilots=pilots, tuned=tuned, question=question, search=search, done=done, stage=stage, cost=cost
+    )
+
+
+def _next(
+    pilots: Pilots, question: Question, tuned: Tuned, decided: Sequence[Stage]
+) -> tuple[Sequence[Stage], Stage | None]:
+    """Stages that have run, and what comes next: the first that was interrupted, or a new one."""
+    runs: dict[str, PilotRun] = {}
+    for number, stage in enumerate(decided):
+        if pilots.missing(pilots.jobs(stage, tuned)):
+            return decided[:number], stage
+        runs |= {run.run_id: run for run in pilots.results(stage, tuned)}
+    return decided, next_stage(question, decided, list(runs.values()))
+
+
+def _cost(cost: StudyCost, workers: int) -> dict[str, object]:
+    return {
+        "runs": cost.num_runs,
+        "compute": cost.flops,
+        "seconds": cost.wall_seconds(workers),
+        "disk_bytes": cost.disk_bytes,
+    }
+
+
+def _stage(ahead: _Ahead, decided: int, workers: int) -> dict[str, object] | None:
+    question, stage, cost = ahead.question, ahead.stage, ahead.cost
+    if stage is None or cost is None:
+        return None
+    return {
+        "sizes": list(stage.labels),
+        "student_params": question.size(stage.size).params,
+        "tokens": list(stage.tokens),
+        "teachers": list(stage.candidates),
+        "seeds": list(stage.seeds),
+        "is_begun": len(ahead.done) < decided,
+        **_cost(cost, workers),
+        "compute": min(stage_flops(question, stage), cost.flops),
+    }
+
+
+def _later(ahead: _Ahead, workers: int) -> dict[str, object] | None:
+    """At most: all stages that what is left of the budget would pay for.
+
+    The largest pilot is the one that all of it would buy with one teacher left.
+    """
+    question, stage = ahead.question, ahead.stage
+    if stage is None:
+        return None
+    left = max(0.0, question.budget - ahead.spent - stage_flops(question, stage))
+    rungs = rungs_ahead(question, [*ahead.done, stage], stage.candidates, left)
+    costs = [ahead.pilots.cost(ahead.pilots.jobs(rung, ahead.tuned)) for rung in rungs]
+    cheapest = min(stage.candidates, key=lambda name: question.candidate(name).flops)
+    largest = nearest_stage(question, (cheapest,), left, 1)
+    return {
+        "compute": left,
+        "seconds": sum(cost.wall_seconds(workers) for cost in costs),
+        "disk_bytes": sum(cost.disk_bytes for cost in costs),
+        "largest_size": None if largest is None else largest.size,
+    }

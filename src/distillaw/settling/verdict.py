@@ -1,0 +1,375 @@
+"""What a settlement says: the keys of `plan` with the bound on regret and the history, and a line per stage.
+
+Everything follows from the question, the stages and their runs, so it holds whenever one stops.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distillaw.planning.evidence import Interval
+from distillaw.planning.wording import interval, nats, stated
+from distillaw.quantities import format_count, format_flop
+from distillaw.settling.pilots import Tuned
+from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
+from distillaw.settling.setting import Setting
+from distillaw.settling.standing import Conclusion, Standing, conclude
+from distillaw.sweep.exposure import Exposure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Where a settlement ended, and how it came there."""
+
+    setting: Setting
+    question: Question
+    tuned: Tuned
+    stages: Sequence[Stage]
+    runs: Sequence[PilotRun]
+    history: Sequence[Standing]
+    """After each stage; of nothing but beliefs where there was none."""
+    is_final: bool
+    """Whether nothing more would be run."""
+
+    @property
+    def now(self) -> Standing:
+        """The last look."""
+        return self.history[-1]
+
+
+def verdict_json(settled: Settled) -> dict[str, object]:
+    """The whole answer, at full precision."""
+    now, question = settled.now, settled.question
+    end = conclude(question, now)
+    return {
+        "verdict": end.verdict,
+        "probability": _probability(now, end),
+        "margin": question.margin,
+        "sentence": end.sentence,
+        "is_final": settled.is_final,
+        "folder": str(settled.setting.pilots.study.path),
+        "strategies": _strategies(settled, end.choice),
+        "gain": _best_gain(now, end.choice).to_json(),
+        "crossover_tokens": {"lower": None, "median": None, "upper": None},
+        "flips_if": flips(settled, end.verdict, end.choice, end.bound),
+        "assumptions": assumptions(settled),
+        "inside_range": _is_inside(settled),
+        "warnings": warnings(settled),
+        "regret_bound": finite(end.bound),
+        "leader": name_of(end.choice),
+        "level": question.level,
+        "budget": question.budget,
+        "compute_spent": now.spent,
+        "share_of_target": now.spent / question.target_flops,
+        "search_compute": question.spent,
+        "learning_rates": {arm: rates.smallest[0] for arm, rates in settled.tuned.rates.items()},
+        "rates": _rates_json(settled),
+        "teachers_text": {one.name: _read(one) for one in settled.setting.exposures},
+        "batch_tokens": settled.tuned.batch_tokens,
+        "student_params": question.target.params,
+        "student_tokens": question.tokens,
+        "stages": [_stage(settled, i) for i in range(len(settled.stages))],
+        "dropped": dict(now.dropped),
+    }
+
+
+def _rates_json(settled: Settled) -> dict[str, object]:
+    """By arm: the rate of the smallest pilots, its fall, up to where both were checked, and what they may cost."""
+    costs = rate_doubts(settled, settled.question.tokens)
+    found = {}
+    for (arm, rates), cost in zip(settled.tuned.rates.items(), costs.values(), strict=True):
+        check = settled.tuned.checks[arm]
+        peak, power = rates.smallest
+        found[arm] = {
+            "peak_lr": peak,
+            "rate_power": power,
+            "searched_tokens": check.searched,
+            "checked_tokens": check.checked,
+            "doubt_at_target": cost,
+        }
+    return found
+
+
+def _read(one: Exposure) -> dict[str, float] | None:
+    """Shares of documents that a teacher has read; None where nobody can tell."""
+    return None if one.shared is None else {"students": one.shared.student, "heldout": one.shared.validation}
+
+
+def _probability(now: Standing, end: Conclusion) -> float:
+    """That the choice between distilling and pretraining is right."""
+    alone = now.probability[NONE]
+    return alone if end.choice == NONE else 1 - alone
+
+
+def _best_gain(now: Standing, choice: str) -> Interval:
+    """Of the chosen teacher, else of the one with the largest."""
+    return now.gains[choice if choice != NONE else now.best_teacher]
+
+
+def _strategies(settled: Settled, choice: str) -> list[dict[str, object]]:
+    """The choice first, then the others by their mean loss."""
+    now, question = settled.now, settled.question
+    names = sorted(now.losses, key=lambda name: (name != choice, now.losses[name].mean))
+    training = question.target_flops
+    rows = []
+    for name in names:
+        teacher = None if name == NONE else question.candidate(name)
+        logits = 0.0 if teacher is None else teacher.flops * question.tokens
+        rows.append(
+            {
+                "name": "pretrain" if teacher is None else f"distil from {name}",
+                "teacher": None if teacher is None else {"name": name, "loss": teacher.loss},
+                "student_params": question.target.params,
+                "student_tokens": question.tokens,
+                "teacher_params": None,
+                "teacher_tokens": None,
+                "teacher_loss": None if teacher is None else teacher.loss,
+                "compute": {
+                    "student_training": training,
+                    "teacher_logits": logits,
+                    "teacher_training": 0.0,
+                    "total": training + logits,
+                },
+                "loss": now.losses[name].to_json(),
+                "gain": None if teacher is None else now.gains[name].to_json(),
+                "probability_best": now.probability[name],
+                "dropped": now.dropped.get(name),
+            }
+        )
+    return rows
+
+
+def _is_inside(settled: Settled) -> bool:
+    """Whether a pilot reached the target's size and tokens: a settlement extrapolates, and says so."""
+    question = settled.question
+    return any(
+        question.size(stage.size).params >= question.target.params and max(stage.tokens) >= question.tokens
+        for stage in settled.stages
+    )
+
+
+def _stage(settled: Settled, index: int) -> dict[str, object]:
+    """What ran, what had been expected of it, what came, and where things stood after."""
+    stage: Stage = settled.stages[index]
+    now = settled.history[index]
+    return {
+        "student_params": settled.question.size(stage.size).params,
+        "sizes": list(stage.labels),
+        "tokens": list(stage.tokens),
+        "teachers": list(stage.candidates),
+        "seeds": list(stage.seeds),
+        "compute": stage_flops(settled.question, stage),
+        "predicted": [check.to_json() for check in settled.now.predicted if check.stage == index],
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "teacher": name_of(run.candidate),
+                "tokens": run.tokens,
+                "seed": run.seed,
+                "loss": finite(run.loss),
+                "gain_se": finite(run.gain_se),
+            }
+            for run in runs_of(settled.question, stage, settled.runs)
+        ],
+        "leader": name_of(now.leader),
+        "gains": {name: gain.to_json() for name, gain in now.gains.items()},
+        "regret_bound": finite(now.regret),
+        "dropped": dict(now.dropped),
+        "compute_spent": now.spent,
+    }
+
+
+def belief_json(now: Standing) -> Mapping[str, object]:
+    """What is believed before a stage: gains and losses at the target, who leads, what is at stake."""
+    return {
+        "gains": {name: gain.to_json() for name, gain in now.gains.items()},
+        "losses": {name or "none": loss.to_json() for name, loss in now.losses.items()},
+        "leader": now.leader or "none",
+        "regret_bound": finite(now.regret),
+        "dropped": dict(now.dropped),
+    }
+
+
+def finite(value: float) -> float | None:
+    """For JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def name_of(candidate: str) -> str:
+    """A candidate as text; none is none."""
+    return candidate or "none"
+
+
+def stage_words(stage: Stage) -> str:
+    """`25k parameters on 20k, 40k tokens, 2 seeds`."""
+    tokens = ", ".join(format_count(t) for t in stage.tokens)
+    seeds = f"{len(stage.seeds)} seed{'s' if len(stage.seeds) > 1 else ''}"
+    return f"{', '.join(stage.labels)} parameters on {tokens} tokens, {seeds}"
+
+
+def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str:
+    """One plain line after a stage: who leads, by how much, what is at stake, what it has cost, who is out."""
+    gain = now.gains.get(now.leader)
+    lead = (
+        f"{now.leader} leads, gain {stated(gain, question.level)}"
+        if gain is not None
+        else f"no teacher leads; {_best_gain_words(question, now)}"
+    )
+    new = [name for name in stage.candidates if name in now.dropped]
+    out = "".join(f"; {name} is out: {now.dropped[name]}" for name in new)
+    share = now.spent / question.target_flops
+    return (
+        f"stage {number} ({stage_words(stage)}): {lead}; at most {nats(now.regret)} nats/token are at stake; "
+        f"{share:.2%} of the target's training spent{out}"
+    )
+
+
+def _best_gain_words(question: Question, now: Standing) -> str:
+    name = now.best_teacher
+    return f"the best gain is that of {name}, {stated(now.gains[name], question.level)}"
+
+
+def assumptions(settled: Settled) -> list[str]:
+    """What the bound rests on."""
+    question, data = settled.question, settled.setting.spec.data
+    found = [
+        f"the target is trained as the pilots were: text ({data.source}), recipe, single epoch, "
+        f"{format_count(question.tokens)} tokens with every teacher and with none; their forward passes are not held "
+        "against them",
+        f"rates: {_rates(settled)}",
+        f"gains at the target lie where laws of the usual form allow them, given {len(settled.runs)} pilots; how far "
+        "later stages were off what earlier ones predicted widens the bounds",
+    ]
+    if any(c.flops == 0 for c in question.candidates):
+        found.append("a teacher without forward passes costs nothing: its targets are stored")
+    return found
+
+
+def rate_words(tuned: Tuned, arm: str) -> str:
+    """`0.011, falling as tokens^-0.32`: the rate of the smallest pilots of an arm."""
+    rates = tuned.rates[arm]
+    rate, power = rates.smallest
+    return f"{rate:g}, falling as tokens^-{power:.2g}" if power > 0 else f"{rate:g}"
+
+
+def _rates(settled: Settled) -> str:
+    tuned, batch = settled.tuned, settled.tuned.batch_tokens
+    alone, taught = (rate_words(tuned, arm) for arm in ("supervised", "distilled"))
+    if not tuned.flops:
+        return f"the file's, {alone} at batch {batch}, with and without a teacher (not searched)"
+    reach = [check.checked or check.searched or 0 for check in tuned.checks.values()]
+    return (
+        f"{alone} without and {taught} with a teacher at batch {batch}, searched at "
+        f"{settled.question.sizes[0].label} parameters on up to {format_count(min(reach))} tokens, carried to larger "
+        "ones by width"
+    )
+
+
+def rate_doubts(settled: Settled, tokens: float) -> dict[str, float]:
+    """What the rate may cost a run, nats/token: root mean square by kind of arm."""
+    question = settled.question
+    if question.rates is None:
+        return {}
+    return {
+        kind: question.rates.cost(arm, tokens, first=question.least_tokens)
+        for arm, kind in enumerate(("without", "with"))
+    }
+
+
+def _rate_warning(settled: Settled) -> str | None:
+    """What is not known of the rates of the pilots, or of the target's."""
+    checks, question = settled.tuned.checks, settled.question
+    reach = min(check.checked or check.searched or 0 for check in checks.values())
+    longest = max((stage.tokens[-1] for stage in settled.stages), default=0)
+    doubt = rate_doubts(settled, question.tokens)
+    cost = " and ".join(f"{nats(value)} nats/token {kind} a teacher" for kind, value in doubt.items())
+    if settled.tuned.flops and reach >= max(longest, question.tokens) / 2:
+        return None
+    if not settled.tuned.flops:
+        what = "learning rates were not searched (the budget had too little to spare)"
+    elif reach * 2 > longest:
+        what = (
+            f"rates were checked on up to {format_count(reach)} tokens, as far as the pilots read; the target "
+            f"reads {format_count(question.tokens)}"
+        )
+    else:
+        what = (
+            f"rates were checked on up to {format_count(reach)} tokens only; pilots read up to "
+            f"{format_count(longest)}, the target {format_count(question.tokens)}"
+        )
+    return f"{what}. A rate that does not suit may cost it {cost}, which is in the intervals: search them again there"
+
+
+def warnings(settled: Settled) -> list[str]:
+    """What makes it weaker than it looks."""
+    now, question = settled.now, settled.question
+    found = []
+    if doubt := _rate_warning(settled):
+        found.append(doubt)
+    if unknown := [one.name for one in settled.setting.exposures if not one.is_known]:
+        found.append(
+            f"it is unknown what {', '.join(unknown)} ha{'s' if len(unknown) == 1 else 've'} read: a teacher that has "
+            "read the students' text or the held-out one looks better than it is (one from study run or train tells)"
+        )
+    if ends := _at_end(settled.tuned.tuning):
+        found.append(f"the search for a rate ended at the edge of what it tried ({', '.join(ends)})")
+    if lost := [run for run in settled.runs if not math.isfinite(run.loss)]:
+        names = ", ".join(sorted({run.candidate for run in lost}))
+        found.append(
+            f"{len(lost)} pilot{'s' if len(lost) > 1 else ''} diverged ({names}): what is said of a teacher rests on "
+            "the others alone"
+        )
+    if (documents := settled.setting.spec.data.validation_documents) < 60:
+        found.append(f"only {documents} held-out documents: errors over documents are themselves uncertain")
+    if settled.stages:
+        largest = max(question.size(stage.size).params for stage in settled.stages)
+        factor = question.target.params / largest
+        if factor > 30:
+            found.append(f"the target is {factor:.0f} times the largest pilot")
+    if now.spent > question.budget * 1.001:
+        found.append(
+            f"{format_flop(now.spent)} were spent, more than the budget: the search went on for longer than usual"
+        )
+    return found
+
+
+def _at_end(tuning: Mapping[str, Any]) -> list[str]:
+    """Arms whose best rate, or its fall, was not between others that were tried."""
+    arms = tuning.get("arms", [])
+    return [
+        row["arm"]
+        for row in arms
+        if not all(row[key]["interior"] for key in ("learning_rate", "horizon") if key in row)
+    ]
+
+
+def flips(settled: Settled, verdict: str, choice: str, bound: float) -> list[str]:
+    """What would change the answer."""
+    now, question = settled.now, settled.question
+    found = []
+    if verdict == "distil":
+        gain = now.gains[choice]
+        found.append(
+            f"a difference of {nats(gain.lower)} to {nats(gain.upper)} nats/token did not matter to you (the margin is "
+            f"{nats(question.margin)})"
+        )
+    elif verdict == "pretrain":
+        found.append(
+            f"less than {nats(bound)} nats/token mattered to you (the margin is {nats(question.margin)}): the best "
+            f"teacher, {now.best_teacher}, has a gain of {interval(now.gains[now.best_teacher])}"
+        )
+    elif choice != NONE and bound <= question.margin:
+        found.append(
+            f"it were known whether {choice} is better than no teacher at all: its gain is "
+            f"{interval(now.gains[choice])}, and choosing it loses no more than the margin, {nats(question.margin)}"
+        )
+    else:
+        found.append(
+            f"the margin were {nats(bound)} nats/token or more (it is {nats(question.margin)}), or the budget larger"
+        )
+    found.append(
+        f"the target were another than {question.target.label} on {format_count(question.tokens)} tokens: gains shrink "
+        "and teachers change places as students grow and read more"
+    )
+    return found
