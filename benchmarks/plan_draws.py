@@ -15,8 +15,8 @@ import numpy as np
 
 import distillaw as dl
 from distillaw.planning import draws, law_evidence
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE
 from distillaw.planning.decision import MARGIN
+from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 from distillaw.planning.situation import Teacher
 
 QUESTIONS = [

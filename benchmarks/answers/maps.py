@@ -29,9 +29,8 @@ from benchmarks import RESULTS
 from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
 from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map
-from distillaw.planning.map_laws import laws_for_map
-from distillaw.planning.map_terms import Terms
+from distillaw.planning.map_grid import Terms, laws_for_map
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map
 from distillaw.planning.optimum import PAPER_BOUNDS, optimal_distillation
 
 LAWS = laws_for_map([])

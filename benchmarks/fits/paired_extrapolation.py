@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import RESULTS, SHIPPED
-from distillaw.planning.measured import ALONE_FLOOR, TAUGHT_FLOOR, measure_gain, student_arms
+from distillaw.planning.arms import ALONE_FLOOR, TAUGHT_FLOOR, student_arms
+from distillaw.planning.measured import measure_gain
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
 

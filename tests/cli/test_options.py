@@ -19,17 +19,33 @@ def said(line, code=0):
     ("old", "new", "note"),
     [
         ("cost --params 1B --tokens 20B --json", f"cost {ASKED} --json", ""),
-        ("predict --law besiroglu2024 --student-params 1B --student-tokens 20B --json",
-         f"predict --law besiroglu2024 {ASKED} --json", ""),
-        (f"cost {ASKED} --hardware h200 --json", f"cost {ASKED} --device h200 --json",
-         "--hardware is now called --device"),
-        (f"cost {ASKED} --teacher-params 8B --students 3 --json",
-         f"cost {ASKED} --teacher-params 8B --students-served 3 --json", "--students is now called --students-served"),
-        ("regime --params 1B --tokens 20B --json", f"regime {ASKED} --json", "--params is now called --student"),
-        ("plan --student 1B --dollars 2000 --hardware h200 --json",
-         "plan --student 1B --money 2000 --device h200 --json", "--dollars is now called --money"),
+        (
+            "predict --law besiroglu2024 --student-params 1B --student-tokens 20B --json",
+            f"predict --law besiroglu2024 {ASKED} --json",
+            "",
+        ),
+        (
+            f"cost {ASKED} --hardware h200 --json",
+            f"cost {ASKED} --device h200 --json",
+            "--hardware is now called --device",
+        ),
+        (
+            f"cost {ASKED} --teacher-params 8B --students 3 --json",
+            f"cost {ASKED} --teacher-params 8B --students-served 3 --json",
+            "--students is now called --students-served",
+        ),
+        (
+            "regime --params 1B --tokens 20B --json",
+            f"regime {ASKED} --json",
+            "--params is now called --student",
+        ),
+        (
+            "plan --student 1B --dollars 2000 --hardware h200 --json",
+            "plan --student 1B --money 2000 --device h200 --json",
+            "--dollars is now called --money",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_old_name_gives_the_same_answer(old, new, note):
     """Names that scripts may rely on for good get no note; the others one on stderr, and none with --quiet."""
     before, now = said(old), said(new)

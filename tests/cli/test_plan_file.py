@@ -35,7 +35,7 @@ def written(tmp_path):
 @pytest.fixture(autouse=True)
 def without_flips(monkeypatch):
     """They take most of the time, and have tests of their own."""
-    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+    monkeypatch.setattr("distillaw.planning.api.switching_values", lambda *args, **words: [])
 
 
 def asked(*words):

@@ -15,17 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "planning"))
 from synthetic_study import write_study
 
 from distillaw.accounting.shapes import shape_for_params
-from distillaw.cli.plan_options import (
-    BudgetOptions,
-    CandidateOptions,
-    LawOptions,
-    ScoutOptions,
-    ServingOptions,
-)
-from distillaw.cli.plan_question import ask
+from distillaw.cli.output import Output
+from distillaw.cli.plan import _answer
+from distillaw.cli.plan_options import ScoutOptions
 from distillaw.data.tokenizer import tokenizer_hash, train_tokenizer
 from distillaw.errors import ConfigError, VocabularyError
 from distillaw.models.fresh import build_model
+from distillaw.planning.question import PlanQuestion
 from distillaw.runs.files import write_json
 from distillaw.runs.places import MARK
 
@@ -67,11 +63,9 @@ def study(tmp_path_factory):
     return folder
 
 
-def asked(scouting, *, student="100k", tokens="1M", laws=None):
-    return ask(
-        student, BudgetOptions(tokens=tokens), ServingOptions(), CandidateOptions(), scouting, laws or LawOptions(),
-        vocab=None, context=None,
-    )  # fmt: skip
+def asked(scouting, *, student="100k", tokens="1M", **question):
+    asked = PlanQuestion(student_params=student, student_tokens=tokens, **question)
+    return _answer(asked, scouting, Output())
 
 
 def scouting(place, *names, **options):
@@ -122,9 +116,7 @@ def test_a_teacher_of_the_study_is_not_measured_again(study, capsys):
     from distillaw.runs.record import read_study
 
     run = list(read_study(study).teachers.values())[-1]
-    verdict = asked(
-        ScoutOptions(scout=[str(run.folder)]), student=None, tokens=None, laws=LawOptions(study=study)
-    )
+    verdict = asked(ScoutOptions(scout=[str(run.folder)]), student=None, tokens=None, study=study)
     assert verdict.headline.status == "PAIRED"
     assert verdict.headline.best.teacher.run_id == run.run_id
     assert verdict.headline.best.teacher_loss == run.loss
@@ -134,16 +126,16 @@ def test_a_teacher_of_the_study_is_not_measured_again(study, capsys):
 def test_another_teacher_beside_a_study(place, study, tmp_path):
     here = tmp_path / "study"
     shutil.copytree(study, here)
-    laws, question = LawOptions(study=here), scouting(place, "a", max_bytes="2k")
-    verdict = asked(question, student=None, tokens=None, laws=laws)
+    question = scouting(place, "a", max_bytes="2k")
+    verdict = asked(question, student=None, tokens=None, study=here)
     assert "held-out documents" in verdict.warnings[0]
     tokenizer = train_tokenizer(DOCUMENTS, vocab_size=VOCAB)
     (here / "data").mkdir(exist_ok=True)
     write_json(here / "data" / "manifest.json", {"tokenizer_hash": tokenizer_hash(tokenizer)})
-    assert asked(question, student=None, tokens=None, laws=laws).verdict == verdict.verdict
+    assert asked(question, student=None, tokens=None, study=here).verdict == verdict.verdict
     write_json(here / "data" / "manifest.json", {"tokenizer_hash": "another"})
     with pytest.raises(VocabularyError, match="not the study's"):
-        asked(question, student=None, tokens=None, laws=laws)
+        asked(question, student=None, tokens=None, study=here)
 
 
 def test_what_is_wrong_is_said_before_anything_is_measured(place, monkeypatch):

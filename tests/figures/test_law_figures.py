@@ -5,7 +5,7 @@ import pytest
 
 import distillaw as dl
 from distillaw.errors import ConfigError
-from distillaw.planning.map_laws import laws_for_map
+from distillaw.planning.map_grid import laws_for_map
 from distillaw.planning.teacher_curve import teacher_curve, teacher_loss_curve
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from distillaw.accounting.scenarios import Scenario
-from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map, teacher_size_map
-from distillaw.planning.map_laws import laws_for_map
-from distillaw.planning.map_terms import Terms
+from distillaw.planning.map_grid import Terms, laws_for_map
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
 
 LAWS = laws_for_map([])
 N, D, C = np.geomspace(1e8, 1e11, 24), np.geomspace(1e9, 1e13, 20), np.geomspace(1e19, 1e25, 20)

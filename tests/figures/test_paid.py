@@ -9,7 +9,7 @@ from distillaw.accounting.scenarios import Scenario
 from distillaw.errors import DataError
 from distillaw.figures.paid import SCENARIOS, draw_paid, frontier, paid_cells
 from distillaw.planning.api import plan
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.report.students import paid_sentences, paid_table
 from distillaw.runs.record import read_study
 
@@ -21,7 +21,7 @@ def record(noisy):
 
 @pytest.fixture(scope="module")
 def paid(record):
-    return paid_cells(record, measured_cells(record))
+    return paid_cells(record, design_points(record))
 
 
 def test_bills_are_those_of_the_runs(record, paid):
@@ -75,7 +75,7 @@ def test_one_budget_says_nothing_of_as_much_compute(tmp_path):
     one = read_study(tmp_path)
     verdict = plan(1e5, student_tokens=150_000, study=one, with_flips=False)
     assert verdict.equal_compute is not None and verdict.equal_compute.call is None
-    for sentence in paid_sentences(paid_cells(one, measured_cells(one))):
+    for sentence in paid_sentences(paid_cells(one, design_points(one))):
         assert "3 are dearer than any without a teacher" in sentence and "better" not in sentence
 
 

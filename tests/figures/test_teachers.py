@@ -7,7 +7,7 @@ from synthetic_study import World, write_study
 from distillaw.figures.equal_compute import draw_isoflop, iso_budgets
 from distillaw.figures.losses import draw_tokens, teacher_styles
 from distillaw.figures.style import INK, SERIES
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.report.students import repeated_colors
 from distillaw.runs.record import read_study
 
@@ -22,7 +22,7 @@ def test_a_teacher_has_one_colour_in_all_figures(grid_record):
     shown = [replace(b, curves=[b.curves[0], b.curves[-1]]) for b in iso_budgets(grid_record)]
     isoflop = named_colors(draw_isoflop(shown, styles))
     assert 1 < len(isoflop) < 1 + len(styles), "fewer teachers than the study has"
-    assert isoflop <= named_colors(draw_tokens(measured_cells(grid_record), styles))
+    assert isoflop <= named_colors(draw_tokens(design_points(grid_record), styles))
     assert ("no teacher", INK) in isoflop
 
 
@@ -45,5 +45,5 @@ def test_worse_teachers_come_first_and_more_than_the_colours_have_other_markers(
     assert len({(style.color, style.marker) for style in styles.values()}) == len(styles)
     assert [style.marker for style in styles.values()][-3:] == ["o", "s", "s"]
     assert "another marker" in repeated_colors(styles)
-    markers = {line.get_marker() for line in draw_tokens(measured_cells(record), styles).axes[0].lines}
+    markers = {line.get_marker() for line in draw_tokens(design_points(record), styles).axes[0].lines}
     assert {"o", "s"} <= markers

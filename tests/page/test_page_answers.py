@@ -142,7 +142,7 @@ def check_answer(page, question):
 @pytest.fixture
 def without_flips(monkeypatch):
     """What would change the answer has a test of its own; it takes most of the command's time."""
-    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+    monkeypatch.setattr("distillaw.planning.api.switching_values", lambda *args, **words: [])
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

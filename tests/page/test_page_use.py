@@ -151,7 +151,7 @@ def test_the_question_is_saved_as_toml(open_page, planner):
 )
 def test_the_command_reads_the_toml_of_the_page(question, open_page, planner, tmp_path, monkeypatch):
     """Page to file to command: the same JSON as that of the command shown, and the page's own sentence."""
-    monkeypatch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+    monkeypatch.setattr("distillaw.planning.api.switching_values", lambda *args, **words: [])
     page = open_page(planner, question)
     path = tmp_path / "plan.toml"
     path.write_bytes(downloaded(page, "save-toml"))

@@ -56,11 +56,13 @@ def _rates(world, row, seed):
     best = np.random.default_rng([world.rng_seed, 7]).uniform(-0.5, 0.5, 2)[arm]
     tried = (-1, 1, 0) if seed == 0 and row["tokens"] == max(world.budgets) else (0,)
     return [
-        (f"-x{2.0**x:g}" if x else "",
-         {"peak_lr": 0.01 * 2**x, "branch_lr": 0.01 * 2**x, "purpose": "tuning" if x else "grid"},
-         world.steepness[arm] * (x - best) ** 2)
+        (
+            f"-x{2.0**x:g}" if x else "",
+            {"peak_lr": 0.01 * 2**x, "branch_lr": 0.01 * 2**x, "purpose": "tuning" if x else "grid"},
+            world.steepness[arm] * (x - best) ** 2,
+        )
         for x in tried
-    ]  # fmt: skip
+    ]
 
 
 def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -> World:
@@ -89,9 +91,18 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
         resid = sums - loss * tokens
         se = math.sqrt(len(tokens) / (len(tokens) - 1) * (resid**2).sum()) / tokens.sum()
         row = {
-            "run_id": run_id, "lambda": 1.0, "temperature": 1.0, "init": "fresh", "seed": seed, "loss": loss,
-            "loss_se": float(se), "device": "cpu", "vocab_size": world.vocab, "context": 128, **row,
-        }  # fmt: skip
+            "run_id": run_id,
+            "lambda": 1.0,
+            "temperature": 1.0,
+            "init": "fresh",
+            "seed": seed,
+            "loss": loss,
+            "loss_se": float(se),
+            "device": "cpu",
+            "vocab_size": world.vocab,
+            "context": 128,
+            **row,
+        }
         rows.append((row, sums))
         return row
 
@@ -100,11 +111,20 @@ def write_study(folder: Path, world: World | None = None, *, skip=(), fail=()) -
         exact = count_non_embedding(shape)
         forward = 2 * exact + 2 * shape.layers * 128 * shape.width + 2 * world.vocab * shape.width
         return {
-            "params": exact, "total_params": exact + 2 * world.vocab * shape.width, "layers": shape.layers,
-            "width": shape.width, "tokens": int(budget), "train_flops": 3.0 * forward * budget,
-            "peak_lr": None, "batch_tokens": 1024, "steps": int(budget // 1024), "unique_tokens": int(budget),
-            "seconds": budget / 24_000, "_forward": forward, **extra,
-        }  # fmt: skip
+            "params": exact,
+            "total_params": exact + 2 * world.vocab * shape.width,
+            "layers": shape.layers,
+            "width": shape.width,
+            "tokens": int(budget),
+            "train_flops": 3.0 * forward * budget,
+            "peak_lr": None,
+            "batch_tokens": 1024,
+            "steps": int(budget // 1024),
+            "unique_tokens": int(budget),
+            "seconds": budget / 24_000,
+            "_forward": forward,
+            **extra,
+        }
 
     teachers = []
     for size, budget in world.teachers:
@@ -195,29 +215,50 @@ def _write(folder, world, rows, tokens, *, skip, fail):
     pq.write_table(pa.Table.from_pylist(kept), folder / "runs.parquet")
     size, budget = world.students[-1], world.budgets[0]
     study = {
-        "name": "synthetic", "spec": {"students": list(world.students), "tokens": list(world.budgets)},
-        "spec_hash": "0123456789", "created": "2026-11-21T00:00:00Z",
+        "name": "synthetic",
+        "spec": {"students": list(world.students), "tokens": list(world.budgets)},
+        "spec_hash": "0123456789",
+        "created": "2026-11-21T00:00:00Z",
         "command": "distillaw study run studies/synthetic.toml",
         "target": {"student_params": size, "student_tokens": budget},
         "machine": {"cpu": "2 cores"},
-        "data": {"corpus": "synthetic", "documents": 1000, "tokens": {"teacher": 2_000_000, "student": 600_000,
-                 "validation": int(tokens.sum())}, "tokenizer": "bytes", "vocab_size": world.vocab,
-                 "heldout_documents": world.documents, "heldout_tokens": int(tokens.sum())},
+        "data": {
+            "corpus": "synthetic",
+            "documents": 1000,
+            "tokens": {"teacher": 2_000_000, "student": 600_000, "validation": int(tokens.sum())},
+            "tokenizer": "bytes",
+            "vocab_size": world.vocab,
+            "heldout_documents": world.documents,
+            "heldout_tokens": int(tokens.sum()),
+        },
         "versions": {"distillaw": "0.1.0", "torch": "2.13.0"},
-    }  # fmt: skip
+    }
     (folder / "study.json").write_text(json.dumps(study))
     (folder / "tuning.json").write_text(json.dumps(_tuning(world)))
 
 
 def _tuning(world):
     def search(key, centre, name):
-        grid = [{key: centre * m, "multiplier": m, "loss": 4.4 + 0.05 * math.log2(m) ** 2, "loss_se": 0.03,
-                 "run_id": f"tune-{name}-{m}"} for m in (0.5, 1.0, 2.0)]  # fmt: skip
+        grid = [
+            {
+                key: centre * m,
+                "multiplier": m,
+                "loss": 4.4 + 0.05 * math.log2(m) ** 2,
+                "loss_se": 0.03,
+                "run_id": f"tune-{name}-{m}",
+            }
+            for m in (0.5, 1.0, 2.0)
+        ]
         return {"grid": grid, "best": centre, "interior": True}
 
     arms = [
-        {"arm": arm, "params": int(params), "learning_rate": search("peak_lr", 0.01, f"{arm}-{params}-lr"),
-         "batch": search("batch_tokens", 1024, f"{arm}-{params}-batch")}
-        for arm in ("supervised", "distilled") for params in (world.students[0], world.students[-1])
-    ]  # fmt: skip
+        {
+            "arm": arm,
+            "params": int(params),
+            "learning_rate": search("peak_lr", 0.01, f"{arm}-{params}-lr"),
+            "batch": search("batch_tokens", 1024, f"{arm}-{params}-batch"),
+        }
+        for arm in ("supervised", "distilled")
+        for params in (world.students[0], world.students[-1])
+    ]
     return {"batch_tokens": 1024, "arms": arms}

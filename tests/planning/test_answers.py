@@ -8,10 +8,9 @@ import pytest
 
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import forward_flop
 from distillaw.planning.explain import explanation
 from distillaw.planning.pilot import _pilot_flop
-from distillaw.planning.situation import Teacher
+from distillaw.planning.situation import Teacher, forward_flop
 from distillaw.planning.voices import find_voices, fitted_voice
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=2e11)
@@ -153,8 +152,9 @@ def test_a_fitted_law_speaks_with_its_replicates(tmp_path):
     assert voice.ensemble.size == 60
     np.testing.assert_allclose(
         np.sort(voice.ensemble.distillation(student_params=1e9, student_tokens=2e10, teacher_loss=2.1)),
-        np.sort(fit.draws(noise=False, student_params=1e9, student_tokens=2e10, teacher_loss=2.1)[:, 0]), rtol=1e-9,
-    )  # fmt: skip
+        np.sort(fit.draws(noise=False, student_params=1e9, student_tokens=2e10, teacher_loss=2.1)[:, 0]),
+        rtol=1e-9,
+    )
     verdict = plan("1B", student_tokens=2e10, teachers=[Teacher(name="t", params=4e9, loss=2.1)], law=path)
     truth = float(law.supervised(params=1e9, tokens=2e10)) - float(
         law.distillation(student_params=1e9, student_tokens=2e10, teacher_loss=2.1)

@@ -17,10 +17,15 @@ def simulate(folder, seed, steepness):
     """One study as the quickstart makes them: three teachers, three seeds of one of them and of no teacher."""
     rng = np.random.default_rng([seed, 5])
     world = World(
-        students=(1e5,), budgets=(150_000,), documents=64, interaction_sd=0.02, rng_seed=seed,
-        gain_scale=float(rng.uniform(-0.35, 0.4)), seed_sd=4.3 * float(rng.choice(SEEN_NOISE)),
+        students=(1e5,),
+        budgets=(150_000,),
+        documents=64,
+        interaction_sd=0.02,
+        rng_seed=seed,
+        gain_scale=float(rng.uniform(-0.35, 0.4)),
+        seed_sd=4.3 * float(rng.choice(SEEN_NOISE)),
         steepness=steepness,
-    )  # fmt: skip
+    )
     write_study(folder, world, skip=("from-0.02M-s1", "from-0.02M-s2", "from-0.3M-s1", "from-0.3M-s2"))
     verdict = plan(1e5, student_tokens=150_000, study=folder)
     own = world.truth["student-0.1M-alone-s0-150kt"]
@@ -28,11 +33,15 @@ def simulate(folder, seed, steepness):
     gain = gains[verdict.headline.best.teacher.run_id.split("-")[1]]
     best = max(0.0, *gains.values())
     return {
-        "said": verdict.call.distil, "came": gain > verdict.margin, "verdict": verdict.verdict,
-        "covered": verdict.gain.lower < gain < verdict.gain.upper, "gain": gain,
+        "said": verdict.call.distil,
+        "came": gain > verdict.margin,
+        "verdict": verdict.verdict,
+        "covered": verdict.gain.lower < gain < verdict.gain.upper,
+        "gain": gain,
         "regret": best - (gain if verdict.verdict == "distil" else 0.0),
-        "regret_largest": best - gains["0.3M"], "regret_never": best,
-    }  # fmt: skip
+        "regret_largest": best - gains["0.3M"],
+        "regret_never": best,
+    }
 
 
 @pytest.mark.parametrize("steepness", [None, (0.09, 0.04)], ids=["best rates", "searched rates"])

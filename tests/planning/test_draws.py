@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import chi2, norm
 
 from distillaw.planning import draws
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE
+from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 
 
 def test_every_law_of_an_ensemble_is_drawn_as_often_as_any_other():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distillaw.planning.gains import SeedNoise, document_part, gain_posterior, seed_covariance
+from distillaw.planning.gains import RunNoise, document_part, gain_posterior, seed_covariance
 from distillaw.runs.paired import seed_noise
 
 
@@ -30,8 +30,13 @@ def test_seed_noise_of_a_cell_with_holes_is_the_least_squares_of_arms_and_seeds(
     rng = np.random.default_rng(1)
     names = [(arm, seed) for arm in "abcd" for seed in range(30) if rng.random() < 0.5] + [("lonely", 99)]
     cell = {name: rng.normal() for name in names}
-    design = np.array([[name[0] == arm for arm in {a for a, _ in names}] + [name[1] == s for s in {s for _, s in names}]
-                       for name in names], dtype=float)  # fmt: skip
+    design = np.array(
+        [
+            [name[0] == arm for arm in {a for a, _ in names}] + [name[1] == s for s in {s for _, s in names}]
+            for name in names
+        ],
+        dtype=float,
+    )
     solved = np.linalg.lstsq(design, np.array([*cell.values()]), rcond=None)
     left = np.array([*cell.values()]) - design @ solved[0]
     variance, dof = seed_noise([cell])
@@ -60,7 +65,7 @@ def test_what_documents_do_to_the_difference_between_seeds_is_told_apart():
 
 
 def test_gains_share_the_noise_of_the_run_without_a_teacher():
-    noise = SeedNoise(sd=0.1, seen=0.1, dof=4, source="cell")
+    noise = RunNoise(sd=0.1, seen=0.1, dof=4, source="cell")
     halves = {0: 0.5, 1: 0.5}
     cov = seed_covariance(halves, [halves, {0: 1.0}], noise)
     # two seeds against two, and against one: var = s^2 (1/2 + 1/2) and s^2 (1/2 + 1), cov = s^2 / 2
@@ -69,7 +74,7 @@ def test_gains_share_the_noise_of_the_run_without_a_teacher():
 
 def test_what_a_seed_does_to_all_arms_cancels_only_where_all_have_it():
     rng = np.random.default_rng(3)
-    noise = SeedNoise(sd=0.01, seen=0.01, dof=4, source="cell", shared=0.03)
+    noise = RunNoise(sd=0.01, seen=0.01, dof=4, source="cell", shared=0.03)
     u, e0, e1, e2 = (sd * rng.normal(size=(200_000, 2)) for sd in (0.03, 0.01, 0.01, 0.01))
     alone, both, one = (u + e0).mean(1), (u + e1).mean(1), (u + e2)[:, 0]
     cov = seed_covariance({0: 0.5, 1: 0.5}, [{0: 0.5, 1: 0.5}, {0: 1.0}], noise)

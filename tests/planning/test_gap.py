@@ -6,8 +6,8 @@ import pytest
 from distillaw.errors import ConfigError, UnitError
 from distillaw.fitting.api import fit
 from distillaw.laws.published import published
+from distillaw.planning.explain import balance, derivation
 from distillaw.planning.gap import GapQuestion, capacity_gap
-from distillaw.planning.learning_capacity import balance, derivation
 from distillaw.planning.teacher_curve import teacher_loss_curve
 from distillaw.planning.voices import SURROGATES, published_voice
 
@@ -61,28 +61,28 @@ class TestPublishedLaws:
         } < set(found)
         assert found["busbridge2025"].status == "REFUSED" and not found["busbridge2025"].is_usable
         assert "do not plan" in found["busbridge2025"].notes[0]
-        spread = [found[name].best_params for name in SURROGATES]
-        assert (answer.lead.lower, answer.lead.upper) == pytest.approx((min(spread), max(spread)), rel=1e-4)
+        spread = [found[name].best_teacher_params for name in SURROGATES]
+        assert answer.lead.best_teacher_interval == pytest.approx((min(spread), max(spread)), rel=1e-4)
 
     def test_the_line_and_its_arm(self):
         found = by_law(capacity_gap(question()))
         line = found["zhang2023-capacity-gap"]
         assert (line.start, line.status) == ("pruned-same", "IN_RANGE")
-        assert line.best_params == pytest.approx(2.4865e9, rel=1e-4)  # 2.498 * 1000 - 11.498 millions
+        assert line.best_teacher_params == pytest.approx(2.4865e9, rel=1e-4)  # 2.498 * 1000 - 11.498 millions
         assert found["surrogate-s1"].start == "random"
 
     def test_costs_elsewhere_are_those_of_the_laws(self):
         """The line's teacher under S2, by plain calls: 13.4, the constant is not for students from scratch."""
         found = by_law(capacity_gap(question(per_param=160)))
         line, s2 = found["zhang2023-capacity-gap"], found["surrogate-s2"]
-        teacher = S2.supervised(params=line.best_params, tokens=20 * line.best_params)
+        teacher = S2.supervised(params=line.best_teacher_params, tokens=20 * line.best_teacher_params)
         loss = S2.distillation(student_params=1e9, student_tokens=160e9, teacher_loss=teacher)
-        assert line.elsewhere["surrogate-s2"] == pytest.approx(
-            100 * (float(loss) / s2.best_loss - 1), rel=1e-9
+        assert line.per_cent_elsewhere["surrogate-s2"] == pytest.approx(
+            100 * (float(loss) / s2.student_loss - 1), rel=1e-9
         )
         usable = {law for law, opinion in found.items() if opinion.is_usable}
-        assert line.if_wrong == max(v for k, v in line.elsewhere.items() if k in usable)
-        assert all(v >= -1e-9 for o in found.values() for v in (o.elsewhere or {}).values())
+        assert line.per_cent_if_wrong == max(v for k, v in line.per_cent_elsewhere.items() if k in usable)
+        assert all(v >= -1e-9 for o in found.values() for v in o.per_cent_elsewhere.values())
 
     def test_disagreement_is_stated(self):
         text = " ".join(capacity_gap(question()).disagreement)
@@ -96,13 +96,15 @@ class TestPublishedLaws:
             assert not any(o.is_usable for o in answer.opinions if o.curve is not None)
         small = by_law(capacity_gap(question(size=5e6)))
         assert small["zhang2023-capacity-gap"].status == "NOT_APPLICABLE"
-        assert small["zhang2023-capacity-gap"].best_params is None
+        assert small["zhang2023-capacity-gap"].best_teacher_params is None
         assert "at the end of the teachers" in " ".join(capacity_gap(question(size=7e11)).opinions[0].notes)
 
     def test_a_teacher_at_hand(self):
         found = by_law(capacity_gap(question(teacher_loss=2.1)))["surrogate-s2"]
         loss = S2.distillation(student_params=1e9, student_tokens=2e10, teacher_loss=2.1)
-        assert found.given_cost == pytest.approx(float(loss) - found.by_loss.best.student_loss, abs=1e-12)
+        assert found.teacher_at_hand_cost == pytest.approx(
+            float(loss) - found.by_loss.best.student_loss, abs=1e-12
+        )
 
     def test_doubts(self):
         notes = " ".join(by_law(capacity_gap(question(per_param=10)))["busbridge2025"].notes)
@@ -115,26 +117,28 @@ class TestFittedLaws:
         answer = capacity_gap(question(per_param=40), laws=[law])
         assert answer.lead is answer.opinions[0] and answer.lead.kind == "fitted"
         truth = by_law(answer)["surrogate-s2"]
-        assert answer.lead.best_params == pytest.approx(truth.best_params, rel=0.1)
-        assert answer.lead.best_loss == pytest.approx(truth.best_loss, rel=1e-3)
-        assert answer.lead.lower < answer.lead.best_params < answer.lead.upper
+        assert answer.lead.best_teacher_params == pytest.approx(truth.best_teacher_params, rel=0.1)
+        assert answer.lead.student_loss == pytest.approx(truth.student_loss, rel=1e-3)
+        lower, upper = answer.lead.best_teacher_interval
+        assert lower < answer.lead.best_teacher_params < upper
 
     def test_far_laws_have_no_say_in_what_a_fit_may_cost(self, surrogate_study):
         """A small study: every published law is far away, so none says that following the fit is wrong."""
         law, _ = surrogate_study
         near = capacity_gap(question(per_param=40), laws=[law]).opinions[0]
-        assert near.if_wrong is not None and "no data term" not in " ".join(near.notes)
+        assert near.per_cent_if_wrong is not None and "no data term" not in " ".join(near.notes)
         far = capacity_gap(question(size=3e10, per_param=0.4), laws=[law])
-        assert all(opinion.if_wrong is None for opinion in far.opinions) and far.disagreement == ()
+        assert all(opinion.per_cent_if_wrong is None for opinion in far.opinions) and far.disagreement == ()
 
     def test_a_fitted_line_by_file(self, surrogate_study, tmp_path):
         _, line = surrogate_study
         path = line.save(tmp_path / "gap.json")
         found = capacity_gap(question(per_param=160), laws=[str(path)]).opinions[0]
-        truth = by_law(capacity_gap(question(per_param=160)))["surrogate-s2"].best_params
+        truth = by_law(capacity_gap(question(per_param=160)))["surrogate-s2"].best_teacher_params
         assert (found.kind, found.start, found.status) == ("line", "as in the runs fitted", "IN_RANGE")
-        assert found.best_params == pytest.approx(truth, rel=0.1)
-        assert found.lower <= found.best_params <= found.upper
+        assert found.best_teacher_params == pytest.approx(truth, rel=0.1)
+        lower, upper = found.best_teacher_interval
+        assert lower <= found.best_teacher_params <= upper
 
     def test_other_conventions_and_supervised_fits_are_refused(self, surrogate_study):
         from dataclasses import replace

@@ -10,10 +10,8 @@ from distillaw.accounting.scenarios import CostShares, Scenario
 from distillaw.errors import ConfigError
 from distillaw.laws.published import published
 from distillaw.planning.fast_losses import GridCells, grid_losses
-from distillaw.planning.map_kinds import allocation_map, gain_map, teacher_map, teacher_size_map
-from distillaw.planning.map_laws import Laws, laws_for_map
-from distillaw.planning.map_terms import Terms
-from distillaw.planning.optimal_field import spline_weights
+from distillaw.planning.map_grid import Laws, Terms, laws_for_map, spline_weights
+from distillaw.planning.maps import allocation_map, gain_map, teacher_map, teacher_size_map
 from distillaw.planning.optimum import optimal_distillation
 
 F = FixedAspect().forward_flops
@@ -32,9 +30,14 @@ def kappa_and_reduced():
 
 
 @pytest.mark.parametrize(
-    "ensemble", [S123.ensemble, PRINTED.ensemble, disagreeing(np.random.default_rng(0), size=4, spread=0.01),
-                 kappa_and_reduced()]
-)  # fmt: skip
+    "ensemble",
+    [
+        S123.ensemble,
+        PRINTED.ensemble,
+        disagreeing(np.random.default_rng(0), size=4, spread=0.01),
+        kappa_and_reduced(),
+    ],
+)
 @pytest.mark.parametrize("given", ["loss", "size"])
 def test_grid_losses_are_those_of_the_ensemble(ensemble, given):
     n, d = np.log(N)[:, None], np.log(D)[None]
@@ -144,9 +147,12 @@ def test_allocation_and_teacher_size():
     assert spent.shape == (150,) and spent.meta["scenario"] == "pretraining-inference"
     np.testing.assert_allclose(spent["student_share"] + spent["logits_share"] + spent["teacher_share"], 1)
     curve = teacher_size_map(
-        S123, student_params=1e9, student_tokens=8e10, teacher_params=np.geomspace(1e8, 1e12, 200),
+        S123,
+        student_params=1e9,
+        student_tokens=8e10,
+        teacher_params=np.geomspace(1e8, 1e12, 200),
         teacher_tokens_per_param=20,
-    )  # fmt: skip
+    )
     is_flat = curve["is_flat"] > 0
     assert 0 < is_flat.sum() < 200 and is_flat[np.argmin(curve["student_loss"])]
     sizes = curve.x.values[is_flat]
@@ -190,8 +196,9 @@ def test_which_laws(tmp_path):
 
 def test_small_students_are_not_refused_their_small_teachers():
     small = Terms(
-        scenario=Scenario.PRETRAINING_INFERENCE, forward=partial(FixedAspect().forward_flops, context=128, vocab=512)
-    )  # fmt: skip
+        scenario=Scenario.PRETRAINING_INFERENCE,
+        forward=partial(FixedAspect().forward_flops, context=128, vocab=512),
+    )
     found = teacher_map(
         S123, student_params=np.geomspace(1e5, 1e6, 5), compute=np.geomspace(1e13, 1e14, 5), terms=small
     )

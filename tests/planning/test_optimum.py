@@ -51,9 +51,13 @@ def check_against_grids(rng, *, points):
         if shares == Scenario.BEST_CASE.value and not agree:
             continue  # only a loss is determined, and laws that disagree have no common one: by definition
         plan = optimal_distillation(
-            ensemble, student_params=student, compute=compute, shares=shares, teacher_params_bounds=sizes,
+            ensemble,
+            student_params=student,
+            compute=compute,
+            shares=shares,
+            teacher_params_bounds=sizes,
             teacher_tokens_bounds=tokens,
-        )  # fmt: skip
+        )
         best = dense_grid(ensemble, student, compute, shares, sizes, tokens, points)
         if not plan.is_feasible:
             assert best == np.inf
@@ -164,27 +168,43 @@ def test_a_free_teacher_is_the_cheapest_of_its_loss():
 
 def test_bounds_are_kept_and_flagged():
     plan = optimal_distillation(
-        S123, student_params=1e9, compute=1e24, shares=Scenario.PRETRAINING_INFERENCE.value,
-        teacher_params_bounds=(1e9, 2e9), teacher_tokens_bounds=(1e9, 1e11),
-    )  # fmt: skip
+        S123,
+        student_params=1e9,
+        compute=1e24,
+        shares=Scenario.PRETRAINING_INFERENCE.value,
+        teacher_params_bounds=(1e9, 2e9),
+        teacher_tokens_bounds=(1e9, 1e11),
+    )
     assert (int(plan.params_at_bound), int(plan.tokens_at_bound)) == (1, 1)
     given = optimal_distillation(
-        S123, student_params=1e9, compute=1e22, shares=Scenario.PRETRAINING.value, teacher_params_bounds=(7e9, 7e9)
-    )  # fmt: skip
+        S123,
+        student_params=1e9,
+        compute=1e22,
+        shares=Scenario.PRETRAINING.value,
+        teacher_params_bounds=(7e9, 7e9),
+    )
     assert given.teacher_params == pytest.approx(7e9) and 1e9 < given.teacher_tokens < 1e12
     fixed = optimal_distillation(
-        S123, student_params=1e9, compute=1e22, shares=Scenario.BEST_CASE.value,
-        teacher_params_bounds=(7e9, 7e9), teacher_tokens_bounds=(1e11, 1e11),
-    )  # fmt: skip
+        S123,
+        student_params=1e9,
+        compute=1e22,
+        shares=Scenario.BEST_CASE.value,
+        teacher_params_bounds=(7e9, 7e9),
+        teacher_tokens_bounds=(1e11, 1e11),
+    )
     assert fixed.teacher_tokens == pytest.approx(1e11)
     assert fixed.student_tokens == pytest.approx(1e22 / (3 * F(1e9)))
 
 
 def test_what_cannot_be_paid_is_nan_with_a_reason():
     plan = optimal_distillation(
-        S123, student_params=1e9, compute=[1e14, 1e18, 1e22], shares=Scenario.PRETRAINING.value,
-        teacher_params_bounds=(1e9, 1e10), teacher_tokens_bounds=(1e9, 1e12),
-    )  # fmt: skip
+        S123,
+        student_params=1e9,
+        compute=[1e14, 1e18, 1e22],
+        shares=Scenario.PRETRAINING.value,
+        teacher_params_bounds=(1e9, 1e10),
+        teacher_tokens_bounds=(1e9, 1e12),
+    )
     assert plan.reason.tolist() == [SHORT_OF_STUDENT, SHORT_OF_TEACHER, ""]
     assert np.isnan(plan.student_loss[:2]).all() and np.isfinite(plan.supervised_loss).all()
     assert plan.is_feasible.tolist() == [False, False, True]
@@ -205,9 +225,14 @@ def test_a_student_that_is_left_the_fewest_tokens_is_flagged():
 
 def test_a_student_whose_share_is_below_the_rounding_of_one_still_gets_its_tokens():
     plan = optimal_distillation(
-        S123, student_params=100.0, compute=1e25, shares=Scenario.PRETRAINING_INFERENCE.value,
-        min_student_tokens=100.0, teacher_params_bounds=(100.0, 4e16), teacher_tokens_bounds=(1e3, 4e20),
-    )  # fmt: skip
+        S123,
+        student_params=100.0,
+        compute=1e25,
+        shares=Scenario.PRETRAINING_INFERENCE.value,
+        min_student_tokens=100.0,
+        teacher_params_bounds=(100.0, 4e16),
+        teacher_tokens_bounds=(1e3, 4e20),
+    )
     assert np.isfinite(plan.student_loss) and plan.student_tokens >= 100 * (1 - 1e-9)
 
 
@@ -225,8 +250,9 @@ def test_repeated_data_cost_loss_and_are_never_pointless(shares):
         "teacher_tokens_bounds": (1e6, 1e14),
     }
     fresh, repeated = (
-        optimal_distillation(S123, **ask), optimal_distillation(S123, effective_tokens=effective, **ask)
-    )  # fmt: skip
+        optimal_distillation(S123, **ask),
+        optimal_distillation(S123, effective_tokens=effective, **ask),
+    )
     assert (repeated.student_loss >= fresh.student_loss - 1e-12).all()
     assert repeated.student_loss[2] > fresh.student_loss[2] + 0.01
     assert (np.diff(repeated.student_loss) < 0).all()

@@ -8,11 +8,10 @@ from distillaw.errors import ConfigError, VocabularyError
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
 from distillaw.planning.api import plan
-from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_for
-from distillaw.planning.budget import compute_for, largest_served
-from distillaw.planning.options import Option, _tokens_at_shares, find_options
-from distillaw.planning.predictions import PRUNED_WORTH, option_loss
-from distillaw.planning.situation import Situation, Teacher
+from distillaw.planning.bills import bill, tokens_for
+from distillaw.planning.options import PRUNED_WORTH, Option, _tokens_at_shares, find_options, option_loss
+from distillaw.planning.question import compute_for, largest_served
+from distillaw.planning.situation import Situation, Teacher, forward_curve, forward_flop
 
 EIGHT = Teacher(name="8B", params=8e9, tokens=3e11)
 SURROGATES = ("surrogate-s1", "surrogate-s2", "surrogate-s3")
@@ -31,13 +30,25 @@ def by_kind(situation, ensemble):
 @pytest.mark.parametrize("scenario", ["best-case", "inference", "pretraining", "pretraining-inference"])
 @pytest.mark.parametrize("shares", [None, CostShares(0.3, 0.02)])
 def test_every_option_costs_the_budget(ensemble, scenario, shares):
-    situation = Situation(student_params=1e9, compute=1e23, max_params=4e9, teachers=[EIGHT], scenario=scenario,
-                          shares=shares, students_served=3, inference_tokens=1e12)  # fmt: skip
+    situation = Situation(
+        student_params=1e9,
+        compute=1e23,
+        max_params=4e9,
+        teachers=[EIGHT],
+        scenario=scenario,
+        shares=shares,
+        students_served=3,
+        inference_tokens=1e12,
+    )
     options = find_options(situation, ensemble)
     assert {"pretrain", "pretrain-larger", "distil", "train-teacher"} <= {option.kind for option in options}
     for option in options:
         paid = bill(
-            situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught
+            situation,
+            option.student_params,
+            option.student_tokens,
+            option.teacher,
+            distilled_share=option.distilled_share,
         )
         assert paid["total"] == pytest.approx(1e23, rel=1e-6), option.name
 
@@ -53,8 +64,12 @@ def test_the_larger_student_and_a_free_one_are_optimal_on_a_dense_grid(ensemble)
         losses = []
         for size in sizes:
             tokens = tokens_for(free, size, teacher)
-            option = Option(kind="distil" if teacher else "pretrain", teacher=teacher, student_params=size,
-                            student_tokens=tokens or 1.0)  # fmt: skip
+            option = Option(
+                kind="distil" if teacher else "pretrain",
+                teacher=teacher,
+                student_params=size,
+                student_tokens=tokens or 1.0,
+            )
             losses.append(option_loss(ensemble, free, option).loss.mean() if tokens else np.inf)
         assert option_loss(ensemble, free, found).loss.mean() <= min(losses) * (1 + 1e-9)
     assert larger["pretrain-larger"].student_params == pytest.approx(
@@ -77,13 +92,26 @@ def test_the_best_teacher_to_train_beats_a_dense_grid_of_teachers(ensemble):
 
 def test_handing_over_at_the_ends_is_one_of_the_pure_strategies(ensemble):
     situation = Situation(student_params=1e9, student_tokens=2e10, teachers=[EIGHT])
-    own, taught = (Option(kind=kind, teacher=teacher, student_params=1e9, student_tokens=2e10)
-                   for kind, teacher in (("pretrain", None), ("distil", EIGHT)))  # fmt: skip
-    mixed = [Option(kind="distil-then-pretrain", teacher=EIGHT, student_params=1e9, student_tokens=2e10, taught=share)
-             for share in (1e-6, 1 - 1e-9)]  # fmt: skip
+    own, taught = (
+        Option(kind=kind, teacher=teacher, student_params=1e9, student_tokens=2e10)
+        for kind, teacher in (("pretrain", None), ("distil", EIGHT))
+    )
+    mixed = [
+        Option(
+            kind="distil-then-pretrain",
+            teacher=EIGHT,
+            student_params=1e9,
+            student_tokens=2e10,
+            distilled_share=share,
+        )
+        for share in (1e-6, 1 - 1e-9)
+    ]
     for pure, option in ((own, mixed[0]), (taught, mixed[1])):
-        np.testing.assert_allclose(option_loss(ensemble, situation, option).loss,
-                                   option_loss(ensemble, situation, pure).loss, rtol=1e-4)  # fmt: skip
+        np.testing.assert_allclose(
+            option_loss(ensemble, situation, option).loss,
+            option_loss(ensemble, situation, pure).loss,
+            rtol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("scenario", ["best-case", "inference", "pretraining", "pretraining-inference"])
@@ -96,7 +124,7 @@ def test_handing_over_pays_the_same_bill_whatever_the_share(scenario):
     )
     for share in (0.1, 0.7, 1.0):
         tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-        assert bill(situation, 1e9, tokens, EIGHT, taught=share)["total"] == pytest.approx(1e23)
+        assert bill(situation, 1e9, tokens, EIGHT, distilled_share=share)["total"] == pytest.approx(1e23)
 
 
 def test_a_teacher_of_unknown_size_is_judged_where_it_costs_nothing():
@@ -126,9 +154,14 @@ def test_errors_larger_than_the_loss_are_refused(wrong):
 def test_a_pruned_start_lies_between_no_worth_and_the_most_reported(ensemble):
     situation = Situation(student_params=4e9, student_tokens=2e10, teachers=[EIGHT])
     found = option_loss(ensemble, situation, by_kind(situation, ensemble)["prune-and-distil"])
-    ends = [option_loss(ensemble, situation, Option(kind="distil", teacher=EIGHT, student_params=4e9,
-                                                    student_tokens=2e10 * worth)).loss.mean()
-            for worth in (1, PRUNED_WORTH)]  # fmt: skip
+    ends = [
+        option_loss(
+            ensemble,
+            situation,
+            Option(kind="distil", teacher=EIGHT, student_params=4e9, student_tokens=2e10 * worth),
+        ).loss.mean()
+        for worth in (1, PRUNED_WORTH)
+    ]
     assert ends[1] < found.loss.mean() < ends[0]
     assert found.doubt == pytest.approx((ends[0] - ends[1]) / 2)
     wide = Situation(student_params=5e8, student_tokens=2e10, teachers=[EIGHT])
@@ -147,8 +180,10 @@ def test_speculative_options_never_carry_a_verdict():
 
 def test_stored_logits_are_shared_and_repeats_count_for_less(ensemble):
     plain = {"student_params": 1e9, "compute": 1e22, "teachers": [EIGHT]}
-    online, stored = (by_kind(Situation(**plain, students_served=4, logits=how), ensemble)["distil"].student_tokens
-                      for how in ("online", "stored"))  # fmt: skip
+    online, stored = (
+        by_kind(Situation(**plain, students_served=4, logits=how), ensemble)["distil"].student_tokens
+        for how in ("online", "stored")
+    )
     assert stored > 1.5 * online
     few = Situation(**plain, unique_tokens=1e10)
     options = by_kind(few, ensemble)
@@ -190,14 +225,14 @@ def test_hours_money_and_serving_limits_by_hand():
         ({"money": -5.0}, ConfigError, "positive"),
         ({"compute": 1e21, "max_params": "300M"}, ConfigError, "larger than the largest"),
         ({"compute": 1e21, "logits": "cached"}, ConfigError, "online, stored"),
-        ({"compute": 1e21, "shares": (2.0, 0.0)}, ConfigError, r"\[0, 1\]"),
+        ({"compute": 1e21, "delta_lgt": 2.0}, ConfigError, r"\[0, 1\]"),
         ({"compute": 1e21, "inference_tokens": 1e12}, ConfigError, "nothing is left to train on"),
         ({"compute": 1e21, "unique_tokens": 0}, ConfigError, "positive"),
         ({"compute": 1e21, "teachers": ["pythia-1b", "Qwen2.5-7B"]}, VocabularyError, "bits per byte"),
         ({"compute": 1e21, "teachers": ["qwen2.5-8b"]}, ConfigError, "near it"),
         ({"compute": 1e21, "published": False}, ConfigError, "no law to plan with"),
     ],
-)  # fmt: skip
+)
 def test_bad_questions_are_refused_with_the_rule(call, error, match):
     with pytest.raises(error, match=match):
         plan("1B", **call)

@@ -15,11 +15,15 @@ BOTH = Scenario.PRETRAINING_INFERENCE.value
 
 # laws.md 8.1, "efficiency text (D.5)": shares of the supervised tokens and compute; as many digits as printed there
 EFFICIENCY = [
-    (PRINTED, 5e8, 2.4, (0.012, 0.0005), (0.09, 0.005)), (PRINTED, 1e10, 2.2, (0.0, 0.0006), (0.001, 0.0005)),
-    ("surrogate-s1", 5e8, 2.4, (0.49, 0.005), (0.68, 0.005)), ("surrogate-s1", 1e10, 2.2, (0.19, 0.005), (0.25, 0.005)),
-    ("surrogate-s2", 5e8, 2.4, (0.66, 0.005), (0.86, 0.005)), ("surrogate-s2", 1e10, 2.2, (0.44, 0.005), (0.53, 0.005)),
-    ("surrogate-s3", 5e8, 2.4, (0.54, 0.005), (0.73, 0.005)), ("surrogate-s3", 1e10, 2.2, (0.41, 0.005), (0.49, 0.005)),
-]  # fmt: skip
+    (PRINTED, 5e8, 2.4, (0.012, 0.0005), (0.09, 0.005)),
+    (PRINTED, 1e10, 2.2, (0.0, 0.0006), (0.001, 0.0005)),
+    ("surrogate-s1", 5e8, 2.4, (0.49, 0.005), (0.68, 0.005)),
+    ("surrogate-s1", 1e10, 2.2, (0.19, 0.005), (0.25, 0.005)),
+    ("surrogate-s2", 5e8, 2.4, (0.66, 0.005), (0.86, 0.005)),
+    ("surrogate-s2", 1e10, 2.2, (0.44, 0.005), (0.53, 0.005)),
+    ("surrogate-s3", 5e8, 2.4, (0.54, 0.005), (0.73, 0.005)),
+    ("surrogate-s3", 1e10, 2.2, (0.41, 0.005), (0.49, 0.005)),
+]
 
 
 @pytest.mark.parametrize(("name", "student", "target", "tokens", "compute"), EFFICIENCY)
@@ -56,10 +60,13 @@ def test_large_students_of_paid_teachers_spend_on_themselves(name, least, most):
 
 def test_best_case_of_a_50b_student():
     losses = {
-        name: float(optimal_distillation(laws(name), student_params=5e10, compute=1e20,
-                                         shares=Scenario.BEST_CASE.value).student_loss)
+        name: float(
+            optimal_distillation(
+                laws(name), student_params=5e10, compute=1e20, shares=Scenario.BEST_CASE.value
+            ).student_loss
+        )
         for name in (PRINTED, *SURROGATES)
-    }  # fmt: skip
+    }
     # "far too low, a little low, a little low, slightly low"
     assert losses[PRINTED] < 1.8
     assert 2.55 < losses["surrogate-s1"] < losses["surrogate-s2"] < losses["surrogate-s3"] < 2.7

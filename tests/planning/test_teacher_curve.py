@@ -24,11 +24,17 @@ def one_law(law):
 def distilled(names, size, tokens, teachers, teacher_tokens):
     """Mean student loss by plain calls of the laws."""
     laws = [published(n) for n in names]
-    return np.mean([
-        law.distillation(student_params=size, student_tokens=tokens,
-                         teacher_loss=law.supervised(params=teachers, tokens=teacher_tokens))
-        for law in laws
-    ], axis=0)  # fmt: skip
+    return np.mean(
+        [
+            law.distillation(
+                student_params=size,
+                student_tokens=tokens,
+                teacher_loss=law.supervised(params=teachers, tokens=teacher_tokens),
+            )
+            for law in laws
+        ],
+        axis=0,
+    )
 
 
 @pytest.mark.parametrize("names", [("busbridge2025",), ("surrogate-s2",), SURROGATES])
@@ -74,8 +80,13 @@ def test_the_bottom_is_flat():
         ensemble("busbridge2025"), student_params=1e9, student_tokens=160e9, teacher_tokens_per_param=20
     )
     costs = {cost.name: cost for cost in curve.costs}
-    printed = {"half the best": 0.5, "twice the best": 0.2, "100 x the student": 1.4, "2.5 x the student": 2.1,
-               "1 x the student": 8.7}  # fmt: skip
+    printed = {
+        "half the best": 0.5,
+        "twice the best": 0.2,
+        "100 x the student": 1.4,
+        "2.5 x the student": 2.1,
+        "1 x the student": 8.7,
+    }
     assert {name: round(cost.per_cent, 1) for name, cost in costs.items()} == printed
     for cost in curve.costs:
         loss = distilled(("busbridge2025",), 1e9, 160e9, cost.params, 20 * cost.params)
@@ -101,8 +112,13 @@ def test_the_ends_of_the_flat_range_are_where_the_loss_passes_the_bound(names):
 
 
 def test_a_search_that_stops_short_says_so():
-    small = teacher_curve(ensemble("surrogate-s1"), student_params=1e9, student_tokens=160e9,
-                          teacher_tokens_per_param=20, sizes=np.geomspace(1e9, 3e9, 5))  # fmt: skip
+    small = teacher_curve(
+        ensemble("surrogate-s1"),
+        student_params=1e9,
+        student_tokens=160e9,
+        teacher_tokens_per_param=20,
+        sizes=np.geomspace(1e9, 3e9, 5),
+    )
     assert small.best.at_edge and small.best.at == pytest.approx(3e9) and small.best.flat.is_open_above
 
 

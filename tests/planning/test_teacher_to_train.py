@@ -16,8 +16,14 @@ EIGHT = Teacher(name="8B", params=8e9, tokens=1.6e11)
 )
 @pytest.mark.parametrize("students_served", [1, 200])
 def test_no_teacher_heads_a_verdict_whose_training_is_not_paid(scenario, teachers, students_served):
-    verdict = plan("1B", student_tokens="20B", scenario=scenario, teachers=teachers,
-                   students_served=students_served, with_flips=False)  # fmt: skip
+    verdict = plan(
+        "1B",
+        student_tokens="20B",
+        scenario=scenario,
+        teachers=teachers,
+        students_served=students_served,
+        with_flips=False,
+    )
     own = verdict.headline.pretrain.compute["total"]
     for row in verdict.strategies:
         if row.teacher is None or row.is_speculative:
@@ -53,8 +59,10 @@ def test_what_a_teacher_at_hand_would_be_worth_is_said_and_is_what_asking_with_i
 
 
 def test_a_teacher_to_be_trained_wins_where_enough_students_share_it():
-    verdicts = {n: plan("1B", student_tokens="20B", scenario="best-case", students_served=n, with_flips=False)
-                for n in (1, 1000)}  # fmt: skip
+    verdicts = {
+        n: plan("1B", student_tokens="20B", scenario="best-case", students_served=n, with_flips=False)
+        for n in (1, 1000)
+    }
     assert {n: v.verdict for n, v in verdicts.items()} == {1: "pretrain", 1000: "distil"}
     assert verdicts[1000].headline.best.kind == "train-teacher"
 

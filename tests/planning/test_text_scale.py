@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from distillaw.laws.published import published
-from distillaw.planning.api import named_teacher, plan
-from distillaw.planning.bills import bill, forward_curve, forward_flop, tokens_bought, tokens_for
-from distillaw.planning.crossover import band_of, crossings
-from distillaw.planning.situation import OTHER_TEXT, Situation, Teacher
+from distillaw.planning.api import plan
+from distillaw.planning.bills import bill, tokens_bought, tokens_for
+from distillaw.planning.evidence import band_of, crossings
+from distillaw.planning.question import named_teacher
+from distillaw.planning.situation import FOREIGN_TEXT_ERROR, Situation, Teacher, forward_curve, forward_flop
 from distillaw.planning.text_scale import TEXT_SPREAD, TextScale
 
 LAW = published("surrogate-s2")
@@ -42,7 +43,7 @@ def test_what_is_chosen_does_not_depend_on_how_hard_the_text_is(question, at_han
         same = rows[row.kind]
         assert same.student_params == pytest.approx(row.student_params)
         assert same.student_tokens == pytest.approx(row.student_tokens)
-        assert same.taught == pytest.approx(row.taught)
+        assert same.distilled_share == pytest.approx(row.distilled_share)
         assert same.loss.mean == pytest.approx(HARDER * row.loss.mean)
         if row.kind != "train-teacher" and row.teacher is not None:
             assert same.teacher.loss == pytest.approx(HARDER * row.teacher.loss), "the user's own number"
@@ -77,7 +78,7 @@ def test_a_measured_loss_is_in_part_the_text_and_in_part_the_teacher():
     for factor in (0.85, 0.97, 1.03, 1.3):
         d = np.log(factor)
         scale, there = at_law(factor * estimate)
-        density = np.exp(-((s / TEXT_SPREAD) ** 2) / 2 - ((d - s) / OTHER_TEXT) ** 2 / 2)
+        density = np.exp(-((s / TEXT_SPREAD) ** 2) / 2 - ((d - s) / FOREIGN_TEXT_ERROR) ** 2 / 2)
         assert np.log(scale.ratio) == pytest.approx((s * density).sum() / density.sum(), rel=1e-6)
         assert np.log(there / estimate) == pytest.approx(d - np.log(scale.ratio))
     assert at_law(1.3 * estimate)[0].sd > 2 * at_law(1.01 * estimate)[0].sd, (
@@ -95,9 +96,11 @@ def test_a_lower_loss_is_a_better_teacher_and_never_a_worse_one():
     )
 
 
-@pytest.mark.parametrize(("asked", "name", "rises"), [
-    (("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True),
-], ids=["near the student", "beyond the capacity gap"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "name", "rises"),
+    [(("300M", "6B"), "pythia-1.4b", False), (("1B", "100B"), "llama-3.1-8b", True)],
+    ids=["near the student", "beyond the capacity gap"],
+)
 def test_the_loss_of_a_named_teacher_moves_the_probability_the_way_the_law_says(asked, name, rises):
     """Weak for the student, a lower loss is for the better; beyond the capacity gap the law has it for the worse."""
     student, tokens = asked
@@ -131,10 +134,14 @@ def test_a_loss_alone_says_that_nothing_tells_text_and_teacher_apart():
 
 
 def test_two_teachers_tell_the_text_better_than_one():
-    one, two = (Teacher(name=n, params=p, tokens=t, loss=1.2 * float(LAW.supervised(params=p, tokens=t)))
-                for n, p, t in (("3B", 3e9, 1e12), ("8B", 8e9, 3e11)))  # fmt: skip
-    scales = [TextScale.of(plan("1B", student_tokens="20B", teachers=ts, **ALONE, with_flips=False).evidence[0])
-              for ts in ([one], [one, two])]  # fmt: skip
+    one, two = (
+        Teacher(name=n, params=p, tokens=t, loss=1.2 * float(LAW.supervised(params=p, tokens=t)))
+        for n, p, t in (("3B", 3e9, 1e12), ("8B", 8e9, 3e11))
+    )
+    scales = [
+        TextScale.of(plan("1B", student_tokens="20B", teachers=ts, **ALONE, with_flips=False).evidence[0])
+        for ts in ([one], [one, two])
+    ]
     assert abs(np.log(scales[1].ratio / 1.2)) < abs(np.log(scales[0].ratio / 1.2))
     assert scales[1].sd < scales[0].sd
 

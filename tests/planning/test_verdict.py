@@ -11,19 +11,39 @@ from synthetic_study import World, distilled_loss, supervised_loss, write_study
 
 from distillaw.errors import CacheError, ConfigError
 from distillaw.planning.api import plan
+from distillaw.planning.arms import student_arms
 from distillaw.planning.bills import bill
-from distillaw.planning.cells import measured_cells
-from distillaw.planning.measured import measure_gain, student_arms, study_seed_noise
+from distillaw.planning.measured import design_points, measure_gain, study_seed_noise
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.runs.paired import read_scores
 from distillaw.runs.record import read_study
 
 KEYS = {
-    "verdict", "probability", "margin", "strategies", "gain", "crossover_tokens", "flips_if", "assumptions",
-    "inside_range", "warnings", "regret_if_wrong", "reasons", "evidence",
-}  # fmt: skip
-ROW_KEYS = {"name", "teacher", "student_params", "student_tokens", "teacher_params", "teacher_tokens",
-            "teacher_loss", "compute", "loss"}  # fmt: skip
+    "verdict",
+    "probability",
+    "margin",
+    "strategies",
+    "gain",
+    "crossover_tokens",
+    "flips_if",
+    "assumptions",
+    "inside_range",
+    "warnings",
+    "regret_if_wrong",
+    "reasons",
+    "evidence",
+}
+ROW_KEYS = {
+    "name",
+    "teacher",
+    "student_params",
+    "student_tokens",
+    "teacher_params",
+    "teacher_tokens",
+    "teacher_loss",
+    "compute",
+    "loss",
+}
 
 
 def true_gains(folder):
@@ -91,8 +111,14 @@ def test_probability_is_calibrated_over_simulated_studies(tmp_path):
     rng = np.random.default_rng(11)
     said, came = [], []
     for k in range(60):
-        world = World(students=(2e4,), budgets=(150_000,), teachers=((1e5, 2_000_000),), documents=60,
-                      gain_scale=float(rng.uniform(-0.1, 0.2)), rng_seed=k)  # fmt: skip
+        world = World(
+            students=(2e4,),
+            budgets=(150_000,),
+            teachers=((1e5, 2_000_000),),
+            documents=60,
+            gain_scale=float(rng.uniform(-0.1, 0.2)),
+            rng_seed=k,
+        )
         folder = tmp_path / str(k)
         folder.mkdir()
         write_study(folder, world)
@@ -164,7 +190,7 @@ def test_losses_and_gains_of_measured_cells_are_those_of_the_runs_to_the_last_di
     assert verdict.gain.mean == max(alone - loss for loss in losses.values())
     cell = next(
         c
-        for c in measured_cells(record)
+        for c in design_points(record)
         if c.tokens == 150_000 and c.params == verdict.situation.student_params
     )
     assert {t.teacher: t.gain for t in cell.taught} == {
@@ -181,23 +207,37 @@ def test_a_line_drawn_on_carries_the_seed_noise_of_both_its_ends(study):
         far = 3 * max(alone.runs)
         ends, step = sorted(alone.runs), 1e-6
         moved = [
-            replace(alone, runs={b: {0: replace(alone.runs[b][0], row={**alone.runs[b][0].row,
-                    "loss": alone.runs[b][0].loss + step * (b == end)})} for b in ends}) for end in ends
-        ]  # fmt: skip
+            replace(
+                alone,
+                runs={
+                    b: {
+                        0: replace(
+                            alone.runs[b][0],
+                            row={**alone.runs[b][0].row, "loss": alone.runs[b][0].loss + step * (b == end)},
+                        )
+                    }
+                    for b in ends
+                },
+            )
+            for end in ends
+        ]
         slopes = [(other.at(far).loss(0) - alone.at(far).loss(0)) / step for other in moved]
         assert alone.at(far).seed_factor == pytest.approx(sum(s**2 for s in slopes), rel=0.05)
         assert alone.at(far).seed_factor > 2 and alone.at(ends[-1]).seed_factor == 1
-        drawn, seen = (measure_gain(record, alone.at(t), [arm.at(t)], rng=np.random.default_rng(0))
-                       for t in (far, max(alone.runs)))  # fmt: skip
+        drawn, seen = (
+            measure_gain(record, alone.at(t), [arm.at(t)], rng=np.random.default_rng(0))
+            for t in (far, max(alone.runs))
+        )
         assert drawn.posterior.se[0] > 2 * seen.posterior.se[0]
 
 
 def test_what_rates_may_cost_widens_the_gain_and_leaves_the_margin(tmp_path):
     write_study(tmp_path / "study", World(steepness=(0.0, 0.0)), skip=("-x",))
     record = read_study(tmp_path / "study")
-    unsaid = replace(record, runs=[
-        replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs
-    ])  # fmt: skip
+    unsaid = replace(
+        record,
+        runs=[replace(run, row={**run.row, "peak_lr": None, "branch_lr": None}) for run in record.runs],
+    )
     one, other = (plan(1e5, student_tokens=600_000, study=r, with_flips=False) for r in (record, unsaid))
     assert "RATE_NOT_CHECKED" in one.headline.note and "RATE_NOT_CHECKED" not in other.headline.note
     assert one.margin == pytest.approx(other.margin, rel=1e-9)
@@ -215,8 +255,12 @@ def test_a_repeat_that_agrees_by_luck_proves_no_noise_away(study):
     """Two runs that differ by nothing know less of the noise than the assumption did, and more than none."""
     record = read_study(study)
     means = {run.teacher_run: run.loss for run in record.students}
-    equal = replace(record, runs=[replace(run, row={**run.row, "loss": means.get(run.teacher_run, run.loss)})
-                                  for run in record.runs])  # fmt: skip
+    equal = replace(
+        record,
+        runs=[
+            replace(run, row={**run.row, "loss": means.get(run.teacher_run, run.loss)}) for run in record.runs
+        ],
+    )
     once = replace(equal, runs=[run for run in equal.runs if run.seed == 0])
     found, assumed = (
         study_seed_noise(r, student_params=1e5, tokens=150_000, loss=4.0) for r in (equal, once)
@@ -251,8 +295,10 @@ def test_a_curve_drawn_on_does_not_fall_through_its_teacher(study):
 
 def test_a_student_below_its_teacher_is_not_held_by_it(study):
     arm = student_arms(read_study(study), 1e5)[1]
-    below = {b: {s: replace(run, row={**run.row, "teacher_loss": 1.1 * run.loss}) for s, run in seeds.items()}
-             for b, seeds in arm.runs.items()}  # fmt: skip
+    below = {
+        b: {s: replace(run, row={**run.row, "teacher_loss": 1.1 * run.loss}) for s, run in seeds.items()}
+        for b, seeds in arm.runs.items()
+    }
     least = min(run.loss for seeds in below.values() for run in seeds.values())
     assert replace(arm, runs=below).floor == pytest.approx(0.7 * least)
     assert arm.at(900_000).basis == "extrapolated"
@@ -372,15 +418,24 @@ def test_paying_for_the_teacher_flips_the_answer_at_equal_compute():
         ({"student_params": "1B", "student_tokens": 1e6}, "tokens per parameter"),
         ({"student_params": "1B", "compute": 1e12}, "tokens per parameter"),
         ({"student_params": 300, "student_tokens": 1e6}, "write 300M"),
-        ({"student_params": "1B", "student_tokens": 1e10, "scenario": "best-cse"}, "did you mean 'best-case'"),
+        (
+            {"student_params": "1B", "student_tokens": 1e10, "scenario": "best-cse"},
+            "did you mean 'best-case'",
+        ),
         ({"student_params": "1B", "student_tokens": 1e10, "law": "busbrige2025"}, "did you mean"),
         ({"student_params": "1B", "student_tokens": 1e10, "law": "besiroglu2024"}, "no distillation part"),
         ({"student_params": "1B", "student_tokens": 1e10, "level": 5}, "level"),
         ({"student_params": "1B", "student_tokens": 1e10, "vocab": 0}, "vocab = 0"),
-        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]}, "irreducible"),
-        ({"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]}, "guessing"),
+        (
+            {"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=1.0)]},
+            "irreducible",
+        ),
+        (
+            {"student_params": "1B", "student_tokens": 1e10, "teachers": [Teacher(name="t", loss=11.0)]},
+            "guessing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_with_the_rule(call, match):
     with pytest.raises(ConfigError, match=match):
         plan(**call)

@@ -9,7 +9,7 @@ from distillaw.figures.fits import fitted_law
 from distillaw.figures.losses import draw_gap, teacher_styles
 from distillaw.figures.spending import compute_spent, executed_tokens, searches
 from distillaw.figures.style import new_figure, spread
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.quantities import flop_text, power_text
 from distillaw.report.document import searches_picture
 from distillaw.report.page import to_svg, typeset
@@ -20,7 +20,7 @@ from distillaw.runs.record import budget_text, read_study
 
 @pytest.fixture(scope="module")
 def cells(reported):
-    return measured_cells(read_study(reported))
+    return design_points(read_study(reported))
 
 
 def test_cells_hold_the_means_and_the_paired_gains(reported, cells):
@@ -53,7 +53,7 @@ def test_loss_pictures_state_every_number_they_draw(reported, cells):
 
 def test_every_column_of_the_capacity_gap_says_what_its_axis_is(tmp_path):
     write_study(tmp_path, World(), skip=("0.1M-alone-s0-600kt",))
-    figure = draw_gap(measured_cells(read_study(tmp_path)))
+    figure = draw_gap(design_points(read_study(tmp_path)))
     shown = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert len(shown) == 3
     assert [bool(ax.get_xlabel()) for ax in shown] == [False, True, True]
@@ -170,12 +170,12 @@ def test_a_capacity_gap_is_claimed_only_where_it_is_deeper_than_its_noise(tmp_pa
     write_study(
         tmp_path / "deep", World(seeds=3, teachers=((1e5, 1e6), (4e5, 3e6), (3e6, 2e8)), budgets=(1_800_000,))
     )
-    deep = measured_cells(read_study(tmp_path / "deep"))
+    deep = design_points(read_study(tmp_path / "deep"))
     assert all(cell.gap is not None and cell.gap.is_established for cell in deep)
     lead, first, *_ = gap_sentences(deep)
     assert "shows in 2 of 2 cells" in lead
     assert f"{deep[0].gap.depth:.3f} ± {deep[0].gap.sd:.3f}" in first
     write_study(tmp_path / "flat", World(gain_scale=0.0, students=(1e5,), budgets=(150_000,)))
-    flat = measured_cells(read_study(tmp_path / "flat"))
+    flat = design_points(read_study(tmp_path / "flat"))
     assert "in none of 1 cells" in gap_sentences(flat)[0]
     assert "cannot be judged" in gap_sentences([])[0]

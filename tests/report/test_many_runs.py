@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import distillaw as dl
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.report.document import MOST_SHOWN, MOST_SIZES
 from distillaw.runs.record import Run, read_study
 from in_process import answer
@@ -55,7 +55,7 @@ def test_twice_the_runs_are_looked_at_twice_as_often(tmp_path, monkeypatch):
         study = _imported(tmp_path / str(sizes), np.geomspace(1e7, 1e9, sizes).round(), seeds=1)
         record = read_study(study)
         looks.clear()
-        assert len(measured_cells(record)) == sizes
+        assert len(design_points(record)) == sizes
         counts.append(len(looks))
     assert counts[1] <= 2.2 * counts[0], counts
 

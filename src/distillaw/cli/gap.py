@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distillaw.planning.teacher_curve import FlatRange
 
 _TOKENS_PER_PARAM = 20.0
+"""About compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
 def gap(
@@ -92,7 +93,7 @@ def gap(
 def _named(name: str, *, is_measured: bool) -> dict[str, object]:
     """What the question holds of a real model."""
     from distillaw.accounting.families import model
-    from distillaw.planning.api import named_teacher
+    from distillaw.planning.question import named_teacher
 
     found = model(name)
     if is_measured:
@@ -111,7 +112,7 @@ def _one_of(
 
 
 def _derivation(answer: "GapAnswer") -> str:
-    from distillaw.planning.learning_capacity import derivation
+    from distillaw.planning.explain import derivation
 
     source = answer.voices[0].source if answer.lead is None else answer.lead.law
     ensemble = next(v.ensemble for v in answer.voices if v.source == source)
@@ -169,16 +170,17 @@ def _summary(answer: "GapAnswer") -> list[str]:
     best = lead.curve.best
     span = (
         ""
-        if lead.lower is None
-        else f" ({format_count(lead.lower)} to {format_count(lead.upper or 0.0)} by member)"
+        if lead.best_teacher_interval is None
+        else f" ({' to '.join(map(format_count, lead.best_teacher_interval))} by member)"
     )
     costs = "; ".join(
         f"{c.name} ({format_count(c.params)}) costs {c.nats:.4f} nats, {c.per_cent:.2f} %"
         for c in lead.curve.costs
     )
     lines = [
-        f"{_size(lead)}{span}, of loss {lead.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's own: "
-        f"the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says {lead.law}.",
+        f"{_size(lead)}{span}, of loss {lead.curve.best_teacher_loss:.3f}, {lead.by_loss.ratio:.2f} of the student's "
+        f"own: the student reaches {best.student_loss:.4f}, {lead.curve.gain:+.4f} against no teacher, says "
+        f"{lead.law}.",
         f"Flat: {costs}. Within {100 * q.margin:g} %: {_flat(best.within_margin)}.",
     ]
     return lines + _at_hand(lead, q, "")
@@ -186,31 +188,41 @@ def _summary(answer: "GapAnswer") -> list[str]:
 
 def _at_hand(opinion: "Opinion", q: "GapQuestion", of: str) -> list[str]:
     """What the teacher at hand costs against the best one."""
-    if opinion.given_cost is None or opinion.by_loss is None:
+    if opinion.teacher_at_hand_cost is None or opinion.by_loss is None:
         return []
-    loss = f"loss {opinion.given_loss:.4g}"
+    loss = f"loss {opinion.teacher_at_hand_loss:.4g}"
     estimated = "" if q.teacher_loss is not None else ", what the law makes of its size and tokens alone"
     who = f"A teacher of {loss}" if q.teacher_name is None else f"{q.teacher_name} ({loss}{estimated})"
     return [
-        f"{who} costs {opinion.given_cost:.4f} nats against the best one (loss {opinion.by_loss.best.at:.4f}){of}."
+        f"{who} costs {opinion.teacher_at_hand_cost:.4f} nats against the best one "
+        f"(loss {opinion.by_loss.best.at:.4f}){of}."
     ]
 
 
 def _row(o: "Opinion", student_params: float) -> tuple[str, ...]:
     start = {"as in the runs fitted": "as fitted"}.get(o.start, o.start)
-    if o.best_params is None:
+    if o.best_teacher_params is None:
         return o.law, start, *7 * ("-",), o.status
     losses = ("-", "-", "-")
-    if o.best_loss is not None and o.gain is not None:
-        losses = f"{o.best_teacher_loss:.3f}", f"{o.best_loss:.4f}", f"{o.gain:+.4f}"
+    if o.curve is not None:
+        losses = f"{o.curve.best_teacher_loss:.3f}", f"{o.student_loss:.4f}", f"{o.curve.gain:+.4f}"
     flat = _flat(o.curve.best.within_margin) if o.curve is not None else "-"
-    wrong = "-" if o.if_wrong is None else f"{o.if_wrong:.2f} %"
-    return o.law, start, _size(o), f"{o.best_params / student_params:.3g}", *losses, flat, wrong, o.status
+    wrong = "-" if o.per_cent_if_wrong is None else f"{o.per_cent_if_wrong:.2f} %"
+    return (
+        o.law,
+        start,
+        _size(o),
+        f"{o.best_teacher_params / student_params:.3g}",
+        *losses,
+        flat,
+        wrong,
+        o.status,
+    )
 
 
 def _size(o: "Opinion") -> str:
     """The best size; `>` at the end of the search, brackets where it is a guess."""
-    text = format_count(o.best_params or 0.0)
+    text = format_count(o.best_teacher_params or 0.0)
     if o.curve is not None and o.curve.best.at_edge:
         text = (">" if o.curve.best.at > o.curve.student_params else "<") + text
     return text if o.is_usable else f"({text})"
@@ -239,7 +251,8 @@ def _next(answer: "GapAnswer", options: str, *, explained: bool) -> str:
     student = f"--student {format_count(q.student_params)} --tokens {format_count(q.student_tokens)}"
     if not explained:
         return " ".join(f"distillaw gap {student} {options} --explain".split())
-    if best is None or best.best_params is None:
+    if best is None or best.best_teacher_params is None:
         return "distillaw study --help"
-    tokens = format_count(q.tokens_of(best.best_params))
-    return f"distillaw plan {student} --teacher-params {format_count(best.best_params)} --teacher-tokens {tokens}"
+    tokens = format_count(q.tokens_of(best.best_teacher_params))
+    size = format_count(best.best_teacher_params)
+    return f"distillaw plan {student} --teacher-params {size} --teacher-tokens {tokens}"

@@ -16,8 +16,7 @@ from distillaw.errors import ConfigError
 from distillaw.quantities import did_you_mean, format_count, format_flop, parse_count
 
 if TYPE_CHECKING:
-    from distillaw.planning.map_laws import Laws
-    from distillaw.planning.map_terms import Flops, Terms
+    from distillaw.planning.map_grid import Flops, Laws, Terms
     from distillaw.planning.maps import GridMap
 
 Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
@@ -25,6 +24,7 @@ Kind = Literal["gain", "teacher", "allocation", "teacher-size"]
 _STUDENTS, _TOKENS, _COMPUTE, _TEACHERS = "100M..100B", "1B..10T", "1e19..1e25", "100M..1T"
 _DRAWN, _PRINTED = (200, 200), (25, 25)
 _MOST_CELLS = 4_000_000
+"""32 MB for each layer."""
 _OPTIONS = {
     "gain": {"student", "tokens", "teacher_loss", "teacher_params", "teacher_tokens"},
     "teacher": {"student", "compute", "scenario", "max_teacher_tokens", "vocab", "context"},
@@ -77,14 +77,21 @@ def draw_map(
         out: folder for CSV, arrays (npz), meta data (json) and figures (SVG and PNG).
     """
     from distillaw.cli.map_view import text_map
-    from distillaw.planning.map_laws import laws_for_map
+    from distillaw.planning.map_grid import laws_for_map
 
     given = {
-        "scenario": scenario, "student": student, "tokens": tokens, "compute": compute, "teacher_loss": teacher_loss,
-        "teacher_params": teacher_params, "teacher_tokens": teacher_tokens,
-        "teacher_tokens_per_param": teacher_tokens_per_param, "max_teacher_tokens": max_teacher_tokens,
-        "vocab": vocab, "context": context,
-    }  # fmt: skip
+        "scenario": scenario,
+        "student": student,
+        "tokens": tokens,
+        "compute": compute,
+        "teacher_loss": teacher_loss,
+        "teacher_params": teacher_params,
+        "teacher_tokens": teacher_tokens,
+        "teacher_tokens_per_param": teacher_tokens_per_param,
+        "max_teacher_tokens": max_teacher_tokens,
+        "vocab": vocab,
+        "context": context,
+    }
     asked = {name: str(value) for name, value in given.items() if value is not None}
     _refuse_unused(kind, asked)
     if size is not None and "x" in size.lower() and kind in ("allocation", "teacher-size"):
@@ -113,7 +120,7 @@ def draw_map(
 
 
 def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import gain_map
+    from distillaw.planning.maps import gain_map
     from distillaw.planning.situation import check_trained
 
     text = asked.get("teacher_loss")
@@ -138,7 +145,7 @@ def _gain(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMa
 
 
 def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import teacher_map
+    from distillaw.planning.maps import teacher_map
 
     students = _span(asked.get("student", _STUDENTS), "--student", size[0])
     return teacher_map(
@@ -147,7 +154,7 @@ def _teacher(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "Gri
 
 
 def _allocation(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import allocation_map
+    from distillaw.planning.maps import allocation_map
 
     student = _one(asked, "student", "the student whose compute is divided", "1B")
     return allocation_map(
@@ -170,7 +177,7 @@ def _compute(asked: dict[str, str], params: float, count: int) -> np.ndarray:
 
 
 def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) -> "GridMap":
-    from distillaw.planning.map_kinds import teacher_size_map
+    from distillaw.planning.maps import teacher_size_map
     from distillaw.planning.situation import check_trained
 
     tokens, ratio = asked.get("teacher_tokens"), asked.get("teacher_tokens_per_param")
@@ -183,12 +190,15 @@ def _teacher_size(laws: "Laws", asked: dict[str, str], size: tuple[int, int]) ->
             teacher, _ratio(ratio or "20") * teacher if tokens is None else parse_count(tokens), who="teacher"
         )
     return teacher_size_map(
-        laws, student_params=student, student_tokens=student_tokens, teacher_params=teachers,
+        laws,
+        student_params=student,
+        student_tokens=student_tokens,
+        teacher_params=teachers,
         teacher_tokens=None
         if tokens is None
         else _plausible(parse_count(tokens, name="--teacher-tokens"), "--teacher-tokens"),
         teacher_tokens_per_param=_ratio(ratio) if ratio else (20.0 if tokens is None else None),
-    )  # fmt: skip
+    )
 
 
 def _ratio(text: str) -> float:
@@ -196,8 +206,11 @@ def _ratio(text: str) -> float:
 
 
 _MAKERS: dict[str, Callable[["Laws", dict[str, str], tuple[int, int]], "GridMap"]] = {
-    "gain": _gain, "teacher": _teacher, "allocation": _allocation, "teacher-size": _teacher_size,
-}  # fmt: skip
+    "gain": _gain,
+    "teacher": _teacher,
+    "allocation": _allocation,
+    "teacher-size": _teacher_size,
+}
 
 
 def _refuse_unused(kind: str, asked: dict[str, str]) -> None:
@@ -264,7 +277,7 @@ def _size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
 
 def _terms(asked: dict[str, str]) -> "Terms":
     from distillaw.accounting.scenarios import Scenario
-    from distillaw.planning.map_terms import Terms
+    from distillaw.planning.map_grid import Terms
     from distillaw.planning.optimum import PAPER_BOUNDS
 
     known = {s.name.lower().replace("_", "-"): s for s in Scenario}

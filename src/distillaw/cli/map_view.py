@@ -8,6 +8,7 @@ from distillaw.planning.maps import Axis, GridMap
 from distillaw.quantities import format_count
 
 _ROWS, _COLUMNS, _LINES = 9, 8, 13
+"""What 80 columns and half a screen hold."""
 _WIDEST = 25
 """Cells along an axis that are printed where a size was asked for."""
 Show = Callable[[float], str]
@@ -39,12 +40,24 @@ _TABLES: dict[str, tuple[tuple[str, Show], ...]] = {
     ),
 }
 _LISTS: dict[str, tuple[tuple[str, Show], ...]] = {
-    "allocation": (("student_share", _percent), ("logits_share", _percent), ("teacher_share", _percent),
-                   ("teacher_params", _count), ("teacher_tokens", _count), ("student_tokens", _count),
-                   ("student_loss", _nats), ("gain", _signed)),
-    "teacher-size": (("teacher_loss", _nats), ("student_loss", _nats), ("student_loss_lowest", _nats),
-                     ("student_loss_highest", _nats), ("supervised_loss", _nats)),
-}  # fmt: skip
+    "allocation": (
+        ("student_share", _percent),
+        ("logits_share", _percent),
+        ("teacher_share", _percent),
+        ("teacher_params", _count),
+        ("teacher_tokens", _count),
+        ("student_tokens", _count),
+        ("student_loss", _nats),
+        ("gain", _signed),
+    ),
+    "teacher-size": (
+        ("teacher_loss", _nats),
+        ("student_loss", _nats),
+        ("student_loss_lowest", _nats),
+        ("student_loss_highest", _nats),
+        ("supervised_loss", _nats),
+    ),
+}
 
 
 def text_map(found: GridMap, *, whole: bool = False) -> str:

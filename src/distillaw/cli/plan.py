@@ -1,30 +1,24 @@
 """`distillaw plan`: the verdict, five lines to decide by and tables to check them with."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillaw.cli.app import print_json
-from distillaw.cli.counts import Count
 from distillaw.cli.output import Output
-from distillaw.cli.plan_options import (
-    BudgetOptions,
-    CandidateOptions,
-    LawOptions,
-    ScoutOptions,
-    ServingOptions,
-)
+from distillaw.cli.plan_options import AskedOptions, LawOptions, ScoutOptions, question_of
+
+if TYPE_CHECKING:
+    from distillaw.planning.question import PlanQuestion
+    from distillaw.planning.verdict import Verdict
 
 
 def plan(
     *,
     question: Path | None = None,
-    student: Count | None = None,
-    budget: BudgetOptions | None = None,
-    serving: ServingOptions | None = None,
-    candidates: CandidateOptions | None = None,
-    scouting: ScoutOptions | None = None,
-    laws: LawOptions | None = None,
-    vocab: int | None = None,
-    context: int | None = None,
+    asked: AskedOptions = AskedOptions(),
+    scouting: ScoutOptions = ScoutOptions(),
+    laws: LawOptions = LawOptions(),
     explain: bool = False,
     output: Output = Output(),
 ) -> None:
@@ -33,25 +27,14 @@ def plan(
     Args:
         question: TOML file of options, as the planner page saves it: a table [plan] whose keys are the options below.
             Options typed beside it win.
-        student: non-embedding parameters, e.g. 300M; with --study, by default the study's target. Left out, the best
-            size for the budget is searched.
-        budget: what may be spent.
-        serving: how large a student can be served.
-        candidates: the teachers, and who pays for them.
+        asked: the student, its budget, its teachers and who pays for them.
         scouting: teachers that are measured on your text first.
         laws: whom to ask.
-        vocab: vocabulary, for counting FLOP.
-        context: training context in tokens, for counting FLOP.
         explain: walk through the equations with the numbers put in.
     """
     del question  # its options were put among the others before this was called (plan_file.py)
-    from distillaw.cli.plan_question import ask
-
     with output.working("planning"):
-        verdict = ask(
-            student, budget or BudgetOptions(), serving or ServingOptions(), candidates or CandidateOptions(),
-            scouting or ScoutOptions(), laws or LawOptions(), vocab=vocab, context=context, output=output,
-        )  # fmt: skip
+        verdict = _answer(question_of(asked, laws), scouting, output)
     if output.json:
         from distillaw.planning.explain import explanation
 
@@ -61,3 +44,20 @@ def plan(
 
     show(verdict, with_explanation=explain)
     output.suggest(verdict.next_command)
+
+
+def _answer(question: "PlanQuestion", scouting: ScoutOptions, output: Output) -> "Verdict":
+    """The verdict; teachers are measured once all else that was typed can be planned with."""
+    from distillaw.cli.plan_scout import check_scouting, scouted
+    from distillaw.planning.api import answer
+    from distillaw.planning.question import situation_of, with_measured
+
+    check_scouting(scouting)
+    record = question.record
+    situation = situation_of(question, record, more_to_come=bool(scouting.scout))
+    if not scouting.scout:
+        return answer(question, situation, record)
+    found = scouted(scouting, record, output)
+    situation = with_measured(situation, question, record, teachers=found.teachers, vocab=found.vocab)
+    verdict = answer(question, situation, record)
+    return replace(verdict, warnings=(*found.warnings, *verdict.warnings))

@@ -1,87 +1,69 @@
-"""What `distillaw plan` is asked, as typed: budget, limits, teachers, who pays. Reading it is in plan_question.py."""
+"""The options of `distillaw plan`: those of its question, made of the fields of `PlanQuestion`; those of --scout."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
 from distillaw.cli.counts import Count
 from distillaw.cli.names import HardwareName, LawNames, Place, TeacherNames
-from distillaw.cli.typed import formerly
+from distillaw.planning.question import Count as AnyCount
+from distillaw.planning.question import OptionHelp, PlanQuestion
 
 Several = Parameter(consume_multiple=True)
 
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetOptions:
-    """What may be spent: one of tokens, compute, device-hours, money."""
-
-    tokens: Count | None = None
-    """Tokens the student is trained on, e.g. 20B; the same for every strategy."""
-    compute: Count | None = None
-    """FLOP, e.g. 1e21; the same bill for every strategy."""
-    device_hours: float | None = None
-    """Hours of one --device."""
-    money: Annotated[float | None, formerly("--dollars")] = None
-    """US dollars at --price, or the price of --device."""
-    device: Annotated[HardwareName | None, formerly("--hardware")] = None
-    """Hardware preset that turns hours and money into FLOP; h100-sxm by default."""
-    mfu: float | None = None
-    """Utilisation assumed; the preset's by default."""
-    price: float | None = None
-    """US dollars per device-hour; the preset's by default."""
-    unique_tokens: Count | None = None
-    """Distinct training tokens at hand; more are repeats and count for less."""
-    inference_tokens: Count | None = None
-    """Tokens the student will serve in its life; their FLOP are in every bill."""
+_TYPED: dict[str, Any] = {
+    "device": HardwareName,
+    "teachers": Annotated[TeacherNames | None, Several],
+    "teacher_loss": Annotated[list[float] | None, Several],
+    "teacher_params": Annotated[list[str] | None, Several],
+    "teacher_tokens": Annotated[list[str] | None, Several],
+    "study": Path,
+    "law": Annotated[LawNames | None, Several],
+}
+"""Fields that take objects in Python, lists, or names that a shell completes."""
+_HINTS = get_type_hints(PlanQuestion, include_extras=True)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingOptions:
-    """How large a student can be served."""
-
-    max_student: Count | None = None
-    """Largest student, non-embedding parameters; without --student the best size up to this is searched."""
-    serve_memory: Count | None = None
-    """Bytes for weights and the key-value cache of one sequence, e.g. 8e9."""
-    serve_latency: float | None = None
-    """Seconds per generated token; needs --serve-bandwidth."""
-    serve_bandwidth: Count | None = None
-    """Bytes per second that the serving device reads."""
-    weight_bytes: float | None = None
-    """Bytes per weight when served: 2 for 16 bits (the default), 0.5 for 4."""
+def _option(name: str, default: object) -> tuple[str, Any, object]:
+    """A field of a dataclass of options: name, type with all that is shown of it, default."""
+    kind, asked = get_args(_HINTS[name])
+    assert isinstance(asked, OptionHelp)
+    option = f"--{asked.negates or asked.name or name.replace('_', '-')}"
+    shown = Parameter(name=option, alias=f"--{asked.alias}" if asked.alias else None, help=asked.help)
+    if asked.negates:
+        negative = Parameter(negative="") if option.startswith("--no-") else Parameter()
+        return name, Annotated[bool, negative, shown], False
+    typed = _TYPED.get(name, Count if kind == AnyCount | None else kind)
+    return name, Annotated[typed if default is not None else typed | None, shown], default
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateOptions:
-    """The teachers, and who pays for them."""
+def _options(title: str, first: str, last: str) -> type:
+    """A dataclass of options of the fields from `first` to `last`."""
+    defaults = {field.name: field.default for field in fields(PlanQuestion)}
+    names = list(defaults)
+    chosen = names[names.index(first) : names.index(last) + 1]
+    made = make_dataclass(
+        title, [_option(name, defaults[name]) for name in chosen], frozen=True, kw_only=True
+    )
+    made.__module__ = __name__  # that of make_dataclass, `types`, is taken for one of builtins
+    return Parameter(name="*")(made)
 
-    teacher: Annotated[TeacherNames | None, Several] = None
-    """Names of real models (`distillaw teachers` lists them), e.g. llama-3.1-8b; their losses are estimated."""
-    teacher_loss: Annotated[list[float] | None, Several] = None
-    """Loss of each teacher in nats/token on your text: of those of --teacher, or of those of --teacher-params."""
-    teacher_params: Annotated[list[str] | None, Several] = None
-    """Size of each teacher (non-embedding), needed to price its logits."""
-    teacher_tokens: Annotated[list[str] | None, Several] = None
-    """Tokens each teacher was (or would be) trained on."""
-    train_teacher: bool = False
-    """The teachers of --teacher-params do not exist yet; their training is in the bill."""
-    only_existing: bool = False
-    """Do not consider training a teacher of the best size."""
-    scenario: Literal["best-case", "inference", "pretraining", "pretraining-inference"] | None = None
-    """Which of the teacher's costs this student pays; inference by default."""
-    delta_lgt: float | None = None
-    """Share of the teacher's forward passes paid here, 0 to 1, instead of the scenario's."""
-    delta_pre: float | None = None
-    """Share of the teacher's pretraining paid here, 0 to 1, instead of the scenario's."""
-    logits: Literal["online", "stored"] = "online"
-    """Computed beside each student, or once and stored for all that are served."""
-    students_served: int = 1
-    """Students that share the bill for training a teacher, and for stored logits."""
+
+AskedOptions = _options("AskedOptions", "student_params", "students_served")
+"""The student, its budget, its teachers and who pays for them."""
+LawOptions = _options("LawOptions", "study", "context")
+"""Who is asked, and how FLOP are counted."""
+
+
+def question_of(*options: Any) -> PlanQuestion:
+    """The question that options were typed for."""
+    given = {field.name: getattr(part, field.name) for part in options for field in fields(part)}
+    for name in given:
+        if get_args(_HINTS[name])[1].negates:
+            given[name] = not given[name]
+    return PlanQuestion(**given)
 
 
 @Parameter(name="*")
@@ -107,18 +89,3 @@ class ScoutOptions:
     """The field that holds the text."""
     scout_out: Path | None = None
     """Folder that keeps what was measured, as `distillaw scout --out` does: asking again is free."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LawOptions:
-    """Whom to ask."""
-
-    study: Path | None = None
-    """Folder of a study; its paired runs and fitted laws come before any published law."""
-    law: Annotated[LawNames | None, Several] = None
-    """Laws to consult first: published names, or files of `distillaw fit --out`."""
-    no_published: Annotated[bool, Parameter(negative="")] = False
-    """Ask no published law that --law does not name."""
-    level: float = 0.9
-    """Coverage of the intervals."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from distillaw.cli.console import print_sections, print_table
 
 if TYPE_CHECKING:
-    from distillaw.planning.decision import Verdict
+    from distillaw.planning.verdict import Verdict
 
 
 def show(verdict: "Verdict", *, with_explanation: bool = False) -> None:
     """Print it; tables are folded to the terminal."""
-    from distillaw.planning.tables import cost_table, evidence_table, strategy_table
+    from distillaw.planning.verdict import cost_table, evidence_table, strategy_table
 
     left_out = [line for line in verdict.warnings if line.startswith("left out")]
     warnings = [line for line in verdict.warnings if line not in left_out]

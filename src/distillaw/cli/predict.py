@@ -77,7 +77,7 @@ def predict(
 
 def _named(name: str, given: dict[str, float | None]) -> dict[str, float | None]:
     """Size and tokens of a real model; what else says of the teacher would contradict them."""
-    from distillaw.planning.api import named_teacher
+    from distillaw.planning.question import named_teacher
 
     for argument, value in given.items():
         if value is not None:

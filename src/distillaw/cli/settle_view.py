@@ -13,9 +13,9 @@ Answer = Mapping[str, Any]
 
 def show(answer: Answer) -> None:
     """Print a verdict, as `plan` prints its own."""
-    from distillaw.planning.wording import TITLES
+    from distillaw.planning.decision import WORDS
 
-    print(f"{TITLES[answer['verdict']]}  {answer['sentence']}")
+    print(f"{WORDS[answer['verdict']].title}  {answer['sentence']}")
     share = f"{answer['share_of_target']:.2%} of training the target once"
     print(f"Decided by {_pilots(answer)} that cost {format_flop(answer['compute_spent'])}, {share}.")
     for table in (_strategies(answer), _stages(answer)):

@@ -7,7 +7,7 @@ from distillaw.controls import extra, law_checks, sampling, teachers, tuning
 from distillaw.controls.control import STATUSES, Control
 from distillaw.controls.study_runs import StudyRuns
 from distillaw.fitting.result import FitResult
-from distillaw.planning.decision import Verdict
+from distillaw.planning.verdict import Verdict
 from distillaw.runs.record import StudyRecord
 
 _DESIGN: tuple[Callable[[StudyRuns], Control], ...] = (

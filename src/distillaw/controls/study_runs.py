@@ -9,9 +9,9 @@ import numpy as np
 
 from distillaw.controls.control import LEVEL
 from distillaw.errors import CacheError, DataError
-from distillaw.planning.cells import Cell, measured_cells
-from distillaw.planning.gains import SeedNoise
-from distillaw.planning.measured import Arm, student_arms, study_seed_noise, teacher_name
+from distillaw.planning.arms import MeasuredArm, student_arms, teacher_name
+from distillaw.planning.gains import RunNoise
+from distillaw.planning.measured import DesignPoint, design_points, study_seed_noise
 from distillaw.runs.files import read_json
 from distillaw.runs.paired import check_same_documents, clustered_cov, effective_dof, seed_noise, t_quantile
 from distillaw.runs.record import Run, StudyRecord, budget_text
@@ -91,9 +91,9 @@ class StudyRuns:
         return {(run.params, run.tokens, ""): {run.seed: run} for run in self.record.teachers.values()}
 
     @cached_property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[DesignPoint]:
         """Sizes and budgets with their paired gains, by size and tokens."""
-        return measured_cells(self.record)
+        return design_points(self.record)
 
     @cached_property
     def taught_by(self) -> list[str]:
@@ -105,11 +105,11 @@ class StudyRuns:
         """Every run that a law is fitted on: students and teachers."""
         return [*self.record.students, *self.record.teachers.values()]
 
-    def arms(self, params: int) -> list[Arm]:
+    def arms(self, params: int) -> list[MeasuredArm]:
         """The arms of a student size, the one without a teacher first."""
         return student_arms(self.record, params)
 
-    def target(self) -> Cell | None:
+    def target(self) -> DesignPoint | None:
         """The cell the study was made for, or its largest one with a teacher."""
         taught = [cell for cell in self.cells if cell.taught]
         if not taught:
@@ -152,7 +152,7 @@ class StudyRuns:
                 found.setdefault(place, {}).setdefault(run.branch_lr, {})[run.seed] = run
         return {place: dict(sorted(values.items())) for place, values in sorted(found.items())}
 
-    def noise(self, run: Run, *, is_paired: bool = True) -> SeedNoise:
+    def noise(self, run: Run, *, is_paired: bool = True) -> RunNoise:
         """Seed noise of one run at this run's size and tokens.
 
         Args:
@@ -166,7 +166,7 @@ class StudyRuns:
         variance, dof = seed_noise(cells, paired=False)
         if not dof or variance < own.sd**2:
             return own
-        return SeedNoise(sd=float(np.sqrt(variance)), seen=float(np.sqrt(variance)), dof=dof, source="arm")
+        return RunNoise(sd=float(np.sqrt(variance)), seen=float(np.sqrt(variance)), dof=dof, source="arm")
 
     def difference(self, first: Seeds, second: Seeds, *, is_paired: bool = True) -> Difference | None:
         """Mean loss of `first` minus that of `second` over the seeds of both; None without a common seed.

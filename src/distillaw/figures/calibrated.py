@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from distillaw.errors import DataError
 from distillaw.figures.style import DASHED, SERIES, Z90, in_style, label_ends, new_panels, set_title
-from distillaw.planning.measured import teacher_name
+from distillaw.planning.arms import teacher_name
 from distillaw.runs.record import Run, StudyRecord, budget_text
 
 

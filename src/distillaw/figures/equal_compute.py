@@ -26,7 +26,8 @@ from distillaw.figures.style import (
     set_title,
 )
 from distillaw.fitting.result import FitResult, Prediction
-from distillaw.planning.measured import Arm, student_arms, study_seed_noise
+from distillaw.planning.arms import MeasuredArm, student_arms
+from distillaw.planning.measured import study_seed_noise
 from distillaw.quantities import flop_text
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import StudyRecord, budget_text
@@ -99,7 +100,7 @@ def iso_budgets(record: StudyRecord) -> list[IsoBudget]:
     return found
 
 
-def _flop(arm: Arm) -> float:
+def _flop(arm: MeasuredArm) -> float:
     """FLOP per token of a student and its teacher's forward pass."""
     return arm.student_flop_per_token + arm.logit_flop_per_token
 
@@ -120,8 +121,8 @@ def _levels(reach: Sequence[tuple[float, float]]) -> list[float]:
     return [kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOST_BUDGETS)]
 
 
-def _curves(record: StudyRecord, arms: Sequence[Sequence[Arm]], compute: float) -> list[IsoCurve]:
-    points: dict[str, list[tuple[Arm, IsoPoint]]] = {}
+def _curves(record: StudyRecord, arms: Sequence[Sequence[MeasuredArm]], compute: float) -> list[IsoCurve]:
+    points: dict[str, list[tuple[MeasuredArm, IsoPoint]]] = {}
     for own in arms:
         for arm in own:
             point = _point(record, arm, compute)
@@ -132,7 +133,7 @@ def _curves(record: StudyRecord, arms: Sequence[Sequence[Arm]], compute: float) 
     return [c for c in curves if not c.teacher_run] + sorted(taught, key=lambda c: -c.teacher_loss)
 
 
-def _curve(run: str, found: Sequence[tuple[Arm, IsoPoint]]) -> IsoCurve:
+def _curve(run: str, found: Sequence[tuple[MeasuredArm, IsoPoint]]) -> IsoCurve:
     arm = found[0][0]
     return IsoCurve(
         name=arm.name,
@@ -143,7 +144,7 @@ def _curve(run: str, found: Sequence[tuple[Arm, IsoPoint]]) -> IsoCurve:
     )
 
 
-def _point(record: StudyRecord, arm: Arm, compute: float) -> IsoPoint | None:
+def _point(record: StudyRecord, arm: MeasuredArm, compute: float) -> IsoPoint | None:
     tokens = compute / _flop(arm)
     if not min(arm.runs) * 0.99 <= tokens <= BEYOND * max(arm.runs):
         return None

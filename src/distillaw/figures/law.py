@@ -32,8 +32,8 @@ from distillaw.fitting.result import FitResult
 from distillaw.laws.bands import published_band
 from distillaw.laws.base import Array, Mask
 from distillaw.laws.published import PublishedLaw
-from distillaw.planning.map_kinds import teacher_size_map
-from distillaw.planning.map_laws import Laws, laws_for_map
+from distillaw.planning.map_grid import Laws, laws_for_map
+from distillaw.planning.maps import teacher_size_map
 from distillaw.planning.teacher_curve import TeacherLossCurve, teacher_loss_curve
 from distillaw.quantities import format_count
 

@@ -21,7 +21,7 @@ from distillaw.figures.style import (
     note,
     set_title,
 )
-from distillaw.planning.decision import Verdict
+from distillaw.planning.verdict import Verdict
 
 
 @in_style

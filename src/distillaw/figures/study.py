@@ -20,7 +20,7 @@ from distillaw.figures.spending import compute_spent as spent_by_part
 from distillaw.figures.spending import draw_searches, draw_spent, study_searches
 from distillaw.figures.style import in_style
 from distillaw.figures.walks import draw_walks, walks
-from distillaw.planning.cells import measured_cells
+from distillaw.planning.measured import design_points
 from distillaw.runs.record import StudyRecord, read_study
 from distillaw.verifying.frozen import frozen_files, predictions_folder
 from distillaw.verifying.scorecard import score_places
@@ -51,7 +51,7 @@ def capacity_gap(study: Study) -> Figure:
         >>> figure = dl.figures.capacity_gap("out/quickstart", width="double")  # doctest: +SKIP
         >>> figure.savefig("gap.pdf")  # doctest: +SKIP
     """
-    return draw_gap(measured_cells(_record(study)))
+    return draw_gap(design_points(_record(study)))
 
 
 @in_style
@@ -70,7 +70,7 @@ def token_curves(study: Study) -> Figure:
         DataError: no student has been run without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_tokens(measured_cells(record), teacher_styles(record), laws=study_laws(record))
+    return draw_tokens(design_points(record), teacher_styles(record), laws=study_laws(record))
 
 
 @in_style
@@ -182,7 +182,7 @@ def pareto(study: Study) -> Figure:
         DataError: no student has been run both with and without a teacher; others as of `capacity_gap`.
     """
     record = _record(study)
-    return draw_paid(paid_cells(record, measured_cells(record)))
+    return draw_paid(paid_cells(record, design_points(record)))
 
 
 @in_style

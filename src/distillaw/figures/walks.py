@@ -16,7 +16,7 @@ from distillaw.errors import DataError
 from distillaw.figures.style import DOTTED, INK, SERIES, in_style, new_panels, set_title
 from distillaw.large_batch.diffusion import DiffusionFit, fit_diffusion
 from distillaw.large_batch.noise import FEWEST_STEPS, NoiseScale, noise_scale
-from distillaw.planning.measured import teacher_name
+from distillaw.planning.arms import teacher_name
 from distillaw.runs.files import read_json_lines
 from distillaw.runs.record import Run, StudyRecord
 

@@ -21,20 +21,17 @@ from distillaw.laws.base import Array, Box
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import PublishedLaw, laws_available, published
 from distillaw.planning import (
-    bills,
     budget,
     caveats,
-    consensus,
+    crossover,
     decision,
     draws,
+    gains,
     judging,
-    law_crossover,
     law_evidence,
     options,
-    predictions,
     situation,
     teacher_curve,
-    teacher_range,
     text_scale,
     voices,
 )
@@ -89,15 +86,25 @@ def _asked(name: str, law: LawLike) -> Voice:
 def _voice(voice: Voice) -> dict[str, object]:
     line = voice.line
     return {
-        "source": voice.source, "kind": voice.kind, "status": voice.status, "note": voice.note,
+        "source": voice.source,
+        "kind": voice.kind,
+        "status": voice.status,
+        "note": voice.note,
         "ensemble": None if voice.ensemble is None else _ensemble(voice.ensemble),
-        "range": [list(bound) for bound in voice.range.bounds], "doubt": asdict(voice.doubt),
-        "may_decide": voice.may_decide, "is_refused": voice.is_refused, "members": list(voice.members),
+        "range": [list(bound) for bound in voice.range.bounds],
+        "doubt": asdict(voice.discrepancy),
+        "may_decide": voice.may_decide,
+        "is_refused": voice.is_refused,
+        "members": list(voice.members),
         "warnings": list(voice.warnings),
-        "line": None if line is None else {
-            "slope": line.slope, "intercept": line.intercept, "smallest_student": line.smallest_student,
+        "line": None
+        if line is None
+        else {
+            "slope": line.slope,
+            "intercept": line.intercept,
+            "smallest_student": line.smallest_student,
         },
-    }  # fmt: skip
+    }
 
 
 def _ensemble(ensemble: LawEnsemble) -> dict[str, object]:
@@ -119,8 +126,13 @@ def _law(law: PublishedLaw) -> dict[str, object]:
     )
     ensemble = None if law.supervised is None else LawEnsemble.of([(law.supervised, law.distillation)])
     return {
-        "name": law.name, "title": record.title, "source": record.source, "obtained": record.obtained,
-        "published": record.published, "data": record.data, "interval": record.interval,
+        "name": law.name,
+        "title": record.title,
+        "source": record.source,
+        "obtained": record.obtained,
+        "published": record.published,
+        "data": record.data,
+        "interval": record.interval,
         "form": type(law.distillation).__name__ if law.distillation is not None else "",
         "problems": list(record.known_problems),
         "coefficients": {
@@ -129,7 +141,7 @@ def _law(law: PublishedLaw) -> dict[str, object]:
         },
         "range": {part: _box(one.range) for part, one in parts if one is not None},
         "ensemble": None if ensemble is None else _ensemble(ensemble),
-    }  # fmt: skip
+    }
 
 
 def _box(box: Box) -> dict[str, list[float]]:
@@ -139,40 +151,67 @@ def _box(box: Box) -> dict[str, list[float]]:
 def _teachers() -> list[dict[str, object]]:
     """Real models that a law can judge: those whose training tokens are published."""
     return [
-        {"name": m.name, "params": float(m.params), "tokens": m.tokens, "tokenizer": m.tokenizer,
-         "estimate_error": situation.OTHER_TEXT * (2 if m.distilled else 1),
-         "is_base": not (m.distilled or m.post_trained), "source": m.tokens_source.text}
-        for m in named_models() if m.tokens is not None
-    ]  # fmt: skip
+        {
+            "name": m.name,
+            "params": float(m.params),
+            "tokens": m.tokens,
+            "tokenizer": m.tokenizer,
+            "estimate_error": situation.FOREIGN_TEXT_ERROR * (2 if m.distilled else 1),
+            "is_base": not (m.distilled or m.post_trained),
+            "source": m.tokens_source.text,
+        }
+        for m in named_models()
+        if m.tokens is not None
+    ]
 
 
 def _constants() -> dict[str, object]:
     """What the planning modules decide with, under the names that web/src/data/bundle.ts reads."""
     correction = published("muennighoff2023")
     assert correction.repetition is not None
-    quantiles = law_crossover.QUANTILES
+    quantiles = crossover.QUANTILES
     return {
-        "margin": decision.MARGIN, "sure": decision.SURE,
-        "sure_deviations": float(consensus.LAW_SCALE * stdtrit(consensus.LAW_DOF, decision.SURE)),
+        "margin": decision.MARGIN,
+        "sure": decision.SURE,
+        "sure_deviations": float(gains.LAW_SCALE * stdtrit(gains.LAW_DOF, decision.SURE)),
         "common": law_evidence.COMMON,
-        "law_dof": consensus.LAW_DOF, "law_scale": consensus.LAW_SCALE,
-        "text_spread": text_scale.TEXT_SPREAD, "text_dof": text_scale.DOF, "least": text_scale.LEAST,
-        "law_errors": {"other_text": situation.OTHER_TEXT, "own_text": situation.OWN_TEXT},
-        "other_text_doubt": voices.OTHER_TEXT_DOUBT, "other_text_weight": decision.OF_OTHER_TEXT,
-        "efold_weight": voices.EFOLD_WEIGHT, "largest_gain": text_scale.LARGEST_GAIN,
-        "pruned_worth": predictions.PRUNED_WORTH, "size_prior": options.SIZE_PRIOR,
-        "usual_ratio": options.USUAL_RATIO, "smallest_ratio": situation.SMALLEST_RATIO,
-        "smallest_student": situation.SMALLEST_STUDENT, "larger": options.LARGER, "most_pruned": options.MOST_PRUNED,
-        "largest": situation.LARGEST, "ladder": judging.LADDER, "ladder_ratio": judging.LADDER_RATIO,
-        "flat": teacher_curve.FLAT, "tokens_per_param": teacher_range.TOKENS_PER_PARAM,
+        "law_dof": gains.LAW_DOF,
+        "law_scale": gains.LAW_SCALE,
+        "text_spread": text_scale.TEXT_SPREAD,
+        "text_dof": text_scale.DOF,
+        "least": text_scale.LEAST,
+        "law_errors": {"other_text": situation.FOREIGN_TEXT_ERROR, "own_text": situation.OWN_TEXT_ERROR},
+        "other_text_doubt": voices.TWO_TEXTS_SD,
+        "other_text_weight": decision.PUBLISHED_WEIGHT,
+        "efold_weight": voices.EFOLD_WEIGHT,
+        "largest_gain": text_scale.LARGEST_GAIN,
+        "pruned_worth": options.PRUNED_WORTH,
+        "size_prior": options.SIZE_PRIOR,
+        "usual_ratio": options.USUAL_RATIO,
+        "smallest_ratio": situation.SMALLEST_RATIO,
+        "smallest_student": situation.SMALLEST_STUDENT,
+        "larger": options.LARGER,
+        "most_pruned": options.MOST_PRUNED,
+        "largest": situation.LARGEST,
+        "ladder": judging.LADDER,
+        "ladder_ratio": judging.LADDER_RATIO,
+        "flat": teacher_curve.FLAT,
+        "tokens_per_param": teacher_curve.TOKENS_PER_PARAM,
         "doubt_quantiles": [NormalDist().inv_cdf((k + 0.5) / quantiles) for k in range(quantiles)],
-        "training_factor": TRAINING_FACTOR, "repeat_scale": correction.repetition.repeat_scale,
-        "repeat_source": correction.record.source, "few_tokens": caveats.FEW_TOKENS,
+        "training_factor": TRAINING_FACTOR,
+        "repeat_scale": correction.repetition.repeat_scale,
+        "repeat_source": correction.record.source,
+        "few_tokens": caveats.FEW_TOKENS,
         "scenarios": {name: [s.delta_lgt, s.delta_pre] for name, s in situation.SCENARIOS.items()},
-        "paid": caveats.PAID, "between": bills.BETWEEN,
-        "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in bills.FAMILIES],
+        "paid": caveats.PAID,
+        "between": situation.BETWEEN,
+        "families": [{"sigma1": f.sigma1, "sigma2": f.sigma2} for f in situation.FAMILIES],
         "served": {
-            "aspect": budget.SERVED.aspect, "omega": budget.SERVED.omega, "head_dim": budget.SERVED.head_dim,
-            "cache_bytes": CACHE_BYTES, "smallest": budget.SMALLEST, "largest": budget.LARGEST,
+            "aspect": budget.SERVED.aspect,
+            "omega": budget.SERVED.omega,
+            "head_dim": budget.SERVED.head_dim,
+            "cache_bytes": CACHE_BYTES,
+            "smallest": budget.SMALLEST,
+            "largest": budget.LARGEST,
         },
-    }  # fmt: skip
+    }

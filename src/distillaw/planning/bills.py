@@ -6,70 +6,13 @@ Costs follow arXiv 2502.08606v2. Training a teacher is shared by the students it
 and so are logits that are stored. An existing teacher's training is paid already unless the scenario says otherwise.
 """
 
-import math
-from functools import lru_cache
-
 import numpy as np
 
-from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares
-from distillaw.accounting.shapes import ASPECT
 from distillaw.laws.base import Array
-from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher
-
-BETWEEN = (1e7, 1e8)
-"""Below, the package's own family of small models; above, the paper's (width / layers = 128); between, a blend."""
-
-FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
-
-
-def forward_flop(situation: Situation, params: float) -> float:
-    """F(N), FLOP per token, of one size; as `forward_curve`."""
-    if not situation.prices:
-        return _counted(params, situation.context, situation.vocab)
-    return float(forward_curve(situation, np.asarray(params, dtype=np.float64)))
-
-
-def forward_curve(situation: Situation, params: Array) -> Array:
-    """F(N), FLOP per token: the count of a family, smooth in N, drawn through what the study counted.
-
-    Where the study counted, that is the answer; between two such sizes the ratio to the family's count goes straight
-    in ln N, and beyond the last it stays.
-    """
-    counted = _blend(params, situation.context, situation.vocab)
-    if not situation.prices:
-        return counted
-    sizes = sorted(situation.prices)
-    off = [
-        math.log(situation.prices[size] / _counted(size, situation.context, situation.vocab))
-        for size in sizes
-    ]
-    return counted * np.exp(np.interp(np.log(params), np.log(sizes), off))
-
-
-@lru_cache(maxsize=4096)
-def _counted(params: float, context: int, vocab: int) -> float:
-    return float(_blend(np.asarray(params, dtype=np.float64), context, vocab))
-
-
-def _blend(params: Array, context: int, vocab: int) -> Array:
-    """Both families' F(N) (accounting/family.py) at once, unchecked: the inner loop of every search."""
-    low, high = np.log(BETWEEN)
-    part = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
-    share = part**2 * (3 - 2 * part)  # no kink at the ends
-    root = np.cbrt(params)
-    small, large = (1 + f.sigma1 * context / root + f.sigma2 * vocab / root**2 for f in FAMILIES)
-    return 2 * params * small ** (1 - share) * large**share
-
-
-def training_tokens(situation: Situation, params: float) -> float:
-    """Tokens that a student of this size trained alone can have; not positive where serving takes all."""
-    if situation.student_tokens is not None:
-        return situation.student_tokens
-    assert situation.compute is not None
-    forward = forward_flop(situation, params)
-    return (situation.compute - forward * situation.inference_tokens) / (TRAINING_FACTOR * forward)
+from distillaw.laws.published import published
+from distillaw.planning.situation import SMALLEST_RATIO, Situation, Teacher, forward_curve, forward_flop
 
 
 def shares_of(situation: Situation, teacher: Teacher | None) -> CostShares:
@@ -135,7 +78,12 @@ def tokens_on(
 
 
 def bill(
-    situation: Situation, params: float, tokens: float, teacher: Teacher | None, *, taught: float = 1.0
+    situation: Situation,
+    params: float,
+    tokens: float,
+    teacher: Teacher | None,
+    *,
+    distilled_share: float = 1.0,
 ) -> dict[str, float | None]:
     """FLOP by part of training a student of this size on these tokens.
 
@@ -144,15 +92,18 @@ def bill(
         params: N_S.
         tokens: D_S in all.
         teacher: or None.
-        taught: share of the tokens that come with the teacher's targets.
+        distilled_share: share of the tokens that come with the teacher's targets.
 
     Returns:
         Parts at full cost; `total` counts the shares that this student pays. None where an unknown teacher size
         hides a part.
     """
     student = forward_flop(situation, params)
-    parts: dict[str, float | None] = {"student_training": TRAINING_FACTOR * student * tokens,
-                                      "teacher_logits": 0.0, "teacher_training": 0.0}  # fmt: skip
+    parts: dict[str, float | None] = {
+        "student_training": TRAINING_FACTOR * student * tokens,
+        "teacher_logits": 0.0,
+        "teacher_training": 0.0,
+    }
     if situation.inference_tokens:
         parts["serving"] = student * situation.inference_tokens
     own = TRAINING_FACTOR * student * tokens + student * situation.inference_tokens
@@ -162,7 +113,7 @@ def bill(
         total = None if _hides_cost(situation, teacher) else own
         return {**parts, "teacher_logits": None, "teacher_training": None, "total": total}
     forward, shares = forward_flop(situation, teacher.params), shares_of(situation, teacher)
-    logits, training = forward * tokens * taught, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
+    logits, training = forward * tokens * distilled_share, TRAINING_FACTOR * forward * (teacher.tokens or 0.0)
     total = (
         None
         if _hides_cost(situation, teacher)
@@ -177,8 +128,6 @@ def effective_tokens(situation: Situation, tokens: Array | float) -> Array:
     D = np.asarray(tokens, dtype=np.float64)
     if situation.unique_tokens is None or np.all(D <= situation.unique_tokens):
         return D
-    from distillaw.laws.published import published
-
     correction = published("muennighoff2023").repetition
     assert correction is not None
     return correction.effective_tokens(tokens=D, unique_tokens=situation.unique_tokens)

@@ -4,25 +4,33 @@ C = hours * peak * mfu * 3600              hours = money / price
 N_max: weights and key-value cache fit the memory, and reading the weights once per token keeps the latency
 """
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from distillaw.accounting.conventions import ParamConvention, Params
 from distillaw.accounting.family import FixedAspect
 from distillaw.accounting.hardware import SECONDS_PER_HOUR, hardware
 from distillaw.accounting.memory import serving_memory
 from distillaw.errors import ConfigError
+from distillaw.laws.search import last_true
 from distillaw.quantities import format_count, format_flop
 
 SERVED = FixedAspect()
 """The family whose members are served."""
 SMALLEST, LARGEST = 1e3, 1e14
-"""Sizes between which the largest student is sought."""
+"""Parameters between which the largest student is sought: a slip of the pen, and ten times the largest ever named."""
 
 
 def compute_for(
-    *, device_hours: float | None = None, money: float | None = None, device: str, mfu: float | None = None,
+    *,
+    device_hours: float | None = None,
+    money: float | None = None,
+    device: str,
+    mfu: float | None = None,
     price_per_hour: float | None = None,
-) -> tuple[float, str]:  # fmt: skip
+) -> tuple[float, str]:
     """FLOP that device-hours or money buy, and the sentence that says how.
 
     Args:
@@ -48,10 +56,10 @@ def compute_for(
             raise ConfigError(
                 f"no price is known for {preset.name}; give --price, US dollars per device-hour"
             )
-        if not 0 < price < float("inf"):
+        if not 0 < price < math.inf:
             raise ConfigError(f"price = {price:g}: US dollars per device-hour, positive and finite, e.g. 2.5")
         hours, how = money / price, f"{money:,.0f} $ at {price:g} $ per device-hour"
-    if not 0 < hours < float("inf"):
+    if not 0 < hours < math.inf:
         raise ConfigError(f"{how}: a budget must be positive and finite")
     flop = hours * SECONDS_PER_HOUR * preset.peak_flop_per_second * used
     span = "" if mfu is not None else f" ({preset.mfu_low:g} to {preset.mfu_high:g} are seen)"
@@ -69,9 +77,15 @@ class ServingLimit:
 
 
 def largest_served(
-    *, memory_bytes: float | None = None, latency: float | None = None, bandwidth: float | None = None,
-    weight_bytes: float = 2.0, context: int, vocab: int, sequences: int = 1,
-) -> ServingLimit:  # fmt: skip
+    *,
+    memory_bytes: float | None = None,
+    latency: float | None = None,
+    bandwidth: float | None = None,
+    weight_bytes: float = 2.0,
+    context: int,
+    vocab: int,
+    sequences: int = 1,
+) -> ServingLimit:
     """The largest student that can be served, with the reason.
 
     Args:
@@ -86,10 +100,14 @@ def largest_served(
     Raises:
         ConfigError: no limit given, a limit that is not positive, or one that nothing meets.
     """
-    given = {"serve-memory": memory_bytes, "serve-latency": latency, "serve-bandwidth": bandwidth,
-             "weight-bytes": weight_bytes}  # fmt: skip
+    given = {
+        "serve-memory": memory_bytes,
+        "serve-latency": latency,
+        "serve-bandwidth": bandwidth,
+        "weight-bytes": weight_bytes,
+    }
     for name, value in given.items():
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"--{name} {value:g}: it must be positive and finite")
     if latency is not None and bandwidth is None:
         raise ConfigError(
@@ -102,29 +120,26 @@ def largest_served(
         limits.append((latency * bandwidth, f"{1000 * latency:g} ms per token", 0))
     if not limits:
         raise ConfigError("give --serve-memory, or --serve-latency with --serve-bandwidth")
-    sizes = [(_largest(room, weight_bytes, context, vocab, held), why) for room, why, held in limits]
-    size, why = min(sizes)
-    if size <= SMALLEST:
+
+    def largest(room: float, held: int) -> float:
+        """The largest N of the fixed-aspect family that fits; SMALLEST where none does."""
+
+        def fits(log_params: np.ndarray) -> np.ndarray:
+            taken = _bytes(math.exp(float(log_params)), weight_bytes, context, vocab, held)
+            return np.asarray(taken <= room)
+
+        return float(np.exp(last_true(fits, low=np.log(SMALLEST), high=np.log(LARGEST))))
+
+    size, why = min((largest(room, held), why) for room, why, held in limits)
+    if size <= SMALLEST * (1 + 1e-9):
         raise ConfigError(
             f"{why} holds no student at all with a vocabulary of {vocab} at {weight_bytes:g} bytes a weight"
         )
     return ServingLimit(params=size, text=f"{why} at {weight_bytes:g} bytes a weight")
 
 
-def _largest(room: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
-    """Bisection in ln N of the bytes that a model of the fixed-aspect family takes."""
-    low, high = SMALLEST, LARGEST
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        low, high = (
-            (middle, high)
-            if _bytes(middle, weight_bytes, context, vocab, sequences) <= room
-            else (low, middle)
-        )
-    return low
-
-
 def _bytes(params: float, weight_bytes: float, context: int, vocab: int, sequences: int) -> float:
+    """Weights, and the key-value cache of so many sequences."""
     count = Params(params, ParamConvention.NON_EMBEDDING)
     weights = SERVED.convert(count, ParamConvention.ALL_WEIGHTS, vocab=vocab, matrices=1).value * weight_bytes
     if not sequences:

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.bills import effective_tokens, shares_of
-from distillaw.planning.consult import Sources
 from distillaw.planning.decision import disagreement
 from distillaw.planning.evidence import Evidence, Strategy, nats
-from distillaw.planning.options import Option
-from distillaw.planning.predictions import PRUNED_WORTH, option_loss
+from distillaw.planning.judging import Sources
+from distillaw.planning.options import PRUNED_WORTH, Option, option_loss
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.planning.text_scale import TextScale, deviation
 from distillaw.quantities import format_count, format_flop

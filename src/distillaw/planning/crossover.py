@@ -1,66 +1,106 @@
-"""Tokens at which training without a teacher catches up: always a band, with the share that never crosses.
+"""Where pretraining catches up with one distillation, in tokens and in compute, under every law that may decide.
 
-The two losses differ by little over decades of tokens, so a crossing is ill-conditioned (docs/concepts.md):
-a single number would be worth nothing.
+Student and teacher stay what they are; the budget grows. Each law gives one crossing per member and per quantile of its
+discrepancy, laws count alike, and the band is over all of them: where they disagree it is wide.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-Array = np.ndarray
+from distillaw.laws.base import Array
+from distillaw.planning.bills import effective_tokens, tokens_on
+from distillaw.planning.evidence import Crossover, Evidence, Strategy, band_of, crossings
+from distillaw.planning.options import teacher_losses
+from distillaw.planning.situation import Situation, forward_flop
+from distillaw.planning.text_scale import TextScale
+from distillaw.planning.voices import Voice
+
+_SPAN = (0.1, 1000.0)
+"""Budgets searched, in units of the present one."""
+_POINTS, QUANTILES, _MEMBERS = 81, 21, 40
+"""Budgets on the grid, 20 a decade and so far closer than any band is wide; quantiles of the discrepancy; members of an
+ensemble: each crossing is a draw, of which a band has at least 840."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crossover:
-    """Tokens at which training without a teacher catches up, as a band over draws."""
+class _Asked:
+    """A law that decides."""
 
-    lower: float | None
-    median: float | None
-    upper: float | None
-    """None where an end lies outside the range searched: before it, if `share_before` reaches that far, else beyond."""
-    share_none: float
-    """Draws in which training without a teacher does not catch up within the range."""
-    share_before: float
-    """Draws in which it is ahead all along: what crossing there may be lies before the range."""
-    searched: tuple[float, float]
-    source: str
-
-    def to_json(self) -> dict[str, object]:
-        """The band, and the share of draws without a crossover."""
-        return {"lower": self.lower, "median": self.median, "upper": self.upper, "share_none": self.share_none,
-                "share_before": self.share_before, "searched": list(self.searched), "source": self.source}  # fmt: skip
+    voice: Voice
+    doubt: float
+    """Standard deviation of a gain, nats/token of the user's text."""
+    scale: TextScale
 
 
-def crossings(tokens: Array, gains: Array) -> Array:
-    """First tokens at which a positive gain turns to nothing, by row; infinite where it never does.
+def law_crossovers(
+    situation: Situation,
+    voices: Sequence[Voice],
+    witnesses: Sequence[Evidence],
+    row: Strategy,
+    *,
+    level: float,
+) -> tuple[Crossover | None, Crossover | None]:
+    """Bands in tokens (equal tokens) and in FLOP (equal bills); None where no law decides or the bill is unknown.
 
-    Between grid points the gain is taken as straight in ln tokens. A gain that is never positive gives 0: if it ever
-    was, that was before the grid begins.
+    Args:
+        situation: who pays for what.
+        voices: all laws.
+        witnesses: the evidence that decides; those that are laws are asked.
+        row: the distillation.
+        level: of the bands.
     """
-    x = np.log(tokens)
-    out = np.full(len(gains), np.inf)
-    for row, gain in enumerate(gains):
-        if gain[0] <= 0:
-            rising = np.flatnonzero(gain > 0)
-            if not len(rising):
-                out[row] = 0.0
-                continue
-            start = int(rising[0])
-        else:
-            start = 0
-        falls = np.flatnonzero((gain[start:-1] > 0) & (gain[start + 1 :] <= 0))
-        if len(falls):
-            i = start + int(falls[0])
-            out[row] = math.exp(x[i] + (x[i + 1] - x[i]) * gain[i] / (gain[i] - gain[i + 1]))
-    return out
+    asked = {v.source: v for v in voices}
+    laws = [
+        _Asked(voice=asked[e.source], doubt=float(e.details["doubt"]), scale=TextScale.of(e))  # type: ignore[arg-type]
+        for e in witnesses
+        if e.source in asked
+    ]
+    if not laws or row.teacher is None:
+        return None, None
+    source = " and ".join(law.voice.source for law in laws)
+    tokens = row.student_tokens * np.geomspace(*_SPAN, _POINTS)
+    by_tokens = _band(situation, laws, row, tokens, (tokens, tokens), source, level)
+    total = row.compute["total"]
+    if total is None:
+        return by_tokens, None
+    compute = total * np.geomspace(*_SPAN, _POINTS)
+    student = forward_flop(situation, row.student_params)
+    own, distilled = (tokens_on(situation, compute, student, teacher) for teacher in (None, row.teacher))
+    pays = (own > 0) & (distilled > 0)
+    return by_tokens, _band(situation, laws, row, compute[pays], (own[pays], distilled[pays]), source, level)
 
 
-def band_of(crossed: Array, searched: tuple[float, float], source: str, level: float) -> Crossover:
-    """The band of crossovers over draws; an end that lies outside the range searched is None."""
-    tail = (1 - level) / 2
-    ends = np.quantile(crossed, [tail, 0.5, 1 - tail], method="inverted_cdf")
-    lower, median, upper = (float(e) if 0 < e < math.inf else None for e in ends)
-    return Crossover(lower=lower, median=median, upper=upper, share_none=float(np.isinf(crossed).mean()),
-                     share_before=float((crossed == 0).mean()), searched=searched, source=source)  # fmt: skip
+def _band(
+    situation: Situation,
+    laws: Sequence[_Asked],
+    row: Strategy,
+    grid: Array,
+    tokens: tuple[Array, Array],
+    source: str,
+    level: float,
+) -> Crossover | None:
+    if len(grid) < 2:
+        return None
+    crossed = [_crossings(situation, law, row, grid, tokens) for law in laws]
+    fewest = min(len(c) for c in crossed)
+    alike = [np.quantile(c, (np.arange(fewest) + 0.5) / fewest, method="inverted_cdf") for c in crossed]
+    return band_of(np.concatenate(alike), (float(grid[0]), float(grid[-1])), source, level)
+
+
+def _crossings(
+    situation: Situation, law: _Asked, row: Strategy, grid: Array, tokens: tuple[Array, Array]
+) -> Array:
+    """First point of the grid where the gain is gone, by member and by quantile of the doubt."""
+    whole = law.voice.ensemble
+    assert whole is not None and row.teacher is not None
+    ensemble = whole.take(np.linspace(0, whole.size - 1, min(whole.size, _MEMBERS)).astype(int))
+    n = np.full((1, 1), np.log(row.student_params))
+    d = [np.log(effective_tokens(situation, one))[None] for one in tokens]
+    t = teacher_losses(ensemble, situation, law.scale.teacher_on_law_text(row.teacher))[:, None]
+    alone, distilled = np.exp(ensemble.log_supervised(n, d[0])), np.exp(ensemble.log_distilled(n, d[1], t))
+    shifts = law.doubt * np.array([NormalDist().inv_cdf((k + 0.5) / QUANTILES) for k in range(QUANTILES)])
+    gains = law.scale.ratio * (alone - distilled)[:, None, :] + shifts[:, None]
+    return crossings(grid, gains.reshape(-1, len(grid)))

@@ -8,30 +8,42 @@ The 0.25 % is about what half or twice the teacher costs (docs/gap.md) and about
 small run; a gain below it is not worth a pipeline. The words around the numbers are in wording.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillaw.planning.consensus import agreed_draws
-from distillaw.planning.crossover import Crossover
 from distillaw.planning.evidence import SOURCES, Evidence, Interval, Strategy, with_gains
-from distillaw.planning.gains import GainPosterior
-from distillaw.planning.situation import Situation
-
-if TYPE_CHECKING:
-    from distillaw.planning.consult import Sources
-    from distillaw.planning.flips import Flip
-    from distillaw.planning.teacher_range import TeacherRange
+from distillaw.planning.gains import GainPosterior, pooled_draws
 
 MARGIN = 0.0025
 """Smallest gain worth having, as a share of the loss."""
-OF_OTHER_TEXT = 0.3
+PUBLISHED_WEIGHT = 0.3
 """Weight of a published law beside the user's own runs or fits. As a full witness, on the user's scale, it made them
 better in simulated worlds but a little too sure (benchmarks/verdict/run.py)."""
 SURE = 0.8
-"""Probability from which a choice is called."""
+"""Probability from which a choice is called: at worst one call in five is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictWords:
+    """How one answer is said."""
+
+    title: str
+    then: str
+    """After `then`: what a changed question is answered."""
+    at_equal_flop: str
+    still: str
+    """The same where it stands beside another answer."""
+
+
+WORDS = {
+    "distil": VerdictWords("DISTIL", "distil", "distilling is better", "distilling is still better"),
+    "pretrain": VerdictWords("PRETRAIN", "pretrain", "pretraining is better", "pretraining is better"),
+    "too-close": VerdictWords(
+        "TOO CLOSE TO CALL", "too close to call", "it is too close to call", "it is too close"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +63,13 @@ class Call:
 
     def to_json(self) -> dict[str, object]:
         """All five."""
-        return {"verdict": self.verdict, "probability": self.probability, "probability_distil": self.distil,
-                "probability_pretrain": self.pretrain, "margin": self.margin}  # fmt: skip
+        return {
+            "verdict": self.verdict,
+            "probability": self.probability,
+            "probability_distil": self.distil,
+            "probability_pretrain": self.pretrain,
+            "margin": self.margin,
+        }
 
 
 def call(evidence: Evidence) -> Call:
@@ -132,8 +149,8 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
         assert first.posterior is not None
         row, draws = first.alternatives[j], first.posterior.draws[:, j]
         if len(those) > 1 and not first.was_run(row):
-            weights = [OF_OTHER_TEXT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
-            draws = agreed_draws([e.beliefs[k] for e, k in those], draws, weights)
+            weights = [PUBLISHED_WEIGHT if e.kind in ("published", "surrogate") else 1.0 for e, _ in those]
+            draws = pooled_draws([e.beliefs[k] for e, k in those], draws, weights)
         if not (row.is_speculative or first.was_run(row)):
             heard |= {e.source for e, _ in those}
         columns.append(np.resize(draws, count))
@@ -147,11 +164,16 @@ def agree(sources: Sequence[Evidence], *, level: float) -> Evidence:
     names = [e.source for e in sources if e.source in heard]
     kind = "measured" if lead.kind == "measured" else "consensus"
     together = replace(
-        lead, source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}", kind=kind,
-        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}", alternatives=found,
-        posterior=posterior, beliefs=(), warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
+        lead,
+        source=lead.source if len(names) == 1 else f"the consensus of {' and '.join(names)}",
+        kind=kind,
+        note=lead.note if len(names) == 1 else f"{lead.source} first: {lead.note}",
+        alternatives=found,
+        posterior=posterior,
+        beliefs=(),
+        warnings=tuple(dict.fromkeys(w for e in sources for w in e.warnings)),
         details={**lead.details, SOURCES: names},
-    )  # fmt: skip
+    )
     best = keys[together.best_index]  # the lead may not know it: then the range is that of the first who does
     owner = next(e for e, at in zip(sources, by_source, strict=True) if best in at)
     return replace(together, inside_range=owner.inside_range)
@@ -194,9 +216,14 @@ class EqualCompute:
     def to_json(self) -> dict[str, object]:
         """Flat; verdict and probability are null where no source can say."""
         answer: dict[str, object] = {
-            "compute": self.compute, "pretrain_tokens": self.pretrain_tokens, "basis": self.basis,
-            "verdict": None, "probability": None, "margin": None, "gain": None,
-        }  # fmt: skip
+            "compute": self.compute,
+            "pretrain_tokens": self.pretrain_tokens,
+            "basis": self.basis,
+            "verdict": None,
+            "probability": None,
+            "margin": None,
+            "gain": None,
+        }
         if self.call is not None and self.gain is not None:
             answer |= {**self.call.to_json(), "gain": self.gain.to_json()}
         return answer
@@ -221,122 +248,3 @@ class Supposed:
             "teacher_loss": self.row.teacher_loss,
         }
         return {"teacher": teacher.name, **sizes, **self.call.to_json(), "gain": self.gain.to_json()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Distil or pretrain, from which teacher, how sure, and what would change the answer."""
-
-    verdict: str
-    probability: float
-    margin: float
-    strategies: Sequence[Strategy]
-    """Best first, pretraining among them."""
-    gain: Interval
-    """Best distillation over pretraining, nats/token."""
-    crossover: Crossover | None
-    crossover_compute: Crossover | None
-    flips_if: Sequence[str]
-    flips: Sequence["Flip"]
-    """The same as numbers, where they were searched."""
-    assumptions: Sequence[str]
-    inside_range: bool
-    warnings: Sequence[str]
-    regret_if_wrong: Interval
-    reasons: Sequence[str]
-    evidence: Sequence[Evidence]
-    headline: Evidence
-    call: Call
-    equal_compute: EqualCompute | None
-    with_a_teacher: Supposed | None
-    """Where none is at hand and tokens are the budget."""
-    asked: Situation
-    """The question as it was put."""
-    situation: Situation
-    """As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand."""
-    level: float
-    sentence: str
-    next_runs: Sequence[str]
-    next_command: str
-    sources: "Sources"
-    """Who was asked."""
-    teachers: "TeacherRange | None" = None
-    """How flat the choice of the teacher's size is."""
-
-    @property
-    def crossover_tokens(self) -> dict[str, float | None]:
-        """`{lower, median, upper}`, None where there is none."""
-        return _band(self.crossover)
-
-    def to_json(self) -> dict[str, object]:
-        """The keys of `distillaw plan --json`, and what stands behind them, at full precision."""
-        return {
-            "verdict": self.verdict,
-            "probability": self.probability,
-            "margin": self.margin,
-            "sentence": self.sentence,
-            "strategies": [s.to_json() for s in self.strategies],
-            "gain": self.gain.to_json(),
-            "crossover_tokens": self.crossover_tokens,
-            "crossover": None if self.crossover is None else self.crossover.to_json(),
-            "crossover_compute": _band(None)
-            if self.crossover_compute is None
-            else self.crossover_compute.to_json(),
-            "flips": [flip.to_json() for flip in self.flips],
-            "teacher_sizes": None if self.teachers is None else self.teachers.to_json(),
-            "flips_if": list(self.flips_if),
-            "assumptions": list(self.assumptions),
-            "inside_range": self.inside_range,
-            "warnings": list(self.warnings),
-            "regret_if_wrong": self.regret_if_wrong.to_json(),
-            "reasons": list(self.reasons),
-            "equal_compute": None if self.equal_compute is None else self.equal_compute.to_json(),
-            "with_a_teacher": None if self.with_a_teacher is None else self.with_a_teacher.to_json(),
-            "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
-            "probability_distil": self.call.distil,
-            "probability_pretrain": self.call.pretrain,
-            "comparison": self.situation.comparison,
-            "scenario": self.situation.scenario,
-            "student_params": self.situation.student_params,
-            "student_tokens": self.asked.student_tokens,
-            "max_params": self.situation.max_params,
-            "compute": self.situation.compute,
-            "level": self.level,
-            "next_runs": list(self.next_runs),
-            "next_command": self.next_command,
-        }
-
-    def __str__(self) -> str:
-        from distillaw.planning.wording import summary
-
-        return summary(self)
-
-    def _repr_html_(self) -> str:
-        from distillaw.planning.tables import verdict_html
-
-        return verdict_html(self)
-
-
-def _band(band: Crossover | None) -> dict[str, float | None]:
-    if band is None:
-        return {"lower": None, "median": None, "upper": None}
-    return {"lower": band.lower, "median": band.median, "upper": band.upper}
-
-
-def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[str, object]:
-    """One source as a row: numbers where it has any, and why it has none where not."""
-    row: dict[str, object] = {
-        "source": evidence.source, "kind": evidence.kind, "status": evidence.status, "note": evidence.note,
-        "decides": evidence.source in headline.deciding, "inside_range": evidence.inside_range, "best": None,
-        "gain": None, "probability_distil": None, "probability_pretrain": None, "details": _plain(evidence.details),
-    }  # fmt: skip
-    if evidence.speaks:
-        row |= {"best": evidence.best.name, "gain": evidence.gain(level).to_json()}
-    if evidence.is_decisive:
-        answer = call(evidence)
-        row |= {"probability_distil": answer.distil, "probability_pretrain": answer.pretrain}
-    return row
-
-
-def _plain(details: Mapping[str, object]) -> dict[str, object]:
-    return {k: dict(v) if isinstance(v, Mapping) else v for k, v in details.items()}

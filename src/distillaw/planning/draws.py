@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillaw.laws.base import Array
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE
+from distillaw.planning.gains import LAW_DOF, LAW_SCALE
 
 POINTS = 4093
 """R, prime: the points of a full-period congruential generator and zero are a lattice."""
@@ -24,8 +24,8 @@ corrected in 2005)."""
 LEVELS = 1024
 """Quantiles that a variate is rounded to: a thousandth of a probability, far below what the laws know."""
 MEMBER, TAIL, SHARED, PRETRAIN, OPTIONS = range(5)
-"""Coordinates: which law of an ensemble, how heavy the tail, the doubt that distilled students share, that of
-pretraining; from OPTIONS on two for each option: its part of the law's doubt, and its own."""
+"""Coordinates: which law of an ensemble, how heavy the tail, the discrepancy that distilled students share, that of
+pretraining; from OPTIONS on two for each option: its part of the law's discrepancy, and its own."""
 
 
 @cache
@@ -48,7 +48,7 @@ def normals(coordinate: int) -> Array:
 
 @cache
 def tails() -> Array:
-    """Scale of a law's doubt over its standard deviation: normal times this is t with LAW_DOF, shape (R,)."""
+    """Scale of a law's discrepancy over its standard deviation: normal times this is t with LAW_DOF, shape (R,)."""
     return tail_levels()[_place(TAIL) * LEVELS // POINTS]
 
 

@@ -1,18 +1,82 @@
-"""What one source says about a situation: losses of every strategy and a posterior over the gains.
+"""What one source says about a situation: losses of every strategy, a posterior over the gains, the crossover.
 
 A source is the study's paired runs, the study's fitted laws, or a published law. All speak the same language
-here, so that decision.py can put them side by side and choose the one that may carry the verdict.
+here, so that decision.py can put them side by side and choose the one that may carry the verdict. The crossover, where
+training without a teacher catches up, is always a band: the two losses differ by little over decades of tokens, so that
+a crossing is ill-conditioned (docs/concepts.md) and a single number would be worth nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from distillaw.planning.consensus import Belief
-from distillaw.planning.crossover import Crossover
-from distillaw.planning.gains import GainPosterior
-from distillaw.planning.situation import Teacher
+from distillaw.planning.gains import GainBelief, GainPosterior
+from distillaw.planning.options import Option
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossover:
+    """Tokens at which training without a teacher catches up, as a band over draws."""
+
+    lower: float | None
+    median: float | None
+    upper: float | None
+    """None where an end lies outside the range searched: before it, if `share_before` reaches that far, else beyond."""
+    share_none: float
+    """Draws in which training without a teacher does not catch up within the range."""
+    share_before: float
+    """Draws in which it is ahead all along: what crossing there may be lies before the range."""
+    searched: tuple[float, float]
+    source: str
+
+    def to_json(self) -> dict[str, object]:
+        """The band, and the share of draws without a crossover."""
+        return asdict(self)
+
+
+def crossings(tokens: Array, gains: Array) -> Array:
+    """First tokens at which a positive gain turns to nothing, by row; infinite where it never does.
+
+    Between grid points the gain is taken as straight in ln tokens. A gain that is never positive gives 0: if it ever
+    was, that was before the grid begins.
+    """
+    x = np.log(tokens)
+    out = np.full(len(gains), np.inf)
+    for row, gain in enumerate(gains):
+        if gain[0] <= 0:
+            rising = np.flatnonzero(gain > 0)
+            if not len(rising):
+                out[row] = 0.0
+                continue
+            start = int(rising[0])
+        else:
+            start = 0
+        falls = np.flatnonzero((gain[start:-1] > 0) & (gain[start + 1 :] <= 0))
+        if len(falls):
+            i = start + int(falls[0])
+            out[row] = math.exp(x[i] + (x[i + 1] - x[i]) * gain[i] / (gain[i] - gain[i + 1]))
+    return out
+
+
+def band_of(crossed: Array, searched: tuple[float, float], source: str, level: float) -> Crossover:
+    """The band of crossovers over draws; an end that lies outside the range searched is None."""
+    tail = (1 - level) / 2
+    ends = np.quantile(crossed, [tail, 0.5, 1 - tail], method="inverted_cdf")
+    lower, median, upper = (float(e) if 0 < e < math.inf else None for e in ends)
+    return Crossover(
+        lower=lower,
+        median=median,
+        upper=upper,
+        share_none=float(np.isinf(crossed).mean()),
+        share_before=float((crossed == 0).mean()),
+        searched=searched,
+        source=source,
+    )
+
 
 OUT_OF_RANGE = "OUT_OF_RANGE"
 FAR_OUTSIDE = "far_outside"
@@ -44,19 +108,13 @@ class Interval:
 
     def to_json(self) -> dict[str, float]:
         """`{mean, lower, upper}`."""
-        return {"mean": self.mean, "lower": self.lower, "upper": self.upper}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
-    """One way to the student: alone, or with a teacher."""
+class Strategy(Option):
+    """An option as one source sees it: its bill, its loss and its gain."""
 
-    name: str
-    kind: str
-    """As in options.py: pretrain, pretrain-larger, distil, train-teacher, ..."""
-    teacher: Teacher | None
-    student_params: float
-    student_tokens: float
     compute: Mapping[str, float | None]
     """FLOP by part; `total` is what the cost scenario counts."""
     loss: Interval
@@ -68,30 +126,30 @@ class Strategy:
     """Over pretraining alone; None for pretraining."""
     share_best: float | None = None
     """Probability that this teacher is the best of those considered."""
-    taught: float = 1.0
-    """Share of the tokens that come with the teacher's targets."""
-    is_speculative: bool = False
-    """True where no law and no run describes this strategy, only an estimate."""
     run_ids: Sequence[str] = ()
 
     def to_json(self) -> dict[str, object]:
         """The row of `distillaw plan --json`, with what it rests on."""
+        plain = (
+            "name",
+            "kind",
+            "student_params",
+            "student_tokens",
+            "teacher_loss",
+            "basis",
+            "is_speculative",
+        )
+        teacher = self.teacher
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "teacher": None if self.teacher is None else self.teacher.to_json(),
-            "student_params": self.student_params,
-            "student_tokens": self.student_tokens,
-            "teacher_params": None if self.teacher is None else self.teacher.params,
-            "teacher_tokens": None if self.teacher is None else self.teacher.tokens,
-            "teacher_loss": self.teacher_loss,
+            **{name: getattr(self, name) for name in plain},
+            "teacher": None if teacher is None else teacher.to_json(),
+            "teacher_params": None if teacher is None else teacher.params,
+            "teacher_tokens": None if teacher is None else teacher.tokens,
             "compute": dict(self.compute),
             "loss": self.loss.to_json(),
             "gain": None if self.gain is None else self.gain.to_json(),
             "probability_best_teacher": self.share_best,
-            "basis": self.basis,
-            "taught_share": None if self.teacher is None else self.taught,
-            "is_speculative": self.is_speculative,
+            "taught_share": None if teacher is None else self.distilled_share,
             "run_ids": list(self.run_ids),
         }
 
@@ -116,7 +174,7 @@ class Evidence:
     """All other ways, aligned with the columns of `posterior`."""
     posterior: GainPosterior | None = None
     """Gains over `pretrain`."""
-    beliefs: Sequence[Belief] = ()
+    beliefs: Sequence[GainBelief] = ()
     """The same as densities, aligned with `alternatives`."""
     noise: float = 0.0
     """Standard error of the best candidate's gain, nats/token: the paired noise where runs were paired."""
@@ -154,15 +212,29 @@ class Evidence:
         """Column of the distillation with the highest mean gain that is more than an estimate."""
         assert self.posterior is not None
         mean = self.posterior.mean
-        taught = [
+        distilled = [
             j for j, row in enumerate(self.alternatives) if row.teacher is not None and not row.is_speculative
         ]
-        return max(taught, key=lambda j: mean[j])
+        return max(distilled, key=lambda j: mean[j])
 
     @property
     def best(self) -> Strategy:
         """That distillation."""
         return self.alternatives[self.best_index]
+
+    @property
+    def ranked(self) -> Sequence[Strategy]:
+        """Pretraining and all alternatives by expected loss, best first; estimates that no law describes come last.
+
+        The paired gain counts where there is one, since losses alone hide what pairs tell apart.
+        """
+        assert self.pretrain is not None
+        base = self.pretrain.loss.mean
+
+        def place(row: Strategy) -> tuple[bool, float]:
+            return row.is_speculative, base - (0.0 if row.gain is None else row.gain.mean)
+
+        return tuple(sorted([self.pretrain, *self.alternatives], key=place))
 
     @property
     def best_pretrain(self) -> Strategy:
@@ -180,10 +252,8 @@ class Evidence:
 
     def was_run(self, row: Strategy) -> bool:
         """True if runs of the study stand at both ends of a row's gain."""
-        return (
-            self.kind == "measured" and self.pretrain is not None
-            and row.basis == self.pretrain.basis == "measured"
-        )  # fmt: skip
+        own = None if self.pretrain is None else self.pretrain.basis
+        return self.kind == row.basis == own == "measured"
 
     def gain(self, level: float) -> Interval:
         """Gain of the best distillation over the best pretraining, nats/token.

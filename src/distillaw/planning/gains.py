@@ -1,10 +1,20 @@
-"""How sure a measured gain is: from paired runs to a posterior over the gain of every candidate teacher.
+"""How sure a gain is: the posterior of measured gains, and the pool of what several sources believe.
 
 gain = loss without a teacher minus loss with it, nats/token. Three things make a naive "mean over its standard
-error" too sure, and each is met here: the gains of several teachers share the run without a teacher and the
+error" of runs too sure, and each is met here: the gains of several teachers share the run without a teacher and the
 held-out documents (joint covariance); training noise is known from a handful of seeds (t tails); and the best
 of several noisy gains is best partly by luck (shrinkage towards their mean, integrated over how far teachers
 may really differ). Which runs are compared is decided in measured.py; what to do with the answer in decision.py.
+
+A source's belief about a gain is a mixture of Student t densities: a centre per member of its ensemble, a scale for
+what the ensemble does not show, few degrees of freedom because that scale is itself uncertain. Sources are taken as
+independent witnesses of one true gain, so their densities are multiplied: a logarithmic opinion pool (Genest & Zidek
+1986, Statist. Sci. 1:114), whose weights are the powers. Where they agree it is narrower than each; where they disagree
+by more than their scales the heavy tails leave it wide, even with two humps: an outlying law is outvoted, never
+averaged in (O'Hagan 1979, J. R. Statist. Soc. B 41:358: t tails reject outliers).
+
+Draws for several options are put together with the order of the most trusted source's draws, so that options which
+move together there still do (the Schaake shuffle; Clark et al. 2004, J. Hydrometeor. 5:243).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distillaw.laws.base import Array
 from distillaw.runs.paired import clustered_cov, effective_dof, unexplained
 
-Array = NDArray[np.float64]
-
 DRAWS = 20_000
+"""A probability of one half is then known to 0.35 % (one binomial standard deviation)."""
 ASSUMED_SEED_SD = 0.003
 """Seed noise of one run, as a share of its loss, before a study measured any. Repeated cells of the open and the pocket
 study: 0.13, 0.19, 0.35, 0.37, 0.38 and 0.56 %, pooled 0.36 % with 26 degrees of freedom."""
@@ -29,14 +39,14 @@ of a verdict. Its heavy tail lets teachers differ by far more when they do."""
 SHARED_SEED_VARIANCE = 0.4
 """What a seed does to all runs of a cell alike, at least, as a share of the variance of what it does to one: between
 -0.3 and 1.9 in six repeated cells of the open and the pocket study, mostly with few degrees of freedom; 0.4 pooled."""
-DOUBT_DOF = 8.0
+CURVE_DOF = 8.0
 """Degrees of freedom of the doubt of curves and rates, nats squared: it was learnt from eight collections of runs."""
 LEAST_SEED_SHARE = 0.5
 """Of the seed variance seen, never less than this share is kept: a handful of seeds cannot prove it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedNoise:
+class RunNoise:
     """Training noise of one run that pairing does not remove."""
 
     sd: float
@@ -102,7 +112,7 @@ def document_part(
 
 
 def seed_covariance(
-    baseline: Mapping[int, float], candidates: Sequence[Mapping[int, float]], noise: SeedNoise
+    baseline: Mapping[int, float], candidates: Sequence[Mapping[int, float]], noise: RunNoise
 ) -> Array:
     """Covariance of the measured gains that seeds leave, shape (m, m).
 
@@ -167,8 +177,9 @@ def _shrunk(
         # d tau on a log grid brings a factor tau; half-Cauchy density is 1 / (1 + (tau / spread)^2)
         log_weight.append(
             0.5 * (np.linalg.slogdet(inverse)[1] - np.log(precision) - off @ inverse @ off)
-            + np.log(tau) - np.log1p((tau / spread) ** 2)
-        )  # fmt: skip
+            + np.log(tau)
+            - np.log1p((tau / spread) ** 2)
+        )
         keep = tau**2 * inverse  # how much of its own measurement each candidate keeps
         pull = ones - keep @ ones  # what an error of mu moves
         spread_cov = keep @ cov + np.outer(pull, pull) / precision
@@ -183,8 +194,74 @@ def _shrunk(
     return np.concatenate(centres), np.concatenate(deviations)
 
 
-def gain_dof(
-    document_var: float, documents: int, seed_var: float, noise: SeedNoise, *, doubt: float
-) -> float:
+def gain_dof(document_var: float, documents: int, seed_var: float, noise: RunNoise, *, doubt: float) -> float:
     """Degrees of freedom of a gain's variance: documents are many; seeds, and what doubt was learnt from, are few."""
-    return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof), (doubt, DOUBT_DOF))
+    return effective_dof((document_var, documents - 1.0), (seed_var, noise.dof), (doubt, CURVE_DOF))
+
+
+LAW_DOF = 4.0
+"""Degrees of freedom of a law's doubt: its size is known to a factor of about two."""
+LAW_SCALE = 1.6449 / 2.1318
+"""Scale of a t kernel with LAW_DOF whose central 90 % are as wide as those of a normal of standard deviation 1."""
+_POINTS = 2001
+"""Of the grid of a pooled density: 83 to the scale of a belief with one centre, whose span is 24 of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GainBelief:
+    """A mixture of t densities over the gain of one option, nats/token."""
+
+    centres: Array
+    """(m,)."""
+    scale: float
+    """Of the t kernel."""
+    dof: float
+
+    @classmethod
+    def of_law(cls, centres: Array, sd: float) -> "GainBelief":
+        """By member of an ensemble, with the standard deviation that the ensemble does not show."""
+        return cls(centres=centres, scale=LAW_SCALE * sd, dof=LAW_DOF)
+
+    def log_density(self, grid: Array) -> Array:
+        """Ln density up to a constant on a grid of gains, shape of the grid."""
+        z = (grid[:, None] - self.centres) / self.scale
+        logs = -(self.dof + 1) / 2 * np.log1p(z**2 / self.dof)
+        top = logs.max(1, keepdims=True)
+        return top[:, 0] + np.log(np.exp(logs - top).mean(1))
+
+    def span(self) -> tuple[float, float]:
+        """Where nearly all of it lies."""
+        return float(self.centres.min() - 12 * self.scale), float(self.centres.max() + 12 * self.scale)
+
+
+def pooled_draws(
+    beliefs: Sequence[GainBelief], order: Array, weights: Sequence[float] | None = None
+) -> Array:
+    """Draws of the gain that several sources agree on, in the order of given draws.
+
+    Args:
+        beliefs: what each source believes of this option.
+        order: draws of the most trusted source, shape (R,); the result has the same ranks.
+        weights: powers of the densities; 1 for a full witness.
+
+    Returns:
+        (R,), quantiles of the product density at (k + 1/2) / R.
+    """
+    ends = [b.span() for b in beliefs]
+    grid = np.linspace(min(e[0] for e in ends), max(e[1] for e in ends), _POINTS)
+    grid = _refined(beliefs, grid)
+    powers = np.ones(len(beliefs)) if weights is None else np.asarray(weights, dtype=np.float64)
+    logs = np.sum([w * b.log_density(grid) for w, b in zip(powers, beliefs, strict=True)], axis=0)
+    density = np.exp(logs - logs.max())
+    mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
+    probability = (np.arange(len(order)) + 0.5) / len(order)
+    quantiles = np.interp(probability, mass / mass[-1], grid)
+    return quantiles[np.argsort(np.argsort(order))]
+
+
+def _refined(beliefs: Sequence[GainBelief], grid: Array) -> Array:
+    """The grid with points close together around the narrowest belief, which the wide ones would step over."""
+    finest = min(beliefs, key=lambda b: b.scale)
+    middle = float(np.median(finest.centres))
+    reach = 8 * (finest.scale + float(finest.centres.std()))
+    return np.union1d(grid, np.linspace(middle - reach, middle + reach, _POINTS))

@@ -1,30 +1,307 @@
 """The capacity gap: the best teacher for one student under every law known, how flat that is, and who disagrees.
 
 A distillation law gives the best teacher through its loss, for students from random weights; the line of capacity
-gap gives its size, for students pruned from the very teacher they learn from (docs/gap.md). Each row says
+gap gives its size, for students pruned from the very teacher they learn from (docs/gap.md). Each opinion says
 which of the two it is about, whether it lies in the range of its runs, and what following it costs if another law is
-right. Why a stronger teacher can hurt: `planning/learning_capacity.py`. No cost of a teacher is counted here.
+right. Why a stronger teacher can hurt: `planning/explain.py`. No cost of a teacher is counted here.
 
     distillaw gap --student 1B --tokens 20B --explain
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distillaw.errors import ConfigError, UnitError
-from distillaw.fitting.query import load_law
+from distillaw.fitting.query import SHORT_TRAINING, UNSEEN_DATA, load_law
 from distillaw.fitting.result import FitResult
-from distillaw.laws.base import log_positive
+from distillaw.laws.base import Array, Box, log_positive
+from distillaw.laws.capacity import CapacityGapLine
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.published import published
-from distillaw.planning.gap_opinion import GapQuestion, Opinion, speak, speak_of_sizes
-from distillaw.planning.voices import SURROGATES, LawLike, Voice, find_voices, fitted_voice, published_voice
+from distillaw.planning.situation import check_plausible, check_trained
+from distillaw.planning.teacher_curve import (
+    FLAT,
+    TeacherCurve,
+    TeacherLossCurve,
+    teacher_curve,
+    teacher_loss_curve,
+)
+from distillaw.planning.voices import (
+    SURROGATES,
+    LawLike,
+    Voice,
+    efolds_outside,
+    find_voices,
+    fitted_voice,
+    published_voice,
+)
 from distillaw.quantities import format_count
+
+USABLE = ("IN_RANGE", "NEAR_RANGE")
+_NEAR = math.log(3)
+"""E-folds outside its runs up to which a law may still recommend a teacher."""
+_LEVEL = 0.9
+"""Of intervals, as everywhere unless something else is asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapQuestion:
+    """One student, and how the teachers that it may have were trained."""
+
+    student_params: float
+    """N_S, non-embedding."""
+    student_tokens: float
+    teacher_tokens: float | None = None
+    """D_T, the same for every size; or the next."""
+    teacher_tokens_per_param: float | None = None
+    teacher_loss: float | None = None
+    """A teacher at hand, to be placed on the curve; nats/token."""
+    teacher_name: str | None = None
+    """Of the teacher at hand, where it has one."""
+    teacher_at_hand: tuple[float, float] | None = None
+    """Its size and tokens, from which each law estimates a loss that is not given."""
+    margin: float = FLAT
+    """Share of the loss within which teachers count as equally good."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no student or teacher can be."""
+        units = {"student_params": "parameters", "student_tokens": "tokens", "teacher_tokens": "tokens"}
+        for what, unit in (units | {"teacher_loss": "nats/token"}).items():
+            check_plausible(what, getattr(self, what), unit)
+        check_trained(self.student_params, self.student_tokens)
+        if (self.teacher_tokens is None) != (self.teacher_tokens_per_param is None):  # else `_check` says it
+            check_trained(self.student_params, self.tokens_of(self.student_params), who="teacher")
+
+    @property
+    def schedule(self) -> dict[str, float | None]:
+        """How teachers are trained, as `teacher_curve` takes it."""
+        return {
+            "teacher_tokens": self.teacher_tokens,
+            "teacher_tokens_per_param": self.teacher_tokens_per_param,
+        }
+
+    def tokens_of(self, size: float) -> float:
+        """D_T of a teacher of this size."""
+        if self.teacher_tokens is not None:
+            return self.teacher_tokens
+        assert self.teacher_tokens_per_param is not None
+        return self.teacher_tokens_per_param * size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapOpinion:
+    """What one law says is the best teacher; fields are called as in the answer of `distillaw gap --json`."""
+
+    law: str
+    kind: str
+    """fitted, surrogate, published or line."""
+    start: str
+    """The student it holds for: random, pruned-same, or as in the runs that were fitted."""
+    status: str
+    """IN_RANGE, NEAR_RANGE (within a factor 3), OUT_OF_RANGE, REFUSED, or NOT_APPLICABLE."""
+    best_teacher_params: float | None = None
+    best_teacher_interval: tuple[float, float] | None = None
+    """90 % of a fit's replicates, or the span of several laws; None for a single set."""
+    outside: float = 0.0
+    """E-folds outside the runs behind the law, in the worst coordinate, the best teacher included."""
+    curve: TeacherCurve | None = None
+    """Over teacher sizes; a line knows no loss."""
+    by_loss: TeacherLossCurve | None = None
+    teacher_at_hand_loss: float | None = None
+    """Nats/token: as given, or the mean of what the law makes of its size and tokens."""
+    teacher_at_hand_cost: float | None = None
+    """Nats above the best with the teacher at hand."""
+    data_share: float | None = None
+    """Of the data term in the student's sum, the smallest of the members."""
+    per_cent_elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """Of loss that this teacher costs under each other law that knows losses."""
+    per_cent_if_wrong: float | None = None
+    """The largest of them among the laws that may be planned with here."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def student_loss(self) -> float | None:
+        """With the best teacher, nats/token."""
+        return None if self.curve is None else self.curve.best.student_loss
+
+    @property
+    def is_a_group(self) -> bool:
+        """Several laws speaking as one, each of which also speaks by itself."""
+        return self.kind == "surrogate" and self.best_teacher_interval is not None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the number may be recommended."""
+        return self.status in USABLE and self.best_teacher_params is not None
+
+    def to_json(self, student_params: float) -> dict[str, object]:
+        """Numbers and flags; the curve only as its flat range and costs."""
+        curve, size = self.curve, self.best_teacher_params
+        best = None if curve is None else curve.best
+        return {name: getattr(self, name) for name in _PLAIN} | {
+            "inside_range": self.outside == 0,
+            "efolds_outside": self.outside if math.isfinite(self.outside) else None,
+            "ratio": None if size is None else size / student_params,
+            "best_teacher_loss": None if curve is None else curve.best_teacher_loss,
+            "gain": None if curve is None else curve.gain,
+            "at_edge": bool(best and best.at_edge),
+            "flat": best.flat.to_json() if best else None,
+            "within_margin": best.within_margin.to_json() if best else None,
+            "costs": [cost.to_json() for cost in curve.costs] if curve else [],
+            "by_loss": None if self.by_loss is None else self.by_loss.to_json(),
+        }
+
+
+_PLAIN = (
+    *("law", "kind", "start", "status", "best_teacher_params", "best_teacher_interval", "student_loss"),
+    *(
+        "teacher_at_hand_loss",
+        "teacher_at_hand_cost",
+        "data_share",
+        "per_cent_elsewhere",
+        "per_cent_if_wrong",
+    ),
+    "notes",
+)
+
+
+def speak(q: GapQuestion, voice: Voice) -> GapOpinion:
+    """A law that knows losses."""
+    assert voice.ensemble is not None
+    at = {"student_params": q.student_params, "student_tokens": q.student_tokens}
+    curve = teacher_curve(voice.ensemble, **at, **q.schedule, margin=q.margin)
+    by_loss = teacher_loss_curve(voice.ensemble, **at, margin=q.margin)
+    outside, complaints = _range(q, voice, curve)
+    share = _data_share(voice.ensemble, q)
+    given, cost = _at_hand(q, voice.ensemble), None
+    if given is not None:
+        n, d = (np.full((1, 1), math.log(value)) for value in at.values())
+        student = float(np.exp(voice.ensemble.log_distilled(n, d, np.log(given))).mean())
+        given, cost = float(given.mean()), student - by_loss.best.student_loss
+    return GapOpinion(
+        law=voice.source,
+        kind=voice.kind,
+        start="as in the runs fitted" if voice.kind == "fitted" else "random",
+        status="REFUSED" if voice.is_refused else _status(outside),
+        outside=outside,
+        best_teacher_params=curve.best.at,
+        best_teacher_interval=_span(curve.best.at_by_member, voice.kind),
+        curve=curve,
+        by_loss=by_loss,
+        teacher_at_hand_loss=given,
+        teacher_at_hand_cost=cost,
+        data_share=share,
+        notes=(*voice.warnings[:1], *complaints, *_doubts(q, voice, curve, share)),
+    )
+
+
+def _at_hand(q: GapQuestion, ensemble: LawEnsemble) -> Array | None:
+    """Loss of the teacher at hand, nats/token, shape (members or 1, 1); None without one."""
+    if q.teacher_loss is not None:
+        return np.array([[q.teacher_loss]])
+    if q.teacher_at_hand is None:
+        return None
+    params, tokens = (np.array([[math.log(value)]]) for value in q.teacher_at_hand)
+    return np.exp(ensemble.log_supervised(params, tokens))
+
+
+def _range(q: GapQuestion, voice: Voice, curve: TeacherCurve) -> tuple[float, list[str]]:
+    """E-folds outside the runs behind a law in the worst coordinate, its best teacher included; and in words."""
+    student = {
+        "student_params": q.student_params,
+        "student_tokens": q.student_tokens,
+        "teacher_loss": curve.best_teacher_loss,
+        "tokens_per_param": q.student_tokens / q.student_params,
+    }
+    teacher = {"params": curve.best.at, "tokens": curve.best_teacher_tokens}
+    plain = published(voice.members[0]).supervised if voice.members else None
+    parts = [("", voice.range, student), ("best teacher: ", plain.range if plain else Box(), teacher)]
+    outside = max(_outside(box, coords) for _, box, coords in parts)
+    return outside, [prefix + line for prefix, box, coords in parts for line in box.complaints(coords)]
+
+
+def _data_share(ensemble: LawEnsemble, q: GapQuestion) -> float:
+    """Share of the data term in the student's sum, the smallest of the members; 0 without one."""
+    c = ensemble.student
+    size = c["log_A"] - c["alpha"] * math.log(q.student_params)
+    data = c["log_B"] - c["beta"] * math.log(q.student_tokens)
+    return float(np.exp(data - np.logaddexp(size, data)).min())
+
+
+def _doubts(q: GapQuestion, voice: Voice, curve: TeacherCurve, share: float) -> list[str]:
+    found = []
+    if curve.best.at_edge:
+        found.append("the student still improves at the end of the teachers searched: the best lies beyond")
+    if curve.gain <= 0:
+        found.append(f"even the best teacher is no better than none ({curve.gain:+.4f} nats/token)")
+    ratio = q.student_tokens / q.student_params
+    if ratio < SHORT_TRAINING * (1 - 1e-9) and voice.kind != "fitted":
+        found.append(
+            f"{ratio:.3g} student tokens per parameter, below {SHORT_TRAINING:.0f}: the least certain region"
+        )
+    if share == 0:
+        found.append(
+            "this form has no data term: the student's tokens enter through its own supervised loss alone"
+        )
+    elif share < UNSEEN_DATA:
+        found.append(
+            f"the data term is {100 * share:.2g} % of the student's sum: its tokens hardly inform the answer"
+        )
+    return found
+
+
+def speak_of_sizes(q: GapQuestion, voice: Voice, fit: FitResult | None, *, is_named: bool) -> GapOpinion:
+    """A line of capacity gap: a size and nothing of losses."""
+    line = voice.line
+    assert isinstance(line, CapacityGapLine)
+    start = "pruned-same" if fit is None else "as in the runs fitted"
+    base = GapOpinion(
+        law=voice.source, kind="line", start=start, status="NOT_APPLICABLE", notes=tuple(voice.warnings[:1])
+    )
+    if q.student_params < line.smallest_student:
+        why = (
+            f"a student of {format_count(q.student_params)} parameters: {voice.source} means nothing below "
+            f"{format_count(line.smallest_student)}: its best teacher is smaller than the student"
+        )
+        if is_named:
+            raise ConfigError(why + "; leave this law out, or ask for a larger student")
+        return replace(base, notes=(why, *base.notes))
+    at = {"student_params": q.student_params}
+    interval = None
+    if fit is not None:
+        predicted = fit.predict(level=_LEVEL, **at)
+        interval = float(predicted.lower), float(predicted.upper)
+    outside = _outside(line.range, at) if line.range.bounds else math.inf
+    return replace(
+        base,
+        status=_status(outside),
+        outside=outside,
+        best_teacher_params=float(line.best_teacher(**at)),
+        best_teacher_interval=interval,
+        notes=(*base.notes, *line.range.complaints(at)),
+    )
+
+
+def _status(outside: float) -> str:
+    return "IN_RANGE" if outside == 0 else "NEAR_RANGE" if outside <= _NEAR else "OUT_OF_RANGE"
+
+
+def _outside(box: Box, coords: Mapping[str, float]) -> float:
+    """E-folds outside a box in the worst coordinate."""
+    return max(efolds_outside(box, {k: (v,) for k, v in coords.items()}).values(), default=0.0)
+
+
+def _span(at: Array, kind: str) -> tuple[float, float] | None:
+    if len(at) == 1:
+        return None
+    tail = 50 * (1 - _LEVEL) if kind == "fitted" else 0.0
+    low, high = np.percentile(at, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,22 +309,23 @@ class GapAnswer:
     """Every opinion, the one that leads, and their disagreement."""
 
     question: GapQuestion
-    opinions: tuple[Opinion, ...]
+    opinions: tuple[GapOpinion, ...]
     voices: tuple[Voice, ...]
-    lead: Opinion | None
+    lead: GapOpinion | None
     """The first usable opinion about losses: the user's fits, else the laws named, else the surrogates."""
     disagreement: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The answer of `distillaw gap --json`."""
         q = self.question
-        return {
-            "student_params": q.student_params, "student_tokens": q.student_tokens, **q.schedule,
-            "teacher": q.teacher_name, "teacher_loss": q.teacher_loss, "margin": q.margin,
+        asked = ("student_params", "student_tokens", "teacher_loss", "margin")
+        return {name: getattr(q, name) for name in asked} | {
+            **q.schedule,
+            "teacher": q.teacher_name,
             "recommended": None if self.lead is None else self.lead.law,
             "opinions": [o.to_json(q.student_params) for o in self.opinions],
             "disagreement": list(self.disagreement),
-        }  # fmt: skip
+        }
 
 
 def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapAnswer:
@@ -78,8 +356,13 @@ def capacity_gap(question: GapQuestion, *, laws: Sequence[LawLike] = ()) -> GapA
         _check_loss(
             question.teacher_loss, next((v for v in voices if lead and v.source == lead.law), voices[0])
         )
-    return GapAnswer(question=question, opinions=opinions, voices=voices, lead=lead,
-                     disagreement=tuple(_disagreement(opinions, lead)))  # fmt: skip
+    return GapAnswer(
+        question=question,
+        opinions=opinions,
+        voices=voices,
+        lead=lead,
+        disagreement=tuple(_disagreement(opinions, lead)),
+    )
 
 
 def _always_heard() -> list[Voice]:
@@ -126,19 +409,19 @@ def _check_loss(teacher_loss: float, voice: Voice) -> None:
 
 
 def _set_against(
-    q: GapQuestion, opinion: Opinion, voices: Sequence[Voice], opinions: Sequence[Opinion]
-) -> Opinion:
+    q: GapQuestion, opinion: GapOpinion, voices: Sequence[Voice], opinions: Sequence[GapOpinion]
+) -> GapOpinion:
     """The opinion with what its teacher costs, in per cent above each other voice's own best."""
-    if opinion.best_params is None:
+    if opinion.best_teacher_params is None:
         return opinion
-    others = {o.law: o for o in opinions if o.best_loss is not None and o.law != opinion.law}
+    others = {o.law: o for o in opinions if o.student_loss is not None and o.law != opinion.law}
     costs = {}
     for voice in voices:
         if voice.source in others:
-            loss = _loss_with(q, voice.ensemble, opinion.best_params)
-            costs[voice.source] = 100 * (loss / (others[voice.source].best_loss or loss) - 1)
+            loss = _loss_with(q, voice.ensemble, opinion.best_teacher_params)
+            costs[voice.source] = 100 * (loss / (others[voice.source].student_loss or loss) - 1)
     worst = max((cost for law, cost in costs.items() if others[law].is_usable), default=None)
-    return replace(opinion, elsewhere=costs, if_wrong=worst)
+    return replace(opinion, per_cent_elsewhere=costs, per_cent_if_wrong=worst)
 
 
 def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> float:
@@ -150,27 +433,29 @@ def _loss_with(q: GapQuestion, ensemble: LawEnsemble | None, size: float) -> flo
     return float(np.exp(ensemble.log_distilled(n, d, ensemble.log_supervised(x, tokens))).mean())
 
 
-def _disagreement(opinions: Sequence[Opinion], lead: Opinion | None) -> list[str]:
+def _disagreement(opinions: Sequence[GapOpinion], lead: GapOpinion | None) -> list[str]:
     """How far the laws are apart, in size and in what it costs."""
     single = {o.law: o for o in opinions if o.is_usable and o.curve is not None and not o.is_a_group}
-    sizes = {law: o.best_params or 0.0 for law, o in single.items()}
+    sizes = {law: o.best_teacher_params or 0.0 for law, o in single.items()}
     found = []
     if len(sizes) > 1:
         low, high = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
-        worst = max(o.if_wrong or 0.0 for o in single.values())
+        worst = max(o.per_cent_if_wrong or 0.0 for o in single.values())
         found.append(
             f"The laws of losses put the best teacher between {format_count(sizes[low])} ({low}) and "
             f"{format_count(sizes[high])} ({high}), a factor {sizes[high] / sizes[low]:.2g}. Following one of them "
             f"when another is right costs at most {worst:.2g} % of the loss."
         )
     for o in opinions:
-        if o.kind == "line" and o.best_params is not None and lead is not None:
+        if o.kind == "line" and o.best_teacher_params is not None and lead is not None:
             found.append(
-                f"{o.law} says {format_count(o.best_params)}, for students {_START[o.start]}. Under {lead.law} "
-                f"that teacher costs {(o.elsewhere or {})[lead.law]:.2g} % of the loss."
+                f"{o.law} says {format_count(o.best_teacher_params)}, for students {_START[o.start]}. Under {lead.law} "
+                f"that teacher costs {o.per_cent_elsewhere[lead.law]:.2g} % of the loss."
             )
     return found
 
 
-_START = {"pruned-same": "pruned from the teacher they learn from",
-          "as in the runs fitted": "that start as in the runs fitted"}  # fmt: skip
+_START = {
+    "pruned-same": "pruned from the teacher they learn from",
+    "as in the runs fitted": "that start as in the runs fitted",
+}

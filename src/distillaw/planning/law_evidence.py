@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -10,21 +10,12 @@ from distillaw.laws.base import COORDINATES, Array
 from distillaw.laws.capacity import CapacityGapLine
 from distillaw.planning import draws
 from distillaw.planning.bills import bill, effective_tokens
-from distillaw.planning.consensus import Belief
-from distillaw.planning.evidence import (
-    FAR_OUTSIDE,
-    OUT_OF_RANGE,
-    Evidence,
-    Interval,
-    Strategy,
-    with_gains,
-)
-from distillaw.planning.gains import GainPosterior
-from distillaw.planning.options import Option
-from distillaw.planning.predictions import OptionLoss, option_loss
+from distillaw.planning.evidence import FAR_OUTSIDE, OUT_OF_RANGE, Evidence, Interval, Strategy, with_gains
+from distillaw.planning.gains import GainBelief, GainPosterior
+from distillaw.planning.options import Option, OptionLoss, option_loss
 from distillaw.planning.situation import Situation
 from distillaw.planning.text_scale import TextScale, text_scale
-from distillaw.planning.voices import EFOLD_WEIGHT, OTHER_TEXT_DOUBT, RIVAL_SHARE, Voice, efolds_outside
+from distillaw.planning.voices import EFOLD_WEIGHT, RIVAL_SHARE, TWO_TEXTS_SD, Voice, efolds_outside
 from distillaw.quantities import format_count, times
 
 OTHER_TEXT = "OTHER_TEXT"
@@ -33,8 +24,8 @@ _APART = (
     "(--teacher-tokens, --scout-tokens), or measure the student's own loss"
 )
 COMMON = 0.8
-"""Share of a law's doubt (as variance) that all distilled students have in common: what it gets wrong about one
-teacher it gets wrong about the next."""
+"""Share of a law's discrepancy (as variance) that all distilled students have in common: what it gets wrong about one
+teacher it gets wrong about the next. Judged, not measured."""
 
 
 def law_evidence(
@@ -72,7 +63,7 @@ def law_evidence(
         scale = text_scale(voice, situation, own)
     predicted = [option_loss(voice.ensemble, situation, scale.on_law_text(o)) for o in options]
     outside = _outside(situation, voice, options, predicted)
-    is_far = max(outside.values(), default=0.0) > voice.doubt.reach
+    is_far = max(outside.values(), default=0.0) > voice.discrepancy.reach
     is_apart = not is_far and scale.is_implausible(options, predicted)
     lines = _complaints(situation, voice, options, predicted, scale.ratio)
     common = scale.ratio * _doubt(situation, voice, options, predicted, outside, scale)
@@ -85,31 +76,46 @@ def law_evidence(
     ]
     others = with_gains(rows[1:], sample.gains, level)
     return Evidence(
-        source=voice.source, kind=voice.kind, pretrain=rows[0], alternatives=others,
+        source=voice.source,
+        kind=voice.kind,
+        pretrain=rows[0],
+        alternatives=others,
         status=OTHER_TEXT if is_apart else _status(voice, outside, is_far),
         note=_APART if is_apart else _note(voice, outside, is_far),
-        is_decisive=voice.may_decide and not is_far and not is_apart, inside_range=not outside,
-        posterior=posterior, beliefs=tuple(
-            Belief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
+        is_decisive=voice.may_decide and not is_far and not is_apart,
+        inside_range=not outside,
+        posterior=posterior,
+        beliefs=tuple(
+            GainBelief.of_law(sample.centres[:, j], float(np.hypot(common, predicted[j + 1].doubt)))
             for j in range(len(others))
-        ), warnings=(*voice.warnings, *lines),
-        details={"efolds_outside": outside, FAR_OUTSIDE: is_far, "doubt": common,
-                 **scale.details, "laws": _by_member(voice, options, predicted)},
-    )  # fmt: skip
+        ),
+        warnings=(*voice.warnings, *lines),
+        details={
+            "efolds_outside": outside,
+            FAR_OUTSIDE: is_far,
+            "doubt": common,
+            **scale.details,
+            "laws": _by_member(voice, options, predicted),
+        },
+    )
 
 
 def _doubt(
-    situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss],
-    outside: dict[str, float], scale: TextScale,
-) -> float:  # fmt: skip
+    situation: Situation,
+    voice: Voice,
+    options: Sequence[Option],
+    predicted: Sequence[OptionLoss],
+    outside: dict[str, float],
+    scale: TextScale,
+) -> float:
     """Standard deviation of a gain that the ensemble does not show, nats/token of the law's text."""
-    share = voice.doubt.at(outside)
+    share = voice.discrepancy.at(outside)
     if scale.is_guess:
-        share = math.hypot(share, OTHER_TEXT_DOUBT)
+        share = math.hypot(share, TWO_TEXTS_SD)
     apart = text = 0.0
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     if scale.sd and best:
-        ends = [_taught(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
+        ends = [_distilled(voice, situation, options[best], scale.moved(z)) for z in (-1.0, 1.0)]
         text = abs(ends[0] - ends[1]) / 2
     if voice.rival is not None and best:
         rivals = [float(option_loss(voice.rival, situation, options[j]).loss.mean()) for j in (0, best)]
@@ -118,16 +124,16 @@ def _doubt(
     return math.hypot(share * float(predicted[0].loss.mean()), apart, text)
 
 
-def _taught(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
+def _distilled(voice: Voice, situation: Situation, option: Option, scale: TextScale) -> float:
     """Mean loss of a distilled student, nats/token of the law's text."""
     assert voice.ensemble is not None
     return float(option_loss(voice.ensemble, situation, scale.on_law_text(option)).loss.mean())
 
 
-def _best_taught(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
+def _best_distilled(options: Sequence[Option], predicted: Sequence[OptionLoss]) -> int:
     """Index of the best distillation that laws describe; 0, pretraining, where there is none."""
-    taught = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
-    return min(taught, key=lambda j: float(predicted[j].loss.mean()), default=0)
+    distilled = [j for j, o in enumerate(options) if o.teacher is not None and not o.is_speculative]
+    return min(distilled, key=lambda j: float(predicted[j].loss.mean()), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +149,7 @@ class _Sample:
 
 
 def _draw(predicted: Sequence[OptionLoss], common: float, options: Sequence[Option]) -> _Sample:
-    """Members evenly, plus the doubt: in part common to all distilled students, in part each option's own."""
+    """Members evenly, plus the discrepancy: in part of all distilled students, in part each option's own."""
     losses = np.stack([p.loss for p in predicted], axis=1)  # (m, 1 + K)
     centres = losses[:, :1] - losses[:, 1:]
     pick, tails = draws.members(len(losses)), draws.tails()
@@ -162,19 +168,22 @@ def _row(
     situation: Situation, option: Option, predicted: OptionLoss, losses: Array, level: float
 ) -> Strategy:
     teacher_loss = None if predicted.teacher_loss is None else float(predicted.teacher_loss.mean())
+    size, tokens = option.student_params, option.student_tokens
+    of_option = {field.name: getattr(option, field.name) for field in fields(Option)}
     return Strategy(
-        name=option.name, kind=option.kind, teacher=option.teacher, student_params=option.student_params,
-        student_tokens=option.student_tokens, teacher_loss=teacher_loss, basis="law", taught=option.taught,
-        compute=bill(situation, option.student_params, option.student_tokens, option.teacher, taught=option.taught),
-        loss=Interval.of(losses, level), is_speculative=option.is_speculative,
-    )  # fmt: skip
+        **of_option,
+        teacher_loss=teacher_loss,
+        basis="law",
+        compute=bill(situation, size, tokens, option.teacher, distilled_share=option.distilled_share),
+        loss=Interval.of(losses, level),
+    )
 
 
 def _outside(
     situation: Situation, voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, float]:
     """E-folds outside the range by coordinate: of the pretrained student and of the best distilled one."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = [_coords(situation, options[j], predicted[j]) for j in (0, best)]
     return efolds_outside(voice.range, {name: both[0][name] + both[1][name] for name in both[0]})
 
@@ -182,8 +191,12 @@ def _outside(
 def _coords(situation: Situation, option: Option, predicted: OptionLoss) -> dict[str, list[float]]:
     D = float(effective_tokens(situation, option.student_tokens))
     losses = [] if predicted.teacher_loss is None else [float(predicted.teacher_loss.mean())]
-    return {"student_params": [option.student_params], "student_tokens": [D], "teacher_loss": losses,
-            "tokens_per_param": [option.student_tokens / option.student_params]}  # fmt: skip
+    return {
+        "student_params": [option.student_params],
+        "student_tokens": [D],
+        "teacher_loss": losses,
+        "tokens_per_param": [option.student_tokens / option.student_params],
+    }
 
 
 def _complaints(
@@ -203,15 +216,16 @@ def _complaints(
             for name, values in _coords(situation, option, p).items():
                 merged.setdefault(name, []).extend(values)
     lines = voice.range.complaints({k: np.array(v) for k, v in merged.items() if v})
-    taught, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
+    distilled, losses = f"{COORDINATES['teacher_loss']} ", merged.get("teacher_loss", [])
     if ratio == 1 or not losses:
         return lines
     yours = {" is below ": min(losses) * ratio, " is above ": max(losses) * ratio}
     return [
         next((f"{line} ({loss:.4g} on your text)" for way, loss in yours.items() if way in line), line)
-        if line.startswith(taught) else line
+        if line.startswith(distilled)
+        else line
         for line in lines
-    ]  # fmt: skip
+    ]
 
 
 def _status(voice: Voice, outside: dict[str, float], is_far: bool) -> str:
@@ -243,7 +257,7 @@ def _by_member(
     voice: Voice, options: Sequence[Option], predicted: Sequence[OptionLoss]
 ) -> dict[str, dict[str, float]]:
     """Losses of pretraining and of the best distillation under each law that has a name."""
-    best = _best_taught(options, predicted)
+    best = _best_distilled(options, predicted)
     both = zip(voice.members, predicted[0].loss, predicted[best].loss, strict=False)
     return {name: {"pretrain": float(a), "distil": float(b)} for name, a, b in both}
 

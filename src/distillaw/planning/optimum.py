@@ -22,14 +22,14 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, Mask, log_positive
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.optimum_search import Cells, search
-from distillaw.planning.teacher_paths import Bounds, Transform
+from distillaw.planning.optimum_search import Bounds, StudentBudgets, Transform, search
 
 PAPER_BOUNDS = (1e6, 1e17)
 """N_T, D_T (and D_S) of the paper's search."""
 SHORT_OF_STUDENT = "the compute does not pay for the fewest student tokens"
 SHORT_OF_TEACHER = "no teacher within the bounds leaves compute for the fewest student tokens"
 _AT_BOUND = 1e-6
+"""E-folds from a bound within which an optimum lies at it: nobody builds a model to a millionth."""
 _WORK = 1_000_000
 """Evaluations at a time: enough that numpy is busy, in arrays of a few megabytes."""
 
@@ -124,10 +124,16 @@ def optimal_distillation(
         log_positive("student_params", student_params), log_positive("compute", compute)
     )
     price = forward or FixedAspect().forward_flops
-    cells = Cells(
-        ensemble=ensemble, n=n.ravel(), compute=np.exp(c.ravel()), training=TRAINING_FACTOR * price(np.exp(n.ravel())),
-        shares=shares, fewest=fewest, forward=price, effective=effective_tokens or _as_they_are,
-    )  # fmt: skip
+    cells = StudentBudgets(
+        ensemble=ensemble,
+        n=n.ravel(),
+        compute=np.exp(c.ravel()),
+        training=TRAINING_FACTOR * price(np.exp(n.ravel())),
+        shares=shares,
+        fewest=fewest,
+        forward=price,
+        effective=effective_tokens or _as_they_are,
+    )
     size = max(1, _WORK // (1000 * min(ensemble.size, 16)))
     parts = [
         _plans(part, bounds, is_repeated=effective_tokens is not None, by_law=by_law)
@@ -136,7 +142,7 @@ def optimal_distillation(
     return _joined(parts, n.shape)
 
 
-def _plans(cells: Cells, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
+def _plans(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> OptimalPlan:
     """Plans of cells on one axis."""
     n, d, best = search(cells, bounds, is_repeated=is_repeated)
     known = np.isfinite(best)
@@ -154,16 +160,25 @@ def _plans(cells: Cells, bounds: Bounds, *, is_repeated: bool, by_law: bool) -> 
         return np.where(known, values, np.nan)
 
     return OptimalPlan(
-        student_params=np.exp(cells.n), compute=cells.compute, student_tokens=shown(np.exp(student)),
-        teacher_params=shown(np.exp(n)), teacher_tokens=shown(np.exp(d)),
-        teacher_loss=shown(np.exp(cells.teacher(n, d)).mean(0)), student_loss=shown(distilled.mean(0)),
-        supervised_tokens=np.exp(alone_tokens), supervised_loss=alone.mean(0),
-        student_share=shown(1 - (logits + training) / cells.compute), logits_share=shown(logits / cells.compute),
-        teacher_share=shown(training / cells.compute), reason=reason,
-        params_at_bound=_at_bound(n, bounds.params), tokens_at_bound=_at_bound(d, bounds.tokens),
+        student_params=np.exp(cells.n),
+        compute=cells.compute,
+        student_tokens=shown(np.exp(student)),
+        teacher_params=shown(np.exp(n)),
+        teacher_tokens=shown(np.exp(d)),
+        teacher_loss=shown(np.exp(cells.teacher(n, d)).mean(0)),
+        student_loss=shown(distilled.mean(0)),
+        supervised_tokens=np.exp(alone_tokens),
+        supervised_loss=alone.mean(0),
+        student_share=shown(1 - (logits + training) / cells.compute),
+        logits_share=shown(logits / cells.compute),
+        teacher_share=shown(training / cells.compute),
+        reason=reason,
+        params_at_bound=_at_bound(n, bounds.params),
+        tokens_at_bound=_at_bound(d, bounds.tokens),
         student_tokens_at_bound=_at_bound(student, (cells.fewest, np.inf)),
-        student_loss_by_law=shown(distilled) if by_law else None, supervised_loss_by_law=alone if by_law else None,
-    )  # fmt: skip
+        student_loss_by_law=shown(distilled) if by_law else None,
+        supervised_loss_by_law=alone if by_law else None,
+    )
 
 
 def _joined(parts: list[OptimalPlan], shape: tuple[int, ...]) -> OptimalPlan:

@@ -1,13 +1,16 @@
 """How `optimum.py` finds the lowest point: what a teacher costs and brings, and where to look for the best one.
 
-    teacher free to train   one coordinate, along a path of teachers (`teacher_paths.py`)
-    teacher paid for        two, ln N_T and the odds of teacher training in the budget, and the edge of the box
+    teacher free to train   one coordinate, along a path of teachers
+        cheapest                for every loss, the teacher that reaches it with the least compute (logits free too)
+        overtrained             the most tokens allowed, else the smallest size
+    teacher paid for        two, ln N_T and the odds of teacher training in the budget; and the edges of the box,
+                            for plans that end at a bound
 
 With the odds z = ln(teacher training / the rest) every point divides the budget: none is out of reach, and few
-tokens on either side are as finely resolved as many. Cells lie on the last axis, laws on the first.
+tokens on either side are as finely resolved as many. Budgets lie on the last axis, laws on the first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -17,24 +20,138 @@ from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares
 from distillaw.laws.base import Array, Indices, Mask
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.laws.search import lowest
-from distillaw.planning.minimise import deepest_valleys, newton
-from distillaw.planning.teacher_paths import (
-    Bounds,
-    Edges,
-    Path,
-    Transform,
-    agree_on_teachers,
-    cheapest,
-    edges,
-    overtrained,
-)
+from distillaw.laws.search import deepest_valleys, last_true, lowest, newton
 
-_SPACING = 0.7
+Transform = Callable[[Array], Array]
+
+_PATH_SPACING = 0.25
+"""Distance of the vertices of a path in e-folds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The teachers allowed: natural logarithms of the smallest and largest size and tokens."""
+
+    params: tuple[float, float]
+    tokens: tuple[float, float]
+
+    @property
+    def has_inside(self) -> bool:
+        """False if size or tokens are given, so that every teacher lies on the edge."""
+        return self.params[0] < self.params[1] and self.tokens[0] < self.tokens[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A polygon of teachers; the coordinate along it counts vertices, close enough to be the grid of a search."""
+
+    n: Array
+    """Ln N_T of the vertices."""
+    d: Array
+    """Ln D_T of the vertices."""
+
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Ln N_T and ln D_T at a coordinate between 0 and `end`."""
+        vertices = np.arange(len(self.n))
+        return np.interp(x, vertices, self.n), np.interp(x, vertices, self.d)
+
+    @property
+    def end(self) -> float:
+        """The coordinate of the last vertex."""
+        return float(len(self.n) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Straight lines of teachers, side by side; the coordinate along each goes from 0 to 1."""
+
+    start: Array
+    """Ln N_T and ln D_T where each begins, shape (2, lines, 1)."""
+    stop: Array
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        return self.start.shape[1]
+
+
+def agree_on_teachers(ensemble: LawEnsemble) -> bool:
+    """True if all laws have one supervised half, so that a teacher's loss stands for its size and tokens."""
+    return all(np.all(values == values[0]) for values in ensemble.plain.values())
+
+
+def edges(bounds: Bounds) -> Edges:
+    """All four edges of the box, those of `overtrained` first."""
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    start = [(small, few), (small, many), (small, few), (large, few)]
+    stop = [(small, many), (large, many), (large, few), (large, many)]
+    return Edges(np.array(start).T[..., None], np.array(stop).T[..., None])
+
+
+def overtrained(bounds: Bounds) -> Edges:
+    """The smallest teacher on any tokens, and any teacher on the most tokens."""
+    whole = edges(bounds)
+    return Edges(whole.start[:, :2], whole.stop[:, :2])
+
+
+def cheapest(
+    ensemble: LawEnsemble, bounds: Bounds, *, forward: Transform, effective_tokens: Transform | None
+) -> Path:
+    """Compute-optimal teachers of growing compute; where a bound is met, along the bound.
+
+        alpha A / N^alpha = (d ln F / d ln N) (d ln D' / d ln D) beta B / D'^beta
+
+    Laws that disagree give each its own tokens for a size; the path takes the mean of their logarithms.
+
+    Args:
+        ensemble: the laws.
+        bounds: the teachers allowed.
+        forward: F(N), FLOP per token.
+        effective_tokens: ln D' of ln D where data are repeated, else None.
+    """
+    (small, large), (few, many) = bounds.params, bounds.tokens
+    n = _steps(small, large) if large > small else np.array([small])
+    d = _balanced_tokens(ensemble, n, forward=forward)
+    if effective_tokens is not None:
+        d = _repeated_tokens(d, effective_tokens, float(np.mean(ensemble.plain["beta"])), bounds.tokens)
+    d = np.clip(d, few, many)
+    before, after = _steps(few, float(d[0]))[:-1], _steps(float(d[-1]), many)[1:]
+    n = np.concatenate([np.full_like(before, small), n, np.full_like(after, large)])
+    d = np.concatenate([before, d, after])
+    return Path(n, d) if len(n) > 1 else Path(n.repeat(2), d.repeat(2))
+
+
+def _balanced_tokens(ensemble: LawEnsemble, n: Array, *, forward: Transform) -> Array:
+    """Mean over laws of the ln D that is compute-optimal for each ln N, data seen once."""
+    h = 1e-4
+    slope = (np.log(forward(np.exp(n + h))) - np.log(forward(np.exp(n - h)))) / (2 * h)
+    c = {k: v[:, None] for k, v in ensemble.plain.items()}
+    ratio = c["log_B"] + np.log(c["beta"]) - c["log_A"] - np.log(c["alpha"])
+    return np.mean((c["alpha"] * n + ratio + np.log(slope)) / c["beta"], axis=0)
+
+
+def _repeated_tokens(d: Array, effective: Transform, beta: float, limits: tuple[float, float]) -> Array:
+    """Ln D for which D' and the worth of one more token balance as fresh tokens d would."""
+    h = 1e-4
+
+    def falls_short(x: Array) -> np.ndarray:
+        worth = np.maximum((effective(x + h) - effective(x - h)) / (2 * h), 1e-300)
+        return effective(x) - np.log(worth) / beta < d
+
+    return last_true(falls_short, low=np.full_like(d, limits[0]), high=np.full_like(d, limits[1]))
+
+
+def _steps(low: float, high: float) -> Array:
+    """Points from low to high; one if they are the same."""
+    return np.linspace(low, high, int(np.ceil((high - low) / _PATH_SPACING)) + 1)
+
+
+_GRID_SPACING = 0.7
 """E-folds between teacher sizes of the grid."""
 _ODDS = 28
 """Divisions of the budget on the grid."""
 _VALLEYS = 3
+"""Valleys that are followed: weak and strong teachers are two, and one is to spare."""
 _SCOUTS = 16
 """Laws of a large ensemble that look for valleys; all of them then decide."""
 _EDGE_POINTS = 41
@@ -51,7 +168,7 @@ Found: TypeAlias = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class StudentBudgets:
     """Students with their budgets, k of them, and what a teacher (ln N_T, ln D_T) costs each and brings."""
 
     ensemble: LawEnsemble
@@ -69,11 +186,11 @@ class Cells:
     training: Array
     """3 F(N_S), FLOP per token, shape (k,)."""
 
-    def pick(self, index: Indices | slice) -> "Cells":
+    def pick(self, index: Indices | slice) -> "StudentBudgets":
         """Some of the cells."""
         return replace(self, n=self.n[index], compute=self.compute[index], training=self.training[index])
 
-    def split(self, size: int) -> Iterator["Cells"]:
+    def split(self, size: int) -> Iterator["StudentBudgets"]:
         """Parts of so many cells."""
         for start in range(0, max(1, len(self.n)), size):
             yield self.pick(slice(start, start + size))
@@ -146,7 +263,7 @@ class Cells:
         )
 
 
-def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
+def search(cells: StudentBudgets, bounds: Bounds, *, is_repeated: bool) -> Found:
     """Ln N_T, ln D_T and the mean student loss of the best teacher of each cell; the loss is inf where none is."""
     if not cells.shares.delta_pre and not cells.shares.delta_lgt:
         effective = cells.effective if is_repeated else None
@@ -162,7 +279,7 @@ def search(cells: Cells, bounds: Bounds, *, is_repeated: bool) -> Found:
     return _lowest_of([inside, _on_rim(rim, within=inside[2])])
 
 
-def _along(cells: Cells, path: Path) -> Found:
+def _along(cells: StudentBudgets, path: Path) -> Found:
     """The best teacher on a path."""
     x = lowest(lambda x: cells.at_teacher(*path.at(x)), low=0.0, high=path.end, ndim=1, points=len(path.n))
     n, d = path.at(np.broadcast_to(x, cells.n.shape))
@@ -173,7 +290,7 @@ def _along(cells: Cells, path: Path) -> Found:
 class _Rim:
     """The edges of what is allowed: lines of teachers within the bounds, and the fewest student tokens."""
 
-    cells: Cells
+    cells: StudentBudgets
     lines: Edges
     bounds: Bounds
     largest: Array
@@ -182,7 +299,7 @@ class _Rim:
     """Lines to look at; the one after the last of `lines` is that of the fewest student tokens."""
 
     @classmethod
-    def of(cls, cells: Cells, lines: Edges, bounds: Bounds) -> "_Rim":
+    def of(cls, cells: StudentBudgets, lines: Edges, bounds: Bounds) -> "_Rim":
         """All lines."""
         largest = np.clip(_largest_paid(cells, bounds), *bounds.params)
         return cls(cells, lines, bounds, largest, tuple(range(lines.count + 1)))
@@ -243,13 +360,13 @@ def _searched(rim: _Rim) -> Found:
     return _lowest_of(list(zip(n, d, loss, strict=True)))
 
 
-def _scouts(cells: Cells) -> Cells:
+def _scouts(cells: StudentBudgets) -> StudentBudgets:
     """The cells under a few of the laws."""
     some = np.unique(np.linspace(0, cells.ensemble.size - 1, _SCOUTS).astype(int))
     return replace(cells, ensemble=cells.ensemble.take(some))
 
 
-def _inside(cells: Cells, bounds: Bounds) -> Found:
+def _inside(cells: StudentBudgets, bounds: Bounds) -> Found:
     """The best teacher that touches no bound; a loss of inf where there is none."""
     starts = _starts(cells, bounds)
     if starts is None:
@@ -272,12 +389,12 @@ def _inside(cells: Cells, bounds: Bounds) -> Found:
     return _lowest_of(list(zip(n.reshape(shape), d.reshape(shape), loss.reshape(shape), strict=True)))
 
 
-def _starts(cells: Cells, bounds: Bounds) -> tuple[Array, Array] | None:
+def _starts(cells: StudentBudgets, bounds: Bounds) -> tuple[Array, Array] | None:
     """Sizes and odds at the deepest valleys of a grid, each of shape (valleys, k)."""
     cells = _scouts(cells)
     low, high = bounds.params
     highest = np.clip(_largest_paid(cells, bounds), low, high)
-    points = max(6, int(np.ceil((highest.max() - low) / _SPACING)))
+    points = max(6, int(np.ceil((highest.max() - low) / _GRID_SPACING)))
     at = ((np.arange(points) + 0.5) / points)[:, None, None]
     n = low + at * (highest - low)
     first, last, is_open = _range_of_division(cells, bounds, cells.price(n))
@@ -290,8 +407,8 @@ def _starts(cells: Cells, bounds: Bounds) -> tuple[Array, Array] | None:
     return np.broadcast_to(n, loss.shape)[i, j, k], y[i, j, k]
 
 
-def _range_of_division(cells: Cells, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
-    """Range of the second coordinate of `Cells.divided` at each teacher size, and where there is any."""
+def _range_of_division(cells: StudentBudgets, bounds: Bounds, price: Array) -> tuple[Array, Array, Mask]:
+    """Range of the second coordinate of `StudentBudgets.divided` at each teacher size, and where there is any."""
     least = (
         np.exp(cells.fewest) * cells.per_token(price) / cells.compute
     )  # the student's share, however small
@@ -309,7 +426,7 @@ def _range_of_division(cells: Cells, bounds: Bounds, price: Array) -> tuple[Arra
     return first, last, is_open
 
 
-def _largest_paid(cells: Cells, bounds: Bounds) -> Array:
+def _largest_paid(cells: StudentBudgets, bounds: Bounds) -> Array:
     """Ln N_T of the largest teacher that leaves compute for the fewest tokens; -inf where none does."""
     sizes = np.linspace(*bounds.params, 257)
     each = cells.shares.delta_lgt * np.exp(cells.fewest)

@@ -1,4 +1,4 @@
-"""What could be done with the budget: every strategy that the situation allows, each with its sizes and tokens.
+"""What could be done with the budget: every strategy that the situation allows, and its loss under every law.
 
     pretrain                 the student on the whole budget
     pretrain-larger          a larger student, up to what can be served
@@ -7,14 +7,16 @@
     distil-then-pretrain     the best existing teacher for the first part of the tokens
     prune-and-distil         a student cut out of an existing teacher, distilled from it
 
-What is free (a student's size, a teacher's size and tokens, the share that is taught) is chosen to minimise the loss
+What is free (a student's size, a teacher's size and tokens, the share that is distilled) is chosen to minimise the loss
 expected under one ensemble of laws; every other source then judges the same options. No law knows the last two
 strategies: they are estimates, marked speculative, and never carry a verdict.
+
+    distil-then-pretrain  after the distilled part the student stands where pretraining would have brought it after
+                          D_eq tokens, L(N, D_eq) = L_S, and goes on from there. Nobody has measured this hand-over.
+    prune-and-distil      a pruned start is worth 1 to PRUNED_WORTH times the tokens, the middle on a log scale.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,20 +25,18 @@ from distillaw.accounting.scenarios import CostShares
 from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.laws.ensemble import LawEnsemble
-from distillaw.planning.bills import (
-    effective_tokens,
+from distillaw.laws.search import lowest_on_grids
+from distillaw.planning.bills import effective_tokens, shares_of, tokens_bought, tokens_for
+from distillaw.planning.optimum import OptimalPlan, optimal_distillation
+from distillaw.planning.situation import (
+    SMALLEST_RATIO,
+    SMALLEST_STUDENT,
+    Situation,
+    Teacher,
     forward_curve,
     forward_flop,
-    shares_of,
-    tokens_bought,
-    tokens_for,
 )
-from distillaw.planning.predictions import handed_over, option_loss, teacher_losses
-from distillaw.planning.situation import SMALLEST_RATIO, SMALLEST_STUDENT, Situation, Teacher
 from distillaw.quantities import format_count, format_flop
-
-if TYPE_CHECKING:
-    from distillaw.planning.optimum import OptimalPlan
 
 SPECULATIVE = ("distil-then-pretrain", "prune-and-distil")
 LARGER = 1.05
@@ -44,14 +44,16 @@ LARGER = 1.05
 MOST_PRUNED = 10.0
 """Teachers more than this many times the student are not offered for pruning: nothing known recovers such a cut."""
 USUAL_RATIO = 20.0
-"""Tokens per parameter that public fits find compute-optimal, within a factor of three or four."""
+"""Tokens per parameter that public fits find compute-optimal (Hoffmann et al. 2022, arXiv:2203.15556), within a factor
+of three or four."""
 SIZE_PRIOR = 0.01
 """Weight of that prior where a law fitted on a small study chooses the size: such fits often want 0.1 to 8 tokens per
 parameter where the truth wants 10 to 70, and cost 30 to 40 millinats; with the prior 5 to 7
 (benchmarks/verdict/run.py)."""
 _TEACHERS = (0.1, 1e4)
 """Teacher sizes searched, in units of the student's."""
-_GRID, _ZOOMS = 33, 5
+_ZOOMS, _SKETCH_ZOOMS = 5, 2
+"""Grids within grids that free sizes are searched on: to 1e-5 of a size, and to 3 % where a sketch will do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class Option:
     student_params: float
     student_tokens: float
     teacher: Teacher | None = None
-    taught: float = 1.0
+    distilled_share: float = 1.0
     """Share of the tokens that come with the teacher's targets."""
 
     @property
@@ -79,7 +81,7 @@ class Option:
             "pretrain-larger": f"pretrain a larger student ({format_count(self.student_params)})",
             "distil": f"distil from {teacher}",
             "train-teacher": f"train a {self.teacher.name if self.teacher else ''}, then distil",
-            "distil-then-pretrain": f"{100 * self.taught:.0f} % of the tokens from {teacher}, then pretrain",
+            "distil-then-pretrain": f"{100 * self.distilled_share:.0f} % of the tokens from {teacher}, then pretrain",
             "prune-and-distil": f"prune {teacher}, then distil",
         }[self.kind]
 
@@ -95,7 +97,7 @@ def find_options(
         is_sketch: free sizes to 3 % only, and no strategies that no law describes: for what may decide, fast.
         size_prior: weight that pulls a free size towards `USUAL_RATIO` tokens per parameter.
     """
-    zooms = 2 if is_sketch else _ZOOMS
+    zooms = _SKETCH_ZOOMS if is_sketch else _ZOOMS
     choice = _Choice(situation=situation, ensemble=ensemble, size_prior=size_prior, zooms=zooms)
     found = [_pretrain(choice)]
     found += _larger(choice, found[0])
@@ -187,23 +189,13 @@ def _sized(
     high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
     if not least < high:
         return None
-    return at(float(np.exp(_lowest(losses, np.log(least), np.log(high), zooms=choice.zooms))))
+    return at(float(np.exp(lowest_on_grids(losses, np.log(least), np.log(high), zooms=choice.zooms))))
 
 
 def _largest_affordable(situation: Situation) -> float:
     """The size that the budget trains on SMALLEST_RATIO tokens per parameter: 6 N^2 ratio = C."""
     assert situation.compute is not None
     return max((situation.compute / (6 * SMALLEST_RATIO)) ** 0.5, 2 * SMALLEST_STUDENT)
-
-
-def _lowest(curve: Callable[[Array], Array], low: float, high: float, *, zooms: int = _ZOOMS) -> float:
-    """The lowest point of a curve with several valleys: a grid, then ever finer grids around its best point."""
-    best = low
-    for _ in range(zooms):
-        grid = np.linspace(low, high, _GRID)
-        i = int(np.argmin(curve(grid)))
-        best, low, high = float(grid[i]), float(grid[max(i - 1, 0)]), float(grid[min(i + 1, _GRID - 1)])
-    return best
 
 
 def _train_teacher(choice: _Choice) -> list[Option]:
@@ -217,27 +209,37 @@ def _train_teacher(choice: _Choice) -> list[Option]:
         high = situation.max_params if situation.max_params is not None else _largest_affordable(situation)
 
         def losses(log_sizes: Array) -> Array:
-            found = _taught_by_best(choice, np.exp(log_sizes), shares)
+            found = _distilled_by_best(choice, np.exp(log_sizes), shares)
             pull = (
                 1 + choice.size_prior * np.log(found.student_tokens / (USUAL_RATIO * np.exp(log_sizes))) ** 2
             )
             return np.nan_to_num(found.student_loss * pull, nan=np.inf)
 
-        size = float(np.exp(_lowest(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms)))
-    best = _taught_by_best(choice, np.array([size]), shares)
+        size = float(
+            np.exp(lowest_on_grids(losses, np.log(SMALLEST_STUDENT), np.log(high), zooms=choice.zooms))
+        )
+    best = _distilled_by_best(choice, np.array([size]), shares)
     if not np.isfinite(best.student_loss[0]) or best.student_tokens_at_bound[0] < 0:
         return []  # nothing is paid for, or the laws give all to the teacher and leave the student untrained
     params, tokens = float(best.teacher_params[0]), float(best.teacher_tokens[0])
-    teacher = Teacher(name=f"{format_count(params)} teacher on {format_count(tokens)} tokens", params=params,
-                      tokens=tokens, exists=False)  # fmt: skip
-    return [Option(kind="train-teacher", teacher=teacher, student_params=size,
-                   student_tokens=float(best.student_tokens[0]))]  # fmt: skip
+    teacher = Teacher(
+        name=f"{format_count(params)} teacher on {format_count(tokens)} tokens",
+        params=params,
+        tokens=tokens,
+        exists=False,
+    )
+    return [
+        Option(
+            kind="train-teacher",
+            teacher=teacher,
+            student_params=size,
+            student_tokens=float(best.student_tokens[0]),
+        )
+    ]
 
 
-def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> "OptimalPlan":
+def _distilled_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> OptimalPlan:
     """The best teacher to train for students of these sizes; nan where the budget is too small."""
-    from distillaw.planning.optimum import optimal_distillation
-
     situation = choice.situation
 
     def repeated(d: Array) -> Array:
@@ -247,12 +249,16 @@ def _taught_by_best(choice: _Choice, sizes: Array, shares: CostShares) -> "Optim
     left = situation.compute - forward_curve(situation, sizes) * situation.inference_tokens
     smallest, largest = float(sizes.min()), float(sizes.max())
     return optimal_distillation(
-        choice.ensemble, student_params=sizes, compute=np.maximum(left, 1.0), shares=shares,
+        choice.ensemble,
+        student_params=sizes,
+        compute=np.maximum(left, 1.0),
+        shares=shares,
         forward=lambda N: forward_curve(situation, N),
         effective_tokens=None if situation.unique_tokens is None else repeated,
         teacher_params_bounds=(_TEACHERS[0] * smallest, _TEACHERS[1] * largest),
-        teacher_tokens_bounds=(smallest, _TEACHERS[1] ** 2 * largest), min_student_tokens=SMALLEST_RATIO * smallest,
-    )  # fmt: skip
+        teacher_tokens_bounds=(smallest, _TEACHERS[1] ** 2 * largest),
+        min_student_tokens=SMALLEST_RATIO * smallest,
+    )
 
 
 def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Option) -> list[Option]:
@@ -262,24 +268,24 @@ def _distil_then_pretrain(situation: Situation, ensemble: LawEnsemble, pure: Opt
         after, _ = handed_over(ensemble, situation, pure, _tokens_at_shares(situation, pure, shares), shares)
         return after.mean(0)
 
-    share = _lowest(losses, 0.02, 0.98)
+    share = lowest_on_grids(losses, 0.02, 0.98, zooms=_ZOOMS)
     if not 0.03 < share < 0.97:
         return []
     tokens = float(_tokens_at_shares(situation, pure, np.array([share]))[0])
-    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, taught=share)]
+    return [replace(pure, kind="distil-then-pretrain", student_tokens=tokens, distilled_share=share)]
 
 
-def _tokens_at_shares(situation: Situation, pure: Option, taught: Array) -> Array:
+def _tokens_at_shares(situation: Situation, pure: Option, distilled: Array) -> Array:
     """Tokens in all when only a share of them needs the teacher, on the bill of `pure`."""
     if situation.student_tokens is not None:
-        return np.full(len(taught), situation.student_tokens)
+        return np.full(len(distilled), situation.student_tokens)
     if (
         pure.teacher is None or pure.teacher.params is None
     ):  # of unknown size: allowed where its logits are free
-        return np.full(len(taught), pure.student_tokens)
+        return np.full(len(distilled), pure.student_tokens)
     own = TRAINING_FACTOR * forward_flop(situation, pure.student_params)
     logits = shares_of(situation, pure.teacher).delta_lgt * forward_flop(situation, pure.teacher.params)
-    return pure.student_tokens * (own + logits) / (own + taught * logits)
+    return pure.student_tokens * (own + logits) / (own + distilled * logits)
 
 
 def _can_prune(option: Option) -> bool:
@@ -287,3 +293,80 @@ def _can_prune(option: Option) -> bool:
     if teacher is None or teacher.params is None or not teacher.exists:
         return False
     return 1.0 < teacher.params / option.student_params <= MOST_PRUNED
+
+
+PRUNED_WORTH = 20.0
+"""Sheared-LLaMA: 5e10 tokens after pruning against 1e12 of an open model of its size trained from scratch; Minitron
+claims up to 40 (docs/prune.md). Both are about skill, not about loss: in loss, starts of 0.08M students cut
+from the open runs' teachers were worth 1.3 (a thirteenth kept) to 4 times the tokens (docs/open-runs.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionLoss:
+    """What an ensemble makes of one option."""
+
+    loss: Array
+    """(m,), nats/token."""
+    teacher_loss: Array | None = None
+    """(m,), as used."""
+    doubt: float = 0.0
+    """Standard deviation, nats/token, of what is uncertain about this option alone."""
+
+
+def option_loss(ensemble: LawEnsemble, situation: Situation, option: "Option") -> OptionLoss:
+    """Loss by member, with the teacher's loss that was used and the option's own doubt."""
+    n = np.log(np.full(1, option.student_params))
+    d = np.log(np.atleast_1d(effective_tokens(situation, option.student_tokens)))
+    if option.teacher is None:
+        return OptionLoss(loss=np.exp(ensemble.log_supervised(n, d)))
+    t = teacher_losses(ensemble, situation, option.teacher)
+    known = option.teacher.loss is not None
+    spread = option.teacher.loss_se if known else option.teacher.law_error * float(np.exp(t).mean())
+    if option.kind == "distil-then-pretrain":
+        after, pure = handed_over(
+            ensemble, situation, option, np.array([option.student_tokens]), np.array([option.distilled_share])
+        )
+        claim = float(np.abs(after - pure).mean())
+        return OptionLoss(loss=after[:, 0], teacher_loss=np.exp(t), doubt=claim)
+    if option.kind == "prune-and-distil":
+        ends = [np.exp(ensemble.log_distilled(n, d + np.log(w), t)) for w in (1.0, PRUNED_WORTH)]
+        middle = np.exp(ensemble.log_distilled(n, d + np.log(PRUNED_WORTH) / 2, t))
+        return OptionLoss(loss=middle, teacher_loss=np.exp(t), doubt=float(np.mean(ends[0] - ends[1])) / 2)
+    low, middle, high = (
+        np.exp(ensemble.log_distilled(n, d, np.log(np.exp(t) + s))) for s in (-spread, 0.0, spread)
+    )
+    return OptionLoss(loss=middle, teacher_loss=np.exp(t), doubt=float(np.abs(high - low).mean()) / 2)
+
+
+def teacher_losses(ensemble: LawEnsemble, situation: Situation, teacher: Teacher) -> Array:
+    """Ln L_T by member, shape (m,): as given, or as each law estimates it from size and tokens."""
+    if teacher.loss is not None:
+        return np.log(np.full(ensemble.size, teacher.loss))
+    assert teacher.params is not None and teacher.tokens is not None, "a Teacher has one or the other"
+    tokens = teacher.tokens if teacher.exists else float(effective_tokens(situation, teacher.tokens))
+    return ensemble.log_supervised(np.log(np.full(1, teacher.params)), np.log(np.full(1, tokens)))
+
+
+def handed_over(
+    ensemble: LawEnsemble, situation: Situation, option: "Option", tokens: Array, distilled: Array
+) -> tuple[Array, Array]:
+    """Losses (m, k) after distilling on a share of the tokens and going on alone, and of the better pure strategy.
+
+    Args:
+        ensemble: m laws.
+        situation: says how repeats count.
+        option: names the student and the teacher.
+        tokens: (k,), in all.
+        taught: (k,), share that comes with the teacher's targets.
+    """
+    assert option.teacher is not None
+    n = np.full((1, 1), np.log(option.student_params))
+    t = teacher_losses(ensemble, situation, option.teacher)[:, None]
+    whole = effective_tokens(situation, tokens)
+    first = ensemble.log_distilled(n, np.log(effective_tokens(situation, distilled * tokens))[None], t)
+    stands = ensemble.log_tokens_for(n, first)
+    onwards = ensemble.log_supervised(n, np.logaddexp(stands, np.log(whole * (1 - distilled))[None]))
+    after = np.where(np.isfinite(stands), onwards, first)
+    d = np.log(whole)[None]
+    pure = np.minimum(ensemble.log_distilled(n, d, t), ensemble.log_supervised(n, d))
+    return np.exp(after), np.exp(pure)

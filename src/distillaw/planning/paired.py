@@ -5,21 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distillaw.planning.arms import REACH, ArmPoint, MeasuredArm, student_arms, teacher_name
 from distillaw.planning.bills import bill, tokens_for
-from distillaw.planning.consensus import Belief
-from distillaw.planning.crossover import Crossover, band_of, crossings
-from distillaw.planning.evidence import IS_PAIRED, Evidence, Interval, Strategy
-from distillaw.planning.measured import (
-    REACH,
-    Arm,
-    ArmPoint,
-    MeasuredGain,
-    loss_interval,
-    measure_gain,
-    student_arms,
-    teacher_name,
-)
-from distillaw.planning.options import Option
+from distillaw.planning.evidence import IS_PAIRED, Crossover, Evidence, Interval, Strategy, band_of, crossings
+from distillaw.planning.gains import GainBelief
+from distillaw.planning.measured import MeasuredGain, loss_interval, measure_gain
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.quantities import format_count
 from distillaw.runs.record import Run, StudyRecord, budget_text
@@ -35,8 +25,13 @@ SEED_SOURCES = {
 
 
 def paired_evidence(
-    situation: Situation, record: StudyRecord, teachers: Sequence[Teacher], *, level: float, rng: np.random.Generator
-) -> Evidence:  # fmt: skip
+    situation: Situation,
+    record: StudyRecord,
+    teachers: Sequence[Teacher],
+    *,
+    level: float,
+    rng: np.random.Generator,
+) -> Evidence:
     """What the study measured at the target, or why it is silent.
 
     Args:
@@ -75,7 +70,7 @@ def _silent(status: str, note: str) -> Evidence:
 
 
 def _points(
-    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher]
+    situation: Situation, arms: Sequence[MeasuredArm], wanted: dict[str | None, Teacher]
 ) -> tuple[ArmPoint, list[ArmPoint]] | None:
     """The baseline and the candidates, each at the tokens that the situation gives it."""
     assert situation.student_params is not None
@@ -93,42 +88,69 @@ def _points(
 
 
 def _evidence(
-    situation: Situation, arms: Sequence[Arm], wanted: dict[str | None, Teacher], gain: MeasuredGain,
-    record: StudyRecord, *, level: float, rng: np.random.Generator,
-) -> Evidence:  # fmt: skip
+    situation: Situation,
+    arms: Sequence[MeasuredArm],
+    wanted: dict[str | None, Teacher],
+    gain: MeasuredGain,
+    record: StudyRecord,
+    *,
+    level: float,
+    rng: np.random.Generator,
+) -> Evidence:
     share = gain.posterior.share_best()
     rows = tuple(
-        _row(situation, point, wanted[_run_id(point)], gain, level, gain=gain.interval(j, level), share=float(share[j]))
+        _row(
+            situation,
+            point,
+            wanted[_run_id(point)],
+            gain,
+            level,
+            gain=gain.interval(j, level),
+            share=float(share[j]),
+        )
         for j, point in enumerate(gain.candidates)
-    )  # fmt: skip
+    )
     best = gain.candidates[gain.posterior.best]
     bases = {best.basis, gain.baseline.basis}
     status = "PAIRED" if gain.is_paired else "UNPAIRED"
     source = SOURCE if gain.is_paired else UNPAIRED_SOURCE
     return Evidence(
-        source=source, kind="measured", status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
-        note=_note(gain, bases), is_decisive=True, inside_range="extrapolated" not in bases,
-        pretrain=_row(situation, gain.baseline, None, gain, level), alternatives=rows, posterior=gain.posterior,
+        source=source,
+        kind="measured",
+        status="SEED_NOISE_UNKNOWN" if gain.noise.source == "assumed" else status,
+        note=_note(gain, bases),
+        is_decisive=True,
+        inside_range="extrapolated" not in bases,
+        pretrain=_row(situation, gain.baseline, None, gain, level),
+        alternatives=rows,
+        posterior=gain.posterior,
         beliefs=_beliefs(gain),
-        noise=gain.paired_se(gain.posterior.best), warnings=tuple(_warnings(gain, bases)),
+        noise=gain.paired_se(gain.posterior.best),
+        warnings=tuple(_warnings(gain, bases)),
         crossover=_crossover(record, arms, best, source=source, level=level, rng=rng),
         details={
-            "seed_sd": gain.noise.sd, "seed_sd_seen": gain.noise.seen, "seed_dof": gain.noise.dof,
-            "seed_source": gain.noise.source, "seeds_baseline": len(gain.baseline.seeds),
-            "seeds_best": len(best.seeds), "document_se": gain.document_se(gain.posterior.best),
+            "seed_sd": gain.noise.sd,
+            "seed_sd_seen": gain.noise.seen,
+            "seed_dof": gain.noise.dof,
+            "seed_source": gain.noise.source,
+            "seeds_baseline": len(gain.baseline.seeds),
+            "seeds_best": len(best.seeds),
+            "document_se": gain.document_se(gain.posterior.best),
             "other_doubt": math.hypot(best.doubt, gain.baseline.doubt),
             IS_PAIRED: gain.is_paired,
         },
-    )  # fmt: skip
+    )
 
 
-def _beliefs(gain: MeasuredGain) -> tuple[Belief, ...]:
+def _beliefs(gain: MeasuredGain) -> tuple[GainBelief, ...]:
     """The posterior as one t density per candidate: its mean, and the scale that its spread implies."""
     dof = min(max(gain.posterior.dof, 3.0), 1e6)
     shrink = math.sqrt((dof - 2) / dof)  # the variance of a t is dof / (dof - 2) times its squared scale
     draws = gain.posterior.draws
-    return tuple(Belief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
-                 for j in range(draws.shape[1]))  # fmt: skip
+    return tuple(
+        GainBelief(centres=draws[:, j].mean(keepdims=True), scale=shrink * float(draws[:, j].std()), dof=dof)
+        for j in range(draws.shape[1])
+    )
 
 
 def _note(gain: MeasuredGain, bases: set[str]) -> str:
@@ -152,9 +174,14 @@ def _rate_note(gain: MeasuredGain) -> str:
         return ""
     parts = [
         f"{p.arm.name} may lose {p.arm.rate.at(p.tokens):.3f} nats to its learning rate, "
-        + (f"last checked at {budget_text(p.arm.rate.checked)} tokens" if p.arm.rate.is_checked else "never checked")
-        for p in unchecked if p.arm.rate is not None
-    ]  # fmt: skip
+        + (
+            f"last checked at {budget_text(p.arm.rate.checked)} tokens"
+            if p.arm.rate.is_checked
+            else "never checked"
+        )
+        for p in unchecked
+        if p.arm.rate is not None
+    ]
     return f"; RATE_NOT_CHECKED: {'; '.join(parts)}"
 
 
@@ -182,24 +209,36 @@ def _run_id(point: ArmPoint) -> str:
 
 
 def _row(
-    situation: Situation, point: ArmPoint, teacher: Teacher | None, measured: MeasuredGain, level: float, *,
-    gain: Interval | None = None, share: float | None = None,
-) -> Strategy:  # fmt: skip
+    situation: Situation,
+    point: ArmPoint,
+    teacher: Teacher | None,
+    measured: MeasuredGain,
+    level: float,
+    *,
+    gain: Interval | None = None,
+    share: float | None = None,
+) -> Strategy:
     mean, lower, upper = loss_interval(point, measured.noise, level=level)
-    assert situation.student_params is not None
-    option = Option(kind="pretrain" if teacher is None else "distil", teacher=teacher,
-                    student_params=situation.student_params, student_tokens=point.tokens)  # fmt: skip
+    size = situation.student_params
+    assert size is not None
     return Strategy(
-        name=option.name, kind=option.kind, teacher=teacher, student_params=option.student_params,
-        student_tokens=point.tokens, compute=bill(situation, option.student_params, point.tokens, teacher),
-        loss=Interval(mean=mean, lower=lower, upper=upper), basis=point.basis,
-        teacher_loss=None if teacher is None else teacher.loss, gain=gain, share_best=share, run_ids=point.run_ids,
-    )  # fmt: skip
+        kind="pretrain" if teacher is None else "distil",
+        teacher=teacher,
+        student_params=size,
+        student_tokens=point.tokens,
+        compute=bill(situation, size, point.tokens, teacher),
+        loss=Interval(mean=mean, lower=lower, upper=upper),
+        basis=point.basis,
+        teacher_loss=None if teacher is None else teacher.loss,
+        gain=gain,
+        share_best=share,
+        run_ids=point.run_ids,
+    )
 
 
 def _crossover(
     record: StudyRecord,
-    arms: Sequence[Arm],
+    arms: Sequence[MeasuredArm],
     best: ArmPoint,
     *,
     source: str,

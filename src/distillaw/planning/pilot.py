@@ -9,7 +9,7 @@ from distillaw.planning.decision import MARGIN, SURE, Call
 from distillaw.planning.evidence import Evidence, Strategy
 from distillaw.planning.gains import ASSUMED_DOF, ASSUMED_SEED_SD
 from distillaw.planning.situation import Situation
-from distillaw.planning.voices import FITTED_DOUBT
+from distillaw.planning.voices import FITTED_DISCREPANCY
 from distillaw.quantities import format_count, format_flop, format_seconds, times
 from distillaw.runs.paired import t_quantile
 from distillaw.runs.record import StudyRecord
@@ -17,6 +17,7 @@ from distillaw.runs.record import StudyRecord
 SCALES = (100.0, 30.0, 10.0, 3.0, 1.0)
 """Pilots considered: the target's size and tokens divided by these."""
 PILOT_SEEDS = 3
+"""The fewest whose spread has more than one degree of freedom."""
 WORTH_A_PILOT = 3.0
 """A pilot that costs more than this part of the target is none."""
 MOST_SEEDS = 12
@@ -64,7 +65,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     scale = min(settle, key=lambda s: _pilot_flop(situation, best, s)[0], default=None)
     down = scale or 1.0
     size, tokens = best.student_params / down, best.student_tokens / down
-    flop, taught = _pilot_flop(situation, best, down)
+    flop, remark = _pilot_flop(situation, best, down)
     where = f"at a {_ordinal(down)} of the size and the tokens" if down > 1 else "of the target itself"
     ratio = (
         "" if best.teacher_loss is None else f" of {best.teacher_loss / own.loss.mean:.2f} times its own loss"
@@ -73,7 +74,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
     bill_of_target = best.compute["total"]
     if bill_of_target and flop > bill_of_target / WORTH_A_PILOT:
         return (
-            f"no pilot: the smallest that would settle it costs {format_flop(flop)}{taught}, "
+            f"no pilot: the smallest that would settle it costs {format_flop(flop)}{remark}, "
             f"{times(flop / bill_of_target)} times the bill of the distillation. "
             "Run the target itself with and without the teacher, or let `distillaw settle` choose runs"
         )
@@ -83,7 +84,7 @@ def _pilot(situation: Situation, headline: Evidence, gain: float, margin: float)
         ending = f"The gain thought of ({gain:.3f}) is hardly more than the noise of pairs: more seeds may be needed"
     return (
         f"a paired pilot {where}: {format_count(size)} on {format_count(tokens)} tokens without a teacher and from one"
-        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{taught}{share}. {ending} (distillaw study run)"
+        f"{ratio}, {PILOT_SEEDS} seeds{trend}: {format_flop(flop)}{remark}{share}. {ending} (distillaw study run)"
     )
 
 
@@ -120,7 +121,7 @@ def _would_settle(scale: float, gain: float, margin: float, loss: float) -> bool
     """Whether pairs at 1/scale of the size and tokens, extrapolated by a fitted law, would call this gain."""
     away = {"student_params": math.log(scale), "student_tokens": math.log(scale)}
     noise = ASSUMED_SEED_SD * math.sqrt(2 / PILOT_SEEDS)
-    se = loss * (math.hypot(noise, FITTED_DOUBT.at(away)) if scale > 1 else noise)
+    se = loss * (math.hypot(noise, FITTED_DISCREPANCY.at(away)) if scale > 1 else noise)
     return gain - max(margin, se if scale == 1 else 0.0) >= NormalDist().inv_cdf(SURE) * se
 
 
@@ -168,8 +169,11 @@ def _more_seeds(situation: Situation, headline: Evidence, answer: Call, record: 
             f"(standard error {documents:.4f} nats/token from them alone)"
         )
     extra = max(1, seeds - have)
-    flop = extra * ((own.compute["student_training"] or 0.0) + (best.compute["student_training"] or 0.0)
-                    + (best.compute["teacher_logits"] or 0.0))  # fmt: skip
+    flop = extra * (
+        (own.compute["student_training"] or 0.0)
+        + (best.compute["student_training"] or 0.0)
+        + (best.compute["teacher_logits"] or 0.0)
+    )
     seconds = _seconds(record, [*own.run_ids, *best.run_ids]) * extra
     time = f", about {format_seconds(seconds)} of one core" if seconds > 0 else ""
     return (

@@ -1,14 +1,23 @@
-"""What the user has: a student, tokens or compute, teachers, and who pays for what. Bad input stops here.
+"""One question in numbers: a student, tokens or FLOP, teachers, who pays for what, and what a forward pass costs.
 
-What things cost is in bills.py; what could be done with it in options.py.
+`question.py` makes it of what was asked. It is moved about (`sensitivity.py` asks changed questions, `judging.py` asks
+at equal FLOP), so that it refuses by itself what cannot be planned. What things cost is in bills.py, what could be done
+with it in options.py.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+import numpy as np
+
+from distillaw.accounting.family import PAPER_CONTEXT, PAPER_VOCAB, FixedAspect
+from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.accounting.scenarios import CostShares, Scenario
+from distillaw.accounting.shapes import ASPECT
 from distillaw.errors import ConfigError, VocabularyError
+from distillaw.laws.base import Array
 from distillaw.quantities import did_you_mean, format_count, format_flop
 from distillaw.runs.record import budget_text
 
@@ -16,16 +25,22 @@ SCENARIOS: Mapping[str, CostShares] = {s.name.lower().replace("_", "-"): s.value
 """Name -> (delta_Lgt, delta_Pre): whether this student pays for the teacher's logits and for its training."""
 LOGITS = ("online", "stored")
 
+BETWEEN = (1e7, 1e8)
+"""Parameters. Below, the package's own family of small models; above, that of arXiv 2502.08606v2 (width / layers =
+128; its smallest model has 143M); between, a blend. The package's own studies are far below 10M."""
+FAMILIES = (FixedAspect(aspect=ASPECT), FixedAspect(aspect=128.0))
+"""The package's own (accounting/shapes.py), and that of the paper."""
+
 LARGEST = {"parameters": 1e15, "tokens": 1e20, "FLOP": 1e35, "nats/token": 14.0}
 """Beyond these nothing is planned: a thousand times the largest that anybody speaks of; the loss of guessing among a
 million tokens, more than any vocabulary has."""
 SMALLEST_RATIO = 0.1
-"""Fewest tokens per parameter that are called training at all."""
-OTHER_TEXT = 0.03
+"""Fewest tokens per parameter that are called training at all: a tenth of the least that any law was fitted on."""
+FOREIGN_TEXT_ERROR = 0.03
 """Standard error of a law's estimate for a model that saw other text than the user's, as a share of the loss; twice
 that for one that was itself distilled. Models alike in size and tokens, trained on three corpora, differ by 0.02 to
 0.03 on four web texts, by 0.11 to 0.37 on code, old news and mixtures (Gadre et al. 2024, arXiv:2403.08540)."""
-OWN_TEXT = 0.01
+OWN_TEXT_ERROR = 0.01
 """The same on the text that a law was fitted on: what the papers report."""
 SMALLEST_STUDENT = 1000
 """Fewer parameters than this are a slip of the pen."""
@@ -46,7 +61,7 @@ class Teacher:
     """Standard error of `loss`, nats/token."""
     estimate_error: float | None = None
     """How far its loss strays from what a law makes of its size and tokens, standard deviation as a share of the loss.
-    None: `OTHER_TEXT` where it was measured on the user's text and trained elsewhere, else `OWN_TEXT`."""
+    None: `FOREIGN_TEXT_ERROR` where it was measured on the user's text and trained elsewhere, else `OWN_TEXT_ERROR`."""
     run_id: str | None = None
     """Its run in the study, if it is one."""
     exists: bool = True
@@ -60,10 +75,8 @@ class Teacher:
             value = getattr(self, what)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"teacher {what} = {value}: it must be positive and finite")
-        for what, value, largest in (
-            ("loss_se", self.loss_se, self.loss or math.inf),
-            ("estimate_error", self.law_error, 1.0),
-        ):
+        errors = {"loss_se": (self.loss_se, self.loss or math.inf), "estimate_error": (self.law_error, 1.0)}
+        for what, (value, largest) in errors.items():
             if not 0 <= value < largest:
                 raise ConfigError(
                     f"teacher {what} = {value:g}: a standard error is at least 0 and below the loss it belongs to"
@@ -76,8 +89,8 @@ class Teacher:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values."""
-        return {"name": self.name, "params": self.params, "tokens": self.tokens, "loss": self.loss,
-                "run_id": self.run_id, "exists": self.exists, "tokenizer": self.tokenizer}  # fmt: skip
+        shown = ("name", "params", "tokens", "loss", "run_id", "exists", "tokenizer")
+        return {name: getattr(self, name) for name in shown}
 
     @property
     def law_error(self) -> float:
@@ -85,7 +98,7 @@ class Teacher:
         if self.estimate_error is not None:
             return self.estimate_error
         is_foreign = self.loss is not None and self.exists and self.run_id is None
-        return OTHER_TEXT if is_foreign else OWN_TEXT
+        return FOREIGN_TEXT_ERROR if is_foreign else OWN_TEXT_ERROR
 
     @property
     def called(self) -> str:
@@ -96,7 +109,7 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """One question: this student, with these tokens or this compute, alone or from one of these teachers?"""
+    """This student, with these tokens or this compute: alone, or from one of these teachers?"""
 
     student_params: float | None
     """N_S, non-embedding; None leaves the size free, up to `max_params`."""
@@ -127,8 +140,8 @@ class Situation:
     """Distinct training tokens at hand; None is as many as one likes."""
     inference_tokens: float = 0.0
     """Tokens that the student will serve over its lifetime; their FLOP are in the bill."""
-    vocab: int = 32768
-    context: int = 4096
+    vocab: int = PAPER_VOCAB
+    context: int = PAPER_CONTEXT
     prices: Mapping[float, float] = field(default_factory=dict)
     """Known F(N), FLOP per token, by size: what a study counted; other sizes are counted from a shape."""
 
@@ -140,73 +153,66 @@ class Situation:
                 "(--compute 1e21, --device-hours 500, --money 2000)"
             )
         for what, unit in _UNITS.items():
-            if what != "inference_tokens":
-                _check_positive(what, getattr(self, what))
-            check_plausible(what, getattr(self, what), unit)
+            value = getattr(self, what)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{what} = {value}: it must be positive and finite")
+            check_plausible(what, value, unit)
+        check_plausible("inference_tokens", self.inference_tokens, "tokens")
         for teacher in self.teachers:
             check_plausible(f"{teacher.name}: parameters", teacher.params, "parameters")
             check_plausible(f"{teacher.name}: tokens", teacher.tokens, "tokens")
         if not self.inference_tokens >= 0:
             raise ConfigError(f"inference_tokens = {self.inference_tokens}: it cannot be negative")
-        self._check_words()
-        self._check_size()
-        self._check_tokenizers()
-
-    def _check_words(self) -> None:
         if self.scenario not in SCENARIOS:
             hint = did_you_mean(self.scenario, SCENARIOS)
             raise ConfigError(f"unknown cost scenario {self.scenario!r}{hint}; known: {', '.join(SCENARIOS)}")
         if self.logits not in LOGITS:
             raise ConfigError(f"logits = {self.logits!r}: one of {', '.join(LOGITS)}")
         if min(self.vocab, self.context) < 1:
-            raise ConfigError(
-                f"vocab = {self.vocab}, context = {self.context}: both are positive whole numbers"
-            )
+            given = f"vocab = {self.vocab}, context = {self.context}"
+            raise ConfigError(f"{given}: both are positive whole numbers")
         if self.students_served < 1:
             raise ConfigError(f"students_served = {self.students_served}: at least the one being planned")
+        self._check_size()
+        self._check_tokenizers()
 
     def _check_size(self) -> None:
         """A size that is a size, and a budget that trains it at all."""
         size = self.student_params if self.student_params is not None else self.max_params
-        if size is None and self.student_tokens is not None:
-            raise ConfigError(
-                "with tokens given and the size free, the largest student is always best: give --student, or the "
-                "largest one you can serve (--max-student 3B, --serve-memory 8e9)"
-            )
-        if size is not None and size < SMALLEST_STUDENT:
+        if size is None:
+            if self.student_tokens is not None:
+                raise ConfigError(
+                    "with tokens given and the size free, the largest student is always best: give --student, or the "
+                    "largest one you can serve (--max-student 3B, --serve-memory 8e9)"
+                )
+            return
+        if size < SMALLEST_STUDENT:
             raise ConfigError(f"student of {size:g} parameters: write 300M for 300 million")
         if self.student_params is None:
-            if self.student_tokens is not None and size is not None:
+            if self.student_tokens is not None:
                 self._check_ratio(self.student_tokens, size)
             return
-        if self.max_params is not None and self.max_params < self.student_params:
+        if self.max_params is not None and self.max_params < size:
             raise ConfigError(
-                f"the student ({format_count(self.student_params)}) is larger than the largest that can be served "
+                f"the student ({format_count(size)}) is larger than the largest that can be served "
                 f"({format_count(self.max_params)}); lower --student or raise the limit"
             )
-        from distillaw.planning.bills import training_tokens
-
-        self._check_ratio(training_tokens(self, self.student_params), self.student_params)
+        self._check_ratio(training_tokens(self, size), size)
 
     def _check_ratio(self, tokens: float, params: float) -> None:
         """Enough tokens per parameter to be called training."""
+        bought = "" if self.compute is None else f"compute {format_flop(self.compute)}"
         if tokens <= 0:
-            assert self.compute is not None
             raise ConfigError(
-                f"compute {format_flop(self.compute)} is less than serving {format_count(self.inference_tokens)} "
+                f"{bought} is less than serving {format_count(self.inference_tokens)} "
                 f"tokens with a {format_count(params)} student costs by itself: nothing is left to train on. Raise the "
                 "budget, or take a smaller student or fewer inference_tokens"
             )
         if tokens < SMALLEST_RATIO * params:
-            given = (
-                f"{format_count(tokens)} tokens"
-                if self.compute is None
-                else f"compute {format_flop(self.compute)}"
-            )
             raise ConfigError(
-                f"{given} for a {format_count(params)} student is {tokens / params:.2g} tokens per parameter; below "
-                f"{SMALLEST_RATIO} nothing is learnt that a law or a study describes. Use a smaller student or a "
-                "larger budget"
+                f"{bought or format_count(tokens) + ' tokens'} for a {format_count(params)} student is "
+                f"{tokens / params:.2g} tokens per parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a "
+                "study describes. Use a smaller student or a larger budget"
             )
 
     def _check_tokenizers(self) -> None:
@@ -224,12 +230,17 @@ class Situation:
         """The student's size in words: its label, else in millions from 0.1M on."""
         n = self.student_params
         if n is None:
-            return (
-                "free-size"
-                if self.max_params is None
-                else f"free-size (up to {format_count(self.max_params)})"
-            )
+            limit = "" if self.max_params is None else f" (up to {format_count(self.max_params)})"
+            return f"free-size{limit}"
         return self.label or (f"{n / 1e6:.3g}M" if 0.9995e5 <= n < 0.9995e6 else format_count(n))
+
+    @property
+    def student(self) -> str:
+        """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
+        if self.student_tokens is not None:
+            return f"a {self.size} student on {budget_text(self.student_tokens)} tokens"
+        assert self.compute is not None
+        return f"a {self.size} student within {format_flop(self.compute)}"
 
     @property
     def cost_shares(self) -> CostShares:
@@ -242,8 +253,59 @@ class Situation:
         return "equal-tokens" if self.student_tokens is not None else "equal-compute"
 
 
-_UNITS = {"student_params": "parameters", "student_tokens": "tokens", "compute": "FLOP", "max_params": "parameters",
-          "unique_tokens": "tokens", "inference_tokens": "tokens"}  # fmt: skip
+_UNITS = {
+    "student_params": "parameters",
+    "student_tokens": "tokens",
+    "compute": "FLOP",
+    "max_params": "parameters",
+    "unique_tokens": "tokens",
+}
+
+
+def forward_flop(situation: Situation, params: float) -> float:
+    """F(N), FLOP per token, of one size; as `forward_curve`."""
+    if not situation.prices:
+        return _counted(params, situation.context, situation.vocab)
+    return float(forward_curve(situation, np.asarray(params, dtype=np.float64)))
+
+
+def forward_curve(situation: Situation, params: Array) -> Array:
+    """F(N), FLOP per token: the count of a family, smooth in N, drawn through what the study counted.
+
+    Where the study counted, that is the answer; between two such sizes the ratio to the family's count goes straight
+    in ln N, and beyond the last it stays.
+    """
+    context, vocab = situation.context, situation.vocab
+    counted = _blend(params, context, vocab)
+    if not situation.prices:
+        return counted
+    sizes = sorted(situation.prices)
+    off = [math.log(situation.prices[size] / _counted(size, context, vocab)) for size in sizes]
+    return counted * np.exp(np.interp(np.log(params), np.log(sizes), off))
+
+
+@lru_cache(maxsize=4096)
+def _counted(params: float, context: int, vocab: int) -> float:
+    return float(_blend(np.asarray(params, dtype=np.float64), context, vocab))
+
+
+def _blend(params: Array, context: int, vocab: int) -> Array:
+    """Both families' F(N) (accounting/family.py) at once, unchecked: the inner loop of every search."""
+    low, high = np.log(BETWEEN)
+    part = np.clip((np.log(params) - low) / (high - low), 0.0, 1.0)
+    share = part**2 * (3 - 2 * part)  # no kink at the ends
+    root = np.cbrt(params)
+    small, large = (1 + f.sigma1 * context / root + f.sigma2 * vocab / root**2 for f in FAMILIES)
+    return 2 * params * small ** (1 - share) * large**share
+
+
+def training_tokens(situation: Situation, params: float) -> float:
+    """Tokens that a student of this size trained alone can have; not positive where serving takes all."""
+    if situation.student_tokens is not None:
+        return situation.student_tokens
+    assert situation.compute is not None
+    forward = forward_flop(situation, params)
+    return (situation.compute - forward * situation.inference_tokens) / (TRAINING_FACTOR * forward)
 
 
 def check_plausible(what: str, value: float | None, unit: str) -> None:
@@ -263,42 +325,6 @@ def check_plausible(what: str, value: float | None, unit: str) -> None:
         )
 
 
-def check_teacher_losses(situation: Situation, floor: float) -> None:
-    """Refuse teacher losses that no model on this text can have.
-
-    Args:
-        situation: the question.
-        floor: the lowest irreducible loss of the laws that must judge it, nats/token.
-
-    Raises:
-        ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
-    """
-    for teacher in situation.teachers:
-        if teacher.loss is not None and teacher.loss > math.log(situation.vocab):
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
-                f"({math.log(situation.vocab):.3f}); give the loss in nats/token, or --vocab"
-            )
-        if teacher.loss is not None and teacher.loss <= floor:
-            raise ConfigError(
-                f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
-                "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
-            )
-
-
-def student_text(situation: Situation) -> str:
-    """`a 0.1M student on 0.5M tokens` or `... within 1e21 FLOP`."""
-    if situation.student_tokens is not None:
-        return f"a {situation.size} student on {budget_text(situation.student_tokens)} tokens"
-    assert situation.compute is not None
-    return f"a {situation.size} student within {format_flop(situation.compute)}"
-
-
-def _check_positive(what: str, value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{what} = {value}: it must be positive and finite")
-
-
 def check_trained(params: float, tokens: float, who: str = "student") -> None:
     """Refuse a model that nobody would call one, or that reads too little to be called trained.
 
@@ -313,3 +339,29 @@ def check_trained(params: float, tokens: float, who: str = "student") -> None:
             f"parameter; below {SMALLEST_RATIO} nothing is learnt that a law or a study describes. Give more tokens"
         )
     check_plausible(f"tokens of a {format_count(params)} {who}", tokens, "tokens")
+
+
+def check_teacher_losses(situation: Situation, floor: float) -> None:
+    """Refuse teacher losses that no model on this text can have.
+
+    Args:
+        situation: the question.
+        floor: the lowest irreducible loss of the laws that must judge it, nats/token.
+
+    Raises:
+        ConfigError: a loss above that of guessing, or below the irreducible loss of the laws that must judge it.
+    """
+    guessing = math.log(situation.vocab)
+    for teacher in situation.teachers:
+        if teacher.loss is None:
+            continue
+        if teacher.loss > guessing:
+            raise ConfigError(
+                f"teacher loss {teacher.loss:g} nats/token is worse than guessing among {situation.vocab} tokens "
+                f"({guessing:.3f}); give the loss in nats/token, or --vocab"
+            )
+        if teacher.loss <= floor:
+            raise ConfigError(
+                f"teacher loss {teacher.loss:g} is below the irreducible loss {floor:g} nats/token of every law here. "
+                "Is it in bits per byte, or on other text? Give nats/token, or plan on your own study (--study)"
+            )

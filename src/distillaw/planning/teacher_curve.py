@@ -5,11 +5,12 @@
 
 Every member of an ensemble has its own curve; the recommended teacher is at the bottom of their mean. The optimum is
 searched between grid points, and stands beside what half, twice, 1, 2.5 and 100 times its size would cost: the bottom
-is flat, so the exact ratio seldom matters (docs/gap.md). No cost of the teacher is counted here.
+is flat, so the exact ratio seldom matters (docs/gap.md); a verdict that names a teacher says how flat. No cost of the
+teacher is counted here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,12 +19,18 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array, log_positive
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.laws.search import last_true, lowest
+from distillaw.planning.bills import effective_tokens
+from distillaw.planning.evidence import Strategy
+from distillaw.planning.situation import Situation
+from distillaw.planning.voices import Voice
+from distillaw.quantities import format_count
 
 FLAT = 0.005
 """Share of the loss within which teachers count as equally good."""
 RATIOS = (1.0, 2.5, 100.0)
-"""Teacher over student sizes whose cost is always told."""
+"""Teacher over student sizes whose cost is always told; 2.5 is the rule of Zhang et al. (2023, arXiv:2311.07052)."""
 _POINTS = 257
+"""Of the grid: 25 to an e-fold of the teacher's size over the whole span."""
 _SPAN = (1 / 8, 4096.0)
 """Teacher over student sizes searched by default."""
 _WORST = 1.5
@@ -52,9 +59,7 @@ class FlatRange:
 
     def to_json(self) -> dict[str, object]:
         """The range with its flags."""
-        return {"within": self.within, "lower": self.lower, "upper": self.upper,
-                "is_open_below": self.is_open_below, "is_open_above": self.is_open_above,
-                "is_connected": self.is_connected}  # fmt: skip
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +95,17 @@ class TeacherCost:
     nats_by_member: Array
     """(m,); negative where a member prefers this teacher."""
 
-    def scaled(self, scale: float) -> "TeacherCost":
-        """The same with losses in another text's nats; shares stay."""
-        return replace(self, teacher_loss=scale * self.teacher_loss, nats=scale * self.nats,
-                       nats_by_member=scale * self.nats_by_member)  # fmt: skip
-
-    def to_json(self) -> dict[str, object]:
-        """Numbers, and the span over members."""
-        span = {"lower": float(self.nats_by_member.min()), "upper": float(self.nats_by_member.max())}
-        return {"name": self.name, "teacher_params": self.params, "teacher_loss": self.teacher_loss,
-                "nats": self.nats, "per_cent": self.per_cent, "nats_span": span}  # fmt: skip
+    def to_json(self, scale: float = 1.0) -> dict[str, object]:
+        """Numbers and the span over members; losses in a text's nats that is so much harder, shares as they are."""
+        by_member = scale * self.nats_by_member
+        return {
+            "name": self.name,
+            "teacher_params": self.params,
+            "teacher_loss": scale * self.teacher_loss,
+            "nats": scale * self.nats,
+            "per_cent": self.per_cent,
+            "nats_span": {"lower": float(by_member.min()), "upper": float(by_member.max())},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +157,27 @@ class TeacherLossCurve:
     break_ratio: Array
     """(m,), kappa^(-f1): L_T / Ltilde_S at which a student takes up 1/e of what it could."""
 
+    def to_json(self) -> dict[str, object]:
+        """The best loss and its standing."""
+        return {
+            "best_teacher_loss": self.best.at,
+            "ratio_to_supervised": self.ratio,
+            "supervised_loss": float(self.supervised_loss.mean()),
+            "break": float(self.break_ratio.mean()),
+            "flat": self.best.flat.to_json(),
+        }
+
 
 def teacher_curve(
-    ensemble: LawEnsemble, *, student_params: float, student_tokens: float, teacher_tokens: float | None = None,
-    teacher_tokens_per_param: float | None = None, sizes: ArrayLike | None = None, margin: float = FLAT,
-) -> TeacherCurve:  # fmt: skip
+    ensemble: LawEnsemble,
+    *,
+    student_params: float,
+    student_tokens: float,
+    teacher_tokens: float | None = None,
+    teacher_tokens_per_param: float | None = None,
+    sizes: ArrayLike | None = None,
+    margin: float = FLAT,
+) -> TeacherCurve:
     """The student's loss against the size of its teacher.
 
     Args:
@@ -194,19 +216,29 @@ def teacher_curve(
     at = np.log(best.at).reshape(1, 1)
     student = losses(x[None])
     return TeacherCurve(
-        student_params=float(student_params), student_tokens=float(student_tokens), sizes=np.exp(x),
-        teacher_tokens=np.exp(log_tokens(x)), teacher_loss=np.exp(log_teacher(x[None])), student_loss=student,
-        mean=student.mean(0), supervised_loss=np.exp(ensemble.log_supervised(n, d))[:, 0], best=best,
+        student_params=float(student_params),
+        student_tokens=float(student_tokens),
+        sizes=np.exp(x),
+        teacher_tokens=np.exp(log_tokens(x)),
+        teacher_loss=np.exp(log_teacher(x[None])),
+        student_loss=student,
+        mean=student.mean(0),
+        supervised_loss=np.exp(ensemble.log_supervised(n, d))[:, 0],
+        best=best,
         best_teacher_tokens=float(np.exp(log_tokens(at)).item()),
         best_teacher_loss=float(np.exp(log_teacher(at)).mean()),
         costs=_costs(losses, log_teacher, best.at, float(student_params)),
-    )  # fmt: skip
+    )
 
 
 def teacher_loss_curve(
-    ensemble: LawEnsemble, *, student_params: float, student_tokens: float, losses: ArrayLike | None = None,
+    ensemble: LawEnsemble,
+    *,
+    student_params: float,
+    student_tokens: float,
+    losses: ArrayLike | None = None,
     margin: float = FLAT,
-) -> TeacherLossCurve:  # fmt: skip
+) -> TeacherLossCurve:
     """The student's loss against the loss of its teacher, whatever the teacher's size.
 
     Args:
@@ -240,10 +272,14 @@ def teacher_loss_curve(
     best = _valley(curve, low=float(x[0]), high=float(x[-1]), margin=margin)
     student = curve(x[None])
     return TeacherLossCurve(
-        teacher_loss=np.exp(x), student_loss=student, mean=student.mean(0), supervised_loss=alone, best=best,
+        teacher_loss=np.exp(x),
+        student_loss=student,
+        mean=student.mean(0),
+        supervised_loss=alone,
+        best=best,
         ratio=best.at / float(alone.mean()),
         break_ratio=np.exp(-ensemble.student["f1"] * ensemble.student["log_kappa"]),
-    )  # fmt: skip
+    )
 
 
 def _valley(losses: Losses, *, low: float, high: float, margin: float) -> Valley:
@@ -258,10 +294,13 @@ def _valley(losses: Losses, *, low: float, high: float, margin: float) -> Valley
     near = _EDGE * (high - low)
     flat = _flat(mean, float(at), low, high, FLAT)
     return Valley(
-        at=float(np.exp(at)), student_loss=float(mean(at)), at_by_member=np.exp(own), flat=flat,
+        at=float(np.exp(at)),
+        student_loss=float(mean(at)),
+        at_by_member=np.exp(own),
+        flat=flat,
         at_edge=bool(at - low < near or high - at < near),
         within_margin=flat if margin == FLAT else _flat(mean, float(at), low, high, margin),
-    )  # fmt: skip
+    )
 
 
 def _flat(mean: Losses, at: float, low: float, high: float, within: float) -> FlatRange:
@@ -271,9 +310,13 @@ def _flat(mean: Losses, at: float, low: float, high: float, within: float) -> Fl
     inside, outside = (np.array(ends) for ends in zip(below.ends, above.ends, strict=True))
     lower, upper = np.exp(last_true(lambda x: mean(x) <= bound, low=inside, high=outside))
     return FlatRange(
-        within=within, lower=float(lower), upper=float(upper), is_open_below=below.is_open,
-        is_open_above=above.is_open, is_connected=not (below.comes_back or above.comes_back),
-    )  # fmt: skip
+        within=within,
+        lower=float(lower),
+        upper=float(upper),
+        is_open_below=below.is_open,
+        is_open_above=above.is_open,
+        is_connected=not (below.comes_back or above.comes_back),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,11 +347,19 @@ def _costs(
     student, teacher = losses(x), np.exp(log_teacher(x)).mean(0)
     extra = student[:, 1:] - student[:, :1]
     scale = float(student[:, 0].mean())
-    return tuple(
-        TeacherCost(name=name, params=size, teacher_loss=float(teacher[j + 1]), nats=float(extra[:, j].mean()),
-                    per_cent=100 * float(extra[:, j].mean()) / scale, nats_by_member=extra[:, j])
-        for j, (name, size) in enumerate(others)
-    )  # fmt: skip
+    found = []
+    for (name, size), loss, by_member in zip(others, teacher[1:], extra.T, strict=True):
+        nats = float(by_member.mean())
+        cost = TeacherCost(
+            name=name,
+            params=size,
+            teacher_loss=float(loss),
+            nats=nats,
+            per_cent=100 * nats / scale,
+            nats_by_member=by_member,
+        )
+        found.append(cost)
+    return tuple(found)
 
 
 def _check(ensemble: LawEnsemble, margin: float) -> None:
@@ -330,3 +381,68 @@ def _axis(values: ArrayLike, *, name: str) -> Array:
     if x.ndim != 1 or len(x) < 3 or not (np.diff(x) > 0).all():
         raise ConfigError(f"{name}: give at least three values in ascending order")
     return x
+
+
+TOKENS_PER_PARAM = 20.0
+"""Of teachers whose training tokens are not known: about compute-optimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRange:
+    """The curve over teacher sizes, for teachers trained like the one chosen."""
+
+    curve: TeacherCurve
+    """In the nats of the law's text."""
+    tokens_per_param: float
+    scale: float = 1.0
+    """The user's losses over the law's."""
+
+    def to_json(self) -> dict[str, object]:
+        """Best size, flat range, what other sizes cost, and the curve itself; losses on the user's text."""
+        best, scale = self.curve.best, self.scale
+        return {
+            "best": best.at,
+            "student_loss": scale * best.student_loss,
+            "at_edge": best.at_edge,
+            "within": FLAT,
+            "flat": best.flat.to_json(),
+            "tokens_per_param": self.tokens_per_param,
+            "costs": [cost.to_json(scale) for cost in self.curve.costs],
+            "sizes": self.curve.sizes.tolist(),
+            "losses": (scale * self.curve.mean).tolist(),
+        }
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        best, flat = self.curve.best, self.curve.best.flat
+        low = "the smallest searched" if flat.is_open_below else format_count(flat.lower)
+        high = "the largest searched" if flat.is_open_above else format_count(flat.upper)
+        edge = " or beyond" if best.at_edge else ""
+        return (
+            f"Teacher size: of teachers trained on {format_count(self.tokens_per_param)} tokens per parameter the best "
+            f"has {format_count(best.at)}{edge}; {low} to {high} are within {100 * FLAT:.1f} % of the loss."
+        )
+
+
+def teacher_range(situation: Situation, voice: Voice, row: Strategy, *, scale: float) -> TeacherRange:
+    """The curve for the student of a strategy, over teachers trained on as many tokens per parameter as its own.
+
+    Args:
+        situation: the question.
+        voice: the law asked.
+        row: the strategy.
+        scale: the user's losses over the law's.
+    """
+    assert voice.ensemble is not None
+    teacher = row.teacher
+    known = teacher is not None and teacher.params and teacher.tokens
+    ratio = teacher.tokens / teacher.params if known else TOKENS_PER_PARAM  # type: ignore[union-attr, operator]
+    tokens = float(effective_tokens(situation, row.student_tokens))
+    curve = teacher_curve(
+        voice.ensemble,
+        student_params=row.student_params,
+        student_tokens=tokens,
+        teacher_tokens_per_param=ratio,
+    )
+    return TeacherRange(curve=curve, tokens_per_param=ratio, scale=scale)

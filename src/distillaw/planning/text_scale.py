@@ -23,8 +23,7 @@ import numpy as np
 
 from distillaw.laws.ensemble import LawEnsemble
 from distillaw.planning.evidence import TEXT_SCALE, Evidence
-from distillaw.planning.options import Option
-from distillaw.planning.predictions import OptionLoss, option_loss, teacher_losses
+from distillaw.planning.options import Option, OptionLoss, option_loss, teacher_losses
 from distillaw.planning.situation import Situation, Teacher
 from distillaw.planning.voices import Voice
 
@@ -33,7 +32,7 @@ LARGEST_GAIN = 0.15
 TEXT_SPREAD = 0.05
 """Standard deviation of s where k = 1. Over 8 texts and 3 training sets (Gadre et al. 2024, 80 models) texts differ by
 1.3 times as much as training sets do on one text, in the mean of logarithms, through one tokenizer; other tokenizers
-add to that. With `OTHER_TEXT` a quarter of a deviation is then the teacher's."""
+add to that. With `FOREIGN_TEXT_ERROR` a quarter of a deviation is then the teacher's."""
 LEAST = 1e-9
 """A teacher that follows the law exactly, and still no division by zero."""
 DOF = 3.0

@@ -2,8 +2,9 @@
 
 A fitted law is the ensemble of its bootstrap replicates, each with the supervised law behind it. The surrogates S1-S3
 are one ensemble: not published, each as good as the others. A printed law is an ensemble of one. What no replicate
-shows, that the form itself is wrong or was made for other text, is the `Doubt`: a standard deviation of a gain as a
-share of the loss, growing with the distance from the runs that were fitted (docs/verdict.md says how it was measured).
+shows, that the form itself is wrong or was made for other text, is the `Discrepancy`: the standard deviation of a gain
+as a share of the loss, growing with the distance from the runs that were fitted (docs/verdict.md says how it was
+measured).
 """
 
 import math
@@ -44,7 +45,7 @@ EFOLD_WEIGHT = {"teacher_loss": 10.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class Discrepancy:
     """Standard deviation of a predicted gain, as a share of the loss, that an ensemble does not show.
 
         sd = hypot(at_home, per_efold e_N, per_efold e_D, per_loss e_T, per_square e^2)
@@ -64,21 +65,25 @@ class Doubt:
         """The standard deviation at e-folds outside by coordinate."""
         sizes = (outside.get("student_params", 0.0), outside.get("student_tokens", 0.0))
         worst = max(outside.values(), default=0.0)
-        return math.hypot(self.at_home, *(self.per_efold * e for e in sizes),
-                          self.per_loss * outside.get("teacher_loss", 0.0), self.per_square * worst**2)  # fmt: skip
+        return math.hypot(
+            self.at_home,
+            *(self.per_efold * e for e in sizes),
+            self.per_loss * outside.get("teacher_loss", 0.0),
+            self.per_square * worst**2,
+        )
 
 
-PUBLISHED_DOUBT = Doubt(at_home=0.014, per_square=0.01, reach=math.log(10))
+PUBLISHED_DISCREPANCY = Discrepancy(at_home=0.014, per_square=0.01, reach=math.log(10))
 """What the surrogates miss of simulated truths in their range, another surrogate's or not, when they are asked at the
 user's ratio of teacher to student loss. Outside the range a guess on the wide side."""
-OTHER_TEXT_DOUBT = 0.03
+TWO_TEXTS_SD = 0.03
 """At home as well, where a teacher's loss was measured on the user's text and the student's own is not known: the ratio
 of the two is then that of two texts."""
-FITTED_DOUBT = Doubt(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
+FITTED_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.004, per_loss=0.004, reach=math.log(100))
 """With the replicates it covers 91 % of the gains of simulated studies at 90 % (benchmarks/verdict, kappa form)."""
-WEAK_DOUBT = Doubt(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
+WEAK_DISCREPANCY = Discrepancy(at_home=0.003, per_efold=0.007, per_loss=0.004, reach=math.log(100))
 """Of fits with a parameter at a bound: of 16 questions their 90 % intervals held only 69 % with the doubt above."""
-REDUCED_DOUBT = Doubt(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
+REDUCED_DISCREPANCY = Discrepancy(at_home=0.008, per_efold=0.006, per_loss=0.01, reach=math.log(30))
 """Of the reduced form, which leaves out the data term and misjudges strong teachers."""
 RIVAL_SHARE = 0.3
 """Of the difference between two forms fitted to the same runs, counted as doubt: where they part by more than 1.5 % of
@@ -98,7 +103,7 @@ class Voice:
     """None: it has nothing to say about losses; `status` and `note` say why."""
     range: Box = field(default_factory=Box)
     """In student_params, student_tokens, teacher_loss, tokens_per_param."""
-    doubt: Doubt = PUBLISHED_DOUBT
+    discrepancy: Discrepancy = PUBLISHED_DISCREPANCY
     may_decide: bool = False
     is_refused: bool = False
     members: Sequence[str] = ()
@@ -176,11 +181,16 @@ def fitted_voice(fit: FitResult, source: str, *, plain: FitResult | None = None)
         why = plain.remedy if plain is not None else "fit one from more runs without a teacher"
         return _silent(source, "NO_SUPERVISED_LAW", f"no law for training alone, so no gain: {why}")
     return Voice(
-        source=source, kind="fitted", status=fit.status.name, range=fit.fitted_range, doubt=_doubt_of(fit),
-        note=f"{fit.nobs} rows in {fit.ngroups} independent runs", ensemble=_replicates(fit),
+        source=source,
+        kind="fitted",
+        status=fit.status.name,
+        range=fit.fitted_range,
+        discrepancy=_discrepancy_of(fit),
+        note=f"{fit.nobs} rows in {fit.ngroups} independent runs",
+        ensemble=_replicates(fit),
         may_decide=fit.status.name in DECISIVE,
         warnings=_warnings(fit, source),
-    )  # fmt: skip
+    )
 
 
 def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
@@ -190,12 +200,12 @@ def _warnings(fit: FitResult, source: str) -> tuple[str, ...]:
     return (*found, f"{source}: fitted while controls failed: {', '.join(failed)}") if failed else found
 
 
-def _doubt_of(fit: FitResult) -> Doubt:
+def _discrepancy_of(fit: FitResult) -> Discrepancy:
     """By form and status."""
     assert fit.curve is not None
     if fit.curve.form in ("reduced", "reduced-q"):
-        return REDUCED_DOUBT
-    return WEAK_DOUBT if fit.status.name == "AT_BOUND" else FITTED_DOUBT
+        return REDUCED_DISCREPANCY
+    return WEAK_DISCREPANCY if fit.status.name == "AT_BOUND" else FITTED_DISCREPANCY
 
 
 def _replicates(fit: FitResult) -> LawEnsemble:
@@ -208,8 +218,10 @@ def _replicates(fit: FitResult) -> LawEnsemble:
         behind.coefficients(replicates=has_replicates and len(behind.replicates) > 0)
     )
     size = len(student["c0"])
-    whole = LawEnsemble(plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
-                        student={k: np.broadcast_to(student[k], (size,)) for k in STUDENT})  # fmt: skip
+    whole = LawEnsemble(
+        plain={k: np.broadcast_to(plain[k], (size,)) for k in SUPERVISED},
+        student={k: np.broadcast_to(student[k], (size,)) for k in STUDENT},
+    )
     if size <= MOST_MEMBERS:
         return whole
     return whole.take(np.linspace(0, size - 1, MOST_MEMBERS).astype(int))
@@ -237,11 +249,19 @@ def published_voice(source: str, laws: Sequence[PublishedLaw]) -> Voice:
     is_refused = any(law.record.refuse_plan for law in laws)
     note = "shown for comparison only: its printed coefficients contradict its own paper's planning figures"
     return Voice(
-        source=source, kind=kind, status="REFUSED" if is_refused else "PUBLISHED", note=note if is_refused else "",
-        ensemble=LawEnsemble.of([(law.supervised, law.distillation) for law in laws if law.supervised is not None]),
-        range=first.distillation.range, may_decide=not is_refused, is_refused=is_refused,
-        members=tuple(law.name for law in laws), warnings=warnings,
-    )  # fmt: skip
+        source=source,
+        kind=kind,
+        status="REFUSED" if is_refused else "PUBLISHED",
+        note=note if is_refused else "",
+        ensemble=LawEnsemble.of(
+            [(law.supervised, law.distillation) for law in laws if law.supervised is not None]
+        ),
+        range=first.distillation.range,
+        may_decide=not is_refused,
+        is_refused=is_refused,
+        members=tuple(law.name for law in laws),
+        warnings=warnings,
+    )
 
 
 def _line_voice(source: str, kind: str, status: str, line: CapacityGapLine, warnings: Sequence[str]) -> Voice:

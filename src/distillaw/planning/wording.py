@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillaw.planning.caveats import assumptions, caveats
-from distillaw.planning.consult import Sources
-from distillaw.planning.crossover import Crossover
-from distillaw.planning.decision import Call, EqualCompute, Supposed, Verdict, leads_distilling
-from distillaw.planning.evidence import Evidence, Interval, Strategy, nats
-from distillaw.planning.flips import THEN, Flip
+from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, leads_distilling
+from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy, nats
+from distillaw.planning.judging import Judged, Sources
 from distillaw.planning.pilot import next_runs
-from distillaw.planning.situation import Situation, student_text
+from distillaw.planning.sensitivity import SwitchingValue
+from distillaw.planning.situation import Situation
 from distillaw.quantities import format_count, format_flop, times
-
-TITLES = {"distil": "DISTIL", "pretrain": "PRETRAIN", "too-close": "TOO CLOSE TO CALL"}
-UNKNOWN = "UNKNOWN"
-"""Instead, where no evidence reaches the question: that is no tie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,20 +30,27 @@ class Words:
 
 
 def explain(
-    situation: Situation, evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, *,
-    flips: Sequence[Flip], sources: Sources, supposed: Supposed | None = None,
-) -> Words:  # fmt: skip
+    judged: Judged,
+    equal: EqualCompute | None,
+    *,
+    flips: Sequence[SwitchingValue],
+    sources: Sources,
+    supposed: Supposed | None = None,
+) -> Words:
     """Put a decision into words."""
+    situation, evidence, headline, answer = judged.situation, judged.evidence, judged.headline, judged.call
     level = sources.level
     runs, command = next_runs(situation, headline, answer, sources.record)
+    said = sentence(situation, headline, answer, level)
     return Words(
-        sentence=sentence(situation, headline, answer, level) + _but(answer, headline, equal) + _had_one(supposed),
-        reasons=tuple(_reasons(evidence, headline, answer, equal, level, supposed)),
+        sentence=said + _but(answer, headline, equal) + _had_one(supposed),
+        reasons=tuple(_reasons(evidence, headline, equal, level, supposed)),
         flips_if=tuple(_flips(headline, answer, equal, flips)),
         assumptions=tuple(assumptions(situation, evidence, headline, sources)),
         warnings=tuple(caveats(situation, evidence, headline, sources)),
-        next_runs=tuple(runs), next_command=command,
-    )  # fmt: skip
+        next_runs=tuple(runs),
+        next_command=command,
+    )
 
 
 def percent(probability: float) -> str:
@@ -73,7 +75,7 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
     if answer.verdict == "distil":
         return (
             f"{name[0].upper()}{name[1:]}: {percent(answer.probability)} likely to beat pretraining by more than "
-            f"{nats(answer.margin)} nats/token for {student_text(situation)}; gain {stated(gain, level)}"
+            f"{nats(answer.margin)} nats/token for {situation.student}; gain {stated(gain, level)}"
         )
     if answer.verdict == "pretrain":
         alone = headline.best_pretrain
@@ -82,25 +84,20 @@ def sentence(situation: Situation, headline: Evidence, answer: Call, level: floa
         flipped = Interval(mean=-gain.mean, lower=-gain.upper, upper=-gain.lower)
         return (
             f"{how}: {percent(answer.probability)} likely to beat the best teacher considered by "
-            f"more than {nats(answer.margin)} nats/token for {student_text(situation)}; gain {stated(flipped, level)} "
+            f"more than {nats(answer.margin)} nats/token for {situation.student}; gain {stated(flipped, level)} "
             "over the best of them"
         )
     leading = headline.best if leads_distilling(headline, answer) else headline.best_pretrain
     if not headline.is_decisive:
         return (
-            f"Unknown for {student_text(situation)}: no evidence reaches it. {headline.source[0].upper()}"
+            f"Unknown for {situation.student}: no evidence reaches it. {headline.source[0].upper()}"
             f"{headline.source[1:]} are all there is: {headline.note}"
         )
     return (
-        f"Too close to call for {student_text(situation)}: {percent(answer.distil)} that distilling is better by more "
+        f"Too close to call for {situation.student}: {percent(answer.distil)} that distilling is better by more "
         f"than {nats(answer.margin)} nats/token, {percent(answer.pretrain)} that pretraining is; the gain of the best "
         f"teacher is {stated(gain, level)}. If you must choose now: {leading.name}"
     )
-
-
-def title(verdict: Verdict) -> str:
-    """The verdict in a word or two."""
-    return TITLES[verdict.verdict] if verdict.headline.is_decisive else UNKNOWN
 
 
 def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
@@ -115,12 +112,7 @@ def _but(answer: Call, headline: Evidence, equal: EqualCompute | None) -> str:
         return f"; it takes {more} times the FLOP, for which nobody knows what pretraining gives"
     if equal.call.verdict == answer.verdict:
         return ""
-    words = {
-        "distil": "distilling is better",
-        "pretrain": "pretraining is better",
-        "too-close": "it is too close to call",
-    }
-    return f"; at equal FLOP {words[equal.call.verdict]}"
+    return f"; at equal FLOP {WORDS[equal.call.verdict].at_equal_flop}"
 
 
 def _had_one(supposed: Supposed | None) -> str:
@@ -150,9 +142,12 @@ def stated(value: Interval, level: float) -> str:
 
 
 def _reasons(
-    evidence: Sequence[Evidence], headline: Evidence, answer: Call, equal: EqualCompute | None, level: float,
+    evidence: Sequence[Evidence],
+    headline: Evidence,
+    equal: EqualCompute | None,
+    level: float,
     supposed: Supposed | None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     best = headline.best
     how = "Decided by" if headline.is_decisive else "Shown, not believed:"
     found = [f"{how} {headline.source}: {headline.note}."]
@@ -174,10 +169,10 @@ def _reasons(
             else f"Best of {len(judged)} teachers with probability {percent(best.share_best)}."
         )
     if equal is not None:
-        found.append(_equal_sentence(equal))
+        found.append(equal_sentence(equal))
     band = headline.crossover
     if headline.is_decisive and band is not None:
-        found.append(_no_crossover(band) if band.median is None else _crossover_sentence(band, level))
+        found.append(_no_crossover(band) if band.median is None else crossover_sentence(band, level))
     for other in evidence:
         if other.source != headline.source and other.speaks and other.is_decisive:
             found.append(
@@ -193,24 +188,18 @@ def _teacher(row: Strategy) -> str:
     return f"{row.teacher.called} (loss {nats(row.teacher_loss)})"
 
 
-def _equal_sentence(equal: EqualCompute) -> str:
+def equal_sentence(equal: EqualCompute) -> str:
+    """What the same FLOP give, and by whose word."""
     tokens = format_count(equal.pretrain_tokens)
     spent = f"At equal compute ({format_flop(equal.compute)}; pretraining then gets {tokens} tokens)"
     if equal.call is None or equal.gain is None:
         return f"{spent} nobody knows: {equal.basis}."
-    words = {
-        "distil": "distilling is still better",
-        "pretrain": "pretraining is better",
-        "too-close": "it is too close",
-    }
-    return f"{spent} {words[equal.call.verdict]}: gain of distilling {interval(equal.gain)} ({equal.basis})."
+    still = WORDS[equal.call.verdict].still
+    return f"{spent} {still}: gain of distilling {interval(equal.gain)} ({equal.basis})."
 
 
 def _flips(
-    headline: Evidence,
-    answer: Call,
-    equal: EqualCompute | None,
-    searched: Sequence[Flip],
+    headline: Evidence, answer: Call, equal: EqualCompute | None, searched: Sequence[SwitchingValue]
 ) -> list[str]:
     """The nearest changes of input that change the answer."""
     if not headline.is_decisive:
@@ -221,7 +210,7 @@ def _flips(
     if equal is not None and equal.call is not None and equal.call.verdict != answer.verdict:
         found.append(
             f"pretraining may spend the same FLOP, that is {format_count(equal.pretrain_tokens)} tokens: then "
-            f"{THEN[equal.call.verdict]} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
+            f"{WORDS[equal.call.verdict].then} (gain of distilling {interval(equal.gain)})"  # type: ignore[arg-type]
         )
     if answer.verdict != "too-close":
         gain = abs(float(headline.gain_draws.mean()))
@@ -245,7 +234,8 @@ def _no_crossover(band: Crossover) -> str:
     )
 
 
-def _crossover_sentence(band: Crossover, level: float) -> str:
+def crossover_sentence(band: Crossover, level: float) -> str:
+    """Where training without a teacher catches up; the band has a middle."""
     return f"Catching up: at {caught_up(band, level)}."
 
 
@@ -259,22 +249,3 @@ def caught_up(band: Crossover, level: float) -> str:
         f"{format_count(band.median)} tokens [{low} to {high}, {100 * level:.0f} % band], "
         f"where training without a teacher catches up{none} ({band.source})"
     )
-
-
-def _titled(word: str, sentence: str) -> str:
-    """`DISTIL from the 8B: ...`: the title, and the sentence without it where it begins so."""
-    begins = sentence.upper().startswith(f"{word} ")
-    return f"{word}{sentence[len(word) :]}" if begins else f"{word}  {sentence}"
-
-
-def summary(verdict: Verdict) -> str:
-    """The verdict for people: five lines to decide by, then what it rests on."""
-    lines = [_titled(title(verdict), verdict.sentence)]
-    lines += verdict.reasons[: 2 if verdict.with_a_teacher is None else 3]
-    if verdict.equal_compute is not None:
-        lines.append(_equal_sentence(verdict.equal_compute))
-    if verdict.verdict == "distil" and verdict.crossover is not None and verdict.crossover.median is not None:
-        lines.append(_crossover_sentence(verdict.crossover, verdict.level))
-    if verdict.flips_if:
-        lines.append(f"Changes if {verdict.flips_if[0]}.")
-    return "\n".join(lines)

@@ -23,11 +23,9 @@ from distillaw.figures.spending import (
 )
 from distillaw.figures.walks import Walk, walks
 from distillaw.fitting.study import kept_laws
-from distillaw.planning.cells import Cell, measured_cells
-from distillaw.planning.decision import Verdict
-from distillaw.planning.measured import teacher_name
-from distillaw.planning.tables import cost_table, evidence_table, strategy_table
-from distillaw.planning.wording import title
+from distillaw.planning.arms import teacher_name
+from distillaw.planning.measured import DesignPoint, design_points
+from distillaw.planning.verdict import Verdict, cost_table, evidence_table, strategy_table
 from distillaw.quantities import flop_text
 from distillaw.report import trust
 from distillaw.report import walks as weights
@@ -63,7 +61,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
     out = Path(out) if out is not None else record.folder / "report.html"
     check_report(out)
     shown = record.thinned(MOST_SHOWN)
-    every_cell = measured_cells(shown)
+    every_cell = design_points(shown)
     cells = _drawable(every_cell, is_part=shown is not record)
     controls = check_controls(shown)
     verdict, note = decide_target(record)
@@ -80,7 +78,7 @@ def write_report(study_dir: Path, out: Path | None = None, *, figures: FigureFil
         verdict=verdict,
         sentence=verdict.sentence if verdict else f"No verdict yet: {note}",
         call_class=verdict.verdict if verdict else "none",
-        call_name=title(verdict) if verdict else "NO VERDICT",
+        call_name=verdict.title if verdict else "NO VERDICT",
         numbers=key_numbers(verdict, spent, record),
         problems=[*left_out, *_problems(record, verdict, note)],
         strategies=strategy_table(verdict) if verdict else None,
@@ -123,7 +121,7 @@ def verdict_json(record: StudyRecord, verdict: Verdict | None, note: str) -> dic
 
 
 def _sections(
-    record: StudyRecord, cells: Sequence[Cell], spent: Sequence[Spent], controls: Sequence[Control]
+    record: StudyRecord, cells: Sequence[DesignPoint], spent: Sequence[Spent], controls: Sequence[Control]
 ) -> list[Section]:
     """Every section between the verdict and the laws, in the order of the page."""
     searches_title = "Search for learning rate and batch"
@@ -154,14 +152,14 @@ def _walk_section(found: Sequence[Walk]) -> Section:
 # --- what a part of the runs leaves out ---------------------------------------------------------------------
 
 
-def _drawable(cells: list[Cell], *, is_part: bool) -> list[Cell]:
+def _drawable(cells: list[DesignPoint], *, is_part: bool) -> list[DesignPoint]:
     """The cells of at most so many sizes, evenly spaced."""
     sizes, most = (MOST_SIZES // 2, MOST_CELLS // 2) if is_part else (MOST_SIZES, MOST_CELLS)
     kept = set(evenly(sorted({cell.params for cell in cells}), sizes))
     return evenly([cell for cell in cells if cell.params in kept], most)
 
 
-def _undrawn(record: StudyRecord, cells: list[Cell], drawn_cells: list[Cell]) -> list[str]:
+def _undrawn(record: StudyRecord, cells: list[DesignPoint], drawn_cells: list[DesignPoint]) -> list[str]:
     """What the pictures by cell leave out, of all that the record has."""
     if len(drawn_cells) == len(cells):
         return []

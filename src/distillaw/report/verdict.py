@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from distillaw.errors import CacheError, ConfigError
 from distillaw.figures.spending import Spent
 from distillaw.planning.api import plan
-from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Interval
+from distillaw.planning.verdict import Verdict
 from distillaw.planning.wording import interval, nats, percent
 from distillaw.quantities import flop_text, format_count, format_seconds
 from distillaw.report.page import KeyNumber

@@ -72,9 +72,13 @@ def in_bits(difference: PairedDifference) -> PairedDifference:
     """A difference in nats as one in bits: of losses per byte, bits per byte."""
     bit = math.log(2)
     seeds = difference.se_seeds
-    return replace(difference, mean=difference.mean / bit, se=difference.se / bit,
-                   se_documents=difference.se_documents / bit,
-                   se_seeds=None if seeds is None else seeds / bit)  # fmt: skip
+    return replace(
+        difference,
+        mean=difference.mean / bit,
+        se=difference.se / bit,
+        se_documents=difference.se_documents / bit,
+        se_seeds=None if seeds is None else seeds / bit,
+    )
 
 
 def read_scores(path: Path) -> DocumentScores:
@@ -92,9 +96,10 @@ def read_scores(path: Path) -> DocumentScores:
     except (OSError, pa.ArrowException) as error:
         raise CacheError(f"{path}: cannot be read ({error}); run the study again to have it made") from error
     scores = DocumentScores(
-        document=table["document"].to_numpy(), tokens=table["tokens"].to_numpy(),
+        document=table["document"].to_numpy(),
+        tokens=table["tokens"].to_numpy(),
         loss_sum=table["loss_sum"].to_numpy(),
-    )  # fmt: skip
+    )
     if not len(scores.tokens) or scores.tokens.sum() <= 0 or not np.isfinite(scores.loss_sum).all():
         raise DataError(
             f"{path}: no documents, or a loss that is not finite; delete the run folder and run it again"
@@ -192,11 +197,14 @@ def paired_over_seeds(pairs: Sequence[tuple[DocumentScores, DocumentScores]]) ->
     seeds = len(pairs)
     v_seed = float(deltas.var(ddof=1) / seeds) if seeds > 1 else 0.0
     return PairedDifference(
-        mean=float(deltas.mean()), se=float(np.sqrt(v_doc + v_seed)), se_documents=float(np.sqrt(v_doc)),
+        mean=float(deltas.mean()),
+        se=float(np.sqrt(v_doc + v_seed)),
+        se_documents=float(np.sqrt(v_doc)),
         se_seeds=float(np.sqrt(v_seed)) if seeds > 1 else None,
         dof=effective_dof((v_doc, len(tokens) - 1), (v_seed, seeds - 1)),
-        documents=len(tokens), seeds=seeds,
-    )  # fmt: skip
+        documents=len(tokens),
+        seeds=seeds,
+    )
 
 
 def seed_noise(

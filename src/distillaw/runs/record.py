@@ -251,10 +251,7 @@ class StudyRecord:
         """
         if len(self.runs) <= most:
             return self
-        cells = [
-            list(cell.values())
-            for budgets in self.student_cells.values() for cell in budgets.values()
-        ]  # fmt: skip
+        cells = [list(cell.values()) for budgets in self.student_cells.values() for cell in budgets.values()]
         cells.sort(key=lambda cell: cell[0].params * cell[0].tokens)
         taught = [cell for cell in cells if any(run.teacher_run for run in cell)]
         alone = [cell for cell in cells if not any(run.teacher_run for run in cell)]
@@ -310,8 +307,13 @@ def _at_best_rates(runs: list[Run]) -> list[Run]:
     worse: set[str] = set()
     for rates in arms.values():
         best = min(rates.values(), key=lambda seeds: sum(run.loss for run in seeds.values()) / len(seeds))
-        worse |= {run.run_id for seeds in rates.values() if seeds is not best
-                  for seed, run in seeds.items() if seed in best}  # fmt: skip
+        worse |= {
+            run.run_id
+            for seeds in rates.values()
+            if seeds is not best
+            for seed, run in seeds.items()
+            if seed in best
+        }
     return [run for run in runs if run.run_id not in worse]
 
 
@@ -338,9 +340,14 @@ def read_study(folder: Path) -> StudyRecord:
             f"{folder}: not a study folder (no study.json, no runs/); name the folder `study run` or `recipe` wrote"
         )
     return StudyRecord(
-        folder=folder, info=info, runs=runs, unfinished=unfinished,
-        tuning=_read_optional(folder / "tuning.json", problems), problems=tuple(problems), damaged=tuple(damaged),
-    )  # fmt: skip
+        folder=folder,
+        info=info,
+        runs=runs,
+        unfinished=unfinished,
+        tuning=_read_optional(folder / "tuning.json", problems),
+        problems=tuple(problems),
+        damaged=tuple(damaged),
+    )
 
 
 def _read_optional(path: Path, problems: list[str]) -> Mapping[str, object]:
@@ -382,8 +389,11 @@ def _read_runs(folder: Path, problems: list[str]) -> tuple[list[Run], list[Unfin
             unfinished,
             [],
         )
-    kept = [Run(row={**run.row, "purpose": table[run.run_id].get("purpose")}, folder=run.folder)
-            for run in done if run.run_id in table]  # fmt: skip
+    kept = [
+        Run(row={**run.row, "purpose": table[run.run_id].get("purpose")}, folder=run.folder)
+        for run in done
+        if run.run_id in table
+    ]
     if others := len(done) - len(kept):
         problems.append(f"{others} finished runs do not belong to the present study file; they are left out")
     for name in table.keys() - {run.run_id for run in done} - damaged.keys():

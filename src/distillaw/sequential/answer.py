@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillaw.errors import ConfigError
-from distillaw.planning.decision import Verdict, leads_distilling
+from distillaw.planning.decision import leads_distilling
 from distillaw.planning.evidence import Interval
-from distillaw.planning.wording import percent, title
+from distillaw.planning.verdict import Verdict
+from distillaw.planning.wording import percent
 from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
 from distillaw.runs.outgoing import csv_text
@@ -116,7 +117,7 @@ def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
         by="plan",
         verdict=verdict.verdict,
         choice=best if distils else "none",
-        sentence=f"{title(verdict)}  {verdict.sentence}",
+        sentence=f"{verdict.title}  {verdict.sentence}",
         gains={label: row.gain for label, row in rows.items() if row.gain is not None},
         probability_best={
             label: row.share_best if row.share_best is not None else 1.0 for label, row in rows.items()
@@ -134,7 +135,7 @@ def _unknown(verdict: Verdict, now: Standing) -> Answer:
         by="plan",
         verdict=verdict.verdict,
         choice="none",
-        sentence=f"{title(verdict)}  {verdict.sentence}",
+        sentence=f"{verdict.title}  {verdict.sentence}",
         gains=now.gains,
         probability_best={},
         inside_range=False,

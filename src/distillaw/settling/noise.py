@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from distillaw.laws.base import Array
 from distillaw.laws.rates import FALL, LATTICE
-from distillaw.planning.rate_doubt import STEEPNESS
+from distillaw.planning.arms import STEEPNESS
 
 MISFIT = 0.008
 """Standard deviation of the misfit of one arm, ln loss."""

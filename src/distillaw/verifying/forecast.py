@@ -16,11 +16,11 @@ from distillaw.fitting.result import FitResult
 from distillaw.laws.base import Box
 from distillaw.laws.published import PublishedLaw
 from distillaw.planning.api import plan
-from distillaw.planning.decision import Verdict
 from distillaw.planning.evidence import Evidence
 from distillaw.planning.measured import study_seed_noise
 from distillaw.planning.paired import study_teacher
 from distillaw.planning.situation import Teacher
+from distillaw.planning.verdict import Verdict
 from distillaw.planning.voices import efolds_outside
 from distillaw.runs.record import StudyRecord
 from distillaw.verifying.design_points import DesignPoint
@@ -84,7 +84,7 @@ def _law_loss(
         by=name,
         quantity="loss",
         point=point,
-        mean=float(first["student_loss"]),
+        mean=float(first["student_loss"]),  # type: ignore[arg-type]
         intervals=intervals,  # type: ignore[arg-type]
         inside_range=bool(first["inside_range"]),
         efolds_outside=efolds_outside(law_range(law, point), _coords(point)),

@@ -56,9 +56,11 @@ class FrozenPrediction:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "FrozenPrediction":
         """The prediction that `to_json` wrote."""
-        known = {field.name: row[field.name] for field in fields(cls) if field.name != "point"}
-        intervals = {float(level): (low, high) for level, (low, high) in row["intervals"].items()}
-        return cls(**{**known, "point": point_from_json(row), "intervals": intervals})
+        known: dict[str, Any] = {
+            field.name: row[field.name] for field in fields(cls) if field.name != "point"
+        }
+        known["intervals"] = {float(level): (low, high) for level, (low, high) in row["intervals"].items()}
+        return cls(point=point_from_json(row), **known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +106,9 @@ def point_json(point: DesignPoint) -> dict[str, object]:
 
 def point_from_json(row: Mapping[str, Any]) -> DesignPoint:
     """The design point that `point_json` wrote, among whatever else."""
-    known = {field.name: row[field.name] for field in fields(DesignPoint)}
-    return DesignPoint(**{**known, "teacher": row["teacher"] or ""})
+    known: dict[str, Any] = {field.name: row[field.name] for field in fields(DesignPoint)}
+    known["teacher"] = row["teacher"] or ""
+    return DesignPoint(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

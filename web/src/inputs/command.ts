@@ -35,7 +35,7 @@ function optionsOf(q: Question): Words[] {
   if (q.onlyExisting) add("only-existing");
   given("scenario", q.scenario, DEFAULTS.scenario);
   given("logits", q.logits, DEFAULTS.logits);
-  // the command refuses it where no bill is shared: as plan_question.py
+  // the command refuses it where no bill is shared: as planning/question.py
   const mayTrain = !q.onlyExisting && !((q.named.length || own.length) && q.budgetKind === "tokens");
   const isShared = q.logits === "stored" || q.scenario.startsWith("pretraining") || (own.length && q.trainOwn);
   if (isShared || mayTrain) given("students-served", q.studentsServed, DEFAULTS.studentsServed);

@@ -1,4 +1,4 @@
-/** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/cli/plan_question.py`. */
+/** What the user typed, as text, and the situation it stands for. Mirrors `distillaw/planning/question.py`. */
 import { type HardwareData, data } from "../data/bundle";
 import { type Limit, largestServed } from "../plan/serving";
 import { type Situation, type Teacher, teacher } from "../plan/situation";

@@ -1,4 +1,4 @@
-/** What several sources say together: t mixtures multiplied as densities. Mirrors `distillaw/planning/consensus.py`. */
+/** What several sources say together: t mixtures multiplied as densities. Mirrors `distillaw/planning/gains.py`. */
 import { constants } from "../data/bundle";
 import { deviation, linspace, median } from "../laws/numerics";
 

@@ -1,4 +1,4 @@
-/** All voices on one situation, in order of trust. Mirrors `distillaw/planning/consult.py` without paired runs. */
+/** All voices on one situation, in order of trust. Mirrors `distillaw/planning/judging.py` without paired runs. */
 import { constants } from "../data/bundle";
 import { thinned } from "../laws/law";
 import { argMin } from "../laws/numerics";

@@ -1,5 +1,5 @@
 /**
- * The nearest changes of the question that change the answer, one input at a time. Mirrors `distillaw/planning/flips.py`.
+ * The nearest changes of the question that change the answer, one input at a time. Mirrors `distillaw/planning/sensitivity.py`.
  *
  * A generator: every answer is a small plan of its own, and the page stays responsive between two of them.
  */

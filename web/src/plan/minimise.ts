@@ -1,4 +1,4 @@
-/** The lowest point of a smooth surface in two coordinates by Newton's method. Mirrors `distillaw/planning/minimise.py`. */
+/** The lowest point of a smooth surface in two coordinates by Newton's method. Mirrors `distillaw/laws/search.py`. */
 
 /** Heights along y at one x. */
 export type Surface = (x: number) => (y: number) => number;

@@ -1,4 +1,4 @@
-/** The loss of one option under every law of an ensemble. Mirrors `distillaw/planning/predictions.py`. */
+/** The loss of one option under every law of an ensemble. Mirrors `distillaw/planning/options.py`. */
 import { constants } from "../data/bundle";
 import type { Ensemble, Law } from "../laws/law";
 import { logAddExp, mean } from "../laws/numerics";

@@ -1,5 +1,5 @@
 /**
- * How much the teacher's size matters for one student. Mirrors `distillaw/planning/teacher_range.py` and what it needs
+ * How much the teacher's size matters for one student. Mirrors `distillaw/planning/teacher_curve.py` and what it needs
  * of `teacher_curve.py`.
  */
 import { constants } from "../data/bundle";

@@ -1,20 +1,21 @@
-"""The nearest changes of the question that change the answer, searched one input at a time.
+"""Sensitivity of the verdict: the nearest values of its inputs at which the answer is another one.
 
 Each input is moved away from its value, both ways and in growing steps, until a sketch of the verdict changes; then the
 step is halved three times (3 to 16 % of the value). What is found is written with the digits that are printed, and the
-question is asked with that: the whole way of judging.py, as the user's own command goes. It is a flip if the answer is
-another one there, else further steps are tried, else nothing is said.
+question is asked with that: the whole way of judging.py, as the user's own command goes. It is a switching value if the
+answer is another one there, else further steps are tried, else nothing is said.
 
 Where runs decided against the laws, nothing is searched: the sketch asks laws only.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from distillaw.errors import DistillawError
-from distillaw.planning.consult import Sources
-from distillaw.planning.judging import judge
+from distillaw.planning.decision import WORDS
+from distillaw.planning.judging import Sources, judge
 from distillaw.planning.situation import SCENARIOS, Situation
 from distillaw.quantities import format_count, format_flop, parse_count
 
@@ -23,16 +24,17 @@ _STEPS = (1.25, 2.0, 4.0, 10.0, 30.0, 100.0)
 _NATS = (0.03, 0.1, 0.2, 0.4)
 """Changes of a teacher's loss tried."""
 _HALVINGS = 3
+"""Of the step at whose end the sketch has another answer: to an eighth of it."""
 _ONWARDS = (0.0, 0.25, 0.5, 1.0)
 """Where the question is asked in full: shares of the way from the edge that the sketch found to the step beyond it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flip:
+class SwitchingValue:
     """One change of input that changes the verdict: asked with `then` instead of `now`, the answer is `verdict`."""
 
     input: str
-    """As in the interface: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
+    """As in the JSON: tokens, compute, teacher_loss, student_params, students_served, scenario, teacher."""
     now: float | str
     then: float | str
     """The nearest value at which the verdict is another one, with the digits that are printed."""
@@ -45,14 +47,14 @@ class Flip:
 
     def to_json(self) -> dict[str, object]:
         """All fields."""
-        return {"input": self.input, "now": self.now, "then": self.then, "verdict": self.verdict,
-                "distance": self.distance, "teacher": self.teacher, "sentence": self.sentence}  # fmt: skip
+        return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Input:
-    """One number of the question that can be moved."""
+    """One number of the question that can be moved, one way: sizes by factors, the loss of a teacher by nats."""
 
+    sign: int
     name: str
     now: float
     asked: Callable[[float], Situation]
@@ -61,14 +63,29 @@ class _Input:
     """That value in words: `tokens were 67.3B instead of 20B`."""
     printed: Callable[[float], float]
     """The value with the digits that are printed."""
-    at: Callable[[float], float]
-    """The value so many steps away."""
-    steps: Sequence[float]
-    distance: Callable[[float], float]
     teacher: str | None = None
+    """Whose loss."""
+
+    @property
+    def steps(self) -> list[float]:
+        """Away from now, nats or e-folds."""
+        sizes = _NATS if self.teacher is not None else map(math.log, _STEPS)
+        return [self.sign * size for size in sizes]
+
+    def at(self, step: float) -> float:
+        """The value so many steps away."""
+        return self.now + step if self.teacher is not None else self.now * math.exp(step)
+
+    def distance(self, then: float) -> float:
+        """As `SwitchingValue.distance`."""
+        if self.teacher is not None:
+            return math.exp(10 * abs(then - self.now))
+        return max(then / self.now, self.now / then)
 
 
-def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_teacher: bool) -> list[Flip]:
+def switching_values(
+    situation: Situation, sources: Sources, verdict: str, *, trains_teacher: bool
+) -> list[SwitchingValue]:
     """Flips in order of distance, one per input and direction at most; empty where nothing in reach changes it.
 
     Args:
@@ -78,7 +95,7 @@ def find_flips(situation: Situation, sources: Sources, verdict: str, *, trains_t
         trains_teacher: whether the best distillation trains its teacher. If not, that is searched again only where
             more students or another scenario make it cheaper: it takes most of the time.
     """
-    search = _Search(sources=_heard(sources), verdict=verdict)
+    search = _SwitchSearch(sources=_heard(sources), verdict=verdict)
     if search.sketch(situation) != verdict:
         return []  # runs decided against the laws that are asked here, or it is a hair's breadth: every step would flip
     with_training = situation.may_train_teacher and (trains_teacher or not situation.teachers)
@@ -97,7 +114,7 @@ def _heard(sources: Sources) -> Sources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Search:
+class _SwitchSearch:
     """Who is asked, and what the answer was."""
 
     sources: Sources
@@ -121,7 +138,7 @@ class _Search:
             return None  # a budget too small, a loss below the floor
         return judged.call.verdict if judged.headline.is_decisive else None
 
-    def nearest(self, moved: _Input, with_training: bool) -> Flip | None:
+    def nearest(self, moved: _Input, with_training: bool) -> SwitchingValue | None:
         """The nearest value, in one direction, at which the whole answer is another one."""
 
         def sketched(step: float) -> str | None:
@@ -136,8 +153,15 @@ class _Search:
             asked = _asked(moved, then)
             verdict = None if asked is None or then == moved.now else self.other(asked, is_sketched=True)
             if verdict is not None:
-                return Flip(input=moved.name, now=moved.now, then=then, verdict=verdict, distance=moved.distance(then),
-                            sentence=_then(moved.text(then), verdict), teacher=moved.teacher)  # fmt: skip
+                return SwitchingValue(
+                    input=moved.name,
+                    now=moved.now,
+                    then=then,
+                    verdict=verdict,
+                    distance=moved.distance(then),
+                    sentence=_then(moved.text(then), verdict),
+                    teacher=moved.teacher,
+                )
         return None
 
     def _candidates(self, sketched: Callable[[float], str | None], steps: Sequence[float]) -> Iterator[float]:
@@ -163,7 +187,7 @@ class _Search:
                 other = middle
         return other
 
-    def scenarios(self, situation: Situation) -> list[Flip]:
+    def scenarios(self, situation: Situation) -> list[SwitchingValue]:
         """The other cost scenarios; none where shares of costs were given."""
         if situation.shares is not None:
             return []
@@ -172,11 +196,10 @@ class _Search:
             then = self.other(replace(situation, scenario=name)) if name != situation.scenario else None
             if then is not None:
                 text = f"the cost scenario was {name} instead of {situation.scenario}"
-                found.append(Flip(input="scenario", now=situation.scenario, then=name, verdict=then,
-                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+                found.append(_other("scenario", situation.scenario, name, then, text))
         return found
 
-    def single_teachers(self, situation: Situation) -> list[Flip]:
+    def single_teachers(self, situation: Situation) -> list[SwitchingValue]:
         """Each teacher alone, where several were named."""
         names = [t.name for t in situation.teachers]
         if len(names) < 2 or len(set(names)) < len(names):
@@ -186,72 +209,72 @@ class _Search:
             then = self.other(replace(situation, teachers=[teacher]))
             if then is not None:
                 text = f"only {teacher.called} was at hand"
-                found.append(Flip(input="teacher", now=", ".join(names), then=teacher.name, verdict=then,
-                                  distance=math.e, sentence=_then(text, then)))  # fmt: skip
+                found.append(_other("teacher", ", ".join(names), teacher.name, then, text))
         return found
 
 
-def _inputs(situation: Situation) -> list[_Input]:
-    """Everything that is moved, in both directions."""
-    return [one for sign in (-1, 1) for one in (*_sizes(situation, sign), *_losses(situation, sign))]
+def _inputs(q: Situation) -> Iterator[_Input]:
+    """Everything that is moved, both ways: budget, student, students served, and each teacher's loss that was given."""
+    for sign in (-1, 1):
+        moved = partial(_Input, sign)
+        if (tokens := q.student_tokens) is not None:
+            said = f"instead of {format_count(tokens)}"
+            yield moved(
+                "tokens",
+                tokens,
+                lambda x: replace(q, student_tokens=x),
+                lambda x, said=said: f"tokens were {format_count(x)} {said}",
+                _as_count,
+            )
+        elif (compute := q.compute) is not None:
+            said = f"instead of {format_flop(compute)}"
+            yield moved(
+                "compute",
+                compute,
+                lambda x: replace(q, compute=x, budget_text=""),
+                lambda x, said=said: f"compute were {format_flop(x)} {said}",
+                lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
+            )
+        if (params := q.student_params) is not None:
+            yield moved(
+                "student_params",
+                params,
+                lambda x: replace(q, student_params=x, label=""),
+                lambda x: f"the student had {format_count(x)} parameters",
+                _as_count,
+            )
+        if sign > 0 or q.students_served > 1:
+            yield moved(
+                "students_served",
+                q.students_served,
+                lambda x: replace(q, students_served=max(1, round(x))),
+                lambda x: (
+                    f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {q.students_served}"
+                ),
+                lambda x: float(max(1, round(x))),
+            )
+        for j, teacher in enumerate(q.teachers):
+            if teacher.loss is not None:
+                whose = "the teacher's" if len(q.teachers) == 1 else f"{teacher.called}'s"
+                said = f"instead of {teacher.loss:.3f} nats/token"
+                yield moved(
+                    "teacher_loss",
+                    teacher.loss,
+                    partial(_with_loss, q, j),
+                    lambda x, whose=whose, said=said: f"{whose} loss was {x:.3f} {said}",
+                    lambda x: round(x, 3),
+                    teacher.name,
+                )
 
 
-def _sizes(situation: Situation, sign: int) -> list[_Input]:
-    """Budget, student and students served: by factors."""
-
-    def moved(name: str, now: float, asked: Callable[[float], Situation], text: Callable[[float], str],
-              printed: Callable[[float], float] = lambda x: parse_count(format_count(x))) -> _Input:  # fmt: skip
-        return _Input(name=name, now=now, asked=asked, text=text, printed=printed, at=lambda x: now * math.exp(x),
-                      steps=[sign * math.log(step) for step in _STEPS],
-                      distance=lambda then: max(then / now, now / then))  # fmt: skip
-
-    found = []
-    if (tokens := situation.student_tokens) is not None:
-        found.append(moved(
-            "tokens", tokens, lambda x: replace(situation, student_tokens=x),
-            lambda x: f"tokens were {format_count(x)} instead of {format_count(tokens)}",
-        ))  # fmt: skip
-    elif (compute := situation.compute) is not None:
-        found.append(moved(
-            "compute", compute, lambda x: replace(situation, compute=x, budget_text=""),
-            lambda x: f"compute were {format_flop(x)} instead of {format_flop(compute)}",
-            lambda x: parse_count(format_flop(x).removesuffix(" FLOP")),
-        ))  # fmt: skip
-    if (params := situation.student_params) is not None:
-        found.append(moved(
-            "student_params", params, lambda x: replace(situation, student_params=x, label=""),
-            lambda x: f"the student had {format_count(x)} parameters",
-        ))  # fmt: skip
-    now = situation.students_served
-    if sign > 0 or now > 1:
-        found.append(moved(
-            "students_served", now, lambda x: replace(situation, students_served=max(1, round(x))),
-            lambda x: f"{x:.0f} student{'s' * (x != 1)} shared the teacher instead of {now}",
-            lambda x: float(max(1, round(x))),
-        ))  # fmt: skip
-    return found
+def _as_count(value: float) -> float:
+    return parse_count(format_count(value))
 
 
-def _losses(situation: Situation, sign: int) -> list[_Input]:
-    """The loss of each teacher for which one was given: what a wrong measurement would do."""
-    found = []
-    for j, teacher in enumerate(situation.teachers):
-        if teacher.loss is None:
-            continue
-
-        def asked(loss: float, j: int = j) -> Situation:
-            teachers = [replace(t, loss=loss) if k == j else t for k, t in enumerate(situation.teachers)]
-            return replace(situation, teachers=teachers)
-
-        now = teacher.loss
-        whose = "the teacher's" if len(situation.teachers) == 1 else f"{teacher.called}'s"
-        found.append(_Input(
-            name="teacher_loss", now=now, asked=asked, printed=lambda x: round(x, 3), teacher=teacher.name,
-            text=lambda x, whose=whose, now=now: f"{whose} loss was {x:.3f} instead of {now:.3f} nats/token",
-            at=lambda x, now=now: now + x, steps=[sign * nats for nats in _NATS],
-            distance=lambda then, now=now: math.exp(10 * abs(then - now)),
-        ))  # fmt: skip
-    return found
+def _with_loss(situation: Situation, which: int, loss: float) -> Situation:
+    teachers = list(situation.teachers)
+    teachers[which] = replace(teachers[which], loss=loss)
+    return replace(situation, teachers=teachers)
 
 
 def _asked(moved: _Input, value: float) -> Situation | None:
@@ -262,9 +285,12 @@ def _asked(moved: _Input, value: float) -> Situation | None:
         return None
 
 
+def _other(moved: str, now: str, then: str, verdict: str, text: str) -> SwitchingValue:
+    """A change that is no number: as far away as a factor e."""
+    return SwitchingValue(
+        input=moved, now=now, then=then, verdict=verdict, distance=math.e, sentence=_then(text, verdict)
+    )
+
+
 def _then(text: str, verdict: str) -> str:
-    return f"{text}: then {THEN[verdict]}"
-
-
-THEN = {"distil": "distil", "pretrain": "pretrain", "too-close": "too close to call"}
-"""A changed answer in words."""
+    return f"{text}: then {WORDS[verdict].then}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distillaw.planning.api import plan
-from distillaw.planning.flips import find_flips
+from distillaw.planning.sensitivity import switching_values
 from distillaw.planning.situation import Teacher
 from in_process import answer
 from random_questions import changed as changed_question
@@ -59,7 +59,7 @@ def test_a_change_that_does_not_matter_is_not_a_flip():
 def test_where_the_laws_alone_say_otherwise_nothing_is_said_to_flip():
     weak = plan("1B", student_tokens=2e10, teachers=[Teacher(name="bad", params=5e8, tokens=1e10)])
     assert weak.verdict == "pretrain" and weak.flips
-    decided_by_runs = find_flips(weak.situation, weak.sources, "distil", trains_teacher=False)
+    decided_by_runs = switching_values(weak.situation, weak.sources, "distil", trains_teacher=False)
     assert decided_by_runs == [], "a step of nothing at all would have flipped it"
 
 
@@ -81,7 +81,7 @@ def check(asked, monkeypatch):
     now = flips_of(asked)
     found = Counter()
     with monkeypatch.context() as patch:
-        patch.setattr("distillaw.planning.flips.find_flips", lambda *args, **words: [])
+        patch.setattr("distillaw.planning.api.switching_values", lambda *args, **words: [])
         for flip in now["flips"] if now else []:
             then = flips_of(changed_question(asked, flip))
             assert then is not None and then["verdict"] == flip["verdict"] != now["verdict"], (asked, flip)
@@ -90,12 +90,22 @@ def check(asked, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("asked", [
-    {"named": ["Llama-3.1-8B"], "losses": ["2.3"], "own": []},
-    {"named": [], "losses": [], "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}]},
-    {"named": [], "losses": [], "own": [{"params": "3B", "tokens": "60B", "loss": "2.15"},
-                                        {"params": "7B", "tokens": "1T", "loss": "2"}]},
-], ids=["named", "by numbers", "two"])  # fmt: skip
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"named": ["Llama-3.1-8B"], "losses": ["2.3"], "own": []},
+        {"named": [], "losses": [], "own": [{"params": "6.98B", "tokens": "15T", "loss": "2.3"}]},
+        {
+            "named": [],
+            "losses": [],
+            "own": [
+                {"params": "3B", "tokens": "60B", "loss": "2.15"},
+                {"params": "7B", "tokens": "1T", "loss": "2"},
+            ],
+        },
+    ],
+    ids=["named", "by numbers", "two"],
+)
 def test_a_change_of_a_teachers_loss_is_what_the_command_answers(asked, monkeypatch):
     check({"student": "1B", "budgetKind": "tokens", "budget": "100B", **asked}, monkeypatch)
 

@@ -9,7 +9,7 @@ import pytest
 
 import distillaw
 from distillaw.laws.rates import LATTICE, NEAR
-from distillaw.planning.rate_doubt import STEEPNESS, rate_doubt
+from distillaw.planning.arms import STEEPNESS, rate_uncertainty
 from distillaw.runs.record import Run, StudyRecord
 
 SMALL, LARGE = 60_000, 960_000
@@ -17,16 +17,28 @@ SMALL, LARGE = 60_000, 960_000
 
 def _run(tokens, octaves=0.0, *, teacher=None, loss=3.0, purpose="grid", **settings):
     rate = 0.01 * 2**octaves
-    row = {"role": "student", "purpose": purpose, "params": 100_000, "tokens": tokens, "seed": 0, "loss": loss,
-           "teacher_run": teacher, "peak_lr": rate, "branch_lr": rate,
-           "run_id": f"{tokens} {octaves} {teacher} {purpose} {settings}", **settings}  # fmt: skip
+    row = {
+        "role": "student",
+        "purpose": purpose,
+        "params": 100_000,
+        "tokens": tokens,
+        "seed": 0,
+        "loss": loss,
+        "teacher_run": teacher,
+        "peak_lr": rate,
+        "branch_lr": rate,
+        "run_id": f"{tokens} {octaves} {teacher} {purpose} {settings}",
+        **settings,
+    }
     return Run(row=row, folder=None)
 
 
 def _bracket(tokens, steepness, *, best=0.0, **settings):
     """Half and double the grid's rate; the grid's run has a loss of 3."""
-    return [_run(tokens, x, loss=3.0 + steepness * ((x - best) ** 2 - best**2), purpose="tuning", **settings)
-            for x in (-1.0, 1.0)]  # fmt: skip
+    return [
+        _run(tokens, x, loss=3.0 + steepness * ((x - best) ** 2 - best**2), purpose="tuning", **settings)
+        for x in (-1.0, 1.0)
+    ]
 
 
 def _doubt(runs, *, teacher=None, rates=(0.0, 0.0)):
@@ -35,7 +47,7 @@ def _doubt(runs, *, teacher=None, rates=(0.0, 0.0)):
     record = StudyRecord(
         folder=Path("made"), info={}, runs=[*grid, *runs], unfinished=(), tuning={}, problems=()
     )
-    return rate_doubt(record, own, is_taught=teacher is not None)
+    return rate_uncertainty(record, own, has_teacher=teacher is not None)
 
 
 def test_where_both_sides_were_tried_the_parabola_says_where_the_best_rate_is():
@@ -67,8 +79,11 @@ def test_beyond_what_was_checked_the_best_rate_moves_on_unseen():
 
 def test_checks_at_two_budgets_of_another_size_say_how_the_best_rate_falls():
     far = [_run(t, x, loss=3.0, params=50_000) for t, x in ((SMALL, 0.0), (LARGE, -2.0))]
-    sides = [_run(t, x + s, loss=3.1, params=50_000, purpose="tuning")
-             for t, x in ((SMALL, 0.0), (LARGE, -2.0)) for s in (-1, 1)]  # fmt: skip
+    sides = [
+        _run(t, x + s, loss=3.1, params=50_000, purpose="tuning")
+        for t, x in ((SMALL, 0.0), (LARGE, -2.0))
+        for s in (-1, 1)
+    ]
     doubt = _doubt([*_bracket(SMALL, 0.1), *far, *sides], rates=(0.0, -2.0))
     off, variance = doubt.octaves(LARGE)
     assert abs(off) < 0.1 and doubt.reaches(LARGE)
@@ -96,24 +111,28 @@ def test_points_far_from_the_best_rate_do_not_bend_the_parabola():
 def test_nothing_is_said_of_runs_that_do_not_say_their_rate():
     run = _run(SMALL, peak_lr=None, branch_lr=None)
     record = StudyRecord(folder=Path("made"), info={}, runs=[run], unfinished=(), tuning={}, problems=())
-    assert rate_doubt(record, {SMALL: {0: run}}, is_taught=False) is None
+    assert rate_uncertainty(record, {SMALL: {0: run}}, has_teacher=False) is None
 
 
-@pytest.mark.parametrize("is_taught", [False, True], ids=["alone", "taught"])
-def test_searches_of_the_open_study_foresee_the_best_rates_at_four_times_their_budget(is_taught):
+@pytest.mark.parametrize("has_teacher", [False, True], ids=["alone", "taught"])
+def test_searches_of_the_open_study_foresee_the_best_rates_at_four_times_their_budget(has_teacher):
     file = Path(distillaw.__file__).parent / "studies" / "open_runs.parquet"
     runs = [Run(row=row, folder=None) for row in pq.read_table(file).to_pylist()]
     record = StudyRecord(folder=Path("open"), info={}, runs=runs, unfinished=(), tuning={}, problems=())
     searched = StudyRecord(
-        folder=Path("open"), info={}, runs=[run for run in runs if run.purpose != "control:horizon"], unfinished=(),
-        tuning={}, problems=(),
-    )  # fmt: skip
+        folder=Path("open"),
+        info={},
+        runs=[run for run in runs if run.purpose != "control:horizon"],
+        unfinished=(),
+        tuning={},
+        problems=(),
+    )
     for size in (83_280, 310_480):
         own = {}
         for run in record.students_by_size[size]:
-            if bool(run.teacher_run) == is_taught:
+            if bool(run.teacher_run) == has_teacher:
                 own.setdefault(run.tokens, {})[run.seed] = run
-        said, seen = (rate_doubt(r, own, is_taught=is_taught) for r in (searched, record))
+        said, seen = (rate_uncertainty(r, own, has_teacher=has_teacher) for r in (searched, record))
         (off, variance), (true_off, true_variance) = said.octaves(819_968), seen.octaves(819_968)
         assert abs(off - true_off) < 2 * np.sqrt(variance + true_variance)
         assert true_variance < 0.5 * variance

@@ -7,15 +7,15 @@ import pytest
 from scipy import integrate, stats
 
 from distillaw.planning.api import plan
-from distillaw.planning.consensus import LAW_DOF, LAW_SCALE, Belief, agreed_draws
 from distillaw.planning.decision import agree, disagreement, witnesses
+from distillaw.planning.gains import LAW_DOF, LAW_SCALE, GainBelief, pooled_draws
 from distillaw.planning.situation import Teacher
 
 ORDER = np.random.default_rng(0).normal(size=20_000)
 
 
 def law(*centres, sd):
-    return Belief.of_law(np.array(centres), sd)
+    return GainBelief.of_law(np.array(centres), sd)
 
 
 def test_a_kernel_is_as_wide_as_its_normal_at_90_per_cent():
@@ -32,8 +32,8 @@ def test_the_density_is_the_mixture_of_t_densities():
 
 
 def test_agreed_draws_are_the_normalised_product():
-    one, two = law(0.00, 0.03, sd=0.02), Belief(centres=np.array([0.05]), scale=0.01, dof=12.0)
-    draws = agreed_draws([one, two], ORDER)
+    one, two = law(0.00, 0.03, sd=0.02), GainBelief(centres=np.array([0.05]), scale=0.01, dof=12.0)
+    draws = pooled_draws([one, two], ORDER)
 
     def product(x):
         return np.exp(one.log_density(np.array([x]))[0]) * stats.t(12.0, loc=0.05, scale=0.01).pdf(x)
@@ -45,16 +45,16 @@ def test_agreed_draws_are_the_normalised_product():
 
 
 def test_agreement_narrows_and_disagreement_widens():
-    alone = agreed_draws([law(0.05, sd=0.02)], ORDER).std()
-    assert agreed_draws([law(0.05, sd=0.02), law(0.06, sd=0.02)], ORDER).std() < 0.9 * alone
-    apart = agreed_draws([law(-0.10, sd=0.02), law(0.10, sd=0.02)], ORDER)
+    alone = pooled_draws([law(0.05, sd=0.02)], ORDER).std()
+    assert pooled_draws([law(0.05, sd=0.02), law(0.06, sd=0.02)], ORDER).std() < 0.9 * alone
+    apart = pooled_draws([law(-0.10, sd=0.02), law(0.10, sd=0.02)], ORDER)
     assert apart.std() > 3 * alone
     assert abs(apart.mean()) < 0.02
 
 
 def test_a_sharp_measurement_outvotes_a_distant_law():
-    measured = Belief(centres=np.array([0.05]), scale=0.005, dof=6.0)
-    alone, both = agreed_draws([measured], ORDER), agreed_draws([measured, law(-0.3, sd=0.03)], ORDER)
+    measured = GainBelief(centres=np.array([0.05]), scale=0.005, dof=6.0)
+    alone, both = pooled_draws([measured], ORDER), pooled_draws([measured, law(-0.3, sd=0.03)], ORDER)
     assert abs(both.mean() - alone.mean()) < 0.002
 
 
@@ -66,8 +66,15 @@ def test_teachers_of_one_name_stay_two():
 
 
 def test_the_range_is_that_of_the_source_that_knows_the_best():
-    own, other = (plan("1B", student_tokens=2e10, teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
-                       with_flips=False).evidence[0] for size in (1e9, 8e9))  # fmt: skip
+    own, other = (
+        plan(
+            "1B",
+            student_tokens=2e10,
+            teachers=[Teacher(name=str(size), params=size, tokens=2e11)],
+            with_flips=False,
+        ).evidence[0]
+        for size in (1e9, 8e9)
+    )
     both = agree([replace(own, inside_range=True), replace(other, inside_range=False)], level=0.9)
     assert both.best.teacher.params == 8e9
     assert not both.inside_range
@@ -75,10 +82,10 @@ def test_the_range_is_that_of_the_source_that_knows_the_best():
 
 def test_a_witness_of_little_weight_moves_little():
     own, other = law(0.05, sd=0.02), law(0.0, sd=0.02)
-    full, third = (agreed_draws([own, other], ORDER, [1.0, w]) for w in (1.0, 0.3))
+    full, third = (pooled_draws([own, other], ORDER, [1.0, w]) for w in (1.0, 0.3))
     assert 0.025 == pytest.approx(full.mean(), abs=0.002)
     assert 0.03 < third.mean() < 0.05
-    none, alone = agreed_draws([own, other], ORDER, [1.0, 0.0]), agreed_draws([own], ORDER)
+    none, alone = pooled_draws([own, other], ORDER, [1.0, 0.0]), pooled_draws([own], ORDER)
     inner = np.linspace(0.01, 0.99, 50)  # the grid is coarse far out in the tails
     np.testing.assert_allclose(np.quantile(none, inner), np.quantile(alone, inner), atol=2e-4)
 

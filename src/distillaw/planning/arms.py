@@ -1,0 +1,374 @@
+"""The arms of a study as curves over tokens, and what is not known of their learning rates.
+
+An arm is one student size with one teacher (or none); its token budgets are points on a curve. At a budget
+that was run the losses are the measured ones; between two budgets they are interpolated, document by document, so
+that pairing survives; up to a factor 3 beyond the largest the line is drawn on, with a standard deviation that grows.
+Further out there is no answer here: that is what laws are for.
+
+The line is straight in ln (loss - floor) over ln tokens. A student's floor is nearly its teacher's loss: in the open
+runs L_S - L_T is a power of the tokens within 1 % of the loss (docs/open-runs.md), as in every form of the law.
+
+How much of an arm's loss may be its rate's fault is told by runs at other rates:
+
+    excess = c x^2,   x ~ N(m, v): octaves from the best rate up to the run's,
+    E[excess^2] = c^2 (m^4 + 6 m^2 v + 3 v^2)
+
+Where rates on both sides were tried, a parabola tells c and the best rate; from there to the size and the budget that
+are asked about goes the law of laws/rates.py. It widens a gain and does not move it: in simulated studies that was no
+better where rates were checked, and worse where they were not (docs/rates.md).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillaw.laws.rates import LATTICE, Optimum, excess, fit_rate_law, lowest
+from distillaw.runs.record import Run, StudyRecord, budget_text, is_near
+
+STEEPNESS = {"alone": 0.15, "taught": 0.02}
+"""c where no run shows it, nats per squared octave. Alone 0.03 to 0.05 at the budgets of searches, 0.09 and 0.10 at
+four times them (open and pocket study); with the drift above 0.15 makes what lone students lost at 6 to 16 times the
+budget of their search, 0.08, 0.31, 0.38 and 0.67 nats, one standard deviation (rms). Distilled 0.06, beyond 0.016."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateUncertainty:
+    """What is not known of the rate of one arm."""
+
+    params: int
+    rates: Mapping[int, float]
+    """log2 of the arm's own rate by budget."""
+    brackets: Sequence[tuple[Optimum, float]]
+    """Where rates on both sides were tried: the best one, and c."""
+    kind: str
+    """`alone` or `taught`."""
+    curves: Mapping[int, Sequence[tuple[Sequence[float], Sequence[float]]]]
+    """Budget -> (log2 of the rates, losses) of runs of the arm's own size that differ in the rate alone."""
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether rates on both sides were tried at any budget."""
+        return bool(self.brackets)
+
+    @property
+    def checked(self) -> float:
+        """Largest budget at which they were; else the arm's smallest."""
+        return max((one.tokens for one, _ in self.brackets), default=float(min(self.rates)))
+
+    def reaches(self, tokens: float) -> bool:
+        """Whether the rate was checked at less than a doubling from this budget."""
+        return self.is_checked and tokens < 2 * self.checked
+
+    def at(self, tokens: float) -> float:
+        """Root mean square of what the rate may cost at a budget, nats/token."""
+        m, v = self.octaves(tokens)
+        foreseen = self.steepness(tokens) * math.sqrt(m**4 + 6 * m**2 * v + 3 * v**2)
+        tried = self.curves.get(int(tokens), ())
+        return min([foreseen, *(excess(octaves, losses, self._own(tokens)) for octaves, losses in tried)])
+
+    def steepness(self, tokens: float) -> float:
+        """Root mean square of c: as measured at the largest budget checked, beyond it no less than usual."""
+        found, usual = [c for one, c in self.brackets if one.tokens == self.checked], STEEPNESS[self.kind]
+        if not found:
+            return usual
+        mean = float(np.mean(found))
+        return mean if self.reaches(tokens) else max(mean, usual)
+
+    def octaves(self, tokens: float) -> tuple[float, float]:
+        """Mean and variance of the octaves from the best rate up to the arm's own."""
+        searched = min(self.rates)
+        start = Optimum(params=self.params, tokens=searched, octaves=self.rates[searched], sd=LATTICE)
+        found = [one for one, _ in self.brackets] or [start]
+        arm = "taught" if self.kind == "taught" else "text"
+        mean, sd = fit_rate_law(found, arm=arm, params=self.params, tokens=tokens).octaves(
+            self.params, tokens
+        )
+        return self._own(tokens) - mean, sd**2
+
+    def _own(self, tokens: float) -> float:
+        """log2 of the arm's rate at a budget, on the straight line of the two nearest where it was not run."""
+        budgets = sorted(self.rates)
+        if len(budgets) == 1 or tokens in self.rates:
+            return self.rates.get(int(tokens), self.rates[budgets[-1]])
+        high = min(max(int(np.searchsorted(budgets, tokens)), 1), len(budgets) - 1)
+        low, up = budgets[high - 1], budgets[high]
+        share = math.log(tokens / low) / math.log(up / low)
+        return (1 - share) * self.rates[low] + share * self.rates[up]
+
+
+def rate_uncertainty(
+    record: StudyRecord, budgets: Mapping[int, Mapping[int, Run]], *, has_teacher: bool
+) -> RateUncertainty | None:
+    """What is not known of the rates of an arm; None where its runs do not say their rates.
+
+    Args:
+        record: all runs, those of searches and controls included.
+        budgets: the arm's own runs: tokens -> seed -> run.
+        has_teacher: whether it has a teacher; students of any teacher then speak for it.
+    """
+    own = [run for seeds in budgets.values() for run in seeds.values()]
+    if not all(run.branch_lr > 0 for run in own):
+        return None
+    kind, found = "taught" if has_teacher else "alone", _curves(record, has_teacher=has_teacher)
+    curves: dict[int, list[tuple[list[float], list[float]]]] = {}
+    for runs in found:
+        if runs[0].params == own[0].params:
+            curve = [math.log2(run.branch_lr) for run in runs], [run.loss for run in runs]
+            curves.setdefault(int(runs[0].tokens), []).append(curve)
+    return RateUncertainty(
+        params=own[0].params,
+        kind=kind,
+        rates={tokens: math.log2(seeds[min(seeds)].branch_lr) for tokens, seeds in budgets.items()},
+        brackets=[b for runs in found if (b := _bracket(runs)) is not None],
+        curves=curves,
+    )
+
+
+def _curves(record: StudyRecord, *, has_teacher: bool) -> list[list[Run]]:
+    """Runs that differ in nothing but their rate, one of the grid among them, one seed each."""
+    groups: dict[tuple[object, ...], list[Run]] = {}
+    for run in record.runs:
+        if run.row.get("role") == "student" and bool(run.teacher_run) == has_teacher and run.branch_lr > 0:
+            key = run.params, run.tokens, run.teacher_run, run.seed, *run.recipe
+            groups.setdefault(key, []).append(run)
+    grid = {run.run_id for run in record.students}
+    return [runs for runs in groups.values() if any(run.run_id in grid for run in runs)]
+
+
+def _bracket(runs: Sequence[Run]) -> tuple[Optimum, float] | None:
+    """The best rate and c; None unless rates on both sides were tried."""
+    found = lowest([math.log2(run.branch_lr) for run in runs], [run.loss for run in runs])
+    if found is None:
+        return None
+    one = Optimum(params=runs[0].params, tokens=runs[0].tokens, octaves=found.octaves, sd=found.sd)
+    return one, found.steepness
+
+
+Array = NDArray[np.float64]
+ALONE = "no teacher"
+REACH = 3.0
+"""How far beyond its largest budget an arm is extrapolated."""
+EXTRAPOLATION_SD = 0.3
+"""Standard deviation of an extrapolated change of the loss, as a share of that change, beside seed noise. Two budgets
+and a third up to 3.4 times the larger, rms of the miss as a share of the change: without a teacher 0.19 in Farseer's
+grid, 0.47 in that of Gadre et al. (2024), 0.28, 0.15 and 0.31 in the open runs, the pocket study and the worlds; with
+one 0.20, 0.22 and 0.51 in the last three; 0.32 over all eight (benchmarks/fits/paired_extrapolation.py)."""
+TAUGHT_FLOOR = 0.99
+"""Floor of a student's loss, as a share of its teacher's: nearly where students end in the open runs."""
+ALONE_FLOOR = 0.7
+"""The same without a teacher, as a share of the lowest loss seen: what text and size leave. At 0.4 the line was too
+low by 53 millinats (Gadre et al.) and 25 (open runs), at 0.7 by 35 and 6 too high, at 0.9 by 55 (same script)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredArm:
+    """One student size with one teacher or none: its runs by token budget and seed."""
+
+    name: str
+    teacher: Run | None
+    runs: Mapping[int, Mapping[int, Run]]
+    """tokens -> seed -> run."""
+    rate: RateUncertainty | None = None
+    """What is not known of its learning rate; None where its runs do not say theirs."""
+
+    @property
+    def student_flop_per_token(self) -> float:
+        """3 F(N_S), as the runs counted it."""
+        run = self._any()
+        return run.number("train_flops") / run.tokens
+
+    @property
+    def logit_flop_per_token(self) -> float:
+        """F(N_T), as the runs counted it; 0 without a teacher."""
+        run = self._any()
+        return run.number("teacher_flops") / run.tokens if self.teacher else 0.0
+
+    @cached_property
+    def floor(self) -> float:
+        """What the loss is taken to approach with tokens, nats/token.
+
+        Students that have come within 0.5 % of the teacher's floor, or are taught by labels too, are not held by it.
+        """
+        least = min(run.loss for seeds in self.runs.values() for run in seeds.values())
+        if self.teacher is not None and self._any().row.get("lambda", 1.0) == 1.0:
+            floor = TAUGHT_FLOOR * self._any().number("teacher_loss")
+            if least > 1.005 * floor:
+                return floor
+        return ALONE_FLOOR * least
+
+    def _any(self) -> Run:
+        return next(iter(self.runs[max(self.runs)].values()))
+
+    def at(self, tokens: float) -> "ArmPoint | None":
+        """The arm at a token budget: measured, interpolated, extrapolated up to `REACH`, or None."""
+        for budget, seeds in self.runs.items():
+            if is_near(budget, tokens, within=0.01):
+                return ArmPoint(arm=self, tokens=float(budget), parts=((1.0, seeds),))
+        budgets = sorted(self.runs)
+        if len(budgets) < 2 or not budgets[0] < tokens <= REACH * budgets[-1]:
+            return None
+        high = min(next((i for i, b in enumerate(budgets) if b > tokens), len(budgets) - 1), len(budgets) - 1)
+        ends = [self.runs[budgets[high - 1]], self.runs[budgets[high]]]
+        common = sorted(ends[0].keys() & ends[1].keys())
+        if not common:
+            return None
+        share = math.log(tokens / budgets[high - 1]) / math.log(budgets[high] / budgets[high - 1])
+        parts = tuple(
+            (w, {s: end[s] for s in common}) for w, end in zip((1 - share, share), ends, strict=True)
+        )
+        return ArmPoint(arm=self, tokens=tokens, parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmPoint:
+    """An arm at one token budget."""
+
+    arm: MeasuredArm
+    tokens: float
+    parts: Sequence[tuple[float, Mapping[int, Run]]]
+    """One budget with weight 1, or two with weights that sum to 1 (one is negative in an extrapolation)."""
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Seeds known at this point."""
+        return frozenset(self.parts[0][1])
+
+    def loss(self, seed: int) -> float:
+        """Loss of one seed, nats/token; at a budget that was run, the measured one to the last digit."""
+        if self.basis == "measured":
+            return self.parts[0][1][seed].loss
+        floor = self.arm.floor
+        logs = (weight * math.log(runs[seed].loss - floor) for weight, runs in self.parts)
+        return floor + math.exp(sum(logs))
+
+    def _shares(self, seed: int) -> list[float]:
+        """Slope of the loss in the loss of each end."""
+        if self.basis == "measured":
+            return [1.0]
+        floor, loss = self.arm.floor, self.loss(seed)
+        return [weight * (loss - floor) / (runs[seed].loss - floor) for weight, runs in self.parts]
+
+    @property
+    def seed_factor(self) -> float:
+        """What the line makes of one run's seed variance: the sum of squared shares of its ends, never below 1."""
+        return max(1.0, sum(share**2 for share in self._shares(min(self.seeds))))
+
+    def sums(self, seed: int) -> Array | None:
+        """Loss sums by document of one seed, nats; their total is `loss` exactly. None where not kept."""
+        loss, shares = self.loss(seed), self._shares(seed)
+        # to first order an end's documents enter with d loss / d end; what is left falls on every token alike
+        rest = loss - sum(
+            share * runs[seed].loss for share, (_, runs) in zip(shares, self.parts, strict=True)
+        )
+        total = np.float64(0)
+        for share, (_, runs) in zip(shares, self.parts, strict=True):
+            scores = runs[seed].scores
+            if scores is None:
+                return None
+            total = total + share * scores.loss_sum + rest / len(shares) * scores.tokens
+        return np.asarray(total)
+
+    @property
+    def basis(self) -> str:
+        """`measured`, `interpolated` or `extrapolated`."""
+        if len(self.parts) == 1:
+            return "measured"
+        return "interpolated" if self.parts[0][0] > 0 else "extrapolated"
+
+    @property
+    def doubt(self) -> float:
+        """Standard deviation of the curve's doubt and the rate's, nats."""
+        return math.hypot(self.curve_sd, self.rate_sd)
+
+    @property
+    def rate_sd(self) -> float:
+        """What the rate may cost, nats (root mean square); 0 where it is not known."""
+        return 0.0 if self.arm.rate is None else self.arm.rate.at(self.tokens)
+
+    @property
+    def curve_sd(self) -> float:
+        """Standard deviation of what lies between or beyond the budgets that were run, nats.
+
+        Between them, the distance of the curve from a straight line; beyond them, a share of the change.
+        """
+        seed = min(self.seeds)
+        if self.basis == "extrapolated":
+            return EXTRAPOLATION_SD * abs(self.loss(seed) - self.parts[1][1][seed].loss)
+        return abs(sum(weight * runs[seed].loss for weight, runs in self.parts) - self.loss(seed))
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over seeds, nats/token."""
+        return float(np.mean([self.loss(seed) for seed in sorted(self.seeds)]))
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs behind this point."""
+        return sorted(run.run_id for _, runs in self.parts for run in runs.values())
+
+
+def student_arms(record: StudyRecord, student_params: float) -> list[MeasuredArm]:
+    """The arms of the student size nearest to the target (within 25 %), the one without a teacher first."""
+    if student_params in record.students_by_size:
+        sizes = [int(student_params)]
+    else:
+        sizes = [size for size in record.students_by_size if is_near(size, student_params)]
+    if not sizes:
+        return []
+    size = min(sizes, key=lambda n: abs(math.log(n / student_params)))
+    found: dict[str, dict[int, dict[int, Run]]] = {}
+    for run in record.students_by_size[size]:
+        found.setdefault(run.teacher_run or "", {}).setdefault(run.tokens, {})[run.seed] = run
+    order = sorted(found, key=lambda t: (t != "", -_teacher_loss(record, t)))
+    return [
+        MeasuredArm(
+            name=teacher_name(record, t) if t else ALONE,
+            teacher=_teacher(record, t, found[t]),
+            runs={budget: dict(sorted(found[t][budget].items())) for budget in sorted(found[t])},
+            rate=rate_uncertainty(record, found[t], has_teacher=bool(t)),
+        )
+        for t in order
+    ]
+
+
+def _teacher(record: StudyRecord, teacher_run: str, budgets: Mapping[int, Mapping[int, Run]]) -> Run | None:
+    """The teacher's own run; where it is not in the study, what the student's row says of it."""
+    if not teacher_run:
+        return None
+    if teacher_run in record.teachers:
+        return record.teachers[teacher_run]
+    row = next(iter(next(iter(budgets.values())).values())).row
+    known = {
+        "params": row.get("teacher_params"),
+        "tokens": row.get("teacher_tokens"),
+        "loss": row.get("teacher_loss"),
+    }
+    return Run(row={"run_id": teacher_run, "role": "teacher", "seed": 0, **known}, folder=None)
+
+
+def _teacher_loss(record: StudyRecord, teacher_run: str) -> float:
+    if not teacher_run:
+        return math.inf
+    if teacher_run in record.teachers:
+        return record.teachers[teacher_run].loss
+    return record.told_losses.get(teacher_run, math.inf)
+
+
+def teacher_name(record: StudyRecord, teacher_run: str) -> str:
+    """How people say it: the teacher by its size and, where sizes repeat, its tokens; controls by their text too."""
+    teachers = record.every_teacher
+    if teacher_run not in teachers:
+        return teacher_run.rstrip("/").split("/")[-1]
+    run = teachers[teacher_run]
+    if teacher_run not in record.teachers:
+        return f"{run.label} teacher ({budget_text(run.tokens)} tokens of the students' text)"
+    same = [t for t in record.teachers.values() if t.label == run.label]
+    return (
+        f"{run.label} teacher"
+        if len(same) == 1
+        else f"{run.label} teacher ({budget_text(run.tokens)} tokens)"
+    )

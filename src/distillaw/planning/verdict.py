@@ -1,0 +1,236 @@
+"""The verdict: what `distillaw.plan` gives and `distillaw plan` prints, as text, tables, HTML and JSON.
+
+The numbers come from decision.py and the evidence files, the sentences from wording.py; here they are put together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from operator import attrgetter
+
+from distillaw.planning.decision import WORDS, Call, EqualCompute, Supposed, call
+from distillaw.planning.evidence import Crossover, Evidence, Interval, Strategy, nats
+from distillaw.planning.judging import Sources
+from distillaw.planning.sensitivity import SwitchingValue
+from distillaw.planning.situation import Situation
+from distillaw.planning.teacher_curve import TeacherRange
+from distillaw.planning.wording import crossover_sentence, equal_sentence, interval, percent
+from distillaw.quantities import format_count, format_flop
+from distillaw.runs.record import budget_text
+from distillaw.table import Table, number, text
+
+UNKNOWN = "UNKNOWN"
+"""Title where no evidence reaches the question: that is no tie."""
+SPECULATIVE = "* an estimate that no law describes: shown, never decides"
+_NO_BAND = {"lower": None, "median": None, "upper": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Distil or pretrain, from which teacher, how sure, and what would change the answer."""
+
+    verdict: str
+    """`distil`, `pretrain` or `too-close`."""
+    probability: float
+    margin: float
+    """Nats/token."""
+    strategies: Sequence[Strategy]
+    """Best first, pretraining among them."""
+    gain: Interval
+    """Best distillation over pretraining, nats/token."""
+    crossover: Crossover | None
+    """Where training without a teacher catches up, in tokens."""
+    crossover_compute: Crossover | None
+    """The same in FLOP."""
+    flips_if: Sequence[str]
+    """What would change the answer, in sentences."""
+    flips: Sequence[SwitchingValue]
+    """The same as numbers, where they were searched."""
+    assumptions: Sequence[str]
+    inside_range: bool
+    warnings: Sequence[str]
+    regret_if_wrong: Interval
+    """Nats/token."""
+    reasons: Sequence[str]
+    evidence: Sequence[Evidence]
+    """Every source, in order of trust."""
+    headline: Evidence
+    """What carries the verdict."""
+    call: Call
+    equal_compute: EqualCompute | None
+    with_a_teacher: Supposed | None
+    """Where none is at hand and tokens are the budget."""
+    asked: Situation
+    """The question as it was put."""
+    situation: Situation
+    """As it was judged: at equal FLOP where tokens are the budget and no teacher is at hand."""
+    level: float
+    sentence: str
+    next_runs: Sequence[str]
+    next_command: str
+    sources: Sources
+    """Who was asked."""
+    teachers: TeacherRange | None = None
+    """How flat the choice of the teacher's size is."""
+
+    @property
+    def title(self) -> str:
+        """The verdict in a word or two."""
+        return WORDS[self.verdict].title if self.headline.is_decisive else UNKNOWN
+
+    @property
+    def crossover_tokens(self) -> dict[str, float | None]:
+        """`{lower, median, upper}`, None where there is none."""
+        band = self.crossover
+        return {name: None if band is None else getattr(band, name) for name in _NO_BAND}
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of `distillaw plan --json`, and what stands behind them, at full precision."""
+        plain = ("verdict", "probability", "margin", "sentence", "inside_range", "level", "next_command")
+        texts = ("flips_if", "assumptions", "warnings", "reasons", "next_runs")
+        parts = ("gain", "crossover", "regret_if_wrong", "equal_compute", "with_a_teacher")
+        of_situation = ("comparison", "scenario", "student_params", "max_params", "compute")
+        band = self.crossover_compute
+        return {
+            **{name: getattr(self, name) for name in plain},
+            **{name: list(getattr(self, name)) for name in texts},
+            **{name: _json(getattr(self, name)) for name in parts},
+            **{name: getattr(self.situation, name) for name in of_situation},
+            "student_tokens": self.asked.student_tokens,
+            "strategies": [row.to_json() for row in self.strategies],
+            "crossover_tokens": self.crossover_tokens,
+            "crossover_compute": _NO_BAND if band is None else band.to_json(),
+            "flips": [flip.to_json() for flip in self.flips],
+            "teacher_sizes": _json(self.teachers),
+            "evidence": [evidence_json(e, self.level, self.headline) for e in self.evidence],
+            "probability_distil": self.call.distil,
+            "probability_pretrain": self.call.pretrain,
+        }
+
+    def __str__(self) -> str:
+        """Five lines to decide by, then what it rests on."""
+        lines = [_titled(self.title, self.sentence)]
+        lines += self.reasons[: 2 if self.with_a_teacher is None else 3]
+        if self.equal_compute is not None:
+            lines.append(equal_sentence(self.equal_compute))
+        band = self.crossover
+        if self.verdict == "distil" and band is not None and band.median is not None:
+            lines.append(crossover_sentence(band, self.level))
+        if self.flips_if:
+            lines.append(f"Changes if {self.flips_if[0]}.")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The sentence, the strategies and what would change it, for notebooks."""
+        said = f"<p><b>{self.title}</b> {escape(self.sentence)}.</p>{strategy_table(self).notebook()}"
+        warnings = f"<p>Warnings</p>{_list(self.warnings)}" if self.warnings else ""
+        return f"<div>{said}<p>Changes if</p>{_list(self.flips_if)}{warnings}</div>"
+
+
+def _json(part: object) -> object:
+    return None if part is None else part.to_json()  # type: ignore[attr-defined]
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _titled(word: str, sentence: str) -> str:
+    """`DISTIL from the 8B: ...`: the title, and the sentence without it where it begins so."""
+    begins = sentence.upper().startswith(f"{word} ")
+    return f"{word}{sentence[len(word) :]}" if begins else f"{word}  {sentence}"
+
+
+def evidence_json(evidence: Evidence, level: float, headline: Evidence) -> dict[str, object]:
+    """One source as a row: numbers where it has any, and why it has none where not."""
+    details = {k: dict(v) if isinstance(v, Mapping) else v for k, v in evidence.details.items()}
+    answer = call(evidence) if evidence.is_decisive else None
+    return {
+        "source": evidence.source,
+        "kind": evidence.kind,
+        "status": evidence.status,
+        "note": evidence.note,
+        "decides": evidence.source in headline.deciding,
+        "inside_range": evidence.inside_range,
+        "best": evidence.best.name if evidence.speaks else None,
+        "gain": evidence.gain(level).to_json() if evidence.speaks else None,
+        "probability_distil": None if answer is None else answer.distil,
+        "probability_pretrain": None if answer is None else answer.pretrain,
+        "details": details,
+    }
+
+
+def strategy_table(verdict: Verdict) -> Table:
+    """Losses and gains of every strategy, best first."""
+    mean, is_known = attrgetter("mean"), verdict.headline.is_informative
+
+    def known(name: str) -> Callable[[Strategy], object]:
+        return lambda row: getattr(row, name) if is_known else None
+
+    return Table.of(
+        [
+            text("strategy", of=_name),
+            number("teacher loss", nats, of=attrgetter("teacher_loss")),
+            number("loss", interval, unit="nats/token", of=known("loss"), sort=mean, missing="unknown"),
+            number("gain", interval, of=known("gain"), sort=mean),
+            number("best teacher?", percent, of=known("share_best")),
+        ],
+        verdict.strategies,
+        note=SPECULATIVE if any(row.is_speculative for row in verdict.strategies) else "",
+    )
+
+
+def cost_table(verdict: Verdict) -> Table:
+    """FLOP of each strategy by part, and what the scenario has this student pay."""
+    parts = {"training": "student_training", "logits": "teacher_logits", "teacher": "teacher_training"}
+    if verdict.situation.inference_tokens:
+        parts["serving"] = "serving"
+    parts["paid here"] = "total"
+    flop = [
+        number(words, _flop, of=lambda row, part=part: row.compute.get(part), missing="unknown")
+        for words, part in parts.items()
+    ]
+    return Table.of(
+        [
+            text("FLOP", of=_name),
+            number("student", format_count, of=attrgetter("student_params")),
+            number("tokens", budget_text, of=attrgetter("student_tokens")),
+            *flop,
+            text("loss is", of=lambda row: "estimate" if row.is_speculative else row.basis),
+        ],
+        verdict.strategies,
+    )
+
+
+def evidence_table(verdict: Verdict) -> Table:
+    """Every source side by side, with what it says and whether it decides."""
+
+    def gain(source: Evidence) -> object:
+        return source.gain(verdict.level) if source.is_informative else None
+
+    def what(source: Evidence) -> str:
+        mark = "decides; " if source.source in verdict.headline.deciding else ""
+        return f"{mark}{source.status}: {source.note}"
+
+    def chance(side: str) -> Callable[[Evidence], object]:
+        return lambda source: getattr(call(source), side) if source.is_decisive else None
+
+    return Table.of(
+        [
+            text("evidence", of=attrgetter("source")),
+            number("gain", interval, of=gain, sort=attrgetter("mean")),
+            number("P(distil)", percent, of=chance("distil")),
+            number("P(pretrain)", percent, of=chance("pretrain")),
+            text("what it is", of=what, is_wrapped=True),
+        ],
+        verdict.evidence,
+    )
+
+
+def _name(row: Strategy) -> str:
+    """What is done; a star marks what no law and no run describes."""
+    return row.name + (" *" if row.is_speculative else "")
+
+
+def _flop(value: float) -> str:
+    return format_flop(value).removesuffix(" FLOP")
