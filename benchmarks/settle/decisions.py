@@ -19,7 +19,7 @@ from benchmarks.verdict.studies import (
 )
 from benchmarks.verdict.truths import TRUTHS, Truth, draw_truth
 from distillaw.planning.situation import Teacher
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage
+from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, Stage
 
 SEED = 20261209
 KINDS = ("spread", "near-tie", "spread", "worse")
@@ -59,7 +59,7 @@ class Decision:
     kind: str
     scale: str
     truth: Truth
-    question: Question
+    question: PilotQuestion
     teachers: tuple[Teacher, ...]
     """The candidates with their sizes, in the same order."""
     vocab: int
@@ -177,7 +177,7 @@ def make_question(params, tokens, margin, teachers, vocab, context, above, kin):
     ladder = [np.round(params / 2**k) for k in range(STEPS_DOWN, -1, -1) if params / 2**k >= SMALLEST]
     batch = int(2 ** np.round(np.log2(tokens / 40_000)))
     prices = [0.0 if t.params > above * params else forward(t.params, vocab, context) for t in teachers]
-    return Question(
+    return PilotQuestion(
         target=size(params), tokens=tokens, margin=margin,
         candidates=tuple(Candidate(name=t.name, loss=t.loss, flops=price, params=t.params if kin else None,
                                    tokens=t.tokens if kin else None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from distillaw.errors import ConfigError
 from distillaw.settling.design import next_stage
-from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
+from distillaw.settling.question import PilotQuestion, PilotRun, Stage, stage_flops
 from distillaw.settling.standing import Conclusion, Standing, conclude, standing
 
 MOST_STAGES = 60
@@ -20,7 +20,7 @@ Runner = Callable[[Stage], tuple[Stage, list[PilotRun]]]
 class Settlement:
     """What was run and said until it stopped."""
 
-    question: Question
+    question: PilotQuestion
     stages: list[Stage] = field(default_factory=list)
     runs: list[PilotRun] = field(default_factory=list)
     looks: list[Standing] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Settlement:
         return self.question.spent + sum(stage_flops(self.question, stage) for stage in self.stages)
 
 
-def settle(question: Question, run: Runner) -> Settlement:
+def settle(question: PilotQuestion, run: Runner) -> Settlement:
     """Pilots until it is settled, or none is left."""
     found, started = Settlement(question), time.process_time()
     while (asked := _next(found)) is not None:

@@ -13,7 +13,7 @@ from distillaw.planning.situation import Teacher
 from distillaw.runs.paired import paired_difference, seed_noise
 from distillaw.runs.record import Run, StudyRecord, budget_text, read_study
 from distillaw.settling.noise import RateCheck, Rates
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage, stage_flops
+from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, Stage, stage_flops
 
 MARGIN = 0.0025
 """Regret that does not matter, as a share of the loss, as in decisions.py."""
@@ -84,7 +84,7 @@ class WorldDecision:
     kind: str
     scale: str
     source: World
-    question: Question
+    question: PilotQuestion
     losses: dict[str, float]
     """Measured at the target by candidate, `NONE` first, nats/token."""
 
@@ -263,8 +263,9 @@ def make_question(world, target, tokens, group, alone):
     """What `settle` is asked; pilots have the sizes of the table."""
     budgets = sorted(tokens for _, tokens in world.cells)
     check = RateCheck(searched=float(budgets[0]))  # as these studies did: at the smallest budget, and no fall
-    return Question(
+    return PilotQuestion(
         target=target, tokens=float(tokens), candidates=group, margin=MARGIN * alone, sizes=world.sizes,
         budget=OF_ALL * (1 + len(group)) * target.flops * tokens, least_tokens=budgets[0],
-        batch_tokens=int(world.record.students[0].number("batch_tokens")), rates=Rates(alone=check, taught=check),
+        batch_tokens=int(world.record.students[0].number("batch_tokens")),
+        rates=Rates(supervised=check, distilled=check),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from distillaw.accounting.hardware import hardware
 from distillaw.errors import ConfigError
 from distillaw.large_batch.advice import advise
-from distillaw.large_batch.question import Question, Reference
+from distillaw.large_batch.question import Reference, RegimeQuestion
 
 RUN = {"params": 3e8, "tokens": 6e9, "context": 2048, "devices": 8, "micro_batch": 8}
 TUNED = Reference(
@@ -25,7 +25,7 @@ def distillaw(*words):
 
 
 def test_the_batch_is_the_laws_middle_on_the_devices_grid_below_the_cap():
-    advice = advise(Question(**RUN))
+    advice = advise(RegimeQuestion(**RUN))
     laws = [
         0.0306 * 6e9**0.383 * 2048,
         0.58 * 6e9**0.571,
@@ -43,7 +43,7 @@ def test_the_batch_is_the_laws_middle_on_the_devices_grid_below_the_cap():
 
 
 def test_settings_follow_the_reference_by_each_rule():
-    advice = advise(Question(**RUN, batch_tokens=2**19, reference=TUNED))
+    advice = advise(RegimeQuestion(**RUN, batch_tokens=2**19, reference=TUNED))
     rate, beta1, beta2 = (advice.setting(name) for name in ("peak_lr", "beta1", "beta2"))
     assert rate.value == pytest.approx(6e-3) and rate.chosen == "sqrt"
     values = {o.name: o.value for o in rate.opinions}
@@ -63,14 +63,14 @@ def test_settings_follow_the_reference_by_each_rule():
 
 
 def test_a_rule_that_does_not_hold_says_why_instead_of_a_number():
-    advice = advise(Question(**RUN, batch_tokens=2**21, reference=TUNED))
+    advice = advise(RegimeQuestion(**RUN, batch_tokens=2**21, reference=TUNED))
     sde = next(o for o in advice.setting("beta1").opinions if o.name == "sde")
     assert sde.value is None and "holds for k below 10" in sde.notes[0]
     assert any("outside a quarter to four times" in line for line in advice.warnings)
 
 
 def test_the_waste_is_the_hyperbola_in_tokens_time_and_money():
-    advice = advise(Question(**RUN, batch_tokens=2**21, loss=3.0), device=hardware("h100-sxm"))
+    advice = advise(RegimeQuestion(**RUN, batch_tokens=2**21, loss=3.0), device=hardware("h100-sxm"))
     names = {waste.law for waste in advice.waste}
     assert names == {
         "bergsma2025-critical",
@@ -92,34 +92,34 @@ def test_the_waste_is_the_hyperbola_in_tokens_time_and_money():
 
 
 def test_what_must_be_said():
-    said = advise(Question(**RUN, distils=True, reference=TUNED, batch_tokens=2**19)).statements
+    said = advise(RegimeQuestion(**RUN, distils=True, reference=TUNED, batch_tokens=2**19)).statements
     assert any("ghost batch normalisation does nothing here" in line for line in said)
     assert any("none is known for a distillation loss" in line and "branch test" in line for line in said)
     assert any("cost 4 times the tokens, 2.4e+10" in line for line in said)
-    vision = advise(Question(**RUN, norm="batchnorm")).statements
+    vision = advise(RegimeQuestion(**RUN, norm="batchnorm")).statements
     assert any("ghost batch normalisation applies" in line for line in vision)
-    few = advise(Question(params=1e7, tokens=1e8, batch_tokens=2**20)).warnings
+    few = advise(RegimeQuestion(params=1e7, tokens=1e8, batch_tokens=2**20)).warnings
     assert any("steps at the high rate" in line for line in few)
-    assert not any("high rate" in line for line in advise(Question(**RUN)).warnings)
+    assert not any("high rate" in line for line in advise(RegimeQuestion(**RUN)).warnings)
 
 
 def test_sgd_has_its_own_rules_and_no_laws():
-    advice = advise(Question(**RUN, optimizer="sgd", reference=TUNED, batch_tokens=2**19))
+    advice = advise(RegimeQuestion(**RUN, optimizer="sgd", reference=TUNED, batch_tokens=2**19))
     assert {o.name: o.value for o in advice.setting("peak_lr").opinions} == pytest.approx(
         {"linear": 12e-3, "sqrt": 6e-3, "constant": 3e-3}
     )
     assert advice.setting("peak_lr").value == pytest.approx(12e-3) and advice.setting("beta2") is None
-    assert advise(Question(**RUN, optimizer="sgd")).setting("peak_lr").value is None
+    assert advise(RegimeQuestion(**RUN, optimizer="sgd")).setting("peak_lr").value is None
 
 
 def test_widths_move_the_rate():
     tuned = Reference(batch_tokens=2**17, peak_lr=3e-3, width=256)
-    advice = advise(Question(**RUN, batch_tokens=2**17, width=1024, reference=tuned))
+    advice = advise(RegimeQuestion(**RUN, batch_tokens=2**17, width=1024, reference=tuned))
     assert advice.setting("peak_lr").value == pytest.approx(3e-3 / 4)
 
 
 def test_more_devices_than_the_batch_has_sequences_are_named():
-    advice = advise(Question(params=1e8, tokens=2e9, context=4096, devices=256, micro_batch=4))
+    advice = advise(RegimeQuestion(params=1e8, tokens=2e9, context=4096, devices=256, micro_batch=4))
     assert advice.batch.value == 4096 * 256 * 4
     assert any("The devices force it" in line for line in advice.warnings)
 
@@ -140,7 +140,7 @@ def test_more_devices_than_the_batch_has_sequences_are_named():
 )
 def test_wrong_questions(wrong, says):
     with pytest.raises(ConfigError, match=says):
-        advise(Question(**{**RUN, **wrong}))
+        advise(RegimeQuestion(**{**RUN, **wrong}))
 
 
 def test_the_command_answers_and_complains():

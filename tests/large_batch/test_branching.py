@@ -13,7 +13,7 @@ from distillaw.large_batch.branch_test import (
     compare,
     decide,
     excess_over_smaller,
-    seed_noise,
+    order_noise,
     smooth,
 )
 from distillaw.large_batch.laws import tokens_over_fewest
@@ -95,9 +95,10 @@ def test_noise_is_what_orders_and_batches_do_jointly():
     """Shared shifts of orders and differences between batches are no noise; the rest is, without bias."""
     rng = np.random.default_rng(0)
     assert (
-        seed_noise(Branches(multiples=GRID[:3], losses=np.add.outer([1.0, 2, 5], [0.0, 0.3, 0.1]))).sd < 1e-12
+        order_noise(Branches(multiples=GRID[:3], losses=np.add.outer([1.0, 2, 5], [0.0, 0.3, 0.1]))).sd
+        < 1e-12
     )
-    found = [seed_noise(seen(rng, truth(8000), sd=0.004)) for _ in range(400)]
+    found = [order_noise(seen(rng, truth(8000), sd=0.004)) for _ in range(400)]
     assert {noise.dof for noise in found} == {10}
     assert math.sqrt(np.mean([noise.sd**2 for noise in found])) == pytest.approx(0.004, rel=0.05)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from distillaw.settling.design import next_stage
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, Stage
+from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, Stage
 from distillaw.settling.standing import Standing, standing
 
 Truth = Callable[[str, float, float], float]
@@ -15,16 +15,16 @@ Truth = Callable[[str, float, float], float]
 
 def make_question(
     *, ratios: Sequence[float] = (0.8, 0.95), share: float = 0.05, margin: float = 0.01
-) -> Question:
+) -> PilotQuestion:
     """A 1B target on 20B tokens, about 2.375 nats alone; teachers at ratios of that, their targets stored."""
     sizes = tuple(Size(label=f"s{k}", params=1e9 / 2**k, flops=6e9 / 2**k) for k in range(7, -1, -1))
     candidates = tuple(Candidate(name=f"t{i}", loss=2.375 * r, flops=0.0) for i, r in enumerate(ratios))
-    return Question(target=sizes[-1], tokens=2e10, candidates=candidates, budget=share * 6e9 * 2e10, margin=margin,
+    return PilotQuestion(target=sizes[-1], tokens=2e10, candidates=candidates, budget=share * 6e9 * 2e10, margin=margin,
                     sizes=sizes, least_tokens=2_000_000, batch_tokens=65_536)  # fmt: skip
 
 
 def run_stage(
-    question: Question, stage: Stage, truth: Truth, *, sd: float = 0.002, seed: int = 0
+    question: PilotQuestion, stage: Stage, truth: Truth, *, sd: float = 0.002, seed: int = 0
 ) -> list[PilotRun]:
     """The runs of a stage: half of the seed noise's variance is common to all arms of a seed and size."""
     found = []
@@ -43,7 +43,7 @@ def run_stage(
 
 
 def settle(
-    question: Question, truth: Truth, **noise: float
+    question: PilotQuestion, truth: Truth, **noise: float
 ) -> tuple[list[Stage], list[PilotRun], list[Standing]]:
     """Stages, runs and looks until it stops."""
     stages: list[Stage] = []
@@ -56,6 +56,6 @@ def settle(
     return stages, runs, looks
 
 
-def with_budget(question: Question, share: float) -> Question:
+def with_budget(question: PilotQuestion, share: float) -> PilotQuestion:
     """The same question at another share of the target's training."""
     return replace(question, budget=share * question.target_flops)

@@ -27,7 +27,7 @@ def drifting(name, params, tokens):
 
 
 def both(check: RateCheck) -> Rates:
-    return Rates(alone=check, taught=check)
+    return Rates(supervised=check, distilled=check)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from distillaw.settling.belief import _believe, believe
 from distillaw.settling.design import GROWTH, RUNGS, is_hopeless, next_stage
 from distillaw.settling.prior import Anchor, Family
 from distillaw.settling.question import NONE, stage_flops
-from distillaw.settling.standing import Prediction, conclude, standing, target_points, widened
+from distillaw.settling.standing import PilotPrediction, conclude, standing, target_points, widened
 from tests.settling.questions import make_question, run_stage, settle, with_budget
 
 
@@ -259,7 +259,7 @@ def test_relatives_say_where_pretraining_goes():
 
 def test_surprises_widen_and_nothing_narrows():
     def check(stage, surprise):
-        return Prediction(stage=stage, candidate="t0", params=1e7, tokens=1e8, expected=0.0, sd=0.01,
+        return PilotPrediction(stage=stage, candidate="t0", params=1e7, tokens=1e8, expected=0.0, sd=0.01,
                           came=0.01 * surprise)  # fmt: skip
 
     assert widened([]) == widened([check(1, 0.1), check(2, 0.0)]) == 1.0

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from distillaw.errors import ConfigError
 from distillaw.toys import mapping
-from distillaw.toys.grid import LABELS, REDUCED, Grid, Outcome, run_trial, summarise
+from distillaw.toys.grid import LABELS, REDUCED, Grid, ToyOutcome, run_trial, summarise
 from distillaw.toys.mapping import (
     Networks,
     answer,
@@ -152,7 +152,7 @@ def test_better_teachers_help_and_then_hurt():
 def outcomes(losses):
     """Made-up losses (trials, teachers) of one student on the axis of widths."""
     return [
-        Outcome(trial=t, student_width=8, axis=axis, teacher_width=10 * (k + 1), teacher_steps=500,
+        ToyOutcome(trial=t, student_width=8, axis=axis, teacher_width=10 * (k + 1), teacher_steps=500,
                 teacher_loss=1.0 / (k + 1), student_loss=loss)
         for axis in ("width", "steps") for t, row in enumerate(losses) for k, loss in enumerate(row)
     ]  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 
 from distillaw.cli.console import print_table
 from distillaw.cli.progress import Meter
-from distillaw.large_batch.images.columns import Cell, notes
-from distillaw.large_batch.images.study import Forecast, Plan, wall_seconds
+from distillaw.large_batch.images.columns import ColumnRun, notes
+from distillaw.large_batch.images.study import Forecast, ImagePlan, wall_seconds
 from distillaw.quantities import format_count, format_seconds
 from distillaw.table import Table, number, text
 
@@ -20,16 +20,16 @@ STEP_IMAGES = 100
 class CellWatch:
     """A line for each cell that ends; how far all are goes to a meter, in images."""
 
-    def __init__(self, plan: Plan, meter: Meter) -> None:
+    def __init__(self, plan: ImagePlan, meter: Meter) -> None:
         todo = [cell for cell in plan.cells if not plan.is_done(cell)]
         self._meter, self._count, self._ended = meter, len(todo), 0
-        self._under_way: dict[Cell, float] = {}
+        self._under_way: dict[ColumnRun, float] = {}
         done = len(plan.cells) - len(todo)
         kept = f"; {done} are done already" if done else ""
         meter.note(f"{plan.study.name}: {len(todo)} cells to train{kept}")
         meter.expect(sum(map(_work, todo)))
 
-    def finished(self, cell: Cell, result: Mapping[str, Any]) -> None:
+    def finished(self, cell: ColumnRun, result: Mapping[str, Any]) -> None:
         """One line."""
         self._meter.advance(_work(cell) - self._under_way.pop(cell, 0.0))
         self._ended += 1
@@ -44,18 +44,18 @@ class CellWatch:
             f"{format_seconds(result['seconds'])}"
         )
 
-    def progressed(self, cell: Cell, step: int) -> None:
+    def progressed(self, cell: ColumnRun, step: int) -> None:
         """The meter moves."""
         done = _work(cell) * step / cell.steps
         self._meter.advance(done - self._under_way.get(cell, 0.0))
         self._under_way[cell] = done
 
 
-def _work(cell: Cell) -> float:
+def _work(cell: ColumnRun) -> float:
     return float(cell.steps * (cell.batch + STEP_IMAGES))
 
 
-def print_dry(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device: str) -> None:
+def print_dry(plan: ImagePlan, forecasts: Sequence[Forecast], *, workers: int, device: str) -> None:
     """The cells of one seed, and what all will take."""
     study = plan.study
     assert plan.data is not None
@@ -87,7 +87,9 @@ def print_dry(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device
         print(f"note: {note}")
 
 
-def dry_json(plan: Plan, forecasts: Sequence[Forecast], *, workers: int, device: str) -> dict[str, object]:
+def dry_json(
+    plan: ImagePlan, forecasts: Sequence[Forecast], *, workers: int, device: str
+) -> dict[str, object]:
     """The same as one object."""
     assert plan.data is not None
     todo = [cell for cell in plan.cells if not plan.is_done(cell)]

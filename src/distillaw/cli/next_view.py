@@ -9,9 +9,9 @@ from distillaw.cli.console import print_table
 from distillaw.cli.output import same_command
 from distillaw.fitting.design import Design
 from distillaw.quantities import format_count, format_flop, format_seconds, parse_count, plural
-from distillaw.sequential.answer import Answer, expectations, rows_of, snippet
+from distillaw.sequential.answer import NextAnswer, expectations, rows_of, snippet
 from distillaw.sequential.question import Setup
-from distillaw.settling.propose import Expected, Proposal
+from distillaw.settling.propose import ExpectedVerdict, Proposal
 from distillaw.settling.standing import conclude
 from distillaw.table import Table, number, text
 
@@ -19,7 +19,7 @@ SHOWN = 12
 """Runs in the printed table; --json has all."""
 
 
-def print_proposal(setup: Setup, said: Proposal, answer: Answer, budget: float) -> None:
+def print_proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -> None:
     """The answer as it stands, the batch that is proposed, and its table for the study's file."""
     lines = [*_now(setup, answer), *_proposal(setup, said, answer, budget)]
     if setup.spec is not None and said.stage is not None:
@@ -27,7 +27,7 @@ def print_proposal(setup: Setup, said: Proposal, answer: Answer, budget: float) 
     print("\n".join(lines))
 
 
-def _now(setup: Setup, answer: Answer) -> list[str]:
+def _now(setup: Setup, answer: NextAnswer) -> list[str]:
     question = setup.question
     lines = [
         f"{question.target.label} on {format_count(question.tokens)} tokens: pretrain, or distil from one of "
@@ -51,7 +51,7 @@ def _runs(setup: Setup) -> str:
     return f"{plural(len(setup.runs), 'run')} ({format_flop(setup.spent)})"
 
 
-def _proposal(setup: Setup, said: Proposal, answer: Answer, budget: float) -> list[str]:
+def _proposal(setup: Setup, said: Proposal, answer: NextAnswer, budget: float) -> list[str]:
     both = expectations(said)
     if said.stage is None or both is None:
         return ["", f"nothing to run: {_why_nothing(setup, said)}"]
@@ -79,7 +79,7 @@ def _proposal(setup: Setup, said: Proposal, answer: Answer, budget: float) -> li
     ]
 
 
-def _right(answer: Answer, before: Expected, after: Expected) -> str:
+def _right(answer: NextAnswer, before: ExpectedVerdict, after: ExpectedVerdict) -> str:
     """The model's chance of the right choice, where no other has been stated."""
     if answer.by == "plan":
         return ""

@@ -12,7 +12,7 @@ from distillaw.cli.names import HardwareName
 from distillaw.cli.output import Output
 from distillaw.cli.typed import formerly
 from distillaw.errors import ConfigError
-from distillaw.large_batch.question import Question, Reference
+from distillaw.large_batch.question import Reference, RegimeQuestion
 
 
 @Parameter(name="*")
@@ -107,7 +107,7 @@ def regime(
     from distillaw.accounting.hardware import hardware as preset
     from distillaw.large_batch.advice import advise
 
-    question = Question(
+    question = RegimeQuestion(
         params=count(params, name="--student"),
         tokens=count(tokens, name="--tokens"),
         context=_one_or_more(context, name="--context"),

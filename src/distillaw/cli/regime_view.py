@@ -6,12 +6,12 @@ from operator import attrgetter
 
 from distillaw.cli.console import print_sections, print_table
 from distillaw.large_batch.advice import Advice
-from distillaw.large_batch.question import Answer, Opinion
+from distillaw.large_batch.question import ChosenSetting, RuleValue
 from distillaw.quantities import format_count, format_seconds, plural
 from distillaw.table import Table, number, text
 
 
-def _answer(answer: Answer) -> dict[str, object]:
+def _answer(answer: ChosenSetting) -> dict[str, object]:
     return asdict(answer) | {"low": answer.low, "high": answer.high}
 
 
@@ -67,7 +67,7 @@ def _print_settings(advice: Advice) -> None:
     print_table(Table.of(columns, (advice.batch, *advice.settings)))
 
 
-def _print_opinions(answers: Sequence[Answer]) -> None:
+def _print_opinions(answers: Sequence[ChosenSetting]) -> None:
     rows, opinions = [], []
     for answer in answers:
         for opinion in answer.opinions:
@@ -105,7 +105,7 @@ def _print_waste(advice: Advice) -> None:
     print_sections({"doubts": _doubts(advice.critical)})
 
 
-def _doubts(opinions: Sequence[Opinion]) -> list[str]:
+def _doubts(opinions: Sequence[RuleValue]) -> list[str]:
     """Each doubt once, with whom it is of."""
     notes: dict[str, dict[str, None]] = {}
     for opinion in opinions:
@@ -114,11 +114,11 @@ def _doubts(opinions: Sequence[Opinion]) -> list[str]:
     return [f"{', '.join(who)}: {note}" for note, who in notes.items()]
 
 
-def _name(answer: Answer) -> str:
+def _name(answer: ChosenSetting) -> str:
     return _WORDS.get(answer.setting, answer.setting)
 
 
-def _number(value: float | None, answer: Answer) -> str:
+def _number(value: float | None, answer: ChosenSetting) -> str:
     if value is None:
         return "-"
     if answer.unit == "tokens":

@@ -17,8 +17,8 @@ from distillaw.quantities import format_seconds
 from distillaw.table import Table, number, text
 
 if TYPE_CHECKING:
-    from distillaw.toys.grid import Change, Curve, Grid, Outcome
-    from distillaw.toys.kernel import Curves
+    from distillaw.toys.grid import Change, Grid, ToyCurve, ToyOutcome
+    from distillaw.toys.kernel import KernelCurves
 
 app = App(name="toys", help="Compute the capacity gap in its simplest form: a closed form and small MLPs.")
 
@@ -77,7 +77,7 @@ def kernel(
     _print_end(files, "distillaw toys kernel", output)
 
 
-def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
+def _kernel_document(curves: "KernelCurves", seed: int) -> dict[str, object]:
     last, budgets = len(curves.m), (curves.teacher_budget, curves.student_budget)
     rows = zip(curves.n.tolist(), curves.flat_until.tolist(), curves.student_error, strict=True)
     return {
@@ -103,7 +103,7 @@ def _kernel_document(curves: "Curves", seed: int) -> dict[str, object]:
     }
 
 
-def _print_kernel(curves: "Curves") -> None:
+def _print_kernel(curves: "KernelCurves") -> None:
     last = len(curves.m)
     columns = [
         number("student n", of=itemgetter("n")),
@@ -221,7 +221,9 @@ def _whole_counts(texts: list[str], name: str) -> tuple[int, ...]:
     return tuple(whole_count(text, name=name) for text in texts)
 
 
-def _mapping_document(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]") -> dict[str, object]:
+def _mapping_document(
+    grid: "Grid", outcomes: "list[ToyOutcome]", curves: "list[ToyCurve]"
+) -> dict[str, object]:
     from dataclasses import asdict
 
     from distillaw.toys.grid import curve_to_json, labels_loss
@@ -236,7 +238,7 @@ def _mapping_document(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Cur
     }
 
 
-def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]") -> None:
+def _print_mapping(grid: "Grid", outcomes: "list[ToyOutcome]", curves: "list[ToyCurve]") -> None:
     import math
 
     from distillaw.toys.grid import AXES, labels_loss
@@ -256,7 +258,7 @@ def _print_mapping(grid: "Grid", outcomes: "list[Outcome]", curves: "list[Curve]
     )
 
 
-def _print_axis(curves: "list[Curve]") -> None:
+def _print_axis(curves: "list[ToyCurve]") -> None:
     axis, teachers = curves[0].axis, curves[0].teachers
     widths = [number(str(getattr(teacher, axis))) for teacher in teachers]
     columns = [text(f"teacher's {axis}"), *widths, *map(text, ("gain", "cost", "minimum", "shape"))]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from distillaw.figures.style import DASHED, DOTTED, INK, MUTED, PAPER, SERIES, in_style, new_figure, set_title
-from distillaw.large_batch.images.results import ColumnScore, Walk
+from distillaw.large_batch.images.results import ColumnScore, ImageWalk
 from distillaw.large_batch.images.spec import PaperRow
 from distillaw.quantities import format_count
 
@@ -53,7 +53,7 @@ def _small_batch_line(ax: Axes, level: float | None) -> None:
 
 
 @in_style
-def draw_image_walks(walks: Sequence[Walk]) -> Figure:
+def draw_image_walks(walks: Sequence[ImageWalk]) -> Figure:
     """||w_t - w_0|| against log t, a panel before and one after LR + GBN."""
     kinds = [kind for kind in (False, True) if any(walk.is_corrected == kind for walk in walks)]
     figure, axes = new_figure(1, len(kinds), width=3.9 * len(kinds) + 0.6, height=3.4)
@@ -90,7 +90,7 @@ def draw_image_walks(walks: Sequence[Walk]) -> Figure:
     return figure
 
 
-def _curve(ax: Axes, walk: Walk, color: str) -> None:
+def _curve(ax: Axes, walk: ImageWalk, color: str) -> None:
     for curve in walk.curves.values():
         ax.plot(*zip(*curve, strict=True), color=color, linewidth=1.0, alpha=0.55)
     fits = list(walk.fits.values())

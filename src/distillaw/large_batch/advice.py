@@ -19,7 +19,7 @@ from distillaw.large_batch.choices import (
     measured_levels,
 )
 from distillaw.large_batch.laws import steps_over_fewest, tokens_over_fewest
-from distillaw.large_batch.question import Answer, Opinion, Question, Waste
+from distillaw.large_batch.question import ChosenSetting, RegimeQuestion, RuleValue, Waste
 
 FEW_STEPS = 300
 """Steps at the high rate below which scaling the rate up can be far worse than not scaling it."""
@@ -31,18 +31,18 @@ TESTED_RATIO = 4.0
 class Advice:
     """The answer of `distillaw regime`."""
 
-    question: Question
-    batch: Answer
+    question: RegimeQuestion
+    batch: ChosenSetting
     steps: int
     accumulation: int
     """Micro-batches that each device adds up in one step."""
     high_rate_steps: int
     """Steps after warm-up and before the rate falls."""
-    settings: tuple[Answer, ...]
+    settings: tuple[ChosenSetting, ...]
     """peak_lr, beta1, beta2, weight_decay, warmup."""
-    critical: tuple[Opinion, ...]
+    critical: tuple[RuleValue, ...]
     """B_crit of the hyperbola, tokens."""
-    measured: tuple[Opinion, ...]
+    measured: tuple[RuleValue, ...]
     cap_tokens: float
     waste: tuple[Waste, ...]
     hours: float | None
@@ -51,13 +51,13 @@ class Advice:
     warnings: tuple[str, ...]
     statements: tuple[str, ...]
 
-    def setting(self, name: str) -> Answer | None:
+    def setting(self, name: str) -> ChosenSetting | None:
         """The answer for one setting, if it was asked."""
         return next((answer for answer in self.settings if answer.setting == name), None)
 
 
 def advise(
-    question: Question,
+    question: RegimeQuestion,
     *,
     device: Hardware | None = None,
     mfu: float | None = None,
@@ -106,7 +106,7 @@ def advise(
 
 
 def _cost(
-    question: Question, device: Hardware | None, mfu: float | None, price_per_hour: float | None
+    question: RegimeQuestion, device: Hardware | None, mfu: float | None, price_per_hour: float | None
 ) -> tuple[float | None, float | None]:
     if device is None:
         return None, None
@@ -114,7 +114,9 @@ def _cost(
     return cost.device_hours / question.devices, cost.price
 
 
-def _waste(law: Opinion, question: Question, batch: float, hours: float | None, price: float | None) -> Waste:
+def _waste(
+    law: RuleValue, question: RegimeQuestion, batch: float, hours: float | None, price: float | None
+) -> Waste:
     assert law.value is not None
     over = tokens_over_fewest(batch, law.value)
     share = 1 - 1 / over
@@ -129,7 +131,9 @@ def _waste(law: Opinion, question: Question, batch: float, hours: float | None, 
     )
 
 
-def _warnings(question: Question, batch: float, high: int, steps: int, warmup: float | None) -> list[str]:
+def _warnings(
+    question: RegimeQuestion, batch: float, high: int, steps: int, warmup: float | None
+) -> list[str]:
     said, reference = [], question.reference
     if reference is not None:
         ratio = batch / reference.batch_tokens
@@ -155,7 +159,7 @@ def _warnings(question: Question, batch: float, high: int, steps: int, warmup: f
     return said
 
 
-def _statements(question: Question, batch: float) -> list[str]:
+def _statements(question: RegimeQuestion, batch: float) -> list[str]:
     said = [
         "all laws here were fitted on next-token cross-entropy"
         + (

@@ -27,6 +27,7 @@ SEED_MULTIPLE = 2.0
 """The measured tolerance in standard deviations of one run over data orders: our choice, for a loss that most other
 orders of the same text would have given as well."""
 DRAWS = 4000
+"""Of the truths given the losses: probabilities are then known to 0.8 % (one standard error)."""
 
 
 class BranchStatus(Enum):
@@ -73,7 +74,7 @@ class Branches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedNoise:
+class OrderNoise:
     """What the order of the data does to the loss of one branch, beyond what all branches of that order share."""
 
     sd: float
@@ -106,7 +107,7 @@ class BranchVerdict:
     tolerance: float
     is_measured: bool
     """Whether the tolerance is the seed noise."""
-    noise: SeedNoise
+    noise: OrderNoise
     level: float
 
 
@@ -150,14 +151,14 @@ class _Draws:
     """Shape (draws,); NaN with one order."""
 
 
-def seed_noise(branches: Branches) -> SeedNoise:
+def order_noise(branches: Branches) -> OrderNoise:
     """Sigma of the additive model, from what orders and batches do jointly."""
     kept = branches.losses[branches.finite]
     dof = (len(kept) - 1) * (kept.shape[1] - 1)
     if dof < 1:
-        return SeedNoise(sd=math.nan, dof=0)
+        return OrderNoise(sd=math.nan, dof=0)
     residual = kept - kept.mean(1, keepdims=True) - kept.mean(0, keepdims=True) + kept.mean()
-    return SeedNoise(sd=float(np.sqrt((residual**2).sum() / dof)), dof=dof)
+    return OrderNoise(sd=float(np.sqrt((residual**2).sum() / dof)), dof=dof)
 
 
 def decide(
@@ -180,7 +181,7 @@ def decide(
     Raises:
         ConfigError: a negative tolerance, or none with a single order.
     """
-    noise = seed_noise(branches)
+    noise = order_noise(branches)
     _check(tolerance, [noise], level)
     (draws,) = _draw([branches], document_cov, seed)
     wanted = SEED_MULTIPLE * noise.sd if tolerance is None else tolerance
@@ -233,7 +234,7 @@ def compare(
         ConfigError: as `decide`.
         DataError: a test without a finite loss.
     """
-    both, noises = (first, second), [seed_noise(first), seed_noise(second)]
+    both, noises = (first, second), [order_noise(first), order_noise(second)]
     given = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance)
     for each in given:
         _check(each, noises, level)
@@ -299,7 +300,7 @@ def _draw(every: Sequence[Branches], document_cov: NDArray[np.float64] | None, s
         shared = rng.standard_normal(shared.shape) * np.sqrt(np.maximum(values, 0)) @ vectors.T
     drawn = []
     for branches, documents in zip(every, np.split(shared, np.cumsum(sizes)[:-1], axis=1), strict=True):
-        noise = seed_noise(branches)
+        noise = order_noise(branches)
         normal = rng.standard_normal(documents.shape)
         sd = (
             noise.sd * np.sqrt(noise.dof / rng.chisquare(noise.dof, DRAWS))
@@ -354,7 +355,7 @@ def _status(branches: Branches, place: int) -> BranchStatus:
     return BranchStatus.FIRST_FAILS if place == 0 else BranchStatus.BRACKETED
 
 
-def _check(tolerance: float | None, noises: Sequence[SeedNoise], level: float) -> None:
+def _check(tolerance: float | None, noises: Sequence[OrderNoise], level: float) -> None:
     if not 0 < level < 1:
         raise ConfigError(f"level = {level:g}: it must lie in (0, 1), e.g. 0.9")
     if tolerance is None and not all(noise.dof for noise in noises):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from distillaw.errors import ConfigError
 from distillaw.large_batch.laws import BatchLaw, batch_laws
-from distillaw.large_batch.question import Answer, Opinion, Question, Reference
+from distillaw.large_batch.question import ChosenSetting, Reference, RegimeQuestion, RuleValue
 from distillaw.large_batch.rules import (
     RATE_RULES,
     Settings,
@@ -61,33 +61,33 @@ SAYS = {
 }
 
 
-def _by_rule(name: str, value: float | None, notes: Sequence[str] = (), **symbols: str) -> Opinion:
+def _by_rule(name: str, value: float | None, notes: Sequence[str] = (), **symbols: str) -> RuleValue:
     formula, source, certainty = SAYS[name]
     said = {"formula": formula.format(**symbols), "source": source, "certainty": certainty}
-    return Opinion(name=name, value=value, notes=tuple(notes), **said)
+    return RuleValue(name=name, value=value, notes=tuple(notes), **said)
 
 
-def _by_law(law: BatchLaw, question: Question, value: float | None = None) -> Opinion:
+def _by_law(law: BatchLaw, question: RegimeQuestion, value: float | None = None) -> RuleValue:
     """A law's value at the question's coordinates with its source, range and doubts."""
     coords = question.coords
     said = {"formula": law.formula, "source": law.source, "certainty": law.certainty}
     notes = (*law.complaints(**coords), *law.known_problems)
-    return Opinion(name=law.name, value=law(**coords) if value is None else value, notes=notes, **said)
+    return RuleValue(name=law.name, value=law(**coords) if value is None else value, notes=notes, **said)
 
 
 def _answer(
-    setting: str, value: float | None, chosen: str, opinions: Sequence[Opinion] = (), unit: str = ""
-) -> Answer:
-    return Answer(setting=setting, unit=unit, value=value, chosen=chosen, opinions=tuple(opinions))
+    setting: str, value: float | None, chosen: str, opinions: Sequence[RuleValue] = (), unit: str = ""
+) -> ChosenSetting:
+    return ChosenSetting(setting=setting, unit=unit, value=value, chosen=chosen, opinions=tuple(opinions))
 
 
-def _middle(opinions: Sequence[Opinion]) -> float | None:
+def _middle(opinions: Sequence[RuleValue]) -> float | None:
     """Geometric mean."""
     logs = [math.log(one.value) for one in opinions if one.value is not None]
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def best_batches(question: Question) -> list[Opinion]:
+def best_batches(question: RegimeQuestion) -> list[RuleValue]:
     """What each law of the best batch says, tokens; the reference's own batch carried over to these tokens."""
     found = [_by_law(law, question) for law in batch_laws("best") if law.applies(**question.coords)]
     reference = question.reference
@@ -97,25 +97,25 @@ def best_batches(question: Question) -> list[Opinion]:
     return found
 
 
-def critical_batches(question: Question) -> list[Opinion]:
+def critical_batches(question: RegimeQuestion) -> list[RuleValue]:
     """B_crit of the hyperbola by each law of the critical batch that applies here, tokens."""
     laws = [law for law in batch_laws("critical") if law.applies(**question.coords)]
     return [_by_law(law, question, law.hyperbola(**question.coords)) for law in laws]
 
 
-def measured_levels(question: Question) -> list[Opinion]:
+def measured_levels(question: RegimeQuestion) -> list[RuleValue]:
     """Critical batches that were measured, where this size lies in the range."""
     laws = batch_laws("measured")
     return [_by_law(law, question) for law in laws if not law.complaints(params=question.params)]
 
 
-def cap_tokens(question: Question) -> float:
+def cap_tokens(question: RegimeQuestion) -> float:
     """The batch that costs `CAP` more tokens under the strictest law in this run's own tokens."""
     laws = [law for law in batch_laws("critical") if dict(law.exponents).keys() == {"tokens"}]
     return min(CAP * law.hyperbola(**question.coords) for law in laws)
 
 
-def choose_batch(question: Question) -> tuple[Answer, list[str]]:
+def choose_batch(question: RegimeQuestion) -> tuple[ChosenSetting, list[str]]:
     """The batch in tokens, and what must be said with it.
 
     Raises:
@@ -155,7 +155,7 @@ def _whole(batch: float, quantum: int) -> float:
     return float(max(1, round(batch / quantum)) * quantum)
 
 
-def choose_rate(question: Question, batch: float) -> Answer:
+def choose_rate(question: RegimeQuestion, batch: float) -> ChosenSetting:
     """The peak rate: from the reference by rule; without one, laws only, as a band."""
     is_sgd, reference, laws = question.optimizer == "sgd", question.reference, []
     if not is_sgd:
@@ -177,7 +177,7 @@ def choose_rate(question: Question, batch: float) -> Answer:
     return _answer("peak_lr", values[chosen], chosen, (*rules, *laws))
 
 
-def _at_width(question: Question, reference: Reference) -> tuple[float, tuple[str, ...]]:
+def _at_width(question: RegimeQuestion, reference: Reference) -> tuple[float, tuple[str, ...]]:
     if question.width is None or reference.width is None:
         return reference.peak_lr, ()
     rate = mup_simple_rate(reference.peak_lr, width=question.width, base_width=reference.width)
@@ -188,7 +188,7 @@ def _at_width(question: Question, reference: Reference) -> tuple[float, tuple[st
     return rate, (note,)
 
 
-def choose_betas(question: Question, batch: float) -> list[Answer]:
+def choose_betas(question: RegimeQuestion, batch: float) -> list[ChosenSetting]:
     """beta1, beta2 and epsilon's factor; none for SGD."""
     reference = question.reference
     if question.optimizer == "sgd":
@@ -217,7 +217,7 @@ def _assumed(given: float | None) -> tuple[str, ...]:
     return ("not given: the usual value is assumed",) if given is None else ()
 
 
-def _holding(name: str, compute: Callable[[], float], **symbols: str) -> Opinion:
+def _holding(name: str, compute: Callable[[], float], **symbols: str) -> RuleValue:
     """The rule's value, or the reason why it does not hold."""
     try:
         return _by_rule(name, compute(), **symbols)
@@ -225,13 +225,13 @@ def _holding(name: str, compute: Callable[[], float], **symbols: str) -> Opinion
         return _by_rule(name, None, (str(error),), **symbols)
 
 
-def choose_decay(question: Question, batch: float, peak_lr: float | None) -> Answer:
+def choose_decay(question: RegimeQuestion, batch: float, peak_lr: float | None) -> ChosenSetting:
     """PyTorch's weight decay: by the published averaging window, and by the reference's own."""
     if question.optimizer == "sgd" or peak_lr is None:
         return _answer("weight_decay", None, "the laws are AdamW's and need a rate")
     (window,) = batch_laws("window")
     tau = window(**question.coords)
-    by_law = Opinion(
+    by_law = RuleValue(
         name="bergsma2025-window",
         value=decay_for_window(tau, batch=batch, peak_lr=peak_lr, tokens=question.tokens),
         formula=f"B/(eta D tau), tau = {tau:.3g} of the run",
@@ -253,7 +253,7 @@ def choose_decay(question: Question, batch: float, peak_lr: float | None) -> Ans
     return _answer("weight_decay", by_law.value, by_law.name, opinions)
 
 
-def choose_warmup(question: Question, batch: float, beta2: float | None) -> Answer:
+def choose_warmup(question: RegimeQuestion, batch: float, beta2: float | None) -> ChosenSetting:
     """Warm-up in steps: the reference's tokens, and the time that Adam's second moment needs."""
     reference, steps = question.reference, {}
     if reference is not None and reference.warmup_tokens is not None:

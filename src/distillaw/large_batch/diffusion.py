@@ -17,6 +17,7 @@ import numpy as np
 from distillaw.errors import ConfigError, DataError
 
 FEWEST_POINTS = 5
+"""Different steps of a fit: three degrees of freedom for the scatter about a curve of two parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

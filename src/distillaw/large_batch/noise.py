@@ -22,6 +22,7 @@ from distillaw.runs.paired import t_quantile
 MOST_BLOCKS = 20
 """Neighbouring steps resemble each other: errors are taken between so many blocks of steps."""
 FEWEST_STEPS = 8
+"""Four blocks of two: an error of three degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

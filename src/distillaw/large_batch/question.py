@@ -27,7 +27,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class RegimeQuestion:
     """The run to be advised on."""
 
     params: float
@@ -97,7 +97,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opinion:
+class RuleValue:
     """What one rule or law says."""
 
     name: str
@@ -111,7 +111,7 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ChosenSetting:
     """One setting: what is advised, by which opinion, among all that were asked."""
 
     setting: str
@@ -119,7 +119,7 @@ class Answer:
     value: float | None
     chosen: str
     """Name of the opinion taken, or how the value came about."""
-    opinions: tuple[Opinion, ...]
+    opinions: tuple[RuleValue, ...]
 
     @property
     def low(self) -> float | None:
@@ -148,7 +148,7 @@ class Waste:
     extra_price: float | None = None
 
 
-def _check_positive(record: Question | Reference, prefix: str, *, zero: tuple[str, ...]) -> None:
+def _check_positive(record: RegimeQuestion | Reference, prefix: str, *, zero: tuple[str, ...]) -> None:
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from distillaw.figures.image_runs import draw_columns, draw_image_walks
-from distillaw.large_batch.images.results import ColumnScore, Walk
+from distillaw.large_batch.images.results import ColumnScore, ImageWalk
 from distillaw.large_batch.images.spec import PaperRow
 from distillaw.report.page import Picture
 
@@ -24,7 +24,7 @@ def columns_picture(scores: Sequence[ColumnScore], row: PaperRow | None) -> Pict
     )
 
 
-def walks_picture(walks: Sequence[Walk]) -> Picture:
+def walks_picture(walks: Sequence[ImageWalk]) -> Picture:
     """||w_t - w_0|| against log t, a panel before and one after LR + GBN."""
     words = "; ".join(
         f"batch {walk.batch} {'after' if walk.is_corrected else 'before'}: slope {walk.slope.value:.3f}, "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from distillaw.large_batch.images.results import ColumnScore, Gain, Walk
+from distillaw.large_batch.images.results import ColumnScore, Gain, ImageWalk
 from distillaw.large_batch.images.spec import Paper, PaperRow
 from distillaw.large_batch.images.words import gain_name, outcome
 from distillaw.table import Column, Table, number, text
@@ -54,15 +54,15 @@ def gain_table(gains: Sequence[Gain]) -> Table:
     )
 
 
-def walk_table(walks: Sequence[Walk], paper: Paper) -> Table:
+def walk_table(walks: Sequence[ImageWalk], paper: Paper) -> Table:
     """Both fits, means over seeds."""
     printed = {entry.batch: entry for entry in paper.distances}
 
-    def printed_end(walk: Walk) -> float | None:
+    def printed_end(walk: ImageWalk) -> float | None:
         entry = printed.get(walk.batch)
         return None if entry is None else entry.after if walk.is_corrected else entry.before
 
-    def mean_of_fits(name: str) -> Callable[[Walk], float]:
+    def mean_of_fits(name: str) -> Callable[[ImageWalk], float]:
         return lambda walk: sum(getattr(fit, name) for fit in walk.fits.values()) / len(walk.fits)
 
     def interval(name: str) -> Column:
@@ -123,7 +123,7 @@ def _closed(score: ColumnScore) -> str:
     return "" if score.closed is None else _share(score.closed) + _bracket(_share_range(score))
 
 
-def _log_wins(walk: Walk) -> str:
+def _log_wins(walk: ImageWalk) -> str:
     return f"{walk.log_wins} of {len(walk.fits)}"
 
 

@@ -19,7 +19,7 @@ from distillaw.quantities import format_count, parse_count
 from distillaw.runs.config import to_table, toml_value
 from distillaw.runs.outgoing import csv_text
 from distillaw.sequential.question import Setup
-from distillaw.settling.propose import Expected, Proposal, expect, gains_by_tokens
+from distillaw.settling.propose import ExpectedVerdict, Proposal, expect, gains_by_tokens
 from distillaw.settling.question import NONE, Stage
 from distillaw.settling.standing import Standing, conclude
 from distillaw.sweep.spec import StudySpec
@@ -30,7 +30,7 @@ BEYOND = "drawn on beyond the runs: take it as a direction, not as a number"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class NextAnswer:
     """The question as it stands."""
 
     by: str
@@ -76,7 +76,7 @@ class Answer:
         }
 
 
-def answer_now(setup: Setup, now: Standing) -> Answer:
+def answer_now(setup: Setup, now: Standing) -> NextAnswer:
     """The planner's where a study has runs, else the model's."""
     verdict = _verdict(setup)
     if verdict is None:
@@ -102,7 +102,7 @@ def _verdict(setup: Setup) -> Verdict | None:
         return None
 
 
-def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
+def _of_plan(setup: Setup, verdict: Verdict) -> NextAnswer:
     head = verdict.headline
     rows = {
         setup.labels.get(row.teacher.run_id or "", row.teacher.name): row
@@ -113,7 +113,7 @@ def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
     distils = verdict.verdict == "distil"
     if verdict.verdict == "too-close":
         distils = leads_distilling(head, verdict.call)
-    return Answer(
+    return NextAnswer(
         by="plan",
         verdict=verdict.verdict,
         choice=best if distils else "none",
@@ -129,9 +129,9 @@ def _of_plan(setup: Setup, verdict: Verdict) -> Answer:
     )
 
 
-def _unknown(verdict: Verdict, now: Standing) -> Answer:
+def _unknown(verdict: Verdict, now: Standing) -> NextAnswer:
     """Nobody knows; what the model draws on is shown as that, without a probability."""
-    return Answer(
+    return NextAnswer(
         by="plan",
         verdict=verdict.verdict,
         choice="none",
@@ -156,12 +156,12 @@ def _notes(verdict: Verdict) -> Iterator[str]:
         yield f"training without a teacher catches up at {format_count(band.median)} tokens [{low} to {high}]"
 
 
-def _of_model(setup: Setup, now: Standing) -> Answer:
+def _of_model(setup: Setup, now: Standing) -> NextAnswer:
     end = conclude(setup.question, now)
     inside = bool(setup.runs) and _reaches(setup)
     none = f"{'none':<24} {'':<30} best with {percent(now.probability[NONE])}"
     beyond = [BEYOND] if setup.runs and not inside else []
-    return Answer(
+    return NextAnswer(
         by="model",
         verdict=end.verdict,
         choice=end.choice or "none",
@@ -261,7 +261,7 @@ def rows_of(setup: Setup, stage: Stage) -> list[dict[str, object]]:
     ]
 
 
-def expectations(said: Proposal) -> tuple[Expected, Expected] | None:
+def expectations(said: Proposal) -> tuple[ExpectedVerdict, ExpectedVerdict] | None:
     """The verdict now and as it should be after the stage; None where nothing is proposed."""
     if said.outlook is None or said.after is None:
         return None
@@ -275,7 +275,7 @@ def batch_file(setup: Setup, stage: Stage) -> str:
     return csv_text(rows_of(setup, stage))
 
 
-def answer_json(source: str, setup: Setup, said: Proposal, answer: Answer) -> Mapping[str, object]:
+def answer_json(source: str, setup: Setup, said: Proposal, answer: NextAnswer) -> Mapping[str, object]:
     """All of it for `--json`."""
     question, now = setup.question, said.now
     both = expectations(said)
@@ -306,6 +306,6 @@ def answer_json(source: str, setup: Setup, said: Proposal, answer: Answer) -> Ma
     }
 
 
-def _expected_json(value: Expected, answer: Answer) -> dict[str, float]:
+def _expected_json(value: ExpectedVerdict, answer: NextAnswer) -> dict[str, float]:
     """A row; the model's own chance of the right choice only where the planner has not said its own."""
     return {k: v for k, v in value.to_json().items() if answer.by == "model" or k != "probability_best"}

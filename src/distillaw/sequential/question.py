@@ -2,15 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
-from distillaw.accounting.params import count_params
+from distillaw.accounting.flops import TRAINING_FACTOR
 from distillaw.errors import ConfigError
 from distillaw.fitting.problem import Observations, observe
 from distillaw.fitting.selection import observe_where
@@ -21,13 +20,15 @@ from distillaw.runs.config import from_table
 from distillaw.runs.paired import paired_difference
 from distillaw.runs.record import Run, StudyRecord, read_study
 from distillaw.runs.table import read_table
-from distillaw.settling.question import NONE, Candidate, PilotRun, Question, Size, extra_flops, made_by
+from distillaw.settling.question import NONE, Candidate, PilotQuestion, PilotRun, Size, extra_flops, made_by
+from distillaw.settling.spec import student_size
 from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import TeacherSpec
 
 HALVINGS = 7
 """Of the target, down to the smallest student that is proposed."""
 LEAST_PARAMS = 10_000
+"""The smallest student that is proposed, as in `settle` (settling/setting.py)."""
 LEAST_BATCHES = 40
 """Steps below which a run says little."""
 GUESS = "surrogate-s2"
@@ -38,7 +39,7 @@ GUESS = "surrogate-s2"
 class Setup:
     """A question with its evidence."""
 
-    question: Question
+    question: PilotQuestion
     runs: tuple[PilotRun, ...]
     spec: StudySpec | None
     """The study, if it is one: its labels are those of sizes and teachers; None for a table."""
@@ -105,7 +106,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
     )
     if target_params is None or target_tokens is None:
         raise ConfigError(f"{source} names no target: give --student 1M --tokens 20M, or a [target] table")
-    target = _size(spec, target_params, vocab)
+    target = student_size(spec, target_params, vocab)
     students = [] if record is None else [run for run in record.students if run.purpose == "grid"]
     found, names, untrained = _teachers(spec, record, students, asked.losses, vocab)
     candidates = tuple(sorted(found, key=lambda c: c.loss))
@@ -114,7 +115,7 @@ def setup_of_study(source: Path, asked: Asked) -> Setup:
             f"{source} has no [[teachers]]: nothing to choose between; to sharpen a prediction, add --predict"
         )
     batch = int(students[0].number("batch_tokens")) if students else spec.batch_tokens
-    question = Question(
+    question = PilotQuestion(
         target=target,
         tokens=float(target_tokens),
         candidates=candidates,
@@ -161,18 +162,9 @@ def _as_toml(value: object) -> object:
     return value
 
 
-def _size(spec: StudySpec, label: str, vocab: int) -> Size:
-    shape = spec.shape(label, vocab)
-    return Size(
-        label=label,
-        params=float(count_params(shape).non_embedding),
-        flops=TRAINING_FACTOR * forward_flops(shape).total,
-    )
-
-
 def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -> tuple[Size, ...]:
     """The sizes that were run, the target, and its halves where no size is near; ascending."""
-    known = {run.label: _size(spec, run.label, vocab) for run in students}
+    known = {run.label: student_size(spec, run.label, vocab) for run in students}
     found = {size.params: size for size in [target, *known.values()] if size.params <= target.params}
     for k in range(1, HALVINGS + 1):
         nominal = parse_count(target.label) / 2**k
@@ -181,7 +173,7 @@ def _sizes(spec: StudySpec, target: Size, students: Sequence[Run], vocab: int) -
         ):
             continue
         try:
-            size = _size(spec, format_count(nominal), vocab)
+            size = student_size(spec, format_count(nominal), vocab)
         except ConfigError:  # no shape is near
             break
         found.setdefault(size.params, size)
@@ -211,18 +203,15 @@ def _teachers(
         source = run.run_id if run else teacher.source
         names[source] = teacher.label
         if teacher.path:
-            taught = next((r for r in students if r.teacher_run == source), None)
-            found.append(_external(spec, teacher, taught, losses.get(teacher.label)))
+            distilled = next((r for r in students if r.teacher_run == source), None)
+            found.append(_external(spec, teacher, distilled, losses.get(teacher.label)))
         else:
-            size, loss = (
-                _size(spec, teacher.params, vocab),
-                losses.get(teacher.label) or (run.loss if run else None),
-            )
+            size = student_size(spec, teacher.params, vocab)
+            loss = losses.get(teacher.label) or (run.loss if run else None)
             if loss is None:
                 untrained.append(teacher.label)
-            found.append(
-                _own(teacher, size, loss or guess(size.params, teacher.tokens), is_measured=run is not None)
-            )
+                loss = guess(size.params, teacher.tokens)
+            found.append(_own(teacher, size, loss, is_measured=run is not None))
     return found, names, tuple(untrained)
 
 
@@ -237,39 +226,36 @@ def _own(teacher: TeacherSpec, size: Size, loss: float, *, is_measured: bool) ->
     )
 
 
-def _external(spec: StudySpec, teacher: TeacherSpec, taught: Run | None, loss: float | None) -> Candidate:
+def _external(spec: StudySpec, teacher: TeacherSpec, distilled: Run | None, loss: float | None) -> Candidate:
     """A teacher from outside; a student of it knows its loss and price."""
-    loss = loss or (taught.number("teacher_loss") if taught else None)
+    loss = loss or (distilled.number("teacher_loss") if distilled else None)
     if loss is None:
         raise ConfigError(
             f"the loss of the teacher {teacher.label} is not known yet: give --teacher {teacher.label}=LOSS, in "
             "nats/token on the study's held-out text"
         )
-    flops = taught.number("teacher_flops") / taught.tokens if taught else _external_flops(spec, teacher)
+    if distilled:
+        flops = distilled.number("teacher_flops") / distilled.tokens
+    else:
+        from distillaw.settling.pilots import teacher_costs  # looks into models: torch
+
+        flops = teacher_costs(spec)[teacher.source]
     return Candidate(name=teacher.label, loss=loss, flops=flops)
-
-
-def _external_flops(spec: StudySpec, teacher: TeacherSpec) -> float:
-    from distillaw.settling.pilots import teacher_costs
-
-    return teacher_costs(spec)[teacher.source]
 
 
 def _is_of(run: Run, teacher: TeacherSpec) -> bool:
     """Whether a finished teacher is the one that the study file names."""
-    same_text = str(run.row.get("split") or "teacher") == teacher.split
-    return (
-        bool(teacher.params)
-        and run.label == teacher.params
-        and nominal_tokens(run) == teacher.tokens
-        and same_text
-    )
+    if not teacher.params or str(run.row.get("split") or "teacher") != teacher.split:
+        return False
+    return run.label == teacher.params and nominal_tokens(run) == teacher.tokens
 
 
-def _guess(alone: Sequence[Run]):
+def _guess(supervised: Sequence[Run]) -> Callable[[float, float], float]:
     """Losses of a published law, moved to the level of the runs without a teacher."""
     law = published(GUESS)
-    off = [math.log(run.loss / float(law.supervised(params=run.params, tokens=run.tokens))) for run in alone]
+    off = [
+        math.log(run.loss / float(law.supervised(params=run.params, tokens=run.tokens))) for run in supervised
+    ]
     level = math.exp(float(np.mean(off))) if off else 1.0
     return lambda params, tokens: level * float(law.supervised(params=params, tokens=tokens))
 
@@ -331,8 +317,8 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
         parse_count(asked.params, name="--student"),
         parse_count(asked.tokens, name="--tokens"),
     )
-    taught = np.isfinite(rows.teacher_loss)
-    pairs = zip(rows.teacher_loss[taught], np.nan_to_num(rows.teacher_params[taught]), strict=True)
+    distilled = np.isfinite(rows.teacher_loss)
+    pairs = zip(rows.teacher_loss[distilled], np.nan_to_num(rows.teacher_params[distilled]), strict=True)
     known = sorted({(float(loss), float(size)) for loss, size in pairs})
     named = {(loss, size): _teacher_name(loss, size) for loss, size in known}
     candidates = tuple(Candidate(name=named[key], loss=key[0], flops=FLOPS / 3 * key[1]) for key in known)
@@ -340,7 +326,7 @@ def setup_of_table(rows: Observations, asked: Asked) -> Setup:
         {params / 2**k for k in range(HALVINGS + 1)} | {float(n) for n in rows.params if n <= params}
     )
     unit = 10 ** max(0, math.floor(math.log10(min(tokens, float(rows.tokens.min())))) - 2)
-    question = Question(
+    question = PilotQuestion(
         target=_plain(params),
         tokens=tokens,
         candidates=candidates,

@@ -18,12 +18,13 @@ from scipy.optimize import least_squares
 from distillaw.laws.base import Array
 from distillaw.settling.noise import DesignPoints, misfit_cov, rate_cov, seed_cov, seed_sd
 from distillaw.settling.prior import TAUGHT, Anchor, Family
-from distillaw.settling.question import NONE, PilotRun, Question
+from distillaw.settling.question import NONE, PilotQuestion, PilotRun
 
 SEED = 0
 """Of the draws: the same runs always say the same."""
 MEMBERS = 1000
 PROPOSALS = 5000
+"""Proposals that the MEMBERS draws of a belief are resampled from: a standard deviation is then known to about 2 %."""
 ROUNDS = 2
 """The first proposals are made around the mode, the others around what those before found."""
 LEAST_SAMPLES = 10
@@ -31,20 +32,23 @@ LEAST_SAMPLES = 10
 TAIL = 8.0
 """Degrees of freedom of the proposals."""
 STARTS = 3
+"""Of the search for the mode: the prior's centre and draws of the prior."""
 LEAST = 0.1
 """Share that a form keeps at least: a few pilots rule out none."""
 STEP = 1e-4
+"""Of numeric slopes, in units of the prior's spread: losses bend little over it, and rounding is below 1e-10."""
 RECIPE = 0.015
-"""Error of taking a teacher trained on the same text and recipe for a run without a teacher, ln loss."""
+"""Error of taking a teacher trained on the same text and recipe for a run without a teacher, ln loss: assumed, five
+seed noises, since the teacher's seed and text order are its own."""
 UNSEEN = 1.02
 """A student that was never trained is taken to lose this much more than the weakest teacher, until it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
+class PilotBelief:
     """The forms with their members, before and after the runs."""
 
-    question: Question
+    question: PilotQuestion
     families: tuple[Family, ...]
     prior: tuple[Array, ...]
     """Members of each form before any run, (M, Z)."""
@@ -104,7 +108,7 @@ class Belief:
         )
 
 
-def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0) -> Belief:
+def believe(question: PilotQuestion, runs: Sequence[PilotRun], *, scale: float = 1.0) -> PilotBelief:
     """What finite losses of some runs say.
 
     Args:
@@ -116,7 +120,7 @@ def believe(question: Question, runs: Sequence[PilotRun], *, scale: float = 1.0)
 
 
 @lru_cache(maxsize=64)  # every look asks again what was believed before each stage
-def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Belief:
+def _believe(question: PilotQuestion, runs: tuple[PilotRun, ...], scale: float) -> PilotBelief:
     rng = np.random.default_rng(SEED)
     pilots = [run for run in runs if np.isfinite(run.loss)]
     relatives = _relatives(question) if pilots else []
@@ -133,7 +137,7 @@ def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Be
     )  # half of it is common to all relatives
     noise_RR[: len(pilots)] = noise_RR[:, : len(pilots)] = 0.0
     noise_RR[: len(pilots), : len(pilots)] = seed_cov(own, sd, _text_errors(names, pilots))
-    belief = Belief(
+    belief = PilotBelief(
         question=question,
         families=families,
         prior=prior,
@@ -147,7 +151,7 @@ def _believe(question: Question, runs: tuple[PilotRun, ...], scale: float) -> Be
     return replace(belief, members=_members(belief, rng)) if pilots else belief
 
 
-def _relatives(question: Question) -> list[PilotRun]:
+def _relatives(question: PilotQuestion) -> list[PilotRun]:
     """Candidates that are of the target's kind, as the runs without a teacher that they once were."""
     return [
         PilotRun(candidate=NONE, params=c.params, tokens=c.tokens, seed=-1 - i, loss=c.loss)
@@ -162,7 +166,7 @@ def _points(names: Sequence[str], runs: Sequence[PilotRun]) -> DesignPoints:
     return DesignPoints.at(params, tokens, arms, [run.seed for run in runs])
 
 
-def _members(belief: Belief, rng: np.random.Generator) -> tuple[Array, ...]:
+def _members(belief: PilotBelief, rng: np.random.Generator) -> tuple[Array, ...]:
     """Members of each form after the runs, as many as its evidence gives it."""
     wide_RR = belief.noise_RR + belief.misfit(belief.measured, belief.measured)
     found = [
@@ -262,7 +266,7 @@ def _at(family: Family, z_MZ: Array, points: DesignPoints) -> Array:
     return table_MCA[:, index.reshape(-1), points.arm]
 
 
-def _anchor(question: Question, runs: Sequence[PilotRun]) -> Anchor:
+def _anchor(question: PilotQuestion, runs: Sequence[PilotRun]) -> Anchor:
     alone = [run for run in runs if run.candidate == NONE]
     if not alone:
         loss = UNSEEN * max(c.loss for c in question.candidates)

@@ -22,8 +22,8 @@ from distillaw.settling.noise import DesignPoints
 from distillaw.settling.question import (
     NONE,
     Made,
+    PilotQuestion,
     PilotRun,
-    Question,
     Size,
     Stage,
     extra_flops,
@@ -51,7 +51,7 @@ LUCK = 1.5
 """Standard deviations by which means may yet move: pilots go on while something could still be settled."""
 
 
-def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Stage | None:
+def next_stage(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Stage | None:
     """What to run next; None when it is settled, or nothing affordable would settle it.
 
     The same answer for the same arguments, so that an interrupted settlement goes on where it stopped.
@@ -78,7 +78,7 @@ def next_stage(question: Question, stages: Sequence[Stage], runs: Sequence[Pilot
 
 
 def rungs_ahead(
-    question: Question, stages: Sequence[Stage], names: tuple[str, ...], left: float
+    question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float
 ) -> list[Stage]:
     """The stages that would follow if nobody were dropped and nothing settled: what the rest of a budget would run.
 
@@ -95,7 +95,9 @@ def rungs_ahead(
     return found
 
 
-def _rung(question: Question, stages: Sequence[Stage], names: tuple[str, ...], left: float) -> Stage | None:
+def _rung(
+    question: PilotQuestion, stages: Sequence[Stage], names: tuple[str, ...], left: float
+) -> Stage | None:
     """The next rung of the ladder that what is left pays for, larger than those before; None where it pays for none."""
     used = len(stages)
     for rungs in range(max(RUNGS - used, 1), 1, -1):
@@ -107,7 +109,7 @@ def _rung(question: Question, stages: Sequence[Stage], names: tuple[str, ...], l
     return last if last is not None and _grows(question, stages, last) else None
 
 
-def _grows(question: Question, stages: Sequence[Stage], stage: Stage) -> bool:
+def _grows(question: PilotQuestion, stages: Sequence[Stage], stage: Stage) -> bool:
     """Whether a stage is clearly larger than all before it, in parameters times tokens."""
 
     def reach(one: Stage) -> float:
@@ -116,7 +118,7 @@ def _grows(question: Question, stages: Sequence[Stage], stage: Stage) -> bool:
     return reach(stage) >= LARGER * max((reach(one) for one in stages), default=0.0)
 
 
-def nearest_stage(question: Question, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
+def nearest_stage(question: PilotQuestion, names: tuple[str, ...], flops: float, seeds: int) -> Stage | None:
     """The stage of at most this cost that lies nearest to the target; None where it buys none.
 
     Near is ln N and ln D together. Where teachers cost more than students it is a larger student on fewer tokens.
@@ -149,7 +151,7 @@ def nearest_stage(question: Question, names: tuple[str, ...], flops: float, seed
     return min(found, key=lambda one: one[0], default=(0.0, None))[1]
 
 
-def _affordable(question: Question, one: Stage, flops: float) -> Stage | None:
+def _affordable(question: PilotQuestion, one: Stage, flops: float) -> Stage | None:
     """A stage with the most tokens that the FLOP buy, up to the target's own; None where too few."""
     unit = question.batch_tokens
     per_token = stage_flops(question, one) / unit
@@ -159,7 +161,7 @@ def _affordable(question: Question, one: Stage, flops: float) -> Stage | None:
     return replace(one, tokens=tokens) if tokens else None
 
 
-def _cheapest(question: Question) -> Stage:
+def _cheapest(question: PilotQuestion) -> Stage:
     """The cheapest pilot there may be: with enough tokens, and enough and not too many of them per parameter."""
     names = tuple(c.name for c in question.candidates)
     ratio, unit = question.tokens / question.target.params, question.batch_tokens
@@ -172,7 +174,7 @@ def _cheapest(question: Question) -> Stage:
     return min(stages, key=lambda stage: stage_flops(question, stage), default=last)
 
 
-def _nothing_affordable(question: Question) -> str:
+def _nothing_affordable(question: PilotQuestion) -> str:
     least, count = _cheapest(question), len(question.candidates)
     cost = stage_flops(question, least) * trunk_tokens(BRANCHES, question.cooldown)  # as _affordable counts
     spent = f" ({format_flop(question.spent)} of it spent on learning rates)" if question.spent else ""
@@ -187,7 +189,7 @@ def _nothing_affordable(question: Question) -> str:
     )
 
 
-def is_hopeless(question: Question, now: Standing, last: Stage) -> bool:
+def is_hopeless(question: PilotQuestion, now: Standing, last: Stage) -> bool:
     """Whether no choice could be settled even if the whole rest of the budget went as well as it may.
 
     As well as it may: every mean moves by LUCK of its standard deviations in the choice's favour, and nothing is left
@@ -199,7 +201,7 @@ def is_hopeless(question: Question, now: Standing, last: Stage) -> bool:
     return bool((best_AA[np.ix_(arms, arms)].max(axis=1) > question.margin).all())
 
 
-def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
+def _misfit_left(question: PilotQuestion, now: Standing, last: Stage) -> Array:
     """Standard deviations of differences at the target, nats/token, that the misfit alone leaves after a stage."""
     belief, target = now.belief, target_points(question)
     seen = belief.measured.join(stage_points(question, last))
@@ -211,7 +213,7 @@ def _misfit_left(question: Question, now: Standing, last: Stage) -> Array:
     return float(now.losses[NONE].mean) * spread
 
 
-def stage_points(question: Question, stage: Stage) -> DesignPoints:
+def stage_points(question: PilotQuestion, stage: Stage) -> DesignPoints:
     """The runs of a stage, one seed: by size, then budget, then no teacher and the candidates."""
     arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
     points = [
@@ -231,7 +233,9 @@ SEEDS = ((0,), (0, 1))
 """Of a batch."""
 
 
-def stage_pool(question: Question, made: Made, groups: Sequence[tuple[str, ...]], cap: float) -> list[Stage]:
+def stage_pool(
+    question: PilotQuestion, made: Made, groups: Sequence[tuple[str, ...]], cap: float
+) -> list[Stage]:
     """The stage nearest to the target that so many FLOP buy, for each group of teachers, with one seed and with two.
 
     Args:
@@ -244,7 +248,7 @@ def stage_pool(question: Question, made: Made, groups: Sequence[tuple[str, ...]]
     return list(dict.fromkeys(stage for stage in found if stage is not None))
 
 
-def nearest_of(question: Question, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
+def nearest_of(question: PilotQuestion, made: Made, offered: Sequence[Stage], cap: float) -> list[Stage]:
     """The same among stages that are offered, e.g. the cells of a table: the nearest for each group and its seeds."""
     found: dict[tuple[tuple[str, ...], tuple[int, ...]], Stage] = {}
     for stage in sorted(offered, key=lambda one: _distance(question, one)):
@@ -253,13 +257,13 @@ def nearest_of(question: Question, made: Made, offered: Sequence[Stage], cap: fl
     return list(found.values())
 
 
-def _distance(question: Question, stage: Stage) -> float:
+def _distance(question: PilotQuestion, stage: Stage) -> float:
     smaller = math.log(question.target.params / question.size(stage.size).params)
     return math.hypot(smaller, math.log(question.tokens / stage.tokens[-1]))
 
 
 def _nearest(
-    question: Question, made: Made, group: tuple[str, ...], seeds: tuple[int, ...], cap: float
+    question: PilotQuestion, made: Made, group: tuple[str, ...], seeds: tuple[int, ...], cap: float
 ) -> Stage | None:
     """Of the stages with something new."""
     found: list[Stage] = []
@@ -277,7 +281,7 @@ def _nearest(
     return min(found, key=lambda stage: _distance(question, stage), default=None)
 
 
-def _branches(question: Question, size: Size, made: Made, longest: float) -> tuple[int, ...]:
+def _branches(question: PilotQuestion, size: Size, made: Made, longest: float) -> tuple[int, ...]:
     """Budgets of a trunk; empty where there are too few tokens."""
     unit = question.batch_tokens
     known = sorted({tokens for (label, _, _), have in made.items() if label == size.label for tokens in have})

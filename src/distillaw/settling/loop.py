@@ -18,8 +18,8 @@ from distillaw.runs.places import GENERATOR
 from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import nearest_stage, next_stage, rungs_ahead
 from distillaw.settling.pilots import Pilots, Train, Tuned
-from distillaw.settling.question import PilotRun, Question, Stage, stage_flops
-from distillaw.settling.record import Record, check_folder, continue_record, stages_of
+from distillaw.settling.question import PilotQuestion, PilotRun, Stage, stage_flops
+from distillaw.settling.record import SettleRecord, check_folder, continue_record, stages_of
 from distillaw.settling.setting import SearchPlan, Setting, affordable_searches, open_setting, search_flops
 from distillaw.settling.spec import SettleSpec
 from distillaw.settling.standing import Standing, standing
@@ -89,7 +89,7 @@ class _Loop:
     """One call of `settle`."""
 
     def __init__(
-        self, setting: Setting, record: Record, folder: Path, train: Train, display: GrowingDisplay
+        self, setting: Setting, record: SettleRecord, folder: Path, train: Train, display: GrowingDisplay
     ) -> None:
         self._setting, self._record, self._folder = setting, record, folder
         self._train, self._display = train, display
@@ -110,7 +110,7 @@ class _Loop:
             self._run_stage(stage, question, tuned)
         return self._settled(question, tuned, is_final=True)
 
-    def _settled(self, question: Question, tuned: Tuned, *, is_final: bool) -> Settled:
+    def _settled(self, question: PilotQuestion, tuned: Tuned, *, is_final: bool) -> Settled:
         """Where it stands, also written to verdict.json: what is said is valid whenever one stops."""
         history = self._history or [standing(question, [], [])]
         settled = Settled(
@@ -143,7 +143,7 @@ class _Loop:
             )
         return tuned
 
-    def _run_stage(self, stage: Stage, question: Question, tuned: Tuned) -> None:
+    def _run_stage(self, stage: Stage, question: PilotQuestion, tuned: Tuned) -> None:
         """Train what a stage lacks, read it, look, and say so."""
         cost = self._pilots.cost(self._pilots.missing(self._pilots.jobs(stage, tuned)))
         check_disk(self._folder, cost.disk_bytes)
@@ -169,7 +169,7 @@ class _Ahead:
 
     pilots: Pilots
     tuned: Tuned
-    question: Question
+    question: PilotQuestion
     """What the search costs is spent."""
     search: StudyCost | None
     """What is left of it; None where there is none, or it is over."""
@@ -229,7 +229,7 @@ def preview(
     }
 
 
-def _look_ahead(setting: Setting, record: Record) -> _Ahead:
+def _look_ahead(setting: Setting, record: SettleRecord) -> _Ahead:
     """Where the folder stands: a search that is still to be run takes what it usually does."""
     pilots, spec = setting.with_search(record.search), setting.spec
     tuned, search = pilots.searched(), None
@@ -245,7 +245,7 @@ def _look_ahead(setting: Setting, record: Record) -> _Ahead:
 
 
 def _next(
-    pilots: Pilots, question: Question, tuned: Tuned, decided: Sequence[Stage]
+    pilots: Pilots, question: PilotQuestion, tuned: Tuned, decided: Sequence[Stage]
 ) -> tuple[Sequence[Stage], Stage | None]:
     """Stages that have run, and what comes next: the first that was interrupted, or a new one."""
     runs: dict[str, PilotRun] = {}

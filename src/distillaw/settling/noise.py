@@ -22,7 +22,8 @@ from distillaw.laws.rates import FALL, LATTICE
 from distillaw.planning.arms import STEEPNESS
 
 MISFIT = 0.008
-"""Standard deviation of the misfit of one arm, ln loss."""
+"""Standard deviation of the misfit of one arm, ln loss; chosen by how often intervals held on simulated surfaces
+(docs/settle-benchmark.md), as were the five constants below."""
 SHARED_MISFIT = 0.5
 """Share of its variance that all arms have in common."""
 SPREAD = 3.0
@@ -34,6 +35,7 @@ OTHER_TEACHER = 0.5
 SEED = 0.003
 """Seed noise of one run, ln loss, before seeds are compared; SEED_WEIGHT degrees of freedom strong."""
 SEED_WEIGHT = 4.0
+"""Of the assumed seed noise: repeats of one stage outweigh it."""
 SHARED_SEED, TRUNK = 0.5, 0.35
 """Shares of the seed noise's variance that all arms of one seed and size, and all branches of one trunk, share."""
 
@@ -153,7 +155,7 @@ class RateCheck:
         """Mean and variance of the octaves from the best rate up to the arm's own.
 
         Args:
-            kind: `alone` or `taught`.
+            kind: `alone` or `taught`, as planning's table of steepness has them.
             tokens: of the run.
             first: tokens of the shortest pilot, that an unsearched rate is taken to be meant for.
         """
@@ -182,14 +184,14 @@ class RateCheck:
 class Rates:
     """What was done for the rates of both kinds of arms."""
 
-    alone: RateCheck
-    taught: RateCheck
+    supervised: RateCheck
+    distilled: RateCheck
 
     def cost(self, arm: int, tokens: float, *, first: float) -> float:
         """Root mean square of what the rate may cost a run of an arm (0: no teacher), nats/token."""
         if arm == 0:
-            return self.alone.cost("alone", tokens, first=first)
-        return self.taught.cost("taught", tokens, first=first)
+            return self.supervised.cost("alone", tokens, first=first)
+        return self.distilled.cost("taught", tokens, first=first)
 
 
 def rate_cov(rates: Rates, one: DesignPoints, other: DesignPoints, *, first: float, loss: float) -> Array:

@@ -24,15 +24,25 @@ from distillaw.errors import ConfigError
 from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_flop
-from distillaw.settling.belief import Belief, normal_draws
+from distillaw.settling.belief import PilotBelief, normal_draws
 from distillaw.settling.design import nearest_of, stage_pool
 from distillaw.settling.noise import DesignPoints, seed_cov
-from distillaw.settling.question import NONE, Made, PilotRun, Question, Stage, extra_flops, made_by, wanted_by
+from distillaw.settling.question import (
+    NONE,
+    Made,
+    PilotQuestion,
+    PilotRun,
+    Stage,
+    extra_flops,
+    made_by,
+    wanted_by,
+)
 from distillaw.settling.standing import Standing, standing, target_points
 
 OUTLOOK_SEED = 2
 """Of the draws: all stages are judged by the same ones."""
 DRAWS = 400
+"""Antithetic, so that worths of stages that tell nothing are exactly nothing."""
 TEXT = 4e-4
 """Error of a gain from the choice of held-out documents, ln loss, where runs do not say."""
 
@@ -41,7 +51,7 @@ TEXT = 4e-4
 class Outlook:
     """Losses at the target and at points, before or after some stages that are not run yet."""
 
-    belief: Belief
+    belief: PilotBelief
     points: DesignPoints
     mean_A: Array  # noqa: N815 - an array
     """Of the loss at the target, nats/token."""
@@ -53,7 +63,7 @@ class Outlook:
     """Those that may still be chosen."""
 
     @classmethod
-    def of(cls, belief: Belief, stages: Sequence[Stage], arms: Sequence[int]) -> "Outlook":
+    def of(cls, belief: PilotBelief, stages: Sequence[Stage], arms: Sequence[int]) -> "Outlook":
         """The outlook of a belief on every point of some stages."""
         keys = sorted({key for stage in stages for key in _keys(belief, stage)})
         points = DesignPoints.at(*zip(*keys, strict=True))
@@ -125,7 +135,7 @@ class Outlook:
         return index_J, seed_cov(points, self.belief.sd, text_se) / len(stage.seeds)
 
 
-def _keys(belief: Belief, stage: Stage) -> list[tuple[float, float, int]]:
+def _keys(belief: PilotBelief, stage: Stage) -> list[tuple[float, float, int]]:
     """Size, tokens and arm of every run of a stage, one seed."""
     question = belief.question
     arms = [question.arms.index(name) for name in (NONE, *stage.candidates)]
@@ -140,12 +150,13 @@ def _keys(belief: Belief, stage: Stage) -> list[tuple[float, float, int]]:
 EXPECT_SEED = 3
 """Of the draws."""
 OUTCOMES, REST = 300, 300
+"""Of a stage, and of what stays unknown after it: probabilities are known to about 3 %."""
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Of the target's tokens, at which the gain is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class ExpectedVerdict:
     """The choice that leads, as it is or as it should be after a stage."""
 
     regret: float
@@ -164,7 +175,7 @@ class Expected:
         }
 
 
-def expect(outlook: Outlook, now: Standing) -> Expected:
+def expect(outlook: Outlook, now: Standing) -> ExpectedVerdict:
     """The verdict after the stages of an outlook, averaged over what they may show.
 
     Args:
@@ -183,7 +194,7 @@ def expect(outlook: Outlook, now: Standing) -> Expected:
     sd_AA = np.sqrt(np.maximum(variance_A[:, None] + variance_A - 2 * left_AA, 0.0))
     behind_KA = np.take_along_axis(means_KA, leader_K[:, None], axis=1) - means_KA
     bound_K = (behind_KA + now.bounds.reach * sd_AA[leader_K]).max(1)
-    return Expected(
+    return ExpectedVerdict(
         regret=outlook.stake - outlook.worth_so_far,
         probability=float(right_KJ.mean()),
         settled=float((bound_K <= now.belief.question.margin).mean()),
@@ -261,7 +272,7 @@ class Proposal:
 
 
 def propose(
-    question: Question,
+    question: PilotQuestion,
     stages: Sequence[Stage],
     runs: Sequence[PilotRun],
     *,
@@ -331,7 +342,7 @@ def _near(near: Callable[[float], list[Stage]], spent: float, budget: float) -> 
     return cap, list(dict.fromkeys(found))
 
 
-def stages_of(question: Question, runs: Sequence[PilotRun]) -> list[Stage]:
+def stages_of(question: PilotQuestion, runs: Sequence[PilotRun]) -> list[Stage]:
     """Runs without a history, as if every larger size had been run after the smaller ones, which predict it."""
     labels = {size.params: size.label for size in question.sizes}
     sizes = sorted({run.params for run in runs if run.params in labels})
@@ -354,7 +365,7 @@ def stages_of(question: Question, runs: Sequence[PilotRun]) -> list[Stage]:
     return found
 
 
-def groups(question: Question, now: Standing) -> list[tuple[str, ...]]:
+def groups(question: PilotQuestion, now: Standing) -> list[tuple[str, ...]]:
     """Candidates to run together: all that are in; once there are runs, the likeliest two, and a few alone, too."""
     alive = tuple(c.name for c in question.candidates if c.name not in now.dropped)
     if not len(now.belief.measured.arm):
@@ -365,14 +376,14 @@ def groups(question: Question, now: Standing) -> list[tuple[str, ...]]:
 
 
 def affordable(
-    question: Question, made: Made, pool: Sequence[Stage], budget: float
+    question: PilotQuestion, made: Made, pool: Sequence[Stage], budget: float
 ) -> list[tuple[Stage, float]]:
     """Stages that a budget buys and that have something new, with their cost."""
     priced = [(stage, extra_flops(question, made, wanted_by([stage]))) for stage in pool]
     return [(stage, flops) for stage, flops in priced if 0 < flops <= budget]
 
 
-def flops_of_regret(question: Question, now: Standing, regret: Array) -> Array:
+def flops_of_regret(question: PilotQuestion, now: Standing, regret: Array) -> Array:
     """FLOP of longer training, at the slope of the belief, that would save the target as many nats/token.
 
     Args:
@@ -385,7 +396,7 @@ def flops_of_regret(question: Question, now: Standing, regret: Array) -> Array:
     return question.tokens * flops * longer
 
 
-def _slope(question: Question, belief: Belief, leader: str) -> float:
+def _slope(question: PilotQuestion, belief: PilotBelief, leader: str) -> float:
     """Nats/token that the target gains per e-fold of its tokens."""
     tokens = [question.tokens, LONGER * question.tokens]
     points = DesignPoints.at(question.target.params, tokens, question.arms.index(leader))
@@ -405,7 +416,7 @@ def _nothing(now: Standing, why: str) -> Proposal:
     )
 
 
-def _too_little(question: Question, made: Made, teams: Sequence[tuple[str, ...]], budget: float) -> str:
+def _too_little(question: PilotQuestion, made: Made, teams: Sequence[tuple[str, ...]], budget: float) -> str:
     enough = budget
     while not (found := stage_pool(question, made, teams, enough)):
         enough *= 2

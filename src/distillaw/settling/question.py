@@ -44,7 +44,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class PilotQuestion:
     """Distil the target from one of the candidates, or pretrain it?"""
 
     target: Size
@@ -125,7 +125,7 @@ class PilotRun:
     run_id: str = ""
 
 
-def stage_flops(question: Question, stage: Stage) -> float:
+def stage_flops(question: PilotQuestion, stage: Stage) -> float:
     """What a stage costs: a trunk with a cooled branch per budget, for every seed and candidate and for none."""
     tokens = trunk_tokens(stage.tokens, question.cooldown)
     training = sum(question.size(label).flops for label in stage.labels) * (1 + len(stage.candidates))
@@ -133,7 +133,7 @@ def stage_flops(question: Question, stage: Stage) -> float:
     return len(stage.seeds) * tokens * (training + teaching)
 
 
-def runs_of(question: Question, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
+def runs_of(question: PilotQuestion, stage: Stage, runs: Sequence[PilotRun]) -> list[PilotRun]:
     """Those runs that a stage consists of."""
     sizes = {question.size(label).params for label in stage.labels}
     arms = (NONE, *stage.candidates)
@@ -158,7 +158,7 @@ Made = Mapping[Trunk, frozenset[int]]
 """The budgets that each trunk has runs at."""
 
 
-def made_by(question: Question, runs: Sequence[PilotRun]) -> Made:
+def made_by(question: PilotQuestion, runs: Sequence[PilotRun]) -> Made:
     """The trunks of some runs; runs of a size that the question does not know are nobody's trunk."""
     labels = {size.params: size.label for size in question.sizes}
     found: dict[Trunk, set[int]] = {}
@@ -184,7 +184,7 @@ def joined(one: Made, other: Made) -> Made:
     return {trunk: one.get(trunk, frozenset()) | other.get(trunk, frozenset()) for trunk in {*one, *other}}
 
 
-def extra_flops(question: Question, made: Made, wanted: Made) -> float:
+def extra_flops(question: PilotQuestion, made: Made, wanted: Made) -> float:
     """FLOP of training what is wanted beside what exists, all of it together; runs that exist are free.
 
     Args:

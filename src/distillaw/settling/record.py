@@ -24,7 +24,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class SettleRecord:
     """What a settlement has decided so far."""
 
     question: Mapping[str, object]
@@ -33,7 +33,7 @@ class Record:
     search: SearchPlan
     stages: tuple[Planned, ...] = ()
 
-    def with_stage(self, stage: Stage, believed: Mapping[str, object]) -> "Record":
+    def with_stage(self, stage: Stage, believed: Mapping[str, object]) -> "SettleRecord":
         """One stage more."""
         return replace(self, stages=(*self.stages, Planned(stage=stage, believed=believed)))
 
@@ -77,7 +77,7 @@ def check_folder(folder: Path, spec: SettleSpec) -> None:
     _compare(folder, record.question, _settings(spec))
 
 
-def continue_record(folder: Path, setting: Setting, choose: Callable[[Setting], SearchPlan]) -> Record:
+def continue_record(folder: Path, setting: Setting, choose: Callable[[Setting], SearchPlan]) -> SettleRecord:
     """The record of the folder with the present budget, or a new one, whose search is chosen.
 
     Raises:
@@ -86,7 +86,7 @@ def continue_record(folder: Path, setting: Setting, choose: Callable[[Setting], 
     asked, question = identity(setting), setting.question
     record = read_record(folder)
     if record is None:
-        return Record(question=asked, budget=question.budget, search=choose(setting))
+        return SettleRecord(question=asked, budget=question.budget, search=choose(setting))
     _compare(folder, record.question, asked)
     if question.budget < record.budget * (1 - 1e-9):
         raise ConfigError(
@@ -116,7 +116,7 @@ def _difference(name: str, old: object, new: object) -> str:
     return ", ".join(f"{name} {key} was {old.get(key)}, now {new[key]}" for key in keys)
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> SettleRecord | None:
     """The record of a folder, None where there is none.
 
     Raises:
@@ -129,7 +129,7 @@ def read_record(folder: Path) -> Record | None:
     try:
         planned = [_planned(row) for row in list(table["stages"])]  # type: ignore[call-overload]
         question = dict(table["question"])  # type: ignore[call-overload]
-        return Record(
+        return SettleRecord(
             question=question,
             budget=float(str(table["budget"])),
             stages=tuple(planned),
@@ -151,6 +151,6 @@ def _planned(row: Mapping[str, object]) -> Planned:
     return Planned(stage=from_table(Stage, row["stage"], "stage"), believed=believed)
 
 
-def stages_of(record: Record) -> list[Stage]:
+def stages_of(record: SettleRecord) -> list[Stage]:
     """The stages alone."""
     return [planned.stage for planned in record.stages]

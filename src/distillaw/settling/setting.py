@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
-from distillaw.accounting.params import count_params
 from distillaw.data.prepare import copy_data, prepare_data
 from distillaw.errors import ConfigError
 from distillaw.planning.decision import MARGIN
@@ -15,8 +13,8 @@ from distillaw.runs.store import StudyFolder
 from distillaw.settling.design import GROWTH, RUNGS, nearest_stage
 from distillaw.settling.noise import Rates
 from distillaw.settling.pilots import Pilots, Tuned, teacher_costs, teacher_losses
-from distillaw.settling.question import Candidate, Question, Size
-from distillaw.settling.spec import SettleSpec, budget_flops
+from distillaw.settling.question import Candidate, PilotQuestion, Size
+from distillaw.settling.spec import SettleSpec, budget_flops, student_size
 from distillaw.sweep.checks import check_study
 from distillaw.sweep.cost import study_vocab
 from distillaw.sweep.exposure import Exposure, exposure, refuse_exposed
@@ -60,7 +58,7 @@ class Setting:
     spec: SettleSpec
     pilots: Pilots
     """With the search switched off; `with_search` switches it on."""
-    question: Question
+    question: PilotQuestion
     """Before the search: nothing is spent, and batches are the file's."""
     store_hash: str
     """Of the text."""
@@ -80,11 +78,11 @@ class Setting:
         )
         return replace(self.pilots, spec=replace(spec, tuning=tuning))
 
-    def tuned_question(self, tuned: Tuned) -> Question:
+    def tuned_question(self, tuned: Tuned) -> PilotQuestion:
         """The question once rates and batch are known."""
         batch = tuned.batch_tokens
         least = least_tokens(self.spec, batch)
-        rates = Rates(alone=tuned.checks["supervised"], taught=tuned.checks["distilled"])
+        rates = Rates(**tuned.checks)
         return replace(self.question, batch_tokens=batch, least_tokens=least, spent=tuned.flops, rates=rates)
 
 
@@ -97,7 +95,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     engine = _study(spec)
     check_study(engine)
     vocab = study_vocab(engine)
-    target = _size(engine, _target(spec).params, vocab)
+    target = student_size(engine, _target(spec).params, vocab)
     sizes = _ladder(spec, engine, target, vocab)
     forward = teacher_costs(engine)
     budget = _budget(spec, target, list(forward.values()), display)
@@ -117,7 +115,7 @@ def open_setting(spec: SettleSpec, study: StudyFolder, display: Display, command
     candidates = tuple(
         _candidate(t.label, losses[t.label], t.source, forward[t.source]) for t in engine.teachers
     )
-    question = Question(
+    question = PilotQuestion(
         target=target,
         tokens=_target(spec).tokens,
         candidates=candidates,
@@ -172,15 +170,6 @@ def _study(spec: SettleSpec) -> StudySpec:
     )
 
 
-def _size(engine: StudySpec, label: str, vocab: int) -> Size:
-    shape = engine.shape(label, vocab)
-    return Size(
-        label=label,
-        params=float(count_params(shape).non_embedding),
-        flops=TRAINING_FACTOR * forward_flops(shape).total,
-    )
-
-
 def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tuple[Size, ...]:
     """The target and its halves down to the smallest pilot, ascending; shapes that coincide once."""
     nominal = parse_count(target.label)
@@ -195,7 +184,7 @@ def _ladder(spec: SettleSpec, engine: StudySpec, target: Size, vocab: int) -> tu
     found = {target.params: target}
     while (nominal := nominal / 2) >= least * 0.99:
         try:
-            size = _size(engine, format_count(nominal), vocab)
+            size = student_size(engine, format_count(nominal), vocab)
         except ConfigError:  # no shape is near: smaller ones have none either
             break
         if size.params < target.params:

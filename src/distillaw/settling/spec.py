@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distillaw.accounting.flops import TRAINING_FACTOR, forward_flops
+from distillaw.accounting.params import count_params
 from distillaw.data.prepare import DataSpec, read_spec
 from distillaw.errors import ConfigError
 from distillaw.quantities import parse_count
@@ -12,6 +14,8 @@ from distillaw.runs.config import from_table, read_toml
 from distillaw.runs.places import check_name
 from distillaw.runs.spec import Recipe
 from distillaw.runs.store import StudyFolder
+from distillaw.settling.question import Size
+from distillaw.sweep.spec import StudySpec
 from distillaw.sweep.tables import TargetSpec, TeacherSpec
 from distillaw.worlds.spec import load_world
 
@@ -193,3 +197,10 @@ def budget_flops(text: str, target_flops: float) -> float:
     if share == text.strip():
         return parse_count(text, name=name)
     return parse_count(share, name=name) / 100 * target_flops
+
+
+def student_size(study: StudySpec, label: str, vocab: int) -> Size:
+    """A student of a study as pilots are counted: parameters without embeddings, FLOP of training per token."""
+    shape = study.shape(label, vocab)
+    flops = TRAINING_FACTOR * forward_flops(shape).total
+    return Size(label=label, params=float(count_params(shape).non_embedding), flops=flops)

@@ -25,9 +25,9 @@ import numpy as np
 from distillaw.laws.base import Array
 from distillaw.planning.evidence import Interval
 from distillaw.quantities import format_count
-from distillaw.settling.belief import Belief, believe
+from distillaw.settling.belief import PilotBelief, believe
 from distillaw.settling.noise import SHARED_SEED, DesignPoints
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
+from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 
 PLANNED = 4
 """Looks that share most of the errors allowed."""
@@ -84,12 +84,12 @@ class Contrasts:
         return np.maximum(self.upper_AA[np.ix_(arms, arms)].max(axis=1), 0.0)
 
 
-def target_points(question: Question) -> DesignPoints:
+def target_points(question: PilotQuestion) -> DesignPoints:
     """The target under every arm."""
     return DesignPoints.at(question.target.params, question.tokens, np.arange(1 + len(question.candidates)))
 
 
-def contrasts(belief: Belief, look: int) -> Contrasts:
+def contrasts(belief: PilotBelief, look: int) -> Contrasts:
     """What a belief says of the target.
 
     Args:
@@ -110,7 +110,7 @@ TRUSTED = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class PilotPrediction:
     """The gain of one candidate at one design point of a stage, before it ran, and what came; ln loss."""
 
     stage: int
@@ -140,7 +140,7 @@ class Prediction:
         }
 
 
-def widened(checks: Sequence[Prediction]) -> float:
+def widened(checks: Sequence[PilotPrediction]) -> float:
     """By how much to scale the misfit: never down, up to what the surprises say.
 
     One stage's points and candidates are off together, so a stage counts once, with its mean square.
@@ -150,9 +150,11 @@ def widened(checks: Sequence[Prediction]) -> float:
     return math.sqrt(max(1.0, (TRUSTED + sum(squares)) / (TRUSTED + len(squares))))
 
 
-def predictions(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> list[Prediction]:
+def predictions(
+    question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]
+) -> list[PilotPrediction]:
     """Of every stage but the first, from the runs of those before it."""
-    found: list[Prediction] = []
+    found: list[PilotPrediction] = []
     before = list(runs_of(question, stages[0], runs)) if stages else []
     for i, stage in enumerate(stages[1:], start=1):
         new = [run for run in runs_of(question, stage, runs) if run not in before]
@@ -162,8 +164,8 @@ def predictions(question: Question, stages: Sequence[Stage], runs: Sequence[Pilo
 
 
 def _predict(
-    question: Question, index: int, before: Sequence[PilotRun], new: Sequence[PilotRun], scale: float
-) -> list[Prediction]:
+    question: PilotQuestion, index: int, before: Sequence[PilotRun], new: Sequence[PilotRun], scale: float
+) -> list[PilotPrediction]:
     """The gains of the new runs, mean over seeds, from the runs before."""
     pairs = _pairs(new)
     if not pairs:
@@ -180,7 +182,7 @@ def _predict(
     for j, key in enumerate(keys):
         noise = belief.sd * math.sqrt(2 * (1 - SHARED_SEED) / len(pairs[key]))
         rows.append(
-            Prediction(
+            PilotPrediction(
                 stage=index,
                 candidate=key[0],
                 params=key[1],
@@ -229,9 +231,9 @@ class Standing:
     """`distil` or `pretrain` once settled; None while more pilots may settle it."""
     spent: float
     """FLOP so far."""
-    predicted: Sequence[Prediction]
+    predicted: Sequence[PilotPrediction]
     """Every stage after the first: what was expected of each pair before it ran, and what came."""
-    belief: Belief
+    belief: PilotBelief
     bounds: Contrasts
 
     @property
@@ -240,7 +242,7 @@ class Standing:
         return max(self.gains, key=lambda name: (name not in self.diverged, self.gains[name].mean))
 
 
-def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Standing:
+def standing(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> Standing:
     """Where things stand.
 
     Args:
@@ -282,7 +284,7 @@ def standing(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRu
     )
 
 
-def _is_better(question: Question, bounds: Contrasts, leader: int, *, is_settled: bool) -> bool:
+def _is_better(question: PilotQuestion, bounds: Contrasts, leader: int, *, is_settled: bool) -> bool:
     """Whether the leader is a teacher worth having: one that surely beats none, or that is settled (it cannot lose more
     than the margin) and should gain more than the margin.
     """  # noqa: D205
@@ -306,7 +308,7 @@ def _gain(bounds: Contrasts, arm: int) -> Interval:
     return Interval(mean=mean, lower=mean - bounds.reach_alone * sd, upper=mean + bounds.reach_alone * sd)
 
 
-def _diverged(question: Question, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> dict[str, str]:
+def _diverged(question: PilotQuestion, stages: Sequence[Stage], runs: Sequence[PilotRun]) -> dict[str, str]:
     """Candidates of whose newest trunks none was finished; one that diverged beside others that did not stays in."""
     found = {}
     for name in (c.name for c in question.candidates):
@@ -325,7 +327,7 @@ def _diverged(question: Question, stages: Sequence[Stage], runs: Sequence[PilotR
 
 
 def _beaten(
-    question: Question, names: Sequence[str], bounds: Contrasts, sound: Sequence[int]
+    question: PilotQuestion, names: Sequence[str], bounds: Contrasts, sound: Sequence[int]
 ) -> dict[str, str]:
     """Candidates that another choice, one that can be trained, beats by more than the margin, surely."""
     found = {}
@@ -351,7 +353,7 @@ class Conclusion:
     sentence: str
 
 
-def conclude(question: Question, now: Standing) -> Conclusion:
+def conclude(question: PilotQuestion, now: Standing) -> Conclusion:
     """Turn a standing into a conclusion, settled or not.
 
     Args:

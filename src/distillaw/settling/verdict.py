@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distillaw.planning.evidence import Interval
 from distillaw.planning.wording import interval, nats, stated
 from distillaw.quantities import format_count, format_flop
 from distillaw.settling.pilots import Tuned
-from distillaw.settling.question import NONE, PilotRun, Question, Stage, runs_of, stage_flops
+from distillaw.settling.question import NONE, PilotQuestion, PilotRun, Stage, runs_of, stage_flops
 from distillaw.settling.setting import Setting
-from distillaw.settling.standing import Conclusion, Standing, conclude
+from distillaw.settling.standing import Standing, conclude
 from distillaw.sweep.exposure import Exposure
 
 
@@ -23,7 +22,7 @@ class Settled:
     """Where a settlement ended, and how it came there."""
 
     setting: Setting
-    question: Question
+    question: PilotQuestion
     tuned: Tuned
     stages: Sequence[Stage]
     runs: Sequence[PilotRun]
@@ -41,16 +40,17 @@ class Settled:
 def verdict_json(settled: Settled) -> dict[str, object]:
     """The whole answer, at full precision."""
     now, question = settled.now, settled.question
-    end = conclude(question, now)
+    end, pretrain = conclude(question, now), now.probability[NONE]
+    best = now.gains[end.choice if end.choice != NONE else now.best_teacher]
     return {
         "verdict": end.verdict,
-        "probability": _probability(now, end),
+        "probability": pretrain if end.choice == NONE else 1 - pretrain,
         "margin": question.margin,
         "sentence": end.sentence,
         "is_final": settled.is_final,
         "folder": str(settled.setting.pilots.study.path),
         "strategies": _strategies(settled, end.choice),
-        "gain": _best_gain(now, end.choice).to_json(),
+        "gain": best.to_json(),
         "crossover_tokens": {"lower": None, "median": None, "upper": None},
         "flips_if": flips(settled, end.verdict, end.choice, end.bound),
         "assumptions": assumptions(settled),
@@ -94,17 +94,6 @@ def _rates_json(settled: Settled) -> dict[str, object]:
 def _read(one: Exposure) -> dict[str, float] | None:
     """Shares of documents that a teacher has read; None where nobody can tell."""
     return None if one.shared is None else {"students": one.shared.student, "heldout": one.shared.validation}
-
-
-def _probability(now: Standing, end: Conclusion) -> float:
-    """That the choice between distilling and pretraining is right."""
-    alone = now.probability[NONE]
-    return alone if end.choice == NONE else 1 - alone
-
-
-def _best_gain(now: Standing, choice: str) -> Interval:
-    """Of the chosen teacher, else of the one with the largest."""
-    return now.gains[choice if choice != NONE else now.best_teacher]
 
 
 def _strategies(settled: Settled, choice: str) -> list[dict[str, object]]:
@@ -208,13 +197,13 @@ def stage_words(stage: Stage) -> str:
     return f"{', '.join(stage.labels)} parameters on {tokens} tokens, {seeds}"
 
 
-def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str:
+def look(question: PilotQuestion, stage: Stage, now: Standing, *, number: int) -> str:
     """One plain line after a stage: who leads, by how much, what is at stake, what it has cost, who is out."""
     gain = now.gains.get(now.leader)
     lead = (
         f"{now.leader} leads, gain {stated(gain, question.level)}"
         if gain is not None
-        else f"no teacher leads; {_best_gain_words(question, now)}"
+        else f"no teacher leads; {_best_gain(question, now)}"
     )
     new = [name for name in stage.candidates if name in now.dropped]
     out = "".join(f"; {name} is out: {now.dropped[name]}" for name in new)
@@ -225,7 +214,7 @@ def look(question: Question, stage: Stage, now: Standing, *, number: int) -> str
     )
 
 
-def _best_gain_words(question: Question, now: Standing) -> str:
+def _best_gain(question: PilotQuestion, now: Standing) -> str:
     name = now.best_teacher
     return f"the best gain is that of {name}, {stated(now.gains[name], question.level)}"
 
@@ -255,12 +244,12 @@ def rate_words(tuned: Tuned, arm: str) -> str:
 
 def _rates(settled: Settled) -> str:
     tuned, batch = settled.tuned, settled.tuned.batch_tokens
-    alone, taught = (rate_words(tuned, arm) for arm in ("supervised", "distilled"))
+    supervised, distilled = (rate_words(tuned, arm) for arm in ("supervised", "distilled"))
     if not tuned.flops:
-        return f"the file's, {alone} at batch {batch}, with and without a teacher (not searched)"
+        return f"the file's, {supervised} at batch {batch}, with and without a teacher (not searched)"
     reach = [check.checked or check.searched or 0 for check in tuned.checks.values()]
     return (
-        f"{alone} without and {taught} with a teacher at batch {batch}, searched at "
+        f"{supervised} without and {distilled} with a teacher at batch {batch}, searched at "
         f"{settled.question.sizes[0].label} parameters on up to {format_count(min(reach))} tokens, carried to larger "
         "ones by width"
     )

@@ -15,7 +15,7 @@ from distillaw.large_batch.branch_test import (
     Comparison,
     compare,
     decide,
-    seed_noise,
+    order_noise,
     smooth,
 )
 from distillaw.runs.branch import Branch
@@ -146,7 +146,7 @@ def _decision(
     loss: str, arm: Arm, name: str, tolerance: float | None, cov: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     branches = arm.heldout if loss == "heldout" else arm.training
-    if tolerance is None and not seed_noise(branches).dof:  # nothing is left to measure the noise on
+    if tolerance is None and not order_noise(branches).dof:  # nothing is left to measure the noise on
         name, tolerance = "merrill2025", PUBLISHED_TOLERANCE
     verdict = decide(branches, tolerance=tolerance, document_cov=cov, level=arm.spec.level)
     return {"loss": loss, "tolerance_from": name} | verdict_table(verdict, arm.spec.single.batch_tokens)
@@ -186,7 +186,7 @@ def _comparison(what: str, first: Arm, second: Arm, a: Pair, b: Pair) -> dict[st
     for name, own in first.tolerances().items():
         other = others.get(name)
         tolerance = None if own is None or other is None else (own, other)
-        if tolerance is None and not (seed_noise(first.heldout).dof and seed_noise(second.heldout).dof):
+        if tolerance is None and not (order_noise(first.heldout).dof and order_noise(second.heldout).dof):
             continue
         if name in others:
             found = compare(first.heldout, second.heldout, tolerance=tolerance, document_cov=cov, level=level)

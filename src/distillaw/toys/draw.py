@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from distillaw.toys.grid import Curve, Outcome
-    from distillaw.toys.kernel import Curves
+    from distillaw.toys.grid import ToyCurve, ToyOutcome
+    from distillaw.toys.kernel import KernelCurves
 
 
-def write_kernel(folder: Path, curves: "Curves") -> list[Path]:
+def write_kernel(folder: Path, curves: "KernelCurves") -> list[Path]:
     """Write kernel.svg, kernel.png and kernel.csv (one row for each student and teacher).
 
     Raises:
@@ -45,7 +45,7 @@ def write_kernel(folder: Path, curves: "Curves") -> list[Path]:
     return [*drawn, _write_csv(folder / "kernel.csv", rows)]
 
 
-def write_mapping(folder: Path, outcomes: "Sequence[Outcome]", curves: "Sequence[Curve]") -> list[Path]:
+def write_mapping(folder: Path, outcomes: "Sequence[ToyOutcome]", curves: "Sequence[ToyCurve]") -> list[Path]:
     """Write mapping.svg, mapping.png and mapping.csv (one row for each student, teacher and trial).
 
     Raises:
@@ -57,7 +57,7 @@ def write_mapping(folder: Path, outcomes: "Sequence[Outcome]", curves: "Sequence
     return [*drawn, _write_csv(folder / "mapping.csv", rows)]
 
 
-def draw_kernel(curves: "Curves") -> "Figure":
+def draw_kernel(curves: "KernelCurves") -> "Figure":
     """Left as published, error against m; right against m / n, flat stretches marked."""
     style = _house_style()
     figure, [[left, right]] = style.new_figure(1, 2, width=8.6, height=3.6)
@@ -83,7 +83,7 @@ def draw_kernel(curves: "Curves") -> "Figure":
     return figure
 
 
-def draw_mapping(curves: "Sequence[Curve]") -> "Figure":
+def draw_mapping(curves: "Sequence[ToyCurve]") -> "Figure":
     """A column for each student; loss against the teacher's width, its steps, and its loss."""
     style = _house_style()
     students = sorted({curve.student_width for curve in curves})
@@ -112,12 +112,12 @@ _GROWS = {"width": "grows", "steps": "trains longer"}
 _LABELS = {"width": "teacher's width", "steps": "teacher's steps"}
 
 
-def _strength(curve: "Curve") -> list[int]:
+def _strength(curve: "ToyCurve") -> list[int]:
     return [getattr(teacher, curve.axis) for teacher in curve.teachers]
 
 
 def _draw_curve(
-    ax: "Axes", curve: "Curve", at: Sequence[float], color: str, *, label: str | None = None
+    ax: "Axes", curve: "ToyCurve", at: Sequence[float], color: str, *, label: str | None = None
 ) -> None:
     """Mean over trials with a band from 25 to 75 % of them; the best teacher is ringed."""
     order = np.argsort(at)

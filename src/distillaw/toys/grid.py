@@ -35,7 +35,7 @@ _TEACHER, _STUDENT = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Teacher:
+class ToyTeacher:
     """How one teacher is trained. The labels are a teacher of width and steps 0."""
 
     axis: Axis
@@ -43,7 +43,7 @@ class Teacher:
     steps: int
 
 
-LABELS = Teacher(axis="labels", width=0, steps=0)
+LABELS = ToyTeacher(axis="labels", width=0, steps=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +83,16 @@ class Grid:
                 raise ConfigError(f"{name}: got {getattr(self, name)}; it must be at least {least}")
 
     @property
-    def teachers(self) -> tuple[Teacher, ...]:
+    def teachers(self) -> tuple[ToyTeacher, ...]:
         """Both axes."""
         sizes = [
-            Teacher(axis="width", width=width, steps=mapping.count_steps(width, self.num_classes))
+            ToyTeacher(axis="width", width=width, steps=mapping.count_steps(width, self.num_classes))
             for width in self.teacher_widths
         ]
-        return (*sizes, *(Teacher(axis="steps", width=self.long_width, steps=s) for s in self.teacher_steps))
+        return (
+            *sizes,
+            *(ToyTeacher(axis="steps", width=self.long_width, steps=s) for s in self.teacher_steps),
+        )
 
     @property
     def core_seconds(self) -> float:
@@ -123,7 +126,7 @@ REDUCED = Grid(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ToyOutcome:
     """One student of one trial. Losses are nats against the true labels, exact under the sampler."""
 
     trial: int
@@ -135,7 +138,9 @@ class Outcome:
     student_loss: float
 
 
-def run_grid(grid: Grid, *, workers: int, done: Callable[[int], None] = lambda trial: None) -> list[Outcome]:
+def run_grid(
+    grid: Grid, *, workers: int, done: Callable[[int], None] = lambda trial: None
+) -> list[ToyOutcome]:
     """Train every teacher and student.
 
     Args:
@@ -149,7 +154,7 @@ def run_grid(grid: Grid, *, workers: int, done: Callable[[int], None] = lambda t
     Raises:
         RunError: a process died, for instance for want of memory.
     """
-    found: dict[int, list[Outcome]] = {}
+    found: dict[int, list[ToyOutcome]] = {}
     try:
         with ProcessPoolExecutor(
             min(workers, grid.trials), get_context("spawn"), torch.set_num_threads, (1,)
@@ -165,7 +170,7 @@ def run_grid(grid: Grid, *, workers: int, done: Callable[[int], None] = lambda t
     return [outcome for trial in range(grid.trials) for outcome in found[trial]]
 
 
-def run_trial(grid: Grid, trial: int) -> list[Outcome]:
+def run_trial(grid: Grid, trial: int) -> list[ToyOutcome]:
     """One trial: its teachers, then for each width the students of all of them and one of the labels."""
     task = mapping.make_task(grid.num_classes, sampler=grid.sampler)
     answers = [
@@ -189,7 +194,7 @@ def run_trial(grid: Grid, trial: int) -> list[Outcome]:
             task, mapping.train(task, targets_SQC, width=width, steps=steps, seed=seed)
         )
         found += [
-            Outcome(
+            ToyOutcome(
                 trial=trial,
                 student_width=width,
                 axis=teacher.axis,
@@ -220,12 +225,12 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class ToyCurve:
     """One student over one axis of teachers."""
 
     student_width: int
     axis: Axis
-    teachers: tuple[Teacher, ...]
+    teachers: tuple[ToyTeacher, ...]
     teacher_loss: tuple[float, ...]
     """Mean over trials, for each teacher."""
     student_loss: tuple[float, ...]
@@ -247,7 +252,7 @@ class Curve:
         return 0 < self.best < len(self.teachers) - 1
 
 
-def summarise(outcomes: Sequence[Outcome]) -> list[Curve]:
+def summarise(outcomes: Sequence[ToyOutcome]) -> list[ToyCurve]:
     """A curve for each student and axis.
 
     The best teacher for a trial's rise and fall is the one that was best on average in the *other* trials. A minimum
@@ -261,14 +266,14 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Curve]:
     ]
 
 
-def labels_loss(outcomes: Sequence[Outcome], student_width: int) -> float:
+def labels_loss(outcomes: Sequence[ToyOutcome], student_width: int) -> float:
     """Mean loss of the students that learned from the true labels."""
     return float(
         np.mean([o.student_loss for o in outcomes if (o.student_width, o.axis) == (student_width, "labels")])
     )
 
 
-def _curve(outcomes: Sequence[Outcome]) -> Curve:
+def _curve(outcomes: Sequence[ToyOutcome]) -> ToyCurve:
     trials = len({o.trial for o in outcomes})
     student = np.array([o.student_loss for o in outcomes]).reshape(trials, -1)  # (trials, teachers)
     teacher = np.array([o.teacher_loss for o in outcomes]).reshape(trials, -1)
@@ -278,10 +283,10 @@ def _curve(outcomes: Sequence[Outcome]) -> Curve:
     at_best = student[np.arange(trials), best]
     mean = student.mean(0)
     fall, rise = _change(student[:, 0] - at_best), _change(student[:, -1] - at_best)
-    return Curve(
+    return ToyCurve(
         student_width=first[0].student_width,
         axis=first[0].axis,
-        teachers=tuple(Teacher(axis=o.axis, width=o.teacher_width, steps=o.teacher_steps) for o in first),
+        teachers=tuple(ToyTeacher(axis=o.axis, width=o.teacher_width, steps=o.teacher_steps) for o in first),
         teacher_loss=tuple(teacher.mean(0).tolist()),
         student_loss=tuple(mean.tolist()),
         low=tuple(low.tolist()),
@@ -317,7 +322,7 @@ def _shape(fall: Change, rise: Change, *, is_best_last: bool) -> Shape:
     return "follows" if fall.is_clear and is_best_last else "unclear"
 
 
-def curve_to_json(curve: Curve) -> dict[str, object]:
+def curve_to_json(curve: ToyCurve) -> dict[str, object]:
     """The curve for `--json`; an unknown error is null."""
     document: dict[str, object] = {**asdict(curve), "is_interior": curve.is_interior}
     for name in ("fall", "rise"):

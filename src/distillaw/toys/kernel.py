@@ -126,7 +126,7 @@ def flat_until(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curves:
+class KernelCurves:
     """Every teacher against a few students: what the published figure shows."""
 
     alpha: Floats
@@ -147,7 +147,7 @@ class Curves:
 
 def make_curves(
     alpha: npt.ArrayLike, *, students: npt.ArrayLike, teacher_budget: float, student_budget: float
-) -> Curves:
+) -> KernelCurves:
     """Errors of students of the given sizes under teachers of every size.
 
     Args:
@@ -168,7 +168,7 @@ def make_curves(
         )
     m = np.arange(1, len(target) + 1)
     budgets = {"teacher_budget": teacher_budget, "student_budget": student_budget}
-    return Curves(
+    return KernelCurves(
         alpha=target,
         **budgets,
         m=m,

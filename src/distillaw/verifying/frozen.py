@@ -17,7 +17,7 @@ from typing import Any
 from distillaw.errors import CacheError, RunError
 from distillaw.runs.files import content_hash, read_json, write_json
 from distillaw.runs.lock import held
-from distillaw.verifying.design_points import DesignPoint
+from distillaw.verifying.design_points import PredictedPoint
 
 KIND = "distillaw frozen predictions"
 SCHEMA_VERSION = 1
@@ -33,7 +33,7 @@ class FrozenPrediction:
     """The law, or `consensus`, `paired runs`, `laws of the study` as `plan` weighs them."""
     quantity: str
     """`loss`, or `gain`: the loss of the same student without a teacher minus this one's."""
-    point: DesignPoint
+    point: PredictedPoint
     mean: float
     """Nats/token."""
     intervals: Mapping[float, tuple[float, float]]
@@ -68,7 +68,7 @@ class FrozenChoice:
     """Which of several teachers will be the best for one student and token budget."""
 
     by: str
-    points: Sequence[DesignPoint]
+    points: Sequence[PredictedPoint]
     """One per teacher."""
     probabilities: Sequence[float]
     """Of each to have the lowest loss."""
@@ -99,16 +99,16 @@ class FrozenChoice:
         )
 
 
-def point_json(point: DesignPoint) -> dict[str, object]:
+def point_json(point: PredictedPoint) -> dict[str, object]:
     """A design point as plain JSON values."""
     return {**asdict(point), "teacher": point.teacher or None}
 
 
-def point_from_json(row: Mapping[str, Any]) -> DesignPoint:
+def point_from_json(row: Mapping[str, Any]) -> PredictedPoint:
     """The design point that `point_json` wrote, among whatever else."""
-    known: dict[str, Any] = {field.name: row[field.name] for field in fields(DesignPoint)}
+    known: dict[str, Any] = {field.name: row[field.name] for field in fields(PredictedPoint)}
     known["teacher"] = row["teacher"] or ""
-    return DesignPoint(**known)
+    return PredictedPoint(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +241,7 @@ def _undated(document: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if key not in _STAMPS}
 
 
-def frozen_points(files: Iterable[Frozen]) -> list[DesignPoint]:
+def frozen_points(files: Iterable[Frozen]) -> list[PredictedPoint]:
     """The design points whose losses were predicted before they were measured, in intact files."""
     return [
         p.point

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from distillaw.errors import ConfigError
-from distillaw.large_batch.images.networks import Shape, build_network, count_params
+from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
 from distillaw.large_batch.images.spec import NetworkSpec
 
-MNIST, CIFAR = Shape(1, 28, 28, 10), Shape(3, 32, 32, 10)
+MNIST, CIFAR = ImageShape(1, 28, 28, 10), ImageShape(3, 32, 32, 10)
 
 
 def build(shape, *, seed=0, **spec):
@@ -31,7 +31,7 @@ def test_sizes_are_the_papers():
     assert count_params(build(MNIST, kind="f1")) == f1
     resnet = count_params(build(CIFAR, kind="resnet"))
     assert resnet == residual_params((16, 32, 64), 7, 10) and round(resnet / 1e6, 2) == 0.66
-    wide = count_params(build(Shape(3, 32, 32, 100), kind="wide-resnet"))
+    wide = count_params(build(ImageShape(3, 32, 32, 100), kind="wide-resnet"))
     assert wide == residual_params((64, 128, 256), 2, 100) and round(wide / 1e6, 1) == 2.8
     convolutions = 25 * 3 * 64 + 25 * 64 * 64 + 4 * 64
     shallow = convolutions + 64 * 8 * 8 * 384 + 384 * 192 + 2 * (384 + 192) + 192 * 10 + 10
@@ -73,4 +73,4 @@ def test_sizes_that_no_network_has():
     with pytest.raises(ConfigError, match="6 n \\+ 2"):
         build(CIFAR, kind="resnet", depth=45)
     with pytest.raises(ConfigError, match="at least 4 x 4"):
-        build(Shape(1, 3, 3, 10), kind="shallow")
+        build(ImageShape(1, 3, 3, 10), kind="shallow")

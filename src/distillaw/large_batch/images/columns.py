@@ -27,7 +27,7 @@ _RESOLVED = ("peak_lr", "rate_rule", "finite_population")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class ColumnRun:
     """One training run with everything about it that a column decides."""
 
     column: str
@@ -88,7 +88,7 @@ def check_channels(study: ImageStudy, *, channels: int) -> None:
             )
 
 
-def plan_cells(study: ImageStudy, *, images: int) -> list[Cell]:
+def plan_cells(study: ImageStudy, *, images: int) -> list[ColumnRun]:
     """All cells, seed by seed, the longest first.
 
     Args:
@@ -109,7 +109,7 @@ def plan_cells(study: ImageStudy, *, images: int) -> list[Cell]:
     return [replace(cell, seed=seed) for seed in range(study.seeds) for cell in settled]
 
 
-def _column(study: ImageStudy, column: str, images: int) -> Cell:
+def _column(study: ImageStudy, column: str, images: int) -> ColumnRun:
     batch = study.batches.small if column == "SB" else study.batches.large
     return _cell(
         study,
@@ -122,7 +122,7 @@ def _column(study: ImageStudy, column: str, images: int) -> Cell:
     )
 
 
-def _walks(study: ImageStudy, batch: int, images: int) -> list[Cell]:
+def _walks(study: ImageStudy, batch: int, images: int) -> list[ColumnRun]:
     """The cells of a batch size that no column has: before and after LR + GBN."""
     made = []
     for corrected in (False, True):
@@ -165,7 +165,7 @@ def _cell(
     ghosts: bool,
     adapted: bool,
     walk: bool = False,
-) -> Cell:
+) -> ColumnRun:
     own = _per_epoch(images, batch)
     marks = [study.schedule.epochs, *(drop.epoch for drop in study.schedule.drops)]
     if adapted and study.schedule.adaptation == "steps":
@@ -188,7 +188,7 @@ def _cell(
     )
     if walk and drops:
         steps, drops = drops[0][0], ()
-    return Cell(
+    return ColumnRun(
         column=column,
         seed=0,
         batch=batch,
@@ -216,7 +216,7 @@ def _scaled_rate(study: ImageStudy, batch: int, images: int) -> float:
     return sqrt_rate(optimizer.peak_lr, batch=batch, reference=reference, population=population)
 
 
-def notes(study: ImageStudy, cells: list[Cell], *, images: int) -> list[str]:
+def notes(study: ImageStudy, cells: list[ColumnRun], *, images: int) -> list[str]:
     """What a reader must know of these settings before reading numbers: few steps, ghosts without effect."""
     said = []
     firsts = {cell.column: cell for cell in cells if cell.seed == 0}

@@ -98,7 +98,7 @@ ESTIMATION_EPOCH = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class ImageScore:
     """Of one network on one set."""
 
     loss: float
@@ -114,7 +114,7 @@ class Score:
 
 
 @torch.no_grad()
-def score(model: nn.Module, feed: Feed) -> Score:
+def score(model: nn.Module, feed: Feed) -> ImageScore:
     """Loss and errors in evaluation mode, in file order; the mode is put back."""
     was_training = model.training
     model.eval()
@@ -125,7 +125,9 @@ def score(model: nn.Module, feed: Feed) -> Score:
         wrong.append(logits_BK.argmax(1) != labels_B)
     model.train(was_training)
     places = torch.cat(wrong).nonzero().view(-1).tolist()
-    return Score(loss=float(torch.stack(losses).sum()) / len(feed), wrong=tuple(places), images=len(feed))
+    return ImageScore(
+        loss=float(torch.stack(losses).sum()) / len(feed), wrong=tuple(places), images=len(feed)
+    )
 
 
 @torch.no_grad()

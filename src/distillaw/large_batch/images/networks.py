@@ -23,9 +23,10 @@ from distillaw.large_batch.images.spec import NetworkSpec
 
 F1_WIDTH, F1_DEPTH = 512, 5
 RESNET_DEPTH, WIDE_DEPTH, WIDE_FACTOR = 44, 16, 4
+"""As published: F1 of Keskar et al. 2017 (arXiv 1609.04836), the others of the paper's released code."""
 
 
-class Shape(NamedTuple):
+class ImageShape(NamedTuple):
     """What goes in and what comes out."""
 
     channels: int
@@ -34,7 +35,7 @@ class Shape(NamedTuple):
     classes: int
 
 
-def build_network(spec: NetworkSpec, shape: Shape, *, seed: int, dropout: torch.Generator) -> nn.Module:
+def build_network(spec: NetworkSpec, shape: ImageShape, *, seed: int, dropout: torch.Generator) -> nn.Module:
     """A fresh network on the CPU; the same seed gives the same weights on every machine.
 
     Args:
@@ -78,7 +79,7 @@ def _blocks(depth: int, *, outside: int) -> int:
 class F1(nn.Module):
     """A multilayer perceptron with batch norm after every hidden layer."""
 
-    def __init__(self, shape: Shape, *, width: int, depth: int) -> None:
+    def __init__(self, shape: ImageShape, *, width: int, depth: int) -> None:
         super().__init__()
         sizes = [shape.channels * shape.height * shape.width, *[width] * depth]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -110,7 +111,7 @@ class Dropout(nn.Module):
 class Shallow(nn.Module):
     """C1 and C3: two convolutions, two hidden layers."""
 
-    def __init__(self, shape: Shape, *, dropout: torch.Generator) -> None:
+    def __init__(self, shape: ImageShape, *, dropout: torch.Generator) -> None:
         super().__init__()
         if min(shape.height, shape.width) < 4:
             raise ConfigError(
@@ -133,7 +134,7 @@ class Shallow(nn.Module):
         return self.head(self.drop2(functional.relu(self.norm4(self.fc2(x)))))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, activation after the sum."""
 
     def __init__(self, before: int, after: int, *, stride: int) -> None:
@@ -156,13 +157,15 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Three stages of blocks over a 3x3 stem of 16 channels, mean over the map, one linear layer."""
 
-    def __init__(self, shape: Shape, *, channels: Sequence[int], blocks: int) -> None:
+    def __init__(self, shape: ImageShape, *, channels: Sequence[int], blocks: int) -> None:
         super().__init__()
         self.stem, self.norm = _conv(shape.channels, 16, 3), nn.BatchNorm2d(16)
         widths, stages = [16, *channels], []
         for stage, (before, after) in enumerate(zip(widths, channels, strict=False)):
-            first = Block(before, after, stride=2 if stage else 1)
-            stages.append(nn.Sequential(first, *(Block(after, after, stride=1) for _ in range(blocks - 1))))
+            first = ResidualBlock(before, after, stride=2 if stage else 1)
+            stages.append(
+                nn.Sequential(first, *(ResidualBlock(after, after, stride=1) for _ in range(blocks - 1)))
+            )
         self.stage1, self.stage2, self.stage3 = stages
         self.head = nn.Linear(channels[-1], shape.classes)
         for module in self.modules():

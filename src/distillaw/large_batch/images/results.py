@@ -91,6 +91,7 @@ def read_record(folder: Path) -> ImageRecord:
 
 
 LEVEL = 0.95
+"""Of every interval: what Holm's 5 % goes with."""
 OTHERS = (("SB", "+RA"), ("LB", "RA alone"), ("SB", "RA alone"), ("RA alone", "+RA"))
 """Comparisons besides the stages: (from, to)."""
 
@@ -315,7 +316,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
+class ImageWalk:
     """One batch size, before or after the correction."""
 
     batch: int
@@ -341,7 +342,7 @@ class Walk:
         return sum(fit.better == "log" for fit in self.fits.values())
 
 
-def read_walks(record: ImageRecord) -> list[Walk]:
+def read_walks(record: ImageRecord) -> list[ImageWalk]:
     """The walks of all batch sizes that have finished cells, by batch, before and then after."""
     study, found = record.study, []
     for corrected in (False, True):
@@ -353,7 +354,7 @@ def read_walks(record: ImageRecord) -> list[Walk]:
     return sorted(found, key=lambda walk: (walk.is_corrected, walk.batch))
 
 
-def slope_ratio(walks: Sequence[Walk], *, corrected: bool) -> Mean | None:
+def slope_ratio(walks: Sequence[ImageWalk], *, corrected: bool) -> Mean | None:
     """Slope of the largest batch over that of the smallest, paired over seeds (mean of logarithms)."""
     group = [walk for walk in walks if walk.is_corrected == corrected]
     if len(group) < 2:
@@ -367,7 +368,7 @@ def slope_ratio(walks: Sequence[Walk], *, corrected: bool) -> Mean | None:
     return Mean(value=math.exp(logs.value), interval=interval)
 
 
-def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> Walk | None:
+def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> ImageWalk | None:
     first = record.study.diffusion.first_step
     curves, fits, firsts = {}, {}, []
     for seed, result in record.done(column).items():
@@ -380,7 +381,7 @@ def _walk(batch: int, corrected: bool, column: str, record: ImageRecord) -> Walk
         firsts.append(fit_first.b)
     if not fits:
         return None
-    return Walk(
+    return ImageWalk(
         batch=batch,
         is_corrected=corrected,
         column=column,

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from distillaw.errors import DistillawError, RunError
-from distillaw.large_batch.images.columns import Cell, check_channels, notes, plan_cells
+from distillaw.large_batch.images.columns import ColumnRun, check_channels, notes, plan_cells
 from distillaw.large_batch.images.image_files import ImageData, load_images
 from distillaw.large_batch.images.results import CELLS, RECORD
 from distillaw.large_batch.images.spec import ImageStudy
@@ -37,7 +37,7 @@ Beat = Callable[[Any], None]
 Worker = Callable[[Any, Beat], Any]
 
 
-class Start(Protocol):
+class WorkerStart(Protocol):
     """Made once, sent to every process; picklable."""
 
     def __call__(self, place: int) -> Worker:
@@ -46,7 +46,7 @@ class Start(Protocol):
 
 def run_all(
     jobs: Sequence[J],
-    start: Start,
+    start: WorkerStart,
     *,
     workers: int,
     done: Callable[[J, Any], None],
@@ -120,7 +120,7 @@ def _hear(link: Connection, process: multiprocessing.process.BaseProcess, worker
     return kind, answer
 
 
-def _serve(link: Connection, start: Start, place: int) -> None:
+def _serve(link: Connection, start: WorkerStart, place: int) -> None:
     """The life of a process. Ctrl-C is its parent's business, which ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -157,25 +157,25 @@ def _attempt(work: "Worker | DistillawError", job: Any, beat: Beat) -> tuple[str
 class Watch(Protocol):
     """Who is told how a study goes."""
 
-    def finished(self, cell: Cell, result: Mapping[str, Any]) -> None:
+    def finished(self, cell: ColumnRun, result: Mapping[str, Any]) -> None:
         """A cell has its result: done or diverged."""
 
-    def progressed(self, cell: Cell, step: int) -> None:
+    def progressed(self, cell: ColumnRun, step: int) -> None:
         """A cell is so far, and that is on disk."""
 
 
 class Silent:
     """Tells nobody."""
 
-    def finished(self, cell: Cell, result: Mapping[str, Any]) -> None:
+    def finished(self, cell: ColumnRun, result: Mapping[str, Any]) -> None:
         """Ignored."""
 
-    def progressed(self, cell: Cell, step: int) -> None:
+    def progressed(self, cell: ColumnRun, step: int) -> None:
         """Ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ImagePlan:
     """A study with its data read and its cells named."""
 
     study: ImageStudy
@@ -184,19 +184,19 @@ class Plan:
     data: ImageData | None
     """None in a plan on its way to another process, which reads the data itself."""
     fingerprint: str
-    cells: tuple[Cell, ...]
+    cells: tuple[ColumnRun, ...]
     out: Path
 
-    def folder(self, cell: Cell) -> Path:
+    def folder(self, cell: ColumnRun) -> Path:
         """Where a cell lies."""
         return self.out / CELLS / cell.folder(self.study, self.fingerprint)
 
-    def is_done(self, cell: Cell) -> bool:
+    def is_done(self, cell: ColumnRun) -> bool:
         """Whether it has its result."""
         return (self.folder(cell) / "result.json").exists()
 
 
-def make_plan(study: ImageStudy, path: Path, out: Path) -> Plan:
+def make_plan(study: ImageStudy, path: Path, out: Path) -> ImagePlan:
     """Read the data and settle the cells; writes nothing.
 
     Raises:
@@ -206,27 +206,27 @@ def make_plan(study: ImageStudy, path: Path, out: Path) -> Plan:
     data = load_images(path).first(study.data.train_images)
     check_channels(study, channels=data.shape[0])
     cells = plan_cells(study, images=len(data.train))
-    return Plan(
+    return ImagePlan(
         study=study, path=Path(path), data=data, fingerprint=data.fingerprint(), cells=tuple(cells), out=out
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class CellJob:
     """One cell to train."""
 
-    plan: Plan
-    cell: Cell
+    plan: ImagePlan
+    cell: ColumnRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starter:
     """Reads the data in a fresh process and trains what it is sent."""
 
-    plan: Plan
+    plan: ImagePlan
     device: str
 
-    def __call__(self, place: int) -> Callable[[Job, Beat], Mapping[str, Any]]:
+    def __call__(self, place: int) -> Callable[[CellJob, Beat], Mapping[str, Any]]:
         """Prepare a process."""
         import torch
 
@@ -239,7 +239,7 @@ class Starter:
 
 
 def run_study(
-    plan: Plan, *, device: str, workers: int, command: str = "", watch: Watch | None = None
+    plan: ImagePlan, *, device: str, workers: int, command: str = "", watch: Watch | None = None
 ) -> None:
     """Train every cell that has no result; where all have one, nothing is written.
 
@@ -271,9 +271,11 @@ def run_study(
             write_json(plan.out / RECORD, record | {"seconds": spent + time.monotonic() - began})
 
 
-def _train_all(plan: Plan, todo: Sequence[Cell], *, device: str, workers: int, watch: Watch) -> None:
+def _train_all(
+    plan: ImagePlan, todo: Sequence[ColumnRun], *, device: str, workers: int, watch: Watch
+) -> None:
     bare = replace(plan, data=None)
-    jobs = [Job(plan=bare, cell=cell) for cell in todo]
+    jobs = [CellJob(plan=bare, cell=cell) for cell in todo]
     if workers == 1:
         train = Starter(plan=plan, device=device)(0)
         for job in jobs:
@@ -288,7 +290,7 @@ def _train_all(plan: Plan, todo: Sequence[Cell], *, device: str, workers: int, w
     )
 
 
-def _train(job: Job, feeds: Feeds, beat: Beat) -> Mapping[str, Any]:
+def _train(job: CellJob, feeds: Feeds, beat: Beat) -> Mapping[str, Any]:
     result = train_cell(job.plan.study, job.cell, feeds, job.plan.folder(job.cell), beat=beat)
     return {key: value for key, value in result.items() if key not in ("wrong", "curves")}
 
@@ -302,7 +304,7 @@ def _device(name: str, place: int) -> str:
     return f"cuda:{place % torch.cuda.device_count()}"
 
 
-def _describe(plan: Plan, *, command: str, device: str, workers: int) -> dict[str, object]:
+def _describe(plan: ImagePlan, *, command: str, device: str, workers: int) -> dict[str, object]:
     """The record file."""
     data = plan.data
     assert data is not None
@@ -343,15 +345,18 @@ def machine() -> str:
 
 
 TIMED_SECONDS = 0.4
+"""Of each column: many steps of the small networks, and a dry run of a few seconds in all."""
 LONGEST_STEP = 3.0
+"""Seconds; a step that should take longer is not run but scaled from the small batch's."""
 WARM_STEPS = 3
+"""Not timed: the first steps allocate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What one cell of a column is expected to take."""
 
-    cell: Cell
+    cell: ColumnRun
     epochs: float
     seconds_per_step: float
     is_scaled: bool
@@ -364,7 +369,7 @@ class Forecast:
         return self.cell.steps * self.seconds_per_step
 
 
-def foresee(plan: Plan, *, device: str) -> list[Forecast]:
+def foresee(plan: ImagePlan, *, device: str) -> list[Forecast]:
     """Time each column of a study.
 
     Args:
@@ -381,7 +386,7 @@ def foresee(plan: Plan, *, device: str) -> list[Forecast]:
     return [_forecast(plan, cell, feeds, unit / smallest.batch) for cell in firsts]
 
 
-def _forecast(plan: Plan, cell: Cell, feeds: Feeds, seconds_per_image: float) -> Forecast:
+def _forecast(plan: ImagePlan, cell: ColumnRun, feeds: Feeds, seconds_per_image: float) -> Forecast:
     scaled = seconds_per_image * cell.batch
     is_scaled = scaled > LONGEST_STEP
     timed, params = _time_step(plan, cell, feeds, only_build=is_scaled)
@@ -394,7 +399,9 @@ def _forecast(plan: Plan, cell: Cell, feeds: Feeds, seconds_per_image: float) ->
     )
 
 
-def _time_step(plan: Plan, cell: Cell, feeds: Feeds, *, only_build: bool = False) -> tuple[float, int]:
+def _time_step(
+    plan: ImagePlan, cell: ColumnRun, feeds: Feeds, *, only_build: bool = False
+) -> tuple[float, int]:
     """(seconds of a step, parameters)."""
     run = CellRun(plan.study, cell, feeds)
     if only_build:
@@ -413,7 +420,7 @@ def _time_step(plan: Plan, cell: Cell, feeds: Feeds, *, only_build: bool = False
     return (time.monotonic() - began) / steps, run.params
 
 
-def wall_seconds(cells: Sequence[Cell], forecasts: Sequence[Forecast], *, workers: int) -> float:
+def wall_seconds(cells: Sequence[ColumnRun], forecasts: Sequence[Forecast], *, workers: int) -> float:
     """How long so many processes take for the cells, in the order they are run."""
     by_column = {forecast.cell.column: forecast.seconds for forecast in forecasts}
     free = [0.0] * workers

@@ -21,10 +21,10 @@ from torch.nn import functional
 from distillaw.errors import CacheError, DivergedError
 from distillaw.large_batch.diffusion import log_steps
 from distillaw.large_batch.ghost_convert import convert_ghost_batchnorm
-from distillaw.large_batch.images.columns import VERSION, Cell
+from distillaw.large_batch.images.columns import VERSION, ColumnRun
 from distillaw.large_batch.images.feed import Draws, Feed, score, seed_of, with_fresh_statistics
 from distillaw.large_batch.images.image_files import ImageData
-from distillaw.large_batch.images.networks import Shape, build_network, count_params
+from distillaw.large_batch.images.networks import ImageShape, build_network, count_params
 from distillaw.large_batch.images.spec import ImageStudy, Optimizer
 from distillaw.large_batch.instruments import DistanceTracker
 from distillaw.large_batch.rules import clip_at
@@ -32,9 +32,11 @@ from distillaw.runs.files import write_json, write_with
 from distillaw.runs.places import claim_folder, remove_file, sweep
 
 SAVE_SECONDS = 10.0
+"""Between checkpoints: what a kill costs at most."""
 CHECKED_EVERY = 50
 """Steps between looks at the loss: each look makes a GPU wait."""
 EVALUATIONS = 10
+"""Looks at the test set on the way, for the curve alone; nothing is chosen by them."""
 _WEIGHTS, _DROPOUT = 0, 1
 
 
@@ -44,7 +46,7 @@ class Feeds:
 
     train: Feed
     test: Feed
-    shape: Shape
+    shape: ImageShape
     device: str
 
 
@@ -53,13 +55,13 @@ def make_feeds(data: ImageData, study: ImageStudy, device: str) -> Feeds:
     return Feeds(
         train=Feed(data.train, study.data, device=device),
         test=Feed(data.test, study.data, device=device),
-        shape=Shape(*data.shape, data.classes),
+        shape=ImageShape(*data.shape, data.classes),
         device=device,
     )
 
 
 @dataclass(slots=True, kw_only=True)
-class Curves:
+class CellCurves:
     """What is written down on the way."""
 
     steps: list[int] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Curves:
 class CellRun:
     """The live state of one cell."""
 
-    def __init__(self, study: ImageStudy, cell: Cell, feeds: Feeds) -> None:
+    def __init__(self, study: ImageStudy, cell: ColumnRun, feeds: Feeds) -> None:
         """Fresh weights; cells of one seed have the same."""
         self.study, self.cell, self.feeds = study, cell, feeds
         self._dropout = torch.Generator(feeds.device).manual_seed(seed_of(cell.seed, _DROPOUT))
@@ -93,7 +95,7 @@ class CellRun:
         self._evaluated = {round(cell.steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
         self._draws: Draws | None = None
         self.step = 0
-        self.curves = Curves()
+        self.curves = CellCurves()
         self.seconds = self.cpu_seconds = 0.0
 
     def advance(self) -> Tensor:
@@ -169,7 +171,7 @@ class CellRun:
         self._optimizer.load_state_dict(state["optimizer"])
         self._tracker.load(state["start"])
         self._dropout.set_state(state["dropout"].cpu())
-        self.curves, self._draws = Curves(**state["curves"]), None
+        self.curves, self._draws = CellCurves(**state["curves"]), None
 
     def result(self) -> dict[str, Any]:
         """What the finished cell came to."""
@@ -203,7 +205,7 @@ def make_sgd(model: nn.Module, optimizer: Optimizer, *, peak_lr: float) -> torch
 
 def train_cell(
     study: ImageStudy,
-    cell: Cell,
+    cell: ColumnRun,
     feeds: Feeds,
     folder: Path,
     *,
@@ -259,7 +261,7 @@ def train_cell(
     return found
 
 
-def describe(cell: Cell) -> dict[str, Any]:
+def describe(cell: ColumnRun) -> dict[str, Any]:
     """The settings of a cell as its result states them."""
     return {
         "version": VERSION,
@@ -301,5 +303,5 @@ def _save(checkpoint: Path, run: CellRun) -> None:
     write_with(checkpoint, lambda path: torch.save(state, path))
 
 
-def _as_dict(curves: Curves) -> dict[str, Any]:
-    return {name: getattr(curves, name) for name in Curves.__slots__}
+def _as_dict(curves: CellCurves) -> dict[str, Any]:
+    return {name: getattr(curves, name) for name in CellCurves.__slots__}

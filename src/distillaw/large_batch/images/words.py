@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from distillaw.large_batch.images.results import ColumnScore, Gain, ImageRecord, Mean, Walk, slope_ratio
+from distillaw.large_batch.images.results import ColumnScore, Gain, ImageRecord, ImageWalk, Mean, slope_ratio
 from distillaw.large_batch.images.spec import PaperRow
 
 Outcome = Literal["reproduces", "contradicts", "not resolved", "not in the paper"]
@@ -104,7 +104,7 @@ def verdict_sentences(gains: Sequence[Gain]) -> list[str]:
     return [f"{lead} {'; '.join(kinds[kind])}." for kind, lead in words.items() if kinds.get(kind)]  # type: ignore[index]
 
 
-def walk_sentences(walks: Sequence[Walk]) -> list[str]:
+def walk_sentences(walks: Sequence[ImageWalk]) -> list[str]:
     """What the diffusion figure shows."""
     if not walks:
         return []
